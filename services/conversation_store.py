@@ -1,0 +1,89 @@
+"""A conversation's memory and its line: the provider's conversation id, and whose turn it is.
+
+    dify_conversation:<app>:<channel>:<principal>:<chat>      string, the provider's conversation id
+    {dify_conversation:…}:turns                               list of stream ids, the head has the turn
+    {dify_conversation:…}:resets                              how often the person started anew
+
+`app` names the provider's app; the last three parts are keyed hashes, so that the keys tell nobody who talks to whom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import NamedTuple
+
+from services.models import Question
+from services.redis_store import Call, ScriptRunner, script
+
+
+class Place(NamedTuple):
+    """A stream's place in a conversation's line: 0 has the turn, -1 found the line full."""
+
+    place: int
+    entered: bool
+    head: str
+
+
+class Memory(NamedTuple):
+    """The provider's conversation id ("" for none) and the reset count it belongs to."""
+
+    conversation_id: str
+    resets: str
+
+
+class ConversationStore:
+    """Owns the keys above; every method is one round trip and may raise `StoreUnavailable`."""
+
+    def __init__(self, runner: ScriptRunner, *, secret: bytes, ttl: float, line: int = 4, line_ttl: float = 1800.0) -> None:
+        self._runner = runner
+        self._secret = secret
+        self._ttl = ttl
+        #: How many streams may stand in one line, the running one included.
+        self._line = line
+        self._line_ttl = line_ttl
+
+    def key(self, app: str, question: Question, *, shared: bool = False) -> str:
+        """Return the conversation of a question; a `shared` group has one for everybody in it."""
+        principal = "" if shared and question.chat else question.principal
+        parts = (question.channel, f"{question.bot}/{principal}", question.chat)
+        return ":".join(("dify_conversation", app, *(self._hidden(part) for part in parts)))
+
+    def turn_call(self, key: str, stream_id: str) -> Call:
+        """Return the call that stands a stream in line; its reply goes through `Place(*reply)`."""
+        return Call(script("turn"), (turns_key(key),), (stream_id, self._line, self._line_ttl))
+
+    def leave_call(self, key: str, stream_id: str) -> Call:
+        return Call(None, ("LREM", turns_key(key)), (0, stream_id))
+
+    def reset_call(self, key: str) -> Call:
+        """Return the call that starts the conversation anew; an answer under way no longer changes it."""
+        return Call(script("reset"), (key, resets_key(key)), (self._ttl,))
+
+    def place(self, key: str, stream_id: str) -> Place:
+        """Return where a stream stands, standing it at the end when it is not there."""
+        place, entered, head = self._runner.run([self.turn_call(key, stream_id)])[0]
+        return Place(place, entered == 1, head)
+
+    def leave(self, key: str, stream_id: str) -> None:
+        self._runner.run([self.leave_call(key, stream_id)])
+
+    def load(self, key: str) -> Memory:
+        conversation_id, resets = self._runner.run([Call(None, ("MGET", key, resets_key(key)))])[0]
+        return Memory(conversation_id or "", resets or "0")
+
+    def remember(self, key: str, memory: Memory) -> None:
+        """Keep a conversation id from its last use on ("" forgets it), unless there was a reset meanwhile."""
+        args = (memory.conversation_id, memory.resets, self._ttl)
+        self._runner.run([Call(script("remember"), (key, resets_key(key)), args)])
+
+    def _hidden(self, part: str) -> str:
+        return hmac.new(self._secret, part.encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def turns_key(key: str) -> str:
+    return f"{{{key}}}:turns"
+
+
+def resets_key(key: str) -> str:
+    return f"{{{key}}}:resets"

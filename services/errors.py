@@ -1,0 +1,84 @@
+"""Every error this product raises, one tree.
+
+    LaibaoError                     code, status
+    ├── SettingsError               the start stops; one line for the operator
+    ├── CallbackRefused             a WeCom callback that failed a check: 4xx, nothing touched
+    ├── StoreUnavailable            Redis or SQL did not answer in time
+    ├── StreamClosed                the stream takes no more chunks from this owner
+    └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
+        ├── AuthError               unknown user, refused, service unavailable
+        └── ProviderError           what went wrong at the answer provider
+            └── ConversationGone    the provider no longer knows the conversation
+"""
+
+from __future__ import annotations
+
+
+class LaibaoError(Exception):
+    """The base: `code` is stable and may be shown, the message is for the log."""
+
+    code = "unknown"
+    #: HTTP status where an error becomes a reply.
+    status = 500
+
+    def __init__(self, message: str = "", *, code: str = "") -> None:
+        super().__init__(message or code or self.code)
+        if code:
+            self.code = code
+
+
+class SettingsError(LaibaoError):
+    """A missing or wrong setting; the message names the variable, the value and what is expected."""
+
+    code = "settings"
+
+
+class CallbackRefused(LaibaoError):
+    """A WeCom callback that failed a check; `code` names the check, in the log only."""
+
+    code = "callback_refused"
+    status = 400
+
+
+class StoreUnavailable(LaibaoError):
+    """Redis or SQL is away, too slow, or refuses writes."""
+
+    code = "store_unavailable"
+    status = 503
+
+
+class StreamClosed(LaibaoError):
+    """The stream ended or belongs to another owner; whoever writes it must stop."""
+
+    code = "stream_closed"
+    status = 409
+
+
+class AnswerError(LaibaoError):
+    """Ends an answer; `config.texts` has a sentence for every code."""
+
+    code = "answer_failed"
+    status = 502
+
+
+class AuthError(AnswerError):
+    """The user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `not_allowed`."""
+
+    code = "auth_refused"
+    status = 403
+
+
+class ProviderError(AnswerError):
+    """The provider failed; `http_status` is its HTTP status, 0 where there was none."""
+
+    code = "provider_error"
+
+    def __init__(self, message: str = "", *, code: str = "", http_status: int = 0) -> None:
+        super().__init__(message, code=code)
+        self.http_status = http_status
+
+
+class ConversationGone(ProviderError):
+    """The provider does not know the conversation any more: ask once more as a new one."""
+
+    code = "conversation_gone"

@@ -1,0 +1,193 @@
+"""The one path of a question, whatever door it came through: ask, read, cancel."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from services.answer import Answerer
+from services.conversation_store import ConversationStore, Place
+from services.errors import StoreUnavailable
+from services.models import Question
+from services.owned_stream import born_finished, final_chunk
+from services.redis_store import Call
+from services.stream_manager import StreamManager
+from services.stream_store import NewStream, Snapshot, StreamStore, Write
+from utils.sealed import seal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What a channel allows its people."""
+
+    #: Questions one person may have under way.
+    places: int
+    #: Seconds after which a stream's frame ends for its readers; None for never.
+    frame_seconds: float | None = None
+
+
+class Gateway:
+    """Opens streams, reads them, cancels them; Redis is its only outside party, two round trips at the most."""
+
+    def __init__(
+        self,
+        *,
+        streams: StreamStore,
+        manager: StreamManager,
+        answerer: Answerer,
+        conversations: ConversationStore,
+        keys: Mapping[str, bytes],
+        doors: Mapping[tuple[str, str], Door],
+        sentence: Callable[[str], str],
+        resets: Mapping[str, frozenset[str]],
+        replica: str,
+    ) -> None:
+        self._streams = streams
+        self._manager = manager
+        self._answerer = answerer
+        self._conversations = conversations
+        #: Per bot, the secret of its stream ids, of readers' fingerprints and of what lies sealed in Redis.
+        self._keys = keys
+        self._doors = doors
+        self._sentence = sentence
+        self._resets = resets
+        self._replica = replica
+
+    def ask(self, question: Question, *, reply: str = "") -> Snapshot:
+        """Open the question's stream, or find it when the message came before; return what it shows now.
+
+        `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a stream that is finished and says why.
+        """
+        stream_id = self._stream_id(question)
+        try:
+            return self._open(question, stream_id, reply)
+        except StoreUnavailable as exc:
+            return Snapshot(stream_id, "error", error_code=exc.code)
+
+    def say(self, question: Question, key: str) -> Snapshot:
+        """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
+        stream_id = self._stream_id(question)
+        try:
+            return self._refuse(question, stream_id, key, error=False)
+        except StoreUnavailable as exc:
+            return Snapshot(stream_id, "error", error_code=exc.code)
+
+    def read(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> Snapshot | None:
+        """Return what the stream shows to this reader; None where it is unknown, expired, or not theirs.
+
+        Raises:
+            StoreUnavailable: Redis is away and this replica does not write the stream.
+        """
+        try:
+            snapshot = self._streams.read(stream_id)
+            if snapshot and snapshot.lapsed and self._manager.reap(stream_id, self._new_owner()):
+                snapshot = self._streams.read(stream_id)
+        except StoreUnavailable:
+            text = self._manager.text(stream_id)
+            if text is None:
+                raise
+            return Snapshot(stream_id, "processing", text=text, size=len(text.encode()))
+        if snapshot and self._allowed(snapshot.access, bot, principal, chat):
+            return snapshot
+        return None
+
+    def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> bool:
+        """End a running stream of this reader; the provider is told by whoever asks it. Return whether it ran."""
+        snapshot = self.read(stream_id, bot=bot, principal=principal, chat=chat)
+        return bool(snapshot) and self._streams.cancel(stream_id) == "processing"
+
+    def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
+        if not question.text.strip():
+            return self._refuse(question, stream_id, "empty_question")
+        if question.text.strip() in self._resets[question.bot]:
+            reset = self._conversations.reset_call(self._answerer.conversation(question))
+            return self._refuse(question, stream_id, "reset_done", reset, error=False)
+        no_place = self._manager.reserve()
+        if no_place:
+            return self._refuse(question, stream_id, no_place)
+        started = False
+        try:
+            snapshot, started = self._start(question, stream_id, reply)
+            return snapshot
+        finally:
+            if not started:
+                self._manager.give_back()
+
+    def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
+        """Open the stream and stand in the lines it needs, in one round trip; a second one only to step back.
+
+        Return what it shows, and whether a producer was started.
+        """
+        door = self._doors[question.channel, question.bot]
+        key = self._answerer.conversation(question)
+        fields = {**self._fields(question), "reply": seal(self._keys[question.bot], reply)}
+        new = NewStream(stream_id, self._new_owner(), fields, frame_seconds=door.frame_seconds)
+        person = (question.bot, question.principal, stream_id)
+        enter = self._streams.enter_call(*person, places=door.places, seconds=door.frame_seconds or self._streams.max_seconds)
+        ours, snapshot, (entered, turn) = self._streams.open(new, enter, self._conversations.turn_call(key, stream_id))
+        place = Place(*turn)
+        leave = [self._streams.leave_call(*person), self._conversations.leave_call(key, stream_id)]
+        refusal = "user_full" if entered == 0 else "turns_full" if place.place < 0 else ""
+        if ours and not refusal:
+            self._manager.produce(new, question, waiting=place.place > 0, after=leave)
+            return replace(snapshot, waiting=place.place > 0), True
+        if ours:
+            return self._end(new, refusal, leave), False
+        if entered == 1 or place.entered:
+            self._streams.write([], *leave)
+        return snapshot, False
+
+    def _end(self, new: NewStream, code: str, leave: Sequence[Call]) -> Snapshot:
+        """End a stream that was just opened, with a sentence instead of a producer."""
+        chunk = final_chunk(self._sentence(code), error=True)
+        fields = {"status": "error", "error_code": code, "dify_finished": "1"}
+        end = Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
+        self._streams.write([end], *leave)
+        return Snapshot(new.stream_id, "error", error_code=code)
+
+    def _refuse(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
+        """Open a stream that is born finished with a sentence, unless the message has one already."""
+        fields = {**self._fields(question), "error_code": key if error else ""}
+        new = born_finished(stream_id, self._new_owner(), fields, self._sentence(key), error=error)
+        return self._streams.open(new, *others)[1]
+
+    def _fields(self, question: Question) -> dict[str, str]:
+        access = [self._tag(question.bot, f"user:{question.principal}")]
+        if question.chat:
+            access.append(self._tag(question.bot, f"chat:{question.chat}"))
+        return {
+            "status": "processing",
+            "content": question.text,
+            "question": question.to_json(),
+            "access": " ".join(access),
+            "created_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "token": "",
+            "user_info": "",
+            "conversation_id": "",
+        }
+
+    def _allowed(self, access: str, bot: str, principal: str, chat: str) -> bool:
+        tags = [self._tag(bot, f"user:{principal}")]
+        if chat:
+            tags.append(self._tag(bot, f"chat:{chat}"))
+        return any(hmac.compare_digest(tag, known) for tag in tags for known in access.split())
+
+    def _stream_id(self, question: Question) -> str:
+        """Return the id a message always has, on every replica; a random one where the client names none."""
+        if not question.msgid:
+            return secrets.token_hex(16)
+        return self._tag(question.bot, f"stream:{question.channel}:{question.bot}:{question.msgid}", 32)
+
+    def _tag(self, bot: str, text: str, digits: int = 16) -> str:
+        return hmac.new(self._keys[bot], text.encode(), hashlib.sha256).hexdigest()[:digits]
+
+    def _new_owner(self) -> str:
+        return f"{self._replica}:{secrets.token_hex(4)}"
+

@@ -1,0 +1,10 @@
+-- Take one of a principal's places for a stream. KEYS: 1 the places (stream id by the time it ends)
+-- ARGV: now, stream id, places, seconds
+-- Reply: 0 full, 1 taken now, 2 had it already
+local now = clock(ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 2 end
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+redis.call('ZADD', KEYS[1], stamp(now + ARGV[4]), ARGV[2])
+redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[4] * 1000))
+return 1

@@ -1,0 +1,113 @@
+"""The values that cross floors: a question, who asks it, what a provider says, what a stream looks like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["processing", "completed", "error", "cancelled"]
+AuthState = Literal["", "cached", "renewed", "unknown_user", "auth_refused", "auth_unavailable", "not_allowed", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that any replica needs to ask it, and ask it again."""
+
+    text: str
+    #: The door it came through: wecom, chat, realtime, batch, http.
+    channel: str
+    bot: str
+    #: Who asks: WeCom's userid, a socket's client, a batch's key.
+    principal: str
+    #: The group's chatid; "" in a single chat.
+    chat: str = ""
+    #: The client's own id of this message, the base of dedupe; "" where it has none.
+    msgid: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    #: The provider's ids of uploaded files.
+    files: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Question:
+        fields = json.loads(text)
+        return cls(**{**fields, "files": tuple(fields["files"])})
+
+
+@dataclass(frozen=True, slots=True)
+class UserInfo:
+    """A user as the SQL store knows one, without the password."""
+
+    user_code: str
+    user_name: str = ""
+    phone: str = ""
+    gender: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The outcome of authentication. `token` is "" in the modes that have none and is never logged or stored."""
+
+    state: AuthState
+    user: UserInfo | None = None
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a provider is asked: a question with its person resolved."""
+
+    text: str
+    #: The provider's end-user id: user_code, or the userid where there is no user record.
+    user: str
+    #: "" starts a new conversation.
+    conversation_id: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    identity: Identity = Identity("none")
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer, to be appended as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """The whole answer anew: what was sent so far no longer counts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderIds:
+    """The provider's names of this run; each is "" until known. Sent whenever one becomes known."""
+
+    conversation_id: str = ""
+    message_id: str = ""
+    task_id: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the answer cost: tokens as counted by the provider, price as its decimal string."""
+
+    total_tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_price: str = ""
+    currency: str = ""
+    sources: tuple[Mapping[str, Any], ...] = ()
+
+
+ProviderEvent = Delta | Replacement | ProviderIds | Usage

@@ -1,0 +1,71 @@
+"""What every answer provider offers, whatever its wire format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from utils.deadline import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """A whole answer: its text, the provider's ids, where it comes from, what it cost."""
+
+    content: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[Mapping[str, Any]] = ()
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BaseRAGProvider(ABC):
+    """An answer provider; one instance per process and app, safe to use from many threads."""
+
+    name: str
+    #: Which app answers: part of a conversation's key, so that another app never gets this one's conversation id.
+    app: str
+
+    @abstractmethod
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Ask, and yield what the provider says as it says it. Closing the generator closes the connection.
+
+        Raises:
+            ConversationGone: the conversation is unknown there and nothing was yielded but ids.
+            ProviderError: anything else that ended the answer.
+        """
+
+    @abstractmethod
+    def health_check(self) -> bool:
+        """Tell whether the provider would take a question, without asking one."""
+
+    def query(self, query: Query, deadline: Deadline) -> QueryResult:
+        """Ask, and return the answer when it is whole."""
+        text, ids, usage = "", ProviderIds(), Usage()
+        for event in self.stream_query(query, deadline):
+            match event:
+                case Delta(piece):
+                    text += piece
+                case Replacement(whole):
+                    text = whole
+                case ProviderIds():
+                    ids = event
+                case Usage():
+                    usage = event
+        counted = {
+            "tokens": usage.total_tokens,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "price": usage.total_price,
+            "currency": usage.currency,
+        }
+        metadata = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
+        return QueryResult(text, metadata, usage.sources, counted)
+
+    def cancel(self, ids: ProviderIds, user: str) -> None:  # noqa: B027 - optional by contract
+        """Tell the provider to stop a run whose answer nobody wants; failures are logged, not raised."""
+
+    def close(self) -> None:  # noqa: B027 - optional by contract
+        """Give connections back."""

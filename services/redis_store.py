@@ -1,0 +1,150 @@
+"""The one way to Redis: a bounded pool, scripts in pipelines, and our error instead of the client's.
+
+Clients never retry by themselves (redis-py's default of ten retries doubled chunks and held a call for a minute);
+every script may be run twice, so `ScriptRunner.run` does it once more when a connection broke.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from services.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+LUA = Path(__file__).parent / "lua"
+#: Seconds one Redis call may take; a callback needs two and has two seconds.
+SOCKET_TIMEOUT = 0.5
+
+
+def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
+    """Return a client that connects when first used and waits at most `timeout` seconds for anything.
+
+    Text that ends inside a character loses that character: a poll reads a bounded number of bytes.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=pool_size,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+        encoding_errors="ignore",
+    )
+    return redis.Redis.from_pool(pool)
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn whatever Redis or its client raises into `StoreUnavailable`."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as exc:
+        raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua step of `services/lua` with the prelude before it."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """Return the script `services/lua/<name>.lua`."""
+    source = (LUA / "prelude.lua").read_text("utf-8") + (LUA / f"{name}.lua").read_text("utf-8")
+    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One command to be sent with others: a script, or a plain command when `script` is None."""
+
+    script: Script | None
+    keys: tuple[str, ...]
+    args: tuple[str | int | float, ...] = ()
+
+    def command(self) -> tuple[str | int | float, ...]:
+        if self.script is None:
+            return (*self.keys, *self.args)
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+
+class ScriptRunner:
+    """Sends calls as one pipeline: one round trip for any number of them."""
+
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._away_since: float | None = None
+
+    def run(self, calls: Sequence[Call], *, attempts: int = 2) -> list[Any]:
+        """Return one reply per call.
+
+        Raises:
+            StoreUnavailable: Redis is away, or refused one of the calls. Some may have been carried out.
+        """
+        try:
+            with redis_errors():
+                replies = self._attempt(calls, attempts)
+        except StoreUnavailable as exc:
+            self._note_away(exc)
+            raise
+        if self._away_since is not None:
+            log.warning("redis is back", extra={"away_seconds": round(self._clock() - self._away_since, 1)})
+            self._away_since = None
+        return replies
+
+    def ping(self) -> None:
+        """Raise `StoreUnavailable` unless Redis answers."""
+        self.run([Call(None, ("PING",))], attempts=1)
+
+    def _attempt(self, calls: Sequence[Call], attempts: int) -> list[Any]:
+        for _ in range(attempts - 1):
+            try:
+                return self._send(calls)
+            except redis.ConnectionError:
+                continue
+        return self._send(calls)
+
+    def _send(self, calls: Sequence[Call]) -> list[Any]:
+        replies = self._pipeline(calls)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if unknown:
+            for source in {s.source for i in unknown if (s := calls[i].script)}:
+                self._client.script_load(source)
+            for i, reply in zip(unknown, self._pipeline([calls[i] for i in unknown]), strict=True):
+                replies[i] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call.command())
+            return pipeline.execute(raise_on_error=False)
+
+    def _note_away(self, exc: StoreUnavailable) -> None:
+        """Log the first failure of an outage, not one line per poll."""
+        if self._away_since is None:
+            self._away_since = self._clock()
+            log.error("redis is away", extra={"cause": str(exc)})

@@ -1,0 +1,262 @@
+"""A stream in Redis: one question's answer, written by its owner, read by anybody on any replica.
+
+    dify_stream:<id>              hash, lives STREAM_TTL from creation
+        content token user_info status conversation_id dify_finished created_time
+        v question access auth_state waiting error_code message_id task_id run_id reply delivered
+        epoch owner lease suspect deadline frame_deadline shown start read
+    {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
+    {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
+    dify_streams:running:<0-15>   sorted set of stream ids by the end of their lease: a hint
+    dify_user:<bot>:<principal>   sorted set of a person's running stream ids by the end of their frame
+
+`access` holds fingerprints of those who may read. `start` is the list index the current text begins at. Times are
+seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: see lua/append.lua and lua/takeover.lua.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from services.models import Status
+from services.redis_store import Call, ScriptRunner, script
+
+#: Version of this schema, in every hash: two versions run side by side during a rolling update.
+SCHEMA_VERSION = "1"
+#: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
+READ_BYTES = 20_484
+RUNNING_SHARDS = 16
+
+Op = Literal["", "finish", "release"]
+
+
+class StreamKeys(NamedTuple):
+    hash: str
+    messages: str
+    text: str
+
+
+def stream_keys(stream_id: str) -> StreamKeys:
+    """Return a stream's keys; the hash tag keeps them in one slot of a cluster."""
+    name = f"dify_stream:{stream_id}"
+    return StreamKeys(name, f"{{{name}}}:messages", f"{{{name}}}:text")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One entry of a stream's list; an error chunk's content is the sentence for the user."""
+
+    content: str
+    timestamp: str
+    is_error: bool = False
+    is_final: bool = False
+
+    def args(self) -> tuple[str, str]:
+        """Return its JSON and the text it adds."""
+        marks = {name: True for name in ("is_error", "is_final") if getattr(self, name)}
+        entry = {"content": self.content, "timestamp": self.timestamp, **marks}
+        return json.dumps(entry, ensure_ascii=False, separators=(",", ":")), "" if self.is_error else self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a reader sees of a stream at one moment."""
+
+    stream_id: str
+    status: Status
+    error_code: str = ""
+    #: Whether the question waits for its conversation's earlier ones.
+    waiting: bool = False
+    access: str = ""
+    epoch: int = 1
+    owner: str = ""
+    #: The owner's lease ran out while the stream was unfinished.
+    lapsed: bool = False
+    #: The frame's time is over; `text` is what was shown at that moment, for ever.
+    frame_over: bool = False
+    #: The text's first `READ_BYTES` bytes.
+    text: str = ""
+    #: Bytes of the whole text.
+    size: int = 0
+    #: Chunks in the list, and the one the text begins at.
+    length: int = 0
+    start: int = 0
+
+    @classmethod
+    def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
+        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start = reply
+        return cls(
+            stream_id, status, code, waiting == "1", access, epoch, owner, lapsed == 1, over == 1, text, size, length, start
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """A stream to be created: its first owner, its fields, and its chunks when it is born finished."""
+
+    stream_id: str
+    owner: str
+    fields: Mapping[str, str]
+    chunks: Sequence[Chunk] = ()
+    epoch: int = 1
+    start: int = 0
+    #: Seconds until WeCom's frame ends; None where the door has no such limit.
+    frame_seconds: float | None = None
+    #: Seconds the stream exists already: not 0 when its owner writes it again.
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One append by an owner: chunks from `index` on, fields to set, and perhaps the end."""
+
+    stream_id: str
+    epoch: int
+    owner: str
+    start: int
+    index: int
+    chunks: Sequence[Chunk] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    op: Op = ""
+
+
+class Takeover(NamedTuple):
+    """The outcome of trying to take a stream over: only `taken` carries the rest."""
+
+    outcome: Literal["taken", "suspect", "alive", "ended", "gone"]
+    epoch: int = 0
+    start: int = 0
+    length: int = 0
+    question: str = ""
+
+
+class ChunkPage(NamedTuple):
+    """Chunks from a cursor on; `length` is the list's, so the next cursor is cursor + len(chunks)."""
+
+    status: Status
+    error_code: str
+    start: int
+    length: int
+    chunks: list[dict[str, Any]]
+    access: str
+
+
+class StreamStore:
+    """Owns the keys above. Every method is one round trip.
+
+    Raises:
+        StoreUnavailable: from every method, when Redis is away.
+    """
+
+    def __init__(
+        self, runner: ScriptRunner, *, ttl: float = 1800.0, lease: float = 6.0, max_seconds: float = 1200.0, now: str = ""
+    ) -> None:
+        self._runner = runner
+        self._ttl = ttl
+        self.lease = lease
+        self.max_seconds = max_seconds
+        #: What scripts take for the time; "" is Redis's own clock.
+        self.now = now
+
+    def open(self, stream: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
+        """Create the stream unless it exists; return whether it is ours, what it shows, and the other calls' replies."""
+        *replies, (created, snapshot) = self._runner.run([*others, self.open_call(stream)])
+        return created == 1, Snapshot.from_reply(stream.stream_id, snapshot), replies
+
+    def open_call(self, stream: NewStream) -> Call:
+        frame = "" if stream.frame_seconds is None else stream.frame_seconds - stream.age
+        fields = {"dify_finished": "0", **stream.fields, "v": SCHEMA_VERSION, "epoch": stream.epoch, "start": stream.start}
+        chunks = [arg for chunk in stream.chunks for arg in chunk.args()]
+        times = (self.lease, self._ttl - stream.age, self.max_seconds - stream.age, frame)
+        return Call(
+            script("open"),
+            stream_keys(stream.stream_id),
+            (self.now, stream.owner, *times, READ_BYTES, len(fields), *flat(fields), *chunks),
+        )
+
+    def read(self, stream_id: str) -> Snapshot | None:
+        """Return what the stream shows now; None where there is no such stream."""
+        reply = self._runner.run([Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))])[0]
+        return Snapshot.from_reply(stream_id, reply) if reply else None
+
+    def chunks(self, stream_id: str, cursor: int, *, count: int = 1000) -> ChunkPage | None:
+        """Return the chunks from `cursor`, an absolute list index; None where there is no such stream."""
+        reply = self._runner.run([Call(script("chunks"), stream_keys(stream_id), (cursor, count))])[0]
+        if not reply:
+            return None
+        status, code, start, length, chunks, access = reply
+        return ChunkPage(status, code, start, length, [json.loads(chunk) for chunk in chunks], access)
+
+    def write(self, writes: Sequence[Write], *others: Call) -> list[Sequence[Any]]:
+        """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies."""
+        return self._runner.run([*(self._append_call(write) for write in writes), *others], attempts=1)[: len(writes)]
+
+    def takeover(self, stream_id: str, owner: str) -> Takeover:
+        """Mark a lapsed stream or, once the mark is old enough, make `owner` its owner."""
+        reply = self._runner.run([Call(script("takeover"), stream_keys(stream_id), (self.now, owner, self.lease))])[0]
+        return Takeover(*reply)
+
+    def cancel(self, stream_id: str) -> str:
+        """End a running stream; return the status it had, "" where there is none."""
+        return self._runner.run([Call(script("cancel"), stream_keys(stream_id))])[0] or ""
+
+    def standing(self, stream_id: str) -> tuple[str, float]:
+        """Return a stream's status ("" where there is none) and for how many seconds its lease has been over."""
+        reply = self._runner.run([Call(script("head"), stream_keys(stream_id), (self.now,))])[0]
+        return (reply[0], float(reply[1])) if reply else ("", 0.0)
+
+    def enter_call(self, bot: str, principal: str, stream_id: str, *, places: int, seconds: float) -> Call:
+        """Return the call that takes one of a person's places: 0 full, 1 taken now, 2 had it already."""
+        return Call(script("enter"), (user_key(bot, principal),), (self.now, stream_id, places, seconds))
+
+    def leave_call(self, bot: str, principal: str, stream_id: str) -> Call:
+        return Call(None, ("ZREM", user_key(bot, principal), stream_id))
+
+    def running_calls(self, running: Mapping[str, float], ended: Sequence[str]) -> list[Call]:
+        """Return the calls that note running streams (by the end of their lease) and forget ended ones."""
+        shards: dict[str, list[str | float]] = {}
+        for stream_id, lease_end in running.items():
+            shards.setdefault(running_key(stream_id), []).extend((round(lease_end, 3), stream_id))
+        calls = [Call(None, ("ZADD", key), tuple(pairs)) for key, pairs in shards.items()]
+        return calls + [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
+
+    def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
+        """Return a stream's own fields and all its chunks, empty where there is no such stream."""
+        keys = stream_keys(stream_id)
+        fields, raw = self._runner.run(
+            [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
+        )
+        return fields, [Chunk(**json.loads(chunk)) for chunk in raw]
+
+    def document(self, stream_id: str) -> dict[str, Any] | None:
+        """Return the stream in its documented JSON shape, for a person to look at."""
+        fields, chunks = self.load(stream_id)
+        if not fields:
+            return None
+        read = int(fields.get("read", 0))
+        messages = [{**json.loads(chunk.args()[0]), "read": index < read} for index, chunk in enumerate(chunks)]
+        return {**fields, "dify_finished": fields["dify_finished"] == "1", "messages": messages}
+
+    def _append_call(self, write: Write) -> Call:
+        chunks = [arg for chunk in write.chunks for arg in chunk.args()]
+        head = (self.now, write.epoch, write.owner, self.lease, write.start, write.index, write.op)
+        return Call(
+            script("append"),
+            stream_keys(write.stream_id),
+            (*head, len(write.fields), *flat(write.fields), *chunks),
+        )
+
+
+def flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def user_key(bot: str, principal: str) -> str:
+    return f"dify_user:{bot}:{principal}"
+
+
+def running_key(stream_id: str) -> str:
+    return f"dify_streams:running:{zlib.crc32(stream_id.encode()) % RUNNING_SHARDS}"
