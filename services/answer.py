@@ -110,7 +110,9 @@ class Answerer:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
         memory = patiently(lambda: self._conversations.load(key))
         try:
-            yield from self._run(provider, replace(query, conversation_id=memory.conversation_id), key, memory, deadline)
+            yield from self._run(
+                provider, replace(query, conversation_id=memory.conversation_id), key, memory, deadline
+            )
         except ConversationGone:
             if not memory.conversation_id:
                 raise

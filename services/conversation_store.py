@@ -35,7 +35,9 @@ class Memory(NamedTuple):
 class ConversationStore:
     """Owns the keys above; every method is one round trip and may raise `StoreUnavailable`."""
 
-    def __init__(self, runner: ScriptRunner, *, secret: bytes, ttl: float, line: int = 4, line_ttl: float = 1800.0) -> None:
+    def __init__(
+        self, runner: ScriptRunner, *, secret: bytes, ttl: float, line: int = 4, line_ttl: float = 1800.0
+    ) -> None:
         self._runner = runner
         self._secret = secret
         self._ttl = ttl

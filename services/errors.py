@@ -1,14 +1,14 @@
 """Every error this product raises, one tree.
 
-    LaibaoError                     code, status
-    ├── SettingsError               the start stops; one line for the operator
-    ├── CallbackRefused             a WeCom callback that failed a check: 4xx, nothing touched
-    ├── StoreUnavailable            Redis or SQL did not answer in time
-    ├── StreamClosed                the stream takes no more chunks from this owner
-    └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
-        ├── AuthError               unknown user, refused, service unavailable
-        └── ProviderError           what went wrong at the answer provider
-            └── ConversationGone    the provider no longer knows the conversation
+LaibaoError                     code, status
+├── SettingsError               the start stops; one line for the operator
+├── CallbackRefused             a WeCom callback that failed a check: 4xx, nothing touched
+├── StoreUnavailable            Redis or SQL did not answer in time
+├── StreamClosed                the stream takes no more chunks from this owner
+└── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
+    ├── AuthError               unknown user, refused, service unavailable
+    └── ProviderError           what went wrong at the answer provider
+        └── ConversationGone    the provider no longer knows the conversation
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Group commit: what all streams of this replica have to say goes to Redis in one pipeline, and again as soon as that is back.
+"""Group commit: what all streams of this replica have to say goes to Redis in one pipeline.
 
-There is no timer between flushes. A stream that says nothing has its lease renewed every `lease / 3` seconds.
+The next flush begins as soon as the last one is back, without a timer. A stream that says nothing has its lease renewed every `lease / 3` seconds.
 """
 
 from __future__ import annotations

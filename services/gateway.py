@@ -63,7 +63,8 @@ class Gateway:
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
 
-        `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a stream that is finished and says why.
+        `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a
+        stream that is finished and says why.
         """
         stream_id = self._stream_id(question)
         try:
@@ -130,7 +131,9 @@ class Gateway:
         fields = {**self._fields(question), "reply": seal(self._keys[question.bot], reply)}
         new = NewStream(stream_id, self._new_owner(), fields, frame_seconds=door.frame_seconds)
         person = (question.bot, question.principal, stream_id)
-        enter = self._streams.enter_call(*person, places=door.places, seconds=door.frame_seconds or self._streams.max_seconds)
+        enter = self._streams.enter_call(
+            *person, places=door.places, seconds=door.frame_seconds or self._streams.max_seconds
+        )
         ours, snapshot, (entered, turn) = self._streams.open(new, enter, self._conversations.turn_call(key, stream_id))
         place = Place(*turn)
         leave = [self._streams.leave_call(*person), self._conversations.leave_call(key, stream_id)]
@@ -190,4 +193,3 @@ class Gateway:
 
     def _new_owner(self) -> str:
         return f"{self._replica}:{secrets.token_hex(4)}"
-

@@ -140,7 +140,7 @@ class ScriptRunner:
     def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipeline:
             for call in calls:
-                pipeline.execute_command(*call.command())
+                pipeline.execute_command(*call.command())  # type: ignore[no-untyped-call]
             return pipeline.execute(raise_on_error=False)
 
     def _note_away(self, exc: StoreUnavailable) -> None:

@@ -99,7 +99,9 @@ class StreamManager:
         fields, chunks = self._store.load(stream_id)
         stream = self._own(NewStream(stream_id, owner, fields, chunks, epoch=taken.epoch, start=taken.start))
         stream.finish("error", error_code="interrupted", sentence=self._sentence("interrupted"))
-        log.warning("stream ended after its owner", extra={"stream_id": stream_id, "owner": owner, "epoch": taken.epoch})
+        log.warning(
+            "stream ended after its owner", extra={"stream_id": stream_id, "owner": owner, "epoch": taken.epoch}
+        )
         return stream.wait_closed(1.0)
 
     def drain(self, seconds: float) -> None:

@@ -10,7 +10,7 @@
     dify_user:<bot>:<principal>   sorted set of a person's running stream ids by the end of their frame
 
 `access` holds fingerprints of those who may read. `start` is the list index the current text begins at. Times are
-seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: see lua/append.lua and lua/takeover.lua.
+seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: lua/append.lua and lua/takeover.lua.
 """
 
 from __future__ import annotations
@@ -87,10 +87,9 @@ class Snapshot:
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, text, size, length, start = reply
-        return cls(
-            stream_id, status, code, waiting == "1", access, epoch, owner, lapsed == 1, over == 1, text, size, length, start
-        )  # fmt: skip
+        status, code, waiting, access, epoch, owner, lapsed, over, *counts = reply
+        marks = (epoch, owner, lapsed == 1, over == 1)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, *counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,13 @@ class StreamStore:
     """
 
     def __init__(
-        self, runner: ScriptRunner, *, ttl: float = 1800.0, lease: float = 6.0, max_seconds: float = 1200.0, now: str = ""
+        self,
+        runner: ScriptRunner,
+        *,
+        ttl: float = 1800.0,
+        lease: float = 6.0,
+        max_seconds: float = 1200.0,
+        now: str = "",
     ) -> None:
         self._runner = runner
         self._ttl = ttl
@@ -162,13 +167,19 @@ class StreamStore:
         self.now = now
 
     def open(self, stream: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
-        """Create the stream unless it exists; return whether it is ours, what it shows, and the other calls' replies."""
+        """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies."""
         *replies, (created, snapshot) = self._runner.run([*others, self.open_call(stream)])
         return created == 1, Snapshot.from_reply(stream.stream_id, snapshot), replies
 
     def open_call(self, stream: NewStream) -> Call:
         frame = "" if stream.frame_seconds is None else stream.frame_seconds - stream.age
-        fields = {"dify_finished": "0", **stream.fields, "v": SCHEMA_VERSION, "epoch": stream.epoch, "start": stream.start}
+        fields = {
+            "dify_finished": "0",
+            **stream.fields,
+            "v": SCHEMA_VERSION,
+            "epoch": stream.epoch,
+            "start": stream.start,
+        }
         chunks = [arg for chunk in stream.chunks for arg in chunk.args()]
         times = (self.lease, self._ttl - stream.age, self.max_seconds - stream.age, frame)
         return Call(

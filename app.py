@@ -1,0 +1,83 @@
+"""The application. Plain `gunicorn` in this folder serves it; `python app.py` does the same with one worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from flask import Flask
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from channels.ops import ops_blueprint
+from channels.wecom import WeComChannel, wecom_blueprint
+from config.logging import configure_logging
+from config.settings import Settings, load_settings
+from services.container import Container
+from services.errors import CallbackRefused, LaibaoError, SettingsError
+
+log = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the application; it connects to nothing before the first request needs it."""
+    settings = settings or load_settings()
+    configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
+    container = Container(settings)
+    app = Flask(__name__, static_folder=None)
+    app.extensions["wechatlaibao"] = container
+    channel = WeComChannel(
+        gateway=container.gateway,
+        bots=container.wechat,
+        texts=container.texts,
+        welcomes={name: bot.welcome for name, bot in settings.bots.items()},
+        thinking={name: bot.thinking for name, bot in settings.bots.items()},
+    )
+    app.register_blueprint(wecom_blueprint(channel))
+    app.register_blueprint(
+        ops_blueprint(name=settings.app_name, version=VERSION, health=container.health, ready=lambda: container.ready)
+    )
+    app.register_error_handler(CallbackRefused, refuse_callback)
+    app.register_error_handler(LaibaoError, reply_error)
+    app.register_error_handler(Exception, reply_unknown)
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+    for warning in settings.warnings:
+        log.warning("settings", extra={"warning": warning})
+    container.start()
+    return app
+
+
+def refuse_callback(error: CallbackRefused) -> tuple[dict[str, str], int]:
+    """Answer every failed check alike; the log says which it was."""
+    log.warning("callback refused", extra={"check": error.code, "cause": str(error)})
+    return {"code": CallbackRefused.code}, error.status
+
+
+def reply_error(error: LaibaoError) -> tuple[dict[str, str], int]:
+    log.warning("request failed", extra={"code": error.code, "cause": str(error)})
+    return {"code": error.code}, error.status
+
+
+def reply_unknown(error: Exception) -> tuple[dict[str, str], int]:
+    """Answer what nobody expected without a word of it; the log has the traceback."""
+    if isinstance(error, HTTPException):
+        return {"code": (error.name or "error").lower().replace(" ", "_")}, error.code or 500
+    log.error("unexpected error", exc_info=error)
+    return {"code": "unknown"}, 500
+
+
+def main() -> None:
+    """Replace this process by gunicorn with one worker; a wrong setting is one line."""
+    try:
+        load_settings()
+    except SettingsError as exc:
+        sys.exit(f"wechatlaibao: {exc}")
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--workers", "1"])
+
+
+if __name__ == "__main__":
+    main()

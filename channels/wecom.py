@@ -1,0 +1,156 @@
+"""WeCom's callback: parse, ask or read, render. It waits for Redis and for nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from services.errors import CallbackRefused, StoreUnavailable
+from services.gateway import Gateway
+from services.models import Question
+from services.stream_store import Snapshot
+from services.wechat_service import Message, WechatService
+from utils.stream_utils import render_frame
+
+log = logging.getLogger(__name__)
+
+#: Bytes of the largest callback taken (the same bound as WeCom's own plugin has).
+MAX_BODY = 1024 * 1024
+#: Message types that are the rest of a stream or an event, not a question.
+MESSAGES = ("text", "stream", "event")
+
+
+class Sentences(Protocol):
+    def get(self, key: str, **params: str) -> str: ...
+
+    def error(self, code: str) -> str: ...
+
+
+class WeComChannel:
+    """Turns callbacks of one deployment's bots into the gateway's calls, and streams into frames."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        bots: Mapping[str, WechatService],
+        texts: Sentences,
+        welcomes: Mapping[str, str],
+        thinking: Mapping[str, Literal["show", "hide"]],
+    ) -> None:
+        self._gateway = gateway
+        self._bots = bots
+        self._texts = texts
+        self._welcomes = welcomes
+        self._thinking = thinking
+
+    def verify(self, bot: str) -> Response:
+        """Answer WeCom's check of the address with the decrypted echo."""
+        return _plain(self._service(bot).verify_url(request.args))
+
+    def receive(self, bot: str) -> Response:
+        """Answer one callback; once it is decrypted and well-formed, always with 200."""
+        began = time.monotonic()
+        service = self._service(bot)
+        message = service.open(request.args, _body())
+        reply, outcome = self._reply(bot, message)
+        body = service.seal(reply, request.args["nonce"], pair=message.pair) if reply else ""
+        ms = round((time.monotonic() - began) * 1000, 1)
+        stream = reply.get("stream", {})
+        ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream.get("id", "")}
+        log.info("callback", extra={**ids, "outcome": outcome, "finish": stream.get("finish"), "ms": ms})
+        return _plain(body)
+
+    def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
+        """Return the stream reply that shows a snapshot: a pure function of it."""
+        finish = snapshot.status != "processing" or snapshot.frame_over
+        suffix = ""
+        if snapshot.frame_over:
+            suffix = self._texts.get("frame_ended")
+        elif snapshot.error_code:
+            suffix = self._texts.error(snapshot.error_code)
+        content = render_frame(
+            snapshot.text,
+            growing=not finish,
+            suffix=suffix,
+            thinking=self._thinking[bot],
+            truncated=self._texts.get("truncated") if finish else "",
+        )
+        if not content and not finish:
+            content = self._texts.get("queued" if snapshot.waiting else "thinking")
+        return _stream(snapshot.stream_id, finish, content)
+
+    def _service(self, bot: str) -> WechatService:
+        service = self._bots.get(bot)
+        if service is None:
+            raise CallbackRefused(code="unknown_bot")
+        return service
+
+    def _reply(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        """Return the reply (empty for none) and what it was, for the log."""
+        match message.msgtype:
+            case "stream":
+                return self._refresh(bot, message)
+            case "event":
+                return self._event(bot, message)
+            case "text":
+                snapshot = self._gateway.ask(self._question(bot, message), reply=message.response_url)
+            case _:
+                snapshot = self._gateway.say(self._question(bot, message), "unsupported_message")
+        return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+
+    def _question(self, bot: str, message: Message) -> Question:
+        return Question(message.text, "wecom", bot, message.userid, message.chatid, message.msgid)
+
+    def _refresh(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        try:
+            snapshot = self._gateway.read(message.stream_id, bot=bot, principal=message.userid, chat=message.chatid)
+        except StoreUnavailable:
+            return {}, "store_unavailable"
+        if snapshot is None:
+            return _stream(message.stream_id, True, self._texts.get("stream_unknown")), "stream_unknown"
+        self._debug(snapshot)
+        return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+
+    def _event(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        if message.event != "enter_chat":
+            return {}, message.event
+        welcome = self._welcomes.get(bot) or self._texts.get("welcome")
+        return {"msgtype": "text", "text": {"content": welcome}}, "enter_chat"
+
+    def _debug(self, snapshot: Snapshot) -> None:
+        """Log the three lines the original documents for every poll; a poll reads all there is."""
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("[调试] 读取未读消息 - stream_id: %s", snapshot.stream_id)
+            log.debug("[调试] 消息索引: %d, 内容长度: %d", max(0, snapshot.length - 1), snapshot.size)
+            log.debug("[调试] 剩余未读消息数: %d", 0)
+
+
+def wecom_blueprint(channel: WeComChannel) -> Blueprint:
+    """Return the routes of the default bot and of named ones."""
+    routes = Blueprint("wecom", __name__)
+    for rule, defaults in (("/wechat/callback", {"bot": "default"}), ("/wechat/callback/<bot>", {})):
+        routes.add_url_rule(rule, "verify", channel.verify, methods=["GET"], defaults=defaults)
+        routes.add_url_rule(rule, "receive", channel.receive, methods=["POST"], defaults=defaults)
+    return routes
+
+
+def _body() -> bytes:
+    request.max_content_length = MAX_BODY
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as exc:
+        raise CallbackRefused(code="body_too_large") from exc
+
+
+def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:
+    return {"msgtype": "stream", "stream": {"id": stream_id, "finish": finish, "content": content}}
+
+
+def _plain(body: str) -> Response:
+    return Response(body, mimetype="text/plain")

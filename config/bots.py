@@ -1,0 +1,106 @@
+"""The bots behind `/wechat/callback` and `/wechat/callback/<name>`, each with its own keys and its own provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from config.environment import did_you_mean
+from config.groups import MOCK_SWITCHES, Group, ProviderSettings, WeComSettings
+from config.problems import Problem, validated
+
+DEFAULT_BOT = "default"
+#: What WeCom gives to each bot anew: a named bot never borrows these from the default one.
+OWN = ("token", "encoding_aes_key", "receive_id", "bot_name", "bot_id", "bot_secret")
+
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+class BotSettings(Group):
+    """One bot: what its `WECHAT_*` variables say, without the prefix, and who answers for it."""
+
+    name: str = DEFAULT_BOT
+    #: Bots of one corp share identities.
+    corp: str = ""
+    tokens: tuple[str, ...] = Field((), repr=False)
+    aes_keys: tuple[str, ...] = Field((), repr=False)
+    receive_id: str = ""
+    bot_name: str = ""
+    welcome: str = ""
+    mode: str = "callback"
+    bot_id: str = ""
+    bot_secret: SecretStr | None = None
+    answer_seconds: float = 330
+    timestamp_window: float = 600
+    thinking: str = "show"
+    progress: bool = False
+    sources: bool = False
+    suggestions: bool = False
+    group_conversation: str = "user"
+    commands: Mapping[str, str] = {}
+    provider: ProviderSettings = ProviderSettings()
+
+
+def bot_settings(name: str, wecom: WeComSettings, provider: ProviderSettings, corp: str = "") -> BotSettings:
+    given = {field.removeprefix("wechat_"): getattr(wecom, field) for field in WeComSettings.model_fields}
+    tokens, aes_keys = given.pop("token"), given.pop("encoding_aes_key")
+    return BotSettings(
+        name=name,
+        corp=corp,
+        tokens=tuple(token.get_secret_value() for token in tokens),
+        aes_keys=tuple(key.get_secret_value() for key in aes_keys),
+        provider=provider,
+        **given,
+    )
+
+
+def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provider: ProviderSettings) -> BotSettings:
+    """Build a bot of `WECHAT_BOTS`: its own variables over those of the default bot.
+
+    Raises:
+        Invalid: a variable is unknown or wrong; it is named as `WECHAT_BOTS: <bot>.<VARIABLE>`.
+    """
+    where = f"WECHAT_BOTS: {name}."
+    own = {key.lower(): value for key, value in given.items() if key != "corp"}
+    return bot_settings(
+        name,
+        validated(WeComSettings, {**_inherited_wecom(wecom), **_only(WeComSettings, own)}, where),
+        validated(ProviderSettings, {**_inherited_provider(provider, own), **_only(ProviderSettings, own)}, where),
+        str(given.get("corp", "")),
+    )
+
+
+def name_problems(name: str, given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with the names a bot uses: its own, and those of its variables."""
+    if not _NAME.fullmatch(name) or name == DEFAULT_BOT:
+        yield Problem("WECHAT_BOTS", name, f"bot names of a-z, 0-9, _ and -, other than {DEFAULT_BOT}")
+    known = ["corp", *(field.upper() for group in (WeComSettings, ProviderSettings) for field in group.model_fields)]
+    for key in given:
+        if key not in known:
+            meant = did_you_mean(key, known)
+            yield Problem("WECHAT_BOTS", f"{name}.{key}", f"WECHAT_* and provider variables, or corp{meant}")
+
+
+def _only(group: type[Group], own: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: own[field] for field in group.model_fields if own.get(field) not in (None, "")}
+
+
+def _inherited_wecom(wecom: WeComSettings) -> dict[str, Any]:
+    inherited = {field: getattr(wecom, field) for field in WeComSettings.model_fields}
+    for name in OWN:
+        del inherited[f"wechat_{name}"]
+    return inherited
+
+
+def _inherited_provider(provider: ProviderSettings, own: Mapping[str, Any]) -> dict[str, Any]:
+    inherited = {field: getattr(provider, field) for field in ProviderSettings.model_fields}
+    # Two names of one address: a bot that sets either has set it.
+    if "dify_base_url" in own or "dify_api_url" in own:
+        del inherited["dify_base_url"], inherited["dify_api_url"]
+    if inherited["rag_provider"] == "mock" and own.keys() & set(MOCK_SWITCHES):
+        for name in ("rag_provider", *MOCK_SWITCHES):
+            del inherited[name]
+    return inherited

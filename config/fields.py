@@ -1,0 +1,142 @@
+"""The types of settings: how a variable's text becomes a value, and what is said when it does not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr
+
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+#: What a `DIFY_INPUTS` template may ask for.
+INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
+
+_RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
+
+
+def setting(default: Any, meaning: str) -> Any:
+    """Declare one variable: its default and, in a line, what it means and in which unit."""
+    return Field(default, description=meaning)
+
+
+def _list(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value.startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return _json(value, list, "a list: comma-separated or JSON")
+
+
+def _object(value: Any) -> Any:
+    return _json(value, dict, "a JSON object") if isinstance(value, str) else value
+
+
+def _json(text: str, kind: type, expected: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise ValueError(f"{expected} ({exc})") from exc
+    if not isinstance(value, kind):
+        raise ValueError(expected)
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an address like https://host.example/path")
+    if parts.username or parts.password:
+        raise ValueError("an address without a user and password in it")
+    return url.rstrip("/")
+
+
+def _origin(origin: str) -> str:
+    parts = urlsplit(_http_url(origin))
+    if parts.path or parts.query:
+        raise ValueError("origins like https://chat.example.com, without a path")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    scheme, separator, rest = url.get_secret_value().partition("://")
+    if scheme not in REDIS_SCHEMES or not separator or not rest:
+        raise ValueError(f"an address that begins with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}")
+    return url
+
+
+def _path(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("a path that begins with /")
+    return path
+
+
+def _aes_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    try:
+        fits = len(text) == 43 and len(base64.b64decode(text + "=", validate=True)) == 32
+    except (binascii.Error, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"the 43 letters and digits that WeCom's console shows as EncodingAESKey, got {len(text)}")
+    return key
+
+
+def _rate(rate: str) -> str:
+    if rate == "off":
+        return ""
+    if not all(_RATE.fullmatch(part.strip()) for part in rate.split(";")):
+        raise ValueError("a rate like 20/minute or 5/second;100/hour, or off")
+    return rate
+
+
+def _template(inputs: dict[str, Any]) -> dict[str, Any]:
+    named = re.findall(r"\{(\w+)\}", json.dumps(inputs))
+    unknown = sorted(set(named) - set(INPUT_NAMES))
+    if unknown:
+        known = " ".join(f"{{{name}}}" for name in INPUT_NAMES)
+        raise ValueError(f"a JSON object with no other placeholders than {known}, got {{{unknown[0]}}}")
+    return inputs
+
+
+def _user_query(query: str) -> str:
+    if ":userid" not in query:
+        raise ValueError("SQL with :userid in it")
+    return query
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
+AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]
+
+Commands = Annotated[dict[str, str], BeforeValidator(_object)]
+Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(_template)]
+Headers = Annotated[Secret[dict[str, str]], BeforeValidator(_object)]
+Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+UrlPath = Annotated[str, AfterValidator(_path)]
+Rate = Annotated[str, AfterValidator(_rate)]
+UserQuery = Annotated[str, AfterValidator(_user_query)]
+
+Lower = BeforeValidator(_lower)
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]

@@ -1,0 +1,267 @@
+"""Every variable of the product, by group: type, default, unit and a line of meaning. `demo.env` has the same order."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Secret, SecretStr, TypeAdapter, ValidationError, model_validator
+
+from config.environment import available_cpus
+from config.fields import (
+    AesKeys,
+    Bots,
+    Bytes,
+    Commands,
+    Count,
+    Headers,
+    HttpUrl,
+    Inputs,
+    LogLevel,
+    Lower,
+    Names,
+    Origins,
+    Port,
+    Rate,
+    RedisUrl,
+    Seconds,
+    Secrets,
+    UrlPath,
+    UserQuery,
+    WholeSeconds,
+    setting,
+)
+
+DIFY_CLOUD = "https://api.dify.ai/v1"
+MOCK_SWITCHES = ("mock_mode", "use_mock_rag")
+
+
+class Group(BaseModel):
+    """A frozen set of settings; errors never quote the input, it may be secret."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+
+class ServerSettings(Group):
+    app_name: str = setting("WechatLaibao", "how the product calls itself on pages and in GET /")
+    debug: bool = setting(False, "Flask's debug mode; never in production")
+    reload: bool = setting(False, "python app.py only: start again when a source file changes")
+    host: str = setting("0.0.0.0", "address to listen on")
+    port: Port = setting(5000, "port of callbacks, sockets, REST and pages")
+    ops_port: Port | None = setting(None, "port for metrics, admin and the details of health; empty: all on PORT")
+    workers: Count = Field(
+        default_factory=lambda: available_cpus(),
+        description="worker processes (replicas) per container; empty: the CPUs its cgroup allows, at most 4",
+    )
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = setting(
+        0, "how many reverse proxies in front may say who the client is (X-Forwarded-For)"
+    )
+    locale: Annotated[Literal["zh", "en"], Lower] = setting("zh", "language of every sentence users see")
+    texts_file: str | None = setting(
+        None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
+    )
+    admin_token: SecretStr | None = setting(None, "what administrators show; empty: the administrators' pages are off")
+    api_keys: Secrets = setting((), "keys of programs that use REST, batch and sockets; a list")
+    public_origins: Origins = setting(
+        (), "origins whose pages may open sockets, such as https://chat.example.com; a list"
+    )
+
+
+class WeComSettings(Group):
+    """What a bot of `WECHAT_BOTS` may set for itself."""
+
+    wechat_token: Secrets = setting((), "Token of the bot's callback; a list: the first signs, all verify")
+    wechat_encoding_aes_key: AesKeys = setting((), "EncodingAESKey, 43 characters; a list in the order of the tokens")
+    wechat_receive_id: str = setting("", "receiveid inside the encryption; empty for a smart robot")
+    wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is taken off questions")
+    wechat_welcome: str = setting("", "greeting when a chat is opened; empty: the sentence `welcome`")
+    wechat_mode: Annotated[Literal["callback", "websocket"], Lower] = setting(
+        "callback", "how WeCom reaches the bot: callback, or websocket (long connection, no public address)"
+    )
+    wechat_bot_id: str = setting("", "websocket mode: BotID")
+    wechat_bot_secret: SecretStr | None = setting(None, "websocket mode: Secret")
+    wechat_answer_seconds: Annotated[float, Field(gt=0, lt=360)] = setting(
+        330, "seconds until a frame ends; WeCom itself stops asking after 360"
+    )
+    wechat_timestamp_window: Seconds = setting(600, "seconds a callback's timestamp may differ from our clock")
+    wechat_thinking: Annotated[Literal["show", "hide"], Lower] = setting("show", "the model's thinking: show or hide")
+    wechat_progress: bool = setting(False, "name the running workflow step while there is no text yet")
+    wechat_sources: bool = setting(False, "add the documents an answer rests on")
+    wechat_suggestions: bool = setting(False, "add Dify's suggested next questions")
+    wechat_group_conversation: Annotated[Literal["user", "shared"], Lower] = setting(
+        "user", "whose memory a group has: one per user, or one shared by the group"
+    )
+    wechat_commands: Commands = setting(
+        {"/reset": "reset", "新对话": "reset"}, "JSON: what a user types -> reset (begin a new conversation)"
+    )
+
+
+class MoreWeComSettings(Group):
+    wechat_bots: Bots = setting(
+        Secret({}),
+        'JSON {"hr": {"WECHAT_TOKEN": "…", "DIFY_API_KEY": "…", "corp": "acme"}}: bots at /wechat/callback/<name>',
+    )
+    media_max_bytes: Bytes = setting(20 * 1024 * 1024, "bytes of the largest image or file taken from a message")
+    media_hosts: Names = setting((".myqcloud.com",), "hosts media may be fetched from; .name means any host below it")
+
+
+class RedisSettings(Group):
+    redis_url: RedisUrl | None = setting(
+        None, "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; wins over REDIS_HOST"
+    )
+    redis_host: str = setting("", "host of Redis, where REDIS_URL is empty")
+    redis_port: Port = setting(6379, "port of Redis")
+    redis_password: SecretStr | None = setting(None, "password of Redis; also used with a REDIS_URL that has none")
+    redis_db: Annotated[int, Field(ge=0)] | None = setting(None, "number of the database; empty: 1, or 0 on a Cluster")
+    redis_pool_size: Count = setting(50, "Redis connections per process")
+    batch_redis_url: RedisUrl | None = setting(None, "another Redis for batch jobs; empty: the same one")
+
+
+class SqlSettings(Group):
+    mysql_host: str = setting("", "host of MySQL; empty: none")
+    mysql_port: Port = setting(3306, "port of MySQL")
+    mysql_user: str = setting("root", "user of MySQL")
+    mysql_password: SecretStr | None = setting(None, "password of MySQL")
+    mysql_database: str = setting("", "database of MySQL")
+    mysql_read_host: str = setting("", "read replica that serves the user query; empty: MYSQL_HOST")
+    mysql_pool_size: Count = setting(5, "MySQL connections per process")
+    database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
+    auth_user_query: UserQuery | None = setting(
+        None, "SQL with :userid that returns user_code, password and any of user_name, phone, gender"
+    )
+
+
+class AuthSettings(Group):
+    auth_mode: Annotated[Literal["external", "allowlist", "none"], Lower] | None = setting(
+        None,
+        "external (user table and auth API), allowlist, or none; empty: external, and AUTH_SERVICE_URL must be set",
+    )
+    auth_service_url: HttpUrl | None = setting(None, "address of the external auth API")
+    auth_service_method: Annotated[Literal["post", "get"], Lower] = setting("post", "post JSON, or the original's get")
+    auth_token_ttl: WholeSeconds = setting(604800, "seconds a user's token is kept")
+    auth_allowlist: Names = setting((), "userids that may ask in allowlist mode; a list")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take an auth API's address for the wish to use it; nothing else is ever assumed."""
+        return {"auth_mode": "external", **given} if given.get("auth_service_url") else given
+
+
+class ProviderSettings(Group):
+    """Who answers. A bot of `WECHAT_BOTS` may set any of these for itself."""
+
+    rag_provider: Annotated[Literal["dify", "openai", "context", "custom", "mock"], Lower] = setting(
+        "dify", "who answers: dify, openai, context, custom or mock"
+    )
+    dify_base_url: HttpUrl = setting(DIFY_CLOUD, "address of Dify, with or without /v1")
+    dify_chat_endpoint: UrlPath = setting("/v1/chat-messages", "path of Dify's chat API")
+    dify_auth_prefix: str = setting("Bearer", "first word of Dify's Authorization header")
+    dify_api_key: Secrets = setting((), "key of the Dify app; a list: the first is used")
+    dify_auth_mode: Annotated[Literal["app_key", "user_token"], Lower] = setting(
+        "app_key", "app_key sends '{prefix} {key}', user_token '{prefix} {bot} {user token}' (a patched Dify)"
+    )
+    dify_timeout: Seconds = setting(60, "seconds of the longest silence without a data event, the first included")
+    dify_user: str = setting("default-user", "Dify's end-user where no person is known")
+    dify_inputs: Inputs = setting(
+        {}, "JSON template of the app's inputs; may use {user_code} {user_name} {gender} {token} {time_info}"
+    )
+    dify_max_concurrent: Count = setting(1000, "questions at Dify at once, per process")
+    dify_api_url: HttpUrl | None = setting(None, "another name of DIFY_BASE_URL")
+    openai_api_key: SecretStr | None = setting(None, "key of an OpenAI-compatible service")
+    openai_base_url: HttpUrl = setting("https://api.openai.com", "its address, with or without /v1")
+    openai_model: str = setting("gpt-3.5-turbo", "its model")
+    openai_timeout: Seconds = setting(30, "seconds of the longest silence")
+    context_api_key: SecretStr | None = setting(None, "key of the Context service")
+    context_base_url: HttpUrl = setting("https://api.context.ai", "its address, with or without /v1")
+    context_timeout: Seconds = setting(30, "seconds of the longest silence")
+    custom_rag_api_url: HttpUrl | None = setting(None, "full address of your own service")
+    custom_rag_api_key: SecretStr | None = setting(None, "its key, sent as Bearer; empty: none is sent")
+    custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence")
+    custom_rag_headers: Headers = setting(Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}')
+    custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
+    search_provider: Annotated[Literal["serper"], Lower] | None = setting(None, "web search: serper; empty: none")
+    serper_api_key: SecretStr | None = setting(None, "key of serper.dev")
+    serper_timeout: Seconds = setting(10, "seconds for a search")
+    mock_mode: bool = setting(False, "answer with the built-in mock, whatever RAG_PROVIDER says")
+    use_mock_rag: bool = setting(False, "another name of MOCK_MODE")
+    mock_fallback: bool = setting(False, "answer with the mock, marked as such, when the provider fails")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _aliases(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Let `DIFY_API_URL` stand in for `DIFY_BASE_URL`, and a mock switch turn `RAG_PROVIDER` into mock."""
+        filled = dict(given)
+        if given.get("dify_api_url"):
+            filled.setdefault("dify_base_url", given["dify_api_url"])
+        if any(_is_on(given.get(switch)) for switch in MOCK_SWITCHES):
+            filled["rag_provider"] = "mock"
+        return filled
+
+    @property
+    def dify_api_keys(self) -> tuple[str, ...]:
+        return tuple(key.get_secret_value() for key in self.dify_api_key)
+
+
+class HttpSettings(Group):
+    http_pool_size: Count = setting(1000, "kept connections to each provider and to the auth API, per process")
+
+
+class StreamSettings(Group):
+    stream_ttl: WholeSeconds = setting(1800, "seconds a stream's record lives from its creation")
+    stream_lease: Seconds = setting(6, "seconds a producer owns its stream without renewing")
+    stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
+    stream_max_bytes: Bytes = setting(1024 * 1024, "bytes of the longest answer")
+    conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
+    stream_max_per_replica: Count = setting(1000, "answers being written at once, per process")
+    stream_max_per_user: Count = setting(3, "questions in flight per WeCom user and bot; WeCom's own limit is 3")
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = setting(
+        60, "seconds a leaving process lets answers finish"
+    )
+
+
+class SocketSettings(Group):
+    sockets_max: Count = setting(1000, "open WebSockets per process")
+    ws_path: UrlPath = setting("/ws/realtime-asr", "path of the realtime socket")
+    websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
+    websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
+    websocket_auth: Annotated[Literal["key", "token", "none"], Lower] = setting(
+        "key", "what a socket must show: one of API_KEYS, a user's token, or none"
+    )
+    realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
+        "idle", "what stop does on the realtime socket: idle (stay open) or close"
+    )
+    rate_limit_user: Rate = setting("20/minute", "questions per user; several with ';', or off")
+    rate_limit_ip: Rate = setting("300/minute", "requests per client address; several with ';', or off")
+
+
+class BatchSettings(Group):
+    batch_enabled: bool = setting(True, "offer batch tasks")
+    batch_max_concurrent: Count = setting(5, "batch questions being answered at once, over all replicas")
+    batch_max_queue_size: Count = setting(1000, "unfinished batch tasks; more are refused")
+    batch_storage_path: str | None = setting(
+        None, "folder that gets each finished task's results as JSONL; empty: none"
+    )
+    batch_worker: Annotated[Literal["embedded", "external"], Lower] = setting(
+        "embedded", "who works on batches: this process, or a Deployment of its own"
+    )
+    batch_retention_days: Count = setting(7, "days a finished task is kept")
+
+
+class LogSettings(Group):
+    log_level: LogLevel = setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    log_format: Annotated[Literal["json", "plain"], Lower] = setting("json", "json, or plain for reading by eye")
+    log_dir: str | None = setting(None, "folder of rotating info.log and error.log; empty: standard output only")
+    log_content: bool = setting(False, "let people's words and answers into the logs")
+
+
+def _is_on(switch: Any) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(switch)
+    except ValidationError:
+        return False  # the switch's own field says what is wrong
+
+
+def same_base(one: str, other: str) -> bool:
+    """Tell whether two addresses of Dify mean the same, with and without /v1."""
+    return re.sub(r"/v1$", "", one) == re.sub(r"/v1$", "", other)

@@ -1,0 +1,149 @@
+"""Where log lines go and what they look like: JSON or plain on standard output, and rotating files when wanted.
+
+Callers log `log.info("stream", extra={"stream_id": …})`: the extra fields become JSON keys, or `key=value` behind a
+plain line. JSON carries UTC times, a plain line the machine's own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+from services.errors import SettingsError
+
+#: Bytes of a log file until it is rotated, and how many old ones are kept.
+MAX_BYTES = 10 * 1024 * 1024
+BACKUPS = 5
+#: A shorter secret is left alone: masking "root" would garble every other line.
+SHORTEST_SECRET = 8
+MASK = "***"
+
+_PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+_OURS = "wechatlaibao."
+#: Below WARNING these say what our own lines say better, some of them with addresses and payloads.
+_QUIET = ("urllib3", "redis", "sqlalchemy", "werkzeug", "concurrent_log_handler", "gunicorn.access")
+#: Loggers that gunicorn gives handlers of its own; their lines shall look like ours.
+_ADOPTED = ("gunicorn.error", "gunicorn.access")
+
+
+class _Masked(logging.Formatter):
+    """Writes what another formatter writes, with every known secret masked: the last line of defence."""
+
+    def __init__(self, formatter: logging.Formatter, secrets: Iterable[str]) -> None:
+        super().__init__()
+        self._formatter = formatter
+        long = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        # In JSON a secret with a quote or a backslash in it looks different. Longest first: one may contain another.
+        spelled = {*long, *(json.dumps(secret, ensure_ascii=False)[1:-1] for secret in long)}
+        self._secrets = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._secrets.sub(MASK, self._formatter.format(record))
+
+
+class _Plain(logging.Formatter):
+    """`time - logger - level - message key=value …`; a line break in the message cannot pass for a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the standard library's
+        fields = " ".join(f"{key}={_word(value)}" for key, value in _extras(record).items())
+        line = super().formatMessage(record)
+        return _one_line(f"{line} {fields}" if fields else line)
+
+
+class _Json(JsonFormatter):
+    """One object per line: time, level, logger, message, and the extra fields."""
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        super().add_fields(log_data, record, message_dict)
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        first = {"time": time.replace("+00:00", "Z"), "level": record.levelname, "logger": record.name}
+        rest = {**log_data}
+        log_data.clear()
+        log_data.update({**first, **{key: value for key, value in rest.items() if key not in first}})
+
+
+def configure_logging(
+    level: str = "INFO",
+    fmt: str = "json",
+    log_dir: str | None = None,
+    *,
+    secrets: Iterable[str] = (),
+    stream: TextIO | None = None,
+    max_bytes: int = MAX_BYTES,
+    backups: int = BACKUPS,
+) -> None:
+    """Send the whole process's logs to `stream` (`None`: standard output) and to info.log and error.log in `log_dir`.
+
+    May be called again: the new configuration takes the place of the old one. Several processes may share a folder.
+
+    Raises:
+        SettingsError: `log_dir` cannot be written to.
+    """
+    formatter = _Masked(_Json("%(message)s", json_ensure_ascii=False) if fmt == "json" else _Plain(_PLAIN), secrets)
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
+    if log_dir:
+        handlers += _files(Path(log_dir), max_bytes, backups)
+    _install(handlers, formatter)
+    logging.getLogger().setLevel(level)
+    for name in _ADOPTED:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _install(handlers: list[logging.Handler], formatter: logging.Formatter) -> None:
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if (handler.name or "").startswith(_OURS)]:
+        root.removeHandler(handler)
+        handler.close()
+    for number, handler in enumerate(handlers):
+        handler.set_name(f"{_OURS}{number}")
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+
+
+def _files(folder: Path, max_bytes: int, backups: int) -> list[logging.Handler]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            _file(folder / "info.log", logging.INFO, max_bytes, backups),
+            _file(folder / "error.log", logging.ERROR, max_bytes, backups),
+        ]
+    except OSError as exc:
+        raise SettingsError(
+            f"LOG_DIR={str(folder)!r} is wrong: expected a folder to write to ({exc.strerror})"
+        ) from exc
+
+
+def _file(path: Path, level: int, max_bytes: int, backups: int) -> logging.Handler:
+    path.open("a").close()  # the handler opens its file at the first line, too late to say that it cannot
+    handler: logging.Handler = ConcurrentRotatingFileHandler(
+        str(path), maxBytes=max_bytes, backupCount=backups, encoding="utf-8"
+    )
+    handler.setLevel(level)
+    return handler
+
+
+def _extras(record: logging.LogRecord) -> Mapping[str, Any]:
+    known = {*RESERVED_ATTRS, "message", "asctime", "taskName"}
+    return {key: value for key, value in vars(record).items() if key not in known and not key.startswith("_")}
+
+
+def _word(value: Any) -> str:
+    text = str(value)
+    return text if text and not re.search(r'[\s"=]', text) else json.dumps(text, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")

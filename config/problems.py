@@ -1,0 +1,91 @@
+"""What is said about a missing or wrong setting: one line with its name, its value and what is expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from config.groups import Group
+from services.errors import SettingsError
+
+MASK = "***"
+#: A value longer than this is cut: the line must stay a line.
+SHOWN = 80
+
+#: Said instead of pydantic's own words, which are for programmers.
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
+
+_WORDS = (
+    (re.compile(r"^(Value error, |Input should be )"), ""),
+    (re.compile(r"^greater than or equal to "), "at least "),
+    (re.compile(r"^less than or equal to "), "at most "),
+    (re.compile(r"^greater than "), "more than "),
+)
+
+AnyGroup = TypeVar("AnyGroup", bound=Group)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One variable that stops the start. `value` is "" where it is missing."""
+
+    name: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        if not self.value:
+            return f"{self.name} is missing: expected {self.expected}"
+        value = re.sub(r"//[^/@]*@", f"//{MASK}@", " ".join(self.value.split()))
+        cut = value if len(value) <= SHOWN else value[:SHOWN] + "…"
+        return f"{self.name}={cut!r} is wrong: expected {self.expected}"
+
+
+class Invalid(SettingsError):
+    """The settings cannot be used; the message is about the first problem and counts the others."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        first, *others = problems
+        more = f" (and {len(others)} more)" if others else ""
+        super().__init__(f"{first}{more}")
+
+
+def validated(group: type[AnyGroup], given: Mapping[str, Any], where: str = "") -> AnyGroup:
+    """Build a group of settings; `where` is put before the name of a wrong variable.
+
+    Raises:
+        Invalid: with every wrong variable of the group.
+    """
+    try:
+        return group.model_validate(dict(given))
+    except ValidationError as exc:
+        problems = [_problem(group, error, where) for error in exc.errors(include_url=False)]
+    # Raised out here, so that no traceback leads to the error above: it holds the secrets that were given.
+    raise Invalid(problems)
+
+
+def _problem(group: type[Group], error: Mapping[str, Any], where: str) -> Problem:
+    field = str(error["loc"][0])
+    value = MASK if is_secret(group, field) else str(error["input"])
+    return Problem(where + field.upper(), value, _EXPECTED.get(error["type"]) or _in_plain_words(error["msg"]))
+
+
+def _in_plain_words(message: str) -> str:
+    for pattern, words in _WORDS:
+        message = pattern.sub(words, message)
+    return message
+
+
+def is_secret(group: type[Group], field: str) -> bool:
+    return "Secret" in str(group.model_fields[field].annotation)

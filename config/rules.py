@@ -1,0 +1,137 @@
+"""What settings must say together: the checks that no variable can fail alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from config.bots import BotSettings
+from config.groups import ProviderSettings, same_base
+from config.problems import Problem
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+#: What each provider cannot do without.
+NEEDED = {
+    "openai": ("openai_api_key", "the key of your OpenAI-compatible service"),
+    "context": ("context_api_key", "the key of the Context service"),
+    "custom": ("custom_rag_api_url", "the address of your own service"),
+}
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """Yield every contradiction and gap, the most basic first."""
+    yield from _redis(settings)
+    yield from _sql(settings)
+    yield from _auth(settings)
+    yield from _provider(settings.provider, settings.auth_mode)
+    yield from _limits(settings)
+    yield from _bots(settings)
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """Yield what works, but hardly as meant."""
+    if settings.redis_url and settings.redis_host:
+        yield "REDIS_HOST has no effect, because REDIS_URL is set"
+    if settings.auth_service_url and settings.auth_mode != "external":
+        yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
+
+
+def _redis(settings: Settings) -> Iterator[Problem]:
+    if not settings.redis_url and not settings.redis_host:
+        yield Problem(
+            "REDIS_URL", "", "redis://host:6379/1, or REDIS_HOST; without a Redis at hand, `make demo` brings its own"
+        )
+    if settings.on_redis_cluster and settings.redis_db:
+        yield Problem("REDIS_DB", str(settings.redis_db), "0 or nothing: a Redis Cluster has no other database")
+
+
+def _sql(settings: Settings) -> Iterator[Problem]:
+    if settings.mysql_host and settings.database_path:
+        yield Problem(
+            "DATABASE_PATH", settings.database_path, "nothing, because MYSQL_HOST is set: it is one or the other"
+        )
+    if settings.mysql_host and not settings.mysql_database:
+        yield Problem("MYSQL_DATABASE", "", f"the name of the database on {settings.mysql_host}")
+
+
+def _auth(settings: Settings) -> Iterator[Problem]:
+    if settings.auth_mode is None:
+        yield Problem(
+            "AUTH_MODE",
+            "",
+            "AUTH_SERVICE_URL to authenticate users, or AUTH_MODE=allowlist or AUTH_MODE=none on purpose",
+        )
+    if settings.auth_mode == "allowlist" and not settings.auth_allowlist:
+        yield Problem("AUTH_ALLOWLIST", "", "the userids that may ask, because AUTH_MODE is allowlist")
+    if settings.auth_mode == "external":
+        yield from _external_auth(settings)
+
+
+def _external_auth(settings: Settings) -> Iterator[Problem]:
+    reason = "because AUTH_MODE is external"
+    if not settings.auth_service_url:
+        yield Problem("AUTH_SERVICE_URL", "", f"the address of the auth API, {reason}")
+    if not settings.sql_url:
+        yield Problem("MYSQL_HOST", "", f"the MySQL (or DATABASE_PATH, an SQLite file) that knows the users, {reason}")
+    if not settings.auth_user_query:
+        yield Problem("AUTH_USER_QUERY", "", f"SQL with :userid that returns user_code and password, {reason}")
+
+
+def _provider(provider: ProviderSettings, auth_mode: str | None, where: str = "") -> Iterator[Problem]:
+    if provider.dify_api_url and not same_base(provider.dify_base_url, provider.dify_api_url):
+        yield Problem(
+            f"{where}DIFY_API_URL",
+            provider.dify_api_url,
+            f"nothing, or the same as DIFY_BASE_URL ({provider.dify_base_url})",
+        )
+    if provider.rag_provider == "dify":
+        yield from _dify(provider, auth_mode, where)
+    field, expected = NEEDED.get(provider.rag_provider, ("rag_provider", ""))
+    if not getattr(provider, field):
+        yield Problem(where + field.upper(), "", f"{expected}, because RAG_PROVIDER is {provider.rag_provider}")
+    if provider.search_provider and not provider.serper_api_key:
+        yield Problem(f"{where}SERPER_API_KEY", "", "the key of serper.dev, because SEARCH_PROVIDER is serper")
+
+
+def _dify(provider: ProviderSettings, auth_mode: str | None, where: str) -> Iterator[Problem]:
+    if provider.dify_auth_mode == "app_key" and not provider.dify_api_key:
+        yield Problem(
+            f"{where}DIFY_API_KEY", "", "the key of your Dify app (app-…), or USE_MOCK_RAG=true to try without"
+        )
+    if provider.dify_auth_mode == "user_token" and auth_mode in ("allowlist", "none"):
+        yield Problem(
+            f"{where}DIFY_AUTH_MODE", "user_token", f"app_key, because AUTH_MODE={auth_mode} gives users no token"
+        )
+
+
+def _limits(settings: Settings) -> Iterator[Problem]:
+    for smaller, larger in (
+        ("stream_lease", "stream_max_seconds"),
+        ("wechat_answer_seconds", "stream_ttl"),
+        ("stream_max_seconds", "stream_ttl"),
+        ("websocket_heartbeat_interval", "websocket_heartbeat_timeout"),
+    ):
+        least, most = getattr(settings, smaller), getattr(settings, larger)
+        if least > most:
+            yield Problem(smaller.upper(), f"{least:g}", f"at most {larger.upper()}, which is {most:g}")
+    if settings.ops_port == settings.port:
+        yield Problem("OPS_PORT", str(settings.ops_port), "another port than PORT")
+
+
+def _bots(settings: Settings) -> Iterator[Problem]:
+    for bot in settings.bots.values():
+        yield from _bot(bot, "" if bot.name == "default" else f"WECHAT_BOTS: {bot.name}.")
+        if bot.name != "default":
+            yield from _provider(bot.provider, settings.auth_mode, f"WECHAT_BOTS: {bot.name}.")
+
+
+def _bot(bot: BotSettings, where: str) -> Iterator[Problem]:
+    needed: dict[str, dict[str, object]] = {
+        "callback": {"WECHAT_TOKEN": bot.tokens, "WECHAT_ENCODING_AES_KEY": bot.aes_keys},
+        "websocket": {"WECHAT_BOT_ID": bot.bot_id, "WECHAT_BOT_SECRET": bot.bot_secret},
+    }
+    for name, value in needed[bot.mode].items():
+        if not value:
+            yield Problem(where + name, "", f"what WeCom's console shows for the bot, because its mode is {bot.mode}")

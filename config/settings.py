@@ -1,0 +1,182 @@
+"""All of the configuration, read once into one frozen object. Nothing else in the product reads the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import PrivateAttr, Secret, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config import rules
+from config.addresses import on_cluster, redis_address, sql_address
+from config.bots import DEFAULT_BOT, BotSettings, bot_settings, name_problems, named_bot
+from config.environment import read_environment, unknown_names
+from config.groups import (
+    AuthSettings,
+    BatchSettings,
+    Group,
+    HttpSettings,
+    LogSettings,
+    MoreWeComSettings,
+    ProviderSettings,
+    RedisSettings,
+    ServerSettings,
+    SocketSettings,
+    SqlSettings,
+    StreamSettings,
+    WeComSettings,
+)
+from config.problems import Invalid, Problem, validated
+from config.texts import check_overrides
+
+
+class Settings(
+    # Pydantic takes the fields of the last base first: read upwards for the order of `demo.env`.
+    LogSettings,
+    BatchSettings,
+    SocketSettings,
+    StreamSettings,
+    HttpSettings,
+    ProviderSettings,
+    AuthSettings,
+    SqlSettings,
+    RedisSettings,
+    MoreWeComSettings,
+    WeComSettings,
+    ServerSettings,
+    BaseSettings,
+):
+    """Every variable as an attribute of the same name in lower case; what follows from several is a property."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    #: Sentences for the log: names that have no effect, a value that another one hides.
+    _warnings: tuple[str, ...] = PrivateAttr(())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load_settings` hands in and nothing else, so that a test's environment is the whole of it."""
+        return (init_settings,)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._warnings
+
+    @property
+    def on_redis_cluster(self) -> bool:
+        return on_cluster(self.redis_url)
+
+    @property
+    def redis_address(self) -> SecretStr:
+        """Where Redis is, as one URL with password and database; from the parts where `REDIS_URL` is empty."""
+        return redis_address(self)
+
+    @property
+    def sql_url(self) -> SecretStr | None:
+        """SQLAlchemy's URL of MySQL or of the SQLite file; `None` where there is no database."""
+        return sql_address(self, self.mysql_host)
+
+    @property
+    def sql_read_url(self) -> SecretStr | None:
+        """Where the user query goes: the read replica, or the same as `sql_url`."""
+        return sql_address(self, self.mysql_read_host or self.mysql_host)
+
+    @cached_property
+    def provider(self) -> ProviderSettings:
+        """Who answers where a bot says nothing else, and on the doors that have no bot."""
+        return ProviderSettings.model_validate(_part(self, ProviderSettings))
+
+    @cached_property
+    def bots(self) -> Mapping[str, BotSettings]:
+        """Every bot by name; "default" is that of `WECHAT_TOKEN`, missing where only `WECHAT_BOTS` are."""
+        wecom = WeComSettings.model_validate(_part(self, WeComSettings))
+        named = self.wechat_bots.get_secret_value()
+        bots = {}
+        if not named or wecom.wechat_token or wecom.wechat_encoding_aes_key or wecom.wechat_bot_id:
+            bots[DEFAULT_BOT] = bot_settings(DEFAULT_BOT, wecom, self.provider)
+        for name, given in named.items():
+            bots[name] = named_bot(name, given, wecom, self.provider)
+        return MappingProxyType(bots)
+
+    @cached_property
+    def texts_overrides(self) -> Mapping[str, str]:
+        """The sentences of `TEXTS_FILE`, checked; empty where there is none."""
+        return check_overrides(_read_object(self.texts_file)) if self.texts_file else {}
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret given, for whoever must keep them out of what is written."""
+        holders: list[Group] = [self, *(bot.provider for bot in self.bots.values()), *self.bots.values()]
+        fields = (getattr(holder, field) for holder in holders for field in type(holder).model_fields)
+        keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys))
+        return tuple({*keys, *(text for value in fields for text in _secret_texts(value))} - {""})
+
+
+def load_settings(env: Mapping[str, str] | None = None, env_file: str | None = ".env") -> Settings:
+    """Read and check the configuration: the environment over the `.env` file, if there is one.
+
+    `env` takes the place of the process's environment, `env_file=None` reads no file.
+
+    Raises:
+        SettingsError: a value is missing or wrong; its one line names the variable, what it is and what is expected.
+    """
+    given = read_environment(os.environ if env is None else env, env_file)
+    known = [field.upper() for field in Settings.model_fields]
+    settings = validated(Settings, {name.lower(): given[name] for name in known if name in given})
+    _check(settings)
+    settings._warnings = (*unknown_names(given, known), *rules.warnings(settings))
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    # The order matters: bots can be built only when their names are known, and judged only when they are built.
+    for find in (_misnamed, rules.problems):
+        if found := list(find(settings)):
+            raise Invalid(found)
+    _ = settings.texts_overrides
+
+
+def _misnamed(settings: Settings) -> Iterator[Problem]:
+    for name, given in settings.wechat_bots.get_secret_value().items():
+        yield from name_problems(name, given)
+
+
+def _part(settings: Settings, group: type[Group]) -> dict[str, Any]:
+    return {field: getattr(settings, field) for field in group.model_fields}
+
+
+def _read_object(path: str) -> Mapping[str, Any]:
+    expected = 'a UTF-8 file with a JSON object {"key": "sentence"}'
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as exc:
+        raise Invalid([Problem("TEXTS_FILE", path, f"{expected} ({exc})")]) from exc
+    if not isinstance(content, dict):
+        raise Invalid([Problem("TEXTS_FILE", path, expected)])
+    return content
+
+
+def _secret_texts(value: Any) -> Iterator[str]:
+    """Yield the texts inside a field that holds secrets; a field without any yields nothing."""
+    match value:
+        case SecretStr():
+            text = value.get_secret_value()
+            yield text
+            yield unquote(urlsplit(text).password or "") if "://" in text else ""
+        case Secret():
+            yield from (text for text in value.get_secret_value().values() if isinstance(text, str))
+        case tuple():
+            yield from (item.get_secret_value() for item in value if isinstance(item, SecretStr))

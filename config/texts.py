@@ -1,0 +1,131 @@
+"""Every sentence a user can see, in Chinese (the default) and in English.
+
+A sentence says what happened and what to do next; it never shows an address, a code or an exception's words. The keys
+up to `truncated` belong to the conversation; the others are the codes of errors. `TEXTS_FILE` may reword any of them.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from config.environment import did_you_mean
+from services.errors import SettingsError
+
+#: Said for an error that has no sentence of its own.
+FALLBACK = "answer_failed"
+
+ZH: Mapping[str, str] = {
+    "thinking": "思考中...",
+    "queued": "排在上一个问题之后，马上就轮到这个问题...",
+    "welcome": "您好，我是来宝，有什么问题直接问我就好。想换个话题时，发送“新对话”即可重新开始。",
+    "reset_done": "已开始新对话，之前的内容不会再影响接下来的回答。请提问吧。",
+    "unsupported_message": "抱歉，我暂时只看得懂文字消息。请用文字描述您的问题。",
+    "empty_question": "没有看到问题内容，请输入您想问的问题。",
+    "stream_unknown": "这条回答已经过期，找不到了。请重新提问。",
+    "frame_ended": "（这条消息的显示时间到了，回答还在继续生成。稍后发送“继续”可以接着看。）",
+    "truncated": "（内容太长，这里只能显示一部分。请缩小问题范围，或让我分段回答。）",
+    "unknown_user": "没有找到您的账号信息。请联系管理员开通后再试。",
+    "auth_refused": "用户认证失败，请联系管理员。",
+    "auth_unavailable": "认证服务暂时不可用，请稍后再试。",
+    "not_allowed": "您还没有使用权限。需要使用的话，请联系管理员开通。",
+    "provider_unauthorized": "问答服务拒绝了连接，需要管理员检查密钥。请联系管理员。",
+    "provider_not_found": "问答应用不存在或尚未发布。请联系管理员检查配置。",
+    "provider_rejected": "问答服务没有接受这个问题。请换一种说法再试；一直这样的话，请联系管理员。",
+    "provider_busy": "现在提问的人有点多，问答服务忙不过来。请过一会儿再试。",
+    "provider_error": "抱歉，问答服务出错了，我暂时无法回答您的问题。请稍后再试。",
+    "provider_unreachable": "暂时连不上问答服务，请稍后再试。",
+    "provider_timeout": "等待回答超时了，请稍后重试，或把问题问得更具体一些。",
+    "provider_truncated": "回答中途断开了，以上内容可能不完整。请重新提问。",
+    "provider_empty": "这次没有得到回答。请换一种问法再试。",
+    "provider_paused": "这个问题需要人工处理后才能继续，暂时无法在这里完成。请联系管理员。",
+    "conversation_gone": "之前的对话已经失效。请发送“新对话”，然后重新提问。",
+    "answer_too_long": "回答太长，只能保留到这里。请缩小问题范围再问。",
+    "answer_timeout": "回答用时太久，已经停止，以上是已完成的部分。请把问题拆小后再问。",
+    "interrupted": "回答被中断了，以上内容可能不完整。请重新提问。",
+    "cancelled": "已停止回答。需要时可以重新提问。",
+    "replica_full": "现在提问的人太多了，请过一分钟再试。",
+    "user_full": "您还有几个问题正在回答，请等其中一个答完再问。",
+    "turns_full": "前面已有几个问题在排队，请等它们答完再问。",
+    "draining": "服务正在更新，请过几秒钟再问一次。",
+    "store_unavailable": "服务暂时不可用，问题没有保存下来。请稍后重新提问。",
+    "answer_failed": "抱歉，我暂时无法回答您的问题。请稍后再试。",
+}
+
+EN: Mapping[str, str] = {
+    "thinking": "Thinking...",
+    "queued": "Waiting behind your previous question; this one is next...",
+    "welcome": "Hello, I am Laibao. Just ask me anything. To change the subject, send “/reset” and we start anew.",
+    "reset_done": "A new conversation has begun; what was said before no longer counts. Go ahead and ask.",
+    "unsupported_message": "Sorry, I can only read text messages for now. Please put your question into words.",
+    "empty_question": "I see no question. Please type what you would like to know.",
+    "stream_unknown": "This answer has expired. Please ask again.",
+    "frame_ended": "(This message may not grow any longer, but the answer goes on. Send “continue” later to read on.)",
+    "truncated": "(Too long: only a part is shown here. Please narrow the question, or ask for the answer in parts.)",
+    "unknown_user": "I could not find your account. Please ask an administrator to set it up, then try again.",
+    "auth_refused": "Your sign-in was refused. Please contact an administrator.",
+    "auth_unavailable": "The sign-in service is unavailable at the moment. Please try again later.",
+    "not_allowed": "You do not have access yet. If you need it, please ask an administrator.",
+    "provider_unauthorized": "The answering service refused our key. Please tell an administrator.",
+    "provider_not_found": "The answering app does not exist or is not published. Please tell an administrator.",
+    "provider_rejected": "The answering service did not accept this question. Please try other words.",
+    "provider_busy": "Many people are asking just now. Please try again in a little while.",
+    "provider_error": "Sorry, the answering service failed, so I have no answer for you. Please try again later.",
+    "provider_unreachable": "The answering service cannot be reached at the moment. Please try again later.",
+    "provider_timeout": "The answer took too long to come. Please try again later, or ask more precisely.",
+    "provider_truncated": "The answer broke off, so the above may be incomplete. Please ask again.",
+    "provider_empty": "No answer came back this time. Please ask in other words.",
+    "provider_paused": "Somebody has to approve this first, which cannot be done here. Please tell an administrator.",
+    "conversation_gone": "The earlier conversation is no longer available. Please send “/reset” and ask again.",
+    "answer_too_long": "The answer is too long and ends here. Please narrow the question.",
+    "answer_timeout": "The answer took too long and was stopped; it ends above. Please ask in smaller parts.",
+    "interrupted": "The answer was interrupted, so the above may be incomplete. Please ask again.",
+    "cancelled": "Stopped. Ask again whenever you like.",
+    "replica_full": "Too many people are asking just now. Please try again in a minute.",
+    "user_full": "Some of your questions are still being answered. Please wait for one of them.",
+    "turns_full": "Several questions are already waiting here. Please wait until they are answered.",
+    "draining": "The service is being updated. Please ask again in a few seconds.",
+    "store_unavailable": "The service is unavailable and your question was not kept. Please ask again later.",
+    "answer_failed": "Sorry, I cannot answer your question at the moment. Please try again later.",
+}
+
+LOCALES: Mapping[str, Mapping[str, str]] = {"zh": ZH, "en": EN}
+
+
+class Texts:
+    """The sentences of one locale, some of them reworded."""
+
+    def __init__(self, locale: str = "zh", overrides: Mapping[str, str] | None = None) -> None:
+        self._sentences = {**LOCALES[locale], **check_overrides(overrides or {})}
+
+    def get(self, key: str, **params: object) -> str:
+        """Return a sentence, `params` in their places. An unknown key is a mistake in the code: `KeyError`."""
+        return self._sentences[key].format(**params)
+
+    def error(self, code: str) -> str:
+        """Return the sentence for an error's code; of an unknown one, that it did not work."""
+        return self.get(code if code in self._sentences else FALLBACK)
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return own sentences as they are when every one can take the place of ours.
+
+    Raises:
+        SettingsError: a key is unknown, or a sentence is empty, no text, or asks for what nobody fills in.
+    """
+    for key, sentence in overrides.items():
+        if key not in ZH:
+            raise SettingsError(f"TEXTS_FILE: {key} is not the key of a sentence{did_you_mean(key, ZH)}")
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise SettingsError(f"TEXTS_FILE: {key} is wrong: expected a sentence, got {sentence!r}")
+        if not _placeholders(key, sentence) <= _placeholders(key, ZH[key]):
+            raise SettingsError(f"TEXTS_FILE: {key} is wrong: expected no {{…}} that our own sentence lacks")
+    return overrides
+
+
+def _placeholders(key: str, sentence: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
+    except ValueError as exc:
+        raise SettingsError(f"TEXTS_FILE: {key} is wrong: {exc}; a brace is written twice") from exc

@@ -1,0 +1,191 @@
+"""The external auth API: credentials go in, a token comes out, and nothing of either is ever in a message or a log.
+
+POST JSON {"usercode", "password"}, or GET with the same as parameters. Success is HTTP 200 and
+{"success": true, "data": "<token>"}, where data may also be {"token", "expires_in"}. Every answer that is not the API's
+own (a proxy's page, a redirect, a 5xx, silence) is `auth_unavailable`, never a refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Literal
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from services.errors import AuthError
+from services.user_store import UserRecord
+
+Method = Literal["post", "get"]
+
+#: Bytes of the API's answer that are read; a longer one is no answer.
+MAX_ANSWER = 65_536
+#: Characters of a token; it must fit into a header.
+MAX_TOKEN = 4096
+CONNECT_TIMEOUT = 5.0
+
+
+class AuthApi:
+    """Ask over a bounded pool; safe to use from many threads. `timeout` is the seconds one whole answer may take."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        method: Method = "post",
+        timeout: float = 10.0,
+        pool_size: int = 10,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._method = method
+        self._timeout = timeout
+        self._clock = clock
+        self._slots = threading.BoundedSemaphore(pool_size)
+        self._session = _session(pool_size)
+        if method == "get":
+            logging.getLogger("urllib3.connectionpool").addFilter(_without_parameters)
+
+    def token(self, record: UserRecord) -> tuple[str, float]:
+        """Return a new token and the seconds the API gives it; infinite when it does not say.
+
+        Raises:
+            AuthError: `auth_refused`, or `auth_unavailable` for every answer that is not the API's.
+        """
+        # Some directories take an empty password for an anonymous login that succeeds.
+        if not record.password:
+            raise AuthError("no password in the user database", code="auth_refused")
+        status, answer = self._ask({"usercode": record.user.user_code, "password": record.password})
+        if status == 200 and answer.get("success") is True:
+            return _token(answer.get("data"))
+        if status < 500 and status != 429 and answer.get("success") is False:
+            raise AuthError(f"the auth API said no, HTTP {status}", code="auth_refused")
+        raise _unavailable(f"HTTP {status} without a success that is true or false")
+
+    def check(self) -> None:
+        """See that it answers HTTP at all, with any status, without anybody's password.
+
+        Raises:
+            AuthError: `auth_unavailable`.
+        """
+        with self._call("HEAD"):
+            return
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _ask(self, credentials: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        end = self._clock() + self._timeout
+        sent = {"json": credentials} if self._method == "post" else {"params": credentials}
+        with self._call(self._method.upper(), **sent) as response:
+            return response.status_code, _parse(response.status_code, self._body(response, end))
+
+    @contextmanager
+    def _call(self, verb: str, **sent: Any) -> Iterator[requests.Response]:
+        timeout = urllib3.Timeout(total=self._timeout, connect=min(CONNECT_TIMEOUT, self._timeout))
+        if not self._slots.acquire(timeout=self._timeout):
+            raise _unavailable("every connection to the auth API is in use")
+        try:
+            with (
+                _http_errors(),
+                self._session.request(
+                    verb,
+                    self._url,
+                    timeout=timeout,  # type: ignore[arg-type]
+                    allow_redirects=False,
+                    stream=True,
+                    **sent,
+                ) as response,
+            ):
+                yield response
+        finally:
+            self._slots.release()
+
+    def _body(self, response: requests.Response, end: float) -> bytes:
+        """Read the answer piece by piece: neither a long one nor a drip may hold us beyond the bounds."""
+        body = b""
+        while piece := response.raw.read1(8192, decode_content=True):
+            body += piece
+            if len(body) > MAX_ANSWER:
+                raise _unavailable("the answer is too long")
+            if self._clock() >= end:
+                raise _unavailable("the answer takes too long")
+        return body
+
+
+def _session(pool_size: int) -> requests.Session:
+    session = requests.Session()
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    # One session serves all users: no cookie of one may travel with another, and no .netrc may add a login.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.auth = _as_it_is
+    session.headers["Accept"] = "application/json"
+    return session
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _parse(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _unavailable(f"HTTP {status}, not JSON") from None
+    if not isinstance(answer, dict):
+        raise _unavailable(f"HTTP {status}, not a JSON object")
+    return answer
+
+
+def _token(given: Any) -> tuple[str, float]:
+    life = float("inf")
+    if isinstance(given, dict):
+        life = _seconds(given.get("expires_in"))
+        given = given.get("token")
+    # It goes into a header and a key: anything but plain text is no token.
+    if not isinstance(given, str) or not given.isascii() or not given.isprintable():
+        raise _unavailable("success without a token")
+    if given != given.strip() or not 0 < len(given) <= MAX_TOKEN:
+        raise _unavailable("success with a token that is empty, padded or too long")
+    return given, life
+
+
+def _seconds(given: Any) -> float:
+    if given is None:
+        return float("inf")
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0 or isinstance(given, bool):
+        raise _unavailable("expires_in is not a number above 0")
+    return seconds
+
+
+def _unavailable(cause: str) -> AuthError:
+    return AuthError(cause, code="auth_unavailable")
+
+
+@contextmanager
+def _http_errors() -> Iterator[None]:
+    """Turn what the HTTP client raises into `AuthError`; its own text has the address, with GET the password too."""
+    try:
+        yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
+        raise _unavailable(type(exc).__name__) from None
+
+
+def _without_parameters(record: logging.LogRecord) -> bool:
+    """Cut the parameters off the addresses that urllib3 logs at debug level."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(a.partition("?")[0] if isinstance(a, str) else a for a in record.args)
+    return True

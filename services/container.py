@@ -1,0 +1,194 @@
+"""Builds everything from the settings, in the order of the floors; `close` undoes it in reverse."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+from collections.abc import Callable
+
+from pydantic import SecretStr
+
+from config.bots import BotSettings
+from config.settings import Settings
+from config.texts import Texts
+from services.answer import Answerer, Backend
+from services.auth_service import AuthService
+from services.conversation_store import ConversationStore
+from services.errors import LaibaoError
+from services.gateway import Door, Gateway
+from services.health import Health
+from services.lock_store import LockStore
+from services.providers import build_provider
+from services.providers.base import BaseRAGProvider
+from services.redis_store import ScriptRunner, connect
+from services.stream_manager import StreamManager
+from services.stream_store import StreamStore
+from services.token_store import TokenStore
+from services.user_store import SqlUserStore
+from services.wechat_service import WechatService
+
+log = logging.getLogger(__name__)
+
+
+class Container:
+    """The parts of one replica. Nothing connects before it is used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.texts = Texts(settings.locale, settings.texts_overrides)
+        self.wechat = {name: _wechat(bot) for name, bot in settings.bots.items()}
+        self.redis = connect(settings.redis_address.get_secret_value(), pool_size=settings.redis_pool_size)
+        self.runner = ScriptRunner(self.redis)
+        self.users = self._users()
+        self.auth = self._auth()
+        self.providers = self._providers()
+        self.streams = StreamStore(
+            self.runner,
+            ttl=settings.stream_ttl,
+            lease=settings.stream_lease,
+            max_seconds=settings.stream_max_seconds,
+        )
+        self.conversations = ConversationStore(
+            self.runner, secret=self._secret(), ttl=settings.conversation_ttl, line_ttl=settings.stream_ttl
+        )
+        self.answerer = Answerer(
+            auth=self.auth, backends=self._backends(), conversations=self.conversations, streams=self.streams
+        )
+        self.manager = StreamManager(
+            self.streams,
+            self.answerer.answer,
+            sentence=self.texts.error,
+            max_streams=settings.stream_max_per_replica,
+            max_bytes=settings.stream_max_bytes,
+            log_content=settings.log_content,
+        )
+        self.gateway = self._gateway()
+        self.health = Health(rag=(settings.provider.rag_provider, self._rag_ok), dependencies=self._probes())
+        self._started = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether this replica may get traffic: not while it starts or drains."""
+        return self._started and not self.manager.draining
+
+    def start(self) -> None:
+        """Start the threads of this process."""
+        self.manager.start()
+        self._started = True
+        names = {provider.name for provider in self.providers.values()}
+        log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), "auth": self.auth.mode})
+
+    def close(self) -> None:
+        """Drain, then give everything back."""
+        self.manager.drain(self.settings.drain_seconds)
+        self.manager.close()
+        for provider in self.providers.values():
+            provider.close()
+        self.auth.close()
+        if self.users:
+            self.users.close()
+        self.redis.close()
+        log.info("stopped")
+
+    def _users(self) -> SqlUserStore | None:
+        settings = self.settings
+        if settings.auth_mode != "external" or settings.sql_url is None:
+            return None
+        return SqlUserStore(
+            settings.sql_url.get_secret_value(),
+            settings.auth_user_query or "",
+            read_url=_revealed(settings.sql_read_url),
+            pool_size=settings.mysql_pool_size,
+        )
+
+    def _auth(self) -> AuthService:
+        settings = self.settings
+        return AuthService(
+            settings.auth_mode or "external",
+            token_store=TokenStore(self.redis),
+            user_store=self.users,
+            lock_store=LockStore(self.redis),
+            url=str(settings.auth_service_url or ""),
+            method=settings.auth_service_method,
+            token_ttl=settings.auth_token_ttl,
+            allowlist=settings.auth_allowlist,
+            pool_size=settings.http_pool_size,
+        )
+
+    def _providers(self) -> dict[str, BaseRAGProvider]:
+        pool_size = self.settings.http_pool_size
+        return {
+            name: build_provider(bot.provider, bot=name, pool_size=pool_size)
+            for name, bot in self.settings.bots.items()
+        }
+
+    def _backends(self) -> dict[str, Backend]:
+        return {
+            name: Backend(self.providers[name], bot.corp, bot.group_conversation == "shared")
+            for name, bot in self.settings.bots.items()
+        }
+
+    def _gateway(self) -> Gateway:
+        bots = self.settings.bots
+        places = self.settings.stream_max_per_user
+        return Gateway(
+            streams=self.streams,
+            manager=self.manager,
+            answerer=self.answerer,
+            conversations=self.conversations,
+            keys={name: service.derived_key("stream") for name, service in self.wechat.items()},
+            doors={("wecom", name): Door(places, bot.answer_seconds) for name, bot in bots.items()},
+            sentence=self.texts.get,
+            resets={name: _resets(bot) for name, bot in bots.items()},
+            replica=socket.gethostname(),
+        )
+
+    def _secret(self) -> bytes:
+        """Return the key that conversations' parts are hashed with."""
+        keys = b"".join(service.derived_key("conversation") for _, service in sorted(self.wechat.items()))
+        return hashlib.sha256(keys).digest()
+
+    def _rag_ok(self) -> bool:
+        return all(provider.health_check() for provider in self.providers.values())
+
+    def _probes(self) -> dict[str, Callable[[], bool]]:
+        probes: dict[str, Callable[[], bool]] = {"redis": _probe(self.runner.ping)}
+        if self.users:
+            probes["sql"] = _probe(self.users.check)
+        if self.auth.mode == "external":
+            probes["auth"] = _probe(self.auth.check)
+        return probes
+
+
+def _probe(check: Callable[[], None]) -> Callable[[], bool]:
+    """Return a probe that is true unless the check raises one of our errors."""
+
+    def probe() -> bool:
+        try:
+            check()
+        except LaibaoError:
+            return False
+        return True
+
+    return probe
+
+
+def _wechat(bot: BotSettings) -> WechatService:
+    return WechatService(
+        bot.name,
+        tokens=bot.tokens,
+        aes_keys=bot.aes_keys,
+        receive_id=bot.receive_id,
+        bot_name=bot.bot_name,
+        aibotid=bot.bot_id,
+        timestamp_window=bot.timestamp_window,
+    )
+
+
+def _resets(bot: BotSettings) -> frozenset[str]:
+    return frozenset(words for words, command in bot.commands.items() if command == "reset")
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""

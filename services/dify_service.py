@@ -1,0 +1,182 @@
+"""Dify's service API in Dify's terms: addresses, its event stream as dicts, its refusals as our errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity.wait import wait_exponential_jitter
+
+from services.dify_errors import http_error
+from services.dify_stream import ChatStream
+from services.errors import ProviderError, SettingsError
+from services.http_service import Exchange, HTTPService, TransientError, aborted_error
+from utils.deadline import Deadline
+from utils.slots import Slots
+
+log = logging.getLogger(__name__)
+
+#: Bound of every call but the chat itself, in seconds.
+SHORT_CALL = 5.0
+#: Of an error's or a small reply's body at most this is read.
+_MAX_BODY = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DifyUrls:
+    """Where an app answers. `root` ends in the API's version, without a slash."""
+
+    chat: str
+    root: str
+
+    @classmethod
+    def build(cls, base_url: str, chat_endpoint: str = "/v1/chat-messages") -> DifyUrls:
+        """Join the two settings whichever of them has the `/v1`; a path of its own before chat-messages is kept.
+
+        Raises:
+            SettingsError: the base is not an http(s) address.
+        """
+        base = base_url.strip().rstrip("/").removesuffix("/chat-messages")
+        if not base.startswith(("http://", "https://")) or len(base.split("/")) < 3 or not base.split("/")[2]:
+            raise SettingsError("DIFY_BASE_URL: expected an address such as https://api.dify.ai/v1")
+        path, _, leaf = chat_endpoint.strip().strip("/").rpartition("/")
+        path = path or "v1"
+        root = f"{base.removesuffix('/v1') if path.endswith('v1') else base}/{path}"
+        return cls(chat=f"{root}/{leaf or 'chat-messages'}", root=root)
+
+    def stop(self, task_id: str) -> str:
+        return f"{self.root}/chat-messages/{quote(task_id, safe='')}/stop"
+
+
+class DifyService:
+    """One Dify app's API over one pooled session; safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        chat_endpoint: str = "/v1/chat-messages",
+        timeout: float = 60.0,
+        connect_timeout: float = 5.0,
+        max_concurrent: int = 0,
+        pool_size: int = 100,
+        retries: int = 2,
+        backoff: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the app's address and bounds.
+
+        `timeout` is the longest silence without an event that carries data, the first included. `max_concurrent` bounds
+        the chats in flight, 0 does not. `backoff`, in seconds, grows with each of the `retries` and has jitter.
+        """
+        self.urls = DifyUrls.build(base_url, chat_endpoint)
+        self.timeout = timeout
+        self._retries = retries
+        self._backoff = backoff
+        self._clock = clock
+        self._slots = Slots(max_concurrent)
+        self._http = HTTPService(pool_size=pool_size, connect_timeout=connect_timeout)
+
+    @contextmanager
+    def chat_messages(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
+        """Ask, and give the stream of events to the block; the response is closed after it.
+
+        Asked again, a few times, only where no event was seen: 429 too_many_requests, 5xx, no connection.
+
+        Raises:
+            ConversationGone: Dify does not know the conversation, or has closed it.
+            ProviderError: any other refusal or failure.
+        """
+        with self._slots.held(deadline) as taken, ExitStack() as stack:
+            if not taken:
+                raise _no_slot(deadline)
+            for attempt in self._attempts(deadline):
+                with attempt:
+                    stream = stack.enter_context(self._asked(body, authorization, deadline))
+            yield stream
+
+    def _attempts(self, deadline: Deadline) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=lambda state: state.attempt_number > self._retries or deadline.remaining() <= state.upcoming_sleep,
+            wait=wait_exponential_jitter(initial=self._backoff, max=8 * self._backoff, jitter=self._backoff),
+            sleep=lambda seconds: _sleep(seconds, deadline),
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+
+    @contextmanager
+    def _asked(self, body: Mapping[str, Any], authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
+        started = self._clock()
+        headers = {"Accept": "text/event-stream"} | _headers(authorization)
+        with self._http.exchange(
+            "POST", self.urls.chat, deadline=deadline, patience=self.timeout, headers=headers, json=body
+        ) as exchange:
+            _refuse_failure(exchange)
+            yield ChatStream(exchange, timeout=self.timeout, started=started, clock=self._clock)
+
+    def stop(self, task_id: str, user: str, *, authorization: str) -> None:
+        """Ask Dify to end a run; it answers success even for a run it does not know."""
+        self._call("POST", self.urls.stop(task_id), authorization, json={"user": user})
+
+    def info(self, *, authorization: str) -> Mapping[str, Any]:
+        """Return the app's name and mode: proves network, key and app, costs no tokens."""
+        return self._call("GET", f"{self.urls.root}/info", authorization)
+
+    def parameters(self, *, authorization: str) -> Mapping[str, Any]:
+        """Return the app's input form and features: proves that it is published, costs no tokens."""
+        return self._call("GET", f"{self.urls.root}/parameters", authorization)
+
+    def _call(self, method: str, url: str, authorization: str, **options: Any) -> Mapping[str, Any]:
+        deadline = Deadline(SHORT_CALL, clock=self._clock)
+        with self._http.exchange(
+            method, url, deadline=deadline, patience=SHORT_CALL, headers=_headers(authorization), **options
+        ) as exchange:
+            _refuse_failure(exchange)
+            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+        try:
+            reply = json.loads(body)
+        except ValueError:
+            raise ProviderError("the reply is not JSON", code="provider_error", http_status=exchange.status) from None
+        return reply if isinstance(reply, dict) else {}
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._http.close()
+
+
+def _no_slot(deadline: Deadline) -> ProviderError:
+    if deadline.aborted:
+        return aborted_error(deadline)
+    return ProviderError("too many questions in flight", code="provider_busy")
+
+
+def _headers(authorization: str) -> dict[str, str]:
+    if not (authorization.isascii() and authorization.isprintable()):
+        raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
+    # A proxy that compresses holds pieces back until a block is full.
+    return {"Authorization": authorization, "Accept-Encoding": "identity"}
+
+
+def _refuse_failure(exchange: Exchange) -> None:
+    if exchange.status != 200:
+        raise http_error(exchange.status, exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL))
+
+
+def _sleep(seconds: float, deadline: Deadline) -> None:
+    woken = threading.Event()
+    with deadline.interrupting(woken.set):
+        woken.wait(seconds)
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("Dify: %s, attempt %d, asking again in %.1f s", error, state.attempt_number, state.upcoming_sleep)

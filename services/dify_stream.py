@@ -1,0 +1,102 @@
+"""Dify's event stream while it is read: dicts as they arrive, the silence between them bounded."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from services.errors import ProviderError
+from services.http_service import Exchange
+from utils.sse import EventTooLong, ServerSentEvent, SSEDecoder
+
+log = logging.getLogger(__name__)
+
+
+class ChatStream:
+    """The events of one run, as they arrive. Iterating again goes on where it stopped."""
+
+    def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
+        self._exchange = exchange
+        self._timeout = timeout
+        self._clock = clock
+        self._silent_since = started
+        self._ends: float | None = None
+        self._decoder = SSEDecoder()
+        self._events = self._read()
+        #: Signs of life without data; they prove that the HTTP side lives, not that the run does.
+        self.pings = 0
+        #: Whether an event with data came: from then on the question must not be asked again.
+        self.began = False
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Yield each event.
+
+        Raises:
+            ProviderError: `provider_timeout` when no event with data came for `timeout` seconds, pings or not.
+        """
+        return self._events
+
+    def end_within(self, seconds: float) -> None:
+        """Let the stream end by itself after this many seconds, as if the server had closed it."""
+        ends = self._clock() + seconds
+        self._ends = ends if self._ends is None else min(self._ends, ends)
+
+    def drain(self, seconds: float) -> None:
+        """Read to the end, for a moment: a connection that is read out can be used again, and Dify is not cut off."""
+        self.end_within(seconds)
+        with suppress(ProviderError):
+            for _ in self._events:
+                pass
+
+    def _read(self) -> Iterator[Mapping[str, Any]]:
+        try:
+            while chunk := self._next_chunk():
+                for event in self._decoder.feed(chunk):
+                    yield from self._payloads(event)
+            for event in self._decoder.flush():
+                yield from self._payloads(event)
+        except EventTooLong as exc:
+            raise ProviderError(str(exc), code="provider_error") from exc
+        if self._decoder.damaged_lines:
+            log.warning("Dify sent %d lines that are not UTF-8", self._decoder.damaged_lines)
+
+    def _next_chunk(self) -> bytes:
+        ends = self._silent_since + self._timeout if self._ends is None else self._ends
+        try:
+            left = ends - self._clock()
+            if left <= 0.0:
+                raise ProviderError("silent for too long", code="provider_timeout")
+            return self._exchange.read(left)
+        except ProviderError as exc:
+            if self._ends is not None and exc.code in ("provider_timeout", "answer_timeout"):
+                return b""
+            raise
+
+    def _payloads(self, event: ServerSentEvent) -> Iterator[Mapping[str, Any]]:
+        if not event.data:
+            self.pings += 1
+            return
+        for payload in _objects(event.data):
+            self.began = True
+            yield payload
+            # Now, not before the yield: the time the caller took is not Dify's silence.
+            self._silent_since = self._clock()
+
+
+def _objects(data: str) -> Iterator[Mapping[str, Any]]:
+    whole = _parsed(data)
+    # Dify writes one object per line: events that a proxy glued together are told apart by their lines.
+    parts = [whole] if whole is not None or "\n" not in data else [_parsed(line) for line in data.split("\n")]
+    if None in parts:
+        log.warning("Dify sent %d characters of data that are not JSON", len(data))
+    yield from (part for part in parts if isinstance(part, dict))
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

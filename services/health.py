@@ -1,0 +1,81 @@
+"""How the outside parties are, probed in the background so that asking costs nothing and never waits long."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Probe = Callable[[], bool]
+#: Seconds a result is good for, and a report waits for those that are not there yet.
+FRESH_SECONDS = 10.0
+WAIT_SECONDS = 2.0
+
+
+class Health:
+    """Keeps the last result of each probe; each runs at most once at a time."""
+
+    def __init__(
+        self,
+        *,
+        rag: tuple[str, Probe],
+        dependencies: Mapping[str, Probe],
+        clock: Callable[[], float] = time.monotonic,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._rag = rag[0]
+        self._probes = {"rag": rag[1], **dependencies}
+        self._clock = clock
+        self._wait_seconds = wait_seconds
+        self._changed = threading.Condition()
+        self._results: dict[str, tuple[bool, float]] = {}
+        self._running: set[str] = set()
+
+    def report(self) -> dict[str, Any]:
+        """Return status, services, providers and dependencies; a part that gives no answer in time is not ok."""
+        results = self._refresh()
+        rag, parts = results["rag"], {name: ok for name, ok in results.items() if name != "rag"}
+        none = {"name": None, "type": "Search", "status": "not configured"}
+        return {
+            "status": _status(rag, parts),
+            "services": {"rag": rag, "search": False, "batch_processing": False},
+            "providers": {"rag": {"name": self._rag, "type": "RAG", "status": _word(rag)}, "search": none},
+            "dependencies": {name: _word(ok) for name, ok in parts.items()},
+        }
+
+    def _refresh(self) -> dict[str, bool]:
+        with self._changed:
+            now = self._clock()
+            stale = [n for n in self._probes if now - self._results.get(n, (False, -FRESH_SECONDS))[1] >= FRESH_SECONDS]
+            for name in set(stale) - self._running:
+                self._running.add(name)
+                threading.Thread(target=self._probe, args=(name,), name=f"probe-{name}", daemon=True).start()
+            self._changed.wait_for(lambda: not self._running.intersection(stale), timeout=self._wait_seconds)
+            late = self._running.intersection(stale)
+            return {name: name not in late and self._results.get(name, (False, 0.0))[0] for name in self._probes}
+
+    def _probe(self, name: str) -> None:
+        try:
+            ok = self._probes[name]()
+        except Exception as exc:
+            ok = False
+            log.warning("probe failed", extra={"probe": name, "cause": type(exc).__name__})
+        with self._changed:
+            self._results[name] = (ok, self._clock())
+            self._running.discard(name)
+            self._changed.notify_all()
+
+
+def _status(rag: bool, parts: Mapping[str, bool]) -> str:
+    """Nothing can be answered without Redis; anything else that is away costs some answers."""
+    if not parts.get("redis", True):
+        return "unhealthy"
+    return "healthy" if rag and all(parts.values()) else "degraded"
+
+
+def _word(ok: bool) -> str:
+    return "ok" if ok else "unavailable"

@@ -1,0 +1,207 @@
+"""Dify as an answer provider: a `Query` becomes its request, its event stream our events."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any, Literal
+
+from services.dify_service import DifyService
+from services.dify_stream import ChatStream
+from services.errors import ConversationGone, ProviderError, SettingsError
+from services.models import ProviderEvent, ProviderIds, Query, Usage
+from services.providers.base import BaseRAGProvider
+from services.providers.dify_inputs import InputsTemplate
+from services.providers.dify_turn import DifyTurn
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+AuthMode = Literal["app_key", "user_token"]
+
+
+class DifyProvider(BaseRAGProvider):
+    """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
+
+    name = "dify"
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_keys: Sequence[str],
+        chat_endpoint: str = "/v1/chat-messages",
+        auth_mode: AuthMode = "app_key",
+        auth_prefix: str = "Bearer",
+        timeout: float = 60.0,
+        user: str = "",
+        inputs: Mapping[str, Any] | None = None,
+        max_concurrent: int = 0,
+        pool_size: int = 100,
+        retries: int = 2,
+        backoff: float = 0.5,
+        end_grace: float = 4.0,
+        failure_grace: float = 3.0,
+        linger: float = 0.2,
+        clock: Callable[[], float] = time.time,
+        timezone: tzinfo | None = None,
+    ) -> None:
+        """Take the app's address, key and bounds; nothing connects.
+
+        Of several keys the first is used; in the mode `user_token` it is the bot code that precedes the user's token.
+        `user` asks where no person is known. `end_grace` and `failure_grace` are how long a finished or failed workflow
+        may take to say its last word, `linger` how long a finished stream may take to close, all in seconds.
+        `clock` (epoch seconds) and `timezone` make `{time_info}`.
+
+        Raises:
+            SettingsError: no key, no address, or an unknown placeholder in `inputs`.
+        """
+        self._code = next((key for key in api_keys if key), "")
+        if auth_mode == "app_key" and not self._code:
+            raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
+        self._auth_mode = auth_mode
+        self._auth_prefix = auth_prefix
+        self._user = user
+        self._inputs = InputsTemplate(inputs or {}, clock=clock, timezone=timezone)
+        self._end_grace = end_grace
+        self._failure_grace = failure_grace
+        self._linger = linger
+        self._mode = ""
+        self._service = DifyService(
+            base_url=base_url,
+            chat_endpoint=chat_endpoint,
+            timeout=timeout,
+            max_concurrent=max_concurrent,
+            pool_size=pool_size,
+            retries=retries,
+            backoff=backoff,
+        )
+        self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Ask Dify, and yield what it says as it says it.
+
+        A conversation counts as gone when Dify says so, and also when it was named and nothing but pings came for the
+        whole of `timeout`: chatflows of Dify 1.13 to 1.15 answer an unknown conversation like that. The app's mode
+        decides the second case; it is asked for then, not before, and an unknown mode counts as a chatflow's.
+
+        Raises:
+            ConversationGone: ask once more without the conversation; nothing was yielded but ids.
+            ProviderError: anything else; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        turn = DifyTurn()
+        try:
+            yield from self._ask(query, deadline, turn)
+        except ProviderError as exc:
+            if exc.code != "interrupted":
+                log.warning("[Dify RAG Error] %s: %s", exc.code, exc)
+            raise
+        log.info("[Dify RAG] Tokens: %s, Price: %s %s", *_cost(turn.usage))
+
+    def _ask(self, query: Query, deadline: Deadline, turn: DifyTurn) -> Iterator[ProviderEvent]:
+        only_pings = False
+        authorization = self._authorization(query.identity.token)
+        try:
+            with self._service.chat_messages(
+                self._body(query), authorization=authorization, deadline=deadline
+            ) as stream:
+                try:
+                    yield from self._events(stream, turn)
+                finally:
+                    only_pings = stream.pings > 0 and not stream.began
+        except ProviderError as exc:
+            # Here the response is closed: Dify must not see two runs of one question at the same time.
+            if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
+                raise
+            raise ConversationGone("nothing but pings for a named conversation") from exc
+
+    def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
+        for event in stream:
+            yield from turn.take(event)
+            if turn.state == "done":
+                stream.drain(self._linger)
+                break
+            if turn.state != "running":
+                stream.end_within(self._end_grace if turn.state == "finishing" else self._failure_grace)
+        yield from turn.close()
+
+    def _body(self, query: Query) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "query": query.text,
+            "inputs": self._inputs.fill(query),
+            "user": query.user or self._user,
+            "response_mode": "streaming",
+            "auto_generate_name": False,
+        }
+        # Dify 1.11.0 refuses an empty id, so the key is left out.
+        if query.conversation_id:
+            body["conversation_id"] = query.conversation_id
+        if query.files:
+            body["files"] = [_local_file(each) for each in query.files]
+        return body
+
+    def _authorization(self, token: str) -> str:
+        if self._auth_mode == "app_key":
+            return _joined(self._auth_prefix, self._code)
+        if not token:
+            raise ProviderError("no token of this user to send", code="provider_unauthorized")
+        return _joined(self._auth_prefix, self._code, token)
+
+    @property
+    def _own_authorization(self) -> str:
+        return _joined(self._auth_prefix, self._code)
+
+    def _is_chatflow(self) -> bool:
+        if not self._mode:
+            self.health_check()
+        return self._mode in ("", "advanced-chat")
+
+    def health_check(self) -> bool:
+        """Tell whether network, key and app are right, within 5 seconds and without costing tokens."""
+        try:
+            mode = self._service.info(authorization=self._own_authorization).get("mode")
+        except ProviderError as exc:
+            log.warning("Dify is not well: %s: %s", exc.code, exc)
+            return False
+        self._mode = mode if isinstance(mode, str) else ""
+        return True
+
+    def missing_inputs(self) -> list[str]:
+        """Name the inputs the app requires and DIFY_INPUTS lacks: without them a run may hang instead of failing.
+
+        Raises:
+            ProviderError: the app could not be asked.
+        """
+        form = self._service.parameters(authorization=self._own_authorization).get("user_input_form")
+        fields = [field for item in form if isinstance(item, dict) for field in item.values()] if form else []
+        required = [str(field.get("variable")) for field in fields if isinstance(field, dict) and field.get("required")]
+        return [name for name in required if name not in self._inputs.names]
+
+    def cancel(self, ids: ProviderIds, user: str) -> None:
+        """Tell Dify to stop a run; it must be the user who asked. Where Dify wants user tokens it may refuse."""
+        if not ids.task_id:
+            return
+        try:
+            self._service.stop(ids.task_id, user or self._user, authorization=self._own_authorization)
+        except ProviderError as exc:
+            log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._service.close()
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _cost(usage: Usage) -> tuple[int, str, str]:
+    return usage.total_tokens, usage.total_price or "0", usage.currency or "-"
+
+
+def _local_file(file_id: str) -> dict[str, str]:
+    # The upload knows the real type; what the question carries is its id alone.
+    return {"type": "custom", "transfer_method": "local_file", "upload_file_id": file_id}

@@ -1,0 +1,85 @@
+"""DIFY_INPUTS: what an app is told about the person who asks, from a template of the operator's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, tzinfo
+from typing import Any
+
+from services.errors import SettingsError
+from services.models import Query, UserInfo
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_KNOWN = ("user_code", "user_name", "gender", "token", "time_info")
+_WEEKDAYS = "一二三四五六日"
+
+
+class InputsTemplate:
+    """A mapping whose string values may hold `{user_code} {user_name} {gender} {token} {time_info}`."""
+
+    def __init__(
+        self, template: Mapping[str, Any], *, clock: Callable[[], float], timezone: tzinfo | None = None
+    ) -> None:
+        """Take the template; `timezone` None is the server's local time.
+
+        Raises:
+            SettingsError: a value names a placeholder we do not know.
+        """
+        for value in template.values():
+            for name in _PLACEHOLDER.findall(value) if isinstance(value, str) else ():
+                if name not in _KNOWN:
+                    known = " ".join(f"{{{each}}}" for each in _KNOWN)
+                    raise SettingsError(f"DIFY_INPUTS: unknown placeholder {{{name}}}, expected one of {known}")
+        self._template = dict(template)
+        self._clock = clock
+        self._timezone = timezone
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The inputs every question carries."""
+        return frozenset(self._template)
+
+    def fill(self, query: Query) -> dict[str, Any]:
+        """Return the inputs of one question; what the question brings itself wins."""
+        values = self._values(query)
+        filled = {name: _filled(value, values) for name, value in self._template.items()}
+        return filled | dict(query.inputs)
+
+    def _values(self, query: Query) -> Mapping[str, str]:
+        user = query.identity.user or UserInfo(query.user)
+        return {
+            "user_code": user.user_code,
+            "user_name": user.user_name,
+            "gender": user.gender,
+            "token": query.identity.token,
+            "time_info": time_info(datetime.fromtimestamp(self._clock(), self._timezone)),
+        }
+
+
+def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    # Not str.format: any other brace in the operator's text is just a brace.
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], value) if isinstance(value, str) else value
+
+
+def time_info(now: datetime) -> str:
+    """Return the moment in the words the original's prompts expect, as a JSON string."""
+    return json.dumps(
+        {
+            "当前日期": f"{now:%Y-%m-%d}",
+            "星期": f"星期{_WEEKDAYS[now.weekday()]}",
+            "当前时间": f"{now:%H:%M:%S}",
+            "时间段": _part_of_day(now.hour),
+            "是否白天": 6 <= now.hour < 18,
+            "季节": "冬春夏秋"[now.month % 12 // 3] + "季",
+        },
+        ensure_ascii=False,
+    )
+
+
+def _part_of_day(hour: int) -> str:
+    for name, start, end in (("上午", 5, 12), ("下午", 12, 18), ("晚上", 18, 22)):
+        if start <= hour < end:
+            return name
+    return "深夜"

@@ -1,0 +1,161 @@
+"""One answer of a Dify app, event by event: a state machine without I/O that knows when the answer is over.
+
+Which events come, and which of them is the last, differs by app type and Dify version; this reads them all alike:
+`message_end` is success, `error` and `workflow_paused` are failures, `workflow_finished` may be either and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from services.dify_errors import stream_error
+from services.errors import ConversationGone, ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
+
+#: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
+State = Literal["running", "finishing", "failing", "done"]
+
+
+class DifyTurn:
+    """Feed it each event; at the stream's end, `close` says how it went."""
+
+    def __init__(self) -> None:
+        self.state: State = "running"
+        self.ids = ProviderIds()
+        self.usage = Usage()
+        self._text = ""
+        self._from_agent = False
+        self._outputs_answer = ""
+        self._handlers: Mapping[str, Callable[[Mapping[str, Any]], Iterator[ProviderEvent]]] = {
+            "message": self._message,
+            "agent_message": self._agent_message,
+            "message_replace": self._message_replace,
+            "message_end": self._message_end,
+            "error": self._error,
+            "workflow_started": self._workflow_started,
+            "workflow_finished": self._workflow_finished,
+            "workflow_paused": self._workflow_paused,
+        }
+
+    def take(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        """Yield what an event tells us; nodes, thoughts, speech and events not known yet tell at most ids.
+
+        Raises:
+            ConversationGone: the conversation is unknown and there is no text yet.
+            ProviderError: the answer ended in failure.
+        """
+        yield from self._learn_ids(
+            conversation_id=event.get("conversation_id"),
+            message_id=event.get("message_id"),
+            task_id=event.get("task_id"),
+            run_id=event.get("workflow_run_id"),
+        )
+        handler = self._handlers.get(_text(event.get("event")))
+        if handler is not None:
+            yield from handler(event)
+
+    def close(self) -> Iterator[ProviderEvent]:
+        """Yield what is left when no event comes any more.
+
+        Raises:
+            ProviderError: the run failed, was cut off, or ended without a word.
+        """
+        if self.state == "failing":
+            raise ProviderError("the workflow failed", code="provider_error")
+        if self.state == "running":
+            code = "provider_truncated" if self._text else "provider_error"
+            raise ProviderError("the stream ended before the answer did", code=code)
+        if not self._text and self._outputs_answer:
+            yield self._append(self._outputs_answer)
+        if not self._text:
+            raise ProviderError("the answer has no text", code="provider_empty")
+
+    def _learn_ids(self, **found: Any) -> Iterator[ProviderEvent]:
+        known = replace(self.ids, **{name: value for name, value in found.items() if value and isinstance(value, str)})
+        if known != self.ids:
+            self.ids = known
+            yield known
+
+    def _append(self, text: str) -> Delta:
+        self._text += text
+        return Delta(text)
+
+    def _message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        answer = _text(event.get("answer"))
+        # After agent_messages a message is the closing one of a New Agent and repeats the whole answer.
+        if self._from_agent:
+            if answer and answer != self._text:
+                yield self._replacement(answer)
+        elif answer:
+            yield self._append(answer)
+
+    def _agent_message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        self._from_agent = True
+        if answer := _text(event.get("answer")):
+            yield self._append(answer)
+
+    def _message_replace(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        yield self._replacement(_text(event.get("answer")))
+
+    def _replacement(self, answer: str) -> Replacement:
+        self._text = answer
+        return Replacement(answer)
+
+    def _message_end(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        if self.state != "failing":
+            self.state = "done"
+            self.usage = _usage(_mapping(event.get("metadata")))
+            yield self.usage
+
+    def _error(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        error = stream_error(event)
+        if isinstance(error, ConversationGone) and self._text:
+            raise ProviderError(str(error), code="provider_error", http_status=error.http_status)
+        raise error
+
+    def _workflow_started(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        if not self.ids.run_id:
+            yield from self._learn_ids(run_id=_mapping(event.get("data")).get("id"))
+
+    def _workflow_finished(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        run = _mapping(event.get("data"))
+        if run.get("status") == "paused":
+            yield from self._workflow_paused(event)
+        self.state = "failing" if run.get("status") == "failed" else "finishing"
+        self._outputs_answer = _text(_mapping(run.get("outputs")).get("answer"))
+
+    def _workflow_paused(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        raise ProviderError("the workflow waits for a person", code="provider_paused")
+
+
+def _usage(metadata: Mapping[str, Any]) -> Usage:
+    usage, resources = _mapping(metadata.get("usage")), metadata.get("retriever_resources")
+    return Usage(
+        total_tokens=_count(usage.get("total_tokens")),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        total_price=_price(usage.get("total_price")),
+        currency=_text(usage.get("currency")),
+        sources=tuple(each for each in resources if isinstance(each, dict)) if isinstance(resources, list) else (),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
+    # JSON can spell half a surrogate pair, which no store and no socket could encode.
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _price(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""

@@ -1,0 +1,54 @@
+"""An answer provider that needs nothing and knows nothing: for trying the doors without a Dify."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from services.errors import ProviderError
+from services.models import Delta, ProviderEvent, Query
+from services.providers.base import BaseRAGProvider
+from utils.deadline import Deadline
+
+
+class MockProvider(BaseRAGProvider):
+    """Answers every question with the same sentence, the question quoted in it."""
+
+    name = "mock"
+    app = "mock"
+
+    def __init__(self, *, delay: float = 0.1, pieces: int = 4) -> None:
+        """Take the seconds before the first piece, and how many pieces there are."""
+        self._delay = delay
+        self._pieces = pieces
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Yield the sentence in pieces."""
+        answer = mock_answer(query.text)
+        _wait(self._delay, deadline)
+        size = -(-len(answer) // self._pieces)
+        for start in range(0, len(answer), size):
+            _end_if_over(deadline)
+            yield Delta(answer[start : start + size])
+
+    def health_check(self) -> bool:
+        """Tell that it is always there."""
+        return True
+
+
+def mock_answer(question: str) -> str:
+    """Return the sentence."""
+    return f"这是一个模拟回答，用于展示系统流程。根据你的问题「{question}」，建议稍后接入真正的 RAG 服务。"
+
+
+def _wait(seconds: float, deadline: Deadline) -> None:
+    woken = threading.Event()
+    with deadline.interrupting(woken.set):
+        woken.wait(min(seconds, deadline.remaining()))
+
+
+def _end_if_over(deadline: Deadline) -> None:
+    if deadline.aborted:
+        raise ProviderError(f"aborted: {deadline.aborted}", code="interrupted")
+    if deadline.over:
+        raise ProviderError("the total time is over", code="answer_timeout")

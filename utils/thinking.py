@@ -1,0 +1,106 @@
+"""What a model thought aloud, told apart from its answer.
+
+WeCom shows `<think>…</think>` as the thinking process and knows no other spelling; models write several, leave the tag
+open while they think, and some send only its end, because their prompt template holds the beginning.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Literal
+
+from utils.markdown import FenceTracker, code_spans
+
+Thinking = Literal["show", "hide"]
+
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning")
+_TAG = re.compile(rf"<(/?)(?:{'|'.join(_NAMES)})>", re.IGNORECASE)
+_TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
+
+
+@dataclass(slots=True)
+class Part:
+    """A stretch of text that is all thinking or all answer."""
+
+    thinking: bool
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces).strip("\r\n")
+
+    @property
+    def blank(self) -> bool:
+        return not any(piece.strip() for piece in self.pieces)
+
+
+def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) -> str:
+    """Return `text` with each thinking part in one closed `<think>` tag, or without them when `mode` is "hide".
+
+    Tags within code are left alone. An end without a beginning, alone on its line, makes all before it thinking: the
+    one case in which a growing text changes what was shown before. `growing` holds back the beginnings of a tag.
+    """
+    text = without_partial_tag(text) if growing else text
+    if not _TAG.search(text):
+        return text
+    shown = [part for part in split_thinking(text) if mode == "show" or not part.thinking]
+    return "\n\n".join(f"<think>{part.text}</think>" if part.thinking else part.text for part in shown)
+
+
+def split_thinking(text: str) -> list[Part]:
+    """Return the parts of `text` in order, without the blank ones and without the tags."""
+    parts = [Part(False, [text])]
+    if _TAG.search(text):
+        splitter = _Splitter()
+        for line in io.StringIO(text, newline=""):
+            splitter.take(line)
+        parts = splitter.parts
+    return [part for part in parts if not part.blank]
+
+
+def without_partial_tag(text: str) -> str:
+    """Return `text` without the beginning of a tag at its end, such as `</thi`, which the next delta may complete."""
+    start = text.rfind("<", max(0, len(text) - max(map(len, _TAGS))))
+    tail = text[start:].lower()
+    if start >= 0 and any(tag != tail and tag.startswith(tail) for tag in _TAGS):
+        return text[:start]
+    return text
+
+
+class _Splitter:
+    """Takes lines and keeps the parts so far; the last one is being written."""
+
+    def __init__(self) -> None:
+        self.parts = [Part(False)]
+        self._fences = FenceTracker()
+        self._tags = 0
+
+    def take(self, line: str) -> None:
+        if not self.parts[-1].thinking and self._fences.inside(line.rstrip("\r\n")):
+            self.parts[-1].pieces.append(line)
+            return
+        spans = code_spans(line)
+        position = 0
+        for tag in _TAG.finditer(line):
+            if not self.parts[-1].thinking and _within(tag.start(), spans):
+                continue
+            self.parts[-1].pieces.append(line[position : tag.start()])
+            position = tag.end()
+            self._tags += 1
+            if self._tags == 1 and tag[1] and not line[: tag.start()].strip():
+                self.parts[-1].thinking = True
+            self._switch(bool(tag[1]))
+        self.parts[-1].pieces.append(line[position:])
+
+    def _switch(self, closing: bool) -> None:
+        """Begin the next part; a tag that changes nothing is dropped."""
+        if closing == self.parts[-1].thinking:
+            self.parts.append(Part(not closing))
+
+
+def _within(position: int, spans: list[tuple[int, int]]) -> bool:
+    before = bisect_left(spans, (position + 1,))
+    return before > 0 and position < spans[before - 1][1]
