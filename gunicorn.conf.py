@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import sys  # noqa: E402 - nothing may be imported before the patch: a lock made earlier freezes a worker
+from math import ceil  # noqa: E402
 
 from config.settings import load_settings  # noqa: E402
 from services.errors import SettingsError  # noqa: E402
@@ -22,7 +23,7 @@ http_parser = "fast"
 #: One greenlet per connection: every socket, and polls and REST calls beside them.
 worker_connections = settings.sockets_max + 500
 #: The drain, and what the worker takes to end after it.
-graceful_timeout = settings.drain_seconds + 10
+graceful_timeout = ceil(settings.drain_seconds) + 10
 timeout = 60
 keepalive = 15
 reload = settings.reload

@@ -78,7 +78,9 @@ class WeComSettings(Group):
     wechat_mode: Annotated[Literal["callback", "websocket"], Lower] = setting(
         "callback", "how WeCom reaches the bot: callback, or websocket (long connection, no public address)"
     )
-    wechat_bot_id: str = setting("", "websocket mode: BotID")
+    wechat_bot_id: str = setting(
+        "", "the bot's own id; websocket mode needs it, callbacks of another bot are refused when it is set"
+    )
     wechat_bot_secret: SecretStr | None = setting(None, "websocket mode: Secret")
     wechat_answer_seconds: Annotated[float, Field(gt=0, lt=360)] = setting(
         330, "seconds until a frame ends; WeCom itself stops asking after 360"

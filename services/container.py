@@ -6,6 +6,7 @@ import hashlib
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from pydantic import SecretStr
 
@@ -15,7 +16,7 @@ from config.texts import Texts
 from services.answer import Answerer, Backend
 from services.auth_service import AuthService
 from services.conversation_store import ConversationStore
-from services.errors import LaibaoError
+from services.errors import LaibaoError, StoreUnavailable
 from services.gateway import Door, Gateway
 from services.health import Health
 from services.lock_store import LockStore
@@ -73,7 +74,9 @@ class Container:
         return self._started and not self.manager.draining
 
     def start(self) -> None:
-        """Start the threads of this process."""
+        """Start the threads of this process; a Redis that is away now may come later."""
+        with suppress(StoreUnavailable):
+            self.runner.load()
         self.manager.start()
         self._started = True
         names = {provider.name for provider in self.providers.values()}

@@ -112,6 +112,11 @@ class ScriptRunner:
             self._away_since = None
         return replies
 
+    def load(self) -> None:
+        """Load every script, so that no question pays for the first use of one."""
+        sources = [script(path.stem).source for path in LUA.glob("*.lua") if path.stem != "prelude"]
+        self.run([Call(None, ("SCRIPT", "LOAD", source)) for source in sources])
+
     def ping(self) -> None:
         """Raise `StoreUnavailable` unless Redis answers."""
         self.run([Call(None, ("PING",))], attempts=1)
