@@ -107,7 +107,7 @@ class DifyService:
         return Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=lambda state: state.attempt_number > self._retries or deadline.remaining() <= state.upcoming_sleep,
-            wait=wait_exponential_jitter(initial=self._backoff, max=8 * self._backoff, jitter=self._backoff),
+            wait=wait_exponential_jitter(multiplier=self._backoff, max=8 * self._backoff, jitter=self._backoff),
             sleep=lambda seconds: _sleep(seconds, deadline),
             before_sleep=_log_retry,
             reraise=True,

@@ -70,9 +70,10 @@ class OwnedStream:
         with self._state:
             self._check_open()
             room = self._max_bytes - self._bytes
-            piece = text.encode()[:room].decode(errors="ignore")
+            whole = text.encode("utf-8", "replace").decode()
+            piece = whole.encode()[:room].decode(errors="ignore")
             self._add(piece)
-            if len(piece) < len(text):
+            if len(piece) < len(whole):
                 raise AnswerError(code="answer_too_long")
             in_time = self._state.wait_for(self._may_go_on, timeout=self._outage_seconds)
             self._check_open()
@@ -174,7 +175,8 @@ class OwnedStream:
     def failed(self) -> None:
         """Take in that Redis did not answer; give up after `outage_seconds` of it when nothing more will be said."""
         with self._state:
-            self._failing_since = self._failing_since or self._clock()
+            if self._failing_since is None:
+                self._failing_since = self._clock()
             if self._ending and self._outage() > self._outage_seconds:
                 self._close("lost")
                 self._state.notify_all()

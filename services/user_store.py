@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.errors import SettingsError, StoreUnavailable
 from services.models import UserInfo
@@ -182,8 +182,7 @@ def _sql_errors() -> Iterator[None]:
     """Turn what SQLAlchemy raises into `StoreUnavailable`, which names the kind of failure and the server's number."""
     try:
         yield
-    except DBAPIError as exc:
-        number = next((f" {arg}" for arg in getattr(exc.orig, "args", ()) if isinstance(arg, int)), "")
-        raise StoreUnavailable(f"SQL failed: {type(exc.orig).__name__}{number}") from exc
     except SQLAlchemyError as exc:
-        raise StoreUnavailable(f"SQL failed: {type(exc).__name__}") from exc
+        cause = getattr(exc, "orig", None) or exc
+        number = next((f" {arg}" for arg in cause.args if isinstance(arg, int)), "")
+        raise StoreUnavailable(f"SQL failed: {type(cause).__name__}{number}") from exc

@@ -1,0 +1,149 @@
+"""The product for tests: in this process on a real port, and as real gunicorn processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import requests
+from flask import Flask
+from werkzeug.serving import make_server
+
+from app import create_app
+from config.settings import load_settings
+from demo.wecom_simulator import WeComUser
+from services.container import Container
+from tests.servers import free_port, wait_until
+
+ROOT = Path(__file__).parent.parent
+TOKEN = "TESTTOKEN0123456789"
+AES_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+
+
+def settings_for(redis_url: str, **changes: str) -> dict[str, str]:
+    """Return the environment of a replica: the mock provider, nobody to authenticate, unless told otherwise."""
+    return {
+        "REDIS_URL": redis_url,
+        "REDIS_POOL_SIZE": "16",
+        "AUTH_MODE": "none",
+        "RAG_PROVIDER": "mock",
+        "WECHAT_TOKEN": TOKEN,
+        "WECHAT_ENCODING_AES_KEY": AES_KEY,
+        "DRAIN_SECONDS": "5",
+        "WORKERS": "1",
+        **changes,
+    }
+
+
+def dify_settings(base_url: str, **changes: str) -> dict[str, str]:
+    return {"RAG_PROVIDER": "dify", "DIFY_BASE_URL": base_url, "DIFY_API_KEY": "app-test-key-not-real", **changes}
+
+
+class House:
+    """One replica inside this process, served over real HTTP."""
+
+    def __init__(self, redis_url: str, **changes: str) -> None:
+        self.app: Flask = create_app(load_settings(settings_for(redis_url, **changes), None))
+        self.container: Container = self.app.extensions["wechatlaibao"]
+        self._server = make_server("127.0.0.1", 0, self.app, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def user(self, userid: str = "zhangsan", chatid: str = "", bot: str = "") -> WeComUser:
+        return wecom_user([self.url], userid, chatid, bot)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self.container.close()
+
+    def __enter__(self) -> House:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class Replica:
+    """One gunicorn of the product, a process group of its own."""
+
+    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = folder / f"replica-{self.port}.log"
+        self._env = {**env, "HOST": "127.0.0.1", "PORT": str(self.port)}
+        self.process = self._launch()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_START") if name in os.environ}
+        with self.log_path.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "gunicorn"],
+                cwd=ROOT,
+                env={**inherited, **self._env},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    def wait_ready(self) -> Replica:
+        wait_until(lambda: self.ready or self.process.poll() is not None, timeout=30.0)
+        assert self.process.poll() is None, self.log
+        return self
+
+    @property
+    def workers(self) -> list[int]:
+        """The worker processes' pids."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8", "replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a lost machine does: master and workers at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """Ask it to end; return its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextmanager
+def replicas(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list[Replica]]:
+    """Run so many replicas, all ready; none is left behind."""
+    started: list[Replica] = []
+    try:
+        started.extend(Replica(env, folder) for _ in range(count))
+        yield [replica.wait_ready() for replica in started]
+    finally:
+        for replica in started:
+            replica.kill()
+
+
+def wecom_user(urls: list[str], userid: str = "zhangsan", chatid: str = "", bot: str = "") -> WeComUser:
+    """Return a person whose callbacks go to the replicas in turn."""
+    path = f"/wechat/callback/{bot}" if bot else "/wechat/callback"
+    return WeComUser([url + path for url in urls], TOKEN, AES_KEY, userid, chatid=chatid)

@@ -1,0 +1,267 @@
+"""Real servers for tests, each in a temporary folder on a free port of 127.0.0.1, none outliving the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import pymysql
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+#: How long a server may take to answer its first command, in seconds: wide, for a busy machine.
+START_TIMEOUT = 60.0
+
+T = TypeVar("T")
+
+
+class FakeClock:
+    """A clock that goes on only when told to; pass it where seconds are read."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def wait_until(predicate: Callable[[], T], timeout: float = 10.0) -> T:
+    """Poll until `predicate` is true, and return what it returned; fail the test after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not (value := predicate()):
+        if time.monotonic() > end:
+            pytest.fail(f"not true within {timeout:g} s: {predicate!r}")
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return cast(int, probe.getsockname()[1])
+
+
+def require_binary(name: str) -> str:
+    """Return the path of a server's binary; skip the test without it, or fail it under REQUIRE_REAL_SERVERS=1."""
+    path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    if path is None:
+        reason = f"{name} is not installed: the tests on a real server need it"
+        if os.environ.get("REQUIRE_REAL_SERVERS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def redis_client_for(url: str, *, socket_timeout: float = 5.0, **options: Any) -> redis.Redis:
+    """Return a client as the product makes them: text, bounded waits, and no retries of its own."""
+    retry = Retry(NoBackoff(), 0)
+    timeouts = {"socket_timeout": socket_timeout, "socket_connect_timeout": socket_timeout}
+    return redis.Redis.from_url(url, **{"decode_responses": True, "retry": retry, **timeouts, **options})
+
+
+class Server(ABC):
+    """One server process; a context manager that starts it and takes its folder away at the end."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self._pinned = port
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+        # Short on purpose: MariaDB's socket lies in it, and such a path may have 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="laibao-"))
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the command line that serves `self.port` from `self.directory`."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Tell whether the server takes commands."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start, or start again on the same port and folder, and wait until it answers."""
+        for _ in range(3):
+            self.port = self.port or free_port()
+            if self._launch():
+                return
+            # Somebody took the free port in between: only a port nobody knows yet may change.
+            self.port = self._pinned
+        raise RuntimeError(f"{type(self).__name__} did not start:\n{self.log()}")
+
+    def _launch(self) -> bool:
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen([*_dying_with_us(), *self.command()], stdout=log, stderr=log)
+        end = time.monotonic() + START_TIMEOUT
+        while self.process.poll() is None and time.monotonic() < end:
+            if self.answers():
+                self._pinned = self.port
+                return True
+            time.sleep(0.02)
+        self.kill()
+        return False
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def stop(self) -> None:
+        """Ask it to end (SIGTERM) and wait for that."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash does (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start on the same port with the same folder."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers, until `resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def log(self) -> str:
+        """Return the end of what the server printed."""
+        path = self.directory / "log"
+        return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+
+    def close(self) -> None:
+        """End the process, whatever state it is in, and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end(self, signum: signal.Signals) -> None:
+        if not self.running or self.process is None:
+            return
+        self.process.send_signal(signum)
+        # A frozen process takes SIGTERM only once it runs again.
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            self.process.wait(30.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(30.0)
+
+
+class RedisServer(Server):
+    """A redis-server; `aof=True` keeps every write over `kill` and `restart`."""
+
+    def __init__(self, *, aof: bool = False, port: int = 0, options: tuple[str, ...] = ()) -> None:
+        super().__init__(port=port)
+        self._binary = require_binary("redis-server")
+        durable = ("--appendonly", "yes", "--appendfsync", "always") if aof else ("--appendonly", "no")
+        self._options = (*durable, *options)
+
+    def command(self) -> list[str]:
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", ""]
+        return [self._binary, *where, *self._options]
+
+    def answers(self) -> bool:
+        try:
+            with self.client(socket_timeout=1.0) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def url(self, db: int = 1) -> str:
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def client(self, db: int = 1, **options: Any) -> redis.Redis:
+        return redis_client_for(self.url(db), **options)
+
+
+class MariaServer(Server):
+    """A mariadbd whose root logs in over TCP without a password."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        super().__init__(port=port)
+        self._binary = require_binary("mariadbd")
+        self._installer = require_binary("mariadb-install-db")
+
+    def start(self) -> None:
+        if not (self.directory / "data").exists():
+            self._install()
+        super().start()
+
+    def _install(self) -> None:
+        where = [f"--datadir={self.directory / 'data'}", "--auth-root-authentication-method=normal"]
+        command = [self._installer, "--no-defaults", *where, "--skip-test-db", *_as_root()]
+        subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT)
+
+    def command(self) -> list[str]:
+        place = [f"--datadir={self.directory / 'data'}", f"--socket={self.directory / 'sock'}"]
+        place += [f"--pid-file={self.directory / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}"]
+        # Small and careless of power cuts: it lives for seconds.
+        light = ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"]
+        light += ["--skip-log-bin", "--skip-name-resolve", "--performance-schema=OFF"]
+        return [self._binary, "--no-defaults", *_as_root(), *place, *light]
+
+    def answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except pymysql.MySQLError:
+            return False
+        return True
+
+    def execute(self, statement: str) -> tuple[tuple[Any, ...], ...]:
+        """Run one statement as root and return its rows."""
+        with (
+            pymysql.connect(host="127.0.0.1", port=self.port, user="root", connect_timeout=5, autocommit=True) as root,
+            root.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return tuple(cursor.fetchall())
+
+    def url(self, database: str) -> str:
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
+
+    def fresh_database(self, name: str = "laibao") -> str:
+        """Create the database empty, whatever it held before, and return its address."""
+        self.execute(f"DROP DATABASE IF EXISTS {name}")
+        self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        return self.url(name)
+
+
+def _as_root() -> list[str]:
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def _dying_with_us() -> list[str]:
+    """Return a prefix that has the kernel kill the server when the tests die, also when they are killed themselves."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []

@@ -1,0 +1,425 @@
+"""Producers on a Redis: every answer reaches an end, whole, whatever happens on the way."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from services.answer import AnswerEvent, Waiting
+from services.errors import AnswerError, AuthError, ProviderError
+from services.models import Delta, Identity, ProviderIds, Question, Replacement, Usage, UserInfo
+from services.redis_store import ScriptRunner, connect
+from services.stream_manager import StreamManager
+from services.stream_store import Chunk, NewStream, Snapshot, StreamStore, Write, stream_keys
+from tests.servers import RedisServer, wait_until
+from utils.deadline import Deadline
+
+QUESTION = Question("年假?", "wecom", "default", "zhangsan")
+
+
+class Desk:
+    """A manager whose answers are written by the test."""
+
+    def __init__(self, url: str, *, lease: float = 6.0, max_streams: int = 10, **options: Any) -> None:
+        self.client = connect(url, pool_size=6, timeout=5.0)
+        self.store = StreamStore(ScriptRunner(self.client), lease=lease, max_seconds=options.pop("max_seconds", 60.0))
+        self.script: Callable[[Deadline], Iterator[AnswerEvent]] = lambda _: iter([Delta("答")])
+        self.manager = StreamManager(
+            self.store,
+            lambda question, stream_id, deadline: self._play(deadline),
+            sentence=lambda code: f"<{code}>",
+            max_streams=max_streams,
+            max_bytes=100_000,
+            **options,
+        )
+        self.manager.start()
+
+    def _play(self, deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield from self.script(deadline)
+
+    def asks(self, stream_id: str = "s", **options: Any) -> NewStream:
+        fields = {"status": "processing", "content": QUESTION.text, "question": QUESTION.to_json()}
+        new = NewStream(stream_id, f"owner-of-{stream_id}", fields, frame_seconds=330.0)
+        assert self.store.open(new)[0]
+        assert self.manager.reserve() == ""
+        self.manager.produce(new, QUESTION, **options)
+        return new
+
+    def sees(self, stream_id: str = "s") -> Snapshot:
+        snapshot = self.store.read(stream_id)
+        assert snapshot
+        return snapshot
+
+    def sees_end(self, stream_id: str = "s") -> Snapshot:
+        wait_until(lambda: self.sees(stream_id).status != "processing")
+        return self.sees(stream_id)
+
+    def close(self) -> None:
+        self.manager.close()
+        self.client.close()
+
+
+@pytest.fixture
+def desk(any_redis_url: str) -> Iterator[Desk]:
+    desk = Desk(any_redis_url)
+    yield desk
+    desk.close()
+
+
+def test_an_answer_arrives_whole(desk: Desk) -> None:
+    """The text is the concatenation of the deltas, and the stream is completed."""
+    pieces = [f"第{i}段\n" for i in range(300)]
+    desk.script = lambda _: (Delta(piece) for piece in pieces)
+
+    desk.asks()
+
+    end = desk.sees_end()
+    document = desk.store.document("s")
+    assert document
+    assert (end.status, end.text) == ("completed", "".join(pieces))
+    assert "".join(m["content"] for m in document["messages"]) == "".join(pieces)
+    assert document["messages"][-1]["is_final"]
+    assert document["dify_finished"]
+
+
+def test_what_becomes_known_is_written_into_the_hash(desk: Desk, redis_client: redis.Redis) -> None:
+    """Identity without its secret, and the provider's ids."""
+    user = UserInfo("E001", "张三")
+    desk.script = lambda _: iter(
+        [Identity("renewed", user, "tok-secret"), ProviderIds("c", "m", "t", "r"), Delta("x"), Usage(total_tokens=7)]
+    )
+
+    desk.asks()
+    desk.sees_end()
+
+    fields = redis_client.hgetall(stream_keys("s").hash)
+    assert (fields["auth_state"], fields["user_info"]) == ("renewed", user.to_json())
+    assert (fields["conversation_id"], fields["message_id"], fields["task_id"], fields["run_id"]) == ("c", "m", "t", "r")
+    assert fields["token"]
+    assert "tok-secret" not in str(fields)
+
+
+def test_a_replacement_is_what_remains(desk: Desk) -> None:
+    """What was said before no longer counts."""
+    desk.script = lambda _: iter([Delta("不好的"), Replacement("好的"), Delta("回答")])
+
+    desk.asks()
+
+    assert desk.sees_end().text == "好的回答"
+
+
+def test_waiting_is_shown_until_the_turn_comes(desk: Desk) -> None:
+    """The mark is there from the beginning and goes with the turn."""
+    turn = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        turn.wait(10.0)
+        yield Waiting(False)
+        yield Delta("轮到了")
+
+    desk.script = script
+    desk.asks(waiting=True)
+    wait_until(lambda: desk.sees().waiting)
+
+    turn.set()
+
+    end = desk.sees_end()
+    assert (end.waiting, end.text) == (False, "轮到了")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ProviderError(code="provider_timeout"), "provider_timeout"),
+        (AnswerError(), "answer_failed"),
+        (AuthError(code="unknown_user"), "unknown_user"),
+        (RuntimeError("a bug"), "answer_failed"),
+    ],
+)
+def test_whatever_is_raised_the_stream_ends(desk: Desk, error: Exception, code: str) -> None:
+    """The partial text stays, and a sentence for the user is the last chunk."""
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield Delta("一半")
+        raise error
+
+    desk.script = script
+    desk.asks()
+
+    end = desk.sees_end()
+    page = desk.store.chunks("s", 0)
+    assert page
+    assert (end.status, end.error_code, end.text) == ("error", code, "一半")
+    assert page.chunks[-1]["content"] == f"<{code}>"
+    assert (page.chunks[-1]["is_error"], page.chunks[-1]["is_final"]) == (True, True)
+
+
+def test_the_state_of_a_failed_authentication_is_kept(desk: Desk, redis_client: redis.Redis) -> None:
+    """`auth_state` says why nobody was asked."""
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        raise AuthError(code="auth_refused")
+        yield
+
+    desk.script = script
+    desk.asks()
+    desk.sees_end()
+
+    assert redis_client.hget(stream_keys("s").hash, "auth_state") == "auth_refused"
+
+
+def test_the_total_time_ends_an_answer(any_redis_url: str) -> None:
+    """A provider that drips for ever is ended by the stream's own deadline, and asked to stop."""
+    desk = Desk(any_redis_url, max_seconds=0.3)
+    closed = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        try:
+            while not deadline.over:
+                yield Delta("滴")
+                threading.Event().wait(0.02)
+            raise ProviderError(code="provider_timeout")
+        finally:
+            closed.set()
+
+    desk.script = script
+    desk.asks()
+
+    end = desk.sees_end()
+    assert (end.status, end.error_code) == ("error", "answer_timeout")
+    assert end.text.startswith("滴")
+    assert closed.is_set()
+    desk.close()
+
+
+def test_a_silent_provider_keeps_its_lease(any_redis_url: str) -> None:
+    """Heartbeats renew the lease of a stream that says nothing."""
+    desk = Desk(any_redis_url, lease=0.6)
+    speak = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        speak.wait(10.0)
+        yield Delta("终于")
+
+    desk.script = script
+    desk.asks()
+    threading.Event().wait(1.5)
+    still = desk.sees()
+    speak.set()
+
+    assert (still.lapsed, desk.sees_end().text) == (False, "终于")
+    desk.close()
+
+
+def test_a_cancelled_stream_stops_its_producer(any_redis_url: str) -> None:
+    """The owner learns of it with its next heartbeat and closes the provider."""
+    desk = Desk(any_redis_url, lease=0.6)
+    reason: list[str] = []
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield Delta("一")
+        woken = threading.Event()
+        with deadline.interrupting(woken.set):
+            woken.wait(10.0)
+        reason.append(deadline.aborted)
+        raise ProviderError(code="interrupted")
+
+    desk.script = script
+    desk.asks()
+    wait_until(lambda: desk.sees().text == "一")
+    desk.store.cancel("s")
+
+    wait_until(lambda: desk.manager.running == 0)
+    end = desk.sees()
+    assert (reason, end.status, end.error_code, end.text) == (["cancelled"], "cancelled", "cancelled", "一")
+    desk.close()
+
+
+def test_an_owner_that_was_replaced_stops_and_changes_nothing(any_redis_url: str) -> None:
+    """At most one owner can append: the old one is refused and ends quietly."""
+    desk = Desk(any_redis_url, lease=0.3)
+    go_on = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield Delta("旧")
+        go_on.wait(10.0)
+        yield Delta("旧主的话")
+
+    desk.script = script
+    new = desk.asks()
+    wait_until(lambda: desk.sees().text == "旧")
+    desk.client.hset(stream_keys("s").hash, mapping={"epoch": 2, "owner": "another"})
+    go_on.set()
+
+    wait_until(lambda: desk.manager.running == 0)
+    assert desk.store.write([Write("s", 2, "another", 0, 1, (Chunk("新", "t"),))]) == [["ok", 2]]
+    assert (desk.sees().text, desk.sees().status, new.epoch) == ("旧新", "processing", 1)
+    desk.close()
+
+
+def test_places_are_bounded_and_given_back(any_redis_url: str) -> None:
+    """Beyond its bound a replica says that it is full; an ended answer makes room."""
+    desk = Desk(any_redis_url, max_streams=1)
+    end = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        end.wait(10.0)
+        yield Delta("x")
+
+    desk.script = script
+    desk.asks()
+
+    assert desk.manager.reserve() == "replica_full"
+    end.set()
+    wait_until(lambda: desk.manager.running == 0)
+    assert desk.manager.reserve() == ""
+    desk.close()
+
+
+def test_what_is_to_be_done_after_an_answer_is_done(desk: Desk, redis_client: redis.Redis) -> None:
+    """The person's place is given back when the stream has ended."""
+    place = desk.store.enter_call("default", "zhangsan", "s", places=3, seconds=300.0)
+    desk.store.write([], place)
+
+    desk.asks(after=[desk.store.leave_call("default", "zhangsan", "s")])
+
+    wait_until(lambda: desk.manager.running == 0)
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+
+
+def test_a_dead_owners_stream_is_ended_with_its_text(desk: Desk, redis_client: redis.Redis) -> None:
+    """Past lease and suspicion a reader ends it: the partial text stays, with a sentence."""
+    desk.store.open(NewStream("s", "dead", {"status": "processing", "content": "?"}, frame_seconds=330.0))
+    desk.store.write([Write("s", 1, "dead", 0, 0, (Chunk("一半", "t"),))])
+    assert not desk.manager.reap("s", "me"), "its lease still runs"
+    redis_client.hset(stream_keys("s").hash, "lease", "1")
+    assert not desk.manager.reap("s", "me"), "now it is a suspect"
+    redis_client.hset(stream_keys("s").hash, "suspect", "1")
+
+    assert desk.manager.reap("s", "me")
+
+    end = desk.sees()
+    assert (end.status, end.error_code, end.text, end.epoch) == ("error", "interrupted", "一半", 2)
+
+
+def test_a_drain_lets_answers_finish(desk: Desk) -> None:
+    """A leaving replica takes nothing new and finishes what runs."""
+    leave = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        leave.wait(10.0)
+        yield Delta("完整")
+
+    desk.script = script
+    desk.asks()
+    drain = threading.Thread(target=desk.manager.drain, args=(10.0,))
+    drain.start()
+    wait_until(lambda: desk.manager.draining)
+
+    assert desk.manager.reserve() == "draining"
+    leave.set()
+    drain.join(10.0)
+    assert (desk.sees().status, desk.sees().text) == ("completed", "完整")
+
+
+def test_a_drain_releases_what_does_not_finish(desk: Desk) -> None:
+    """What is left goes over at once, with everything said so far, and the provider is not told to stop."""
+    reasons: list[str] = []
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield Delta("一半")
+        woken = threading.Event()
+        with deadline.interrupting(woken.set):
+            woken.wait(20.0)
+        reasons.append(deadline.aborted)
+        raise ProviderError(code="interrupted")
+
+    desk.script = script
+    desk.asks()
+    wait_until(lambda: desk.sees().text == "一半")
+
+    desk.manager.drain(0.2)
+
+    left = desk.sees()
+    assert (left.status, left.text, left.lapsed, reasons) == ("processing", "一半", True, ["released"])
+    assert desk.manager.reap("s", "me"), "the next reader need not wait for lease or suspicion"
+
+
+def test_a_stream_redis_lost_is_written_anew(desk: Desk, redis_client: redis.Redis) -> None:
+    """The owner keeps the whole text: a Redis that comes back empty gets it."""
+    go_on = threading.Event()
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield Delta("前半")
+        go_on.wait(10.0)
+        yield Delta("后半")
+
+    desk.script = script
+    desk.asks()
+    wait_until(lambda: desk.sees().text == "前半")
+    redis_client.flushdb()
+    go_on.set()
+
+    wait_until(lambda: desk.store.read("s") is not None)
+    end = desk.sees_end()
+    assert (end.status, end.text, redis_client.hget(stream_keys("s").hash, "content")) == ("completed", "前半后半", "年假?")
+
+
+def test_an_answer_outlives_an_outage_of_redis(tmp_path: object) -> None:
+    """Deltas wait while Redis is away and are appended when it is back, whole and once."""
+    with RedisServer(aof=True) as server:
+        desk = Desk(server.url())
+        go_on = threading.Event()
+
+        def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+            yield Delta("前")
+            go_on.wait(20.0)
+            for _ in range(50):
+                yield Delta("中")
+            yield Delta("后")
+
+        desk.script = script
+        desk.asks()
+        wait_until(lambda: desk.sees().text == "前")
+        server.stop()
+        go_on.set()
+        threading.Event().wait(0.5)
+        server.restart()
+
+        wait_until(lambda: desk.manager.running == 0, timeout=20.0)
+        assert desk.sees_end().text == "前" + "中" * 50 + "后"
+        desk.close()
+
+
+@pytest.mark.parametrize(("log_content", "shown"), [(False, "***"), (True, "年假五天...")])
+def test_the_documented_debug_lines(
+    embedded_redis: Any, caplog: pytest.LogCaptureFixture, log_content: bool, shown: str
+) -> None:
+    """In the original's words; an answer's own words only where they are allowed."""
+    desk = Desk(embedded_redis.url, log_content=log_content)
+    desk.script = lambda _: iter([Delta("年假五天")])
+
+    with caplog.at_level(logging.DEBUG, "services.stream_manager"):
+        desk.asks()
+        desk.sees_end()
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert f"[调试] Dify返回内容块 (长度: 4): {shown}" in lines
+    assert any(line.startswith("[调试] 累计内容长度: 12, 消息队列长度: ") for line in lines)
+    desk.close()
+
+
+def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """Ids, outcome, milliseconds and counts; no word of question or answer."""
+    with caplog.at_level(logging.INFO, "services.stream_manager"):
+        desk.asks()
+        wait_until(lambda: desk.manager.running == 0)
+
+    lines = [record for record in caplog.records if record.getMessage() == "stream"]
+    assert [(line.stream_id, line.outcome, line.bytes) for line in lines] == [("s", "completed", 3)]  # type: ignore[attr-defined]
+    assert not any("年假" in str(vars(record)) for record in caplog.records)

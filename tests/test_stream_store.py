@@ -1,0 +1,419 @@
+"""The stream store, on the embedded Redis and on a real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from services.errors import StoreUnavailable
+from services.redis_store import ScriptRunner, connect
+from services.stream_store import Chunk, NewStream, StreamStore, Write, stream_keys
+from tests.servers import FakeClock, free_port
+
+ID = "s1"
+
+
+class Store(StreamStore):
+    """A store whose scripts take the time from a clock of the test."""
+
+    def __init__(self, runner: ScriptRunner, clock: FakeClock) -> None:
+        super().__init__(runner, ttl=1800.0, lease=6.0, max_seconds=1200.0)
+        self._test_clock = clock
+
+    @property
+    def now(self) -> str:
+        return str(self._test_clock())
+
+    @now.setter
+    def now(self, value: str) -> None:
+        """The clock decides."""
+
+
+@pytest.fixture
+def store(any_redis_url: str, clock: FakeClock) -> Iterator[Store]:
+    client = connect(any_redis_url, pool_size=4, timeout=5.0)
+    yield Store(ScriptRunner(client), clock)
+    client.close()
+
+
+def new(owner: str = "a", **changes: object) -> NewStream:
+    fields = {"status": "processing", "content": "问题", "question": "{}", "access": "tag"}
+    return NewStream(**{"stream_id": ID, "owner": owner, "fields": fields, "frame_seconds": 330.0, **changes})  # type: ignore[arg-type]
+
+
+def append(*texts: str, index: int = 0, **changes: object) -> Write:
+    chunks = tuple(Chunk(text, "t") for text in texts)
+    settings = {"epoch": 1, "owner": "a", "start": 0, "index": index, "chunks": chunks, **changes}
+    return Write(stream_id=ID, **settings)  # type: ignore[arg-type]
+
+
+def finish(index: int, *, sentence: str = "") -> Write:
+    chunk = Chunk(sentence, "t", is_error=bool(sentence), is_final=True)
+    fields = {"status": "error" if sentence else "completed", "dify_finished": "1"}
+    return append(index=index, chunks=(chunk,), fields=fields, op="finish")
+
+
+def text(store: Store) -> str:
+    snapshot = store.read(ID)
+    assert snapshot
+    return snapshot.text
+
+
+def test_a_stream_is_created_once(store: Store) -> None:
+    """Opening it again shows what is there and makes nobody else its owner."""
+    ours, first, _ = store.open(new("a"))
+    store.write([append("答")])
+
+    again, found, _ = store.open(new("b"))
+
+    assert (ours, first.status, first.text) == (True, "processing", "")
+    assert (again, found.owner, found.text) == (False, "a", "答")
+
+
+def test_opening_whose_reply_was_lost_is_still_ours(store: Store) -> None:
+    """The same owner opening twice owns the stream."""
+    store.open(new("a"))
+
+    assert store.open(new("a"))[0]
+
+
+def test_the_hash_has_every_documented_field_and_its_life(store: Store, redis_client: redis.Redis) -> None:
+    """Fields, both deadlines and the life of all three keys are as documented."""
+    store.open(new())
+    store.write([append("答")])
+
+    fields = redis_client.hgetall(stream_keys(ID).hash)
+
+    assert {"content", "status", "dify_finished", "v", "epoch", "owner", "lease", "deadline", "start"} <= set(fields)
+    assert float(fields["frame_deadline"]) - float(fields["deadline"]) == pytest.approx(330 - 1200)
+    lives = [redis_client.pttl(key) for key in stream_keys(ID)]
+    assert all(1_790_000 < life <= 1_800_000 for life in lives)
+
+
+def test_appending_never_prolongs_the_life(store: Store, redis_client: redis.Redis) -> None:
+    """The three keys end together, at the time set when the stream was created."""
+    store.open(new())
+    redis_client.pexpire(stream_keys(ID).hash, 50_000)
+
+    store.write([append("答")])
+    store.write([append("案", index=1, start=1)])
+    store.read(ID)
+
+    assert all(0 < redis_client.pttl(key) <= 50_000 for key in stream_keys(ID))
+
+
+def test_an_append_sent_again_changes_nothing(store: Store) -> None:
+    """What is already there is skipped, what is new is added."""
+    store.open(new())
+    store.write([append("一", "二")])
+
+    replies = store.write([append("一", "二"), append("二", "三", index=1)])
+
+    assert replies == [["ok", 2], ["ok", 3]]
+    assert text(store) == "一二三"
+
+
+def test_a_gap_answers_with_the_length(store: Store) -> None:
+    """Chunks that would leave a hole are refused with the place to go on from."""
+    store.open(new())
+    store.write([append("一")])
+
+    assert store.write([append("三", index=2)]) == [["gap", 1]]
+    assert text(store) == "一"
+
+
+@pytest.mark.parametrize("foreign", [{"owner": "b"}, {"epoch": 2}])
+def test_a_foreign_owner_or_epoch_is_refused(store: Store, foreign: dict[str, object]) -> None:
+    """Only the pair of epoch and owner that is in the hash may write."""
+    store.open(new())
+
+    assert store.write([append("x", **foreign)]) == [["refused", "1", "a"]]
+    assert text(store) == ""
+
+
+def test_a_stream_that_is_gone_says_so(store: Store) -> None:
+    """An append to a vanished hash is no refusal."""
+    assert store.write([append("x")]) == [["gone"]]
+
+
+def test_finish_carries_the_last_chunks_in_one_step(store: Store) -> None:
+    """The end and the last words become visible together."""
+    store.open(new())
+
+    store.write([append("全部", fields={"status": "completed", "dify_finished": "1"}, op="finish")])
+
+    snapshot = store.read(ID)
+    assert snapshot
+    assert (snapshot.status, snapshot.text) == ("completed", "全部")
+
+
+def test_a_finish_sent_again_is_fine_and_anything_later_is_closed(store: Store) -> None:
+    """A lost reply to the end is repeated without harm; nothing can be added after the end."""
+    store.open(new())
+    store.write([append("一"), finish(1)])
+
+    assert store.write([finish(1)]) == [["ok", 2]]
+    assert store.write([append("二", index=2)]) == [["closed", "completed"]]
+    assert text(store) == "一"
+
+
+def test_error_chunks_are_no_text(store: Store) -> None:
+    """The text is the concatenation of the chunks that are no errors."""
+    store.open(new())
+    store.write([append("一"), finish(1, sentence="出错了")])
+
+    page = store.chunks(ID, 0)
+
+    assert page
+    assert text(store) == "一"
+    assert page.chunks[1] == {"content": "出错了", "timestamp": "t", "is_error": True, "is_final": True}
+
+
+def test_a_replacement_begins_the_text_anew(store: Store) -> None:
+    """A higher start drops the text and keeps the list; sent again it drops nothing more."""
+    store.open(new())
+    store.write([append("旧")])
+
+    write = append("新", index=1, start=1)
+    store.write([write, write, append("的", index=2, start=1)])
+
+    snapshot = store.read(ID)
+    assert snapshot
+    assert (snapshot.text, snapshot.start, snapshot.length) == ("新的", 1, 3)
+
+
+def test_a_poll_reads_a_bounded_head_cut_between_characters(store: Store) -> None:
+    """A poll's reply is bounded whatever the answer's length, and never ends inside a character."""
+    store.open(new())
+    store.write([append("答" * 10_000)])
+
+    snapshot = store.read(ID)
+
+    assert snapshot
+    assert snapshot.size == 30_000
+    assert snapshot.text == "答" * (20_484 // 3)
+
+
+def test_a_poll_writes_nothing_but_how_far_was_read(store: Store, redis_client: redis.Redis) -> None:
+    """Reading leaves every field but `read` as it is."""
+    store.open(new())
+    store.write([append("一", "二")])
+    before = redis_client.hgetall(stream_keys(ID).hash)
+
+    store.read(ID)
+
+    assert redis_client.hgetall(stream_keys(ID).hash) == {**before, "read": "2"}
+
+
+def test_the_frame_ends_by_the_readers_own_clock(store: Store, clock: FakeClock) -> None:
+    """Past its deadline the frame is over, and shows for ever what it showed then."""
+    store.open(new())
+    store.write([append("一")])
+    clock.advance(330.0)
+
+    at_the_end = store.read(ID)
+    store.write([append("二", index=1), finish(2)])
+    later = store.read(ID)
+
+    assert at_the_end
+    assert later
+    assert (at_the_end.frame_over, at_the_end.text) == (True, "一")
+    assert (later.frame_over, later.text, later.status) == (True, "一", "completed")
+
+
+def test_a_finished_stream_needs_no_frame_deadline(store: Store, clock: FakeClock) -> None:
+    """An answer that ended in time is shown whole, also long after."""
+    store.open(new())
+    store.write([append("一"), finish(1)])
+    clock.advance(1000.0)
+
+    snapshot = store.read(ID)
+
+    assert snapshot
+    assert (snapshot.frame_over, snapshot.text) == (False, "一")
+
+
+def test_a_lease_lapses_and_an_append_renews_it(store: Store, clock: FakeClock) -> None:
+    """Without a sign of its owner for `lease` seconds a stream counts as lapsed."""
+    store.open(new())
+    clock.advance(5.0)
+    store.write([append()])
+    clock.advance(5.0)
+    alive = store.read(ID)
+    clock.advance(2.0)
+    lapsed = store.read(ID)
+
+    assert alive
+    assert lapsed
+    assert (alive.lapsed, lapsed.lapsed) == (False, True)
+
+
+def test_takeover_needs_a_lapsed_lease_and_an_old_suspicion(store: Store, clock: FakeClock) -> None:
+    """alive → suspect → suspect → taken, and only one taker wins."""
+    store.open(new())
+    store.write([append("一")])
+    outcomes = [store.takeover(ID, "b").outcome]
+    clock.advance(6.5)
+    outcomes.append(store.takeover(ID, "b").outcome)
+    clock.advance(2.5)
+    outcomes.append(store.takeover(ID, "b").outcome)
+    clock.advance(1.0)
+
+    taken = store.takeover(ID, "b")
+
+    assert outcomes == ["alive", "suspect", "suspect"]
+    assert (taken.outcome, taken.epoch, taken.length) == ("taken", 2, 1)
+    assert store.takeover(ID, "c").outcome == "alive"
+    assert store.takeover(ID, "b").outcome == "taken", "a lost reply is repeated without harm"
+
+
+def test_a_late_append_from_the_old_owner_is_refused(store: Store, clock: FakeClock) -> None:
+    """An owner that was paused and comes back changes nothing."""
+    store.open(new())
+    clock.advance(7.0)
+    store.takeover(ID, "b")
+    clock.advance(4.0)
+    store.takeover(ID, "b")
+
+    assert store.write([append("旧主")]) == [["refused", "2", "b"]]
+    assert store.write([append("新主", owner="b", epoch=2)]) == [["ok", 1]]
+    assert text(store) == "新主"
+
+
+def test_a_renewal_clears_the_suspicion(store: Store, clock: FakeClock) -> None:
+    """An outage that every lease outlived costs no healthy owner its stream."""
+    store.open(new())
+    clock.advance(7.0)
+    store.takeover(ID, "b")
+    store.write([append("还在")])
+    clock.advance(7.0)
+
+    assert store.takeover(ID, "b").outcome == "suspect"
+
+
+def test_a_released_stream_is_taken_at_once(store: Store) -> None:
+    """A leaving owner hands over with its last chunks in the same step."""
+    store.open(new())
+    store.write([append("一半", op="release")])
+
+    taken = store.takeover(ID, "b")
+
+    assert (taken.outcome, text(store)) == ("taken", "一半")
+
+
+@pytest.mark.parametrize(("prepare", "outcome"), [(True, "ended"), (False, "gone")])
+def test_ended_and_unknown_streams_are_not_taken(store: Store, prepare: bool, outcome: str) -> None:
+    """There is nothing to take over."""
+    if prepare:
+        store.open(new())
+        store.write([finish(0)])
+
+    assert store.takeover(ID, "b").outcome == outcome
+
+
+def test_cancel_ends_a_running_stream_once(store: Store) -> None:
+    """The owner learns of it with its next append; an ended stream stays as it was."""
+    store.open(new())
+
+    assert [store.cancel(ID), store.cancel(ID), store.cancel("unknown")] == ["processing", "cancelled", ""]
+    assert store.write([append("x")]) == [["closed", "cancelled"]]
+
+
+def test_a_stream_born_finished_has_its_sentence(store: Store) -> None:
+    """A refusal is one step, and the same for whoever asks again."""
+    fields = {"status": "error", "error_code": "user_full", "dify_finished": "1"}
+    store.open(new(fields=fields, chunks=(Chunk("请稍候", "t", is_error=True, is_final=True),)))
+
+    snapshot = store.read(ID)
+
+    assert snapshot
+    assert (snapshot.status, snapshot.error_code, snapshot.length) == ("error", "user_full", 1)
+
+
+def test_a_cursor_reads_what_it_lacks(store: Store) -> None:
+    """A cursor is an absolute index into the list."""
+    store.open(new())
+    store.write([append("一", "二", "三")])
+
+    page = store.chunks(ID, 1, count=1)
+
+    assert page
+    assert ([chunk["content"] for chunk in page.chunks], page.length, page.start) == (["二"], 3, 0)
+    assert store.chunks("unknown", 0) is None
+
+
+def test_the_document_has_the_documented_shape(store: Store) -> None:
+    """A person sees content, status, messages with `read`, and dify_finished."""
+    store.open(new())
+    store.write([append("一")])
+    store.read(ID)
+    store.write([append("二", index=1)])
+
+    document = store.document(ID)
+
+    assert document
+    assert (document["content"], document["status"], document["dify_finished"]) == ("问题", "processing", False)
+    assert [(m["content"], m["read"]) for m in document["messages"]] == [("一", True), ("二", False)]
+    assert store.document("unknown") is None
+
+
+def test_a_person_has_so_many_places(store: Store, clock: FakeClock) -> None:
+    """The fourth question of a person is told apart; a redelivery, an end and time give the place back."""
+
+    def enter(stream_id: str) -> int:
+        call = store.enter_call("default", "zhang", stream_id, places=3, seconds=330.0)
+        return int(store.open(new(stream_id=stream_id), call)[2][0])
+
+    outcomes = [enter(stream_id) for stream_id in ("1", "2", "3", "4", "1")]
+    store.write([], store.leave_call("default", "zhang", "1"))
+    after_leaving = enter("4")
+    clock.advance(331.0)
+
+    assert outcomes == [1, 1, 1, 0, 2]
+    assert (after_leaving, enter("5")) == (1, 1)
+
+
+def test_how_a_stream_stands_is_no_reading(store: Store, clock: FakeClock) -> None:
+    """Another stream's look at this one marks nothing read."""
+    store.open(new())
+    store.write([append("一")])
+    clock.advance(7.0)
+
+    assert store.standing(ID) == ("processing", pytest.approx(1.0))
+    assert store.standing("unknown") == ("", 0.0)
+    document = store.document(ID)
+    assert document
+    assert not document["messages"][0]["read"]
+
+
+def test_running_streams_are_indexed_by_the_end_of_their_lease(store: Store, redis_client: redis.Redis) -> None:
+    """Sixteen sorted sets hold a hint of what runs."""
+    store.write([], *store.running_calls({"a": 10.0, "b": 20.0}, []))
+    store.write([], *store.running_calls({}, ["a"]))
+
+    found = {k: redis_client.zrange(k, 0, -1, withscores=True) for k in redis_client.keys("dify_streams:running:*")}
+
+    assert sum(found.values(), []) == [["b", 20.0]] or sum(found.values(), []) == [("b", 20.0)]
+
+
+def test_chunks_are_json_people_can_read(store: Store, redis_client: redis.Redis) -> None:
+    """A chunk in the list has content and timestamp, and marks only where they are true."""
+    store.open(new())
+    store.write([append("一\n二")])
+
+    raw = redis_client.lindex(stream_keys(ID).messages, 0)
+
+    assert isinstance(raw, str)
+    assert json.loads(raw) == {"content": "一\n二", "timestamp": "t"}
+    assert "一" in raw
+
+
+def test_a_redis_that_is_away_is_one_error_of_ours() -> None:
+    """Nobody above the stores sees the client's exceptions."""
+    store = StreamStore(ScriptRunner(connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)))
+
+    with pytest.raises(StoreUnavailable):
+        store.read(ID)
