@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
@@ -57,11 +57,10 @@ def _with_password(url: str, password: SecretStr | None) -> str:
 def _with_database(url: str, db: int) -> str:
     """Name the database where the URL does not: `/1`, for Sentinel `/service/1`, for a socket file `?db=1`."""
     parts = urlsplit(url)
-    if parts.scheme == CLUSTER or "db=" in parts.query:
+    if parts.scheme == CLUSTER or "db" in parse_qs(parts.query):
         return url
     if parts.scheme == "unix":
-        query = f"{parts.query}&db={db}".lstrip("&")
-        return urlunsplit(parts._replace(query=query))
+        return f"{url}{'&' if parts.query else '?'}db={db}"
     names = [name for name in parts.path.split("/") if name]
     if len(names) >= (2 if parts.scheme == SENTINEL else 1):
         return url

@@ -1,0 +1,285 @@
+"""From a question to the provider's events: who asks, whose turn it is, which conversation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from services.answer import Answerer, Backend, Waiting
+from services.conversation_store import ConversationStore, Memory
+from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable
+from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, UserInfo
+from services.providers.base import BaseRAGProvider
+from services.redis_store import ScriptRunner, connect
+from services.stream_store import NewStream, StreamStore
+from utils.deadline import Deadline
+
+QUESTION = Question("年假?", "wecom", "default", "zhangsan", inputs={"a": "1"})
+
+
+class ScriptedProvider(BaseRAGProvider):
+    """A provider that says what the test wrote, and keeps what it was asked."""
+
+    name = "scripted"
+    app = "app1"
+
+    def __init__(self) -> None:
+        self.queries: list[Query] = []
+        self.cancelled: list[tuple[ProviderIds, str]] = []
+        self.script: Callable[[Query], Iterator[ProviderEvent]] = lambda query: iter(
+            [ProviderIds("c1", "m1", "t1"), Delta("答")]
+        )
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        self.queries.append(query)
+        yield from self.script(query)
+
+    def health_check(self) -> bool:
+        return True
+
+    def cancel(self, ids: ProviderIds, user: str) -> None:
+        self.cancelled.append((ids, user))
+
+
+class Doorkeeper:
+    """Authenticates everybody, or nobody."""
+
+    def __init__(self) -> None:
+        self.error: AuthError | None = None
+
+    def authenticate(self, userid: str, corp: str = "") -> Identity:
+        if self.error:
+            raise self.error
+        return Identity("cached", UserInfo(f"E-{userid}-{corp}"), "token")
+
+
+class Desk:
+    def __init__(self, url: str) -> None:
+        self.client = connect(url, pool_size=4, timeout=5.0)
+        runner = ScriptRunner(self.client)
+        self.provider, self.auth = ScriptedProvider(), Doorkeeper()
+        self.streams = StreamStore(runner, lease=0.3)
+        self.conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
+        self.naps = 0
+        self.answerer = Answerer(
+            auth=self.auth,
+            backends={"default": Backend(self.provider, corp="acme")},
+            conversations=self.conversations,
+            streams=self.streams,
+            sleep=self._nap,
+        )
+        self.key = self.answerer.conversation(QUESTION)
+        self.deadline = Deadline(10.0)
+
+    def _nap(self, seconds: float) -> None:
+        self.naps += 1
+        threading.Event().wait(0.05)
+
+    def hears(self, stream_id: str = "s") -> list[Any]:
+        return list(self.answerer.answer(QUESTION, stream_id, self.deadline))
+
+    @property
+    def remembered(self) -> str:
+        return self.conversations.load(self.key).conversation_id
+
+
+@pytest.fixture
+def desk(any_redis_url: str) -> Iterator[Desk]:
+    desk = Desk(any_redis_url)
+    yield desk
+    desk.client.close()
+
+
+def test_an_answer_is_authenticated_first(desk: Desk) -> None:
+    """The provider is asked as the user the authentication found."""
+    events = desk.hears()
+
+    assert isinstance(events[0], Identity)
+    assert events[-1] == Delta("答")
+    query = desk.provider.queries[0]
+    assert (query.text, query.user, query.conversation_id, query.inputs) == ("年假?", "E-zhangsan-acme", "", {"a": "1"})
+
+
+def test_nobody_unauthenticated_reaches_the_provider(desk: Desk) -> None:
+    """Fail closed."""
+    desk.auth.error = AuthError(code="unknown_user")
+
+    with pytest.raises(AuthError):
+        desk.hears()
+
+    assert desk.provider.queries == []
+
+
+def test_the_second_question_goes_on_where_the_first_was(desk: Desk) -> None:
+    """The provider's conversation id comes back to it."""
+    desk.hears("1")
+    desk.conversations.leave(desk.key, "1")
+    desk.hears("2")
+
+    assert [query.conversation_id for query in desk.provider.queries] == ["", "c1"]
+
+
+def test_the_conversation_is_kept_from_the_first_event_on(desk: Desk) -> None:
+    """An answer that breaks off after some text has a conversation all the same."""
+
+    def script(query: Query) -> Iterator[ProviderEvent]:
+        yield ProviderIds("c1", "m1")
+        yield Delta("一半")
+        raise ProviderError(code="provider_truncated")
+
+    desk.provider.script = script
+    with pytest.raises(ProviderError):
+        desk.hears()
+
+    assert desk.remembered == "c1"
+
+
+def test_a_first_turn_without_text_is_no_conversation(desk: Desk) -> None:
+    """An orphaned first turn would leave an empty answer in the history."""
+
+    def script(query: Query) -> Iterator[ProviderEvent]:
+        yield ProviderIds("c1", "m1")
+        raise ProviderError(code="provider_error")
+
+    desk.provider.script = script
+    with pytest.raises(ProviderError):
+        desk.hears()
+
+    assert desk.remembered == ""
+
+
+def test_a_forgotten_conversation_is_asked_once_more_as_a_new_one(desk: Desk) -> None:
+    """The provider lost it: the user need not know."""
+    desk.conversations.remember(desk.key, Memory("stale", "0"))
+
+    def script(query: Query) -> Iterator[ProviderEvent]:
+        if query.conversation_id:
+            raise ConversationGone
+        yield ProviderIds("c2")
+        yield Delta("新的")
+
+    desk.provider.script = script
+    events = desk.hears()
+
+    assert [query.conversation_id for query in desk.provider.queries] == ["stale", ""]
+    assert (events[-1], desk.remembered) == (Delta("新的"), "c2")
+
+
+def test_a_new_conversation_that_is_gone_is_an_error(desk: Desk) -> None:
+    """Asking again has an end."""
+
+    def script(query: Query) -> Iterator[ProviderEvent]:
+        raise ConversationGone
+        yield
+
+    desk.provider.script = script
+    with pytest.raises(ConversationGone):
+        desk.hears()
+
+    assert len(desk.provider.queries) == 1
+
+
+def test_a_question_waits_for_the_one_before(desk: Desk) -> None:
+    """Until then it says that it waits, and the provider is not asked."""
+    desk.streams.open(NewStream("first", "o", {"status": "processing"}))
+    desk.streams.lease = 60.0
+    desk.conversations.place(desk.key, "first")
+    events = desk.answerer.answer(QUESTION, "second", desk.deadline)
+    heard = [next(events), next(events)]
+
+    assert heard[1] == Waiting(True)
+    assert desk.provider.queries == []
+    desk.conversations.leave(desk.key, "first")
+    assert Waiting(False) in list(events)
+    assert len(desk.provider.queries) == 1
+
+
+@pytest.mark.parametrize("status", ["completed", ""])
+def test_an_ended_or_vanished_head_gives_way(desk: Desk, status: str) -> None:
+    """Nobody waits for a stream that is no longer written."""
+    desk.conversations.place(desk.key, "first")
+    if status:
+        desk.streams.open(NewStream("first", "o", {"status": status}))
+
+    assert desk.hears("second")[-1] == Delta("答")
+
+
+def test_a_head_whose_owner_died_gives_way(desk: Desk) -> None:
+    """A lease that has been over for twice its length no longer holds the line."""
+    desk.streams.open(NewStream("first", "dead", {"status": "processing"}))
+    desk.conversations.place(desk.key, "first")
+
+    assert desk.hears("second")[-1] == Delta("答")
+    assert desk.naps > 3
+
+
+def test_a_full_line_is_said(desk: Desk) -> None:
+    """At most three wait."""
+    for number in range(4):
+        desk.conversations.place(desk.key, str(number))
+
+    with pytest.raises(AnswerError) as raised:
+        desk.hears("fifth")
+
+    assert raised.value.code == "turns_full"
+
+
+def test_waiting_has_a_limit(desk: Desk) -> None:
+    """The stream's own deadline ends the wait."""
+    desk.streams.open(NewStream("first", "o", {"status": "processing"}))
+    desk.streams.lease = 60.0
+    desk.conversations.place(desk.key, "first")
+    desk.deadline = Deadline(0.2)
+
+    with pytest.raises(AnswerError) as raised:
+        desk.hears("second")
+
+    assert raised.value.code == "answer_timeout"
+
+
+def test_closing_an_answer_stops_the_provider(desk: Desk) -> None:
+    """Whoever no longer wants the answer tells the provider, with the run's ids and the same user."""
+    events = desk.answerer.answer(QUESTION, "s", desk.deadline)
+    while next(events) != Delta("答"):
+        pass
+    events.close()  # type: ignore[attr-defined]
+
+    assert desk.provider.cancelled == [(ProviderIds("c1", "m1", "t1"), "E-zhangsan-acme")]
+
+
+@pytest.mark.parametrize(("reason", "told"), [("cancelled", 1), ("fenced", 0), ("released", 0)])
+def test_only_an_owner_that_stays_tells_the_provider_to_stop(desk: Desk, reason: str, told: int) -> None:
+    """A fenced or leaving owner leaves the run to its successor."""
+
+    def script(query: Query) -> Iterator[ProviderEvent]:
+        yield ProviderIds("c1", "m1", "t1")
+        yield Delta("一")
+        desk.deadline.abort(reason)
+        raise ProviderError(code="interrupted")
+
+    desk.provider.script = script
+    with pytest.raises(ProviderError):
+        desk.hears()
+
+    assert len(desk.provider.cancelled) == told
+
+
+def test_a_finished_answer_is_not_stopped(desk: Desk) -> None:
+    """There is nothing left to stop."""
+    desk.hears()
+
+    assert desk.provider.cancelled == []
+
+
+def test_a_memory_that_cannot_be_written_costs_no_answer(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis away for a moment: the answer goes on, the conversation is new next time."""
+
+    def fail(key: str, memory: Memory) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(desk.conversations, "remember", fail)
+
+    assert desk.hears()[-1] == Delta("答")

@@ -1,0 +1,107 @@
+"""A conversation's memory and its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from services.conversation_store import ConversationStore, Memory
+from services.models import Question
+from services.redis_store import ScriptRunner, connect
+
+QUESTION = Question("?", "wecom", "default", "zhangsan")
+GROUP = Question("?", "wecom", "default", "zhangsan", chat="group")
+
+
+@pytest.fixture
+def store(any_redis_url: str) -> Iterator[ConversationStore]:
+    client = connect(any_redis_url, pool_size=2, timeout=5.0)
+    yield ConversationStore(ScriptRunner(client), secret=b"secret", ttl=100.0)
+    client.close()
+
+
+def test_each_person_chat_bot_and_app_has_a_conversation_of_its_own(store: ConversationStore) -> None:
+    """Five questions that differ in one thing each have five keys, in the documented shape."""
+    others = [
+        GROUP,
+        Question("?", "wecom", "default", "lisi"),
+        Question("?", "wecom", "hr", "zhangsan"),
+        Question("?", "chat", "default", "zhangsan"),
+    ]
+    keys = {store.key("app", question) for question in [QUESTION, *others]} | {store.key("app2", QUESTION)}
+
+    assert len(keys) == 6
+    assert all(key.startswith("dify_conversation:app") and len(key.split(":")) == 5 for key in keys)
+
+
+def test_nobody_reads_names_out_of_a_key(store: ConversationStore) -> None:
+    """Person and chat are keyed hashes."""
+    assert "zhangsan" not in store.key("app", GROUP)
+    assert "group" not in store.key("app", GROUP)
+
+
+def test_a_shared_group_has_one_conversation(store: ConversationStore) -> None:
+    """Everybody in it is one, but a single chat stays a person's own."""
+    other = Question("?", "wecom", "default", "lisi", chat="group")
+
+    assert store.key("app", GROUP, shared=True) == store.key("app", other, shared=True)
+    assert store.key("app", QUESTION, shared=True) == store.key("app", QUESTION)
+
+
+def test_a_conversation_is_remembered_from_its_last_use(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """The id is a plain string with a life."""
+    key = store.key("app", QUESTION)
+    store.remember(key, Memory("c1", "0"))
+
+    assert store.load(key) == Memory("c1", "0")
+    assert redis_client.get(key) == "c1"
+    assert 0 < redis_client.pttl(key) <= 100_000
+
+
+def test_forgetting_leaves_nothing(store: ConversationStore) -> None:
+    """An empty id deletes."""
+    key = store.key("app", QUESTION)
+    store.remember(key, Memory("c1", "0"))
+    store.remember(key, Memory("", "0"))
+
+    assert store.load(key).conversation_id == ""
+
+
+def test_an_answer_from_before_a_reset_changes_nothing(store: ConversationStore) -> None:
+    """A conversation begun anew stays new, whatever an older answer still remembers."""
+    key = store.key("app", QUESTION)
+    store.remember(key, Memory("old", "0"))
+    before = store.load(key)
+    store._runner.run([store.reset_call(key)])
+
+    store.remember(key, before)
+
+    assert store.load(key) == Memory("", "1")
+
+
+def test_turns_are_first_come_first_served(store: ConversationStore) -> None:
+    """A stream keeps its place however often it asks, and moves up when the head leaves."""
+    first, second, again = (store.place("k", stream_id) for stream_id in ("1", "2", "1"))
+    store.leave("k", "1")
+
+    assert (first.place, first.entered, second.place, second.head) == (0, True, 1, "1")
+    assert (again.place, again.entered) == (0, False)
+    assert store.place("k", "2").place == 0
+
+
+def test_three_may_wait(store: ConversationStore) -> None:
+    """The fifth finds the line full and is not in it."""
+    places = [store.place("k", str(number)).place for number in range(5)]
+
+    assert places == [0, 1, 2, 3, -1]
+    store.leave("k", "0")
+    assert store.place("k", "4").place == 3
+
+
+def test_a_line_has_a_life(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """Nothing in Redis stays for ever."""
+    store.place("k", "1")
+
+    assert redis_client.pttl("{k}:turns") > 0
