@@ -1,0 +1,371 @@
+"""The one path: asking once, reading what is one's own, refusing with a sentence that stays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from services.answer import Answerer, Backend
+from services.auth_service import AuthService
+from services.conversation_store import ConversationStore
+from services.errors import StoreUnavailable
+from services.gateway import Door, Gateway
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
+from services.providers.base import BaseRAGProvider
+from services.redis_store import ScriptRunner, connect
+from services.stream_manager import StreamManager
+from services.stream_store import Snapshot, StreamStore, stream_keys
+from tests.servers import RedisServer, free_port, wait_until
+from utils.deadline import Deadline
+from utils.sealed import unseal
+
+KEY = b"k" * 32
+
+
+class SlowProvider(BaseRAGProvider):
+    """Answers when the test lets it, and counts what it is asked."""
+
+    name = "slow"
+    app = "app1"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go_on = threading.Event()
+        self.conversations: list[str] = []
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        self.asked.append(query.text)
+        self.conversations.append(query.conversation_id)
+        yield ProviderIds("c1", "m1", "t1")
+        self.go_on.wait(10.0)
+        yield Delta(f"答：{query.text}")
+
+    def health_check(self) -> bool:
+        return True
+
+
+class Desk:
+    """A replica without its HTTP."""
+
+    def __init__(self, url: str, provider: SlowProvider, *, max_streams: int = 20, places: int = 3) -> None:
+        self.client = connect(url, pool_size=30, timeout=5.0)
+        runner = ScriptRunner(self.client)
+        self.streams = StreamStore(runner)
+        conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
+        backends = {"default": Backend(provider), "hr": Backend(provider)}
+        answerer = Answerer(
+            auth=AuthService("none"), backends=backends, conversations=conversations, streams=self.streams
+        )
+        self.manager = StreamManager(
+            self.streams, answerer.answer, sentence=lambda c: f"<{c}>", max_streams=max_streams, max_bytes=100_000
+        )
+        self.gateway = Gateway(
+            streams=self.streams,
+            manager=self.manager,
+            answerer=answerer,
+            conversations=conversations,
+            keys={"default": KEY, "hr": b"h" * 32},
+            doors={("wecom", "default"): Door(places, 330.0), ("wecom", "hr"): Door(places, 330.0)},
+            sentence=lambda key: f"<{key}>",
+            resets={"default": frozenset({"/reset"}), "hr": frozenset()},
+            replica="test",
+        )
+        self.manager.start()
+
+    def asks(self, text: str = "年假?", msgid: str = "m1", **changes: str) -> Snapshot:
+        fields = {"channel": "wecom", "bot": "default", "principal": "zhangsan", **changes}
+        return self.gateway.ask(Question(text, msgid=msgid, **fields))
+
+    def reads(self, stream_id: str, **changes: str) -> Snapshot | None:
+        return self.gateway.read(stream_id, **{"bot": "default", "principal": "zhangsan", **changes})
+
+    def sees_end(self, stream_id: str, **changes: str) -> Snapshot:
+        def ended() -> bool:
+            snapshot = self.reads(stream_id, **changes)
+            assert snapshot
+            return snapshot.status != "processing"
+
+        wait_until(ended)
+        snapshot = self.reads(stream_id, **changes)
+        assert snapshot
+        return snapshot
+
+    def close(self) -> None:
+        self.manager.close()
+        self.client.close()
+
+
+@pytest.fixture
+def provider() -> Iterator[SlowProvider]:
+    provider = SlowProvider()
+    yield provider
+    provider.go_on.set()
+
+
+@pytest.fixture
+def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
+    desk = Desk(any_redis_url, provider)
+    yield desk
+    provider.go_on.set()
+    desk.close()
+
+
+def test_a_question_is_answered(desk: Desk, provider: SlowProvider) -> None:
+    """It runs at once and ends with the provider's answer."""
+    provider.go_on.set()
+
+    asked = desk.asks()
+
+    assert (asked.status, asked.text, asked.waiting) == ("processing", "", False)
+    assert desk.sees_end(asked.stream_id).text == "答：年假?"
+
+
+def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:
+    """Running or finished, it is never asked a second time."""
+    first = desk.asks()
+    running = desk.asks()
+    provider.go_on.set()
+    desk.sees_end(first.stream_id)
+
+    finished = desk.asks()
+
+    assert running.stream_id == finished.stream_id == first.stream_id
+    assert (finished.status, finished.text) == ("completed", "答：年假?")
+    assert provider.asked == ["年假?"]
+
+
+def test_twenty_deliveries_at_once_on_two_replicas_ask_once(redis_url: str, provider: SlowProvider) -> None:
+    """Concurrent redeliveries have one stream, one producer, one call."""
+    desks = [Desk(redis_url, provider), Desk(redis_url, provider)]
+
+    with ThreadPoolExecutor(20) as pool:
+        asked = list(pool.map(lambda n: desks[n % 2].asks(), range(20)))
+    provider.go_on.set()
+    desks[0].sees_end(asked[0].stream_id)
+
+    assert len({snapshot.stream_id for snapshot in asked}) == 1
+    assert provider.asked == ["年假?"]
+    wait_until(lambda: all(desk.manager.running == 0 for desk in desks))
+    for desk in desks:
+        desk.close()
+
+
+def test_the_stream_id_is_the_same_on_every_process_and_no_secret(desk: Desk) -> None:
+    """It is a keyed hash of bot and message: nobody guesses it, every replica knows it."""
+    asked = desk.asks(msgid="m1")
+
+    assert asked.stream_id == "53547893859308e62e469b19cd34842d"
+    assert desk.asks(msgid="m1", bot="hr").stream_id != asked.stream_id
+    assert desk.asks(msgid="m2").stream_id != asked.stream_id
+
+
+def test_a_message_without_an_id_has_a_stream_of_its_own(desk: Desk) -> None:
+    """Without a client's id nothing can be the same message."""
+    assert desk.asks(msgid="").stream_id != desk.asks(msgid="").stream_id
+
+
+def test_the_fourth_question_of_a_person_is_refused_for_good(desk: Desk, provider: SlowProvider) -> None:
+    """It has a stream that says so, and a redelivery repeats it even when there is room again."""
+    for number in range(3):
+        desk.asks(f"问{number}", msgid=str(number))
+
+    fourth = desk.asks("问3", msgid="3")
+    other = desk.asks("别人", msgid="x", principal="lisi")
+    provider.go_on.set()
+    wait_until(lambda: desk.manager.running == 0)
+    again = desk.asks("问3", msgid="3")
+
+    assert (fourth.status, fourth.error_code, other.status) == ("error", "user_full", "processing")
+    assert (again.error_code, again.stream_id) == ("user_full", fourth.stream_id)
+    assert "问3" not in provider.asked
+
+
+def test_an_ended_answer_makes_room(desk: Desk, provider: SlowProvider) -> None:
+    """Places are given back."""
+    provider.go_on.set()
+    for number in range(5):
+        desk.sees_end(desk.asks(msgid=str(number)).stream_id)
+        wait_until(lambda: desk.manager.running == 0)
+
+    assert len(provider.asked) == 5
+
+
+def test_a_redelivery_takes_no_place(desk: Desk, provider: SlowProvider, redis_client: redis.Redis) -> None:
+    """Neither among the person's questions nor in the conversation's line."""
+    provider.go_on.set()
+    asked = desk.asks()
+    desk.sees_end(asked.stream_id)
+    wait_until(lambda: desk.manager.running == 0)
+
+    desk.asks()
+
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+    assert redis_client.keys("*:turns") == []
+
+
+def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> None:
+    """The sentence stays; a message it already answers is still found."""
+    desk = Desk(any_redis_url, provider, max_streams=1)
+    first = desk.asks(msgid="1")
+
+    refused = desk.asks(msgid="2")
+
+    assert (refused.status, refused.error_code) == ("error", "replica_full")
+    assert desk.asks(msgid="1").stream_id == first.stream_id
+    assert desk.asks(msgid="1").status == "processing"
+    provider.go_on.set()
+    desk.close()
+
+
+def test_a_draining_replica_answers_polls_only(desk: Desk, provider: SlowProvider) -> None:
+    """New questions get a sentence."""
+    first = desk.asks(msgid="1")
+    desk.manager.draining = True
+
+    assert desk.asks(msgid="2").error_code == "draining"
+    provider.go_on.set()
+    assert desk.sees_end(first.stream_id).status == "completed"
+
+
+def test_the_second_question_of_a_conversation_waits(desk: Desk, provider: SlowProvider) -> None:
+    """It says so from its first frame on, and goes on where the first one was."""
+    first = desk.asks("一", msgid="1")
+    wait_until(lambda: provider.asked == ["一"])
+    second = desk.asks("二", msgid="2")
+    other_chat = desk.asks("三", msgid="3", chat="group")
+
+    assert (first.waiting, second.waiting, other_chat.waiting) == (False, True, False)
+    wait_until(lambda: bool((s := desk.reads(second.stream_id)) and s.waiting))
+    provider.go_on.set()
+    end = desk.sees_end(second.stream_id)
+    assert (end.text, end.waiting) == ("答：二", False)
+    assert provider.conversations[provider.asked.index("二")] == "c1"
+
+
+def test_a_full_line_is_refused(any_redis_url: str, provider: SlowProvider) -> None:
+    """At most three wait behind a running question."""
+    desk = Desk(any_redis_url, provider, places=10)
+
+    codes = [desk.asks(msgid=str(number)).error_code for number in range(5)]
+
+    assert codes == ["", "", "", "", "turns_full"]
+    provider.go_on.set()
+    desk.close()
+
+
+def test_a_reset_begins_anew(desk: Desk, provider: SlowProvider) -> None:
+    """The command is answered by us, and the next question is a new conversation."""
+    provider.go_on.set()
+    desk.sees_end(desk.asks("一", msgid="1").stream_id)
+    wait_until(lambda: desk.manager.running == 0)
+
+    reset = desk.asks(" /reset ", msgid="2")
+    desk.sees_end(desk.asks("二", msgid="3").stream_id)
+
+    assert (reset.status, reset.text, reset.error_code) == ("completed", "<reset_done>", "")
+    assert provider.conversations == ["", ""]
+    assert provider.asked == ["一", "二"]
+
+
+def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -> None:
+    """Nothing is asked."""
+    assert desk.asks("  \n").error_code == "empty_question"
+    assert provider.asked == []
+
+
+def test_a_sentence_of_ours_is_a_finished_stream(desk: Desk) -> None:
+    """The same for every delivery of the message."""
+    question = Question("", "wecom", "default", "zhangsan", msgid="i1")
+
+    first, again = desk.gateway.say(question, "unsupported_message"), desk.gateway.say(question, "welcome")
+
+    assert (first.status, first.text) == ("completed", "<unsupported_message>")
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("reader", "sees"),
+    [
+        ({}, True),
+        ({"chat": "group"}, True),
+        ({"principal": "lisi", "chat": "group"}, True),
+        ({"principal": "lisi"}, False),
+        ({"principal": "lisi", "chat": "other"}, False),
+        ({"bot": "hr"}, False),
+    ],
+)
+def test_a_stream_is_read_by_its_person_and_its_chat(desk: Desk, reader: dict[str, str], sees: bool) -> None:
+    """For anybody else it does not exist."""
+    asked = desk.asks(chat="group")
+
+    assert (desk.reads(asked.stream_id, **reader) is not None) == sees
+
+
+def test_only_its_person_cancels_a_stream(desk: Desk, provider: SlowProvider) -> None:
+    """Cancelling ends it for all readers."""
+    asked = desk.asks()
+
+    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="lisi")
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan")
+    assert desk.sees_end(asked.stream_id).status == "cancelled"
+    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan")
+
+
+def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Redis) -> None:
+    """A one-time address lies in Redis under a key only the replicas have."""
+    asked = desk.gateway.ask(Question("?", "wecom", "default", "z", msgid="1"), reply="https://wecom.invalid/once")
+
+    sealed = redis_client.hget(stream_keys(asked.stream_id).hash, "reply")
+
+    assert isinstance(sealed, str)
+    assert "wecom.invalid" not in sealed
+    assert unseal(KEY, sealed) == "https://wecom.invalid/once"
+
+
+def test_a_dead_owners_stream_ends_for_its_reader(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
+    """The poll that finds it past lease and suspicion gets the partial text and the end at once."""
+    asked = desk.asks()
+    desk.manager.close()
+    mark = {"lease": "1", "suspect": "1"}
+    redis_client.hset(stream_keys(asked.stream_id).hash, mapping=mark)
+    reader = Desk(any_redis_url, SlowProvider())
+
+    snapshot = reader.reads(asked.stream_id)
+
+    assert snapshot
+    assert (snapshot.status, snapshot.error_code) == ("error", "interrupted")
+    reader.close()
+
+
+def test_without_redis_a_question_gets_a_sentence(provider: SlowProvider) -> None:
+    """Nothing is asked that could not be kept."""
+    desk = Desk(f"redis://127.0.0.1:{free_port()}/0", provider)
+
+    assert desk.asks().error_code == "store_unavailable"
+    assert desk.gateway.say(Question("", "wecom", "default", "z", msgid="1"), "welcome").status == "error"
+    assert provider.asked == []
+    assert desk.manager.running == 0
+    desk.close()
+
+
+def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvider) -> None:
+    """Only a replica that does not write the stream has nothing to say."""
+    with RedisServer() as server:
+        desk = Desk(server.url(), provider)
+        asked = desk.asks()
+        wait_until(lambda: len(provider.asked) == 1)
+        server.kill()
+        provider.go_on.set()
+        wait_until(lambda: desk.manager.text(asked.stream_id) == "答：年假?")
+
+        known = desk.reads(asked.stream_id)
+
+        assert known
+        assert (known.status, known.text) == ("processing", "答：年假?")
+        with pytest.raises(StoreUnavailable):
+            desk.reads("unknown")
+        desk.close()
