@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
@@ -35,7 +35,7 @@ class BotSettings(Group):
     bot_secret: SecretStr | None = None
     answer_seconds: float = 330
     timestamp_window: float = 600
-    thinking: str = "show"
+    thinking: Literal["show", "hide"] = "show"
     progress: bool = False
     sources: bool = False
     suggestions: bool = False

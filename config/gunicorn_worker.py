@@ -7,10 +7,14 @@ connection holds it for the whole graceful timeout.
 from __future__ import annotations
 
 import logging
+import sys
 from types import FrameType
 
 import gevent
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
+
+from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,14 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     """A gevent worker that asks its app (`app.extensions["wechatlaibao"]`) to drain before it ends."""
 
     _leaving = False
+
+    def load_wsgi(self) -> None:
+        """Load the app; a wrong setting is one line and stops the arbiter, not a worker that starts for ever."""
+        try:
+            super().load_wsgi()
+        except SettingsError as exc:
+            self.log.error("wechatlaibao: %s", exc)
+            sys.exit(Arbiter.APP_LOAD_ERROR)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._leaving:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,7 +17,7 @@ from config.texts import Texts
 from services.answer import Answerer, Backend
 from services.auth_service import AuthService
 from services.conversation_store import ConversationStore
-from services.errors import LaibaoError, StoreUnavailable
+from services.errors import LaibaoError, ProviderError, SettingsError, StoreUnavailable
 from services.gateway import Door, Gateway
 from services.health import Health
 from services.lock_store import LockStore
@@ -79,6 +80,7 @@ class Container:
             self.runner.load()
         self.manager.start()
         self._started = True
+        threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
         log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), "auth": self.auth.mode})
 
@@ -152,6 +154,13 @@ class Container:
         keys = b"".join(service.derived_key("conversation") for _, service in sorted(self.wechat.items()))
         return hashlib.sha256(keys).digest()
 
+    def _warn_of_missing_inputs(self) -> None:
+        """Name required inputs nobody fills in: a run that lacks one may hang instead of failing."""
+        for bot, provider in self.providers.items():
+            with suppress(ProviderError):
+                for name in provider.missing_inputs():
+                    log.warning("the app requires an input that DIFY_INPUTS lacks", extra={"bot": bot, "input": name})
+
     def _rag_ok(self) -> bool:
         return all(provider.health_check() for provider in self.providers.values())
 
@@ -178,6 +187,8 @@ def _probe(check: Callable[[], None]) -> Callable[[], bool]:
 
 
 def _wechat(bot: BotSettings) -> WechatService:
+    if bot.mode != "callback":
+        raise SettingsError(f"WECHAT_MODE: {bot.mode}, expected callback: this version has no other")
     return WechatService(
         bot.name,
         tokens=bot.tokens,

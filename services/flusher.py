@@ -1,6 +1,7 @@
 """Group commit: what all streams of this replica have to say goes to Redis in one pipeline.
 
-The next flush begins as soon as the last one is back, without a timer. A stream that says nothing has its lease renewed every `lease / 3` seconds.
+The next flush begins as soon as the last one is back, without a timer. A stream that says nothing has its lease renewed
+every `lease / 3` seconds.
 """
 
 from __future__ import annotations

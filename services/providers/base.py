@@ -41,6 +41,14 @@ class BaseRAGProvider(ABC):
     def health_check(self) -> bool:
         """Tell whether the provider would take a question, without asking one."""
 
+    def missing_inputs(self) -> list[str]:
+        """Name the inputs the app requires and the settings lack.
+
+        Raises:
+            ProviderError: the app could not be asked.
+        """
+        return []
+
     def query(self, query: Query, deadline: Deadline) -> QueryResult:
         """Ask, and return the answer when it is whole."""
         text, ids, usage = "", ProviderIds(), Usage()
