@@ -19,7 +19,7 @@ wsgi_app = "app:create_app()"
 bind = f"{settings.host}:{settings.port}"
 workers = settings.workers
 worker_class = "config.gunicorn_worker.DrainingWorker"
-http_parser = "fast"
+http_parser = "auto"
 #: One greenlet per connection: every socket, and polls and REST calls beside them.
 worker_connections = settings.sockets_max + 500
 #: The drain, and what the worker takes to end after it.

@@ -111,9 +111,9 @@ class Container:
         settings = self.settings
         return AuthService(
             settings.auth_mode or "external",
-            token_store=TokenStore(self.redis),
+            token_store=TokenStore(self.runner),
             user_store=self.users,
-            lock_store=LockStore(self.redis),
+            lock_store=LockStore(self.runner),
             url=str(settings.auth_service_url or ""),
             method=settings.auth_service_method,
             token_ttl=settings.auth_token_ttl,

@@ -53,7 +53,10 @@ def redis_errors() -> Iterator[None]:
     """Turn whatever Redis or its client raises into `StoreUnavailable`."""
     try:
         yield
-    except (redis.RedisError, OSError) as exc:
+    except redis.ResponseError as exc:
+        # The client may put the refused command into the message, values included: only Redis's own word goes on.
+        raise StoreUnavailable(f"redis refused: {type(exc).__name__} {str(exc).split(' ')[0]}") from None
+    except (redis.RedisError, OSError, UnicodeDecodeError) as exc:
         raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
 
 
@@ -95,8 +98,8 @@ class ScriptRunner:
         self._clock = clock
         self._away_since: float | None = None
 
-    def run(self, calls: Sequence[Call], *, attempts: int = 2) -> list[Any]:
-        """Return one reply per call.
+    def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
+        """Return one reply per call; with `mistyped` a key of another type than asked for reads as an error object.
 
         Raises:
             StoreUnavailable: Redis is away, or refused one of the calls. Some may have been carried out.
@@ -104,6 +107,7 @@ class ScriptRunner:
         try:
             with redis_errors():
                 replies = self._attempt(calls, attempts)
+                _raise_errors(replies, mistyped)
         except StoreUnavailable as exc:
             self._note_away(exc)
             raise
@@ -137,9 +141,6 @@ class ScriptRunner:
                 self._client.script_load(source)
             for i, reply in zip(unknown, self._pipeline([calls[i] for i in unknown]), strict=True):
                 replies[i] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
         return replies
 
     def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
@@ -153,3 +154,9 @@ class ScriptRunner:
         if self._away_since is None:
             self._away_since = self._clock()
             log.error("redis is away", extra={"cause": str(exc)})
+
+
+def _raise_errors(replies: Sequence[Any], mistyped: bool) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception) and not (mistyped and str(reply).startswith("WRONGTYPE")):
+            raise reply

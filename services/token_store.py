@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import redis
-
-from services.lock_store import delete_if, redis_errors
+from services.lock_store import delete_if
 from services.models import UserInfo
+from services.redis_store import Call, ScriptRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,10 @@ class Denied:
 
 
 class TokenStore:
-    """Read and write what is known about a user's authentication. `client` decodes replies to text."""
+    """Read and write what is known about a user's authentication."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._redis = client
+    def __init__(self, runner: ScriptRunner) -> None:
+        self._runner = runner
 
     def load(self, userid: str, corp: str = "") -> Cached | Denied | None:
         """Return the user's valid token, else a fresh denial, else `None`: authenticate.
@@ -53,13 +52,12 @@ class TokenStore:
             StoreUnavailable: Redis did not answer.
         """
         pointer, *_ = keys = _pointers(userid, corp)
-        with redis_errors():
-            *tokens, denied = self._run([("GET", key) for key in [*keys, _denied(userid, corp)]])
-            for token, valid, text in self._validity([t for t in dict.fromkeys(tokens) if _is_text(t)]):
-                if valid:
-                    return Cached(token, _read_user(text))
-            if _is_text(tokens[0]):
-                delete_if(self._redis, pointer, tokens[0])
+        *tokens, denied = self._run([("GET", key) for key in [*keys, _denied(userid, corp)]])
+        for token, valid, text in self._validity([t for t in dict.fromkeys(tokens) if _is_text(t)]):
+            if valid:
+                return Cached(token, _read_user(text))
+        if _is_text(tokens[0]):
+            self._runner.run([delete_if(pointer, tokens[0])])
         return Denied(denied) if _is_text(denied) else None
 
     def save(self, userid: str, corp: str, token: str, user: UserInfo, ttl: float) -> None:
@@ -69,15 +67,14 @@ class TokenStore:
             StoreUnavailable: Redis did not take it.
         """
         life = max(1, int(ttl * 1000))
-        with redis_errors():
-            # The validity key first: a pointer to a token that is not valid yet would be deleted by a reader.
-            self._run(
-                [
-                    ("SET", _validity_key(token), user.to_json(), "NX", "PX", life),
-                    ("SET", _pointers(userid, corp)[0], token, "PX", life),
-                    ("DEL", _denied(userid, corp)),
-                ]
-            )
+        # The validity key first: a pointer to a token that is not valid yet would be deleted by a reader.
+        self._run(
+            [
+                ("SET", _validity_key(token), user.to_json(), "NX", "PX", life),
+                ("SET", _pointers(userid, corp)[0], token, "PX", life),
+                ("DEL", _denied(userid, corp)),
+            ]
+        )
 
     def deny(self, userid: str, corp: str, code: str, seconds: float) -> None:
         """Remember for `seconds` that authentication ended with `code`.
@@ -85,8 +82,7 @@ class TokenStore:
         Raises:
             StoreUnavailable: Redis did not take it.
         """
-        with redis_errors():
-            self._redis.set(_denied(userid, corp), code, px=max(1, int(seconds * 1000)))
+        self._run([("SET", _denied(userid, corp), code, "PX", max(1, int(seconds * 1000)))])
 
     def forget(self, userid: str, corp: str = "") -> None:
         """Drop the user's token and denial here; the auth service's own key stays.
@@ -94,8 +90,7 @@ class TokenStore:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        with redis_errors():
-            self._run([("DEL", _pointers(userid, corp)[0]), ("DEL", _denied(userid, corp))])
+        self._run([("DEL", _pointers(userid, corp)[0]), ("DEL", _denied(userid, corp))])
 
     def _validity(self, tokens: Sequence[str]) -> list[tuple[str, bool, Any]]:
         """Return each token, whether it is valid, and the value of its validity key."""
@@ -107,14 +102,7 @@ class TokenStore:
 
     def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send the commands in one round trip; a key of another type than asked for reads as an error object."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            replies = list(pipe.execute(raise_on_error=False))
-        for reply in replies:
-            if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
-                raise reply
-        return replies
+        return self._runner.run([Call(None, command) for command in commands], mistyped=True)
 
 
 def _pointers(userid: str, corp: str) -> list[str]:
