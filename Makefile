@@ -1,0 +1,81 @@
+# The commands of a developer. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format venv clean
+
+VENV := .venv
+# Name another with `make PYTHON=/path/to/python3 demo`.
+PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input --retries 2
+
+# A value given on the command line reaches the demo as it was typed, dollar signs and all.
+verbatim = $(if $(filter command%,$(origin $(1))),$(eval override export $(1) := $$(value $(1))))
+$(foreach name,ASK DIFY_BASE_URL DIFY_API_KEY PORT,$(call verbatim,$(name)))
+
+# Stop with one line and nothing else: a recipe that fails adds make's own line to it.
+stop_if = $(if $(strip $(1)),$(error $(1)))
+
+# The first Python that is new enough, or nothing.
+python = $(shell for python in $(PYTHONS); do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+
+# Says in one line what is missing, or nothing.
+missing = $(shell set -- $(PYTHONS); \
+	if [ -z "$(1)" ]; then \
+		found=$$("$$1" -c 'import platform; print(platform.python_version())' 2>/dev/null); \
+		echo "Python 3.11 or newer is missing$${found:+ ($$1 is $$found)}: apt install python3 python3-venv"; \
+	elif ! "$(1)" -c 'import venv, ensurepip' 2>/dev/null; then \
+		echo "$(1) lacks venv: apt install python3-venv"; \
+	fi)
+
+# Installs, and says in one line why it could not, or nothing. pip's own words are in the log.
+install = $(shell echo "Installing $(1) into $(VENV) ..." >&2; \
+	if ! $(PIP) install --requirement $(1) >$(VENV)/pip.log 2>&1; then \
+		if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError' $(VENV)/pip.log; then \
+			echo "No connection to the Python package index: the first start needs the network (pip's log: $(VENV)/pip.log)"; \
+		else \
+			echo "pip could not install $(1) (see $(VENV)/pip.log): $$(grep '^ERROR' $(VENV)/pip.log | tail -n 1)"; \
+		fi; \
+	fi)
+
+# Prints a word where it could not: production has it, tests do without.
+install_fast = $(shell $(PIP) install --requirement requirements-fast.txt >>$(VENV)/pip.log 2>&1 || echo no)
+
+make_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1) could not make $(VENV): is the disk full, the folder read-only?")
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app
+	@exec $(VENV)/bin/python -m demo
+
+test: $(VENV)/dev.stamp ## every test; PYTEST_ARGS="-k name" chooses
+	@exec $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy --strict
+
+format: $(VENV)/dev.stamp ## put the code into its form
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+venv: $(VENV)/dev.stamp ## make the virtual environment, tests and checks included
+
+clean: ## remove the virtual environment and every cache
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made anew whenever a pin changes, so that nothing older lingers in it.
+$(VENV)/demo.stamp: requirements.txt requirements-demo.txt constraints.txt
+	$(eval found := $(python))$(call stop_if,$(call missing,$(found)))
+	$(call stop_if,$(call make_venv,$(found)))
+	$(call stop_if,$(call install,requirements-demo.txt))
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp requirements-dev.txt requirements-fast.txt
+	$(call stop_if,$(call install,requirements-dev.txt))
+	$(if $(call install_fast),$(info No C compiler, or no headers of Python: gunicorn parses HTTP in Python here))
+	@touch $@

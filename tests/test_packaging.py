@@ -1,0 +1,108 @@
+"""The pins: what is installed is exactly what is written, and what is imported is installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
+#: May be missing here: it needs a compiler.
+FAST = "requirements-fast.txt"
+PINS = (*CHOSEN, FAST, "constraints.txt")
+#: What the image serves; the rest of demo/ and the tests have requirements of their own.
+RUNS = ("app.py", "gunicorn.conf.py", "config", "channels", "services", "utils", "tools")
+
+
+def lines(name: str) -> list[str]:
+    return [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith(("#", "-"))]
+
+
+def requirements(*names: str) -> dict[str, Requirement]:
+    """Return the requirements of these files by normalised name."""
+    parsed = [Requirement(line.partition("#")[0]) for name in names for line in lines(name)]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def brought_along(requirement: Requirement) -> Iterator[Requirement]:
+    """Yield what an installed package needs on this Python."""
+    extras = requirement.extras or {""}
+    for text in distribution(requirement.name).requires or []:
+        needed = Requirement(text)
+        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            yield needed
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_every_version_is_exact(name: str) -> None:
+    """Each line pins one version with ==."""
+    pinned = requirements(name).values()
+
+    assert pinned
+    assert [str(r) for r in pinned if [s.operator for s in r.specifier] != ["=="]] == []
+
+
+@pytest.mark.parametrize("name", [*CHOSEN, FAST])
+def test_every_package_has_its_reason(name: str) -> None:
+    """Each package we chose has a comment that says what for."""
+    assert [line for line in lines(name) if not line.partition("#")[2].strip()] == []
+
+
+def test_what_packages_bring_along_is_pinned_too() -> None:
+    """No package comes in at a version that is written nowhere, and constraints.txt holds nothing else."""
+    pinned = requirements(*CHOSEN, "constraints.txt")
+    waiting = list(requirements(*CHOSEN).values())
+    seen = {canonicalize_name(r.name) for r in waiting}
+
+    while waiting:
+        for needed in brought_along(waiting.pop()):
+            if (name := canonicalize_name(needed.name)) not in seen:
+                seen.add(name)
+                waiting.append(needed)
+
+    assert seen == pinned.keys()
+
+
+def test_a_plain_install_reads_the_constraints() -> None:
+    """`pip install -r requirements.txt` alone is exact: the files lead to constraints.txt."""
+    assert "-c constraints.txt\n" in (ROOT / "requirements.txt").read_text()
+    assert "-r requirements.txt\n" in (ROOT / "requirements-demo.txt").read_text()
+    assert "-r requirements-demo.txt\n" in (ROOT / "requirements-dev.txt").read_text()
+
+
+def imported_packages(paths: list[Path]) -> set[str]:
+    """Return the top-level names that these files import, Python's own left out."""
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("where", "files"),
+    [(RUNS, CHOSEN[:1]), (("demo",), CHOSEN[:2]), (("tests",), PINS)],
+    ids=["product", "demo", "tests"],
+)
+def test_what_is_imported_is_required(where: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Every package that the code imports is named in the files it is installed from."""
+    paths = [p for name in where for p in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])]
+    ours = {path.stem for path in ROOT.iterdir()}
+    of_package = packages_distributions()
+
+    imported = imported_packages([path for path in paths if path.exists()]) - ours
+
+    asked = requirements(*files).keys()
+    assert [i for i in imported if not asked & {canonicalize_name(d) for d in of_package.get(i, [i])}] == []
+
+
+def test_gunicorn_does_without_the_parser_that_needs_a_compiler() -> None:
+    """gunicorn.conf.py does not insist on gunicorn_h1c: a fresh machine has no compiler to build it."""
+    assert not re.search(r"^http_parser = .fast", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
