@@ -1,0 +1,201 @@
+"""WeCom's encrypted envelope, both ways, under the names and codes WeCom's developers know.
+
+`WXBizJsonMsgCrypt` never raises: each method returns a code of `demo.ierror` and the text. It plays either side:
+`DecryptMsg` reads what `EncryptMsg` wrote, and the envelope's `msgsignature` is what the URL of a callback carries.
+
+What is encrypted (AES-256-CBC, IV = the key's first 16 bytes, PKCS#7 to 32):
+
+    16 random bytes | length of the text, 4 bytes big-endian | text in UTF-8 | receiveid
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+from Crypto.Cipher import AES
+
+from demo import ierror
+
+#: Bytes. PKCS#7 pads to this, not to AES' own 16, so a pad may be 17..32.
+BLOCK = 32
+PREFIX = 16
+HEADER = PREFIX + 4
+
+
+class CryptError(Exception):
+    """A step failed; `code` is one of `demo.ierror`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+def decode_key(encoding_aes_key: str) -> bytes:
+    """Return the 32 bytes behind the 43 characters of the console's EncodingAESKey.
+
+    Raises: CryptError(IllegalAesKey).
+    """
+    try:
+        key = base64.b64decode(encoding_aes_key + "=", validate=True)
+    except (TypeError, ValueError) as exc:
+        raise CryptError(ierror.WXBizMsgCrypt_IllegalAesKey) from exc
+    if len(encoding_aes_key) != 43 or len(key) != 32:
+        raise CryptError(ierror.WXBizMsgCrypt_IllegalAesKey)
+    return key
+
+
+def signature(token: str, timestamp: str, nonce: str, encrypted: str) -> str:
+    """Return the hex SHA-1 over the four texts in byte order.
+
+    Raises: CryptError(ComputeSignature) when one of them is no text.
+    """
+    try:
+        parts = sorted(part.encode() for part in (token, timestamp, nonce, encrypted))
+    except (AttributeError, UnicodeEncodeError) as exc:
+        raise CryptError(ierror.WXBizMsgCrypt_ComputeSignature_Error) from exc
+    return hashlib.sha1(b"".join(parts)).hexdigest()
+
+
+def decrypt_media(encrypted: bytes, key: bytes) -> bytes:
+    """Return a downloaded file's content; it has neither prefix nor length, only the padding.
+
+    Raises: CryptError(DecryptAES): a wrong key, or an error page instead of a file.
+    """
+    if not encrypted or len(encrypted) % AES.block_size:
+        raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
+    return _unpad(AES.new(key, AES.MODE_CBC, key[:16]).decrypt(encrypted))
+
+
+class Prpcrypt:
+    """Encrypts and decrypts one text under a decoded key. Holds no state, so threads may share it."""
+
+    def __init__(self, key: bytes, *, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._key = key
+        self._random = random
+
+    def encrypt(self, text: str, receive_id: str) -> str:
+        """Return `text`, addressed to `receive_id`, as base64. Raises: CryptError(EncryptAES)."""
+        try:
+            message, receiver = text.encode(), receive_id.encode()
+        except (AttributeError, UnicodeEncodeError) as exc:
+            raise CryptError(ierror.WXBizMsgCrypt_EncryptAES_Error) from exc
+        plain = _pad(self._random(PREFIX) + struct.pack(">I", len(message)) + message + receiver)
+        return base64.b64encode(self._cipher().encrypt(plain)).decode()
+
+    def decrypt(self, encrypted: str, receive_id: str) -> str:
+        """Return the text. Raises: CryptError with the code of the first check that failed."""
+        try:
+            raw = base64.b64decode(encrypted, validate=True)
+        except (TypeError, ValueError) as exc:
+            raise CryptError(ierror.WXBizMsgCrypt_DecodeBase64_Error) from exc
+        if not raw or len(raw) % BLOCK:
+            raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
+        message, receiver = _split(_unpad(self._cipher().decrypt(raw)))
+        if not hmac.compare_digest(receiver, receive_id.encode("utf-8", "replace")):
+            raise CryptError(ierror.WXBizMsgCrypt_ValidateCorpid_Error)
+        try:
+            return message.decode()
+        except UnicodeDecodeError as exc:
+            raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer) from exc
+
+    def _cipher(self) -> Any:
+        # A CBC object chains from call to call, so each message needs its own; only the key is kept.
+        return AES.new(self._key, AES.MODE_CBC, self._key[:16])
+
+
+class WXBizJsonMsgCrypt:
+    """One bot's envelope. A wrong EncodingAESKey is reported by every method as IllegalAesKey."""
+
+    def __init__(self, sToken: str, sEncodingAESKey: str, sReceiveId: str) -> None:
+        self._token = sToken
+        self._receive_id = sReceiveId
+        self._crypt: Prpcrypt | None = None
+        try:
+            self._crypt = Prpcrypt(decode_key(sEncodingAESKey))
+        except CryptError as exc:
+            self._key_error = exc
+
+    def VerifyURL(self, sMsgSignature: str, sTimeStamp: str, sNonce: str, sEchoStr: str) -> tuple[int, str | None]:
+        """Return the code and the text to answer a URL verification with."""
+        return self.open(sEchoStr, sMsgSignature, sTimeStamp, sNonce)
+
+    def EncryptMsg(self, sReplyMsg: str, sNonce: str, timestamp: str | int | None = None) -> tuple[int, str | None]:
+        """Return the code and the envelope's JSON text; `timestamp` is now where it is None."""
+        try:
+            encrypted = self._prpcrypt().encrypt(sReplyMsg, self._receive_id)
+            seconds = _seconds(timestamp)
+            signed = signature(self._token, str(seconds), sNonce, encrypted)
+        except CryptError as exc:
+            return exc.code, None
+        envelope = {"encrypt": encrypted, "msgsignature": signed, "timestamp": seconds, "nonce": sNonce}
+        return ierror.WXBizMsgCrypt_OK, json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+
+    def DecryptMsg(
+        self, sPostData: str | bytes, sMsgSignature: str, sTimeStamp: str, sNonce: str
+    ) -> tuple[int, str | None]:
+        """Return the code and the text inside an envelope, ours or WeCom's."""
+        try:
+            encrypted = json.loads(sPostData)["encrypt"]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return ierror.WXBizMsgCrypt_ParseJson_Error, None
+        if not isinstance(encrypted, str):
+            return ierror.WXBizMsgCrypt_ParseJson_Error, None
+        return self.open(encrypted, sMsgSignature, sTimeStamp, sNonce)
+
+    def open(self, encrypted: str, msg_signature: str, timestamp: str, nonce: str) -> tuple[int, str | None]:
+        """Check the signature, then decrypt: what `VerifyURL` and `DecryptMsg` share."""
+        try:
+            crypt = self._prpcrypt()
+            expected = signature(self._token, timestamp, nonce, encrypted)
+            if not isinstance(msg_signature, str) or not _equal(expected, msg_signature):
+                return ierror.WXBizMsgCrypt_ValidateSignature_Error, None
+            return ierror.WXBizMsgCrypt_OK, crypt.decrypt(encrypted, self._receive_id)
+        except CryptError as exc:
+            return exc.code, None
+
+    def _prpcrypt(self) -> Prpcrypt:
+        if self._crypt is None:
+            raise self._key_error
+        return self._crypt
+
+
+def _equal(expected: str, given: str) -> bool:
+    """Compare in constant time; as bytes, since `compare_digest` takes no text beyond ASCII."""
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))
+
+
+def _seconds(timestamp: str | int | None) -> int:
+    try:
+        return int(time.time() if timestamp is None else timestamp)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise CryptError(ierror.WXBizMsgCrypt_GenReturnJson_Error) from exc
+
+
+def _pad(plain: bytes) -> bytes:
+    count = BLOCK - len(plain) % BLOCK
+    return plain + bytes([count]) * count
+
+
+def _unpad(padded: bytes) -> bytes:
+    count = padded[-1]
+    if not 1 <= count <= BLOCK or padded[-count:] != bytes([count]) * count:
+        raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
+    return padded[:-count]
+
+
+def _split(plain: bytes) -> tuple[bytes, bytes]:
+    """Return message and receiveid; the length field says where one ends."""
+    if len(plain) < HEADER:
+        raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer)
+    end = HEADER + int(struct.unpack(">I", plain[PREFIX:HEADER])[0])
+    if end > len(plain):
+        raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer)
+    return plain[HEADER:end], plain[end:]

@@ -1,0 +1,130 @@
+"""`python -m demo`: the whole product on one machine, with a page (or the terminal) in place of WeCom.
+
+Exit status: 0 ended as asked; 1 no answer, or the gateway does not run; 2 it could not begin; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from demo.cast import DIFY_MODES, PEOPLE
+from demo.console import ask
+from demo.gateway_process import GatewayFailed
+from demo.page_server import Conversations, PageServer, create_page
+from demo.stage import AES_KEY, TOKEN, Stage, running_stage
+from demo.wecom_simulator import CallbackFailed, RuleBroken
+
+PORT = "8080"
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class CannotBegin(Exception):
+    """What the person who starts the demo can mend; the message is one line."""
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the demo until it is interrupted, or until the question of `--ask` is answered."""
+    options = _options(argv, environ)
+    try:
+        with _ending_on_signals(), tempfile.TemporaryDirectory(prefix="laibao-demo-") as folder:
+            return _answer(options, Path(folder), environ) if options.ask else _serve(Path(folder), environ)
+    except KeyboardInterrupt:
+        return 130 if options.ask else 0
+    except CannotBegin as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except (GatewayFailed, CallbackFailed, RuleBroken) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+
+
+def _options(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo", description="The whole product with a simulated WeCom.")
+    parser.add_argument("--ask", metavar="TEXT", default=environ.get("ASK", ""), help="ask here and end; or ASK=TEXT")
+    parser.add_argument("--user", default="zhangsan", choices=[person.id for person in PEOPLE], help="who asks")
+    parser.add_argument("--dify", default="normal", choices=[mode.id for mode in DIFY_MODES], help="what Dify does")
+    return parser.parse_args(argv)
+
+
+def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str]) -> int:
+    with running_stage(folder, _real_dify(environ)) as stage, closing(stage.user(options.user)) as user:
+        if stage.set_mode:
+            stage.set_mode(options.dify)
+        return 0 if ask(user, options.ask, show=_say) else 1
+
+
+def _serve(folder: Path, environ: Mapping[str, str]) -> int:
+    with _listener(environ.get("PORT") or PORT) as listener, running_stage(folder, _real_dify(environ)) as stage:
+        with (
+            closing(Conversations(stage.user)) as talks,
+            PageServer(create_page(talks, stage.set_mode), listener) as page,
+        ):
+            _say(_addresses(page.url, stage))
+            while stage.gateway.running:
+                time.sleep(0.2)
+        raise stage.gateway.failure()
+
+
+def _addresses(page: str, stage: Stage) -> str:
+    lines = {
+        "page": page,
+        "callback": stage.callback_url,
+        "token": TOKEN,
+        "AES key": AES_KEY,
+        "log": str(stage.gateway.log),
+        "Dify": "simulated" if stage.set_mode else "real",
+    }
+    return "\n".join([*(f"{name:>9}  {value}" for name, value in lines.items()), "Ctrl-C ends all of it."])
+
+
+def _real_dify(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a real Dify; nothing when neither its address nor its key is given."""
+    given = {name: value for name, value in environ.items() if name.startswith("DIFY_") and value}
+    missing = {"DIFY_BASE_URL", "DIFY_API_KEY"} - given.keys()
+    if len(missing) == 1:
+        raise CannotBegin(f"DIFY_BASE_URL and DIFY_API_KEY go together: {missing.pop()} is missing.")
+    return {} if missing else given
+
+
+def _listener(port: str) -> socket.socket:
+    if not port.isdecimal() or int(port) > 65535:
+        raise CannotBegin(f"PORT={port} is not a port: a number from 0 to 65535.")
+    try:
+        return socket.create_server(("127.0.0.1", int(port)), backlog=64)
+    except OSError as exc:
+        raise CannotBegin(f"Port {port} is not free ({exc.strerror}): try PORT=8081.") from None
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Turn the first of the ending signals into KeyboardInterrupt and ignore the rest, so that the ending is whole."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        for ending in ENDINGS:
+            signal.signal(ending, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {ending: signal.signal(ending, interrupt) for ending in ENDINGS}
+    try:
+        yield
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Who can ask in the demo, and how its Dify can behave: one list for the page and the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One entry of a selector; `id` is what the code says, the rest is for people."""
+
+    id: str
+    zh: str
+    en: str
+    zh_note: str
+    en_note: str
+
+
+PEOPLE = (
+    Choice("zhangsan", "张三", "Zhang San", "已知用户", "known user"),
+    Choice("lisi", "李四", "Li Si", "未知用户", "unknown user"),
+    Choice("wangwu", "王五", "Wang Wu", "令牌已过期", "token expired"),
+)
+
+DIFY_MODES = (
+    Choice("normal", "正常", "Normal", "边写边答", "streams an answer"),
+    Choice("slow", "慢", "Slow", "字一个个来", "drips an answer"),
+    Choice("error", "出错", "Error", "返回错误", "returns an error"),
+    Choice("silent", "沉默", "Silent", "一直不说话", "never says a word"),
+)

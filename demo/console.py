@@ -1,0 +1,65 @@
+"""A question in the terminal: prints the bubble as it grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from config.texts import ZH
+from demo.wecom_simulator import Bubble, Frame, WeComUser, product_placeholders
+
+#: WeCom stops polling this many seconds after the question.
+POLL_SECONDS = 360.0
+#: The sentences that are part of a conversation; every other one says that something went wrong.
+CONVERSATION = (
+    *("thinking", "queued", "welcome", "reset_done", "unsupported_message", "empty_question"),
+    *("frame_ended", "truncated"),
+)
+
+
+def ask(
+    user: WeComUser,
+    text: str,
+    *,
+    show: Callable[[str], None] = print,
+    every: float = 1.0,
+    timeout: float = POLL_SECONDS,
+) -> bool:
+    """Ask, print every change of the bubble, and tell whether an answer (not an error sentence) finished it.
+
+    Raises: CallbackFailed, RuleBroken.
+    """
+    show(f"{user.userid}: {text}")
+    bubble = user.says(text)
+    shown = _print_change("", bubble.last, show)
+    while not bubble.finish and bubble.last.at < timeout:
+        time.sleep(every)
+        shown = _print_change(shown, user.polls(bubble), show)
+    _print_end(bubble, show)
+    return bubble.finish and not ends_in_error(bubble.content)
+
+
+def ends_in_error(content: str) -> bool:
+    """Tell whether the product's sentence for an error stands at the end of the bubble: a frame has no mark for it."""
+    return content.rstrip().endswith(tuple(sentence for key, sentence in ZH.items() if key not in CONVERSATION))
+
+
+def _print_change(shown: str, frame: Frame, show: Callable[[str], None]) -> str:
+    """Print what the frame adds, or the whole text where it replaces what was shown; return the new text."""
+    if frame.content == shown:
+        return shown
+    if frame.content in product_placeholders():
+        added, mark = frame.content, "…"
+    elif shown and frame.content.startswith(shown):
+        added, mark = frame.content[len(shown) :], "+"
+    else:
+        added, mark = frame.content, ">"
+    first, *rest = added.split("\n")
+    show("\n".join([f"{frame.at:6.1f}s {mark} {first}", *(f"{'':10}{line}".rstrip() for line in rest)]))
+    return frame.content
+
+
+def _print_end(bubble: Bubble, show: Callable[[str], None]) -> None:
+    last = bubble.last
+    end = "finish" if last.finish else "no finish: WeCom polls no more"
+    show(f"{last.at:6.1f}s = {end} ({len(bubble.frames)} frames, {last.size} bytes)")

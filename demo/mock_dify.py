@@ -1,0 +1,198 @@
+"""A Dify to try things with: its service API over real HTTP, what it answers scripted by the question.
+
+    with MockDify() as dify:
+        requests.post(f"{dify.base_url}/v1/chat-messages", …)
+
+or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mock_dify_scripts.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from demo.mock_dify_answers import marker
+from demo.mock_dify_http import ReceivedRequest, Server
+from demo.mock_dify_scripts import CHOICES, SCRIPTS, Script
+from demo.mock_dify_wire import Run
+
+__all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer"]
+
+
+def expected_answer(question: str, default: str = "normal") -> str:
+    """Return the text a client must end up with; "" where the script ends without an answer."""
+    return SCRIPTS[marker(question) or default].answer(question)
+
+
+@dataclass
+class MockDify:
+    """The mock and what it saw. Every script ends within `limit` seconds, whatever the client does."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    #: The script of a question that names none.
+    default: str = "normal"
+    #: Seconds: between two pieces of an answer, between pings, between the pieces of a slow answer, at most in all.
+    delay: float = 0.0
+    ping_every: float = 10.0
+    slow: float = 0.5
+    limit: float = 30.0
+    #: What /info and /parameters say; the mode also of blocking replies.
+    mode: str = "advanced-chat"
+    user_input_form: list[dict[str, Any]] = field(default_factory=list)
+    #: The one key that is let in; "" lets any in.
+    api_key: str = ""
+    requests: list[ReceivedRequest] = field(default_factory=list)
+    #: (task id, user) of each stop call.
+    stops: list[tuple[str, str]] = field(default_factory=list)
+    #: conversation id → the user it belongs to.
+    conversations: dict[str, str] = field(default_factory=dict)
+    open_connections: int = 0
+    peak_connections: int = 0
+    accepted_connections: int = 0
+    open_streams: int = 0
+    peak_streams: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self.closing = threading.Event()
+        self._runs: dict[str, Run] = {}
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._sockets: set[socket.socket] = set()
+        self._server = Server((self.host, self.port), self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="mock-dify", daemon=True)
+
+    def start(self) -> MockDify:
+        """Listen, in threads of its own."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop listening and cut every connection."""
+        self.closing.set()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+        with self._lock:
+            sockets = list(self._sockets)
+        for sock in sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> MockDify:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def base_url(self) -> str:
+        """The address, without /v1."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def expected_answer(self, question: str) -> str:
+        """Return the text a client must end up with, the present default considered."""
+        return expected_answer(question, self.default)
+
+    def asked(self, text: str) -> list[ReceivedRequest]:
+        """Return the requests whose query is this text."""
+        return [request for request in list(self.requests) if request.body.get("query") == text]
+
+    def forget_conversations(self) -> None:
+        """Make every conversation issued so far unknown."""
+        with self._lock:
+            self.conversations.clear()
+
+    def record(self, request: ReceivedRequest) -> None:
+        with self._lock:
+            self.requests.append(request)
+
+    def refuses(self, script: Script, body: Mapping[str, Any]) -> bool:
+        """Tell whether the script refuses this request, counting it."""
+        if script.refusal is None:
+            return False
+        with self._lock:
+            self._refused[body["user"], body["query"]] += 1
+            return script.refusals is None or self._refused[body["user"], body["query"]] <= script.refusals
+
+    def begin(self, script: Script, body: Mapping[str, Any]) -> Run:
+        """Return a new run in the request's conversation, or in one of its own."""
+        conversation_id = body.get("conversation_id") or str(uuid.uuid4())
+        run = Run(
+            script.text(body["query"]),
+            user=body["user"],
+            conversation_id=conversation_id,
+            delay=self.delay,
+            ping_every=self.ping_every,
+            slow=self.slow,
+        )
+        with self._lock:
+            self.conversations.setdefault(conversation_id, body["user"])
+            self._runs[run.task_id] = run
+        return run
+
+    def stop(self, task_id: str, user: str) -> None:
+        """Stop a run; like Dify, ignore one that is unknown or another user's."""
+        with self._lock:
+            self.stops.append((task_id, user))
+            run = self._runs.get(task_id)
+            if run is not None and run.user == user:
+                run.stopped = True
+
+    @contextmanager
+    def connected(self, sock: socket.socket) -> Iterator[None]:
+        """Count a connection for the block."""
+        with self._lock:
+            self._sockets.add(sock)
+            self.accepted_connections += 1
+            self.open_connections += 1
+            self.peak_connections = max(self.peak_connections, self.open_connections)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sockets.discard(sock)
+                self.open_connections -= 1
+
+    @contextmanager
+    def streaming(self, run: Run) -> Iterator[None]:
+        """Count a stream for the block."""
+        with self._lock:
+            self.open_streams += 1
+            self.peak_streams = max(self.peak_streams, self.open_streams)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.open_streams -= 1
+                self._runs.pop(run.task_id, None)
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m demo.mock_dify", description="A mock of Dify's service API.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5001)
+    parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
+    parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
+    options = parser.parse_args()
+    with MockDify(options.host, options.port, default=options.default, delay=options.delay, limit=600.0) as dify:
+        print(f"mock Dify on {dify.base_url}/v1, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

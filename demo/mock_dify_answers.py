@@ -1,0 +1,62 @@
+"""What the mock Dify knows: a small company handbook, in Markdown, and a polite answer to all the rest."""
+
+from __future__ import annotations
+
+import re
+
+_MARKER = re.compile(r"\[\[([\w-]+)\]\]")
+
+_ANNUAL_LEAVE = """**年假申请**分四步，全部在线完成：
+
+1. 打开 OA 系统，进入「人事 → 假期管理 → 新建申请」。
+2. 假期类型选择「年假」，填写起止日期；支持按**半天**申请。
+3. 选择审批人：
+   - 3 天以内：直属主管
+   - 3 天以上：直属主管 + 部门负责人
+4. 提交后会在企业微信收到审批结果，一般 1 个工作日内完成 ✅
+
+> 年假天数：工龄满 1 年 5 天，满 10 年 10 天，满 20 年 15 天。
+> 当年未休完的年假可顺延至次年 3 月 31 日。
+
+还需要我帮你查一下剩余天数吗？"""
+
+_EXPENSES = """报销请按下面的顺序准备：
+
+- **发票**：电子发票 PDF 原件，抬头与税号须与公司一致
+- **明细**：出差报销附行程单，招待报销附参加人员名单
+- **期限**：费用发生后 30 天内提交
+
+操作路径：
+
+```
+OA → 财务 → 费用报销 → 新建 → 上传发票
+```
+
+单笔 5000 元以上需要部门负责人加签；审批通过后 5 个工作日内到账 💰"""
+
+_OPENING_HOURS = "周一至周五 9:00-18:00 🙂"
+
+_HANDBOOK = (("年假", _ANNUAL_LEAVE), ("报销", _EXPENSES), ("营业时间", _OPENING_HOURS))
+
+_ANYTHING = """关于「{question}」，我在知识库里找到了这些信息：
+
+1. **相关制度**：请以《员工手册》最新版本为准。
+2. **办理入口**：OA 系统首页的「服务大厅」，可以按关键字搜索。
+3. **联系人**：
+   - 人事问题：人力资源部服务台，分机 8001
+   - 系统问题：IT 服务台，分机 8002
+
+这是演示用的模拟回答，接入真实的 Dify 应用后，会由你的知识库来回答 😊"""
+
+
+def marker(question: str) -> str:
+    """Return the script a question names as `[[script]]`, or ""."""
+    found = _MARKER.search(question)
+    return found[1] if found else ""
+
+
+def answer_to(question: str) -> str:
+    """Return the handbook's answer to a question, its marker left out."""
+    plain = _MARKER.sub("", question).strip()
+    known = next((answer for word, answer in _HANDBOOK if word in plain), _ANYTHING)
+    return known.replace("{question}", plain)

@@ -1,0 +1,185 @@
+"""The mock Dify's HTTP side: reads requests, refuses what Dify refuses, hands streams to the player."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from demo.mock_dify_answers import marker
+from demo.mock_dify_player import ClientGone, Player
+from demo.mock_dify_plays import Play
+from demo.mock_dify_refusals import INVALID_USER, NO_CONVERSATION, UNAUTHORIZED, Refusal
+from demo.mock_dify_scripts import SCRIPTS, Script
+from demo.mock_dify_wire import METADATA, Run
+
+if TYPE_CHECKING:
+    from demo.mock_dify import MockDify
+
+_MAX_BODY = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """A question as it came in, refused or not."""
+
+    body: Mapping[str, Any]
+    authorization: str
+    at: float
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, address: tuple[str, int], dify: MockDify) -> None:
+        self.dify = dify
+        super().__init__(address, Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet about clients that hang up; anything else is a bug of the mock and is printed."""
+        if not isinstance(sys.exception(), (OSError, ClientGone)):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 60.0
+    server: Server
+
+    def handle(self) -> None:
+        with self.server.dify.connected(self.connection):
+            super().handle()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the demo's terminal for the demo."""
+
+    def do_GET(self) -> None:
+        dify = self.server.dify
+        if not self._authorized():
+            self._refuse(UNAUTHORIZED)
+        elif self.path == "/v1/info":
+            self._reply({"name": "mock", "description": "", "tags": [], "mode": dify.mode, "author_name": "demo"})
+        elif self.path == "/v1/parameters":
+            self._reply({"opening_statement": "", "suggested_questions": [], "user_input_form": dify.user_input_form})
+        else:
+            self._refuse(Refusal.html(404, "Not Found"))
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if not self._authorized():
+            self._refuse(UNAUTHORIZED)
+        elif self.path == "/v1/chat-messages":
+            self._chat(body)
+        elif self.path.startswith("/v1/chat-messages/") and self.path.endswith("/stop"):
+            self._stop(body)
+        else:
+            self._refuse(Refusal.html(404, "Not Found"))
+
+    def _body(self) -> Any:
+        length = int(self.headers.get("Content-Length") or 0)
+        try:
+            return json.loads(self.rfile.read(min(length, _MAX_BODY)))
+        except ValueError:
+            return None
+
+    def _authorized(self) -> bool:
+        scheme, _, key = self.headers.get("Authorization", "").partition(" ")
+        wanted = self.server.dify.api_key
+        return scheme.lower() == "bearer" and bool(key) and (not wanted or key.split(" ")[0] == wanted)
+
+    def _stop(self, body: Any) -> None:
+        user = body.get("user") if isinstance(body, dict) else None
+        if not user:
+            self._refuse(INVALID_USER)
+            return
+        self.server.dify.stop(self.path.split("/")[-2], str(user))
+        self._reply({"result": "success"})
+
+    def _chat(self, body: Any) -> None:
+        dify = self.server.dify
+        if isinstance(body, dict):
+            dify.record(ReceivedRequest(body, self.headers.get("Authorization", ""), time.monotonic()))
+        problem = _problem(body)
+        if problem is not None:
+            self._refuse(problem)
+            return
+        script = SCRIPTS.get(marker(body["query"]) or dify.default)
+        if script is None:
+            self._refuse(Refusal.api(400, "invalid_param", "no such script"))
+            return
+        play: Play | None = script.play
+        named = body.get("conversation_id")
+        if named and dify.conversations.get(named) != body["user"]:
+            play = script.stale
+        if script.refusal is not None and dify.refuses(script, body):
+            self._refuse(script.refusal)
+        elif play is None:
+            self._refuse(NO_CONVERSATION)
+        elif body.get("response_mode") == "streaming":
+            self._stream(script, play, dify.begin(script, body))
+        else:
+            self._blocking(script, dify.begin(script, body))
+
+    def _blocking(self, script: Script, run: Run) -> None:
+        if "agent" in script.mode:
+            text = "Agent Chat App does not support blocking mode"
+            self._refuse(Refusal.api(400, "invalid_param", text))
+            return
+        ids = {"task_id": run.task_id, "id": run.message_id, "message_id": run.message_id}
+        reply = {"event": "message", **ids, "conversation_id": run.conversation_id, "mode": script.mode}
+        self._reply(reply | {"answer": run.answer, "metadata": METADATA, "created_at": run.created_at})
+
+    def _stream(self, script: Script, play: Play, run: Run) -> None:
+        dify = self.server.dify
+        player = Player(self.connection, script, run, limit=dify.limit, closing=dify.closing)
+        with dify.streaming(run):
+            if not player.wait(script.headers_after):
+                self.close_connection = True
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+            self.send_header("Cache-Control", "no-cache")
+            self.send_header(*(("Transfer-Encoding", "chunked") if script.chunked else ("Connection", "close")))
+            self.end_headers()
+            self.close_connection = not (player.play(play(run)) and script.chunked)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._send(refusal.status, refusal.body, refusal.content_type)
+
+    def _reply(self, payload: Mapping[str, Any]) -> None:
+        self._send(200, json.dumps(payload, ensure_ascii=False).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Bearer realm="api"')
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _problem(body: Any) -> Refusal | None:
+    if not isinstance(body, dict):
+        return Refusal.api(400, "bad_request", "Failed to decode JSON object")
+    if not isinstance(body.get("user"), str) or not body["user"]:
+        return INVALID_USER
+    if not isinstance(body.get("query"), str) or not isinstance(body.get("inputs"), dict):
+        return Refusal.api(400, "invalid_param", "query and inputs are required")
+    if "conversation_id" in body and not _is_uuid(body["conversation_id"]):
+        return Refusal.api(400, "invalid_param", "conversation_id must be a valid UUID")
+    return None
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False

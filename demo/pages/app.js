@@ -1,0 +1,306 @@
+"use strict";
+
+// WeCom asks about once a second, and for six minutes at most.
+const POLL_MS = 1000;
+const POLL_LIMIT_MS = 360_000;
+const FAILURES_BEFORE_GIVING_UP = 5;
+const ROWS_SHOWN = 60;
+
+const WORDS = {
+  zh: {
+    lead: "这一页扮演企业微信：加密、回调、每秒轮询一次，都和真的一样。",
+    people: "你是谁",
+    modes: "Dify 的表现",
+    real: "回答来自真实的 Dify 应用。",
+    bot: "来宝助手",
+    simulated: "机器人 · 模拟的企业微信",
+    chat: "聊天记录",
+    question: "输入问题，按回车发送",
+    send: "发送",
+    frames: "收到的帧",
+    framesNote: "每一次回调的回复，最新的在上面。",
+    colQuestion: "问题",
+    colAt: "第几秒",
+    colBytes: "字节",
+    colMs: "毫秒",
+    writing: "回答中",
+    finished: "已结束",
+    thinking: "思考过程",
+    joined: "进入了会话",
+    seconds: "秒",
+    framesUnit: "帧",
+    gaveUp: "六分钟到了，企业微信不再轮询。",
+    refused: "网关拒绝了回调",
+    unreachable: "网关没有应答",
+    rule_broken: "网关的回复不合企业微信的规则",
+    bad_request: "请求不正确",
+    offline: "演示程序已经停止",
+    suggestions: ["年假怎么申请", "报销需要哪些材料", "新对话"],
+  },
+  en: {
+    lead: "This page plays WeCom: it encrypts, calls back and polls once a second, as the real one does.",
+    people: "Who you are",
+    modes: "What Dify does",
+    real: "A real Dify app answers.",
+    bot: "Laibao assistant",
+    simulated: "Bot · simulated WeCom",
+    chat: "Chat",
+    question: "Type a question, press Enter",
+    send: "Send",
+    frames: "Frames received",
+    framesNote: "Every reply to a callback, the latest on top.",
+    colQuestion: "Question",
+    colAt: "Second",
+    colBytes: "Bytes",
+    colMs: "ms",
+    writing: "answering",
+    finished: "finished",
+    thinking: "Thinking",
+    joined: "opened the chat",
+    seconds: "s",
+    framesUnit: "frames",
+    gaveUp: "Six minutes are over: WeCom polls no more.",
+    refused: "The gateway refused the callback",
+    unreachable: "The gateway did not answer",
+    rule_broken: "The gateway's reply breaks WeCom's rules",
+    bad_request: "Bad request",
+    offline: "The demo has stopped",
+    suggestions: ["How do I ask for annual leave", "What does an expense claim need", "/reset"],
+  },
+};
+
+const byId = (id) => document.getElementById(id);
+const chat = byId("chat");
+let language = "zh";
+let choices = { people: [], modes: [] };
+let asked = 0;
+
+const word = (key) => WORDS[language][key];
+const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.value ?? "";
+const person = (id) => choices.people.find((one) => one.id === id);
+
+function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/** Show HTML that the page's server has already cleaned; the parser runs no script. */
+function showHtml(target, html) {
+  target.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
+}
+
+class Refusal extends Error {
+  constructor(key, detail = "") {
+    super(detail);
+    this.key = key;
+  }
+}
+
+async function post(path, body) {
+  const reply = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  }).catch(() => {
+    throw new Refusal("offline");
+  });
+  const answer = await reply.json();
+  if (!reply.ok) throw new Refusal(answer.error, answer.detail);
+  return answer;
+}
+
+function append(line) {
+  const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
+  chat.append(line);
+  if (atEnd) chat.scrollTop = chat.scrollHeight;
+}
+
+function note(text, className = "note") {
+  append(element("li", className, text));
+}
+
+function complain(error) {
+  const detail = error.message ? ` (${error.message})` : "";
+  note(`${word(error.key) ?? word("bad_request")}${detail}`, "note failure");
+}
+
+function avatar(who) {
+  const made = element("span", `avatar ${who?.id ?? "bot"}`, who ? who[language].at(0) : "宝");
+  made.setAttribute("aria-hidden", "true");
+  return made;
+}
+
+function addQuestion(text, who) {
+  const line = element("li", "line mine");
+  line.append(element("div", "bubble", text), avatar(who));
+  append(line);
+  chat.scrollTop = chat.scrollHeight;
+}
+
+/** The bot's bubble: `show` draws a frame into it. */
+function addAnswer(number) {
+  const line = element("li", "line theirs");
+  const column = element("div", "column");
+  const bubble = element("div", "bubble");
+  const fold = element("details", "think");
+  const thinking = element("div");
+  const text = element("div", "text");
+  const meta = element("div", "meta");
+  let frames = 0;
+  fold.hidden = true;
+  fold.append(element("summary", "", word("thinking")), thinking);
+  bubble.append(fold, text);
+  column.append(bubble, meta);
+  line.append(avatar(), column);
+  append(line);
+  return {
+    show(frame) {
+      const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
+      frames += 1;
+      fold.hidden = !frame.thinking;
+      showHtml(thinking, frame.thinking);
+      showHtml(text, frame.html);
+      bubble.setAttribute("aria-busy", String(!frame.finish));
+      line.dataset.state = frame.finish ? "finished" : "writing";
+      const state = word(line.dataset.state);
+      meta.textContent = `${state} · ${frames} ${word("framesUnit")} · ${frame.at.toFixed(1)} ${word("seconds")}`;
+      addRow(number, frame);
+      if (atEnd) chat.scrollTop = chat.scrollHeight;
+    },
+    stop() {
+      if (line.dataset.state === "finished") return;
+      bubble.setAttribute("aria-busy", "false");
+      line.dataset.state = "stopped";
+    },
+  };
+}
+
+function addRow(number, frame) {
+  const row = element("tr", frame.finish ? "finish" : "");
+  const cells = [`#${number}`, frame.at.toFixed(1), String(frame.finish), frame.empty ? "–" : frame.bytes, frame.ms];
+  row.append(...cells.map((cell) => element("td", "", String(cell))));
+  byId("rows").prepend(row);
+  while (byId("rows").rows.length > ROWS_SHOWN) byId("rows").lastElementChild.remove();
+}
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Poll as WeCom does until the answer is finished. */
+async function follow(key, answer) {
+  const end = Date.now() + POLL_LIMIT_MS;
+  let failures = 0;
+  while (Date.now() < end) {
+    await pause(POLL_MS);
+    try {
+      const { frame } = await post("/poll", { bubble: key });
+      failures = 0;
+      answer.show(frame);
+      if (frame.finish) return;
+    } catch (error) {
+      failures += 1;
+      if (failures === FAILURES_BEFORE_GIVING_UP) throw error;
+    }
+  }
+  note(word("gaveUp"), "note failure");
+}
+
+async function ask(text) {
+  const user = chosen("user");
+  asked += 1;
+  const number = asked;
+  addQuestion(text, person(user));
+  let answer = null;
+  try {
+    const sent = await post("/send", { user, text, mode: chosen("mode") });
+    answer = addAnswer(number);
+    answer.show(sent.frame);
+    if (!sent.frame.finish) await follow(sent.bubble, answer);
+  } catch (error) {
+    complain(error);
+  } finally {
+    answer?.stop();
+  }
+}
+
+async function enter() {
+  const who = person(chosen("user"));
+  note(`${who[language]} ${word("joined")}`);
+  try {
+    const { html } = await post("/enter", { user: who.id });
+    if (!html) return;
+    const line = element("li", "line theirs");
+    const bubble = element("div", "bubble");
+    showHtml(bubble, html);
+    line.append(avatar(), bubble);
+    append(line);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+function addChoices(box, name, entries, changed) {
+  entries.forEach((entry, index) => {
+    const label = element("label", "choice");
+    const radio = element("input");
+    Object.assign(radio, { type: "radio", name, value: entry.id, checked: index === 0 });
+    radio.addEventListener("change", changed);
+    const words = element("span", "words");
+    words.append(element("b"), element("small"));
+    label.append(radio, words);
+    box.append(label);
+  });
+}
+
+function relabel(name, entries) {
+  for (const entry of entries) {
+    const words = document.querySelector(`input[name=${name}][value=${entry.id}] + .words`);
+    words.children[0].textContent = entry[language];
+    words.children[1].textContent = entry[`${language}_note`];
+  }
+}
+
+function suggest() {
+  const buttons = word("suggestions").map((text) => {
+    const button = element("button", "", text);
+    button.type = "button";
+    button.addEventListener("click", () => ask(text));
+    return button;
+  });
+  byId("suggestions").replaceChildren(...buttons);
+}
+
+function speak(chosenLanguage) {
+  language = chosenLanguage;
+  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+  document.querySelectorAll("[data-t]").forEach((one) => (one.textContent = word(one.dataset.t)));
+  document.querySelectorAll("[data-label]").forEach((one) => one.setAttribute("aria-label", word(one.dataset.label)));
+  byId("question").placeholder = word("question");
+  const other = byId("language");
+  other.textContent = language === "zh" ? "English" : "中文";
+  other.lang = language === "zh" ? "en" : "zh-CN";
+  relabel("user", choices.people);
+  relabel("mode", choices.modes);
+  suggest();
+}
+
+async function start() {
+  choices = await (await fetch("/choices")).json();
+  addChoices(byId("people"), "user", choices.people, enter);
+  addChoices(byId("modes"), "mode", choices.modes, () => byId("question").focus());
+  byId("modes").hidden = choices.modes.length === 0;
+  byId("real").hidden = choices.modes.length > 0;
+  byId("frames").open = window.matchMedia("(min-width: 1000px)").matches;
+  byId("language").addEventListener("click", () => speak(language === "zh" ? "en" : "zh"));
+  byId("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = byId("question").value.trim();
+    byId("question").value = "";
+    if (text) ask(text);
+  });
+  speak("zh");
+  await enter();
+}
+
+start();

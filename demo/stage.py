@@ -1,0 +1,100 @@
+"""Everything of the demo but the page: Redis, users, Dify and auth in this process, the gateway in its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.embedded_redis import EmbeddedRedis
+from demo.gateway_process import GatewayProcess
+from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from demo.mock_dify import MockDify
+from demo.wecom_simulator import WeComUser
+
+#: Known to everybody, hence of no use anywhere else.
+TOKEN = "demo-token-not-secret"
+AES_KEY = "demoKEYnotSECRETdemoKEYnotSECRETdemoKEYnotA"
+DIFY_KEY = "app-demo-not-secret"
+#: The mock's silence would otherwise last the usual 60 s.
+SILENCE_SECONDS = 8
+#: Between two of the thirty pieces of an answer: it grows over a few polls.
+PIECE_SECONDS = 0.12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the page and the terminal need of a running demo."""
+
+    gateway: GatewayProcess
+    #: Chooses how the mock Dify behaves; None when a real one answers.
+    set_mode: Callable[[str], None] | None
+
+    @property
+    def callback_url(self) -> str:
+        return f"{self.gateway.url}/wechat/callback"
+
+    def user(self, userid: str) -> WeComUser:
+        return WeComUser(self.callback_url, TOKEN, AES_KEY, userid)
+
+
+@contextmanager
+def running_stage(folder: Path, real_dify: Mapping[str, str]) -> Iterator[Stage]:
+    """Start all of it and stop all of it; `real_dify` holds the settings of a real Dify, or nothing.
+
+    Raises: GatewayFailed.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis())
+        auth = stack.enter_context(MockAuth())
+        dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS))
+        settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
+        settings |= real_dify if dify is None else _dify_settings(dify)
+        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=free_port()))
+        yield Stage(gateway, None if dify is None else _mode_setter(dify))
+
+
+def _own_settings(redis_url: str) -> dict[str, str]:
+    return {
+        "LOCALE": "zh",
+        "WECHAT_TOKEN": TOKEN,
+        "WECHAT_ENCODING_AES_KEY": AES_KEY,
+        # The embedded Redis takes 50 connections, so one process with a smaller pool.
+        "WORKERS": "1",
+        "REDIS_URL": redis_url,
+        "REDIS_POOL_SIZE": "40",
+        "BATCH_ENABLED": "off",
+        "DRAIN_SECONDS": "0",
+        "LOG_LEVEL": "WARNING",
+        "LOG_FORMAT": "plain",
+    }
+
+
+def _auth_settings(auth: MockAuth, database: Path) -> dict[str, str]:
+    create_demo_users(f"sqlite:///{database}")
+    return {
+        "AUTH_MODE": "external",
+        "AUTH_SERVICE_URL": auth.url,
+        "AUTH_USER_QUERY": DEMO_USER_QUERY,
+        "DATABASE_PATH": str(database),
+    }
+
+
+def _dify_settings(dify: MockDify) -> dict[str, str]:
+    return {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": DIFY_KEY, "DIFY_TIMEOUT": str(SILENCE_SECONDS)}
+
+
+def _mode_setter(dify: MockDify) -> Callable[[str], None]:
+    def set_mode(mode: str) -> None:
+        dify.default = mode
+
+    return set_mode
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,231 @@
+"""The demo's page in a real Chromium, before the whole product: what a person sees, what an answer cannot do."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
+
+from config.texts import ZH
+from demo.page_server import Conversations, PageServer, create_page
+from demo.stage import running_stage
+from demo.wecom_simulator import WeComUser
+from tests.servers import require_binary
+from tests.wecom_stub import AES_KEY, TOKEN, StubCallback
+
+pytestmark = [pytest.mark.browser, pytest.mark.scenario]
+
+#: Chromium tries to reach its maker's hosts unless it is told not to; a container's root has no sandbox.
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+#: Milliseconds a step may take; wide, for a busy machine.
+PATIENCE = 45_000
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One Chromium for the module; CHROMIUM names another than the system's."""
+    binary = os.environ.get("CHROMIUM") or require_binary("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page in front of a running gateway and everything it needs."""
+    with running_stage(tmp_path_factory.mktemp("demo"), {}) as stage, page_for(stage.user, stage.set_mode) as url:
+        yield url
+
+
+@contextmanager
+def page_for(user_for: Callable[[str], WeComUser], set_mode: Callable[[str], None] | None) -> Iterator[str]:
+    with (
+        closing(Conversations(user_for)) as conversations,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        PageServer(create_page(conversations, set_mode), listener) as server,
+    ):
+        yield server.url
+
+
+class Person:
+    """Somebody at the page. `foreign` collects requests that leave its own server, `broken` what the script lost."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.foreign: list[str] = []
+        self.broken: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        self._home = url
+        page.on("request", self._watch)
+        page.on("pageerror", lambda error: self.broken.append(str(error)))
+        page.goto(url)
+
+    def _watch(self, request: Request) -> None:
+        if not request.url.startswith(self._home):
+            self.foreign.append(request.url)
+
+    def chooses(self, value: str) -> None:
+        self.page.locator(f"input[value={value}]").check()
+
+    def asks(self, text: str) -> Locator:
+        """Type a question, press Enter, and return the line of the answer."""
+        answers = self.page.locator("#chat .theirs[data-state]")
+        before = answers.count()
+        self.page.get_by_role("textbox").click()
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Enter")
+        return answers.nth(before)
+
+    def sees_finish(self, answer: Locator) -> str:
+        expect(answer).to_have_attribute("data-state", "finished", timeout=PATIENCE)
+        return answer.locator(".text").inner_text()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """An empty tab of the size of a laptop's window."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def person(page: Page, demo_url: str) -> Iterator[Person]:
+    """Somebody in front of the whole product, whose page must stay whole and at home."""
+    person = Person(page, demo_url)
+    expect(page.locator("#chat .theirs").first).to_contain_text(ZH["welcome"][:6])
+    yield person
+    assert person.broken == []
+    assert person.foreign == []
+
+
+def test_the_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> None:
+    """First the placeholder, then more and more of the answer, then the finish."""
+    answer = person.asks("年假怎么申请")
+
+    expect(answer.locator(".text")).to_have_text(ZH["thinking"])
+    expect(answer.locator(".bubble")).to_have_attribute("aria-busy", "true")
+    expect(answer.locator(".text")).to_contain_text("年假申请", timeout=PATIENCE)
+    begun = answer.locator(".text").inner_text()
+    finished = person.sees_finish(answer)
+
+    assert len(finished) > len(begun)
+    assert finished.endswith("还需要我帮你查一下剩余天数吗？")
+    assert answer.locator("li").count() >= 4
+    expect(answer.locator(".bubble")).to_have_attribute("aria-busy", "false")
+
+
+def test_every_frame_is_listed_for_developers(person: Person) -> None:
+    """The last frame is on top with its finish, bytes and milliseconds."""
+    person.sees_finish(person.asks("营业时间"))
+
+    cells = person.page.locator("#rows tr").first.locator("td").all_inner_texts()
+    assert cells[0] == "#1"
+    assert cells[2:4] == ["true", "31"]
+    assert re.fullmatch(r"\d+", cells[4])
+
+
+@pytest.mark.parametrize(("choice", "code"), [("lisi", "unknown_user"), ("error", "provider_error")])
+def test_what_goes_wrong_is_said_in_the_bubble(person: Person, choice: str, code: str) -> None:
+    """An unknown person and a failing Dify each get their sentence."""
+    person.chooses(choice)
+
+    assert person.sees_finish(person.asks("年假怎么申请")) == ZH[code]
+
+
+def test_a_person_whose_token_expired_is_answered(person: Person) -> None:
+    """The renewal is invisible."""
+    person.chooses("wangwu")
+
+    assert person.sees_finish(person.asks("营业时间")).startswith("周一至周五")
+
+
+def test_two_questions_at_once_have_a_bubble_each(person: Person) -> None:
+    """Nobody has to wait for an answer before the next question."""
+    first = person.asks("年假怎么申请")
+    expect(first).to_be_visible()
+    second = person.asks("营业时间")
+
+    assert person.sees_finish(second).startswith("周一至周五")
+    assert person.sees_finish(first).startswith("年假申请")
+
+
+def test_markup_in_a_question_and_its_answer_stays_text(person: Person) -> None:
+    """Neither the question nor the answer that repeats it brings an element into the page."""
+    attack = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>"
+
+    answer = person.sees_finish(person.asks(attack))
+
+    assert attack in answer
+    assert person.page.locator(".mine .bubble").inner_text() == attack
+    assert person.page.locator("#chat img, #chat script").count() == 0
+    assert person.page.title() == "WechatLaibao 演示"
+
+
+def test_the_page_is_usable_on_a_phone(person: Person) -> None:
+    """Nothing is wider than the screen, and the answer can be read where one types."""
+    person.page.set_viewport_size({"width": 360, "height": 740})
+
+    answer = person.asks("报销需要哪些材料")
+    person.sees_finish(answer)
+
+    assert person.page.evaluate("document.documentElement.scrollWidth") <= 360
+    expect(answer.locator(".text li").last).to_be_visible()
+    expect(person.page.get_by_role("button", name="发送")).to_be_visible()
+
+
+def test_the_page_speaks_english_too(person: Person) -> None:
+    """Every label changes with the language, and nothing stays without a name."""
+    person.page.get_by_role("button", name="English").click()
+
+    expect(person.page.get_by_role("button", name="Send")).to_be_visible()
+    expect(person.page.get_by_role("textbox", name="Type a question")).to_be_visible()
+    expect(person.page.get_by_role("radio", name="Zhang San")).to_be_checked()
+    expect(person.page.get_by_role("log", name="Chat")).to_be_visible()
+    assert person.page.locator("html").get_attribute("lang") == "en"
+
+
+def test_a_gateway_that_refuses_is_named_in_the_chat(page: Page) -> None:
+    """A callback that fails is a red line under the question."""
+    with StubCallback() as callback, page_for(lambda who: WeComUser(callback.url, TOKEN, AES_KEY, who), None) as url:
+        callback.status = 403
+        person = Person(page, url)
+        page.get_by_role("textbox").fill("hello")
+        page.keyboard.press("Enter")
+
+        expect(page.locator(".failure").last).to_have_text("网关拒绝了回调 (the callback answered 403)")
+        assert person.broken == []
+
+
+def test_a_real_dify_leaves_nothing_to_choose(page: Page) -> None:
+    """Without the mock its behaviour is hidden, and the page says who answers."""
+    with StubCallback() as callback, page_for(lambda who: WeComUser(callback.url, TOKEN, AES_KEY, who), None) as url:
+        callback.reply = lambda message: None
+        Person(page, url)
+
+        expect(page.locator("#real")).to_be_visible()
+        expect(page.locator("#modes")).to_be_hidden()
+
+
+@pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS=folder takes the README's picture")
+def test_the_picture_of_the_readme(person: Person) -> None:
+    """An answer that is finished, and one that is still growing."""
+    person.page.set_viewport_size({"width": 1280, "height": 860})
+    person.sees_finish(person.asks("营业时间"))
+    person.chooses("slow")
+    answer = person.asks("年假怎么申请")
+    expect(answer.locator(".text > ol > li")).to_have_count(4, timeout=PATIENCE)
+
+    folder = Path(os.environ["SCREENSHOTS"])
+    folder.mkdir(parents=True, exist_ok=True)
+    person.page.screenshot(path=folder / "simulator.png")
