@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ class ScriptRunner:
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._clock = clock
+        self._noting = threading.Lock()
         self._away_since: float | None = None
 
     def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
@@ -112,8 +114,7 @@ class ScriptRunner:
             self._note_away(exc)
             raise
         if self._away_since is not None:
-            log.warning("redis is back", extra={"away_seconds": round(self._clock() - self._away_since, 1)})
-            self._away_since = None
+            self._note_back()
         return replies
 
     def load(self) -> None:
@@ -151,9 +152,16 @@ class ScriptRunner:
 
     def _note_away(self, exc: StoreUnavailable) -> None:
         """Log the first failure of an outage, not one line per poll."""
-        if self._away_since is None:
-            self._away_since = self._clock()
-            log.error("redis is away", extra={"cause": str(exc)})
+        with self._noting:
+            if self._away_since is None:
+                self._away_since = self._clock()
+                log.error("redis is away", extra={"cause": str(exc)})
+
+    def _note_back(self) -> None:
+        with self._noting:
+            if self._away_since is not None:
+                log.warning("redis is back", extra={"away_seconds": round(self._clock() - self._away_since, 1)})
+                self._away_since = None
 
 
 def _raise_errors(replies: Sequence[Any], mistyped: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
@@ -77,7 +78,7 @@ class Desk:
         self.manager.start()
 
     def asks(self, text: str = "年假?", msgid: str = "m1", **changes: str) -> Snapshot:
-        fields = {"channel": "wecom", "bot": "default", "principal": "zhangsan", **changes}
+        fields: dict[str, Any] = {"channel": "wecom", "bot": "default", "principal": "zhangsan", **changes}
         return self.gateway.ask(Question(text, msgid=msgid, **fields))
 
     def reads(self, stream_id: str, **changes: str) -> Snapshot | None:
@@ -330,8 +331,8 @@ def test_a_dead_owners_stream_ends_for_its_reader(desk: Desk, any_redis_url: str
     """The poll that finds it past lease and suspicion gets the partial text and the end at once."""
     asked = desk.asks()
     desk.manager.close()
-    mark = {"lease": "1", "suspect": "1"}
-    redis_client.hset(stream_keys(asked.stream_id).hash, mapping=mark)
+    for mark in ("lease", "suspect"):
+        redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
     reader = Desk(any_redis_url, SlowProvider())
 
     snapshot = reader.reads(asked.stream_id)

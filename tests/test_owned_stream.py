@@ -181,7 +181,8 @@ def test_an_error_is_the_last_chunk_and_no_text(desk: Desk) -> None:
 
     write = desk.write()
 
-    assert [(c.content, c.is_error, c.is_final) for c in write.chunks] == [("一半", False, False), ("出错了", True, True)]
+    chunks = [(chunk.content, chunk.is_error, chunk.is_final) for chunk in write.chunks]
+    assert chunks == [("一半", False, False), ("出错了", True, True)]
     assert (write.fields["error_code"], desk.stream.text) == ("provider_error", "一半")
 
 

@@ -99,7 +99,8 @@ def test_what_becomes_known_is_written_into_the_hash(desk: Desk, redis_client: r
 
     fields = redis_client.hgetall(stream_keys("s").hash)
     assert (fields["auth_state"], fields["user_info"]) == ("renewed", user.to_json())
-    assert (fields["conversation_id"], fields["message_id"], fields["task_id"], fields["run_id"]) == ("c", "m", "t", "r")
+    ids = [fields[name] for name in ("conversation_id", "message_id", "task_id", "run_id")]
+    assert ids == ["c", "m", "t", "r"]
     assert fields["token"]
     assert "tok-secret" not in str(fields)
 
@@ -367,7 +368,8 @@ def test_a_stream_redis_lost_is_written_anew(desk: Desk, redis_client: redis.Red
 
     wait_until(lambda: desk.store.read("s") is not None)
     end = desk.sees_end()
-    assert (end.status, end.text, redis_client.hget(stream_keys("s").hash, "content")) == ("completed", "前半后半", "年假?")
+    assert (end.status, end.text) == ("completed", "前半后半")
+    assert redis_client.hget(stream_keys("s").hash, "content") == "年假?"
 
 
 def test_an_answer_outlives_an_outage_of_redis(tmp_path: object) -> None:

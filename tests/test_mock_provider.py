@@ -1,0 +1,56 @@
+"""The provider that needs nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from services.errors import ProviderError
+from services.models import Delta, Query
+from services.providers.mock import MockProvider, mock_answer
+from utils.deadline import Deadline
+
+
+def test_it_answers_with_the_original_sentence() -> None:
+    """The question is quoted in it."""
+    result = MockProvider(delay=0.0).query(Query("年假怎么申请", "u1"), Deadline(5.0))
+
+    assert result.content == (
+        "这是一个模拟回答，用于展示系统流程。根据你的问题「年假怎么申请」，建议稍后接入真正的 RAG 服务。"
+    )
+    assert result.metadata["provider"] == "mock"
+
+
+def test_it_answers_in_a_few_pieces() -> None:
+    """A stream is shown as one."""
+    events = list(MockProvider(delay=0.0, pieces=4).stream_query(Query("q", "u1"), Deadline(5.0)))
+
+    assert len(events) == 4
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == mock_answer("q")
+
+
+def test_it_stops_when_the_time_is_over() -> None:
+    """A deadline holds for a mock too."""
+    with pytest.raises(ProviderError) as caught:
+        list(MockProvider(delay=0.0).stream_query(Query("q", "u1"), Deadline(0.0)))
+
+    assert caught.value.code == "answer_timeout"
+
+
+def test_it_hears_an_abort_while_it_waits() -> None:
+    """The wait before the first piece is interruptible."""
+    deadline, started = Deadline(600.0), time.monotonic()
+    threading.Timer(0.05, deadline.abort, ("cancelled",)).start()
+
+    with pytest.raises(ProviderError) as caught:
+        list(MockProvider(delay=500.0).stream_query(Query("q", "u1"), deadline))
+
+    assert caught.value.code == "interrupted"
+    assert time.monotonic() - started < 60.0
+
+
+def test_it_is_always_well() -> None:
+    """Nothing can be away."""
+    assert MockProvider().health_check()

@@ -1,0 +1,65 @@
+"""A bound on how many things happen at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from utils.deadline import Deadline
+from utils.slots import Slots
+
+
+def test_no_more_than_the_limit_hold_a_slot() -> None:
+    """The third of two waits, and gets its slot when one is given back."""
+    slots, order = Slots(2), []
+    release, both_in = threading.Event(), threading.Barrier(3)
+
+    def hold() -> None:
+        with slots.held(Deadline(10.0)) as taken:
+            assert taken
+            both_in.wait(10.0)
+            release.wait(10.0)
+            order.append("holder")
+
+    def wait() -> None:
+        with slots.held(Deadline(10.0)) as taken:
+            order.append(f"waiter {taken}")
+
+    holders = [threading.Thread(target=hold) for _ in range(2)]
+    for thread in holders:
+        thread.start()
+    both_in.wait(10.0)
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    with slots.held(Deadline(0.05)) as taken:
+        assert not taken
+    release.set()
+    for thread in [*holders, waiter]:
+        thread.join(10.0)
+
+    assert order[0] == "holder"
+    assert "waiter True" in order
+
+
+def test_zero_is_no_limit() -> None:
+    """Without a limit everybody gets in."""
+    slots = Slots(0)
+
+    with slots.held(Deadline(1.0)) as first, slots.held(Deadline(1.0)) as second:
+        assert first
+        assert second
+
+
+def test_an_abort_ends_the_wait() -> None:
+    """Who waits for a slot hears the abort at once, and the slots stay in order."""
+    slots, deadline = Slots(1), Deadline(60.0)
+    started = time.monotonic()
+
+    with slots.held(Deadline(60.0)):
+        threading.Timer(0.05, deadline.abort, ("cancelled",)).start()
+        with slots.held(deadline) as taken:
+            assert not taken
+
+    assert time.monotonic() - started < 30.0
+    with slots.held(Deadline(1.0)) as taken:
+        assert taken
