@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from services.errors import CallbackRefused, StoreUnavailable
 from services.gateway import Gateway
 from services.models import Question
-from services.stream_store import Snapshot
+from services.stream_store import READ_BYTES, Snapshot
 from services.wechat_service import Message, WechatService
 from utils.stream_utils import render_frame
 
@@ -21,8 +22,6 @@ log = logging.getLogger(__name__)
 
 #: Bytes of the largest callback taken (the same bound as WeCom's own plugin has).
 MAX_BODY = 1024 * 1024
-#: Message types that are the rest of a stream or an event, not a question.
-MESSAGES = ("text", "stream", "event")
 
 
 class Sentences(Protocol):
@@ -51,14 +50,16 @@ class WeComChannel:
 
     def verify(self, bot: str) -> Response:
         """Answer WeCom's check of the address with the decrypted echo."""
-        return _plain(self._service(bot).verify_url(request.args))
+        echo = self._service(bot).verify_url(request.args)
+        log.info("callback verified", extra={"bot": bot})
+        return _plain(echo)
 
     def receive(self, bot: str) -> Response:
         """Answer one callback; once it is decrypted and well-formed, always with 200."""
         began = time.monotonic()
         service = self._service(bot)
         message = service.open(request.args, _body())
-        reply, outcome = self._reply(bot, message)
+        reply, outcome = self._answer(bot, message)
         body = service.seal(reply, request.args["nonce"], pair=message.pair) if reply else ""
         ms = round((time.monotonic() - began) * 1000, 1)
         stream = reply.get("stream", {})
@@ -69,21 +70,29 @@ class WeComChannel:
     def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
         """Return the stream reply that shows a snapshot: a pure function of it."""
         finish = snapshot.status != "processing" or snapshot.frame_over
-        suffix = ""
-        if snapshot.frame_over:
-            suffix = self._texts.get("frame_ended")
-        elif snapshot.error_code:
-            suffix = self._texts.error(snapshot.error_code)
+        # The store hands out a frame's worth of a long text; what is hidden of it may leave room, and no cut to see.
+        beyond = finish and not snapshot.frame_over and snapshot.size > READ_BYTES
+        truncated = self._texts.get("truncated")
         content = render_frame(
             snapshot.text,
             growing=not finish,
-            suffix=suffix,
+            suffix="\n\n".join(filter(None, (truncated if beyond else "", self._ending(snapshot)))),
             thinking=self._thinking[bot],
-            truncated=self._texts.get("truncated") if finish else "",
+            truncated="" if beyond else truncated,
         )
-        if not content and not finish:
-            content = self._texts.get("queued" if snapshot.waiting else "thinking")
-        return _stream(snapshot.stream_id, finish, content)
+        return _stream(snapshot.stream_id, finish, content or self._placeholder(snapshot, finish))
+
+    def _ending(self, snapshot: Snapshot) -> str:
+        """Return the sentence that comes after the text, "" for none."""
+        if snapshot.frame_over:
+            return self._texts.get("frame_ended")
+        return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
+
+    def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
+        """Return what stands where there is nothing to show, such as an answer that is all hidden thinking."""
+        if finish:
+            return self._texts.error("provider_empty")
+        return self._texts.get("queued" if snapshot.waiting else "thinking")
 
     def _service(self, bot: str) -> WechatService:
         service = self._bots.get(bot)
@@ -91,8 +100,17 @@ class WeComChannel:
             raise CallbackRefused(code="unknown_bot")
         return service
 
+    def _answer(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        """Return the reply (empty for none) and what it was, for the log; nothing that WeCom would send again."""
+        try:
+            return self._reply(bot, message)
+        except Exception:
+            log.exception("callback failed", extra={"bot": bot, "msgid": message.msgid})
+        if message.msgtype in ("stream", "event"):
+            return {}, "failed"
+        return _stream(secrets.token_hex(16), True, self._texts.error("answer_failed")), "failed"
+
     def _reply(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
-        """Return the reply (empty for none) and what it was, for the log."""
         match message.msgtype:
             case "stream":
                 return self._refresh(bot, message)
@@ -134,9 +152,10 @@ class WeComChannel:
 def wecom_blueprint(channel: WeComChannel) -> Blueprint:
     """Return the routes of the default bot and of named ones."""
     routes = Blueprint("wecom", __name__)
-    for rule, defaults in (("/wechat/callback", {"bot": "default"}), ("/wechat/callback/<bot>", {})):
-        routes.add_url_rule(rule, "verify", channel.verify, methods=["GET"], defaults=defaults)
-        routes.add_url_rule(rule, "receive", channel.receive, methods=["POST"], defaults=defaults)
+    # Endpoints of their own: werkzeug would redirect /wechat/callback/default to the rule that has it as a default.
+    for name, rule, defaults in (("", "/wechat/callback", {"bot": "default"}), ("_bot", "/wechat/callback/<bot>", {})):
+        routes.add_url_rule(rule, f"verify{name}", channel.verify, methods=["GET"], defaults=defaults)
+        routes.add_url_rule(rule, f"receive{name}", channel.receive, methods=["POST"], defaults=defaults)
     return routes
 
 
@@ -146,6 +165,8 @@ def _body() -> bytes:
         return request.get_data(cache=False)
     except RequestEntityTooLarge as exc:
         raise CallbackRefused(code="body_too_large") from exc
+    except (ClientDisconnected, OSError) as exc:
+        raise CallbackRefused(code="broken_body") from exc
 
 
 def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import fakeredis
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.errors import StoreUnavailable
@@ -101,7 +102,7 @@ def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, 
 
     texts = [snapshot.text for snapshot in world.seen]
     assert texts[-1] == world.said
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
 @settings(max_examples=150, deadline=None)
@@ -115,7 +116,7 @@ def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> 
     world.poll("")
 
     assert world.seen[-1].text == world.said
-    for earlier, later in zip(world.seen, world.seen[1:], strict=False):
+    for earlier, later in pairwise(world.seen):
         assert later.start >= earlier.start
         assert later.start > earlier.start or later.text.startswith(earlier.text)
 
@@ -137,6 +138,8 @@ def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(EMIT | REPLACE | FLUSH | LOSS, max_size=30))
+@example([("emit", "a"), ("flush", "ok"), ("loss", "the tail")])
+@example([("emit", "a"), ("flush", "ok"), ("replace", "b"), ("flush", "ok"), ("loss", "everything")])
 def test_what_redis_loses_its_owner_restores(events: list[tuple[str, str]]) -> None:
     """After lost writes the owner sends again, until the text is whole and once."""
     world = World()

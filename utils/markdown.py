@@ -64,10 +64,10 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class OpenFence:
-    """A code fence nobody closed: where its line starts, where its marker ends, and the line that closes it."""
+    """A code fence nobody closed: where its marker starts and ends, and the line that closes it."""
 
     start: int
-    marker_end: int
+    end: int
     closer: str
 
 
@@ -96,9 +96,8 @@ def open_fence(text: str) -> OpenFence | None:
     fence = [fence for _, fence in _classify(lines)][-1]
     if fence is None:
         return None
-    start = sum(len(line) + 1 for line in lines[: fence.line])
-    marker_end = start + lines[fence.line].index(fence.marker) + len(fence.marker)
-    return OpenFence(start, marker_end, " " * fence.indent + fence.marker)
+    start = sum(len(line) + 1 for line in lines[: fence.line]) + lines[fence.line].index(fence.marker)
+    return OpenFence(start, start + len(fence.marker), " " * fence.indent + fence.marker)
 
 
 def code_spans(line: str) -> list[tuple[int, int]]:

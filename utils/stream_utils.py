@@ -56,9 +56,9 @@ def render_frame(
     """
     parts = _parts(_settled(text) if growing else text, thinking, max_bytes // THINKING_SHARE)
     room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
-    body, cut = _compose(parts, room, followed=bool(suffix))
-    if cut or (growing and _size(body) > room - reserve):
-        body, _ = _compose(parts, room - reserve, followed=True)
+    kept, short = _compose(parts, room - reserve, followed=bool(suffix))
+    whole, cut = _compose(parts, room, followed=bool(suffix)) if short else (kept, False)
+    body = kept if growing or cut else whole
     sentences = (body, truncated if cut else "", suffix)
     return clip_utf8(_BETWEEN.join(filter(None, sentences)), max_bytes)
 
@@ -114,14 +114,14 @@ def _fit(text: str, room: int) -> tuple[str, str, bool]:
     fence = open_fence(head)
     closer = _closer(fence)
     if fence and _size(head + closer) > room:
-        if _size(text[: fence.marker_end] + closer) > room:
+        if _size(text[: fence.end] + closer) > room:
             return _cut(text[: fence.start], room), "", False
         head = _cut(text, room - _size(closer))
     return head, closer, False
 
 
 def _cut(text: str, max_bytes: int) -> str:
-    return _without_partial_fence(clip_utf8(text, max_bytes)).rstrip("\n")
+    return _without_partial_fence(clip_utf8(text, max_bytes)).rstrip()
 
 
 def _closer(fence: OpenFence | None) -> str:

@@ -53,8 +53,8 @@ def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) 
 def split_thinking(text: str) -> list[Part]:
     """Return the parts of `text` in order, without the blank ones and without the tags."""
     parts = [Part(False, [text])]
-    if _TAG.search(text):
-        splitter = _Splitter()
+    if first := _TAG.search(text):
+        splitter = _Splitter(begins_within=bool(first[1]))
         for line in io.StringIO(text, newline=""):
             splitter.take(line)
         parts = splitter.parts
@@ -73,10 +73,11 @@ def without_partial_tag(text: str) -> str:
 class _Splitter:
     """Takes lines and keeps the parts so far; the last one is being written."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, begins_within: bool) -> None:
+        """`begins_within`: the first tag of the text is an end, so its beginning may be thinking."""
         self.parts = [Part(False)]
         self._fences = FenceTracker()
-        self._tags = 0
+        self._begins_within = begins_within
 
     def take(self, line: str) -> None:
         if not self.parts[-1].thinking and self._fences.inside(line.rstrip("\r\n")):
@@ -89,9 +90,9 @@ class _Splitter:
                 continue
             self.parts[-1].pieces.append(line[position : tag.start()])
             position = tag.end()
-            self._tags += 1
-            if self._tags == 1 and tag[1] and not line[: tag.start()].strip():
+            if self._begins_within and tag[1] and not line[: tag.start()].strip():
                 self.parts[-1].thinking = True
+            self._begins_within = False
             self._switch(bool(tag[1]))
         self.parts[-1].pieces.append(line[position:])
 
