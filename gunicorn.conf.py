@@ -7,6 +7,7 @@ monkey.patch_all()
 import sys  # noqa: E402 - nothing may be imported before the patch: a lock made earlier freezes a worker
 from math import ceil  # noqa: E402
 
+from config.gunicorn_worker import count_reload  # noqa: E402
 from config.settings import load_settings  # noqa: E402
 from services.errors import SettingsError  # noqa: E402
 
@@ -19,6 +20,7 @@ wsgi_app = "app:create_app()"
 bind = f"{settings.host}:{settings.port}"
 workers = settings.workers
 worker_class = "config.gunicorn_worker.DrainingWorker"
+on_reload = count_reload
 http_parser = "auto"
 #: One greenlet per connection: every socket, and polls and REST calls beside them.
 worker_connections = settings.sockets_max + 500

@@ -160,13 +160,17 @@ def wecom_blueprint(channel: WeComChannel) -> Blueprint:
 
 
 def _body() -> bytes:
-    request.max_content_length = MAX_BODY
+    # One byte more than is taken: a body without a length is silently cut at werkzeug's limit.
+    request.max_content_length = MAX_BODY + 1
     try:
-        return request.get_data(cache=False)
+        body = request.get_data(cache=False)
     except RequestEntityTooLarge as exc:
         raise CallbackRefused(code="body_too_large") from exc
     except (ClientDisconnected, OSError) as exc:
         raise CallbackRefused(code="broken_body") from exc
+    if len(body) > MAX_BODY:
+        raise CallbackRefused(code="body_too_large")
+    return body
 
 
 def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:

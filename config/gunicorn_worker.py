@@ -7,25 +7,53 @@ connection holds it for the whole graceful timeout.
 from __future__ import annotations
 
 import logging
+import mmap
+import socket
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
+from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-#: Seconds for requests still in a handler after the drain; idle connections are cut then.
+#: Seconds for requests still in a handler after the drain.
 LAST_SECONDS = 3
+#: Seconds a successor may take to serve after a HUP.
+SUCCESSOR_SECONDS = 20.0
+
+#: One memory for the arbiter and its workers: how often it was told to reload, and the newest generation that serves.
+_shared = mmap.mmap(-1, 2)
+_RELOADS, _SERVING = 0, 1
+
+
+def count_reload(arbiter: Arbiter) -> None:
+    """Begin a new generation of workers: gunicorn's hook `on_reload`."""
+    _shared[_RELOADS] = (_shared[_RELOADS] + 1) % 256
 
 
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
     """A gevent worker that asks its app (`app.extensions["wechatlaibao"]`) to drain before it ends."""
 
     _leaving = False
+    _generation = 0
+    _servers: Sequence[StreamServer] = ()
+    _idle: set[Any] | frozenset[Any] = frozenset()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Still in the arbiter: the fork comes after this.
+        self._generation = _shared[_RELOADS]
 
     def load_wsgi(self) -> None:
         """Load the app; a wrong setting is one line and stops the arbiter, not a worker that starts for ever."""
@@ -35,6 +63,41 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             self.log.error("wechatlaibao: %s", exc)
             sys.exit(Arbiter.APP_LOAD_ERROR)
 
+    def run(self) -> None:
+        """Serve until the drain is over: as the parent does, with servers that can stop accepting before that."""
+        self._idle = set()
+        self._servers = [self._server(listener) for listener in self.sockets]
+        for server in self._servers:
+            server.start()
+        _shared[_SERVING] = self._generation
+        while self.alive:
+            self.notify()
+            gevent.sleep(1.0)
+        for server in self._servers:
+            server.stop(timeout=self.cfg.graceful_timeout)
+
+    def _server(self, listener: Any) -> StreamServer:
+        listener.setblocking(1)
+        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        spawn = Pool(self.worker_connections)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn, **tls)
+        if self.cfg.workers > 1:
+            # The workers share the listener: who takes one connection at a time leaves the others theirs.
+            server.max_accept = 1
+        return server
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        self._idle |= {client}
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._idle -= {client}
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        self._idle -= {sock}
+        super().handle_request(listener_name, req, sock, addr)
+        self._idle |= {sock}
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._leaving:
             self._leaving = True
@@ -42,9 +105,40 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def _leave(self) -> None:
         try:
+            if self._generation != _shared[_RELOADS]:
+                self._hand_over()
+            # Replies say "Connection: close" from now on, so that clients come back to another replica.
+            self.cfg.set("keepalive", 0)
             self.wsgi.extensions["wechatlaibao"].close()
         except Exception:
             log.exception("drain failed")
         finally:
             self.cfg.set("graceful_timeout", LAST_SECONDS)
+            self._cut_idle()
             self.alive = False
+
+    def _hand_over(self) -> None:
+        """Leave new connections to the successor as soon as it serves, and end those there are: nobody is refused."""
+        _wait(lambda: _shared[_SERVING] == _shared[_RELOADS], SUCCESSOR_SECONDS)
+        for server in self._servers:
+            server.stop_accepting()
+        # Who was accepted just now looks at the listener once more.
+        gevent.sleep(0)
+        for server in self._servers:
+            server.close()
+        patience = self.cfg.keepalive
+        self.cfg.set("keepalive", 0)
+        _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), patience)
+
+    def _cut_idle(self) -> None:
+        """End connections that wait for a next request, as if their clients had closed them."""
+        for client in self._idle:
+            # On a twin, for gevent's own shutdown makes an error of the read that is to end.
+            with suppress(OSError), socket.fromfd(client.fileno(), client.family, client.type) as twin:
+                twin.shutdown(socket.SHUT_RD)
+
+
+def _wait(predicate: Callable[[], bool], timeout: float) -> None:
+    with gevent.Timeout(timeout, False):
+        while not predicate():
+            gevent.sleep(0.05)

@@ -1,0 +1,106 @@
+"""`python -m tools.doctor`: what is wrong with this deployment, and how to mend it.
+
+Reads the settings as the product does, then looks at Redis, the user query, the auth API, every bot's Dify app and
+callback address, in this order, each for at most ten seconds. Prints one line per check and never a secret.
+Exit status: 0 nothing failed (there may be warnings), 1 something did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+
+from config.logging import MASK, SHORTEST_SECRET
+from config.settings import Settings, load_settings
+from services.container import Container
+from services.errors import SettingsError
+from tools._check_callback import callback_urls, check_callback
+from tools._check_dify import check_dify
+from tools._check_redis import check_redis
+from tools._check_users import check_auth_api, check_users
+from tools._checks import Finding, Look, findings
+
+
+def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:
+    """Print the report; return the exit status."""
+    options = _options(argv)
+    # What the parts log meanwhile is in the report, in better words.
+    logging.getLogger().addHandler(logging.NullHandler())
+    found = []
+    for finding in diagnose(options, load):
+        found.append(finding)
+        if not options.json:
+            print(finding, flush=True)
+    failed = [finding for finding in found if finding.outcome == "failed"]
+    if options.json:
+        print(json.dumps({"ok": not failed, "findings": [asdict(f) for f in found]}, ensure_ascii=False, indent=2))
+    else:
+        counts = Counter(finding.outcome for finding in found)
+        print(f"{len(found)} checks: {counts['ok']} ok, {counts['warning']} to look at, {counts['failed']} failed")
+    return 1 if failed else 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.doctor", description="Say what is wrong with a deployment.")
+    parser.add_argument("--userid", default="", help="somebody who must be able to ask: WeCom's userid")
+    parser.add_argument("--corp", default="", help="the corp of that person, where bots have one")
+    parser.add_argument("--url", default="", help="the callback's public address; else this machine's own port")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    return parser.parse_args(argv)
+
+
+def diagnose(options: argparse.Namespace, load: Callable[[], Settings]) -> Iterator[Finding]:
+    """Yield every finding as it is made, with every secret masked."""
+    try:
+        settings = load()
+        container = Container(settings)
+    except (SettingsError, ValueError) as exc:
+        yield Finding("settings", "failed", str(exc), "correct it in the environment or in .env")
+        return
+    try:
+        yield from _masked(_settings(settings), settings.secrets)
+        for name, look in checks(settings, container, options):
+            yield from _masked(findings(name, look), settings.secrets)
+    finally:
+        container.close()
+
+
+def checks(settings: Settings, container: Container, options: argparse.Namespace) -> Iterator[tuple[str, Look]]:
+    """Yield the checks that these settings ask for, in the order in which they build upon each other."""
+    yield "redis", partial(check_redis, container)
+    yield "users", partial(check_users, settings, container, options.userid, options.corp)
+    if settings.auth_mode == "external":
+        yield "auth API", partial(check_auth_api, container)
+    for name, bot in settings.bots.items():
+        if bot.provider.rag_provider == "dify":
+            yield f"dify {name}", partial(check_dify, name, bot, container.providers[name])
+    url = options.url or f"http://127.0.0.1:{settings.port}/wechat/callback"
+    for name, address in callback_urls(url, settings.bots).items():
+        yield f"callback {name}", partial(check_callback, name, settings.bots[name], address)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    who = ", ".join(f"{name} by {bot.provider.rag_provider}" for name, bot in settings.bots.items())
+    yield Finding("settings", "ok", f"bots: {who}; auth: {settings.auth_mode}; workers: {settings.workers}")
+    for warning in settings.warnings:
+        yield Finding("settings", "warning", warning)
+
+
+def _masked(found: Iterable[Finding], secrets: Iterable[str]) -> Iterator[Finding]:
+    """The last line of defence: a database's own words may quote what it was given."""
+    long = sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
+    for finding in found:
+        text = finding.text
+        for secret in long:
+            text = text.replace(secret, MASK)
+        yield Finding(finding.check, finding.outcome, text, finding.remedy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
