@@ -14,7 +14,8 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from services.errors import CallbackRefused, StoreUnavailable
 from services.gateway import Gateway
 from services.models import Question
-from services.stream_store import READ_BYTES, Snapshot
+from services.stream_records import Snapshot
+from services.stream_store import READ_BYTES
 from services.wechat_service import Message, WechatService
 from utils.stream_utils import render_frame
 

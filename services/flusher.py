@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from services.errors import StoreUnavailable
 from services.owned_stream import OwnedStream
-from services.stream_store import StreamStore, Write
+from services.stream_records import Write
+from services.stream_store import StreamStore
 
 log = logging.getLogger(__name__)
 

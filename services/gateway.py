@@ -14,10 +14,10 @@ from services.answer import Answerer
 from services.conversation_store import ConversationStore, Place
 from services.errors import StoreUnavailable
 from services.models import Question
-from services.owned_stream import born_finished, final_chunk
 from services.redis_store import Call
 from services.stream_manager import StreamManager
-from services.stream_store import NewStream, Snapshot, StreamStore, Write
+from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
+from services.stream_store import StreamStore
 from utils.sealed import seal
 
 log = logging.getLogger(__name__)

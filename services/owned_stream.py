@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.stream_store import Chunk, NewStream, Op, Write
+from services.stream_records import Chunk, NewStream, Op, Write, final_chunk, timestamp
 from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
@@ -227,7 +226,7 @@ class OwnedStream:
         text = "".join(self._pending)
         self._pending.clear()
         if text or (final and not sentence):
-            self._chunks.append(Chunk(text, _now(), is_final=final and not sentence))
+            self._chunks.append(Chunk(text, timestamp(), is_final=final and not sentence))
         if sentence:
             self._chunks.append(final_chunk(sentence, error=True))
 
@@ -247,17 +246,3 @@ class OwnedStream:
         self.closed = reason
         if reason != "done":
             self.deadline.abort(reason)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def final_chunk(sentence: str, *, error: bool) -> Chunk:
-    return Chunk(sentence, _now(), is_error=error, is_final=True)
-
-
-def born_finished(stream_id: str, owner: str, fields: Mapping[str, str], sentence: str, *, error: bool) -> NewStream:
-    """Return a stream that ends as it begins: a refusal, or the answer to a command."""
-    status = {"status": "error" if error else "completed", "dify_finished": "1"}
-    return NewStream(stream_id, owner, {**fields, **status}, (final_chunk(sentence, error=error),))

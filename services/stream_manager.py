@@ -14,7 +14,8 @@ from services.flusher import Flusher
 from services.models import Delta, Identity, ProviderIds, Question, Replacement, Usage
 from services.owned_stream import OwnedStream
 from services.redis_store import Call
-from services.stream_store import NewStream, StreamStore
+from services.stream_records import NewStream
+from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)

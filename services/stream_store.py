@@ -18,19 +18,16 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from services.models import Status
 from services.redis_store import Call, ScriptRunner, script
+from services.stream_records import Chunk, ChunkPage, NewStream, Snapshot, Takeover, Write
 
 #: Version of this schema, in every hash: two versions run side by side during a rolling update.
 SCHEMA_VERSION = "1"
 #: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16
-
-Op = Literal["", "finish", "release"]
 
 
 class StreamKeys(NamedTuple):
@@ -43,104 +40,6 @@ def stream_keys(stream_id: str) -> StreamKeys:
     """Return a stream's keys; the hash tag keeps them in one slot of a cluster."""
     name = f"dify_stream:{stream_id}"
     return StreamKeys(name, f"{{{name}}}:messages", f"{{{name}}}:text")
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One entry of a stream's list; an error chunk's content is the sentence for the user."""
-
-    content: str
-    timestamp: str
-    is_error: bool = False
-    is_final: bool = False
-
-    def args(self) -> tuple[str, str]:
-        """Return its JSON and the text it adds."""
-        marks = {name: True for name in ("is_error", "is_final") if getattr(self, name)}
-        entry = {"content": self.content, "timestamp": self.timestamp, **marks}
-        return json.dumps(entry, ensure_ascii=False, separators=(",", ":")), "" if self.is_error else self.content
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a reader sees of a stream at one moment."""
-
-    stream_id: str
-    status: Status
-    error_code: str = ""
-    #: Whether the question waits for its conversation's earlier ones.
-    waiting: bool = False
-    access: str = ""
-    epoch: int = 1
-    owner: str = ""
-    #: The owner's lease ran out while the stream was unfinished.
-    lapsed: bool = False
-    #: The frame's time is over; `text` is what was shown at that moment, for ever.
-    frame_over: bool = False
-    #: The text's first `READ_BYTES` bytes.
-    text: str = ""
-    #: Bytes of the whole text.
-    size: int = 0
-    #: Chunks in the list, and the one the text begins at.
-    length: int = 0
-    start: int = 0
-
-    @classmethod
-    def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
-        status, code, waiting, access, epoch, owner, lapsed, over, *counts = reply
-        marks = (epoch, owner, lapsed == 1, over == 1)
-        return cls(stream_id, status, code, waiting == "1", access, *marks, *counts)
-
-
-@dataclass(frozen=True, slots=True)
-class NewStream:
-    """A stream to be created: its first owner, its fields, and its chunks when it is born finished."""
-
-    stream_id: str
-    owner: str
-    fields: Mapping[str, str]
-    chunks: Sequence[Chunk] = ()
-    epoch: int = 1
-    start: int = 0
-    #: Seconds until WeCom's frame ends; None where the door has no such limit.
-    frame_seconds: float | None = None
-    #: Seconds the stream exists already: not 0 when its owner writes it again.
-    age: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One append by an owner: chunks from `index` on, fields to set, and perhaps the end."""
-
-    stream_id: str
-    epoch: int
-    owner: str
-    start: int
-    index: int
-    chunks: Sequence[Chunk] = ()
-    fields: Mapping[str, str] = field(default_factory=dict)
-    op: Op = ""
-
-
-class Takeover(NamedTuple):
-    """The outcome of trying to take a stream over: only `taken` carries the rest."""
-
-    outcome: Literal["taken", "suspect", "alive", "ended", "gone"]
-    epoch: int = 0
-    start: int = 0
-    length: int = 0
-    question: str = ""
-
-
-class ChunkPage(NamedTuple):
-    """Chunks from a cursor on; `length` is the list's, so the next cursor is cursor + len(chunks)."""
-
-    status: Status
-    error_code: str
-    start: int
-    length: int
-    chunks: list[dict[str, Any]]
-    access: str
 
 
 class StreamStore:

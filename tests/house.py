@@ -83,7 +83,9 @@ class Replica:
         self.process = self._launch()
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_START") if name in os.environ}
+        inherited = {
+            name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_START") if name in os.environ
+        }
         with self.log_path.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "gunicorn"],

@@ -14,7 +14,8 @@ from services.errors import AnswerError, AuthError, ConversationGone, ProviderEr
 from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, UserInfo
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
-from services.stream_store import NewStream, StreamStore
+from services.stream_records import NewStream
+from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan", inputs={"a": "1"})

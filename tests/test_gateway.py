@@ -19,7 +19,8 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
-from services.stream_store import Snapshot, StreamStore, stream_keys
+from services.stream_records import Snapshot
+from services.stream_store import StreamStore, stream_keys
 from tests.servers import RedisServer, free_port, wait_until
 from utils.deadline import Deadline
 from utils.sealed import unseal

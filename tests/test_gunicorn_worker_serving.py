@@ -38,6 +38,7 @@ class App:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
+    """A listening socket, shared by workers as the arbiter shares it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
@@ -55,6 +56,7 @@ def made(listener: socket.socket, app: App, *, workers: int = 1) -> DrainingWork
 
 @contextmanager
 def serving(worker: DrainingWorker) -> Iterator[gevent.Greenlet]:
+    """Run a worker beside the block, and wait for its end after it."""
     greenlet = gevent.spawn(worker.run)
     gevent.sleep(0)
     yield greenlet
@@ -79,6 +81,7 @@ class Client:
         return reply
 
     def ended(self) -> bool:
+        """Wait for the end of the connection."""
         return bool(self.socket.recv(1) == b"")
 
     def __enter__(self) -> Client:

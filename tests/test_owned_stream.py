@@ -8,7 +8,7 @@ import pytest
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.owned_stream import BUFFER_BYTES, OwnedStream
-from services.stream_store import NewStream, Write
+from services.stream_records import NewStream, Write
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
 

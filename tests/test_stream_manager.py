@@ -15,7 +15,8 @@ from services.errors import AnswerError, AuthError, ProviderError
 from services.models import Delta, Identity, ProviderIds, Question, Replacement, Usage, UserInfo
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
-from services.stream_store import Chunk, NewStream, Snapshot, StreamStore, Write, stream_keys
+from services.stream_records import Chunk, NewStream, Snapshot, Write
+from services.stream_store import StreamStore, stream_keys
 from tests.servers import RedisServer, wait_until
 from utils.deadline import Deadline
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable
 from services.owned_stream import OwnedStream
 from services.redis_store import ScriptRunner
-from services.stream_store import NewStream, Snapshot, StreamStore, Write, stream_keys
+from services.stream_records import NewStream, Snapshot, Write
+from services.stream_store import StreamStore, stream_keys
 from utils.deadline import Deadline
 
 ID = "s"

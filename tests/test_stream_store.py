@@ -11,7 +11,8 @@ import redis
 
 from services.errors import StoreUnavailable
 from services.redis_store import ScriptRunner, connect
-from services.stream_store import Chunk, NewStream, StreamStore, Write, stream_keys
+from services.stream_records import Chunk, NewStream, Write
+from services.stream_store import StreamStore, stream_keys
 from tests.servers import FakeClock, free_port
 
 ID = "s1"

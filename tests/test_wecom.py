@@ -29,7 +29,8 @@ from demo.mock_dify_answers import answer_to
 from demo.mock_dify_scripts import half_answer
 from demo.wecom_simulator import FRAME_BYTES, Bubble, Callback, CallbackFailed, Frame, WeComUser
 from demo.WXBizJsonMsgCrypt import Prpcrypt, WXBizJsonMsgCrypt, decode_key, signature
-from services.stream_store import READ_BYTES, Snapshot
+from services.stream_records import Snapshot
+from services.stream_store import READ_BYTES
 from tests.house import AES_KEY, TOKEN, House, dify_settings
 from tests.servers import RedisServer, wait_until
 from utils.stream_utils import render_frame
@@ -293,6 +294,24 @@ def test_a_text_whose_rest_was_not_read_says_so(house: House) -> None:
     assert channel.frame("default", failed)["stream"]["content"] == f"{whole['content']}\n\n{ZH['provider_error']}"
 
 
+def test_a_frame_whose_time_is_over_minds_no_more_text(house: House) -> None:
+    """However much the producer writes afterwards, the frame stays the same."""
+    channel = channel_of(house, NoGateway())
+    shown = Snapshot("s", "processing", frame_over=True, text="答到这里", size=12)
+
+    frames = [
+        channel.frame("default", each)
+        for each in (
+            shown,
+            replace(shown, size=READ_BYTES + 1),
+            replace(shown, status="completed", size=READ_BYTES + 1),
+            replace(shown, status="error", error_code="interrupted"),
+        )
+    ]
+
+    assert frames == [frame("s", f"答到这里\n\n{ZH['frame_ended']}")] * 4
+
+
 def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(house: House) -> None:
     """While it grows the placeholder stands; at the end there is a sentence."""
     channel = channel_of(house, NoGateway(), thinking="hide")
@@ -445,6 +464,17 @@ def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
 
 def hr_user(house: House) -> WeComUser:
     return WeComUser(f"{house.url}/wechat/callback/hr", "HRTESTTOKEN", OTHER_KEY, "zhangsan")
+
+
+def test_keys_change_without_a_pause(values: dict[str, str]) -> None:
+    """While two are in force each callback is answered under the one it came with, and streams go on."""
+    both = {"WECHAT_TOKEN": f"{TOKEN},HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": f"{AES_KEY},{OTHER_KEY}"}
+    with House(**values, **both) as house, house.user() as old:
+        with WeComUser(f"{house.url}/wechat/callback", "HRTESTTOKEN", OTHER_KEY, "zhangsan") as new:
+            assert new.verifies_url()
+            bubble = old.says(QUESTION)
+
+            assert sees_finish(new, bubble) == render_frame(answer_to(QUESTION), growing=False)
 
 
 def test_the_default_bot_has_a_name_too(house: House) -> None:

@@ -11,8 +11,8 @@ import redis
 
 from services.container import Container
 from services.errors import StoreUnavailable
-from services.owned_stream import born_finished
 from services.redis_store import Call, redis_errors
+from services.stream_records import born_finished
 from services.stream_store import stream_keys
 from tools._checks import Finding, explained
 

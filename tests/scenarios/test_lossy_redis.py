@@ -15,7 +15,8 @@ from services.errors import StoreUnavailable
 from services.models import Delta, Question, Replacement
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
-from services.stream_store import NewStream, StreamStore, stream_keys
+from services.stream_records import NewStream
+from services.stream_store import StreamStore, stream_keys
 from tests.scenarios.proxy import LossyProxy
 from tests.scenarios.stage import PATIENCE, stored
 from tests.servers import RedisServer, wait_until

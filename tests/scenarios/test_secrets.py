@@ -65,7 +65,7 @@ def forge(url: str) -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "plain"])
 def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path, log_format: str) -> None:
-    """Neither passwords, tokens, keys, response_url nor people's words, errors included, at the most talkative level."""
+    """No password, token, key, response_url or people's words, not even at debug level with all errors."""
     logs = {"LOG_LEVEL": "DEBUG", "LOG_DIR": str(tmp_path / "logs"), "LOG_FORMAT": log_format}
     with RedisServer() as server, MockAuth(PEOPLE) as auth, MockDify() as dify:
         users = company_settings(maria_server, "laibao_secrets", auth)

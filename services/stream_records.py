@@ -1,0 +1,125 @@
+"""What a stream is made of, as values: its chunks, what its owner writes, what its readers see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from services.models import Status
+
+Op = Literal["", "finish", "release"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One entry of a stream's list; an error chunk's content is the sentence for the user."""
+
+    content: str
+    timestamp: str
+    is_error: bool = False
+    is_final: bool = False
+
+    def args(self) -> tuple[str, str]:
+        """Return its JSON and the text it adds."""
+        marks = {name: True for name in ("is_error", "is_final") if getattr(self, name)}
+        entry = {"content": self.content, "timestamp": self.timestamp, **marks}
+        return json.dumps(entry, ensure_ascii=False, separators=(",", ":")), "" if self.is_error else self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a reader sees of a stream at one moment."""
+
+    stream_id: str
+    status: Status
+    error_code: str = ""
+    #: Whether the question waits for its conversation's earlier ones.
+    waiting: bool = False
+    access: str = ""
+    epoch: int = 1
+    owner: str = ""
+    #: The owner's lease ran out while the stream was unfinished.
+    lapsed: bool = False
+    #: The frame's time is over; `text` is what was shown at that moment, for ever.
+    frame_over: bool = False
+    #: The text's head: as many bytes as one poll reads.
+    text: str = ""
+    #: Bytes of the whole text.
+    size: int = 0
+    #: Chunks in the list, and the one the text begins at.
+    length: int = 0
+    start: int = 0
+
+    @classmethod
+    def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:
+        status, code, waiting, access, epoch, owner, lapsed, over, *counts = reply
+        marks = (epoch, owner, lapsed == 1, over == 1)
+        return cls(stream_id, status, code, waiting == "1", access, *marks, *counts)
+
+
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """A stream to be created: its first owner, its fields, and its chunks when it is born finished."""
+
+    stream_id: str
+    owner: str
+    fields: Mapping[str, str]
+    chunks: Sequence[Chunk] = ()
+    epoch: int = 1
+    start: int = 0
+    #: Seconds until WeCom's frame ends; None where the door has no such limit.
+    frame_seconds: float | None = None
+    #: Seconds the stream exists already: not 0 when its owner writes it again.
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One append by an owner: chunks from `index` on, fields to set, and perhaps the end."""
+
+    stream_id: str
+    epoch: int
+    owner: str
+    start: int
+    index: int
+    chunks: Sequence[Chunk] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    op: Op = ""
+
+
+class Takeover(NamedTuple):
+    """The outcome of trying to take a stream over: only `taken` carries the rest."""
+
+    outcome: Literal["taken", "suspect", "alive", "ended", "gone"]
+    epoch: int = 0
+    start: int = 0
+    length: int = 0
+    question: str = ""
+
+
+class ChunkPage(NamedTuple):
+    """Chunks from a cursor on; `length` is the list's, so the next cursor is cursor + len(chunks)."""
+
+    status: Status
+    error_code: str
+    start: int
+    length: int
+    chunks: list[dict[str, Any]]
+    access: str
+
+
+def timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def final_chunk(sentence: str, *, error: bool) -> Chunk:
+    return Chunk(sentence, timestamp(), is_error=error, is_final=True)
+
+
+def born_finished(stream_id: str, owner: str, fields: Mapping[str, str], sentence: str, *, error: bool) -> NewStream:
+    """Return a stream that ends as it begins: a refusal, or the answer to a command."""
+    status = {"status": "error" if error else "completed", "dify_finished": "1"}
+    return NewStream(stream_id, owner, {**fields, **status}, (final_chunk(sentence, error=error),))
