@@ -129,8 +129,9 @@ class OwnedStream:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Counts for the log line of a stream."""
-        return {"chunks": len(self._chunks), "bytes": self._bytes}
+        """What the log line of a stream says of it."""
+        auth_state = self._fields.get("auth_state", "")
+        return {"auth_state": auth_state, "chunks": len(self._chunks), "bytes": self._bytes}
 
     def next_write(self, *, renew: bool = False) -> Write | None:
         """Return what Redis lacks, None when that is nothing; `renew` asks for a write in any case."""

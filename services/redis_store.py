@@ -21,20 +21,27 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from services.errors import StoreUnavailable
+from services.errors import SettingsError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 LUA = Path(__file__).parent / "lua"
 #: Seconds one Redis call may take; a callback needs two and has two seconds.
 SOCKET_TIMEOUT = 0.5
+SCHEMES = ("redis", "rediss", "unix")
 
 
 def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Return a client that connects when first used and waits at most `timeout` seconds for anything.
 
     Text that ends inside a character loses that character: a poll reads a bounded number of bytes.
+
+    Raises:
+        SettingsError: the address is of a kind this version does not speak.
     """
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise SettingsError(f"REDIS_URL: {scheme}://..., expected one of {', '.join(SCHEMES)}")
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=pool_size,

@@ -124,9 +124,10 @@ def environment_of(web: Service, env_file: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize(("mode", "more"), [("none", {}), ("allowlist", {"AUTH_ALLOWLIST": "zhangsan"})])
 def test_the_gateway_starts_without_mysql_and_auth_api(web: Service, mode: str, more: dict[str, str]) -> None:
     """Bot, Dify and AUTH_MODE in .env are all it needs beside what the file sets itself."""
-    settings = load_settings(environment_of(web, {**MINE, "AUTH_MODE": mode, **more}), env_file=None)
+    settings = load_settings(environment_of(web, {**MINE, "AUTH_MODE": mode, "LOG_DIR": "logs", **more}), env_file=None)
 
     assert settings.warnings == ()
+    assert settings.log_dir is None, "the root file system is read-only"
     assert settings.port == 5000
     assert settings.redis_address.get_secret_value() == "redis://redis:6379/1"
     assert settings.auth_mode == mode

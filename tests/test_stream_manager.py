@@ -418,11 +418,13 @@ def test_the_documented_debug_lines(
 
 
 def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """Ids, outcome, milliseconds and counts; no word of question or answer."""
+    """Ids, outcome, who asked in what state, milliseconds and counts; no word of question or answer."""
+    desk.script = lambda _: iter([Identity("cached"), Delta("答")])
     with caplog.at_level(logging.INFO, "services.stream_manager"):
         desk.asks()
         wait_until(lambda: desk.manager.running == 0)
 
     lines = [record for record in caplog.records if record.getMessage() == "stream"]
-    assert [(line.stream_id, line.outcome, line.bytes) for line in lines] == [("s", "completed", 3)]  # type: ignore[attr-defined]
+    told = [[vars(line)[name] for name in ("stream_id", "outcome", "auth_state", "bytes")] for line in lines]
+    assert told == [["s", "completed", "cached", 3]]
     assert not any("年假" in str(vars(record)) for record in caplog.records)

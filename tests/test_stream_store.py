@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from services.errors import StoreUnavailable
+from services.errors import SettingsError, StoreUnavailable
 from services.redis_store import ScriptRunner, connect
 from services.stream_records import Chunk, NewStream, Write
 from services.stream_store import StreamStore, stream_keys
@@ -421,3 +421,9 @@ def test_a_redis_that_is_away_is_one_error_of_ours() -> None:
 
     with pytest.raises(StoreUnavailable):
         store.read(ID)
+
+
+def test_an_address_of_another_kind_is_a_wrong_setting() -> None:
+    """Sentinel and Cluster are said in one line, not met as a traceback."""
+    with pytest.raises(SettingsError, match="REDIS_URL: redis\\+cluster"):
+        connect("redis+cluster://127.0.0.1:6379", pool_size=1)

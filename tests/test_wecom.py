@@ -462,19 +462,18 @@ def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
     assert len(dify.requests) == 2
 
 
-def hr_user(house: House) -> WeComUser:
-    return WeComUser(f"{house.url}/wechat/callback/hr", "HRTESTTOKEN", OTHER_KEY, "zhangsan")
+def hr_user(house: House, path: str = "/wechat/callback/hr") -> WeComUser:
+    return WeComUser(house.url + path, "HRTESTTOKEN", OTHER_KEY, "zhangsan")
 
 
 def test_keys_change_without_a_pause(values: dict[str, str]) -> None:
     """While two are in force each callback is answered under the one it came with, and streams go on."""
     both = {"WECHAT_TOKEN": f"{TOKEN},HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": f"{AES_KEY},{OTHER_KEY}"}
-    with House(**values, **both) as house, house.user() as old:
-        with WeComUser(f"{house.url}/wechat/callback", "HRTESTTOKEN", OTHER_KEY, "zhangsan") as new:
-            assert new.verifies_url()
-            bubble = old.says(QUESTION)
+    with House(**values, **both) as house, house.user() as old, hr_user(house, "/wechat/callback") as new:
+        assert new.verifies_url()
+        bubble = old.says(QUESTION)
 
-            assert sees_finish(new, bubble) == render_frame(answer_to(QUESTION), growing=False)
+        assert sees_finish(new, bubble) == render_frame(answer_to(QUESTION), growing=False)
 
 
 def test_the_default_bot_has_a_name_too(house: House) -> None:
