@@ -50,8 +50,8 @@ help: ## list these commands
 demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app
 	@exec $(VENV)/bin/python -m demo
 
-test: $(VENV)/dev.stamp ## every test; PYTEST_ARGS="-k name" chooses
-	@exec $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/dev.stamp ## every test, on several cores; PYTEST_ARGS="-k name -n 0" chooses
+	@exec $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
 	@$(VENV)/bin/ruff check .
