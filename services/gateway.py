@@ -91,10 +91,9 @@ class Gateway:
             if snapshot and snapshot.lapsed and self._manager.reap(stream_id, self._new_owner()):
                 snapshot = self._streams.read(stream_id)
         except StoreUnavailable:
-            text = self._manager.text(stream_id)
-            if text is None:
+            snapshot = self._manager.known(stream_id)
+            if snapshot is None:
                 raise
-            return Snapshot(stream_id, "processing", text=text, size=len(text.encode()))
         if snapshot and self._allowed(snapshot.access, bot, principal, chat):
             return snapshot
         return None
@@ -162,9 +161,9 @@ class Gateway:
         return self._streams.open(new, *others)[1]
 
     def _fields(self, question: Question) -> dict[str, str]:
-        access = [self._tag(question.bot, f"user:{question.principal}")]
+        access = [self._tag(question.bot, f"user:{question.bot}:{question.principal}")]
         if question.chat:
-            access.append(self._tag(question.bot, f"chat:{question.chat}"))
+            access.append(self._tag(question.bot, f"chat:{question.bot}:{question.chat}"))
         return {
             "status": "processing",
             "content": question.text,
@@ -177,9 +176,9 @@ class Gateway:
         }
 
     def _allowed(self, access: str, bot: str, principal: str, chat: str) -> bool:
-        tags = [self._tag(bot, f"user:{principal}")]
+        tags = [self._tag(bot, f"user:{bot}:{principal}")]
         if chat:
-            tags.append(self._tag(bot, f"chat:{chat}"))
+            tags.append(self._tag(bot, f"chat:{bot}:{chat}"))
         return any(hmac.compare_digest(tag, known) for tag in tags for known in access.split())
 
     def _stream_id(self, question: Question) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.stream_records import Chunk, NewStream, Op, Write, final_chunk, timestamp
+from services.stream_records import Chunk, NewStream, Op, Snapshot, Write, final_chunk, timestamp
 from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
@@ -126,6 +126,13 @@ class OwnedStream:
         with self._state:
             said = "".join(chunk.content for chunk in self._chunks[self._start :] if not chunk.is_error)
             return said + "".join(self._pending)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What a reader would see if Redis had everything, while it is not known to have ended."""
+        text = self.text
+        access = self._new.fields.get("access", "")
+        return Snapshot(self.stream_id, "processing", access=access, text=text, size=len(text.encode()))
 
     @property
     def figures(self) -> dict[str, Any]:

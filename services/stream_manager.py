@@ -14,7 +14,7 @@ from services.flusher import Flusher
 from services.models import Delta, Identity, ProviderIds, Question, Replacement, Usage
 from services.owned_stream import OwnedStream
 from services.redis_store import Call
-from services.stream_records import NewStream
+from services.stream_records import NewStream, Snapshot
 from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
@@ -84,10 +84,10 @@ class StreamManager:
             stream.set(waiting="1")
         threading.Thread(target=self._produce, args=(stream, question, after), name="producer", daemon=True).start()
 
-    def text(self, stream_id: str) -> str | None:
-        """Return what this replica knows of a stream it writes, None of any other."""
+    def known(self, stream_id: str) -> Snapshot | None:
+        """Return a stream as this replica knows it without Redis, if it writes it; None of any other."""
         stream = self._flusher.owned(stream_id)
-        return stream.text if stream else None
+        return stream.snapshot if stream else None
 
     def reap(self, stream_id: str, owner: str) -> bool:
         """End a stream whose owner is gone, with what it said and a sentence; return whether it was ended here.

@@ -98,9 +98,6 @@ def polls(user: WeComUser, bubble: Bubble) -> dict[str, Any] | None:
     return user.sends({"msgtype": "stream", "stream": {"id": bubble.stream_id}})
 
 
-# -- replies to what is no callback
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
@@ -188,9 +185,6 @@ def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-# -- health over HTTP
-
-
 def test_a_house_is_healthy(house: House) -> None:
     """The three addresses of an orchestrator and its operator."""
     answers = {path: requests.get(house.url + path, timeout=10) for path in ("/healthz", "/readyz", "/health")}
@@ -240,9 +234,6 @@ def test_a_replica_without_redis_is_ready_and_says_what_is_wrong(dify: MockDify,
 
     assert (health.status_code, health.json()["status"]) == (200, "unhealthy")
     assert health.json()["dependencies"] == {"redis": "unavailable"}
-
-
-# -- outages of Redis
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRecord]:
@@ -321,9 +312,6 @@ def test_a_frozen_redis_holds_no_callback(own_redis: RedisServer, values: dict[s
         wait_until(lambda: not user.polls(bubble).empty and bubble.content == text, timeout=30.0)
         with house.user("lisi") as other:
             assert other.sees_finish(other.says(QUESTION), every=0.05)
-
-
-# -- what a message costs
 
 
 def served(turns: Counter[str]) -> int:
@@ -412,9 +400,6 @@ def test_a_poll_writes_only_that_it_read(user: WeComUser, stored: redis.Redis) -
     ran = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stored.info("commandstats").items()}
     writes = ran.keys() & {"set", "append", "rpush", "del", "expire", "pexpire", "zadd"}
     assert (ran["evalsha"], writes) == (1, set())
-
-
-# -- no secret leaves
 
 
 def searched(client: redis.Redis) -> dict[str, str]:

@@ -145,6 +145,9 @@ def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_
         wait_until(lambda: replica.manager.running == 0, timeout=30.0)
         replica.gateway.ask(Question("[[silent]]", "wecom", "default", "zhangsan", msgid="m-2"))
         wait_until(lambda: dify.open_streams == 1, timeout=30.0)
+        replica.gateway.ask(Question("?", "wecom", "default", "wangwu", msgid="m-3"))
+        wait_until(lambda: replica.manager.running == 1, timeout=30.0)
+        assert dify.open_connections == 2
         assert len(stored.client_list()) > others
 
         replica.close()
@@ -153,7 +156,7 @@ def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_
         wait_until(lambda: len(stored.client_list()) == others, timeout=30.0)
         wait_until(lambda: dify.open_connections == 0, timeout=30.0)
         assert dify.stops == []
-        assert auth.calls["E1001"] == 1
+        assert auth.calls == {"E1001": 1, "E1002": 1}
 
 
 def test_a_leaving_replica_lets_answers_finish(redis_url: str) -> None:

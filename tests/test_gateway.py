@@ -70,7 +70,7 @@ class Desk:
             manager=self.manager,
             answerer=answerer,
             conversations=conversations,
-            keys={"default": KEY, "hr": b"h" * 32},
+            keys={"default": KEY, "hr": KEY},
             doors={("wecom", "default"): Door(places, 330.0), ("wecom", "hr"): Door(places, 330.0)},
             sentence=lambda key: f"<{key}>",
             resets={"default": frozenset({"/reset"}), "hr": frozenset()},
@@ -362,12 +362,13 @@ def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvide
         wait_until(lambda: len(provider.asked) == 1)
         server.kill()
         provider.go_on.set()
-        wait_until(lambda: desk.manager.text(asked.stream_id) == "答：年假?")
+        wait_until(lambda: (s := desk.manager.known(asked.stream_id)) and s.text == "答：年假?")
 
         known = desk.reads(asked.stream_id)
 
         assert known
         assert (known.status, known.text) == ("processing", "答：年假?")
+        assert desk.reads(asked.stream_id, principal="lisi") is None, "nobody else's, Redis or not"
         with pytest.raises(StoreUnavailable):
             desk.reads("unknown")
         desk.close()

@@ -197,7 +197,9 @@ def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
     assert workshop.make("test", "PYTEST_ARGS=-k name")[0] == 0
 
     assert any("requirements-dev.txt" in call for call in workshop.asked)
-    assert workshop.asked[-1].startswith("-m|pytest|-k|name|")
+    call = workshop.asked[-1]
+    assert call.startswith("-m|pytest|")
+    assert "|-k|name|" in call
 
 
 #: A demo that runs until Ctrl-C, and says when it ends.

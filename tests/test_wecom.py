@@ -1,17 +1,12 @@
-"""WeCom's callback over real HTTP: what a person sees, what is refused, and that nothing is asked or shown twice."""
+"""WeCom's callback over real HTTP: what a person sees, whose it is, and that nothing is asked or shown twice."""
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import secrets
-import socket
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -19,28 +14,26 @@ from typing import Any
 import pytest
 import redis
 import requests
-from Crypto.Cipher import AES
 from flask import Flask
 
-from channels.wecom import MAX_BODY, WeComChannel, wecom_blueprint
+from channels.wecom import WeComChannel, wecom_blueprint
 from config.texts import EN, ZH, Texts
 from demo.mock_dify import MockDify
 from demo.mock_dify_answers import answer_to
 from demo.mock_dify_scripts import half_answer
-from demo.wecom_simulator import FRAME_BYTES, Bubble, Callback, CallbackFailed, Frame, WeComUser
-from demo.WXBizJsonMsgCrypt import Prpcrypt, WXBizJsonMsgCrypt, decode_key, signature
+from demo.wecom_simulator import FRAME_BYTES, Bubble, Frame, WeComUser
+from demo.WXBizJsonMsgCrypt import WXBizJsonMsgCrypt
 from services.stream_records import Snapshot
 from services.stream_store import READ_BYTES
+from tests.forgery import OTHER_KEY, echo
 from tests.house import AES_KEY, TOKEN, House, dify_settings
 from tests.servers import RedisServer, wait_until
 from utils.stream_utils import render_frame
 
-OTHER_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
 QUESTION = "年假怎么申请"
 #: Some text, then nothing more, then nothing at all: for answers that stay as they are while a test looks.
 STOPS = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
-REFUSED = {"code": "callback_refused"}
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +85,6 @@ def sees_text(user: WeComUser, bubble: Bubble) -> Frame:
 
 def sees_finish(user: WeComUser, bubble: Bubble) -> str:
     return user.sees_finish(bubble, every=0.05)
-
-
-# -- what a person sees
 
 
 def test_the_address_is_verified_with_the_plaintext(house: House, user: WeComUser) -> None:
@@ -245,9 +235,6 @@ def test_a_bot_speaks_the_language_it_is_told(values: dict[str, str]) -> None:
         assert user.says(SILENT).content == EN["thinking"]
 
 
-# -- frames of snapshots that are hard to come by
-
-
 class NoGateway:
     """A gateway nobody may need, or one that fails in a way nobody thought of."""
 
@@ -334,9 +321,6 @@ def test_a_cancelled_answer_says_so(user: WeComUser, house: House) -> None:
     assert sees_finish(user, bubble) == f"{text}\n\n{ZH['cancelled']}"
 
 
-# -- other messages and events
-
-
 @pytest.mark.parametrize(("setting", "welcome"), [("", ZH["welcome"]), ("欢迎找 HR 来宝", "欢迎找 HR 来宝")])
 def test_who_enters_is_welcomed(values: dict[str, str], setting: str, welcome: str) -> None:
     """With the bot's own words, or ours; WeCom's own example has no chattype."""
@@ -403,9 +387,6 @@ def test_a_person_begins_anew(user: WeComUser, dify: MockDify, command: str) -> 
     assert (reset.finish, reset.content) == (True, ZH["reset_done"])
     named = [request.body.get("conversation_id") for request in dify.requests]
     assert [bool(conversation) for conversation in named] == [False, True, False]
-
-
-# -- whose stream it is
 
 
 def test_an_unknown_stream_is_finished_with_a_sentence(user: WeComUser) -> None:
@@ -481,9 +462,6 @@ def test_the_default_bot_has_a_name_too(house: House) -> None:
     with house.user(bot="default") as user:
         assert user.verifies_url()
         assert user.enters() == ZH["welcome"]
-
-
-# -- one question, one answer
 
 
 def test_a_redelivered_message_finds_its_stream(user: WeComUser, dify: MockDify) -> None:
@@ -562,214 +540,6 @@ def test_a_leaving_replica_answers_polls_only(user: WeComUser, house: House) -> 
 
     assert (refused.finish, refused.content) == (True, ZH["draining"])
     assert (user.polls(bubble).finish, bubble.content) == (False, text)
-
-
-# -- what is refused
-
-
-def sign(encrypted: str, *, timestamp: float | None = None, token: str = TOKEN) -> dict[str, str]:
-    """Return the query of a callback with this ciphertext, as WeCom signs it."""
-    stamp, nonce = str(int(time.time() if timestamp is None else timestamp)), secrets.token_hex(5)
-    return {"msg_signature": signature(token, stamp, nonce, encrypted), "timestamp": stamp, "nonce": nonce}
-
-
-def echo(text: str) -> dict[str, str]:
-    encrypted = Prpcrypt(decode_key(AES_KEY)).encrypt(text, "")
-    return {**sign(encrypted), "echostr": encrypted}
-
-
-def callback(text: str, *, key: str = AES_KEY, receiver: str = "", **how: Any) -> Callback:
-    """Return a callback that carries any text at all."""
-    encrypted = Prpcrypt(decode_key(key)).encrypt(text, receiver)
-    return Callback(sign(encrypted, **how), json.dumps({"encrypt": encrypted}).encode())
-
-
-def raw_callback(padded: bytes) -> Callback:
-    """Return a callback whose plaintext is these blocks, padding and all."""
-    key = decode_key(AES_KEY)
-    encrypted = base64.b64encode(AES.new(key, AES.MODE_CBC, key[:16]).encrypt(padded)).decode()
-    return Callback(sign(encrypted), json.dumps({"encrypt": encrypted}).encode())
-
-
-def a_text() -> str:
-    message = {"msgid": "m-1", "aibotid": "aibEXAMPLE", "chattype": "single", "from": {"userid": "zhangsan"}}
-    return json.dumps({**message, "msgtype": "text", "text": {"content": QUESTION}})
-
-
-def good() -> Callback:
-    return callback(a_text())
-
-
-def without(name: str) -> Callback:
-    return replace(good(), params={key: value for key, value in good().params.items() if key != name})
-
-
-FORGED: dict[str, Any] = {
-    "bad_signature": lambda: replace(good(), params={**good().params, "msg_signature": "0" * 40}),
-    "bad_signature of another token": lambda: callback(a_text(), token="ANOTHERTOKEN"),
-    "bad_signature of another body": lambda: replace(good(), params=good().params),
-    "bad_ciphertext by its padding": lambda: raw_callback(b"x" * 63 + b"\x21"),
-    "bad_ciphertext by its length": lambda: raw_callback(b"x" * 16 + b"\xff\xff\xff\xff" + b"x" * 12 + b"\x20" * 32),
-    "bad_ciphertext of another key": lambda: callback(a_text(), key=OTHER_KEY),
-    "bad_base64": lambda: Callback(sign("不是"), json.dumps({"encrypt": "不是"}).encode()),
-    "wrong_receive_id": lambda: callback(a_text(), receiver="wwANOTHER"),
-    "bad_json": lambda: replace(good(), body=b'{"encrypt": '),
-    "bad_json of an empty body": lambda: replace(good(), body=b""),
-    "bad_json of a list": lambda: replace(good(), body=b"[]"),
-    "xml_body": lambda: replace(good(), body=b"<xml><Encrypt>x</Encrypt></xml>"),
-    "missing_parameter encrypt": lambda: replace(good(), body=b"{}"),
-    "missing_parameter msg_signature": lambda: without("msg_signature"),
-    "missing_parameter timestamp": lambda: without("timestamp"),
-    "missing_parameter nonce": lambda: without("nonce"),
-    "stale_timestamp of the past": lambda: callback(a_text(), timestamp=time.time() - 3600),
-    "stale_timestamp of the future": lambda: callback(a_text(), timestamp=time.time() + 3600),
-    "stale_timestamp that is none": lambda: replace(good(), params={**good().params, "timestamp": "soon"}),
-    "bad_message that is no JSON": lambda: callback("hello"),
-    "bad_message without a sender": lambda: callback('{"msgid": "m", "msgtype": "text", "text": {"content": "x"}}'),
-    "bad_message without a type": lambda: callback('{"msgid": "m", "from": {"userid": "zhangsan"}}'),
-}
-
-
-def touched(client: redis.Redis) -> dict[str, int]:
-    """Return how often each command ran, those that look apart."""
-    stats: Mapping[str, Any] = client.info("commandstats")
-    return {name: figures["calls"] for name, figures in stats.items() if name != "cmdstat_info"}
-
-
-def check_of(caplog: pytest.LogCaptureFixture) -> str:
-    """Return the check that the only log line names."""
-    (line,) = [record for record in caplog.records if record.levelno >= logging.INFO]
-    assert line.message == "callback refused"
-    return str(vars(line)["check"])
-
-
-@pytest.mark.parametrize("name", FORGED)
-def test_what_fails_a_check_is_refused_and_touches_nothing(
-    house: House, stored: redis.Redis, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    """Every refusal looks alike from outside; one log line says which check it was."""
-    forged: Callback = FORGED[name]()
-    before = touched(stored)
-    caplog.clear()
-
-    reply = requests.post(f"{house.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
-
-    assert (reply.status_code, reply.json()) == (400, REFUSED)
-    assert check_of(caplog) == name.split()[0]
-    assert touched(stored) == before
-    assert stored.dbsize() == 0
-
-
-@pytest.mark.parametrize(
-    ("params", "check"),
-    [
-        (lambda: {**echo("1"), "msg_signature": "0" * 40}, "bad_signature"),
-        (lambda: {**echo("1"), "echostr": ""}, "missing_parameter"),
-        (lambda: {}, "missing_parameter"),
-    ],
-)
-def test_a_verification_is_held_to_the_same_checks(
-    house: House, caplog: pytest.LogCaptureFixture, params: Any, check: str
-) -> None:
-    """Nobody learns from it whose address this is."""
-    caplog.clear()
-
-    reply = requests.get(f"{house.url}/wechat/callback", params=params(), timeout=10)
-
-    assert (reply.status_code, reply.json(), check_of(caplog)) == (400, REFUSED, check)
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_unknown_bot_is_refused_like_any_forgery(
-    house: House, stored: redis.Redis, caplog: pytest.LogCaptureFixture, method: str
-) -> None:
-    """A good signature of the default bot opens nothing elsewhere."""
-    before = touched(stored)
-    caplog.clear()
-
-    reply = requests.request(
-        method, f"{house.url}/wechat/callback/nobody", params=good().params, data=good().body, timeout=10
-    )
-
-    assert (reply.status_code, reply.json(), check_of(caplog)) == (400, REFUSED, "unknown_bot")
-    assert touched(stored) == before
-
-
-def test_a_callback_of_another_bot_is_refused(values: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-    """Where the bot's id is set, it must be the one that speaks."""
-    with House(**values, WECHAT_BOT_ID="aibOURS") as house, house.user() as user:
-        caplog.clear()
-        with pytest.raises(CallbackFailed, match="400"):
-            user.says(QUESTION)
-        assert check_of(caplog) == "wrong_bot"
-
-
-def raw_post(house: House, head: str, body: bytes = b"") -> tuple[int, Any]:
-    """Send a request as it is, without waiting to be asked for the rest of it; return status and JSON."""
-    query = "&".join(f"{name}={value}" for name, value in good().params.items())
-    start = f"POST /wechat/callback?{query} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n"
-    with closing(socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1])), 30)) as sock:
-        sock.sendall(start.encode() + body)
-        reply = b"".join(iter(lambda: sock.recv(65536), b""))
-    head_part, _, text = reply.partition(b"\r\n\r\n")
-    return int(head_part.split()[1]), json.loads(text)
-
-
-@pytest.mark.parametrize(
-    ("head", "body", "check"),
-    [
-        (f"Content-Length: {2 * MAX_BODY}", b"", "body_too_large"),
-        (f"Content-Length: {MAX_BODY + 1}", b" " * (MAX_BODY + 1), "body_too_large"),
-        ("Transfer-Encoding: chunked", b"%x\r\n" % (MAX_BODY + 1) + b" " * (MAX_BODY + 1) + b"\r\n", "body_too_large"),
-        ("Transfer-Encoding: chunked", b"no number\r\n", "broken_body"),
-    ],
-    ids=["announced", "sent", "in chunks", "broken chunks"],
-)
-def test_a_body_that_is_too_large_or_broken_is_refused(
-    house: House, stored: redis.Redis, caplog: pytest.LogCaptureFixture, head: str, body: bytes, check: str
-) -> None:
-    """One that announces its size is not even read."""
-    before = touched(stored)
-    caplog.clear()
-
-    assert raw_post(house, head, body) == (400, REFUSED)
-
-    assert check_of(caplog) == check
-    assert touched(stored) == before
-
-
-def test_the_largest_body_is_read(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """At the limit itself the other checks decide."""
-    caplog.clear()
-
-    status, body = raw_post(house, f"Content-Length: {MAX_BODY}", b" " * MAX_BODY)
-
-    assert (status, body, check_of(caplog)) == (400, REFUSED, "bad_json")
-
-
-def test_a_body_cut_off_is_refused(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever hangs up in the middle of a sentence has said nothing."""
-    caplog.clear()
-    with closing(socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1])), 30)) as sock:
-        sock.sendall(b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        sock.shutdown(socket.SHUT_WR)
-        wait_until(lambda: caplog.records, timeout=30.0)
-
-    assert check_of(caplog) == "broken_body"
-
-
-def test_a_good_callback_passes_the_same_checks(house: House) -> None:
-    """What the table forges is otherwise right."""
-    reply = requests.post(
-        f"{house.url}/wechat/callback", params=good().params, data=callback(a_text()).body, timeout=10
-    )
-    assert reply.status_code == 400
-
-    whole = good()
-    assert requests.post(f"{house.url}/wechat/callback", params=whole.params, data=whole.body, timeout=10).ok
-
-
-# -- what nobody thought of, and the log
 
 
 @pytest.mark.parametrize(
