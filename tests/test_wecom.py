@@ -625,7 +625,10 @@ def frame(stream_id: str, content: str, *, finish: bool = True) -> dict[str, Any
 
 def test_nothing_is_left_running(values: dict[str, str]) -> None:
     """A house that closes takes its producers along, also those that would have gone on."""
+    before = set(threading.enumerate())
+
     with House(**values) as house, house.user() as user:
         user.says(SILENT)
 
-    assert not [thread for thread in threading.enumerate() if thread.name in ("producer", "flusher")]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name in ("producer", "flusher")]
