@@ -135,15 +135,18 @@ class Gateway:
         )
         ours, snapshot, (entered, turn) = self._streams.open(new, enter, self._conversations.turn_call(key, stream_id))
         place = Place(*turn)
-        leave = [self._streams.leave_call(*person), self._conversations.leave_call(key, stream_id)]
+        leave_place, leave_turn = self._streams.leave_call(*person), self._conversations.leave_call(key, stream_id)
+        leave = [leave_place, leave_turn]
         refusal = "user_full" if entered == 0 else "turns_full" if place.place < 0 else ""
         if ours and not refusal:
             self._manager.produce(new, question, waiting=place.place > 0, after=leave)
             return replace(snapshot, waiting=place.place > 0), True
         if ours:
             return self._end(new, refusal, leave), False
-        if entered == 1 or place.entered:
-            self._streams.write([], *leave)
+        # A redelivery gives back what it took just now, and nothing that its running stream holds.
+        taken = [leave_place] * (entered == 1) + [leave_turn] * place.entered
+        if taken:
+            self._streams.write([], *taken)
         return snapshot, False
 
     def _end(self, new: NewStream, code: str, leave: Sequence[Call]) -> Snapshot:

@@ -209,6 +209,21 @@ def test_a_redelivery_takes_no_place(desk: Desk, provider: SlowProvider, redis_c
     assert redis_client.keys("*:turns") == []
 
 
+def test_a_late_redelivery_leaves_its_running_stream_in_line(
+    desk: Desk, provider: SlowProvider, redis_client: redis.Redis
+) -> None:
+    """A place that has lapsed by then is not the conversation's turn."""
+    asked = desk.asks()
+    wait_until(lambda: len(provider.asked) == 1)
+    redis_client.delete("dify_user:default:zhangsan")
+
+    desk.asks()
+
+    (line,) = redis_client.keys("*:turns")
+    assert redis_client.lrange(line, 0, -1) == [asked.stream_id]
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+
+
 def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> None:
     """The sentence stays; a message it already answers is still found."""
     desk = Desk(any_redis_url, provider, max_streams=1)
