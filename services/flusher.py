@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from services.errors import StoreUnavailable
 from services.owned_stream import OwnedStream
@@ -18,8 +18,8 @@ from services.stream_store import StreamStore
 
 log = logging.getLogger(__name__)
 
-#: Streams in one pipeline: bounds what one round trip has to carry within the socket's timeout.
-BATCH = 200
+#: Bytes of text in one pipeline, of any number of streams: what goes over a slow line within a socket's timeout.
+BATCH_BYTES = 1024 * 1024
 #: Seconds between tries while Redis is away.
 RETRY_SECONDS = (0.05, 0.5)
 
@@ -32,7 +32,10 @@ class Flusher:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: dict[str, OwnedStream] = {}
-        self._dirty: set[str] = set()
+        #: Stream ids with news, first come first served.
+        self._dirty: dict[str, None] = {}
+        #: Those whose lease the next write is to renew in any case; the flusher's own.
+        self._due: set[str] = set()
         self._ended: list[str] = []
         self._wake = threading.Event()
         self._stopping = False
@@ -59,7 +62,7 @@ class Flusher:
         """Have the stream's news written soon."""
         with self._lock:
             if stream.stream_id in self._streams:
-                self._dirty.add(stream.stream_id)
+                self._dirty[stream.stream_id] = None
         self._wake.set()
 
     def streams(self) -> list[OwnedStream]:
@@ -93,45 +96,68 @@ class Flusher:
 
     def _flush(self) -> bool:
         """Send one pipeline; return whether there is more to send."""
-        now = self._clock()
-        renewing = now - self._renewed >= self._store.lease / 3
-        batch = self._collect(renewing)
+        self._note_renewals()
+        batch, renewed = self._collect()
         if not batch and not self._ended:
             return False
-        if renewing:
-            self._renewed = now
-        streams = {write.stream_id: stream for stream, write in batch}
-        lease_end = time.time() + self._store.lease
-        hints = self._store.running_calls(dict.fromkeys(streams, lease_end) if renewing else {}, self._ended)
         try:
-            replies = self._store.write([write for _, write in batch], *hints)
-        except StoreUnavailable:
-            self._failed(streams)
+            self._send(batch, renewed)
+        except Exception:
+            self._failed(batch)
             raise
-        self._ended = []
-        for (stream, write), reply in zip(batch, replies, strict=True):
-            self._after(stream, stream.settle(write, reply))
         return bool(self._dirty)
 
-    def _collect(self, renewing: bool) -> list[tuple[OwnedStream, Write]]:
+    def _note_renewals(self) -> None:
+        """Every third of a lease all streams have something to say: that their owner lives."""
+        now = self._clock()
+        if now - self._renewed < self._store.lease / 3:
+            return
+        self._renewed = now
         with self._lock:
-            wanted = list(self._streams) if renewing else list(self._dirty)[:BATCH]
-            self._dirty.difference_update(wanted)
-            streams = [self._streams[stream_id] for stream_id in wanted if stream_id in self._streams]
-        writes = [(stream, stream.next_write(renew=renewing)) for stream in streams]
-        return [(stream, write) for stream, write in writes if write]
+            self._due.update(self._streams)
+            self._dirty.update(dict.fromkeys(self._streams))
 
-    def _failed(self, streams: dict[str, OwnedStream]) -> None:
+    def _collect(self) -> tuple[list[tuple[OwnedStream, Write]], list[str]]:
+        """Return what is to be sent now, and whose lease it renews; what is too much for one pipeline waits."""
         with self._lock:
-            self._dirty.update(streams)
-        for stream in streams.values():
+            streams = [self._streams[stream_id] for stream_id in self._dirty if stream_id in self._streams]
+        batch: list[tuple[OwnedStream, Write]] = []
+        renewed: list[str] = []
+        size = 0
+        for stream in streams:
+            if size > BATCH_BYTES:
+                break
+            with self._lock:
+                self._dirty.pop(stream.stream_id, None)
+            due = stream.stream_id in self._due
+            if write := stream.next_write(renew=due):
+                batch.append((stream, write))
+                size += write.size
+            if due:
+                self._due.discard(stream.stream_id)
+                renewed.append(stream.stream_id)
+        return batch, renewed
+
+    def _send(self, batch: Sequence[tuple[OwnedStream, Write]], renewed: Sequence[str]) -> None:
+        running = dict.fromkeys(renewed, time.time() + self._store.lease)
+        ended = self._ended[:]
+        replies = self._store.write([write for _, write in batch], *self._store.running_calls(running, ended))
+        del self._ended[: len(ended)]
+        for (stream, write), reply in zip(batch, replies, strict=True):
+            self._after(stream, stream.settle(write, reply))
+
+    def _failed(self, batch: Sequence[tuple[OwnedStream, Write]]) -> None:
+        """Have everything sent again: what arrived all the same is skipped there."""
+        for stream, _ in batch:
             stream.failed()
+            self._due.add(stream.stream_id)
+            self.changed(stream)
             self._drop_closed(stream)
 
     def _after(self, stream: OwnedStream, outcome: str) -> None:
         if outcome == "gone":
             self._write_anew(stream)
-        elif outcome == "gap":
+        elif outcome == "behind":
             self.changed(stream)
         self._drop_closed(stream)
 
@@ -146,7 +172,8 @@ class Flusher:
     def _drop_closed(self, stream: OwnedStream) -> None:
         if not stream.closed:
             return
+        self._due.discard(stream.stream_id)
         with self._lock:
             self._streams.pop(stream.stream_id, None)
-            self._dirty.discard(stream.stream_id)
+            self._dirty.pop(stream.stream_id, None)
             self._ended.append(stream.stream_id)

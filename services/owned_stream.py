@@ -19,6 +19,8 @@ from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
 BUFFER_BYTES = 256 * 1024
+#: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
+WRITE_BYTES = 256 * 1024
 #: Seconds of outage a producer waits through.
 OUTAGE_SECONDS = 20.0
 
@@ -141,27 +143,33 @@ class OwnedStream:
         return {"auth_state": auth_state, "chunks": len(self._chunks), "bytes": self._bytes}
 
     def next_write(self, *, renew: bool = False) -> Write | None:
-        """Return what Redis lacks, None when that is nothing; `renew` asks for a write in any case."""
+        """Return what Redis lacks, None when that is nothing; `renew` asks for a write in any case.
+
+        A long backlog comes in several writes; fields and the end come with the last of them.
+        """
         with self._state:
             if self.closed:
                 return None
             self._freeze()
-            op: Op = self._ending[0] if self._ending else ""
-            chunks = self._chunks[self._acked :]
-            if not (chunks or self._dirty_fields or op or renew or self._start > self._acked_start):
+            chunks = self._backlog()
+            last = self._acked + len(chunks) == len(self._chunks)
+            op: Op = self._ending[0] if self._ending and last else ""
+            fields = dict(self._dirty_fields) if last else {}
+            if not (chunks or fields or op or renew or self._start > self._acked_start):
                 return None
             head = (self.stream_id, self.epoch, self.owner, self._start, self._acked)
-            return Write(*head, tuple(chunks), dict(self._dirty_fields), op)
+            return Write(*head, chunks, fields, op)
 
     def settle(self, write: Write, reply: Sequence[Any]) -> str:
-        """Take Redis's reply to a write in; return what it was: see lua/append.lua."""
+        """Take Redis's reply to a write in; return what it was, "behind" where there is more to send at once."""
         outcome = str(reply[0])
         with self._state:
             self._failing_since = None
             if outcome == "ok":
                 self._acknowledge(write)
+                outcome = "behind" if self._acked < len(self._chunks) else outcome
             elif outcome == "gap":
-                self._acked = int(reply[1])
+                self._acked, outcome = int(reply[1]), "behind"
             elif outcome == "refused":
                 self._close("fenced")
             elif outcome == "closed":
@@ -237,6 +245,17 @@ class OwnedStream:
             self._chunks.append(Chunk(text, timestamp(), is_final=final and not sentence))
         if sentence:
             self._chunks.append(final_chunk(sentence, error=True))
+
+    def _backlog(self) -> tuple[Chunk, ...]:
+        """Return the chunks Redis lacks, as many as one write carries and at least one."""
+        backlog: list[Chunk] = []
+        size = 0
+        for chunk in self._chunks[self._acked :]:
+            size += len(chunk.content.encode())
+            if backlog and size > WRITE_BYTES:
+                break
+            backlog.append(chunk)
+        return tuple(backlog)
 
     def _acknowledge(self, write: Write) -> None:
         self._acked = max(self._acked, write.index + len(write.chunks))

@@ -89,6 +89,11 @@ class Write:
     fields: Mapping[str, str] = field(default_factory=dict)
     op: Op = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return sum(len(chunk.content.encode()) for chunk in self.chunks)
+
 
 class Takeover(NamedTuple):
     """The outcome of trying to take a stream over: only `taken` carries the rest."""

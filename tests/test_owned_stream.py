@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
-from services.owned_stream import BUFFER_BYTES, OwnedStream
+from services.owned_stream import BUFFER_BYTES, WRITE_BYTES, OwnedStream
 from services.stream_records import NewStream, Write
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
@@ -326,3 +326,23 @@ def test_a_stream_that_ends_is_not_released(desk: Desk) -> None:
     desk.stream.release()
 
     assert desk.write().op == "finish"
+
+
+def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
+    """What fits a socket's timeout goes first; fields and the end come with the last piece."""
+    desk = Desk(clock, max_bytes=10 * WRITE_BYTES)
+    for letter in "abc":
+        desk.stream.emit(letter * (WRITE_BYTES // 2))
+        desk.sends()
+    renewal = desk.stream.next_write(renew=True)
+    assert renewal
+    desk.stream.settle(renewal, ["gap", 0])
+    desk.stream.finish("completed")
+
+    first = desk.write()
+    outcome = desk.stream.settle(first, ["ok", 2])
+    second = desk.sends()
+
+    assert ([len(said(write)) for write in (first, second)], outcome) == ([2, 2], "behind")
+    assert (first.op, dict(first.fields), second.op, second.fields["status"]) == ("", {}, "finish", "completed")
+    assert first.size == WRITE_BYTES

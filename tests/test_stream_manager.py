@@ -61,6 +61,7 @@ class Desk:
         return self.sees(stream_id)
 
     def close(self) -> None:
+        self.manager.drain(1.0)
         self.manager.close()
         self.client.close()
 

@@ -1,0 +1,128 @@
+"""The one writer of a replica: fair, bounded, and not ended by anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from services import flusher as module
+from services.flusher import Flusher
+from services.owned_stream import OwnedStream
+from services.redis_store import Call, ScriptRunner, connect
+from services.stream_records import NewStream, Write
+from services.stream_store import StreamStore
+from tests.servers import FakeClock, wait_until
+from utils.deadline import Deadline
+
+
+class Store(StreamStore):
+    """A store that keeps what each pipeline carried, and fails when told to."""
+
+    def __init__(self, runner: ScriptRunner, **options: Any) -> None:
+        super().__init__(runner, **options)
+        self.pipelines: list[Sequence[Write]] = []
+        self.errors: list[Exception] = []
+
+    def write(self, writes: Sequence[Write], *others: Call) -> list[Sequence[Any]]:
+        if self.errors:
+            raise self.errors.pop()
+        self.pipelines.append(writes)
+        return super().write(writes, *others)
+
+
+class Desk:
+    def __init__(self, url: str, clock: FakeClock) -> None:
+        self.client = connect(url, pool_size=4, timeout=5.0)
+        self.store = Store(ScriptRunner(self.client))
+        self.clock = clock
+        self.flusher = Flusher(self.store, clock=clock)
+
+    def owns(self, stream_id: str) -> OwnedStream:
+        new = NewStream(stream_id, "o", {"status": "processing"})
+        self.store.open(new)
+        stream = OwnedStream(new, deadline=Deadline(60.0), changed=self.flusher.changed, max_bytes=10_000_000)
+        self.flusher.add(stream)
+        return stream
+
+    def text(self, stream_id: str) -> str:
+        return str(self.client.get(f"{{dify_stream:{stream_id}}}:text") or "")
+
+
+@pytest.fixture
+def desk(redis_url: str, clock: FakeClock) -> Iterator[Desk]:
+    desk = Desk(redis_url, clock)
+    yield desk
+    desk.flusher.stop()
+    desk.client.close()
+
+
+def test_everything_pending_goes_in_one_pipeline(desk: Desk) -> None:
+    """A flush is one round trip, however many streams have news."""
+    streams = [desk.owns(str(number)) for number in range(50)]
+    for stream in streams:
+        stream.emit("x")
+
+    desk.flusher.start()
+    wait_until(lambda: all(desk.text(str(number)) == "x" for number in range(50)))
+
+    assert [len(pipeline) for pipeline in desk.store.pipelines if pipeline] == [50]
+
+
+def test_too_much_for_one_pipeline_waits_for_the_next(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would not pass within a socket's timeout is divided, and nobody waits for ever."""
+    monkeypatch.setattr(module, "BATCH_BYTES", 100)
+    for number in range(10):
+        desk.owns(str(number)).emit("x" * 60)
+
+    desk.flusher.start()
+    wait_until(lambda: all(desk.text(str(number)) == "x" * 60 for number in range(10)))
+
+    assert max(len(pipeline) for pipeline in desk.store.pipelines) == 2
+
+
+def test_a_bug_in_one_flush_loses_nothing(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the same news is sent again."""
+    desk.store.errors = [RuntimeError("a bug")]
+    desk.owns("s").emit("x")
+
+    desk.flusher.start()
+
+    wait_until(lambda: desk.text("s") == "x")
+    assert "flush failed" in caplog.text
+
+
+def test_a_silent_stream_is_renewed_every_third_of_its_lease(desk: Desk) -> None:
+    """By the clock, once, and noted in the index of what runs."""
+    desk.owns("s")
+    desk.flusher.start()
+    before = len(desk.store.pipelines)
+    desk.clock.advance(desk.store.lease / 3)
+    desk.flusher.changed(desk.flusher.streams()[0])
+
+    wait_until(lambda: len(desk.store.pipelines) > before)
+    wait_until(lambda: desk.client.keys("dify_streams:running:*"))
+    assert [write.chunks for write in desk.store.pipelines[-1]] == [()]
+
+
+def test_an_idle_flusher_sends_nothing(desk: Desk) -> None:
+    """No stream, no traffic."""
+    desk.flusher.start()
+    threading.Event().wait(0.3)
+
+    assert desk.store.pipelines == []
+
+
+def test_an_ended_stream_leaves_the_index(desk: Desk) -> None:
+    """What no longer runs is no longer counted."""
+    stream = desk.owns("s")
+    desk.clock.advance(desk.store.lease)
+    desk.flusher.start()
+    wait_until(lambda: desk.client.keys("dify_streams:running:*"))
+
+    stream.finish("completed")
+
+    wait_until(lambda: not desk.client.keys("dify_streams:running:*"))
+    assert desk.flusher.streams() == []
