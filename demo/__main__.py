@@ -64,7 +64,8 @@ def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str
 
 
 def _serve(folder: Path, environ: Mapping[str, str]) -> int:
-    with _listener(environ.get("PORT") or PORT) as listener, running_stage(folder, _real_dify(environ)) as stage:
+    real_dify = _real_dify(environ)
+    with _listener(environ.get("PORT") or PORT) as listener, running_stage(folder, real_dify) as stage:
         with (
             closing(Conversations(stage.user)) as talks,
             PageServer(create_page(talks, stage.set_mode), listener) as page,

@@ -28,6 +28,8 @@ Mode = Literal["external", "allowlist", "none"]
 DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0}
 #: Seconds between two looks at what another replica brings.
 POLL = 0.05
+#: Seconds between two tries while Redis or SQL does not answer.
+PAUSE = 0.25
 #: Seconds a user's lock lives beyond the API's timeout: what SQL may take at its worst.
 LOCK_MARGIN = 20.0
 
@@ -35,8 +37,9 @@ LOCK_MARGIN = 20.0
 class AuthService:
     """Authenticate users in one of three modes; safe to use from many threads.
 
-    `token_ttl`, `timeout` (the API's whole answer) and `wait` (for another's call) are seconds. The stores and `url`
-    are needed in mode external only. The allowlist has userids, and `<corp>:<userid>` for bots of another corp.
+    `token_ttl`, `timeout` (the API's whole answer), `wait` (for another's call) and `patience` (with a Redis or SQL
+    that does not answer: a hiccup costs nobody the answer) are seconds. The stores and `url` are needed in mode
+    external only. The allowlist has userids, and `<corp>:<userid>` for bots of another corp.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class AuthService:
         allowlist: Collection[str] = (),
         timeout: float = 10.0,
         wait: float = 15.0,
+        patience: float = 5.0,
         pool_size: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,7 +67,7 @@ class AuthService:
                 raise SettingsError("AUTH_MODE=external needs AUTH_SERVICE_URL, Redis and the user database")
             api = AuthApi(url, method=method, timeout=timeout, pool_size=pool_size, clock=clock)
             life = timeout + LOCK_MARGIN
-            self._external = _External(api, token_store, user_store, lock_store, token_ttl, wait, life, clock)
+            self._external = _External(api, token_store, user_store, lock_store, token_ttl, wait, patience, life, clock)
 
     def authenticate(self, userid: str, corp: str = "") -> Identity:
         """Return who the user is, with a valid token in mode external; state cached, renewed or none.
@@ -103,6 +107,7 @@ class _External:
         locks: LockStore,
         token_ttl: float,
         wait: float,
+        patience: float,
         lock_life: float,
         clock: Callable[[], float],
     ) -> None:
@@ -112,6 +117,7 @@ class _External:
         self._locks = locks
         self._token_ttl = token_ttl
         self._wait = wait
+        self._patience = patience
         self._lock_life = lock_life
         self._clock = clock
         self._turns = _Turns()
@@ -119,11 +125,16 @@ class _External:
     def authenticate(self, userid: str, corp: str) -> Identity:
         if not userid:
             raise AuthError(code="unknown_user")
-        try:
-            return self._known(userid, corp) or self._in_turn(userid, corp)
-        except (StoreUnavailable, SettingsError) as exc:
-            log.warning("authentication failed: auth_unavailable (%s)", exc)
-            raise AuthError(str(exc), code="auth_unavailable") from exc
+        end = self._clock() + self._patience
+        while True:
+            try:
+                return self._known(userid, corp) or self._in_turn(userid, corp)
+            except (StoreUnavailable, SettingsError) as exc:
+                if isinstance(exc, SettingsError) or self._clock() >= end:
+                    log.warning("authentication failed: auth_unavailable (%s)", exc)
+                    self._deny(userid, corp, "auth_unavailable")
+                    raise AuthError(str(exc), code="auth_unavailable") from exc
+            time.sleep(PAUSE)
 
     def _known(self, userid: str, corp: str) -> Identity | None:
         """Return what the cache knows; a remembered failure is raised again."""
@@ -169,9 +180,6 @@ class _External:
         except AuthError as exc:
             log.warning("authentication failed: %s (%s)", exc.code, exc)
             self._deny(userid, corp, exc.code)
-            raise
-        except StoreUnavailable:
-            self._deny(userid, corp, "auth_unavailable")
             raise
         self._tokens.save(userid, corp, token, record.user, min(life, self._token_ttl))
         return Identity("renewed", record.user, token)

@@ -52,7 +52,9 @@ def make_service(any_redis_url: str, database: str, auth: MockAuth) -> Iterator[
             "user_store": users,
             "lock_store": LockStore(ScriptRunner(client)),
         }
-        service = AuthService("external", **{**parts, "url": auth.url, "timeout": 30.0, "wait": 60.0, **options})
+        service = AuthService(
+            "external", **{**parts, "url": auth.url, "timeout": 30.0, "wait": 60.0, "patience": 0.0, **options}
+        )
         closing.extend([service.close, users.close, client.close])
         return service
 
@@ -523,3 +525,20 @@ def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
 
     with pytest.raises(AuthError):
         service.check()
+
+
+def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeService) -> None:
+    """What comes back within the patience is waited for; nothing is remembered against the user."""
+    with MariaServer() as server:
+        database = server.fresh_database()
+        create_demo_users(database)
+        service = make_service(database=database, patience=30.0)
+        server.stop()
+        outcome: list[Identity] = []
+        asking = threading.Thread(target=lambda: outcome.append(service.authenticate("zhangsan")))
+        asking.start()
+        server.start()
+
+        asking.join(40.0)
+
+    assert [identity.state for identity in outcome] == ["renewed"]
