@@ -73,10 +73,11 @@ def reply_unknown(error: Exception) -> tuple[dict[str, str], int]:
 def main() -> None:
     """Replace this process by gunicorn with one worker; a wrong setting is one line."""
     try:
-        load_settings()
+        settings = load_settings()
     except SettingsError as exc:
         sys.exit(f"wechatlaibao: {exc}")
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--workers", "1"])
+    reload = ["--reload"] if settings.reload else []
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--workers", "1", *reload])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ worker_connections = settings.sockets_max + 500
 graceful_timeout = ceil(settings.drain_seconds) + 10
 timeout = 60
 keepalive = 15
-reload = settings.reload
 forwarded_allow_ips = "*" if settings.trusted_proxies else "127.0.0.1"
 #: gunicorn's own control socket is a file; the root file system may be read-only.
 control_socket_disable = True

@@ -137,7 +137,7 @@ class WeComChannel:
         return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
 
     def _event(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
-        if message.event != "enter_chat":
+        if message.event != "enter_chat" or not message.userid:
             return {}, message.event
         welcome = self._welcomes.get(bot) or self._texts.get("welcome")
         return {"msgtype": "text", "text": {"content": welcome}}, "enter_chat"
@@ -146,7 +146,7 @@ class WeComChannel:
         """Log the three lines the original documents for every poll; a poll reads all there is."""
         if log.isEnabledFor(logging.DEBUG):
             log.debug("[调试] 读取未读消息 - stream_id: %s", snapshot.stream_id)
-            log.debug("[调试] 消息索引: %d, 内容长度: %d", max(0, snapshot.length - 1), snapshot.size)
+            log.debug("[调试] 消息索引: %d, 内容长度: %d", max(0, snapshot.length - 1), len(snapshot.text))
             log.debug("[调试] 剩余未读消息数: %d", 0)
 
 

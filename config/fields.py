@@ -127,7 +127,7 @@ Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeV
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]
 
-Commands = Annotated[dict[str, str], BeforeValidator(_object)]
+Commands = Annotated[dict[str, Annotated[Literal["reset"], BeforeValidator(_lower)]], BeforeValidator(_object)]
 Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(_template)]
 Headers = Annotated[Secret[dict[str, str]], BeforeValidator(_object)]
 Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]

@@ -12,6 +12,18 @@ from config.problems import Problem
 if TYPE_CHECKING:
     from config.settings import Settings
 
+#: What is checked and does nothing in this version; the README marks the same.
+LATER = """
+    debug ops_port admin_token api_keys public_origins wechat_bot_secret wechat_progress wechat_sources
+    wechat_suggestions media_max_bytes media_hosts batch_redis_url openai_api_key openai_base_url openai_model
+    openai_timeout context_api_key context_base_url context_timeout custom_rag_api_url custom_rag_api_key
+    custom_rag_timeout custom_rag_headers custom_rag_health_url search_provider serper_api_key serper_timeout
+    mock_fallback ws_path websocket_heartbeat_interval websocket_heartbeat_timeout websocket_auth realtime_stop
+    rate_limit_user rate_limit_ip batch_enabled batch_max_concurrent batch_max_queue_size batch_storage_path
+    batch_worker batch_retention_days
+""".split()
+#: Seconds a stream's record outlives its producer: an end must find it, and late polls read it.
+TTL_MARGIN = 60
 #: What each provider cannot do without.
 NEEDED = {
     "openai": ("openai_api_key", "the key of your OpenAI-compatible service"),
@@ -34,6 +46,9 @@ def warnings(settings: Settings) -> Iterator[str]:
     """Yield what works, but hardly as meant."""
     if settings.redis_url and settings.redis_host:
         yield "REDIS_HOST has no effect, because REDIS_URL is set"
+    for name in LATER:
+        if getattr(settings, name) != type(settings).model_fields[name].default:
+            yield f"{name.upper()} has no effect in this version"
     if settings.auth_service_url and settings.auth_mode != "external":
         yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
 
@@ -110,12 +125,14 @@ def _limits(settings: Settings) -> Iterator[Problem]:
     for smaller, larger in (
         ("stream_lease", "stream_max_seconds"),
         ("wechat_answer_seconds", "stream_ttl"),
-        ("stream_max_seconds", "stream_ttl"),
         ("websocket_heartbeat_interval", "websocket_heartbeat_timeout"),
     ):
         least, most = getattr(settings, smaller), getattr(settings, larger)
         if least > most:
             yield Problem(smaller.upper(), f"{least:g}", f"at most {larger.upper()}, which is {most:g}")
+    if settings.stream_max_seconds + TTL_MARGIN > settings.stream_ttl:
+        least = f"at least STREAM_MAX_SECONDS + {TTL_MARGIN}, which is {settings.stream_max_seconds + TTL_MARGIN:g}"
+        yield Problem("STREAM_TTL", f"{settings.stream_ttl:g}", least)
     if settings.ops_port == settings.port:
         yield Problem("OPS_PORT", str(settings.ops_port), "another port than PORT")
 

@@ -164,6 +164,9 @@ class Flusher:
     def _write_anew(self, stream: OwnedStream) -> None:
         """Redis has lost the stream: create it again as its owner knows it."""
         whole = stream.whole()
+        if whole.age >= self._store.ttl:
+            stream.lose()
+            return
         ours, snapshot, _ = self._store.open(whole)
         stream.rewritten(whole, ours and snapshot.epoch == stream.epoch)
         log.warning("stream written anew", extra={"stream_id": stream.stream_id, "ours": ours})

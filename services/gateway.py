@@ -88,7 +88,7 @@ class Gateway:
         """
         try:
             snapshot = self._streams.read(stream_id)
-            if snapshot and snapshot.lapsed and self._manager.reap(stream_id, self._new_owner()):
+            if snapshot and snapshot.lapsed and self._reap(stream_id):
                 snapshot = self._streams.read(stream_id)
         except StoreUnavailable:
             snapshot = self._manager.known(stream_id)
@@ -102,6 +102,20 @@ class Gateway:
         """End a running stream of this reader; the provider is told by whoever asks it. Return whether it ran."""
         snapshot = self.read(stream_id, bot=bot, principal=principal, chat=chat)
         return bool(snapshot) and self._streams.cancel(stream_id) == "processing"
+
+    def _reap(self, stream_id: str) -> bool:
+        """End a stream whose owner is gone, and give back what it held for its person."""
+        reaped = self._manager.reap(stream_id, self._new_owner())
+        if reaped and (question := Question.from_json(reaped)).bot in self._keys:
+            self._streams.write([], *self._leave_calls(question, stream_id))
+        return bool(reaped)
+
+    def _leave_calls(self, question: Question, stream_id: str) -> tuple[Call, Call]:
+        """Return the calls that give a stream's place and its turn back."""
+        return (
+            self._streams.leave_call(question.bot, question.principal, stream_id),
+            self._conversations.leave_call(self._answerer.conversation(question), stream_id),
+        )
 
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
@@ -135,8 +149,7 @@ class Gateway:
         )
         ours, snapshot, (entered, turn) = self._streams.open(new, enter, self._conversations.turn_call(key, stream_id))
         place = Place(*turn)
-        leave_place, leave_turn = self._streams.leave_call(*person), self._conversations.leave_call(key, stream_id)
-        leave = [leave_place, leave_turn]
+        leave_place, leave_turn = leave = self._leave_calls(question, stream_id)
         refusal = "user_full" if entered == 0 else "turns_full" if place.place < 0 else ""
         if ours and not refusal:
             self._manager.produce(new, question, waiting=place.place > 0, after=leave)
@@ -173,6 +186,14 @@ class Gateway:
             "question": question.to_json(),
             "access": " ".join(access),
             "created_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "auth_state": "",
+            "error_code": "",
+            "waiting": "",
+            "delivered": "",
+            "reply": "",
+            "message_id": "",
+            "task_id": "",
+            "run_id": "",
             "token": "",
             "user_info": "",
             "conversation_id": "",

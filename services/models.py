@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Status = Literal["processing", "completed", "error", "cancelled"]
@@ -34,8 +34,10 @@ class Question:
 
     @classmethod
     def from_json(cls, text: str) -> Question:
-        fields = json.loads(text)
-        return cls(**{**fields, "files": tuple(fields["files"])})
+        """Return the question a replica of this or another version wrote; what is new there is passed over."""
+        written = json.loads(text)
+        known = {field.name: written[field.name] for field in fields(cls) if field.name in written}
+        return cls(**{**known, "files": tuple(written.get("files", ()))})
 
 
 @dataclass(frozen=True, slots=True)

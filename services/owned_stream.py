@@ -187,6 +187,12 @@ class OwnedStream:
                 self._close("fenced")
             self._state.notify_all()
 
+    def lose(self) -> None:
+        """Take in that the stream's time in Redis is over: nobody can read it any more."""
+        with self._state:
+            self._close("lost")
+            self._state.notify_all()
+
     def failed(self) -> None:
         """Take in that Redis did not answer; give up after `outage_seconds` of it when nothing more will be said."""
         with self._state:

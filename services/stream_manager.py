@@ -89,21 +89,22 @@ class StreamManager:
         stream = self._flusher.owned(stream_id)
         return stream.snapshot if stream else None
 
-    def reap(self, stream_id: str, owner: str) -> bool:
-        """End a stream whose owner is gone, with what it said and a sentence; return whether it was ended here.
+    def reap(self, stream_id: str, owner: str) -> str:
+        """End a stream whose owner is gone, with what it said and a sentence; return its question if it ended here.
 
         The first call marks the stream; one that comes after lease / 3 + 1 s finds it ripe.
         """
         taken = self._store.takeover(stream_id, owner)
         if taken.outcome != "taken":
-            return False
+            return ""
         fields, chunks = self._store.load(stream_id)
         stream = self._own(NewStream(stream_id, owner, fields, chunks, epoch=taken.epoch, start=taken.start))
         stream.finish("error", error_code="interrupted", sentence=self._sentence("interrupted"))
         log.warning(
             "stream ended after its owner", extra={"stream_id": stream_id, "owner": owner, "epoch": taken.epoch}
         )
-        return stream.wait_closed(1.0)
+        stream.wait_closed(1.0)
+        return taken.question
 
     def drain(self, seconds: float) -> None:
         """Take no more questions, let the running ones finish, then release what is left."""
@@ -205,7 +206,7 @@ class StreamManager:
         shown = f"{text[:100]}..." if self._log_content else "***"
         log.debug("[调试] Dify返回内容块 (长度: %d): %s", len(text), shown)
         figures = stream.figures
-        log.debug("[调试] 累计内容长度: %d, 消息队列长度: %d", figures["bytes"], figures["chunks"])
+        log.debug("[调试] 累计内容长度: %d, 消息队列长度: %d", len(stream.text), figures["chunks"])
 
 
 def fingerprint(token: str) -> str:

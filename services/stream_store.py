@@ -59,7 +59,7 @@ class StreamStore:
         now: str = "",
     ) -> None:
         self._runner = runner
-        self._ttl = ttl
+        self.ttl = ttl
         self.lease = lease
         self.max_seconds = max_seconds
         #: What scripts take for the time; "" is Redis's own clock.
@@ -80,7 +80,7 @@ class StreamStore:
             "start": stream.start,
         }
         chunks = [arg for chunk in stream.chunks for arg in chunk.args()]
-        times = (self.lease, self._ttl - stream.age, self.max_seconds - stream.age, frame)
+        times = (self.lease, self.ttl - stream.age, self.max_seconds - stream.age, frame)
         return Call(
             script("open"),
             stream_keys(stream.stream_id),

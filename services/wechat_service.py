@@ -48,6 +48,7 @@ class Message:
     msgid: str
     #: text, image, mixed, voice, file, video, stream, event, or one we do not know yet.
     msgtype: str
+    #: "" only in an event that nobody caused.
     userid: str
     chattype: str = "single"
     #: The group; "" in a single chat.
@@ -216,7 +217,7 @@ def _payload(text: str) -> dict[str, Any]:
 def _message(payload: dict[str, Any], *, mention: re.Pattern[str], pair: int) -> Message:
     msgtype = _required(payload, "msgtype")
     chattype = _optional(payload, "chattype") or "single"
-    chatid = _chatid(payload, chattype)
+    chatid = _optional(payload, "chatid") if msgtype == "event" else _chatid(payload, chattype)
     return Message(
         # A refresh or an event is never deduplicated, so it may come without an id.
         msgid=(_optional if msgtype in ("stream", "event") else _required)(payload, "msgid"),
@@ -243,11 +244,11 @@ def _chatid(payload: dict[str, Any], chattype: str) -> str:
 
 
 def _userid(payload: dict[str, Any], msgtype: str) -> str:
-    """Return the sender. Events of the system itself have none, or `sys`: there is nobody to answer."""
-    userid = _required(_member(payload, "from"), "userid")
-    if msgtype == "event" and userid == "sys":
-        raise CallbackRefused(code="bad_message")
-    return userid
+    """Return the sender; "" where an event comes from the system itself: there is nobody to answer."""
+    if msgtype != "event":
+        return _required(_member(payload, "from"), "userid")
+    userid = _optional(_member(payload, "from"), "userid") if "from" in payload else ""
+    return "" if userid == "sys" else userid
 
 
 def _words(payload: dict[str, Any], mention: re.Pattern[str] | None) -> str:

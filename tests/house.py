@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +75,11 @@ class House:
 class Replica:
     """One gunicorn of the product, a process group of its own."""
 
-    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, env: Mapping[str, str], folder: Path, *, command: Sequence[str] = ("-m", "gunicorn"), cwd: Path = ROOT
+    ) -> None:
+        self._command = command
+        self._cwd = cwd
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"replica-{self.port}.log"
@@ -88,8 +92,8 @@ class Replica:
         }
         with self.log_path.open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "gunicorn"],
-                cwd=ROOT,
+                [sys.executable, *self._command],
+                cwd=self._cwd,
                 env={**inherited, **self._env},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -35,7 +35,7 @@ def test_placeholders_become_the_person() -> None:
 
 def test_nothing_but_placeholders_is_formatted() -> None:
     """Literal braces, format specs and values that are no strings stay as the operator wrote them."""
-    written = {"json": '{"a": 1}', "open": "{", "spec": "{0} {user_code!r} {}", "number": 3, "list": ["{token}"]}
+    written = {"json": '{"a": 1}', "open": "{", "spec": "{0} {user_code!r} {}", "number": 3}
 
     assert template(written).fill(Query("q", "u01")) == written
 
@@ -52,6 +52,13 @@ def test_without_a_user_record_the_user_id_stands_in() -> None:
     filled = template({"a": "{user_code}", "b": "{user_name}", "c": "{token}"}).fill(Query("q", "wx_42"))
 
     assert filled == {"a": "wx_42", "b": "", "c": ""}
+
+
+def test_placeholders_inside_lists_and_objects_are_filled() -> None:
+    """An app's inputs may be nested; what the settings accept is filled."""
+    inputs = template({"a": {"b": "{user_code}"}, "l": ["{user_code}", 1]})
+
+    assert inputs.fill(Query("q", "u01")) == {"a": {"b": "u01"}, "l": ["u01", 1]}
 
 
 def test_the_question_own_inputs_win() -> None:

@@ -126,3 +126,16 @@ def test_an_ended_stream_leaves_the_index(desk: Desk) -> None:
 
     wait_until(lambda: not desk.client.keys("dify_streams:running:*"))
     assert desk.flusher.streams() == []
+
+
+def test_a_stream_whose_time_is_over_is_not_written_again(desk: Desk) -> None:
+    """Redis has forgotten it for good; nobody could read it."""
+    stream = desk.owns("s")
+    desk.store.ttl = 0.0
+    desk.client.flushdb()
+    stream.emit("x")
+
+    desk.flusher.start()
+
+    wait_until(lambda: stream.closed == "lost")
+    assert desk.client.keys("*s*") == []

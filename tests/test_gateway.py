@@ -357,7 +357,20 @@ def test_a_dead_owners_stream_ends_for_its_reader(desk: Desk, any_redis_url: str
 
     assert snapshot
     assert (snapshot.status, snapshot.error_code) == ("error", "interrupted")
+    assert redis_client.exists("dify_user:default:zhangsan") == 0, "the person's place is free again"
+    assert redis_client.keys("*:turns") == []
     reader.close()
+
+
+def test_a_stream_has_every_field_from_its_beginning(desk: Desk, redis_client: redis.Redis) -> None:
+    """Who looks into Redis finds the documented names; `suspect`, `shown` and `read` come with what they tell."""
+    asked = desk.asks()
+
+    fields = redis_client.hgetall(stream_keys(asked.stream_id).hash)
+
+    documented = "content token user_info status conversation_id dify_finished created_time"
+    ours = "v question auth_state deadline epoch owner lease start frame_deadline error_code reply delivered"
+    assert set(f"{documented} {ours} message_id task_id run_id".split()) <= set(fields)
 
 
 def test_without_redis_a_question_gets_a_sentence(provider: SlowProvider) -> None:

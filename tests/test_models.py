@@ -10,6 +10,7 @@ def test_a_question_comes_back_from_redis_as_it_was() -> None:
     question = Question("年假\n?", "wecom", "hr", "zhangsan", "group", "m1", {"a": 1}, ("f1", "f2"))
 
     assert Question.from_json(question.to_json()) == question
+    assert Question.from_json(question.to_json()[:-1] + ',"of_a_later_version":1}') == question
 
 
 def test_an_identity_shows_no_token() -> None:

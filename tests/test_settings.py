@@ -240,7 +240,7 @@ class TestRefusals:
                 "DIFY_BASE_URL",
             ),
             ({"DIFY_AUTH_MODE": "user_token"}, "DIFY_AUTH_MODE", "AUTH_MODE=none"),
-            ({"STREAM_MAX_SECONDS": "1801"}, "STREAM_MAX_SECONDS", "STREAM_TTL, which is 1800"),
+            ({"STREAM_MAX_SECONDS": "1741"}, "STREAM_TTL", "STREAM_MAX_SECONDS + 60, which is 1801"),
             ({"STREAM_TTL": "300", "STREAM_MAX_SECONDS": "300"}, "WECHAT_ANSWER_SECONDS", "STREAM_TTL, which is 300"),
             ({"STREAM_LEASE": "1300"}, "STREAM_LEASE", "STREAM_MAX_SECONDS"),
             ({"WEBSOCKET_HEARTBEAT_TIMEOUT": "20"}, "WEBSOCKET_HEARTBEAT_INTERVAL", "which is 20"),
@@ -428,3 +428,16 @@ def _default_text(name: str) -> str:
         case None | Secret():
             return ""
     return "" if default is PydanticUndefined else str(default)
+
+
+def test_a_command_that_does_nothing_is_named() -> None:
+    """What a word is to do must be something the product does; upper case is no other command."""
+    assert refusal(WECHAT_COMMANDS='{"/x": "dance"}').startswith("WECHAT_COMMANDS='dance' is wrong: expected 'reset'")
+    assert settings(WECHAT_COMMANDS='{"/x": "RESET"}').wechat_commands == {"/x": "reset"}
+
+
+def test_what_has_no_effect_in_this_version_says_so() -> None:
+    """Whoever sets it learns at start that it does nothing yet."""
+    (warning,) = settings(MOCK_FALLBACK="true").warnings
+
+    assert warning == "MOCK_FALLBACK has no effect in this version"

@@ -297,7 +297,8 @@ def test_what_is_to_be_done_after_an_answer_is_done(desk: Desk, redis_client: re
 
 def test_a_dead_owners_stream_is_ended_with_its_text(desk: Desk, redis_client: redis.Redis) -> None:
     """Past lease and suspicion a reader ends it: the partial text stays, with a sentence."""
-    desk.store.open(NewStream("s", "dead", {"status": "processing", "content": "?"}, frame_seconds=330.0))
+    fields = {"status": "processing", "content": "?", "question": QUESTION.to_json()}
+    desk.store.open(NewStream("s", "dead", fields, frame_seconds=330.0))
     desk.store.write([Write("s", 1, "dead", 0, 0, (Chunk("一半", "t"),))])
     assert not desk.manager.reap("s", "me"), "its lease still runs"
     redis_client.hset(stream_keys("s").hash, "lease", "1")
@@ -414,7 +415,7 @@ def test_the_documented_debug_lines(
 
     lines = [record.getMessage() for record in caplog.records]
     assert f"[调试] Dify返回内容块 (长度: 4): {shown}" in lines
-    assert any(line.startswith("[调试] 累计内容长度: 12, 消息队列长度: ") for line in lines)
+    assert any(line.startswith("[调试] 累计内容长度: 4, 消息队列长度: ") for line in lines)
     desk.close()
 
 

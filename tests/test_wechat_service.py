@@ -332,13 +332,25 @@ def test_other_receiver_is_refused() -> None:
         text_message(**{"from": "zhangsan"}),
         text_message(**{"from": {}}),
         text_message(**{"from": {"userid": 7}}),
-        text_message(msgtype="event", event={"eventtype": "enter_chat"}, **{"from": ...}),
-        text_message(msgtype="event", event={"eventtype": "enter_chat"}, **{"from": {"userid": "sys"}}),
+        text_message(msgtype="event", event={"eventtype": "enter_chat"}, **{"from": {"userid": 7}}),
     ],
 )
 def test_decrypted_text_of_another_shape_is_bad_message(message: Any) -> None:
     """What decrypts but is no message object, or has a wrong type anywhere, is bad_message."""
     assert refused(message=message) == "bad_message"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"from": ...}, {"from": {}}, {"from": {"userid": "sys"}}, {"chattype": "group"}, {"chattype": "channel"}],
+)
+def test_an_event_of_the_system_is_an_event(changes: dict[str, Any]) -> None:
+    """It may lack what a message must have: it is to be acknowledged, or WeCom sends it again."""
+    event = text_message(msgtype="event", event={"eventtype": "enter_check_update"}, **changes)
+
+    message = service().open(*WeCom().posts(event))
+
+    assert (message.event, message.userid in ("", "zhangsan")) == ("enter_check_update", True)
 
 
 def test_someone_named_sys_may_write() -> None:

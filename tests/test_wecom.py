@@ -611,7 +611,7 @@ def test_a_poll_logs_what_it_read_for_debugging(values: dict[str, str], caplog: 
         lines = [r.getMessage() for r in caplog.records if r.name == "channels.wecom" and r.levelno == logging.DEBUG]
         document = house.container.streams.document(bubble.stream_id)
     assert document
-    size, last = len(answer_to(QUESTION).encode()), len(document["messages"]) - 1
+    size, last = len(answer_to(QUESTION)), len(document["messages"]) - 1
     assert lines == [
         f"[调试] 读取未读消息 - stream_id: {bubble.stream_id}",
         f"[调试] 消息索引: {last}, 内容长度: {size}",

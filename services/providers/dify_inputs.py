@@ -59,6 +59,10 @@ class InputsTemplate:
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(inner, values) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, values) for inner in value]
     # Not str.format: any other brace in the operator's text is just a brace.
     return _PLACEHOLDER.sub(lambda match: values[match[1]], value) if isinstance(value, str) else value
 
