@@ -43,7 +43,7 @@ class Group(BaseModel):
 
 
 class ServerSettings(Group):
-    app_name: str = setting("WechatLaibao", "how the product calls itself on pages and in GET /")
+    app_name: str = setting("WechatLaibao", "how the product calls itself, in /healthz and on pages")
     debug: bool = setting(False, "Flask's debug mode; never in production")
     reload: bool = setting(False, "python app.py only: start again when a source file changes")
     host: str = setting("0.0.0.0", "address to listen on")
@@ -76,7 +76,7 @@ class WeComSettings(Group):
     wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is taken off questions")
     wechat_welcome: str = setting("", "greeting when a chat is opened; empty: the sentence `welcome`")
     wechat_mode: Annotated[Literal["callback", "websocket"], Lower] = setting(
-        "callback", "how WeCom reaches the bot: callback, or websocket (long connection, no public address)"
+        "callback", "how WeCom reaches the bot: callback (websocket, the long connection, comes later)"
     )
     wechat_bot_id: str = setting(
         "", "the bot's own id; websocket mode needs it, callbacks of another bot are refused when it is set"
@@ -109,7 +109,7 @@ class MoreWeComSettings(Group):
 
 class RedisSettings(Group):
     redis_url: RedisUrl | None = setting(
-        None, "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; wins over REDIS_HOST"
+        None, "redis://, rediss:// or unix:// (redis+sentinel:// and redis+cluster:// come later); wins over REDIS_HOST"
     )
     redis_host: str = setting("", "host of Redis, where REDIS_URL is empty")
     redis_port: Port = setting(6379, "port of Redis")
@@ -154,7 +154,7 @@ class ProviderSettings(Group):
     """Who answers. A bot of `WECHAT_BOTS` may set any of these for itself."""
 
     rag_provider: Annotated[Literal["dify", "openai", "context", "custom", "mock"], Lower] = setting(
-        "dify", "who answers: dify, openai, context, custom or mock"
+        "dify", "who answers: dify or mock (openai, context and custom come later)"
     )
     dify_base_url: HttpUrl = setting(DIFY_CLOUD, "address of Dify, with or without /v1")
     dify_chat_endpoint: UrlPath = setting("/v1/chat-messages", "path of Dify's chat API")
@@ -254,7 +254,7 @@ class LogSettings(Group):
     log_level: LogLevel = setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_format: Annotated[Literal["json", "plain"], Lower] = setting("json", "json, or plain for reading by eye")
     log_dir: str | None = setting(None, "folder of rotating info.log and error.log; empty: standard output only")
-    log_content: bool = setting(False, "let people's words and answers into the logs")
+    log_content: bool = setting(False, "let people's words and answers into the logs, with LOG_LEVEL=DEBUG")
 
 
 def _is_on(switch: Any) -> bool:

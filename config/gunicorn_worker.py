@@ -98,6 +98,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         super().handle_request(listener_name, req, sock, addr)
         self._idle |= {sock}
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at once, without the traceback that a SystemExit in a greenlet prints."""
+        self.cfg.set("graceful_timeout", 0)
+        self.alive = False
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._leaving:
             self._leaving = True

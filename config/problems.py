@@ -53,11 +53,11 @@ class Problem:
 
 
 class Invalid(SettingsError):
-    """The settings cannot be used; the message is about the first problem and counts the others."""
+    """The settings cannot be used; the message is about the first problem and names the others."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         first, *others = problems
-        more = f" (and {len(others)} more)" if others else ""
+        more = f" (also: {', '.join(problem.name for problem in others)})" if others else ""
         super().__init__(f"{first}{more}")
 
 

@@ -21,7 +21,7 @@ LATER = """
     mock_fallback ws_path websocket_heartbeat_interval websocket_heartbeat_timeout websocket_auth realtime_stop
     rate_limit_user rate_limit_ip batch_enabled batch_max_concurrent batch_max_queue_size batch_storage_path
     batch_worker batch_retention_days
-""".split()
+""".split()  # noqa: SIM905 - forty names read better as words
 #: Seconds a stream's record outlives its producer: an end must find it, and late polls read it.
 TTL_MARGIN = 60
 #: What each provider cannot do without.

@@ -18,7 +18,7 @@ FALLBACK = "answer_failed"
 
 ZH: Mapping[str, str] = {
     "thinking": "思考中...",
-    "queued": "排在上一个问题之后，马上就轮到这个问题...",
+    "queued": "排在上一个问题之后，请稍候...",
     "welcome": "您好，我是来宝，有什么问题直接问我就好。想换个话题时，发送“新对话”即可重新开始。",
     "reset_done": "已开始新对话，之前的内容不会再影响接下来的回答。请提问吧。",
     "unsupported_message": "抱歉，我暂时只看得懂文字消息。请用文字描述您的问题。",
@@ -55,7 +55,7 @@ ZH: Mapping[str, str] = {
 
 EN: Mapping[str, str] = {
     "thinking": "Thinking...",
-    "queued": "Waiting behind your previous question; this one is next...",
+    "queued": "Waiting behind your previous question...",
     "welcome": "Hello, I am Laibao. Just ask me anything. To change the subject, send “/reset” and we start anew.",
     "reset_done": "A new conversation has begun; what was said before no longer counts. Go ahead and ask.",
     "unsupported_message": "Sorry, I can only read text messages for now. Please put your question into words.",

@@ -60,7 +60,10 @@ def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str
     with running_stage(folder, _real_dify(environ)) as stage, closing(stage.user(options.user)) as user:
         if stage.set_mode:
             stage.set_mode(options.dify)
-        return 0 if ask(user, options.ask, show=_say) else 1
+        if ask(user, options.ask, show=_say):
+            return 0
+        print(stage.gateway.last_warning(), file=sys.stderr)
+        return 1
 
 
 def _serve(folder: Path, environ: Mapping[str, str]) -> int:

@@ -63,6 +63,11 @@ class GatewayProcess:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._stop()
 
+    def last_warning(self) -> str:
+        """Return the log's last line that says what went wrong, "" where there is none."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return next((line for line in reversed(lines) if " - WARNING - " in line or " - ERROR - " in line), "")
+
     def failure(self) -> GatewayFailed:
         """Return the error that tells why it is not running."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:] if self.log.exists() else []

@@ -143,7 +143,9 @@ def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]
         assert len(dify.requests) == 1
 
         assert main(["--ask", "营业时间"], {**own, "DIFY_API_KEY": "app-wrong"}) == 1
-        assert ZH["provider_unauthorized"] in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert ZH["provider_unauthorized"] in said.out
+        assert "provider_unauthorized" in said.err, "the log's own words say why"
 
 
 @pytest.mark.parametrize(

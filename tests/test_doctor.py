@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -641,3 +642,14 @@ def test_every_bot_has_its_address() -> None:
     base = "https://bot.example.com/wechat/callback"
     assert callback_urls(f"{base}/", bots) == {"default": base, "hr": f"{base}/hr"}
     assert callback_urls(f"{base}/hr", bots) == {"hr": f"{base}/hr"}
+
+
+def test_a_log_folder_that_stops_the_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the start would refuse is not called well; a folder that can be made is."""
+    (tmp_path / "file").write_text("")
+    folders = {tmp_path / "new" / "logs": "ok", tmp_path / "file": "failed"}
+
+    for folder, outcome in folders.items():
+        doctor.main(["--json"], load=partial(settings_of, settings_for(NO_REDIS, LOG_DIR=str(folder))))
+        found = {finding["check"]: finding["outcome"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+        assert found["logs"] == outcome

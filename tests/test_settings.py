@@ -197,9 +197,9 @@ class TestRefusals:
         assert len(line) < 300
         assert "…" in line
 
-    def test_several_wrong_values_are_counted(self) -> None:
+    def test_several_wrong_values_are_named(self) -> None:
         """The first is named, the others are counted."""
-        assert refusal(PORT="x", STREAM_LEASE="y", LOCALE="z").endswith("(and 2 more)")
+        assert refusal(PORT="x", STREAM_LEASE="y", LOCALE="z").endswith("(also: LOCALE, STREAM_LEASE)")
 
     @pytest.mark.parametrize(
         ("variables", "name", "expected"),

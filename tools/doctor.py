@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from config.logging import MASK, SHORTEST_SECRET
 from config.settings import Settings, load_settings
@@ -88,8 +90,20 @@ def checks(settings: Settings, container: Container, options: argparse.Namespace
 def _settings(settings: Settings) -> Iterator[Finding]:
     who = ", ".join(f"{name} by {bot.provider.rag_provider}" for name, bot in settings.bots.items())
     yield Finding("settings", "ok", f"bots: {who}; auth: {settings.auth_mode}; workers: {settings.workers}")
+    if settings.log_dir:
+        yield _log_dir(Path(settings.log_dir))
     for warning in settings.warnings:
         yield Finding("settings", "warning", warning)
+
+
+def _log_dir(folder: Path) -> Finding:
+    """Look whether the start could write its logs; a folder that is not there yet would be made."""
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if place.is_dir() and os.access(place, os.W_OK):
+        return Finding("logs", "ok", f"{folder} can be written to")
+    return Finding(
+        "logs", "failed", f"{folder} cannot be written to: the start stops", "mend LOG_DIR, or leave it empty"
+    )
 
 
 def _masked(found: Iterable[Finding], secrets: Iterable[str]) -> Iterator[Finding]:

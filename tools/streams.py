@@ -69,6 +69,10 @@ def _show(client: redis.Redis, options: argparse.Namespace) -> Iterator[str]:
 def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a stream as lines: its fields, then each chunk with whether somebody has read it."""
     yield f"{'stream':<16} {stream_id}"
+    question = json.loads(document.get("question") or "{}")
+    for name in ("channel", "bot", "principal", "chat"):
+        if question.get(name):
+            yield f"{name:<16} {question[name]}"
     for name, value in sorted(document.items()):
         if name not in ("messages", "question") and value != "":
             yield f"{name:<16} {value}"
