@@ -91,20 +91,27 @@ class Answerer:
 
     def _wait_for_turn(self, key: str, stream_id: str, deadline: Deadline) -> Iterator[Waiting]:
         """Wait until the stream heads its conversation's line; a head that is no longer written gives way."""
+        tried = False
         while (place := patiently(lambda: self._conversations.place(key, stream_id))).place != 0:
-            if place.place < 0:
+            if place.place < 0 and tried:
                 raise AnswerError(code="turns_full")
             if deadline.over:
                 raise AnswerError(code="answer_timeout")
-            yield Waiting(True)
-            patiently(lambda: self._evict(key, place.head))
-            self._sleep(TURN_POLL)
+            gone = patiently(lambda: self._evict(key, place.head))
+            # A full line is told only where none of it gives way.
+            tried = place.place < 0 and not gone
+            if not tried:
+                yield Waiting(True)
+                self._sleep(0.0 if gone else TURN_POLL)
         yield Waiting(False)
 
-    def _evict(self, key: str, head: str) -> None:
+    def _evict(self, key: str, head: str) -> bool:
+        """Take the head out of the line if nobody writes it any more; return whether it was."""
         status, late = self._streams.standing(head)
-        if status != "processing" or late > 2 * self._streams.lease:
+        gone = status != "processing" or late > 2 * self._streams.lease
+        if gone:
             self._conversations.leave(key, head)
+        return gone
 
     def _ask(self, provider: BaseRAGProvider, query: Query, key: str, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""

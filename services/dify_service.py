@@ -144,7 +144,7 @@ class DifyService:
             body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
         try:
             reply = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ProviderError("the reply is not JSON", code="provider_error", http_status=exchange.status) from None
         return reply if isinstance(reply, dict) else {}
 

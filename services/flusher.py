@@ -7,12 +7,15 @@ every `lease / 3` seconds.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from services.errors import StoreUnavailable
 from services.owned_stream import OwnedStream
+from services.redis_store import Call
 from services.stream_records import Write
 from services.stream_store import StreamStore
 
@@ -20,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of text in one pipeline, of any number of streams: what goes over a slow line within a socket's timeout.
 BATCH_BYTES = 1024 * 1024
+#: Lost replies to opening a stream that are remembered.
+MAX_AMENDS = 1000
 #: Seconds between tries while Redis is away.
 RETRY_SECONDS = (0.05, 0.5)
 
@@ -37,6 +42,8 @@ class Flusher:
         #: Those whose lease the next write is to renew in any case; the flusher's own.
         self._due: set[str] = set()
         self._ended: list[str] = []
+        #: Ends of streams that may have been opened without our knowing; the oldest give way to the newest.
+        self._amends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_AMENDS)
         self._wake = threading.Event()
         self._stopping = False
         self._renewed = clock()
@@ -64,6 +71,10 @@ class Flusher:
             if stream.stream_id in self._streams:
                 self._dirty[stream.stream_id] = None
         self._wake.set()
+
+    def later(self, end: Write, after: Sequence[Call]) -> None:
+        """Send `end` when Redis answers again and, where the stream is that writer's or nobody's, `after`."""
+        self._amends.append((end, after))
 
     def streams(self) -> list[OwnedStream]:
         with self._lock:
@@ -98,7 +109,7 @@ class Flusher:
         """Send one pipeline; return whether there is more to send."""
         self._note_renewals()
         batch, renewed = self._collect()
-        if not batch and not self._ended:
+        if not (batch or self._ended or self._amends):
             return False
         try:
             self._send(batch, renewed)
@@ -145,9 +156,20 @@ class Flusher:
         del self._ended[: len(ended)]
         for (stream, write), reply in zip(batch, replies, strict=True):
             self._after(stream, stream.settle(write, reply))
+        self._make_amends()
+
+    def _make_amends(self) -> None:
+        """End what a lost reply may have left behind, one by one: it is rare."""
+        while self._amends:
+            end, after = self._amends[0]
+            (reply,) = self._store.write([end])
+            if reply[0] in ("ok", "gone"):
+                self._store.write([], *after)
+            self._amends.popleft()
 
     def _failed(self, batch: Sequence[tuple[OwnedStream, Write]]) -> None:
-        """Have everything sent again: what arrived all the same is skipped there."""
+        """Have everything sent again, and every lease renewed: what arrived all the same is skipped there."""
+        self._renewed = -math.inf
         for stream, _ in batch:
             stream.failed()
             self._due.add(stream.stream_id)

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -76,7 +76,7 @@ class Gateway:
         """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
         stream_id = self._stream_id(question)
         try:
-            return self._refuse(question, stream_id, key, error=False)
+            return self._refuse(question, stream_id, key, error=False)[1]
         except StoreUnavailable as exc:
             return Snapshot(stream_id, "error", error_code=exc.code)
 
@@ -94,6 +94,8 @@ class Gateway:
             snapshot = self._manager.known(stream_id)
             if snapshot is None:
                 raise
+        # A Redis that lost its data gets this replica's streams again within moments: no reason to say they expired.
+        snapshot = snapshot or self._manager.known(stream_id)
         if snapshot and self._allowed(snapshot.access, bot, principal, chat):
             return snapshot
         return None
@@ -119,13 +121,12 @@ class Gateway:
 
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
-            return self._refuse(question, stream_id, "empty_question")
+            return self._refuse(question, stream_id, "empty_question")[1]
         if question.text.strip() in self._resets[question.bot]:
-            reset = self._conversations.reset_call(self._answerer.conversation(question))
-            return self._refuse(question, stream_id, "reset_done", reset, error=False)
+            return self._reset(question, stream_id)
         no_place = self._manager.reserve()
         if no_place:
-            return self._refuse(question, stream_id, no_place)
+            return self._refuse(question, stream_id, no_place)[1]
         started = False
         try:
             snapshot, started = self._start(question, stream_id, reply)
@@ -133,6 +134,13 @@ class Gateway:
         finally:
             if not started:
                 self._manager.give_back()
+
+    def _reset(self, question: Question, stream_id: str) -> Snapshot:
+        """Begin the conversation anew, once: a redelivered command must not end what came after it."""
+        created, snapshot = self._refuse(question, stream_id, "reset_done", error=False)
+        if created:
+            self._streams.write([], self._conversations.reset_call(self._answerer.conversation(question)))
+        return snapshot
 
     def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
         """Open the stream and stand in the lines it needs, in one round trip; a second one only to step back.
@@ -147,34 +155,42 @@ class Gateway:
         enter = self._streams.enter_call(
             *person, places=door.places, seconds=door.frame_seconds or self._streams.max_seconds
         )
-        ours, snapshot, (entered, turn) = self._streams.open(new, enter, self._conversations.turn_call(key, stream_id))
+        leave = self._leave_calls(question, stream_id)
+        try:
+            ours, snapshot, (entered, turn) = self._streams.open(
+                new, enter, self._conversations.turn_call(key, stream_id)
+            )
+        except StoreUnavailable as exc:
+            self._manager.make_amends(self._ending(new, exc.code), leave)
+            raise
         place = Place(*turn)
-        leave_place, leave_turn = leave = self._leave_calls(question, stream_id)
-        refusal = "user_full" if entered == 0 else "turns_full" if place.place < 0 else ""
-        if ours and not refusal:
-            self._manager.produce(new, question, waiting=place.place > 0, after=leave)
-            return replace(snapshot, waiting=place.place > 0), True
+        if ours and entered == 0:
+            self._streams.write([self._ending(new, "user_full")], *leave)
+            return Snapshot(stream_id, "error", error_code="user_full"), False
         if ours:
-            return self._end(new, refusal, leave), False
-        # A redelivery gives back what it took just now, and nothing that its running stream holds.
-        taken = [leave_place] * (entered == 1) + [leave_turn] * place.entered
-        if taken:
-            self._streams.write([], *taken)
+            # A full line is the producer's to tell: those who stand in it may be gone.
+            self._manager.produce(new, question, waiting=place.place != 0, after=leave)
+            return replace(snapshot, waiting=place.place != 0), True
+        # What a redelivery took of a running stream is that stream's: its end gives it back.
+        if snapshot.status != "processing" and (entered == 1 or place.entered):
+            self._streams.write([], *leave)
         return snapshot, False
 
-    def _end(self, new: NewStream, code: str, leave: Sequence[Call]) -> Snapshot:
-        """End a stream that was just opened, with a sentence instead of a producer."""
-        chunk = final_chunk(self._sentence(code), error=True)
+    def _ending(self, new: NewStream, code: str) -> Write:
+        """Return the end of a stream that gets a sentence instead of a producer."""
         fields = {"status": "error", "error_code": code, "dify_finished": "1"}
-        end = Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
-        self._streams.write([end], *leave)
-        return Snapshot(new.stream_id, "error", error_code=code)
+        chunk = final_chunk(self._sentence(code), error=True)
+        return Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
 
-    def _refuse(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
-        """Open a stream that is born finished with a sentence, unless the message has one already."""
+    def _refuse(self, question: Question, stream_id: str, key: str, *, error: bool = True) -> tuple[bool, Snapshot]:
+        """Open a stream that is born finished with a sentence, unless the message has one already.
+
+        Return whether it was opened now, and what it shows.
+        """
         fields = {**self._fields(question), "error_code": key if error else ""}
         new = born_finished(stream_id, self._new_owner(), fields, self._sentence(key), error=error)
-        return self._streams.open(new, *others)[1]
+        created, snapshot, _ = self._streams.open(new)
+        return created, snapshot
 
     def _fields(self, question: Question) -> dict[str, str]:
         access = [self._tag(question.bot, f"user:{question.bot}:{question.principal}")]

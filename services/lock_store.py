@@ -8,7 +8,9 @@ A lock keeps work from being done twice; it is not a fence. What must never happ
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
+from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
 
 
@@ -25,7 +27,14 @@ class LockStore:
             StoreUnavailable: Redis did not answer; the lock may be held until its life ends.
         """
         token = secrets.token_hex(16)
-        return token if self._runner.run([Call(script("lock"), (_lock(name),), (token, ttl))])[0] else None
+        try:
+            taken = self._runner.run([Call(script("lock"), (_lock(name),), (token, ttl))])[0]
+        except StoreUnavailable:
+            # It may be ours without our knowing, and would keep everybody out for its life.
+            with suppress(StoreUnavailable):
+                self.release(name, token)
+            raise
+        return token if taken else None
 
     def release(self, name: str, token: str) -> bool:
         """Give the lock back; `False` when it ended, or is another's, by now.

@@ -21,6 +21,8 @@ from utils.deadline import Deadline
 BUFFER_BYTES = 256 * 1024
 #: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
 WRITE_BYTES = 256 * 1024
+#: How often an answer may begin anew: each time leaves its chunks in the list.
+MAX_REPLACEMENTS = 10
 #: Seconds of outage a producer waits through.
 OUTAGE_SECONDS = 20.0
 
@@ -54,6 +56,7 @@ class OwnedStream:
         self._acked = len(self._chunks)
         self._pending: list[str] = []
         self._unsent_bytes = 0
+        self._replacements = 0
         self._bytes = sum(len(chunk.content.encode()) for chunk in self._chunks[self._start :] if not chunk.is_error)
         self._fields: dict[str, str] = {}
         self._dirty_fields: dict[str, str] = {}
@@ -88,8 +91,12 @@ class OwnedStream:
             self._unsent_bytes -= sum(len(piece.encode()) for piece in self._pending)
             self._pending.clear()
             self._start, self._bytes = len(self._chunks), 0
-        if text:
-            self.emit(text)
+            self._replacements += 1
+            if self._replacements > MAX_REPLACEMENTS:
+                raise AnswerError(code="answer_too_long")
+            # Under one lock: no write may show the new beginning without its text.
+            if text:
+                self.emit(text)
         self._changed(self)
 
     def set(self, **fields: str) -> None:
@@ -107,7 +114,8 @@ class OwnedStream:
             if self._ending or self.closed:
                 return
             self._ending = ("finish", sentence)
-        self.set(status=status, dify_finished="1", error_code=error_code, waiting="")
+            # Under one lock: the end must not go out without its status.
+            self.set(status=status, dify_finished="1", error_code=error_code, waiting="")
         self._changed(self)
 
     def release(self) -> None:

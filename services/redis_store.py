@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 LUA = Path(__file__).parent / "lua"
 #: Seconds one Redis call may take; a callback needs two and has two seconds.
 SOCKET_TIMEOUT = 0.5
+#: Seconds without a failure after which Redis counts as back: one that refuses writes still answers reads.
+QUIET_SECONDS = 2.0
 SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -106,6 +108,7 @@ class ScriptRunner:
         self._clock = clock
         self._noting = threading.Lock()
         self._away_since: float | None = None
+        self._failed_at = 0.0
 
     def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
         """Return one reply per call; with `mistyped` a key of another type than asked for reads as an error object.
@@ -120,7 +123,7 @@ class ScriptRunner:
         except StoreUnavailable as exc:
             self._note_away(exc)
             raise
-        if self._away_since is not None:
+        if self._away_since is not None and self._clock() - self._failed_at >= QUIET_SECONDS:
             self._note_back()
         return replies
 
@@ -134,21 +137,27 @@ class ScriptRunner:
         self.run([Call(None, ("PING",))], attempts=1)
 
     def _attempt(self, calls: Sequence[Call], attempts: int) -> list[Any]:
+        began = self._clock()
         for _ in range(attempts - 1):
             try:
                 return self._send(calls)
             except redis.ConnectionError:
-                continue
+                if self._clock() - began > SOCKET_TIMEOUT:
+                    raise
         return self._send(calls)
 
     def _send(self, calls: Sequence[Call]) -> list[Any]:
         replies = self._pipeline(calls)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
         if unknown:
-            for source in {s.source for i in unknown if (s := calls[i].script)}:
-                self._client.script_load(source)
-            for i, reply in zip(unknown, self._pipeline([calls[i] for i in unknown]), strict=True):
+            sources = {s.source for i in unknown if (s := calls[i].script)}
+            loads = [Call(None, ("SCRIPT", "LOAD", source)) for source in sources]
+            again = self._pipeline([*loads, *(calls[i] for i in unknown)])[len(loads) :]
+            for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
+        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
+            # This is no master any more: the next connections find the one the name leads to now.
+            self._client.connection_pool.disconnect(inuse_connections=False)
         return replies
 
     def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
@@ -160,6 +169,7 @@ class ScriptRunner:
     def _note_away(self, exc: StoreUnavailable) -> None:
         """Log the first failure of an outage, not one line per poll."""
         with self._noting:
+            self._failed_at = self._clock()
             if self._away_since is None:
                 self._away_since = self._clock()
                 log.error("redis is away", extra={"cause": str(exc)})

@@ -14,7 +14,7 @@ from services.flusher import Flusher
 from services.models import Delta, Identity, ProviderIds, Question, Replacement, Usage
 from services.owned_stream import OwnedStream
 from services.redis_store import Call
-from services.stream_records import NewStream, Snapshot
+from services.stream_records import NewStream, Snapshot, Write
 from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
@@ -82,7 +82,11 @@ class StreamManager:
         stream = self._own(new)
         if waiting:
             stream.set(waiting="1")
-        threading.Thread(target=self._produce, args=(stream, question, after), name="producer", daemon=True).start()
+        try:
+            threading.Thread(target=self._produce, args=(stream, question, after), name="producer", daemon=True).start()
+        except RuntimeError:
+            stream.finish("error", error_code="replica_full", sentence=self._sentence("replica_full"))
+            raise
 
     def known(self, stream_id: str) -> Snapshot | None:
         """Return a stream as this replica knows it without Redis, if it writes it; None of any other."""
@@ -94,6 +98,9 @@ class StreamManager:
 
         The first call marks the stream; one that comes after lease / 3 + 1 s finds it ripe.
         """
+        if self._flusher.owned(stream_id):
+            # Its owner is here and renews it, or is refused, as soon as writes pass again.
+            return ""
         taken = self._store.takeover(stream_id, owner)
         if taken.outcome != "taken":
             return ""
@@ -105,6 +112,10 @@ class StreamManager:
         )
         stream.wait_closed(1.0)
         return taken.question
+
+    def make_amends(self, end: Write, after: Sequence[Call]) -> None:
+        """End a stream later that may have been opened although Redis's reply was lost, and what it holds."""
+        self._flusher.later(end, after)
 
     def drain(self, seconds: float) -> None:
         """Take no more questions, let the running ones finish, then release what is left."""
@@ -165,12 +176,19 @@ class StreamManager:
             log.exception("answer failed", extra={"stream_id": stream.stream_id})
             code = "answer_failed"
         finally:
-            events.close()  # type: ignore[attr-defined]
+            self._close(events, stream)
         if code:
             stream.finish("error", error_code=code, sentence=self._sentence(code))
         else:
             stream.finish("completed")
         return stream.closed if stream.closed not in ("", "done") else code
+
+    def _close(self, events: Iterator[AnswerEvent], stream: OwnedStream) -> None:
+        """Let the answer clean up; what fails in that must not keep the stream from its end."""
+        try:
+            events.close()  # type: ignore[attr-defined]
+        except Exception:
+            log.exception("answer not closed", extra={"stream_id": stream.stream_id})
 
     def _code(self, stream: OwnedStream, error: AnswerError) -> str:
         """Return what ended the answer: its own limits come before what the provider made of them."""

@@ -102,7 +102,8 @@ class StreamStore:
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Sequence[Any]]:
         """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies."""
-        return self._runner.run([*(self._append_call(write) for write in writes), *others], attempts=1)[: len(writes)]
+        calls = [*(self._append_call(write) for write in writes), *others]
+        return self._runner.run(calls, attempts=1 if writes else 3)[: len(writes)]
 
     def takeover(self, stream_id: str, owner: str) -> Takeover:
         """Mark a lapsed stream or, once the mark is old enough, make `owner` its owner."""

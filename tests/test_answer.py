@@ -219,13 +219,23 @@ def test_a_head_whose_owner_died_gives_way(desk: Desk) -> None:
 
 def test_a_full_line_is_said(desk: Desk) -> None:
     """At most three wait."""
+    desk.streams.lease = 60.0
     for number in range(4):
+        desk.streams.open(NewStream(str(number), "o", {"status": "processing"}))
         desk.conversations.place(desk.key, str(number))
 
     with pytest.raises(AnswerError) as raised:
         desk.hears("fifth")
 
     assert raised.value.code == "turns_full"
+
+
+def test_a_full_line_of_the_dead_gives_way(desk: Desk) -> None:
+    """A replica that died with a whole line keeps nobody out."""
+    for number in range(4):
+        desk.conversations.place(desk.key, str(number))
+
+    assert desk.hears("fifth")[-1] == Delta("答")
 
 
 def test_waiting_has_a_limit(desk: Desk) -> None:

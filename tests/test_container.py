@@ -27,9 +27,9 @@ def container(redis_url: str, **changes: str) -> Container:
     return Container(load_settings(settings_for(redis_url, **changes), None))
 
 
-def ours() -> set[str]:
-    """Return the names of the product's threads that are alive."""
-    return {t.name for t in threading.enumerate() if t.name in ("producer", "flusher") or t.name.startswith("probe-")}
+def ours() -> set[threading.Thread]:
+    """Return the product's threads that are alive."""
+    return {t for t in threading.enumerate() if t.name in ("producer", "flusher") or t.name.startswith("probe-")}
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_
     """Threads, and connections to Redis, Dify and the auth API, after answers that ended and one that did not."""
     url = f"sqlite:///{tmp_path / 'users.db'}"
     create_demo_users(url)
-    others = len(stored.client_list())
+    others, before = len(stored.client_list()), ours()
     with MockDify() as dify, MockAuth() as auth:
         replica = container(
             redis_url,
@@ -152,7 +152,7 @@ def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_
 
         replica.close()
 
-        wait_until(lambda: not ours(), timeout=30.0)
+        wait_until(lambda: not ours() - before, timeout=30.0)
         wait_until(lambda: len(stored.client_list()) == others, timeout=30.0)
         wait_until(lambda: dify.open_connections == 0, timeout=30.0)
         assert dify.stops == []

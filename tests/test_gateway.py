@@ -223,7 +223,9 @@ def test_a_late_redelivery_leaves_its_running_stream_in_line(
 
     (line,) = redis_client.keys("*:turns")
     assert redis_client.lrange(line, 0, -1) == [asked.stream_id]
-    assert redis_client.exists("dify_user:default:zhangsan") == 0
+    provider.go_on.set()
+    wait_until(lambda: desk.manager.running == 0)
+    assert redis_client.exists("dify_user:default:zhangsan", line) == 0, "its end gives all of it back"
 
 
 def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> None:
@@ -269,9 +271,10 @@ def test_a_full_line_is_refused(any_redis_url: str, provider: SlowProvider) -> N
     """At most three wait behind a running question."""
     desk = Desk(any_redis_url, provider, places=10)
 
-    codes = [desk.asks(msgid=str(number)).error_code for number in range(5)]
+    asked = [desk.asks(msgid=str(number)) for number in range(5)]
 
-    assert codes == ["", "", "", "", "turns_full"]
+    assert [snapshot.waiting for snapshot in asked] == [False, True, True, True, True]
+    assert desk.sees_end(asked[4].stream_id).error_code == "turns_full"
     provider.go_on.set()
     desk.close()
 
@@ -288,6 +291,43 @@ def test_a_reset_begins_anew(desk: Desk, provider: SlowProvider) -> None:
     assert (reset.status, reset.text, reset.error_code) == ("completed", "<reset_done>", "")
     assert provider.conversations == ["", ""]
     assert provider.asked == ["一", "二"]
+
+
+def test_a_redelivered_reset_ends_nothing_that_came_after_it(desk: Desk, provider: SlowProvider) -> None:
+    """The command works once."""
+    provider.go_on.set()
+    desk.asks("/reset", msgid="1")
+    desk.sees_end(desk.asks("一", msgid="2").stream_id)
+    wait_until(lambda: desk.manager.running == 0)
+
+    desk.asks("/reset", msgid="1")
+    desk.sees_end(desk.asks("二", msgid="3").stream_id)
+
+    assert provider.conversations == ["", "c1"]
+
+
+def test_a_lost_reply_to_opening_locks_nobody_out(
+    desk: Desk, redis_client: redis.Redis, provider: SlowProvider
+) -> None:
+    """The person was told that nothing was saved; what was is ended and given back when Redis answers again."""
+    run = desk.streams._runner.run
+    lost: list[bool] = []
+
+    def losing(calls: Any, **options: Any) -> Any:
+        replies = run(calls, **options)
+        if not lost:
+            lost.append(True)
+            raise StoreUnavailable("the reply is lost")
+        return replies
+
+    desk.streams._runner.run = losing  # type: ignore[method-assign]
+
+    refused = desk.asks()
+
+    assert (refused.status, refused.error_code) == ("error", "store_unavailable")
+    wait_until(lambda: redis_client.keys("*:turns") == [] and not redis_client.exists("dify_user:default:zhangsan"))
+    assert redis_client.hget(stream_keys(refused.stream_id).hash, "status") == "error"
+    assert provider.asked == []
 
 
 def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
-from services.owned_stream import BUFFER_BYTES, WRITE_BYTES, OwnedStream
+from services.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, WRITE_BYTES, OwnedStream
 from services.stream_records import NewStream, Write
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
@@ -214,6 +214,40 @@ def test_a_replacement_by_nothing_is_sent_too(desk: Desk) -> None:
 
     assert desk.sends().start == 1
     assert desk.stream.next_write() is None
+
+
+def test_an_answer_that_begins_anew_for_ever_is_ended(desk: Desk) -> None:
+    """Each beginning leaves its chunks in the list, so their number is bounded."""
+    for _ in range(MAX_REPLACEMENTS):
+        desk.stream.replace("又一次")
+
+    with pytest.raises(AnswerError) as raised:
+        desk.stream.replace("又一次")
+
+    assert raised.value.code == "answer_too_long"
+
+
+def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
+    """A writer that looks while the end is being said sees none of it, or all of it."""
+    seen: list[Write | None] = []
+    stream = desk.stream
+    set_fields = stream.set
+
+    def slow_set(**fields: str) -> None:
+        looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
+        looking.start()
+        looking.join(0.3)
+        set_fields(**fields)
+        if not seen:
+            threads.append(looking)
+
+    threads: list[threading.Thread] = []
+    stream.set = slow_set  # type: ignore[method-assign]
+    stream.finish("completed")
+    for thread in threads:
+        thread.join(5.0)
+
+    assert [write.fields["status"] for write in seen if write] == ["completed"]
 
 
 def test_fields_are_sent_until_redis_has_them(desk: Desk) -> None:

@@ -21,6 +21,8 @@ end
 
 -- Push chunks (ARGV pairs of JSON and text) that are not there yet. `index` is the first one's place in the list.
 local function push(first, index, length, start)
+  -- The list alone may be lost, where Redis evicts: the text begins again with it.
+  if length == 0 and redis.call('EXISTS', KEYS[3]) == 1 then redis.call('DEL', KEYS[3]) end
   local fresh = false
   for i = first, #ARGV, 2 do
     if index >= length then
@@ -50,11 +52,12 @@ local function snapshot(now, limit)
   if not text then
     text, over = redis.call('GETRANGE', KEYS[3], 0, limit - 1), 0
     if h[1] == 'processing' and h[9] and now >= tonumber(h[9]) then
-      redis.call('HSET', KEYS[1], 'shown', text)
+      redis.pcall('HSET', KEYS[1], 'shown', text)
       over = 1
     end
   end
-  if length > tonumber(h[8] or '0') then redis.call('HSET', KEYS[1], 'read', length) end
+  -- A Redis that takes no writes is still read.
+  if length > tonumber(h[8] or '0') then redis.pcall('HSET', KEYS[1], 'read', length) end
   local lapsed = 0
   if h[1] == 'processing' and now >= tonumber(h[7] or '0') then lapsed = 1 end
   return {h[1], h[2] or '', h[3] or '', h[4] or '', tonumber(h[5]), h[6] or '', lapsed, over, text,
