@@ -52,6 +52,9 @@ def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> red
         socket_connect_timeout=timeout,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+        # Each word of a longer greeting would be a round trip more for whoever needs a new connection.
+        protocol=2,
+        driver_info=None,
         decode_responses=True,
         encoding_errors="ignore",
     )
