@@ -113,17 +113,6 @@ class SqlUserStore:
             self._slots.release()
 
 
-def mysql_url(*, host: str, port: int, user: str, password: str, database: str) -> str:
-    """Return the address of a MySQL or MariaDB database; any character may be in the password. It is a secret then."""
-    url = sa.URL.create("mysql+pymysql", user, password or None, host, port, database)
-    return url.render_as_string(hide_password=False)
-
-
-def sqlite_url(path: str) -> str:
-    """Return the address of an SQLite file."""
-    return f"sqlite:///{path}"
-
-
 def _checked_names(query: sa.TextClause) -> set[str]:
     names = set(query.compile().params)
     if "userid" not in names or names - {"userid", "corp"}:

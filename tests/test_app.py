@@ -40,17 +40,6 @@ DIFY_INFO = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{
 PATIENCE_MS = 2000.0
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Take the product's log handlers away after each test."""
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    for handler in [handler for handler in root.handlers if handler not in before]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-
-
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
     with MockDify() as dify:

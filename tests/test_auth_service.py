@@ -18,7 +18,7 @@ from services.lock_store import LockStore
 from services.models import Identity, UserInfo
 from services.redis_store import ScriptRunner
 from services.token_store import TokenStore
-from services.user_store import SqlUserStore, sqlite_url
+from services.user_store import SqlUserStore
 from tests.servers import MariaServer, RedisServer, free_port, redis_client_for, wait_until
 
 ZHANGSAN = UserInfo("E1001", "张三", "13800000001", "男")
@@ -34,7 +34,7 @@ def auth() -> Iterator[MockAuth]:
 @pytest.fixture
 def database(tmp_path: Path) -> str:
     """The address of an SQLite file that knows the demo's users."""
-    url = sqlite_url(str(tmp_path / "users.db"))
+    url = f"sqlite:///{tmp_path / 'users.db'}"
     create_demo_users(url)
     return url
 
@@ -420,7 +420,7 @@ def test_a_database_away_is_unavailable_for_a_moment(
     make_service: MakeService, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     """SQL's outage is not a refusal, and is remembered no longer than the API's."""
-    service = make_service(database=sqlite_url(str(tmp_path / "none" / "users.db")))
+    service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}")
 
     assert refused(service, "zhangsan") == "auth_unavailable"
 

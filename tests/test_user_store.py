@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from demo.mock_auth import DEMO_USER_QUERY, DEMO_USERS, DemoUser, create_demo_users
 from services.errors import SettingsError, StoreUnavailable
 from services.models import UserInfo
-from services.user_store import SqlUserStore, UserRecord, mysql_url, sqlite_url
+from services.user_store import SqlUserStore, UserRecord
 from tests.servers import MariaServer, free_port, wait_until
 
 MakeStore = Callable[..., SqlUserStore]
@@ -221,10 +221,10 @@ def test_the_pool_is_bounded_on_the_server(maria_server: MariaServer) -> None:
 
 def test_the_reading_database_serves_the_query(tmp_path: Path) -> None:
     """`read_url` takes the place of `url` for the query."""
-    create_demo_users(sqlite_url(str(tmp_path / "primary.db")), [])
-    create_demo_users(sqlite_url(str(tmp_path / "replica.db")))
+    create_demo_users(f"sqlite:///{tmp_path / 'primary.db'}", [])
+    create_demo_users(f"sqlite:///{tmp_path / 'replica.db'}")
     store = SqlUserStore(
-        sqlite_url(str(tmp_path / "primary.db")), DEMO_USER_QUERY, read_url=sqlite_url(str(tmp_path / "replica.db"))
+        f"sqlite:///{tmp_path / 'primary.db'}", DEMO_USER_QUERY, read_url=f"sqlite:///{tmp_path / 'replica.db'}"
     )
 
     assert store.find("zhangsan")
@@ -264,7 +264,7 @@ def test_a_frozen_database_is_store_unavailable_within_its_timeouts() -> None:
 
 def test_a_refused_login_does_not_show_the_password(maria_server: MariaServer) -> None:
     """A wrong password is our error with MySQL's number, and in no text of it or its causes."""
-    url = mysql_url(host="127.0.0.1", port=maria_server.port, user="root", password="obviously:f@ke/", database="x")
+    url = f"mysql+pymysql://root:obviously%3Af%40ke%2F@127.0.0.1:{maria_server.port}/x"
     store = SqlUserStore(url, DEMO_USER_QUERY)
 
     with pytest.raises(StoreUnavailable, match="1045") as caught:
@@ -276,7 +276,7 @@ def test_a_refused_login_does_not_show_the_password(maria_server: MariaServer) -
 
 def test_no_database_is_store_unavailable() -> None:
     """A refused connection is our error; making the store connects to nothing."""
-    url = mysql_url(host="127.0.0.1", port=free_port(), user="root", password="", database="x")
+    url = f"mysql+pymysql://root@127.0.0.1:{free_port()}/x"
 
     with pytest.raises(StoreUnavailable, match="2003"):
         SqlUserStore(url, DEMO_USER_QUERY).check()
@@ -284,7 +284,7 @@ def test_no_database_is_store_unavailable() -> None:
 
 def test_a_failure_outside_the_driver_is_store_unavailable(tmp_path: Path) -> None:
     """What SQLAlchemy itself raises is our error too."""
-    store = SqlUserStore(sqlite_url(str(tmp_path / "users.db")), "SELECT :userid AS user_code; SELECT 1")
+    store = SqlUserStore(f"sqlite:///{tmp_path / 'users.db'}", "SELECT :userid AS user_code; SELECT 1")
 
     with pytest.raises(StoreUnavailable):
         store.find("zhangsan")

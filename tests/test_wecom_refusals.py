@@ -22,17 +22,6 @@ from tests.servers import RedisServer, wait_until
 REFUSED = {"code": "callback_refused"}
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Take the product's log handlers away after each test."""
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    for handler in [handler for handler in root.handlers if handler not in before]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-
-
 @pytest.fixture
 def house(redis_url: str) -> Iterator[House]:
     with House(redis_url, DRAIN_SECONDS="0") as house:
