@@ -90,7 +90,7 @@ def test_tables_stand_alone(text: str, expected: str) -> None:
         "# one\ntext\n\n## two\ntext",
         "title\n=====\ntext\n\ntitle\n-----\ntext",
         "text\n# head",
-        "text\n> quote\n> more\n>> deeper",
+        "text\n> quote\n>> deeper",
         "text\n***\ntext",
         "- one\n  more\n  - deeper\n\n      even\n- two\n* three\n+ four\n1. five\n2) six",
         "- one\n\n  a paragraph\n  of the item",
@@ -210,3 +210,11 @@ def test_long_texts_take_bounded_time(text: str) -> None:
     open_fence(text)
 
     assert time.monotonic() - started < 20
+
+
+def test_breaks_inside_a_quote_survive() -> None:
+    """Two quoted lines of plain text become two quotes; quoted code, lists and blank lines stay as they are."""
+    assert render_markdown("> 一\n> 二") == "> 一\n\n> 二"
+    assert render_markdown("> 一\n\n> 二") == "> 一\n\n> 二"
+    for kept in ("> ```\n> a\n> b\n> ```", "> - a\n> - b", "> a\n>\n> b", "> `a\n> b`", "> | a |\n> |---|\n> | 1 |"):
+        assert render_markdown(kept) == kept

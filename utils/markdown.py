@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import pairwise
 
 
 class Kind(Enum):
@@ -46,6 +47,7 @@ _FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
 _HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 _ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)")
 _BACKTICKS = re.compile(r"`+")
+_QUOTED = re.compile(r"[ \t]*>[ \t]?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,35 @@ def render_markdown(text: str) -> str:
     """Put a blank line wherever markdown_v2 would swallow a single line break, or miss a table's beginning.
 
     A blank line, as the two-space hard break is not known to work in markdown_v2, and trailing spaces get lost on the
-    way. Code, lists, quotes and tables stay as they are inside. Only white space changes, and a second time nothing.
+    way. Code, lists and tables stay as they are inside; a quoted paragraph of several lines becomes several quotes. Only white space changes, and a second time nothing.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     kinds = [kind for kind, _ in _classify(lines)]
-    held = _breaks_in_code(lines, kinds)
+    held, quoted = _breaks_in_code(lines, kinds), _breaks_in_quotes(lines, kinds)
     out = lines[:1]
     for index in range(1, len(lines)):
-        if index not in held and _needs_blank(kinds[index - 1], kinds[index]):
+        if index in quoted or (index not in held and _needs_blank(kinds[index - 1], kinds[index])):
             out.append("")
         out.append(lines[index])
     return "\n".join(out)
+
+
+def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
+    """Return the quoted lines that would continue the quoted paragraph above: two quotes keep them apart."""
+    breaks: set[int] = set()
+    start = 0
+    for end in range(1, len(lines) + 1):
+        if end < len(lines) and kinds[end] is kinds[start] is Kind.QUOTE:
+            continue
+        if kinds[start] is Kind.QUOTE and end - start > 1:
+            inner = [_QUOTED.sub("", line, count=1) for line in lines[start:end]]
+            within = [kind for kind, _ in _classify(inner)]
+            held = _breaks_in_code(inner, within)
+            pairs = enumerate(pairwise(within), 1)
+            plain = (Kind.PARAGRAPH, Kind.PARAGRAPH)
+            breaks |= {start + index for index, pair in pairs if pair == plain and index not in held}
+        start = end
+    return breaks
 
 
 def open_fence(text: str) -> OpenFence | None:
