@@ -77,7 +77,8 @@ def render_markdown(text: str) -> str:
     """Put a blank line wherever markdown_v2 would swallow a single line break, or miss a table's beginning.
 
     A blank line, as the two-space hard break is not known to work in markdown_v2, and trailing spaces get lost on the
-    way. Code, lists and tables stay as they are inside; a quoted paragraph of several lines becomes several quotes. Only white space changes, and a second time nothing.
+    way. Code, lists and tables stay as they are inside; a quoted paragraph of several lines becomes several quotes.
+    Only white space changes, and a second time nothing.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     kinds = [kind for kind, _ in _classify(lines)]
