@@ -8,7 +8,8 @@ LaibaoError                     code, status
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
     ├── AuthError               unknown user, refused, service unavailable
     └── ProviderError           what went wrong at the answer provider
-        └── ConversationGone    the provider no longer knows the conversation
+        ├── ConversationGone    the provider no longer knows the conversation
+        └── Unrecoverable       the answer to a question asked before cannot be had any more
 """
 
 from __future__ import annotations
@@ -82,3 +83,9 @@ class ConversationGone(ProviderError):
     """The provider does not know the conversation any more: ask once more as a new one."""
 
     code = "conversation_gone"
+
+
+class Unrecoverable(ProviderError):
+    """The provider has no answer, and will have none, to a question that was asked before: it may be asked again."""
+
+    code = "unrecoverable"

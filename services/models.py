@@ -113,3 +113,22 @@ class Usage:
 
 
 ProviderEvent = Delta | Replacement | ProviderIds | Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The whole answer to a question that an earlier owner asked, as the provider has it."""
+
+    text: str
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier owners of a stream did for its question."""
+
+    #: How often the provider was asked, or was about to be.
+    asks: int
+    ids: ProviderIds
+    #: The answer as far as it was written.
+    text: str

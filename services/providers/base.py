@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.errors import Unrecoverable
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
 from utils.deadline import Deadline
 
 
@@ -71,6 +72,15 @@ class BaseRAGProvider(ABC):
         }
         metadata = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
         return QueryResult(text, metadata, usage.sources, counted)
+
+    def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        """Return the whole answer of a run that an earlier owner began, waiting while the provider still works on it.
+
+        Raises:
+            Unrecoverable: there is none and there will be none: failed, stopped, lost, unknown, provider away.
+            ProviderError: `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        raise Unrecoverable(f"{self.name} keeps no answers")
 
     def cancel(self, ids: ProviderIds, user: str) -> None:  # noqa: B027 - optional by contract
         """Tell the provider to stop a run whose answer nobody wants; failures are logged, not raised."""
