@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
+from pathlib import Path
 
 from flask import Flask
 from werkzeug.exceptions import HTTPException
@@ -13,9 +15,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from channels.ops import ops_blueprint
 from channels.wecom import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
+from config.metrics_folder import VARIABLE
 from config.settings import Settings, load_settings
+from services import metrics
 from services.container import Container
 from services.errors import CallbackRefused, LaibaoError, SettingsError
+from services.metrics_files import render_apart
+from services.metrics_page import MetricsPage
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +44,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.register_blueprint(wecom_blueprint(channel))
     app.register_blueprint(
-        ops_blueprint(name=settings.app_name, version=VERSION, health=container.health, ready=lambda: container.ready)
+        ops_blueprint(
+            name=settings.app_name,
+            version=VERSION,
+            health=container.health,
+            ready=lambda: container.ready,
+            metrics=metrics_page().text,
+            ops_port=settings.ops_port,
+        )
     )
     app.register_error_handler(CallbackRefused, refuse_callback)
     app.register_error_handler(LaibaoError, reply_error)
@@ -51,8 +64,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
+def metrics_page() -> MetricsPage:
+    """Return the metrics of all workers where gunicorn has named a folder for them, else those of this process."""
+    folder = os.environ.get(VARIABLE)
+    return MetricsPage(partial(render_apart, Path(folder)) if folder else metrics.render)
+
+
 def refuse_callback(error: CallbackRefused) -> tuple[dict[str, str], int]:
     """Answer every failed check alike; the log says which it was."""
+    metrics.CALLBACKS_REFUSED.labels(error.code).inc()
     log.warning("callback refused", extra={"check": error.code, "cause": str(error)})
     return {"code": CallbackRefused.code}, error.status
 

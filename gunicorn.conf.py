@@ -4,10 +4,16 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import sys  # noqa: E402 - nothing may be imported before the patch: a lock made earlier freezes a worker
+import os  # noqa: E402 - nothing may be imported before the patch: a lock made earlier freezes a worker
+import sys  # noqa: E402
 from math import ceil  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-from config.gunicorn_worker import count_reload  # noqa: E402
+from gunicorn.arbiter import Arbiter  # noqa: E402
+from gunicorn.workers.base import Worker  # noqa: E402
+
+from config import metrics_folder  # noqa: E402
+from config.gunicorn_worker import count_reload, forget  # noqa: E402
 from config.settings import load_settings  # noqa: E402
 from services.errors import SettingsError  # noqa: E402
 
@@ -17,7 +23,7 @@ except SettingsError as exc:
     sys.exit(f"wechatlaibao: {exc}")
 
 wsgi_app = "app:create_app()"
-bind = f"{settings.host}:{settings.port}"
+bind = [f"{settings.host}:{port}" for port in (settings.port, settings.ops_port) if port]
 workers = settings.workers
 worker_class = "config.gunicorn_worker.DrainingWorker"
 on_reload = count_reload
@@ -33,3 +39,27 @@ forwarded_allow_ips = "*" if settings.trusted_proxies else "127.0.0.1"
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm"
 accesslog = None
+
+
+def on_starting(arbiter: Arbiter) -> None:
+    """Name the folder of the workers' metrics. A reload does not come here: what was counted goes on."""
+    try:
+        os.environ[metrics_folder.VARIABLE] = str(metrics_folder.make_folder())
+    except OSError as exc:
+        sys.exit(f"wechatlaibao: no place for metrics: {exc}")
+
+
+def child_exit(arbiter: Arbiter, worker: Worker) -> None:
+    """Add what a dead worker had counted to what other dead ones had: whatever it died of, the arbiter comes here."""
+    # Not before the folder is named: prometheus_client looks for it when it is first imported.
+    from services.metrics_files import merge_dead
+
+    forget(worker)
+    try:
+        merge_dead(Path(os.environ[metrics_folder.VARIABLE]), arbiter.WORKERS)
+    except Exception:
+        arbiter.log.exception("metrics of a dead worker could not be merged")
+
+
+def on_exit(arbiter: Arbiter) -> None:
+    metrics_folder.remove(Path(os.environ[metrics_folder.VARIABLE]))

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
+from services import metrics
 from services.errors import CallbackRefused, StoreUnavailable
 from services.gateway import Gateway
 from services.models import Question
@@ -62,9 +63,11 @@ class WeComChannel:
         message = service.open(request.args, _body())
         reply, outcome = self._answer(bot, message)
         body = service.seal(reply, request.args["nonce"], pair=message.pair) if reply else ""
-        ms = round((time.monotonic() - began) * 1000, 1)
+        seconds = time.monotonic() - began
+        metrics.CALLBACK_SECONDS.labels(metrics.msgtype_label(message.msgtype)).observe(seconds)
         stream = reply.get("stream", {})
         ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream.get("id", "")}
+        ms = round(seconds * 1000, 1)
         log.info("callback", extra={**ids, "outcome": outcome, "finish": stream.get("finish"), "ms": ms})
         return _plain(body)
 

@@ -7,15 +7,18 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from config.groups import RedisSettings, SqlSettings
+from config.redis_urls import SCHEMES
 
-CLUSTER = "redis+cluster"
-SENTINEL = "redis+sentinel"
 #: The originals' database; a Cluster has only 0.
 REDIS_DB = 1
 
 
 def on_cluster(url: SecretStr | None) -> bool:
-    return url is not None and url.get_secret_value().startswith(f"{CLUSTER}://")
+    return url is not None and _kind(url.get_secret_value()) == "cluster"
+
+
+def _kind(url: str) -> str:
+    return SCHEMES[url.partition("://")[0]][0]
 
 
 def redis_address(settings: RedisSettings) -> SecretStr:
@@ -56,12 +59,12 @@ def _with_password(url: str, password: SecretStr | None) -> str:
 
 def _with_database(url: str, db: int) -> str:
     """Name the database where the URL does not: `/1`, for Sentinel `/service/1`, for a socket file `?db=1`."""
-    parts = urlsplit(url)
-    if parts.scheme == CLUSTER or "db" in parse_qs(parts.query):
+    parts, kind = urlsplit(url), _kind(url)
+    if kind == "cluster" or "db" in parse_qs(parts.query):
         return url
-    if parts.scheme == "unix":
+    if kind == "socket":
         return f"{url}{'&' if parts.query else '?'}db={db}"
     names = [name for name in parts.path.split("/") if name]
-    if len(names) >= (2 if parts.scheme == SENTINEL else 1):
+    if len(names) >= (2 if kind == "sentinel" else 1):
         return url
     return urlunsplit(parts._replace(path="/".join(["", *names, str(db)])))

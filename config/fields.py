@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr
 
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+from config.redis_urls import parse_redis_url
+
 #: What a `DIFY_INPUTS` template may ask for.
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
 
@@ -70,9 +71,7 @@ def _origin(origin: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    scheme, separator, rest = url.get_secret_value().partition("://")
-    if scheme not in REDIS_SCHEMES or not separator or not rest:
-        raise ValueError(f"an address that begins with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}")
+    parse_redis_url(url.get_secret_value())
     return url
 
 

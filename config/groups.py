@@ -109,7 +109,7 @@ class MoreWeComSettings(Group):
 
 class RedisSettings(Group):
     redis_url: RedisUrl | None = setting(
-        None, "redis://, rediss:// or unix:// (redis+sentinel:// and redis+cluster:// come later); wins over REDIS_HOST"
+        None, "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST"
     )
     redis_host: str = setting("", "host of Redis, where REDIS_URL is empty")
     redis_port: Port = setting(6379, "port of Redis")

@@ -21,6 +21,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
 from gunicorn.sock import ssl_context
+from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
 from services.errors import SettingsError
@@ -32,9 +33,14 @@ LAST_SECONDS = 3
 #: Seconds a successor may take to serve after a HUP.
 SUCCESSOR_SECONDS = 20.0
 
-#: One memory for the arbiter and its workers: how often it was told to reload, and the newest generation that serves.
-_shared = mmap.mmap(-1, 2)
-_RELOADS, _SERVING = 0, 1
+#: Seconds in which workers that are told to leave together all hear of it.
+TOGETHER_SECONDS = 0.3
+
+#: One memory for the arbiter and its workers: how often it was told to reload, the newest generation that serves, and
+#: of each worker, by its number among so many, whether it takes connections.
+_WORKERS = 256
+_shared = mmap.mmap(-1, 2 + _WORKERS)
+_RELOADS, _SERVING, _TAKING = 0, 1, 2
 
 
 def count_reload(arbiter: Arbiter) -> None:
@@ -42,11 +48,21 @@ def count_reload(arbiter: Arbiter) -> None:
     _shared[_RELOADS] = (_shared[_RELOADS] + 1) % 256
 
 
+def forget(worker: Worker) -> None:
+    """Take in that a worker is dead, whatever it died of: for gunicorn's hook `child_exit`."""
+    _shared[_place(worker.age)] = 0
+
+
+def _place(age: int) -> int:
+    return _TAKING + age % _WORKERS
+
+
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
     """A gevent worker that asks its app (`app.extensions["wechatlaibao"]`) to drain before it ends."""
 
     _leaving = False
     _generation = 0
+    age = 0
     _servers: Sequence[StreamServer] = ()
     _idle: set[Any] | frozenset[Any] = frozenset()
 
@@ -69,12 +85,13 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         self._servers = [self._server(listener) for listener in self.sockets]
         for server in self._servers:
             server.start()
-        _shared[_SERVING] = self._generation
+        _shared[_SERVING], _shared[_place(self.age)] = self._generation, 1
         while self.alive:
             self.notify()
             gevent.sleep(1.0)
-        for server in self._servers:
-            server.stop(timeout=self.cfg.graceful_timeout)
+        # At the same time: what was given back must not be asked for by one listener while another is waited for.
+        stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
+        gevent.joinall(stops)
 
     def _server(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
@@ -110,7 +127,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def _leave(self) -> None:
         try:
+            _shared[_place(self.age)] = 0
             if self._generation != _shared[_RELOADS]:
+                _wait(lambda: _shared[_SERVING] == _shared[_RELOADS], SUCCESSOR_SECONDS)
+                self._hand_over()
+            elif self._leaves_alone():
                 self._hand_over()
             # Replies say "Connection: close" from now on, so that clients come back to another replica.
             self.cfg.set("keepalive", 0)
@@ -122,9 +143,13 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             self._cut_idle()
             self.alive = False
 
+    def _leaves_alone(self) -> bool:
+        """Tell whether a sibling stays and takes connections, when all who leave together have heard of it."""
+        gevent.sleep(TOGETHER_SECONDS)
+        return any(_shared[_TAKING : _TAKING + _WORKERS])
+
     def _hand_over(self) -> None:
-        """Leave new connections to the successor as soon as it serves, and end those there are: nobody is refused."""
-        _wait(lambda: _shared[_SERVING] == _shared[_RELOADS], SUCCESSOR_SECONDS)
+        """Leave new connections to others who serve, and end those there are: nobody is refused."""
         for server in self._servers:
             server.stop_accepting()
         # Who was accepted just now looks at the listener once more.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: What is checked and does nothing in this version; the README marks the same.
 LATER = """
-    debug ops_port admin_token api_keys public_origins wechat_bot_secret wechat_progress wechat_sources
+    debug admin_token api_keys public_origins wechat_bot_secret wechat_progress wechat_sources
     wechat_suggestions media_max_bytes media_hosts batch_redis_url openai_api_key openai_base_url openai_model
     openai_timeout context_api_key context_base_url context_timeout custom_rag_api_url custom_rag_api_key
     custom_rag_timeout custom_rag_headers custom_rag_health_url search_provider serper_api_key serper_timeout

@@ -17,12 +17,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from demo.mock_dify_answers import marker
 from demo.mock_dify_http import ReceivedRequest, Server
+from demo.mock_dify_look_ups import LookUp, Outputs
+from demo.mock_dify_player import Player
+from demo.mock_dify_refusals import Refusal
+from demo.mock_dify_runs import AfterDisconnect, Runs
 from demo.mock_dify_scripts import CHOICES, SCRIPTS, Script
-from demo.mock_dify_wire import Run
+from demo.mock_dify_wire import Run, Step
 
 __all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer"]
 
@@ -50,7 +54,17 @@ class MockDify:
     user_input_form: list[dict[str, Any]] = field(default_factory=list)
     #: The one key that is let in; "" lets any in.
     api_key: str = ""
+    after_disconnect: AfterDisconnect = "runs on"
+    #: Whether a run can be listened to, as it can since Dify 1.13.
+    events: bool = True
+    outputs: Outputs = "object"
+    #: False: messages are never saved, as when Dify's event bus breaks in the wrong moment.
+    saves: bool = True
+    #: What every look-up is answered with while it is set.
+    outage: Refusal | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
+    #: Calls for what has become of a question, in order.
+    look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
     #: conversation id → the user it belongs to.
@@ -60,11 +74,12 @@ class MockDify:
     accepted_connections: int = 0
     open_streams: int = 0
     peak_streams: int = 0
+    open_listeners: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self.closing = threading.Event()
-        self._runs: dict[str, Run] = {}
+        self.runs = Runs()
         self._refused: Counter[tuple[str, str]] = Counter()
         self._sockets: set[socket.socket] = set()
         self._server = Server((self.host, self.port), self)
@@ -110,6 +125,10 @@ class MockDify:
         """Return the requests whose query is this text."""
         return [request for request in list(self.requests) if request.body.get("query") == text]
 
+    def looked_up(self) -> Counter[str]:
+        """Return how often each of `messages`, `run` and `events` was called."""
+        return Counter(look_up.kind for look_up in list(self.look_ups))
+
     def forget_conversations(self) -> None:
         """Make every conversation issued so far unknown."""
         with self._lock:
@@ -119,6 +138,10 @@ class MockDify:
         with self._lock:
             self.requests.append(request)
 
+    def record_look_up(self, look_up: LookUp) -> None:
+        with self._lock:
+            self.look_ups.append(look_up)
+
     def refuses(self, script: Script, body: Mapping[str, Any]) -> bool:
         """Tell whether the script refuses this request, counting it."""
         if script.refusal is None:
@@ -127,29 +150,42 @@ class MockDify:
             self._refused[body["user"], body["query"]] += 1
             return script.refusals is None or self._refused[body["user"], body["query"]] <= script.refusals
 
-    def begin(self, script: Script, body: Mapping[str, Any]) -> Run:
-        """Return a new run in the request's conversation, or in one of its own."""
+    def begin(self, script: Script, body: Mapping[str, Any], *, answers: bool = True) -> Run:
+        """Return a new run in the request's conversation, or in one of its own; whether it will answer is known."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
             script.text(body["query"]),
             user=body["user"],
             conversation_id=conversation_id,
+            query=body["query"],
+            final=script.answer(body["query"]) if answers else "",
+            in_thoughts=script.in_thoughts,
+            saves=self.saves,
             delay=self.delay,
             ping_every=self.ping_every,
             slow=self.slow,
         )
         with self._lock:
             self.conversations.setdefault(conversation_id, body["user"])
-            self._runs[run.task_id] = run
+        self.runs.add(run)
         return run
+
+    def left_alone(self, run: Run, player: Player, steps: Iterator[Step]) -> None:
+        """Do with a run whose client is gone what this Dify does."""
+        if self.closing.is_set() or self.after_disconnect == "dies":
+            return
+        if self.after_disconnect == "aborts":
+            run.abort()
+        else:
+            threading.Thread(target=player.play_on, args=(steps,), name="mock-dify-run", daemon=True).start()
 
     def stop(self, task_id: str, user: str) -> None:
         """Stop a run; like Dify, ignore one that is unknown or another user's."""
         with self._lock:
             self.stops.append((task_id, user))
-            run = self._runs.get(task_id)
-            if run is not None and run.user == user:
-                run.stopped = True
+        run = self.runs.find(task_id, user)
+        if run is not None:
+            run.stopped = True
 
     @contextmanager
     def connected(self, sock: socket.socket) -> Iterator[None]:
@@ -167,7 +203,7 @@ class MockDify:
                 self.open_connections -= 1
 
     @contextmanager
-    def streaming(self, run: Run) -> Iterator[None]:
+    def streaming(self) -> Iterator[None]:
         """Count a stream for the block."""
         with self._lock:
             self.open_streams += 1
@@ -177,7 +213,17 @@ class MockDify:
         finally:
             with self._lock:
                 self.open_streams -= 1
-                self._runs.pop(run.task_id, None)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Count a listener of a run for the block."""
+        with self._lock:
+            self.open_listeners += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.open_listeners -= 1
 
 
 def main() -> None:
@@ -187,8 +233,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5001)
     parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
     parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
-    options = parser.parse_args()
-    with MockDify(options.host, options.port, default=options.default, delay=options.delay, limit=600.0) as dify:
+    parser.add_argument(
+        "--after-disconnect", choices=get_args(AfterDisconnect), default="runs on", help="a run whose client is gone"
+    )
+    parser.add_argument("--no-events", action="store_true", help="runs cannot be listened to, as before Dify 1.13")
+    parser.add_argument("--outputs", choices=get_args(Outputs), default="object", help="how a run shows its outputs")
+    options = vars(parser.parse_args())
+    events = not options.pop("no_events")
+    with MockDify(**options, events=events, limit=600.0) as dify:
         print(f"mock Dify on {dify.base_url}/v1, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()

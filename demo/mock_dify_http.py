@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from demo.mock_dify_answers import marker
-from demo.mock_dify_player import ClientGone, Player
+from demo.mock_dify_look_ups import LookUp, is_uuid, messages, run_result, run_to_follow
+from demo.mock_dify_player import Client, ClientGone, Player, follow
 from demo.mock_dify_plays import Play
-from demo.mock_dify_refusals import INVALID_USER, NO_CONVERSATION, UNAUTHORIZED, Refusal
+from demo.mock_dify_refusals import INVALID_USER, NO_ADDRESS, NO_CONVERSATION, UNAUTHORIZED, Refusal
 from demo.mock_dify_scripts import SCRIPTS, Script
 from demo.mock_dify_wire import METADATA, Run
 
@@ -61,15 +62,43 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the demo's terminal for the demo."""
 
     def do_GET(self) -> None:
-        dify = self.server.dify
+        dify, address = self.server.dify, urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(address.query).items()}
         if not self._authorized():
             self._refuse(UNAUTHORIZED)
-        elif self.path == "/v1/info":
-            self._reply({"name": "mock", "description": "", "tags": [], "mode": dify.mode, "author_name": "demo"})
-        elif self.path == "/v1/parameters":
-            self._reply({"opening_statement": "", "suggested_questions": [], "user_input_form": dify.user_input_form})
-        else:
-            self._refuse(Refusal.html(404, "Not Found"))
+            return
+        match address.path.split("/")[1:]:
+            case ["v1", "info"]:
+                self._reply({"name": "mock", "description": "", "tags": [], "mode": dify.mode, "author_name": "demo"})
+            case ["v1", "parameters"]:
+                form = {"opening_statement": "", "suggested_questions": [], "user_input_form": dify.user_input_form}
+                self._reply(form)
+            case ["v1", "messages"]:
+                self._look_up("messages", query, lambda: messages(dify, query))
+            case ["v1", "workflows", "run", run_id]:
+                self._look_up("run", query, lambda: run_result(dify, run_id))
+            case ["v1", "workflow", run_id, "events"]:
+                self._look_up("events", query, lambda: run_to_follow(dify, run_id, query.get("user", "")))
+            case _:
+                self._refuse(NO_ADDRESS)
+
+    def _look_up(self, kind: str, query: Mapping[str, str], find: Callable[[], Refusal | dict[str, Any] | Run]) -> None:
+        dify = self.server.dify
+        dify.record_look_up(LookUp(kind, query, self.headers.get("Authorization", "")))
+        match dify.outage or find():
+            case Refusal() as refusal:
+                self._refuse(refusal)
+            case Run() as run:
+                self._follow(run)
+            case payload:
+                self._reply(payload)
+
+    def _follow(self, run: Run) -> None:
+        dify = self.server.dify
+        client = Client(self.connection, limit=dify.limit)
+        self._begin_stream(chunked=True)
+        with dify.listening():
+            follow(run, client, ping_every=dify.ping_every, limit=dify.limit, closing=dify.closing)
 
     def do_POST(self) -> None:
         body = self._body()
@@ -80,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/v1/chat-messages/") and self.path.endswith("/stop"):
             self._stop(body)
         else:
-            self._refuse(Refusal.html(404, "Not Found"))
+            self._refuse(NO_ADDRESS)
 
     def _body(self) -> Any:
         length = int(self.headers.get("Content-Length") or 0)
@@ -123,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         elif play is None:
             self._refuse(NO_CONVERSATION)
         elif body.get("response_mode") == "streaming":
-            self._stream(script, play, dify.begin(script, body))
+            self._stream(script, play, dify.begin(script, body, answers=play is script.play))
         else:
             self._blocking(script, dify.begin(script, body))
 
@@ -133,22 +162,31 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(Refusal.api(400, "invalid_param", text))
             return
         ids = {"task_id": run.task_id, "id": run.message_id, "message_id": run.message_id}
+        run.end()
         reply = {"event": "message", **ids, "conversation_id": run.conversation_id, "mode": script.mode}
         self._reply(reply | {"answer": run.answer, "metadata": METADATA, "created_at": run.created_at})
 
     def _stream(self, script: Script, play: Play, run: Run) -> None:
         dify = self.server.dify
-        player = Player(self.connection, script, run, limit=dify.limit, closing=dify.closing)
-        with dify.streaming(run):
-            if not player.wait(script.headers_after):
-                self.close_connection = True
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-            self.send_header("Cache-Control", "no-cache")
-            self.send_header(*(("Transfer-Encoding", "chunked") if script.chunked else ("Connection", "close")))
-            self.end_headers()
-            self.close_connection = not (player.play(play(run)) and script.chunked)
+        client = Client(self.connection, limit=dify.limit, chunked=script.chunked, cut=script.cut)
+        player, steps = Player(run, client, limit=dify.limit, closing=dify.closing), play(run)
+        try:
+            with dify.streaming():
+                if not player.wait(script.headers_after):
+                    self.close_connection = True
+                    return
+                self._begin_stream(chunked=script.chunked)
+                self.close_connection = not (player.play(steps) and script.chunked)
+        except (ClientGone, OSError):
+            dify.left_alone(run, player, steps)
+            raise
+
+    def _begin_stream(self, *, chunked: bool) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
+        self.end_headers()
 
     def _refuse(self, refusal: Refusal) -> None:
         self._send(refusal.status, refusal.body, refusal.content_type)
@@ -173,13 +211,6 @@ def _problem(body: Any) -> Refusal | None:
         return INVALID_USER
     if not isinstance(body.get("query"), str) or not isinstance(body.get("inputs"), dict):
         return Refusal.api(400, "invalid_param", "query and inputs are required")
-    if "conversation_id" in body and not _is_uuid(body["conversation_id"]):
+    if "conversation_id" in body and not is_uuid(body["conversation_id"]):
         return Refusal.api(400, "invalid_param", "conversation_id must be a valid UUID")
     return None
-
-
-def _is_uuid(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
-    except ValueError:
-        return False

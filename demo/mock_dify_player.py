@@ -1,17 +1,18 @@
-"""The mock Dify's stream side: writes a script's steps to a socket, byte for byte."""
+"""The mock Dify's stream side: writes a script's steps to a client, byte for byte, and plays on without one."""
 
 from __future__ import annotations
 
+import queue
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from demo.mock_dify_broadcast import Heard
 from demo.mock_dify_plays import stopped
-from demo.mock_dify_scripts import Script
-from demo.mock_dify_wire import Cut, Pause, Run, Step
+from demo.mock_dify_wire import PING, Cut, Pause, Run, Step
 
 #: How often a script that waits looks whether it was stopped, in seconds.
 _LOOK = 0.05
@@ -21,20 +22,54 @@ class ClientGone(Exception):
     """The client closed the connection; nobody reads on."""
 
 
-class Player:
-    """Writes a script's steps to a socket until they, the client, the time or the mock itself come to an end."""
+def whole(data: bytes) -> list[bytes]:
+    return [data]
+
+
+class Client:
+    """Who reads a stream."""
 
     def __init__(
-        self, sock: socket.socket, script: Script, run: Run, *, limit: float, closing: threading.Event
+        self, sock: socket.socket, *, limit: float, chunked: bool = True, cut: Callable[[bytes], list[bytes]] = whole
     ) -> None:
-        self._closing = closing
         self._socket = sock
-        self._script = script
-        self._run = run
-        self._ends = time.monotonic() + limit
+        self._chunked = chunked
+        self._cut = cut
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         sock.settimeout(limit)
+
+    def write(self, data: bytes) -> None:
+        for piece in self._cut(data):
+            self._socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+
+    def finish(self) -> None:
+        """Tell that the body is whole."""
+        if self._chunked:
+            self._socket.sendall(b"0\r\n\r\n")
+
+    def reset(self) -> None:
+        """Have the connection's close be a reset: it lingers for no time."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def watch(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            ClientGone: the client closed the connection meanwhile.
+        """
+        if self._poll.poll(1000 * seconds) and not self._socket.recv(1, socket.MSG_PEEK):
+            raise ClientGone
+
+
+class Player:
+    """Plays a run's steps until they, the client, the time or the mock itself come to an end."""
+
+    def __init__(self, run: Run, client: Client, *, limit: float, closing: threading.Event) -> None:
+        self._run = run
+        self._client: Client | None = client
+        self._closing = closing
+        self._ends = time.monotonic() + limit
 
     def play(self, steps: Iterator[Step]) -> bool:
         """Play them; True means that the connection can be used again."""
@@ -45,14 +80,20 @@ class Player:
                 break
             if not self._step(step):
                 return False
-        if self._script.chunked:
-            self._socket.sendall(b"0\r\n\r\n")
+        self._run.end()
+        if self._client is not None:
+            self._client.finish()
         return True
+
+    def play_on(self, steps: Iterator[Step]) -> None:
+        """Play the rest for those who listen, at the same pace: the client is gone."""
+        self._client = None
+        self.play(steps)
 
     def _step(self, step: Step) -> bool:
         if isinstance(step, Cut):
-            # Lingering for no time makes the close a reset.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if self._client is not None:
+                self._client.reset()
             return False
         if isinstance(step, Pause):
             return self.wait(step.seconds)
@@ -60,8 +101,10 @@ class Player:
         return time.monotonic() < self._ends
 
     def _write(self, step: Step) -> None:
-        for piece in self._script.cut(step) if isinstance(step, bytes) else ():
-            self._socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if self._script.chunked else piece)
+        if isinstance(step, bytes):
+            self._run.live.say(step)
+            if self._client is not None:
+                self._client.write(step)
 
     def wait(self, seconds: float) -> bool:
         """Wait; False means that the mock closes or the run's time is over.
@@ -71,9 +114,39 @@ class Player:
         """
         until = min(time.monotonic() + seconds, self._ends)
         while (left := until - time.monotonic()) > 0 and not self._run.stopped and not self._closing.is_set():
-            if self._readable(min(left, _LOOK)) and not self._socket.recv(1, socket.MSG_PEEK):
-                raise ClientGone
+            if self._client is not None:
+                self._client.watch(min(left, _LOOK))
+            else:
+                self._closing.wait(min(left, _LOOK))
         return time.monotonic() < self._ends and not self._closing.is_set()
 
-    def _readable(self, seconds: float) -> bool:
-        return bool(self._poll.poll(1000 * seconds))
+
+def follow(run: Run, client: Client, *, ping_every: float, limit: float, closing: threading.Event) -> None:
+    """Write what a run says from now on, or how it ended; what was said before does not come again.
+
+    Raises:
+        ClientGone: the client closed the connection meanwhile.
+    """
+    with run.live.listening() as heard:
+        # In this order: a run that ends between the two is heard.
+        if run.status != "running":
+            client.write(run.workflow_finished(run.status, **run.outputs))
+        else:
+            _follow(heard, client, ping_every=ping_every, ends=time.monotonic() + limit, closing=closing)
+    client.finish()
+
+
+def _follow(heard: Heard, client: Client, *, ping_every: float, ends: float, closing: threading.Event) -> None:
+    ping_at = 0.0
+    while (now := time.monotonic()) < ends and not closing.is_set():
+        if now >= ping_at:
+            client.write(PING)
+            ping_at = now + ping_every
+        try:
+            words = heard.get(timeout=_LOOK)
+        except queue.Empty:
+            client.watch(0.0)
+            continue
+        if words is None:
+            return
+        client.write(words)

@@ -182,6 +182,14 @@ def moderation(run: Run) -> Iterator[Step]:
     yield run.message_end()
 
 
+def chatflow_moderated(run: Run) -> Iterator[Step]:
+    """Play a chatflow whose answer is moderated at its end; the workflow's own outputs know nothing of it."""
+    yield from _workflow(run)
+    yield run.event("message_replace", answer=MODERATED, reason="output_moderation")
+    yield run.message_end()
+    yield run.workflow_finished(answer=run.answer)
+
+
 MODERATED = "这个问题我不能回答。"
 
 

@@ -37,6 +37,8 @@ class Script:
     stale: Play | None = None
     #: Seconds before the response's headers.
     headers_after: float = 0.0
+    #: The history has its answer in the agent's thoughts alone.
+    in_thoughts: bool = False
 
 
 def no_answer(question: str) -> str:
@@ -79,10 +81,14 @@ def bytewise(data: bytes) -> list[bytes]:
 CLOSINGS: dict[str, Script] = {
     "chat": Script(plays.chat, "message* message_end", "chat"),
     "agent-chat": Script(plays.agent_chat, "agent_message* message_end", "agent-chat"),
+    "agent-thoughts": Script(plays.agent_chat, "agent_message* message_end", "agent-chat", in_thoughts=True),
     "new-agent": Script(plays.new_agent, "agent_message* message message_end", "agent"),
     "new-agent-differs": Script(plays.new_agent_differs, "agent_message* another message, message_end", "agent"),
     "chatflow": Script(plays.chatflow, "message_end workflow_finished(succeeded)"),
     "chatflow-old-order": Script(plays.chatflow_old_order, "workflow_finished(succeeded) message_end"),
+    "chatflow-moderated": Script(
+        plays.chatflow_moderated, "message_replace message_end workflow_finished", answer=lambda question: MODERATED
+    ),
     "chatflow-failed": fails(plays.chatflow_failed, "workflow_finished(failed) error"),
     "chatflow-failed-quietly": fails(plays.chatflow_failed_quietly, "workflow_finished(failed) and no error"),
     "chatflow-failed-open": fails(plays.chatflow_failed_open, "workflow_finished(failed), socket left open"),

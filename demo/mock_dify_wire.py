@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from demo.mock_dify_broadcast import Broadcast
+
 #: The keep-alive of Dify: a named event without data, not a comment.
 PING = b"event: ping\n\n"
 
@@ -57,13 +59,20 @@ def _uuid() -> str:
     return str(uuid.uuid4())
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """One question on its way: what a script needs to play it."""
+    """One question on its way: what a script needs to play it, and what has become of it so far."""
 
     answer: str
     user: str
     conversation_id: str
+    query: str = ""
+    #: What the history has at the end; "" of a script that fails.
+    final: str = ""
+    #: The history has it as an agent's thoughts, beside an empty answer.
+    in_thoughts: bool = False
+    #: Whether the message can be saved.
+    saves: bool = True
     #: Seconds between two pieces of an answer, between pings, and between the pieces of a slow one.
     delay: float = 0.0
     ping_every: float = 10.0
@@ -73,9 +82,38 @@ class Run:
     run_id: str = field(default_factory=_uuid)
     created_at: int = field(default_factory=lambda: int(time.time()))
     stopped: bool = False
+    status: str = "running"
+    outputs: dict[str, Any] = field(default_factory=dict)
+    message_status: str = "normal"
+    saved: str = ""
+    is_saved: bool = False
+    live: Broadcast = field(default_factory=Broadcast)
+
+    def save(self) -> None:
+        """Fill the history's row. What was said before a stop is lost, as Dify often has it."""
+        if self.saves and not self.is_saved:
+            self.saved, self.is_saved = "" if self.stopped else self.final, True
+
+    def end(self) -> None:
+        """Do what Dify does after a run's last event; one that neither answered nor failed is lost, left as it is."""
+        if self.final:
+            self.save()
+            if self.status == "running":
+                self.status, self.outputs = "succeeded", {"answer": self.answer}
+        if self.status != "running":
+            self.live.say(None)
+
+    def abort(self) -> None:
+        """End as Dify 1.16.0 does when nobody listens: stopped, and nothing saved."""
+        if self.status == "running" and not self.is_saved:
+            self.stopped = True
+            self.live.say(self.workflow_finished("stopped"))
+            self.live.say(None)
 
     def event(self, name: str, **fields: Any) -> bytes:
         """Return an event with the fields every event of a chat app has."""
+        if name == "error":
+            self.message_status = "error"
         common = {
             "event": name,
             "conversation_id": self.conversation_id,
@@ -87,6 +125,8 @@ class Run:
 
     def workflow(self, name: str, **data: Any) -> bytes:
         """Return an event of the workflow family: its payload is nested."""
+        if name == "workflow_paused":
+            self.status = self.message_status = "paused"
         return self.event(name, workflow_run_id=self.run_id, data=data)
 
     def piece(self, text: str, *, event: str = "message", **fields: Any) -> bytes:
@@ -99,6 +139,8 @@ class Run:
             yield Pause(self.delay if delay is None else delay)
 
     def message_end(self, metadata: Any = METADATA) -> bytes:
+        """Return the event; as in Dify, the message is saved before it is sent."""
+        self.save()
         return self.event("message_end", id=self.message_id, metadata=metadata, files=None)
 
     def workflow_started(self) -> bytes:
@@ -110,6 +152,8 @@ class Run:
         return self.workflow(name, **node, **data)
 
     def workflow_finished(self, status: str = "succeeded", error: str | None = None, **outputs: Any) -> bytes:
+        """Return the event; from here on the run has this outcome."""
+        self.status, self.outputs = status, outputs
         outcome = {"status": status, "outputs": outputs, "error": error, "elapsed_time": 12.3, "total_tokens": 431}
         return self.workflow("workflow_finished", id=self.run_id, workflow_id="w1", **outcome, total_steps=4, files=[])
 

@@ -10,10 +10,14 @@ from typing import Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from services import metrics
+from services.answer_events import AnswerEvent, Asking, Waiting, anew, difference
 from services.conversation_store import ConversationStore, Memory
-from services.errors import AnswerError, ConversationGone, StoreUnavailable
-from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, Replacement
+from services.errors import AnswerError, ConversationGone, StoreUnavailable, Unrecoverable
+from services.models import Delta, Identity, Past, ProviderEvent, ProviderIds, Query, Question, Replacement
+from services.owned_stream import LEAVING
 from services.providers.base import BaseRAGProvider
+from services.redis_store import Call
 from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
@@ -23,18 +27,12 @@ log = logging.getLogger(__name__)
 TURN_POLL = 0.2
 #: Seconds of outage a producer waits through.
 OUTAGE_SECONDS = 20.0
-#: Reasons of a deadline under which the run at the provider goes on: somebody else will want its answer.
-LEAVING = ("fenced", "released")
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The question waits for the conversation's earlier ones, or no longer does."""
-
-    waiting: bool
-
-
-AnswerEvent = ProviderEvent | Identity | Waiting
+#: Seconds an answer's end waits until its conversation could be kept.
+MEMORY_SECONDS = 5.0
+#: How often a question may be put to the provider, over all owners of its stream.
+MAX_ASKS = 2
+#: Leases after which the head of a line that nobody took over gives way.
+EVICT_LEASES = 3
 
 
 class Authenticator(Protocol):
@@ -49,6 +47,7 @@ class Backend:
     corp: str = ""
     #: A group's members share one conversation.
     shared_groups: bool = False
+    bot: str = "default"
 
 
 class Answerer:
@@ -61,12 +60,14 @@ class Answerer:
         backends: Mapping[str, Backend],
         conversations: ConversationStore,
         streams: StreamStore,
+        memory_seconds: float = MEMORY_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._auth = auth
         self._backends = backends
         self._conversations = conversations
         self._streams = streams
+        self._memory_seconds = memory_seconds
         self._sleep = sleep
 
     def conversation(self, question: Question) -> str:
@@ -74,8 +75,23 @@ class Answerer:
         backend = self._backends[question.bot]
         return self._conversations.key(backend.provider.app, question, shared=backend.shared_groups)
 
-    def answer(self, question: Question, stream_id: str, deadline: Deadline) -> Iterator[AnswerEvent]:
+    def knows(self, question: Question) -> bool:
+        """Tell whether the question's bot is one of this replica's."""
+        return question.bot in self._backends
+
+    def leave_calls(self, question: Question, stream_id: str) -> tuple[Call, Call]:
+        """Return the calls that give the person's place and the conversation's turn back."""
+        return (
+            self._streams.leave_call(question.bot, question.principal, stream_id),
+            self._conversations.leave_call(self.conversation(question), stream_id),
+        )
+
+    def answer(
+        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None = None
+    ) -> Iterator[AnswerEvent]:
         """Yield what becomes known, ending with the provider's last word. Closing it tells the provider to stop.
+
+        With a `past`, earlier owners' work is gone on with: what they asked for is fetched, or asked for once more.
 
         Raises:
             AnswerError: the answer failed; its code picks the sentence for the user.
@@ -87,7 +103,27 @@ class Answerer:
         yield from self._wait_for_turn(key, stream_id, deadline)
         user = identity.user.user_code if identity.user else question.principal
         query = Query(question.text, user, "", question.inputs, question.files, identity)
-        yield from self._ask(backend.provider, query, key, deadline)
+        if past and past.asks:
+            yield from self._go_on(backend, query, key, deadline, past)
+        else:
+            yield Asking()
+            yield from self._ask(backend, query, key, deadline)
+
+    def _go_on(self, backend: Backend, query: Query, key: str, deadline: Deadline, past: Past) -> Iterator[AnswerEvent]:
+        """Have the answer that was asked for; ask once more where there is none."""
+        try:
+            named = replace(query, conversation_id=past.ids.conversation_id)
+            recovered = backend.provider.recover(named, past.ids, deadline)
+        except Unrecoverable as exc:
+            metrics.RECOVERIES.labels("lost").inc()
+            if past.asks >= MAX_ASKS:
+                raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
+            backend.provider.cancel(past.ids, query.user)
+            yield Asking(past.asks + 1, str(exc))
+            yield from anew(self._ask(backend, query, key, deadline), past.text)
+        else:
+            yield from difference(past.text, recovered.text)
+            yield recovered.usage
 
     def _wait_for_turn(self, key: str, stream_id: str, deadline: Deadline) -> Iterator[Waiting]:
         """Wait until the stream heads its conversation's line; a head that is no longer written gives way."""
@@ -108,42 +144,44 @@ class Answerer:
     def _evict(self, key: str, head: str) -> bool:
         """Take the head out of the line if nobody writes it any more; return whether it was."""
         status, late = self._streams.standing(head)
-        gone = status != "processing" or late > 2 * self._streams.lease
+        gone = status != "processing" or late > EVICT_LEASES * self._streams.lease
         if gone:
             self._conversations.leave(key, head)
         return gone
 
-    def _ask(self, provider: BaseRAGProvider, query: Query, key: str, deadline: Deadline) -> Iterator[ProviderEvent]:
+    def _ask(self, backend: Backend, query: Query, key: str, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
         memory = patiently(lambda: self._conversations.load(key))
         try:
-            yield from self._run(
-                provider, replace(query, conversation_id=memory.conversation_id), key, memory, deadline
-            )
+            named = replace(query, conversation_id=memory.conversation_id)
+            yield from self._run(backend, named, key, memory, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
-            log.warning("conversation gone, asking as a new one", extra={"provider": provider.name})
+            log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
             memory = memory._replace(conversation_id="")
             self._remember(key, memory, "")
-            yield from self._run(provider, query, key, memory, deadline)
+            yield from self._run(backend, query, key, memory, deadline)
 
     def _run(
-        self, provider: BaseRAGProvider, query: Query, key: str, memory: Memory, deadline: Deadline
+        self, backend: Backend, query: Query, key: str, memory: Memory, deadline: Deadline
     ) -> Iterator[ProviderEvent]:
         """Stream one run; keep its conversation from the first event on, unless its first turn brings no text."""
-        ids, spoke, ended = ProviderIds(), False, False
+        provider, ids, spoke, ended, remembered = backend.provider, ProviderIds(), False, False, True
+        metrics.PROVIDER_CALLS.labels(backend.bot, provider.name).inc()
         events = provider.stream_query(query, deadline)
         try:
             for event in events:
                 match event:
                     case ProviderIds():
                         ids = event
-                        self._remember(key, memory, ids.conversation_id)
+                        remembered = self._remember(key, memory, ids.conversation_id)
                     case Delta() | Replacement():
                         spoke = True
                 yield event
             ended = True
+            if not remembered:
+                self._remember(key, memory, ids.conversation_id, patient=True)
         except AnswerError:
             ended = not deadline.over
             raise
@@ -154,22 +192,28 @@ class Answerer:
             if not spoke and not memory.conversation_id and deadline.aborted not in LEAVING:
                 self._remember(key, memory, "")
 
-    def _remember(self, key: str, memory: Memory, conversation_id: str) -> None:
-        """Keep the id; a memory that cannot be written costs the conversation, not the answer."""
+    def _remember(self, key: str, memory: Memory, conversation_id: str, *, patient: bool = False) -> bool:
+        """Keep the id, and return whether it was: what cannot be written costs the conversation, not the answer."""
+        memory = memory._replace(conversation_id=conversation_id)
         try:
-            self._conversations.remember(key, memory._replace(conversation_id=conversation_id))
+            if patient:
+                patiently(lambda: self._conversations.remember(key, memory), self._memory_seconds)
+            else:
+                self._conversations.remember(key, memory)
         except StoreUnavailable:
             log.warning("conversation not remembered")
+            return False
+        return True
 
 
 T = TypeVar("T")
 
 
-def patiently(call: Callable[[], T]) -> T:
+def patiently(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
     """Return what a store says, waiting through an outage of Redis that a producer survives."""
     retrying = Retrying(
         retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_after_delay(OUTAGE_SECONDS),
+        stop=stop_after_delay(seconds),
         wait=wait_fixed(TURN_POLL),
         reraise=True,
     )

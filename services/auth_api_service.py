@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from services.errors import AuthError
+from services.http_service import WatchedAdapter
 from services.user_store import UserRecord
 
 Method = Literal["post", "get"]
@@ -105,6 +105,10 @@ class AuthApi:
                 ) as response,
             ):
                 yield response
+        except AuthError:
+            # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
+            self._session.close()
+            raise
         finally:
             self._slots.release()
 
@@ -122,7 +126,7 @@ class AuthApi:
 
 def _session(pool_size: int) -> requests.Session:
     session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
+    adapter = WatchedAdapter(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     # One session serves all users: no cookie of one may travel with another, and no .netrc may add a login.

@@ -7,6 +7,7 @@ call is made at a time per user; the others wait for what it brings. A failure i
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 from services.auth_api_service import AuthApi, Method
-from services.errors import AuthError, SettingsError, StoreUnavailable
+from services.errors import AuthError, LaibaoError, SettingsError, StoreUnavailable
 from services.lock_store import LockStore
 from services.models import Identity, UserInfo
 from services.token_store import Denied, TokenStore
@@ -30,16 +31,17 @@ DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable"
 POLL = 0.05
 #: Seconds between two tries while Redis or SQL does not answer.
 PAUSE = 0.25
-#: Seconds a user's lock lives beyond the API's timeout: what SQL may take at its worst.
-LOCK_MARGIN = 20.0
+#: Seconds a user's lock lives beyond the API's timeout. A lookup that takes longer costs a second call, no more; a
+#: dead replica's lock must end before those who wait for it lose their patience.
+LOCK_MARGIN = 3.0
 
 
 class AuthService:
     """Authenticate users in one of three modes; safe to use from many threads.
 
-    `token_ttl`, `timeout` (the API's whole answer), `wait` (for another's call) and `patience` (with a Redis or SQL
-    that does not answer: a hiccup costs nobody the answer) are seconds. The stores and `url` are needed in mode
-    external only. The allowlist has userids, and `<corp>:<userid>` for bots of another corp.
+    `token_ttl`, `timeout` (the API's whole answer), `wait` (for another's call), `patience` with a database that does
+    not answer (a hiccup costs nobody the answer) and `outage`, the patience with Redis, are seconds. The stores and
+    `url` are needed in mode external only. The allowlist has userids, and `<corp>:<userid>` for bots of another corp.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class AuthService:
         timeout: float = 10.0,
         wait: float = 15.0,
         patience: float = 5.0,
+        outage: float = 20.0,
         pool_size: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,7 +70,10 @@ class AuthService:
                 raise SettingsError("AUTH_MODE=external needs AUTH_SERVICE_URL, Redis and the user database")
             api = AuthApi(url, method=method, timeout=timeout, pool_size=pool_size, clock=clock)
             life = timeout + LOCK_MARGIN
-            self._external = _External(api, token_store, user_store, lock_store, token_ttl, wait, patience, life, clock)
+            patiences = (patience, outage)
+            self._external = _External(
+                api, token_store, user_store, lock_store, token_ttl, wait, patiences, life, clock
+            )
 
     def authenticate(self, userid: str, corp: str = "") -> Identity:
         """Return who the user is, with a valid token in mode external; state cached, renewed or none.
@@ -96,6 +102,10 @@ class AuthService:
             self._external.api.close()
 
 
+class _UsersAway(StoreUnavailable):
+    """The user database does not answer; any other `StoreUnavailable` here is Redis."""
+
+
 class _External:
     """Mode external: the cache, the order in which callers get their turn, and the way to a new token."""
 
@@ -107,7 +117,7 @@ class _External:
         locks: LockStore,
         token_ttl: float,
         wait: float,
-        patience: float,
+        patiences: tuple[float, float],
         lock_life: float,
         clock: Callable[[], float],
     ) -> None:
@@ -117,7 +127,7 @@ class _External:
         self._locks = locks
         self._token_ttl = token_ttl
         self._wait = wait
-        self._patience = patience
+        self._patience, self._outage = patiences
         self._lock_life = lock_life
         self._clock = clock
         self._turns = _Turns()
@@ -125,16 +135,32 @@ class _External:
     def authenticate(self, userid: str, corp: str) -> Identity:
         if not userid:
             raise AuthError(code="unknown_user")
-        end = self._clock() + self._patience
+        failing_since: float | None = None
+        # One for all tries: what Redis kept of a try it did not answer is ours to go on with.
+        lock_token = secrets.token_hex(16)
         while True:
+            began = self._clock()
             try:
-                return self._known(userid, corp) or self._in_turn(userid, corp)
+                return self._known(userid, corp) or self._in_turn(userid, corp, lock_token)
             except (StoreUnavailable, SettingsError) as exc:
-                if isinstance(exc, SettingsError) or self._clock() >= end:
-                    log.warning("authentication failed: auth_unavailable (%s)", exc)
-                    self._deny(userid, corp, "auth_unavailable")
-                    raise AuthError(str(exc), code="auth_unavailable") from exc
+                now = self._clock()
+                if failing_since is None:
+                    # What a lookup waited for SQL counts; what the API took before Redis failed does not.
+                    failing_since = began if isinstance(exc, _UsersAway) else now
+                if now - failing_since >= self._patience_with(exc):
+                    raise self._unavailable(userid, corp, exc) from exc
             time.sleep(PAUSE)
+
+    def _patience_with(self, failure: LaibaoError) -> float:
+        """Return the seconds a failure is waited through: an outage of Redis as long as every producer does."""
+        if isinstance(failure, SettingsError):
+            return 0.0
+        return self._patience if isinstance(failure, _UsersAway) else self._outage
+
+    def _unavailable(self, userid: str, corp: str, cause: LaibaoError) -> AuthError:
+        log.warning("authentication failed: auth_unavailable (%s)", cause)
+        self._deny(userid, corp, "auth_unavailable")
+        return AuthError(str(cause), code="auth_unavailable")
 
     def _known(self, userid: str, corp: str) -> Identity | None:
         """Return what the cache knows; a remembered failure is raised again."""
@@ -148,13 +174,13 @@ class _External:
                 user = cached.user or self._find(userid, corp).user
                 return Identity("cached", user, cached.token)
 
-    def _in_turn(self, userid: str, corp: str) -> Identity:
+    def _in_turn(self, userid: str, corp: str, lock_token: str) -> Identity:
         """Renew when this user's turn is ours, or take what whoever had it brought."""
         name = f"auth:{corp}:{userid}"
         end = self._clock() + self._wait
         with self._turns.of(name, self._wait):
             while True:
-                held = self._locks.acquire(name, self._lock_life)
+                held = self._locks.acquire(name, self._lock_life, lock_token)
                 try:
                     # Looked at under the lock: a winner writes the cache before it lets go.
                     if identity := self._known(userid, corp):
@@ -185,7 +211,10 @@ class _External:
         return Identity("renewed", record.user, token)
 
     def _find(self, userid: str, corp: str) -> UserRecord:
-        record = self._users.find(userid, corp)
+        try:
+            record = self._users.find(userid, corp)
+        except StoreUnavailable as exc:
+            raise _UsersAway(str(exc)) from exc
         if record is None:
             raise AuthError("not in the user database", code="unknown_user")
         return record

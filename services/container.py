@@ -26,6 +26,7 @@ from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_store import StreamStore
+from services.takeover_manager import TakeoverManager
 from services.token_store import TokenStore
 from services.user_store import SqlUserStore
 from services.wechat_service import WechatService
@@ -63,8 +64,10 @@ class Container:
             sentence=self.texts.error,
             max_streams=settings.stream_max_per_replica,
             max_bytes=settings.stream_max_bytes,
+            replica=socket.gethostname(),
             log_content=settings.log_content,
         )
+        self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer)
         self.gateway = self._gateway()
         self.health = Health(rag=(settings.provider.rag_provider, self._rag_ok), dependencies=self._probes())
         self._started = False
@@ -79,6 +82,7 @@ class Container:
         with suppress(StoreUnavailable):
             self.runner.load()
         self.manager.start()
+        self.takeovers.start()
         self._started = True
         threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
@@ -87,6 +91,7 @@ class Container:
     def close(self) -> None:
         """Drain, then give everything back."""
         self.manager.drain(self.settings.drain_seconds)
+        self.takeovers.close()
         self.manager.close()
         for provider in self.providers.values():
             provider.close()
@@ -130,7 +135,7 @@ class Container:
 
     def _backends(self) -> dict[str, Backend]:
         return {
-            name: Backend(self.providers[name], bot.corp, bot.group_conversation == "shared")
+            name: Backend(self.providers[name], bot.corp, bot.group_conversation == "shared", name)
             for name, bot in self.settings.bots.items()
         }
 
@@ -140,13 +145,13 @@ class Container:
         return Gateway(
             streams=self.streams,
             manager=self.manager,
+            takeovers=self.takeovers,
             answerer=self.answerer,
             conversations=self.conversations,
             keys={name: service.derived_key("stream") for name, service in self.wechat.items()},
             doors={("wecom", name): Door(places, bot.answer_seconds) for name, bot in bots.items()},
             sentence=self.texts.get,
             resets={name: _resets(bot) for name, bot in bots.items()},
-            replica=socket.gethostname(),
         )
 
     def _secret(self) -> bytes:

@@ -3,6 +3,7 @@
     dify_conversation:<app>:<channel>:<principal>:<chat>      string, the provider's conversation id
     {dify_conversation:…}:turns                               list of stream ids, the head has the turn
     {dify_conversation:…}:resets                              how often the person started anew
+    {dify_conversation:…}:reset_by                            list of the last commands' stream ids
 
 `app` names the provider's app; the last three parts are keyed hashes, so that the keys tell nobody who talks to whom.
 """
@@ -58,9 +59,12 @@ class ConversationStore:
     def leave_call(self, key: str, stream_id: str) -> Call:
         return Call(None, ("LREM", turns_key(key)), (0, stream_id))
 
-    def reset_call(self, key: str) -> Call:
-        """Return the call that starts the conversation anew; an answer under way no longer changes it."""
-        return Call(script("reset"), (key, resets_key(key)), (self._ttl,))
+    def reset_call(self, key: str, stream_id: str) -> Call:
+        """Return the call that starts the conversation anew; an answer under way no longer changes it.
+
+        `stream_id` is the command's own stream: the same command, delivered again, resets nothing.
+        """
+        return Call(script("reset"), (key, resets_key(key), reset_by_key(key)), (self._ttl, stream_id))
 
     def place(self, key: str, stream_id: str) -> Place:
         """Return where a stream stands, standing it at the end when it is not there."""
@@ -89,3 +93,7 @@ def turns_key(key: str) -> str:
 
 def resets_key(key: str) -> str:
     return f"{{{key}}}:resets"
+
+
+def reset_by_key(key: str) -> str:
+    return f"{{{key}}}:reset_by"

@@ -75,3 +75,13 @@ def stream_error(event: Mapping[str, Any]) -> ProviderError:
     if refusal.conversation_gone:
         return ConversationGone(f"in the stream: {refusal}", http_status=refusal.status)
     return ProviderError(f"in the stream: {refusal}", code="provider_error", http_status=refusal.status)
+
+
+def paused_error() -> ProviderError:
+    """Return the error of a run that waits for somebody's approval, which cannot be given here."""
+    return ProviderError("the workflow waits for a person", code="provider_paused")
+
+
+def may_pass(error: ProviderError) -> bool:
+    """Tell whether the same look-up may succeed a moment later: Dify was away, busy or broken, or its reply was."""
+    return error.http_status in (0, 200, 429) or error.http_status >= 500

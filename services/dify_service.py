@@ -1,4 +1,4 @@
-"""Dify's service API in Dify's terms: addresses, its event stream as dicts, its refusals as our errors."""
+"""Dify's service API in Dify's terms: its event streams as dicts, its refusals as our errors."""
 
 from __future__ import annotations
 
@@ -8,52 +8,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from services.dify_errors import http_error
 from services.dify_stream import ChatStream
-from services.errors import ProviderError, SettingsError
+from services.dify_urls import DifyUrls
+from services.errors import ProviderError
 from services.http_service import Exchange, HTTPService, TransientError, aborted_error
 from utils.deadline import Deadline
 from utils.slots import Slots
 
 log = logging.getLogger(__name__)
 
-#: Bound of every call but the chat itself, in seconds.
+#: Bound of every call but the event streams, in seconds.
 SHORT_CALL = 5.0
+#: Rows of a conversation's history that are looked at: its turns come one by one, so the wanted one is among the last.
+HISTORY_ROWS = 5
 #: Of an error's or a small reply's body at most this is read.
 _MAX_BODY = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class DifyUrls:
-    """Where an app answers. `root` ends in the API's version, without a slash."""
-
-    chat: str
-    root: str
-
-    @classmethod
-    def build(cls, base_url: str, chat_endpoint: str = "/v1/chat-messages") -> DifyUrls:
-        """Join the two settings whichever of them has the `/v1`; a path of its own before chat-messages is kept.
-
-        Raises:
-            SettingsError: the base is not an http(s) address.
-        """
-        base = base_url.strip().rstrip("/").removesuffix("/chat-messages")
-        if not base.startswith(("http://", "https://")) or len(base.split("/")) < 3 or not base.split("/")[2]:
-            raise SettingsError("DIFY_BASE_URL: expected an address such as https://api.dify.ai/v1")
-        path, _, leaf = chat_endpoint.strip().strip("/").rpartition("/")
-        path = path or "v1"
-        root = f"{base.removesuffix('/v1') if path.endswith('v1') else base}/{path}"
-        return cls(chat=f"{root}/{leaf or 'chat-messages'}", root=root)
-
-    def stop(self, task_id: str) -> str:
-        return f"{self.root}/chat-messages/{quote(task_id, safe='')}/stop"
+#: A run's result and a few rows of history hold whole answers, which older versions escape to twice their size.
+_MAX_HISTORY = 16 * 1024 * 1024
 
 
 class DifyService:
@@ -108,7 +85,7 @@ class DifyService:
             retry=retry_if_exception_type(TransientError),
             stop=lambda state: state.attempt_number > self._retries or deadline.remaining() <= state.upcoming_sleep,
             wait=wait_exponential_jitter(multiplier=self._backoff, max=8 * self._backoff, jitter=self._backoff),
-            sleep=lambda seconds: _sleep(seconds, deadline),
+            sleep=lambda seconds: pause(seconds, deadline),
             before_sleep=_log_retry,
             reraise=True,
         )
@@ -135,16 +112,81 @@ class DifyService:
         """Return the app's input form and features: proves that it is published, costs no tokens."""
         return self._call("GET", f"{self.urls.root}/parameters", authorization)
 
-    def _call(self, method: str, url: str, authorization: str, **options: Any) -> Mapping[str, Any]:
-        deadline = Deadline(SHORT_CALL, clock=self._clock)
+    def messages(
+        self, conversation_id: str, user: str, *, authorization: str, deadline: Deadline, limit: int = HISTORY_ROWS
+    ) -> list[Mapping[str, Any]]:
+        """Return the latest rows of a conversation's history; a message's row is there from its start.
+
+        Raises:
+            ConversationGone: Dify does not know the conversation, or not as this user's.
+            ProviderError: any other refusal or failure.
+        """
+        query = {"conversation_id": conversation_id, "user": user, "limit": limit}
+        rows = self._look_up(self.urls.messages, authorization, deadline, params=query).get("data")
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+    def workflow_run(self, run_id: str, *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
+        """Return a chatflow run's result: its `status`, and its `outputs` once it has ended."""
+        return self._look_up(self.urls.run(run_id), authorization, deadline)
+
+    @contextmanager
+    def workflow_events(
+        self, run_id: str, user: str, *, authorization: str, deadline: Deadline, silence: float
+    ) -> Iterator[ChatStream]:
+        """Give what a run says from now on to the block; of a run that has ended, its last event.
+
+        What was said before does not come again. `silence` is the longest one, in seconds, the wait for a place
+        included: who listens takes one of the `max_concurrent`, as Dify has as few connections for it as for chats.
+
+        Raises:
+            ProviderError: `provider_busy` when there is no place, `provider_not_found` before Dify 1.13.
+        """
+        with self._place(silence, deadline) as taken:
+            if not taken:
+                raise _no_slot(deadline)
+            with self._http.exchange(
+                "GET",
+                self.urls.events(run_id),
+                deadline=deadline,
+                patience=silence,
+                headers={"Accept": "text/event-stream"} | _headers(authorization),
+                params={"user": user},
+            ) as exchange:
+                _refuse_failure(exchange)
+                yield ChatStream(exchange, timeout=silence, started=self._clock(), clock=self._clock)
+
+    @contextmanager
+    def _place(self, seconds: float, deadline: Deadline) -> Iterator[bool]:
+        waiting = Deadline(min(seconds, deadline.remaining()), clock=self._clock)
+        with ExitStack() as stack:
+            with deadline.interrupting(lambda: waiting.abort(deadline.aborted)):
+                taken = stack.enter_context(self._slots.held(waiting))
+            yield taken
+
+    def _look_up(self, url: str, authorization: str, deadline: Deadline, **options: Any) -> Mapping[str, Any]:
+        return self._call("GET", url, authorization, deadline=deadline, max_bytes=_MAX_HISTORY, **options)
+
+    def _call(
+        self,
+        method: str,
+        url: str,
+        authorization: str,
+        *,
+        deadline: Deadline | None = None,
+        max_bytes: int = _MAX_BODY,
+        **options: Any,
+    ) -> Mapping[str, Any]:
+        until = deadline or Deadline(SHORT_CALL, clock=self._clock)
         with self._http.exchange(
-            method, url, deadline=deadline, patience=SHORT_CALL, headers=_headers(authorization), **options
+            method, url, deadline=until, patience=SHORT_CALL, headers=_headers(authorization), **options
         ) as exchange:
             _refuse_failure(exchange)
-            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+            body = exchange.read_all(limit=max_bytes, patience=SHORT_CALL)
         try:
             reply = json.loads(body)
         except (ValueError, RecursionError):
+            if until.aborted:
+                raise aborted_error(until) from None
             raise ProviderError("the reply is not JSON", code="provider_error", http_status=exchange.status) from None
         return reply if isinstance(reply, dict) else {}
 
@@ -171,7 +213,8 @@ def _refuse_failure(exchange: Exchange) -> None:
         raise http_error(exchange.status, exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL))
 
 
-def _sleep(seconds: float, deadline: Deadline) -> None:
+def pause(seconds: float, deadline: Deadline) -> None:
+    """Sleep; an abort of the deadline wakes."""
     woken = threading.Event()
     with deadline.interrupting(woken.set):
         woken.wait(seconds)

@@ -88,4 +88,4 @@ class ConversationGone(ProviderError):
 class Unrecoverable(ProviderError):
     """The provider has no answer, and will have none, to a question that was asked before: it may be asked again."""
 
-    code = "unrecoverable"
+    code = "interrupted"

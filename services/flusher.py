@@ -12,9 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from services import metrics
 from services.errors import StoreUnavailable
-from services.owned_stream import OwnedStream
+from services.owned_stream import LEAVING, OwnedStream
 from services.redis_store import Call
 from services.stream_records import Write
 from services.stream_store import StreamStore
@@ -111,11 +113,8 @@ class Flusher:
         batch, renewed = self._collect()
         if not (batch or self._ended or self._amends):
             return False
-        try:
-            self._send(batch, renewed)
-        except Exception:
-            self._failed(batch)
-            raise
+        self._send(batch, renewed)
+        self._make_amends()
         return bool(self._dirty)
 
     def _note_renewals(self) -> None:
@@ -150,37 +149,58 @@ class Flusher:
         return batch, renewed
 
     def _send(self, batch: Sequence[tuple[OwnedStream, Write]], renewed: Sequence[str]) -> None:
-        running = dict.fromkeys(renewed, time.time() + self._store.lease)
         ended = self._ended[:]
-        replies = self._store.write([write for _, write in batch], *self._store.running_calls(running, ended))
-        del self._ended[: len(ended)]
-        for (stream, write), reply in zip(batch, replies, strict=True):
-            self._after(stream, stream.settle(write, reply))
-        self._make_amends()
+        leaving = [stream.stream_id for stream, write in batch if write.op == "release"]
+        notes = [*self._store.running_calls(renewed), *self._store.running_calls(leaving, seconds=0.0)]
+        try:
+            replies = self._store.write([write for _, write in batch], *notes, *self._store.ended_calls(ended))
+            del self._ended[: len(ended)]
+            for (stream, write), reply in zip(batch, replies, strict=True):
+                self._after(stream, write, reply)
+        except Exception:
+            # Every lease is renewed with the first write that passes.
+            self._renewed = -math.inf
+            for stream, _ in batch:
+                self._failed(stream)
+            raise
+        # One node of a cluster is away: its streams wait, the others went on.
+        for reply in replies:
+            _raise_error(reply)
 
     def _make_amends(self) -> None:
         """End what a lost reply may have left behind, one by one: it is rare."""
         while self._amends:
-            end, after = self._amends[0]
+            entry = self._amends[0]
+            end, after = entry
             (reply,) = self._store.write([end])
+            _raise_error(reply)
             if reply[0] in ("ok", "gone"):
                 self._store.write([], *after)
-            self._amends.popleft()
+            # Where there are too many of them, the newest may have pushed this one out meanwhile.
+            if self._amends and self._amends[0] is entry:
+                self._amends.popleft()
 
-    def _failed(self, batch: Sequence[tuple[OwnedStream, Write]]) -> None:
-        """Have everything sent again, and every lease renewed: what arrived all the same is skipped there."""
-        self._renewed = -math.inf
-        for stream, _ in batch:
-            stream.failed()
-            self._due.add(stream.stream_id)
-            self.changed(stream)
-            self._drop_closed(stream)
+    def _failed(self, stream: OwnedStream) -> None:
+        """Have its news sent again, and its lease renewed: what arrived all the same is skipped there."""
+        stream.failed()
+        self._due.add(stream.stream_id)
+        self.changed(stream)
+        self._drop_closed(stream)
 
-    def _after(self, stream: OwnedStream, outcome: str) -> None:
+    def _after(self, stream: OwnedStream, write: Write, reply: Any) -> None:
+        if isinstance(reply, StoreUnavailable):
+            self._failed(stream)
+            return
+        outcome = stream.settle(write, reply)
         if outcome == "gone":
             self._write_anew(stream)
         elif outcome == "behind":
             self.changed(stream)
+        elif outcome == "refused":
+            _note_refusal(stream, *reply[1:])
+        elif stream.closed == "released":
+            metrics.HANDOVERS.inc()
+            log.info("stream handed over", extra={"stream_id": stream.stream_id, "owner": stream.owner})
         self._drop_closed(stream)
 
     def _write_anew(self, stream: OwnedStream) -> None:
@@ -190,6 +210,7 @@ class Flusher:
             stream.lose()
             return
         ours, snapshot, _ = self._store.open(whole)
+        metrics.REWRITTEN.inc()
         stream.rewritten(whole, ours and snapshot.epoch == stream.epoch)
         log.warning("stream written anew", extra={"stream_id": stream.stream_id, "ours": ours})
         self.changed(stream)
@@ -201,4 +222,16 @@ class Flusher:
         with self._lock:
             self._streams.pop(stream.stream_id, None)
             self._dirty.pop(stream.stream_id, None)
-            self._ended.append(stream.stream_id)
+            if stream.closed not in LEAVING:
+                self._ended.append(stream.stream_id)
+
+
+def _raise_error(reply: Any) -> None:
+    if isinstance(reply, StoreUnavailable):
+        raise reply
+
+
+def _note_refusal(stream: OwnedStream, epoch: str, owner: str) -> None:
+    metrics.OWNERS_REFUSED.inc()
+    owners = {"owner": stream.owner, "present_owner": owner}
+    log.warning("owner refused", extra={"stream_id": stream.stream_id, **owners, "epoch": int(epoch)})

@@ -7,17 +7,21 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from services import metrics
 from services.answer import Answerer
 from services.conversation_store import ConversationStore, Place
 from services.errors import StoreUnavailable
+from services.misses import Misses
 from services.models import Question
 from services.redis_store import Call
 from services.stream_manager import StreamManager
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.stream_store import StreamStore
+from services.takeover_manager import TakeoverManager
 from utils.sealed import seal
 
 log = logging.getLogger(__name__)
@@ -41,16 +45,19 @@ class Gateway:
         *,
         streams: StreamStore,
         manager: StreamManager,
+        takeovers: TakeoverManager,
         answerer: Answerer,
         conversations: ConversationStore,
         keys: Mapping[str, bytes],
         doors: Mapping[tuple[str, str], Door],
         sentence: Callable[[str], str],
         resets: Mapping[str, frozenset[str]],
-        replica: str,
     ) -> None:
         self._streams = streams
         self._manager = manager
+        self._takeovers = takeovers
+        # An owner writes with every renewal, and tries again twice a second.
+        self._misses = Misses(streams.lease / 3 + 2)
         self._answerer = answerer
         self._conversations = conversations
         #: Per bot, the secret of its stream ids, of readers' fingerprints and of what lies sealed in Redis.
@@ -58,7 +65,6 @@ class Gateway:
         self._doors = doors
         self._sentence = sentence
         self._resets = resets
-        self._replica = replica
 
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
@@ -70,63 +76,65 @@ class Gateway:
         try:
             return self._open(question, stream_id, reply)
         except StoreUnavailable as exc:
+            metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
             return Snapshot(stream_id, "error", error_code=exc.code)
 
     def say(self, question: Question, key: str) -> Snapshot:
         """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
         stream_id = self._stream_id(question)
         try:
-            return self._refuse(question, stream_id, key, error=False)[1]
+            return self._refuse(question, stream_id, key, error=False)
         except StoreUnavailable as exc:
             return Snapshot(stream_id, "error", error_code=exc.code)
 
     def read(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> Snapshot | None:
         """Return what the stream shows to this reader; None where it is unknown, expired, or not theirs.
 
+        While Redis is away, or came back a moment ago, a running stream is shown by its owner alone: another replica
+        might show less than its reader has seen. One that Redis lacks is unknown only when its owner has had the time
+        to write it again.
+
         Raises:
-            StoreUnavailable: Redis is away and this replica does not write the stream.
+            StoreUnavailable: there is nothing to be shown now; ask again.
         """
         try:
             snapshot = self._streams.read(stream_id)
-            if snapshot and snapshot.lapsed and self._reap(stream_id):
-                snapshot = self._streams.read(stream_id)
         except StoreUnavailable:
-            snapshot = self._manager.known(stream_id)
-            if snapshot is None:
+            snapshot = None
+            if not self._manager.owns(stream_id):
                 raise
-        # A Redis that lost its data gets this replica's streams again within moments: no reason to say they expired.
-        snapshot = snapshot or self._manager.known(stream_id)
+        growing = snapshot is not None and snapshot.status == "processing" and not snapshot.frame_over
+        if snapshot is None or (growing and self._streams.away):
+            snapshot = self._known(stream_id, lost=snapshot is None)
+        else:
+            self._misses.forget(stream_id)
+        if snapshot and snapshot.lapsed:
+            with suppress(StoreUnavailable):
+                self._takeovers.attempt(stream_id)
         if snapshot and self._allowed(snapshot.access, bot, principal, chat):
             return snapshot
         return None
+
+    def _known(self, stream_id: str, *, lost: bool) -> Snapshot | None:
+        """Return a stream as its owner knows it, if that is here; None for one that is unknown."""
+        snapshot = self._manager.known(stream_id)
+        if snapshot is None and (not lost or self._misses.note(stream_id)):
+            raise StoreUnavailable("only the stream's owner can say what it shows")
+        return snapshot
 
     def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> bool:
         """End a running stream of this reader; the provider is told by whoever asks it. Return whether it ran."""
         snapshot = self.read(stream_id, bot=bot, principal=principal, chat=chat)
         return bool(snapshot) and self._streams.cancel(stream_id) == "processing"
 
-    def _reap(self, stream_id: str) -> bool:
-        """End a stream whose owner is gone, and give back what it held for its person."""
-        reaped = self._manager.reap(stream_id, self._new_owner())
-        if reaped and (question := Question.from_json(reaped)).bot in self._keys:
-            self._streams.write([], *self._leave_calls(question, stream_id))
-        return bool(reaped)
-
-    def _leave_calls(self, question: Question, stream_id: str) -> tuple[Call, Call]:
-        """Return the calls that give a stream's place and its turn back."""
-        return (
-            self._streams.leave_call(question.bot, question.principal, stream_id),
-            self._conversations.leave_call(self._answerer.conversation(question), stream_id),
-        )
-
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
-            return self._refuse(question, stream_id, "empty_question")[1]
+            return self._refuse(question, stream_id, "empty_question")
         if question.text.strip() in self._resets[question.bot]:
             return self._reset(question, stream_id)
         no_place = self._manager.reserve()
         if no_place:
-            return self._refuse(question, stream_id, no_place)[1]
+            return self._refuse(question, stream_id, no_place)
         started = False
         try:
             snapshot, started = self._start(question, stream_id, reply)
@@ -136,11 +144,9 @@ class Gateway:
                 self._manager.give_back()
 
     def _reset(self, question: Question, stream_id: str) -> Snapshot:
-        """Begin the conversation anew, once: a redelivered command must not end what came after it."""
-        created, snapshot = self._refuse(question, stream_id, "reset_done", error=False)
-        if created:
-            self._streams.write([], self._conversations.reset_call(self._answerer.conversation(question)))
-        return snapshot
+        """Begin the conversation anew, in the step that says so."""
+        reset = self._conversations.reset_call(self._answerer.conversation(question), stream_id)
+        return self._refuse(question, stream_id, "reset_done", reset, error=False)
 
     def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
         """Open the stream and stand in the lines it needs, in one round trip; a second one only to step back.
@@ -150,21 +156,22 @@ class Gateway:
         door = self._doors[question.channel, question.bot]
         key = self._answerer.conversation(question)
         fields = {**self._fields(question), "reply": seal(self._keys[question.bot], reply)}
-        new = NewStream(stream_id, self._new_owner(), fields, frame_seconds=door.frame_seconds)
+        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=door.frame_seconds)
         person = (question.bot, question.principal, stream_id)
         enter = self._streams.enter_call(
             *person, places=door.places, seconds=door.frame_seconds or self._streams.max_seconds
         )
-        leave = self._leave_calls(question, stream_id)
+        leave = self._answerer.leave_calls(question, stream_id)
         try:
-            ours, snapshot, (entered, turn) = self._streams.open(
-                new, enter, self._conversations.turn_call(key, stream_id)
-            )
+            turn = self._conversations.turn_call(key, stream_id)
+            notes = self._streams.running_calls([stream_id])
+            ours, snapshot, (entered, place, *_) = self._streams.open(new, enter, turn, *notes)
         except StoreUnavailable as exc:
             self._manager.make_amends(self._ending(new, exc.code), leave)
             raise
-        place = Place(*turn)
+        place = Place(*place)
         if ours and entered == 0:
+            metrics.QUESTIONS_REFUSED.labels("user_full").inc()
             self._streams.write([self._ending(new, "user_full")], *leave)
             return Snapshot(stream_id, "error", error_code="user_full"), False
         if ours:
@@ -182,15 +189,17 @@ class Gateway:
         chunk = final_chunk(self._sentence(code), error=True)
         return Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
 
-    def _refuse(self, question: Question, stream_id: str, key: str, *, error: bool = True) -> tuple[bool, Snapshot]:
+    def _refuse(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
         """Open a stream that is born finished with a sentence, unless the message has one already.
 
-        Return whether it was opened now, and what it shows.
+        `others` are sent before it; return what it shows.
         """
         fields = {**self._fields(question), "error_code": key if error else ""}
-        new = born_finished(stream_id, self._new_owner(), fields, self._sentence(key), error=error)
-        created, snapshot, _ = self._streams.open(new)
-        return created, snapshot
+        new = born_finished(stream_id, self._manager.new_owner(), fields, self._sentence(key), error=error)
+        created, snapshot, _ = self._streams.open(new, *others)
+        if created and error:
+            metrics.QUESTIONS_REFUSED.labels(key).inc()
+        return snapshot
 
     def _fields(self, question: Question) -> dict[str, str]:
         access = [self._tag(question.bot, f"user:{question.bot}:{question.principal}")]
@@ -210,6 +219,7 @@ class Gateway:
             "message_id": "",
             "task_id": "",
             "run_id": "",
+            "asks": "0",
             "token": "",
             "user_info": "",
             "conversation_id": "",
@@ -229,6 +239,3 @@ class Gateway:
 
     def _tag(self, bot: str, text: str, digits: int = 16) -> str:
         return hmac.new(self._keys[bot], text.encode(), hashlib.sha256).hexdigest()[:digits]
-
-    def _new_owner(self) -> str:
-        return f"{self._replica}:{secrets.token_hex(4)}"

@@ -7,12 +7,14 @@ can be set read by read and another thread can shut it down. What goes wrong lea
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.cookiejar import DefaultCookiePolicy
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -29,6 +31,56 @@ from utils.deadline import Deadline
 READ_BYTES = 65536
 #: A socket's timeout and a deadline never end at the same instant: nearer than this they count as the same, in seconds.
 _SAME_INSTANT = 0.05
+#: Seconds a peer may leave bytes or probes of ours unacknowledged before its connection counts as broken: a firewall
+#: that forgot it, or a machine that is gone, says nothing at all.
+PEER_TIMEOUT = 20.0
+#: Seconds a pooled connection may lie idle: what is between us and the peer may have forgotten it, and says nothing.
+IDLE_SECONDS = 30.0
+
+
+def _watched_socket() -> list[tuple[int, int, int]]:
+    """Return the options of a socket whose silent peer is probed; what this system does not know is left out."""
+    tcp = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": int(1000 * PEER_TIMEOUT)}
+    known = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in tcp.items() if hasattr(socket, name)]
+    return [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
+
+
+class _Pool(HTTPConnectionPool):
+    """Connections that lay idle for long are made anew."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn:
+            conn.idle_since = time.monotonic()
+        super()._put_conn(conn)
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn = super()._get_conn(timeout)
+        if time.monotonic() - getattr(conn, "idle_since", math.inf) > IDLE_SECONDS:
+            conn.close()
+        return conn
+
+
+class _TLSPool(_Pool, HTTPSConnectionPool):
+    pass
+
+
+class WatchedAdapter(HTTPAdapter):
+    """Notices peers that vanish without a word, and does not ask on a connection that may be forgotten."""
+
+    pools: Mapping[str, type[HTTPConnectionPool]] = MappingProxyType({"http": _Pool, "https": _TLSPool})
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, socket_options=_watched_socket())
+        self._use_our_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs, socket_options=_watched_socket())
+        self._use_our_pools(manager)
+        return manager
+
+    def _use_our_pools(self, manager: PoolManager) -> None:
+        manager.pool_classes_by_scheme = dict(self.pools)
+
 
 _current = threading.local()
 
@@ -84,27 +136,16 @@ class _TellsItsTLSSocket(_TellsItsSocket, HTTPSConnection):
     pass
 
 
-class _Pool(HTTPConnectionPool):
+class _TellingPool(_Pool):
     ConnectionCls = _TellsItsSocket
 
 
-class _TLSPool(HTTPSConnectionPool):
+class _TellingTLSPool(_TLSPool):
     ConnectionCls = _TellsItsTLSSocket
 
 
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self._use_our_pools(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._use_our_pools(manager)
-        return manager
-
-    @staticmethod
-    def _use_our_pools(manager: PoolManager) -> None:
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+class _Adapter(WatchedAdapter):
+    pools = MappingProxyType({"http": _TellingPool, "https": _TellingTLSPool})
 
 
 class _HeadersAreWhole(AuthBase):
@@ -182,6 +223,11 @@ class HTTPService:
                 response = self._send(call, method, url, patience=patience, headers=headers, **options)
                 with closing(response):
                     yield Exchange(call, response)
+        except ProviderError as exc:
+            if exc.code == "provider_timeout":
+                # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
+                self._session.close()
+            raise
         finally:
             call.detach()
 

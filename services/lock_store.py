@@ -20,13 +20,15 @@ class LockStore:
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
 
-    def acquire(self, name: str, ttl: float) -> str | None:
+    def acquire(self, name: str, ttl: float, token: str = "") -> str | None:
         """Take the lock for `ttl` seconds and return the token that releases it; `None` when another holds it.
+
+        Who names a `token` may take a lock again that it could not give back, or did not know to have.
 
         Raises:
             StoreUnavailable: Redis did not answer; the lock may be held until its life ends.
         """
-        token = secrets.token_hex(16)
+        token = token or secrets.token_hex(16)
         try:
             taken = self._runner.run([Call(script("lock"), (_lock(name),), (token, ttl))])[0]
         except StoreUnavailable:

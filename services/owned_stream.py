@@ -12,19 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from services.backlog import Backlog
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.stream_records import Chunk, NewStream, Op, Snapshot, Write, final_chunk, timestamp
+from services.stream_records import NewStream, Op, Snapshot, Write
 from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
 BUFFER_BYTES = 256 * 1024
-#: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
-WRITE_BYTES = 256 * 1024
 #: How often an answer may begin anew: each time leaves its chunks in the list.
 MAX_REPLACEMENTS = 10
 #: Seconds of outage a producer waits through.
 OUTAGE_SECONDS = 20.0
+#: Ways to be closed that end the owner, not the stream: somebody else will want the run at the provider.
+LEAVING = ("fenced", "released")
 
 
 class OwnedStream:
@@ -51,13 +52,8 @@ class OwnedStream:
         self._clock = clock
         self._opened = clock()
         self._state = threading.Condition()
-        self._start = self._acked_start = new.start
-        self._chunks: list[Chunk] = list(new.chunks)
-        self._acked = len(self._chunks)
-        self._pending: list[str] = []
-        self._unsent_bytes = 0
+        self._backlog = Backlog(new.chunks, new.start)
         self._replacements = 0
-        self._bytes = sum(len(chunk.content.encode()) for chunk in self._chunks[self._start :] if not chunk.is_error)
         self._fields: dict[str, str] = {}
         self._dirty_fields: dict[str, str] = {}
         self._ending: tuple[Op, str] | None = None
@@ -73,7 +69,7 @@ class OwnedStream:
         """
         with self._state:
             self._check_open()
-            room = self._max_bytes - self._bytes
+            room = self._max_bytes - self._backlog.text_bytes
             whole = text.encode("utf-8", "replace").decode()
             piece = whole.encode()[:room].decode(errors="ignore")
             self._add(piece)
@@ -88,9 +84,7 @@ class OwnedStream:
         """Begin the answer anew with `text`."""
         with self._state:
             self._check_open()
-            self._unsent_bytes -= sum(len(piece.encode()) for piece in self._pending)
-            self._pending.clear()
-            self._start, self._bytes = len(self._chunks), 0
+            self._backlog.begin_anew()
             self._replacements += 1
             if self._replacements > MAX_REPLACEMENTS:
                 raise AnswerError(code="answer_too_long")
@@ -125,6 +119,19 @@ class OwnedStream:
                 self._ending = ("release", "")
         self._changed(self)
 
+    def wait_stored(self) -> None:
+        """Wait until Redis has every field that was set.
+
+        Raises:
+            StreamClosed: the stream ended or has another owner.
+            StoreUnavailable: Redis was away for longer than a producer waits.
+        """
+        with self._state:
+            stored = self._state.wait_for(lambda: self.closed or not self._dirty_fields, timeout=self._outage_seconds)
+            self._check_open()
+            if not stored:
+                raise StoreUnavailable("redis is behind for too long")
+
     def wait_closed(self, timeout: float) -> bool:
         """Wait until Redis has the end, or the stream is somebody else's."""
         with self._state:
@@ -134,8 +141,7 @@ class OwnedStream:
     def text(self) -> str:
         """The answer so far, whether Redis has it or not."""
         with self._state:
-            said = "".join(chunk.content for chunk in self._chunks[self._start :] if not chunk.is_error)
-            return said + "".join(self._pending)
+            return self._backlog.text
 
     @property
     def snapshot(self) -> Snapshot:
@@ -147,8 +153,8 @@ class OwnedStream:
     @property
     def figures(self) -> dict[str, Any]:
         """What the log line of a stream says of it."""
-        auth_state = self._fields.get("auth_state", "")
-        return {"auth_state": auth_state, "chunks": len(self._chunks), "bytes": self._bytes}
+        auth_state = self._fields.get("auth_state", self._new.fields.get("auth_state", ""))
+        return {"auth_state": auth_state, "chunks": len(self._backlog.chunks), "bytes": self._backlog.text_bytes}
 
     def next_write(self, *, renew: bool = False) -> Write | None:
         """Return what Redis lacks, None when that is nothing; `renew` asks for a write in any case.
@@ -159,13 +165,14 @@ class OwnedStream:
             if self.closed:
                 return None
             self._freeze()
-            chunks = self._backlog()
-            last = self._acked + len(chunks) == len(self._chunks)
+            backlog = self._backlog
+            chunks = backlog.unsent()
+            last = backlog.acked + len(chunks) == len(backlog.chunks)
             op: Op = self._ending[0] if self._ending and last else ""
             fields = dict(self._dirty_fields) if last else {}
-            if not (chunks or fields or op or renew or self._start > self._acked_start):
+            if not (chunks or fields or op or renew or backlog.start_unknown):
                 return None
-            head = (self.stream_id, self.epoch, self.owner, self._start, self._acked)
+            head = (self.stream_id, self.epoch, self.owner, backlog.start, backlog.acked)
             return Write(*head, chunks, fields, op)
 
     def settle(self, write: Write, reply: Sequence[Any]) -> str:
@@ -175,9 +182,10 @@ class OwnedStream:
             self._failing_since = None
             if outcome == "ok":
                 self._acknowledge(write)
-                outcome = "behind" if self._acked < len(self._chunks) else outcome
+                outcome = "behind" if self._backlog.behind else outcome
             elif outcome == "gap":
-                self._acked, outcome = int(reply[1]), "behind"
+                self._backlog.has(int(reply[1]))
+                outcome = "behind"
             elif outcome == "refused":
                 self._close("fenced")
             elif outcome == "closed":
@@ -189,8 +197,7 @@ class OwnedStream:
         """Take in that the stream was written anew, or that somebody else had done it."""
         with self._state:
             if ours:
-                self._acked = len(stream.chunks)
-                self._count_unsent()
+                self._backlog.has(len(stream.chunks))
             else:
                 self._close("fenced")
             self._state.notify_all()
@@ -221,9 +228,9 @@ class OwnedStream:
                 self.stream_id,
                 self.owner,
                 fields,
-                tuple(chunk for chunk in self._chunks if not chunk.is_final),
+                tuple(chunk for chunk in self._backlog.chunks if not chunk.is_final),
                 epoch=self.epoch,
-                start=self._start,
+                start=self._backlog.start,
                 frame_seconds=self._new.frame_seconds,
                 age=self._new.age + self._clock() - self._opened,
             )
@@ -233,55 +240,25 @@ class OwnedStream:
             raise StreamClosed(self.closed)
 
     def _may_go_on(self) -> bool:
-        return bool(self.closed) or self._unsent_bytes <= BUFFER_BYTES
+        return bool(self.closed) or self._backlog.unsent_bytes <= BUFFER_BYTES
 
     def _outage(self) -> float:
         return 0.0 if self._failing_since is None else self._clock() - self._failing_since
 
     def _add(self, piece: str) -> None:
-        if not piece:
-            return
-        size = len(piece.encode())
-        self._pending.append(piece)
-        self._bytes += size
-        self._unsent_bytes += size
-        self._changed(self)
+        if piece:
+            self._backlog.add(piece)
+            self._changed(self)
 
     def _freeze(self) -> None:
-        """Make one chunk of what is pending, and the last chunk when the end was said."""
-        final = bool(self._ending and self._ending[0] == "finish")
-        if self._chunks and self._chunks[-1].is_final:
-            return
-        sentence = self._ending[1] if self._ending else ""
-        text = "".join(self._pending)
-        self._pending.clear()
-        if text or (final and not sentence):
-            self._chunks.append(Chunk(text, timestamp(), is_final=final and not sentence))
-        if sentence:
-            self._chunks.append(final_chunk(sentence, error=True))
-
-    def _backlog(self) -> tuple[Chunk, ...]:
-        """Return the chunks Redis lacks, as many as one write carries and at least one."""
-        backlog: list[Chunk] = []
-        size = 0
-        for chunk in self._chunks[self._acked :]:
-            size += len(chunk.content.encode())
-            if backlog and size > WRITE_BYTES:
-                break
-            backlog.append(chunk)
-        return tuple(backlog)
+        op, sentence = self._ending or ("", "")
+        self._backlog.freeze(final=op == "finish", sentence=sentence)
 
     def _acknowledge(self, write: Write) -> None:
-        self._acked = max(self._acked, write.index + len(write.chunks))
-        self._acked_start = write.start
+        self._backlog.acknowledge(write)
         self._dirty_fields = {n: v for n, v in self._dirty_fields.items() if write.fields.get(n) != v}
-        self._count_unsent()
         if write.op:
             self._close("done" if write.op == "finish" else "released")
-
-    def _count_unsent(self) -> None:
-        unsent = [chunk.content for chunk in self._chunks[self._acked :]] + self._pending
-        self._unsent_bytes = sum(len(piece.encode()) for piece in unsent)
 
     def _close(self, reason: str) -> None:
         self.closed = reason

@@ -1,64 +1,67 @@
-"""The one way to Redis: a bounded pool, scripts in pipelines, and our error instead of the client's.
+"""The one way to Redis for all stores: calls in pipelines, one retry of ours, our error, one log line per outage.
 
-Clients never retry by themselves (redis-py's default of ten retries doubled chunks and held a call for a minute);
-every script may be run twice, so `ScriptRunner.run` does it once more when a connection broke.
+A server, a master that Sentinels name, or a Cluster: stores see no difference. Every exchange has an end by the clock,
+and every script may be run twice, so `ScriptRunner.run` does it once more when a connection broke.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from config.redis_urls import parse_redis_url
 from services.errors import SettingsError, StoreUnavailable
+from services.redis_calls import LUA, Call, Command, Reply, Script, Words, all_scripts, script
+from services.redis_cluster import WHOLE_CLUSTER, ClusterClient
+from services.redis_connections import BoundedPool, Resolver, Route, dialer
+from services.redis_outages import Outages
+from services.redis_sentinel import SentinelRoute
+from services.redis_waits import within
 
-log = logging.getLogger(__name__)
+__all__ = ["LUA", "Call", "Script", "ScriptRunner", "connect", "redis_errors", "script", "servers"]
 
-LUA = Path(__file__).parent / "lua"
-#: Seconds one Redis call may take; a callback needs two and has two seconds.
+#: Seconds one wait for Redis may take: for a place in the pool, a connection, a reply.
 SOCKET_TIMEOUT = 0.5
-#: Seconds without a failure after which Redis counts as back: one that refuses writes still answers reads.
-QUIET_SECONDS = 2.0
-SCHEMES = ("redis", "rediss", "unix")
+#: How much longer than one wait a whole exchange may take: a callback needs two, and has two seconds.
+WHOLE = 1.8
 
 
 def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Return a client that connects when first used and waits at most `timeout` seconds for anything.
 
-    Text that ends inside a character loses that character: a poll reads a bounded number of bytes.
+    Of a cluster it is a `ClusterClient`, with `pool_size` connections to each node.
 
     Raises:
-        SettingsError: the address is of a kind this version does not speak.
+        SettingsError: the address cannot be used.
     """
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise SettingsError(f"REDIS_URL: {scheme}://..., expected one of {', '.join(SCHEMES)}")
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=pool_size,
-        timeout=timeout,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-        # Each word of a longer greeting would be a round trip more for whoever needs a new connection.
-        protocol=2,
-        driver_info=None,
-        decode_responses=True,
-        encoding_errors="ignore",
-    )
-    return redis.Redis.from_pool(pool)
+    try:
+        place = parse_redis_url(url)
+        resolver = Resolver()
+        dial = dialer(place, timeout=timeout, resolver=resolver)
+        if place.kind == "cluster":
+            return ClusterClient(dial, place.hosts, pool_size=pool_size)
+        if place.kind == "sentinel":
+            asked = dialer(place, timeout=timeout, resolver=resolver, sentinels=True)
+            route: Route = SentinelRoute(place.hosts, place.service, asked)
+        else:
+            route = Route(*place.hosts)
+    except ValueError as exc:
+        raise SettingsError(f"REDIS_URL is wrong: expected {exc}") from exc
+    return redis.Redis.from_pool(dial.pool(route, pool_size))
+
+
+def servers(client: redis.Redis) -> list[redis.Redis]:
+    """Return a client of each server that holds keys, for what is asked of servers and not of keys.
+
+    Raises:
+        StoreUnavailable: no node of a cluster answers.
+    """
+    with redis_errors():
+        return client.servers() if isinstance(client, ClusterClient) else [client]
 
 
 @contextmanager
@@ -73,45 +76,64 @@ def redis_errors() -> Iterator[None]:
         raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua step of `services/lua` with the prelude before it."""
+class Line(Protocol):
+    """A way to Redis. What fails is an exception in its reply; nothing is raised."""
 
-    name: str
-    source: str
-    sha: str
+    #: Seconds one wait may take.
+    patience: float
 
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
-@cache
-def script(name: str) -> Script:
-    """Return the script `services/lua/<name>.lua`."""
-    source = (LUA / "prelude.lua").read_text("utf-8") + (LUA / f"{name}.lua").read_text("utf-8")
-    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+    def everywhere(self, lines: Iterable[Words]) -> list[Reply]: ...
+
+    def names(self) -> Collection[str]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One command to be sent with others: a script, or a plain command when `script` is None."""
+class ServerLine:
+    """The way to one server: one pipeline for any number of commands."""
 
-    script: Script | None
-    keys: tuple[str, ...]
-    args: tuple[str | int | float, ...] = ()
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._pool = client.connection_pool
+        self.patience = self._pool.patience if isinstance(self._pool, BoundedPool) else SOCKET_TIMEOUT
 
-    def command(self) -> tuple[str | int | float, ...]:
-        if self.script is None:
-            return (*self.keys, *self.args)
-        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        values = self._pipeline([command.words for command in commands])
+        unknown = [i for i, value in enumerate(values) if isinstance(value, redis.exceptions.NoScriptError)]
+        if unknown:
+            sources = dict.fromkeys(commands[i].source for i in unknown)
+            loads: list[Words] = [("SCRIPT", "LOAD", source) for source in sources]
+            again = self._pipeline([*loads, *(commands[i].words for i in unknown)])[len(loads) :]
+            for i, value in zip(unknown, again, strict=True):
+                values[i] = value
+        if isinstance(self._pool, BoundedPool) and any(isinstance(v, redis.exceptions.ReadOnlyError) for v in values):
+            # This is no master any more: the next connections find the one the name or the Sentinels lead to now.
+            self._pool.route.renew()
+        return [Reply(value) for value in values]
+
+    def everywhere(self, lines: Iterable[Words]) -> list[Reply]:
+        return self.exchange([Command(words) for words in lines])
+
+    def names(self) -> Collection[str]:
+        return ("",)
+
+    def _pipeline(self, lines: Sequence[Words]) -> list[Any]:
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for words in lines:
+                    pipeline.execute_command(*words)  # type: ignore[no-untyped-call]
+                return pipeline.execute(raise_on_error=False)
+        except (redis.RedisError, OSError, UnicodeDecodeError) as exc:
+            return [exc] * len(lines)
 
 
 class ScriptRunner:
-    """Sends calls as one pipeline: one round trip for any number of them."""
+    """Sends calls together: one round trip for any number of them, however many nodes have a part in it."""
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
+        self._line: Line = client if isinstance(client, ClusterClient) else ServerLine(client)
         self._clock = clock
-        self._noting = threading.Lock()
-        self._away_since: float | None = None
-        self._failed_at = 0.0
+        self._outages = Outages(clock)
 
     def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
         """Return one reply per call; with `mistyped` a key of another type than asked for reads as an error object.
@@ -119,72 +141,91 @@ class ScriptRunner:
         Raises:
             StoreUnavailable: Redis is away, or refused one of the calls. Some may have been carried out.
         """
-        try:
-            with redis_errors():
-                replies = self._attempt(calls, attempts)
-                _raise_errors(replies, mistyped)
-        except StoreUnavailable as exc:
-            self._note_away(exc)
-            raise
-        if self._away_since is not None and self._clock() - self._failed_at >= QUIET_SECONDS:
-            self._note_back()
-        return replies
+        replies = self._attempt(calls, attempts)
+        errors = self._note(replies, mistyped=mistyped)
+        if error := next(filter(None, errors), None):
+            raise error
+        return [reply.value for reply in replies]
+
+    def run_each(self, calls: Sequence[Call], *, attempts: int = 1) -> list[Any]:
+        """Return for each call its reply, or the `StoreUnavailable` that befell it: none fails because of another.
+
+        Raises:
+            StoreUnavailable: nothing came back from anywhere. Some may have been carried out.
+        """
+        replies = self._attempt(calls, attempts)
+        errors = self._note(replies)
+        if all(_is_lost(reply.value) for reply in replies) and (error := next(iter(errors), None)):
+            raise error
+        return [error or reply.value for reply, error in zip(replies, errors, strict=True)]
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis failed within the last moments: what it has may be behind what owners have shown."""
+        return self._outages.open
 
     def load(self) -> None:
-        """Load every script, so that no question pays for the first use of one."""
-        sources = [script(path.stem).source for path in LUA.glob("*.lua") if path.stem != "prelude"]
-        self.run([Call(None, ("SCRIPT", "LOAD", source)) for source in sources])
+        """Load every script, on every node, so that no question pays for the first use of one.
+
+        Raises:
+            StoreUnavailable: a node is away; the others have them.
+        """
+        self._everywhere([("SCRIPT", "LOAD", one.source) for one in all_scripts()])
 
     def ping(self) -> None:
-        """Raise `StoreUnavailable` unless Redis answers."""
-        self.run([Call(None, ("PING",))], attempts=1)
+        """Raise `StoreUnavailable` unless Redis answers; of a cluster, every node that has keys."""
+        self._everywhere([("PING",)])
 
-    def _attempt(self, calls: Sequence[Call], attempts: int) -> list[Any]:
+    def _everywhere(self, lines: Iterable[Words]) -> None:
+        with within(WHOLE * self._line.patience):
+            replies = self._line.everywhere(lines)
+        if error := next(filter(None, self._note(replies)), None):
+            raise error
+
+    def _attempt(self, calls: Sequence[Call], attempts: int) -> list[Reply]:
+        """Send the calls; those whose connection broke once more, while there is time and `attempts` are left."""
         began = self._clock()
-        for _ in range(attempts - 1):
-            try:
-                return self._send(calls)
-            except redis.ConnectionError:
-                if self._clock() - began > SOCKET_TIMEOUT:
-                    raise
-        return self._send(calls)
-
-    def _send(self, calls: Sequence[Call]) -> list[Any]:
-        replies = self._pipeline(calls)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-        if unknown:
-            sources = {s.source for i in unknown if (s := calls[i].script)}
-            loads = [Call(None, ("SCRIPT", "LOAD", source)) for source in sources]
-            again = self._pipeline([*loads, *(calls[i] for i in unknown)])[len(loads) :]
-            for i, reply in zip(unknown, again, strict=True):
-                replies[i] = reply
-        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
-            # This is no master any more: the next connections find the one the name leads to now.
-            self._client.connection_pool.disconnect(inuse_connections=False)
+        commands = [call.command() for call in calls]
+        with within(WHOLE * self._line.patience):
+            replies = self._line.exchange(commands)
+            for _ in range(attempts - 1):
+                broken = [i for i, reply in enumerate(replies) if isinstance(reply.value, redis.ConnectionError)]
+                if not broken or self._clock() - began > SOCKET_TIMEOUT:
+                    break
+                for i, reply in zip(broken, self._line.exchange([commands[i] for i in broken]), strict=True):
+                    replies[i] = reply
         return replies
 
-    def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
-        with self._client.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.execute_command(*call.command())  # type: ignore[no-untyped-call]
-            return pipeline.execute(raise_on_error=False)
+    def _note(self, replies: Sequence[Reply], *, mistyped: bool = False) -> list[StoreUnavailable | None]:
+        """Return each reply's error as ours, None for an answer, and have outages logged."""
+        errors = [None if mistyped and _is_mistyped(reply.value) else _ours(reply.value) for reply in replies]
+        states: dict[str, StoreUnavailable | None] = {reply.node: None for reply in replies}
+        states |= {self._named(reply): error for reply, error in zip(replies, errors, strict=True) if error}
+        self._outages.note(states, self._line.names)
+        return errors
 
-    def _note_away(self, exc: StoreUnavailable) -> None:
-        """Log the first failure of an outage, not one line per poll."""
-        with self._noting:
-            self._failed_at = self._clock()
-            if self._away_since is None:
-                self._away_since = self._clock()
-                log.error("redis is away", extra={"cause": str(exc)})
-
-    def _note_back(self) -> None:
-        with self._noting:
-            if self._away_since is not None:
-                log.warning("redis is back", extra={"away_seconds": round(self._clock() - self._away_since, 1)})
-                self._away_since = None
+    def _named(self, reply: Reply) -> str:
+        """Return whose outage an error is; a node that is well may say that others are missing."""
+        if isinstance(reply.value, redis.exceptions.ClusterDownError) and not self._outages.has(reply.node):
+            return WHOLE_CLUSTER
+        return reply.node
 
 
-def _raise_errors(replies: Sequence[Any], mistyped: bool) -> None:
-    for reply in replies:
-        if isinstance(reply, Exception) and not (mistyped and str(reply).startswith("WRONGTYPE")):
-            raise reply
+def _ours(value: Any) -> StoreUnavailable | None:
+    """Return a reply's error as ours, None for an answer."""
+    if not isinstance(value, Exception):
+        return None
+    try:
+        with redis_errors():
+            raise value
+    except StoreUnavailable as exc:
+        return exc
+
+
+def _is_lost(value: Any) -> bool:
+    """Tell whether there was no answer at all, not even a refusal."""
+    return isinstance(value, Exception) and not isinstance(value, redis.ResponseError)
+
+
+def _is_mistyped(value: Any) -> bool:
+    return isinstance(value, redis.ResponseError) and str(value).startswith("WRONGTYPE")

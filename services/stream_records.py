@@ -98,11 +98,22 @@ class Write:
 class Takeover(NamedTuple):
     """The outcome of trying to take a stream over: only `taken` carries the rest."""
 
-    outcome: Literal["taken", "suspect", "alive", "ended", "gone"]
+    outcome: Literal["taken", "suspect", "alive", "ended", "gone", "newer"]
     epoch: int = 0
-    start: int = 0
-    length: int = 0
-    question: str = ""
+    former_owner: str = ""
+    #: Whether the former owner was lost, or gave its lease up on leaving.
+    kind: Literal["takeover", "handover"] = "takeover"
+    #: How often an owner of this stream was lost, this time included.
+    takeovers: int = 0
+    #: Seconds to the producer's end.
+    seconds_left: float = 0.0
+
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> Takeover:
+        if reply[0] != "taken":
+            return cls(reply[0])
+        outcome, epoch, former_owner, kind, takeovers, seconds_left = reply
+        return cls(outcome, epoch, former_owner, kind, takeovers, float(seconds_left))
 
 
 class ChunkPage(NamedTuple):
@@ -114,6 +125,28 @@ class ChunkPage(NamedTuple):
     length: int
     chunks: list[dict[str, Any]]
     access: str
+
+
+#: Fields of a stream's hash that a step in Lua keeps, not its owner.
+KEPT_BY_REDIS = ("v", "epoch", "owner", "lease", "suspect", "start", "read", "deadline", "frame_deadline")
+
+
+def taken_stream(
+    stream_id: str, owner: str, taken: Takeover, fields: Mapping[str, str], chunks: Sequence[Chunk], max_seconds: float
+) -> NewStream:
+    """Return a stream as its new owner goes on with it; `max_seconds` is a producer's time from creation."""
+    created = float(fields["deadline"]) - max_seconds
+    frame = fields.get("frame_deadline", "")
+    return NewStream(
+        stream_id,
+        owner,
+        {name: value for name, value in fields.items() if name not in KEPT_BY_REDIS},
+        tuple(chunks),
+        epoch=taken.epoch,
+        start=int(fields["start"]),
+        frame_seconds=float(frame) - created if frame else None,
+        age=max(0.0, max_seconds - taken.seconds_left),
+    )
 
 
 def timestamp() -> str:

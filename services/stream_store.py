@@ -2,8 +2,8 @@
 
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
-        v question access auth_state waiting error_code message_id task_id run_id reply delivered
-        epoch owner lease suspect deadline frame_deadline shown start read
+        v question access auth_state waiting error_code message_id task_id run_id asks reply delivered
+        epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
     dify_streams:running:<0-15>   sorted set of stream ids by the end of their lease: a hint
@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from services.redis_store import Call, ScriptRunner, script
 from services.stream_records import Chunk, ChunkPage, NewStream, Snapshot, Takeover, Write
 
-#: Version of this schema, in every hash: two versions run side by side during a rolling update.
-SCHEMA_VERSION = "1"
+#: Version of this schema, in every hash: two versions run side by side during a rolling update. A stream of any version
+#: is read; one is taken over by its own version and by newer ones. 2: `asks`, `takeovers`, `former_owner`, `taken`.
+SCHEMA_VERSION = "2"
 #: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16
@@ -65,6 +66,11 @@ class StreamStore:
         #: What scripts take for the time; "" is Redis's own clock.
         self.now = now
 
+    @property
+    def away(self) -> bool:
+        """Whether Redis failed within the last moments."""
+        return self._runner.away
+
     def open(self, stream: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
         """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies."""
         *replies, (created, snapshot) = self._runner.run([*others, self.open_call(stream)])
@@ -100,15 +106,26 @@ class StreamStore:
         status, code, start, length, chunks, access = reply
         return ChunkPage(status, code, start, length, [json.loads(chunk) for chunk in chunks], access)
 
-    def write(self, writes: Sequence[Write], *others: Call) -> list[Sequence[Any]]:
-        """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies."""
-        calls = [*(self._append_call(write) for write in writes), *others]
-        return self._runner.run(calls, attempts=1 if writes else 3)[: len(writes)]
+    def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
+        """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies.
+
+        On a cluster a write whose node is away has its `StoreUnavailable` in the place of a reply.
+        """
+        if not writes:
+            self._runner.run(others, attempts=3)
+            return []
+        return self._runner.run_each([*(self._append_call(write) for write in writes), *others])[: len(writes)]
 
     def takeover(self, stream_id: str, owner: str) -> Takeover:
         """Mark a lapsed stream or, once the mark is old enough, make `owner` its owner."""
-        reply = self._runner.run([Call(script("takeover"), stream_keys(stream_id), (self.now, owner, self.lease))])[0]
-        return Takeover(*reply)
+        args = (self.now, owner, self.lease, SCHEMA_VERSION)
+        return Takeover.from_reply(self._runner.run([Call(script("takeover"), stream_keys(stream_id), args)])[0])
+
+    def lapsed(self, *, per_shard: int = 100) -> list[str]:
+        """Return noted streams whose lease is over."""
+        args = (self.now, per_shard)
+        calls = [Call(script("lapsed"), (_shard_key(shard),), args) for shard in range(RUNNING_SHARDS)]
+        return [stream_id for ids in self._runner.run(calls) for stream_id in ids]
 
     def cancel(self, stream_id: str) -> str:
         """End a running stream; return the status it had, "" where there is none."""
@@ -126,13 +143,17 @@ class StreamStore:
     def leave_call(self, bot: str, principal: str, stream_id: str) -> Call:
         return Call(None, ("ZREM", user_key(bot, principal), stream_id))
 
-    def running_calls(self, running: Mapping[str, float], ended: Sequence[str]) -> list[Call]:
-        """Return the calls that note running streams (by the end of their lease) and forget ended ones."""
-        shards: dict[str, list[str | float]] = {}
-        for stream_id, lease_end in running.items():
-            shards.setdefault(running_key(stream_id), []).extend((round(lease_end, 3), stream_id))
-        calls = [Call(None, ("ZADD", key), tuple(pairs)) for key, pairs in shards.items()]
-        return calls + [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
+    def running_calls(self, running: Iterable[str], *, seconds: float | None = None) -> list[Call]:
+        """Return the calls that note running streams, by the end of a lease that begins now or lasts `seconds`."""
+        shards: dict[str, list[str]] = {}
+        for stream_id in running:
+            shards.setdefault(running_key(stream_id), []).append(stream_id)
+        times = (self.now, self.lease if seconds is None else seconds, self.ttl)
+        return [Call(script("running"), (key,), (*times, *ids)) for key, ids in shards.items()]
+
+    def ended_calls(self, ended: Iterable[str]) -> list[Call]:
+        """Return the calls that forget ended streams."""
+        return [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
 
     def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
         """Return a stream's own fields and all its chunks, empty where there is no such stream."""
@@ -170,4 +191,8 @@ def user_key(bot: str, principal: str) -> str:
 
 
 def running_key(stream_id: str) -> str:
-    return f"dify_streams:running:{zlib.crc32(stream_id.encode()) % RUNNING_SHARDS}"
+    return _shard_key(zlib.crc32(stream_id.encode()) % RUNNING_SHARDS)
+
+
+def _shard_key(shard: int) -> str:
+    return f"dify_streams:running:{shard}"

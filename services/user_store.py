@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from services.errors import SettingsError, StoreUnavailable
 from services.models import UserInfo
@@ -26,6 +27,10 @@ REQUIRED = ("user_code", "password")
 OPTIONAL = ("user_name", "phone", "gender")
 #: Seconds after which a pooled connection is made anew: below the wait_timeout and idle limits that proxies cut at.
 RECYCLE = 280
+#: Seconds the main database serves alone after the reading one failed, before that is tried again.
+READ_PAUSE = 30.0
+
+Rows = tuple[list[str], Sequence[Sequence[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class UserRecord:
 class SqlUserStore:
     """Find users over a bounded pool of connections to MySQL or SQLite. Nothing connects before the first use.
 
-    `read_url` serves the query instead of `url` when given. Timeouts are seconds: `pool_timeout` for a free connection,
-    `connect_timeout` to open one, `read_timeout` for the server's answer.
+    `read_url`, when given, serves the query for as long as it answers, `url` while it does not. Timeouts are seconds:
+    `pool_timeout` for a free connection, `connect_timeout` to open one, `read_timeout` for the server's answer.
     """
 
     def __init__(
@@ -53,13 +58,16 @@ class SqlUserStore:
         pool_timeout: float = 2.0,
         connect_timeout: float = 3.0,
         read_timeout: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._query = sa.text(query)
         self._names = _checked_names(self._query)
-        self._engine = _engine(read_url or url, pool_size, pool_timeout, connect_timeout, read_timeout)
-        # Waiters queue here with a bound of their own, so that the pool itself is never waited for.
-        self._slots = threading.BoundedSemaphore(pool_size)
-        self._pool_timeout = pool_timeout
+        bounds = (pool_size, pool_timeout, connect_timeout, read_timeout)
+        self._main = _Database(url, *bounds)
+        self._reader = _Database(read_url, *bounds) if read_url and read_url != url else None
+        self._clock = clock
+        #: When the reading database failed last; None while it serves.
+        self._reader_failed: float | None = None
 
     def find(self, userid: str, corp: str = "") -> UserRecord | None:
         """Return the user, or `None` when the query knows nobody by that id.
@@ -93,24 +101,62 @@ class SqlUserStore:
 
     def close(self) -> None:
         """Close the idle connections; one in use closes when its lookup ends."""
-        self._engine.dispose()
+        for database in filter(None, (self._main, self._reader)):
+            database.close()
 
-    def _run(self, statement: sa.TextClause, values: dict[str, str]) -> tuple[list[str], Sequence[Sequence[Any]]]:
+    def _run(self, statement: sa.TextClause, values: dict[str, str]) -> Rows:
         """Return the column names in lower case and at most two rows."""
-        with self._slot(), _sql_errors(), self._engine.connect() as connection:
+        failed = self._reader_failed
+        if self._reader is None or (failed is not None and self._clock() - failed < READ_PAUSE):
+            return self._main.run(statement, values)
+        try:
+            found = self._reader.run(statement, values)
+        except _NoAnswer as exc:
+            self._note_reader(away=exc)
+            return self._main.run(statement, values)
+        self._note_reader(away=None)
+        return found
+
+    def _note_reader(self, away: StoreUnavailable | None) -> None:
+        """Log the beginning of an outage and its end, not one line per lookup."""
+        failed, self._reader_failed = self._reader_failed, self._clock() if away else None
+        if away and failed is None:
+            log.warning("the reading database is away, the main one serves", extra={"cause": str(away)})
+        elif failed is not None and not away:
+            log.warning("the reading database is back")
+
+
+class _NoAnswer(StoreUnavailable):
+    """The server is away or too slow; one that refuses the query is neither."""
+
+
+class _Database:
+    """One server's pool of connections."""
+
+    def __init__(self, url: str, pool_size: int, pool_timeout: float, connect: float, read: float) -> None:
+        self._engine = _engine(url, pool_size, pool_timeout, connect, read)
+        # Waiters queue here with a bound of their own, so that the pool itself is never waited for.
+        self._slots = threading.BoundedSemaphore(pool_size)
+        self._pool_timeout = pool_timeout
+
+    def run(self, statement: sa.TextClause, values: dict[str, str]) -> Rows:
+        with self.slot(), _sql_errors(), self._engine.connect() as connection:
             result = connection.execute(statement, values)
             if not result.returns_rows:
                 return [], []
             return [name.lower() for name in result.keys()], result.fetchmany(2)  # noqa: SIM118 - not a dict
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         if not self._slots.acquire(timeout=self._pool_timeout):
-            raise StoreUnavailable("SQL: every connection of the pool is in use")
+            raise _NoAnswer("SQL: every connection of the pool is in use")
         try:
             yield
         finally:
             self._slots.release()
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 def _checked_names(query: sa.TextClause) -> set[str]:
@@ -174,4 +220,5 @@ def _sql_errors() -> Iterator[None]:
     except SQLAlchemyError as exc:
         cause = getattr(exc, "orig", None) or exc
         number = next((f" {arg}" for arg in cause.args if isinstance(arg, int)), "")
-        raise StoreUnavailable(f"SQL failed: {type(cause).__name__}{number}") from exc
+        kind = _NoAnswer if isinstance(exc, (OperationalError, InterfaceError)) else StoreUnavailable
+        raise kind(f"SQL failed: {type(cause).__name__}{number}") from exc

@@ -10,7 +10,23 @@ import pytest
 import redis
 
 from demo.embedded_redis import EmbeddedRedis
+from services.redis_store import ScriptRunner, connect
+from tests.redis_setups import ClusterServers, SentinelServers
 from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
+
+#: What a test runs on that asks for any Redis; with the mark `every_redis`, on the others too.
+REDIS = ("embedded", "real")
+EVERY_REDIS = (*REDIS, "cluster", "sentinel")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_redis: run also on a real Redis Cluster and behind real Sentinels")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "any_redis_url" in metafunc.fixturenames:
+        every = metafunc.definition.get_closest_marker("every_redis")
+        metafunc.parametrize("any_redis_url", EVERY_REDIS if every else REDIS, indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +49,21 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[ClusterServers]:
+    """A real cluster of three nodes for the whole run; a test that breaks one starts its own."""
+    with ClusterServers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def redis_sentinels() -> Iterator[SentinelServers]:
+    """A real master with a replica and three sentinels for the whole run; a test that breaks one starts its own."""
+    # No test of the shared one is about failing over, and a busy machine is silent for seconds.
+    with SentinelServers(down_after=30.0) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
 def maria_server() -> Iterator[MariaServer]:
     """A real mariadbd for the whole run; a test that stops or freezes one starts its own."""
     with MariaServer() as server:
@@ -49,27 +80,47 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
+def cluster_url(redis_cluster: ClusterServers) -> str:
+    """The address of the real cluster, empty."""
+    redis_cluster.clear()
+    return redis_cluster.url
+
+
+@pytest.fixture
+def sentinel_url(redis_sentinels: SentinelServers) -> str:
+    """The address of the real service behind Sentinels, empty."""
+    redis_sentinels.clear()
+    return redis_sentinels.url
+
+
+@pytest.fixture
 def embedded_redis() -> Iterator[EmbeddedRedis]:
     """An embedded Redis, empty."""
     with EmbeddedRedis() as server:
         yield server
 
 
-@pytest.fixture(params=["embedded", "real"])
+@pytest.fixture
 def any_redis_url(request: pytest.FixtureRequest) -> str:
-    """The address of an empty Redis: the embedded one, then the real one."""
-    if request.param == "embedded":
-        embedded: EmbeddedRedis = request.getfixturevalue("embedded_redis")
-        return embedded.url
-    url: str = request.getfixturevalue("redis_url")
-    return url
+    """The address of an empty Redis of each kind in turn: see `EVERY_REDIS`."""
+    fixtures = {"embedded": "embedded_redis", "real": "redis_url", "cluster": "cluster_url", "sentinel": "sentinel_url"}
+    found = request.getfixturevalue(fixtures[request.param])
+    return str(found.url if isinstance(found, EmbeddedRedis) else found)
 
 
 @pytest.fixture
 def redis_client(any_redis_url: str) -> Iterator[redis.Redis]:
-    """A client of an empty Redis, as the product makes them."""
+    """A client of an empty Redis that is not the product's, to look at what is there."""
     with redis_client_for(any_redis_url) as client:
         yield client
+
+
+@pytest.fixture
+def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
+    """The product's way to an empty Redis, with time enough for a busy machine."""
+    client = connect(any_redis_url, pool_size=4, timeout=5.0)
+    yield ScriptRunner(client)
+    client.close()
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])

@@ -19,7 +19,11 @@ import pymysql
 import pytest
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from config.redis_urls import parse_redis_url
 
 #: How long a server may take to answer its first command, in seconds: wide, for a busy machine.
 START_TIMEOUT = 60.0
@@ -69,10 +73,27 @@ def require_binary(name: str) -> str:
 
 
 def redis_client_for(url: str, *, socket_timeout: float = 5.0, **options: Any) -> redis.Redis:
-    """Return a client as the product makes them: text, bounded waits, and no retries of its own."""
-    retry = Retry(NoBackoff(), 0)
+    """Return a client that is not the product's: text, bounded waits, and no retries of its own.
+
+    Of a service that Sentinels know it speaks to the master of this moment; of a cluster, to all nodes.
+    """
     timeouts = {"socket_timeout": socket_timeout, "socket_connect_timeout": socket_timeout}
-    return redis.Redis.from_url(url, **{"decode_responses": True, "retry": retry, **timeouts, **options})
+    options = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), **timeouts, **options}
+    place = parse_redis_url(url)
+    if place.kind == "cluster":
+        nodes = [ClusterNode(*host) for host in place.hosts]  # type: ignore[no-untyped-call]
+        return cast(redis.Redis, _WholeCluster(startup_nodes=nodes, **options))
+    if place.kind == "sentinel":
+        sentinels = Sentinel(place.hosts, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
+        host, port = sentinels.discover_master(place.service)  # type: ignore[no-untyped-call]
+        url = f"redis://{host}:{port}/{place.db}"
+    return redis.Redis.from_url(url, **options)
+
+
+class _WholeCluster(RedisCluster):
+    def keys(self, *args: Any, **options: Any) -> Any:
+        """Return the keys of all nodes; the library asks any one."""
+        return super().keys(*args, target_nodes=RedisCluster.PRIMARIES, **options)
 
 
 class Server(ABC):
@@ -195,6 +216,8 @@ class RedisServer(Server):
         try:
             with self.client(socket_timeout=1.0) as client:
                 return bool(client.ping())
+        except redis.AuthenticationError:
+            return True
         except redis.RedisError:
             return False
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.answer import Answerer, Backend, Waiting
+from services.answer import Answerer, Backend
+from services.answer_events import Waiting
 from services.conversation_store import ConversationStore, Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable
 from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, UserInfo
@@ -70,6 +71,7 @@ class Desk:
             backends={"default": Backend(self.provider, corp="acme")},
             conversations=self.conversations,
             streams=self.streams,
+            memory_seconds=0.3,
             sleep=self._nap,
         )
         self.key = self.answerer.conversation(QUESTION)
@@ -294,3 +296,19 @@ def test_a_memory_that_cannot_be_written_costs_no_answer(desk: Desk, monkeypatch
     monkeypatch.setattr(desk.conversations, "remember", fail)
 
     assert desk.hears()[-1] == Delta("答")
+
+
+def test_a_memory_that_could_not_be_written_is_written_at_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment's outage while the first event comes does not cost the person the conversation."""
+    remember, outages = desk.conversations.remember, iter([True])
+
+    def fail_once(key: str, memory: Memory) -> None:
+        if next(outages, False):
+            raise StoreUnavailable
+        remember(key, memory)
+
+    monkeypatch.setattr(desk.conversations, "remember", fail_once)
+
+    desk.hears()
+
+    assert desk.remembered == "c1"

@@ -26,8 +26,10 @@ from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mock_dify import MockDify
 from demo.wecom_simulator import RESPONSE_URL, Bubble, WeComUser
 from services.errors import LaibaoError, StoreUnavailable
+from tests.forgery import FORGED
 from tests.house import AES_KEY, ROOT, TOKEN, House, dify_settings, settings_for
 from tests.raw_server import RawServer
+from tests.scrapes import samples, scrape
 from tests.servers import RedisServer, free_port, wait_until
 from tests.turns import count_turns
 from utils.sealed import unseal
@@ -451,6 +453,45 @@ def test_the_log_of_a_whole_conversation_tells_no_secret(
     words = (QUESTION, "人事", "审批", "demo-password", "13800000001", "张三")
     for secret in (TOKEN, AES_KEY, RESPONSE_URL, "response_code", user_token, "app-test-key-not-real", *words):
         assert secret not in told
+
+
+def test_the_metrics_of_a_whole_conversation_name_nobody(
+    redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
+) -> None:
+    """Neither who asked nor what, no id, no address, no secret; nor what a stranger sends as a kind of message."""
+    with House(redis_url, **values, **external) as house:
+        streams = conversation(house)
+        with house.user() as user:
+            user.sends({"msgtype": "kind-of-a-stranger"})
+        requests.post(f"{house.url}/wechat/callback/bot-of-a-stranger", timeout=10)
+        user_token = str(stored.get("authorization:wechatid:zhangsan"))
+        shown = scrape(house.url)
+
+    assert 'wechatlaibao_callback_seconds_count{msgtype="text"}' in shown
+    assert shown.isascii()
+    people = ("zhangsan", "lisi", "demo-password", "13800000001", "stranger")
+    secrets = (TOKEN, AES_KEY, "http", "response_code", user_token, "app-test-key-not-real", "127.0.0.1")
+    assert not [word for word in (*streams, *people, *secrets) if word in shown]
+
+
+def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(house: House, user: WeComUser) -> None:
+    """The kinds WeCom documents by name, all others as one."""
+    before = samples(scrape(house.url))
+
+    bubble = user.says(SILENT)
+    for _ in range(3):
+        user.polls(bubble)
+    user.sends({"msgtype": "sticker"})
+    user.sends({"msgtype": "location"})
+    forged = FORGED["bad_signature"]()
+    requests.post(f"{house.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
+
+    wait_until(lambda: samples(scrape(house.url)) != before)
+    after = samples(scrape(house.url))
+    counted = {key[1]: after[key] - before.get(key, 0) for key in after if key[0].endswith("callback_seconds_count")}
+    assert {kind: number for kind, number in counted.items() if number} == {"text": 1, "stream": 3, "other": 2}
+    refused = ("wechatlaibao_callbacks_refused_total", "bad_signature")
+    assert after[refused] - before.get(refused, 0) == 1
 
 
 def test_content_is_logged_where_that_is_wanted(

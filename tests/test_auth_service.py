@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 import redis
 
 from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
-from services.auth_service import AuthService, _Turns
+from services.auth_service import LOCK_MARGIN, AuthService, _Turns
 from services.errors import AuthError, SettingsError
 from services.lock_store import LockStore
 from services.models import Identity, UserInfo
@@ -21,6 +22,7 @@ from services.token_store import TokenStore
 from services.user_store import SqlUserStore
 from tests.servers import MariaServer, RedisServer, free_port, redis_client_for, wait_until
 
+NO_PATIENCE = {"patience": 0.0, "outage": 0.0}
 ZHANGSAN = UserInfo("E1001", "张三", "13800000001", "男")
 MakeService = Callable[..., AuthService]
 
@@ -53,7 +55,7 @@ def make_service(any_redis_url: str, database: str, auth: MockAuth) -> Iterator[
             "lock_store": LockStore(ScriptRunner(client)),
         }
         service = AuthService(
-            "external", **{**parts, "url": auth.url, "timeout": 30.0, "wait": 60.0, "patience": 0.0, **options}
+            "external", **{**parts, "url": auth.url, "timeout": 30.0, "wait": 60.0, **NO_PATIENCE, **options}
         )
         closing.extend([service.close, users.close, client.close])
         return service
@@ -542,3 +544,44 @@ def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeServ
         asking.join(40.0)
 
     assert [identity.state for identity in outcome] == ["renewed"]
+
+
+def test_an_outage_of_redis_is_waited_through(make_service: MakeService, auth: MockAuth) -> None:
+    """Whoever is being authenticated when Redis goes is let in once it is back, whoever holds the lock it kept."""
+    auth.behaviour, auth.delay = "slow", 0.5
+    outcomes: list[Identity | AuthError] = []
+    with RedisServer(aof=True) as server:
+        service = make_service(redis_url=server.url(), outage=60.0)
+        caller = threading.Thread(target=lambda: outcomes.extend(at_once(lambda: service.authenticate("zhangsan"))))
+        caller.start()
+        wait_until(lambda: auth.calls["E1001"])
+        server.kill()
+        wait_until(lambda: auth.tokens, timeout=30.0)
+        server.start()
+        # Less than the life of the lock that could not be given back.
+        caller.join(20.0)
+
+        assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == auth.tokens[-1:]
+
+
+def test_a_redis_that_stays_away_costs_the_outage(make_service: MakeService, auth: MockAuth) -> None:
+    """After `outage` seconds nobody waits any longer, whatever the patience with the database is."""
+    service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1", outage=0.5, patience=600.0)
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+    assert not auth.calls
+
+
+def test_a_database_that_stays_away_costs_its_own_patience(make_service: MakeService, tmp_path: Path) -> None:
+    """What one waits for Redis does not prolong the wait for SQL."""
+    service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}", patience=0.0, outage=600.0)
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+
+def test_a_dead_replicas_lock_ends_before_those_who_wait_give_up() -> None:
+    """A replica killed in an authentication costs the next one seconds, not the person's answer."""
+    defaults = {name: p.default for name, p in inspect.signature(AuthService).parameters.items()}
+
+    assert defaults["timeout"] + LOCK_MARGIN < defaults["wait"]

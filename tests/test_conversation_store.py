@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 
 from services.conversation_store import ConversationStore, Memory
 from services.models import Question
-from services.redis_store import ScriptRunner, connect
+from services.redis_store import ScriptRunner
+
+pytestmark = pytest.mark.every_redis
 
 QUESTION = Question("?", "wecom", "default", "zhangsan")
 GROUP = Question("?", "wecom", "default", "zhangsan", chat="group")
 
 
 @pytest.fixture
-def store(any_redis_url: str) -> Iterator[ConversationStore]:
-    client = connect(any_redis_url, pool_size=2, timeout=5.0)
-    yield ConversationStore(ScriptRunner(client), secret=b"secret", ttl=100.0)
-    client.close()
+def store(runner: ScriptRunner) -> ConversationStore:
+    return ConversationStore(runner, secret=b"secret", ttl=100.0)
 
 
 def test_each_person_chat_bot_and_app_has_a_conversation_of_its_own(store: ConversationStore) -> None:
@@ -74,11 +72,27 @@ def test_an_answer_from_before_a_reset_changes_nothing(store: ConversationStore)
     key = store.key("app", QUESTION)
     store.remember(key, Memory("old", "0"))
     before = store.load(key)
-    store._runner.run([store.reset_call(key)])
+    store._runner.run([store.reset_call(key, "s")])
 
     store.remember(key, before)
 
     assert store.load(key) == Memory("", "1")
+
+
+def test_a_reset_command_works_once(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """Delivered again, after whatever came next, it changes nothing; so few are remembered that nothing grows."""
+    key = store.key("app", QUESTION)
+    store._runner.run([store.reset_call(key, "first")])
+    store._runner.run([store.reset_call(key, "second")])
+    store.remember(key, Memory("new", "2"))
+
+    store._runner.run([store.reset_call(key, "first")])
+
+    assert store.load(key) == Memory("new", "2")
+    for number in range(20):
+        store._runner.run([store.reset_call(key, str(number))])
+    assert redis_client.llen(f"{{{key}}}:reset_by") == 8
+    assert 0 < redis_client.pttl(f"{{{key}}}:reset_by") <= 100_000
 
 
 def test_turns_are_first_come_first_served(store: ConversationStore) -> None:

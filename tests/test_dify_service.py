@@ -13,7 +13,8 @@ import pytest
 
 from demo.mock_dify import MockDify
 from demo.mock_dify_refusals import REFUSALS
-from services.dify_service import DifyService, DifyUrls
+from services.dify_service import DifyService
+from services.dify_urls import DifyUrls
 from services.errors import ConversationGone, ProviderError, SettingsError
 from tests.raw_server import RawServer, self_signed
 from utils.deadline import Deadline
@@ -106,6 +107,9 @@ def test_base_and_endpoint_make_the_right_addresses(base: str, endpoint: str, ch
     assert urls.chat == chat
     assert urls.root == chat.removesuffix("/chat-messages")
     assert urls.stop("a/b") == f"{chat}/a%2Fb/stop"
+    assert urls.messages == f"{urls.root}/messages"
+    assert urls.run("a/b") == f"{urls.root}/workflows/run/a%2Fb"
+    assert urls.events("a/b") == f"{urls.root}/workflow/a%2Fb/events"
 
 
 @pytest.mark.parametrize("base", ["", "dify.example", "ftp://dify.example", "https://"])

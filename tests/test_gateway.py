@@ -21,6 +21,7 @@ from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_records import Snapshot
 from services.stream_store import StreamStore, stream_keys
+from services.takeover_manager import TakeoverManager
 from tests.servers import RedisServer, free_port, wait_until
 from utils.deadline import Deadline
 from utils.sealed import unseal
@@ -53,10 +54,12 @@ class SlowProvider(BaseRAGProvider):
 class Desk:
     """A replica without its HTTP."""
 
-    def __init__(self, url: str, provider: SlowProvider, *, max_streams: int = 20, places: int = 3) -> None:
+    def __init__(
+        self, url: str, provider: SlowProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
+    ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
         runner = ScriptRunner(self.client)
-        self.streams = StreamStore(runner)
+        self.streams = StreamStore(runner, lease=lease)
         conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         backends = {"default": Backend(provider), "hr": Backend(provider)}
         answerer = Answerer(
@@ -68,13 +71,13 @@ class Desk:
         self.gateway = Gateway(
             streams=self.streams,
             manager=self.manager,
+            takeovers=TakeoverManager(self.streams, self.manager, answerer),
             answerer=answerer,
             conversations=conversations,
             keys={"default": KEY, "hr": KEY},
             doors={("wecom", "default"): Door(places, 330.0), ("wecom", "hr"): Door(places, 330.0)},
             sentence=lambda key: f"<{key}>",
             resets={"default": frozenset({"/reset"}), "hr": frozenset()},
-            replica="test",
         )
         self.manager.start()
 
@@ -385,21 +388,71 @@ def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Re
     assert unseal(KEY, sealed) == "https://wecom.invalid/once"
 
 
-def test_a_dead_owners_stream_ends_for_its_reader(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
-    """The poll that finds it past lease and suspicion gets the partial text and the end at once."""
+def test_a_dead_owners_stream_goes_on_for_its_reader(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
+    """The poll that finds it past lease and suspicion has the question answered where it came in."""
     asked = desk.asks()
     desk.manager.close()
     for mark in ("lease", "suspect"):
         redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
-    reader = Desk(any_redis_url, SlowProvider())
+    reader = Desk(any_redis_url, provider := SlowProvider())
+    provider.go_on.set()
 
     snapshot = reader.reads(asked.stream_id)
 
     assert snapshot
-    assert (snapshot.status, snapshot.error_code) == ("error", "interrupted")
+    assert snapshot.status == "processing"
+    end = reader.sees_end(asked.stream_id)
+    assert (end.status, end.text, end.epoch) == ("completed", "答：年假?", 2)
+    wait_until(lambda: reader.manager.running == 0)
     assert redis_client.exists("dify_user:default:zhangsan") == 0, "the person's place is free again"
     assert redis_client.keys("*:turns") == []
     reader.close()
+
+
+def test_a_full_or_leaving_replica_takes_nothing_over(any_redis_url: str, redis_client: redis.Redis) -> None:
+    """It still answers the poll; another replica goes on with the stream."""
+    asking, full = Desk(any_redis_url, SlowProvider()), Desk(any_redis_url, SlowProvider(), max_streams=0)
+    asked = asking.asks()
+    asking.manager.close()
+    for mark in ("lease", "suspect"):
+        redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
+
+    shown = full.reads(asked.stream_id)
+
+    assert shown
+    assert (shown.status, shown.lapsed) == ("processing", True)
+    assert redis_client.hget(stream_keys(asked.stream_id).hash, "epoch") == "1"
+    full.close()
+    asking.close()
+
+
+def test_a_stream_redis_lost_just_now_is_not_called_expired(
+    desk: Desk, any_redis_url: str, redis_client: redis.Redis, provider: SlowProvider
+) -> None:
+    """A replica that does not write it says nothing until its owner has written it anew."""
+    reader = Desk(any_redis_url, SlowProvider())
+    asked = desk.asks()
+
+    redis_client.delete(*stream_keys(asked.stream_id))
+
+    wait_until(lambda: settled(reader, asked.stream_id))
+    provider.go_on.set()
+    assert reader.sees_end(asked.stream_id).text == "答：年假?"
+    reader.close()
+
+
+def test_a_stream_that_stays_away_is_unknown(any_redis_url: str) -> None:
+    """Nobody is kept waiting for what does not come back."""
+    desk = Desk(any_redis_url, SlowProvider(), lease=0.3)
+
+    def settled() -> bool:
+        try:
+            return desk.reads("unknown") is None
+        except StoreUnavailable:
+            return False
+
+    wait_until(settled)
+    desk.close()
 
 
 def test_a_stream_has_every_field_from_its_beginning(desk: Desk, redis_client: redis.Redis) -> None:
@@ -410,7 +463,7 @@ def test_a_stream_has_every_field_from_its_beginning(desk: Desk, redis_client: r
 
     documented = "content token user_info status conversation_id dify_finished created_time"
     ours = "v question auth_state deadline epoch owner lease start frame_deadline error_code reply delivered"
-    assert set(f"{documented} {ours} message_id task_id run_id".split()) <= set(fields)
+    assert set(f"{documented} {ours} message_id task_id run_id asks".split()) <= set(fields)
 
 
 def test_without_redis_a_question_gets_a_sentence(provider: SlowProvider) -> None:
@@ -442,3 +495,36 @@ def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvide
         with pytest.raises(StoreUnavailable):
             desk.reads("unknown")
         desk.close()
+
+
+def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvider) -> None:
+    """Another replica might show less than was seen, now and in the first moments after."""
+    with RedisServer(aof=True) as server:
+        desk, reader = Desk(server.url(), provider), Desk(server.url(), SlowProvider())
+        asked = desk.asks()
+        ended = desk.gateway.say(Question("", "wecom", "default", "zhangsan", msgid="2"), "welcome")
+        assert reader.reads(asked.stream_id)
+
+        server.kill()
+
+        for stream_id in (asked.stream_id, ended.stream_id):
+            with pytest.raises(StoreUnavailable):
+                reader.reads(stream_id)
+        assert desk.reads(asked.stream_id)
+        server.start()
+        wait_until(lambda: settled(reader, asked.stream_id) or not reader.streams.away)
+        assert settled(reader, ended.stream_id), "an end is an end"
+        wait_until(lambda: settled(reader, asked.stream_id))
+        provider.go_on.set()
+        reader.close()
+        desk.close()
+
+
+def settled(desk: Desk, stream_id: str) -> bool:
+    """Tell whether a stream that is there can be shown; in no case it is called unknown."""
+    try:
+        snapshot = desk.reads(stream_id)
+    except StoreUnavailable:
+        return False
+    assert snapshot, "called unknown"
+    return True

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from demo.mock_auth import MockAuth
 from services.errors import ProviderError
-from services.http_service import Call, HTTPService
+from services.http_service import PEER_TIMEOUT, Call, HTTPService
 from tests.raw_server import RawServer
 from utils.deadline import Deadline
 
@@ -93,3 +94,66 @@ def test_credentials_of_netrc_do_not_replace_ours(monkeypatch: pytest.MonkeyPatc
         read(server.url, Deadline(5.0), Authorization="Bearer app-fake")
 
     assert b"Authorization: Bearer app-fake\r\n" in server.heads[0]
+
+
+def test_a_peer_that_vanishes_is_noticed() -> None:
+    """The system probes a silent peer and breaks the connection of one that is gone, in the pool too."""
+    http = HTTPService()
+    with (
+        RawServer(HEAD + b"\r\n", hang=True) as server,
+        http.exchange("GET", server.url, deadline=Deadline(5.0), patience=5.0, headers={}) as exchange,
+    ):
+        sock = exchange._call._socket
+        assert sock is not None
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 1000 * PEER_TIMEOUT
+    http.close()
+
+
+def ask(http: HTTPService, auth: MockAuth, patience: float = 30.0) -> None:
+    """Ask the auth API for something and read its answer."""
+    sent = {"usercode": "E1001", "password": "demo-password"}
+    with http.exchange("POST", auth.url, deadline=Deadline(60.0), patience=patience, headers={}, json=sent) as exchange:
+        exchange.read_all(limit=1000, patience=patience)
+
+
+def ask_twice_at_once(http: HTTPService, auth: MockAuth) -> None:
+    """Open two connections and leave them to the pool."""
+    auth.behaviour, auth.delay = "slow", 0.2
+    threads = [threading.Thread(target=ask, args=(http, auth)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_connection_that_lay_idle_for_long_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is between us and the peer may have forgotten it; a fresh one is used again and again."""
+    http = HTTPService()
+    opened: list[int] = []
+    with MockAuth() as auth:
+        for idle in (3600.0, 0.0):
+            monkeypatch.setattr("services.http_service.IDLE_SECONDS", idle)
+            for _ in range(3):
+                ask(http, auth)
+            opened.append(auth.connections)
+        http.close()
+
+    assert opened == [1, 4]
+
+
+def test_the_silence_of_one_connection_makes_the_idle_ones_suspect() -> None:
+    """After a request that got no answer in time, the next one waits on none of the pool's connections."""
+    http = HTTPService()
+    with MockAuth() as auth:
+        ask_twice_at_once(http, auth)
+        auth.behaviour = "hang"
+        with pytest.raises(ProviderError, match="silent"):
+            ask(http, auth, patience=0.2)
+        auth.behaviour = "normal"
+
+        ask(http, auth)
+
+        assert auth.connections == 3
+        http.close()

@@ -17,10 +17,11 @@ FILES = ("app", "gunicorn.conf")
 
 #: The floors of docs/architecture.md, matched in this order: a module, or all below a package.
 FLOORS = {
-    "config": 0, "utils": 0, "services.errors": 0, "services.models": 0,
+    "config": 0, "utils": 0, "services.errors": 0, "services.models": 0, "services.metrics": 0,
     "demo.WXBizJsonMsgCrypt": 0, "demo.ierror": 0,
     "services.answer": 2, "services.owned_stream": 2, "services.flusher": 2, "services.stream_manager": 2,
-    "services.gateway": 3, "services.batch_manager": 3, "services.deliverer": 3,
+    "services.producer": 2,
+    "services.takeover_manager": 3, "services.gateway": 3, "services.batch_manager": 3, "services.deliverer": 3,
     "channels": 4,
     "app": 5, "gunicorn.conf": 5, "tools": 5, "bench": 5, "demo": 5,
     "services": 1,
@@ -30,7 +31,7 @@ CONTAINER = "services.container"
 
 #: A package from outside, and the modules that may import it; `*` is any name.
 OUTSIDE = {
-    "redis": ("services.*_store", "services.rate_limiter", "services.batch_manager", CONTAINER),
+    "redis": ("services.*_store", "services.redis_*", "services.rate_limiter", "services.batch_manager", CONTAINER),
     "sqlalchemy": ("services.user_store", "services.batch_store", "services.feedback_store"),
     "pymysql": ("services.user_store",),
     "requests": ("services.*_service", "services.providers.*"),
@@ -38,6 +39,7 @@ OUTSIDE = {
     "flask": ("app", "channels.*", "demo.*"),
     "gunicorn": ("config.gunicorn_worker", "gunicorn.conf", "app"),
     "gevent": ("config.gunicorn_worker", "gunicorn.conf"),
+    "prometheus_client": ("services.metrics", "services.metrics_files"),
     "fakeredis": ("demo.*",),
 }
 #: Floor 5 is for people at a terminal: it may also look into Redis and speak HTTP by itself.

@@ -3,164 +3,184 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
-from config.settings import load_settings
-from tests.servers import require_binary
+from app import VERSION
+from config import metrics_folder
+from config.settings import Settings, load_settings
+from tests.manifests import (
+    BASE,
+    DEV,
+    PROD,
+    ROOT,
+    Manifest,
+    config_of,
+    every,
+    example_secret,
+    gunicorn_of,
+    labels_of,
+    memory,
+    named_by,
+    one,
+    pod_of,
+    ports_of,
+    read,
+    render,
+    selects,
+)
 
-ROOT = Path(__file__).parent.parent
-BASE = ROOT / "k8s" / "base"
-DEV = ROOT / "k8s" / "overlays" / "dev"
 #: Old clusters and new ones; both schemas ship with the validator.
 VERSIONS = ["1.29", "1.37"]
 
-Manifest = dict[str, Any]
+everywhere = pytest.mark.parametrize("folder", [BASE, DEV, PROD], ids=["base", "dev", "prod"])
 
 
-def render(folder: Path) -> list[Manifest]:
-    """Return what `kubectl apply -k folder` would send; no cluster is asked."""
-    done = kustomize(folder)
-    if "must be a file" in done.stderr:
-        with TemporaryDirectory() as copy:
-            done = kustomize(for_old_kubectl(folder, Path(copy)))
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
-
-
-def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [require_binary("kubectl"), "kustomize", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-def for_old_kubectl(folder: Path, copy: Path) -> Path:
-    """Return a copy for kubectl before 1.21, Debian 12's own: it takes a folder as one of `bases` only."""
-    shutil.copytree(ROOT / "k8s", copy / "k8s")
-    place = copy / folder.relative_to(ROOT)
-    recipe = place / "kustomization.yaml"
-    lines = recipe.read_text().replace("resources:\n  - ../../base\n", "bases:\n  - ../../base\nresources:\n")
-    recipe.write_text(lines)
-    return place
-
-
-def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    """Return the manifest of that kind whose name is `name`, with or without a generated hash."""
-    hashed = re.compile(f"{name}(-[a-z0-9]{{10}})?")
-    found = [m for m in manifests if m["kind"] == kind and hashed.fullmatch(m["metadata"]["name"])]
-    assert len(found) == 1, f"{len(found)} manifests are a {kind} {name}"
-    return found[0]
-
-
-def pod_of(manifest: Manifest) -> Manifest:
-    spec: Manifest = manifest["spec"]["template"]["spec"]
-    return spec
-
-
-def named_by(pod: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield (kind, name) of every ConfigMap and Secret the pod reads."""
-    for container in pod["containers"]:
-        for source in container.get("envFrom", []):
-            yield from ((kind.removesuffix("Ref"), ref["name"]) for kind, ref in source.items())
-        for variable in container.get("env", []):
-            sources = variable.get("valueFrom", {})
-            yield from ((kind.removesuffix("KeyRef"), ref["name"]) for kind, ref in sources.items())
-
-
-@pytest.fixture(scope="module")
-def base() -> list[Manifest]:
-    return render(BASE)
-
-
-@pytest.fixture(scope="module")
-def dev() -> list[Manifest]:
-    return render(DEV)
-
-
-@pytest.fixture(scope="module")
-def gateway(base: list[Manifest]) -> Manifest:
+def gateway_in(folder: Path) -> Manifest:
     """The gateway's deployment."""
-    return one(base, "Deployment", "wechatlaibao")
+    return one(render(folder), "Deployment", "wechatlaibao")
 
 
+def container_in(folder: Path) -> Manifest:
+    (container,) = pod_of(gateway_in(folder))["containers"]
+    found: Manifest = container
+    return found
+
+
+def policies_in(folder: Path) -> list[Manifest]:
+    """Return the network policies that hold for the gateway's pods."""
+    labels = labels_of(gateway_in(folder))
+    return [p for p in every(render(folder), "NetworkPolicy") if selects(p["spec"]["podSelector"], labels)]
+
+
+@everywhere
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("folder", [BASE, DEV], ids=["base", "dev"])
 def test_every_manifest_is_valid_for_kubernetes(folder: Path, version: str) -> None:
     """Kubernetes' own schemas accept every manifest, and know every field in it."""
-    for manifest in [*render(folder), yaml.safe_load((ROOT / "k8s/secret.example.yaml").read_text())]:
+    for manifest in [*render(folder), read(ROOT / "k8s/secret.example.yaml")]:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_a_wrong_manifest_is_seen(gateway: Manifest) -> None:
+def test_a_wrong_manifest_is_seen() -> None:
     """The check above refuses a field that Kubernetes does not know."""
+    gateway = gateway_in(BASE)
     wrong = {**gateway, "spec": {**gateway["spec"], "replica": 3}}
 
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
 
 
-def test_three_replicas_listen_on_port_5000(gateway: Manifest) -> None:
-    """The deployment is wechatlaibao, three pods, containerPort 5000, and no update takes one of the three away."""
-    (container,) = pod_of(gateway)["containers"]
+@everywhere
+def test_a_rolling_update_never_has_fewer_ready_pods(folder: Path) -> None:
+    """The deployment is wechatlaibao, at least three pods, and an old one goes only after a new one has been ready."""
+    spec = gateway_in(folder)["spec"]
 
-    assert gateway["spec"]["replicas"] == 3
-    assert [port["containerPort"] for port in container["ports"]] == [5000]
-    assert gateway["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-    assert container["resources"].keys() == {"requests", "limits"}
-
-
-def test_probes_ask_the_right_pages(gateway: Manifest) -> None:
-    """Start and life are /healthz, traffic is /readyz."""
-    (container,) = pod_of(gateway)["containers"]
-
-    paths = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
-
-    assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert spec.get("replicas", 3) == 3
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert spec["minReadySeconds"] > 0
 
 
-def test_the_grace_period_is_long_enough_for_the_drain(base: list[Manifest], gateway: Manifest) -> None:
-    """terminationGracePeriodSeconds = preStop + graceful_timeout (DRAIN_SECONDS + 10) + 5."""
-    (container,) = pod_of(gateway)["containers"]
-    command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
-    drain = int(one(base, "ConfigMap", "wechatlaibao-config")["data"]["DRAIN_SECONDS"])
+@everywhere
+def test_the_grace_period_is_what_a_leaving_pod_may_need(folder: Path) -> None:
+    """terminationGracePeriodSeconds = preStop + gunicorn's own graceful_timeout + 5, and that is beyond the drain."""
+    command, seconds = container_in(folder)["lifecycle"]["preStop"]["exec"]["command"]
+    graceful_timeout = gunicorn_of(folder)["graceful_timeout"]
 
     assert command == "sleep"
-    assert pod_of(gateway)["terminationGracePeriodSeconds"] == int(seconds) + (drain + 10) + 5
+    assert graceful_timeout > float(config_of(render(folder))["DRAIN_SECONDS"])
+    assert pod_of(gateway_in(folder))["terminationGracePeriodSeconds"] == int(seconds) + graceful_timeout + 5
 
 
-@pytest.mark.parametrize("name", ["wechatlaibao", "redis", "mysql"])
-def test_no_pod_has_more_rights_than_it_needs(dev: list[Manifest], name: str) -> None:
-    """Every pod is non-root, without capabilities and without a Kubernetes token."""
-    pod = pod_of(one(dev, "Deployment" if name == "wechatlaibao" else "StatefulSet", name))
-    (container,) = pod["containers"]
+@everywhere
+def test_probes_ask_the_right_pages(folder: Path) -> None:
+    """Start and life are /healthz, traffic is /readyz, all by the port of the callbacks."""
+    container = container_in(folder)
+    probes = {name: probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")}
 
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] > 0
-    assert pod["automountServiceAccountToken"] is False
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    paths = {name: probe["path"] for name, probe in probes.items()}
+
+    assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert {probe["port"] for probe in probes.values()} == {"http"}
 
 
-def test_only_named_places_of_the_gateway_are_writable(gateway: Manifest) -> None:
+@everywhere
+def test_a_draining_pod_is_seen_to_be_unready_in_time(folder: Path) -> None:
+    """Readiness fails long before the drain is over, and a hung pod is not restarted sooner than it fails."""
+    container = container_in(folder)
+    unready, dead = (
+        probe["periodSeconds"] * probe["failureThreshold"]
+        for probe in (container["readinessProbe"], container["livenessProbe"])
+    )
+
+    assert unready <= float(config_of(render(folder))["DRAIN_SECONDS"]) / 2
+    assert unready < dead
+
+
+@everywhere
+def test_the_ports_are_those_the_gateway_listens_on(folder: Path) -> None:
+    """The container's ports `http` and `ops` are what gunicorn binds to: PORT and OPS_PORT."""
+    config, ports = config_of(render(folder)), ports_of(gateway_in(folder))
+
+    assert ports == {"http": int(config["PORT"]), "ops": int(config["OPS_PORT"])}
+    assert gunicorn_of(folder)["bind"] == [f"0.0.0.0:{port}" for port in ports.values()]
+
+
+@everywhere
+def test_a_worker_for_every_cpu_of_the_limit(folder: Path) -> None:
+    """WORKERS is the CPU limit: fewer leave a CPU unused, more share one."""
+    resources = container_in(folder)["resources"]
+
+    assert gunicorn_of(folder)["workers"] == int(resources["limits"]["cpu"])
+    assert memory(resources["requests"]["memory"]) < memory(resources["limits"]["memory"])
+
+
+@everywhere
+def test_no_pod_has_more_rights_than_it_needs(folder: Path) -> None:
+    """Every pod is non-root, with the runtime's seccomp profile, without capabilities and a Kubernetes token."""
+    pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet")]
+
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+    for container in (container for pod in pods for container in pod["containers"]):
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+@everywhere
+def test_only_named_places_of_the_gateway_are_writable(folder: Path) -> None:
     """The root file system is read-only; what is mounted over it is named and bounded."""
-    pod = pod_of(gateway)
-    (container,) = pod["containers"]
+    container, volumes = container_in(folder), pod_of(gateway_in(folder))["volumes"]
 
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]} == {"tmp": "/tmp"}
-    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm"}
+    assert all("sizeLimit" in volume["emptyDir"] for volume in volumes)
 
 
-def test_the_image_runs_as_the_user_of_the_manifest(gateway: Manifest) -> None:
+@everywhere
+def test_heartbeats_and_metrics_have_a_writable_place(folder: Path) -> None:
+    """gunicorn's heartbeats and the files of the metrics are where a volume is, and it has room for them."""
+    mounts = {mount["mountPath"]: mount["name"] for mount in container_in(folder)["volumeMounts"]}
+    sizes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod_of(gateway_in(folder))["volumes"]}
+
+    assert gunicorn_of(folder)["worker_tmp_dir"] in mounts
+    assert memory(sizes[mounts[str(metrics_folder.MEMORY)]]) > metrics_folder.ROOM
+
+
+@pytest.mark.parametrize(("folder", "registry"), [(BASE, ""), (DEV, ""), (PROD, "registry.example.com/")])
+def test_the_image_is_this_version(folder: Path, registry: str) -> None:
+    """The image's tag is the version of the application."""
+    assert container_in(folder)["image"] == f"{registry}wechatlaibao:{VERSION}"
+
+
+def test_the_image_runs_as_the_user_of_the_manifest() -> None:
     """The Dockerfile's USER and the deployment's runAsUser are the same number."""
-    security = pod_of(gateway)["securityContext"]
+    security = pod_of(gateway_in(BASE))["securityContext"]
 
     user = re.search(r"^USER (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
@@ -168,64 +188,138 @@ def test_the_image_runs_as_the_user_of_the_manifest(gateway: Manifest) -> None:
     assert user[1] == f"{security['runAsUser']}:{security['runAsGroup']}"
 
 
-def test_traffic_finds_the_pods(base: list[Manifest], gateway: Manifest) -> None:
-    """The ingress leads the callback to the Service, and the Service to the pods."""
-    service = one(base, "Service", "wechatlaibao")
-    (rule,) = one(base, "Ingress", "wechatlaibao")["spec"]["rules"]
-    labels = gateway["spec"]["template"]["metadata"]["labels"]
+@everywhere
+def test_selectors_select_the_pods(folder: Path) -> None:
+    """Deployments, budgets, affinities, spreads, Services and policies speak of labels that the pods have."""
+    gateway = gateway_in(folder)
+    labels, pod = labels_of(gateway), pod_of(gateway)
+    (preferred,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    budget = one(render(folder), "PodDisruptionBudget", "wechatlaibao")
+
+    apart, spread = preferred["podAffinityTerm"], pod["topologySpreadConstraints"][0]
+
+    assert (apart["topologyKey"], spread["topologyKey"]) == ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    for owner in (gateway["spec"]["selector"], apart["labelSelector"], spread["labelSelector"]):
+        assert selects(owner, labels)
+    assert selects(budget["spec"]["selector"], labels)
+    assert budget["spec"]["maxUnavailable"] < gateway["spec"].get("replicas", 3)
+
+
+@everywhere
+def test_traffic_finds_the_pods(folder: Path) -> None:
+    """The ingress leads the callback to the Service and that to the pods; nothing leads to the operators' port."""
+    manifests, gateway = render(folder), gateway_in(folder)
+    service = one(manifests, "Service", "wechatlaibao")
+    (rule,) = one(manifests, "Ingress", "wechatlaibao")["spec"]["rules"]
 
     assert [path["path"] for path in rule["http"]["paths"]] == ["/wechat/callback"]
     assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {"wechatlaibao"}
-    assert service["spec"]["ports"][0]["targetPort"] == pod_of(gateway)["containers"][0]["ports"][0]["name"]
-    for selector in (service["spec"]["selector"], one(base, "PodDisruptionBudget", "wechatlaibao")["spec"]["selector"]):
-        assert selector.get("matchLabels", selector).items() <= labels.items()
+    assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
+    assert selects(service["spec"]["selector"], labels_of(gateway))
 
 
-def test_production_brings_no_secret_and_no_database(base: list[Manifest]) -> None:
-    """What production keeps elsewhere is not in the base."""
-    assert {m["kind"] for m in base} == {"ConfigMap", "Deployment", "Service", "Ingress", "PodDisruptionBudget"}
+@everywhere
+def test_the_gateway_hears_only_the_ingress_and_prometheus(folder: Path) -> None:
+    """Callbacks come from the ingress controller's namespace, scrapes from monitoring, each to its own port alone."""
+    rules = [rule for policy in policies_in(folder) for rule in policy["spec"].get("ingress", [])]
+
+    allowed = {
+        source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: [p["port"] for p in rule["ports"]]
+        for rule in rules
+        for source in rule["from"]
+    }
+
+    assert allowed == {"ingress-nginx": ["http"], "monitoring": ["ops"]}
+    assert set().union(*allowed.values()) == ports_of(gateway_in(folder)).keys()
 
 
-def test_dev_brings_redis_and_mysql_under_the_names_the_gateway_asks_for(dev: list[Manifest]) -> None:
+@everywhere
+def test_the_gateway_may_speak_to_everybody_it_has_to(folder: Path) -> None:
+    """DNS, Redis, MySQL and HTTP(S) are open, nothing else is, and no way leads to a cloud's metadata service."""
+    config, policies = config_of(render(folder)), policies_in(folder)
+    rules = [rule for policy in policies for rule in policy["spec"].get("egress", [])]
+
+    open_ports = {port["port"] for rule in rules for port in rule["ports"]}
+
+    redis = {"redis", "sentinel"} if folder == PROD else {int(config["REDIS_PORT"]), 26379}
+    assert open_ports == {53, int(config["MYSQL_PORT"]), 80, 443} | redis
+    assert all("Egress" in policy["spec"]["policyTypes"] for policy in policies)
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
+    assert "169.254.0.0/16" in next(block["except"] for block in blocks if block["cidr"] == "0.0.0.0/0")
+
+
+def test_the_base_brings_no_secret_and_no_database() -> None:
+    """What is kept elsewhere is not in the base."""
+    kinds = {"ConfigMap", "Deployment", "Service", "Ingress", "PodDisruptionBudget", "NetworkPolicy"}
+
+    assert {manifest["kind"] for manifest in render(BASE)} == kinds
+
+
+def test_dev_brings_redis_and_mysql_under_the_names_the_gateway_asks_for() -> None:
     """The Services redis-service and mysql-service exist, lead to a pod, and are the configured hosts."""
-    config = one(dev, "ConfigMap", "wechatlaibao-config")["data"]
+    dev, config = render(DEV), config_of(render(DEV))
 
     assert (config["REDIS_HOST"], config["MYSQL_HOST"]) == ("redis-service", "mysql-service")
     for store in ("redis", "mysql"):
         service, pods = one(dev, "Service", f"{store}-service"), one(dev, "StatefulSet", store)
-        assert service["spec"]["selector"].items() <= pods["spec"]["template"]["metadata"]["labels"].items()
+        assert selects(service["spec"]["selector"], labels_of(pods))
         assert service["spec"]["ports"][0]["port"] == int(config[f"{store.upper()}_PORT"])
 
 
-def test_dev_pods_find_their_settings_and_secrets(dev: list[Manifest]) -> None:
-    """Every ConfigMap and Secret that a pod of the overlay reads is in the overlay."""
-    there = {(m["kind"].lower(), m["metadata"]["name"]) for m in dev}
-    pods = [pod_of(m) for m in dev if m["kind"] in ("Deployment", "StatefulSet")]
+@pytest.mark.parametrize("folder", [DEV, PROD], ids=["dev", "prod"])
+def test_pods_find_their_settings_and_secrets(folder: Path) -> None:
+    """Every ConfigMap that a pod reads is in the overlay, and every Secret, where the overlay brings one."""
+    manifests = render(folder)
+    there = {(manifest["kind"].lower(), manifest["metadata"]["name"]) for manifest in manifests}
+    there |= {("secret", "wechatlaibao-secret")} if folder == PROD else set()
+    pods = [pod_of(manifest) for manifest in every(manifests, "Deployment", "StatefulSet")]
 
-    read = {(kind.lower(), name) for pod in pods for kind, name in named_by(pod)}
+    asked_for = {(kind.lower(), name) for pod in pods for kind, name in named_by(pod)}
 
-    assert read
-    assert read <= there
+    assert asked_for
+    assert asked_for <= there
 
 
-def test_the_secret_example_holds_what_dev_generates(dev: list[Manifest]) -> None:
+def test_the_secret_example_holds_what_dev_generates() -> None:
     """The example and the overlay's Secret name the same settings, and the example's values are fakes."""
-    example = yaml.safe_load((ROOT / "k8s/secret.example.yaml").read_text())
+    example = read(ROOT / "k8s/secret.example.yaml")
 
     assert example["metadata"]["name"] == "wechatlaibao-secret"
-    assert example["stringData"].keys() == one(dev, "Secret", "wechatlaibao-secret")["data"].keys()
+    assert example["stringData"].keys() == one(render(DEV), "Secret", "wechatlaibao-secret")["data"].keys()
     assert all("fake" in value for value in example["stringData"].values())
 
 
-@pytest.mark.parametrize(("folder", "auth_mode"), [(BASE, "external"), (DEV, "none")], ids=["base", "dev"])
-def test_the_gateway_starts_with_what_the_manifests_set(folder: Path, auth_mode: str) -> None:
-    """ConfigMap and Secret together are complete settings, each under a name the gateway knows."""
-    secret = yaml.safe_load((ROOT / "k8s/secret.example.yaml").read_text())["stringData"]
-    config = one(render(folder), "ConfigMap", "wechatlaibao-config")["data"]
+@everywhere
+def test_every_name_in_config_and_secret_is_a_setting(folder: Path) -> None:
+    """Nothing is set that the gateway does not read, whatever its name begins with."""
+    given = {*config_of(render(folder)), *example_secret()}
 
-    settings = load_settings({**config, **secret}, env_file=None)
+    assert given <= {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        (BASE, {"auth_mode": "external", "redis": "redis://:{}@redis-service:6379/1"}),
+        (DEV, {"auth_mode": "none", "redis": "redis://:{}@redis-service:6379/1"}),
+        (
+            PROD,
+            {
+                "auth_mode": "external",
+                "redis": "redis+sentinel://:{}@redis-0:26379,redis-1:26379,redis-2:26379/laibao/1",
+            },
+        ),
+    ],
+    ids=["base", "dev", "prod"],
+)
+def test_the_gateway_starts_with_what_the_manifests_set(folder: Path, expected: dict[str, Any]) -> None:
+    """ConfigMap and Secret together are complete settings, with nothing to warn of."""
+    secret = example_secret()
+
+    settings = load_settings({**config_of(render(folder)), **secret}, env_file=None)
 
     assert settings.warnings == ()
-    assert settings.port == 5000
-    assert settings.drain_seconds == 60
-    assert settings.auth_mode == auth_mode
+    assert (settings.port, settings.ops_port, settings.drain_seconds) == (5000, 9090, 60)
+    assert settings.auth_mode == expected["auth_mode"]
+    assert settings.redis_address.get_secret_value() == expected["redis"].format(secret["REDIS_PASSWORD"])

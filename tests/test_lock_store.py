@@ -10,10 +10,12 @@ from services.lock_store import LockStore
 from services.redis_store import ScriptRunner
 from tests.servers import RedisServer, free_port, redis_client_for, wait_until
 
+pytestmark = pytest.mark.every_redis
 
-def test_a_lock_has_one_holder(redis_client: redis.Redis) -> None:
+
+def test_a_lock_has_one_holder(runner: ScriptRunner) -> None:
     """A second caller gets nothing until the first gives it back."""
-    locks = LockStore(ScriptRunner(redis_client))
+    locks = LockStore(runner)
 
     token = locks.acquire("auth:zhangsan", 30.0)
     assert token
@@ -23,9 +25,9 @@ def test_a_lock_has_one_holder(redis_client: redis.Redis) -> None:
     assert locks.acquire("auth:zhangsan", 30.0)
 
 
-def test_locks_of_other_names_are_free(redis_client: redis.Redis) -> None:
+def test_locks_of_other_names_are_free(runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """A lock holds its own name only, under the documented key and with a life."""
-    locks = LockStore(ScriptRunner(redis_client))
+    locks = LockStore(runner)
 
     assert locks.acquire("a", 30.0)
     assert locks.acquire("b", 30.0)
@@ -33,17 +35,17 @@ def test_locks_of_other_names_are_free(redis_client: redis.Redis) -> None:
     assert 0 < redis_client.pttl("dify_lock:a") <= 30_000
 
 
-def test_a_lock_ends_by_itself(redis_client: redis.Redis) -> None:
+def test_a_lock_ends_by_itself(runner: ScriptRunner) -> None:
     """A dead holder's lock is free after its life."""
-    locks = LockStore(ScriptRunner(redis_client))
+    locks = LockStore(runner)
     locks.acquire("a", 0.05)
 
     wait_until(lambda: locks.acquire("a", 30.0))
 
 
-def test_a_late_holder_does_not_free_the_next_ones_lock(redis_client: redis.Redis) -> None:
+def test_a_late_holder_does_not_free_the_next_ones_lock(runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """Releasing with another's token changes nothing and says so."""
-    locks = LockStore(ScriptRunner(redis_client))
+    locks = LockStore(runner)
     token = locks.acquire("a", 30.0)
 
     assert not locks.release("a", "the token of one before")
@@ -51,9 +53,9 @@ def test_a_late_holder_does_not_free_the_next_ones_lock(redis_client: redis.Redi
     assert redis_client.get("dify_lock:a") == token
 
 
-def test_a_release_survives_lost_scripts(redis_client: redis.Redis) -> None:
+def test_a_release_survives_lost_scripts(runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """A Redis that forgot its scripts, as after a failover, runs the release all the same."""
-    locks = LockStore(ScriptRunner(redis_client))
+    locks = LockStore(runner)
 
     for _ in range(2):
         token = locks.acquire("a", 30.0)

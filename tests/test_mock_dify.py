@@ -100,10 +100,12 @@ ERROR_TABLE = {
 CLOSING_TABLE = {
     "chat": ["message", "message_end"],
     "agent-chat": ["agent_message", "message_end"],
+    "agent-thoughts": ["agent_message", "message_end"],
     "new-agent": ["agent_message", "message", "message_end"],
     "new-agent-differs": ["agent_message", "message", "message_end"],
     "chatflow": ["message", "message_end", "workflow_finished"],
     "chatflow-old-order": ["message", "workflow_finished", "message_end"],
+    "chatflow-moderated": ["message", "message_replace", "message_end", "workflow_finished"],
     "chatflow-failed": ["workflow_started", "workflow_finished", "error"],
     "chatflow-failed-quietly": ["workflow_started", "workflow_finished"],
     "chatflow-failed-open": ["workflow_started", "workflow_finished"],

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from channels.ops import ops_blueprint
 from services.health import Health
+from tests.servers import free_port
 
 
 class Replica:
     """The routes before a replica whose state the test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, ops_port: int | None = None) -> None:
         self.ready, self.redis, self.rag = True, True, True
-        app = Flask("ops")
-        app.register_blueprint(
-            ops_blueprint(name="来宝", version="1.2.3", health=self.health, ready=lambda: self.ready)
+        self.app = Flask("ops")
+        self.app.register_blueprint(
+            ops_blueprint(
+                name="来宝",
+                version="1.2.3",
+                health=self.health,
+                ready=lambda: self.ready,
+                metrics=lambda: b"counted 1\n",
+                ops_port=ops_port,
+            )
         )
-        self.client: FlaskClient = app.test_client()
+        self.client: FlaskClient = self.app.test_client()
 
     @property
     def health(self) -> Health:
@@ -82,10 +94,64 @@ def test_the_report_is_always_200(replica: Replica, away: str, status: str) -> N
     assert {"services", "providers", "dependencies"} <= body.keys()
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/metrics"])
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_nothing_can_be_changed_here(replica: Replica, path: str, method: str) -> None:
-    """The three are for reading."""
+    """They are for reading."""
     send: Callable[[str], Any] = getattr(replica.client, method)
 
     assert send(path).status_code == 405
+
+
+def test_without_a_port_of_its_own_the_metrics_are_there_for_all(replica: Replica) -> None:
+    """As text, in the format that every Prometheus reads."""
+    reply = replica.client.get("/metrics")
+
+    assert (reply.status_code, reply.text) == (200, "counted 1\n")
+    assert reply.content_type == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@contextmanager
+def two_ports() -> Iterator[tuple[str, str]]:
+    """Serve one app on two ports; yield the address of each, the operators' last."""
+    ops_port = free_port()
+    app = Replica(ops_port).app
+    with ExitStack() as stack:
+        addresses = []
+        for port in (0, ops_port):
+            server = stack.enter_context(make_server("127.0.0.1", port, app))
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            stack.callback(server.shutdown)
+            addresses.append(f"http://127.0.0.1:{server.server_port}")
+        yield addresses[0], addresses[1]
+
+
+def test_the_operators_port_alone_shows_what_is_theirs() -> None:
+    """On the other one the metrics are not there and health is one word; alive and ready are asked on both."""
+    with two_ports() as (public, ops):
+        assert requests.get(f"{ops}/metrics", timeout=30).text == "counted 1\n"
+        assert requests.get(f"{ops}/health", timeout=30).json()["dependencies"] == {"redis": "ok"}
+        assert requests.get(f"{public}/metrics", timeout=30).status_code == 404
+        assert requests.get(f"{public}/health", timeout=30).json() == {"status": "healthy"}
+        for address in (public, ops):
+            assert requests.get(f"{address}/healthz", timeout=30).json()["status"] == "ok"
+            assert requests.get(f"{address}/readyz", timeout=30).json()["status"] == "ready"
+
+
+def test_no_header_makes_a_request_an_operators() -> None:
+    """The socket it came by tells, not what the client or a proxy writes."""
+    with two_ports() as (public, ops):
+        host = ops.removeprefix("http://")
+        said = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
+
+        assert requests.get(f"{public}/metrics", headers=said, timeout=30).status_code == 404
+        assert requests.get(f"{public}/health", headers=said, timeout=30).json() == {"status": "healthy"}
+
+
+def test_where_no_socket_is_known_nothing_is_shown() -> None:
+    """A server that does not hand its socket on is no operators' port."""
+    replica = Replica(ops_port=5001)
+
+    reply = replica.client.get("/metrics", environ_overrides={"SERVER_PORT": "5001"})
+
+    assert reply.status_code == 404

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from services.backlog import WRITE_BYTES
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
-from services.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, WRITE_BYTES, OwnedStream
+from services.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, OwnedStream
 from services.stream_records import NewStream, Write
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
@@ -260,6 +261,34 @@ def test_fields_are_sent_until_redis_has_them(desk: Desk) -> None:
     assert desk.sends().fields == {"auth_state": "renewed"}
     desk.stream.set(auth_state="renewed")
     assert desk.stream.next_write() is None
+
+
+def test_a_field_may_have_to_be_stored_before_anything_else(clock: FakeClock) -> None:
+    """Whoever waits for that goes on when Redis has it, and not before."""
+    desk = Desk(clock, outage_seconds=20.0)
+    desk.stream.set(asks="1")
+    waiting = threading.Thread(target=desk.stream.wait_stored)
+    waiting.start()
+
+    lost = desk.write()
+    desk.stream.failed()
+    assert waiting.is_alive()
+    desk.stream.settle(lost, ["ok", 0])
+
+    waiting.join(10.0)
+    assert not waiting.is_alive()
+
+
+def test_what_is_not_stored_in_time_is_an_outage(clock: FakeClock) -> None:
+    """Nobody waits for ever, and who was replaced meanwhile learns that instead."""
+    desk = Desk(clock, outage_seconds=0.05)
+    desk.stream.set(asks="1")
+
+    with pytest.raises(StoreUnavailable):
+        desk.stream.wait_stored()
+    desk.stream.settle(desk.write(), ["refused", "2", "b"])
+    with pytest.raises(StreamClosed, match="fenced"):
+        desk.stream.wait_stored()
 
 
 def test_an_answer_that_is_too_long_keeps_what_fits(clock: FakeClock) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from config.groups import ProviderSettings
-from services.errors import SettingsError
+from services.errors import SettingsError, Unrecoverable
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers import build_provider
 from services.providers.base import BaseRAGProvider
+from services.providers.dify import DifyProvider
+from services.providers.mock import MockProvider
 from utils.deadline import Deadline
 
 
@@ -47,6 +49,18 @@ def test_what_is_optional_does_nothing() -> None:
     parrot.cancel(ProviderIds(), "u")
     parrot.close()
     assert parrot.missing_inputs() == []
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [Parrot(), MockProvider(), DifyProvider(base_url="https://dify.example", api_keys=["app-fake"])],
+    ids=lambda provider: provider.name,
+)
+def test_an_answer_that_nobody_keeps_is_unrecoverable(provider: BaseRAGProvider) -> None:
+    """A provider that keeps no answers says so, and so does one that cannot know which answer is meant."""
+    with pytest.raises(Unrecoverable):
+        provider.recover(Query("?", "u"), ProviderIds(), Deadline(5.0))
+    provider.close()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("dify", "DifyProvider"), ("mock", "MockProvider")])

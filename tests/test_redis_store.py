@@ -13,12 +13,14 @@ from contextlib import suppress
 import pytest
 import redis
 
+from services import metrics
 from services.errors import StoreUnavailable
 from services.redis_store import LUA, Call, ScriptRunner, connect, redis_errors, script
 from tests.servers import FakeClock, RedisServer, free_port, wait_until
 from tests.turns import count_turns
 
-LOGGER = "services.redis_store"
+LOGGER = "services.redis_outages"
+OUTAGES, AWAY = "wechatlaibao_redis_outages_total", "wechatlaibao_redis_away"
 
 
 def command(*words: str) -> Call:
@@ -102,6 +104,60 @@ def test_a_key_of_another_type_can_be_looked_at(client: redis.Redis, runner: Scr
     assert replies[1] is None
     with pytest.raises(StoreUnavailable):
         runner.run([command("NONSENSE")], mistyped=True)
+
+
+def test_each_call_has_its_own_outcome(client: redis.Redis, runner: ScriptRunner) -> None:
+    """What Redis refuses is an error in its place, the others have their replies."""
+    client.lpush("list", "1")
+
+    first, refused, last = runner.run_each([command("SET", "k", "v"), command("GET", "list"), command("GET", "k")])
+
+    assert (first, last) == (True, "v")
+    assert isinstance(refused, StoreUnavailable)
+    assert "WRONGTYPE" in str(refused)
+
+
+def test_calls_to_a_redis_that_is_away_are_one_error() -> None:
+    """Where nothing comes back there is nothing to tell apart; no calls are no error."""
+    runner = ScriptRunner(connect(f"redis://127.0.0.1:{free_port()}/1", pool_size=1))
+
+    with pytest.raises(StoreUnavailable, match="ConnectionError"):
+        runner.run_each([command("GET", "a"), command("GET", "b")])
+
+    assert runner.run_each([]) == []
+    assert runner.run([]) == []
+
+
+def test_a_call_that_is_sent_once_is_not_sent_again(redis_server: RedisServer, redis_url: str) -> None:
+    """`run_each` leaves trying again to its caller, who knows what may be sent twice."""
+    with CuttingProxy(redis_server.port) as proxy:
+        client = connect(proxy.url, pool_size=1, timeout=10.0)
+        runner = ScriptRunner(client)
+        runner.ping()
+
+        proxy.cuts = 1
+        with pytest.raises(StoreUnavailable):
+            runner.run_each([command("GET", "k")])
+
+        proxy.cuts = 1
+        assert runner.run_each([command("GET", "k")], attempts=2) == [None]
+        client.close()
+
+
+def test_a_primary_that_became_a_replica_is_left() -> None:
+    """The refused write is an outage; each connection is made anew, and so finds whom the name leads to now."""
+    with RedisServer() as server:
+        client = connect(server.url(), pool_size=1, timeout=10.0)
+        runner = ScriptRunner(client)
+        before = runner.run([command("CLIENT", "ID")])
+        with server.client() as other:
+            other.replicaof("127.0.0.1", str(free_port()))
+
+        with pytest.raises(StoreUnavailable, match="ReadOnlyError"):
+            runner.run([command("SET", "k", "v")])
+
+        assert runner.run([command("CLIENT", "ID")]) != before
+        client.close()
 
 
 def test_text_cut_inside_a_character_loses_that_character(client: redis.Redis) -> None:
@@ -207,6 +263,7 @@ def test_an_outage_is_one_line_and_its_end_another(clock: FakeClock, caplog: pyt
         runner = ScriptRunner(client, clock=clock)
         runner.ping()
         server.stop()
+        counted = metrics.REGISTRY.get_sample_value(OUTAGES) or 0.0
         with caplog.at_level(logging.INFO, LOGGER):
             threads = [threading.Thread(target=lambda: answers(runner), daemon=True) for _ in range(8)]
             for thread in threads:
@@ -214,12 +271,16 @@ def test_an_outage_is_one_line_and_its_end_another(clock: FakeClock, caplog: pyt
             for thread in threads:
                 thread.join(60.0)
             assert not answers(runner)
+            after = metrics.REGISTRY.get_sample_value(OUTAGES) or 0.0
+            while_away = metrics.REGISTRY.get_sample_value(AWAY)
             clock.advance(12.34)
             server.start()
             assert answers(runner)
             assert answers(runner)
         client.close()
 
+    assert after - counted == 1
+    assert (while_away, metrics.REGISTRY.get_sample_value(AWAY)) == (1, 0)
     away, back = caplog.records
     assert (away.message, away.levelname) == ("redis is away", "ERROR")
     assert vars(away)["cause"].startswith("redis: ConnectionError: ")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import redis
 
-from services.answer import AnswerEvent, Waiting
+from services.answer_events import AnswerEvent, Asking, Waiting
 from services.errors import AnswerError, AuthError, ProviderError
-from services.models import Delta, Identity, ProviderIds, Question, Replacement, Usage, UserInfo
+from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Usage, UserInfo
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_records import Chunk, NewStream, Snapshot, Write
@@ -30,9 +30,10 @@ class Desk:
         self.client = connect(url, pool_size=6, timeout=5.0)
         self.store = StreamStore(ScriptRunner(self.client), lease=lease, max_seconds=options.pop("max_seconds", 60.0))
         self.script: Callable[[Deadline], Iterator[AnswerEvent]] = lambda _: iter([Delta("答")])
+        self.pasts: list[Past | None] = []
         self.manager = StreamManager(
             self.store,
-            lambda question, stream_id, deadline: self._play(deadline),
+            self._play,
             sentence=lambda code: f"<{code}>",
             max_streams=max_streams,
             max_bytes=100_000,
@@ -40,7 +41,8 @@ class Desk:
         )
         self.manager.start()
 
-    def _play(self, deadline: Deadline) -> Iterator[AnswerEvent]:
+    def _play(self, question: Question, stream_id: str, deadline: Deadline, past: Past | None) -> Iterator[AnswerEvent]:
+        self.pasts.append(past)
         yield from self.script(deadline)
 
     def asks(self, stream_id: str = "s", **options: Any) -> NewStream:
@@ -295,20 +297,48 @@ def test_what_is_to_be_done_after_an_answer_is_done(desk: Desk, redis_client: re
     assert redis_client.exists("dify_user:default:zhangsan") == 0
 
 
-def test_a_dead_owners_stream_is_ended_with_its_text(desk: Desk, redis_client: redis.Redis) -> None:
-    """Past lease and suspicion a reader ends it: the partial text stays, with a sentence."""
-    fields = {"status": "processing", "content": "?", "question": QUESTION.to_json()}
-    desk.store.open(NewStream("s", "dead", fields, frame_seconds=330.0))
-    desk.store.write([Write("s", 1, "dead", 0, 0, (Chunk("一半", "t"),))])
-    assert not desk.manager.reap("s", "me"), "its lease still runs"
-    redis_client.hset(stream_keys("s").hash, "lease", "1")
-    assert not desk.manager.reap("s", "me"), "now it is a suspect"
-    redis_client.hset(stream_keys("s").hash, "suspect", "1")
+def test_a_stream_of_another_owner_is_gone_on_with(desk: Desk) -> None:
+    """Its text stays, what is said is added to it, and its producer knows what was done before."""
+    fields = {"status": "processing", "message_id": "m1", "conversation_id": "c1", "asks": "1", "waiting": ""}
+    desk.store.open(NewStream("s", "me", fields, (Chunk("一半，", "t"),)))
+    new = NewStream("s", "me", fields, (Chunk("一半，", "t"),))
+    desk.script = lambda _: iter([Delta("另一半")])
 
-    assert desk.manager.reap("s", "me")
+    desk.manager.reserve()
+    desk.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0)
 
     end = desk.sees()
-    assert (end.status, end.error_code, end.text, end.epoch) == ("error", "interrupted", "一半", 2)
+    assert (end.status, end.text) == ("completed", "一半，另一半")
+    assert desk.pasts == [Past(1, ProviderIds("c1", "m1"), "一半，")]
+    assert desk.manager.running == 0
+
+
+def test_a_stream_may_be_taken_over_to_end_it(desk: Desk) -> None:
+    """The partial text stays, with a sentence; nobody is asked."""
+    desk.store.open(NewStream("s", "me", {"status": "processing"}, (Chunk("一半", "t"),)))
+    new = NewStream("s", "me", {}, (Chunk("一半", "t"),))
+
+    desk.manager.reserve()
+    desk.manager.resume(new, QUESTION, former_owner="dead", seconds_left=60.0, ending="interrupted")
+
+    end = desk.sees()
+    assert (end.status, end.error_code, end.text, desk.pasts) == ("error", "interrupted", "一半", [])
+
+
+def test_a_question_is_stored_as_asked_before_it_is(desk: Desk) -> None:
+    """What comes after `Asking` happens only when Redis has it: no crash makes it one time more than is allowed."""
+    found: list[Any] = []
+
+    def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+        yield Asking(2, "gone")
+        found.append(desk.store.load("s")[0]["asks"])
+        yield Delta("答")
+
+    desk.script = script
+    desk.asks()
+    desk.sees_end()
+
+    assert found == ["2"]
 
 
 def test_a_drain_lets_answers_finish(desk: Desk) -> None:
@@ -351,7 +381,7 @@ def test_a_drain_releases_what_does_not_finish(desk: Desk) -> None:
 
     left = desk.sees()
     assert (left.status, left.text, left.lapsed, reasons) == ("processing", "一半", True, ["released"])
-    assert desk.manager.reap("s", "me"), "the next reader need not wait for lease or suspicion"
+    assert desk.store.takeover("s", "me").outcome == "taken", "the next reader need not wait for lease or suspicion"
 
 
 def test_a_stream_redis_lost_is_written_anew(desk: Desk, redis_client: redis.Redis) -> None:
@@ -409,7 +439,7 @@ def test_the_documented_debug_lines(
     desk = Desk(embedded_redis.url, log_content=log_content)
     desk.script = lambda _: iter([Delta("年假五天")])
 
-    with caplog.at_level(logging.DEBUG, "services.stream_manager"):
+    with caplog.at_level(logging.DEBUG, "services.producer"):
         desk.asks()
         desk.sees_end()
 
@@ -422,7 +452,7 @@ def test_the_documented_debug_lines(
 def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """Ids, outcome, who asked in what state, milliseconds and counts; no word of question or answer."""
     desk.script = lambda _: iter([Identity("cached"), Delta("答")])
-    with caplog.at_level(logging.INFO, "services.stream_manager"):
+    with caplog.at_level(logging.INFO, "services.producer"):
         desk.asks()
         wait_until(lambda: desk.manager.running == 0)
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.errors import StoreUnavailable
-from services.owned_stream import OwnedStream
+from services.owned_stream import MAX_REPLACEMENTS, OwnedStream
 from services.redis_store import ScriptRunner
 from services.stream_records import NewStream, Snapshot, Write
 from services.stream_store import StreamStore, stream_keys
@@ -37,6 +37,7 @@ class World:
         self.store.open(new)
         self.owned = OwnedStream(new, deadline=Deadline(1000.0), changed=lambda _: None, max_bytes=10_000)
         self.said = ""
+        self.replaced = 0
         self.seen: list[Snapshot] = []
         self._old: Write | None = None
 
@@ -45,6 +46,9 @@ class World:
         self.owned.emit(text)
 
     def replace(self, text: str) -> None:
+        if self.replaced == MAX_REPLACEMENTS:
+            return
+        self.replaced += 1
         self.said = text.encode("utf-8", "replace").decode()
         self.owned.replace(text)
 
@@ -165,7 +169,7 @@ def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int)
             world.redis.hset(stream_keys(ID).hash, mapping={"lease": "0", "suspect": "0"})
             taken = world.store.takeover(ID, "b")
             chunks = world.store.load(ID)[1]
-            new = NewStream(ID, "b", {}, chunks, epoch=taken.epoch, start=taken.start)
+            new = NewStream(ID, "b", {}, chunks, epoch=taken.epoch)
             other = OwnedStream(new, deadline=Deadline(1000.0), changed=lambda _: None, max_bytes=10_000)
         owner = world.owned if who == "a" else other
         if owner is None or owner.closed:

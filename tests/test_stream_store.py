@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,8 @@ from services.redis_store import ScriptRunner, connect
 from services.stream_records import Chunk, NewStream, Write
 from services.stream_store import StreamStore, stream_keys
 from tests.servers import FakeClock, free_port
+
+pytestmark = pytest.mark.every_redis
 
 ID = "s1"
 
@@ -35,10 +36,8 @@ class Store(StreamStore):
 
 
 @pytest.fixture
-def store(any_redis_url: str, clock: FakeClock) -> Iterator[Store]:
-    client = connect(any_redis_url, pool_size=4, timeout=5.0)
-    yield Store(ScriptRunner(client), clock)
-    client.close()
+def store(runner: ScriptRunner, clock: FakeClock) -> Store:
+    return Store(runner, clock)
 
 
 def new(owner: str = "a", **changes: Any) -> NewStream:
@@ -268,9 +267,10 @@ def test_takeover_needs_a_lapsed_lease_and_an_old_suspicion(store: Store, clock:
     taken = store.takeover(ID, "b")
 
     assert outcomes == ["alive", "suspect", "suspect"]
-    assert (taken.outcome, taken.epoch, taken.length) == ("taken", 2, 1)
+    assert taken == ("taken", 2, "a", "takeover", 1, taken.seconds_left)
+    assert round(taken.seconds_left) == 1190
     assert store.takeover(ID, "c").outcome == "alive"
-    assert store.takeover(ID, "b").outcome == "taken", "a lost reply is repeated without harm"
+    assert store.takeover(ID, "b") == taken, "a lost reply is repeated without harm"
 
 
 def test_a_late_append_from_the_old_owner_is_refused(store: Store, clock: FakeClock) -> None:
@@ -393,14 +393,88 @@ def test_how_a_stream_stands_is_no_reading(store: Store, clock: FakeClock) -> No
     assert not document["messages"][0]["read"]
 
 
-def test_running_streams_are_indexed_by_the_end_of_their_lease(store: Store, redis_client: redis.Redis) -> None:
-    """Sixteen sorted sets hold a hint of what runs."""
-    store.write([], *store.running_calls({"a": 10.0, "b": 20.0}, []))
-    store.write([], *store.running_calls({}, ["a"]))
+def test_running_streams_are_indexed_by_the_end_of_their_lease(
+    store: Store, clock: FakeClock, redis_client: redis.Redis
+) -> None:
+    """Sixteen sorted sets hold a hint of what runs, each with a life; one lapsed is found by anybody."""
+    store.write([], *store.running_calls(["a", "b"]))
+    store.write([], *store.running_calls(["c"], seconds=0.0), *store.ended_calls(["a"]))
 
-    found = {k: redis_client.zrange(k, 0, -1, withscores=True) for k in redis_client.keys("dify_streams:running:*")}
+    keys = redis_client.keys("dify_streams:running:*")
+    ends = {tuple(entry) for key in keys for entry in redis_client.zrange(key, 0, -1, withscores=True)}
+    assert ends == {("b", clock.now + 6.0), ("c", clock.now)}
+    assert all(0 < int(str(redis_client.ttl(key))) <= 1800 for key in keys)
+    assert store.lapsed() == ["c"]
+    clock.advance(6.0)
+    assert sorted(store.lapsed()) == ["b", "c"]
 
-    assert [list(entry) for entries in found.values() for entry in entries] == [["b", 20.0]]
+
+def test_a_lost_hash_is_written_anew_with_its_list(store: Store, redis_client: redis.Redis) -> None:
+    """What is left of the old list and text does not double the new ones."""
+    store.open(new())
+    store.write([append("一", "二")])
+    redis_client.delete(stream_keys(ID).hash)
+
+    store.open(new(chunks=(Chunk("一", "t"), Chunk("二", "t"))))
+
+    assert (text(store), len(store.load(ID)[1])) == ("一二", 2)
+
+
+def test_a_lost_text_is_asked_for_again(store: Store, redis_client: redis.Redis) -> None:
+    """The owner is told from where; its chunks are there once."""
+    store.open(new())
+    store.write([append("一", "二")])
+    redis_client.delete(stream_keys(ID).text)
+
+    assert store.write([append("三", index=2)]) == [["gap", 0]]
+    assert store.write([append("一", "二", "三")]) == [["ok", 3]]
+    assert (text(store), len(store.load(ID)[1])) == ("一二三", 3)
+
+
+def test_a_new_owner_begins_where_a_lost_replacement_would_have(
+    store: Store, clock: FakeClock, redis_client: redis.Redis
+) -> None:
+    """Redis lost the list's end with the beginning of the present text: the new owner's words show all the same."""
+    store.open(new())
+    store.write([append("旧"), append("新", index=1, start=1)])
+    redis_client.ltrim(stream_keys(ID).messages, 1, 0)
+    clock.advance(7.0)
+    store.takeover(ID, "b")
+    clock.advance(4.0)
+    taken = store.takeover(ID, "b")
+    fields, chunks = store.load(ID)
+
+    store.write([append("续", owner="b", epoch=taken.epoch, index=len(chunks), start=int(fields["start"]))])
+
+    assert text(store) == "续"
+
+
+def test_a_stream_of_a_newer_version_is_left_to_its_own(
+    store: Store, clock: FakeClock, redis_client: redis.Redis
+) -> None:
+    """It is read, and only when its time is over does an older version end it."""
+    store.open(new())
+    redis_client.hset(stream_keys(ID).hash, "v", "3")
+    clock.advance(7.0)
+
+    assert store.read(ID)
+    assert store.takeover(ID, "b").outcome == "newer"
+    clock.advance(1200.0)
+    assert store.takeover(ID, "b").outcome == "suspect"
+
+
+def test_handovers_are_told_from_takeovers(store: Store, clock: FakeClock) -> None:
+    """An owner that gave its lease up was not lost: only the lost ones are counted."""
+    store.open(new())
+    store.write([append(op="release")])
+    handover = store.takeover(ID, "b")
+    clock.advance(7.0)
+    store.takeover(ID, "c")
+    clock.advance(4.0)
+    takeover = store.takeover(ID, "c")
+
+    assert (handover.kind, handover.takeovers, handover.former_owner, handover.epoch) == ("handover", 0, "a", 2)
+    assert (takeover.kind, takeover.takeovers, takeover.former_owner, takeover.epoch) == ("takeover", 1, "b", 3)
 
 
 def test_chunks_are_json_people_can_read(store: Store, redis_client: redis.Redis) -> None:
@@ -424,6 +498,6 @@ def test_a_redis_that_is_away_is_one_error_of_ours() -> None:
 
 
 def test_an_address_of_another_kind_is_a_wrong_setting() -> None:
-    """Sentinel and Cluster are said in one line, not met as a traceback."""
-    with pytest.raises(SettingsError, match="REDIS_URL: redis\\+cluster"):
-        connect("redis+cluster://127.0.0.1:6379", pool_size=1)
+    """It is said in one line, not met as a traceback."""
+    with pytest.raises(SettingsError, match="REDIS_URL is wrong: expected an address that begins with"):
+        connect("memcached://127.0.0.1:11211", pool_size=1)

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from demo.mock_auth import DEMO_USER_QUERY, DEMO_USERS, DemoUser, create_demo_users
 from services.errors import SettingsError, StoreUnavailable
 from services.models import UserInfo
-from services.user_store import SqlUserStore, UserRecord
-from tests.servers import MariaServer, free_port, wait_until
+from services.user_store import READ_PAUSE, SqlUserStore, UserRecord
+from tests.servers import FakeClock, MariaServer, free_port, wait_until
 
 MakeStore = Callable[..., SqlUserStore]
 
@@ -181,7 +181,7 @@ def test_a_lookup_waits_for_a_connection_within_its_bound(make_store: MakeStore)
     """With every connection in use, a lookup gives up after `pool_timeout`, and a later one is served."""
     store = make_store(pool_size=1, pool_timeout=0.05)
 
-    with store._slot(), pytest.raises(StoreUnavailable, match="in use"):
+    with store._main.slot(), pytest.raises(StoreUnavailable, match="in use"):
         store.find("zhangsan")
 
     assert store.find("zhangsan")
@@ -229,6 +229,68 @@ def test_the_reading_database_serves_the_query(tmp_path: Path) -> None:
 
     assert store.find("zhangsan")
     store.close()
+
+
+def test_the_main_database_serves_while_the_reading_one_is_away(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lookups go on, one line tells why; after a pause the reading database is tried again, and its return told."""
+    create_demo_users(f"sqlite:///{tmp_path / 'primary.db'}")
+    reader = f"sqlite:///{tmp_path / 'folder' / 'replica.db'}"
+    store = SqlUserStore(f"sqlite:///{tmp_path / 'primary.db'}", DEMO_USER_QUERY, read_url=reader, clock=clock)
+    for _ in range(2):
+        for _ in range(3):
+            assert store.find("zhangsan")
+        clock.advance(READ_PAUSE)
+    assert [record.message for record in caplog.records] == ["the reading database is away, the main one serves"]
+    (tmp_path / "folder").mkdir()
+    create_demo_users(reader, [DemoUser("zhaoliu", "E1003")])
+
+    assert store.find("zhaoliu")
+
+    assert caplog.messages[1:] == ["the reading database is back"]
+    store.close()
+
+
+def test_a_query_the_reading_database_refuses_is_not_asked_elsewhere(
+    maria_server: MariaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in the query is no outage: the operator hears of it."""
+    url = maria_server.fresh_database("main")
+    create_demo_users(url)
+    store = SqlUserStore(url, DEMO_USER_QUERY, read_url=maria_server.fresh_database("reader"))
+
+    with pytest.raises(StoreUnavailable, match="ProgrammingError 1146"):
+        store.find("zhangsan")
+
+    assert caplog.messages == []
+    store.close()
+
+
+def test_with_both_databases_away_a_lookup_is_store_unavailable(tmp_path: Path) -> None:
+    """The main one is asked last."""
+    nowhere = f"sqlite:///{tmp_path / 'none' / 'users.db'}"
+    store = SqlUserStore(nowhere, DEMO_USER_QUERY, read_url=f"{nowhere}2")
+
+    with pytest.raises(StoreUnavailable):
+        store.find("zhangsan")
+    store.close()
+
+
+def test_a_server_that_takes_no_writes_any_more_is_read() -> None:
+    """A primary that became a read-only replica finds users: nothing is ever written."""
+    with MariaServer() as server:
+        url = server.fresh_database()
+        create_demo_users(url)
+        server.execute("CREATE USER reader@'%'")
+        server.execute("GRANT SELECT ON laibao.* TO reader@'%'")
+        store = SqlUserStore(url.replace("root@", "reader@"), DEMO_USER_QUERY)
+        assert store.find("zhangsan")
+
+        server.execute("SET GLOBAL read_only = 1")
+
+        assert store.find("zhangsan")
+        store.close()
 
 
 def test_a_restarted_database_is_used_again() -> None:

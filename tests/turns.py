@@ -16,12 +16,13 @@ def count_turns(client: redis.Redis) -> Counter[str]:
     """
     turns: Counter[str] = Counter()
 
-    class Counting(redis.Connection):
+    pool = client.connection_pool
+
+    class Counting(pool.connection_class):  # type: ignore[misc, name-defined]
         def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             turns[threading.current_thread().name] += 1
-            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+            super().send_packed_command(command, check_health)
 
-    pool = client.connection_pool
     pool.disconnect()
     pool.connection_class = Counting
     pool.reset()

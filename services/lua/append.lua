@@ -13,9 +13,15 @@ if h[3] ~= 'processing' then
   if ARGV[7] == 'finish' and length == index + (#ARGV - first + 1) / 2 then return {'ok', length} end
   return {'closed', h[3]}
 end
+-- The text alone may have been lost, where Redis evicts: its chunks are asked for again.
+local text_start = tonumber(h[4])
+if length > text_start and redis.call('EXISTS', KEYS[3]) == 0 then
+  length = text_start
+  if length == 0 then redis.call('DEL', KEYS[2]) else redis.call('LTRIM', KEYS[2], 0, length - 1) end
+end
 if index > length then return {'gap', length} end
 local start = tonumber(ARGV[5])
-if start > tonumber(h[4]) then
+if start > text_start then
   redis.call('DEL', KEYS[3])
   redis.call('HSET', KEYS[1], 'start', start)
 end

@@ -10,6 +10,8 @@ if not owner then
   redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'lease', stamp(now + ARGV[3]), 'deadline', stamp(now + ARGV[5]))
   if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'frame_deadline', stamp(now + ARGV[6])) end
   redis.call('PEXPIRE', KEYS[1], math.floor(ARGV[4] * 1000))
+  -- The hash alone may have been lost, where Redis evicts: its owner writes all of it again.
+  redis.call('DEL', KEYS[2], KEYS[3])
   push(first, 0, 0, tonumber(redis.call('HGET', KEYS[1], 'start')))
   created = 1
 elseif owner == ARGV[2] then

@@ -1,5 +1,12 @@
--- Start a conversation anew. KEYS: 1 the id, 2 how often it was reset. ARGV: seconds
+-- Start a conversation anew, once per command: a redelivered one must not end what came after it.
+-- KEYS: 1 the id, 2 how often it was reset, 3 the streams of the last commands. ARGV: seconds, the command's stream id
+-- Reply: how often it was reset
+for _, id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+  if id == ARGV[2] then return tonumber(redis.call('GET', KEYS[2]) or '0') end
+end
 redis.call('DEL', KEYS[1])
+redis.call('LPUSH', KEYS[3], ARGV[2])
+redis.call('LTRIM', KEYS[3], 0, 7)
 local resets = redis.call('INCR', KEYS[2])
-redis.call('PEXPIRE', KEYS[2], math.ceil(ARGV[1] * 1000))
+for k = 2, 3 do redis.call('PEXPIRE', KEYS[k], math.ceil(ARGV[1] * 1000)) end
 return resets

@@ -78,7 +78,8 @@ class BaseRAGProvider(ABC):
 
         Raises:
             Unrecoverable: there is none and there will be none: failed, stopped, lost, unknown, provider away.
-            ProviderError: `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+            ProviderError: `interrupted` after `deadline.abort`, `answer_timeout` when it is over; any other code when
+                the run ended in a way that asking again would only repeat.
         """
         raise Unrecoverable(f"{self.name} keeps no answers")
 

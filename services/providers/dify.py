@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from services.dify_service import DifyService
 from services.dify_stream import ChatStream
-from services.errors import ConversationGone, ProviderError, SettingsError
-from services.models import ProviderEvent, ProviderIds, Query, Usage
+from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
+from services.models import ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.dify_inputs import InputsTemplate
+from services.providers.dify_recovery import Asked, DifyRecovery
 from services.providers.dify_turn import DifyTurn
+from services.providers.dify_watch import PATIENCE, Patience
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class DifyProvider(BaseRAGProvider):
         end_grace: float = 4.0,
         failure_grace: float = 3.0,
         linger: float = 0.2,
+        patience: Patience = PATIENCE,
         clock: Callable[[], float] = time.time,
         timezone: tzinfo | None = None,
     ) -> None:
@@ -53,8 +56,8 @@ class DifyProvider(BaseRAGProvider):
 
         Of several keys the first is used; in the mode `user_token` it is the bot code that precedes the user's token.
         `user` asks where no person is known. `end_grace` and `failure_grace` are how long a finished or failed workflow
-        may take to say its last word, `linger` how long a finished stream may take to close, all in seconds.
-        `clock` (epoch seconds) and `timezone` make `{time_info}`.
+        may take to say its last word, `linger` how long a finished stream may take to close, all in seconds; `patience`
+        bounds a recovery. `clock` (epoch seconds) and `timezone` make `{time_info}`.
 
         Raises:
             SettingsError: no key, no address, or an unknown placeholder in `inputs`.
@@ -69,6 +72,7 @@ class DifyProvider(BaseRAGProvider):
         self._end_grace = end_grace
         self._failure_grace = failure_grace
         self._linger = linger
+        self._patience = patience
         self._mode = ""
         self._service = DifyService(
             base_url=base_url,
@@ -179,6 +183,31 @@ class DifyProvider(BaseRAGProvider):
         fields = [field for item in form if isinstance(item, dict) for field in item.values()] if form else []
         required = [str(field.get("variable")) for field in fields if isinstance(field, dict) and field.get("required")]
         return [name for name in required if name not in self._inputs.names]
+
+    def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        """Return the answer of a run that an earlier owner began, from Dify's history, waiting while the run goes on.
+
+        Raises:
+            Unrecoverable: there is none, or none that Dify tells of in time.
+            ProviderError: `provider_paused` when the run waits for a person: to ask again would pause again;
+                `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        try:
+            recovered = self._recovery(query, ids, deadline).answer()
+        except ProviderError as exc:
+            if exc.code != "interrupted":
+                log.warning("[Dify RAG Error] %s: %s", exc.code, exc)
+            raise
+        log.info("[Dify RAG] Recovered, Tokens: %s, Price: %s %s", *_cost(recovered.usage))
+        return recovered
+
+    def _recovery(self, query: Query, ids: ProviderIds, deadline: Deadline) -> DifyRecovery:
+        try:
+            authorization = self._authorization(query.identity.token)
+        except ProviderError as exc:
+            raise Unrecoverable(str(exc)) from exc
+        asked = Asked(ids, query.user or self._user, authorization)
+        return DifyRecovery(self._service, asked, deadline, patience=self._patience)
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
         """Tell Dify to stop a run; it must be the user who asked. Where Dify wants user tokens it may refuse."""

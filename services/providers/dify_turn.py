@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from services.dify_errors import stream_error
+from services.dify_errors import paused_error, stream_error
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
+from services.providers.dify_fields import count, mapping, mappings, price, text
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
 State = Literal["running", "finishing", "failing", "done"]
@@ -52,7 +53,7 @@ class DifyTurn:
             task_id=event.get("task_id"),
             run_id=event.get("workflow_run_id"),
         )
-        handler = self._handlers.get(_text(event.get("event")))
+        handler = self._handlers.get(text(event.get("event")))
         if handler is not None:
             yield from handler(event)
 
@@ -83,7 +84,7 @@ class DifyTurn:
         return Delta(text)
 
     def _message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        answer = _text(event.get("answer"))
+        answer = text(event.get("answer"))
         # After agent_messages a message is the closing one of a New Agent and repeats the whole answer.
         if self._from_agent:
             if answer and answer != self._text:
@@ -93,11 +94,11 @@ class DifyTurn:
 
     def _agent_message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         self._from_agent = True
-        if answer := _text(event.get("answer")):
+        if answer := text(event.get("answer")):
             yield self._append(answer)
 
     def _message_replace(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        yield self._replacement(_text(event.get("answer")))
+        yield self._replacement(text(event.get("answer")))
 
     def _replacement(self, answer: str) -> Replacement:
         self._text = answer
@@ -106,7 +107,7 @@ class DifyTurn:
     def _message_end(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         if self.state != "failing":
             self.state = "done"
-            self.usage = _usage(_mapping(event.get("metadata")))
+            self.usage = _usage(mapping(event.get("metadata")))
             yield self.usage
 
     def _error(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
@@ -117,45 +118,26 @@ class DifyTurn:
 
     def _workflow_started(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         if not self.ids.run_id:
-            yield from self._learn_ids(run_id=_mapping(event.get("data")).get("id"))
+            yield from self._learn_ids(run_id=mapping(event.get("data")).get("id"))
 
     def _workflow_finished(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        run = _mapping(event.get("data"))
+        run = mapping(event.get("data"))
         if run.get("status") == "paused":
             yield from self._workflow_paused(event)
         self.state = "failing" if run.get("status") == "failed" else "finishing"
-        self._outputs_answer = _text(_mapping(run.get("outputs")).get("answer"))
+        self._outputs_answer = text(mapping(run.get("outputs")).get("answer"))
 
     def _workflow_paused(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        raise ProviderError("the workflow waits for a person", code="provider_paused")
+        raise paused_error()
 
 
 def _usage(metadata: Mapping[str, Any]) -> Usage:
-    usage, resources = _mapping(metadata.get("usage")), metadata.get("retriever_resources")
+    usage = mapping(metadata.get("usage"))
     return Usage(
-        total_tokens=_count(usage.get("total_tokens")),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        total_price=_price(usage.get("total_price")),
-        currency=_text(usage.get("currency")),
-        sources=tuple(each for each in resources if isinstance(each, dict)) if isinstance(resources, list) else (),
+        total_tokens=count(usage.get("total_tokens")),
+        prompt_tokens=count(usage.get("prompt_tokens")),
+        completion_tokens=count(usage.get("completion_tokens")),
+        total_price=price(usage.get("total_price")),
+        currency=text(usage.get("currency")),
+        sources=tuple(mappings(metadata.get("retriever_resources"))),
     )
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        return ""
-    # JSON can spell half a surrogate pair, which no store and no socket could encode.
-    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _price(value: Any) -> str:
-    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""

@@ -12,7 +12,7 @@ import pytest
 
 from services.answer import AnswerEvent
 from services.errors import StoreUnavailable
-from services.models import Delta, Question, Replacement
+from services.models import Delta, Past, Question, Replacement
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_records import NewStream
@@ -41,7 +41,9 @@ class Writer:
         )
         self._manager.start()
 
-    def _answer(self, question: Question, stream_id: str, deadline: Deadline) -> Iterator[AnswerEvent]:
+    def _answer(
+        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None
+    ) -> Iterator[AnswerEvent]:
         for event in self._answers[int(question.text)]:
             yield event
             time.sleep(self._pause)

@@ -1,0 +1,58 @@
+"""What becomes known while a question is answered, beside what the provider itself says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+from services.models import Delta, Identity, ProviderEvent, Replacement
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The question waits for the conversation's earlier ones, or no longer does."""
+
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The provider is about to be asked; whoever takes this in must have it stored before going on."""
+
+    #: How many times that makes, over all owners.
+    asks: int = 1
+    #: Why an earlier owner's answer could not be had; "" the first time.
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The answer an earlier owner asked for was had from the provider."""
+
+    outcome: Literal["extended", "replaced", "unchanged"]
+
+
+AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed
+
+
+def difference(before: str, whole: str) -> Iterator[Delta | Replacement | Resumed]:
+    """Yield what makes the whole answer of the text that is there, and how it relates to it."""
+    if whole == before:
+        yield Resumed("unchanged")
+    elif whole.startswith(before):
+        yield Resumed("extended")
+        yield Delta(whole[len(before) :])
+    else:
+        yield Resumed("replaced")
+        yield Replacement(whole)
+
+
+def anew(events: Iterator[ProviderEvent], before: str) -> Iterator[ProviderEvent]:
+    """Yield an answer that takes the place of another: until its first words come, the old text stays."""
+    with closing(events):  # type: ignore[type-var]
+        for event in events:
+            if before and isinstance(event, Delta):
+                event, before = Replacement(event.text), ""
+            yield event

@@ -1,0 +1,90 @@
+"""What an owner has said and what Redis has of it: chunks whose boundaries never change again once they were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.stream_records import Chunk, Write, final_chunk, timestamp
+
+#: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
+WRITE_BYTES = 256 * 1024
+
+
+class Backlog:
+    """The chunks of one stream; not safe in threads by itself. All of them are kept: Redis may lose what it had."""
+
+    def __init__(self, chunks: Sequence[Chunk], start: int) -> None:
+        """Take the chunks Redis has, and the index the text begins at."""
+        self.chunks = list(chunks)
+        self.start = start
+        #: How many chunks Redis has, and the beginning it knows.
+        self.acked = len(self.chunks)
+        self._acked_start = start
+        self._pending: list[str] = []
+        #: Bytes of text since the beginning, and those of what Redis has not.
+        self.text_bytes = sum(_bytes(chunk.content) for chunk in self.chunks[start:] if not chunk.is_error)
+        self.unsent_bytes = 0
+
+    @property
+    def text(self) -> str:
+        said = "".join(chunk.content for chunk in self.chunks[self.start :] if not chunk.is_error)
+        return said + "".join(self._pending)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are chunks that Redis lacks."""
+        return self.acked < len(self.chunks)
+
+    @property
+    def start_unknown(self) -> bool:
+        """Whether Redis does not know yet where the text begins."""
+        return self.start > self._acked_start
+
+    def add(self, piece: str) -> None:
+        """Add to the text; it becomes a chunk, with all else that waits, when the next write is made."""
+        self._pending.append(piece)
+        self.text_bytes += _bytes(piece)
+        self.unsent_bytes += _bytes(piece)
+
+    def begin_anew(self) -> None:
+        """Leave the text behind: what comes next is the beginning."""
+        self.unsent_bytes -= sum(_bytes(piece) for piece in self._pending)
+        self._pending.clear()
+        self.start, self.text_bytes = len(self.chunks), 0
+
+    def freeze(self, *, final: bool = False, sentence: str = "") -> None:
+        """Make one chunk of what waits, and the last one at the end: `sentence`, or an empty one."""
+        if self.chunks and self.chunks[-1].is_final:
+            return
+        text = "".join(self._pending)
+        self._pending.clear()
+        if text or (final and not sentence):
+            self.chunks.append(Chunk(text, timestamp(), is_final=final and not sentence))
+        if sentence:
+            self.chunks.append(final_chunk(sentence, error=True))
+
+    def unsent(self) -> tuple[Chunk, ...]:
+        """Return the chunks Redis lacks, as many as one write carries and at least one."""
+        unsent: list[Chunk] = []
+        size = 0
+        for chunk in self.chunks[self.acked :]:
+            size += _bytes(chunk.content)
+            if unsent and size > WRITE_BYTES:
+                break
+            unsent.append(chunk)
+        return tuple(unsent)
+
+    def acknowledge(self, write: Write) -> None:
+        """Take in that Redis has what a write carried."""
+        self.has(max(self.acked, write.index + len(write.chunks)))
+        self._acked_start = write.start
+
+    def has(self, length: int) -> None:
+        """Take in that Redis has so many chunks."""
+        self.acked = length
+        unsent = [chunk.content for chunk in self.chunks[self.acked :]] + self._pending
+        self.unsent_bytes = sum(_bytes(piece) for piece in unsent)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())

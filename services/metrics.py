@@ -1,0 +1,142 @@
+"""What is counted and timed, by name. Label values are from closed sets: nothing a person typed, no id, no address.
+
+Under gunicorn every worker writes into files of one folder, because `gunicorn.conf.py` sets `PROMETHEUS_MULTIPROC_DIR`
+before this module is imported; everywhere else the values live in this process.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+# The times of creation would be as many lines again, and are not there with several processes anyway.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+#: Ours alone: the same names with one process and with several.
+REGISTRY = CollectorRegistry()
+
+#: The kinds of messages that WeCom documents, and what every other one is counted as.
+MSGTYPES = ("text", "image", "mixed", "voice", "file", "video", "stream", "event")
+OTHER = "other"
+
+#: Upper bounds in seconds: a callback should take milliseconds and may take 2 s, an answer may take 20 minutes.
+CALLBACK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+FIRST_TEXT_BUCKETS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+STREAM_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 330.0, 600.0, 1200.0)
+
+TAKEOVERS = Counter(
+    "wechatlaibao_takeovers_total",
+    "Streams this replica went on with: takeover of a silent owner, handover from a leaving one.",
+    ["kind"],
+    registry=REGISTRY,
+)
+RECOVERIES = Counter(
+    "wechatlaibao_recoveries_total",
+    "Answers a new owner asked the provider for: extended, replaced, unchanged, or lost there.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+REASKS = Counter(
+    "wechatlaibao_reasks_total",
+    "Questions asked again, because the provider had no answer to the first time.",
+    registry=REGISTRY,
+)
+HANDOVERS = Counter(
+    "wechatlaibao_handovers_total",
+    "Streams a leaving replica released before their end, for another one to go on with.",
+    registry=REGISTRY,
+)
+OWNERS_REFUSED = Counter(
+    "wechatlaibao_owners_refused_total",
+    "Owners that were replaced and whose late writing was refused.",
+    registry=REGISTRY,
+)
+STREAMS_RUNNING = Gauge(
+    "wechatlaibao_streams_running",
+    "Answers being written now.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+STREAMS_MAX = Gauge(
+    "wechatlaibao_streams_max",
+    "Answers that may be written at once.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+STREAMS = Counter(
+    "wechatlaibao_streams_total",
+    "Answers that ended here: completed, or the code of what went wrong.",
+    ["channel", "outcome"],
+    registry=REGISTRY,
+)
+STREAM_SECONDS = Histogram(
+    "wechatlaibao_stream_seconds",
+    "Seconds from a question to its answer's end.",
+    ["channel"],
+    buckets=STREAM_BUCKETS,
+    registry=REGISTRY,
+)
+FIRST_TEXT_SECONDS = Histogram(
+    "wechatlaibao_first_text_seconds",
+    "Seconds from a question to its answer's first text.",
+    ["channel"],
+    buckets=FIRST_TEXT_BUCKETS,
+    registry=REGISTRY,
+)
+QUESTIONS_REFUSED = Counter(
+    "wechatlaibao_questions_refused_total",
+    "Questions that got a sentence instead of an answer, by the sentence's code.",
+    ["code"],
+    registry=REGISTRY,
+)
+PROVIDER_CALLS = Counter(
+    "wechatlaibao_provider_calls_total",
+    "Questions sent to an answer provider, again or not.",
+    ["bot", "provider"],
+    registry=REGISTRY,
+)
+REWRITTEN = Counter(
+    "wechatlaibao_streams_rewritten_total",
+    "Streams that Redis had lost and their owner wrote again.",
+    registry=REGISTRY,
+)
+CALLBACK_SECONDS = Histogram(
+    "wechatlaibao_callback_seconds",
+    "Seconds to answer a callback of WeCom that passed its checks.",
+    ["msgtype"],
+    buckets=CALLBACK_BUCKETS,
+    registry=REGISTRY,
+)
+CALLBACKS_REFUSED = Counter(
+    "wechatlaibao_callbacks_refused_total",
+    "Callbacks refused, by the check that failed.",
+    ["check"],
+    registry=REGISTRY,
+)
+REDIS_OUTAGES = Counter(
+    "wechatlaibao_redis_outages_total",
+    "Times a replica found Redis away.",
+    registry=REGISTRY,
+)
+REDIS_AWAY = Gauge(
+    "wechatlaibao_redis_away",
+    "1 while a replica finds Redis away, else 0.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+
+# A series that begins with its first event hides that event from increase(): those known beforehand begin at 0.
+for _kind in ("takeover", "handover"):
+    TAKEOVERS.labels(_kind)
+for _outcome in ("extended", "replaced", "unchanged", "lost"):
+    RECOVERIES.labels(_outcome)
+STREAMS.labels("wecom", "completed")
+
+
+def render() -> bytes:
+    """Return this process's metrics in the text format of Prometheus; with several processes, see metrics_files."""
+    return generate_latest(REGISTRY)
+
+
+def msgtype_label(msgtype: str) -> str:
+    """Return the label of a callback's kind: WeCom may send kinds we do not know, and a label must be a known one."""
+    return msgtype if msgtype in MSGTYPES else OTHER

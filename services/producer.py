@@ -1,0 +1,166 @@
+"""One producer: turns a question into its finished stream, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from services import metrics
+from services.answer_events import AnswerEvent, Asking, Resumed, Waiting
+from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
+from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Usage
+from services.owned_stream import LEAVING, OwnedStream
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
+
+
+class Producer:
+    """Writes one answer into one stream."""
+
+    def __init__(
+        self,
+        stream: OwnedStream,
+        question: Question,
+        answer: Answer,
+        *,
+        sentence: Callable[[str], str],
+        past: Past | None = None,
+        former_owner: str = "",
+        log_content: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what it works on; `past` and `former_owner` are of a stream that was taken over."""
+        self._stream = stream
+        self._question = question
+        self._answer = answer
+        self._sentence = sentence
+        self._past = past
+        self._former_owner = former_owner
+        self._log_content = log_content
+        self._clock = clock
+        self._began = clock()
+        self._spoke = past is not None
+
+    def run(self) -> str:
+        """Write the whole answer and say its end; return the error's code, "" for none."""
+        stream = self._stream
+        code = ""
+        events = self._answer(self._question, stream.stream_id, stream.deadline, self._past)
+        try:
+            for event in events:
+                self._take(event)
+        except StreamClosed as exc:
+            return str(exc)
+        except AnswerError as exc:
+            code = self._code(exc)
+        except StoreUnavailable as exc:
+            code = exc.code
+        except Exception:
+            log.exception("answer failed", extra={"stream_id": stream.stream_id})
+            code = "answer_failed"
+        finally:
+            self._close(events)
+        return self.end(code)
+
+    def end(self, code: str = "") -> str:
+        """End the stream, with the code's sentence where there is one; return how it ended."""
+        stream = self._stream
+        if code:
+            stream.finish("error", error_code=code, sentence=self._sentence(code))
+        else:
+            stream.finish("completed")
+        return stream.closed if stream.closed not in ("", "done") else code
+
+    def report(self, outcome: str) -> None:
+        """Write the stream's one canonical line, and count it."""
+        outcome = outcome or "completed"
+        seconds = self._clock() - self._began
+        ids = {"channel": self._question.channel, "bot": self._question.bot}
+        figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures}
+        log.info("stream", extra={"stream_id": self._stream.stream_id, **ids, **figures})
+        if outcome not in LEAVING:
+            metrics.STREAMS.labels(self._question.channel, outcome).inc()
+            metrics.STREAM_SECONDS.labels(self._question.channel).observe(seconds)
+
+    def _close(self, events: Iterator[AnswerEvent]) -> None:
+        """Let the answer clean up; what fails in that must not keep the stream from its end."""
+        try:
+            events.close()  # type: ignore[attr-defined]
+        except Exception:
+            log.exception("answer not closed", extra={"stream_id": self._stream.stream_id})
+
+    def _code(self, error: AnswerError) -> str:
+        """Return what ended the answer: its own limits come before what the provider made of them."""
+        stream = self._stream
+        if isinstance(error, AuthError):
+            stream.set(auth_state=error.code)
+        if stream.deadline.over and not stream.deadline.aborted:
+            return "answer_timeout"
+        log.warning("answer error", extra={"stream_id": stream.stream_id, "code": error.code, "cause": str(error)})
+        return error.code
+
+    def _take(self, event: AnswerEvent) -> None:
+        stream = self._stream
+        match event:
+            case Delta(text):
+                self._note_first_text()
+                stream.emit(text)
+                self._debug(text)
+            case Replacement(text):
+                stream.replace(text)
+            case ProviderIds():
+                ids = {"conversation_id": event.conversation_id, "message_id": event.message_id}
+                stream.set(**ids, task_id=event.task_id, run_id=event.run_id)
+            case Waiting(waiting):
+                stream.set(waiting="1" if waiting else "")
+            case Identity():
+                user_info = event.user.to_json() if event.user else ""
+                stream.set(auth_state=event.state, user_info=user_info, token=fingerprint(event.token))
+            case Asking():
+                self._note_asking(event)
+            case Resumed():
+                metrics.RECOVERIES.labels(event.outcome).inc()
+                log.info("answer recovered", extra={"outcome": event.outcome, **self._owners})
+            case Usage():
+                stream.set(tokens=str(event.total_tokens))
+
+    def _note_asking(self, asking: Asking) -> None:
+        """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
+        self._stream.set(asks=str(asking.asks))
+        self._stream.wait_stored()
+        if asking.cause:
+            metrics.REASKS.inc()
+            log.warning("question asked again", extra={"cause": asking.cause, **self._owners})
+
+    @property
+    def _owners(self) -> dict[str, Any]:
+        return {
+            "stream_id": self._stream.stream_id,
+            "owner": self._stream.owner,
+            "former_owner": self._former_owner,
+        }
+
+    def _note_first_text(self) -> None:
+        if not self._spoke:
+            self._spoke = True
+            metrics.FIRST_TEXT_SECONDS.labels(self._question.channel).observe(self._clock() - self._began)
+
+    def _debug(self, text: str) -> None:
+        """Log the two lines the original documents for every piece of an answer."""
+        if not log.isEnabledFor(logging.DEBUG):
+            return
+        shown = f"{text[:100]}..." if self._log_content else "***"
+        log.debug("[调试] Dify返回内容块 (长度: %d): %s", len(text), shown)
+        figures = self._stream.figures
+        log.debug("[调试] 累计内容长度: %d, 消息队列长度: %d", len(self._stream.text), figures["chunks"])
+
+
+def fingerprint(token: str) -> str:
+    """Return what stands for a token where the token itself must not: "" for none."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""

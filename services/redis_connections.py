@@ -1,0 +1,246 @@
+"""How a connection to Redis finds its server, greets it and waits for it: nothing of it takes longer than it may.
+
+Each new connection asks anew where its server is. The greeting is one round trip. Waits obey `redis_waits.within`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, DefaultParser, parse_url
+from redis.retry import Retry
+
+from config.redis_urls import RedisUrl
+from services.redis_calls import Words
+from services.redis_waits import Lookup, first_answers, left, within
+
+Address = tuple[str, int]
+
+
+class Resolver:
+    """Looks names up in bounded time: a resolver that hangs is not waited for, its last good answer stands in."""
+
+    def __init__(self) -> None:
+        self._lookups: dict[str, Lookup[list[Any]]] = {}
+
+    def addresses(self, host: str, port: int, timeout: float) -> list[tuple[int, tuple[Any, ...]]]:
+        """Return the socket addresses of `host`, each with its family.
+
+        Raises:
+            OSError: the name is unknown.
+            redis.TimeoutError: there is no answer within `timeout` seconds, and never was one.
+        """
+
+        def find() -> list[Any]:
+            return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+
+        if _is_number(host):
+            found = find()
+        else:
+            lookup = self._lookups.setdefault(host, Lookup(find, name=f"resolve {host}"))
+            try:
+                found = lookup.get(timeout)
+            except TimeoutError as exc:
+                raise redis.TimeoutError(f"Timeout resolving the name {host}") from exc
+        return [(family, (place[0], port, *place[2:])) for family, *_, place in found]
+
+
+class Route:
+    """Where a pool's connections lead."""
+
+    def __init__(self, address: Address = ("", 0)) -> None:
+        self._address = address
+        #: Counts up when connections made before may lead to the wrong server: each is made anew when next used.
+        self.generation = 0
+
+    def target(self, timeout: float) -> Address:
+        """Return where a new connection is to go; asking others takes at most `timeout` seconds."""
+        return self._address
+
+    def renew(self) -> None:
+        self.generation += 1
+
+
+class _Bounded(AbstractConnection):
+    """What every kind of connection does."""
+
+    def __init__(
+        self, *, route: Route, resolver: Resolver, wait: float, greeting: Sequence[Words] = (), **options: Any
+    ) -> None:
+        self._route = route
+        self._resolver = resolver
+        self._greeting = greeting
+        self._generation = route.generation
+        self._wait = wait
+        super().__init__(parser_class=_Parser, socket_timeout=wait, socket_connect_timeout=wait, **options)
+
+    def connect(self) -> None:
+        """Connect, unless this connection is open and leads where it should; pools call it before each use."""
+        if self._sock and self._generation != self._route.generation:
+            self.disconnect()
+        super().connect()  # type: ignore[no-untyped-call]
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Log in and choose the database in one round trip; the library takes one for each."""
+        super().on_connect_check_health(check_health)
+        if self._greeting:
+            words = self.pack_commands(self._greeting)  # type: ignore[no-untyped-call]
+            self.send_packed_command(words, check_health=False)
+            for _ in self._greeting:
+                self.read_response()
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send all of it as one: its parts would each have the whole timeout."""
+        if not self._sock:
+            self.connect()
+        if self._sock:
+            self._sock.settimeout(left(self._wait))
+        super().send_packed_command([b"".join(command)], check_health)  # type: ignore[no-untyped-call]
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """Gives each read what is left of the budget: a reply that comes by drops is not waited for drop by drop."""
+
+    def read_from_socket(self, timeout: Any = None, raise_on_timeout: bool = True) -> Any:
+        return super().read_from_socket(left(self._socket_timeout), raise_on_timeout)
+
+
+class TcpConnection(_Bounded, redis.Connection):
+    """A connection to where its route leads."""
+
+    def _connect(self) -> socket.socket:
+        self.host, self.port = self._route.target(left(self._wait))
+        self._generation = self._route.generation
+        error: OSError = OSError(f"{self.host} has no address")
+        for family, place in self._resolver.addresses(self.host, self.port, left(self._wait)):
+            try:
+                return self._dial(family, place)
+            except OSError as exc:
+                error = exc
+        raise error
+
+    def _dial(self, family: int, place: tuple[Any, ...]) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in self.socket_keepalive_options.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.settimeout(left(self._wait))
+            sock.connect(place)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+class TlsConnection(redis.SSLConnection, TcpConnection):
+    """The same over TLS; the certificate is checked against the route's name, not the resolved address."""
+
+
+class SocketConnection(_Bounded, redis.UnixDomainSocketConnection):
+    """A connection through a socket's file."""
+
+
+class BoundedPool(redis.BlockingConnectionPool):
+    """A pool whose wait for a free connection obeys the budget too."""
+
+    def __init__(self, *, route: Route, timeout: float, **options: Any) -> None:
+        self.route = route
+        #: Seconds one wait may take: for a place here, for a connection, for a reply.
+        self.patience = timeout
+        super().__init__(timeout=timeout, wait=timeout, route=route, **options)  # type: ignore[no-untyped-call]
+
+    @property
+    def timeout(self) -> float:
+        return left(self.patience)
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        """The library sets what it was given: `patience`."""
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """Makes the connections to servers that take the same login."""
+
+    kind: type[_Bounded]
+    timeout: float
+    options: dict[str, Any] = field(repr=False)
+
+    def pool(self, route: Route, size: int) -> BoundedPool:
+        return BoundedPool(
+            route=route, timeout=self.timeout, max_connections=size, connection_class=self.kind, **self.options
+        )
+
+    def connection(self, route: Route) -> AbstractConnection:
+        return self.kind(route=route, wait=self.timeout, **self.options)
+
+    def ask(self, address: Address, words: Words) -> tuple[Address, Any]:
+        """Ask one server by a connection of its own; return who answered, and what."""
+        connection = self.connection(Route(address))
+        try:
+            with within(2 * self.timeout):
+                connection.send_packed_command(connection.pack_command(*words))  # type: ignore[no-untyped-call]
+                return address, connection.read_response()
+        finally:
+            connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def ask_all(self, addresses: Sequence[Address], words: Words, *, enough: int) -> list[tuple[Address, Any]]:
+        """Ask servers at once, so that one that hangs holds nobody up; return the first `enough` answers, or fewer."""
+        asks = [partial(self.ask, address, words) for address in addresses]
+        return first_answers(asks, enough=enough, timeout=self.timeout)
+
+
+def dialer(url: RedisUrl, *, timeout: float, resolver: Resolver, sentinels: bool = False) -> Dialer:
+    """Return the dialer for a URL's servers, or for its `sentinels`.
+
+    Raises:
+        ValueError: the URL's options are not the client library's.
+    """
+    kind = SocketConnection if url.kind == "socket" else TlsConnection if url.tls else TcpConnection
+    user, password = (url.sentinel_username, url.sentinel_password) if sentinels else (url.username, url.password)
+    greeting: list[Words] = [("AUTH", *filter(None, (user, password)))] if password else []
+    if url.db and not sentinels:
+        greeting.append(("SELECT", url.db))
+    options = {
+        **_given_options(url),
+        "resolver": resolver,
+        "greeting": tuple(greeting),
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        # Each word of a longer greeting would be a round trip more for whoever needs a new connection.
+        "driver_info": None,
+        "decode_responses": True,
+        # A poll reads a bounded number of bytes: a text cut inside a character loses that character.
+        "encoding_errors": "ignore",
+    }
+    made = Dialer(kind, timeout, options)
+    try:
+        made.connection(Route())
+    except (TypeError, redis.RedisError) as exc:
+        raise ValueError(f"options of the client library after ?, but: {exc}") from exc
+    return made
+
+
+def _given_options(url: RedisUrl) -> dict[str, Any]:
+    """Return the options of a URL's query; how long things take is not for it to say."""
+    given = parse_url(f"redis://host?{url.query}")  # type: ignore[no-untyped-call]
+    ours = ("host", "timeout", "max_connections", "socket_timeout", "socket_connect_timeout", "connection_class")
+    options = {name: value for name, value in given.items() if name not in ours}
+    return {**options, "path": url.path} if url.kind == "socket" else options
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,77 @@
+"""What is said of Redis being away: one line and one count when a node goes, one line when it is back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from services import metrics
+from services.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+#: Seconds without a failure after which a node counts as back: one that refuses writes still answers reads.
+QUIET_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class _Outage:
+    since: float
+    failed_at: float
+
+
+class Outages:
+    """The outages of each node, by its name; "" where there is only one."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._noting = threading.Lock()
+        self._away: dict[str, _Outage] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether any node is away."""
+        return bool(self._away)
+
+    def has(self, node: str) -> bool:
+        return node in self._away
+
+    def note(self, states: Mapping[str, StoreUnavailable | None], present: Callable[[], Collection[str]]) -> None:
+        """Take in what each node's calls came to: an error, or None.
+
+        An outage ends when its node answers, or when others do and it is not `present` any more.
+        """
+        if not self._away and not any(states.values()):
+            return
+        with self._noting:
+            for node, error in states.items():
+                if error:
+                    self._failed(node, error)
+            answered = {node for node, error in states.items() if not error}
+            gone = set(self._away) - set(present()) - set(states) if answered else set()
+            for node in (answered | gone) & set(self._away):
+                self._answered(node)
+
+    def _failed(self, node: str, error: StoreUnavailable) -> None:
+        now = self._clock()
+        if node in self._away:
+            self._away[node].failed_at = now
+            return
+        self._away[node] = _Outage(now, now)
+        metrics.REDIS_OUTAGES.inc()
+        metrics.REDIS_AWAY.set(1)
+        log.error("redis is away", extra={"cause": str(error), **_named(node)})
+
+    def _answered(self, node: str) -> None:
+        now, outage = self._clock(), self._away[node]
+        if now - outage.failed_at < QUIET_SECONDS:
+            return
+        del self._away[node]
+        metrics.REDIS_AWAY.set(1 if self._away else 0)
+        log.warning("redis is back", extra={"away_seconds": round(now - outage.since, 1), **_named(node)})
+
+
+def _named(node: str) -> dict[str, str]:
+    return {"node": node} if node else {}

@@ -1,0 +1,42 @@
+"""A Redis that changes: the Sentinels say which server is the master now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import redis
+
+from services.redis_connections import Address, Dialer, Route
+from services.redis_waits import Lookup
+
+
+class SentinelRoute(Route):
+    """Leads to the server that the Sentinels call the master of a service.
+
+    They are asked for each new connection. Where none answers, the last known master is tried.
+    """
+
+    def __init__(self, sentinels: Sequence[Address], service: str, dialer: Dialer) -> None:
+        super().__init__()
+        self._sentinels = sentinels
+        self._service = service
+        self._dialer = dialer
+        self._lookup = Lookup(self._find, name=f"sentinels of {service}")
+
+    def target(self, timeout: float) -> Address:
+        try:
+            address = self._lookup.get(timeout)
+        except (redis.RedisError, OSError) as exc:
+            raise redis.ConnectionError(f"no sentinel names a master of {self._service}: {exc}") from exc
+        if address != self._address:
+            self._address = address
+            self.renew()
+        return address
+
+    def _find(self) -> Address:
+        """Ask all; the answers of a majority are enough, and the latest failover's counts."""
+        majority = len(self._sentinels) // 2 + 1
+        answers = self._dialer.ask_all(self._sentinels, ("SENTINEL", "MASTER", self._service), enough=majority)
+        states = [dict(zip(state[::2], state[1::2], strict=True)) for _, state in answers]
+        latest = max(states, key=lambda state: int(state["config-epoch"]))
+        return latest["ip"], int(latest["port"])

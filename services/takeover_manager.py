@@ -1,0 +1,146 @@
+"""Goes on with the streams of owners that are gone: found by a poll, or by the sweep that every replica runs.
+
+Whoever finds a lapsed lease marks the stream; once the mark is old enough, exactly one of all who ask becomes its owner
+(lua/takeover.lua). The mark is what keeps an outage of Redis from costing healthy owners their streams: the first
+write that passes takes it away.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+
+from services import metrics
+from services.answer import Answerer, patiently
+from services.errors import StoreUnavailable
+from services.models import Question
+from services.stream_manager import StreamManager
+from services.stream_records import NewStream, Takeover, taken_stream
+from services.stream_store import StreamStore
+
+log = logging.getLogger(__name__)
+
+#: Owners a stream may lose: a question that kills whoever answers it must come to an end. Handovers do not count.
+MAX_TAKEOVERS = 5
+#: Seconds a closing replica waits for its sweep.
+STOP_SECONDS = 2.0
+
+
+class TakeoverManager:
+    """Looks for lapsed streams, and has this replica's manager go on with those it gets."""
+
+    def __init__(
+        self,
+        store: StreamStore,
+        manager: StreamManager,
+        answerer: Answerer,
+        *,
+        dice: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._store = store
+        self._manager = manager
+        self._answerer = answerer
+        self._dice = dice
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def attempt(self, stream_id: str) -> str:
+        """Mark a lapsed stream, or go on with it here when it is ripe; return what lua/takeover.lua said.
+
+        Nothing is tried, and "" returned, where this replica writes the stream itself (it renews it or is refused with
+        its next write), leaves, or is full.
+
+        Raises:
+            StoreUnavailable: Redis is away; where it took the stream over, the lease lapses once more.
+        """
+        if self._manager.owns(stream_id) or self._manager.reserve():
+            return ""
+        going_on, owner = False, self._manager.new_owner()
+        try:
+            taken = self._store.takeover(stream_id, owner)
+            if taken.outcome == "taken":
+                self._note(stream_id, owner, taken)
+                self._manager.start_thread(self._go_on, stream_id, owner, taken)
+                going_on = True
+            return taken.outcome
+        finally:
+            if not going_on:
+                self._manager.give_back()
+
+    def sweep(self) -> bool:
+        """Try every noted stream whose lease is over; return whether one of them is suspect now.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        suspects, ended = False, []
+        for stream_id in self._store.lapsed():
+            outcome = self.attempt(stream_id)
+            suspects = suspects or outcome == "suspect"
+            if outcome in ("ended", "gone"):
+                ended.append(stream_id)
+        if ended:
+            self._store.write([], *self._store.ended_calls(ended))
+        return suspects
+
+    def _run(self) -> None:
+        """Sweep about once a lease, each replica at moments of its own; who is suspect is looked at when ripe."""
+        lease = self._store.lease
+        pause = self._dice(0.0, lease)
+        while not self._stopping.wait(pause):
+            pause = self._dice(0.8, 1.2) * lease
+            try:
+                if self.sweep():
+                    pause = min(pause, lease / 3 + 1 + self._dice(0.1, 0.5))
+            except StoreUnavailable:
+                log.debug("no sweep without redis")
+            except Exception:
+                log.exception("sweep failed")
+
+    def _note(self, stream_id: str, owner: str, taken: Takeover) -> None:
+        metrics.TAKEOVERS.labels(taken.kind).inc()
+        owners = {"owner": owner, "former_owner": taken.former_owner, "epoch": taken.epoch}
+        log.warning("stream taken over", extra={"stream_id": stream_id, "kind": taken.kind, **owners})
+
+    def _go_on(self, stream_id: str, owner: str, taken: Takeover) -> None:
+        """Load what there is and produce the rest; the manager gives the place back from there on."""
+        try:
+            fields, chunks = patiently(lambda: self._store.load(stream_id))
+            new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
+        except Exception:
+            # Its lease lapses once more, unless it is gone altogether.
+            log.exception("stream not gone on with", extra={"stream_id": stream_id, "owner": owner})
+            self._manager.give_back()
+            return
+        self._resume(new, _question(fields), taken)
+
+    def _resume(self, new: NewStream, question: Question, taken: Takeover) -> None:
+        known = self._answerer.knows(question)
+        ending = "" if known and taken.takeovers <= MAX_TAKEOVERS else "interrupted"
+        self._manager.resume(
+            new,
+            question,
+            former_owner=taken.former_owner,
+            seconds_left=taken.seconds_left,
+            ending="answer_timeout" if taken.seconds_left <= 0 else ending,
+            after=self._answerer.leave_calls(question, new.stream_id) if known else (),
+        )
+
+
+def _question(fields: Mapping[str, str]) -> Question:
+    """Return a stream's question; of one that cannot be read, a question no bot knows."""
+    try:
+        return Question.from_json(fields["question"])
+    except (KeyError, ValueError, TypeError):
+        log.error("a stream's question cannot be read", extra={"question_bytes": len(fields.get("question", ""))})
+        return Question("", "unknown", "", "")
