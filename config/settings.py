@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import PrivateAttr, Secret, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -175,7 +175,10 @@ def _secret_texts(value: Any) -> Iterator[str]:
         case SecretStr():
             text = value.get_secret_value()
             yield text
-            yield unquote(urlsplit(text).password or "") if "://" in text else ""
+            if "://" in text:
+                parts = urlsplit(text)
+                yield unquote(parts.password or "")
+                yield from (value for name, value in parse_qsl(parts.query) if name.endswith("password"))
         case Secret():
             yield from (text for text in value.get_secret_value().values() if isinstance(text, str))
         case tuple():

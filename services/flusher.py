@@ -16,7 +16,7 @@ from typing import Any
 
 from services import metrics
 from services.errors import StoreUnavailable
-from services.owned_stream import LEAVING, OwnedStream
+from services.owned_stream import OwnedStream
 from services.redis_store import Call
 from services.stream_records import Write
 from services.stream_store import StreamStore
@@ -222,7 +222,8 @@ class Flusher:
         with self._lock:
             self._streams.pop(stream.stream_id, None)
             self._dirty.pop(stream.stream_id, None)
-            if stream.closed not in LEAVING:
+            # Whatever else it was: the stream may run on, and is found by that index.
+            if stream.closed in ("done", "cancelled"):
                 self._ended.append(stream.stream_id)
 
 

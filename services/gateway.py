@@ -104,7 +104,7 @@ class Gateway:
             if not self._manager.owns(stream_id):
                 raise
         growing = snapshot is not None and snapshot.status == "processing" and not snapshot.frame_over
-        if snapshot is None or (growing and self._streams.away):
+        if snapshot is None or (growing and self._streams.away(stream_id)):
             snapshot = self._known(stream_id, lost=snapshot is None)
         else:
             self._misses.forget(stream_id)

@@ -153,7 +153,13 @@ class ClusterClient(redis.Redis):
 
     def names(self) -> Collection[str]:
         """Return the nodes there are, as replies name them."""
-        return {self._node(address).name for address in self._navigator.known_primaries}
+        known = self._navigator.known
+        return {self._node(address).name for address in known.primaries} if known else set()
+
+    def home(self, key: str) -> str:
+        """Return the name of a key's node as far as it is known; nobody is asked."""
+        known = self._navigator.known
+        return self._node(known.place(key)).name if known else WHOLE_CLUSTER
 
     def servers(self) -> list[redis.Redis]:
         """Return a client of each primary, for what is asked of servers and not of keys.

@@ -64,6 +64,9 @@ class Route:
         """Return where a new connection is to go; asking others takes at most `timeout` seconds."""
         return self._address
 
+    def look(self) -> None:
+        """Take in news of where to go, without waiting; called before each use of a connection that is open."""
+
     def renew(self) -> None:
         self.generation += 1
 
@@ -83,8 +86,10 @@ class _Bounded(AbstractConnection):
 
     def connect(self) -> None:
         """Connect, unless this connection is open and leads where it should; pools call it before each use."""
-        if self._sock and self._generation != self._route.generation:
-            self.disconnect()
+        if self._sock:
+            self._route.look()
+            if self._generation != self._route.generation:
+                self.disconnect()
         super().connect()  # type: ignore[no-untyped-call]
 
     def on_connect_check_health(self, check_health: bool = True) -> None:

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a failure after which a node counts as back: one that refuses writes still answers reads.
 QUIET_SECONDS = 2.0
+#: Seconds from a node's failing to its keys being settled elsewhere.
+FAILOVER_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -30,10 +32,12 @@ class Outages:
         self._noting = threading.Lock()
         self._away: dict[str, _Outage] = {}
 
-    @property
-    def open(self) -> bool:
-        """Whether any node is away."""
-        return bool(self._away)
+    def concern(self, node: str) -> bool:
+        """Tell whether a node is away, or any of them went away so recently that another may have taken its keys."""
+        if not self._away:
+            return False
+        now = self._clock()
+        return node in self._away or any(now - each.since < FAILOVER_SECONDS for each in self._away.copy().values())
 
     def has(self, node: str) -> bool:
         return node in self._away

@@ -9,11 +9,15 @@ import redis
 from services.redis_connections import Address, Dialer, Route
 from services.redis_waits import Lookup
 
+#: Seconds after which the Sentinels are asked again though nothing is wrong: after a planned failover the master of
+#: before goes on taking writes for ten seconds, and then forgets them.
+RECHECK_SECONDS = 2.0
+
 
 class SentinelRoute(Route):
     """Leads to the server that the Sentinels call the master of a service.
 
-    They are asked for each new connection. Where none answers, the last known master is tried.
+    They are asked for each new connection, and now and then. Where none answers, the last known master is tried.
     """
 
     def __init__(self, sentinels: Sequence[Address], service: str, dialer: Dialer) -> None:
@@ -28,10 +32,18 @@ class SentinelRoute(Route):
             address = self._lookup.get(timeout)
         except (redis.RedisError, OSError) as exc:
             raise redis.ConnectionError(f"no sentinel names a master of {self._service}: {exc}") from exc
-        if address != self._address:
+        self._follow(address)
+        return address
+
+    def look(self) -> None:
+        if self._lookup.age > RECHECK_SECONDS:
+            self._lookup.ask()
+        self._follow(self._lookup.last)
+
+    def _follow(self, address: Address | None) -> None:
+        if address and address != self._address:
             self._address = address
             self.renew()
-        return address
 
     def _find(self) -> Address:
         """Ask all; the answers of a majority are enough, and the latest failover's counts."""

@@ -88,6 +88,8 @@ class Line(Protocol):
 
     def names(self) -> Collection[str]: ...
 
+    def home(self, key: str) -> str: ...
+
 
 class ServerLine:
     """The way to one server: one pipeline for any number of commands."""
@@ -116,6 +118,9 @@ class ServerLine:
 
     def names(self) -> Collection[str]:
         return ("",)
+
+    def home(self, key: str) -> str:
+        return ""
 
     def _pipeline(self, lines: Sequence[Words]) -> list[Any]:
         try:
@@ -159,10 +164,9 @@ class ScriptRunner:
             raise error
         return [error or reply.value for reply, error in zip(replies, errors, strict=True)]
 
-    @property
-    def away(self) -> bool:
-        """Whether Redis failed within the last moments: what it has may be behind what owners have shown."""
-        return self._outages.open
+    def away(self, key: str) -> bool:
+        """Tell whether a key's node failed within the last moments: it may be behind what owners have shown."""
+        return self._outages.concern(self._line.home(key))
 
     def load(self) -> None:
         """Load every script, on every node, so that no question pays for the first use of one.

@@ -70,9 +70,9 @@ class Navigator:
         return topology
 
     @property
-    def known_primaries(self) -> list[Address]:
-        """The nodes with slots, without asking anybody."""
-        return self._topology.primaries if self._topology else []
+    def known(self) -> Topology | None:
+        """The topology as it was last told, without asking anybody."""
+        return self._topology
 
     def lost(self) -> None:
         """Take in that the topology may be wrong."""

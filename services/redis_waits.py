@@ -76,6 +76,17 @@ class Lookup(Generic[T]):
                 raise self._error
         raise TimeoutError(f"{self._name}: no answer within {timeout:.1f} s")
 
+    def ask(self) -> None:
+        """Have it asked, without waiting: `last` is the answer once there is one."""
+        with self._changed:
+            if not self._asking:
+                self._begin()
+
+    @property
+    def last(self) -> T | None:
+        """The last good answer."""
+        return self._answers[0] if self._answers else None
+
     @property
     def age(self) -> float:
         """Seconds since it was last asked."""

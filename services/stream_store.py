@@ -66,10 +66,9 @@ class StreamStore:
         #: What scripts take for the time; "" is Redis's own clock.
         self.now = now
 
-    @property
-    def away(self) -> bool:
-        """Whether Redis failed within the last moments."""
-        return self._runner.away
+    def away(self, stream_id: str) -> bool:
+        """Tell whether the stream's node of Redis failed within the last moments."""
+        return self._runner.away(stream_keys(stream_id).hash)
 
     def open(self, stream: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
         """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies."""

@@ -32,6 +32,9 @@ QUICK = Patience(unknown=0.4, running=0.4, listening=0.1, saving=0.2, pause=0.02
 #: Bounds that a test would notice if they were waited for.
 LONG = Patience(unknown=60.0, running=60.0, listening=60.0, saving=0.1, pause=0.02, longest_pause=0.05)
 
+#: What the mock's answers cost, as the history tells it.
+COST = Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
+
 Make = Callable[..., DifyProvider]
 
 
@@ -116,7 +119,7 @@ def test_an_ended_chatflow_costs_two_look_ups(make: Make, dify: MockDify, output
 
     recovered = recover(provider, ids)
 
-    assert recovered == Recovered(dify.expected_answer("年假"), Usage(431, 412, 19, "0.00043", "USD", (SOURCE,)))
+    assert recovered == Recovered(dify.expected_answer("年假"), COST)
     assert dify.looked_up() == {"run": 1, "messages": 1}
 
 
@@ -128,6 +131,16 @@ def test_what_moderation_took_back_stays_taken_back(make: Make, dify: MockDify) 
 
     assert run.outputs["answer"] != MODERATED
     assert recover(provider, ids).text == MODERATED
+
+
+def test_images_that_dify_took_out_of_the_history_are_in_the_outputs(make: Make, dify: MockDify) -> None:
+    """Where nothing else differs the text is the one that was streamed."""
+    provider = make()
+    ids = lose(provider, "年假")
+    run = ended(dify, ids)
+    run.saved, run.outputs = "见图  好", {"answer": "见图 ![图](/files/a.png?x=1) 好"}
+
+    assert recover(provider, ids) == Recovered(run.outputs["answer"], COST)
 
 
 @pytest.mark.parametrize("outputs", ["object", "string"])
@@ -350,7 +363,7 @@ def test_an_ended_chat_costs_one_look_up(make: Make, dify: MockDify) -> None:
 
     recovered = recover(provider, ids)
 
-    assert recovered == Recovered(dify.expected_answer("年假"), Usage(431, 412, 19, "0.00043", "USD", (SOURCE,)))
+    assert recovered == Recovered(dify.expected_answer("年假"), COST)
     assert dify.looked_up() == {"messages": 1}
     assert dify.look_ups[0].query == {"conversation_id": ids.conversation_id, "user": "u1", "limit": "5"}
 
@@ -455,7 +468,9 @@ def test_an_abort_ends_it_where_it_is(make: Make, dify: MockDify, script: str) -
     started = time.monotonic()
     deadline.abort("fenced")
 
-    assert outcome().code == "interrupted"
+    error = outcome()
+    assert error.code == "interrupted"
+    assert not isinstance(error, Unrecoverable)
     assert time.monotonic() - started < SOON
     wait_until(lambda: dify.open_listeners == 0)
 
@@ -469,7 +484,7 @@ def test_an_abort_interrupts_a_look_that_gets_no_reply() -> None:
         wait_until(lambda: server.heads)
         deadline.abort("fenced")
 
-        assert outcome().code == "interrupted"
+            assert str(outcome()) == "aborted: fenced"
         provider.close()
 
     assert time.monotonic() - started < SOON
@@ -487,7 +502,9 @@ def test_an_abort_ends_the_wait_for_a_place(make: Make, dify: MockDify) -> None:
         wait_until(lambda: dify.looked_up()["run"] == 1)
         deadline.abort("fenced")
 
-        assert outcome().code == "interrupted"
+        error = outcome()
+    assert error.code == "interrupted"
+    assert not isinstance(error, Unrecoverable)
 
 
 def test_look_ups_are_made_as_the_question_was(make: Make, dify: MockDify) -> None:
@@ -501,7 +518,15 @@ def test_look_ups_are_made_as_the_question_was(make: Make, dify: MockDify) -> No
     assert {look_up.kind for look_up in dify.look_ups} == {"run", "events", "messages"}
     assert {look_up.authorization for look_up in dify.look_ups} == {"Bearer bot7 fake-token"}
     assert {look_up.query["user"] for look_up in dify.look_ups if look_up.kind != "run"} == {"u1"}
-    assert recover(make(user="u1"), ids, user="").text == dify.expected_answer("年假")
+
+
+def test_the_default_user_looks_up_what_it_asked(make: Make, dify: MockDify) -> None:
+    """DIFY_USER stands in where nobody is known."""
+    provider = make(user="u1")
+    ids = lose(provider, "[[chat]] 年假")
+    ended(dify, ids)
+
+    assert recover(provider, ids, user="").text == dify.expected_answer("年假")
 
 
 def test_without_the_users_token_nothing_is_looked_up(make: Make, dify: MockDify) -> None:

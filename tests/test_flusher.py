@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services import flusher as module
+from services.errors import StoreUnavailable
 from services.flusher import Flusher
 from services.owned_stream import OwnedStream
 from services.redis_store import Call, ScriptRunner, connect
@@ -40,10 +41,11 @@ class Desk:
         self.clock = clock
         self.flusher = Flusher(self.store, clock=clock)
 
-    def owns(self, stream_id: str) -> OwnedStream:
+    def owns(self, stream_id: str, **options: Any) -> OwnedStream:
         new = NewStream(stream_id, "o", {"status": "processing"})
         self.store.open(new)
-        stream = OwnedStream(new, deadline=Deadline(60.0), changed=self.flusher.changed, max_bytes=10_000_000)
+        options |= {"deadline": Deadline(60.0), "changed": self.flusher.changed, "max_bytes": 10_000_000}
+        stream = OwnedStream(new, **options)
         self.flusher.add(stream)
         return stream
 
@@ -126,6 +128,42 @@ def test_an_ended_stream_leaves_the_index(desk: Desk) -> None:
 
     wait_until(lambda: not desk.client.keys("dify_streams:running:*"))
     assert desk.flusher.streams() == []
+
+
+def test_a_stream_its_owner_gave_up_stays_in_the_index(desk: Desk) -> None:
+    """Cut off from Redis for too long the owner lets go; the stream runs on there, and the sweep must find it."""
+    stream = desk.owns("s", outage_seconds=0.0)
+    desk.store.write([], *desk.store.running_calls(["s"]))
+    desk.store.errors += [StoreUnavailable("away")] * 5
+    stream.finish("completed")
+    desk.flusher.start()
+    wait_until(lambda: stream.closed == "lost")
+
+    desk.store.errors.clear()
+    other = desk.owns("t")
+    other.finish("completed")
+    wait_until(lambda: other.closed == "done" and not desk.flusher.streams())
+
+    assert noted(desk) == ["s"]
+
+
+@pytest.mark.parametrize(("op", "left"), [("finish", []), ("release", ["s"])])
+def test_what_is_released_is_found_at_once(desk: Desk, op: str, left: list[str]) -> None:
+    """An ended stream leaves the index; a released one is at its very beginning."""
+    stream = desk.owns("s")
+    desk.flusher.start()
+    if op == "finish":
+        stream.finish("completed")
+    else:
+        stream.release()
+    wait_until(lambda: stream.closed)
+
+    assert desk.store.lapsed() == left
+
+
+def noted(desk: Desk) -> list[str]:
+    """Return the ids in the index of running streams."""
+    return [str(one) for key in desk.client.keys("dify_streams:running:*") for one in desk.client.zrange(key, 0, -1)]
 
 
 def test_a_stream_whose_time_is_over_is_not_written_again(desk: Desk) -> None:

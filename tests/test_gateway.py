@@ -512,7 +512,7 @@ def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvi
                 reader.reads(stream_id)
         assert desk.reads(asked.stream_id)
         server.start()
-        wait_until(lambda: settled(reader, asked.stream_id) or not reader.streams.away)
+        wait_until(lambda: settled(reader, asked.stream_id) or not reader.streams.away(asked.stream_id))
         assert settled(reader, ended.stream_id), "an end is an end"
         wait_until(lambda: settled(reader, asked.stream_id))
         provider.go_on.set()

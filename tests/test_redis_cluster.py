@@ -239,10 +239,11 @@ def test_the_outage_of_one_node_is_one_line_that_names_it(
     with caplog.at_level(logging.INFO, LOGGER):
         for _ in range(5):
             runner.run_each([command("GET", key) for key in KEYS])
-        assert runner.away
+        assert runner.away(KEYS[1])
         clock.advance(30.0)
         runner.run([command("GET", KEYS[0]), command("GET", KEYS[2])])
-        assert runner.away
+        assert runner.away(KEYS[1])
+        assert not runner.away(KEYS[0])
         gone.start()
         wait_until(lambda: runner.run_each([command("GET", key) for key in KEYS]) == [None] * 3, timeout=60.0)
         wait_until(lambda: pinged(runner, clock))
@@ -252,14 +253,14 @@ def test_the_outage_of_one_node_is_one_line_that_names_it(
     assert (away.message, vars(away)["node"]) == ("redis is away", name)
     assert name in vars(away)["cause"]
     assert (back.message, vars(back)["node"]) == ("redis is back", name)
-    assert not runner.away
+    assert not runner.away(KEYS[1])
 
 
 def pinged(runner: ScriptRunner, clock: FakeClock) -> bool:
     """Ask every node after a while without failures; tell whether all outages are over."""
     clock.advance(5.0)
     runner.ping()
-    return not runner.away
+    return not runner.away(KEYS[1])
 
 
 def test_a_health_check_names_the_node_that_is_away(cluster: ClusterServers) -> None:

@@ -145,6 +145,21 @@ def test_the_last_good_answer_stands_in_for_an_error(oracle: Oracle) -> None:
     assert lookup.get(30.0) == known
 
 
+def test_asking_without_waiting(oracle: Oracle) -> None:
+    """The answer is there when it came; until then the one of before."""
+    lookup = Lookup(oracle, name="oracle")
+    oracle.free.clear()
+
+    lookup.ask()
+    lookup.ask()
+    before = lookup.last
+    oracle.free.set()
+    wait_until(lambda: lookup.last)
+
+    assert (before, lookup.last, oracle.asked) == (None, 1, 1)
+    assert lookup.age < 60.0
+
+
 def hangs() -> int:
     threading.Event().wait(60.0)
     return 0

@@ -195,8 +195,9 @@ class DifyProvider(BaseRAGProvider):
         try:
             recovered = self._recovery(query, ids, deadline).answer()
         except ProviderError as exc:
-            if exc.code != "interrupted":
-                log.warning("[Dify RAG Error] %s: %s", exc.code, exc)
+            if not deadline.aborted:
+                code = "unrecoverable" if isinstance(exc, Unrecoverable) else exc.code
+                log.warning("[Dify RAG Error] %s: %s", code, exc)
             raise
         log.info("[Dify RAG] Recovered, Tokens: %s, Price: %s %s", *_cost(recovered.usage))
         return recovered
