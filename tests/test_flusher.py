@@ -144,6 +144,7 @@ def test_a_stream_its_owner_gave_up_stays_in_the_index(desk: Desk) -> None:
     other.finish("completed")
     wait_until(lambda: other.closed == "done" and not desk.flusher.streams())
 
+    wait_until(lambda: "t" not in noted(desk))
     assert noted(desk) == ["s"]
 
 
