@@ -125,7 +125,7 @@ class SqlSettings(Group):
     mysql_user: str = setting("root", "user of MySQL")
     mysql_password: SecretStr | None = setting(None, "password of MySQL")
     mysql_database: str = setting("", "database of MySQL")
-    mysql_read_host: str = setting("", "read replica that serves the user query; empty: MYSQL_HOST")
+    mysql_read_host: str = setting("", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST")
     mysql_pool_size: Count = setting(5, "MySQL connections per process")
     database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
     auth_user_query: UserQuery | None = setting(

@@ -114,6 +114,7 @@ class Answerer:
         try:
             named = replace(query, conversation_id=past.ids.conversation_id)
             recovered = backend.provider.recover(named, past.ids, deadline)
+            rest = difference(past.text, recovered.text)
         except Unrecoverable as exc:
             metrics.RECOVERIES.labels("lost").inc()
             if past.asks >= MAX_ASKS:
@@ -122,7 +123,7 @@ class Answerer:
             yield Asking(past.asks + 1, str(exc))
             yield from anew(self._ask(backend, query, key, deadline), past.text)
         else:
-            yield from difference(past.text, recovered.text)
+            yield from rest
             yield recovered.usage
 
     def _wait_for_turn(self, key: str, stream_id: str, deadline: Deadline) -> Iterator[Waiting]:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
+from services.errors import Unrecoverable
 from services.models import Delta, Identity, ProviderEvent, Replacement
 
 
@@ -37,16 +38,22 @@ class Resumed:
 AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed
 
 
-def difference(before: str, whole: str) -> Iterator[Delta | Replacement | Resumed]:
-    """Yield what makes the whole answer of the text that is there, and how it relates to it."""
-    if whole == before:
-        yield Resumed("unchanged")
-    elif whole.startswith(before):
-        yield Resumed("extended")
-        yield Delta(whole[len(before) :])
-    else:
-        yield Resumed("replaced")
-        yield Replacement(whole)
+def difference(before: str, whole: str) -> tuple[Delta | Replacement | Resumed, ...]:
+    """Return what makes the whole answer of the text that is there, and how it relates to it.
+
+    White space around an answer makes no difference: Dify strips what it keeps.
+
+    Raises:
+        Unrecoverable: it is less than what was said already, such as what an aborted run leaves.
+    """
+    said = before.lstrip()
+    if whole.startswith(said) and whole != said:
+        return Resumed("extended"), Delta(whole[len(said) :])
+    if whole == said.rstrip() or whole == said:
+        return (Resumed("unchanged"),)
+    if said.startswith(whole):
+        raise Unrecoverable(f"the provider kept {len(whole)} of {len(said)} characters")
+    return Resumed("replaced"), Replacement(whole)
 
 
 def anew(events: Iterator[ProviderEvent], before: str) -> Iterator[ProviderEvent]:

@@ -69,13 +69,12 @@ class Producer:
         return self.end(code)
 
     def end(self, code: str = "") -> str:
-        """End the stream, with the code's sentence where there is one; return how it ended."""
-        stream = self._stream
+        """End the stream, with the code's sentence where there is one; return the code."""
         if code:
-            stream.finish("error", error_code=code, sentence=self._sentence(code))
+            self._stream.finish("error", error_code=code, sentence=self._sentence(code))
         else:
-            stream.finish("completed")
-        return stream.closed if stream.closed not in ("", "done") else code
+            self._stream.finish("completed")
+        return code
 
     def report(self, outcome: str) -> None:
         """Write the stream's one canonical line, and count it."""

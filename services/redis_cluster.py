@@ -224,7 +224,7 @@ class ClusterClient(redis.Redis):
             return sent._replace(load=True)
         if isinstance(exc, AskError):
             asking = not isinstance(exc, MovedError)
-            return Sent(sent.command, _address(exc, sent), load=True, asking=asking)
+            return Sent(sent.command, _address(exc, sent), asking=asking)
         return Sent(sent.command, self._navigator.topology().place(sent.command.key))
 
 

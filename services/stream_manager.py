@@ -184,6 +184,8 @@ class StreamManager:
         try:
             outcome = work()
             stream.wait_closed(END_SECONDS)
+            # It may have said its end before it learned that the stream is another's.
+            outcome = outcome if stream.closed in ("", "done") else stream.closed
             if after and stream.closed not in LEAVING:
                 self._store.write([], *after)
         except StoreUnavailable:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from config.redis_urls import RedisUrl, parse_redis_url
 from tests.settings_values import settings
+
+Q = "x=1&y="
 
 
 @pytest.mark.parametrize(
@@ -26,11 +29,46 @@ from tests.settings_values import settings
         ({"REDIS_URL": "redis+sentinel://a:1,b:2/main"}, "redis+sentinel://a:1,b:2/main/1"),
         ({"REDIS_URL": "redis+sentinel://a:1,b:2/main/4"}, "redis+sentinel://a:1,b:2/main/4"),
         ({"REDIS_URL": "redis+cluster://a:1,b:2", "REDIS_DB": "0"}, "redis+cluster://a:1,b:2"),
+        ({"REDIS_URL": "rediss+sentinel://a,b/main?x=1"}, "rediss+sentinel://a,b/main/1?x=1"),
+        ({"REDIS_URL": "rediss+cluster://[::1]:1,b", "REDIS_PASSWORD": "pw"}, "rediss+cluster://:pw@[::1]:1,b"),
     ],
 )
 def test_redis_has_one_address(variables: dict[str, str], address: str) -> None:
     """REDIS_URL or the parts, with the password and the database it lacks."""
     assert settings(**variables).redis_address.get_secret_value() == address
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("redis://a.example", RedisUrl("server", False, (("a.example", 6379),))),
+        (
+            "rediss://me:p%40w@a:7000/3?x=1&y=",
+            RedisUrl("server", True, (("a", 7000),), "", "", 3, "me", "p@w", query=Q),
+        ),
+        ("unix:///run/r%20s.sock?db=2", RedisUrl("socket", False, (), "/run/r s.sock", db=2)),
+        ("redis+sentinel://a,[::1]:7/main", RedisUrl("sentinel", False, (("a", 26379), ("::1", 7)), service="main")),
+        (
+            "rediss+sentinel://:pw@a:1/main/4?sentinel_username=s&sentinel_password=t%26",
+            RedisUrl("sentinel", True, (("a", 1),), "", "main", 4, "", "pw", "s", "t&"),
+        ),
+        ("redis+cluster://a,b:7000", RedisUrl("cluster", False, (("a", 6379), ("b", 7000)))),
+        ("rediss+cluster://:pw@a/", RedisUrl("cluster", True, (("a", 6379),), password="pw")),
+    ],
+)
+def test_a_redis_url_has_parts(url: str, parts: RedisUrl) -> None:
+    """Ports are the usual ones where none is said; what is escaped is read as it was meant."""
+    assert parse_redis_url(url) == parts
+
+
+def test_no_part_of_a_url_that_is_secret_is_printed() -> None:
+    """Both passwords and whatever the query holds."""
+    parts = parse_redis_url("redis+sentinel://:fake-a@h/main?sentinel_password=fake-b&ssl_password=fake-c")
+
+    assert "fake" not in repr(parts)
+    assert {"fake-b", "fake-c"} <= set(
+        settings(REDIS_URL="redis://h?sentinel_password=fake-b&ssl_password=fake-c").secrets
+    )
 
 
 MYSQL = {"MYSQL_HOST": "mysql.example", "MYSQL_DATABASE": "people"}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from services.answer import Answerer, Backend
-from services.answer_events import Waiting
+from services.answer_events import Resumed, Waiting, difference
 from services.conversation_store import ConversationStore, Memory
-from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable
-from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, UserInfo
+from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
+from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, Replacement, UserInfo
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_records import NewStream
@@ -312,3 +312,33 @@ def test_a_memory_that_could_not_be_written_is_written_at_the_end(desk: Desk, mo
     desk.hears()
 
     assert desk.remembered == "c1"
+
+
+@pytest.mark.parametrize(
+    ("before", "whole", "rest"),
+    [
+        ("", "答案", ("extended", "案")),
+        ("答", "答案", ("extended", "案")),
+        ("\n 答", "答案", ("extended", "案")),
+        ("答案", "答案", ("unchanged", "")),
+        (" 答案\n", "答案", ("unchanged", "")),
+        ("别的", "答案", ("replaced", "答案")),
+        ("案答", "答案", ("replaced", "答案")),
+    ],
+)
+def test_what_the_provider_kept_is_made_of_what_was_said(before: str, whole: str, rest: tuple[str, str]) -> None:
+    """What is missing is added; only another answer takes the text's place."""
+    resumed, *news = difference(before, whole)
+
+    assert isinstance(resumed, Resumed)
+    assert resumed.outcome == rest[0]
+    assert all(piece.text.endswith(rest[1]) for piece in news if isinstance(piece, Delta | Replacement))
+    said = {"extended": before, "unchanged": before, "replaced": ""}[rest[0]]
+    text = said + "".join(piece.text for piece in news if isinstance(piece, Delta | Replacement))
+    assert text.strip() == whole
+
+
+def test_less_than_was_said_is_no_answer() -> None:
+    """An aborted run may keep a part that looks whole."""
+    with pytest.raises(Unrecoverable):
+        difference("答案很长", "答案")

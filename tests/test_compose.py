@@ -128,7 +128,7 @@ def test_the_gateway_starts_without_mysql_and_auth_api(web: Service, mode: str, 
 
     assert settings.warnings == ()
     assert settings.log_dir is None, "the root file system is read-only"
-    assert settings.port == 5000
+    assert (settings.port, settings.ops_port) == (5000, 9090)
     assert settings.redis_address.get_secret_value() == "redis://redis:6379/1"
     assert settings.auth_mode == mode
     assert settings.sql_url is None

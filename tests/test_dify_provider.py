@@ -22,6 +22,7 @@ from services.errors import ConversationGone, ProviderError, SettingsError
 from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify import DifyProvider
 from tests.raw_server import RawServer, self_signed
+from tests.servers import wait_until
 from utils.deadline import Deadline
 
 SOON = 8.0
@@ -217,7 +218,7 @@ def test_a_stale_conversation_is_told_in_whatever_way_dify_says_it(make: Make, d
     assert isinstance(answer.error, ConversationGone)
     assert answer.text == ""
     assert len(dify.requests) == 1
-    assert dify.open_streams == 0
+    wait_until(lambda: dify.open_streams == 0)
 
 
 @pytest.mark.parametrize("mode", ["chat", "agent-chat", "agent"])

@@ -113,15 +113,19 @@ def test_the_gateway_cannot_change_its_own_code(image: Image) -> None:
 
 
 def test_cmd_serves(image: Image, redis_server: RedisServer) -> None:
-    """The image's CMD serves /healthz as its unprivileged user, its HEALTHCHECK agrees, and TERM ends it cleanly."""
-    port = free_port()
+    """The image's CMD serves as its unprivileged user, its HEALTHCHECK agrees, and TERM ends it cleanly.
 
-    with image.container(**settings(port, redis_server.url())) as gateway:
+    That user has a place for its metrics, and they are on the operators' port alone.
+    """
+    port, ops_port = free_port(), free_port()
+
+    with image.container(**settings(port, redis_server.url()), OPS_PORT=str(ops_port)) as gateway:
         wait_until(lambda: status(port, "/healthz") or gateway.poll() is not None, timeout=60)
         log = image.log.read_text()
         assert status(port, "/healthz") == 200, log
         wait_until(lambda: status(port, "/readyz") == 200, timeout=30)
         assert image.run(image.healthcheck, PORT=str(port)).returncode == 0
+        assert (status(ops_port, "/metrics"), status(port, "/metrics")) == (200, 404)
         assert user_of(gateway.pid) == (image.user if os.geteuid() == 0 else os.geteuid())
 
         gateway.terminate()

@@ -18,6 +18,7 @@ import requests
 from demo.mock_dify import CHOICES, SCRIPTS, MockDify, expected_answer
 from demo.mock_dify_refusals import REFUSALS
 from demo.mock_dify_scripts import CLOSINGS
+from tests.servers import wait_until
 
 HEADERS = {"Authorization": "Bearer app-fake"}
 CONVERSATION = "11111111-2222-4333-8444-555555555555"
@@ -313,7 +314,7 @@ def test_no_script_outlasts_its_limit(dify: MockDify, name: str) -> None:
     received(dify, f"[[{name}]]")
 
     assert time.monotonic() - started < 10.0
-    assert dify.open_streams == 0
+    wait_until(lambda: dify.open_streams == 0)
 
 
 def test_a_client_that_leaves_ends_its_stream(dify: MockDify) -> None:

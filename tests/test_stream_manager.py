@@ -245,8 +245,11 @@ def test_a_cancelled_stream_stops_its_producer(any_redis_url: str) -> None:
     desk.close()
 
 
-def test_an_owner_that_was_replaced_stops_and_changes_nothing(any_redis_url: str) -> None:
-    """At most one owner can append: the old one is refused and ends quietly."""
+def test_an_owner_that_was_replaced_stops_and_changes_nothing(
+    any_redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most one owner can append: the old one is refused, even if it had said its end, and its line says so."""
+    caplog.set_level(logging.INFO)
     desk = Desk(any_redis_url, lease=0.3)
     go_on = threading.Event()
 
@@ -264,6 +267,10 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(any_redis_url: str
     wait_until(lambda: desk.manager.running == 0)
     assert desk.store.write([Write("s", 2, "another", 0, 1, (Chunk("新", "t"),))]) == [["ok", 2]]
     assert (desk.sees().text, desk.sees().status, new.epoch) == ("旧新", "processing", 1)
+    (line,) = [vars(record) for record in caplog.records if record.getMessage() == "stream"]
+    assert line["outcome"] == "fenced"
+    (refusal,) = [vars(record) for record in caplog.records if record.getMessage() == "owner refused"]
+    assert (refusal["owner"], refusal["present_owner"], refusal["epoch"]) == (new.owner, "another", 2)
     desk.close()
 
 

@@ -111,45 +111,6 @@ def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
         assert stored(redis_server, bubble.stream_id).text == answer.encode(), "the producer has its own deadline"
 
 
-@contextmanager
-def lost(replica: Replica, *, comes_back: bool) -> Iterator[None]:
-    """Kill a replica, or freeze it for the block and wait until it knows that its stream is another's."""
-    if not comes_back:
-        replica.kill()
-        yield
-        return
-    with frozen(replica):
-        yield
-    wait_until(lambda: '"outcome": "fenced"' in replica.log)
-
-
-@pytest.mark.parametrize("comes_back", [False, True], ids=["killed", "frozen"])
-def test_a_lost_owner_costs_seconds(
-    redis_server: RedisServer, redis_url: str, tmp_path: Path, comes_back: bool
-) -> None:
-    """Past lease and suspicion a poll ends the stream with its text; an owner that comes back changes nothing."""
-    lease = 2.0
-    with MockDify(slow=0.3) as dify:
-        env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE=f"{lease:g}")
-        with replicas(2, env, tmp_path) as (owner, other), growing(owner) as (_, bubble):
-            began = time.monotonic()
-            with lost(owner, comes_back=comes_back):
-                moved = polls_to_the_end(other.url, bubble)
-                took = time.monotonic() - began
-                ended = stored(redis_server, bubble.stream_id)
-            with wecom_user([other.url]) as later:
-                assert later.polls(moved).content == moved.frames[-2].content
-            assert stored(redis_server, bubble.stream_id) == ended
-
-        answer = dify.expected_answer("入职流程 [[slow]]").encode()
-        assert (ended.fields["status"], ended.fields["error_code"]) == ("error", "interrupted")
-        assert answer.startswith(ended.text)
-        assert ended.text == ended.said
-        assert moved.content == render_frame(ended.text.decode(), growing=False, suffix=ZH["interrupted"])
-        assert lease / 3 + 1 < took < lease + lease / 3 + 1 + 10
-        assert dify.stops == [], "what another replica may want is not stopped"
-
-
 def test_a_message_keeps_its_stream_over_processes_and_restarts(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:

@@ -1,0 +1,277 @@
+"""A model check of leases, epochs and takeovers: any order of crashes, pauses, lost and late calls, and lost data.
+
+The world is in `tests/lease_world.py`. Each machine plays random events, checks the invariants after each, and at its
+end lets whoever is left go on until the stream has its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.lease_fence import GRACE, LEASE, State
+from tests.lease_world import REPLICAS, Attempt, Fate, Replica, Sent, World
+
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+TEXT = st.text("ab说😀", min_size=1, max_size=4)
+FATE: st.SearchStrategy[Fate] = st.sampled_from(("ok", "ok", "ok", "lost", "unheard"))
+STOP: st.SearchStrategy[Fate] = st.sampled_from(("ok", "under way", "arrived"))
+SECONDS = st.sampled_from((0.5, LEASE / 3, GRACE, LEASE, LEASE + GRACE))
+#: Moments of a time, as shares of it.
+MOMENTS = st.lists(st.floats(0.0, 1.0), max_size=5)
+#: Of the events that end a run, or most of what was in it, few are let happen: no run would get far.
+RARELY = st.integers(1, 12).map(lambda number: number == 12)
+#: Seconds between two looks of those who wait for an end.
+TICK = 0.5
+
+
+def one_of(name: str) -> st.SearchStrategy[Any]:
+    """Return one of what the world has of a kind at that moment."""
+    return st.runner().flatmap(lambda machine: st.sampled_from(getattr(machine.world, name)))
+
+
+def some(name: str, count: int = 1) -> Callable[[Rule], Rule]:
+    """Allow a rule while the world has that many of a kind."""
+    return precondition(lambda machine: len(getattr(machine.world, name)) >= count)
+
+
+class Leases(RuleBasedStateMachine):
+    """Replicas die, stop and come back, calls are lost, late and doubled; what Redis acknowledged it keeps."""
+
+    world: World
+
+    @initialize(frame_seconds=st.sampled_from((None, 10.0)), sweeps=st.booleans())
+    def opens(self, frame_seconds: float | None, sweeps: bool) -> None:
+        self.world = World(frame_seconds)
+        #: Whether it is a sweep that finds the stream at last, or its reader.
+        self.find = self.world.sweep if sweeps else self.world.look
+
+    @some("talkers")
+    @rule(replica=one_of("talkers"), text=TEXT, fate=FATE)
+    def emits(self, replica: Replica, text: str, fate: Fate) -> None:
+        self.world.emit(replica, text)
+        self.world.flush(replica, fate)
+
+    @some("talkers")
+    @rule(replica=one_of("talkers"), text=TEXT)
+    def emits_ahead(self, replica: Replica, text: str) -> None:
+        self.world.emit(replica, text)
+
+    @some("talkers")
+    @rule(replica=one_of("talkers"), text=TEXT | st.just(""))
+    def replaces(self, replica: Replica, text: str) -> None:
+        self.world.replace(replica, text)
+
+    @some("running")
+    @rule(replica=one_of("running"), fate=FATE, again=FATE)
+    def flushes(self, replica: Replica, fate: Fate, again: Fate) -> None:
+        self.world.flush(replica, fate, again)
+
+    @some("talkers")
+    @rule(replica=one_of("talkers"), sentence=st.sampled_from(("", "sorry")))
+    def finishes(self, replica: Replica, sentence: str) -> None:
+        self.world.finish(replica, sentence)
+
+    @some("owners")
+    @rule(replica=one_of("owners"))
+    def releases(self, replica: Replica) -> None:
+        replica.owned.release()
+
+    @some("owners")
+    @rule(replica=one_of("owners"))
+    def crashes(self, replica: Replica) -> None:
+        self.world.crash(replica)
+
+    @some("owners")
+    @rule(replica=one_of("owners"))
+    def is_cut_off(self, replica: Replica) -> None:
+        self.world.cut_off(replica)
+
+    @some("owners")
+    @rule(replica=one_of("owners"), fate=STOP)
+    def pauses(self, replica: Replica, fate: Fate) -> None:
+        self.world.pause(replica, fate)
+
+    @some("paused")
+    @rule(replica=one_of("paused"), heard=st.booleans())
+    def resumes(self, replica: Replica, heard: bool) -> None:
+        self.world.resume(replica, heard=heard)
+
+    @rule(seconds=SECONDS)
+    def time_passes(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @some("takers")
+    @rule(replica=one_of("takers"), fate=FATE, retries=st.booleans(), stalls=st.booleans())
+    def tries_to_take_over(self, replica: Replica, fate: Fate, retries: bool, stalls: bool) -> None:
+        self.world.attempt(replica, fate, retries=retries, stalls=stalls)
+
+    @some("takers")
+    @rule(replica=one_of("takers"))
+    def takes_over_after_silence(self, replica: Replica) -> None:
+        self.world.take_over(replica)
+
+    @some("owners")
+    @some("takers")
+    @rule(replica=one_of("owners"), other=one_of("takers"), seconds=SECONDS)
+    def renews_late(self, replica: Replica, other: Replica, seconds: float) -> None:
+        self.world.pass_time(seconds)
+        self.world.attempt(other)
+        self.world.flush(replica)
+
+    @rule()
+    def everybody_sweeps(self) -> None:
+        self.world.sweep()
+
+    @rule()
+    def somebody_polls(self) -> None:
+        self.world.poll()
+
+    @rule(once=RARELY)
+    def the_reader_cancels(self, once: bool) -> None:
+        if once:
+            self.world.cancel()
+
+    @some("sent")
+    @rule(sent=one_of("sent"))
+    def an_earlier_call_comes_again(self, sent: Sent) -> None:
+        self.world.deliver_again(sent)
+
+    @some("attempts")
+    @rule(attempt=one_of("attempts"))
+    def an_earlier_attempt_takes_it_over(self, attempt: Attempt) -> None:
+        """A takeover nobody waits for any more: its owner is nobody, or somebody who was replaced since."""
+        for seconds in (LEASE, GRACE):
+            self.world.pass_time(seconds)
+            self.world.deliver_again(attempt)
+
+    @invariant()
+    def holds(self) -> None:
+        self.world.check()
+
+    def teardown(self) -> None:
+        """Invariants 5 and 2: whatever happened, the stream ends soon, with all its last owner said, and stays so."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        ends(world, self.find)
+        at_the_end = world.state()
+        if at_the_end.status in ("completed", "error"):
+            assert at_the_end.text == at_the_end.joined == world.said[world.fence.owner][-1]
+        for replica in world.paused:
+            world.resume(replica, heard=True)
+            if replica.stream:
+                world.flush(replica)
+        for sent in world.sent:
+            world.deliver_again(sent)
+        if at_the_end.hash:
+            assert world.state() == at_the_end
+        else:
+            # One that Redis had forgotten was written anew by a late call.
+            ends(world, self.world.look)
+
+
+class LeasesOnAForgetfulRedis(Leases):
+    """Besides, Redis loses what it had acknowledged: all of it, its last moments, or single keys."""
+
+    @rule(steps=st.integers(1, 6), once=RARELY)
+    def goes_back(self, steps: int, once: bool) -> None:
+        """A failover, or a power cut: everything is as it was some steps ago."""
+        if once:
+            self.world.lose(self.world.history[-steps:][0])
+
+    @rule(lost=st.sets(st.sampled_from(State._fields), min_size=1), once=RARELY)
+    def loses(self, lost: set[str], once: bool) -> None:
+        """An eviction, or a Redis that comes back empty."""
+        if not once:
+            return
+        state = self.world.state()
+        kept = {name: getattr(state, name) for name in State._fields if name not in lost}
+        self.world.lose(State(**kept))
+
+    @some("takers", 2)
+    @rule()
+    def forgets_a_takeover(self) -> None:
+        """A failover, after which the next owner has the same epoch as the one Redis forgot."""
+        first, second, *_ = self.world.takers
+        before = self.world.state()
+        if self.world.take_over(first):
+            self.world.lose(before)
+            self.world.take_over(second)
+
+
+def ends(world: World, find: Callable[[], None]) -> None:
+    """Let those who run finish, and those who are free look for it, until the stream has an end: within a bound."""
+    if len(world.paused) == REPLICAS:
+        world.resume(world.paused[0], heard=False)
+    left = LEASE + 2 * GRACE
+    while (status := world.state().status) == "processing":
+        assert left > 0, "the stream has no end"
+        for replica in world.owners:
+            world.finish(replica)
+        for replica in world.running:
+            world.flush(replica)
+        find()
+        world.check()
+        world.pass_time(TICK)
+        left -= TICK
+    assert status or world.lossy
+    world.poll()
+
+
+#: The same runs every time, and one failure told briefly rather than several at length.
+MODEL = settings(
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+TestLeases = Leases.TestCase
+TestLeases.settings = MODEL
+TestLeasesOnAForgetfulRedis = LeasesOnAForgetfulRedis.TestCase
+TestLeasesOnAForgetfulRedis.settings = MODEL
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(MOMENTS, max_size=10))
+def test_nobody_takes_a_stream_from_an_owner_that_delivers(attempts: list[list[float]]) -> None:
+    """Whoever tries, and whenever: an owner whose writes pass within its lease keeps its stream."""
+    world = World()
+    (replica,) = world.owners
+
+    for tried in attempts:
+        at(world, [share * (LEASE - 0.001) for share in tried], LEASE - 0.001)
+        world.flush(replica)
+
+    assert world.fence.owners == [replica.owned.owner]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(LEASE, 3 * LEASE), st.floats(0.0, GRACE - 0.001), MOMENTS), max_size=6))
+def test_an_outage_of_redis_costs_no_living_owner_its_stream(outages: list[tuple[float, float, list[float]]]) -> None:
+    """However long: the owner renews before the first suspicion after it is old enough, and clears it."""
+    world = World()
+    (replica,) = world.owners
+
+    for seconds, late, tried in outages:
+        world.pass_time(seconds)
+        at(world, [share * late for share in tried], late)
+        world.flush(replica)
+
+    assert world.fence.owners == [replica.owned.owner]
+
+
+def at(world: World, moments: list[float], until: float) -> None:
+    """Have a replica try to take the stream over at each of these seconds from now; come back when `until` is over."""
+    passed = 0.0
+    for moment in sorted(moments):
+        world.pass_time(moment - passed)
+        passed = moment
+        world.attempt(world.takers[0])
+    world.pass_time(until - passed)
