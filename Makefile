@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format venv clean
+.PHONY: help demo test chaos lint format venv clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
@@ -52,6 +52,9 @@ demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a questi
 
 test: $(VENV)/dev.stamp ## every test, on several cores; PYTEST_ARGS="-k name -n 0" chooses
 	@exec $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+
+chaos: $(VENV)/dev.stamp ## kill replicas for two minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
+	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
 	@$(VENV)/bin/ruff check .

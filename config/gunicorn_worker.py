@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import gevent
@@ -97,7 +97,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         listener.setblocking(1)
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         spawn = Pool(self.worker_connections)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn, **tls)
+        # A connection accepted in the last moment may begin when the listener is closed already.
+        name = listener.getsockname()
+        named = SimpleNamespace(getsockname=lambda: name)
+        server = StreamServer(listener, handle=partial(self.handle, named), spawn=spawn, **tls)
         if self.cfg.workers > 1:
             # The workers share the listener: who takes one connection at a time leaves the others theirs.
             server.max_accept = 1

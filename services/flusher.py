@@ -43,7 +43,6 @@ class Flusher:
         self._dirty: dict[str, None] = {}
         #: Those whose lease the next write is to renew in any case; the flusher's own.
         self._due: set[str] = set()
-        self._ended: list[str] = []
         #: Ends of streams that may have been opened without our knowing; the oldest give way to the newest.
         self._amends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_AMENDS)
         self._wake = threading.Event()
@@ -111,7 +110,7 @@ class Flusher:
         """Send one pipeline; return whether there is more to send."""
         self._note_renewals()
         batch, renewed = self._collect()
-        if not (batch or self._ended or self._amends):
+        if not (batch or self._amends):
             return False
         self._send(batch, renewed)
         self._make_amends()
@@ -149,12 +148,10 @@ class Flusher:
         return batch, renewed
 
     def _send(self, batch: Sequence[tuple[OwnedStream, Write]], renewed: Sequence[str]) -> None:
-        ended = self._ended[:]
         leaving = [stream.stream_id for stream, write in batch if write.op == "release"]
         notes = [*self._store.running_calls(renewed), *self._store.running_calls(leaving, seconds=0.0)]
         try:
-            replies = self._store.write([write for _, write in batch], *notes, *self._store.ended_calls(ended))
-            del self._ended[: len(ended)]
+            replies = self._store.write([write for _, write in batch], *notes)
             for (stream, write), reply in zip(batch, replies, strict=True):
                 self._after(stream, write, reply)
         except Exception:
@@ -222,9 +219,6 @@ class Flusher:
         with self._lock:
             self._streams.pop(stream.stream_id, None)
             self._dirty.pop(stream.stream_id, None)
-            # Whatever else it was: the stream may run on, and is found by that index.
-            if stream.closed in ("done", "cancelled"):
-                self._ended.append(stream.stream_id)
 
 
 def _raise_error(reply: Any) -> None:

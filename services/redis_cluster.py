@@ -17,7 +17,8 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, TryAgainError
 
 from services.redis_calls import Command, Reply, Words
-from services.redis_connections import Address, BoundedPool, Dialer, Route
+from services.redis_connections import BoundedPool, Dialer
+from services.redis_routes import Address, Route
 from services.redis_topology import Navigator
 from services.redis_waits import left, within
 
@@ -182,7 +183,7 @@ class ClusterClient(redis.Redis):
 
     def close(self) -> None:
         for node in list(self._nodes.values()):
-            node.pool.disconnect()
+            node.pool.close()
 
     def _node(self, address: Address) -> Node:
         if address not in self._nodes:

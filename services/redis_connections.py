@@ -5,7 +5,6 @@ Each new connection asks anew where its server is. The greeting is one round tri
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,64 +18,21 @@ from redis.retry import Retry
 
 from config.redis_urls import RedisUrl
 from services.redis_calls import Words
-from services.redis_waits import Lookup, first_answers, left, within
-
-Address = tuple[str, int]
-
-
-class Resolver:
-    """Looks names up in bounded time: a resolver that hangs is not waited for, its last good answer stands in."""
-
-    def __init__(self) -> None:
-        self._lookups: dict[str, Lookup[list[Any]]] = {}
-
-    def addresses(self, host: str, port: int, timeout: float) -> list[tuple[int, tuple[Any, ...]]]:
-        """Return the socket addresses of `host`, each with its family.
-
-        Raises:
-            OSError: the name is unknown.
-            redis.TimeoutError: there is no answer within `timeout` seconds, and never was one.
-        """
-
-        def find() -> list[Any]:
-            return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-
-        if _is_number(host):
-            found = find()
-        else:
-            lookup = self._lookups.setdefault(host, Lookup(find, name=f"resolve {host}"))
-            try:
-                found = lookup.get(timeout)
-            except TimeoutError as exc:
-                raise redis.TimeoutError(f"Timeout resolving the name {host}") from exc
-        return [(family, (place[0], port, *place[2:])) for family, *_, place in found]
+from services.redis_routes import Address, Resolver, Route
+from services.redis_waits import first_answers, left, within
 
 
-class Route:
-    """Where a pool's connections lead."""
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a connection says first. Pools print what their connections are made with: this has a secret in it."""
 
-    def __init__(self, address: Address = ("", 0)) -> None:
-        self._address = address
-        #: Counts up when connections made before may lead to the wrong server: each is made anew when next used.
-        self.generation = 0
-
-    def target(self, timeout: float) -> Address:
-        """Return where a new connection is to go; asking others takes at most `timeout` seconds."""
-        return self._address
-
-    def look(self) -> None:
-        """Take in news of where to go, without waiting; called before each use of a connection that is open."""
-
-    def renew(self) -> None:
-        self.generation += 1
+    words: tuple[Words, ...] = field(default=(), repr=False)
 
 
 class _Bounded(AbstractConnection):
     """What every kind of connection does."""
 
-    def __init__(
-        self, *, route: Route, resolver: Resolver, wait: float, greeting: Sequence[Words] = (), **options: Any
-    ) -> None:
+    def __init__(self, *, route: Route, resolver: Resolver, wait: float, greeting: Greeting, **options: Any) -> None:
         self._route = route
         self._resolver = resolver
         self._greeting = greeting
@@ -95,10 +51,10 @@ class _Bounded(AbstractConnection):
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """Log in and choose the database in one round trip; the library takes one for each."""
         super().on_connect_check_health(check_health)
-        if self._greeting:
-            words = self.pack_commands(self._greeting)  # type: ignore[no-untyped-call]
+        if self._greeting.words:
+            words = self.pack_commands(self._greeting.words)  # type: ignore[no-untyped-call]
             self.send_packed_command(words, check_health=False)
-            for _ in self._greeting:
+            for _ in self._greeting.words:
                 self.read_response()
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
@@ -171,6 +127,10 @@ class BoundedPool(redis.BlockingConnectionPool):
     def timeout(self, seconds: float) -> None:
         """The library sets what it was given: `patience`."""
 
+    def close(self) -> None:
+        """End the connections that nobody uses: whoever waits for a reply at this moment gets it."""
+        self.disconnect(inuse_connections=False)
+
 
 @dataclass(frozen=True)
 class Dialer:
@@ -218,7 +178,7 @@ def dialer(url: RedisUrl, *, timeout: float, resolver: Resolver, sentinels: bool
     options = {
         **_given_options(url),
         "resolver": resolver,
-        "greeting": tuple(greeting),
+        "greeting": Greeting(tuple(greeting)),
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         # Each word of a longer greeting would be a round trip more for whoever needs a new connection.
@@ -241,11 +201,3 @@ def _given_options(url: RedisUrl) -> dict[str, Any]:
     ours = ("host", "timeout", "max_connections", "socket_timeout", "socket_connect_timeout", "connection_class")
     options = {name: value for name, value in given.items() if name not in ours}
     return {**options, "path": url.path} if url.kind == "socket" else options
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

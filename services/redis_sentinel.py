@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import redis
 
-from services.redis_connections import Address, Dialer, Route
+from services.redis_connections import Dialer
+from services.redis_routes import Address, Route
 from services.redis_waits import Lookup
 
 #: Seconds after which the Sentinels are asked again though nothing is wrong: after a planned failover the master of

@@ -17,8 +17,9 @@ from config.redis_urls import parse_redis_url
 from services.errors import SettingsError, StoreUnavailable
 from services.redis_calls import LUA, Call, Command, Reply, Script, Words, all_scripts, script
 from services.redis_cluster import WHOLE_CLUSTER, ClusterClient
-from services.redis_connections import BoundedPool, Resolver, Route, dialer
+from services.redis_connections import BoundedPool, dialer
 from services.redis_outages import Outages
+from services.redis_routes import Resolver, Route
 from services.redis_sentinel import SentinelRoute
 from services.redis_waits import within
 

@@ -9,7 +9,8 @@ from typing import Any
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from services.redis_connections import Address, Dialer
+from services.redis_connections import Dialer
+from services.redis_routes import Address
 from services.redis_waits import Lookup, left
 
 #: Seconds between two looks, however many commands fail meanwhile.

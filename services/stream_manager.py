@@ -14,7 +14,7 @@ from services import metrics
 from services.errors import StoreUnavailable
 from services.flusher import Flusher
 from services.models import Past, ProviderIds, Question
-from services.owned_stream import LEAVING, OwnedStream
+from services.owned_stream import OwnedStream
 from services.producer import Answer, Producer
 from services.redis_store import Call
 from services.stream_records import NewStream, Snapshot, Write
@@ -186,8 +186,9 @@ class StreamManager:
             stream.wait_closed(END_SECONDS)
             # It may have said its end before it learned that the stream is another's.
             outcome = outcome if stream.closed in ("", "done") else stream.closed
-            if after and stream.closed not in LEAVING:
-                self._store.write([], *after)
+            if stream.closed in ("done", "cancelled"):
+                # In one step: while the index has the stream, the sweep does it for an owner that is killed before.
+                self._store.write([], *after, *self._store.ended_calls([stream.stream_id]))
         except StoreUnavailable:
             log.warning("places not given back; they lapse", extra={"stream_id": stream.stream_id})
         except Exception:

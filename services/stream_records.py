@@ -22,6 +22,13 @@ class Chunk:
     is_error: bool = False
     is_final: bool = False
 
+    @classmethod
+    def read(cls, entry: str) -> Chunk:
+        """Return an entry of a list as this or another version wrote it; what is new there is passed over."""
+        written = json.loads(entry)
+        marks = (bool(written.get("is_error")), bool(written.get("is_final")))
+        return cls(written["content"], written["timestamp"], *marks)
+
     def args(self) -> tuple[str, str]:
         """Return its JSON and the text it adds."""
         marks = {name: True for name in ("is_error", "is_final") if getattr(self, name)}

@@ -154,13 +154,17 @@ class StreamStore:
         """Return the calls that forget ended streams."""
         return [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
 
+    def question(self, stream_id: str) -> str:
+        """Return a stream's question as it was written, "" where there is no such stream."""
+        return self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "question"))])[0] or ""
+
     def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
         """Return a stream's own fields and all its chunks, empty where there is no such stream."""
         keys = stream_keys(stream_id)
         fields, raw = self._runner.run(
             [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
         )
-        return fields, [Chunk(**json.loads(chunk)) for chunk in raw]
+        return fields, [Chunk.read(chunk) for chunk in raw]
 
     def document(self, stream_id: str) -> dict[str, Any] | None:
         """Return the stream in its documented JSON shape, for a person to look at."""

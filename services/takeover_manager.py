@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from services import metrics
 from services.answer import Answerer, patiently
@@ -83,14 +83,12 @@ class TakeoverManager:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        suspects, ended = False, []
+        suspects = False
         for stream_id in self._store.lapsed():
             outcome = self.attempt(stream_id)
             suspects = suspects or outcome == "suspect"
             if outcome in ("ended", "gone"):
-                ended.append(stream_id)
-        if ended:
-            self._store.write([], *self._store.ended_calls(ended))
+                self._forget(stream_id)
         return suspects
 
     def _run(self) -> None:
@@ -107,6 +105,12 @@ class TakeoverManager:
             except Exception:
                 log.exception("sweep failed")
 
+    def _forget(self, stream_id: str) -> None:
+        """Give back what an ended stream's owner was killed too soon to give back, and take it out of the index."""
+        question = _question(self._store.question(stream_id))
+        after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
+        self._store.write([], *after, *self._store.ended_calls([stream_id]))
+
     def _note(self, stream_id: str, owner: str, taken: Takeover) -> None:
         metrics.TAKEOVERS.labels(taken.kind).inc()
         owners = {"owner": owner, "former_owner": taken.former_owner, "epoch": taken.epoch}
@@ -122,7 +126,7 @@ class TakeoverManager:
             log.exception("stream not gone on with", extra={"stream_id": stream_id, "owner": owner})
             self._manager.give_back()
             return
-        self._resume(new, _question(fields), taken)
+        self._resume(new, _question(fields.get("question", "")), taken)
 
     def _resume(self, new: NewStream, question: Question, taken: Takeover) -> None:
         known = self._answerer.knows(question)
@@ -137,10 +141,9 @@ class TakeoverManager:
         )
 
 
-def _question(fields: Mapping[str, str]) -> Question:
+def _question(written: str) -> Question:
     """Return a stream's question; of one that cannot be read, a question no bot knows."""
     try:
-        return Question.from_json(fields["question"])
+        return Question.from_json(written)
     except (KeyError, ValueError, TypeError):
-        log.error("a stream's question cannot be read", extra={"question_bytes": len(fields.get("question", ""))})
         return Question("", "unknown", "", "")

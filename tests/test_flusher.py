@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from services import flusher as module
-from services.errors import StoreUnavailable
 from services.flusher import Flusher
 from services.owned_stream import OwnedStream
 from services.redis_store import Call, ScriptRunner, connect
@@ -117,49 +116,16 @@ def test_an_idle_flusher_sends_nothing(desk: Desk) -> None:
     assert desk.store.pipelines == []
 
 
-def test_an_ended_stream_leaves_the_index(desk: Desk) -> None:
-    """What no longer runs is no longer counted."""
+def test_what_is_released_is_found_at_once(desk: Desk) -> None:
+    """It stands at the very beginning of the index; one that is written goes on for its lease."""
     stream = desk.owns("s")
-    desk.clock.advance(desk.store.lease)
+    desk.store.write([], *desk.store.running_calls(["s", "t"]))
     desk.flusher.start()
-    wait_until(lambda: desk.client.keys("dify_streams:running:*"))
 
-    stream.finish("completed")
-
-    wait_until(lambda: not desk.client.keys("dify_streams:running:*"))
-    assert desk.flusher.streams() == []
-
-
-def test_a_stream_its_owner_gave_up_stays_in_the_index(desk: Desk) -> None:
-    """Cut off from Redis for too long the owner lets go; the stream runs on there, and the sweep must find it."""
-    stream = desk.owns("s", outage_seconds=0.0)
-    desk.store.write([], *desk.store.running_calls(["s"]))
-    desk.store.errors += [StoreUnavailable("away")] * 5
-    stream.finish("completed")
-    desk.flusher.start()
-    wait_until(lambda: stream.closed == "lost")
-
-    desk.store.errors.clear()
-    other = desk.owns("t")
-    other.finish("completed")
-    wait_until(lambda: other.closed == "done" and not desk.flusher.streams())
-
-    wait_until(lambda: "t" not in noted(desk))
-    assert noted(desk) == ["s"]
-
-
-@pytest.mark.parametrize(("op", "left"), [("finish", []), ("release", ["s"])])
-def test_what_is_released_is_found_at_once(desk: Desk, op: str, left: list[str]) -> None:
-    """An ended stream leaves the index; a released one is at its very beginning."""
-    stream = desk.owns("s")
-    desk.flusher.start()
-    if op == "finish":
-        stream.finish("completed")
-    else:
-        stream.release()
+    stream.release()
     wait_until(lambda: stream.closed)
 
-    assert desk.store.lapsed() == left
+    assert (desk.store.lapsed(), sorted(noted(desk))) == (["s"], ["s", "t"])
 
 
 def noted(desk: Desk) -> list[str]:

@@ -25,6 +25,7 @@ from services.errors import SettingsError, StoreUnavailable
 from services.redis_connections import BoundedPool
 from services.redis_store import WHOLE, Call, ScriptRunner, connect, script
 from tests.house import ROOT
+from tests.redis_setups import ClusterNode, Sentinel
 from tests.scenarios.slow_proxy import SlowProxy
 from tests.servers import RedisServer, free_port, wait_until
 from tests.turns import count_turns
@@ -72,6 +73,25 @@ def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
 
     assert isinstance(pool, BoundedPool)
     assert (pool.max_connections, pool.timeout, pool.get_connection().socket_timeout) == (2, 0.5, 0.5)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:fake-secret@a",
+        "rediss://me:fake-secret@a?ssl_password=fake-secret",
+        "redis+sentinel://:fake-secret@a/main?sentinel_password=fake-secret",
+        "redis+cluster://:fake-secret@a,b",
+    ],
+)
+def test_a_client_that_is_printed_tells_no_secret(url: str) -> None:
+    """Nor do its pool and its connections."""
+    client = connect(url, pool_size=1)
+    pool = client.connection_pool
+
+    printed = [repr(client), repr(pool), repr(pool.make_connection())]
+
+    assert "fake-secret" not in "".join(printed)
 
 
 def test_a_greeting_is_one_round_trip() -> None:
@@ -371,22 +391,63 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_tls_is_checked_and_has_the_same_bounds(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    return Tls(tmp_path_factory.mktemp("tls"))
+
+
+class Tls:
+    """A certificate for 127.0.0.1, and what servers and clients need to use it."""
+
+    def __init__(self, folder: Path) -> None:
+        key, self.certificate = certificate(folder)
+        files = {"key": key, "cert": self.certificate, "ca-cert": self.certificate}
+        self.lines = [f"tls-{name}-file {path}" for name, path in files.items()] + ["tls-auth-clients no"]
+        self.query = f"?ssl_ca_certs={self.certificate}"
+
+    def options(self, port: int) -> tuple[str, ...]:
+        words = [word for line in self.lines for word in f"--{line}".split(" ")]
+        return (*words, "--tls-port", str(port))
+
+
+def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
     """A certificate nobody vouches for is refused; a frozen server is given up in time."""
-    key, crt = certificate(tmp_path)
-    tls = free_port()
-    files = ("--tls-key-file", str(key), "--tls-cert-file", str(crt), "--tls-ca-cert-file", str(crt))
-    with RedisServer(options=("--tls-port", str(tls), *files, "--tls-auth-clients", "no")) as server:
-        url = f"rediss://127.0.0.1:{tls}/1"
-        trusting = connect(f"{url}?ssl_ca_certs={crt}", pool_size=1, timeout=10.0)
+    port = free_port()
+    with RedisServer(options=tls.options(port)) as server:
+        url = f"rediss://127.0.0.1:{port}/1"
+        trusting = connect(url + tls.query, pool_size=1, timeout=10.0)
         assert trusting.ping()
         with pytest.raises(StoreUnavailable, match="certificate"):
             ScriptRunner(connect(url, pool_size=1, timeout=10.0)).ping()
         server.pause()
 
-        took, outcome = elapsed(lambda: ScriptRunner(connect(f"{url}?ssl_ca_certs={crt}", pool_size=1)).run([PING]))
+        took, outcome = elapsed(lambda: ScriptRunner(connect(url + tls.query, pool_size=1)).run([PING]))
 
         server.resume()
         trusting.close()
     assert isinstance(outcome, StoreUnavailable)
     assert took < IN_TIME
+
+
+def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
+    """Whoever names a server names its port for TLS."""
+    server_port, sentinel_port, node_port = free_port(), free_port(), free_port()
+    lines = (*tls.lines, f"tls-port {sentinel_port}", "tls-replication yes")
+    with (
+        RedisServer(options=tls.options(server_port)),
+        Sentinel(server_port, lines=lines),
+        ClusterNode(options=(*tls.options(node_port), "--tls-cluster", "yes")) as node,
+    ):
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        urls = [f"rediss+sentinel://127.0.0.1:{sentinel_port}/main", f"rediss+cluster://127.0.0.1:{node_port}"]
+        runners = [ScriptRunner(connect(url + tls.query, pool_size=1, timeout=10.0)) for url in urls]
+
+        for runner in runners:
+            wait_until(lambda runner=runner: stores(runner), timeout=30.0)  # type: ignore[misc]
+
+
+def stores(runner: ScriptRunner) -> bool:
+    """Tell whether Redis takes a value: a cluster does once it knows that it is whole."""
+    with suppress(StoreUnavailable):
+        return runner.run([Call(None, ("SET", "k", "v"))]) == [True]
+    return False

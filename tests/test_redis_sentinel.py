@@ -29,7 +29,7 @@ def master() -> Iterator[RedisServer]:
 def sentinels(master: RedisServer) -> Iterator[list[Sentinel]]:
     """Three of them that watch one master and never think of failing over."""
     with ExitStack() as stack:
-        yield [stack.enter_context(Sentinel(master, quorum=3)) for _ in range(3)]
+        yield [stack.enter_context(Sentinel(master.port, quorum=3)) for _ in range(3)]
 
 
 def port(runner: ScriptRunner) -> int:
@@ -107,7 +107,7 @@ def test_a_service_they_do_not_know_is_said(sentinels: list[Sentinel]) -> None:
 
 def test_sentinels_have_a_password_of_their_own(master: RedisServer) -> None:
     """It is asked for by Sentinels only; the master gets its own."""
-    with Sentinel(master, lines=("requirepass fake-secret",)) as sentinel:
+    with Sentinel(master.port, lines=("requirepass fake-secret",)) as sentinel:
         told = sentinel_url(sentinel, query="?sentinel_password=fake-secret")
 
         assert port(ScriptRunner(connect(told, pool_size=1, timeout=10.0))) == master.port
@@ -118,9 +118,9 @@ def test_sentinels_have_a_password_of_their_own(master: RedisServer) -> None:
 
 def test_of_differing_sentinels_the_latest_failover_counts(master: RedisServer) -> None:
     """One that was cut off names the master of before."""
-    with RedisServer() as newer, Sentinel(master, lines=("sentinel config-epoch main 3",)) as behind:
+    with RedisServer() as newer, Sentinel(master.port, lines=("sentinel config-epoch main 3",)) as behind:
         epoch = "sentinel config-epoch main 4"
-        with Sentinel(newer, lines=(epoch,)) as ahead:
+        with Sentinel(newer.port, lines=(epoch,)) as ahead:
             for order in ((behind, ahead), (ahead, behind)):
                 runner = ScriptRunner(connect(sentinel_url(*order), pool_size=1, timeout=10.0))
                 assert port(runner) == newer.port
@@ -129,12 +129,12 @@ def test_of_differing_sentinels_the_latest_failover_counts(master: RedisServer) 
 def test_connections_to_a_master_of_before_are_left_at_once(master: RedisServer) -> None:
     """When one of them has found the new master, none of the others waits for the old one, which may hang."""
     with RedisServer() as old, RedisServer() as new, ExitStack() as stack:
-        sentinel = stack.enter_context(Sentinel(old, lines=("sentinel config-epoch main 1",)))
+        sentinel = stack.enter_context(Sentinel(old.port, lines=("sentinel config-epoch main 1",)))
         runner = ScriptRunner(connect(sentinel_url(sentinel), pool_size=8, timeout=1.0))
         busy(runner, 8)
         place = sentinel.port
         sentinel.close()
-        stack.enter_context(Sentinel(new, lines=("sentinel config-epoch main 2",), port=place))
+        stack.enter_context(Sentinel(new.port, lines=("sentinel config-epoch main 2",), port=place))
         old.pause()
 
         with pytest.raises(StoreUnavailable):

@@ -294,14 +294,15 @@ def test_places_are_bounded_and_given_back(any_redis_url: str) -> None:
 
 
 def test_what_is_to_be_done_after_an_answer_is_done(desk: Desk, redis_client: redis.Redis) -> None:
-    """The person's place is given back when the stream has ended."""
+    """The person's place is given back when the stream has ended, in the step in which it leaves the index."""
     place = desk.store.enter_call("default", "zhangsan", "s", places=3, seconds=300.0)
-    desk.store.write([], place)
+    desk.store.write([], place, *desk.store.running_calls(["s"]))
 
     desk.asks(after=[desk.store.leave_call("default", "zhangsan", "s")])
 
     wait_until(lambda: desk.manager.running == 0)
     assert redis_client.exists("dify_user:default:zhangsan") == 0
+    assert redis_client.keys("dify_streams:running:*") == []
 
 
 def test_a_stream_of_another_owner_is_gone_on_with(desk: Desk) -> None:

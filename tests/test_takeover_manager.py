@@ -286,6 +286,19 @@ def test_the_sweep_forgets_what_ended(replica: Replica, redis_client: redis.Redi
     assert redis_client.keys("dify_streams:running:*") == []
 
 
+def test_the_sweep_gives_back_what_an_ended_stream_still_holds(replica: Replica, redis_client: redis.Redis) -> None:
+    """Its owner was killed between its last word and that."""
+    leave_behind(replica, redis_client)
+    redis_client.hset(stream_keys("s").hash, "status", "completed")
+    assert redis_client.exists("dify_user:default:zhangsan")
+
+    replica.takeovers.sweep()
+
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+    assert redis_client.keys("*:turns") == []
+    assert redis_client.keys("dify_streams:running:*") == []
+
+
 def test_every_replica_sweeps_by_itself(replica: Replica, redis_client: redis.Redis) -> None:
     """Nobody polls, nobody calls."""
     leave_behind(replica, redis_client, text="")

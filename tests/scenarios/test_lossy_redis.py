@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from services.answer import AnswerEvent
+from services.answer_events import AnswerEvent
 from services.errors import StoreUnavailable
 from services.models import Delta, Past, Question, Replacement
 from services.redis_store import ScriptRunner, connect

@@ -1,0 +1,65 @@
+-- Stands before every script. KEYS of a stream: 1 hash, 2 messages, 3 text.
+
+-- Seconds since 1970 by Redis's own clock, unless the caller owns the clock.
+local function clock(given)
+  if given ~= '' then return tonumber(given) end
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+
+local function stamp(seconds)
+  return string.format('%.3f', seconds)
+end
+
+-- Set the `count` field/value pairs that begin at ARGV[first]; return where they end.
+local function set_fields(first, count)
+  for i = first, first + 2 * count - 1, 2 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  end
+  return first + 2 * count
+end
+
+-- Push chunks (ARGV pairs of JSON and text) that are not there yet. `index` is the first one's place in the list.
+local function push(first, index, length, start)
+  -- The list alone may be lost, where Redis evicts: the text begins again with it.
+  if length == 0 and redis.call('EXISTS', KEYS[3]) == 1 then redis.call('DEL', KEYS[3]) end
+  local fresh = false
+  for i = first, #ARGV, 2 do
+    if index >= length then
+      redis.call('RPUSH', KEYS[2], ARGV[i])
+      if index >= start and ARGV[i + 1] ~= '' then redis.call('APPEND', KEYS[3], ARGV[i + 1]) end
+      length = length + 1
+      fresh = true
+    end
+    index = index + 1
+  end
+  if fresh then
+    local left = redis.call('PTTL', KEYS[1])
+    for k = 2, 3 do
+      if redis.call('PTTL', KEYS[k]) == -1 then redis.call('PEXPIRE', KEYS[k], left) end
+    end
+  end
+  return length
+end
+
+-- What a reader needs: see `Snapshot` in stream_store.py for the order. At most `limit` bytes of text.
+local function snapshot(now, limit)
+  local h = redis.call('HMGET', KEYS[1], 'status', 'error_code', 'waiting', 'access', 'epoch', 'owner',
+                       'lease', 'read', 'frame_deadline', 'shown', 'start')
+  if not h[1] then return false end
+  local length = redis.call('LLEN', KEYS[2])
+  local text, over = h[10], 1
+  if not text then
+    text, over = redis.call('GETRANGE', KEYS[3], 0, limit - 1), 0
+    if h[1] == 'processing' and h[9] and now >= tonumber(h[9]) then
+      redis.pcall('HSET', KEYS[1], 'shown', text)
+      over = 1
+    end
+  end
+  -- A Redis that takes no writes is still read.
+  if length > tonumber(h[8] or '0') then redis.pcall('HSET', KEYS[1], 'read', length) end
+  local lapsed = 0
+  if h[1] == 'processing' and now >= tonumber(h[7] or '0') then lapsed = 1 end
+  return {h[1], h[2] or '', h[3] or '', h[4] or '', tonumber(h[5]), h[6] or '', lapsed, over, text,
+          redis.call('STRLEN', KEYS[3]), length, tonumber(h[11] or '0')}
+end
