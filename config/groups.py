@@ -109,13 +109,16 @@ class MoreWeComSettings(Group):
 
 class RedisSettings(Group):
     redis_url: RedisUrl | None = setting(
-        None, "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST"
+        None,
+        "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST",
     )
     redis_host: str = setting("", "host of Redis, where REDIS_URL is empty")
     redis_port: Port = setting(6379, "port of Redis")
     redis_password: SecretStr | None = setting(None, "password of Redis; also used with a REDIS_URL that has none")
     redis_db: Annotated[int, Field(ge=0)] | None = setting(None, "number of the database; empty: 1, or 0 on a Cluster")
-    redis_pool_size: Count = setting(50, "Redis connections per process")
+    redis_pool_size: Count = setting(
+        50, "Redis connections per process, one of them for writing answers; on a Cluster per node"
+    )
     batch_redis_url: RedisUrl | None = setting(None, "another Redis for batch jobs; empty: the same one")
 
 
@@ -125,7 +128,9 @@ class SqlSettings(Group):
     mysql_user: str = setting("root", "user of MySQL")
     mysql_password: SecretStr | None = setting(None, "password of MySQL")
     mysql_database: str = setting("", "database of MySQL")
-    mysql_read_host: str = setting("", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST")
+    mysql_read_host: str = setting(
+        "", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST"
+    )
     mysql_pool_size: Count = setting(5, "MySQL connections per process")
     database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
     auth_user_query: UserQuery | None = setting(

@@ -41,17 +41,15 @@ class Container:
         self.settings = settings
         self.texts = Texts(settings.locale, settings.texts_overrides)
         self.wechat = {name: _wechat(bot) for name, bot in settings.bots.items()}
-        self.redis = connect(settings.redis_address.get_secret_value(), pool_size=settings.redis_pool_size)
+        address = settings.redis_address.get_secret_value()
+        self.redis = connect(address, pool_size=max(1, settings.redis_pool_size - 1))
+        #: The flusher's own connection: leases are renewed however many poll.
+        self.redis_of_flusher = connect(address, pool_size=1)
         self.runner = ScriptRunner(self.redis)
         self.users = self._users()
         self.auth = self._auth()
         self.providers = self._providers()
-        self.streams = StreamStore(
-            self.runner,
-            ttl=settings.stream_ttl,
-            lease=settings.stream_lease,
-            max_seconds=settings.stream_max_seconds,
-        )
+        self.streams = self._streams(self.runner)
         self.conversations = ConversationStore(
             self.runner, secret=self._secret(), ttl=settings.conversation_ttl, line_ttl=settings.stream_ttl
         )
@@ -64,6 +62,7 @@ class Container:
             sentence=self.texts.error,
             max_streams=settings.stream_max_per_replica,
             max_bytes=settings.stream_max_bytes,
+            writer=self._streams(ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             replica=socket.gethostname(),
             log_content=settings.log_content,
         )
@@ -99,7 +98,14 @@ class Container:
         if self.users:
             self.users.close()
         self.redis.close()
+        self.redis_of_flusher.close()
         log.info("stopped")
+
+    def _streams(self, runner: ScriptRunner) -> StreamStore:
+        settings = self.settings
+        return StreamStore(
+            runner, ttl=settings.stream_ttl, lease=settings.stream_lease, max_seconds=settings.stream_max_seconds
+        )
 
     def _users(self) -> SqlUserStore | None:
         settings = self.settings

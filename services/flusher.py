@@ -91,8 +91,10 @@ class Flusher:
             self._wake.wait(self._store.lease / 3)
             self._wake.clear()
             try:
-                more = self._flush()
+                more, away = self._flush()
                 pause = RETRY_SECONDS[0]
+                if away:
+                    time.sleep(pause)
             except StoreUnavailable:
                 more = True
                 time.sleep(pause)
@@ -106,15 +108,16 @@ class Flusher:
             if self._stopping and not self._dirty:
                 return
 
-    def _flush(self) -> bool:
-        """Send one pipeline; return whether there is more to send."""
+    def _flush(self) -> tuple[bool, bool]:
+        """Send one pipeline; return whether there is more to send, and whether a node of a cluster is away."""
         self._note_renewals()
         batch, renewed = self._collect()
         if not (batch or self._amends):
-            return False
-        self._send(batch, renewed)
-        self._make_amends()
-        return bool(self._dirty)
+            return False, False
+        away = self._send(batch, renewed)
+        if not away:
+            self._make_amends()
+        return bool(self._dirty), away
 
     def _note_renewals(self) -> None:
         """Every third of a lease all streams have something to say: that their owner lives."""
@@ -147,7 +150,8 @@ class Flusher:
                 renewed.append(stream.stream_id)
         return batch, renewed
 
-    def _send(self, batch: Sequence[tuple[OwnedStream, Write]], renewed: Sequence[str]) -> None:
+    def _send(self, batch: Sequence[tuple[OwnedStream, Write]], renewed: Sequence[str]) -> bool:
+        """Send the writes; return whether a node of a cluster is away: its streams wait, the others went on."""
         leaving = [stream.stream_id for stream, write in batch if write.op == "release"]
         notes = [*self._store.running_calls(renewed), *self._store.running_calls(leaving, seconds=0.0)]
         try:
@@ -160,9 +164,7 @@ class Flusher:
             for stream, _ in batch:
                 self._failed(stream)
             raise
-        # One node of a cluster is away: its streams wait, the others went on.
-        for reply in replies:
-            _raise_error(reply)
+        return any(isinstance(reply, StoreUnavailable) for reply in replies)
 
     def _make_amends(self) -> None:
         """End what a lost reply may have left behind, one by one: it is rare."""
@@ -170,7 +172,8 @@ class Flusher:
             entry = self._amends[0]
             end, after = entry
             (reply,) = self._store.write([end])
-            _raise_error(reply)
+            if isinstance(reply, StoreUnavailable):
+                raise reply
             if reply[0] in ("ok", "gone"):
                 self._store.write([], *after)
             # Where there are too many of them, the newest may have pushed this one out meanwhile.
@@ -219,11 +222,6 @@ class Flusher:
         with self._lock:
             self._streams.pop(stream.stream_id, None)
             self._dirty.pop(stream.stream_id, None)
-
-
-def _raise_error(reply: Any) -> None:
-    if isinstance(reply, StoreUnavailable):
-        raise reply
 
 
 def _note_refusal(stream: OwnedStream, epoch: str, owner: str) -> None:

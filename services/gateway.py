@@ -165,7 +165,7 @@ class Gateway:
         try:
             turn = self._conversations.turn_call(key, stream_id)
             notes = self._streams.running_calls([stream_id])
-            ours, snapshot, (entered, place, *_) = self._streams.open(new, enter, turn, *notes)
+            ours, snapshot, (entered, place) = self._streams.open(new, enter, turn, hints=notes)
         except StoreUnavailable as exc:
             self._manager.make_amends(self._ending(new, exc.code), leave)
             raise

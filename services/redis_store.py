@@ -136,10 +136,13 @@ class ServerLine:
 class ScriptRunner:
     """Sends calls together: one round trip for any number of them, however many nodes have a part in it."""
 
-    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: redis.Redis, *, beside: ScriptRunner | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the client; `beside` is another runner to the same Redis: an outage of both is told once."""
         self._line: Line = client if isinstance(client, ClusterClient) else ServerLine(client)
         self._clock = clock
-        self._outages = Outages(clock)
+        self._outages: Outages = beside._outages if beside else Outages(clock)
 
     def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
         """Return one reply per call; with `mistyped` a key of another type than asked for reads as an error object.

@@ -40,10 +40,12 @@ class StreamManager:
         sentence: Callable[[str], str],
         max_streams: int,
         max_bytes: int,
+        writer: StreamStore | None = None,
         replica: str = "replica",
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the store; `writer` is one with a connection of its own: no crowd of readers delays a renewal."""
         self._store = store
         self._answer = answer
         self._sentence = sentence
@@ -52,7 +54,7 @@ class StreamManager:
         self._replica = replica
         self._log_content = log_content
         self._clock = clock
-        self._flusher = Flusher(store, clock=clock)
+        self._flusher = Flusher(writer or store, clock=clock)
         self._places = threading.Condition()
         self._taken = 0
         self.draining = False

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
 from services.stream_records import Chunk, ChunkPage, NewStream, Snapshot, Takeover, Write
 
@@ -70,10 +71,17 @@ class StreamStore:
         """Tell whether the stream's node of Redis failed within the last moments."""
         return self._runner.away(stream_keys(stream_id).hash)
 
-    def open(self, stream: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
-        """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies."""
-        *replies, (created, snapshot) = self._runner.run([*others, self.open_call(stream)])
-        return created == 1, Snapshot.from_reply(stream.stream_id, snapshot), replies
+    def open(self, stream: NewStream, *others: Call, hints: Sequence[Call] = ()) -> tuple[bool, Snapshot, list[Any]]:
+        """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies.
+
+        `hints` are sent along; whether they are carried out matters to nobody here.
+        """
+        replies = self._runner.run_each([*others, self.open_call(stream), *hints], attempts=2)[: len(others) + 1]
+        for reply in replies:
+            if isinstance(reply, StoreUnavailable):
+                raise reply
+        *rest, (created, snapshot) = replies
+        return created == 1, Snapshot.from_reply(stream.stream_id, snapshot), rest
 
     def open_call(self, stream: NewStream) -> Call:
         frame = "" if stream.frame_seconds is None else stream.frame_seconds - stream.age
@@ -121,10 +129,11 @@ class StreamStore:
         return Takeover.from_reply(self._runner.run([Call(script("takeover"), stream_keys(stream_id), args)])[0])
 
     def lapsed(self, *, per_shard: int = 100) -> list[str]:
-        """Return noted streams whose lease is over."""
+        """Return noted streams whose lease is over; of a cluster, those whose shard can be read."""
         args = (self.now, per_shard)
         calls = [Call(script("lapsed"), (_shard_key(shard),), args) for shard in range(RUNNING_SHARDS)]
-        return [stream_id for ids in self._runner.run(calls) for stream_id in ids]
+        found = [ids for ids in self._runner.run_each(calls) if not isinstance(ids, StoreUnavailable)]
+        return [stream_id for ids in found for stream_id in ids]
 
     def cancel(self, stream_id: str) -> str:
         """End a running stream; return the status it had, "" where there is none."""

@@ -22,10 +22,12 @@ REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", 
 class ClusterNode(RedisServer):
     """One node of a cluster; after `node_timeout` seconds of silence the others count it as failed."""
 
-    def __init__(self, *, node_timeout: float, full_coverage: bool) -> None:
+    def __init__(
+        self, *, node_timeout: float = 15.0, full_coverage: bool = True, options: tuple[str, ...] = ()
+    ) -> None:
         timeout, coverage = str(int(node_timeout * 1000)), "yes" if full_coverage else "no"
         cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", timeout)
-        super().__init__(options=(*cluster, "--cluster-require-full-coverage", coverage, *REPLICATION))
+        super().__init__(options=(*cluster, "--cluster-require-full-coverage", coverage, *REPLICATION, *options))
         self._bus = 0
 
     def command(self) -> list[str]:
@@ -57,6 +59,10 @@ class ClusterNode(RedisServer):
         """Tell whether the cluster is well in this node's eyes, with so many nodes."""
         lines = self.ask("CLUSTER", "INFO").split("\r\n")
         return {"cluster_state:ok", f"cluster_known_nodes:{others}"} <= set(lines)
+
+    def knows_replicas(self) -> bool:
+        """Tell whether every slot has a second node, in this one's eyes."""
+        return all(len(places) == 2 for _, _, *places in self.ask("CLUSTER", "SLOTS"))
 
 
 class Setup:
@@ -100,7 +106,11 @@ class ClusterServers(Setup):
         wait_until(lambda: all(node.knows(count) for node in self.nodes), timeout=FORMING)
         for primary, replica in zip(self.nodes, self.nodes[3:], strict=False):
             replica.ask("CLUSTER", "REPLICATE", primary.id)
+        if not self._replicas:
+            return
         wait_until(lambda: all(is_in_step(replica) for replica in self.nodes[3:]), timeout=FORMING)
+        # What a replica asks of its primary is ignored until that has heard of it.
+        wait_until(lambda: all(node.knows_replicas() for node in self.nodes), timeout=FORMING)
 
     @property
     def url(self) -> str:
@@ -140,7 +150,7 @@ class Sentinel(Server):
 
     def __init__(
         self,
-        master: RedisServer,
+        master_port: int,
         *,
         quorum: int = 1,
         down_after: float = 30.0,
@@ -150,7 +160,7 @@ class Sentinel(Server):
         super().__init__(port=port)
         self._binary = require_binary("redis-server")
         self._lines = [
-            f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} {quorum}",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} {quorum}",
             f"sentinel down-after-milliseconds {SERVICE} {int(down_after * 1000)}",
             f"sentinel failover-timeout {SERVICE} 10000",
             f"sentinel parallel-syncs {SERVICE} 1",
@@ -198,7 +208,7 @@ class SentinelServers(Setup):
         self.servers += [self.stack.enter_context(RedisServer(options=follow)) for _ in range(self._replicas)]
         wait_until(lambda: all(is_in_step(server) for server in self.servers[1:]), timeout=FORMING)
         for _ in range(3):
-            sentinel = Sentinel(first, quorum=2, down_after=self._down_after)
+            sentinel = Sentinel(first.port, quorum=2, down_after=self._down_after)
             self.sentinels.append(self.stack.enter_context(sentinel))
         wait_until(lambda: all(self._knows(sentinel) for sentinel in self.sentinels), timeout=FORMING)
 
@@ -227,12 +237,19 @@ def sentinel_url(*sentinels: Sentinel, query: str = "") -> str:
 
 
 def is_primary(server: RedisServer) -> bool:
-    with server.client() as client:
-        return bool(client.info("replication")["role"] == "master")
+    return replication(server).get("role") == "master"
 
 
 def is_in_step(server: RedisServer) -> bool:
     """Tell whether a replica has what its master has."""
-    with server.client() as client:
-        state = client.info("replication")
-    return bool(state["role"] == "slave" and state["master_link_status"] == "up")
+    state = replication(server)
+    return (state.get("role"), state.get("master_link_status")) == ("slave", "up")
+
+
+def replication(server: RedisServer) -> dict[str, Any]:
+    """Return what a server says of its part; nothing while it does not answer, or breaks connections."""
+    try:
+        with server.client() as client:
+            return dict(client.info("replication"))
+    except redis.RedisError:
+        return {}

@@ -172,6 +172,8 @@ class Server(ABC):
     def pause(self) -> None:
         """Freeze it: connections stay open and nothing answers, until `resume`."""
         os.kill(self.pid, signal.SIGSTOP)
+        # On a busy machine its threads run on for a moment.
+        wait_until(lambda: all(_state(task) == "T" for task in Path(f"/proc/{self.pid}/task").iterdir()))
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -278,6 +280,11 @@ class MariaServer(Server):
         self.execute(f"DROP DATABASE IF EXISTS {name}")
         self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         return self.url(name)
+
+
+def _state(task: Path) -> str:
+    """Return a thread's state as the kernel has it: R running, S sleeping, T stopped."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _as_root() -> list[str]:

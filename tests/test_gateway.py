@@ -313,7 +313,7 @@ def test_a_lost_reply_to_opening_locks_nobody_out(
     desk: Desk, redis_client: redis.Redis, provider: SlowProvider
 ) -> None:
     """The person was told that nothing was saved; what was is ended and given back when Redis answers again."""
-    run = desk.streams._runner.run
+    run = desk.streams._runner.run_each
     lost: list[bool] = []
 
     def losing(calls: Any, **options: Any) -> Any:
@@ -323,7 +323,7 @@ def test_a_lost_reply_to_opening_locks_nobody_out(
             raise StoreUnavailable("the reply is lost")
         return replies
 
-    desk.streams._runner.run = losing  # type: ignore[method-assign]
+    desk.streams._runner.run_each = losing  # type: ignore[method-assign]
 
     refused = desk.asks()
 

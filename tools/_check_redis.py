@@ -9,9 +9,10 @@ from typing import Any
 
 import redis
 
+from config.redis_urls import parse_redis_url
 from services.container import Container
 from services.errors import StoreUnavailable
-from services.redis_store import Call, redis_errors
+from services.redis_store import Call, redis_errors, servers
 from services.stream_records import born_finished
 from services.stream_store import stream_keys
 from tools._checks import Finding, explained
@@ -21,6 +22,9 @@ OLDEST = 6
 WORDS = "doctor 来宝"
 
 _AWAY = (
+    ("no sentinel", "see that REDIS_URL names the Sentinels, their service and, if they want one, ?sentinel_password="),
+    ("cluster support disabled", "this is no Cluster: begin REDIS_URL with redis://"),
+    ("ResponseError SELECT", "this is a node of a Cluster: begin REDIS_URL with redis+cluster://"),
     ("password", "set REDIS_PASSWORD (or the one in REDIS_URL) to what Redis expects"),
     ("authentication", "set REDIS_PASSWORD (or the one in REDIS_URL) to what Redis expects"),
     (
@@ -36,6 +40,8 @@ _AWAY = (
     ("max number of clients", "raise Redis's maxclients: each process may open REDIS_POOL_SIZE connections"),
 )
 _REFUSED = (
+    ("MovedError", "this is a node of a Cluster: begin REDIS_URL with redis+cluster://"),
+    ("ClusterDown", "some slots have no node: see CLUSTER INFO and CLUSTER NODES"),
     ("ReadOnly", "this is a replica: point REDIS_HOST at the primary"),
     ("misconf", "Redis cannot save to its disk and so refuses writes: see its log, make room"),
     ("OutOfMemory", "Redis is full: raise maxmemory"),
@@ -51,20 +57,30 @@ def check_redis(container: Container) -> Iterator[Finding]:
         yield Finding("redis", "failed", str(exc), explained(str(exc), _AWAY, "see REDIS_URL or REDIS_HOST"))
         return
     yield Finding("redis", "ok", "answers")
-    yield from _server(container.redis)
+    yield from _servers(container.redis, _kind(container))
     yield _round_trip(container)
 
 
-def _server(client: redis.Redis) -> Iterator[Finding]:
+def _kind(container: Container) -> str:
+    return parse_redis_url(container.settings.redis_address.get_secret_value()).kind
+
+
+def _servers(client: redis.Redis, kind: str) -> Iterator[Finding]:
+    """Judge the server, the master or every primary; what is the same of several is said once."""
     try:
         with redis_errors():
-            info: Mapping[str, Any] = client.info()
+            infos: list[Mapping[str, Any]] = [server.info() for server in servers(client)]
     except StoreUnavailable as exc:
         yield Finding("redis server", "warning", f"INFO fails: {exc}", "see its version and memory policy yourself")
         return
-    yield judge_version(str(info.get("redis_version", "")))
-    yield judge_memory(str(info.get("maxmemory_policy", "")), int(info.get("maxmemory", 0)))
-    yield judge_persistence(info)
+    judges = [
+        lambda info: judge_version(str(info.get("redis_version", ""))),
+        lambda info: judge_memory(str(info.get("maxmemory_policy", "")), int(info.get("maxmemory", 0))),
+        judge_persistence,
+    ]
+    if kind in ("sentinel", "cluster"):
+        judges.append(judge_replicas)
+    yield from dict.fromkeys(judge(info) for judge in judges for info in infos)
 
 
 def judge_version(version: str) -> Finding:
@@ -94,6 +110,14 @@ def judge_persistence(info: Mapping[str, Any]) -> Finding:
     if info.get("aof_last_write_status", "ok") != "ok":
         return Finding("redis persistence", "failed", "the append-only file cannot be written", "make room on its disk")
     return Finding("redis persistence", "ok", "append-only file")
+
+
+def judge_replicas(info: Mapping[str, Any]) -> Finding:
+    """Judge from INFO whether somebody can take a primary's place."""
+    if int(info.get("connected_slaves", 0)):
+        return Finding("redis replicas", "ok", "every primary has one")
+    text = "a primary has no replica: when it is lost, nobody takes its place"
+    return Finding("redis replicas", "warning", text, "give every primary a replica")
 
 
 def _round_trip(container: Container) -> Finding:

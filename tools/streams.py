@@ -20,7 +20,7 @@ import redis
 
 from config.settings import Settings, load_settings
 from services.errors import LaibaoError
-from services.redis_store import ScriptRunner, connect, redis_errors
+from services.redis_store import ScriptRunner, connect, redis_errors, servers
 from services.stream_store import StreamStore, stream_keys
 
 #: Never shown: credentials, and what stands for one.
@@ -83,19 +83,24 @@ def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _list(client: redis.Redis, options: argparse.Namespace) -> Iterator[str]:
+    streams = [stream for server in servers(client) for stream in _streams_of(server)]
+    newest_first = sorted(streams, key=lambda stream: stream[0][1] or "", reverse=True)
+    for fields, size, stream_id in newest_first[: options.limit]:
+        status, created, code, owner = (field or "-" for field in fields)
+        yield f"{stream_id}  {created}  {status:<10} {size:>8} bytes  {code}  {owner}"
+
+
+def _streams_of(server: redis.Redis) -> Iterator[tuple[Any, Any, str]]:
+    """Yield the listed fields, the text's size and the id of every stream a server has."""
     with redis_errors():
-        ids = [str(key).removeprefix("dify_stream:") for key in client.scan_iter("dify_stream:*", count=1000)]
-        with client.pipeline(transaction=False) as pipe:
+        ids = [str(key).removeprefix("dify_stream:") for key in server.scan_iter("dify_stream:*", count=1000)]
+        with server.pipeline(transaction=False) as pipe:
             for stream_id in ids:
                 keys = stream_keys(stream_id)
                 pipe.hmget(keys.hash, LISTED)
                 pipe.strlen(keys.text)
             replies = pipe.execute()
-    streams = zip(replies[::2], replies[1::2], ids, strict=True)
-    newest_first = sorted(streams, key=lambda stream: stream[0][1] or "", reverse=True)
-    for fields, size, stream_id in newest_first[: options.limit]:
-        status, created, code, owner = (field or "-" for field in fields)
-        yield f"{stream_id}  {created}  {status:<10} {size:>8} bytes  {code}  {owner}"
+    yield from zip(replies[::2], replies[1::2], ids, strict=True)
 
 
 if __name__ == "__main__":
