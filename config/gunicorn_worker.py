@@ -65,6 +65,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     age = 0
     _servers: Sequence[StreamServer] = ()
     _idle: set[Any] | frozenset[Any] = frozenset()
+    _patience = 0
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -82,6 +83,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until the drain is over: as the parent does, with servers that can stop accepting before that."""
         self._idle = set()
+        self._patience = self.cfg.keepalive
         self._servers = [self._server(listener) for listener in self.sockets]
         for server in self._servers:
             server.start()
@@ -112,6 +114,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             super().handle(listener, client, addr)
         finally:
             self._idle -= {client}
+
+    def timeout_ctx(self) -> gevent.Timeout:
+        """Wait for a connection's next request as long as ever: its last reply may have promised that."""
+        return gevent.Timeout(self._patience, False)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         self._idle -= {sock}
@@ -159,9 +165,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         gevent.sleep(0)
         for server in self._servers:
             server.close()
-        patience = self.cfg.keepalive
         self.cfg.set("keepalive", 0)
-        _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), patience)
+        _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), self._patience)
 
     def _cut_idle(self) -> None:
         """End connections that wait for a next request, as if their clients had closed them."""

@@ -177,6 +177,30 @@ def test_a_worker_that_leaves_alone_leaves_what_is_new_to_its_siblings(listener:
                 sibling.handle_exit(signal.SIGTERM, None)
 
 
+def test_a_promise_to_keep_a_connection_is_kept_by_who_leaves(listener: socket.socket) -> None:
+    """A reply that said keep-alive went out just before: the next request on it is served, not cut off."""
+    app = App("old")
+    worker = made(listener, app=app, workers=2)
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            worker.cfg.set("keepalive", 0)
+
+    def first(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        worker.wsgi = app
+        return Body(app(environ, start_response))
+
+    worker.wsgi = first
+    with serving(worker), Client(listener) as client:
+        assert b"keep-alive" in client.get()
+        gevent.sleep(0.2)
+
+        assert b"Connection: close" in client.get()
+        assert client.ended()
+        worker.handle_exit(signal.SIGTERM, None)
+        app.drained.set()
+
+
 def test_workers_that_leave_together_serve_to_the_end(listener: socket.socket) -> None:
     """There is nobody to leave what is new to: polls must be answered while they drain."""
     apps = App("old"), App("new")
