@@ -1,0 +1,32 @@
+"""The measuring of what a replica needs, on a load that costs nothing: it runs, and its figures are of that load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.house import ROOT
+
+pytestmark = pytest.mark.scenario
+
+
+def test_the_footprint_is_measured() -> None:
+    """Every answer runs, is polled, and is weighed when it has ended."""
+    load = ["--streams", "3", "--deltas", "40", "--every", "0.2", "--window", "2", "--to-the-end"]
+
+    printed = subprocess.run(
+        [sys.executable, "-m", "tests.scenarios.footprint", *load],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    ).stdout
+
+    figures = json.loads(printed)
+    assert (figures["running"], figures["polls_failed"], figures["text_bytes"]) == (3, 0, 40 * 6)
+    assert figures["idle_rss"] > 0
+    assert figures["redis_bytes"] > 0
