@@ -11,9 +11,9 @@ from typing import Protocol, TypeVar
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from services import metrics
-from services.answer_events import AnswerEvent, Asking, Waiting, anew, difference
+from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew, difference
 from services.conversation_store import ConversationStore, Memory
-from services.errors import AnswerError, ConversationGone, StoreUnavailable, Unrecoverable
+from services.errors import AnswerError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
 from services.models import Delta, Identity, Past, ProviderEvent, ProviderIds, Query, Question, Replacement
 from services.owned_stream import LEAVING
 from services.providers.base import BaseRAGProvider
@@ -31,7 +31,8 @@ OUTAGE_SECONDS = 20.0
 MEMORY_SECONDS = 5.0
 #: How often a question may be put to the provider, over all owners of its stream.
 MAX_ASKS = 2
-#: Leases after which the head of a line that nobody took over gives way.
+#: Leases for which a waiting question sees its line's head without an owner before that gives way: somebody may be
+#: about to take it over.
 EVICT_LEASES = 3
 
 
@@ -62,6 +63,7 @@ class Answerer:
         streams: StreamStore,
         memory_seconds: float = MEMORY_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._auth = auth
         self._backends = backends
@@ -69,6 +71,7 @@ class Answerer:
         self._streams = streams
         self._memory_seconds = memory_seconds
         self._sleep = sleep
+        self._clock = clock
 
     def conversation(self, question: Question) -> str:
         """Return the key of the conversation a question belongs to."""
@@ -100,7 +103,7 @@ class Answerer:
         key = self.conversation(question)
         identity = self._auth.authenticate(question.principal, backend.corp)
         yield identity
-        yield from self._wait_for_turn(key, stream_id, deadline)
+        yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
         user = identity.user.user_code if identity.user else question.principal
         query = Query(question.text, user, "", question.inputs, question.files, identity)
         if past and past.asks:
@@ -116,36 +119,44 @@ class Answerer:
             recovered = backend.provider.recover(named, past.ids, deadline)
             rest = difference(past.text, recovered.text)
         except Unrecoverable as exc:
-            metrics.RECOVERIES.labels("lost").inc()
+            yield Resumed("lost", str(exc))
             if past.asks >= MAX_ASKS:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
-            backend.provider.cancel(past.ids, query.user)
             yield Asking(past.asks + 1, str(exc))
+            # Not before it is sure that the stream is ours: its present owner may be reading that run.
+            backend.provider.cancel(past.ids, query.user)
             yield from anew(self._ask(backend, query, key, deadline), past.text)
+        except ProviderError:
+            if deadline.over and deadline.aborted not in LEAVING:
+                backend.provider.cancel(past.ids, query.user)
+            raise
         else:
             yield from rest
             yield recovered.usage
 
-    def _wait_for_turn(self, key: str, stream_id: str, deadline: Deadline) -> Iterator[Waiting]:
-        """Wait until the stream heads its conversation's line; a head that is no longer written gives way."""
-        tried = False
+    def _wait_for_turn(self, key: str, stream_id: str, deadline: Deadline, *, begun: bool) -> Iterator[Waiting]:
+        """Wait until the stream heads its conversation's line; a head that is no longer written gives way.
+
+        A full line refuses a question, not an answer that has `begun`.
+        """
+        tried, watch = False, LateHead(EVICT_LEASES * self._streams.lease, self._clock)
         while (place := patiently(lambda: self._conversations.place(key, stream_id))).place != 0:
-            if place.place < 0 and tried:
+            if place.place < 0 and tried and not begun:
                 raise AnswerError(code="turns_full")
             if deadline.over:
                 raise AnswerError(code="answer_timeout")
-            gone = patiently(lambda: self._evict(key, place.head))
+            gone = patiently(lambda: self._evict(key, place.head, watch))
             # A full line is told only where none of it gives way.
             tried = place.place < 0 and not gone
-            if not tried:
+            if not tried or begun:
                 yield Waiting(True)
                 self._sleep(0.0 if gone else TURN_POLL)
         yield Waiting(False)
 
-    def _evict(self, key: str, head: str) -> bool:
+    def _evict(self, key: str, head: str, watch: LateHead) -> bool:
         """Take the head out of the line if nobody writes it any more; return whether it was."""
         status, late = self._streams.standing(head)
-        gone = status != "processing" or late > EVICT_LEASES * self._streams.lease
+        gone = status != "processing" or watch.over(head, late)
         if gone:
             self._conversations.leave(key, head)
         return gone
@@ -205,6 +216,22 @@ class Answerer:
             log.warning("conversation not remembered")
             return False
         return True
+
+
+class LateHead:
+    """How long one waiting question has seen the head of its line without a lease."""
+
+    def __init__(self, patience: float, clock: Callable[[], float]) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._head = ""
+        self._since = 0.0
+
+    def over(self, head: str, late: float) -> bool:
+        """Take in that the head's lease has been over for `late` seconds; tell whether that was seen for too long."""
+        if late <= 0.0 or head != self._head:
+            self._head, self._since = head if late > 0.0 else "", self._clock()
+        return bool(self._head) and self._clock() - self._since > self._patience
 
 
 T = TypeVar("T")

@@ -30,9 +30,11 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The answer an earlier owner asked for was had from the provider."""
+    """What came of asking the provider for the answer that an earlier owner had asked for."""
 
-    outcome: Literal["extended", "replaced", "unchanged"]
+    outcome: Literal["extended", "replaced", "unchanged", "lost"]
+    #: Why it is lost.
+    cause: str = ""
 
 
 AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed
@@ -60,6 +62,6 @@ def anew(events: Iterator[ProviderEvent], before: str) -> Iterator[ProviderEvent
     """Yield an answer that takes the place of another: until its first words come, the old text stays."""
     with closing(events):  # type: ignore[type-var]
         for event in events:
-            if before and isinstance(event, Delta):
+            if before and isinstance(event, Delta | Replacement):
                 event, before = Replacement(event.text), ""
             yield event

@@ -31,6 +31,11 @@ class Backlog:
         return said + "".join(self._pending)
 
     @property
+    def acked_text(self) -> str:
+        """The text that Redis is known to have."""
+        return "".join(chunk.content for chunk in self.chunks[self.start : self.acked] if not chunk.is_error)
+
+    @property
     def behind(self) -> bool:
         """Whether there are chunks that Redis lacks."""
         return self.acked < len(self.chunks)

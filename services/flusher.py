@@ -164,7 +164,10 @@ class Flusher:
             for stream, _ in batch:
                 self._failed(stream)
             raise
-        return any(isinstance(reply, StoreUnavailable) for reply in replies)
+        away = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        if away and len(away) == len(replies):
+            raise away[0]
+        return bool(away)
 
     def _make_amends(self) -> None:
         """End what a lost reply may have left behind, one by one: it is rare."""
@@ -210,18 +213,23 @@ class Flusher:
             stream.lose()
             return
         ours, snapshot, _ = self._store.open(whole)
-        metrics.REWRITTEN.inc()
-        stream.rewritten(whole, ours and snapshot.epoch == stream.epoch)
-        log.warning("stream written anew", extra={"stream_id": stream.stream_id, "ours": ours})
-        self.changed(stream)
+        ours = ours and snapshot.epoch == stream.epoch
+        stream.rewritten(whole, ours)
+        if ours:
+            metrics.REWRITTEN.inc()
+            log.warning("stream written anew", extra={"stream_id": stream.stream_id, "owner": stream.owner})
+            self.changed(stream)
+        else:
+            _note_refusal(stream, str(snapshot.epoch), snapshot.owner)
 
     def _drop_closed(self, stream: OwnedStream) -> None:
         if not stream.closed:
             return
         self._due.discard(stream.stream_id)
         with self._lock:
-            self._streams.pop(stream.stream_id, None)
-            self._dirty.pop(stream.stream_id, None)
+            if self._streams.get(stream.stream_id) is stream:
+                self._streams.pop(stream.stream_id)
+                self._dirty.pop(stream.stream_id, None)
 
 
 def _note_refusal(stream: OwnedStream, epoch: str, owner: str) -> None:

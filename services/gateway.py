@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -100,14 +100,9 @@ class Gateway:
         try:
             snapshot = self._streams.read(stream_id)
         except StoreUnavailable:
-            snapshot = None
-            if not self._manager.owns(stream_id):
-                raise
-        growing = snapshot is not None and snapshot.status == "processing" and not snapshot.frame_over
-        if snapshot is None or (growing and self._streams.away(stream_id)):
-            snapshot = self._known(stream_id, lost=snapshot is None)
+            snapshot = self._owned(stream_id)
         else:
-            self._misses.forget(stream_id)
+            snapshot = self._checked(stream_id, snapshot) if snapshot else self._missed(stream_id)
         if snapshot and snapshot.lapsed:
             with suppress(StoreUnavailable):
                 self._takeovers.attempt(stream_id)
@@ -115,11 +110,26 @@ class Gateway:
             return snapshot
         return None
 
-    def _known(self, stream_id: str, *, lost: bool) -> Snapshot | None:
-        """Return a stream as its owner knows it, if that is here; None for one that is unknown."""
+    def _owned(self, stream_id: str) -> Snapshot:
+        """Return a stream that this replica writes as it knows it, or raise `StoreUnavailable`."""
         snapshot = self._manager.known(stream_id)
-        if snapshot is None and (not lost or self._misses.note(stream_id)):
+        if snapshot is None:
             raise StoreUnavailable("only the stream's owner can say what it shows")
+        return snapshot
+
+    def _checked(self, stream_id: str, snapshot: Snapshot) -> Snapshot:
+        """Return what Redis has of a stream, unless it may have less than was shown."""
+        self._misses.forget(stream_id)
+        growing = snapshot.status == "processing" and not snapshot.frame_over
+        if not growing or not self._streams.away(stream_id):
+            return snapshot
+        return max(snapshot, self._owned(stream_id), key=lambda seen: seen.size)
+
+    def _missed(self, stream_id: str) -> Snapshot | None:
+        """Return a stream that Redis lacks as its owner knows it; None only when it stays away."""
+        snapshot = self._manager.known(stream_id)
+        if snapshot is None and self._misses.note(stream_id):
+            raise StoreUnavailable("the stream's owner may be writing it again")
         return snapshot
 
     def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> bool:
@@ -172,7 +182,7 @@ class Gateway:
         place = Place(*place)
         if ours and entered == 0:
             metrics.QUESTIONS_REFUSED.labels("user_full").inc()
-            self._streams.write([self._ending(new, "user_full")], *leave)
+            self._end(self._ending(new, "user_full"), leave)
             return Snapshot(stream_id, "error", error_code="user_full"), False
         if ours:
             # A full line is the producer's to tell: those who stand in it may be gone.
@@ -182,6 +192,15 @@ class Gateway:
         if snapshot.status != "processing" and (entered == 1 or place.entered):
             self._streams.write([], *leave)
         return snapshot, False
+
+    def _end(self, ending: Write, leave: Sequence[Call]) -> None:
+        """End a stream that gets no producer, later where Redis is away: nobody is to take it over and ask."""
+        try:
+            (reply,) = self._streams.write([ending], *leave)
+        except StoreUnavailable as exc:
+            reply = exc
+        if isinstance(reply, StoreUnavailable):
+            self._manager.make_amends(ending, leave)
 
     def _ending(self, new: NewStream, code: str) -> Write:
         """Return the end of a stream that gets a sentence instead of a producer."""

@@ -34,9 +34,16 @@ class Question:
 
     @classmethod
     def from_json(cls, text: str) -> Question:
-        """Return the question a replica of this or another version wrote; what is new there is passed over."""
+        """Return the question a replica of this or another version wrote; what is new there is passed over.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
         written = json.loads(text)
         known = {field.name: written[field.name] for field in fields(cls) if field.name in written}
+        words = [value for name, value in known.items() if name not in ("inputs", "files")]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("a question's words are strings")
         return cls(**{**known, "files": tuple(written.get("files", ()))})
 
 

@@ -25,7 +25,7 @@ MAX_REPLACEMENTS = 10
 #: Seconds of outage a producer waits through.
 OUTAGE_SECONDS = 20.0
 #: Ways to be closed that end the owner, not the stream: somebody else will want the run at the provider.
-LEAVING = ("fenced", "released")
+LEAVING = ("fenced", "released", "lost")
 
 
 class OwnedStream:
@@ -50,7 +50,7 @@ class OwnedStream:
         self._max_bytes = max_bytes
         self._outage_seconds = outage_seconds
         self._clock = clock
-        self._opened = clock()
+        self._opened = self._acked_at = clock()
         self._state = threading.Condition()
         self._backlog = Backlog(new.chunks, new.start)
         self._replacements = 0
@@ -84,10 +84,10 @@ class OwnedStream:
         """Begin the answer anew with `text`."""
         with self._state:
             self._check_open()
-            self._backlog.begin_anew()
             self._replacements += 1
             if self._replacements > MAX_REPLACEMENTS:
                 raise AnswerError(code="answer_too_long")
+            self._backlog.begin_anew()
             # Under one lock: no write may show the new beginning without its text.
             if text:
                 self.emit(text)
@@ -105,7 +105,8 @@ class OwnedStream:
     def finish(self, status: Status, *, error_code: str = "", sentence: str = "") -> None:
         """End the stream: what is pending, then an error chunk when there is a sentence, in one step."""
         with self._state:
-            if self._ending or self.closed:
+            # A release gives way: nobody need go on with what is whole.
+            if self.closed or (self._ending and not self._leaves):
                 return
             self._ending = ("finish", sentence)
             # Under one lock: the end must not go out without its status.
@@ -127,8 +128,12 @@ class OwnedStream:
             StoreUnavailable: Redis was away for longer than a producer waits.
         """
         with self._state:
-            stored = self._state.wait_for(lambda: self.closed or not self._dirty_fields, timeout=self._outage_seconds)
+            stored = self._state.wait_for(
+                lambda: self.closed or self._leaves or not self._dirty_fields, timeout=self._outage_seconds
+            )
             self._check_open()
+            if self._leaves:
+                raise StreamClosed("released")
             if not stored:
                 raise StoreUnavailable("redis is behind for too long")
 
@@ -143,12 +148,22 @@ class OwnedStream:
         with self._state:
             return self._backlog.text
 
-    @property
-    def snapshot(self) -> Snapshot:
-        """What a reader would see if Redis had everything, while it is not known to have ended."""
-        text = self.text
+    def known(self, lease: float) -> Snapshot | None:
+        """Return what a reader sees whom Redis cannot be asked for; None when the stream may be another's by now.
+
+        Only what Redis is known to have: other replicas, which may still reach it, show no less.
+        """
+        with self._state:
+            if self._clock() - self._acked_at > lease:
+                return None
+            text = self._backlog.acked_text
         access = self._new.fields.get("access", "")
         return Snapshot(self.stream_id, "processing", access=access, text=text, size=len(text.encode()))
+
+    @property
+    def stalled(self) -> bool:
+        """Whether Redis takes nothing of it at present."""
+        return self._failing_since is not None
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -180,6 +195,7 @@ class OwnedStream:
         outcome = str(reply[0])
         with self._state:
             self._failing_since = None
+            self._acked_at = self._clock()
             if outcome == "ok":
                 self._acknowledge(write)
                 outcome = "behind" if self._backlog.behind else outcome
@@ -238,6 +254,10 @@ class OwnedStream:
     def _check_open(self) -> None:
         if self.closed:
             raise StreamClosed(self.closed)
+
+    @property
+    def _leaves(self) -> bool:
+        return self._ending is not None and self._ending[0] == "release"
 
     def _may_go_on(self) -> bool:
         return bool(self.closed) or self._backlog.unsent_bytes <= BUFFER_BYTES

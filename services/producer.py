@@ -61,6 +61,11 @@ class Producer:
             code = self._code(exc)
         except StoreUnavailable as exc:
             code = exc.code
+            if stream.stalled:
+                # Whoever finds it when Redis is back goes on with it, and with the run.
+                stream.deadline.abort("lost")
+                stream.release()
+                return "lost"
         except Exception:
             log.exception("answer failed", extra={"stream_id": stream.stream_id})
             code = "answer_failed"
@@ -124,8 +129,7 @@ class Producer:
             case Asking():
                 self._note_asking(event)
             case Resumed():
-                metrics.RECOVERIES.labels(event.outcome).inc()
-                log.info("answer recovered", extra={"outcome": event.outcome, **self._owners})
+                self._note_recovery(event)
             case Usage():
                 stream.set(tokens=str(event.total_tokens))
 
@@ -136,6 +140,13 @@ class Producer:
         if asking.cause:
             metrics.REASKS.inc()
             log.warning("question asked again", extra={"cause": asking.cause, **self._owners})
+
+    def _note_recovery(self, resumed: Resumed) -> None:
+        metrics.RECOVERIES.labels(resumed.outcome).inc()
+        if resumed.outcome == "lost":
+            log.warning("answer not recovered", extra={"cause": resumed.cause, **self._owners})
+        else:
+            log.info("answer recovered", extra={"outcome": resumed.outcome, **self._owners})
 
     @property
     def _owners(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from services import metrics
+from services.backlog import Backlog
 from services.errors import StoreUnavailable
 from services.flusher import Flusher
 from services.models import Past, ProviderIds, Question
@@ -58,6 +59,7 @@ class StreamManager:
         self._places = threading.Condition()
         self._taken = 0
         self.draining = False
+        self._leaving = False
 
     def start(self) -> None:
         metrics.STREAMS_MAX.inc(self._max_streams)
@@ -126,8 +128,9 @@ class StreamManager:
 
         With the code `ending` it only ends, with what was said and that code's sentence.
         """
+        past = _past(new)
         stream = self._own(new, seconds_left)
-        producer = self._producer(stream, question, _past(new, stream.text), former_owner)
+        producer = self._producer(stream, question, past, former_owner)
         self._run(stream, producer, (lambda: producer.end(ending)) if ending else producer.run, after)
 
     def owns(self, stream_id: str) -> bool:
@@ -137,7 +140,7 @@ class StreamManager:
     def known(self, stream_id: str) -> Snapshot | None:
         """Return a stream as this replica knows it without Redis, if it writes it; None of any other."""
         stream = self._flusher.owned(stream_id)
-        return stream.snapshot if stream else None
+        return stream.known(self._store.lease) if stream else None
 
     def make_amends(self, end: Write, after: Sequence[Call]) -> None:
         """End a stream later that may have been opened although Redis's reply was lost, and what it holds."""
@@ -148,6 +151,7 @@ class StreamManager:
         self.draining = True
         with self._places:
             self._places.wait_for(lambda: self._taken == 0, timeout=seconds)
+        self._leaving = True
         for stream in self._flusher.streams():
             stream.release()
         with self._places:
@@ -165,6 +169,9 @@ class StreamManager:
             clock=self._clock,
         )
         self._flusher.add(stream)
+        if self._leaving:
+            # It was on its way when all others were released.
+            stream.release()
         return stream
 
     def _producer(
@@ -196,12 +203,15 @@ class StreamManager:
         except Exception:
             log.exception("producer failed", extra={"stream_id": stream.stream_id})
         finally:
-            producer.report(outcome)
-            self.give_back()
+            try:
+                producer.report(outcome)
+            finally:
+                self.give_back()
 
 
-def _past(stream: NewStream, text: str) -> Past:
+def _past(stream: NewStream) -> Past:
     """Return what earlier owners did; those of schema version 1 did not count how often they asked."""
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
-    return Past(int(fields.get("asks", "1")), ids, text)
+    asks = fields.get("asks", "")
+    return Past(int(asks) if asks.isdecimal() else 1, ids, Backlog(stream.chunks, stream.start).text)

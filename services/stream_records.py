@@ -141,8 +141,9 @@ KEPT_BY_REDIS = ("v", "epoch", "owner", "lease", "suspect", "start", "read", "de
 def taken_stream(
     stream_id: str, owner: str, taken: Takeover, fields: Mapping[str, str], chunks: Sequence[Chunk], max_seconds: float
 ) -> NewStream:
-    """Return a stream as its new owner goes on with it; `max_seconds` is a producer's time from creation."""
-    created = float(fields["deadline"]) - max_seconds
+    """Return a stream as its new owner goes on with it; `max_seconds` is a producer's time from creation here."""
+    now = float(fields["deadline"]) - taken.seconds_left
+    age = max(0.0, max_seconds - taken.seconds_left)
     frame = fields.get("frame_deadline", "")
     return NewStream(
         stream_id,
@@ -151,8 +152,8 @@ def taken_stream(
         tuple(chunks),
         epoch=taken.epoch,
         start=int(fields["start"]),
-        frame_seconds=float(frame) - created if frame else None,
-        age=max(0.0, max_seconds - taken.seconds_left),
+        frame_seconds=float(frame) - now + age if frame else None,
+        age=age,
     )
 
 

@@ -17,7 +17,7 @@ from services.answer import Answerer, patiently
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.stream_manager import StreamManager
-from services.stream_records import NewStream, Takeover, taken_stream
+from services.stream_records import Takeover, taken_stream
 from services.stream_store import StreamStore
 
 log = logging.getLogger(__name__)
@@ -85,10 +85,16 @@ class TakeoverManager:
         """
         suspects = False
         for stream_id in self._store.lapsed():
-            outcome = self.attempt(stream_id)
-            suspects = suspects or outcome == "suspect"
-            if outcome in ("ended", "gone"):
-                self._forget(stream_id)
+            # What is wrong with one stream, or with its node, is no reason to leave the others alone.
+            try:
+                outcome = self.attempt(stream_id)
+                if outcome in ("ended", "gone"):
+                    self._forget(stream_id)
+                suspects = suspects or outcome == "suspect"
+            except StoreUnavailable:
+                log.debug("stream not swept", extra={"stream_id": stream_id})
+            except Exception:
+                log.exception("stream not swept", extra={"stream_id": stream_id})
         return suspects
 
     def _run(self) -> None:
@@ -121,23 +127,22 @@ class TakeoverManager:
         try:
             fields, chunks = patiently(lambda: self._store.load(stream_id))
             new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
+            question = _question(fields.get("question", ""))
+            known = self._answerer.knows(question)
+            after = self._answerer.leave_calls(question, stream_id) if known else ()
         except Exception:
             # Its lease lapses once more, unless it is gone altogether.
             log.exception("stream not gone on with", extra={"stream_id": stream_id, "owner": owner})
             self._manager.give_back()
             return
-        self._resume(new, _question(fields.get("question", "")), taken)
-
-    def _resume(self, new: NewStream, question: Question, taken: Takeover) -> None:
-        known = self._answerer.knows(question)
-        ending = "" if known and taken.takeovers <= MAX_TAKEOVERS else "interrupted"
+        ending = "" if known and taken.takeovers < MAX_TAKEOVERS else "interrupted"
         self._manager.resume(
             new,
             question,
             former_owner=taken.former_owner,
             seconds_left=taken.seconds_left,
             ending="answer_timeout" if taken.seconds_left <= 0 else ending,
-            after=self._answerer.leave_calls(question, new.stream_id) if known else (),
+            after=after,
         )
 
 

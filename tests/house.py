@@ -46,6 +46,10 @@ def dify_settings(base_url: str, **changes: str) -> dict[str, str]:
     return {"RAG_PROVIDER": "dify", "DIFY_BASE_URL": base_url, "DIFY_API_KEY": "app-test-key-not-real", **changes}
 
 
+#: What `gunicorn` alone does in the project's folder.
+GUNICORN = ("-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
+
+
 class House:
     """One replica inside this process, served over real HTTP."""
 
@@ -76,14 +80,15 @@ class Replica:
     """One gunicorn of the product, a process group of its own."""
 
     def __init__(
-        self, env: Mapping[str, str], folder: Path, *, command: Sequence[str] = ("-m", "gunicorn"), cwd: Path = ROOT
+        self, env: Mapping[str, str], folder: Path, *, command: Sequence[str] = GUNICORN, cwd: Path | None = None
     ) -> None:
+        """Start it in `folder`, where no `.env` of a person's lies, unless `cwd` says otherwise."""
         self._command = command
-        self._cwd = cwd
+        self._cwd = cwd or folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"replica-{self.port}.log"
-        self._env = {**env, "HOST": "127.0.0.1", "PORT": str(self.port)}
+        self._env = {"PYTHONPATH": str(ROOT), **env, "HOST": "127.0.0.1", "PORT": str(self.port)}
         self.process = self._launch()
 
     def _launch(self) -> subprocess.Popen[bytes]:

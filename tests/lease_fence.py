@@ -50,7 +50,7 @@ class Fence:
     owners: list[str] = field(default_factory=list)
 
     def begins(self, owner: str, now: float) -> None:
-        self.epoch, self.owner, self.lease_end, self.suspected = self.epoch + 1, owner, now + LEASE, None
+        self.epoch, self.owner, self.lease_end, self.suspected = self.epoch + 1, owner, lease_from(now), None
         self.owners.append(owner)
 
     def admits(self, epoch: int, owner: str) -> bool:
@@ -62,7 +62,7 @@ class Fence:
         if write.op == "release":
             self.lease_end = self.suspected = 0.0
         elif write.op == "":
-            self.lease_end = now + LEASE
+            self.lease_end = lease_from(now)
 
     def tries(self, owner: str, now: float) -> str:
         """Return what an attempt to take a running stream over must come to."""
@@ -85,3 +85,8 @@ class Fence:
         self.lease_end = float(state.hash.get("lease", 0))
         self.suspected = float(state.hash["suspect"]) if "suspect" in state.hash else None
         self.takeovers = int(state.hash.get("takeovers", 0))
+
+
+def lease_from(now: float) -> float:
+    """Return the end of a lease as Redis has it: to the millisecond."""
+    return round(now + LEASE, 3)

@@ -8,15 +8,27 @@ from typing import Any
 
 import pytest
 
-from services.answer import Answerer, Backend
-from services.answer_events import Resumed, Waiting, difference
+from services.answer import Answerer, Backend, LateHead
+from services.answer_events import Asking, Resumed, Waiting, anew, difference
 from services.conversation_store import ConversationStore, Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
-from services.models import Delta, Identity, ProviderEvent, ProviderIds, Query, Question, Replacement, UserInfo
+from services.models import (
+    Delta,
+    Identity,
+    Past,
+    ProviderEvent,
+    ProviderIds,
+    Query,
+    Question,
+    Recovered,
+    Replacement,
+    UserInfo,
+)
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_records import NewStream
 from services.stream_store import StreamStore
+from tests.servers import FakeClock
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan", inputs={"a": "1"})
@@ -342,3 +354,69 @@ def test_less_than_was_said_is_no_answer() -> None:
     """An aborted run may keep a part that looks whole."""
     with pytest.raises(Unrecoverable):
         difference("答案很长", "答案")
+
+
+def test_a_replacement_takes_the_old_texts_place_too() -> None:
+    """A second asking may begin with one; what comes after it is added."""
+    said = (event for event in (ProviderIds("c"), Replacement("新"), Delta("的")))
+    events = list(anew(said, "旧的"))
+
+    assert events == [ProviderIds("c"), Replacement("新"), Delta("的")]
+
+
+def test_a_head_without_a_lease_is_given_time(clock: FakeClock) -> None:
+    """However long it has been over: who waits has to see it so for a while, and anew after each renewal."""
+    watch = LateHead(3.0, clock)
+    assert not watch.over("head", 1_000_000.0)
+    clock.advance(3.1)
+    assert watch.over("head", 1_000_003.1)
+
+    assert not watch.over("head", 0.0)
+    assert not watch.over("head", 1.0)
+    clock.advance(2.0)
+    assert not watch.over("another", 9.0)
+    clock.advance(2.0)
+    assert not watch.over("another", 11.0)
+
+
+def test_an_answer_that_has_begun_is_not_refused_by_a_full_line(desk: Desk) -> None:
+    """It was evicted while nobody owned it; it waits until there is room."""
+    for number in range(4):
+        desk.streams.open(NewStream(f"w{number}", "o", {"status": "processing"}))
+        desk.conversations.place(desk.key, f"w{number}")
+    desk.deadline = Deadline(0.5)
+    past = Past(1, ProviderIds("c1", "m1"), "一半")
+
+    with pytest.raises(AnswerError) as refused:
+        list(desk.answerer.answer(QUESTION, "s", desk.deadline, past))
+
+    assert refused.value.code == "answer_timeout"
+
+
+@pytest.mark.parametrize(("reason", "stopped"), [("cancelled", True), ("fenced", False), ("released", False)])
+def test_who_cancels_while_an_answer_is_recovered_stops_its_run(desk: Desk, reason: str, stopped: bool) -> None:
+    """The run goes on at the provider, and nobody wants it any more; a leaving owner leaves it alone."""
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        deadline.abort(reason)
+        raise ProviderError(code="interrupted")
+
+    desk.provider.recover = recover  # type: ignore[method-assign]
+    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半")
+
+    with pytest.raises(ProviderError):
+        list(desk.answerer.answer(QUESTION, "s", desk.deadline, past))
+
+    assert [ids for ids, _ in desk.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stopped
+
+
+def test_a_new_owner_stops_the_old_run_when_its_asking_is_stored(desk: Desk) -> None:
+    """Not before: until then it may itself be one that was replaced."""
+    past = Past(1, ProviderIds("c1", "m1", "t1"), "一半")
+    cancelled: list[int] = []
+
+    for event in desk.answerer.answer(QUESTION, "s", desk.deadline, past):
+        if isinstance(event, Resumed | Asking):
+            cancelled.append(len(desk.provider.cancelled))
+
+    assert (cancelled, len(desk.provider.cancelled)) == ([0, 0], 1)

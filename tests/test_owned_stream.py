@@ -228,6 +228,17 @@ def test_an_answer_that_begins_anew_for_ever_is_ended(desk: Desk) -> None:
     assert raised.value.code == "answer_too_long"
 
 
+def test_one_beginning_too_many_leaves_the_text(desk: Desk) -> None:
+    """What was said before it stays."""
+    for number in range(MAX_REPLACEMENTS):
+        desk.stream.replace(str(number))
+
+    with pytest.raises(AnswerError):
+        desk.stream.replace("一个太多")
+
+    assert desk.stream.text == str(MAX_REPLACEMENTS - 1)
+
+
 def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
     """A writer that looks while the end is being said sees none of it, or all of it."""
     seen: list[Write | None] = []
@@ -289,6 +300,41 @@ def test_what_is_not_stored_in_time_is_an_outage(clock: FakeClock) -> None:
     desk.stream.settle(desk.write(), ["refused", "2", "b"])
     with pytest.raises(StreamClosed, match="fenced"):
         desk.stream.wait_stored()
+
+
+def test_nothing_is_asked_for_a_stream_that_leaves(desk: Desk) -> None:
+    """Whoever goes on with it asks; what is to be stored first is not taken for stored."""
+    desk.stream.release()
+    desk.stream.set(asks="1")
+
+    with pytest.raises(StreamClosed, match="released"):
+        desk.stream.wait_stored()
+
+
+def test_an_answer_that_becomes_whole_while_it_leaves_ends(desk: Desk) -> None:
+    """The end takes the release's place: nobody need go on with it."""
+    desk.stream.release()
+    desk.stream.emit("完整")
+    desk.stream.finish("completed")
+
+    write = desk.sends()
+
+    assert (write.op, said(write), desk.stream.closed) == ("finish", ["完整"], "done")
+
+
+def test_what_redis_cannot_be_asked_for_is_what_it_had(desk: Desk, clock: FakeClock) -> None:
+    """Never more than others may still read there, and nothing when the stream may be another's by now."""
+    desk.stream.emit("有")
+    desk.sends()
+    desk.stream.emit("还没有")
+    desk.write()
+
+    known = desk.stream.known(6.0)
+    clock.advance(6.1)
+
+    assert known
+    assert (known.status, known.text) == ("processing", "有")
+    assert desk.stream.known(6.0) is None
 
 
 def test_an_answer_that_is_too_long_keeps_what_fits(clock: FakeClock) -> None:

@@ -17,7 +17,7 @@ from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_records import Chunk, NewStream, Snapshot, Write
 from services.stream_store import StreamStore, stream_keys
-from tests.servers import RedisServer, wait_until
+from tests.servers import FakeClock, RedisServer, wait_until
 from utils.deadline import Deadline
 
 QUESTION = Question("年假?", "wecom", "default", "zhangsan")
@@ -390,6 +390,54 @@ def test_a_drain_releases_what_does_not_finish(desk: Desk) -> None:
     left = desk.sees()
     assert (left.status, left.text, left.lapsed, reasons) == ("processing", "一半", True, ["released"])
     assert desk.store.takeover("s", "me").outcome == "taken", "the next reader need not wait for lease or suspicion"
+
+
+def test_what_comes_while_a_replica_leaves_is_handed_over_too(desk: Desk) -> None:
+    """It was opened before the drain and began when all others had been released."""
+    desk.manager.reserve()
+    desk.manager.drain(0.0)
+    new = NewStream("s", "me", {"status": "processing", "question": QUESTION.to_json()})
+    desk.store.open(new)
+
+    desk.manager.produce(new, QUESTION)
+
+    wait_until(lambda: desk.manager.running == 0)
+    assert desk.sees().lapsed or desk.sees().status == "completed"
+
+
+def test_an_owner_that_gives_up_leaves_the_run_to_others() -> None:
+    """Redis away for longer than a producer waits: the provider is not told to stop, and the stream not ended."""
+    clock, reasons = FakeClock(), []
+    with RedisServer(aof=True) as server:
+        desk = Desk(server.url(), clock=clock)
+        begun, go_on = threading.Event(), threading.Event()
+
+        def script(deadline: Deadline) -> Iterator[AnswerEvent]:
+            try:
+                yield Delta("一半")
+                begun.set()
+                go_on.wait(10.0)
+                yield Delta("更多")
+            finally:
+                reasons.append(deadline.aborted)
+
+        desk.script = script
+        desk.asks()
+        wait_until(lambda: desk.sees().text == "一半")
+        begun.wait(10.0)
+        server.kill()
+        stream = desk.manager._flusher.owned("s")
+        assert stream
+        stream.set(waiting="1")
+        wait_until(lambda: stream.stalled)
+        clock.advance(25.0)
+        go_on.set()
+        wait_until(lambda: desk.manager.running == 0, 40.0)
+        server.start()
+
+        assert reasons == ["lost"]
+        assert (desk.sees().status, desk.sees().text) == ("processing", "一半")
+        desk.close()
 
 
 def test_a_stream_redis_lost_is_written_anew(desk: Desk, redis_client: redis.Redis) -> None:

@@ -18,7 +18,7 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, 
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
-from services.stream_records import Chunk, NewStream, Snapshot, Write
+from services.stream_records import Chunk, NewStream, Snapshot, Write, taken_stream
 from services.stream_store import StreamStore, stream_keys
 from services.takeover_manager import MAX_TAKEOVERS, TakeoverManager
 from tests.servers import free_port, wait_until
@@ -191,7 +191,7 @@ def test_nothing_is_asked_three_times(replica: Replica, redis_client: redis.Redi
 
 def test_a_stream_that_loses_owner_after_owner_ends(replica: Replica, redis_client: redis.Redis) -> None:
     """A question that kills whoever answers it is not handed round for ever."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_TAKEOVERS), **IDS)
+    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_TAKEOVERS - 1), **IDS)
 
     replica.takeovers.attempt("s")
 
@@ -202,7 +202,7 @@ def test_a_stream_that_loses_owner_after_owner_ends(replica: Replica, redis_clie
 
 def test_a_handover_is_no_loss(replica: Replica, redis_client: redis.Redis) -> None:
     """An owner that leaves counts for nothing, and needs no suspicion."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_TAKEOVERS), **IDS)
+    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_TAKEOVERS - 1), **IDS)
     redis_client.hset(stream_keys("s").hash, mapping={"lease": "0", "suspect": "0"})
     replica.provider.kept = "一半和另一半"
 
@@ -223,7 +223,14 @@ def test_a_stream_whose_time_is_over_ends(replica: Replica, redis_client: redis.
 
 
 @pytest.mark.parametrize(
-    "question", ["", "{", '{"text": 1}', '{"text":"?","channel":"wecom","bot":"gone","principal":"z"}']
+    "question",
+    [
+        "",
+        "{",
+        '{"text": 1}',
+        '{"text":"?","channel":"wecom","bot":"gone","principal":"z"}',
+        '{"text":"?","channel":"wecom","bot":"default","principal":"z","chat":null}',
+    ],
 )
 def test_a_question_nobody_can_ask_ends(replica: Replica, redis_client: redis.Redis, question: str) -> None:
     """It cannot be read, or its bot is not one of ours any more."""
@@ -297,6 +304,32 @@ def test_the_sweep_gives_back_what_an_ended_stream_still_holds(replica: Replica,
     assert redis_client.exists("dify_user:default:zhangsan") == 0
     assert redis_client.keys("*:turns") == []
     assert redis_client.keys("dify_streams:running:*") == []
+
+
+def test_what_is_wrong_with_one_stream_keeps_the_sweep_from_none(
+    replica: Replica, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged hash, or a node that is away, is said, and the next one is looked at."""
+    leave_behind(replica, redis_client, text="")
+    redis_client.set(stream_keys("a damaged one").hash, "no hash")
+    replica.store.write([], *replica.store.running_calls(["a damaged one"], seconds=-60.0))
+
+    replica.takeovers.sweep()
+
+    assert replica.sees_end().text == "新的答案"
+
+
+def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redis_client: redis.Redis) -> None:
+    """During a roll-out the new replicas may allow a producer another time."""
+    replica.store.open(NewStream("s", "dead", {"status": "processing"}, frame_seconds=330.0))
+    lapse(redis_client)
+    taken = replica.store.takeover("s", "me")
+    fields, chunks = replica.store.load("s")
+
+    for max_seconds in (60.0, 600.0):
+        new = taken_stream("s", "me", taken, fields, chunks, max_seconds)
+        assert new.frame_seconds
+        assert 320 < new.frame_seconds - new.age <= 331
 
 
 def test_every_replica_sweeps_by_itself(replica: Replica, redis_client: redis.Redis) -> None:

@@ -16,9 +16,9 @@ from flask import Flask
 from gevent import Greenlet
 
 from app import create_app
-from tests.house import Replica
+from tests.house import GUNICORN, Replica
 
-COMMAND = ("-m", "gunicorn", "tests.scenarios.leftovers:application()")
+COMMAND = (*GUNICORN, "tests.scenarios.leftovers:application()")
 
 
 @dataclass(frozen=True)
