@@ -61,12 +61,17 @@ class _Plain(logging.Formatter):
 
 
 class _Json(JsonFormatter):
-    """One object per line: time, level, logger, message, and the extra fields."""
+    """One object per line: time, level, logger, process, message, and the extra fields."""
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         super().add_fields(log_data, record, message_dict)
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        first = {"time": time.replace("+00:00", "Z"), "level": record.levelname, "logger": record.name}
+        first = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "pid": record.process,
+        }
         rest = {**log_data}
         log_data.clear()
         log_data.update({**first, **{key: value for key, value in rest.items() if key not in first}})

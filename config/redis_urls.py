@@ -27,6 +27,11 @@ SHAPES = {
 }
 #: Query names that are ours; all others are the client library's.
 _OURS = ("db", "sentinel_username", "sentinel_password")
+#: Options of the client library that say how to trust a server, or what this client is called; how long anything waits
+#: is not for an address to say, so what is known and says just that is passed over.
+_KNOWN = re.compile(
+    r"ssl_\w+|client_name|socket_\w+|max_connections|health_check_interval|timeout|retry_on_\w+|protocol"
+)
 
 _URL = re.compile(
     r"(?P<scheme>[a-z+]+)://(?=.)(?:(?P<login>[^/?#]*)@)?(?P<place>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
@@ -65,6 +70,9 @@ def parse_redis_url(url: str) -> RedisUrl:
         raise ValueError(f"an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}")
     kind, tls = SCHEMES[found["scheme"]]
     query = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
+    unknown = [name for name in query if name not in _OURS and not _KNOWN.fullmatch(name)]
+    if unknown:
+        raise ValueError(f"{_like(kind)}, and after ? nothing but ssl_ca_certs and its like")
     user, _, password = (unquote(part) for part in (found["login"] or "").partition(":"))
     path, service, db = _path(kind, found["path"], query.get("db", ""))
     return RedisUrl(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -60,13 +61,14 @@ def objects(written: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_json_has_one_object_per_line(written: io.StringIO) -> None:
-    """Time in UTC, level, logger and message come first, then the extra fields as they are."""
+    """Time in UTC, level, logger, process and message come first, then the extra fields as they are."""
     configure_logging("INFO", "json", stream=written)
 
     log.info("stream %s\ndone", "来宝", extra={"stream_id": "s1", "chunks": 3, "level": "mine", "at": {1, 2}})
 
     [line] = objects(written)
-    assert list(line)[:4] == ["time", "level", "logger", "message"]
+    assert list(line)[:5] == ["time", "level", "logger", "pid", "message"]
+    assert line["pid"] == os.getpid()
     assert (line["level"], line["logger"], line["message"]) == ("INFO", "tests.logging", "stream 来宝\ndone")
     assert (line["stream_id"], line["chunks"]) == ("s1", 3)
     assert line["time"].endswith("Z")
