@@ -29,7 +29,7 @@ Q = "ssl_certfile=1&ssl_keyfile="
         ({"REDIS_URL": "redis+sentinel://a:1,b:2/main"}, "redis+sentinel://a:1,b:2/main/1"),
         ({"REDIS_URL": "redis+sentinel://a:1,b:2/main/4"}, "redis+sentinel://a:1,b:2/main/4"),
         ({"REDIS_URL": "redis+cluster://a:1,b:2", "REDIS_DB": "0"}, "redis+cluster://a:1,b:2"),
-        ({"REDIS_URL": "rediss+sentinel://a,b/main?ssl_certfile=1"}, "rediss+sentinel://a,b/main/1?x=1"),
+        ({"REDIS_URL": "rediss+sentinel://a,b/main?ssl_certfile=1"}, "rediss+sentinel://a,b/main/1?ssl_certfile=1"),
         ({"REDIS_URL": "rediss+cluster://[::1]:1,b", "REDIS_PASSWORD": "pw"}, "rediss+cluster://:pw@[::1]:1,b"),
     ],
 )
@@ -99,3 +99,12 @@ def test_sql_has_one_address_to_write_and_one_to_read(
 
     assert (found.sql_url.get_secret_value() if found.sql_url else None) == address
     assert (found.sql_read_url.get_secret_value() if found.sql_read_url else None) == read_address
+
+
+@pytest.mark.parametrize("url", ["redis://h?foo=hunter2", "redis+sentinel://a/main?sentinel_pasword=hunter2"])
+def test_an_option_nobody_knows_is_wrong(url: str) -> None:
+    """A misspelt password would be sent to nobody; the value is not quoted."""
+    with pytest.raises(ValueError, match="nothing but ssl_ca_certs") as wrong:
+        parse_redis_url(url)
+
+    assert "hunter2" not in str(wrong.value)
