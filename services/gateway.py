@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from services import metrics
+from services.access import Access
 from services.answer import Answerer
 from services.conversation_store import ConversationStore, Place
 from services.errors import StoreUnavailable
@@ -22,7 +20,6 @@ from services.stream_manager import StreamManager
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.stream_store import StreamStore
 from services.takeover_manager import TakeoverManager
-from utils.sealed import seal
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +57,8 @@ class Gateway:
         self._misses = Misses(streams.lease / 3 + 2)
         self._answerer = answerer
         self._conversations = conversations
-        #: Per bot, the secret of its stream ids, of readers' fingerprints and of what lies sealed in Redis.
-        self._keys = keys
+        #: Of each bot's key: its stream ids, readers' fingerprints, and what lies sealed in Redis.
+        self._access = Access(keys)
         self._doors = doors
         self._sentence = sentence
         self._resets = resets
@@ -72,7 +69,7 @@ class Gateway:
         `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a
         stream that is finished and says why.
         """
-        stream_id = self._stream_id(question)
+        stream_id = self._access.stream_id(question)
         try:
             return self._open(question, stream_id, reply)
         except StoreUnavailable as exc:
@@ -81,7 +78,7 @@ class Gateway:
 
     def say(self, question: Question, key: str) -> Snapshot:
         """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
-        stream_id = self._stream_id(question)
+        stream_id = self._access.stream_id(question)
         try:
             return self._refuse(question, stream_id, key, error=False)
         except StoreUnavailable as exc:
@@ -106,7 +103,7 @@ class Gateway:
         if snapshot and snapshot.lapsed:
             with suppress(StoreUnavailable):
                 self._takeovers.attempt(stream_id)
-        if snapshot and self._allowed(snapshot.access, bot, principal, chat):
+        if snapshot and self._access.allows(snapshot.access, bot, principal, chat):
             return snapshot
         return None
 
@@ -165,7 +162,7 @@ class Gateway:
         """
         door = self._doors[question.channel, question.bot]
         key = self._answerer.conversation(question)
-        fields = {**self._fields(question), "reply": seal(self._keys[question.bot], reply)}
+        fields = {**self._fields(question), "reply": self._access.sealed(question, reply)}
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=door.frame_seconds)
         person = (question.bot, question.principal, stream_id)
         enter = self._streams.enter_call(
@@ -221,14 +218,11 @@ class Gateway:
         return snapshot
 
     def _fields(self, question: Question) -> dict[str, str]:
-        access = [self._tag(question.bot, f"user:{question.bot}:{question.principal}")]
-        if question.chat:
-            access.append(self._tag(question.bot, f"chat:{question.bot}:{question.chat}"))
         return {
             "status": "processing",
             "content": question.text,
             "question": question.to_json(),
-            "access": " ".join(access),
+            "access": self._access.readers(question),
             "created_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "auth_state": "",
             "error_code": "",
@@ -243,18 +237,3 @@ class Gateway:
             "user_info": "",
             "conversation_id": "",
         }
-
-    def _allowed(self, access: str, bot: str, principal: str, chat: str) -> bool:
-        tags = [self._tag(bot, f"user:{bot}:{principal}")]
-        if chat:
-            tags.append(self._tag(bot, f"chat:{bot}:{chat}"))
-        return any(hmac.compare_digest(tag, known) for tag in tags for known in access.split())
-
-    def _stream_id(self, question: Question) -> str:
-        """Return the id a message always has, on every replica; a random one where the client names none."""
-        if not question.msgid:
-            return secrets.token_hex(16)
-        return self._tag(question.bot, f"stream:{question.channel}:{question.bot}:{question.msgid}", 32)
-
-    def _tag(self, bot: str, text: str, digits: int = 16) -> str:
-        return hmac.new(self._keys[bot], text.encode(), hashlib.sha256).hexdigest()[:digits]
