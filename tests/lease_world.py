@@ -6,103 +6,24 @@ Everything goes through the product's own store, flusher and `OwnedStream`; what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import fakeredis
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
-from services.flusher import Flusher
 from services.owned_stream import OUTAGE_SECONDS, OwnedStream
 from services.redis_store import Call, ScriptRunner
 from services.stream_records import NewStream, Snapshot, Takeover, Write, taken_stream
 from services.stream_store import StreamStore, stream_keys
 from services.takeover_manager import MAX_TAKEOVERS
 from tests.lease_fence import GRACE, LEASE, Fence, State
+from tests.lease_replica import Attempt, Fate, Opened, Replica, Sent, Stopped
 from utils.deadline import Deadline
 
 ID = "s"
 KEYS = stream_keys(ID)
 REPLICAS = 3
-#: What becomes of a call: it passes; it is lost or comes later; it is carried out and its reply is lost; or its sender
-#: stops before Redis has it, or after.
-Fate = Literal["ok", "lost", "unheard", "under way", "arrived"]
-
-
-class Attempt(NamedTuple):
-    """A call to take the stream over for an owner of this name."""
-
-    owner: str
-
-
-#: Whatever went over a line: each may come again, at any time.
-Sent = Write | NewStream | Attempt
-
-
-class Stopped(BaseException):
-    """The replica was stopped with a call under way: no error, for it notices nothing."""
-
-
-class Line(StreamStore):
-    """One replica's way to Redis. The next calls meet the `fates` that were set, later ones pass."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.runner, lease=LEASE, now=world.store.now)
-        self.fates: list[Fate] = []
-        #: The write that was under way when the replica was stopped, and its reply where that has come.
-        self.stopped: tuple[Write, Any] | None = None
-        self._world = world
-
-    def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
-        if not writes:
-            return super().write(writes, *others)
-        (write,) = writes
-        fate = self._send(write)
-        reply = None if fate in ("lost", "under way") else self._world.deliver(write, *others)
-        self.stopped = (write, reply)
-        self._receive(fate)
-        return [reply]
-
-    def open(self, stream: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
-        fate = self._send(stream)
-        reply = None if fate in ("lost", "under way") else self._world.deliver_anew(stream, *others)
-        self._receive(fate)
-        assert reply
-        return reply
-
-    def _send(self, sent: Sent) -> Fate:
-        self._world.sent.append(sent)
-        return self.fates.pop(0) if self.fates else "ok"
-
-    def _receive(self, fate: Fate) -> None:
-        if fate in ("under way", "arrived"):
-            raise Stopped
-        if fate != "ok":
-            raise StoreUnavailable(fate)
-
-
-class Replica:
-    """One process: its line, its flusher, and the stream while it believes to own it."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.number = number
-        self.line = Line(world)
-        self.flusher = Flusher(self.line, clock=lambda: world.time)
-        self.stream: OwnedStream | None = None
-        self.paused = False
-        #: Its provider has said its last word.
-        self.finished = False
-        #: What its provider said, one text for each time it began anew.
-        self.versions: list[str] = []
-
-    def __repr__(self) -> str:
-        return f"replica {self.number}"
-
-    @property
-    def owned(self) -> OwnedStream:
-        assert self.stream
-        return self.stream
 
 
 class World:
@@ -129,7 +50,7 @@ class World:
         self._begin(NewStream(ID, self._new_owner(), {"status": "processing"}, frame_seconds=frame_seconds))
 
     def pass_time(self, seconds: float) -> None:
-        self.time += seconds
+        self.time = round(self.time + seconds, 3)
         for store in (self.store, *(replica.line for replica in self.replicas)):
             store.now = f"{self.time:.3f}"
 
@@ -163,6 +84,9 @@ class World:
     # What an owner does.
 
     def emit(self, replica: Replica, text: str) -> None:
+        """Say a piece, if there is anybody to say it and anything to be said."""
+        if replica not in self.talkers or not text:
+            return
         try:
             replica.owned.emit(text)
             replica.versions[-1] += text
@@ -256,6 +180,12 @@ class World:
         self.pass_time(GRACE)
         return self.attempt(replica)
 
+    def take_over_late(self, attempt: Attempt) -> None:
+        """Have a call do it that nobody waits for any more: its owner is nobody, or was replaced since."""
+        for seconds in (LEASE, GRACE):
+            self.pass_time(seconds)
+            self._try(attempt.owner)
+
     def look(self) -> None:
         """Poll on every replica: one that finds the lease lapsed tries to take the stream over."""
         for replica in self.takers:
@@ -265,8 +195,8 @@ class World:
 
     def sweep(self) -> None:
         """Look for lapsed streams on every replica, as all of them do by themselves."""
-        for replica in self.takers:
-            if ID in self.store.lapsed():
+        if ID in self.store.lapsed():
+            for replica in self.takers:
                 self.attempt(replica)
 
     def cancel(self) -> None:
@@ -301,10 +231,10 @@ class World:
             self.torn = False
         return reply
 
-    def deliver_anew(self, whole: NewStream, *others: Call) -> tuple[bool, Snapshot, list[Any]]:
+    def deliver_anew(self, whole: NewStream) -> Opened:
         """Bring an owner's creation of its lost stream to Redis: it changes nothing where the stream is."""
         before = self.state()
-        reply = self.store.open(whole, *others)
+        reply = self.store.open(whole)
         if before.hash:
             assert self.state() == before, "a stream that is there was created again"
         else:
@@ -360,10 +290,13 @@ class World:
             assert before.status in ("", "processing") or state == before, "an ended stream changed"
 
     def state(self) -> State:
-        fields: Any = self.redis.hgetall(KEYS.hash)
+        with self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(KEYS.hash)
+            pipeline.lrange(KEYS.messages, 0, -1)
+            pipeline.get(KEYS.text)
+            fields, messages, text = pipeline.execute()
         fields.pop("read", None)
-        messages: Any = self.redis.lrange(KEYS.messages, 0, -1)
-        return State(fields, tuple(messages), str(self.redis.get(KEYS.text) or ""))
+        return State(fields, tuple(messages), text or "")
 
     def _begin(self, new: NewStream) -> None:
         created, _, _ = self.store.open(new, *self.store.running_calls([ID]))
@@ -418,5 +351,7 @@ class World:
         if stream is None or not stream.closed:
             return
         replica.stream = None
+        if stream.closed in ("done", "cancelled"):
+            self.store.write([], *self.store.ended_calls([ID]))
         if stream.closed == "fenced":
             assert self.lossy or not self.fence.admits(stream.epoch, stream.owner), "the present owner was refused"

@@ -70,6 +70,7 @@ def test_what_the_old_version_writes_is_read_while_it_goes_on(pair: Pair) -> Non
     seen = []
 
     for write, text in ((pair.old.append, "年"), (pair.old.replace, "病"), (pair.old.finish, "假")):
+        pair.pass_time(LEASE - 1)
         assert write(text)[0] == "ok"
         snapshot = pair.sees()
         seen.append((snapshot.text, snapshot.status, snapshot.start, snapshot.lapsed))
@@ -83,6 +84,7 @@ def test_what_the_old_version_writes_is_read_while_it_goes_on(pair: Pair) -> Non
 def test_what_this_version_writes_is_read_by_the_old_one(pair: Pair) -> None:
     """Snapshot, chunks and standing."""
     pair.opens()
+    pair.pass_time(LEASE - 1)
     pair.writes("假", index=1)
 
     seen = pair.old.read()
