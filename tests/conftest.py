@@ -10,7 +10,10 @@ import pytest
 import redis
 
 from demo.embedded_redis import EmbeddedRedis
+from demo.mock_dify import MockDify
+from demo.wecom_simulator import WeComUser
 from services.redis_store import ScriptRunner, connect
+from tests.house import House
 from tests.redis_setups import ClusterServers, SentinelServers
 from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
 
@@ -136,3 +139,24 @@ def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def clock() -> FakeClock:
     """A clock that goes on only when told to."""
     return FakeClock()
+
+
+@pytest.fixture
+def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the real Redis, to look at what the product keeps there."""
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def dify() -> Iterator[MockDify]:
+    """A mock Dify of the test's own."""
+    with MockDify() as dify:
+        yield dify
+
+
+@pytest.fixture
+def user(house: House) -> Iterator[WeComUser]:
+    """A person who asks the test's `house`."""
+    with house.user() as user:
+        yield user

@@ -30,6 +30,12 @@ class State(NamedTuple):
         return int(self.hash.get("start", 0))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether an owner ended it: text and list tell the same, up to the last chunk."""
+        last = json.loads(self.messages[-1]) if self.messages else {}
+        return self.text == self.joined and bool(last.get("is_final"))
+
+    @property
     def joined(self) -> str:
         """The text as the list tells it."""
         chunks = [json.loads(message) for message in self.messages[self.start :]]

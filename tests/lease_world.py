@@ -233,6 +233,8 @@ class World:
 
     def deliver_anew(self, whole: NewStream) -> Opened:
         """Bring an owner's creation of its lost stream to Redis: it changes nothing where the stream is."""
+        # It shows the stream too, and what is shown at a frame's end is kept.
+        self.store.read(ID)
         before = self.state()
         reply = self.store.open(whole)
         if before.hash:
@@ -271,6 +273,10 @@ class World:
             self.redis.set(KEYS.text, after.text)
         self.fence.recall(after)
         self.lossy = self.torn = True
+
+    def lose_parts(self, lost: set[str]) -> None:
+        state = self.state()
+        self.lose(State(**{name: getattr(state, name) for name in State._fields if name not in lost}))
 
     # What must hold.
 

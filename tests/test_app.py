@@ -43,12 +43,6 @@ PATIENCE_MS = 2000.0
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
-
-
-@pytest.fixture
 def values(dify: MockDify) -> dict[str, str]:
     return {"DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
 
@@ -57,18 +51,6 @@ def values(dify: MockDify) -> dict[str, str]:
 def house(redis_url: str, values: dict[str, str]) -> Iterator[House]:
     with House(redis_url, **values) as house:
         yield house
-
-
-@pytest.fixture
-def user(house: House) -> Iterator[WeComUser]:
-    with house.user() as user:
-        yield user
-
-
-@pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ STOP: st.SearchStrategy[Fate] = st.sampled_from(("ok", "under way", "arrived"))
 SECONDS = st.sampled_from((0.5, LEASE / 3, GRACE, LEASE, LEASE + GRACE))
 #: Moments of a time, as shares of it.
 MOMENTS = st.lists(st.floats(0.0, 1.0), max_size=5)
+#: Which keys of a stream are lost.
+LOST = st.sets(st.sampled_from(State._fields), min_size=1)
 #: Of the events that end most of what was in a run few are let happen: else none would get far.
 SELDOM = st.integers(1, 4).map(lambda number: number == 4)
 #: Seconds between two looks of those who wait for an end.
@@ -183,7 +185,8 @@ class Leases(RuleBasedStateMachine):
         ends(world, self.find)
         at_the_end = world.state()
         if at_the_end.status in ("completed", "error") and not world.torn:
-            assert at_the_end.text == at_the_end.joined == world.said[world.fence.owner][-1]
+            assert at_the_end.is_whole
+            assert at_the_end.text == world.said[world.fence.owner][-1]
         for replica in world.paused:
             world.resume(replica, heard=True)
             if replica.stream:
@@ -206,12 +209,36 @@ class LeasesOnAForgetfulRedis(Leases):
         if once:
             self.world.lose(self.world.history[-steps:][0])
 
-    @rule(lost=st.sets(st.sampled_from(State._fields), min_size=1), once=SELDOM)
+    @rule(lost=LOST, once=SELDOM)
     def loses(self, lost: set[str], once: bool) -> None:
         """An eviction, or a Redis that comes back empty."""
         if once:
-            state = self.world.state()
-            self.world.lose(State(**{name: getattr(state, name) for name in State._fields if name not in lost}))
+            self.world.lose_parts(lost)
+
+    @some("talkers")
+    @rule(replica=one_of("talkers"), lost=LOST, text=PERHAPS, ends=st.booleans())
+    def loses_what_its_owner_has(self, replica: Replica, lost: set[str], text: str, ends: bool) -> None:
+        """The owner goes on, and what it says next brings all of it back."""
+        self.world.lose_parts(lost)
+        self.world.emit(replica, text)
+        if ends:
+            self.world.finish(replica, "sorry")
+        self.world.pass_time(LEASE / 3)
+        self.world.flush(replica)
+        assert self.world.state().hash, "the owner did not restore its stream"
+
+    @some("talkers")
+    @some("takers")
+    @rule(replica=one_of("talkers"), other=one_of("takers"), lost=LOST, text=TEXT)
+    def loses_what_nobody_has(self, replica: Replica, other: Replica, lost: set[str], text: str) -> None:
+        """The owner is killed with it; the next one begins with what is left."""
+        self.world.replace(replica, text)
+        self.world.flush(replica)
+        self.world.crash(replica)
+        self.world.lose_parts(lost)
+        self.world.take_over(other)
+        self.world.emit(other, text)
+        self.world.flush(other)
 
     @some("talkers")
     @rule(replica=one_of("talkers"), text=TEXT)

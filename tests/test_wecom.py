@@ -27,19 +27,13 @@ from services.stream_records import Snapshot
 from services.stream_store import READ_BYTES
 from tests.forgery import OTHER_KEY, echo
 from tests.house import AES_KEY, TOKEN, House, dify_settings
-from tests.servers import RedisServer, wait_until
+from tests.servers import wait_until
 from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
 #: Some text, then nothing more, then nothing at all: for answers that stay as they are while a test looks.
 STOPS = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
-
-
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
-    with MockDify() as dify:
-        yield dify
 
 
 @pytest.fixture
@@ -52,18 +46,6 @@ def values(redis_url: str, dify: MockDify) -> dict[str, str]:
 def house(values: dict[str, str]) -> Iterator[House]:
     with House(**values) as house:
         yield house
-
-
-@pytest.fixture
-def user(house: House) -> Iterator[WeComUser]:
-    with house.user() as user:
-        yield user
-
-
-@pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 def sees_text(user: WeComUser, bubble: Bubble) -> Frame:

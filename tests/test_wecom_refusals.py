@@ -17,7 +17,7 @@ from channels.wecom import MAX_BODY
 from demo.wecom_simulator import Callback, CallbackFailed
 from tests.forgery import FORGED, a_text, callback, echo, good
 from tests.house import House
-from tests.servers import RedisServer, wait_until
+from tests.servers import wait_until
 
 REFUSED = {"code": "callback_refused"}
 
@@ -26,12 +26,6 @@ REFUSED = {"code": "callback_refused"}
 def house(redis_url: str) -> Iterator[House]:
     with House(redis_url, DRAIN_SECONDS="0") as house:
         yield house
-
-
-@pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 def touched(client: redis.Redis) -> dict[str, int]:
