@@ -72,7 +72,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     query = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
     unknown = [name for name in query if name not in _OURS and not _KNOWN.fullmatch(name)]
     if unknown:
-        raise ValueError(f"{_like(kind)}, and after ? nothing but ssl_ca_certs and its like")
+        raise ValueError(f"{_like(kind)}, and after ? nothing like {unknown[0]}")
     user, _, password = (unquote(part) for part in (found["login"] or "").partition(":"))
     path, service, db = _path(kind, found["path"], query.get("db", ""))
     return RedisUrl(

@@ -156,13 +156,15 @@ class ScriptRunner:
             raise error
         return [reply.value for reply in replies]
 
-    def run_each(self, calls: Sequence[Call], *, attempts: int = 1) -> list[Any]:
+    def run_each(self, calls: Sequence[Call], *, attempts: int = 1, insist: float = SOCKET_TIMEOUT) -> list[Any]:
         """Return for each call its reply, or the `StoreUnavailable` that befell it: none fails because of another.
+
+        Of the `attempts` another one begins within `insist` seconds: more where a crowd at the pool is waited out.
 
         Raises:
             StoreUnavailable: nothing came back from anywhere. Some may have been carried out.
         """
-        replies = self._attempt(calls, attempts)
+        replies = self._attempt(calls, attempts, insist)
         errors = self._note(replies)
         if all(_is_lost(reply.value) for reply in replies) and (error := next(iter(errors), None)):
             raise error
@@ -190,15 +192,15 @@ class ScriptRunner:
         if error := next(filter(None, self._note(replies)), None):
             raise error
 
-    def _attempt(self, calls: Sequence[Call], attempts: int) -> list[Reply]:
+    def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> list[Reply]:
         """Send the calls; those whose connection broke once more, while there is time and `attempts` are left."""
         began = self._clock()
         commands = [call.command() for call in calls]
-        with within(WHOLE * self._line.patience):
+        with within(WHOLE * self._line.patience + insist - SOCKET_TIMEOUT):
             replies = self._line.exchange(commands)
             for _ in range(attempts - 1):
                 broken = [i for i, reply in enumerate(replies) if isinstance(reply.value, redis.ConnectionError)]
-                if not broken or self._clock() - began > SOCKET_TIMEOUT:
+                if not broken or self._clock() - began > insist:
                     break
                 for i, reply in zip(broken, self._line.exchange([commands[i] for i in broken]), strict=True):
                     replies[i] = reply

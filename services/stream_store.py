@@ -30,6 +30,8 @@ SCHEMA_VERSION = "2"
 #: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16
+#: Seconds within which opening a stream is tried again: a new question has one exchange, and two seconds for it.
+OPEN_SECONDS = 1.0
 
 
 class StreamKeys(NamedTuple):
@@ -76,7 +78,8 @@ class StreamStore:
 
         `hints` are sent along; whether they are carried out matters to nobody here.
         """
-        replies = self._runner.run_each([*others, self.open_call(stream), *hints], attempts=2)[: len(others) + 1]
+        calls = [*others, self.open_call(stream), *hints]
+        replies = self._runner.run_each(calls, attempts=3, insist=OPEN_SECONDS)[: len(others) + 1]
         for reply in replies:
             if isinstance(reply, StoreUnavailable):
                 raise reply

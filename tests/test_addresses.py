@@ -104,7 +104,7 @@ def test_sql_has_one_address_to_write_and_one_to_read(
 @pytest.mark.parametrize("url", ["redis://h?foo=hunter2", "redis+sentinel://a/main?sentinel_pasword=hunter2"])
 def test_an_option_nobody_knows_is_wrong(url: str) -> None:
     """A misspelt password would be sent to nobody; the value is not quoted."""
-    with pytest.raises(ValueError, match="nothing but ssl_ca_certs") as wrong:
+    with pytest.raises(ValueError, match=r"nothing like (foo|sentinel_pasword)") as wrong:
         parse_redis_url(url)
 
     assert "hunter2" not in str(wrong.value)
