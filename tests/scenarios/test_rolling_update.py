@@ -192,6 +192,16 @@ def test_what_a_short_drain_leaves_is_handed_over(tmp_path: Path, record_propert
     assert Counter(kind for record in records for kind in record.takeovers) == {"handover": PEOPLE // 2}
 
 
+def a_writer(redis: RedisServer) -> int:
+    """Return the pid of a worker that writes an answer now, 0 where there is none: an owner's name tells it."""
+    with redis.client() as client:
+        for key in client.keys("dify_stream:*"):
+            status, owner = client.hmget(key, "status", "owner")
+            if status == "processing":
+                return int(str(owner).split(":")[1])
+    return 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["told", "killed"])
 def test_a_worker_that_ends_costs_no_answer(tmp_path: Path, record_property: Property, how: signal.Signals) -> None:
     """One that is told to leaves new questions to its sibling and ends its answers; those of a dead one are taken over.
