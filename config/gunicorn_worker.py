@@ -85,9 +85,15 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         self._idle = set()
         self._patience = self.cfg.keepalive
         self._servers = [self._server(listener) for listener in self.sockets]
+        if self._leaving:
+            # Told so while it loaded: it never was one to leave anything to.
+            for server in self._servers:
+                server.close()
+            self.wsgi.extensions["wechatlaibao"].close()
+            return
         for server in self._servers:
             server.start()
-        _shared[_SERVING], _shared[_place(self.age)] = self._generation, 1
+        _shared[_SERVING], _shared[_place(self.age)] = self._generation, not self._leaving
         while self.alive:
             self.notify()
             gevent.sleep(1.0)
@@ -130,13 +136,15 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         self.alive = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self._leaving:
-            self._leaving = True
+        if self._leaving:
+            return
+        self._leaving = True
+        _shared[_place(self.age)] = 0
+        if self._servers:
             gevent.spawn(self._leave)
 
     def _leave(self) -> None:
         try:
-            _shared[_place(self.age)] = 0
             if self._generation != _shared[_RELOADS]:
                 _wait(lambda: _shared[_SERVING] == _shared[_RELOADS], SUCCESSOR_SECONDS)
                 self._hand_over()

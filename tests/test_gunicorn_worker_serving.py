@@ -218,6 +218,24 @@ def test_workers_that_leave_together_serve_to_the_end(listener: socket.socket) -
             app.drained.set()
 
 
+def test_a_worker_told_to_leave_while_it_loads_is_nobody_to_leave_anything_to(listener: socket.socket) -> None:
+    """It ends without having served; whoever leaves with it serves to the end of its drain."""
+    app, late_app = App("old"), App("new")
+    serves, loads = made(listener, app=app, workers=2), made(listener, app=late_app, workers=2, age=2)
+    late_app.drained.set()
+    with serving(serves):
+        gevent.sleep(0.1)
+        for worker in (serves, loads):
+            worker.handle_exit(signal.SIGTERM, None)
+        with serving(loads):
+            pass
+        assert app.draining.wait(10)
+
+        with Client(listener) as fresh:
+            assert fresh.get().endswith(b"old")
+        app.drained.set()
+
+
 def test_a_killed_sibling_is_nobody_to_leave_anything_to(listener: socket.socket) -> None:
     """The arbiter's hook takes it off the list."""
     app = App("old")
