@@ -5,6 +5,7 @@ LaibaoError                     code, status
 ├── CallbackRefused             a WeCom callback that failed a check: 4xx, nothing touched
 ├── StoreUnavailable            Redis or SQL did not answer in time
 ├── StreamClosed                the stream takes no more chunks from this owner
+├── StreamUnknown               no such stream, or it is somebody else's
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
     ├── AuthError               unknown user, refused, service unavailable
     └── ProviderError           what went wrong at the answer provider
@@ -53,6 +54,13 @@ class StreamClosed(LaibaoError):
 
     code = "stream_closed"
     status = 409
+
+
+class StreamUnknown(LaibaoError):
+    """The stream does not exist (any more), or is not this reader's: which of them is nobody's business."""
+
+    code = "stream_unknown"
+    status = 404
 
 
 class AnswerError(LaibaoError):

@@ -28,6 +28,15 @@ class Question:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     #: The provider's ids of uploaded files.
     files: tuple[str, ...] = ()
+    #: The client's own conversation on a door that has none by itself: no right to read. "" asks without any memory.
+    session: str = ""
+    #: A socket user's token, sealed: another replica may have to ask as this person.
+    credential: str = field(default="", repr=False)
+
+    @property
+    def independent(self) -> bool:
+        """Whether it belongs to no conversation: nothing is remembered, and no earlier question is waited for."""
+        return self.channel != "wecom" and not self.session
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
@@ -81,6 +90,8 @@ class Query:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     identity: Identity = Identity("none")
+    #: The door the question came through.
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
