@@ -101,15 +101,21 @@ class Settings(
 
     @cached_property
     def bots(self) -> Mapping[str, BotSettings]:
-        """Every bot by name; "default" is that of `WECHAT_TOKEN`, missing where only `WECHAT_BOTS` are."""
+        """Every bot by name; "default" is that of `WECHAT_TOKEN`, missing where only `WECHAT_BOTS` or sockets are."""
         wecom = WeComSettings.model_validate(_part(self, WeComSettings))
         named = self.wechat_bots.get_secret_value()
         bots = {}
-        if not named or wecom.wechat_token or wecom.wechat_encoding_aes_key or wecom.wechat_bot_id:
+        given_one = wecom.wechat_token or wecom.wechat_encoding_aes_key or wecom.wechat_bot_id
+        if given_one or not (named or self.sockets_chosen):
             bots[DEFAULT_BOT] = bot_settings(DEFAULT_BOT, wecom, self.provider)
         for name, given in named.items():
             bots[name] = named_bot(name, given, wecom, self.provider)
         return MappingProxyType(bots)
+
+    @property
+    def sockets_chosen(self) -> bool:
+        """Whether somebody said who may open sockets: then the gateway may also run without WeCom."""
+        return bool(self.api_keys) or "websocket_auth" in self.model_fields_set
 
     @cached_property
     def texts_overrides(self) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Mapping
 
@@ -22,7 +23,11 @@ class Access:
         """Return the id a message always has, on every replica; a random one where the client names none."""
         if not question.msgid:
             return secrets.token_hex(16)
-        return self._tag(question.bot, f"stream:{question.channel}:{question.bot}:{question.msgid}", 32)
+        if question.channel == "wecom":
+            return self._tag(question.bot, f"stream:{question.channel}:{question.bot}:{question.msgid}", 32)
+        # Elsewhere clients choose the ids: each for itself.
+        parts = [question.channel, question.bot, question.principal, question.msgid]
+        return self._tag(question.bot, f"stream:{json.dumps(parts)}", 32)
 
     def readers(self, question: Question) -> str:
         """Return the fingerprints of those who may read its stream: the person, and the group it was asked in."""

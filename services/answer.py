@@ -34,10 +34,16 @@ MAX_ASKS = 2
 #: Leases for which a waiting question sees its line's head without an owner before that gives way: somebody may be
 #: about to take it over.
 EVICT_LEASES = 3
+#: The channels whose people show a credential when they connect.
+SOCKETS = ("chat", "realtime")
 
 
 class Authenticator(Protocol):
     def authenticate(self, userid: str, corp: str = "") -> Identity: ...
+
+
+class SocketAuthenticator(Protocol):
+    def identity(self, question: Question) -> Identity: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,13 @@ class Answerer:
         backends: Mapping[str, Backend],
         conversations: ConversationStore,
         streams: StreamStore,
+        callers: SocketAuthenticator | None = None,
         memory_seconds: float = MEMORY_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._auth = auth
+        self._callers = callers
         self._backends = backends
         self._conversations = conversations
         self._streams = streams
@@ -82,12 +90,12 @@ class Answerer:
         """Tell whether the question's bot is one of this replica's."""
         return question.bot in self._backends
 
-    def leave_calls(self, question: Question, stream_id: str) -> tuple[Call, Call]:
+    def leave_calls(self, question: Question, stream_id: str) -> tuple[Call, ...]:
         """Return the calls that give the person's place and the conversation's turn back."""
-        return (
-            self._streams.leave_call(question.bot, question.principal, stream_id),
-            self._conversations.leave_call(self.conversation(question), stream_id),
-        )
+        place = self._streams.leave_call(question.bot, question.principal, stream_id)
+        if question.independent:
+            return (place,)
+        return (place, self._conversations.leave_call(self.conversation(question), stream_id))
 
     def answer(
         self, question: Question, stream_id: str, deadline: Deadline, past: Past | None = None
@@ -100,17 +108,23 @@ class Answerer:
             AnswerError: the answer failed; its code picks the sentence for the user.
         """
         backend = self._backends[question.bot]
-        key = self.conversation(question)
-        identity = self._auth.authenticate(question.principal, backend.corp)
+        identity = self._identity(question, backend)
         yield identity
-        yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        user = identity.user.user_code if identity.user else question.principal
-        query = Query(question.text, user, "", question.inputs, question.files, identity)
+        key = "" if question.independent else self.conversation(question)
+        if key:
+            yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
+        user = end_user(question, identity)
+        query = Query(question.text, user, "", question.inputs, question.files, identity, question.channel)
         if past and past.asks:
             yield from self._go_on(backend, query, key, deadline, past)
         else:
             yield Asking()
             yield from self._ask(backend, query, key, deadline)
+
+    def _identity(self, question: Question, backend: Backend) -> Identity:
+        if question.channel in SOCKETS and self._callers:
+            return self._callers.identity(question)
+        return self._auth.authenticate(question.principal, backend.corp)
 
     def _go_on(self, backend: Backend, query: Query, key: str, deadline: Deadline, past: Past) -> Iterator[AnswerEvent]:
         """Have the answer that was asked for; ask once more where there is none."""
@@ -163,7 +177,7 @@ class Answerer:
 
     def _ask(self, backend: Backend, query: Query, key: str, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
-        memory = patiently(lambda: self._conversations.load(key))
+        memory = patiently(lambda: self._conversations.load(key)) if key else Memory("", "")
         try:
             named = replace(query, conversation_id=memory.conversation_id)
             yield from self._run(backend, named, key, memory, deadline)
@@ -206,6 +220,8 @@ class Answerer:
 
     def _remember(self, key: str, memory: Memory, conversation_id: str, *, patient: bool = False) -> bool:
         """Keep the id, and return whether it was: what cannot be written costs the conversation, not the answer."""
+        if not key:
+            return True
         memory = memory._replace(conversation_id=conversation_id)
         try:
             if patient:
@@ -216,6 +232,15 @@ class Answerer:
             log.warning("conversation not remembered")
             return False
         return True
+
+
+def end_user(question: Question, identity: Identity) -> str:
+    """Return the provider's name for who asks; "" where no person is known: the provider has a name for nobody."""
+    if identity.user:
+        return identity.user.user_code
+    if question.channel in SOCKETS:
+        return f"ws-user-{question.session}" if question.channel == "realtime" else ""
+    return question.principal
 
 
 class LateHead:

@@ -17,9 +17,9 @@ class Backlog:
         """Take the chunks Redis has, and the index the text begins at."""
         self.chunks = list(chunks)
         self.start = start
-        #: How many chunks Redis has, and the beginning it knows.
+        #: How many chunks Redis has, and the beginning it knows of.
         self.acked = len(self.chunks)
-        self._acked_start = start
+        self.acked_start = start
         self._pending: list[str] = []
         #: Bytes of text since the beginning, and those of what Redis has not.
         self.text_bytes = sum(_bytes(chunk.content) for chunk in self.chunks[start:] if not chunk.is_error)
@@ -43,7 +43,7 @@ class Backlog:
     @property
     def start_unknown(self) -> bool:
         """Whether Redis does not know yet where the text begins."""
-        return self.start > self._acked_start
+        return self.start > self.acked_start
 
     def add(self, piece: str) -> None:
         """Add to the text; it becomes a chunk, with all else that waits, when the next write is made."""
@@ -82,7 +82,7 @@ class Backlog:
     def acknowledge(self, write: Write) -> None:
         """Take in that Redis has what a write carried."""
         self.has(max(self.acked, write.index + len(write.chunks)))
-        self._acked_start = write.start
+        self.acked_start = write.start
 
     def has(self, length: int) -> None:
         """Take in that Redis has so many chunks."""

@@ -11,10 +11,10 @@ from contextlib import suppress
 
 from pydantic import SecretStr
 
-from config.bots import BotSettings
+from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
-from services.answer import Answerer, Backend
+from services.answer import SOCKETS, Answerer, Backend
 from services.auth_service import AuthService
 from services.conversation_store import ConversationStore
 from services.errors import LaibaoError, ProviderError, SettingsError, StoreUnavailable
@@ -25,6 +25,7 @@ from services.providers import build_provider
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
+from services.stream_readers import StreamReaders
 from services.stream_store import StreamStore
 from services.takeover_manager import TakeoverManager
 from services.token_store import TokenStore
@@ -51,7 +52,10 @@ class Container:
         self.providers = self._providers()
         self.streams = self._streams(self.runner)
         self.conversations = ConversationStore(
-            self.runner, secret=self._secret(), ttl=settings.conversation_ttl, line_ttl=settings.stream_ttl
+            self.runner,
+            secret=self._own_key("conversation"),
+            ttl=settings.conversation_ttl,
+            line_ttl=settings.stream_ttl,
         )
         self.answerer = Answerer(
             auth=self.auth, backends=self._backends(), conversations=self.conversations, streams=self.streams
@@ -67,6 +71,7 @@ class Container:
             log_content=settings.log_content,
         )
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer)
+        self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
         self.health = Health(rag=(settings.provider.rag_provider, self._rag_ok), dependencies=self._probes())
         self._started = False
@@ -82,6 +87,7 @@ class Container:
             self.runner.load()
         self.manager.start()
         self.takeovers.start()
+        self.readers.start()
         self._started = True
         threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
@@ -91,6 +97,7 @@ class Container:
         """Drain, then give everything back."""
         self.manager.drain(self.settings.drain_seconds)
         self.takeovers.close()
+        self.readers.close()
         self.manager.close()
         for provider in self.providers.values():
             provider.close()
@@ -134,36 +141,53 @@ class Container:
 
     def _providers(self) -> dict[str, BaseRAGProvider]:
         pool_size = self.settings.http_pool_size
-        return {
-            name: build_provider(bot.provider, bot=name, pool_size=pool_size)
-            for name, bot in self.settings.bots.items()
-        }
+        asked = {DEFAULT_BOT: self.settings.provider}
+        asked |= {name: bot.provider for name, bot in self.settings.bots.items()}
+        return {name: build_provider(provider, bot=name, pool_size=pool_size) for name, provider in asked.items()}
 
     def _backends(self) -> dict[str, Backend]:
-        return {
+        backends = {DEFAULT_BOT: Backend(self.providers[DEFAULT_BOT])}
+        return backends | {
             name: Backend(self.providers[name], bot.corp, bot.group_conversation == "shared", name)
             for name, bot in self.settings.bots.items()
         }
 
     def _gateway(self) -> Gateway:
-        bots = self.settings.bots
-        places = self.settings.stream_max_per_user
         return Gateway(
             streams=self.streams,
             manager=self.manager,
             takeovers=self.takeovers,
             answerer=self.answerer,
             conversations=self.conversations,
-            keys={name: service.derived_key("stream") for name, service in self.wechat.items()},
-            doors={("wecom", name): Door(places, bot.answer_seconds) for name, bot in bots.items()},
+            keys=self._keys("stream"),
+            doors=self._doors(),
             sentence=self.texts.get,
-            resets={name: _resets(bot) for name, bot in bots.items()},
+            readers=self.readers,
         )
 
-    def _secret(self) -> bytes:
-        """Return the key that conversations' parts are hashed with."""
-        keys = b"".join(service.derived_key("conversation") for _, service in sorted(self.wechat.items()))
-        return hashlib.sha256(keys).digest()
+    def _doors(self) -> dict[tuple[str, str], Door]:
+        """Return what each channel allows; sockets bound by themselves how many questions one has under way."""
+        bots, places = self.settings.bots, self.settings.stream_max_per_user
+        doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot)) for name, bot in bots.items()}
+        return doors | {(channel, DEFAULT_BOT): Door(resets=self._socket_resets) for channel in SOCKETS}
+
+    @property
+    def _socket_resets(self) -> frozenset[str]:
+        return frozenset(w for w, command in self.settings.wechat_commands.items() if command == "reset")
+
+    def _keys(self, purpose: str) -> dict[str, bytes]:
+        """Return a key for each bot, and one for the doors that have none."""
+        keys = {name: service.derived_key(purpose) for name, service in self.wechat.items()}
+        return {DEFAULT_BOT: self._own_key(purpose), **keys}
+
+    def _own_key(self, purpose: str) -> bytes:
+        """Return 32 secret bytes that every replica has, for what belongs to no bot."""
+        if self.wechat:
+            secret = b"".join(service.derived_key(purpose) for _, service in sorted(self.wechat.items()))
+        else:
+            keys = [*self.settings.api_keys, *self.settings.provider.dify_api_key, SecretStr(self.settings.app_name)]
+            secret = f"{purpose}:{keys[0].get_secret_value()}".encode()
+        return hashlib.sha256(secret).digest()
 
     def _warn_of_missing_inputs(self) -> None:
         """Name required inputs nobody fills in: a run that lacks one may hang instead of failing."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from services.errors import StoreUnavailable, StreamUnknown
+from services.misses import Misses
 from services.models import Status
-from services.stream_records import Chunk
+from services.stream_readers import StreamReaders
+from services.stream_records import Chunk, ChunkPage, Standing, Whole
+
+#: Seconds between looks at a stream that Redis lacks, or while Redis is away.
+PAUSE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,113 @@ class News:
     waiting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """An ended stream: its whole text and what goes with it."""
+class Following:
+    """Follows one stream for one reader; used by one thread at a time."""
 
-    text: str
-    status: Status
-    error_code: str = ""
-    sources: tuple[Mapping[str, Any], ...] = ()
-    #: The answer is the built-in mock's, not the provider's.
-    mock: bool = False
+    def __init__(
+        self,
+        readers: StreamReaders,
+        stream_id: str,
+        cursor: int,
+        *,
+        allows: Callable[[str], bool],
+        misses: Misses,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Take the place the reader is at, an absolute list index, and who says whether it may read."""
+        self.stream_id = stream_id
+        self._readers = readers
+        self._cursor = cursor
+        self._allows = allows
+        self._misses = misses
+        self._sleep = sleep
+        #: How the stream stood when it was last looked at; None before that.
+        self._seen: Standing | None = None
+        #: There is more to read at once.
+        self._behind = True
+
+    def next(self, timeout: float) -> News | None:
+        """Return what is new, None when nothing was within `timeout` seconds. After its end there is no more.
+
+        An outage of Redis is waited through, and so is a stream's absence while its owner may be writing it again.
+
+        Raises:
+            StreamUnknown: there is no such stream, it has expired, or it is somebody else's.
+        """
+        try:
+            page = self._page(timeout)
+        except StoreUnavailable:
+            self._behind = True
+            self._sleep(min(timeout, PAUSE))
+            return None
+        return self._news(page) if page else None
+
+    def whole(self) -> Whole:
+        """Return the stream's whole text, in one round trip; meant for after its end.
+
+        Raises:
+            StreamUnknown: it has expired.
+            StoreUnavailable: Redis is away.
+        """
+        if (whole := self._readers.whole(self.stream_id)) is None:
+            raise StreamUnknown(self.stream_id)
+        return whole
+
+    def _page(self, timeout: float) -> ChunkPage | None:
+        if self._seen and not self._behind:
+            page = self._readers.wait(self.stream_id, self._cursor, self._seen, timeout)
+            # Nothing new may mean that the stream is gone: the next look tells.
+            self._behind = page is None
+            return page
+        page = self._readers.page(self.stream_id, self._cursor)
+        if page is None:
+            self._missed(timeout)
+            return None
+        self._misses.forget(self.stream_id)
+        if self._seen is None and not self._allows(page.access):
+            raise StreamUnknown(self.stream_id)
+        nothing_new = page.standing == self._seen and not page.chunks
+        self._behind = False
+        return None if nothing_new else page
+
+    def _missed(self, timeout: float) -> None:
+        """Wait for a stream that Redis lacks; an owner that lives writes it again."""
+        if not self._misses.note(self.stream_id):
+            raise StreamUnknown(self.stream_id)
+        self._sleep(min(timeout, PAUSE))
+
+    def _news(self, page: ChunkPage) -> News | None:
+        standing, chunks = page.standing, list(page.chunks)
+        place = self._place(standing)
+        reset = place != self._cursor and self._cursor > 0
+        if place != self._cursor:
+            chunks = chunks[place - self._cursor :] if place > self._cursor else []
+        cursor = place + len(chunks)
+        if place == self._cursor and self._cursor > standing.length:
+            # Redis has lost what was shown, and its owner is writing it again.
+            cursor = self._cursor
+        self._cursor, self._seen = cursor, standing
+        self._behind = cursor < standing.length
+        return self._told(page, chunks, News(cursor, reset=reset, first=max(0, place - standing.start)))
+
+    def _told(self, page: ChunkPage, chunks: list[Chunk], news: News) -> News:
+        standing = page.standing
+        words = tuple(chunk for chunk in chunks if chunk.content and not chunk.is_error)
+        sentence = "".join(chunk.content for chunk in chunks if chunk.is_error)
+        news = replace(news, chunks=words, sentence=sentence, waiting=standing.waiting)
+        if standing.status == "processing" or self._behind:
+            return news
+        return replace(news, ended=True, status=standing.status, error_code=standing.error_code)
+
+    def _place(self, standing: Standing) -> int:
+        """Return where to read on: the text's beginning where it begins later, or where less of it is left.
+
+        Less than was shown means that Redis lost it: the same owner writes the same again, another one goes another
+        way.
+        """
+        if self._cursor < standing.start:
+            return standing.start
+        owners = self._seen.epoch == standing.epoch if self._seen else False
+        if self._cursor > standing.length and (not owners or standing.status != "processing"):
+            return standing.start
+        return self._cursor

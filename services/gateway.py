@@ -13,10 +13,12 @@ from services.access import Access
 from services.answer import Answerer
 from services.conversation_store import ConversationStore, Place
 from services.errors import StoreUnavailable
+from services.following import Following
 from services.misses import Misses
 from services.models import Question
 from services.redis_store import Call
 from services.stream_manager import StreamManager
+from services.stream_readers import StreamReaders
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.stream_store import StreamStore
 from services.takeover_manager import TakeoverManager
@@ -28,10 +30,12 @@ log = logging.getLogger(__name__)
 class Door:
     """What a channel allows its people."""
 
-    #: Questions one person may have under way.
-    places: int
+    #: Questions one person may have under way; None where the channel itself bounds them.
+    places: int | None = None
     #: Seconds after which a stream's frame ends for its readers; None for never.
     frame_seconds: float | None = None
+    #: What people say to begin a conversation anew.
+    resets: frozenset[str] = frozenset()
 
 
 class Gateway:
@@ -48,7 +52,7 @@ class Gateway:
         keys: Mapping[str, bytes],
         doors: Mapping[tuple[str, str], Door],
         sentence: Callable[[str], str],
-        resets: Mapping[str, frozenset[str]],
+        readers: StreamReaders,
     ) -> None:
         self._streams = streams
         self._manager = manager
@@ -61,7 +65,7 @@ class Gateway:
         self._access = Access(keys)
         self._doors = doors
         self._sentence = sentence
-        self._resets = resets
+        self._readers = readers
 
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
@@ -132,12 +136,25 @@ class Gateway:
     def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> bool:
         """End a running stream of this reader; the provider is told by whoever asks it. Return whether it ran."""
         snapshot = self.read(stream_id, bot=bot, principal=principal, chat=chat)
-        return bool(snapshot) and self._streams.cancel(stream_id) == "processing"
+        ran = bool(snapshot) and self._streams.cancel(stream_id) == "processing"
+        if ran and (owned := self._manager.owned(stream_id)):
+            owned.touch()
+        return ran
+
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Following:
+        """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet."""
+        return Following(
+            self._readers,
+            stream_id,
+            cursor,
+            allows=lambda readers: self._access.allows(readers, bot, principal, ""),
+            misses=self._misses,
+        )
 
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
             return self._refuse(question, stream_id, "empty_question")
-        if question.text.strip() in self._resets[question.bot]:
+        if not question.independent and question.text.strip() in self._doors[question.channel, question.bot].resets:
             return self._reset(question, stream_id)
         no_place = self._manager.reserve()
         if no_place:
@@ -161,22 +178,18 @@ class Gateway:
         Return what it shows, and whether a producer was started.
         """
         door = self._doors[question.channel, question.bot]
-        key = self._answerer.conversation(question)
         fields = {**self._fields(question), "reply": self._access.sealed(question, reply)}
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=door.frame_seconds)
-        person = (question.bot, question.principal, stream_id)
-        enter = self._streams.enter_call(
-            *person, places=door.places, seconds=door.frame_seconds or self._streams.max_seconds
-        )
         leave = self._answerer.leave_calls(question, stream_id)
         try:
-            turn = self._conversations.turn_call(key, stream_id)
             notes = self._streams.running_calls([stream_id])
-            ours, snapshot, (entered, place) = self._streams.open(new, enter, turn, hints=notes)
+            lines = self._lines(question, door, stream_id)
+            ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes)
         except StoreUnavailable as exc:
             self._manager.make_amends(self._ending(new, exc.code), leave)
             raise
-        place = Place(*place)
+        said = dict(zip(lines, replies, strict=True))
+        entered, place = said.get("places", 2), Place(*said.get("turns", (0, 0, stream_id)))
         if ours and entered == 0:
             metrics.QUESTIONS_REFUSED.labels("user_full").inc()
             self._end(self._ending(new, "user_full"), leave)
@@ -189,6 +202,17 @@ class Gateway:
         if snapshot.status != "processing" and (entered == 1 or place.entered):
             self._streams.write([], *leave)
         return snapshot, False
+
+    def _lines(self, question: Question, door: Door, stream_id: str) -> dict[str, Call]:
+        """Return the calls that stand a question in the lines it needs: a person's places, a conversation's turns."""
+        lines = {}
+        if door.places is not None:
+            seconds = door.frame_seconds or self._streams.max_seconds
+            person = (question.bot, question.principal, stream_id)
+            lines["places"] = self._streams.enter_call(*person, places=door.places, seconds=seconds)
+        if not question.independent:
+            lines["turns"] = self._conversations.turn_call(self._answerer.conversation(question), stream_id)
+        return lines
 
     def _end(self, ending: Write, leave: Sequence[Call]) -> None:
         """End a stream that gets no producer, later where Redis is away: nobody is to take it over and ask."""
@@ -232,6 +256,8 @@ class Gateway:
             "message_id": "",
             "task_id": "",
             "run_id": "",
+            "sources": "",
+            "mock": "",
             "asks": "0",
             "token": "",
             "user_info": "",

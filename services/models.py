@@ -130,7 +130,12 @@ class Usage:
     sources: tuple[Mapping[str, Any], ...] = ()
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage
+@dataclass(frozen=True, slots=True)
+class Mocked:
+    """What follows is the built-in mock's: the provider failed, and `MOCK_FALLBACK` is on."""
+
+
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked
 
 
 @dataclass(frozen=True, slots=True)

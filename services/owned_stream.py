@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from services.backlog import Backlog
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.stream_records import NewStream, Op, Snapshot, Write
+from services.stream_records import ChunkPage, NewStream, Op, Snapshot, Standing, Write
 from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
@@ -58,6 +58,7 @@ class OwnedStream:
         self._dirty_fields: dict[str, str] = {}
         self._ending: tuple[Op, str] | None = None
         self._failing_since: float | None = None
+        self._touched = False
 
     def emit(self, text: str) -> None:
         """Add to the answer; wait while Redis is behind.
@@ -160,6 +161,29 @@ class OwnedStream:
         access = self._new.fields.get("access", "")
         return Snapshot(self.stream_id, "processing", access=access, text=text, size=len(text.encode()))
 
+    def page(self, cursor: int) -> ChunkPage | None:
+        """Return what Redis is known to have from `cursor` on; None when it may be another's by now.
+
+        Readers of this process need not ask Redis for it.
+        """
+        with self._state:
+            if self.closed not in ("", "done"):
+                return None
+            chunks = self._backlog.chunks[cursor : self._backlog.acked]
+            return ChunkPage(self._standing(), chunks, self._new.fields.get("access", ""))
+
+    def wait_page(self, cursor: int, seen: Standing, timeout: float) -> ChunkPage | None:
+        """Wait until the stream stands otherwise than it was seen; return what `page` does then."""
+        with self._state:
+            self._state.wait_for(lambda: self.closed or self._standing() != seen, timeout=timeout)
+            return self.page(cursor)
+
+    def touch(self) -> None:
+        """Have it written soon, whether or not there is news: somebody may have ended it in Redis."""
+        with self._state:
+            self._touched = True
+        self._changed(self)
+
     @property
     def stalled(self) -> bool:
         """Whether Redis takes nothing of it at present."""
@@ -185,8 +209,9 @@ class OwnedStream:
             last = backlog.acked + len(chunks) == len(backlog.chunks)
             op: Op = self._ending[0] if self._ending and last else ""
             fields = dict(self._dirty_fields) if last else {}
-            if not (chunks or fields or op or renew or backlog.start_unknown):
+            if not (chunks or fields or op or renew or self._touched or backlog.start_unknown):
                 return None
+            self._touched = False
             head = (self.stream_id, self.epoch, self.owner, backlog.start, backlog.acked)
             return Write(*head, chunks, fields, op)
 
@@ -250,6 +275,12 @@ class OwnedStream:
                 frame_seconds=self._new.frame_seconds,
                 age=self._new.age + self._clock() - self._opened,
             )
+
+    def _standing(self) -> Standing:
+        backlog, fields = self._backlog, self._fields
+        ended = fields if self.closed else {}
+        place = (backlog.acked_start, backlog.acked, self.epoch, fields.get("waiting") == "1")
+        return Standing(cast(Status, ended.get("status", "processing")), ended.get("error_code", ""), *place)
 
     def _check_open(self) -> None:
         if self.closed:

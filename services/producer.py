@@ -11,8 +11,9 @@ from typing import Any
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting
 from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
-from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Usage
+from services.models import Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Usage
 from services.owned_stream import LEAVING, OwnedStream
+from services.stream_records import written_sources
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,9 @@ class Producer:
             case Resumed():
                 self._note_recovery(event)
             case Usage():
-                stream.set(tokens=str(event.total_tokens))
+                stream.set(tokens=str(event.total_tokens), sources=written_sources(event.sources))
+            case Mocked():
+                stream.set(mock="1")
 
     def _note_asking(self, asking: Asking) -> None:
         """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""

@@ -133,6 +133,10 @@ class StreamManager:
         producer = self._producer(stream, question, past, former_owner)
         self._run(stream, producer, (lambda: producer.end(ending)) if ending else producer.run, after)
 
+    def owned(self, stream_id: str) -> OwnedStream | None:
+        """Return a stream that this replica writes."""
+        return self._flusher.owned(stream_id)
+
     def owns(self, stream_id: str) -> bool:
         """Tell whether this replica writes the stream."""
         return self._flusher.owned(stream_id) is not None

@@ -12,6 +12,10 @@ from services.models import Status
 
 Op = Literal["", "finish", "release"]
 
+#: Sources an answer is kept with, and bytes of them.
+MAX_SOURCES = 20
+SOURCES_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -102,6 +106,19 @@ class Write:
         return sum(len(chunk.content.encode()) for chunk in self.chunks)
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A stream's whole text and what goes with it."""
+
+    text: str
+    status: Status
+    error_code: str = ""
+    #: Where the answer comes from, as the provider says it: title, content, score, position.
+    sources: tuple[Mapping[str, Any], ...] = ()
+    #: The answer is the built-in mock's, not the provider's.
+    mock: bool = False
+
+
 class Takeover(NamedTuple):
     """The outcome of trying to take a stream over: only `taken` carries the rest."""
 
@@ -123,15 +140,34 @@ class Takeover(NamedTuple):
         return cls(outcome, epoch, former_owner, kind, takeovers, float(seconds_left))
 
 
-class ChunkPage(NamedTuple):
-    """Chunks from a cursor on; `length` is the list's, so the next cursor is cursor + len(chunks)."""
+class Standing(NamedTuple):
+    """How a stream stands, to see whether a reader has news."""
 
     status: Status
     error_code: str
+    #: The place in the list that the text begins at.
     start: int
+    #: Chunks in the list.
     length: int
-    chunks: list[dict[str, Any]]
+    epoch: int
+    #: Whether the question waits for its conversation's earlier ones.
+    waiting: bool = False
+
+
+class ChunkPage(NamedTuple):
+    """A stream's chunks from a cursor on, as many as were asked for: the next cursor is cursor + len(chunks)."""
+
+    standing: Standing
+    chunks: Sequence[Chunk]
     access: str
+    #: The owner's lease ran out while the stream was unfinished.
+    lapsed: bool = False
+
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> ChunkPage:
+        status, code, start, length, entries, access, epoch, lapsed, waiting = reply
+        standing = Standing(status, code, start, length, epoch, waiting == "1")
+        return cls(standing, [Chunk.read(entry) for entry in entries], access, lapsed == 1)
 
 
 #: Fields of a stream's hash that a step in Lua keeps, not its owner.
@@ -169,3 +205,18 @@ def born_finished(stream_id: str, owner: str, fields: Mapping[str, str], sentenc
     """Return a stream that ends as it begins: a refusal, or the answer to a command."""
     status = {"status": "error" if error else "completed", "dify_finished": "1"}
     return NewStream(stream_id, owner, {**fields, **status}, (final_chunk(sentence, error=error),))
+
+
+def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Return where an answer comes from as JSON, "" for nowhere; what is too much is left out from the end."""
+    kept = list(sources[:MAX_SOURCES])
+    while kept:
+        written = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+        if len(written.encode()) <= SOURCES_BYTES:
+            return written
+        kept.pop()
+    return ""
+
+
+def read_sources(written: str | None) -> tuple[Mapping[str, Any], ...]:
+    return tuple(json.loads(written)) if written else ()

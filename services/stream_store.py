@@ -2,7 +2,7 @@
 
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
-        v question access auth_state waiting error_code message_id task_id run_id asks reply delivered
+        v question access auth_state waiting error_code message_id task_id run_id asks reply delivered sources mock
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
-from services.stream_records import Chunk, ChunkPage, NewStream, Snapshot, Takeover, Write
+from services.stream_records import Chunk, ChunkPage, NewStream, Snapshot, Takeover, Whole, Write, read_sources
 
 #: Version of this schema, in every hash: two versions run side by side during a rolling update. A stream of any version
 #: is read; one is taken over by its own version and by newer ones. 2: `asks`, `takeovers`, `former_owner`, `taken`.
@@ -30,6 +30,8 @@ SCHEMA_VERSION = "2"
 #: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16
+#: Chunks one page has at the most.
+PAGE_CHUNKS = 500
 #: Seconds within which opening a stream is tried again: a new question has one exchange, and two seconds for it.
 OPEN_SECONDS = 1.0
 
@@ -108,13 +110,26 @@ class StreamStore:
         reply = self._runner.run([Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))])[0]
         return Snapshot.from_reply(stream_id, reply) if reply else None
 
-    def chunks(self, stream_id: str, cursor: int, *, count: int = 1000) -> ChunkPage | None:
+    def chunks(self, stream_id: str, cursor: int, *, count: int = PAGE_CHUNKS) -> ChunkPage | None:
         """Return the chunks from `cursor`, an absolute list index; None where there is no such stream."""
-        reply = self._runner.run([Call(script("chunks"), stream_keys(stream_id), (cursor, count))])[0]
-        if not reply:
-            return None
-        status, code, start, length, chunks, access = reply
-        return ChunkPage(status, code, start, length, [json.loads(chunk) for chunk in chunks], access)
+        reply = self._runner.run([self._chunks_call(stream_id, cursor, count)])[0]
+        return ChunkPage.from_reply(reply) if reply else None
+
+    def pages(self, places: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
+        """Return for each stream and cursor what `chunks` does; of a node that is away, its error."""
+        replies = self._runner.run_each([self._chunks_call(*place, PAGE_CHUNKS) for place in places])
+        return [
+            reply if isinstance(reply, StoreUnavailable) or not reply else ChunkPage.from_reply(reply)
+            for reply in replies
+        ]
+
+    def whole(self, stream_id: str) -> Whole | None:
+        """Return a stream's whole text and what goes with it; None where there is no such stream."""
+        keys = stream_keys(stream_id)
+        fields = ("status", "error_code", "sources", "mock")
+        calls = [Call(None, ("HMGET", keys.hash), fields), Call(None, ("GET", keys.text))]
+        (status, code, sources, mock), text = self._runner.run(calls)
+        return Whole(text or "", status, code or "", read_sources(sources), mock == "1") if status else None
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
         """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies.
@@ -186,6 +201,9 @@ class StreamStore:
         read = int(fields.get("read", 0))
         messages = [{**json.loads(chunk.args()[0]), "read": index < read} for index, chunk in enumerate(chunks)]
         return {**fields, "dify_finished": fields["dify_finished"] == "1", "messages": messages}
+
+    def _chunks_call(self, stream_id: str, cursor: int, count: int) -> Call:
+        return Call(script("chunks"), stream_keys(stream_id), (self.now, cursor, count))
 
     def _append_call(self, write: Write) -> Call:
         chunks = [arg for chunk in write.chunks for arg in chunk.args()]

@@ -19,6 +19,7 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
+from services.stream_readers import StreamReaders
 from services.stream_records import Snapshot
 from services.stream_store import StreamStore, stream_keys
 from services.takeover_manager import TakeoverManager
@@ -68,16 +69,21 @@ class Desk:
         self.manager = StreamManager(
             self.streams, answerer.answer, sentence=lambda c: f"<{c}>", max_streams=max_streams, max_bytes=100_000
         )
+        takeovers = TakeoverManager(self.streams, self.manager, answerer)
         self.gateway = Gateway(
             streams=self.streams,
             manager=self.manager,
-            takeovers=TakeoverManager(self.streams, self.manager, answerer),
+            takeovers=takeovers,
             answerer=answerer,
             conversations=conversations,
             keys={"default": KEY, "hr": KEY},
-            doors={("wecom", "default"): Door(places, 330.0), ("wecom", "hr"): Door(places, 330.0)},
+            doors={
+                ("wecom", "default"): Door(places, 330.0, frozenset({"/reset"})),
+                ("wecom", "hr"): Door(places, 330.0),
+                ("chat", "default"): Door(resets=frozenset({"/reset"})),
+            },
             sentence=lambda key: f"<{key}>",
-            resets={"default": frozenset({"/reset"}), "hr": frozenset()},
+            readers=StreamReaders(self.streams, self.manager, attempt=takeovers.attempt),
         )
         self.manager.start()
 

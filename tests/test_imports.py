@@ -20,7 +20,7 @@ FLOORS = {
     "config": 0, "utils": 0, "services.errors": 0, "services.models": 0, "services.metrics": 0,
     "demo.WXBizJsonMsgCrypt": 0, "demo.ierror": 0,
     "services.answer": 2, "services.owned_stream": 2, "services.flusher": 2, "services.stream_manager": 2,
-    "services.producer": 2,
+    "services.producer": 2, "services.stream_readers": 2, "services.following": 2,
     "services.takeover_manager": 3, "services.gateway": 3, "services.batch_manager": 3, "services.deliverer": 3,
     "channels": 4,
     "app": 5, "gunicorn.conf": 5, "tools": 5, "bench": 5, "demo": 5,

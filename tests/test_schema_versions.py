@@ -78,7 +78,7 @@ def test_what_the_old_version_writes_is_read_while_it_goes_on(pair: Pair) -> Non
     assert seen == [("年", "processing", 0, False), ("病", "processing", 1, False), ("病假", "completed", 1, False)]
     page = pair.store.chunks(ID, 1)
     assert page
-    assert [chunk["content"] for chunk in page.chunks] == ["病", "假"]
+    assert [chunk.content for chunk in page.chunks] == ["病", "假"]
 
 
 def test_what_this_version_writes_is_read_by_the_old_one(pair: Pair) -> None:

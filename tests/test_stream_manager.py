@@ -160,8 +160,8 @@ def test_whatever_is_raised_the_stream_ends(desk: Desk, error: Exception, code: 
     page = desk.store.chunks("s", 0)
     assert page
     assert (end.status, end.error_code, end.text) == ("error", code, "一半")
-    assert page.chunks[-1]["content"] == f"<{code}>"
-    assert (page.chunks[-1]["is_error"], page.chunks[-1]["is_final"]) == (True, True)
+    assert page.chunks[-1].content == f"<{code}>"
+    assert (page.chunks[-1].is_error, page.chunks[-1].is_final) == (True, True)
 
 
 def test_the_state_of_a_failed_authentication_is_kept(desk: Desk, redis_client: redis.Redis) -> None:

@@ -171,7 +171,7 @@ def test_error_chunks_are_no_text(store: Store) -> None:
 
     assert page
     assert text(store) == "一"
-    assert page.chunks[1] == {"content": "出错了", "timestamp": "t", "is_error": True, "is_final": True}
+    assert page.chunks[1] == Chunk("出错了", "t", is_error=True, is_final=True)
 
 
 def test_a_replacement_begins_the_text_anew(store: Store) -> None:
@@ -344,7 +344,8 @@ def test_a_cursor_reads_what_it_lacks(store: Store) -> None:
     page = store.chunks(ID, 1, count=1)
 
     assert page
-    assert ([chunk["content"] for chunk in page.chunks], page.length, page.start) == (["二"], 3, 0)
+    assert [chunk.content for chunk in page.chunks] == ["二"]
+    assert (page.standing.length, page.standing.start, page.standing.epoch, page.lapsed) == (3, 0, 1, False)
     assert store.chunks("unknown", 0) is None
 
 
