@@ -115,8 +115,9 @@ class Following:
 
     def _news(self, page: ChunkPage) -> News | None:
         standing, chunks = page.standing, list(page.chunks)
-        place = self._place(standing)
-        reset = place != self._cursor and self._cursor > 0
+        anew = self._begins_anew(standing)
+        place = standing.start if anew else self._cursor
+        reset = anew and self._cursor > 0
         if place != self._cursor:
             chunks = chunks[place - self._cursor :] if place > self._cursor else []
         cursor = place + len(chunks)
@@ -136,15 +137,15 @@ class Following:
             return news
         return replace(news, ended=True, status=standing.status, error_code=standing.error_code)
 
-    def _place(self, standing: Standing) -> int:
-        """Return where to read on: the text's beginning where it begins later, or where less of it is left.
+    def _begins_anew(self, standing: Standing) -> bool:
+        """Tell whether the reader must begin at the text's beginning: it was replaced, or less than was shown is left.
 
-        Less than was shown means that Redis lost it: the same owner writes the same again, another one goes another
-        way.
+        Less means that Redis lost some: the same owner writes the same again, another one goes another way.
         """
-        if self._cursor < standing.start:
-            return standing.start
-        owners = self._seen.epoch == standing.epoch if self._seen else False
-        if self._cursor > standing.length and (not owners or standing.status != "processing"):
-            return standing.start
-        return self._cursor
+        if self._seen is None:
+            # One who comes back where the text begins may have seen another one before.
+            return self._cursor <= standing.start or self._cursor > standing.length
+        if standing.start > self._seen.start:
+            return True
+        same_owner = self._seen.epoch == standing.epoch and standing.status == "processing"
+        return self._cursor > standing.length and not same_owner
