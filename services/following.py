@@ -24,6 +24,8 @@ class News:
     cursor: int
     #: The text's new chunks in order, none of them empty or an error.
     chunks: tuple[Chunk, ...] = ()
+    #: The list index of the first of `chunks`: the cursor before chunk k is `place + k`.
+    place: int = 0
     #: What was shown so far no longer counts; `chunks` begin the text anew.
     reset: bool = False
     #: The number of the first of `chunks` within the text, from 0.
@@ -126,7 +128,8 @@ class Following:
             cursor = self._cursor
         self._cursor, self._seen = cursor, standing
         self._behind = cursor < standing.length
-        return self._told(page, chunks, News(cursor, reset=reset, first=max(0, place - standing.start)))
+        first = max(0, place - standing.start)
+        return self._told(page, chunks, News(cursor, place=place, reset=reset, first=first))
 
     def _told(self, page: ChunkPage, chunks: list[Chunk], news: News) -> News:
         standing = page.standing

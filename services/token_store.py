@@ -60,6 +60,15 @@ class TokenStore:
             self._runner.run([delete_if(pointer, tokens[0])])
         return Denied(denied) if _is_text(denied) else None
 
+    def user_of(self, token: str) -> Cached | None:
+        """Return a token somebody shows, with its user; `None` when it is not valid.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        [(_, valid, text)] = self._validity([token])
+        return Cached(token, _read_user(text)) if valid else None
+
     def save(self, userid: str, corp: str, token: str, user: UserInfo, ttl: float) -> None:
         """Keep a new token for `ttl` seconds and forget the denials before it.
 

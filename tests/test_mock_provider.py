@@ -20,14 +20,29 @@ def test_it_answers_with_the_original_sentence() -> None:
     assert result.content == (
         "这是一个模拟回答，用于展示系统流程。根据你的问题「年假怎么申请」，建议稍后接入真正的 RAG 服务。"
     )
-    assert result.metadata["provider"] == "mock"
+    assert result.metadata == {
+        "provider": "mock",
+        "conversation_id": "",
+        "message_id": "mock-response-id",
+        "mock": True,
+    }
+    assert result.usage["tokens"] == result.usage["prompt_tokens"] + result.usage["completion_tokens"] > 0
+
+
+def test_the_chat_door_has_the_words_it_always_had() -> None:
+    """Its original answered in English."""
+    result = MockProvider(delay=0.0).query(Query("What?", "u1", channel="chat"), Deadline(5.0))
+
+    assert result.content == (
+        "This is a mock response to your question: 'What?'. In mock mode, the actual API will not be called."
+    )
 
 
 def test_it_answers_in_a_few_pieces() -> None:
     """A stream is shown as one."""
     events = list(MockProvider(delay=0.0, pieces=4).stream_query(Query("q", "u1"), Deadline(5.0)))
 
-    assert len(events) == 4
+    assert len([event for event in events if isinstance(event, Delta)]) == 4
     assert "".join(event.text for event in events if isinstance(event, Delta)) == mock_answer("q")
 
 

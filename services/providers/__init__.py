@@ -9,6 +9,7 @@ from services.errors import SettingsError
 from services.providers.base import BaseRAGProvider
 from services.providers.dify import DifyProvider
 from services.providers.mock import MockProvider
+from services.providers.mock_fallback import MockFallback
 
 
 def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int) -> BaseRAGProvider:
@@ -20,7 +21,10 @@ def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int) -> B
     build = PROVIDERS.get(settings.rag_provider)
     if build is None:
         raise SettingsError(f"RAG_PROVIDER: {settings.rag_provider}, expected one of {', '.join(sorted(PROVIDERS))}")
-    return build(settings, bot, pool_size)
+    provider = build(settings, bot, pool_size)
+    if settings.mock_fallback and not isinstance(provider, MockProvider):
+        return MockFallback(provider, MockProvider())
+    return provider
 
 
 def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:

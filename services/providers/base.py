@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.errors import Unrecoverable
-from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
 from utils.deadline import Deadline
 
 
@@ -52,7 +52,7 @@ class BaseRAGProvider(ABC):
 
     def query(self, query: Query, deadline: Deadline) -> QueryResult:
         """Ask, and return the answer when it is whole."""
-        text, ids, usage = "", ProviderIds(), Usage()
+        text, ids, usage, mocked = "", ProviderIds(), Usage(), False
         for event in self.stream_query(query, deadline):
             match event:
                 case Delta(piece):
@@ -63,6 +63,8 @@ class BaseRAGProvider(ABC):
                     ids = event
                 case Usage():
                     usage = event
+                case Mocked():
+                    mocked = True
         counted = {
             "tokens": usage.total_tokens,
             "prompt_tokens": usage.prompt_tokens,
@@ -70,7 +72,8 @@ class BaseRAGProvider(ABC):
             "price": usage.total_price,
             "currency": usage.currency,
         }
-        metadata = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
+        names = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
+        metadata = {**names, "mock": True} if mocked else names
         return QueryResult(text, metadata, usage.sources, counted)
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 from services.errors import ProviderError
-from services.models import Delta, ProviderEvent, Query
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from utils.deadline import Deadline
 
@@ -23,21 +23,29 @@ class MockProvider(BaseRAGProvider):
         self._pieces = pieces
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Yield the sentence in pieces."""
-        answer = mock_answer(query.text)
+        """Yield the sentence in pieces, marked as the mock's, and a cost of a token for four characters."""
+        answer = mock_answer(query.text, query.channel)
+        yield Mocked()
+        yield ProviderIds(message_id="mock-response-id")
         _wait(self._delay, deadline)
         size = -(-len(answer) // self._pieces)
         for start in range(0, len(answer), size):
             _end_if_over(deadline)
             yield Delta(answer[start : start + size])
+        asked, answered = len(query.text) // 4, len(answer) // 4
+        yield Usage(asked + answered, asked, answered)
 
     def health_check(self) -> bool:
         """Tell that it is always there."""
         return True
 
 
-def mock_answer(question: str) -> str:
-    """Return the sentence."""
+def mock_answer(question: str, channel: str = "") -> str:
+    """Return the sentence that each of the original doors had."""
+    if channel == "chat":
+        return (
+            f"This is a mock response to your question: '{question}'. In mock mode, the actual API will not be called."
+        )
     return f"这是一个模拟回答，用于展示系统流程。根据你的问题「{question}」，建议稍后接入真正的 RAG 服务。"
 
 

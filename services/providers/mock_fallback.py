@@ -1,0 +1,63 @@
+"""Another provider with the built-in mock behind it: for shows and tests, where any answer is better than none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+
+from services.errors import ConversationGone, ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement
+from services.providers.base import BaseRAGProvider
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+
+class MockFallback(BaseRAGProvider):
+    """Asks the provider; where that fails before its first word, the mock answers, and says that it did."""
+
+    def __init__(self, provider: BaseRAGProvider, mock: BaseRAGProvider) -> None:
+        self.name = provider.name
+        self.app = provider.app
+        self._provider = provider
+        self._mock = mock
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Yield the provider's answer, or `Mocked` and the mock's.
+
+        Raises:
+            ConversationGone: as the provider does, to be asked anew.
+            ProviderError: the provider failed in mid-answer, or the time is over.
+        """
+        spoke = False
+        try:
+            # Whoever closes this closes the provider's connection.
+            with closing(self._provider.stream_query(query, deadline)) as events:  # type: ignore[type-var]
+                for event in events:
+                    spoke = spoke or isinstance(event, Delta | Replacement)
+                    yield event
+            return
+        except ConversationGone:
+            raise
+        except ProviderError as exc:
+            if spoke or deadline.over or deadline.aborted:
+                raise
+            log.warning("the mock answers for the provider", extra={"provider": self.name, "code": exc.code})
+        yield from self._mock.stream_query(query, deadline)
+
+    def health_check(self) -> bool:
+        """Tell how the provider is: the mock is always there."""
+        return self._provider.health_check()
+
+    def missing_inputs(self) -> list[str]:
+        return self._provider.missing_inputs()
+
+    def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        return self._provider.recover(query, ids, deadline)
+
+    def cancel(self, ids: ProviderIds, user: str) -> None:
+        self._provider.cancel(ids, user)
+
+    def close(self) -> None:
+        self._provider.close()
