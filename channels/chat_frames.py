@@ -1,0 +1,196 @@
+"""The frames of the chat door: what clients send, read and checked, and what they get."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from services.errors import LaibaoError
+
+#: Characters of the longest question, and of a client's own id of one.
+MAX_CONTENT = 10_000
+MAX_ID = 64
+#: The largest cursor taken: more chunks than any stream may have.
+MAX_CURSOR = 2**31 - 1
+#: What old clients send about their calls, and what asks for nothing.
+IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})
+
+_STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class FrameRefused(LaibaoError):
+    """A frame that cannot be taken; `code` and `params` pick the sentence, `id` is the frame's own, "" for none."""
+
+    status = 400
+
+    def __init__(self, code: str, id: str = "", **params: str) -> None:
+        super().__init__(code=code)
+        self.id = id
+        self.params = params
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question, trimmed."""
+
+    content: str
+    #: The client's own id of it, "" for none.
+    id: str = ""
+    #: It belongs to the client's conversation; otherwise it stands for itself.
+    conversation: bool = False
+    html: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A stream is to be shown from a cursor on."""
+
+    stream_id: str
+    cursor: int = 0
+    html: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stream is to be cancelled; "" means all that are unfinished on this socket."""
+
+    stream_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A sign of life, answered with the client's own time."""
+
+    timestamp: str | float | None = None
+
+
+Incoming = Ask | Resume | Stop | Ping
+
+
+def read_frame(text: str) -> Incoming | None:
+    """Return what a client's message asks for, None for nothing.
+
+    Raises:
+        FrameRefused: it is no JSON, no frame of ours, or a member is missing, too long or of another type.
+    """
+    frame = read_object(text)
+    kind = _string({"type": "chat", **frame}, "type")
+    if reader := _READERS.get(kind):
+        return reader(frame)
+    if kind in IGNORED:
+        return None
+    raise FrameRefused("unsupported_type", type=kind[:MAX_ID])
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a message is.
+
+    Raises:
+        FrameRefused: it is none.
+    """
+    try:
+        frame = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as exc:
+        raise FrameRefused("invalid_json") from exc
+    if not isinstance(frame, dict):
+        raise FrameRefused("invalid_message", what="object")
+    return frame
+
+
+def iso_now() -> str:
+    """Return the time as ISO 8601 in UTC, with milliseconds and Z."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def names_of(stream_id: str, id: str) -> dict[str, str]:
+    """Return what names an answer in a frame: its stream, and the client's own id where it gave one."""
+    return {"stream_id": stream_id, "id": id} if id else {"stream_id": stream_id}
+
+
+def _ask(frame: Mapping[str, Any]) -> Ask:
+    id = _word(frame, "id", most=MAX_ID)
+    try:
+        content = _string(frame, "content").strip()
+        if not content:
+            raise FrameRefused("message_empty")
+        if len(content) > MAX_CONTENT:
+            raise FrameRefused("message_too_long", limit=str(MAX_CONTENT))
+        return Ask(content, id, _flag(frame, "conversation"), _html(frame))
+    except FrameRefused as refused:
+        refused.id = id
+        raise
+
+
+def _resume(frame: Mapping[str, Any]) -> Resume:
+    cursor = 0 if frame.get("cursor") is None else frame["cursor"]
+    if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= MAX_CURSOR:
+        raise FrameRefused("invalid_message", what="cursor")
+    return Resume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame))
+
+
+def _stop(frame: Mapping[str, Any]) -> Stop:
+    return Stop() if frame.get("stream_id") is None else Stop(_stream_id(_string(frame, "stream_id")))
+
+
+def _ping(frame: Mapping[str, Any]) -> Ping:
+    timestamp = frame.get("timestamp")
+    if timestamp is None or isinstance(timestamp, int | float):
+        return Ping(timestamp)
+    return Ping(_string(frame, "timestamp"))
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Incoming]] = {
+    "chat": _ask,
+    "resume": _resume,
+    "stop": _stop,
+    "ping": _ping,
+}
+
+
+def _string(frame: Mapping[str, Any], name: str) -> str:
+    value = frame.get(name)
+    if not isinstance(value, str):
+        raise FrameRefused("invalid_message", what=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        # JSON can write half a character (\ud83d), UTF-8 cannot: it could be neither stored nor sent back.
+        raise FrameRefused("invalid_message", what=name) from exc
+    return value
+
+
+def _word(frame: Mapping[str, Any], name: str, *, most: int) -> str:
+    """Return a member that may be missing, but not empty or long; "" where it is missing."""
+    if frame.get(name) is None:
+        return ""
+    value = _string(frame, name)
+    if not 1 <= len(value) <= most:
+        raise FrameRefused("invalid_message", what=name)
+    return value
+
+
+def _flag(frame: Mapping[str, Any], name: str) -> bool:
+    value = frame.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise FrameRefused("invalid_message", what=name)
+    return bool(value)
+
+
+def _html(frame: Mapping[str, Any]) -> bool:
+    if frame.get("render") in (None, "html"):
+        return frame.get("render") == "html"
+    raise FrameRefused("invalid_message", what="render")
+
+
+def _stream_id(value: str) -> str:
+    if not _STREAM_ID.fullmatch(value):
+        raise FrameRefused("invalid_message", what="stream_id")
+    return value
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(constant)
