@@ -1,0 +1,123 @@
+"""The words and phrases by which English asks, and those that only look so; `utils.questions_en` says what follows.
+
+The classes are closed, or nearly: verbs that change places with their subject, pronouns, determiners, prepositions. The
+phrases are matched on words in lower case with single blanks between them, contractions of question words written out.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _either(*forms: str) -> str:
+    return f"(?:{'|'.join(forms)})"
+
+
+BE = _words("is are was were isn't aren't wasn't weren't")
+HAVE = _words("have has had haven't hasn't hadn't")
+DO = _words("do does did don't doesn't didn't")
+MODAL = _words(
+    "can could will would shall should may might must can't couldn't won't wouldn't shouldn't mustn't shan't"
+)
+#: What changes places with the subject to ask.
+AUXILIARY = BE | HAVE | DO | MODAL | {"am"}
+NEGATED = frozenset(word for word in AUXILIARY if word.endswith("n't"))
+
+PERSON = _words("i you we they he she")
+SOMEONE = _words("anyone anybody someone somebody everyone everybody anything something everything nobody")
+DETERMINER = _words("the this that these those my your our their his her its any some all both each")
+SUBJECT = PERSON | SOMEONE | DETERMINER | {"it", "there"}
+#: Departments, of which offices speak like of persons.
+BODY = _words("finance payroll hr legal management marketing sales accounting security support facilities procurement")
+NOUNS_IN_ING = _words("parking training meeting building billing housing hiring onboarding funding catering")
+
+QUESTION_WORD = _words("what who whom whose which when where why how")
+CONTRACTIONS = {
+    "what's": "what is", "who's": "who is", "where's": "where is", "when's": "when is", "how's": "how is",
+    "why's": "why is", "what're": "what are", "who'll": "who will", "what'll": "what will", "how'd": "how did",
+    "where'd": "where did", "who'd": "who would",
+}  # fmt: skip
+
+PREPOSITION = _words(
+    "at to for from in on by with of about until till since under into over through during"
+)  # fmt: skip
+#: What may follow a verb's object, and so shows that there was no subject before it: did the slides already.
+AFTER_OBJECT = PREPOSITION | _words(
+    "before after already yesterday today tonight tomorrow again now then and but or so because as if when while first"
+    " last once twice myself yourself instead too right please well quickly"
+)
+#: What follows a form of `be` whose subject was swallowed: (this) is fine.
+COMPLEMENT = AFTER_OBJECT | _words(
+    "fine good ok okay great nice not also still just very really done ready true false wrong better worse perfect"
+    " correct important a an no out up down off back here what why how where when who being going getting sick late"
+)
+#: What leads in.
+LEAD = _words(
+    "um uh er erm hmm ah oh so and but or okay ok alright well now then yeah yep yes no sorry hi hello hey thanks guys"
+    " everyone team just actually anyway also please basically like right seriously really honestly again maybe"
+)
+#: After these a verb and its subject change places without asking: nor do I, as can we.
+NO_QUESTION_AFTER = _words("it to if that not neither nor as than only never whether is are was were be and")
+#: Verbs before `it` that ask in mid-sentence: the invoice has it been paid; but: the thing is it fails.
+ASK_OF_IT = _words("has does will would can should")
+
+#: Requests to tell something, at a clause's beginning; those to do something wait for no words.
+REQUEST = re.compile(
+    r"(?:please |can you |could you |would you |just )*"
+    + _either(
+        r"(?:tell|remind) (?:me|us)\b",
+        r"explain\b(?! to (?:him|her|them))|describe\b|summari[sz]e\b|define\b",
+        r"walk (?:me|us) through|help me understand|look up\b|find out\b",
+        r"list (?:the|all|every|our|my)\b|compare (?:the|our)",
+        r"show (?:me|us) (?:the|all|how|what|where|which|our|my)\b",
+        r"give (?:me|us) (?:the|an?|some|more) (?:\w+ )?(?:summary|overview|update|list|status|numbers?|details?)",
+        r"give (?:me|us) (?:the|an?|some|more) (?:\w+ )?(?:breakdown|examples?|reasons?|explanation|idea|information)",
+        r"check (?:if|whether|how|what|when|the status)\b",
+    )
+)
+WANTS_TO_KNOW = re.compile(
+    _either(
+        r"\bi(?:'d| would) (?:like|love) to (?:know|ask|understand|find out|check)",
+        r"\bi (?:just )?(?:want|wanted|need) to (?:know|ask|find out)(?! that)",
+        r"\bi(?: was|'m| am)? (?:just )?wonder(?:ing)?\b|^wondering if|\bi'm curious\b",
+        r"^any (?:ideas?|chance|updates?|news|thoughts|word)\b",
+        r"^any (?:\w+ )?(?:objections?|questions?|comments?|concerns?|suggestions?|feedback|volunteers)$",
+        r"^any(?:one|body) (?:know|have|got|seen|heard|remember|else|need|want|here)\b",
+        r"^question (?:about|for|on)|^(?:quick|one) question\b",
+    )
+)
+#: Said to state something, in a question's form.
+RHETORICAL = re.compile(
+    _either(
+        r"\bwho cares(?! about)|\bwho knows(?:$| (?:what|how|when|why|if|where)\b)|\bwho knew\b",
+        r"\bare you (?:kidding|joking|serious)\b|\bwho (?:am|are) (?:i|we|you) (?:kidding|fooling)\b",
+        r"\bwhat (?:is|was) the (?:point|use)(?:$| of\b| in\b)|\bwhat good (?:is|are|does|would|will)\b",
+        r"\bwhat (?:was|were) \w+ thinking|\bwhat do i know|\bwhat more (?:do|could|can)",
+        r"\bwhat is wrong with (?:you|people|them|him|her|me)\b",
+        r"\bhow many times (?:do|did|have|must) (?:i|we)\b|\bhow is (?:that|this|it) my\b",
+        r"\bhow could (?:i|you|they) forget\b|^since when (?:do|does|did|is|are)\b",
+        r"\bwhy (?:do|does|is|are|am)(?: \w+){1,3} always\b",
+        r"\bis (?:that|it|this) (?:really )?(?:so|too) (?:hard|much|difficult|complicated)\b",
+        r"\bwho (?:doesn't|wouldn't|don't) (?:like|love|want|need|enjoy|know|hate|prefer)\b",
+        r"\bwho would(?:'ve| have)\b|\bwho in (?:their|his|her) right mind|\bwho am i to\b",
+        r"\bwho needs(?: \w+){1,4} anyway|^seriously who\b",
+        r"\bdo (?:you|they) (?:really|honestly) think|\bmoney grows on trees",
+        r"^is (?:the sky blue|the pope|water wet)\b|\bcan't (?:you|they|he|she) (?:do|get) anything\b",
+        r"^(?:isn't|wasn't) (?:it|that|this) (?:just )?(?:great|obvious|lovely|nice|wonderful|ironic)\b",
+        r"\b(?:what|who|where|why|how) (?:on earth|in the world|the hell|the heck)\b",
+    )
+)
+#: Had I known, should you need it: conditions. May I introduce: no question, and May is a month too.
+NO_INVERSION = re.compile(
+    r"had (?:i|you|we|they|he|she)\b|should you (?:need|have|want|wish|find)\b|may (?!i\b|we\b)|may i introduce"
+)
+#: A question of which something is said: who approved it doesn't matter.
+DISMISSED = re.compile(r"\b(?:doesn't|does not|didn't) matter\b|\bis (?:irrelevant|unclear|up to)\b|\bremains\b")
+#: What is done is done, what matters is.
+FREE_RELATIVE = re.compile(
+    r"^what (?:(?:is|was|are) \w+|matters|counts|happened|happens|helps|works|worked|remains|follows) (?:is|was)\b"
+)
