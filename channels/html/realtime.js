@@ -1,0 +1,288 @@
+// The realtime page: what is said goes to the server as transcripts, and its answers grow in their bubbles.
+
+const byId = (id) => document.getElementById(id);
+const root = document.documentElement;
+
+let language = root.dataset.locale === "en" ? "en" : "zh";
+let session = "";
+let stage = "";
+
+const word = (key) => WORDS[language][key];
+
+function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/** An element whose words follow the language. */
+function labelled(tag, className, key) {
+  const made = element(tag, className, word(key));
+  made.dataset.t = key;
+  return made;
+}
+
+/** Add to a list that scrolls, and stay at its end unless somebody has scrolled up to read. */
+function follow(box, change) {
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+  change();
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+/** Let a list keep its last lines only. */
+function prune(box, most) {
+  while (box.childElementCount > most) box.firstElementChild.remove();
+}
+
+function note(text, className = "") {
+  follow(byId("talk"), () => byId("talk").append(element("p", `event ${className}`, text)));
+  prune(byId("talk"), TURNS);
+}
+
+// ---- stages ---------------------------------------------------------------------------------------------------
+
+function makeStages() {
+  for (const name of Object.keys(WORDS.zh.stage)) {
+    const row = element("li");
+    row.dataset.stage = name;
+    row.append(element("b"), element("small"));
+    byId("stages").append(row);
+  }
+}
+
+function showStage(frame) {
+  stage = frame.stage;
+  byId("stages").querySelector("[aria-current]")?.removeAttribute("aria-current");
+  const row = byId("stages").querySelector(`[data-stage="${CSS.escape(stage)}"]`);
+  if (!row) return;
+  row.setAttribute("aria-current", "step");
+  const sure = typeof frame.confidence === "number" ? ` · ${Math.round(frame.confidence * 100)}%` : "";
+  row.lastElementChild.textContent = (word("reasons")[frame.note] ?? frame.note ?? "") + sure;
+  sayStage();
+}
+
+function sayStage() {
+  byId("stage-now").textContent = stage && `${word("stages")}: ${word("stage")[stage] ?? stage}`;
+}
+
+// ---- the conversation with the server -------------------------------------------------------------------------
+
+const turns = new Turns();
+
+const connection = createConnection({
+  path: root.dataset.socket,
+  keepalive: () => addressed({ type: "keepalive" }),
+  onState: showConnection,
+  onFrame: take,
+});
+
+const addressed = (frame) => (session ? { ...frame, session_id: session } : frame);
+const send = (frame) => connection.send(addressed(frame));
+const transcript = new Transcript(send);
+
+const TAKE = {
+  ack(frame) {
+    if (frame.message === "connected") greet(frame);
+    else if (frame.is_final) transcript.taken(frame);
+  },
+  queued(frame) {
+    turns.asked(frame.stream_id, frame.question);
+  },
+  status(frame) {
+    showStage(frame);
+    if (frame.stage === "interrupting") turns.forgetAsked();
+    if (frame.question && frame.stream_id) turns.begin(frame.question, frame.stream_id);
+  },
+  answer(frame) {
+    const turn = turns.take(frame);
+    if (frame.final || frame.content.includes("\n")) speech.read(turn.id, turn.text, frame.final);
+  },
+  reset(frame) {
+    turns.reset(frame);
+    speech.forget(frame.stream_id);
+  },
+  error(frame) {
+    const sentence = inWords(frame);
+    if (!frame.stream_id || !turns.complain(frame.stream_id, sentence)) note(sentence, "failure");
+  },
+};
+
+function take(frame) {
+  if (Object.hasOwn(TAKE, frame.type)) TAKE[frame.type](frame);
+}
+
+/** Return an error in words: the server's own sentence while the page speaks its language, else ours. */
+function inWords(frame) {
+  const own = word("errors")[frame.code];
+  const sentence = language === root.dataset.locale ? frame.message || own : own || frame.message;
+  return sentence ? `${sentence} (${frame.detail ?? frame.code})` : frame.code;
+}
+
+/** A connection is there: go on with the session, what it left unfinished, and what was said meanwhile. */
+function greet(frame) {
+  const again = Boolean(session);
+  if (again) send({ type: "keepalive" });
+  else showSession(frame.session_id);
+  for (const one of turns.unfinished()) send({ type: "resume", ...one });
+  transcript.flush();
+}
+
+function showSession(id) {
+  session = id;
+  byId("session").textContent = id.slice(0, 8);
+  byId("session").title = id;
+}
+
+/** Begin a session of its own: the server forgets what was said before. */
+function switchSession() {
+  speech.hush();
+  turns.stop();
+  showSession(newId());
+  send({ type: "keepalive" });
+  note(`${word("switched")} ${session.slice(0, 8)}`);
+}
+
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+let connected = { state: "connecting", detail: {} };
+
+function showConnection(state, detail = {}) {
+  if (connected.state === "open" && state !== "open") transcript.cut();
+  connected = { state, detail };
+  sayConnection();
+  for (const button of document.querySelectorAll("[data-action], #fresh")) button.disabled = state !== "open";
+  byId("connect").hidden = !["closed", "auth", "waiting"].includes(state);
+  if (state === "closed") ended(detail.code);
+  if (state === "auth") askKey(detail.wrong);
+}
+
+function sayConnection() {
+  const badge = byId("badge");
+  badge.dataset.state = connected.state;
+  badge.textContent = word("badge")[connected.state].replace("{seconds}", Math.ceil(connected.detail.seconds ?? 0));
+}
+
+/** Nobody tries to come back: say why, and let the next connection begin a session of its own. */
+function ended(code) {
+  speech.stop();
+  turns.stop();
+  session = "";
+  note(word("closed")[code] ?? word("closed").other);
+}
+
+// ---- the key --------------------------------------------------------------------------------------------------
+
+function askKey(wrong) {
+  byId("key-wrong").hidden = !wrong;
+  byId("key-input").value = "";
+  if (!byId("key").open) byId("key").showModal();
+  byId("key-input").focus();
+}
+
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  byId("key").close();
+  connection.authenticate(byId("key-input").value.trim());
+});
+byId("key-cancel").addEventListener("click", () => byId("key").close());
+byId("connect").addEventListener("click", () => (connected.state === "auth" ? askKey() : connection.again()));
+
+// ---- speech ---------------------------------------------------------------------------------------------------
+
+const TAGS = { zh: "zh-CN", en: "en-US" };
+let listened = false;
+
+const speech = createSpeech({
+  language: TAGS[language],
+  onInterim: (text) => transcript.interim(text),
+  onFinal: (text) => transcript.final(text),
+  onState: showSpeech,
+  onError: (code) => note(word("hearing")[code] ?? word("hearing").other, "failure"),
+});
+
+function showSpeech(state) {
+  byId("mic").setAttribute("aria-pressed", String(speech.listening));
+  byId("mic").dataset.state = state;
+  const held = state === "speaking" && speech.listening;
+  byId("mic-word").textContent = word(held ? "micHeld" : speech.listening ? "micOff" : "micOn");
+  byId("hush").disabled = state !== "speaking";
+}
+
+function toggleListening() {
+  if (speech.listening) speech.stop();
+  else speech.start();
+}
+
+/** What a control means for the microphone and the voice; the rest is the server's. */
+const ALSO = {
+  pause() {
+    listened = speech.listening;
+    speech.stop();
+  },
+  resume() {
+    if (listened) speech.start();
+  },
+  stop() {
+    listened = false;
+    speech.stop();
+    speech.hush();
+  },
+  instant_query: () => speech.hush(),
+};
+
+for (const button of document.querySelectorAll("[data-action]")) {
+  button.addEventListener("click", () => {
+    ALSO[button.dataset.action]();
+    send({ type: "control", action: button.dataset.action });
+  });
+}
+
+byId("mic").hidden = !speech.canListen;
+byId("voices").hidden = !speech.canSpeak;
+byId("mic").addEventListener("click", toggleListening);
+byId("hush").addEventListener("click", () => speech.hush());
+byId("fresh").addEventListener("click", switchSession);
+byId("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = byId("line").value.trim();
+  byId("line").value = "";
+  if (text) transcript.final(text);
+});
+
+const relabelVoices = speechControls(speech, {
+  aloud: byId("aloud"),
+  voice: byId("voice"),
+  rate: byId("rate"),
+  shown: byId("rate-shown"),
+});
+
+// ---- language -------------------------------------------------------------------------------------------------
+
+function speak(chosen) {
+  language = chosen;
+  root.lang = language === "zh" ? "zh-CN" : "en";
+  for (const one of document.querySelectorAll("[data-t]")) one.textContent = word(one.dataset.t) ?? "";
+  for (const one of document.querySelectorAll("[data-label]")) one.setAttribute("aria-label", word(one.dataset.label));
+  for (const row of byId("stages").children) row.firstElementChild.textContent = word("stage")[row.dataset.stage];
+  byId("line").placeholder = word("line");
+  byId("hint").textContent = word(speech.canListen ? "hint" : "hintTyped");
+  byId("voice").dataset.automatic = word("automatic");
+  Object.assign(byId("language"), language === "zh" ? { textContent: "English", lang: "en" } : { textContent: "中文", lang: "zh-CN" });
+  speech.setLanguage(TAGS[language]);
+  relabelVoices();
+  showSpeech(speech.speaking ? "speaking" : speech.listening ? "listening" : "off");
+  sayStage();
+  sayConnection();
+}
+
+/** Somebody leaves for good: the server need not go on answering. */
+addEventListener("pagehide", () => connection.close());
+addEventListener("pageshow", (event) => event.persisted && connection.connect());
+byId("language").addEventListener("click", () => speak(language === "zh" ? "en" : "zh"));
+makeStages();
+speak(language);
+connection.connect();

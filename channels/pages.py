@@ -1,0 +1,95 @@
+"""The pages of the chat and realtime doors: each one document that needs nothing else, under a policy of hashes.
+
+A page is rendered once. Nothing in it depends on who asks, and what it shows later comes through its socket.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from flask import Blueprint, Response, render_template, request
+from markupsafe import Markup
+
+HTML = Path(__file__).parent / "html"
+
+#: Where the page of each door connects to.
+CHAT_PATH = "/ws/chat/"
+
+NONE = "'none'"
+_INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
+#: What may stand in a policy as a host and its port, and nothing that ends the header's part or begins another.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page as it is sent."""
+
+    html: str
+    etag: str
+    #: The policy up to the sources of connect-src, which depend on the host that the page was asked of.
+    policy: str
+
+
+def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str) -> Blueprint:
+    """Return GET /chat and GET /realtime; `ws_path` is where the realtime door is."""
+    routes = Blueprint("pages", __name__, template_folder=str(HTML))
+
+    def page(name: str, socket_path: str) -> Callable[[], Response]:
+        @cache
+        def rendered() -> Page:
+            values = {"locale": locale, "app_name": app_name, "socket_path": socket_path}
+            return finished(render_template(name, part=_part, **values))
+
+        return lambda: _reply(rendered())
+
+    routes.add_url_rule("/chat", "chat", page("chat.html", CHAT_PATH))
+    routes.add_url_rule("/realtime", "realtime", page("realtime.html", ws_path))
+    return routes
+
+
+def finished(html: str) -> Page:
+    """Return the page of a document, with the policy that lets its own script and style in and no other."""
+    allowed = {
+        kind: " ".join(f"'sha256-{_hash(text)}'" for found, text in _INLINE.findall(html) if found == kind)
+        for kind in ("script", "style")
+    }
+    policy = (
+        f"default-src 'none'; script-src {allowed['script'] or NONE}; style-src {allowed['style'] or NONE}; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types answers; connect-src 'self'"
+    )
+    return Page(html, sha256(html.encode()).hexdigest()[:32], policy)
+
+
+def _reply(page: Page) -> Response:
+    reply = Response(page.html, mimetype="text/html")
+    reply.set_etag(page.etag)
+    reply.headers["Cache-Control"] = "no-cache"
+    reply.headers["Content-Security-Policy"] = page.policy + _sockets(request.host)
+    reply.headers["Permissions-Policy"] = "microphone=(self), camera=(), geolocation=()"
+    reply.headers["Referrer-Policy"] = "no-referrer"
+    reply.headers["X-Content-Type-Options"] = "nosniff"
+    reply.make_conditional(request)
+    return reply
+
+
+def _sockets(host: str) -> str:
+    """Return the page's own host as sources of a socket: in older browsers 'self' is no ws: or wss: address."""
+    return f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
+
+
+def _part(name: str) -> Markup:
+    """Return a file of the pages as it is, to stand within one of them."""
+    return Markup((HTML / name).read_text("utf-8"))
+
+
+def _hash(text: str) -> str:
+    return b64encode(sha256(text.encode()).digest()).decode()
