@@ -1,0 +1,194 @@
+"""What the sockets' test client knows of frames, without any I/O: patterns, what has come, a script's steps."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Frame = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One frame as it came, and the answer it belongs to as far as it has come."""
+
+    frame: Any
+    raw: str
+    so_far: str = ""
+
+
+class Pattern:
+    """What has to come: a JSON object that is a part of the frame, or words of the frame or of its answer so far."""
+
+    def __init__(self, text: str) -> None:
+        """Raises: ValueError: it begins like a JSON object and is none, or it is empty."""
+        if not text.strip():
+            raise ValueError("an empty pattern matches anything")
+        self.text = text
+        self._part: Any = json.loads(text) if text.lstrip().startswith("{") else None
+
+    def matches(self, seen: Seen) -> bool:
+        if self._part is not None:
+            return is_part(self._part, seen.frame)
+        return self.text in seen.raw or self.text in seen.so_far
+
+
+def is_part(part: Any, whole: Any) -> bool:
+    """Tell whether every member of `part` is in `whole`; lists are compared item by item, all else must be equal."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(name in whole and is_part(part[name], whole[name]) for name in part)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(part) == len(whole) and all(map(is_part, part, whole))
+    return type(part) is type(whole) and bool(part == whole)
+
+
+class Transcript:
+    """What has come on a connection: the answers so far, and which are still under way."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._under_way: set[str] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way."""
+        return bool(self._under_way)
+
+    def take(self, raw: str) -> Seen:
+        """Keep one message; what is no JSON is a frame of its own kind."""
+        try:
+            frame = json.loads(raw)
+        except ValueError:
+            return Seen(raw, raw)
+        return Seen(frame, raw, self._follow(frame) if isinstance(frame, dict) else "")
+
+    def _follow(self, frame: Frame) -> str:
+        stream_id = str(frame.get("stream_id", ""))
+        match frame:
+            case {"type": "chat", "role": "user"} | {"type": "typing", "status": True}:
+                self._under_way.add(stream_id)
+            case {"type": "typing", "status": False}:
+                self._under_way.discard(stream_id)
+            case {"type": "status", "stage": "analyzing" | "instant_query" | "querying_rag"}:
+                self._under_way.add("session")
+            case {"type": "status", "stage": "idle" | "closed"}:
+                self._under_way.discard("session")
+            case {"type": "reset"}:
+                self._texts.pop(stream_id, None)
+            case {"type": "chat_delta" | "answer", "content": str(content)}:
+                self._texts[stream_id] = self._texts.get(stream_id, "") + content
+        return self._texts.get(stream_id, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Send nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Send nothing before this has come."""
+
+    pattern: Pattern
+
+
+Step = Send | Sleep | Await
+
+
+class Script:
+    """What is to be sent, each step in its turn; a person's lines are added while it runs."""
+
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
+        self._steps = deque(steps)
+        self._wakes = float("-inf")
+        self._awaited: Pattern | None = None
+
+    def add(self, step: Step) -> None:
+        self._steps.append(step)
+
+    def done(self, now: float) -> bool:
+        return not self._steps and self._awaited is None and now >= self._wakes
+
+    @property
+    def awaited(self) -> Pattern | None:
+        """What the script waits for at the moment."""
+        return self._awaited
+
+    def due(self, now: float) -> Iterator[Frame]:
+        """Yield the frames that are to be sent now."""
+        while self._steps and self._awaited is None and now >= self._wakes:
+            match self._steps.popleft():
+                case Send(frame):
+                    yield frame
+                case Sleep(seconds):
+                    self._wakes = now + seconds
+                case Await(pattern):
+                    self._awaited = pattern
+
+    def saw(self, seen: Seen) -> None:
+        """Go on where this was waited for."""
+        if self._awaited is not None and self._awaited.matches(seen):
+            self._awaited = None
+
+
+def read_steps(lines: Iterable[str]) -> Iterator[Step]:
+    """Yield the steps of a script: a JSON object a line, `{"sleep": s}` and `{"expect": pattern}` among them.
+
+    Empty lines and those that begin with # are passed over.
+
+    Raises:
+        ValueError: a line is none of these; the message has its number.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            yield _step(json.loads(line))
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"line {number} of the script: {exc}") from exc
+
+
+def _step(written: Any) -> Step:
+    match written:
+        case {"sleep": int(seconds) | float(seconds)} if seconds >= 0:
+            return Sleep(seconds)
+        case {"expect": str(words)}:
+            return Await(Pattern(words))
+        case {"expect": dict(part)}:
+            return Await(Pattern(json.dumps(part, ensure_ascii=False)))
+        case dict() if not {"sleep", "expect"} & written.keys():
+            return Send(written)
+    raise ValueError("expected a frame as a JSON object, a sleep in seconds, or an expect")
+
+
+#: What steers a session of transcripts, sent as the action of a control frame.
+CONTROLS = ("pause", "resume", "stop", "instant_query")
+
+
+def frame_of(text: str, door: str) -> Frame:
+    """Return the frame a line stands for: a JSON object itself, /word an order, all else something said."""
+    if text.startswith("{"):
+        try:
+            written = json.loads(text)
+        except ValueError:
+            written = None
+        if isinstance(written, dict):
+            return written
+    if text.startswith("/") and text[1:].isidentifier():
+        order = text[1:]
+        return {"type": "control", "action": order} if door == "realtime" and order in CONTROLS else {"type": order}
+    if door == "realtime":
+        return {"type": "asr_chunk", "text": text, "is_final": True}
+    return {"type": "chat", "content": text}
