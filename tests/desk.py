@@ -1,0 +1,123 @@
+"""The gateway with its parts and without HTTP: a replica of its own for each desk, whatever Redis they share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from services.answer import Answerer, Backend
+from services.auth_service import AuthService
+from services.callers import Callers
+from services.conversation_store import ConversationStore
+from services.gateway import Door, Gateway
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
+from services.providers.base import BaseRAGProvider
+from services.redis_store import ScriptRunner, connect
+from services.stream_manager import StreamManager
+from services.stream_readers import StreamReaders
+from services.stream_records import Snapshot
+from services.stream_store import StreamStore
+from services.takeover_manager import TakeoverManager
+from tests.servers import wait_until
+from utils.deadline import Deadline
+
+KEY = b"k" * 32
+#: What opens sockets.
+API_KEY = "not-a-real-key"
+CALLER = Callers("key", api_keys=[API_KEY]).check(API_KEY)
+
+
+class SlowProvider(BaseRAGProvider):
+    """Answers when the test lets it, and counts what it is asked."""
+
+    name = "slow"
+    app = "app1"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.queries: list[Query] = []
+        self.go_on = threading.Event()
+        self.conversations: list[str] = []
+        self.usage = Usage()
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        self.asked.append(query.text)
+        self.queries.append(query)
+        self.conversations.append(query.conversation_id)
+        yield ProviderIds("c1", "m1", "t1")
+        self.go_on.wait(10.0)
+        yield Delta(f"答：{query.text}")
+        yield self.usage
+
+    def health_check(self) -> bool:
+        return True
+
+
+class Desk:
+    """A replica without its HTTP."""
+
+    def __init__(
+        self, url: str, provider: SlowProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
+    ) -> None:
+        self.client = connect(url, pool_size=30, timeout=5.0)
+        runner = ScriptRunner(self.client)
+        self.streams = StreamStore(runner, lease=lease)
+        conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
+        backends = {"default": Backend(provider), "hr": Backend(provider)}
+        answerer = Answerer(
+            auth=AuthService("none"),
+            backends=backends,
+            conversations=conversations,
+            streams=self.streams,
+            callers=Callers("key", api_keys=[API_KEY]),
+        )
+        self.manager = StreamManager(
+            self.streams, answerer.answer, sentence=lambda c: f"<{c}>", max_streams=max_streams, max_bytes=100_000
+        )
+        self.runner = runner
+        takeovers = TakeoverManager(self.streams, self.manager, answerer)
+        self.gateway = Gateway(
+            streams=self.streams,
+            manager=self.manager,
+            takeovers=takeovers,
+            answerer=answerer,
+            conversations=conversations,
+            keys={"default": KEY, "hr": KEY},
+            doors={
+                ("wecom", "default"): Door(places, 330.0, frozenset({"/reset"})),
+                ("wecom", "hr"): Door(places, 330.0),
+                ("chat", "default"): Door(resets=frozenset({"/reset"})),
+                ("realtime", "default"): Door(resets=frozenset({"/reset"})),
+            },
+            sentence=lambda key: f"<{key}>",
+            readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),
+        )
+        self.readers = readers
+        self.manager.start()
+        self.readers.start()
+
+    def asks(self, text: str = "年假?", msgid: str = "m1", **changes: str) -> Snapshot:
+        fields: dict[str, Any] = {"channel": "wecom", "bot": "default", "principal": "zhangsan", **changes}
+        return self.gateway.ask(Question(text, msgid=msgid, **fields))
+
+    def reads(self, stream_id: str, **changes: str) -> Snapshot | None:
+        return self.gateway.read(stream_id, **{"bot": "default", "principal": "zhangsan", **changes})
+
+    def sees_end(self, stream_id: str, **changes: str) -> Snapshot:
+        def ended() -> bool:
+            snapshot = self.reads(stream_id, **changes)
+            assert snapshot
+            return snapshot.status != "processing"
+
+        wait_until(ended)
+        snapshot = self.reads(stream_id, **changes)
+        assert snapshot
+        return snapshot
+
+    def close(self) -> None:
+        # A producer that waits for its turn would go on standing in the next test's line.
+        self.readers.close()
+        self.manager.drain(3.0)
+        self.manager.close()
+        self.client.close()

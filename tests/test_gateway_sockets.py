@@ -1,0 +1,193 @@
+"""What the gateway does for sockets: questions that stand for themselves, sessions, clients' own ids, following."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from services.errors import StreamUnknown
+from services.following import News
+from services.models import Question, Usage
+from services.stream_records import Snapshot, read_sources, written_sources
+from tests.desk import CALLER, Desk, SlowProvider
+from tests.servers import wait_until
+
+
+@pytest.fixture
+def provider() -> Iterator[SlowProvider]:
+    provider = SlowProvider()
+    yield provider
+    provider.go_on.set()
+
+
+@pytest.fixture
+def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
+    desk = Desk(any_redis_url, provider)
+    yield desk
+    provider.go_on.set()
+    desk.close()
+
+
+def asks(desk: Desk, text: str = "年假?", *, channel: str = "chat", msgid: str = "", session: str = "") -> Snapshot:
+    return desk.gateway.ask(Question(text, channel, "default", CALLER.principal, msgid=msgid, session=session))
+
+
+def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple[str, News]:
+    """Follow a stream to its end; return its text and the last news."""
+    following, text = desk.gateway.follow(stream_id, bot="default", principal=principal), ""
+    while True:
+        if news := following.next(5.0):
+            text = ("" if news.reset else text) + "".join(chunk.content for chunk in news.chunks)
+            if news.ended:
+                return text, news
+
+
+def test_an_answer_is_followed_to_its_end(desk: Desk, provider: SlowProvider) -> None:
+    """Its words come as they are said."""
+    provider.go_on.set()
+
+    text, end = sees(desk, asks(desk).stream_id)
+
+    assert (text, end.status) == ("答：年假?", "completed")
+
+
+def test_questions_without_a_session_wait_for_nobody(desk: Desk, provider: SlowProvider) -> None:
+    """Each stands for itself: nothing is remembered, and none waits for another."""
+    ids = [asks(desk, f"问{number}").stream_id for number in range(6)]
+    wait_until(lambda: len(provider.asked) == 6)
+    provider.go_on.set()
+    for stream_id in ids:
+        assert sees(desk, stream_id)[1].status == "completed"
+    asks(desk, "又")
+    wait_until(lambda: len(provider.asked) == 7)
+
+    assert set(provider.conversations) == {""}
+    assert list(desk.client.scan_iter("*dify_conversation*")) == []
+
+
+def test_a_session_is_a_conversation_of_its_own(desk: Desk, provider: SlowProvider) -> None:
+    """Its questions are asked in turn and share the provider's conversation; another session has its own."""
+    first = asks(desk, "一", session="s1")
+    second = asks(desk, "二", session="s1")
+    other = asks(desk, "三", session="s2")
+    wait_until(lambda: sorted(provider.asked) == ["一", "三"])
+    provider.go_on.set()
+    for asked in (first, second, other):
+        assert sees(desk, asked.stream_id)[1].status == "completed"
+
+    conversations = dict(zip(provider.asked, provider.conversations, strict=True))
+    assert conversations == {"一": "", "三": "", "二": "c1"}
+
+
+def test_a_reset_is_for_who_has_a_conversation(desk: Desk, provider: SlowProvider) -> None:
+    """Whoever asks without one asks what it says."""
+    provider.go_on.set()
+
+    assert sees(desk, asks(desk, "/reset").stream_id)[0] == "答：/reset"
+    assert sees(desk, asks(desk, "/reset", session="s1").stream_id)[0] == "<reset_done>"
+
+
+def test_a_clients_own_id_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:
+    """Sent again after a cut, it asks nobody again."""
+    first, again = asks(desk, msgid="c1/1"), asks(desk, msgid="c1/1")
+    wait_until(lambda: bool(provider.asked))
+
+    assert first.stream_id == again.stream_id
+    assert provider.asked == ["年假?"]
+
+
+def test_clients_choose_ids_each_for_itself(desk: Desk, provider: SlowProvider) -> None:
+    """The same id of another principal, or at another door, is another question."""
+    mine = asks(desk, msgid="1").stream_id
+    theirs = desk.gateway.ask(Question("年假?", "chat", "default", "user:lisi", msgid="1")).stream_id
+    realtime = asks(desk, channel="realtime", msgid="1").stream_id
+
+    assert len({mine, theirs, realtime}) == 3
+
+
+def test_a_stream_is_followed_and_cancelled_by_who_asked(desk: Desk, provider: SlowProvider) -> None:
+    """To anybody else it is unknown; a client's session gives nobody a right to read."""
+    asked = asks(desk, session="s1")
+
+    with pytest.raises(StreamUnknown):
+        sees(desk, asked.stream_id, "user:lisi")
+    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="user:lisi")
+    assert desk.gateway.read(asked.stream_id, bot="default", principal="user:lisi", chat="s1") is None
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
+    assert sees(desk, asked.stream_id)[1].status == "cancelled"
+
+
+def test_a_cancelled_answer_frees_its_place_at_once(desk: Desk, provider: SlowProvider) -> None:
+    """A silent provider is not waited for until the next renewal."""
+    asked = asks(desk)
+    wait_until(lambda: bool(provider.asked))
+
+    desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
+    provider.go_on.set()
+
+    wait_until(lambda: desk.manager.running == 0)
+
+
+def test_a_withdrawn_key_asks_nothing(desk: Desk, provider: SlowProvider) -> None:
+    """Who shows a key is checked again by whoever asks for them."""
+    asked = desk.gateway.ask(Question("年假?", "chat", "default", "key:0000000000000000"))
+
+    _, end = sees(desk, asked.stream_id, "key:0000000000000000")
+
+    assert (end.error_code, provider.asked) == ("auth_refused", [])
+
+
+@pytest.mark.parametrize(("channel", "session", "user"), [("realtime", "s1", "ws-user-s1"), ("chat", "s1", "")])
+def test_who_asks_has_the_name_of_the_door(
+    desk: Desk, provider: SlowProvider, channel: str, session: str, user: str
+) -> None:
+    """Where no person is known a session is one at the realtime door, and the provider's own nobody at the other."""
+    asks(desk, channel=channel, session=session)
+    wait_until(lambda: bool(provider.queries))
+
+    assert (provider.queries[0].user, provider.queries[0].channel) == (user, channel)
+
+
+def test_a_new_question_is_one_exchange(desk: Desk, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream is opened in one pipeline; following it where it is written costs no exchange at all."""
+    exchanges: list[int] = []
+    attempt = desk.runner._attempt
+
+    def counted(*args: object) -> object:
+        if threading.current_thread() is threading.main_thread():
+            exchanges.append(1)
+        return attempt(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desk.runner, "_attempt", counted)
+
+    asked = asks(desk, session="s1")
+    assert len(exchanges) == 1
+    following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
+    assert following.next(0.0) is not None
+    assert following.next(0.1) is None
+    assert len(exchanges) == 1
+
+
+def test_where_an_answer_comes_from_is_kept_with_it(desk: Desk, provider: SlowProvider) -> None:
+    """Pages show the sources below the answer."""
+    sources = ({"title": "员工手册", "content": "年假五天", "score": 0.9},)
+    provider.usage = Usage(7, sources=sources)
+    provider.go_on.set()
+
+    asked = asks(desk)
+    following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
+    sees(desk, asked.stream_id)
+
+    assert following.whole().sources == sources
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "kept"), [(3, 10, 3), (50, 10, 20), (4, 20_000, 3), (1, 100_000, 0), (0, 0, 0)]
+)
+def test_sources_are_bounded(count: int, size: int, kept: int) -> None:
+    """A provider that sends its whole library fills no Redis: twenty at the most, 64 KiB of them."""
+    written = written_sources([{"content": "x" * size}] * count)
+
+    assert len(read_sources(written)) == kept
