@@ -12,7 +12,14 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from channels.chat import chat_blueprint
+from channels.chat_answers import Html
+from channels.connections import connections_blueprint
+from channels.docs import docs_blueprint
 from channels.ops import ops_blueprint
+from channels.pages import pages_blueprint
+from channels.realtime_asr import Manner, realtime_blueprint
+from channels.sockets import Sockets
 from channels.wecom import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
 from config.metrics_folder import VARIABLE
@@ -22,6 +29,8 @@ from services.container import Container
 from services.errors import CallbackRefused, LaibaoError, SettingsError
 from services.metrics_files import render_apart
 from services.metrics_page import MetricsPage
+from utils.markdown_blocks import BlockRenderer, render_markdown
+from utils.questions import detect
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             ops_port=settings.ops_port,
         )
     )
+    open_socket_doors(app, container)
     app.register_error_handler(CallbackRefused, refuse_callback)
     app.register_error_handler(LaibaoError, reply_error)
     app.register_error_handler(Exception, reply_unknown)
@@ -62,6 +72,36 @@ def create_app(settings: Settings | None = None) -> Flask:
         log.warning("settings", extra={"warning": warning})
     container.start()
     return app
+
+
+def open_socket_doors(app: Flask, container: Container) -> None:
+    """Register the two WebSocket doors, what administrators see of them, and their documentation."""
+    settings = container.settings
+    sockets = Sockets(
+        callers=container.callers,
+        limiter=container.limiter,
+        store=container.socket_store,
+        sentence=container.texts.get,
+        origins=settings.public_origins,
+        max_sockets=settings.sockets_max,
+        heartbeat_interval=settings.websocket_heartbeat_interval,
+        heartbeat_timeout=settings.websocket_heartbeat_timeout,
+        ready=lambda: container.ready,
+    )
+    container.attach(sockets)
+    html = Html(BlockRenderer, render_markdown)
+    gateway, limiter, texts = container.gateway, container.limiter, container.texts
+    app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=limiter, texts=texts, html=html))
+    manner = Manner(detect, texts, settings.realtime_stop)
+    app.register_blueprint(
+        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, manner=manner)
+    )
+    app.register_blueprint(
+        pages_blueprint(locale=settings.locale, app_name=settings.app_name, ws_path=settings.ws_path)
+    )
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    app.register_blueprint(connections_blueprint(sockets, token))
+    app.register_blueprint(docs_blueprint(name=settings.app_name, version=VERSION, realtime_path=settings.ws_path))
 
 
 def metrics_page() -> MetricsPage:

@@ -60,8 +60,8 @@ class ServerSettings(Group):
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
     )
-    admin_token: SecretStr | None = setting(None, "what administrators show; empty: the administrators' pages are off")
-    api_keys: Secrets = setting((), "keys of programs that use REST, batch and sockets; a list")
+    admin_token: SecretStr | None = setting(None, "what administrators show; empty: their addresses are off")
+    api_keys: Secrets = setting((), "keys that open sockets (WEBSOCKET_AUTH=key), of programs and pages; a list")
     public_origins: Origins = setting(
         (), "origins whose pages may open sockets, such as https://chat.example.com; a list"
     )
@@ -238,8 +238,8 @@ class SocketSettings(Group):
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
     )
-    rate_limit_user: Rate = setting("20/minute", "questions per user; several with ';', or off")
-    rate_limit_ip: Rate = setting("300/minute", "requests per client address; several with ';', or off")
+    rate_limit_user: Rate = setting("20/minute", "questions per person at a socket; several with ';', or off")
+    rate_limit_ip: Rate = setting("300/minute", "sockets opened per client address; several with ';', or off")
 
 
 class BatchSettings(Group):

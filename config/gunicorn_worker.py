@@ -174,6 +174,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         for server in self._servers:
             server.close()
         self.cfg.set("keepalive", 0)
+        self.wsgi.extensions["wechatlaibao"].leave()
         _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), self._patience)
 
     def _cut_idle(self) -> None:

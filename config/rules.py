@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
 #: What is checked and does nothing in this version; the README marks the same.
 LATER = """
-    debug admin_token api_keys public_origins wechat_bot_secret wechat_progress wechat_sources
-    wechat_suggestions media_max_bytes media_hosts batch_redis_url openai_api_key openai_base_url openai_model
-    openai_timeout context_api_key context_base_url context_timeout custom_rag_api_url custom_rag_api_key
-    custom_rag_timeout custom_rag_headers custom_rag_health_url search_provider serper_api_key serper_timeout
-    mock_fallback ws_path websocket_heartbeat_interval websocket_heartbeat_timeout websocket_auth realtime_stop
-    rate_limit_user rate_limit_ip batch_enabled batch_max_concurrent batch_max_queue_size batch_storage_path
-    batch_worker batch_retention_days
-""".split()  # noqa: SIM905 - forty names read better as words
+    debug wechat_bot_secret wechat_progress wechat_sources wechat_suggestions media_max_bytes media_hosts
+    batch_redis_url openai_api_key openai_base_url openai_model openai_timeout context_api_key context_base_url
+    context_timeout custom_rag_api_url custom_rag_api_key custom_rag_timeout custom_rag_headers
+    custom_rag_health_url search_provider serper_api_key serper_timeout batch_enabled batch_max_concurrent
+    batch_max_queue_size batch_storage_path batch_worker batch_retention_days
+""".split()  # noqa: SIM905 - thirty names read better as words
 #: Seconds a stream's record outlives its producer: an end must find it, and late polls read it.
 TTL_MARGIN = 60
 #: What each provider cannot do without.
@@ -39,6 +37,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
     yield from _auth(settings)
     yield from _provider(settings.provider, settings.auth_mode)
     yield from _limits(settings)
+    yield from _sockets(settings)
     yield from _bots(settings)
 
 
@@ -135,6 +134,15 @@ def _limits(settings: Settings) -> Iterator[Problem]:
         yield Problem("STREAM_TTL", f"{settings.stream_ttl:g}", least)
     if settings.ops_port == settings.port:
         yield Problem("OPS_PORT", str(settings.ops_port), "another port than PORT")
+
+
+def _sockets(settings: Settings) -> Iterator[Problem]:
+    if settings.websocket_auth == "token" and settings.auth_mode != "external":
+        reason = f"because AUTH_MODE={settings.auth_mode} gives users no token"
+        yield Problem("WEBSOCKET_AUTH", "token", f"key or none, {reason}")
+    taken = ("/ws/chat", "/healthz", "/health", "/readyz", "/metrics", "/chat", "/realtime", "/docs", "/")
+    if settings.ws_path in taken or settings.ws_path.startswith(("/ws/chat/", "/wechat/", "/api/", "/docs/")):
+        yield Problem("WS_PATH", settings.ws_path, "a path that nothing else has, such as /ws/realtime-asr")
 
 
 def _bots(settings: Settings) -> Iterator[Problem]:

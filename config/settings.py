@@ -115,7 +115,7 @@ class Settings(
     @property
     def sockets_chosen(self) -> bool:
         """Whether somebody said who may open sockets: then the gateway may also run without WeCom."""
-        return bool(self.api_keys) or "websocket_auth" in self.model_fields_set
+        return bool(self.api_keys) or self.websocket_auth != "key"
 
     @cached_property
     def texts_overrides(self) -> Mapping[str, str]:

@@ -82,6 +82,8 @@ def _serve(folder: Path, environ: Mapping[str, str]) -> int:
 def _addresses(page: str, stage: Stage) -> str:
     lines = {
         "page": page,
+        "chat": f"{stage.gateway.url}/chat",
+        "realtime": f"{stage.gateway.url}/realtime",
         "callback": stage.callback_url,
         "token": TOKEN,
         "AES key": AES_KEY,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from pydantic import SecretStr
 
@@ -16,6 +18,7 @@ from config.settings import Settings
 from config.texts import Texts
 from services.answer import SOCKETS, Answerer, Backend
 from services.auth_service import AuthService
+from services.callers import Callers
 from services.conversation_store import ConversationStore
 from services.errors import LaibaoError, ProviderError, SettingsError, StoreUnavailable
 from services.gateway import Door, Gateway
@@ -23,7 +26,9 @@ from services.health import Health
 from services.lock_store import LockStore
 from services.providers import build_provider
 from services.providers.base import BaseRAGProvider
+from services.rate_limiter import RateLimiter
 from services.redis_store import ScriptRunner, connect
+from services.socket_store import SocketStore
 from services.stream_manager import StreamManager
 from services.stream_readers import StreamReaders
 from services.stream_store import StreamStore
@@ -33,6 +38,18 @@ from services.user_store import SqlUserStore
 from services.wechat_service import WechatService
 
 log = logging.getLogger(__name__)
+
+
+class Guests(Protocol):
+    """Connections that stay open beyond a request."""
+
+    def start(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def close_all(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Container:
@@ -57,8 +74,18 @@ class Container:
             ttl=settings.conversation_ttl,
             line_ttl=settings.stream_ttl,
         )
+        self.callers = Callers(
+            settings.websocket_auth,
+            api_keys=[key.get_secret_value() for key in settings.api_keys],
+            tokens=TokenStore(self.runner),
+            key=self._own_key("callers"),
+        )
         self.answerer = Answerer(
-            auth=self.auth, backends=self._backends(), conversations=self.conversations, streams=self.streams
+            auth=self.auth,
+            backends=self._backends(),
+            conversations=self.conversations,
+            streams=self.streams,
+            callers=self.callers,
         )
         self.manager = StreamManager(
             self.streams,
@@ -73,8 +100,16 @@ class Container:
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
+        names = self._own_key("names")
+        self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
+        self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
         self.health = Health(rag=(settings.provider.rag_provider, self._rag_ok), dependencies=self._probes())
+        self._guests: Guests | None = None
         self._started = False
+
+    def attach(self, guests: Guests) -> None:
+        """Have the connections that people keep open begin and leave with this replica."""
+        self._guests = guests
 
     @property
     def ready(self) -> bool:
@@ -88,14 +123,26 @@ class Container:
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
+        if self._guests:
+            self._guests.start()
         self._started = True
         threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
         log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), "auth": self.auth.mode})
 
+    def leave(self) -> None:
+        """Take in that another replica takes what is new: who waits for nothing here is sent there."""
+        if self._guests:
+            self._guests.leave()
+
     def close(self) -> None:
         """Drain, then give everything back."""
+        self.manager.draining = True
+        self.leave()
         self.manager.drain(self.settings.drain_seconds)
+        if self._guests:
+            self._guests.close_all()
+            self._guests.stop()
         self.takeovers.close()
         self.readers.close()
         self.manager.close()

@@ -5,7 +5,8 @@
     {dify_conversation:…}:resets                              how often the person started anew
     {dify_conversation:…}:reset_by                            list of the last commands' stream ids
 
-`app` names the provider's app; the last three parts are keyed hashes, so that the keys tell nobody who talks to whom.
+`app` names the provider's app, `chat` the group or a socket's session; the last three parts are keyed hashes, so that
+the keys tell nobody who talks to whom.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class ConversationStore:
     def key(self, app: str, question: Question, *, shared: bool = False) -> str:
         """Return the conversation of a question; a `shared` group has one for everybody in it."""
         principal = "" if shared and question.chat else question.principal
-        parts = (question.channel, f"{question.bot}/{principal}", question.chat)
+        parts = (question.channel, f"{question.bot}/{principal}", question.chat or question.session)
         return ":".join(("dify_conversation", app, *(self._hidden(part) for part in parts)))
 
     def turn_call(self, key: str, stream_id: str) -> Call:

@@ -18,6 +18,10 @@ REGISTRY = CollectorRegistry()
 MSGTYPES = ("text", "image", "mixed", "voice", "file", "video", "stream", "event")
 OTHER = "other"
 
+#: The doors of sockets, and the codes they are closed with: RFC 6455's and ours (docs/websocket.md).
+SOCKET_DOORS = ("chat", "realtime")
+CLOSE_CODES = (1000, 1001, 1003, 1006, 1007, 1009, 1011, 1012, 4401, 4408, 4409, 4410, 4429)
+
 #: Upper bounds in seconds: a callback should take milliseconds and may take 2 s, an answer may take 20 minutes.
 CALLBACK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 FIRST_TEXT_BUCKETS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
@@ -112,6 +116,31 @@ CALLBACKS_REFUSED = Counter(
     ["check"],
     registry=REGISTRY,
 )
+SOCKETS_OPEN = Gauge(
+    "wechatlaibao_sockets_open",
+    "Open WebSockets.",
+    ["door"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+SOCKETS_MAX = Gauge(
+    "wechatlaibao_sockets_max",
+    "WebSockets that may be open at once.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+SOCKETS_ENDED = Counter(
+    "wechatlaibao_sockets_ended_total",
+    "WebSockets that ended, by close code; other is one that only a client could choose.",
+    ["door", "code"],
+    registry=REGISTRY,
+)
+SOCKETS_REFUSED = Counter(
+    "wechatlaibao_sockets_refused_total",
+    "Handshakes refused, by the check that failed.",
+    ["door", "check"],
+    registry=REGISTRY,
+)
 REDIS_OUTAGES = Counter(
     "wechatlaibao_redis_outages_total",
     "Times a replica found Redis away.",
@@ -130,11 +159,19 @@ for _kind in ("takeover", "handover"):
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     RECOVERIES.labels(_outcome)
 STREAMS.labels("wecom", "completed")
+for _door in SOCKET_DOORS:
+    STREAMS.labels(_door, "completed")
+    SOCKETS_OPEN.labels(_door)
 
 
 def render() -> bytes:
     """Return this process's metrics in the text format of Prometheus; with several processes, see metrics_files."""
     return generate_latest(REGISTRY)
+
+
+def close_label(code: int) -> str:
+    """Return a close code as a label: clients may send any of some thousands."""
+    return str(code) if code in CLOSE_CODES else OTHER
 
 
 def msgtype_label(msgtype: str) -> str:

@@ -242,6 +242,55 @@ def test_conversations_are_named_by_a_secret_of_all_bots(redis_url: str) -> None
         each.close()
 
 
+@pytest.mark.parametrize("keys", [{"API_KEYS": "not-a-real-key"}, {"WEBSOCKET_AUTH": "none"}])
+def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str, str]) -> None:
+    """Its streams have the same ids on every replica, by a secret that is not WeCom's."""
+    nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
+    built, twin = (container(redis_url, **nothing, **keys) for _ in range(2))
+    built.start()
+    try:
+        caller = built.callers.check("not-a-real-key")
+        question = Question("年假?", "chat", "default", caller.principal, msgid="c/1")
+        asked = built.gateway.ask(question)
+        following = twin.gateway.follow(asked.stream_id, bot="default", principal=caller.principal)
+        news = None
+        while not (news and news.ended):
+            news = following.next(5.0)
+
+        assert twin.gateway.ask(question).stream_id == asked.stream_id
+        assert news.status == "completed"
+        assert following.whole().mock
+    finally:
+        built.close()
+        twin.close()
+
+
+def test_guests_leave_before_answers_end_and_close_after(redis_url: str) -> None:
+    """Who waits for nothing is sent away when the drain begins, the others when their answers are whole."""
+    built = container(redis_url)
+    told: list[str] = []
+
+    class Guests:
+        def start(self) -> None:
+            told.append("start")
+
+        def leave(self) -> None:
+            told.append(f"leave, ready: {built.ready}")
+
+        def close_all(self) -> None:
+            told.append(f"close_all, running: {built.manager.running}")
+
+        def stop(self) -> None:
+            told.append("stop")
+
+    built.attach(Guests())
+    built.start()
+    built.gateway.ask(QUESTION)
+    built.close()
+
+    assert told == ["start", "leave, ready: False", "close_all, running: 0", "stop"]
+
+
 def test_a_bots_commands_are_those_that_reset(redis_url: str) -> None:
     """What a deployment calls starting anew starts anew, and nothing else does."""
     replica = container(redis_url, WECHAT_COMMANDS=json.dumps({"从头来": "reset"}))

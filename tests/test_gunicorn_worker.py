@@ -23,7 +23,7 @@ def worker(close: Callable[[], None]) -> Any:
     made = DrainingWorker.__new__(DrainingWorker)
     made._servers = (SimpleNamespace(),)
     made.cfg, made.alive, made.log = Config(), True, logging.getLogger("worker")
-    made.wsgi = SimpleNamespace(extensions={"wechatlaibao": SimpleNamespace(close=close)})
+    made.wsgi = SimpleNamespace(extensions={"wechatlaibao": SimpleNamespace(close=close, leave=lambda: None)})
     return made
 
 

@@ -27,7 +27,7 @@ class App:
         self.may_answer = gevent.event.Event()
         self.drained = gevent.event.Event()
         self.draining = gevent.event.Event()
-        self.extensions = {"wechatlaibao": SimpleNamespace(close=self._close)}
+        self.extensions = {"wechatlaibao": SimpleNamespace(close=self._close, leave=lambda: None)}
 
     def _close(self) -> None:
         self.draining.set()

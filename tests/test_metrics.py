@@ -32,6 +32,10 @@ NAMES = {
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
+    "wechatlaibao_sockets_open": ("gauge", {"door"}),
+    "wechatlaibao_sockets_max": ("gauge", set()),
+    "wechatlaibao_sockets_ended_total": ("counter", {"door", "code"}),
+    "wechatlaibao_sockets_refused_total": ("counter", {"door", "check"}),
     "wechatlaibao_redis_outages_total": ("counter", set()),
     "wechatlaibao_redis_away": ("gauge", set()),
 }  # fmt: skip
@@ -67,7 +71,7 @@ def test_a_gauge_ends_with_its_process() -> None:
     """A gauge of another mode would show a dead worker's value, or a file of it, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 3
+    assert len(gauges) == 5
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 
@@ -77,6 +81,12 @@ def test_a_gauge_ends_with_its_process() -> None:
 def test_a_kind_of_message_nobody_knows_is_no_label(msgtype: str, label: str) -> None:
     """What comes from outside cannot make series without end."""
     assert metrics.msgtype_label(msgtype) == label
+
+
+@pytest.mark.parametrize(("code", "label"), [(1000, "1000"), (4409, "4409"), (3999, "other"), (4000, "other")])
+def test_a_close_code_nobody_knows_is_no_label(code: int, label: str) -> None:
+    """A client may close with any of thousands."""
+    assert metrics.close_label(code) == label
 
 
 class Renderer:

@@ -245,6 +245,10 @@ class TestRefusals:
             ({"STREAM_LEASE": "1300"}, "STREAM_LEASE", "STREAM_MAX_SECONDS"),
             ({"WEBSOCKET_HEARTBEAT_TIMEOUT": "20"}, "WEBSOCKET_HEARTBEAT_INTERVAL", "which is 20"),
             ({"OPS_PORT": "5000"}, "OPS_PORT", "another port"),
+            ({"WEBSOCKET_AUTH": "token"}, "WEBSOCKET_AUTH", "AUTH_MODE=none"),
+            ({"WS_PATH": "/ws/chat"}, "WS_PATH", "nothing else has"),
+            ({"WS_PATH": "/wechat/callback"}, "WS_PATH", "nothing else has"),
+            ({"WS_PATH": "/chat"}, "WS_PATH", "nothing else has"),
         ],
     )
     def test_a_contradiction_is_named(self, variables: dict[str, str], name: str, expected: str) -> None:
@@ -253,6 +257,15 @@ class TestRefusals:
 
         assert line.startswith(f"{name}=")
         assert expected in line
+
+    @pytest.mark.parametrize("variables", [{"API_KEYS": "not-a-real-key"}, {"WEBSOCKET_AUTH": "none"}])
+    def test_sockets_may_be_all_there_is(self, variables: dict[str, str]) -> None:
+        """Whoever said who may open them needs no bot of WeCom; half a bot is a mistake all the same."""
+        nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
+
+        assert not settings(**nothing, **variables).bots
+        assert refusal(WECHAT_TOKEN="", **variables).startswith("WECHAT_TOKEN is missing")
+        assert refusal(**nothing, WEBSOCKET_AUTH="key").startswith("WECHAT_TOKEN is missing")
 
 
 class TestMeanings:
@@ -438,6 +451,6 @@ def test_a_command_that_does_nothing_is_named() -> None:
 
 def test_what_has_no_effect_in_this_version_says_so() -> None:
     """Whoever sets it learns at start that it does nothing yet."""
-    (warning,) = settings(MOCK_FALLBACK="true").warnings
+    (warning,) = settings(BATCH_RETENTION_DAYS="9").warnings
 
-    assert warning == "MOCK_FALLBACK has no effect in this version"
+    assert warning == "BATCH_RETENTION_DAYS has no effect in this version"
