@@ -36,7 +36,6 @@ class _Look:
         self.seen = seen
         self.over = threading.Event()
         self.page: ChunkPage | None = None
-        self.tried = False
 
 
 class StreamReaders:
@@ -88,7 +87,8 @@ class StreamReaders:
     def wait(self, stream_id: str, cursor: int, seen: Standing, timeout: float) -> ChunkPage | None:
         """Return the chunks from `cursor` once the stream stands otherwise than it was seen; None after `timeout`.
 
-        A stream that is gone, or whose node of Redis is away, is waited for in vain: `page` tells.
+        A stream that is gone, whose owner is, or whose node of Redis is away, is waited for in vain: `page` tells, and
+        has it taken over.
         """
         if owned := self._manager.owned(stream_id):
             page = owned.wait_page(cursor, seen, timeout)
@@ -132,19 +132,12 @@ class StreamReaders:
 
     def _look_at(self, looks: Sequence[_Look]) -> None:
         pages = self._store.pages([(look.stream_id, look.cursor) for look in looks])
-        lapsed = []
         for look, page in zip(looks, pages, strict=True):
             if page is None:
                 look.over.set()
-            elif not isinstance(page, StoreUnavailable):
-                if page.standing != look.seen:
-                    look.page = page
-                    look.over.set()
-                if page.lapsed and not look.tried:
-                    look.tried = True
-                    lapsed.append(look.stream_id)
-        for stream_id in lapsed:
-            self._take_over(stream_id)
+            elif not isinstance(page, StoreUnavailable) and page.standing != look.seen:
+                look.page = page
+                look.over.set()
 
     def _take_over(self, stream_id: str) -> None:
         """Mark a lapsed stream, or go on with it here when it is ripe; not being able to is nobody's error."""

@@ -270,6 +270,18 @@ def test_a_stream_that_comes_back_is_followed_on(pair: Pair, reader: Replica) ->
     assert see_end(following, "年假")[0] == "年假怎么申请"
 
 
+def test_a_stream_that_goes_while_it_is_followed_is_unknown(pair: Pair) -> None:
+    """Nobody waits for what has expired."""
+    pair.there.store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
+    following = pair.there.follows()
+    see(following)
+
+    pair.client.delete(*stream_keys(ID))
+
+    with pytest.raises(StreamUnknown):
+        see(following)
+
+
 def test_a_lapsed_stream_is_tried_by_who_follows_it(pair: Pair) -> None:
     """A reader need not wait for the sweep."""
     store = StreamStore(ScriptRunner(pair.client), lease=0.2)
@@ -360,6 +372,24 @@ class Pages:
     @property
     def text(self) -> str:
         return "".join(self.chunks[self.start :])
+
+
+@pytest.mark.parametrize(("epoch", "reset"), [(1, False), (2, True)])
+def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool) -> None:
+    """Redis lost the end: its owner writes the same again, which nobody notices; another one goes its own way."""
+    pages = Pages()
+    pages.chunks = ["年", "假"]
+    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    assert see(following)[0] == "年假"
+
+    pages.chunks, pages.epoch = ["年"], epoch
+    lost = following.next(0.0)
+    pages.chunks = ["年", "假", "怎么"]
+    text, news = see(following, "年假" if not reset else "")
+
+    assert lost
+    assert (lost.reset, lost.chunks) == (reset, ())
+    assert (text, news.reset) == ("年假怎么", False)
 
 
 STEPS = st.lists(st.sampled_from(["append", "replace", "look", "take over", "lose", "come back"]), max_size=40)

@@ -455,3 +455,47 @@ def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
     assert ([len(said(write)) for write in (first, second)], outcome) == ([2, 2], "behind")
     assert (first.op, dict(first.fields), second.op, second.fields["status"]) == ("", {}, "finish", "completed")
     assert first.size == WRITE_BYTES
+
+
+def shown(desk: Desk, cursor: int = 0) -> tuple[list[str], int, str]:
+    page = desk.stream.page(cursor)
+    assert page
+    return [chunk.content for chunk in page.chunks], page.standing.start, page.standing.status
+
+
+def test_readers_here_see_what_redis_is_known_to_have(desk: Desk) -> None:
+    """Not a word more: other replicas could not show it yet, and perhaps never."""
+    desk.stream.emit("一")
+    desk.write()
+    assert shown(desk) == ([], 0, "processing")
+
+    desk.sends()
+    desk.stream.replace("二")
+    desk.write()
+    assert shown(desk) == (["一"], 0, "processing")
+
+    desk.stream.finish("completed")
+    desk.write()
+    assert shown(desk) == (["一"], 0, "processing")
+    desk.sends()
+
+    assert shown(desk, 1) == (["二", ""], 1, "completed")
+
+
+@pytest.mark.parametrize("reply", [["refused", 2, "b"], ["closed", "cancelled"]])
+def test_readers_here_ask_redis_about_what_is_not_ours_any_more(desk: Desk, reply: list[object]) -> None:
+    """Another owner writes it, or its reader ended it: memory knows nothing of that."""
+    desk.stream.emit("一")
+    desk.stream.settle(desk.write(), reply)
+
+    assert desk.stream.page(0) is None
+
+
+def test_a_touched_stream_is_written_once_more(desk: Desk) -> None:
+    """Without news, so that its owner hears what became of it."""
+    assert desk.stream.next_write() is None
+
+    desk.stream.touch()
+
+    assert said(desk.write()) == []
+    assert desk.stream.next_write() is None
