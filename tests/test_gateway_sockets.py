@@ -11,6 +11,7 @@ from services.errors import StreamUnknown
 from services.following import News
 from services.models import Question, Usage
 from services.stream_records import Snapshot, read_sources, written_sources
+from services.stream_store import stream_keys
 from tests.desk import CALLER, Desk, SlowProvider
 from tests.servers import wait_until
 
@@ -124,11 +125,12 @@ def test_a_cancelled_answer_is_let_go_at_once(any_redis_url: str, provider: Slow
     desk = Desk(any_redis_url, provider, lease=300.0)
     try:
         asked = asks(desk)
-        wait_until(lambda: bool(provider.asked))
+        hash_key = stream_keys(asked.stream_id).hash
+        wait_until(lambda: desk.client.hget(hash_key, "task_id") == "t1")
 
         desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
 
-        wait_until(lambda: desk.manager.owned(asked.stream_id) is None)
+        wait_until(lambda: desk.manager.owned(asked.stream_id) is None, 6.0)
     finally:
         provider.go_on.set()
         desk.close()
