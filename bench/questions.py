@@ -21,9 +21,8 @@ FOLDER = Path(__file__).parent.parent / "tests" / "questions"
 #: The originals' first rules: a hit anywhere, also within a word, makes the whole utterance a question.
 V2_HINTS = ("what", "why", "how", "when", "where", "?", "吗", "呢", "怎么", "为何", "为什么", "请问", "多少", "哪")
 #: The originals' last rules: Chinese anywhere, English as whole words.
-V3_HINTS = (
-    "?", "？", "吗", "呢", "什么", "怎么", "为什么", "如何", "哪里", "哪个", "谁", "几", "多少", "是否", "能否", "可否", "干嘛", "咋", "啥",
-)  # fmt: skip
+V3_HINTS = ("?", "？", "吗", "呢", "什么", "怎么", "为什么", "如何", "哪里", "哪个", "谁", "几", "多少", "是否",
+            "能否", "可否", "干嘛", "咋", "啥")  # fmt: skip
 V3_WORDS = re.compile(r"\b(?:what|how|why|when|where|who|which|whom|whose|can|could|would|should|is|are|do|does|did)\b")
 
 

@@ -8,7 +8,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -33,6 +34,8 @@ class Client:
         self.text = ""
         #: What the last frame of the answer said; "" while it goes on.
         self.status = ""
+        #: How often it connected.
+        self.connects = 0
         #: Seconds from the provider to here, of each piece.
         self.delays: list[float] = []
         #: The longest time without a piece, in seconds.
@@ -56,6 +59,7 @@ class Client:
             self._protocol.receive_data(data)
         if self._protocol.state is not State.OPEN:
             raise ConnectionError(f"handshake: {self._protocol.handshake_exc}")
+        self.connects += 1
         if self.stream_id and not self.status:
             self._send({"type": "resume", "stream_id": self.stream_id, "cursor": self.cursor})
         return self._socket
@@ -129,6 +133,14 @@ class Crowd:
     def __init__(self, port: int) -> None:
         self.port = port
         self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.data.close()
+        self._selector.close()
 
     def join(self, client: Client) -> None:
         """Connect, and read what comes to it from now on."""

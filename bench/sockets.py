@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         dify = stack.enter_context(stamping_dify(options.pieces, options.every))
         settings = _settings(stack.enter_context(redis_server(folder)), dify, options.idle + options.answering)
         first, second = stack.enter_context(replicas(2, settings, folder))
-        bench = Bench(options, dify, first, second)
+        crowd = stack.enter_context(Crowd(first.port))
+        bench = Bench(options, dify, crowd, first, second)
         rows = list(bench.rows())
     width = max(len(name) for name, _ in rows)
     print(f"| {'measured':<{width}} | value |\n|{'-' * (width + 2)}|---|")
@@ -76,22 +77,19 @@ def _settings(redis_url: str, dify: Dify, sockets: int) -> dict[str, str]:
 class Bench:
     """The phases, in their order; each yields its rows."""
 
-    def __init__(self, options: argparse.Namespace, dify: Dify, first: Replica, second: Replica) -> None:
+    def __init__(self, options: argparse.Namespace, dify: Dify, crowd: Crowd, first: Replica, second: Replica) -> None:
         self._options = options
         self._dify = dify
         self._first = first
         self._second = second
-        self._crowd = Crowd(first.port)
+        self._crowd = crowd
         self._asking = [Client(f"asking-{n}") for n in range(options.answering)]
         self._whole = 0
         #: What was not as it must be.
         self.wrong: list[str] = []
 
     def rows(self) -> Iterator[Row]:
-        yield (
-            "machine",
-            f"{os.cpu_count()} cores for everything, {os.getloadavg()[0]:.1f} busy before; Python {sys.version.split()[0]}",
-        )
+        yield "machine", f"{os.cpu_count()} cores for everything, {os.getloadavg()[0]:.1f} busy before"
         yield from self._idle()
         yield from self._answering()
         yield from self._killed()
@@ -138,11 +136,8 @@ class Bench:
         self._first.kill()
         self._see_answered(self._asking)
         silences = sorted(client.silence for client in self._asking)
-        yield "killed (-9)", f"{running} answers under way, each {half:g} s from its end or more"
-        yield (
-            "went on at the other replica",
-            f"{self._whole} of {len(self._asking)}, byte for byte, each asked for once",
-        )
+        yield "killed (-9)", f"{running} answers under way, {half:g} s after the last was asked for"
+        yield "went on elsewhere", f"{self._whole} of {len(self._asking)}, byte for byte, each asked for once"
         yield "longest pause in an answer", f"median {silences[len(silences) // 2]:.1f} s, worst {silences[-1]:.1f} s"
 
     def _enter(self, clients: Sequence[Client]) -> None:

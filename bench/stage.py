@@ -177,6 +177,8 @@ def stamping_dify(pieces: int, every: float) -> Iterator[Dify]:
     finally:
         process.terminate()
         process.join(10)
+        ours.close()
+        theirs.close()
 
 
 def _serve_dify(pipe: Connection, pieces: int, every: float) -> None:

@@ -180,13 +180,8 @@ class ChatDoor:
             if self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
                 continue
             # One that ended a moment ago needs no stop, and no error either.
-            if stop.stream_id and not self._known(stream_id):
+            if not self._gateway.read(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
                 self._display.error("stream_unknown", stream_id=stream_id)
-
-    def _known(self, stream_id: str) -> bool:
-        if self._unfinished(stream_id=stream_id):
-            return True
-        return self._gateway.read(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal) is not None
 
     def _unfinished(self, *, stream_id: str = "", id: str = "") -> ChatAnswer | None:
         """Return the answer of that name which is being shown here or waits for it."""

@@ -169,14 +169,10 @@ class Roster:
         """Do what is due."""
         if self.leaving:
             self._close_idle()
-        due = self._clock() - self._renewed_at >= self._renewal
-        if due:
+        self._tell_of_left()
+        if self._clock() - self._renewed_at >= self._renewal:
             self._renewed_at = self._clock()
-        try:
-            self._tell_of_left()
-        finally:
-            if due:
-                self._renew()
+            self._renew()
 
     def _tell_of_left(self) -> None:
         with self._changed:

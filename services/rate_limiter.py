@@ -50,7 +50,7 @@ class RateLimiter:
         return not ip or self._counts(self._ip, "ip", _network(ip))
 
     def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
-        hashed = hmac.new(self._secret, f"{kind}:{name}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
+        hashed = hmac.new(self._secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
         try:
             # What a short window refuses is not counted by the longer ones.
             return all(self._limiter.hit(item, kind, hashed) for item in items)

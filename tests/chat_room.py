@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -150,9 +150,9 @@ class ChatSocket(Screen):
         super().__init__()
         address = url.replace("http", "ws", 1) + "/ws/chat" + (f"/{client_id}" if client_id else "")
         shown = {"Authorization": f"Bearer {key}"} if key else {}
-        self._connection = connect(
-            address, additional_headers=shown, compression=None, open_timeout=WIDE, ping_interval=None, max_size=2**24
-        )
+        options: dict[str, Any] = {"compression": None, "open_timeout": WIDE, "ping_interval": None, "max_size": 2**24}
+        self._open = ExitStack()
+        self._connection = self._open.enter_context(connect(address, additional_headers=shown, **options))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.sees(type="system")
@@ -173,14 +173,19 @@ class ChatSocket(Screen):
         self.close_code()
 
     def leaves(self) -> None:
-        self._connection.close()
+        self._open.close()
         self.close_code()
+
+    @property
+    def over(self) -> bool:
+        return not self._reader.is_alive()
 
     def close_code(self) -> int | None:
         """Wait for the socket's end, and return the code it was closed with; None or 1006 when it was just lost."""
         self._reader.join(WIDE)
-        assert not self._reader.is_alive(), self.frames[-3:]
-        return self._connection.close_code
+        assert self.over, self.frames[-3:]
+        code: int | None = self._connection.close_code
+        return code
 
     def _read(self) -> None:
         with suppress(ConnectionClosed):

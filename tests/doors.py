@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -74,12 +74,10 @@ class Visitor:
         return self.frames[since:]
 
     def until_closed(self) -> int | None:
-        """Read on until the server closes; return its code."""
-        try:
-            while True:
-                self.hears()
-        except ConnectionClosed:
-            return self.connection.close_code
+        """Read on until the server closes; return its code, or fail after `PATIENCE` seconds."""
+        with suppress(ConnectionClosed):
+            self.until(lambda frame: False)
+        return self.connection.close_code
 
 
 @contextmanager

@@ -213,7 +213,9 @@ def test_an_answer_without_news_is_given_up_in_the_end(streams: Streams) -> None
     streams["a"].tells(news(1, "one"))
     screen.sees("a", "one")
 
+    waits = streams["a"].waits
     clock.advance(1700.0)
+    wait_until(lambda: streams["a"].waits > waits + 1, WIDE)
     streams["a"].tells(news(2, "two"))
     screen.sees("a", "two")
     clock.advance(1801.0)
@@ -250,13 +252,15 @@ def test_nothing_is_shown_to_nobody(streams: Streams, screen: Screen) -> None:
 
 
 def test_a_closed_queue_ends_its_thread(streams: Streams, screen: Screen) -> None:
-    """Even one whose answer never has news."""
+    """Even one whose answer never has news; nothing waits any more, and nothing is taken."""
     screen.queue.add(Shown("a"))
+    screen.queue.add(Shown("b"))
     screen.sees("a", "begun")
 
     screen.queue.close()
 
     wait_until(screen.is_idle, WIDE)
+    assert not screen.queue.add(Shown("c"))
     assert (screen.seen, screen.queue.busy, screen.queue.unfinished()) == ([("a", "begun")], False, [])
 
 

@@ -100,6 +100,13 @@ def test_a_wrong_token_does_not(callers: Callers, shown: str) -> None:
     assert refusal(callers, shown) == "auth_failed"
 
 
+def test_an_endless_token_is_not_looked_up(callers: Callers, redis_client: redis.Redis) -> None:
+    """What no header could carry is refused, also if it were valid."""
+    redis_client.set(f"authorization:token:{'x' * 8193}", USER.to_json())
+
+    assert refusal(callers, "x" * 8193) == "auth_failed"
+
+
 def test_a_token_that_ended_opens_nothing(callers: Callers, redis_client: redis.Redis) -> None:
     """The token counts as long as the auth service's key is there."""
     redis_client.delete(f"authorization:token:{TOKEN}")

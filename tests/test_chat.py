@@ -242,6 +242,16 @@ def test_a_failed_answer_with_text(client: ChatClient, gateway: FakeGateway) -> 
     assert frames[3]["content"] == ZH["interrupted"]
 
 
+def test_an_answer_without_words_is_an_answer(client: ChatClient, gateway: FakeGateway) -> None:
+    """Completed is completed: the whole answer comes, and it is empty."""
+    stream_id = client.asks("年假？")
+    gateway.answers(stream_id)
+
+    frames = client.sees_end(stream_id)
+
+    assert [(frame["type"], frame.get("content")) for frame in frames[1:]] == [("chat", ""), ("typing", None)]
+
+
 def test_a_replaced_text_begins_anew(client: ChatClient, gateway: FakeGateway) -> None:
     """`reset` comes before the new text; its cursor leads to all of it."""
     stream_id = client.asks("年假？")

@@ -249,6 +249,18 @@ def test_stop_reaches_the_provider(
     assert provider.stopped.wait(WIDE)
 
 
+def test_a_stop_that_comes_too_late_is_no_error(desk: Desk, provider: Teller, arrives: Arrives) -> None:
+    """The answer was whole a moment before."""
+    client = arrives(desk)
+    stream_id = client.asks("年假几天？")
+    provider.ends("五天")
+    client.sees_end(stream_id)
+
+    client.says(type="stop", stream_id=stream_id)
+
+    assert client.of(stream_id, "error") == []
+
+
 def test_a_failed_answer(desk: Desk, provider: Teller, arrives: Arrives) -> None:
     """Its text, then its error in the sentence that the stream keeps."""
     client = arrives(desk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 from werkzeug.serving import make_server
 
-from channels.socket import Closed, HandshakeRefused, Socket, accept, converse, finish
+from channels.socket import SEND_BUFFER, Closed, HandshakeRefused, Socket, accept, converse, finish
 from tests.far_end import PATIENCE, Door, tcp_pair
 from tests.servers import wait_until
 
@@ -116,6 +117,17 @@ def test_a_client_that_left_during_the_handshake_is_a_lost_socket() -> None:
 
 def echo(sock: Socket, text: str) -> None:
     sock.send({"echo": text})
+
+
+def test_what_lies_in_the_kernel_for_a_slow_client_is_bounded() -> None:
+    """Left alone it grows to megabytes a socket. Frames are not held back for others, either."""
+    near, far = tcp_pair()
+    with near, far:
+        accept({**environ(), "gunicorn.socket": near})
+
+        # Linux doubles what it is asked for.
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from channels.outbox import MOST, Goodbye, Outbox
 from channels.realtime_asr import Manner, RealtimeDoor, realtime_blueprint
 from channels.socket_peer import Closed
 from config.texts import Texts
+from services import metrics
 from services.callers import Caller
 from services.errors import StoreUnavailable, StreamUnknown
 from services.following import News
@@ -165,6 +166,11 @@ class Client:
         wait_until(lambda: self.seen[-len(last) :] == list(last), WIDE)
 
 
+def refused(code: str) -> float:
+    """Return how many questions were refused for this."""
+    return metrics.REGISTRY.get_sample_value("wechatlaibao_questions_refused_total", {"code": code}) or 0.0
+
+
 @pytest.fixture
 def client() -> Iterator[Client]:
     client = Client()
@@ -197,7 +203,7 @@ def test_a_question_is_asked_as_its_caller_in_its_session(client: Client) -> Non
     )
     assert second.session == "s2"
     assert client.limiter.asked == [("user:E1001", "c1")] * 2
-    wait_until(lambda: client.gateway.followed[-1] == ("stream2", 0, "default", "user:E1001"), WIDE)
+    wait_until(lambda: client.gateway.followed[-1:] == [("stream2", 0, "default", "user:E1001")], WIDE)
 
 
 def test_heartbeats_say_whose_session_it_is(client: Client) -> None:
@@ -350,15 +356,18 @@ def test_only_a_client_that_takes_its_leave_ends_its_answers(code: int, by_peer:
     client.leaves(code, by_peer=by_peer)
 
     assert client.gateway.cancelled == ([("stream1", "user:E1001"), ("stream2", "user:E1001")] if cancels else [])
+    assert not client.door.busy
 
 
 def test_a_question_that_comes_too_soon_is_not_asked(client: Client) -> None:
     """R17: RATE_LIMITED, then idle."""
     client.limiter.allows = False
+    counted = refused("rate_limited")
     client.says("年假有几天？")
 
     assert client.seen[2:] == ["ack", "RATE_LIMITED", "idle"]
     assert client.gateway.asked == []
+    assert refused("rate_limited") == counted + 1
 
 
 def test_a_question_that_nobody_kept_is_told_so(client: Client) -> None:
@@ -381,7 +390,7 @@ def test_a_refused_question_s_stream_is_shown_like_any_other(client: Client) -> 
 
 
 def test_what_cannot_be_cancelled_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Redis is away: the client is told the same, and its socket goes on."""
+    """Redis is away: the client is told the same, and the next question is answered."""
     client.says("年假有几天？")
     client.sees("querying_rag")
     client.gateway.away = True
@@ -391,6 +400,9 @@ def test_what_cannot_be_cancelled_is_logged(client: Client, caplog: pytest.LogCa
 
     assert client.seen[-3:] == ["interrupting", "final CANCELLED", "idle"]
     assert [record.message for record in caplog.records] == ["answer not cancelled"]
+    client.says("病假呢？")
+    client.gateway[2].tells(end())
+    client.sees("ack", "analyzing", "querying_rag", "final", "idle")
 
 
 def test_a_mistake_of_ours_costs_one_question(client: Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -462,8 +474,33 @@ def test_a_client_that_does_not_read_is_heard_all_the_same(client: Client) -> No
     client.sees("五", "ack", "interrupting", "final CANCELLED", "idle")
 
 
+def test_a_step_of_the_session_is_not_disturbed() -> None:
+    """DR13: while a text is being judged, what is new of an answer waits; the frames of each come together."""
+    judges = threading.Event()
+
+    def judged(text: str) -> Found:
+        assert text.endswith("？") or judges.wait(WIDE)
+        return detect(text)
+
+    client = Client(detect=judged)
+    client.says("年假有几天？")
+    client.sees("querying_rag")
+    saying = threading.Thread(target=client.says, args=["今天天气不错。"])
+    saying.start()
+    client.gateway[1].tells(news(0, "五"))
+    wait_until(client.gateway[1].coming.empty, WIDE)
+    # Time for a frame that would come too soon.
+    assert not judges.wait(0.2)
+
+    judges.set()
+
+    saying.join(WIDE)
+    client.sees("ack", "waiting_for_question", "五")
+    client.leaves(1006)
+
+
 def test_frames_go_out_in_the_order_they_were_put(client: Client) -> None:
-    """DR13: whichever of many threads sends them."""
+    """DR13: whichever of many threads sends them; none is left behind when all have gone."""
     outbox, lock, socket = Outbox(client.socket), threading.Lock(), client.socket
     socket.sent.clear()
     counter = iter(range(400))

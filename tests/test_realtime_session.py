@@ -225,7 +225,8 @@ def test_a_question_given_up_before_it_has_a_stream_is_cancelled_then(desk: Desk
     """R10: its stream may come into being after the stop."""
     (_, ask) = desk.session.received({"type": "asr_chunk", "text": "几天？", "is_final": True})
     assert isinstance(ask, Ask)
-    desk.controls("stop")
+    assert stages(desk.controls("stop")) == ["ack", "interrupting", "idle"]
+    assert desk.cancelled == []
 
     assert desk.session.asked(ask.answer, "stream9") == [Cancel((ask.answer,))]
 
@@ -247,6 +248,15 @@ def test_another_session_id_begins_anew(desk: Desk) -> None:
     assert desk.asked[1:] == [("病假有几天？", "s2")]
 
 
+def test_a_session_that_asked_something_is_left_aloud(desk: Desk) -> None:
+    """R11: its stage may still be listening; the new one's is said."""
+    desk.says("年假有几天？")
+
+    frames = desk.sends({"type": "keepalive", "session_id": "s2"})
+
+    assert stages(frames) == ["ack", "interrupting", "listening"]
+
+
 def test_the_first_message_may_name_the_session(desk: Desk) -> None:
     """R11: a session that did nothing yet is left without a word, and naming the same one again changes nothing."""
     desk.does(desk.session.open())
@@ -263,7 +273,9 @@ def test_the_first_message_may_name_the_session(desk: Desk) -> None:
 @pytest.mark.parametrize("nothing", [{}, {"session_id": None}])
 def test_a_message_without_a_session_is_the_present_one_s(desk: Desk, nothing: dict[str, None]) -> None:
     """R11: missing or null."""
-    assert desk.sends({"type": "keepalive", **nothing})[0]["session_id"] == "s1"
+    (ack,) = desk.sends({"type": "keepalive", **nothing})
+
+    assert ack["session_id"] == "s1"
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 129, 7, True, ["s2"], "\ud83d"])
@@ -549,9 +561,9 @@ def test_context_is_bounded_by_texts(desk: Desk) -> None:
 
 def test_context_is_bounded_by_characters(desk: Desk) -> None:
     """DR6: the oldest go; of one that is too long by itself, its beginning."""
-    desk.says("甲" * 5000)
+    desk.says("甲" * 3000 + "乙" * (MOST_CHARACTERS - 1))
     desk.says("几天？")
-    assert desk.asked[0][0] == "甲" * MOST_CHARACTERS + "几天？"
+    assert desk.asked[0][0] == "甲" + "乙" * (MOST_CHARACTERS - 1) + "几天？"
 
     desk.says("乙" * (MOST_CHARACTERS - 10))
     desk.says("丙" * 11)

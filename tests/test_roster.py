@@ -204,6 +204,17 @@ def test_a_socket_that_opens_while_all_leave_is_told_so(roster: Roster) -> None:
     assert socket.codes[0] == 1012
 
 
+def test_the_last_ones_are_taken_out_at_the_end(store: FakeStore) -> None:
+    """Also those that left when the keeper looked for the last time."""
+    roster = Roster(cast(SocketStore, store), sentence=str)
+    visit, _ = visit_of(roster, "last")
+    roster.remove(visit)
+
+    roster.stop()
+
+    assert store.left == ["last"]
+
+
 def test_an_end_without_redis_is_an_end() -> None:
     """Stopping needs nobody."""
     client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)

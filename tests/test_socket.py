@@ -74,12 +74,17 @@ def test_a_close_without_a_code_is_one() -> None:
 
 
 def test_messages_before_the_clients_close_are_heard() -> None:
-    """Who asks and leaves has asked."""
-    with FarEnd() as far:
+    """Who asks and leaves has asked; no frame follows the answer to a close."""
+    door = Door()
+    answered: list[bool] = []
+    with FarEnd(door=door) as far:
+        door.on_text = lambda text: answered.append(far.socket.send({"echo": text}))
         far.raw.sendall(masked(Opcode.TEXT, b"question") + masked(Opcode.CLOSE, Close(1001, "").serialize()))
 
+        assert far.close_frame().code == 1001
+        assert far.eof()
         assert far.end().code == 1001
-        assert far.door.texts == ["question"]
+        assert (door.texts, answered) == (["question"], [False])
 
 
 def test_the_server_closes() -> None:
@@ -180,6 +185,7 @@ def test_a_client_that_goes_on_sending_too_much_still_reads_why() -> None:
 
         assert far.close_frame().code == 1009
         assert far.eof()
+        assert far.end().code == 1009
 
 
 def test_too_many_messages_at_once_end_the_socket() -> None:

@@ -17,6 +17,8 @@ from tests.servers import FakeClock, wait_until
 #: A frame that no kernel's buffers take.
 LONG = "x" * 8_000_000
 SMALL = 8192
+#: More than the buffers take at once: a frame goes out in pieces.
+PAD = "y" * 100_000
 
 
 class CountingClock(FakeClock):
@@ -30,7 +32,7 @@ class CountingClock(FakeClock):
 
 
 def speak(far: FarEnd, who: int) -> bool:
-    return all(far.socket.send({"who": who, "n": n, "pad": "y" * 3000}) for n in range(50))
+    return all(far.socket.send({"who": who, "n": n, "pad": PAD}) for n in range(10))
 
 
 def test_frames_of_many_threads_never_mix() -> None:
@@ -38,13 +40,13 @@ def test_frames_of_many_threads_never_mix() -> None:
     with FarEnd(buffer=SMALL) as far:
         jobs = [in_thread(partial(speak, far, who)) for who in range(8)]
         seen: dict[int, list[int]] = defaultdict(list)
-        for _ in range(8 * 50):
+        for _ in range(8 * 10):
             frame = far.sees()
-            assert frame["pad"] == "y" * 3000
+            assert frame["pad"] == PAD
             seen[frame["who"]].append(frame["n"])
 
         assert [job() for job in jobs] == [True] * 8
-        assert seen == {who: list(range(50)) for who in range(8)}
+        assert seen == {who: list(range(10)) for who in range(8)}
 
 
 def test_pings_during_a_long_frame_are_answered_after_it() -> None:
@@ -180,6 +182,21 @@ def test_a_frame_that_nobody_takes_is_given_up_after_send_seconds() -> None:
 
         wait_until(later, PATIENCE)
         assert not sent()
+        assert wire.lost
+
+
+def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
+    """The reader itself may be the one who says it: nobody else would wake it."""
+    near, far = tcp_pair(buffer=SMALL)
+    clock = FakeClock()
+    wire = Wire(near, send_seconds=30.0, clock=clock)
+    with near, far:
+        wire.part(2.0)
+        wire.queue([LONG.encode()])
+        flushed = in_thread(wire.flush)
+        clock.advance(3.0)
+
+        flushed()
         assert wire.lost
 
 

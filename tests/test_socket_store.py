@@ -79,7 +79,7 @@ def test_others_are_left_alone(here: SocketStore, tokens: Iterator[str], other: 
 def test_parts_of_a_name_do_not_run_together(here: SocketStore, tokens: Iterator[str]) -> None:
     """What one part ends with and the next begins with makes no difference less."""
     one = opened(here, socket(next(tokens), client_id="b", principal="key:a"))
-    other = opened(here, socket(next(tokens), client_id='a", "b', principal="key:"))
+    other = opened(here, socket(next(tokens), client_id="ab", principal="key:"))
 
     assert here.renew([(one, 0.0), (other, 0.0)]) == {}
 
@@ -195,7 +195,9 @@ def test_a_new_socket_is_listed_at_once(here: SocketStore, there: SocketStore, t
     assert [one.client_id for one in there.connections()] == ["client-a"]
 
 
-def test_a_socket_that_left_is_listed_no_more(here: SocketStore, tokens: Iterator[str]) -> None:
+def test_a_socket_that_left_is_listed_no_more(
+    here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis
+) -> None:
     """Leaving takes it out at once, and so does being told to close."""
     left, stays = opened(here, socket(next(tokens), "left")), opened(here, socket(next(tokens), "stays"))
     newer = opened(here, socket(next(tokens), "stays"))
@@ -207,6 +209,7 @@ def test_a_socket_that_left_is_listed_no_more(here: SocketStore, tokens: Iterato
     here.leave([])
     here.leave([newer, newer])
     assert here.connections() == []
+    assert redis_client.keys() == []
 
 
 def test_a_dead_replicas_sockets_end_by_themselves(
@@ -243,19 +246,48 @@ def test_clearing_away_happens_without_sockets_too(
     wait_until(cleared)
 
 
-def test_nothing_stays_when_nobody_renews(
+def test_who_is_not_renewed_is_not_listed(
     runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis
 ) -> None:
-    """Every key has a life."""
-    store = store_of(runner, life=0.3)
+    """Also while nobody clears away what dead replicas left."""
+    short, long = store_of(runner, life=0.3), store_of(runner, life=60.0)
+    opened(long, socket(next(tokens)))
+    assert len(short.connections()) == 1
+
+    wait_until(lambda: short.connections() == [])
+
+    assert redis_client.hlen("{dify_sockets}:open") == 1
+
+
+def test_each_renewal_counts_from_now_on(here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis) -> None:
+    """A socket lives a whole life after its last renewal, not after its first."""
+    entry = opened(here, socket(next(tokens)))
+    [member] = map(str, redis_client.zrange("{dify_sockets}:renewed", 0, -1))
+    first = float(str(redis_client.zscore("{dify_sockets}:renewed", member)))
+
+    def renewed() -> bool:
+        here.renew([(entry, 0.0)])
+        return float(str(redis_client.zscore("{dify_sockets}:renewed", member))) > first
+
+    wait_until(renewed)
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_nothing_stays_when_nobody_renews(
+    runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis, renewed: bool
+) -> None:
+    """Every key has a life, from the opening on, and from a renewal that finds nothing there."""
+    store = store_of(runner, life=1.0)
     entry = opened(store, socket(next(tokens)))
-    store.renew([(entry, 0.0)])
+    if renewed:
+        redis_client.flushall()
+        store.renew([(entry, 0.0)])
     store.dismiss("client-a")
 
-    assert [key for key in redis_client.scan_iter() if redis_client.pttl(key) <= 0] == []
-    assert 0 < redis_client.pttl("{dify_sockets}:dismissed") <= 60_000
-    redis_client.delete("{dify_sockets}:dismissed")
-    wait_until(lambda: redis_client.keys() == [])
+    lives = {str(key): redis_client.pttl(key) for key in redis_client.scan_iter()}
+    assert len(lives) == 4
+    assert 0 < lives.pop("{dify_sockets}:dismissed") <= 60_000
+    assert [life for life in lives.values() if not 0 < life <= 1000] == []
 
 
 def test_a_dismissed_client_must_close_everywhere(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:

@@ -302,8 +302,8 @@ def test_so_many_sockets_and_no_more(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("client_id", ["unmakeable", "unopenable", "unclosable"])
-def test_a_door_that_fails_costs_no_place(redis_url: str, client_id: str) -> None:
-    """Whatever goes wrong in a door, its socket ends, it hears of that once, and the place is free."""
+def test_a_door_that_fails_costs_no_place(redis_url: str, client_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong in a door, its socket ends, it hears of that once, the place is free, and the log knows."""
     with Stage(redis_url, max_sockets=1) as stage:
         client = stage.open(f"/chat/{client_id}")
         if client_id == "unclosable":
@@ -316,6 +316,8 @@ def test_a_door_that_fails_costs_no_place(redis_url: str, client_id: str) -> Non
         assert [len(door.ends) for door in stage.doors] == [0 if client_id == "unmakeable" else 1]
         wait_until(lambda: stage.sockets.connections() == [])
         stage.open("/chat/next").close()
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [(error.name.partition(".")[0], bool(error.exc_info)) for error in errors] == [("channels", True)]
 
 
 def test_a_message_that_fails_ends_its_socket(stage: Stage) -> None:

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from channels.docs import FRAMES, addresses, docs_blueprint
 from config.texts import ZH
 from tests.frames import DOCUMENT, SCHEMA, SIDES, Example, examples, faults, kinds
+from tests.house import House
 
 DEFINED = [name for name in SCHEMA["$defs"] if name.count(".") == 2]
 CODES = {"PROVIDER_TIMEOUT", "PROVIDER_ERROR"}
@@ -203,6 +204,18 @@ def test_the_page_names_every_address(page: Any) -> None:
     assert "/ws/asr" in text
     assert 'href="docs/websocket.json"' in text
     assert "Lai&lt;b&gt;ao 1.2.3" in text
+
+
+def test_the_page_has_what_the_application_serves(redis_url: str) -> None:
+    """Every address of the application is on the page, and nothing that is not there."""
+    with House(redis_url, WS_PATH="/ws/asr") as house:
+        rules = list(house.app.url_map.iter_rules())
+    doors = {rule.rule for rule in rules if rule.websocket}
+    methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in doors}
+
+    listed = {(address.method, address.path) for address in addresses("/ws/asr")}
+
+    assert listed == {(m, path) for m, path in methods if m in ("GET", "POST")} | {("WS", path) for path in doors}
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json"])

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ ANSWER = [
 class Door:
     """A server of the test's own: says something at once, and something to each frame it gets."""
 
-    def __init__(self, *greets: Any, replies: Callable[[dict[str, Any]], list[Any]] = lambda frame: []) -> None:
+    def __init__(self, *greets: Any, replies: Callable[[dict[str, Any]], Iterable[Any]] = lambda frame: []) -> None:
         self.greets = greets
         self.replies = replies
         self.got: list[dict[str, Any]] = []
@@ -153,6 +153,18 @@ def test_words_may_come_in_pieces() -> None:
 def test_without_expectations_it_ends_when_it_is_answered() -> None:
     """After the last frame, with no answer under way, it is over; well before its time."""
     assert run(Door(GREETING, replies=answers), "--send", "q") == 0
+
+
+def test_an_answer_that_pauses_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """While one is under way no silence ends the conversation."""
+
+    def thinks(frame: dict[str, Any]) -> Iterator[Any]:
+        yield from ANSWER[:3]
+        threading.Event().wait(1.0)
+        yield from ANSWER[3:]
+
+    assert run(Door(replies=thinks), "--send", "q") == 0
+    assert '"一二"' in capsys.readouterr().out
 
 
 def test_an_answer_without_an_end_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,12 +407,14 @@ def test_by_hand_a_heartbeat_is_answered_and_quit_ends_it(typed: int) -> None:
     assert door.got == [{"type": "pong"}]
 
 
-def test_a_script_leaves_heartbeats_alone() -> None:
-    """Its silence is meant, and a heartbeat is no news that keeps it going."""
-    door = Door({"type": "heartbeat", "timestamp": GREETING["timestamp"]}, 4408)
+def test_a_script_leaves_heartbeats_alone(tmp_path: Path) -> None:
+    """Its silence is meant: all that is sent is what it says."""
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"expect": "heartbeat"}\n{"sleep": 0.3}\n{"type": "stop"}\n', "utf-8")
+    door = Door({"type": "heartbeat", "timestamp": GREETING["timestamp"]})
 
-    assert run(door, "--expect", '{"code": 4408}') == 0
-    assert door.got == []
+    assert run(door, "--script", str(script)) == 0
+    assert door.got == [{"type": "stop"}]
 
 
 def test_ctrl_c_ends_it_cleanly() -> None:

@@ -14,6 +14,8 @@ class Stream:
     def __init__(self) -> None:
         self.coming: queue.Queue[News | Exception] = queue.Queue()
         self.wholes: list[Exception] = []
+        #: How often its reader waited in vain.
+        self.waits = 0
 
     def tells(self, *coming: News | Exception) -> Stream:
         for one in coming:
@@ -24,6 +26,7 @@ class Stream:
         try:
             one = self.coming.get(timeout=timeout)
         except queue.Empty:
+            self.waits += 1
             return None
         if isinstance(one, Exception):
             raise one

@@ -36,6 +36,7 @@ _LINE_ENDS = re.compile(r"\r\n?")
 _BEFORE = 16
 #: A blank line, and a line that neither a list nor a quote can take.
 _NEXT_BLOCK = re.compile(r"\n[ \t]*\n(?=[^\s>*+\-\d])")
+_BEGUN = re.compile(_NEXT_BLOCK.pattern + r".\Z")
 #: A mark whose line has only begun: it may make a heading of what is before it, or be the first of a list.
 _MARK = re.compile(r"\n[ \t]*(?:[-=]+|[*+#>|`~]+|\d{1,9}[.)]?)[ \t]*\Z")
 _FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
@@ -72,9 +73,11 @@ class BlockRenderer:
         self._number = 0
         self._open = ""
         self._shown = ""
-        #: Characters before the open block, of it when it was last rendered, and what rendering it is like.
+        #: Characters before the open block; of it, when it was last rendered and when its parts were last told apart;
+        #: and what rendering it costs.
         self._settled = 0
         self._seen = 0
+        self._parsed = 0
         self._weight = 0
         #: A carriage return whose line feed may follow.
         self._held = ""
@@ -120,6 +123,7 @@ class BlockRenderer:
         changed = self._render(final=True)
         self._plain = True
         self._open, self._fence = rest, ""
+        self._seen = self._parsed = 0
         return changed
 
     def _render(self, *, final: bool = False) -> list[Block]:
@@ -144,11 +148,20 @@ class BlockRenderer:
         """Return the open text block by block; all but the last are whole."""
         if self._plain:
             return list(_plain_pieces(self._open))
-        if not final and "\n" not in self._open[self._seen :]:
+        lines = self._open if final else self._open[: self._certain()]
+        if not final and len(lines) <= self._parsed:
             return [self._open]
-        lines = self._open if final else self._open[: self._open.rfind("\n") + 1]
         cuts = [0, *self._cuts(lines), len(self._open)]
+        self._parsed = len(lines) - cuts[-2]
         return [self._open[start:end] for start, end in pairwise(cuts)]
+
+    def _certain(self) -> int:
+        """Return where what can be told of the open text's blocks ends: with its last whole line, or where it ends
+        itself when the line that has only begun is another block, however it goes on.
+        """
+        end = self._open.rfind("\n") + 1
+        before = self._open[max(0, end - _BEFORE) : end]
+        return end + 1 if _BEGUN.search(before + self._open[end : end + 1]) else end
 
     def _cuts(self, lines: str) -> Iterator[int]:
         """Yield where the blocks of whole lines end that nothing can change any more."""

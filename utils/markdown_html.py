@@ -64,14 +64,15 @@ def _table(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     """Parse a table up to the row that needs more empty cells than the text may still have."""
     if silent:
         return unbounded_table(state, first, end, silent)
-    filled = state.env.get("filled", 0)
-    missing = 0
+    filled = before = state.env.get("filled", 0)
     for line, missing in _rows(state, first, end):
-        if filled + missing > MOST_FILLED:
-            return unbounded_table(state, first, line, silent)
+        if before + missing > MOST_FILLED:
+            end = line
+            break
+        filled = before + missing
     if not unbounded_table(state, first, end, silent):
         return False
-    state.env["filled"] = filled + missing
+    state.env["filled"] = filled
     return True
 
 

@@ -30,6 +30,8 @@ NEGATED = frozenset(word for word in AUXILIARY if word.endswith("n't"))
 PERSON = _words("i you we they he she")
 SOMEONE = _words("anyone anybody someone somebody everyone everybody anything something everything nobody")
 DETERMINER = _words("the this that these those my your our their his her its any some all both each")
+#: Determiners that often stand alone.
+POINTER = _words("this that these those")
 SUBJECT = PERSON | SOMEONE | DETERMINER | {"it", "there"}
 #: Departments, of which offices speak like of persons.
 BODY = _words("finance payroll hr legal management marketing sales accounting security support facilities procurement")
@@ -39,7 +41,7 @@ QUESTION_WORD = _words("what who whom whose which when where why how")
 CONTRACTIONS = {
     "what's": "what is", "who's": "who is", "where's": "where is", "when's": "when is", "how's": "how is",
     "why's": "why is", "what're": "what are", "who'll": "who will", "what'll": "what will", "how'd": "how did",
-    "where'd": "where did", "who'd": "who would",
+    "where'd": "where did", "what'd": "what did", "who'd": "who would",
 }  # fmt: skip
 
 PREPOSITION = _words(
@@ -54,23 +56,37 @@ AFTER_OBJECT = PREPOSITION | _words(
 COMPLEMENT = AFTER_OBJECT | _words(
     "fine good ok okay great nice not also still just very really done ready true false wrong better worse perfect"
     " correct important a an no out up down off back here what why how where when who being going getting sick late"
+    " more less most well"
 )
 #: What leads in.
 LEAD = _words(
-    "um uh er erm hmm ah oh so and but or okay ok alright well now then yeah yep yes no sorry hi hello hey thanks guys"
+    "um uh er erm hmm ah oh so and but or okay ok alright well now then yeah yep yes sorry hi hello hey thanks guys"
     " everyone team just actually anyway also please basically like right seriously really honestly again maybe"
 )
 #: After these a verb and its subject change places without asking: nor do I, as can we.
-NO_QUESTION_AFTER = _words("it to if that not neither nor as than only never whether is are was were be and")
+NO_QUESTION_AFTER = _words(
+    "it there to if that not neither nor as than only never nowhere rarely seldom hardly whether is are was were be and"
+)
+#: After these a question is told, or thought: he goes what do you want, I don't know what's the status.
+TELLING = _words("said say says saying goes went thought thinking like asking ask know see understand remember wonder")
+#: The persons of these verbs: the thing is they fail does not ask.
+AGREEMENT = {
+    "am": _words("i"), "is": _words("he she it"), "are": _words("you we they"), "was": _words("i he she it"),
+    "were": _words("you we they"), "has": _words("he she it"), "have": _words("i you we they"),
+    "does": _words("he she it"), "do": _words("i you we they"),
+}  # fmt: skip
 #: Verbs before `it` that ask in mid-sentence: the invoice has it been paid; but: the thing is it fails.
 ASK_OF_IT = _words("has does will would can should")
+
+#: Verbs that follow a `which` that asks nothing.
+AFTER_WHICH = _words("means makes leads brings reminds explains shows")
 
 #: Requests to tell something, at a clause's beginning; those to do something wait for no words.
 REQUEST = re.compile(
     r"(?:please |can you |could you |would you |just )*"
     + _either(
         r"(?:tell|remind) (?:me|us)\b",
-        r"explain\b(?! to (?:him|her|them))|describe\b|summari[sz]e\b|define\b",
+        r"explain\b(?! (?:\w+ )?to (?!me|us))|describe\b|summari[sz]e\b|define\b",
         r"walk (?:me|us) through|help me understand|look up\b|find out\b",
         r"list (?:the|all|every|our|my)\b|compare (?:the|our)",
         r"show (?:me|us) (?:the|all|how|what|where|which|our|my)\b",
@@ -84,9 +100,10 @@ WANTS_TO_KNOW = re.compile(
         r"\bi(?:'d| would) (?:like|love) to (?:know|ask|understand|find out|check)",
         r"\bi (?:just )?(?:want|wanted|need) to (?:know|ask|find out)(?! that)",
         r"\bi(?: was|'m| am)? (?:just )?wonder(?:ing)?\b|^wondering if|\bi'm curious\b",
-        r"^any (?:ideas?|chance|updates?|news|thoughts|word)\b",
+        r"^any (?:ideas?|chance|updates?|news|thoughts|word)\b(?! (?:is|are|will|would|can|could)\b)",
         r"^any (?:\w+ )?(?:objections?|questions?|comments?|concerns?|suggestions?|feedback|volunteers)$",
-        r"^any(?:one|body) (?:know|have|got|seen|heard|remember|else|need|want|here)\b",
+        r"^any(?:one|body) (?:know|have|got|seen|heard|remember|need|want|here)\b",
+        r"^any(?:one|body|thing) else\b|^got (?:a|any) (?:minute|moment|second|sec|question|idea)\b",
         r"^question (?:about|for|on)|^(?:quick|one) question\b",
     )
 )
@@ -96,28 +113,42 @@ RHETORICAL = re.compile(
         r"\bwho cares(?! about)|\bwho knows(?:$| (?:what|how|when|why|if|where)\b)|\bwho knew\b",
         r"\bare you (?:kidding|joking|serious)\b|\bwho (?:am|are) (?:i|we|you) (?:kidding|fooling)\b",
         r"\bwhat (?:is|was) the (?:point|use)(?:$| of\b| in\b)|\bwhat good (?:is|are|does|would|will)\b",
-        r"\bwhat (?:was|were) \w+ thinking|\bwhat do i know|\bwhat more (?:do|could|can)",
+        r"\bwhat (?:was|were) \w+ thinking|\bwhat do i know",
+        r"\bwhat more (?:do you want|(?:could|can) (?:you|we) (?:ask|want))",
         r"\bwhat is wrong with (?:you|people|them|him|her|me)\b",
         r"\bhow many times (?:do|did|have|must) (?:i|we)\b|\bhow is (?:that|this|it) my\b",
-        r"\bhow could (?:i|you|they) forget\b|^since when (?:do|does|did|is|are)\b",
-        r"\bwhy (?:do|does|is|are|am)(?: \w+){1,3} always\b",
-        r"\bis (?:that|it|this) (?:really )?(?:so|too) (?:hard|much|difficult|complicated)\b",
+        r"\bhow (?:can|could) (?:(?:i|you|they) forget|anyone|anybody)\b|^since when (?:do|does|did|is|are)\b",
+        r"\bwhy (?:do|does)(?: \w+){1,3} always happen to (?:me|us)\b",
+        r"\bis (?:that|it|this) (?:really )?so (?:hard|difficult|complicated)\b|\b(?:so|too) much to ask\b",
         r"\bwho (?:doesn't|wouldn't|don't) (?:like|love|want|need|enjoy|know|hate|prefer)\b",
-        r"\bwho would(?:'ve| have)\b|\bwho in (?:their|his|her) right mind|\bwho am i to\b",
+        r"\bwho would(?:'ve| have) (?:thought|guessed|known|believed|expected|imagined)\b|\bwho am i to\b",
+        r"\bwho can say\b|\bwho gives a\b|\bcan you (?:imagine|believe)\b",
+        r"\bwho in (?:their|his|her) right mind",
         r"\bwho needs(?: \w+){1,4} anyway|^seriously who\b",
         r"\bdo (?:you|they) (?:really|honestly) think|\bmoney grows on trees",
         r"^is (?:the sky blue|the pope|water wet)\b|\bcan't (?:you|they|he|she) (?:do|get) anything\b",
         r"^(?:isn't|wasn't) (?:it|that|this) (?:just )?(?:great|obvious|lovely|nice|wonderful|ironic)\b",
-        r"\b(?:what|who|where|why|how) (?:on earth|in the world|the hell|the heck)\b",
+        r"\b(?:what|who|when|where|how) (?:has|have|did|does|was|is|would)(?: \w+){1,3} ever\b",
+        r"\bwhy would any(?:one|body)\b|\b(?:what|who|where|why|how) (?:on earth|the hell|the heck)\b",
+        # From here on as corpora of real talk have them, mostly for what is no question.
+        r"\bwhy bother\b|\bwho (?:isn't|doesn't|didn't)$|^so what$|\bwhat can i say$|\bwho are you to\b",
+        r"^(?:isn't|wasn't|aren't) (?:it|that|this) (?:so )?(?:funny|amazing|something|interesting|sad|ridiculous)",
+        r"^wouldn't (?:it|that) (?:though$|be (?:nice|great|lovely|fun|good)\b)",
+        r"\b(?:where|what) would \w+ (?:be|do) without\b",
     )
 )
 #: Had I known, should you need it: conditions. May I introduce: no question, and May is a month too.
 NO_INVERSION = re.compile(
     r"had (?:i|you|we|they|he|she)\b|should you (?:need|have|want|wish|find)\b|may (?!i\b|we\b)|may i introduce"
+    r"|were it not\b|don't you (?:worry|dare)\b"
 )
 #: A question of which something is said: who approved it doesn't matter.
 DISMISSED = re.compile(r"\b(?:doesn't|does not|didn't) matter\b|\bis (?:irrelevant|unclear|up to)\b|\bremains\b")
+#: A question whose words are told: are you coming he asked.
+QUOTED = re.compile(r"\b(?:he|she|they) (?:asked|said|wondered)\b")
 #: What is done is done, what matters is.
 FREE_RELATIVE = re.compile(
     r"^what (?:(?:is|was|are) \w+|matters|counts|happened|happens|helps|works|worked|remains|follows) (?:is|was)\b"
+    r"|^what (?!(?:is|was|are|were|do|does|did|can|will|would|about|if|else)\b)\w+(?: \w+){0,4}"
+    r" (?:is|was) (?:that|to|when|because)\b"
 )

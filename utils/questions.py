@@ -22,8 +22,8 @@ _MARKED = 0.9
 
 _END = re.compile(
     # A stop within a number, a name or an address ends nothing; what follows 吗 without a mark is said apart.
-    r"""(?: [。！？…；;\n] | [!?]+(?![\w=&/]) | \.+(?=\s|$) )+ ["'”’」』）)]*
-      | (?<=吗)(?=[\u4e00-\u9fff])""",
+    r"""(?: [。！？…；;\n] | [!?]+(?![\w=&/]) | (?<!\.)\.+(?=\s|$) )+ ["'”’」』）)]*
+      | (?<=吗)(?=(?!啡)[\u4e00-\u9fff])""",
     re.VERBOSE,
 )
 _ABBREVIATION = re.compile(
@@ -88,11 +88,11 @@ def _judge(sentence: str) -> tuple[float, str]:
     body = [clause for clause in body if clause]
     best, begin = 0.0, 0
     for number, clause in enumerate(body):
-        confidence, start = _judge_clause(clause, first=number == 0)
+        confidence, start = _judge_clause(clause, first=number == 0, last=number == len(body) - 1)
         if confidence > best:
             best, begin = confidence, start
     best = _with_mark(sentence, body, best)
-    return best, sentence[begin:] if len(body) == 1 else sentence
+    return best, sentence[sentence.find(body[0]) + begin :] if begin and len(body) == 1 else sentence
 
 
 def _with_mark(sentence: str, clauses: list[str], confidence: float) -> float:
@@ -107,9 +107,9 @@ def _rhetorical(clause: str) -> bool:
     return questions_zh.is_rhetorical(clause) or questions_en.is_rhetorical(clause)
 
 
-def _judge_clause(clause: str, *, first: bool) -> tuple[float, int]:
+def _judge_clause(clause: str, *, first: bool, last: bool) -> tuple[float, int]:
     """Return a clause's confidence and where its question begins; the languages of a mixed one are both asked."""
-    chinese = questions_zh.confidence(clause) if _HAN.search(clause) else 0.0
+    chinese = questions_zh.confidence(clause, last=last) if _HAN.search(clause) else 0.0
     if not _LATIN.search(clause):
         return chinese, 0
     english, start = questions_en.confidence(clause, first=first)

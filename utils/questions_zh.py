@@ -20,30 +20,34 @@ def is_rhetorical(clause: str) -> bool:
     return bool(words.RHETORICAL.search(clause.rstrip(words.TAIL))) and not words.ASKS.search(clause)
 
 
-def confidence(clause: str) -> float:
-    """Return how sure it is that a clause asks, from 0 to 1."""
+def confidence(clause: str, *, last: bool = True) -> float:
+    """Return how sure it is that a clause asks, from 0 to 1; `last` of its sentence."""
     body = words.LEAD.sub("", clause).rstrip(words.TAIL)
     if words.ASKS.search(body):
         return 0.9
     if words.RHETORICAL.search(body):
         return 0.2
+    if body.endswith("来着") and words.QUESTION_WORD.search(body):
+        return 0.85
     bare = words.TOLD.sub(_without_told, words.VAGUE.sub(_GONE, words.OPEN.sub(_GONE, body)))
-    return max(_by_end(bare), _by_words(bare), _by_request(body), _by_alternative(body))
+    return max(_by_end(bare, last=last), _by_words(bare), _by_request(body), _by_alternative(body))
 
 
 def _without_told(told: re.Match[str]) -> str:
     """Strike out a question that is told; one to the listener, or about what was told (他说了什么), is asked."""
     if _is_for_listener(told) or _is_about_forgotten(told):
         return told[0]
-    denied = not {"不", "没"}.isdisjoint(told.string[max(0, told.start() - 2) : told.start()] + told["gap"])
-    unfinished = denied or told["verb"][0] in "不没忘问" or told["word"] in _HOW_AND_WHY
+    near = told.string[max(0, told.start() - 2) : told.start()] + told["verb"] + told["gap"] + told["word"]
+    unfinished = not {"不", "没", "否"}.isdisjoint(near) or told["verb"][0] in "忘问" or told["word"] in _HOW_AND_WHY
     return _GONE + told["rest"] if unfinished or told["rest"] else told[0]
 
 
 def _is_for_listener(told: re.Match[str]) -> bool:
     """Tell 你知道…, 想知道… and 给我讲讲… from 有人问… and 给我讲了…."""
     asker, verb = told["asker"], told["verb"]
-    if not asker or (verb == "问" and asker in ("谁", "有人")):
+    if told["gap"][:1] == "得":
+        return True
+    if not asker or (verb == "问" and asker in ("谁", "有人")) or told["gap"].startswith("一下看"):
         return False
     return asker[0] not in "给跟" or verb[-1] not in "了过"
 
@@ -54,11 +58,11 @@ def _is_about_forgotten(told: re.Match[str]) -> bool:
     return told["verb"][0] == "忘" and told["word"].startswith("怎么") and bool(about)
 
 
-def _by_end(bare: str) -> float:
+def _by_end(bare: str, *, last: bool) -> float:
     if bare.endswith("吗"):
         return 0.9
     if bare.endswith("呢"):
-        return _by_ne(bare[:-1])
+        return _by_ne(bare[:-1]) if last else 0.4
     if words.TAG.search(bare):
         return 0.75
     return 0.75 if words.ENDS_OR_NOT.search(bare) and _GONE not in bare[-4:] else 0.0
@@ -95,6 +99,6 @@ def _by_alternative(body: str) -> float:
         return 0.8
     return (
         0.65
-        if max(len(left), len(right)) <= 4 and not after_all and left[-1] not in "我们他你可果后在那这天家也都"
+        if max(len(left), len(right)) <= 4 and not after_all and left[-1] not in "我们他你可果后在那这天家也都底"
         else 0.0
     )

@@ -1,72 +1,7 @@
 // The realtime page: what is said goes to the server as transcripts, and its answers grow in their bubbles.
 
-const byId = (id) => document.getElementById(id);
-const root = document.documentElement;
-
-let language = root.dataset.locale === "en" ? "en" : "zh";
 let session = "";
-let stage = "";
-
-const word = (key) => WORDS[language][key];
-
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** An element whose words follow the language. */
-function labelled(tag, className, key) {
-  const made = element(tag, className, word(key));
-  made.dataset.t = key;
-  return made;
-}
-
-/** Add to a list that scrolls, and stay at its end unless somebody has scrolled up to read. */
-function follow(box, change) {
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-  change();
-  if (atEnd) box.scrollTop = box.scrollHeight;
-}
-
-/** Let a list keep its last lines only. */
-function prune(box, most) {
-  while (box.childElementCount > most) box.firstElementChild.remove();
-}
-
-function note(text, className = "") {
-  follow(byId("talk"), () => byId("talk").append(element("p", `event ${className}`, text)));
-  prune(byId("talk"), TURNS);
-}
-
-// ---- stages ---------------------------------------------------------------------------------------------------
-
-function makeStages() {
-  for (const name of Object.keys(WORDS.zh.stage)) {
-    const row = element("li");
-    row.dataset.stage = name;
-    row.append(element("b"), element("small"));
-    byId("stages").append(row);
-  }
-}
-
-function showStage(frame) {
-  stage = frame.stage;
-  byId("stages").querySelector("[aria-current]")?.removeAttribute("aria-current");
-  const row = byId("stages").querySelector(`[data-stage="${CSS.escape(stage)}"]`);
-  if (!row) return;
-  row.setAttribute("aria-current", "step");
-  const sure = typeof frame.confidence === "number" ? ` · ${Math.round(frame.confidence * 100)}%` : "";
-  row.lastElementChild.textContent = (word("reasons")[frame.note] ?? frame.note ?? "") + sure;
-  sayStage();
-}
-
-function sayStage() {
-  byId("stage-now").textContent = stage && `${word("stages")}: ${word("stage")[stage] ?? stage}`;
-}
-
-// ---- the conversation with the server -------------------------------------------------------------------------
+let paused = false;
 
 const turns = new Turns();
 
@@ -124,20 +59,21 @@ function greet(frame) {
   const again = Boolean(session);
   if (again) send({ type: "keepalive" });
   else showSession(frame.session_id);
+  if (paused) send({ type: "control", action: "pause" });
   for (const one of turns.unfinished()) send({ type: "resume", ...one });
   transcript.flush();
 }
 
 function showSession(id) {
   session = id;
-  byId("session").textContent = id.slice(0, 8);
-  byId("session").title = id;
+  byId("session").textContent = byId("session").title = id;
 }
 
 /** Begin a session of its own: the server forgets what was said before. */
 function switchSession() {
   speech.hush();
   turns.stop();
+  paused = false;
   showSession(newId());
   send({ type: "keepalive" });
   note(`${word("switched")} ${session.slice(0, 8)}`);
@@ -151,13 +87,15 @@ function newId() {
 let connected = { state: "connecting", detail: {} };
 
 function showConnection(state, detail = {}) {
-  if (connected.state === "open" && state !== "open") transcript.cut();
+  const before = connected.state;
   connected = { state, detail };
+  if (before === "open" && state !== "open") transcript.cut();
   sayConnection();
   for (const button of document.querySelectorAll("[data-action], #fresh")) button.disabled = state !== "open";
   byId("connect").hidden = !["closed", "auth", "waiting"].includes(state);
   if (state === "closed") ended(detail.code);
-  if (state === "auth") askKey(detail.wrong);
+  // The server waits for a key for seconds only: one that is being typed then, or refused, stays as it is.
+  if (state === "auth" && (detail.wrong || before !== "auth")) askKey(detail.wrong);
 }
 
 function sayConnection() {
@@ -171,14 +109,15 @@ function ended(code) {
   speech.stop();
   turns.stop();
   session = "";
+  paused = false;
   note(word("closed")[code] ?? word("closed").other);
 }
 
 // ---- the key --------------------------------------------------------------------------------------------------
 
-function askKey(wrong) {
+function askKey(wrong = false) {
   byId("key-wrong").hidden = !wrong;
-  byId("key-input").value = "";
+  if (wrong) byId("key-input").value = "";
   if (!byId("key").open) byId("key").showModal();
   byId("key-input").focus();
 }
@@ -220,14 +159,16 @@ function toggleListening() {
 /** What a control means for the microphone and the voice; the rest is the server's. */
 const ALSO = {
   pause() {
-    listened = speech.listening;
+    listened ||= speech.listening;
+    paused = true;
     speech.stop();
   },
   resume() {
     if (listened) speech.start();
+    listened = paused = false;
   },
   stop() {
-    listened = false;
+    listened = paused = false;
     speech.stop();
     speech.hush();
   },
@@ -271,7 +212,9 @@ function speak(chosen) {
   byId("line").placeholder = word("line");
   byId("hint").textContent = word(speech.canListen ? "hint" : "hintTyped");
   byId("voice").dataset.automatic = word("automatic");
-  Object.assign(byId("language"), language === "zh" ? { textContent: "English", lang: "en" } : { textContent: "中文", lang: "zh-CN" });
+  document.title = `${root.dataset.app} · ${word("title")}`;
+  byId("language").textContent = word("other");
+  byId("language").lang = language === "zh" ? "en" : "zh-CN";
   speech.setLanguage(TAGS[language]);
   relabelVoices();
   showSpeech(speech.speaking ? "speaking" : speech.listening ? "listening" : "off");

@@ -3,6 +3,7 @@
 const WORDS = {
   zh: {
     title: "实时问答",
+    other: "English",
     session: "会话",
     fresh: "新会话",
     connect: "连接",
@@ -96,6 +97,7 @@ const WORDS = {
   },
   en: {
     title: "Live answers",
+    other: "中文",
     session: "Session",
     fresh: "New session",
     connect: "Connect",

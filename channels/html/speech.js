@@ -12,7 +12,7 @@ const { createSpeech, speechControls } = (() => {
     #listening;
     #reading;
     #utterance;
-    #state = "off";
+    #told = "off false";
 
     constructor(options) {
       this.on = { ...UNTOLD, ...options };
@@ -148,8 +148,9 @@ const { createSpeech, speechControls } = (() => {
 
     #tellState() {
       const state = this.speaking ? "speaking" : this.listening ? "listening" : "off";
-      if (state === this.#state) return;
-      this.#state = state;
+      const told = `${state} ${this.listening}`;
+      if (told === this.#told) return;
+      this.#told = told;
       this.on.onState(state);
     }
   }

@@ -189,7 +189,7 @@ def test_an_answer_is_read_aloud_while_recognition_rests(speaker: Visitor) -> No
     speaker.says("年假怎么申请？")
     speaker.waits_for("theatre.saying !== null")
 
-    assert speaker.hears("theatre.running") is None
+    assert speaker.hears("theatre.running === null")
     expect(speaker.sees("#mic-word")).to_have_text("朗读中，暂不收听")
     speaker.sees_answer(0)
     pieces = speaker.listens_to_the_end()
@@ -213,6 +213,49 @@ def test_reading_can_be_stopped_and_listening_goes_on(speaker: Visitor) -> None:
     speaker.waits_for("theatre.running !== null")
 
     assert len(speaker.hears("theatre.spoken")) == 1
+
+
+@pytest.mark.parametrize(
+    ("markdown", "words"),
+    [
+        ("# 标题\n\n**重点**和`代码`", "标题\n重点和代码"),
+        ("见[手册](https://example.test/a_(b))，或 https://example.test/c?d=e。", "见手册，或 。"),
+        ("![图](https://example.test/a.png) <b>粗</b> a < b &amp; c", "图 粗 a < b & c"),
+        ("- [x] 完成 ✅\n- ~~作废~~ snake_case_name\n> 引用 1️⃣", "完成\n作废 snake_case_name\n引用 1"),
+        ("| 假期 | 天数 |\n|---|:-:|\n| 年假 | 5 |", "假期，天数\n年假，5"),
+        ("前\n```python\nprint(1)\n```\n后\n---", "前\n后"),
+        ("<think>先想想\n再想想</think>答案是 3.14", "答案是 3.14"),
+    ],
+)
+def test_only_words_are_read_aloud(writer: Visitor, markdown: str, words: str) -> None:
+    """Marks, code, addresses, emoji and the model's thoughts are not."""
+    assert writer.page.evaluate("markdown => plainText(markdown)", markdown) == words
+
+
+def test_text_made_to_be_slow_to_read_is_not(writer: Visitor) -> None:
+    """What is turned into words has no mark whose other end is looked for through all of it."""
+    script = "mark => { const began = Date.now(); plainText(mark.repeat(60_000)); return Date.now() - began; }"
+
+    assert all(writer.page.evaluate(script, mark) < 8_000 for mark in ("![](", "_a ", "[a]("))
+
+
+def test_an_utterance_is_handed_over_once_after_a_silence(enter: Enter, replica: Replica) -> None:
+    """With the words that were not final yet, which the recogniser then must not say once more."""
+    visitor = enter(replica.url, speech=True)
+    visitor.hears(
+        "{ window.handed = []; const heard = (words) => handed.push(words);"
+        " createSpeech({ language: 'zh-CN', silence: 300, onUtterance: heard }).start(); }"
+    )
+
+    visitor.says("年假怎么申请，")
+    visitor.says("要几天", final=False)
+    visitor.hears("{ window.former = theatre.running; }")
+    visitor.waits_for("handed.length === 1")
+    visitor.hears("former.put('要几天', true)")
+    visitor.says("营业时间")
+    visitor.waits_for("handed.length === 2")
+
+    assert visitor.hears("handed") == ["年假怎么申请，要几天", "营业时间"]
 
 
 def test_voice_and_rate_are_chosen_and_kept(speaker: Visitor) -> None:
@@ -347,6 +390,18 @@ def test_an_answer_that_fails_says_so_in_its_bubble(writer: Visitor) -> None:
     assert writer.counters == ("2", "1")
 
 
+def test_an_answer_that_is_replaced_begins_anew_in_its_bubble(speaker: Visitor, mock_dify: MockDify) -> None:
+    """What was shown first is gone, and is not counted twice; the voice goes on with the new words."""
+    speaker.sees("#aloud").check()
+    question = "年假怎么申请？[[chatflow-moderated]]"
+    speaker.says(question)
+    speaker.sees_it_grow()
+
+    assert speaker.sees_answer(0) == mock_dify.expected_answer(question)
+    assert speaker.counters == ("1", "1")
+    assert speaker.listens_to_the_end()[-1] == mock_dify.expected_answer(question)
+
+
 def test_markup_in_questions_and_answers_stays_text(speaker: Visitor) -> None:
     """Neither what is said nor the answer that repeats it brings an element into the page, nor is it read."""
     attack = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>怎么办？"
@@ -426,11 +481,28 @@ def test_what_is_said_while_the_server_is_away_is_asked_when_it_is_back(
         assert visitor.counters == ("1", "1")
 
 
+def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, env: dict[str, str], tmp_path: Path) -> None:
+    """Who has paused is not listened to until they resume."""
+    with replicas(1, env, tmp_path) as (replica,):
+        visitor = enter(replica.url, outages=True)
+        expect(visitor.connected).to_be_visible()
+        visitor.presses("暂停")
+        visitor.stands_at("paused")
+
+        killed_and_restarted(replica, visitor)
+        expect(visitor.connected).to_be_visible(timeout=PATIENCE)
+        visitor.stands_at("paused")
+        visitor.types("营业时间是什么？")
+
+        expect(visitor.sees(".said small")).to_have_text("已暂停，没有处理")
+        assert visitor.counters == ("0", "0")
+
+
 def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, env: dict[str, str], tmp_path: Path) -> None:
     """A wrong one is refused in words; the page speaks the server's language from the start."""
     with replicas(1, {**env, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "LOCALE": "en"}, tmp_path) as (replica,):
         visitor = enter(replica.url)
-        field = visitor.page.get_by_label("Please enter the access key").last
+        field = visitor.sees("#key-input")
         field.fill("a wrong key")
         field.press("Enter")
         expect(visitor.sees("#key-wrong")).to_have_text("The key is wrong. Please try again.")
@@ -442,6 +514,24 @@ def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, env: dict[str, str
         assert visitor.sees("html").get_attribute("lang") == "en"
         visitor.types("What are the opening hours?")
         assert "What are the opening hours?" in visitor.sees_answer(0)
+
+
+def test_a_server_that_closes_on_stop_is_left_until_one_connects_again(
+    enter: Enter, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The page says so and does not come back by itself; then it has a session of its own."""
+    with replicas(1, {**env, "REALTIME_STOP": "close"}, tmp_path) as (replica,):
+        visitor = enter(replica.url)
+        expect(visitor.connected).to_be_visible()
+        session = visitor.sees("#session").inner_text()
+
+        visitor.presses("停止")
+        expect(visitor.sees("#talk .event")).to_have_text("会话已结束，连接已关闭。")
+        visitor.stands_at("closed")
+        visitor.presses("连接")
+
+        expect(visitor.connected).to_be_visible()
+        expect(visitor.sees("#session")).not_to_have_text(session)
 
 
 def test_the_page_speaks_english_too(writer: Visitor) -> None:

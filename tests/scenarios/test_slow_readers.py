@@ -98,10 +98,13 @@ def test_a_reader_that_never_reads_on_is_given_up(served: Served) -> None:
     before = served.descriptors()
     with socket.create_connection(("127.0.0.1", served.port)) as never, served.client() as other:
         never.sendall(handshake("/ws?send_seconds=2") + masked(Opcode.TEXT, b"flood %d" % FRAMES))
-        while not served.state["ends"]:
+
+        def given_up() -> bool:
             other.send("still served")
             assert other.recv(PATIENCE) == '{"echo":"still served"}'
+            return bool(served.state["ends"])
 
+        wait_until(given_up, PATIENCE)
         assert served.state["ends"] == [[1006, False, False]]
         assert served.state["open"] == 1
 

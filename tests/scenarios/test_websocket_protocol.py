@@ -214,6 +214,8 @@ def test_a_whole_session_of_the_realtime_door(url: str) -> None:
         visitor.says({"type": "asr_chunk", "text": "[[error]] 报销需要什么材料？", "is_final": True})
         visitor.until({"type": "status", "stage": "idle"})
         asked(visitor)
+        visitor.says({"type": "asr_chunk", "text": "报销需要什么材料？", "is_final": True})
+        visitor.until({"type": "queued"})
         visitor.says({"type": "control", "action": "instant_query"})
         visitor.until({"type": "status", "mode": "instant", "stage": "querying_rag"})
         visitor.says({"type": "keepalive"})

@@ -1,0 +1,64 @@
+// What the realtime page's parts share: its elements, its words in the language of now, its notes and its stages.
+
+const byId = (id) => document.getElementById(id);
+const root = document.documentElement;
+
+let language = root.dataset.locale === "en" ? "en" : "zh";
+let stage = "";
+
+const word = (key) => WORDS[language][key];
+
+function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/** An element whose words follow the language. */
+function labelled(tag, className, key) {
+  const made = element(tag, className, word(key));
+  made.dataset.t = key;
+  return made;
+}
+
+/** Add to a list that scrolls, and stay at its end unless somebody has scrolled up to read. */
+function follow(box, change) {
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+  change();
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+/** Let a list keep its last lines only. */
+function prune(box, most) {
+  while (box.childElementCount > most) box.firstElementChild.remove();
+}
+
+function note(text, className = "") {
+  follow(byId("talk"), () => byId("talk").append(element("p", `event ${className}`, text)));
+  prune(byId("talk"), TURNS);
+}
+
+function makeStages() {
+  for (const name of Object.keys(WORDS.zh.stage)) {
+    const row = element("li");
+    row.dataset.stage = name;
+    row.append(element("b"), element("small"));
+    byId("stages").append(row);
+  }
+}
+
+function showStage(frame) {
+  stage = frame.stage;
+  byId("stages").querySelector("[aria-current]")?.removeAttribute("aria-current");
+  const row = byId("stages").querySelector(`[data-stage="${CSS.escape(stage)}"]`);
+  if (!row) return;
+  row.setAttribute("aria-current", "step");
+  const sure = typeof frame.confidence === "number" ? ` · ${Math.round(frame.confidence * 100)}%` : "";
+  row.lastElementChild.textContent = (word("reasons")[frame.note] ?? frame.note ?? "") + sure;
+  sayStage();
+}
+
+function sayStage() {
+  byId("stage-now").textContent = stage && `${word("stages")}: ${word("stage")[stage] ?? stage}`;
+}
