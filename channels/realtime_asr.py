@@ -114,17 +114,7 @@ class RealtimeDoor:
         # One step of the session at a time; held for moments only, never over a send or a wait for Redis.
         self._step = threading.Lock()
         self._outbox = Outbox(socket)
-        self._queue: AnswerQueue[_Line] = AnswerQueue(
-            gateway,
-            caller.principal,
-            begun=lambda line: self._tell(lambda: self._session.begun(line.answer)),
-            show=self._show,
-            ended=self._ended,
-            failed=lambda line, code: self._tell(lambda: self._session.failed(line.answer, code)),
-            closing=lambda: socket.closing,
-            # Those just given up may still be in the line.
-            most=2 * MOST,
-        )
+        self._queue = self._answers()
 
     @property
     def busy(self) -> bool:
@@ -149,6 +139,19 @@ class RealtimeDoor:
         """Show nothing more; an orderly leave also ends what runs, after any other it goes on for a resume."""
         self._queue.close()
         self._do(lambda: self._session.closed(orderly=closed.by_peer and closed.code in ORDERLY))
+
+    def _answers(self) -> AnswerQueue[_Line]:
+        return AnswerQueue(
+            self._gateway,
+            self._caller.principal,
+            begun=lambda line: self._tell(lambda: self._session.begun(line.answer)),
+            show=self._show,
+            ended=self._ended,
+            failed=lambda line, code: self._tell(lambda: self._session.failed(line.answer, code)),
+            closing=lambda: self._socket.closing,
+            # Those just given up may still be in the line.
+            most=2 * MOST,
+        )
 
     def _take(self, text: str) -> None:
         try:

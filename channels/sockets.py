@@ -186,5 +186,5 @@ class Sockets:
         metrics.SOCKETS_ENDED.labels(visit.door, metrics.close_label(closed.code)).inc()
         ids = {"door": visit.door, "client_id": visit.client_id, "socket": visit.socket.token}
         end = {"code": closed.code, "by_peer": closed.by_peer, "clean": closed.clean, "seconds": round(seconds, 1)}
-        counts = {"authenticated": visit.entry is not None, "received": visit.received_count}
+        counts = {"received": visit.received_count, "sent": visit.socket.sent, "authenticated": visit.entry is not None}
         log.info("socket", extra={**ids, **end, **counts})

@@ -40,6 +40,10 @@ from services.wechat_service import WechatService
 log = logging.getLogger(__name__)
 
 
+#: Seconds a question at a socket may wait for Redis: longer than a crowd of them takes, shorter than people do.
+SOCKET_PATIENCE = 4.0
+
+
 class Guests(Protocol):
     """Connections that stay open beyond a request."""
 
@@ -216,7 +220,8 @@ class Container:
         """Return what each channel allows; sockets bound by themselves how many questions one has under way."""
         bots, places = self.settings.bots, self.settings.stream_max_per_user
         doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot)) for name, bot in bots.items()}
-        return doors | {(channel, DEFAULT_BOT): Door(resets=self._socket_resets) for channel in SOCKETS}
+        socket_door = Door(resets=self._socket_resets, patience=SOCKET_PATIENCE)
+        return doors | {(channel, DEFAULT_BOT): socket_door for channel in SOCKETS}
 
     @property
     def _socket_resets(self) -> frozenset[str]:

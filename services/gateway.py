@@ -20,7 +20,7 @@ from services.redis_store import Call
 from services.stream_manager import StreamManager
 from services.stream_readers import StreamReaders
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
-from services.stream_store import StreamStore
+from services.stream_store import OPEN_SECONDS, StreamStore
 from services.takeover_manager import TakeoverManager
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ class Door:
     frame_seconds: float | None = None
     #: What people say to begin a conversation anew.
     resets: frozenset[str] = frozenset()
+    #: Seconds for which opening a stream is tried: WeCom has two for its reply, a socket has time.
+    patience: float = OPEN_SECONDS
 
 
 class Gateway:
@@ -184,7 +186,7 @@ class Gateway:
         try:
             notes = self._streams.running_calls([stream_id])
             lines = self._lines(question, door, stream_id)
-            ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes)
+            ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=door.patience)
         except StoreUnavailable as exc:
             self._manager.make_amends(self._ending(new, exc.code), leave)
             raise

@@ -83,7 +83,7 @@ class Turn:
 
     def send(self) -> None:
         try:
-            self._connection = self._node.pool.get_connection()  # type: ignore[no-untyped-call]
+            self._connection = self._node.pool.get_connection()
             self._waiting = True
             self._connection.send_packed_command(self._connection.pack_commands([words for _, words in self._line]))
         except FAILURES as exc:

@@ -5,6 +5,7 @@ Each new connection asks anew where its server is. The greeting is one round tri
 
 from __future__ import annotations
 
+import queue
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,10 @@ class SocketConnection(_Bounded, redis.UnixDomainSocketConnection):
     """A connection through a socket's file."""
 
 
+class PoolCrowded(redis.ConnectionError):
+    """All connections were in use for longer than one waits: that says nothing about Redis."""
+
+
 class BoundedPool(redis.BlockingConnectionPool):
     """A pool whose wait for a free connection obeys the budget too."""
 
@@ -126,6 +131,15 @@ class BoundedPool(redis.BlockingConnectionPool):
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         """The library sets what it was given: `patience`."""
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> redis.Connection:
+        """Return a connection, waiting for one; raises `PoolCrowded` when none becomes free."""
+        try:
+            return super().get_connection()  # type: ignore[no-any-return, no-untyped-call]
+        except redis.ConnectionError as exc:
+            if isinstance(exc.__context__, queue.Empty):
+                raise PoolCrowded("all connections to redis are in use") from exc
+            raise
 
     def close(self) -> None:
         """End the connections that nobody uses: whoever waits for a reply at this moment gets it."""

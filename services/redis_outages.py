@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a failure after which a node counts as back: one that refuses writes still answers reads.
 QUIET_SECONDS = 2.0
+#: Seconds between two lines that say that all connections are in use.
+CROWD_SECONDS = 10.0
 #: Seconds from a node's failing to its keys being settled elsewhere.
 FAILOVER_SECONDS = 10.0
 
@@ -31,6 +34,7 @@ class Outages:
         self._clock = clock
         self._noting = threading.Lock()
         self._away: dict[str, _Outage] = {}
+        self._crowded_at = -math.inf
 
     def concern(self, node: str) -> bool:
         """Tell whether a node is away, or any of them went away so recently that another may have taken its keys."""
@@ -57,6 +61,13 @@ class Outages:
             gone = set(self._away) - set(present()) - set(states) if answered else set()
             for node in (answered | gone) & set(self._away):
                 self._answered(node)
+
+    def crowded(self) -> None:
+        """Take in that all of this process's connections were in use: said once in a while, and no outage."""
+        now = self._clock()
+        if now - self._crowded_at > CROWD_SECONDS:
+            self._crowded_at = now
+            log.warning("all connections to redis are in use")
 
     def _failed(self, node: str, error: StoreUnavailable) -> None:
         now = self._clock()

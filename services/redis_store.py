@@ -17,7 +17,7 @@ from config.redis_urls import parse_redis_url
 from services.errors import SettingsError, StoreUnavailable
 from services.redis_calls import LUA, Call, Command, Reply, Script, Words, all_scripts, script
 from services.redis_cluster import WHOLE_CLUSTER, ClusterClient
-from services.redis_connections import BoundedPool, dialer
+from services.redis_connections import BoundedPool, PoolCrowded, dialer
 from services.redis_outages import Outages
 from services.redis_routes import Resolver, Route
 from services.redis_sentinel import SentinelRoute
@@ -209,8 +209,11 @@ class ScriptRunner:
     def _note(self, replies: Sequence[Reply], *, mistyped: bool = False) -> list[StoreUnavailable | None]:
         """Return each reply's error as ours, None for an answer, and have outages logged."""
         errors = [None if mistyped and _is_mistyped(reply.value) else _ours(reply.value) for reply in replies]
-        states: dict[str, StoreUnavailable | None] = {reply.node: None for reply in replies}
-        states |= {self._named(reply): error for reply, error in zip(replies, errors, strict=True) if error}
+        pairs = [(reply, error) for reply, error in zip(replies, errors, strict=True) if not _is_crowd(reply.value)]
+        if len(pairs) < len(replies):
+            self._outages.crowded()
+        states: dict[str, StoreUnavailable | None] = {reply.node: None for reply, _ in pairs}
+        states |= {self._named(reply): error for reply, error in pairs if error}
         self._outages.note(states, self._line.names)
         return errors
 
@@ -235,6 +238,11 @@ def _ours(value: Any) -> StoreUnavailable | None:
 def _is_lost(value: Any) -> bool:
     """Tell whether there was no answer at all, not even a refusal."""
     return isinstance(value, Exception) and not isinstance(value, redis.ResponseError)
+
+
+def _is_crowd(value: Any) -> bool:
+    """Tell whether nobody asked Redis at all, for want of a free connection."""
+    return isinstance(value, PoolCrowded)
 
 
 def _is_mistyped(value: Any) -> bool:

@@ -16,6 +16,7 @@ seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers:
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,13 +76,16 @@ class StreamStore:
         """Tell whether the stream's node of Redis failed within the last moments."""
         return self._runner.away(stream_keys(stream_id).hash)
 
-    def open(self, stream: NewStream, *others: Call, hints: Sequence[Call] = ()) -> tuple[bool, Snapshot, list[Any]]:
+    def open(
+        self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), insist: float = OPEN_SECONDS
+    ) -> tuple[bool, Snapshot, list[Any]]:
         """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies.
 
-        `hints` are sent along; whether they are carried out matters to nobody here.
+        `hints` are sent along; whether they are carried out matters to nobody here. It is tried for `insist` seconds.
         """
         calls = [*others, self.open_call(stream), *hints]
-        replies = self._runner.run_each(calls, attempts=3, insist=OPEN_SECONDS)[: len(others) + 1]
+        attempts = math.ceil(3 * insist / OPEN_SECONDS)
+        replies = self._runner.run_each(calls, attempts=attempts, insist=insist)[: len(others) + 1]
         for reply in replies:
             if isinstance(reply, StoreUnavailable):
                 raise reply

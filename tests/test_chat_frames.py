@@ -87,6 +87,8 @@ def test_what_is_no_json_is_refused(text: str) -> None:
         ('{"type":"resume"}', "stream_id"),
         ('{"type":"resume","stream_id":"{x}:y"}', "stream_id"),
         ('{"type":"resume","stream_id":""}', "stream_id"),
+        (r'{"type":"resume","stream_id":"abc\n"}', "stream_id"),
+        (f'{{"type":"stop","stream_id":"{"a" * 65}"}}', "stream_id"),
         (f'{{"type":"resume","stream_id":"{STREAM}","cursor":-1}}', "cursor"),
         (f'{{"type":"resume","stream_id":"{STREAM}","cursor":true}}', "cursor"),
         (f'{{"type":"resume","stream_id":"{STREAM}","cursor":1.5}}', "cursor"),

@@ -308,6 +308,21 @@ def test_a_place_in_the_pool_is_waited_for_within_the_same_time() -> None:
     assert max(took) < IN_TIME
 
 
+def test_a_crowd_at_the_pool_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever finds no free connection is refused in time; that Redis were away is not said, for it is not."""
+    with RedisServer() as server:
+        client = connect(server.url(), pool_size=1)
+        runner = ScriptRunner(client)
+        taken = client.connection_pool.get_connection()
+        with pytest.raises(StoreUnavailable):
+            runner.ping()
+        client.connection_pool.release(taken)
+        runner.ping()
+        client.close()
+
+    assert caplog.messages == ["all connections to redis are in use"]
+
+
 def proxy_url(proxy: SlowProxy) -> str:
     return f"redis://127.0.0.1:{proxy.port}/0"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.errors import StoreUnavailable
-from services.redis_outages import FAILOVER_SECONDS, QUIET_SECONDS, Outages
+from services.redis_outages import CROWD_SECONDS, FAILOVER_SECONDS, QUIET_SECONDS, Outages
 from tests.servers import FakeClock
 
 AWAY = StoreUnavailable("gone")
@@ -43,3 +45,16 @@ def test_a_nodes_outage_concerns_the_others_only_while_its_keys_may_move(clock: 
     clock.advance(FAILOVER_SECONDS)
     assert not outages.concern("b")
     assert outages.concern("a")
+
+
+def test_a_crowd_is_no_outage_and_said_once_in_a_while(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """All connections in use says nothing about Redis."""
+    outages = Outages(clock)
+
+    for _ in range(5):
+        outages.crowded()
+    clock.advance(CROWD_SECONDS + 1)
+    outages.crowded()
+
+    assert caplog.messages == ["all connections to redis are in use"] * 2
+    assert not outages.concern("a")

@@ -205,6 +205,21 @@ def test_a_token_ends_a_denial(tokens: TokenStore, redis_client: redis.Redis) ->
     assert redis_client.exists("authorization:denied:zhangsan") == 0
 
 
+def test_a_token_that_is_shown_names_its_user(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """A valid token is found without a userid, also one of the auth service's own making; any other is none."""
+    tokens.save("zhangsan", "", TOKEN, USER, DAY)
+    redis_client.set("authorization:token:theirs", "a form of their own")
+    redis_client.hset("authorization:token:hash", "user", "x")
+
+    assert tokens.user_of(TOKEN) == Cached(TOKEN, USER)
+    assert tokens.user_of("theirs") == Cached("theirs")
+    assert tokens.user_of("hash") == Cached("hash")
+    assert tokens.user_of("wrong") is None
+
+    redis_client.delete(f"authorization:token:{TOKEN}")
+    assert tokens.user_of(TOKEN) is None
+
+
 def test_a_forgotten_user_is_unknown_and_the_token_stays_the_auth_services(
     tokens: TokenStore, redis_client: redis.Redis
 ) -> None:
@@ -242,6 +257,7 @@ def test_no_redis_is_store_unavailable() -> None:
 
         steps: list[Callable[[], object]] = [
             lambda: tokens.load("zhangsan"),
+            lambda: tokens.user_of(TOKEN),
             lambda: tokens.save("zhangsan", "", TOKEN, USER, DAY),
             lambda: tokens.deny("zhangsan", "", "auth_refused", 1.0),
             lambda: tokens.forget("zhangsan"),

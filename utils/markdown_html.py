@@ -36,8 +36,13 @@ Environment = MutableMapping[str, Any]
 
 def render_html(source: str, env: Environment | None = None) -> str:
     """Render Markdown; `env` takes and gives the link references that other parts of the text define."""
+    return clean_html(MARKDOWN.render(source, env if env is not None else {}))
+
+
+def clean_html(html: str) -> str:
+    """Leave of HTML what Markdown needs: no other tag, attribute or scheme, and links that open elsewhere."""
     return nh3.clean(
-        MARKDOWN.render(source, env if env is not None else {}),
+        html,
         tags=_TAGS,
         attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
         tag_attribute_values={"th": _ALIGNED, "td": _ALIGNED},
