@@ -20,7 +20,7 @@ OTHER = "other"
 
 #: The doors of sockets, and the codes they are closed with: RFC 6455's and ours (docs/websocket.md).
 SOCKET_DOORS = ("chat", "realtime")
-CLOSE_CODES = (1000, 1001, 1003, 1006, 1007, 1009, 1011, 1012, 4401, 4408, 4409, 4410, 4429)
+CLOSE_CODES = (1000, 1001, 1003, 1005, 1006, 1007, 1009, 1011, 1012, 4401, 4408, 4409, 4410, 4429)
 
 #: Upper bounds in seconds: a callback should take milliseconds and may take 2 s, an answer may take 20 minutes.
 CALLBACK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

@@ -10,7 +10,7 @@ from services.flusher import Flusher
 from services.owned_stream import OwnedStream
 from services.redis_store import Call, ScriptRunner
 from services.stream_records import NewStream, Snapshot, Write
-from services.stream_store import StreamStore
+from services.stream_store import OPEN_SECONDS, StreamStore
 from tests.lease_fence import LEASE
 
 #: What becomes of a call: it passes; it is lost or comes later; it is carried out and its reply is lost; or its sender
@@ -66,7 +66,9 @@ class Line(StreamStore):
         self._receive(fate)
         return [reply]
 
-    def open(self, stream: NewStream, *others: Call, hints: Sequence[Call] = ()) -> Opened:
+    def open(
+        self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), insist: float = OPEN_SECONDS
+    ) -> Opened:
         assert (others, hints) == ((), ()), "an owner that writes its stream anew sends nothing else"
         fate = self._send(stream)
         reply = None if fate in ("lost", "under way") else self._network.deliver_anew(stream)

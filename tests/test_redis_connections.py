@@ -72,7 +72,7 @@ def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
         assert client.client_getname() == "laibao"
 
     assert isinstance(pool, BoundedPool)
-    assert (pool.max_connections, pool.timeout, pool.get_connection().socket_timeout) == (2, 0.5, 0.5)  # type: ignore[no-untyped-call]
+    assert (pool.max_connections, pool.timeout, pool.get_connection().socket_timeout) == (2, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ SENTENCES = [
     "note_instant",
     "note_closed",
     "note_paused_chunk",
-    "note_interrupting",
     "rag_error",
     "unknown_user",
     "auth_refused",

@@ -3,7 +3,7 @@
 let session = "";
 let paused = false;
 
-const turns = new Turns();
+const turns = new Turns((id) => transcript.begun(id));
 
 const connection = createConnection({
   path: root.dataset.socket,
@@ -22,12 +22,14 @@ const TAKE = {
     else if (frame.is_final) transcript.taken(frame);
   },
   queued(frame) {
+    transcript.queued(frame.stream_id);
     turns.asked(frame.stream_id, frame.question);
   },
   status(frame) {
     showStage(frame);
-    if (frame.stage === "interrupting") turns.forgetAsked();
-    if (frame.question && frame.stream_id) turns.begin(frame.question, frame.stream_id);
+    if (frame.stage === "waiting_for_question") transcript.settled();
+    if (frame.stage === "interrupting") forgetWaiting();
+    if (frame.stream_id) turns.begin(frame.stream_id, frame.question);
   },
   answer(frame) {
     const turn = turns.take(frame);
@@ -39,9 +41,15 @@ const TAKE = {
   },
   error(frame) {
     const sentence = inWords(frame);
+    if (!frame.stream_id) transcript.settled();
     if (!frame.stream_id || !turns.complain(frame.stream_id, sentence)) note(sentence, "failure");
   },
 };
+
+function forgetWaiting() {
+  turns.forgetAsked();
+  transcript.forgetQueued();
+}
 
 function take(frame) {
   if (Object.hasOwn(TAKE, frame.type)) TAKE[frame.type](frame);
@@ -108,6 +116,7 @@ function sayConnection() {
 function ended(code) {
   speech.stop();
   turns.stop();
+  transcript.forgetQueued();
   session = "";
   paused = false;
   note(word("closed")[code] ?? word("closed").other);

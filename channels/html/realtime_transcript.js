@@ -10,6 +10,8 @@ const INTERIM_MS = 200;
 class Transcript {
   #unsent = [];
   #awaited = new Map();
+  #taken = [];
+  #queued = new Map();
   #stamp = 0;
   #interim = "";
   #interimAt = 0;
@@ -42,23 +44,52 @@ class Transcript {
     for (const said of this.#unsent.splice(0)) this.#deliver(said);
   }
 
-  /** The server has taken a sentence, as it says by the sentence's own time. */
+  /** The server has taken a sentence, as it says by the sentence's own time; what it makes of it comes next. */
   taken(frame) {
     const said = this.#awaited.get(frame.timestamp);
     if (!said) return;
     this.#awaited.delete(frame.timestamp);
-    mark(said.line, frame.message === "paused" ? "paused" : "");
+    if (frame.message === "paused") mark(said.line, "paused");
+    else this.#taken.push(said);
   }
 
-  /** Nobody knows whether what is not acknowledged has come to the server: leave it to the person. */
+  /** Nothing more comes of the sentence that was taken first. */
+  settled() {
+    return this.#taken.shift();
+  }
+
+  /** It is a question that waits for the answers before it. */
+  queued(id) {
+    const said = this.settled();
+    if (!said) return;
+    this.#queued.set(id, said);
+    mark(said.line, "queued");
+  }
+
+  /** A question's turn has come. */
+  begun(id) {
+    const said = this.#queued.get(id) ?? this.settled();
+    this.#queued.delete(id);
+    if (said) mark(said.line, "");
+  }
+
+  /** What waits is given up. */
+  forgetQueued() {
+    for (const said of this.#queued.values()) mark(said.line, "stopped");
+    this.#queued.clear();
+    this.#taken = [];
+  }
+
+  /** Nobody knows what has become of sentences the server has said nothing of: leave them to the person. */
   cut() {
-    for (const said of this.#awaited.values()) {
+    for (const said of [...this.#taken, ...this.#awaited.values()]) {
       mark(said.line, "unsure");
       const again = labelled("button", "again", "again");
       again.type = "button";
       again.addEventListener("click", () => this.#deliver(said));
       said.line.lastElementChild.append(" ", again);
     }
+    this.#taken = [];
     this.#awaited.clear();
   }
 

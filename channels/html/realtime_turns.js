@@ -80,6 +80,11 @@ class Turns {
   #asked = new Map();
   #counts = { questions: 0, answers: 0 };
 
+  /** `begun` is told of the streams whose turn comes. */
+  constructor(begun) {
+    this.begun = begun;
+  }
+
   /** A question has its stream and waits for its turn. */
   asked(id, question) {
     if (!this.#turns.has(id)) this.#asked.set(id, question);
@@ -90,12 +95,13 @@ class Turns {
     this.#asked.clear();
   }
 
-  /** It is a question's turn: show it, once; return its turn. */
-  begin(question, id) {
+  /** It is a stream's turn: show its question, once; return its turn. */
+  begin(id, question = this.#asked.get(id) ?? "") {
     const known = this.#turns.get(id);
     if (known) return known;
     const turn = new Turn(question, id);
     this.#asked.delete(id);
+    this.begun(id);
     this.#turns.set(id, turn);
     if (this.#turns.size > TURNS) this.#turns.delete(this.#turns.keys().next().value);
     follow(byId("talk"), () => byId("talk").append(turn.box));
@@ -106,7 +112,7 @@ class Turns {
 
   /** Take a frame of an answer; return its turn. */
   take(frame) {
-    const turn = this.#of(frame.stream_id);
+    const turn = this.begin(frame.stream_id);
     follow(byId("talk"), () => turn.take(frame));
     if (turn.text && !turn.counted) this.#count("answers");
     turn.counted ||= Boolean(turn.text);
@@ -114,7 +120,7 @@ class Turns {
   }
 
   reset(frame) {
-    follow(byId("talk"), () => this.#of(frame.stream_id).reset(frame.cursor));
+    follow(byId("talk"), () => this.begin(frame.stream_id).reset(frame.cursor));
   }
 
   /** Put an error into the turn of its answer, which then gets its end; tell whether there is one. */
@@ -138,11 +144,6 @@ class Turns {
 
   #open() {
     return [...this.#turns.values()].filter((turn) => turn.open);
-  }
-
-  /** Return the turn of a stream; one that waited, and was resumed, begins here. */
-  #of(id) {
-    return this.#turns.get(id) ?? this.begin(this.#asked.get(id) ?? "", id);
   }
 
   #count(which) {

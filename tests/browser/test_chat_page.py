@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +201,32 @@ def test_a_killed_server_costs_a_pause(
         questions = ["年假怎么申请？停电", "报销需要哪些材料？停电"]
         assert [shown_words(one) for one in answers] == [shown_words(expected_answer(one)) for one in questions]
         assert len(slow_dify.asked("报销需要哪些材料？停电")) == 1
+        watch.assert_clean(outages=True)
+
+
+def test_a_reload_of_the_server_is_hardly_seen(
+    chromium: Browser,  # noqa: F811
+    redis_server: RedisServer,
+    slow_dify: MockDify,
+    tmp_path: Path,
+) -> None:
+    """The old worker sends the page away, the new one takes it, and an answer under way is whole."""
+    with (
+        replica_for(redis_server, slow_dify, tmp_path, DRAIN_SECONDS="20") as replica,
+        tab(chromium, replica.url) as (page, watch),
+    ):
+        sockets: list[str] = []
+        page.on("websocket", lambda socket: sockets.append(socket.url))
+        visitor = Visitor(page, watch).opens().is_connected()
+        turn = visitor.asks("[[slow]] 年假怎么申请？重载")
+        expect(turn.locator(".blocks")).to_contain_text("年假申请")
+
+        replica.signal(signal.SIGHUP)
+
+        assert shown_words(visitor.sees_end(turn)) == shown_words(expected_answer("年假怎么申请？重载"))
+        wait_until(lambda: page.evaluate("0") or len(sockets) > 1, timeout=60.0)
+        visitor.is_connected()
+        visitor.sees_end(visitor.asks("营业时间"))
         watch.assert_clean(outages=True)
 
 

@@ -245,7 +245,7 @@ def test_what_goes_wrong_is_told_in_words(pair: tuple[Replica, Replica]) -> None
 
 
 def test_redis_is_away_for_a_while(pair: tuple[Replica, Replica], dify: MockDify, redis: RedisServer) -> None:
-    """A question then is told so; the answer under way comes whole to sockets on both replicas."""
+    """Questions then are told so; the answer under way comes whole to sockets on both replicas."""
     question = "年假怎么申请？ [[slow]]"
     with client(pair[0]) as writer, client(pair[1], "laptop") as reader:
         stream_id = writer.asks(question)
@@ -253,11 +253,11 @@ def test_redis_is_away_for_a_while(pair: tuple[Replica, Replica], dify: MockDify
         reader.sees_text(stream_id, SOME)
 
         redis.pause()
-        writer.says(type="chat", content="还有？", id="q2")
-        refused = writer.sees(type="error")
+        for person, id in ((writer, "q2"), (reader, "q3"), (writer, "q4")):
+            person.says(type="chat", content="还有？", id=id)
+            assert person.sees(type="error", id=id)["code"] == "SERVICE_UNAVAILABLE"
         redis.resume()
 
-        assert (refused["code"], refused["id"]) == ("SERVICE_UNAVAILABLE", "q2")
         for person in (writer, reader):
             end = whole(person.sees_end(stream_id))
             assert end["content"] == person.text(stream_id) == dify.expected_answer(question)
