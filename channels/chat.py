@@ -137,7 +137,8 @@ class ChatDoor:
         asked = self._gateway.ask(self._question(ask))
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id}
         log.info("chat question", extra={**ids, "outcome": asked.error_code or asked.status})
-        if asked.error_code == "store_unavailable":
+        # One that was opened all the same, and ended later, has that end: it is shown when it is asked for again.
+        if asked.error_code == "store_unavailable" and not asked.length:
             self._display.error("service_unavailable", self._texts.error(asked.error_code), id=ask.id)
             return
         self._echo(ask, asked.stream_id)

@@ -54,6 +54,8 @@ class FakeGateway:
         self.followed: list[tuple[str, int]] = []
         self.fails: Exception | None = None
         self.outcome = ""
+        #: Chunks that a refused question has in Redis.
+        self.kept = 0
 
     def ask(self, question: Question) -> Snapshot:
         if self.fails:
@@ -61,7 +63,7 @@ class FakeGateway:
         self.questions.append(question)
         stream_id = self.named.get(question.msgid, f"s{len(self.streams) + 1}")
         if self.outcome:
-            return Snapshot(stream_id, "error", error_code=self.outcome)
+            return Snapshot(stream_id, "error", error_code=self.outcome, length=self.kept)
         if question.msgid:
             self.named[question.msgid] = stream_id
         if stream_id not in self.streams:
@@ -577,18 +579,19 @@ def test_redis_away_while_stopping(client: ChatClient, gateway: FakeGateway) -> 
     assert [frame["code"] for frame in client.frames if frame["type"] == "error"] == ["SERVICE_UNAVAILABLE"]
 
 
-def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gateway: FakeGateway) -> None:
-    """Its refusal is shown as any failed answer."""
+@pytest.mark.parametrize("code", ["replica_full", "store_unavailable"])
+def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gateway: FakeGateway, code: str) -> None:
+    """Its refusal is shown as any failed answer; also that of one which an outage kept from being asked."""
     gateway.streams["s1"] = Told()
-    gateway.streams["s1"].answer = Whole("", "error", "replica_full")
+    gateway.streams["s1"].answer = Whole("", "error", code)
     gateway.named["c1/q1"] = "s1"
-    gateway.outcome = "replica_full"
-    gateway.streams["s1"].tells(ended(1, "error", error_code="replica_full", sentence="满了"))
+    gateway.outcome, gateway.kept = code, 1
+    gateway.streams["s1"].tells(ended(1, "error", error_code=code, sentence="不行"))
 
     client.asks("年假？", id="q1")
 
     frames = client.sees_end("s1")
-    assert [(frame["type"], frame.get("code")) for frame in frames[1:]] == [("error", "REPLICA_FULL"), ("typing", None)]
+    assert [(frame["type"], frame.get("code")) for frame in frames[1:]] == [("error", code.upper()), ("typing", None)]
 
 
 def test_a_door_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway: FakeGateway) -> None:

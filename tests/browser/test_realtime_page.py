@@ -56,6 +56,12 @@ def replica(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
         yield replica
 
 
+@pytest.fixture
+def own_env(env: dict[str, str], redis_server: RedisServer) -> dict[str, str]:
+    """The environment of a replica of the test's own: it shares no streams with the one that is left whole."""
+    return {**env, "REDIS_URL": redis_server.url(2)}
+
+
 class Visitor:
     """Somebody at the page."""
 
@@ -433,9 +439,9 @@ def test_a_new_session_begins_a_new_conversation(writer: Visitor, mock_dify: Moc
     assert not asked[2]
 
 
-def test_an_answer_goes_on_after_its_server_was_killed(enter: Enter, env: dict[str, str], tmp_path: Path) -> None:
+def test_an_answer_goes_on_after_its_server_was_killed(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
     """In the same bubble, byte for byte, nothing twice, in the same session; so does the question that waited."""
-    with MockDify(delay=0.25) as dify, replicas(1, {**env, "DIFY_BASE_URL": dify.base_url}, tmp_path) as (replica,):
+    with MockDify(delay=0.25) as dify, replicas(1, {**own_env, "DIFY_BASE_URL": dify.base_url}, tmp_path) as (replica,):
         visitor = enter(replica.url, speech=True, outages=True)
         expect(visitor.connected).to_be_visible()
         session = visitor.sees("#session").get_attribute("title")
@@ -464,10 +470,10 @@ def killed_and_restarted(replica: Replica, visitor: Visitor) -> None:
 
 
 def test_what_is_said_while_the_server_is_away_is_asked_when_it_is_back(
-    enter: Enter, env: dict[str, str], tmp_path: Path
+    enter: Enter, own_env: dict[str, str], tmp_path: Path
 ) -> None:
     """It is marked as waiting until then."""
-    with replicas(1, env, tmp_path) as (replica,):
+    with replicas(1, own_env, tmp_path) as (replica,):
         visitor = enter(replica.url, outages=True)
         expect(visitor.connected).to_be_visible()
         replica.kill()
@@ -512,9 +518,9 @@ def test_a_sentence_lost_with_its_connection_can_be_sent_again(writer: Visitor) 
     expect(writer.sees(".said small")).to_have_text("")
 
 
-def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, env: dict[str, str], tmp_path: Path) -> None:
+def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
     """Who has paused is not listened to until they resume."""
-    with replicas(1, env, tmp_path) as (replica,):
+    with replicas(1, own_env, tmp_path) as (replica,):
         visitor = enter(replica.url, outages=True)
         expect(visitor.connected).to_be_visible()
         visitor.presses("暂停")
@@ -529,9 +535,9 @@ def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, env: dict[str, s
         assert visitor.counters == ("0", "0")
 
 
-def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, env: dict[str, str], tmp_path: Path) -> None:
+def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
     """A wrong one is refused in words; the page speaks the server's language from the start."""
-    with replicas(1, {**env, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "LOCALE": "en"}, tmp_path) as (replica,):
+    with replicas(1, {**own_env, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "LOCALE": "en"}, tmp_path) as (replica,):
         visitor = enter(replica.url)
         field = visitor.sees("#key-input")
         field.fill("a wrong key")
@@ -548,10 +554,10 @@ def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, env: dict[str, str
 
 
 def test_a_server_that_closes_on_stop_is_left_until_one_connects_again(
-    enter: Enter, env: dict[str, str], tmp_path: Path
+    enter: Enter, own_env: dict[str, str], tmp_path: Path
 ) -> None:
     """The page says so and does not come back by itself; then it has a session of its own."""
-    with replicas(1, {**env, "REALTIME_STOP": "close"}, tmp_path) as (replica,):
+    with replicas(1, {**own_env, "REALTIME_STOP": "close"}, tmp_path) as (replica,):
         visitor = enter(replica.url)
         expect(visitor.connected).to_be_visible()
         session = visitor.sees("#session").inner_text()

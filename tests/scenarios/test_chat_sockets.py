@@ -261,3 +261,5 @@ def test_redis_is_away_for_a_while(pair: tuple[Replica, Replica], dify: MockDify
         for person in (writer, reader):
             end = whole(person.sees_end(stream_id))
             assert end["content"] == person.text(stream_id) == dify.expected_answer(question)
+        # Whether it was kept after all or not: it is not asked for in vain for ever.
+        assert writer.sees_end(writer.asks("还有？", id="q2"))
