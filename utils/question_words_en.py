@@ -63,12 +63,28 @@ LEAD = _words(
     "um uh er erm hmm ah oh so and but or okay ok alright well now then yeah yep yes sorry hi hello hey thanks guys"
     " everyone team just actually anyway also please basically like right seriously really honestly again maybe"
 )
+#: Said before a question, and no part of it.
+INTRODUCTION = re.compile(
+    _either(
+        r"excuse me|by the way|one (?:more|last|quick) thing|before i forget|out of curiosity|hold on|wait|listen|look",
+        r"let me (?:just |quickly )?ask (?:you )?(?:something|this|one thing|a question)|let me (?:just )?ask you",
+        r"let me (?:just )?ask(?= (?:wh\w+|how) (?:do|did|are|have|would|can|could|will) you\b)",
+        r"(?:let me )?(?:just |quickly |double )*check(?:ing)?(?: in)?|just to (?:confirm|be sure|clarify|double check)",
+        r"(?:if|hope|i hope) you don't mind (?:me|my) asking|if (?:i|you) (?:may|might) (?:i )?ask|can i just ask",
+        r"(?:sorry|forgive me|not|i don't want|i hate) (?:for|to) (?:bother|interrupt|interrupting|jump in|ask|be rude)"
+        r"(?: (?:you|again|here))?(?: but)?",
+        r"(?:i|we) (?:have|had|got|'ve got) (?:a|one|another|a quick) (?:quick )?question|(?:a )?(?:quick|one) question",
+    )
+    + r"(?: |$)"
+)
 #: After these a verb and its subject change places without asking: nor do I, as can we.
 NO_QUESTION_AFTER = _words(
     "it there to if that not neither nor as than only never nowhere rarely seldom hardly whether is are was were be and"
 )
 #: After these a question is told, or thought: he goes what do you want, I don't know what's the status.
 TELLING = _words("said say says saying goes went thought thinking like asking ask know see understand remember wonder")
+#: These may stand between such a verb and what is told: she said to me what do you want.
+TOLD_TO = PERSON | _words("me him her us them like if that to")
 #: The persons of these verbs: the thing is they fail does not ask.
 AGREEMENT = {
     "am": _words("i"), "is": _words("he she it"), "are": _words("you we they"), "was": _words("i he she it"),
@@ -104,46 +120,22 @@ WANTS_TO_KNOW = re.compile(
         r"^any (?:\w+ )?(?:objections?|questions?|comments?|concerns?|suggestions?|feedback|volunteers)$",
         r"^any(?:one|body) (?:know|have|got|seen|heard|remember|need|want|here)\b",
         r"^any(?:one|body|thing) else\b|^got (?:a|any) (?:minute|moment|second|sec|question|idea)\b",
-        r"^question (?:about|for|on)|^(?:quick|one) question\b",
-    )
-)
-#: Said to state something, in a question's form.
-RHETORICAL = re.compile(
-    _either(
-        r"\bwho cares(?! about)|\bwho knows(?:$| (?:what|how|when|why|if|where)\b)|\bwho knew\b",
-        r"\bare you (?:kidding|joking|serious)\b|\bwho (?:am|are) (?:i|we|you) (?:kidding|fooling)\b",
-        r"\bwhat (?:is|was) the (?:point|use)(?:$| of\b| in\b)|\bwhat good (?:is|are|does|would|will)\b",
-        r"\bwhat (?:was|were) \w+ thinking|\bwhat do i know",
-        r"\bwhat more (?:do you want|(?:could|can) (?:you|we) (?:ask|want))",
-        r"\bwhat is wrong with (?:you|people|them|him|her|me)\b",
-        r"\bhow many times (?:do|did|have|must) (?:i|we)\b|\bhow is (?:that|this|it) my\b",
-        r"\bhow (?:can|could) (?:(?:i|you|they) forget|anyone|anybody)\b|^since when (?:do|does|did|is|are)\b",
-        r"\bwhy (?:do|does)(?: \w+){1,3} always happen to (?:me|us)\b",
-        r"\bis (?:that|it|this) (?:really )?so (?:hard|difficult|complicated)\b|\b(?:so|too) much to ask\b",
-        r"\bwho (?:doesn't|wouldn't|don't) (?:like|love|want|need|enjoy|know|hate|prefer)\b",
-        r"\bwho would(?:'ve| have) (?:thought|guessed|known|believed|expected|imagined)\b|\bwho am i to\b",
-        r"\bwho can say\b|\bwho gives a\b|\bcan you (?:imagine|believe)\b",
-        r"\bwho in (?:their|his|her) right mind",
-        r"\bwho needs(?: \w+){1,4} anyway|^seriously who\b",
-        r"\bdo (?:you|they) (?:really|honestly) think|\bmoney grows on trees",
-        r"^is (?:the sky blue|the pope|water wet)\b|\bcan't (?:you|they|he|she) (?:do|get) anything\b",
-        r"^(?:isn't|wasn't) (?:it|that|this) (?:just )?(?:great|obvious|lovely|nice|wonderful|ironic)\b",
-        r"\b(?:what|who|when|where|how) (?:has|have|did|does|was|is|would)(?: \w+){1,3} ever\b",
-        r"\bwhy would any(?:one|body)\b|\b(?:what|who|where|why|how) (?:on earth|the hell|the heck)\b",
-        # From here on as corpora of real talk have them, mostly for what is no question.
-        r"\bwhy bother\b|\bwho (?:isn't|doesn't|didn't)$|^so what$|\bwhat can i say$|\bwho are you to\b",
-        r"^(?:isn't|wasn't|aren't) (?:it|that|this) (?:so )?(?:funny|amazing|something|interesting|sad|ridiculous)",
-        r"^wouldn't (?:it|that) (?:though$|be (?:nice|great|lovely|fun|good)\b)",
-        r"\b(?:where|what) would \w+ (?:be|do) without\b",
+        r"^question (?:about|for|on)|^(?:quick|one) question\b|^need (?:i|we)\b",
+        r"\b(?!(?:have|has|had|having|got|get|be|is|are|was|were|\w+n't|without|see|hear|heard|for|with|on|to|of|in"
+        r"|if|there|answer|take|raised?|make|give)\b)\w+ any (?:ideas?|thoughts|objections|suggestions|volunteers|news)$",
     )
 )
 #: Had I known, should you need it: conditions. May I introduce: no question, and May is a month too.
 NO_INVERSION = re.compile(
     r"had (?:i|you|we|they|he|she)\b|should you (?:need|have|want|wish|find)\b|may (?!i\b|we\b)|may i introduce"
+    r"|should (?:anything|something) (?!be\b)"
     r"|were it not\b|don't you (?:worry|dare)\b"
 )
 #: A question of which something is said: who approved it doesn't matter.
-DISMISSED = re.compile(r"\b(?:doesn't|does not|didn't) matter\b|\bis (?:irrelevant|unclear|up to)\b|\bremains\b")
+DISMISSED = re.compile(
+    r"\b(?:doesn't|does not|didn't) matter\b|\bis (?:irrelevant|unclear|up to)\b|\bremains\b"
+    r"|^\w+(?: \w+){2,8} (?:is|was) (?:not (?:my|our|your|for)|none of|beyond|another|anyone's guess|a mystery)\b"
+)
 #: A question whose words are told: are you coming he asked.
 QUOTED = re.compile(r"\b(?:he|she|they) (?:asked|said|wondered)\b")
 #: What is done is done, what matters is.

@@ -63,7 +63,7 @@ class Line:
 
     def hears(self, count: int) -> list[Frame]:
         """Return what came through the latest socket, once it is so many frames."""
-        self._until(lambda: len(self.received[-1]) >= count)
+        self.until(lambda: len(self.received[-1]) >= count)
         return self.received[-1]
 
     def passes(self, seconds: float) -> None:
@@ -77,11 +77,11 @@ class Line:
 
     def is_open(self, count: int) -> None:
         """Wait for the socket of that number."""
-        self._until(lambda: len(self.sockets) >= count)
+        self.until(lambda: len(self.sockets) >= count)
         expect(self.page.locator("#state")).to_have_attribute("data-state", "open")
         assert len(self.sockets) == count
 
-    def _until(self, seen: Any) -> None:
+    def until(self, seen: Any) -> None:
         # Playwright takes a socket's messages while it is asked for something.
         wait_until(lambda: seen() or self.page.evaluate("0"), timeout=30.0) if not seen() else None
 
@@ -161,7 +161,7 @@ def test_the_waits_grow_to_half_a_minute(line: Line) -> None:
         line.passes(longest / 2 - 0.05)
         assert len(line.sockets) == before
         line.passes(longest / 2 + 0.1)
-        line._until(lambda before=before: len(line.sockets) > before)
+        line.until(lambda before=before: len(line.sockets) > before)
         line.page.evaluate("0")
 
     line.cuts(1011)
