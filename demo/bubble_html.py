@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import re
 
-import nh3
-from markdown_it import MarkdownIt
+from utils.markdown_html import render_html as render
+
+__all__ = ["render", "split_thinking"]
 
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
-_TAGS = {"p", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre"}
-_TAGS |= {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
-_SCHEMES = {"http", "https", "mailto"}
-
-
-def render(text: str) -> str:
-    """Render Markdown to HTML that may be put into a page as it is."""
-    markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
-    return nh3.clean(
-        markdown.render(text),
-        tags=_TAGS,
-        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
-        url_schemes=_SCHEMES,
-        link_rel="noopener noreferrer",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-    )
 
 
 def split_thinking(text: str) -> tuple[str, str]:

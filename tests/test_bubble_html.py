@@ -52,7 +52,7 @@ def test_markdown_is_shown_as_wecom_shows_it() -> None:
     assert "<p>a\nb</p>" in html
     assert "<li>one</li>" in html
     assert "<td>1</td>" in html
-    assert '<a href="https://example.com" target="_blank" rel="noopener noreferrer">link</a>' in html
+    assert '<a href="https://example.com" target="_blank" rel="noopener noreferrer nofollow">link</a>' in html
 
 
 def test_thinking_is_folded_away() -> None:

@@ -1,0 +1,188 @@
+"""Speech on the realtime page: recognition that goes on, answers read aloud, never both at once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from demo.mock_dify import MockDify
+from tests.browser.realtime_visitor import (
+    Enter,
+    Visitor,
+    chromium,
+    enter,
+    env,
+    mock_dify,
+    own_env,
+    replica,
+    speaker,
+    writer,
+)
+from tests.house import Replica
+
+__all__ = ["chromium", "enter", "env", "mock_dify", "own_env", "replica", "speaker", "writer"]
+
+pytestmark = [pytest.mark.browser, pytest.mark.scenario]
+
+
+def test_a_spoken_question_is_transcribed_and_answered(speaker: Visitor, mock_dify: MockDify) -> None:
+    """What is being said is grey, what was said is black, and the question in it gets its answer."""
+    speaker.says("年假", final=False)
+    expect(speaker.sees("#interim")).to_have_text("年假")
+    speaker.says("年假怎么申请？")
+
+    assert speaker.sees_answer(0) == mock_dify.expected_answer("年假怎么申请？")
+    expect(speaker.sees("#interim")).to_have_text("")
+    expect(speaker.sees(".said span").first).to_have_text("年假怎么申请？")
+    expect(speaker.turns.locator(".mine")).to_have_text(["年假怎么申请？"])
+    assert _colour(speaker, "#interim") != _colour(speaker, ".said")
+    speaker.stands_at("idle")
+
+
+def _colour(visitor: Visitor, css: str) -> str:
+    return str(visitor.sees(css).first.evaluate("one => getComputedStyle(one).color"))
+
+
+def test_an_answer_is_read_aloud_while_recognition_rests(speaker: Visitor) -> None:
+    """Only the answer's words are read, without its marks, and no recogniser runs meanwhile."""
+    speaker.sees("#aloud").check()
+    speaker.says("年假怎么申请？")
+    speaker.waits_for("theatre.saying !== null")
+
+    assert speaker.hears("theatre.running === null")
+    expect(speaker.sees("#mic-word")).to_have_text("朗读中，暂不收听")
+    speaker.sees_answer(0)
+    pieces = speaker.listens_to_the_end()
+
+    assert pieces[0] == "年假申请分四步，全部在线完成："
+    assert pieces[-1] == "还需要我帮你查一下剩余天数吗？"
+    assert not re.search(r"[*>✅]|怎么申请", "".join(pieces))
+    assert len(pieces) == len(set(pieces))
+    assert speaker.hears("theatre.overheard") == []
+    expect(speaker.sees("#mic-word")).to_have_text("停止收听")
+
+
+def test_reading_can_be_stopped_and_listening_goes_on(speaker: Visitor) -> None:
+    """The rest of that answer is not read."""
+    speaker.sees("#aloud").check()
+    speaker.says("年假怎么申请？")
+    speaker.waits_for("theatre.saying !== null")
+
+    speaker.presses("停止朗读")
+    speaker.sees_answer(0)
+    speaker.waits_for("theatre.running !== null")
+
+    assert len(speaker.hears("theatre.spoken")) == 1
+
+
+@pytest.mark.parametrize(
+    ("markdown", "words"),
+    [
+        ("# 标题\n\n**重点**和`代码`", "标题\n重点和代码"),
+        ("见[手册](https://example.test/a_(b))，或 https://example.test/c?d=e。", "见手册，或 。"),
+        ("![图](https://example.test/a.png) <b>粗</b> a < b &amp; c", "图 粗 a < b & c"),
+        ("- [x] 完成 ✅\n- ~~作废~~ snake_case_name\n> 引用 1️⃣", "完成\n作废 snake_case_name\n引用 1"),
+        ("| 假期 | 天数 |\n|---|:-:|\n| 年假 | 5 |", "假期，天数\n年假，5"),
+        ("前\n```python\nprint(1)\n```\n后\n---", "前\n后"),
+        ("<think>先想想\n再想想</think>答案是 3.14", "答案是 3.14"),
+    ],
+)
+def test_only_words_are_read_aloud(writer: Visitor, markdown: str, words: str) -> None:
+    """Marks, code, addresses, emoji and the model's thoughts are not."""
+    assert writer.page.evaluate("markdown => plainText(markdown)", markdown) == words
+
+
+def test_text_made_to_be_slow_to_read_is_not(writer: Visitor) -> None:
+    """What is turned into words has no mark whose other end is looked for through all of it."""
+    script = "mark => { const began = Date.now(); plainText(mark.repeat(60_000)); return Date.now() - began; }"
+
+    assert all(writer.page.evaluate(script, mark) < 8_000 for mark in ("![](", "_a ", "[a]("))
+
+
+def test_an_utterance_is_handed_over_once_after_a_silence(enter: Enter, replica: Replica) -> None:
+    """With the words that were not final yet, which the recogniser then must not say once more."""
+    visitor = enter(replica.url, speech=True)
+    visitor.hears(
+        "{ window.handed = []; const heard = (words) => handed.push(words);"
+        " createSpeech({ language: 'zh-CN', silence: 300, onUtterance: heard }).start(); }"
+    )
+
+    visitor.says("年假怎么申请，")
+    visitor.says("要几天", final=False)
+    visitor.hears("{ window.former = theatre.running; }")
+    visitor.waits_for("handed.length === 1")
+    visitor.hears("former.put('要几天', true)")
+    visitor.says("营业时间")
+    visitor.waits_for("handed.length === 2")
+
+    assert visitor.hears("handed") == ["年假怎么申请，要几天", "营业时间"]
+
+
+def test_voice_and_rate_are_chosen_and_kept(speaker: Visitor) -> None:
+    """The rate is 1.25 at first; both are used, and known again after a reload."""
+    assert speaker.sees("#rate").input_value() == "1.25"
+
+    speaker.sees("#aloud").check()
+    speaker.sees("#voice").select_option(label="Anna (en-US)")
+    speaker.sees("#rate").fill("0.5")
+    speaker.says("营业时间是什么？")
+    speaker.waits_for("theatre.saying !== null")
+
+    assert speaker.hears("[theatre.spoken[0].voice, theatre.spoken[0].rate]") == ["Anna", 0.5]
+    speaker.page.reload()
+    expect(speaker.sees("#rate-shown")).to_have_text("0.50×")
+    expect(speaker.sees("#voice")).to_have_value("urn:test:anna")
+    expect(speaker.sees("#aloud")).to_be_checked()
+
+
+def test_listening_goes_on_when_the_recogniser_ends_by_itself(speaker: Visitor) -> None:
+    """Nothing said before is overwritten, not even words that were never called final."""
+    speaker.says("大家好。")
+    speaker.says("今天我们开会", final=False)
+    speaker.hears("theatre.running.end()")
+    speaker.waits_for("theatre.runs === 2 && theatre.running !== null")
+    speaker.says("请看屏幕。")
+
+    expect(speaker.sees(".said span")).to_have_text(["大家好。", "今天我们开会", "请看屏幕。"])
+
+
+def test_a_microphone_that_is_refused_is_said_in_words(speaker: Visitor) -> None:
+    """Listening ends, and one can type."""
+    speaker.hears("theatre.running.fail('not-allowed')")
+
+    expect(speaker.sees("#talk .failure")).to_contain_text("浏览器没有允许使用麦克风")
+    expect(speaker.page.get_by_role("button", name="开始说话")).to_have_attribute("aria-pressed", "false")
+    speaker.types("营业时间是什么？")
+    assert speaker.sees_answer(0).startswith("周一至周五")
+
+
+def test_typed_text_does_without_a_recogniser(writer: Visitor) -> None:
+    """Enter sends a line as a finished sentence; there is no microphone to press, and the page says why."""
+    expect(writer.sees("#hint")).to_contain_text("没有语音识别")
+    expect(writer.sees("#mic")).to_be_hidden()
+
+    writer.types("大家好，我们开始吧")
+    writer.stands_at("waiting_for_question")
+    writer.types("营业时间是什么？")
+
+    assert writer.sees_answer(0) == "周一至周五 9:00-18:00 🙂"
+    assert writer.counters == ("1", "1")
+    expect(writer.sees(".said span")).to_have_text(["大家好，我们开始吧", "营业时间是什么？"])
+
+
+def test_pausing_also_rests_the_microphone(speaker: Visitor) -> None:
+    """What is typed meanwhile is marked as not taken; after resuming the microphone is on again."""
+    speaker.presses("暂停")
+    speaker.stands_at("paused")
+    speaker.waits_for("theatre.running === null")
+    speaker.types("营业时间是什么？")
+    expect(speaker.sees(".said small").first).to_have_text("已暂停，没有处理")
+
+    speaker.presses("继续")
+    speaker.stands_at("listening")
+    speaker.says("营业时间是什么？")
+
+    assert speaker.sees_answer(0).startswith("周一至周五")
+    assert speaker.counters == ("1", "1")
