@@ -85,7 +85,7 @@ def _judge(sentence: str) -> tuple[float, str]:
     """Return a sentence's confidence, and the sentence without what was said before its question in one breath."""
     clauses = [clause.strip() for clause in _BORDER.split(sentence)]
     body = [clause.rstrip("。！？!?….；;\"'”’」』）) \n") for clause in clauses]
-    body = [clause for clause in body if clause]
+    body = _with_its_tag([clause for clause in body if clause])
     best, begin = 0.0, 0
     for number, clause in enumerate(body):
         confidence, start = _judge_clause(clause, first=number == 0, last=number == len(body) - 1)
@@ -93,6 +93,12 @@ def _judge(sentence: str) -> tuple[float, str]:
             best, begin = confidence, start
     best = _with_mark(sentence, body, best)
     return best, sentence[sentence.find(body[0]) + begin :] if begin and len(body) == 1 else sentence
+
+
+def _with_its_tag(clauses: list[str]) -> list[str]:
+    """Join a tag that wants no answer to what it states: I said so, didn't I."""
+    whole = " ".join(clauses[-2:])
+    return [*clauses[:-2], whole] if questions_en.states(whole) else clauses
 
 
 def _with_mark(sentence: str, clauses: list[str], confidence: float) -> float:

@@ -10,13 +10,20 @@ import re
 from itertools import pairwise
 
 from utils import question_words_en as words
+from utils.question_rhetoric_en import RHETORICAL, STATES_BEFORE_TAG
 
 _TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|[\u4e00-\u9fff]+|\d[\d.,]*", re.IGNORECASE)
 
 
 def is_rhetorical(clause: str) -> bool:
     """Tell whether a clause states something in a question's form."""
-    return bool(words.RHETORICAL.search(" ".join(_tokens(clause)[0])))
+    tokens = _tokens(clause)[0]
+    return bool(RHETORICAL.search(" ".join(tokens))) or _states(tokens)
+
+
+def states(clause: str) -> bool:
+    """Tell whether a clause has a tag that wants no answer."""
+    return _states(_tokens(clause)[0])
 
 
 def confidence(clause: str, *, first: bool = True) -> tuple[float, int]:
@@ -27,7 +34,7 @@ def confidence(clause: str, *, first: bool = True) -> tuple[float, int]:
     tokens, places = _tokens(clause)
     if not first and (tokens == ["right"] or _is_tag(tokens)):
         return 0.75, 0
-    if words.RHETORICAL.search(" ".join(tokens)):
+    if RHETORICAL.search(" ".join(tokens)) or _states(tokens):
         return 0.2, 0
     lead = _lead(tokens)
     at_start = max(_by_phrase(tokens[lead:]), _by_order(tokens[lead:]), _by_tag(tokens))
@@ -49,7 +56,14 @@ def _tokens(clause: str) -> tuple[list[str], list[int]]:
 
 def _lead(tokens: list[str]) -> int:
     """Return how many words only lead in."""
-    return next((i for i, word in enumerate(tokens) if word not in words.LEAD), max(0, len(tokens) - 1))
+    lead = _leading(tokens, 0)
+    introduction = words.INTRODUCTION.match(" ".join(tokens[lead : lead + 12]))
+    return _leading(tokens, lead + len(introduction[0].split())) if introduction else lead
+
+
+def _leading(tokens: list[str], start: int) -> int:
+    end = max(start, len(tokens) - 1)
+    return next((i for i in range(start, len(tokens)) if tokens[i] not in words.LEAD), end)
 
 
 def _by_phrase(tokens: list[str]) -> float:
@@ -71,6 +85,11 @@ def _by_tag(tokens: list[str]) -> float:
     if tokens[-1] in ("right", "correct"):
         return 0.0 if tokens[-2] in ("all", "is", "are", "that's", "you're", "the", "then", "turn", "just") else 0.7
     return 0.75 if _is_tag(tokens[-2:]) or _is_positive_tag(tokens[-3:]) else 0.0
+
+
+def _states(tokens: list[str]) -> bool:
+    """Tell `that's life isn't it` from `that's the key isn't it`."""
+    return bool(STATES_BEFORE_TAG.match(" ".join(tokens))) and _by_tag(tokens) > 0
 
 
 def _is_tag(tokens: list[str]) -> bool:
@@ -145,7 +164,7 @@ def _asks_how(rest: list[str]) -> bool:
 
 def _inverts_soon(tokens: list[str], start: int) -> bool:
     pairs = zip(tokens[start : start + 5], tokens[start + 1 : start + 6], strict=False)
-    return any(verb in words.AUXILIARY and subject in words.SUBJECT for verb, subject in pairs)
+    return any(verb in words.AUXILIARY and subject in words.SUBJECT | {"a", "an"} for verb, subject in pairs)
 
 
 def _inverts(tokens: list[str]) -> bool:
@@ -163,7 +182,7 @@ def _inverts(tokens: list[str]) -> bool:
         return _is_subject_of_be(tokens)
     if verb in words.DO | words.HAVE:
         return _has_predicate(tokens)
-    return subject in words.SUBJECT | words.BODY or (_is_plural(subject) and len(tokens) > 3)
+    return subject in words.SUBJECT | words.BODY or ((subject in ("a", "an") or _is_plural(subject)) and len(tokens) > 3)
 
 
 def _agrees(verb: str, subject: str) -> bool:
@@ -203,13 +222,17 @@ def _inside(tokens: list[str], start: int) -> tuple[float, int]:
     """Return the confidence for a question that begins within the clause, and at which word."""
     told = tokens.index("asked") if "asked" in tokens else len(tokens)
     for i in range(start + 1, min(told, len(tokens) - 2)):
-        if not words.TELLING.isdisjoint(tokens[max(start, i - 2) : i]):
+        if _is_told(tokens[max(start, i - 2) : i]):
             continue
         if tokens[i] in words.QUESTION_WORD and _is_fronted(*tokens[i : i + 3]):
             return 0.8, i
         if tokens[i] in words.AUXILIARY and _inverts_inside(tokens, i):
             return 0.75, i
     return 0.0, 0
+
+
+def _is_told(before: list[str]) -> bool:
+    return before[-1] in words.TELLING or (before[0] in words.TELLING and before[-1] in words.TOLD_TO)
 
 
 def _is_fronted(word: str, verb: str, subject: str) -> bool:

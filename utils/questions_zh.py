@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from utils import question_words_zh as words
+from utils.question_rhetoric_zh import RHETORICAL
 
 #: Stands for what was struck out.
 _GONE = "〇"
@@ -17,7 +18,7 @@ _HOW_AND_WHY = ("为什么", "为何", "为啥", "怎么", "如何")
 
 def is_rhetorical(clause: str) -> bool:
     """Tell whether a clause states something in a question's form."""
-    return bool(words.RHETORICAL.search(clause.rstrip(words.TAIL))) and not words.ASKS.search(clause)
+    return bool(RHETORICAL.search(clause.rstrip(words.TAIL))) and not words.ASKS.search(clause)
 
 
 def confidence(clause: str, *, last: bool = True) -> float:
@@ -25,12 +26,19 @@ def confidence(clause: str, *, last: bool = True) -> float:
     body = words.LEAD.sub("", clause).rstrip(words.TAIL)
     if words.ASKS.search(body):
         return 0.9
-    if words.RHETORICAL.search(body):
+    if RHETORICAL.search(body):
         return 0.2
     if body.endswith("来着") and words.QUESTION_WORD.search(body):
         return 0.85
-    bare = words.TOLD.sub(_without_told, words.VAGUE.sub(_GONE, words.OPEN.sub(_GONE, body)))
+    bare = _without_asides(body)
     return max(_by_end(bare, last=last), _by_words(bare), _by_request(body), _by_alternative(body))
+
+
+def _without_asides(body: str) -> str:
+    """Strike out what asks nothing, or was asked elsewhere."""
+    for aside in (words.OPEN, words.VAGUE, words.TOLD_WHETHER):
+        body = aside.sub(_GONE, body)
+    return words.TOLD.sub(_without_told, body)
 
 
 def _without_told(told: re.Match[str]) -> str:
@@ -38,7 +46,7 @@ def _without_told(told: re.Match[str]) -> str:
     if _is_for_listener(told) or _is_about_forgotten(told):
         return told[0]
     near = told.string[max(0, told.start() - 2) : told.start()] + told["verb"] + told["gap"] + told["word"]
-    unfinished = not {"不", "没", "否"}.isdisjoint(near) or told["verb"][0] in "忘问" or told["word"] in _HOW_AND_WHY
+    unfinished = not {"不", "没", "否"}.isdisjoint(near) or told["verb"][0] in "忘问搞弄我fn" or told["word"] in _HOW_AND_WHY
     return _GONE + told["rest"] if unfinished or told["rest"] else told[0]
 
 
