@@ -1,0 +1,129 @@
+"""English forms that state something by asking: idioms, reproaches, sighs and exclamations.
+
+Matched on words in lower case with single blanks between them, contractions of question words written out. Each form
+names what makes it state: `how hard can it be` does, `how hard is it to switch` asks.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def _either(*forms: str) -> str:
+    return f"(?:{'|'.join(forms)})"
+
+
+#: Where a thought ends: with the clause, or where it goes on in Chinese.
+_END = r"(?:$|(?= [\u4e00-\u9fff]))"
+_START = r"^(?:(?:well|so|and|but|oh|now|yeah|really|seriously|honestly|like|anyway|okay|then) ){0,3}"
+_ONE = r"(?:i|you|we|they|he|she)"
+#: What is at hand, of which one sighs.
+_THIS = r"(?:it|this|that|things|this \w+|the day|today)"
+_PERSON_OR_PLACE = (
+    r"(?:person|people|company|employer|boss|manager|colleague|idiot|fool|moron|monster|maniac|genius|lunatic|clown"
+    r"|place|hotel|world|team|friend)"
+)
+_PRAISE = (
+    r"(?:cool|great|awesome|amazing|lucky|lovely|sweet|nice|weird|crazy|rude|typical|sad|funny|ridiculous|convenient"
+    r"|ironic|perfect)"
+)
+
+_WHO = _either(
+    r"\bwho cares(?! about)|\bwho knew\b|\bwho can say\b|\bwho gives a\b|\bwho even\b",
+    rf"\bwho knows(?:{_END}| (?:what|how|when|why|if|where|maybe)\b)",
+    r"\bwho (?:am|are) (?:i|we|you) (?:kidding|fooling)\b|\bwho are you to\b|\bwho am i to\b",
+    r"\bwho (?:doesn't|wouldn't|don't|hasn't|didn't) (?:like|love|want|need|enjoy|know|hate|prefer)\b",
+    r"\bwho hasn't (?:\w+ )?(?:been|had|done|seen|made|heard|felt|dreamt|dreamed)\b",
+    rf"\bwho (?:isn't|doesn't|didn't|hasn't|wouldn't){_END}",
+    r"\bwho would(?:'ve| have) (?:thought|guessed|known|believed|expected|imagined)\b",
+    r"\bwho would (?:ever|even)\b|\bwho would(?: \w+){1,2} such\b|\bwho wants to (?:hear|know) that\b",
+    r"\bwho (?:is going to|is gonna|will|would) (?:ever |really |even )?(?:believe|notice|care|miss|stop|blame)\b",
+    r"\bwho in (?:their|his|her) right mind|\bwho needs(?: \w+){1,4} anyway|^seriously who\b",
+    rf"\bwho needs(?: \w+){{1,3}} (?:these days|when you have){_END}|\bwho has (?:the )?time for (?:that|this|it){_END}",
+    rf"\bwho does (?:that|this)(?: anymore)?{_END}|\bwho (?:asked|invited) (?:you|him|her|them|me){_END}",
+    rf"\bwho is counting{_END}|\bwho died and\b|\bwho made (?:you|him|her|them) (?:the )?(?:boss|king|queen)\b",
+    rf"\bwho (?:do|does) {_ONE} think {_ONE} (?:is|are)\b|\bwho (?:said|says) anything about\b",
+)
+_WHAT = _either(
+    rf"\bwhat (?:is|was) the (?:point|use|sense|harm)(?:{_END}| in\b| of\b(?! (?:contact|entry|sale|origin)))",
+    r"\bwhat good (?:is|are|does|would|will)\b|\bwhat do i know\b|\bwhat could possibly\b|\bwhat is not to\b",
+    rf"\bwhat (?:was|were) \w+ (?:thinking|expecting{_END})|\bwhat did {_ONE} expect(?:{_END}| from\b)",
+    r"\bwhat more (?:do you want|(?:could|can) (?:you|we|one) (?:ask|want))",
+    r"\bwhat is wrong with (?:you|people|them|him|her|me)\b|\bwhat (?:is|was) (?:it|that) to (?:you|me|us)\b",
+    rf"\bwhat can i say{_END}|\bwhat can (?:you|one) do{_END}|^so what{_END}|\bwhat else is new{_END}",
+    r"\bwhat (?:do|does|did|would|will) (?:it|that) (?:even |really )?matter\b",
+    r"\bwhat difference (?:do|does|did|would|will) (?:it|that|this|one \w+) make\b",
+    r"\bwhat (?:have|has) \w+ got to lose\b|\bwhat is there to (?:discuss|lose|say|talk|think|complain|worry|argue)\b",
+    rf"\bwhat (?:kind|sort) of (?:a )?{_PERSON_OR_PLACE} (?!(?:is|was|has|does)\b)\w+s\b",
+    r"\bwhat (?:kind|sort) of people (?:do|say) (?:that|this|such)\b",
+    rf"\bwhat (?:am|are|is) (?:i|we|you|he|they)(?:{_END}| (?:a|an|your|my|some|his) )",
+    r"\bwhat (?:do|does|did) (?:he|she|they) think this is\b",
+    r"\b(?:what|which) part of(?: \w+){1,4}? (?:do|does|did|don't|doesn't|didn't) \w+ (?:not )?(?:understand|get)\b",
+    r"\b(?:in|on) what (?:world|universe|planet)\b|\bwhat planet\b",
+)
+_HOW = _either(
+    r"\bhow many times (?:do|did|have|must) (?:i|we)\b|\bhow dare\b|\bhow is (?:that|this|it) my\b",
+    rf"\bhow is (?:that|this|it) (?:even )?(?:fair|acceptable|okay|normal){_END}",
+    r"\bhow (?:can|could) (?:(?:i|you|they) forget|anyone|anybody)\b",
+    rf"\bhow (?:hard|difficult|tough|complicated|bad|wrong|much worse) (?:can|could) {_THIS}(?: \w+)? (?:be|get)\b",
+    rf"\bhow (?:stupid|dumb|naive|gullible|blind|desperate) (?:do|does|can|could) {_ONE}\b",
+    r"\bhow (?:am|is|are|was|were) (?:i|we|he|she|anyone) supposed to (?:have )?(?:know|known|guess|guessed)\b",
+    rf"\bhow (?:should|would|could) (?:i|we) (?:possibly )?(?:have )?know(?:n)?(?: that)?{_END}",
+    rf"\bhow {_PRAISE} (?:is|was|are|would) (?:that|this|it)(?: be)?{_END}",
+    r"\bhow (?:do|does|did|would) (?:that|this|it) (?:even )?make (?:any )?sense\b",
+)
+_WHY = _either(
+    r"\bwhy (?:do|does)(?: \w+){1,3} always happen to (?:me|us)\b|\bwhy would any(?:one|body)\b",
+    r"\bwhy bother\b|\bwhy (?:do|did|should|would) (?:i|we) (?:even )?(?:bother|care|worry|lie|apologi[sz]e)\b",
+    r"\bwhy (?:do|did|should|would) i even\b|\bwhy (?:am|are|is) \w+ not (?:even )?surprised\b",
+    r"\bwhy (?:fix|change|replace) what (?:isn't|is not|works)\b",
+)
+_WHEN_AND_WHERE = _either(
+    r"\bwhere (?:is|was) the (?:fun|harm|logic|sense|fairness|justice)(?:$| in\b)",
+    r"\b(?:where|what) would \w+ (?:be|do) without\b",
+    r"\bsince when (?:do|does|did|is|are|[\u4e00-\u9fff])"
+    r"(?!.{0,60}\b(?:down|closed|open|available|broken|offline|missing|active|valid|in effect|in force|out of|apply|hold)\b)",
+)
+#: What is asked of any time, place or thing, or under the devil's name.
+_EVER = _either(
+    r"\b(?:what|who|when|where|how) (?:has|have|do|did|does|was|is|would|will|can)(?: \w+){1,3} ever\b",
+    r"\b(?:what|who|where|why|how) (?:on earth|the hell|the heck)\b",
+    r"\bwill(?: \w+){1,3} ever (?:end|stop|learn|change|finish|be over)\b",
+    r"^(?:do|does|did) (?:they|he|she|you|people) ever (?:listen|learn|think|stop|read)\b",
+    r"^have i ever (?:let|lied|failed|said|told|complained|refused)\b",
+)
+#: Yes is the only answer, or no is.
+_ONE_ANSWER = _either(
+    r"\bare you (?:kidding|joking|serious)\b|\bcan you (?:imagine|believe|blame)\b|\bmoney grows on trees",
+    r"\bis (?:that|it|this) (?:really )?so (?:hard|difficult|complicated)\b|\b(?:so|too) much to ask\b",
+    r"\bdo (?:you|they) (?:really|honestly) think",
+    rf"{_START}(?:do )?you think (?:i|we) (?:enjoy|like|love|want|care|chose|have time|have nothing)\b",
+    rf"{_START}you call (?:that|this|it|yourself)\b|\bread (?:minds|your mind|my mind)\b|\bborn in a barn\b",
+    r"^is (?:the sky blue|the pope|water wet|nothing)\b|^do pigs fly|\bdid i stutter\b",
+    r"\bis it any (?:wonder|surprise)\b|\bhave (?:you|they|we) no \w+|\bneed (?:i|we) (?:say|remind|mention|add|go on)\b",
+    rf"\bdo (?:i|we) look like\b(?! {_ONE} (?:need|should|have))|\bdoes (?:it|this) look like {_ONE}\b",
+    rf"\bcould {_THIS} (?:be|get) any (?:\w+er|more|less|worse)\b",
+    r"\bmust (?:you|he|she|they|everything|it) (?:always|really|constantly)\b|\bhave to \w+ everything\b",
+    r"\bcan't (?:you|they|he|she) (?:do|get) anything\b|^can't (?:one|a (?:person|man|woman|girl|guy))\b",
+    r"\bhaven't (?:i|we|you|they)(?: \w+){1,3} enough\b|\bdidn't i (?:just |already )?(?:say|tell|warn)\b",
+    r"^(?:isn't|wasn't) (?:it|that|this) (?:just )?(?:great|obvious|lovely|nice|wonderful|ironic|typical|perfect)\b",
+    r"^(?:isn't|wasn't|aren't) (?:it|that|this) (?:so )?(?:funny|amazing|something|interesting|sad|ridiculous)",
+    r"^isn't (?:that|this) what(?: \w+){2,6} for$|^wouldn't (?:it|that) (?:though$|be (?:nice|great|lovely|fun|good)\b)",
+    rf"{_START}(?:don't|doesn't) (?:you|everyone|everybody) just (?:love|hate)\b|^wouldn't you know\b",
+)
+#: Exclamations: boy is it hot, am I glad.
+_EXCLAIMED = _either(
+    r"^(?:boy|man|wow|gosh) (?:is|was|are|were|am|do|does|did|has|have|can)\b",
+    rf"{_START}(?:am|was|were) (?:i|we) (?:ever )?(?:so )?(?:glad|relieved|happy|surprised|tired|embarrassed|mad)\b",
+)
+RHETORICAL = re.compile(_either(_WHO, _WHAT, _HOW, _WHY, _WHEN_AND_WHERE, _EVER, _ONE_ANSWER, _EXCLAIMED))
+
+#: Sentences whose tag wants no answer, for they say what everybody knows, or what the speaker said.
+STATES_BEFORE_TAG = re.compile(
+    _START
+    + _either(
+        r"i (?:said|told|warned|did (?:say|tell|warn))\b",
+        r"(?:we|everyone|everybody)(?:'ve)? (?:have )?all\b|nobody is perfect\b|(?:you|he|she|they) would say\b",
+        r"(?:that's|that is|such is|it's|it is) (?:just )?(?:life|typical|always|the way|how it goes|business)\b",
+    )
+)
