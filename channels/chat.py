@@ -31,9 +31,9 @@ class Asks(Streams, Protocol):
 
     def ask(self, question: Question) -> Snapshot: ...
 
-    def read(self, stream_id: str, *, bot: str, principal: str) -> Snapshot | None: ...
+    def find(self, question: Question) -> Snapshot | None: ...
 
-    def cancel(self, stream_id: str, *, bot: str, principal: str) -> bool: ...
+    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str: ...
 
 
 class Limiter(Protocol):
@@ -131,10 +131,7 @@ class ChatDoor:
         if known := self._unfinished(id=ask.id):
             self._echo(ask, known.stream_id)
             return
-        if code := self._refusal():
-            metrics.QUESTIONS_REFUSED.labels(code).inc()
-            raise FrameRefused(code, ask.id)
-        asked = self._gateway.ask(self._question(ask))
+        asked = self._stream_of(ask)
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id}
         log.info("chat question", extra={**ids, "outcome": asked.error_code or asked.status})
         # One that was opened all the same, and ended later, has that end: it is shown when it is asked for again.
@@ -145,11 +142,20 @@ class ChatDoor:
         if not self._unfinished(stream_id=asked.stream_id):
             self._answers.add(ChatAnswer(asked.stream_id, ask.id, self._display.blocks(ask.html)))
 
-    def _refusal(self) -> str:
-        """Return why no question is taken now, "" when one is; one that is taken counts."""
+    def _stream_of(self, ask: Ask) -> Snapshot:
+        """Return the question's stream, a new one or the one it has: who is sent again is not one too many."""
         if self._answers.full:
-            return "too_many_questions"
-        return "" if self._limiter.question(self._caller.principal, self._client_id) else "rate_limited"
+            raise self._refused("too_many_questions", ask)
+        question = self._question(ask)
+        if self._limiter.question(self._caller.principal, self._client_id):
+            return self._gateway.ask(question)
+        if known := self._gateway.find(question):
+            return known
+        raise self._refused("rate_limited", ask)
+
+    def _refused(self, code: str, ask: Ask) -> FrameRefused:
+        metrics.QUESTIONS_REFUSED.labels(code).inc()
+        return FrameRefused(code, ask.id)
 
     def _question(self, ask: Ask) -> Question:
         return Question(
@@ -178,10 +184,8 @@ class ChatDoor:
         """Cancel; the end is shown as every end is."""
         ids = [stop.stream_id] if stop.stream_id else [shown.stream_id for shown in self._answers.unfinished()]
         for stream_id in ids:
-            if self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
-                continue
             # One that ended a moment ago needs no stop, and no error either.
-            if not self._gateway.read(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
+            if not self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
                 self._display.error("stream_unknown", stream_id=stream_id)
 
     def _unfinished(self, *, stream_id: str = "", id: str = "") -> ChatAnswer | None:

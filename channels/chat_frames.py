@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -139,6 +140,9 @@ def _stop(frame: Mapping[str, Any]) -> Stop:
 def _ping(frame: Mapping[str, Any]) -> Ping:
     timestamp = frame.get("timestamp")
     if timestamp is None or isinstance(timestamp, int | float):
+        # JSON has no infinity, but a number may be written that is one.
+        if timestamp is not None and not math.isfinite(timestamp):
+            raise FrameRefused("invalid_message", what="timestamp")
         return Ping(timestamp)
     return Ping(_string(frame, "timestamp"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -13,6 +14,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from services.errors import LaibaoError
+
+# At DEBUG the library would log what people write, at INFO every connection.
+PROTOCOL_LOG = logging.getLogger("channels.socket.protocol")
+PROTOCOL_LOG.setLevel(logging.WARNING)
 
 #: Where servers put the connection that a request came by.
 _PLACES = ("gunicorn.socket", "werkzeug.socket")
@@ -72,7 +77,7 @@ def answer_handshake(environ: Mapping[str, Any], subprotocol: str = "") -> bytes
     def select(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         return Subprotocol(subprotocol) if subprotocol in offered else None
 
-    response = ServerProtocol(select_subprotocol=select).accept(_request(environ))
+    response = ServerProtocol(select_subprotocol=select, logger=PROTOCOL_LOG).accept(_request(environ))
     if response.status_code != 101:
         raise HandshakeRefused(response.body.decode().strip(), response.status_code)
     return response.serialize()

@@ -21,7 +21,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from channels.handshake import HandshakeRefused, Over, answer_handshake, over_read, raw_socket
+from channels.handshake import PROTOCOL_LOG, HandshakeRefused, Over, answer_handshake, over_read, raw_socket
 from channels.socket_inbox import Inbox, Violation
 from channels.socket_peer import Closed, Peer
 from channels.socket_wire import Wire
@@ -43,10 +43,6 @@ SEND_BUFFER = 128 * 1024
 _READ_BYTES = 16 * 1024
 #: Bytes of a close frame's longest reason (RFC 6455, 5.5).
 _REASON_BYTES = 123
-
-# At DEBUG the library would log what people write, at INFO every connection.
-_protocol_log = log.getChild("protocol")
-_protocol_log.setLevel(logging.WARNING)
 
 
 class Socket:
@@ -79,10 +75,12 @@ class Socket:
         self._next_beat = self.last_received + heartbeat_interval
         # Held for moments only, never over a write.
         self._guard = threading.Lock()
-        self._protocol = ServerProtocol(state=OPEN, max_size=max_bytes, logger=_protocol_log)
+        self._protocol = ServerProtocol(state=OPEN, max_size=max_bytes, logger=PROTOCOL_LOG)
         self._wire = Wire(sock, send_seconds=send_seconds, clock=clock)
         self._inbox = Inbox(clock=clock)
         self._deaf = False
+        #: It has been silent too long, unless there is something to be read.
+        self._suspect = False
 
     @property
     def closing(self) -> bool:
@@ -141,6 +139,10 @@ class Socket:
         """Do what the clock asks for, and return the seconds until it asks again."""
         now = self._clock()
         if now - self.last_received >= self._heartbeat_timeout:
+            if not self._suspect:
+                # Perhaps it was this process that stood still: one look at what lies there.
+                self._suspect = True
+                return 0.0
             self._end(SILENT, "silent too long")
         if self.closing:
             if now >= self._wire.end:
@@ -170,6 +172,7 @@ class Socket:
             events = self._protocol.events_received()
         if data:
             self.last_received = self._clock()
+            self._suspect = False
             self._next_beat = self.last_received + self._heartbeat_interval
         self._wire.flush()
         for event in events:

@@ -220,7 +220,7 @@ class Container:
         """Return what each channel allows; sockets bound by themselves how many questions one has under way."""
         bots, places = self.settings.bots, self.settings.stream_max_per_user
         doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot)) for name, bot in bots.items()}
-        socket_door = Door(resets=self._socket_resets, patience=SOCKET_PATIENCE)
+        socket_door = Door(resets=self._socket_resets, patience=SOCKET_PATIENCE, resends=True)
         return doors | {(channel, DEFAULT_BOT): socket_door for channel in SOCKETS}
 
     @property

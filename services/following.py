@@ -150,5 +150,8 @@ class Following:
             return self._cursor <= standing.start or self._cursor > standing.length
         if standing.start > self._seen.start:
             return True
-        same_owner = self._seen.epoch == standing.epoch and standing.status == "processing"
-        return self._cursor > standing.length and not same_owner
+        same_owner = (self._seen.epoch, self._seen.owner) == (standing.epoch, standing.owner)
+        if standing.epoch == self._seen.epoch and not same_owner:
+            # Redis had lost it altogether, and it was asked anew.
+            return True
+        return self._cursor > standing.length and not (same_owner and standing.status == "processing")

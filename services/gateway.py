@@ -38,6 +38,8 @@ class Door:
     resets: frozenset[str] = frozenset()
     #: Seconds for which opening a stream is tried: WeCom has two for its reply, a socket has time.
     patience: float = OPEN_SECONDS
+    #: Whether clients send a question again, by their own id of it, until they know its stream.
+    resends: bool = False
 
 
 class Gateway:
@@ -81,6 +83,14 @@ class Gateway:
         except StoreUnavailable as exc:
             metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
             return Snapshot(stream_id, "error", error_code=exc.code)
+
+    def find(self, question: Question) -> Snapshot | None:
+        """Return what the message's stream shows, when it came before; None when it has none.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return self._streams.read(self._access.stream_id(question)) if question.msgid else None
 
     def say(self, question: Question, key: str) -> Snapshot:
         """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
@@ -135,13 +145,21 @@ class Gateway:
             raise StoreUnavailable("the stream's owner may be writing it again")
         return snapshot
 
-    def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> bool:
-        """End a running stream of this reader; the provider is told by whoever asks it. Return whether it ran."""
-        snapshot = self.read(stream_id, bot=bot, principal=principal, chat=chat)
-        ran = bool(snapshot) and self._streams.cancel(stream_id) == "processing"
-        if ran and (owned := self._manager.owned(stream_id)):
+    def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> str:
+        """End a running stream of this reader; the provider is told by whoever asks it.
+
+        Return the status it had: only "processing" was ended by this. "" where there is none, or it is not theirs.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        snapshot = self._streams.read(stream_id) or self._manager.known(stream_id)
+        if not snapshot or not self._access.allows(snapshot.access, bot, principal, chat):
+            return ""
+        status = self._streams.cancel(stream_id)
+        if status == "processing" and (owned := self._manager.owned(stream_id)):
             owned.touch()
-        return ran
+        return status
 
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Following:
         """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet."""
@@ -188,7 +206,9 @@ class Gateway:
             lines = self._lines(question, door, stream_id)
             ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=door.patience)
         except StoreUnavailable as exc:
-            self._manager.make_amends(self._ending(new, exc.code), leave)
+            if not (door.resends and question.msgid):
+                self._manager.make_amends(self._ending(new, exc.code), leave)
+            # Else it is left to whoever takes it over: it is asked for again by its id, and finds its answer.
             raise
         said = dict(zip(lines, replies, strict=True))
         entered, place = said.get("places", 2), Place(*said.get("turns", (0, 0, stream_id)))

@@ -279,7 +279,7 @@ class OwnedStream:
     def _standing(self) -> Standing:
         backlog, fields = self._backlog, self._fields
         ended = fields if self.closed else {}
-        place = (backlog.acked_start, backlog.acked, self.epoch, fields.get("waiting") == "1")
+        place = (backlog.acked_start, backlog.acked, self.epoch, fields.get("waiting") == "1", self.owner)
         return Standing(cast(Status, ended.get("status", "processing")), ended.get("error_code", ""), *place)
 
     def _check_open(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from services.errors import LaibaoError
 #: Characters of a transcript's longest piece, of a session's name, of a stream's.
 MAX_TEXT = 10_000
 MAX_SESSION_ID = 128
-MAX_STREAM_ID = 128
+MAX_STREAM_ID = 64
+_STREAM_ID = re.compile(r"[A-Za-z0-9_-]+")
 #: Characters of a client's own words that are sent back to it: an unknown type, a time stamp.
 MAX_ECHO = 64
 #: The largest cursor taken: more chunks than any stream may have.
@@ -130,7 +132,10 @@ def _resume(message: Mapping[str, Any]) -> Resume:
     cursor = 0 if message.get("cursor") is None else _integer(message, "cursor") or 0
     if not 0 <= cursor <= MAX_CURSOR:
         raise MessageRefused("invalid_message", what="cursor")
-    return Resume(_string(message, "stream_id", least=1, most=MAX_STREAM_ID), cursor)
+    stream_id = _string(message, "stream_id", least=1, most=MAX_STREAM_ID)
+    if not _STREAM_ID.fullmatch(stream_id):
+        raise MessageRefused("invalid_message", what="stream_id")
+    return Resume(stream_id, cursor)
 
 
 def _ping(message: Mapping[str, Any]) -> Ping:

@@ -152,6 +152,7 @@ class Standing(NamedTuple):
     epoch: int
     #: Whether the question waits for its conversation's earlier ones.
     waiting: bool = False
+    owner: str = ""
 
 
 class ChunkPage(NamedTuple):
@@ -165,8 +166,8 @@ class ChunkPage(NamedTuple):
 
     @classmethod
     def from_reply(cls, reply: Sequence[Any]) -> ChunkPage:
-        status, code, start, length, entries, access, epoch, lapsed, waiting = reply
-        standing = Standing(status, code, start, length, epoch, waiting == "1")
+        status, code, start, length, entries, access, epoch, lapsed, waiting, owner = reply
+        standing = Standing(status, code, start, length, epoch, waiting == "1", owner)
         return cls(standing, [Chunk.read(entry) for entry in entries], access, lapsed == 1)
 
 

@@ -87,8 +87,8 @@ class Desk:
             doors={
                 ("wecom", "default"): Door(places, 330.0, frozenset({"/reset"})),
                 ("wecom", "hr"): Door(places, 330.0),
-                ("chat", "default"): Door(resets=frozenset({"/reset"})),
-                ("realtime", "default"): Door(resets=frozenset({"/reset"})),
+                ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True),
+                ("realtime", "default"): Door(resets=frozenset({"/reset"}), resends=True),
             },
             sentence=lambda key: f"<{key}>",
             readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),

@@ -71,6 +71,10 @@ class FakeGateway:
             self.running.add(stream_id)
         return Snapshot(stream_id, "processing")
 
+    def find(self, question: Question) -> Snapshot | None:
+        stream_id = self.named.get(question.msgid)
+        return Snapshot(stream_id, "processing") if stream_id else None
+
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Told:
         self.followed.append((stream_id, cursor))
         if stream_id not in self.streams:
@@ -79,19 +83,16 @@ class FakeGateway:
             return unknown
         return self.streams[stream_id]
 
-    def read(self, stream_id: str, *, bot: str, principal: str) -> Snapshot | None:
-        return Snapshot(stream_id, "completed") if stream_id in self.streams else None
-
-    def cancel(self, stream_id: str, *, bot: str, principal: str) -> bool:
+    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
         if self.fails:
             raise self.fails
         if stream_id not in self.running:
-            return False
+            return "completed" if stream_id in self.streams else ""
         self.running.remove(stream_id)
         self.cancelled.append(stream_id)
         self.streams[stream_id].answer = Whole("so far", "cancelled", "cancelled")
         self.streams[stream_id].tells(ended(5, "cancelled", error_code="cancelled"))
-        return True
+        return "processing"
 
     def answers(self, stream_id: str, *texts: str) -> None:
         """Have a stream say these chunks and end."""
@@ -537,6 +538,23 @@ def test_who_asks_too_much_is_not_asked_for(client: ChatClient, gateway: FakeGat
 
     assert (client.frames[-1]["code"], client.frames[-1]["id"]) == ("RATE_LIMITED", "q1")
     assert (client.limit.asked, gateway.questions) == ([("anonymous", "c1")], [])
+
+
+def test_who_sends_a_question_again_is_not_one_too_many(
+    client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
+) -> None:
+    """Its echo was lost with the socket: it is found, whatever the rate, and not asked again."""
+    stream_id = client.asks("年假？", id="q1")
+    again = arrives()
+    again.limit.allows = False
+
+    again.says(type="chat", content="年假？", id="q1")
+    gateway.answers(stream_id, "五天")
+    frames = again.sees_end(stream_id)
+
+    assert [frame["type"] for frame in frames][-1] == "typing"
+    assert len(gateway.questions) == 1
+    assert [frame["code"] for frame in again.frames if frame["type"] == "error"] == []
 
 
 def test_a_question_that_was_not_kept_is_told_so(client: ChatClient, gateway: FakeGateway) -> None:

@@ -97,6 +97,7 @@ def test_what_is_no_json_is_refused(text: str) -> None:
         (f'{{"type":"resume","stream_id":"{STREAM}","cursor":[]}}', "cursor"),
         ('{"type":"stop","stream_id":7}', "stream_id"),
         ('{"type":"ping","timestamp":{}}', "timestamp"),
+        ('{"type":"ping","timestamp":1e999}', "timestamp"),
         (r'{"type":"ping","timestamp":"\udc00"}', "timestamp"),
     ],
 )

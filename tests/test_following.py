@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable, StreamUnknown
 from services.following import Following, News
 from services.misses import Misses
-from services.models import Delta, Past, Question, Replacement
+from services.models import Delta, Past, Question, Replacement, Status
 from services.redis_store import ScriptRunner
 from services.stream_manager import StreamManager
 from services.stream_readers import StreamReaders
@@ -328,7 +328,7 @@ def test_many_readers_share_one_look(pair: Pair) -> None:
     store = Counted(pair.client)
     readers = StreamReaders(store, pair.there.manager, attempt=lambda _: "")
     store.open(NewStream("elsewhere", "o", {"status": "processing", "access": "me"}))
-    seen = Standing("processing", "", 0, 0, 1)
+    seen = Standing("processing", "", 0, 0, 1, owner="o")
     waiting = [threading.Thread(target=readers.wait, args=("elsewhere", 0, seen, SECONDS)) for _ in range(50)]
     for thread in waiting:
         thread.start()
@@ -357,11 +357,13 @@ class Pages:
         self.chunks: list[str] = []
         self.start = 0
         self.epoch = 1
+        self.owner = "a"
         self.ended = False
 
     @property
     def standing(self) -> Standing:
-        return Standing("completed" if self.ended else "processing", "", self.start, len(self.chunks), self.epoch)
+        status: Status = "completed" if self.ended else "processing"
+        return Standing(status, "", self.start, len(self.chunks), self.epoch, owner=self.owner)
 
     def page(self, stream_id: str, cursor: int) -> ChunkPage:
         return ChunkPage(self.standing, [Chunk(text, "t") for text in self.chunks[cursor : cursor + 3]], "me")
@@ -390,6 +392,21 @@ def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool
     assert lost
     assert (lost.reset, lost.chunks) == (reset, ())
     assert (text, news.reset) == ("年假怎么", False)
+
+
+def test_a_stream_that_was_asked_anew_is_shown_anew() -> None:
+    """Redis lost it, and its question came again elsewhere: that first owner's epoch is 1 too, its words are its own."""
+    pages = Pages()
+    pages.chunks = ["年", "假"]
+    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    assert see(following)[0] == "年假"
+
+    pages.chunks, pages.owner = ["病", "假", "怎么请"], "b"
+    first = following.next(0.0)
+    text, _ = see(following)
+
+    assert first
+    assert (first.reset, first.chunks, text) == (True, (), "病假怎么请")
 
 
 STEPS = st.lists(st.sampled_from(["append", "replace", "look", "take over", "lose", "come back"]), max_size=40)

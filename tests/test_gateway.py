@@ -304,9 +304,10 @@ def test_only_its_person_cancels_a_stream(desk: Desk, provider: SlowProvider) ->
     asked = desk.asks()
 
     assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="lisi")
-    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan")
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan") == "processing"
     assert desk.sees_end(asked.stream_id).status == "cancelled"
-    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan")
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan") == "cancelled"
+    assert desk.gateway.cancel("nowhere", bot="default", principal="zhangsan") == ""
 
 
 def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Redis) -> None:

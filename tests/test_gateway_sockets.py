@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from services.errors import StreamUnknown
+from services.errors import StoreUnavailable, StreamUnknown
 from services.following import News
 from services.models import Question, Usage
 from services.stream_records import Snapshot, read_sources, written_sources
@@ -197,3 +198,43 @@ def test_sources_are_bounded(count: int, size: int, kept: int) -> None:
     written = written_sources([{"content": "x" * size}] * count)
 
     assert len(read_sources(written)) == kept
+
+
+def test_a_question_whose_opening_got_no_reply_is_asked_all_the_same(
+    any_redis_url: str, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client sends it again by its id: it finds an answer then, not the end of what nobody wanted."""
+    desk = Desk(any_redis_url, provider, lease=0.5)
+    opens = desk.streams.open
+    try:
+
+        def reply_lost(*args: object, **options: object) -> object:
+            opens(*args, **options)  # type: ignore[arg-type]
+            raise StoreUnavailable("no reply")
+
+        provider.go_on.set()
+        monkeypatch.setattr(desk.streams, "open", reply_lost)
+        assert asks(desk, msgid="c1/1").error_code == "store_unavailable"
+        monkeypatch.undo()
+
+        again = asks(desk, msgid="c1/1")
+        wait_until(lambda: desk.streams.read(again.stream_id).lapsed)  # type: ignore[union-attr]
+        text, end = sees(desk, again.stream_id)
+
+        assert (text, end.status, provider.asked) == ("答：年假?", "completed", ["年假?"])
+    finally:
+        desk.close()
+
+
+def test_a_message_is_found_without_being_asked(desk: Desk, provider: SlowProvider) -> None:
+    """Only by who sent it, and only one that has its own id."""
+    question = Question("年假?", "chat", "default", CALLER.principal, msgid="c1/1")
+    assert desk.gateway.find(question) is None
+    asked = desk.gateway.ask(question)
+
+    found = desk.gateway.find(question)
+
+    assert found
+    assert found.stream_id == asked.stream_id
+    assert desk.gateway.find(replace(question, principal="user:lisi")) is None
+    assert desk.gateway.find(replace(question, msgid="")) is None

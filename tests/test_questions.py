@@ -151,6 +151,73 @@ def test_rhetorical_questions_are_none_whatever_their_mark(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("states", "asks_alike"),
+    [
+        ("光开会有什么用", "这个开关有什么用"),
+        ("谁没熬过夜", "谁没交体检表"),
+        ("有这么管人的吗", "有这么薄的电脑吗"),
+        ("能不头疼吗", "能不签字吗"),
+        ("催什么催", "你在催什么货"),
+        ("什么叫我不懂", "什么叫增值税"),
+        ("谁让你不备份", "谁让你来拿的"),
+        ("你们当我是空气吗", "你们当天能到吗"),
+        ("哪能少了你", "哪能换饭卡"),
+        ("我们什么时候骗过人", "我们什么时候搬家"),
+        ("how hard can it be to park", "how hard would it be to move"),
+        ("do I look like a courier", "do I look at the blue line"),
+        ("what kind of boss forgets that", "what kind of boss is she"),
+        ("since when is that a rule", "since when is the gate closed"),
+        ("have you lost your mind", "have you changed your mind"),
+        ("who asked him", "who asked for a refund"),
+        ("it's always the printer isn't it", "it's the left printer isn't it"),
+        ("I said so, didn't I", "you said so, didn't you"),
+        ("was I glad to be home", "was I on the list"),
+    ],
+)
+def test_what_states_is_told_from_what_asks_in_like_words(states: str, asks_alike: str) -> None:
+    """A reproach or a sigh is known by its form: the same words in another ask."""
+    assert not asks(states)
+    assert not asks(states + "?")
+    assert asks(asks_alike)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "excuse me which key opens this door",
+        "before I forget did the plumber come",
+        "sorry to interrupt but is the projector ours",
+        "nice shoes by the way who sells the tickets",
+        "my badge broke again any ideas",
+        "不好意思打断一下这是谁的杯子",
+        "我问你们个事团建去哪里",
+        "说到这个我想起来了车票谁去取",
+    ],
+)
+def test_a_question_is_found_behind_its_introduction(text: str) -> None:
+    """Who begs pardon or changes the subject first asks all the same."""
+    assert asks(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "only then did we see the leak",
+        "should anything break I will call you",
+        "why they moved is beyond me",
+        "let me check who is in",
+        "我得弄清楚客户想换什么",
+        "我查查是谁借走的",
+        "客户来问发货了没有我说发了",
+        "我们要明确谁做什么",
+    ],
+)
+def test_what_is_open_or_told_elsewhere_is_no_question(text: str) -> None:
+    """Conditions, fronted negations and what the speaker will find out state."""
+    assert not asks(text)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("这个sprint的goal是什么", True),

@@ -108,13 +108,13 @@ class TestGateway:
         self.followed.append((stream_id, cursor, bot, principal))
         return self.streams.get(stream_id) or Stream().tells(StreamUnknown())
 
-    def cancel(self, stream_id: str, *, bot: str, principal: str) -> bool:
+    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
         if self.away:
             raise StoreUnavailable
         self.cancelled.append((stream_id, principal))
         # A cancelled stream has news for whoever follows it.
         self.streams[stream_id].tells(end(status="cancelled", error_code="cancelled"))
-        return True
+        return "processing"
 
 
 class TestLimiter:

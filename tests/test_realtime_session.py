@@ -371,6 +371,8 @@ def test_an_answer_of_the_mock_is_marked(desk: Desk) -> None:
         ({"type": "control", "action": "stop", "close": 1}, "INVALID_MESSAGE", "消息格式不对：close"),
         ({"type": "control", "action": "instant_query"}, "NO_FINAL_ASR", "没有可用的最终化ASR文本"),
         ({"type": "resume"}, "INVALID_MESSAGE", "消息格式不对：stream_id"),
+        ({"type": "resume", "stream_id": "我的工资"}, "INVALID_MESSAGE", "消息格式不对：stream_id"),
+        ({"type": "resume", "stream_id": "a}b"}, "INVALID_MESSAGE", "消息格式不对：stream_id"),
         ({"type": "resume", "stream_id": "a", "cursor": -1}, "INVALID_MESSAGE", "消息格式不对：cursor"),
         ({"type": "resume", "stream_id": "a", "cursor": True}, "INVALID_MESSAGE", "消息格式不对：cursor"),
         ({"type": "resume", "stream_id": "a", "cursor": "1"}, "INVALID_MESSAGE", "消息格式不对：cursor"),

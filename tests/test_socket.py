@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 
 import pytest
 from websockets.frames import Close, Opcode
@@ -234,6 +235,25 @@ def test_silence_brings_heartbeats_and_then_the_end() -> None:
         assert far.end() == Closed(4408, "silent too long", by_peer=False, clean=True)
         assert {(beat["type"], beat["session_id"]) for beat in beats} == {("heartbeat", "s1")}
         assert beats[0]["timestamp"].endswith("Z")
+
+
+def test_who_stood_still_closes_nobody_for_it() -> None:
+    """A frozen process finds what its clients sent meanwhile before it calls them silent."""
+    clock, sent, door = FakeClock(), threading.Event(), Door()
+
+    def stand_still(text: str) -> None:
+        if text == "freeze" and sent.wait(30.0):
+            clock.advance(1000.0)
+
+    door.on_text = stand_still
+    with FarEnd(clock=clock, heartbeat_timeout=100.0, door=door) as far:
+        far.says("freeze")
+        far.heard(1)
+        far.says("still here")
+        sent.set()
+
+        assert far.heard(2) == ["freeze", "still here"]
+        assert not far.socket.closing
 
 
 def test_any_bytes_are_a_sign_of_life() -> None:

@@ -66,14 +66,16 @@ LEAD = _words(
 #: Said before a question, and no part of it.
 INTRODUCTION = re.compile(
     _either(
-        r"excuse me|by the way|one (?:more|last|quick) thing|before i forget|out of curiosity|hold on|wait|listen|look",
+        r"excuse me|one (?:more|last|quick) thing",
+        r"one (?:second|moment|sec)|(?:next|last) (?:topic|point|item)|before i forget|out of curiosity|hold on|wait",
         r"let me (?:just |quickly )?ask (?:you )?(?:something|this|one thing|a question)|let me (?:just )?ask you",
         r"let me (?:just )?ask(?= (?:wh\w+|how) (?:do|did|are|have|would|can|could|will) you\b)",
-        r"(?:let me )?(?:just |quickly |double )*check(?:ing)?(?: in)?|just to (?:confirm|be sure|clarify|double check)",
+        r"(?:let me )?(?:just |quickly |double )*check(?:ing)?(?= (?:is|are|do|does|did|has|have|was|were|can|will)\b)",
+        r"just to (?:confirm|be sure|clarify|double check)",
         r"(?:if|hope|i hope) you don't mind (?:me|my) asking|if (?:i|you) (?:may|might) (?:i )?ask|can i just ask",
-        r"(?:sorry|forgive me|not|i don't want|i hate) (?:for|to) (?:bother|interrupt|interrupting|jump in|ask|be rude)"
+        r"(?:forgive me |not |i don't want |i hate )?(?:for|to) (?:bother|interrupt(?:ing)?|jump in|be rude|bothering)"
         r"(?: (?:you|again|here))?(?: but)?",
-        r"(?:i|we) (?:have|had|got|'ve got) (?:a|one|another|a quick) (?:quick )?question|(?:a )?(?:quick|one) question",
+        r"(?:i|we) (?:have|had|got|'ve got) (?:a|one|another) (?:quick )?question|(?:a )?(?:quick|one) question",
     )
     + r"(?: |$)"
 )
@@ -93,6 +95,9 @@ AGREEMENT = {
 }  # fmt: skip
 #: Verbs before `it` that ask in mid-sentence: the invoice has it been paid; but: the thing is it fails.
 ASK_OF_IT = _words("has does will would can should")
+
+#: What is asked of what was just said: does that work for everyone.
+SUITS = _words("work help suit make sound answer mean include apply count")
 
 #: Verbs that follow a `which` that asks nothing.
 AFTER_WHICH = _words("means makes leads brings reminds explains shows")
@@ -122,14 +127,19 @@ WANTS_TO_KNOW = re.compile(
         r"^any(?:one|body|thing) else\b|^got (?:a|any) (?:minute|moment|second|sec|question|idea)\b",
         r"^question (?:about|for|on)|^(?:quick|one) question\b|^need (?:i|we)\b",
         r"\b(?!(?:have|has|had|having|got|get|be|is|are|was|were|\w+n't|without|see|hear|heard|for|with|on|to|of|in"
-        r"|if|there|answer|take|raised?|make|give)\b)\w+ any (?:ideas?|thoughts|objections|suggestions|volunteers|news)$",
+        r"|if|there|answer|take|raised?|make|give)\b)\w+ any (?:ideas?|thoughts|objections|suggestions|volunteers)$",
     )
 )
 #: Had I known, should you need it: conditions. May I introduce: no question, and May is a month too.
 NO_INVERSION = re.compile(
     r"had (?:i|you|we|they|he|she)\b|should you (?:need|have|want|wish|find)\b|may (?!i\b|we\b)|may i introduce"
     r"|should (?:anything|something) (?!be\b)"
-    r"|were it not\b|don't you (?:worry|dare)\b"
+    r"|were it (?:not|up|my)\b|don't you (?:worry|dare)\b"
+)
+#: After these a verb and its subject change places wherever they stand: no sooner had we started.
+NEGATIVE_FIRST = re.compile(
+    r"(?:no sooner|only (?:then|when|after|once|if|by)|not (?:only|once|until)|(?:under|in|at|on) no \w+|hardly|rarely"
+    r"|seldom|never(?! mind)|little) "
 )
 #: A question of which something is said: who approved it doesn't matter.
 DISMISSED = re.compile(

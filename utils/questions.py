@@ -30,8 +30,10 @@ _ABBREVIATION = re.compile(
     r"\b(?:dr|mr|mrs|ms|prof|st|vs|approx|e\.g|i\.e|a\.m|p\.m|u\.s|u\.k|[a-hj-z])$",
     re.IGNORECASE,
 )
-#: A comma, or the pause that Chinese recognition writes as a blank.
-_BORDER = re.compile(r"[，,、：:—]+\s*(?!\d)|(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])")
+#: A comma, a change of topic, or the pause that Chinese recognition writes as a blank.
+_BORDER = re.compile(
+    r"[，,、：:—]+\s*(?!\d)|\b(?:by the way|btw)\b|(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])", re.IGNORECASE
+)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z]")
 

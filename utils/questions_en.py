@@ -40,7 +40,7 @@ def confidence(clause: str, *, first: bool = True) -> tuple[float, int]:
     at_start = max(_by_phrase(tokens[lead:]), _by_order(tokens[lead:]), _by_tag(tokens))
     if tokens[:1] == ["so"] and len(tokens) == 3:  # so do I
         at_start = 0.0
-    inside, place = _inside(tokens, lead)
+    inside, place = (0.0, 0) if words.NEGATIVE_FIRST.match(" ".join(tokens[lead:])) else _inside(tokens, lead)
     if at_start >= inside:
         return at_start, 0
     return inside, places[place] if _is_clause(tokens[:place]) else 0
@@ -106,7 +106,8 @@ def _is_positive_tag(tokens: list[str]) -> bool:
 def _by_order(tokens: list[str]) -> float:
     """Judge a clause by its first words."""
     if len(tokens) > 1 and tokens[0] in words.PREPOSITION and tokens[1] in words.QUESTION_WORD:
-        return 0.8 if _inverts_soon(tokens, 2) else 0.0
+        since = tokens[:2] == ["since", "when"] and tokens[2:3] != [] and tokens[2] in words.AUXILIARY
+        return 0.8 if since or _inverts_soon(tokens, 2) else 0.0
     if tokens and tokens[0] in words.QUESTION_WORD:
         return _by_question_word(tokens)
     return 0.85 if len(tokens) > 1 and _inverts(tokens) and not words.QUOTED.search(" ".join(tokens)) else 0.0
@@ -182,7 +183,9 @@ def _inverts(tokens: list[str]) -> bool:
         return _is_subject_of_be(tokens)
     if verb in words.DO | words.HAVE:
         return _has_predicate(tokens)
-    return subject in words.SUBJECT | words.BODY or ((subject in ("a", "an") or _is_plural(subject)) and len(tokens) > 3)
+    return subject in words.SUBJECT | words.BODY or (
+        (subject in ("a", "an") or _is_plural(subject)) and len(tokens) > 3
+    )
 
 
 def _agrees(verb: str, subject: str) -> bool:
@@ -249,6 +252,8 @@ def _inverts_inside(tokens: list[str], i: int) -> bool:
         return verb in words.BE and after in ("a", "an", "any", "some")
     if subject == "it":
         return verb in words.ASK_OF_IT and after not in words.AUXILIARY
+    if subject == "that":
+        return verb in words.ASK_OF_IT and after in words.SUITS and before not in words.SOMEONE
     if not _agrees(verb, subject):
         return False
     return subject in words.PERSON or (subject in words.SOMEONE and verb != "have")

@@ -46,7 +46,11 @@ def _without_told(told: re.Match[str]) -> str:
     if _is_for_listener(told) or _is_about_forgotten(told):
         return told[0]
     near = told.string[max(0, told.start() - 2) : told.start()] + told["verb"] + told["gap"] + told["word"]
-    unfinished = not {"不", "没", "否"}.isdisjoint(near) or told["verb"][0] in "忘问搞弄我fn" or told["word"] in _HOW_AND_WHY
+    unfinished = (
+        not {"不", "没", "否"}.isdisjoint(near)
+        or told["verb"][0] in "忘问搞弄我明注留fn"
+        or told["word"] in _HOW_AND_WHY
+    )
     return _GONE + told["rest"] if unfinished or told["rest"] else told[0]
 
 

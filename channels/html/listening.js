@@ -45,7 +45,7 @@ const { Listening, Utterance } = (() => {
     /** Begin anew with another language, or without what was not yet final. */
     restart() {
       this.#drop();
-      this.#begin();
+      this.#again(AGAIN_MS);
     }
 
     /** Rest, and call `then` once nothing is heard any more; within a second also when the browser does not say so. */

@@ -113,6 +113,7 @@ def test_an_utterance_is_handed_over_once_after_a_silence(enter: Enter, replica:
     visitor.says("要几天", final=False)
     visitor.hears("{ window.former = theatre.running; }")
     visitor.waits_for("handed.length === 1")
+    visitor.waits_for("theatre.running !== null && theatre.running !== former")
     visitor.hears("former.put('要几天', true)")
     visitor.says("营业时间")
     visitor.waits_for("handed.length === 2")

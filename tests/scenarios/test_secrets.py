@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
+import requests
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from demo.mock_auth import DemoUser, MockAuth
 from demo.mock_dify import MockDify
@@ -26,6 +30,8 @@ WORDS = "我的工资是多少"
 #: Part of the address a late answer may be sent to.
 RESPONSE = "response_code"
 DIFY_KEY = "app-test-key-not-real"
+SOCKET_KEY, WRONG_KEY, ADMIN_TOKEN = "socket-key-not-real", "wrong-key-not-real", "admin-token-not-real"
+PATIENCE = 60.0
 SQL_PASSWORD = "sql-password-not-real"
 REDIS_PASSWORD = "redis-password-not-real"
 #: What the logs tell of when everything went wrong that the test lets go wrong.
@@ -63,6 +69,23 @@ def forge(url: str) -> None:
             stranger.wire.post(type(callback)(forged, callback.body))
 
 
+def visit_sockets(url: str) -> None:
+    """Ask at both doors, show a wrong key, and look at it all as an administrator does."""
+    sockets, key = url.replace("http", "ws", 1), {"Authorization": f"Bearer {SOCKET_KEY}"}
+    with connect(f"{sockets}/ws/chat", additional_headers=key) as chat:
+        chat.send(json.dumps({"content": WORDS}))
+        while json.loads(chat.recv(PATIENCE)).get("status") is not False:
+            pass
+    with connect(f"{sockets}/ws/realtime-asr", additional_headers=key) as realtime:
+        realtime.send(json.dumps({"type": "asr_chunk", "text": f"{WORDS}？", "is_final": True}))
+        while not json.loads(realtime.recv(PATIENCE)).get("final"):
+            pass
+    with pytest.raises(InvalidStatus):
+        connect(f"{sockets}/ws/chat", additional_headers={"X-API-Key": WRONG_KEY}).close()
+    for token in (ADMIN_TOKEN, WRONG_KEY):
+        requests.get(f"{url}/api/ws/connections", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("log_format", ["json", "plain"])
 def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path, log_format: str) -> None:
     """No password, token, key, response_url or people's words, not even at debug level with all errors."""
@@ -71,12 +94,14 @@ def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path
         users = company_settings(maria_server, "laibao_secrets", auth)
         auth.users["E2"] = DemoUser("refused", "E2", password="another-password")
         everything = {**dify_settings(dify.base_url), **users, **secured(maria_server, server), **logs}
-        env = settings_for(server.url(), DIFY_TIMEOUT="2", **everything)
+        doors = {"API_KEYS": SOCKET_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
+        env = settings_for(server.url(), DIFY_TIMEOUT="2", **everything, **doors)
         with replicas(2, env, tmp_path) as pair:
             urls = [replica.url for replica in pair]
             asked = [("known", ""), ("refused", ""), ("nobody", ""), ("known", "[[error]]"), ("known", "[[drop]]")]
             at_once(partial(ask, urls, userid, f"{WORDS}{script}") for userid, script in asked)
             forge(urls[0])
+            visit_sockets(urls[0])
             maria_server.execute("DROP TABLE laibao_secrets.demo_users")
             ask(urls, "newcomer", WORDS)
             with server.client() as client:
@@ -89,7 +114,7 @@ def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path
 
     assert auth.tokens
     passwords = [user.password for user in PEOPLE] + [SQL_PASSWORD, REDIS_PASSWORD]
-    secrets = [*passwords, *auth.tokens, TOKEN, AES_KEY, DIFY_KEY, RESPONSE]
+    secrets = [*passwords, *auth.tokens, TOKEN, AES_KEY, DIFY_KEY, RESPONSE, SOCKET_KEY, WRONG_KEY, ADMIN_TOKEN]
     values = str({key: held[key] for key in held if not key.startswith("authorization:")})
     logged = "".join(printed + written)
     assert [event for event in (*TOLD, "redis is away", "[调试]") if event not in logged] == []

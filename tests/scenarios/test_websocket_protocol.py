@@ -124,7 +124,7 @@ def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> Non
         (json.dumps({"type": "chat", "content": "x" * 10_001}), "MESSAGE_TOO_LONG"),
         ('{"type": "dance"}', "UNSUPPORTED_TYPE"),
         ('{"type": "resume", "stream_id": "0123456789abcdef"}', "STREAM_UNKNOWN"),
-        ('{"type": "stop", "stream_id": "0123456789abcdef"}', "STREAM_UNKNOWN"),
+        ('{"type": "stop", "stream_id": "fedcba9876543210"}', "STREAM_UNKNOWN"),
     ],
     ids=lambda value: value[:50],
 )

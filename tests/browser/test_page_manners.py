@@ -1,0 +1,350 @@
+"""The pages' manners in a real Chromium: a patient microphone, colours one can read, a keyboard that suffices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from demo.mock_dify import MockDify
+from tests.browser.stage import PATIENCE, chromium, tab
+from tests.browser.test_chat_frames import Line, pages_url
+from tests.house import Replica, dify_settings, replicas, settings_for
+from tests.servers import RedisServer
+
+__all__ = ["chromium", "pages_url"]
+
+pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
+
+FAKE_SPEECH = Path(__file__).parent / "fake_speech.js"
+
+#: Ratio of luminances that WCAG 2 wants of text (level AA).
+READABLE = 4.5
+#: More stops than any page has: a walk that needs them is caught somewhere.
+MOST_STOPS = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """A page, and where on it things are; all but `path` are CSS selectors."""
+
+    path: str
+    field: str
+    send: str
+    stop: str
+    running: str
+    finished: str
+    stopped: str
+
+    def __str__(self) -> str:
+        return self.path.strip("/")
+
+
+CHAT = Place(
+    path="/chat",
+    field="#question",
+    send="#send",
+    stop="#stop",
+    running=".turn[data-state=growing]",
+    finished=".turn[data-state=completed]",
+    stopped=".turn[data-state=cancelled]",
+)
+REALTIME = Place(
+    path="/realtime",
+    field="#line",
+    send="#composer button[type=submit]",
+    stop="[data-action=stop]",
+    running=".theirs[data-state=growing]",
+    finished=".theirs[data-state=finished]",
+    stopped=".theirs[data-state=stopped]",
+)
+
+both_pages = pytest.mark.parametrize("place", [CHAT, REALTIME], ids=str)
+
+
+@pytest.fixture(scope="module")
+def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A replica that is open to everybody, and whose slow answers last until they are stopped."""
+    with MockDify(delay=0.01, slow=2.0) as dify:
+        settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+        env = settings_for(redis_server.url(4), **dify_settings(dify.base_url), **settings)
+        with replicas(1, env, tmp_path_factory.mktemp("manners")) as (replica,):
+            yield replica
+
+
+def enters(page: Page, home: str, place: Place) -> None:
+    """Open the page and wait until it is connected."""
+    page.goto(home + place.path)
+    expect(page.locator(".badge[data-state=open]")).to_be_visible(timeout=PATIENCE)
+
+
+@pytest.fixture
+def page(chromium: Browser, replica: Replica, place: Place) -> Iterator[Page]:
+    """The page, connected, in the hands of somebody; it must stay whole and at home."""
+    with tab(chromium, replica.url, scripts=(FAKE_SPEECH,)) as (page, watch):
+        enters(page, replica.url, place)
+        yield page
+        watch.assert_clean()
+
+
+# ---- the microphone ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoken(chromium: Browser, pages_url: str) -> Iterator[Line]:
+    """A chat page that listens, whose clock stands; what it sends comes to the test."""
+    with tab(chromium, pages_url, scripts=(FAKE_SPEECH,)) as (page, watch):
+        line = Line(page)
+        page.clock.install()
+        page.route_web_socket(re.compile("/ws/chat/"), line.takes)
+        page.goto(pages_url + "/chat")
+        line.is_open(1)
+        page.clock.pause_at(page.evaluate("Date.now() / 1000") + 1)
+        page.locator("#mic").click()
+        yield line
+        watch.assert_clean()
+
+
+def hear(line: Line, words: str, *, final: bool = True) -> None:
+    assert line.page.evaluate("([words, final]) => theatre.hear(words, final)", [words, final])
+
+
+def questions(line: Line) -> list[str]:
+    """What was asked so far, at the server's end; as many as the page shows."""
+    line.hears(line.page.locator(".turn").count())
+    return [frame["content"] for frame in line.received[-1] if frame["type"] == "chat"]
+
+
+def test_what_is_said_is_asked_after_three_seconds_of_silence(spoken: Line) -> None:
+    """Not after 2.9 s, after 3.1 s, and once only."""
+    hear(spoken, "营业", final=False)
+    hear(spoken, "营业时间")
+
+    spoken.passes(2.9)
+    assert questions(spoken) == []
+    spoken.passes(0.2)
+    assert questions(spoken) == ["营业时间"]
+    spoken.passes(10)
+    assert questions(spoken) == ["营业时间"]
+
+
+@pytest.mark.parametrize("final", [True, False], ids=["final", "interim"])
+def test_the_silence_begins_with_the_last_word(spoken: Line, final: bool) -> None:
+    """Who goes on before the silence is over asks one question, 3 s after the end of it."""
+    hear(spoken, "请问")
+    spoken.passes(2.9)
+    hear(spoken, "营业时间", final=final)
+
+    spoken.passes(2.9)
+    assert questions(spoken) == []
+    spoken.passes(0.2)
+    assert questions(spoken) == ["请问营业时间"]
+
+
+# ---- colours -----------------------------------------------------------------------------------------------------
+
+#: Paints the grounds of an element one over the other, then its text, and returns what an eye meets: both as sRGB.
+COLOURS = """([css, pseudo]) => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const paint = (colour, alpha = 1) => {
+    Object.assign(canvas, { fillStyle: colour, globalAlpha: alpha });
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const colours = (one, pseudo) => {
+    const line = [];
+    for (let at = one; at; at = at.parentElement) line.unshift(getComputedStyle(at));
+    let ground = paint("white");
+    for (const style of line) ground = paint(style.backgroundColor);
+    const style = getComputedStyle(one, pseudo);
+    const alpha = line.reduce((product, each) => product * each.opacity, pseudo ? Number(style.opacity) : 1);
+    return { what: one.id || one.className || one.textContent.trim(), ground, text: paint(style.color, alpha) };
+  };
+  const speaks = (one) => [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  const shown = (one) => one.checkVisibility() && !one.closest(":disabled, .unseen, option");
+  const all = [...document.querySelectorAll(css)];
+  return all.filter((one) => pseudo || one === document.body || (shown(one) && speaks(one)))
+    .map((one) => colours(one, pseudo));
+}"""
+
+Colour = list[float]
+
+
+def luminance(colour: Colour) -> float:
+    """Return the relative luminance of an sRGB colour of 0 to 255, as WCAG 2 counts it: 0 black, 1 white."""
+    parts = [part / 255 for part in colour]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def colours(page: Page, css: str, pseudo: str | None = None) -> list[dict[str, Any]]:
+    """Return what is written on what for the elements of a selector that have words of their own."""
+    found: list[dict[str, Any]] = page.evaluate(COLOURS, [css, pseudo])
+    assert found
+    return found
+
+
+def unreadable(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Return what has too little contrast, and how much it has."""
+    ratios = [(one["what"], round(contrast(one["text"], one["ground"]), 2)) for one in found]
+    return [(what, ratio) for what, ratio in ratios if ratio < READABLE]
+
+
+@both_pages
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_page_has_the_theme_of_its_visitor(
+    chromium: Browser,
+    replica: Replica,
+    place: Place,
+    theme: str,
+) -> None:
+    """Dark where one wants it dark, light where light, and every word on it can be read."""
+    with tab(chromium, replica.url, dark=theme == "dark", scripts=(FAKE_SPEECH,)) as (page, watch):
+        enters(page, replica.url, place)
+        page.locator(place.field).fill("年假怎么申请？")
+        page.keyboard.press("Enter")
+        expect(page.locator(place.finished)).to_be_visible(timeout=PATIENCE)
+
+        (body,) = colours(page, "body")
+        ground, text = luminance(body["ground"]), luminance(body["text"])
+        assert (ground < 0.05 and text > 0.5) if theme == "dark" else (ground > 0.8 and text < 0.1)
+        assert unreadable(colours(page, "body, body *")) == []
+        watch.assert_clean()
+
+
+@both_pages
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_hint_in_an_empty_field_can_be_read(
+    chromium: Browser,
+    replica: Replica,
+    place: Place,
+    theme: str,
+) -> None:
+    """The placeholder is the only label one sees, so it is text like any other."""
+    with tab(chromium, replica.url, dark=theme == "dark") as (page, watch):
+        enters(page, replica.url, place)
+
+        assert page.locator(place.field).get_attribute("placeholder")
+        assert unreadable(colours(page, place.field, "::placeholder")) == []
+        watch.assert_clean()
+
+
+# ---- the keyboard ------------------------------------------------------------------------------------------------
+
+CONTROLS = "button, input, select, textarea, summary, a[href]"
+#: What the keyboard must come to: whatever is there to be worked.
+WORKABLE = f"""() => [...document.querySelectorAll("{CONTROLS}")]
+  .filter((one) => one.checkVisibility() && !one.disabled).length"""
+#: Marks where the focus is and says what shows it there; null where it has been.
+STEP = f"""() => {{
+  const at = document.activeElement;
+  if (at.dataset.reached) return null;
+  if (at !== document.body) at.dataset.reached = at.matches("{CONTROLS}") ? "control" : "place";
+  const {{ outlineStyle, outlineWidth, boxShadow }} = getComputedStyle(at);
+  const shown = (outlineStyle !== "none" && parseFloat(outlineWidth) > 0) || boxShadow !== "none";
+  return {{ what: at.id || at.textContent.trim() || at.tagName, shown: shown || at === document.body }};
+}}"""
+
+
+def walk(page: Page) -> list[dict[str, Any]]:
+    """Press Tab until the focus has been everywhere; return the stops. Each is marked with `data-reached`."""
+    stops: list[dict[str, Any]] = []
+    while len(stops) < MOST_STOPS:
+        page.keyboard.press("Tab")
+        stop = page.evaluate(STEP)
+        if stop is None:
+            return stops
+        stops.append(stop)
+    raise AssertionError(f"Tab comes to no end: {stops}")
+
+
+def tab_to(page: Page, css: str) -> None:
+    """Press Tab until the focus is there."""
+    for _ in range(MOST_STOPS):
+        if page.locator(f"{css}:focus").count():
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not come to {css}")
+
+
+def asks_slowly(page: Page, place: Place) -> None:
+    """Ask by keyboard alone what is answered for long."""
+    tab_to(page, place.field)
+    page.keyboard.type("年假怎么申请？[[slow]]")
+    page.keyboard.press("Enter")
+    expect(page.locator(place.running)).to_be_visible(timeout=PATIENCE)
+
+
+@both_pages
+def test_the_keyboard_comes_to_every_control_and_shows_where_it_is(page: Page, place: Place) -> None:
+    """Tab leads round the whole page while an answer runs, also to its stop, and each stop can be seen."""
+    asks_slowly(page, place)
+
+    stops = walk(page)
+
+    assert [stop["what"] for stop in stops if not stop["shown"]] == []
+    for css in (place.field, place.send, place.stop):
+        expect(page.locator(css)).to_have_attribute("data-reached", "control")
+    expect(page.locator(place.running)).to_be_visible()
+    assert page.locator("[data-reached=control]").count() == page.evaluate(WORKABLE)
+
+
+@both_pages
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_an_answer_is_asked_for_and_stopped_without_a_mouse(page: Page, place: Place, key: str) -> None:
+    """Enter in the field sends; the stop is a button like any other."""
+    asks_slowly(page, place)
+    assert page.locator(place.field).input_value() == ""
+
+    tab_to(page, place.stop)
+    page.keyboard.press(key)
+
+    expect(page.locator(place.stopped)).to_be_visible(timeout=PATIENCE)
+
+
+@both_pages
+def test_the_send_button_sends_without_a_mouse(page: Page, place: Place) -> None:
+    """It is reached from the field, and Enter on it asks the question once."""
+    tab_to(page, place.field)
+    page.keyboard.type("营业时间是什么？")
+
+    tab_to(page, place.send)
+    page.keyboard.press("Enter")
+
+    expect(page.locator(place.finished)).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator(".mine")).to_contain_text(["营业时间是什么？"])
+
+
+#: Roles, as Chromium tells them to a screen reader, of what one can work.
+WORKED = {"button", "textbox", "checkbox", "combobox", "slider", "link", "DisclosureTriangle", "spinbutton", "radio"}
+
+
+def names(page: Page) -> list[tuple[str, str]]:
+    """Return role and name of each control, as Chromium tells them to a screen reader."""
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    return [(role, name) for role, name in told if role in WORKED]
+
+
+@both_pages
+def test_every_control_has_a_name(page: Page, place: Place) -> None:
+    """A screen reader has words for each, also for those of an answer that runs and of the settings."""
+    asks_slowly(page, place)
+    for details in page.locator("details").all():
+        details.evaluate("(one) => (one.open = true)")
+
+    told = names(page)
+
+    assert len(told) == page.locator(CONTROLS).locator("visible=true").count()
+    assert [(role, name) for role, name in told if not name.strip()] == []
+    assert {"textbox", "button", "checkbox", "slider"} <= {role for role, _ in told}
