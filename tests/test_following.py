@@ -395,7 +395,7 @@ def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool
 
 
 def test_a_stream_that_was_asked_anew_is_shown_anew() -> None:
-    """Redis lost it, and its question came again elsewhere: that first owner's epoch is 1 too, its words are its own."""
+    """Redis lost it, and its question came again elsewhere: that owner's epoch is 1 too, its words are its own."""
     pages = Pages()
     pages.chunks = ["年", "假"]
     following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]

@@ -13,6 +13,9 @@ from utils.question_rhetoric_zh import RHETORICAL
 
 #: Stands for what was struck out.
 _GONE = "〇"
+#: How verbs begin after which whatever follows is told: 忘了, 问, 搞清楚, 弄明白, 我看看, 明确, 注意, 留意, find out, no idea.
+_NEVER_ASKED_OF = "忘问搞弄我明注留fn"
+_NO = frozenset("不没否")
 _HOW_AND_WHY = ("为什么", "为何", "为啥", "怎么", "如何")
 
 
@@ -46,11 +49,7 @@ def _without_told(told: re.Match[str]) -> str:
     if _is_for_listener(told) or _is_about_forgotten(told):
         return told[0]
     near = told.string[max(0, told.start() - 2) : told.start()] + told["verb"] + told["gap"] + told["word"]
-    unfinished = (
-        not {"不", "没", "否"}.isdisjoint(near)
-        or told["verb"][0] in "忘问搞弄我明注留fn"
-        or told["word"] in _HOW_AND_WHY
-    )
+    unfinished = told["verb"][0] in _NEVER_ASKED_OF or told["word"] in _HOW_AND_WHY or not _NO.isdisjoint(near)
     return _GONE + told["rest"] if unfinished or told["rest"] else told[0]
 
 
