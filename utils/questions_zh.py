@@ -13,7 +13,7 @@ from utils.question_rhetoric_zh import RHETORICAL
 
 #: Stands for what was struck out.
 _GONE = "〇"
-#: How verbs begin after which whatever follows is told: 忘了, 问, 搞清楚, 弄明白, 我看看, 明确, 注意, 留意, find out, no idea.
+#: How verbs begin after which whatever follows is told: 忘了, 问, 搞清楚, 弄明白, 我看看, 明确, 注意, 留意, find out.
 _NEVER_ASKED_OF = "忘问搞弄我明注留fn"
 _NO = frozenset("不没否")
 _HOW_AND_WHY = ("为什么", "为何", "为啥", "怎么", "如何")
