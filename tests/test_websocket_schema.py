@@ -109,7 +109,9 @@ READ_BY_OLD_CLIENTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fixed", "members"), READ_BY_OLD_CLIENTS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("name", "fixed", "members"), READ_BY_OLD_CLIENTS, ids=[name for name, _, _ in READ_BY_OLD_CLIENTS]
+)
 def test_what_old_clients_read_is_still_there(name: str, fixed: dict[str, str], members: set[str]) -> None:
     """The frame has its type as before, and every member those clients look for."""
     properties = SCHEMA["$defs"][name]["properties"]
