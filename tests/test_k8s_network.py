@@ -27,12 +27,13 @@ def policies_in(folder: Path) -> list[Manifest]:
 
 @everywhere
 def test_traffic_finds_the_pods(folder: Path) -> None:
-    """The ingress leads the callback to the Service and that to the pods; nothing leads to the operators' port."""
+    """The ingress leads callbacks, sockets and pages to the Service and that to the pods, nobody to operators."""
     manifests, gateway = render(folder), gateway_in(folder)
     service = one(manifests, "Service", "wechatlaibao")
     (rule,) = one(manifests, "Ingress", "wechatlaibao")["spec"]["rules"]
 
-    assert [path["path"] for path in rule["http"]["paths"]] == ["/wechat/callback"]
+    paths = [path["path"] for path in rule["http"]["paths"]]
+    assert paths == ["/wechat/callback", "/ws", "/chat", "/realtime"]
     assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {"wechatlaibao"}
     assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
     assert selects(service["spec"]["selector"], labels_of(gateway))

@@ -59,6 +59,7 @@ def killed_and_restarted(replica: Replica, visitor: Visitor) -> None:
     replica.kill()
     expect(visitor.connected).to_have_count(0)
     replica.process = replica._launch()
+    replica.wait_ready()
 
 
 def test_what_is_said_while_the_server_is_away_is_asked_when_it_is_back(
