@@ -13,8 +13,18 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew, difference
 from services.conversation_store import ConversationStore, Memory
-from services.errors import AnswerError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
-from services.models import Delta, Identity, Past, ProviderEvent, ProviderIds, Query, Question, Replacement
+from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
+from services.models import (
+    SOCKET_CHANNELS,
+    Delta,
+    Identity,
+    Past,
+    ProviderEvent,
+    ProviderIds,
+    Query,
+    Question,
+    Replacement,
+)
 from services.owned_stream import LEAVING
 from services.providers.base import BaseRAGProvider
 from services.redis_store import Call
@@ -34,8 +44,6 @@ MAX_ASKS = 2
 #: Leases for which a waiting question sees its line's head without an owner before that gives way: somebody may be
 #: about to take it over.
 EVICT_LEASES = 3
-#: The channels whose people show a credential when they connect.
-SOCKETS = ("chat", "realtime")
 
 
 class Authenticator(Protocol):
@@ -122,7 +130,9 @@ class Answerer:
             yield from self._ask(backend, query, key, deadline)
 
     def _identity(self, question: Question, backend: Backend) -> Identity:
-        if question.channel in SOCKETS and self._callers:
+        if question.channel in SOCKET_CHANNELS:
+            if self._callers is None:
+                raise AuthError("nobody checks sockets here")
             return self._callers.identity(question)
         return self._auth.authenticate(question.principal, backend.corp)
 
@@ -238,7 +248,7 @@ def end_user(question: Question, identity: Identity) -> str:
     """Return the provider's name for who asks; "" where no person is known: the provider has a name for nobody."""
     if identity.user:
         return identity.user.user_code
-    if question.channel in SOCKETS:
+    if question.channel in SOCKET_CHANNELS:
         return f"ws-user-{question.session}" if question.channel == "realtime" else ""
     return question.principal
 

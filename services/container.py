@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
-from services.answer import SOCKETS, Answerer, Backend
+from services.answer import Answerer, Backend
 from services.auth_service import AuthService
 from services.callers import Callers
 from services.conversation_store import ConversationStore
@@ -24,6 +24,7 @@ from services.errors import LaibaoError, ProviderError, SettingsError, StoreUnav
 from services.gateway import Door, Gateway
 from services.health import Health
 from services.lock_store import LockStore
+from services.models import SOCKET_CHANNELS
 from services.providers import build_provider
 from services.providers.base import BaseRAGProvider
 from services.rate_limiter import RateLimiter
@@ -219,13 +220,9 @@ class Container:
     def _doors(self) -> dict[tuple[str, str], Door]:
         """Return what each channel allows; sockets bound by themselves how many questions one has under way."""
         bots, places = self.settings.bots, self.settings.stream_max_per_user
-        doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot)) for name, bot in bots.items()}
-        socket_door = Door(resets=self._socket_resets, patience=SOCKET_PATIENCE, resends=True)
-        return doors | {(channel, DEFAULT_BOT): socket_door for channel in SOCKETS}
-
-    @property
-    def _socket_resets(self) -> frozenset[str]:
-        return frozenset(w for w, command in self.settings.wechat_commands.items() if command == "reset")
+        doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot.commands)) for name, bot in bots.items()}
+        socket_door = Door(resets=_resets(self.settings.wechat_commands), patience=SOCKET_PATIENCE, resends=True)
+        return doors | {(channel, DEFAULT_BOT): socket_door for channel in SOCKET_CHANNELS}
 
     def _keys(self, purpose: str) -> dict[str, bytes]:
         """Return a key for each bot, and one for the doors that have none."""
@@ -287,8 +284,8 @@ def _wechat(bot: BotSettings) -> WechatService:
     )
 
 
-def _resets(bot: BotSettings) -> frozenset[str]:
-    return frozenset(words for words, command in bot.commands.items() if command == "reset")
+def _resets(commands: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(words for words, command in commands.items() if command == "reset")
 
 
 def _revealed(secret: SecretStr | None) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from services.models import SOCKET_CHANNELS
+
 # The times of creation would be as many lines again, and are not there with several processes anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -18,8 +20,7 @@ REGISTRY = CollectorRegistry()
 MSGTYPES = ("text", "image", "mixed", "voice", "file", "video", "stream", "event")
 OTHER = "other"
 
-#: The doors of sockets, and the codes they are closed with: RFC 6455's and ours (docs/websocket.md).
-SOCKET_DOORS = ("chat", "realtime")
+#: The codes sockets are closed with: RFC 6455's and ours (docs/websocket.md).
 CLOSE_CODES = (1000, 1001, 1003, 1005, 1006, 1007, 1009, 1011, 1012, 4401, 4408, 4409, 4410, 4429)
 
 #: Upper bounds in seconds: a callback should take milliseconds and may take 2 s, an answer may take 20 minutes.
@@ -159,7 +160,7 @@ for _kind in ("takeover", "handover"):
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     RECOVERIES.labels(_outcome)
 STREAMS.labels("wecom", "completed")
-for _door in SOCKET_DOORS:
+for _door in SOCKET_CHANNELS:
     STREAMS.labels(_door, "completed")
     SOCKETS_OPEN.labels(_door)
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+#: The channels whose people open a socket, and show a credential when they do.
+SOCKET_CHANNELS = ("chat", "realtime")
+
 Status = Literal["processing", "completed", "error", "cancelled"]
 AuthState = Literal["", "cached", "renewed", "unknown_user", "auth_refused", "auth_unavailable", "not_allowed", "none"]
 

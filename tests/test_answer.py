@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,17 @@ def test_nobody_unauthenticated_reaches_the_provider(desk: Desk) -> None:
 
     with pytest.raises(AuthError):
         desk.hears()
+
+    assert desk.provider.queries == []
+
+
+@pytest.mark.parametrize("channel", ["chat", "realtime"])
+def test_a_sockets_question_is_for_who_checks_sockets(desk: Desk, channel: str) -> None:
+    """Where nobody does, WeCom's authentication does not stand in, whatever it would say."""
+    question = replace(QUESTION, channel=channel)
+
+    with pytest.raises(AuthError):
+        list(desk.answerer.answer(question, "1", desk.deadline))
 
     assert desk.provider.queries == []
 
