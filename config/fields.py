@@ -17,6 +17,7 @@ from config.redis_urls import parse_redis_url
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
 
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
+_PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def setting(default: Any, meaning: str) -> Any:
@@ -100,6 +101,12 @@ def _rate(rate: str) -> str:
     return rate
 
 
+def _provider_name(name: str) -> str:
+    if not _PROVIDER.fullmatch(name):
+        raise ValueError("a provider's name, or an import path like package.module:Class")
+    return name if ":" in name else name.lower()
+
+
 def _template(inputs: dict[str, Any]) -> dict[str, Any]:
     named = re.findall(r"\{(\w+)\}", json.dumps(inputs))
     unknown = sorted(set(named) - set(INPUT_NAMES))
@@ -134,6 +141,8 @@ Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 UrlPath = Annotated[str, AfterValidator(_path)]
+ProviderName = Annotated[str, AfterValidator(_provider_name)]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Rate = Annotated[str, AfterValidator(_rate)]
 UserQuery = Annotated[str, AfterValidator(_user_query)]
 

@@ -22,10 +22,12 @@ from config.fields import (
     Names,
     Origins,
     Port,
+    ProviderName,
     Rate,
     RedisUrl,
     Seconds,
     Secrets,
+    Temperature,
     UrlPath,
     UserQuery,
     WholeSeconds,
@@ -61,7 +63,9 @@ class ServerSettings(Group):
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
     )
     admin_token: SecretStr | None = setting(None, "what administrators show; empty: their addresses are off")
-    api_keys: Secrets = setting((), "keys that open sockets (WEBSOCKET_AUTH=key), of programs and pages; a list")
+    api_keys: Secrets = setting(
+        (), "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list"
+    )
     public_origins: Origins = setting(
         (), "origins whose pages may open sockets, such as https://chat.example.com; a list"
     )
@@ -158,8 +162,8 @@ class AuthSettings(Group):
 class ProviderSettings(Group):
     """Who answers. A bot of `WECHAT_BOTS` may set any of these for itself."""
 
-    rag_provider: Annotated[Literal["dify", "openai", "context", "custom", "mock"], Lower] = setting(
-        "dify", "who answers: dify or mock (openai, context and custom come later)"
+    rag_provider: ProviderName = setting(
+        "dify", "who answers: dify, openai, context, custom, mock, an installed one's name, or package.module:Class"
     )
     dify_base_url: HttpUrl = setting(DIFY_CLOUD, "address of Dify, with or without /v1")
     dify_chat_endpoint: UrlPath = setting("/v1/chat-messages", "path of Dify's chat API")
@@ -179,17 +183,35 @@ class ProviderSettings(Group):
     openai_base_url: HttpUrl = setting("https://api.openai.com", "its address, with or without /v1")
     openai_model: str = setting("gpt-3.5-turbo", "its model")
     openai_timeout: Seconds = setting(30, "seconds of the longest silence")
+    openai_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
+    openai_max_tokens: Count | None = setting(None, "tokens of the longest answer; empty: the service decides")
+    openai_temperature: Temperature | None = setting(None, "0 to 2; empty: the service decides")
     context_api_key: SecretStr | None = setting(None, "key of the Context service")
     context_base_url: HttpUrl = setting("https://api.context.ai", "its address, with or without /v1")
+    context_model: str = setting("gpt-4", "its model")
     context_timeout: Seconds = setting(30, "seconds of the longest silence")
+    context_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
+    context_max_tokens: Count | None = setting(1000, "tokens of the longest answer")
+    context_temperature: Temperature | None = setting(0.7, "0 to 2")
     custom_rag_api_url: HttpUrl | None = setting(None, "full address of your own service")
     custom_rag_api_key: SecretStr | None = setting(None, "its key, sent as Bearer; empty: none is sent")
     custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence")
     custom_rag_headers: Headers = setting(Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}')
     custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
-    search_provider: Annotated[Literal["serper"], Lower] | None = setting(None, "web search: serper; empty: none")
+    search_provider: ProviderName | None = setting(None, "web search: serper, or package.module:Class; empty: none")
+    search_route: Annotated[Literal["rules", "prefix", "always"], Lower] = setting(
+        "rules", "which questions are searched for: those that rules choose, those that begin with a prefix, or all"
+    )
+    search_prefix: str = setting("/search", "the prefix that asks for a search; 搜索: is another")
+    search_results: Annotated[Literal["context", "list"], Lower] = setting(
+        "context", "what becomes of results: context (RAG_PROVIDER answers from them) or list (they are the answer)"
+    )
     serper_api_key: SecretStr | None = setting(None, "key of serper.dev")
+    serper_base_url: HttpUrl = setting("https://google.serper.dev", "its address")
     serper_timeout: Seconds = setting(10, "seconds for a search")
+    serper_gl: str = setting("us", "country whose results are wanted")
+    serper_hl: str = setting("", "language of the results; empty: the service decides")
+    serper_num: Annotated[int, Field(ge=1, le=100)] = setting(10, "results asked for")
     mock_mode: bool = setting(False, "answer with the built-in mock, whatever RAG_PROVIDER says")
     use_mock_rag: bool = setting(False, "another name of MOCK_MODE")
     mock_fallback: bool = setting(False, "answer with the mock, marked as such, when the provider fails")
@@ -220,6 +242,10 @@ class StreamSettings(Group):
     stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
     stream_max_bytes: Bytes = setting(1024 * 1024, "bytes of the longest answer")
     conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
+    history_max_tokens: Count = setting(
+        3000, "tokens of earlier turns, counted roughly, that a provider without conversations of its own is told"
+    )
+    history_max_seconds: Seconds = setting(86400, "seconds after which a turn is not told any more")
     stream_max_per_replica: Count = setting(1000, "answers being written at once, per process")
     stream_max_per_user: Count = setting(3, "questions in flight per WeCom user and bot; WeCom's own limit is 3")
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = setting(
@@ -233,7 +259,7 @@ class SocketSettings(Group):
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
     websocket_auth: Annotated[Literal["key", "token", "none"], Lower] = setting(
-        "key", "what a socket must show: one of API_KEYS, a user's token, or none"
+        "key", "what sockets and REST must show: one of API_KEYS, a user's token, or none"
     )
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
@@ -246,6 +272,7 @@ class BatchSettings(Group):
     batch_enabled: bool = setting(True, "offer batch tasks")
     batch_max_concurrent: Count = setting(5, "batch questions being answered at once, over all replicas")
     batch_max_queue_size: Count = setting(1000, "unfinished batch tasks; more are refused")
+    batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is taken, file or JSON")
     batch_storage_path: str | None = setting(
         None, "folder that gets each finished task's results as JSONL; empty: none"
     )

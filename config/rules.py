@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 #: What is checked and does nothing in this version; the README marks the same.
 LATER = """
     debug wechat_bot_secret wechat_progress wechat_sources wechat_suggestions media_max_bytes media_hosts
-    batch_redis_url openai_api_key openai_base_url openai_model openai_timeout context_api_key context_base_url
-    context_timeout custom_rag_api_url custom_rag_api_key custom_rag_timeout custom_rag_headers
-    custom_rag_health_url search_provider serper_api_key serper_timeout batch_enabled batch_max_concurrent
-    batch_max_queue_size batch_storage_path batch_worker batch_retention_days
-""".split()  # noqa: SIM905 - thirty names read better as words
+""".split()  # noqa: SIM905 - names read better as words
 #: Seconds a stream's record outlives its producer: an end must find it, and late polls read it.
 TTL_MARGIN = 60
 #: What each provider cannot do without.
@@ -105,7 +101,7 @@ def _provider(provider: ProviderSettings, auth_mode: str | None, where: str = ""
     field, expected = NEEDED.get(provider.rag_provider, ("rag_provider", ""))
     if not getattr(provider, field):
         yield Problem(where + field.upper(), "", f"{expected}, because RAG_PROVIDER is {provider.rag_provider}")
-    if provider.search_provider and not provider.serper_api_key:
+    if provider.search_provider == "serper" and not provider.serper_api_key:
         yield Problem(f"{where}SERPER_API_KEY", "", "the key of serper.dev, because SEARCH_PROVIDER is serper")
 
 

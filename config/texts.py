@@ -1,8 +1,8 @@
 """Every sentence a user can see, in Chinese (the default) and in English.
 
 A sentence says what happened and what to do next; it never shows an address, a code or an exception's words. The keys
-up to `truncated` belong to the conversation, those up to `rag_error` to sockets; the others are the codes of errors.
-`TEXTS_FILE` may reword any of them.
+up to `truncated` belong to the conversation, those up to `rag_error` to sockets, those up to `batch_conflict` to
+searches and batches; the others are the codes of errors. `TEXTS_FILE` may reword any of them.
 """
 
 from __future__ import annotations
@@ -55,6 +55,14 @@ ZH: Mapping[str, str] = {
     "note_closed": "连接已关闭",
     "note_paused_chunk": "会话已暂停，这段文本没有处理",
     "rag_error": "RAG查询失败: {sentence}",
+    "search_failed": "（联网搜索暂时不可用，以下回答没有参考搜索结果。）",
+    "search_empty": "（没有搜到相关内容，以下回答没有参考搜索结果。）",
+    "search_heading": "相关搜索结果:",
+    "batch_queue_full": "任务队列已满，请稍后再试",
+    "batch_unavailable": "批量处理服务不可用",
+    "batch_unknown": "任务不存在",
+    "batch_finished": "任务已经结束，不能再更改。",
+    "batch_conflict": "这个幂等键已经用于另一次提交。",
     "unknown_user": "没有找到您的账号信息。请联系管理员开通后再试。",
     "auth_refused": "用户认证失败，请联系管理员。",
     "auth_unavailable": "认证服务暂时不可用，请稍后再试。",
@@ -120,6 +128,14 @@ EN: Mapping[str, str] = {
     "note_closed": "Closed",
     "note_paused_chunk": "Paused: this part was not taken",
     "rag_error": "The answering service failed: {sentence}",
+    "search_failed": "(Web search is unavailable at the moment; this answer does without it.)",
+    "search_empty": "(The web search found nothing; this answer does without it.)",
+    "search_heading": "Search results:",
+    "batch_queue_full": "The task queue is full. Please try again later.",
+    "batch_unavailable": "Batch processing is not available here.",
+    "batch_unknown": "There is no such task.",
+    "batch_finished": "The task has ended and cannot be changed any more.",
+    "batch_conflict": "This idempotency key stands for another submission.",
     "unknown_user": "I could not find your account. Please ask an administrator to set it up, then try again.",
     "auth_refused": "Your sign-in was refused. Please contact an administrator.",
     "auth_unavailable": "The sign-in service is unavailable at the moment. Please try again later.",
@@ -159,6 +175,10 @@ class Texts:
     def get(self, key: str, **params: object) -> str:
         """Return a sentence, `params` in their places. An unknown key is a mistake in the code: `KeyError`."""
         return self._sentences[key].format(**params)
+
+    def known(self, code: str) -> str:
+        """Return the sentence for a code, "" where there is none."""
+        return self._sentences.get(code, "")
 
     def error(self, code: str) -> str:
         """Return the sentence for an error's code; of an unknown one, that it did not work."""

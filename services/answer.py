@@ -6,16 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
-
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from typing import NamedTuple, Protocol
 
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew, difference
-from services.conversation_store import ConversationStore, Memory
-from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
+from services.conversation_store import ConversationStore
+from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
+from services.history_store import HistoryStore
 from services.models import (
-    SOCKET_CHANNELS,
     Delta,
     Identity,
     Past,
@@ -27,16 +25,14 @@ from services.models import (
 )
 from services.owned_stream import LEAVING
 from services.providers.base import BaseRAGProvider
+from services.recollection import PAUSE as TURN_POLL
+from services.recollection import Recollection, patiently
 from services.redis_store import Call
 from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at a conversation's line.
-TURN_POLL = 0.2
-#: Seconds of outage a producer waits through.
-OUTAGE_SECONDS = 20.0
 #: Seconds an answer's end waits until its conversation could be kept.
 MEMORY_SECONDS = 5.0
 #: How often a question may be put to the provider, over all owners of its stream.
@@ -50,7 +46,7 @@ class Authenticator(Protocol):
     def authenticate(self, userid: str, corp: str = "") -> Identity: ...
 
 
-class SocketAuthenticator(Protocol):
+class CallerAuthenticator(Protocol):
     def identity(self, question: Question) -> Identity: ...
 
 
@@ -65,6 +61,13 @@ class Backend:
     bot: str = "default"
 
 
+class Place(NamedTuple):
+    """Where a question stands: its conversation's key, "" for none, and its stream."""
+
+    key: str
+    stream_id: str
+
+
 class Answerer:
     """Knows the way from a question to the provider's events; one for the process, safe in many threads."""
 
@@ -75,7 +78,8 @@ class Answerer:
         backends: Mapping[str, Backend],
         conversations: ConversationStore,
         streams: StreamStore,
-        callers: SocketAuthenticator | None = None,
+        callers: CallerAuthenticator | None = None,
+        history: HistoryStore | None = None,
         memory_seconds: float = MEMORY_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -84,6 +88,7 @@ class Answerer:
         self._callers = callers
         self._backends = backends
         self._conversations = conversations
+        self._history = history
         self._streams = streams
         self._memory_seconds = memory_seconds
         self._sleep = sleep
@@ -124,19 +129,21 @@ class Answerer:
         user = end_user(question, identity)
         query = Query(question.text, user, "", question.inputs, question.files, identity, question.channel)
         if past and past.asks:
-            yield from self._go_on(backend, query, key, deadline, past)
+            yield from self._go_on(backend, query, Place(key, stream_id), deadline, past)
         else:
-            yield Asking()
-            yield from self._ask(backend, query, key, deadline)
+            yield Asking(provider=backend.provider.name)
+            yield from self._ask(backend, query, Place(key, stream_id), deadline)
 
     def _identity(self, question: Question, backend: Backend) -> Identity:
-        if question.channel in SOCKET_CHANNELS:
-            if self._callers is None:
-                raise AuthError("nobody checks sockets here")
-            return self._callers.identity(question)
-        return self._auth.authenticate(question.principal, backend.corp)
+        if question.channel == "wecom":
+            return self._auth.authenticate(question.principal, backend.corp)
+        if self._callers is None:
+            raise AuthError("nobody checks credentials here")
+        return self._callers.identity(question)
 
-    def _go_on(self, backend: Backend, query: Query, key: str, deadline: Deadline, past: Past) -> Iterator[AnswerEvent]:
+    def _go_on(
+        self, backend: Backend, query: Query, place: Place, deadline: Deadline, past: Past
+    ) -> Iterator[AnswerEvent]:
         """Have the answer that was asked for; ask once more where there is none."""
         try:
             named = replace(query, conversation_id=past.ids.conversation_id)
@@ -146,10 +153,10 @@ class Answerer:
             yield Resumed("lost", str(exc))
             if past.asks >= MAX_ASKS:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
-            yield Asking(past.asks + 1, str(exc))
+            yield Asking(past.asks + 1, str(exc), backend.provider.name)
             # Not before it is sure that the stream is ours: its present owner may be reading that run.
             backend.provider.cancel(past.ids, query.user)
-            yield from anew(self._ask(backend, query, key, deadline), past.text)
+            yield from anew(self._ask(backend, query, place, deadline), past.text)
         except ProviderError:
             if deadline.over and deadline.aborted not in LEAVING:
                 backend.provider.cancel(past.ids, query.user)
@@ -185,25 +192,27 @@ class Answerer:
             self._conversations.leave(key, head)
         return gone
 
-    def _ask(self, backend: Backend, query: Query, key: str, deadline: Deadline) -> Iterator[ProviderEvent]:
+    def _ask(self, backend: Backend, query: Query, place: Place, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
-        memory = patiently(lambda: self._conversations.load(key)) if key else Memory("", "")
+        memory = self._recollection(backend, place.key)
         try:
-            named = replace(query, conversation_id=memory.conversation_id)
-            yield from self._run(backend, named, key, memory, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
             log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
-            memory = memory._replace(conversation_id="")
-            self._remember(key, memory, "")
-            yield from self._run(backend, query, key, memory, deadline)
+            memory.forget()
+            yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
+
+    def _recollection(self, backend: Backend, key: str) -> Recollection:
+        history = None if backend.provider.keeps_conversations else self._history
+        return Recollection(key, conversations=self._conversations, history=history, seconds=self._memory_seconds)
 
     def _run(
-        self, backend: Backend, query: Query, key: str, memory: Memory, deadline: Deadline
+        self, backend: Backend, query: Query, memory: Recollection, stream_id: str, deadline: Deadline
     ) -> Iterator[ProviderEvent]:
         """Stream one run; keep its conversation from the first event on, unless its first turn brings no text."""
-        provider, ids, spoke, ended, remembered = backend.provider, ProviderIds(), False, False, True
+        provider, ids, said, ended, remembered = backend.provider, ProviderIds(), "", False, True
         metrics.PROVIDER_CALLS.labels(backend.bot, provider.name).inc()
         events = provider.stream_query(query, deadline)
         try:
@@ -211,13 +220,16 @@ class Answerer:
                 match event:
                     case ProviderIds():
                         ids = event
-                        remembered = self._remember(key, memory, ids.conversation_id)
-                    case Delta() | Replacement():
-                        spoke = True
+                        remembered = memory.note(ids.conversation_id)
+                    case Delta(text):
+                        said += text
+                    case Replacement(text):
+                        said = text
                 yield event
             ended = True
             if not remembered:
-                self._remember(key, memory, ids.conversation_id, patient=True)
+                memory.note(ids.conversation_id, patient=True)
+            memory.keep(query.text, said, stream_id)
         except AnswerError:
             ended = not deadline.over
             raise
@@ -225,30 +237,15 @@ class Answerer:
             events.close() if hasattr(events, "close") else None
             if not ended and deadline.aborted not in LEAVING:
                 provider.cancel(ids, query.user)
-            if not spoke and not memory.conversation_id and deadline.aborted not in LEAVING:
-                self._remember(key, memory, "")
-
-    def _remember(self, key: str, memory: Memory, conversation_id: str, *, patient: bool = False) -> bool:
-        """Keep the id, and return whether it was: what cannot be written costs the conversation, not the answer."""
-        if not key:
-            return True
-        memory = memory._replace(conversation_id=conversation_id)
-        try:
-            if patient:
-                patiently(lambda: self._conversations.remember(key, memory), self._memory_seconds)
-            else:
-                self._conversations.remember(key, memory)
-        except StoreUnavailable:
-            log.warning("conversation not remembered")
-            return False
-        return True
+            if not said and not memory.conversation_id and deadline.aborted not in LEAVING:
+                memory.note("")
 
 
 def end_user(question: Question, identity: Identity) -> str:
     """Return the provider's name for who asks; "" where no person is known: the provider has a name for nobody."""
     if identity.user:
         return identity.user.user_code
-    if question.channel in SOCKET_CHANNELS:
+    if question.channel != "wecom":
         return f"ws-user-{question.session}" if question.channel == "realtime" else ""
     return question.principal
 
@@ -267,17 +264,3 @@ class LateHead:
         if late <= 0.0 or head != self._head:
             self._head, self._since = head if late > 0.0 else "", self._clock()
         return bool(self._head) and self._clock() - self._since > self._patience
-
-
-T = TypeVar("T")
-
-
-def patiently(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
-    """Return what a store says, waiting through an outage of Redis that a producer survives."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_after_delay(seconds),
-        wait=wait_fixed(TURN_POLL),
-        reraise=True,
-    )
-    return retrying(call)

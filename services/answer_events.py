@@ -26,6 +26,8 @@ class Asking:
     asks: int = 1
     #: Why an earlier owner's answer could not be had; "" the first time.
     cause: str = ""
+    #: The provider's name.
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Who may ask at a socket, and as whom their question is put to the provider."""
+"""Who may ask at a socket or at a REST address, and as whom their question is put to the provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from services.errors import AuthError, StoreUnavailable
-from services.models import Identity, Question
+from services.models import PROGRAM_CHANNELS, Identity, Question
 from services.token_store import Cached, TokenStore
 from utils.sealed import seal, unseal
 
@@ -87,8 +87,24 @@ class Callers:
             raise AuthError(code="auth_failed")
         return self._of_key(secret) if self.mode == "key" else self._of_token(secret)
 
+    def program(self, secret: str | None) -> Caller:
+        """Return who asks at a REST address: there an API key counts in every mode, beside what the mode asks for.
+
+        Raises:
+            AuthError: `auth_required` where nothing is shown that must be, `auth_failed` where it does not count.
+            StoreUnavailable: Redis did not answer, so a token cannot be told from a wrong one.
+        """
+        if secret is None:
+            return self.anonymous()
+        try:
+            return self._of_key(secret)
+        except AuthError:
+            if self.mode == "key":
+                raise
+        return self.check(secret)
+
     def identity(self, question: Question) -> Identity:
-        """Return as whom a socket's question is asked; on any replica, and also long after the socket is gone.
+        """Return as whom a question is asked; on any replica, and also long after its socket or request is gone.
 
         Raises:
             AuthError: `auth_refused` when the credential no longer counts, `auth_unavailable` while Redis is away.
@@ -96,14 +112,19 @@ class Callers:
         match self.mode, question.principal.partition(":")[0]:
             case "none", "anonymous":
                 return Identity("none")
-            case "key", "key" if question.principal in self._api_keys:
+            case _, "key" if question.principal in self._api_keys and self._keys_count(question):
                 return Identity("none")
             case "token", "user":
                 cached = self._still_valid(question)
                 return Identity("cached", cached.user, cached.token)
         raise AuthError("the credential is none of this mode's, or was withdrawn", code="auth_refused")
 
+    def _keys_count(self, question: Question) -> bool:
+        return self.mode == "key" or question.channel in PROGRAM_CHANNELS
+
     def _of_key(self, secret: str) -> Caller:
+        if len(secret) > MAX_SECRET or not _is_text(secret):
+            raise AuthError(code="auth_failed")
         shown = secret.encode()
         # Every key is compared, so that the time taken says nothing.
         matches = [principal for principal, key in self._api_keys.items() if hmac.compare_digest(key, shown)]

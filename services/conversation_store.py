@@ -15,6 +15,7 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
+from services.history_store import history_key
 from services.models import Question
 from services.redis_store import Call, ScriptRunner, script
 
@@ -65,7 +66,8 @@ class ConversationStore:
 
         `stream_id` is the command's own stream: the same command, delivered again, resets nothing.
         """
-        return Call(script("reset"), (key, resets_key(key), reset_by_key(key)), (self._ttl, stream_id))
+        keys = (key, resets_key(key), reset_by_key(key), history_key(key))
+        return Call(script("reset"), keys, (self._ttl, stream_id))
 
     def place(self, key: str, stream_id: str) -> Place:
         """Return where a stream stands, standing it at the end when it is not there."""

@@ -6,6 +6,10 @@ LaibaoError                     code, status
 ├── StoreUnavailable            Redis or SQL did not answer in time
 ├── StreamClosed                the stream takes no more chunks from this owner
 ├── StreamUnknown               no such stream, or it is somebody else's
+├── BatchUnknown                no such batch task, or it is somebody else's
+├── BatchFinished               the batch task has ended: nothing about it can change
+├── BatchConflict               the idempotency key stands for another submission
+├── BatchQueueFull              too many unfinished batch tasks
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
     ├── AuthError               unknown user, refused, service unavailable
     └── ProviderError           what went wrong at the answer provider
@@ -61,6 +65,34 @@ class StreamUnknown(LaibaoError):
 
     code = "stream_unknown"
     status = 404
+
+
+class BatchUnknown(LaibaoError):
+    """The task does not exist (any more), or is not this owner's: which of them is nobody's business."""
+
+    code = "batch_unknown"
+    status = 404
+
+
+class BatchFinished(LaibaoError):
+    """The task has ended, and an end is final."""
+
+    code = "batch_finished"
+    status = 409
+
+
+class BatchConflict(LaibaoError):
+    """The same idempotency key came with something else before."""
+
+    code = "batch_conflict"
+    status = 409
+
+
+class BatchQueueFull(LaibaoError):
+    """As many tasks are unfinished as may be: submit again when some have ended."""
+
+    code = "batch_queue_full"
+    status = 429
 
 
 class AnswerError(LaibaoError):

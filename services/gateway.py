@@ -279,6 +279,8 @@ class Gateway:
             "task_id": "",
             "run_id": "",
             "sources": "",
+            "provider": "",
+            "usage": "",
             "mock": "",
             "asks": "0",
             "token": "",

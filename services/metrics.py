@@ -99,6 +99,18 @@ PROVIDER_CALLS = Counter(
     ["bot", "provider"],
     registry=REGISTRY,
 )
+TOKENS = Counter(
+    "wechatlaibao_tokens_total",
+    "Tokens of answers as their provider counted them, of the prompt and of the completion.",
+    ["bot", "provider", "kind"],
+    registry=REGISTRY,
+)
+PRICE = Counter(
+    "wechatlaibao_price_total",
+    "What answers cost as their provider says it, by currency.",
+    ["bot", "provider", "currency"],
+    registry=REGISTRY,
+)
 REWRITTEN = Counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis had lost and their owner wrote again.",
@@ -173,6 +185,11 @@ def render() -> bytes:
 def close_label(code: int) -> str:
     """Return a close code as a label: clients may send any of some thousands."""
     return str(code) if code in CLOSE_CODES else OTHER
+
+
+def currency_label(currency: str) -> str:
+    """Return a provider's word for a currency as a label: three letters, or other."""
+    return currency.upper() if len(currency) == 3 and currency.isascii() and currency.isalpha() else OTHER
 
 
 def msgtype_label(msgtype: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 #: The channels whose people open a socket, and show a credential when they do.
 SOCKET_CHANNELS = ("chat", "realtime")
+#: The channels of REST, where an API key counts whatever sockets ask for.
+PROGRAM_CHANNELS = ("http", "batch")
 
 Status = Literal["processing", "completed", "error", "cancelled"]
 AuthState = Literal["", "cached", "renewed", "unknown_user", "auth_refused", "auth_unavailable", "not_allowed", "none"]
@@ -82,6 +84,14 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A question of a conversation and its answer, both as they were said."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What a provider is asked: a question with its person resolved."""
 
@@ -95,6 +105,8 @@ class Query:
     identity: Identity = Identity("none")
     #: The door the question came through.
     channel: str = ""
+    #: The conversation's earlier turns, the oldest first; only for providers that keep no conversations themselves.
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +143,19 @@ class Usage:
     total_price: str = ""
     currency: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def price(self) -> float:
+        """The price as a number, 0 where there is none or it cannot be read as one."""
+        try:
+            price = float(self.total_price or 0)
+        except ValueError:
+            return 0.0
+        return price if 0 < price < float("inf") else 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was counted, as JSON has it: all but the sources."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sources"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,11 +189,15 @@ class OwnedStream:
         """Whether Redis takes nothing of it at present."""
         return self._failing_since is not None
 
+    def field(self, name: str) -> str:
+        """Return a field of its record as its owner knows it, "" for none."""
+        return self._fields.get(name, self._new.fields.get(name, ""))
+
     @property
     def figures(self) -> dict[str, Any]:
         """What the log line of a stream says of it."""
-        auth_state = self._fields.get("auth_state", self._new.fields.get("auth_state", ""))
-        return {"auth_state": auth_state, "chunks": len(self._backlog.chunks), "bytes": self._backlog.text_bytes}
+        written = self._backlog
+        return {"auth_state": self.field("auth_state"), "chunks": len(written.chunks), "bytes": written.text_bytes}
 
     def next_write(self, *, renew: bool = False) -> Write | None:
         """Return what Redis lacks, None when that is nothing; `renew` asks for a write in any case.

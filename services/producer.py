@@ -13,7 +13,7 @@ from services.answer_events import AnswerEvent, Asking, Resumed, Waiting
 from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Usage
 from services.owned_stream import LEAVING, OwnedStream
-from services.stream_records import written_sources
+from services.stream_records import written_sources, written_usage
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Producer:
         self._clock = clock
         self._began = clock()
         self._spoke = past is not None
+        self._usage = Usage()
 
     def run(self) -> str:
         """Write the whole answer and say its end; return the error's code, "" for none."""
@@ -87,7 +88,8 @@ class Producer:
         outcome = outcome or "completed"
         seconds = self._clock() - self._began
         ids = {"channel": self._question.channel, "bot": self._question.bot}
-        figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures}
+        cost = {"tokens": self._usage.total_tokens, "price": self._usage.total_price, "currency": self._usage.currency}
+        figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **cost}
         log.info("stream", extra={"stream_id": self._stream.stream_id, **ids, **figures})
         if outcome not in LEAVING:
             metrics.STREAMS.labels(self._question.channel, outcome).inc()
@@ -132,17 +134,26 @@ class Producer:
             case Resumed():
                 self._note_recovery(event)
             case Usage():
-                stream.set(tokens=str(event.total_tokens), sources=written_sources(event.sources))
+                self._note_usage(event)
             case Mocked():
                 stream.set(mock="1")
 
     def _note_asking(self, asking: Asking) -> None:
         """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
-        self._stream.set(asks=str(asking.asks))
+        self._stream.set(asks=str(asking.asks), provider=asking.provider)
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()
             log.warning("question asked again", extra={"cause": asking.cause, **self._owners})
+
+    def _note_usage(self, usage: Usage) -> None:
+        self._stream.set(usage=written_usage(usage), sources=written_sources(usage.sources))
+        self._usage = usage
+        labels = (self._question.bot, self._stream.field("provider"))
+        metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)
+        metrics.TOKENS.labels(*labels, "completion").inc(usage.completion_tokens)
+        if price := usage.price:
+            metrics.PRICE.labels(*labels, metrics.currency_label(usage.currency)).inc(price)
 
     def _note_recovery(self, resumed: Resumed) -> None:
         metrics.RECOVERIES.labels(resumed.outcome).inc()

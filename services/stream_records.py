@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from services.models import Status
+from services.models import Status, Usage
 
 Op = Literal["", "finish", "release"]
 
@@ -117,6 +117,18 @@ class Whole:
     sources: tuple[Mapping[str, Any], ...] = ()
     #: The answer is the built-in mock's, not the provider's.
     mock: bool = False
+    #: What it cost, without the sources.
+    usage: Usage = field(default_factory=Usage)
+    #: The provider that was asked, and its ids; "" where there is none.
+    provider: str = ""
+    message_id: str = ""
+    conversation_id: str = ""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return who answered, under which ids, as JSON has it."""
+        names = {"provider": self.provider, "message_id": self.message_id, "conversation_id": self.conversation_id}
+        return {name: value for name, value in names.items() if value}
 
 
 class Takeover(NamedTuple):
@@ -217,6 +229,15 @@ def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
             return written
         kept.pop()
     return ""
+
+
+def written_usage(usage: Usage) -> str:
+    """Return what an answer cost as JSON."""
+    return json.dumps(usage.figures(), separators=(",", ":"))
+
+
+def read_usage(written: str | None) -> Usage:
+    return Usage(**json.loads(written)) if written else Usage()
 
 
 def read_sources(written: str | None) -> tuple[Mapping[str, Any], ...]:

@@ -3,6 +3,7 @@
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
         v question access auth_state waiting error_code message_id task_id run_id asks reply delivered sources mock
+        provider usage
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -23,7 +24,17 @@ from typing import Any, NamedTuple
 
 from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
-from services.stream_records import Chunk, ChunkPage, NewStream, Snapshot, Takeover, Whole, Write, read_sources
+from services.stream_records import (
+    Chunk,
+    ChunkPage,
+    NewStream,
+    Snapshot,
+    Takeover,
+    Whole,
+    Write,
+    read_sources,
+    read_usage,
+)
 
 #: Version of this schema, in every hash: two versions run side by side during a rolling update. A stream of any version
 #: is read; one is taken over by its own version and by newer ones. 2: `asks`, `takeovers`, `former_owner`, `taken`.
@@ -130,10 +141,14 @@ class StreamStore:
     def whole(self, stream_id: str) -> Whole | None:
         """Return a stream's whole text and what goes with it; None where there is no such stream."""
         keys = stream_keys(stream_id)
-        fields = ("status", "error_code", "sources", "mock")
+        fields = ("status", "error_code", "sources", "mock", "usage", "provider", "message_id", "conversation_id")
         calls = [Call(None, ("HMGET", keys.hash), fields), Call(None, ("GET", keys.text))]
-        (status, code, sources, mock), text = self._runner.run(calls)
-        return Whole(text or "", status, code or "", read_sources(sources), mock == "1") if status else None
+        (status, code, sources, mock, usage, *names), text = self._runner.run(calls)
+        if not status:
+            return None
+        provider, message_id, conversation_id = (name or "" for name in names)
+        found = (read_sources(sources), mock == "1", read_usage(usage), provider, message_id, conversation_id)
+        return Whole(text or "", status, code or "", *found)
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
         """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies.

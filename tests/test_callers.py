@@ -264,3 +264,40 @@ def test_a_credential_is_in_no_repr(callers: Callers) -> None:
     caller = callers.check(TOKEN)
 
     assert caller.credential not in repr(caller)
+
+
+def program(callers: Callers, secret: str | None) -> str:
+    """Return who that is at a REST address, or why nobody."""
+    try:
+        return callers.program(secret).principal
+    except AuthError as exc:
+        return exc.code
+
+
+def test_a_program_shows_a_key_in_every_mode(tokens: TokenStore) -> None:
+    """What sockets ask for counts at REST, and an API key always does."""
+    modes: tuple[Mode, ...] = ("key", "token", "none")
+    key, token, none = (Callers(mode, api_keys=(API_KEY,), tokens=tokens, key=KEY) for mode in modes)
+
+    assert [program(each, API_KEY) for each in (key, token, none)] == [f"key:{fingerprint(API_KEY)}"] * 3
+    assert [program(each, TOKEN) for each in (key, token, none)] == ["auth_failed", "user:E1001", "anonymous"]
+    assert [program(each, "wrong") for each in (key, token, none)] == ["auth_failed", "auth_failed", "anonymous"]
+    assert [program(each, None) for each in (key, token, none)] == ["auth_required", "auth_required", "anonymous"]
+
+
+@pytest.mark.parametrize("shown", ["", "\ud800", "x" * 9000])
+def test_what_no_header_can_say_is_no_program(tokens: TokenStore, shown: str) -> None:
+    """An empty, an unwritable and an endless credential are refused in every mode that asks for one."""
+    assert program(Callers("key", api_keys=(API_KEY,)), shown) == "auth_failed"
+    assert program(Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY), shown) == "auth_failed"
+
+
+@pytest.mark.parametrize("channel", ["http", "batch"])
+def test_a_programs_question_is_asked_under_its_key(tokens: TokenStore, channel: str) -> None:
+    """Also where sockets ask for users' tokens; a key that was withdrawn counts nowhere."""
+    callers = Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY)
+    question = asked_by(callers.program(API_KEY), channel)
+
+    assert callers.identity(question) == Identity("none")
+    with pytest.raises(AuthError):
+        Callers("token", api_keys=("another-fake-key",), tokens=tokens, key=KEY).identity(question)

@@ -29,6 +29,8 @@ NAMES = {
     "wechatlaibao_first_text_seconds": ("histogram", {"channel"}),
     "wechatlaibao_questions_refused_total": ("counter", {"code"}),
     "wechatlaibao_provider_calls_total": ("counter", {"bot", "provider"}),
+    "wechatlaibao_tokens_total": ("counter", {"bot", "provider", "kind"}),
+    "wechatlaibao_price_total": ("counter", {"bot", "provider", "currency"}),
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),

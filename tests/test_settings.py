@@ -451,6 +451,6 @@ def test_a_command_that_does_nothing_is_named() -> None:
 
 def test_what_has_no_effect_in_this_version_says_so() -> None:
     """Whoever sets it learns at start that it does nothing yet."""
-    (warning,) = settings(BATCH_RETENTION_DAYS="9").warnings
+    (warning,) = settings(MEDIA_MAX_BYTES="9").warnings
 
-    assert warning == "BATCH_RETENTION_DAYS has no effect in this version"
+    assert warning == "MEDIA_MAX_BYTES has no effect in this version"

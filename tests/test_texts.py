@@ -50,6 +50,14 @@ SENTENCES = [
     "note_closed",
     "note_paused_chunk",
     "rag_error",
+    "search_failed",
+    "search_empty",
+    "search_heading",
+    "batch_queue_full",
+    "batch_unavailable",
+    "batch_unknown",
+    "batch_finished",
+    "batch_conflict",
     "unknown_user",
     "auth_refused",
     "auth_unavailable",
@@ -78,8 +86,8 @@ SENTENCES = [
 ]
 
 
-#: What sockets say: some of it the originals' words, which end as they do.
-SOCKETS = SENTENCES[SENTENCES.index("socket_connected") : SENTENCES.index("rag_error") + 1]
+#: What sockets and batches say: some of it the originals' words, which end as they do.
+ORIGINALS = SENTENCES[SENTENCES.index("socket_connected") : SENTENCES.index("batch_unknown") + 1]
 
 
 def test_both_languages_have_the_same_sentences() -> None:
@@ -96,11 +104,11 @@ def test_both_languages_ask_for_the_same_parts(key: str) -> None:
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("key", SENTENCES)
 def test_every_sentence_is_one_for_people(locale: str, key: str) -> None:
-    """A sentence is whole, ends, and shows no code, address or status; those of sockets are the originals' words."""
+    """A sentence is whole, ends, and shows no code, address or status; those of sockets and batches are the originals' words."""
     sentence = Texts(locale).get(key, **dict.fromkeys(("what", "type", "action", "limit", "question", "sentence"), "x"))
 
     assert sentence == sentence.strip()
-    assert sentence.endswith(("。", ".", "...", "）", ")", "”")) or key in SOCKETS
+    assert sentence.endswith(("。", ".", "...", "）", ")", "”")) or key in ORIGINALS
     assert not re.search(r"https?:|[a-z]_[a-z]|\b[1-5]\d\d\b|Exception|Error:", sentence)
 
 

@@ -21,6 +21,15 @@ class QueryResult:
     sources: Sequence[Mapping[str, Any]] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "content": self.content,
+            "metadata": dict(self.metadata),
+            "sources": [dict(source) for source in self.sources],
+            "usage": dict(self.usage),
+        }
+
 
 class BaseRAGProvider(ABC):
     """An answer provider; one instance per process and app, safe to use from many threads."""
@@ -28,6 +37,9 @@ class BaseRAGProvider(ABC):
     name: str
     #: Which app answers: part of a conversation's key, so that another app never gets this one's conversation id.
     app: str
+    provider_type = "RAG"
+    #: Whether it remembers by itself what was said under a conversation id; else each question brings it along.
+    keeps_conversations = True
 
     @abstractmethod
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -88,6 +100,52 @@ class BaseRAGProvider(ABC):
 
     def cancel(self, ids: ProviderIds, user: str) -> None:  # noqa: B027 - optional by contract
         """Tell the provider to stop a run whose answer nobody wants; failures are logged, not raised."""
+
+    def close(self) -> None:  # noqa: B027 - optional by contract
+        """Give connections back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result of a search."""
+
+    title: str
+    url: str
+    snippet: str
+    #: From 1, in the order of the search provider.
+    position: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"title": self.title, "url": self.url, "snippet": self.snippet, "position": self.position}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found; no hits and no answer mean that there is nothing."""
+
+    hits: tuple[Hit, ...]
+    #: The search provider's own short answer, "" for none.
+    answer: str = ""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BaseSearchProvider(ABC):
+    """A web search; one instance per process, safe to use from many threads."""
+
+    name: str
+    provider_type = "Search"
+
+    @abstractmethod
+    def search(self, query: str, deadline: Deadline) -> SearchResult:
+        """Search, and return what was found.
+
+        Raises:
+            ProviderError: it failed; `interrupted` after `deadline.abort`, `answer_timeout` when that is over.
+        """
+
+    @abstractmethod
+    def health_check(self) -> bool:
+        """Tell whether a search would be taken, without one: a search costs."""
 
     def close(self) -> None:  # noqa: B027 - optional by contract
         """Give connections back."""

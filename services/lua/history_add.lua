@@ -1,0 +1,11 @@
+-- Add a turn to a conversation's history, unless the person started anew since it was asked. The same stream's turn,
+-- added again by another owner, takes the first one's place.
+-- KEYS: 1 the turns, 2 how often the conversation was reset
+-- ARGV: the stream's id, the turn, the reset count it belongs to, how many turns are kept, seconds
+if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[3] then return 0 end
+local last = redis.call('LINDEX', KEYS[1], -1)
+if last and string.sub(last, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then redis.call('RPOP', KEYS[1]) end
+redis.call('RPUSH', KEYS[1], ARGV[1] .. ' ' .. ARGV[2])
+redis.call('LTRIM', KEYS[1], -ARGV[4], -1)
+redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[5] * 1000))
+return 1
