@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 
 from flask import Flask
-from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from channels.chat import chat_blueprint
 from channels.chat_answers import Html
+from channels.compression import compress_answers
 from channels.connections import connections_blueprint
 from channels.docs import docs_blueprint
+from channels.http_chat import HttpChat, http_chat_blueprint
+from channels.http_waits import Waits
+from channels.index import index_blueprint
 from channels.ops import ops_blueprint
 from channels.pages import pages_blueprint
 from channels.realtime_asr import Manner, realtime_blueprint
+from channels.rest_errors import register_rest_errors
 from channels.sockets import Sockets
 from channels.wecom import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
@@ -26,7 +30,7 @@ from config.metrics_folder import VARIABLE
 from config.settings import Settings, load_settings
 from services import metrics
 from services.container import Container
-from services.errors import CallbackRefused, LaibaoError, SettingsError
+from services.errors import CallbackRefused, SettingsError
 from services.metrics_files import render_apart
 from services.metrics_page import MetricsPage
 from utils.markdown_blocks import BlockRenderer, render_markdown
@@ -63,9 +67,11 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     )
     open_socket_doors(app, container)
+    open_http_door(app, container)
+    document(app, settings)
     app.register_error_handler(CallbackRefused, refuse_callback)
-    app.register_error_handler(LaibaoError, reply_error)
-    app.register_error_handler(Exception, reply_unknown)
+    register_rest_errors(app, container.texts.known)
+    compress_answers(app)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     for warning in settings.warnings:
@@ -75,7 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def open_socket_doors(app: Flask, container: Container) -> None:
-    """Register the two WebSocket doors, what administrators see of them, and their documentation."""
+    """Register the two WebSocket doors, their pages, and what administrators see of them."""
     settings = container.settings
     sockets = Sockets(
         callers=container.callers,
@@ -101,7 +107,28 @@ def open_socket_doors(app: Flask, container: Container) -> None:
     )
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     app.register_blueprint(connections_blueprint(sockets, token))
-    app.register_blueprint(docs_blueprint(name=settings.app_name, version=VERSION, realtime_path=settings.ws_path))
+
+
+def open_http_door(app: Flask, container: Container) -> None:
+    """Register the door of programs: one question over plain HTTP."""
+    waits = Waits(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
+    container.attach(waits)
+    chat = HttpChat(
+        gateway=container.gateway,
+        limiter=container.limiter,
+        waits=waits,
+        texts=container.texts,
+        ready=lambda: container.ready,
+    )
+    app.register_blueprint(http_chat_blueprint(chat, container.callers))
+
+
+def document(app: Flask, settings: Settings) -> None:
+    """Register what says which addresses there are."""
+    name, path = settings.app_name, settings.ws_path
+    app.register_blueprint(index_blueprint(name=name, version=VERSION, realtime_path=path))
+    open_to_all = settings.websocket_auth == "none"
+    app.register_blueprint(docs_blueprint(name=name, version=VERSION, realtime_path=path, open_to_all=open_to_all))
 
 
 def metrics_page() -> MetricsPage:
@@ -115,19 +142,6 @@ def refuse_callback(error: CallbackRefused) -> tuple[dict[str, str], int]:
     metrics.CALLBACKS_REFUSED.labels(error.code).inc()
     log.warning("callback refused", extra={"check": error.code, "cause": str(error)})
     return {"code": CallbackRefused.code}, error.status
-
-
-def reply_error(error: LaibaoError) -> tuple[dict[str, str], int]:
-    log.warning("request failed", extra={"code": error.code, "cause": str(error)})
-    return {"code": error.code}, error.status
-
-
-def reply_unknown(error: Exception) -> tuple[dict[str, str], int]:
-    """Answer what nobody expected without a word of it; the log has the traceback."""
-    if isinstance(error, HTTPException):
-        return {"code": (error.name or "error").lower().replace(" ", "_")}, error.code or 500
-    log.error("unexpected error", exc_info=error)
-    return {"code": "unknown"}, 500
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ workers = settings.workers
 worker_class = "config.gunicorn_worker.DrainingWorker"
 on_reload = count_reload
 http_parser = "auto"
-#: One greenlet per connection: every socket, and polls and REST calls beside them.
-worker_connections = settings.sockets_max + 500
+#: One greenlet per connection: every socket and every wait for an answer, and polls and REST calls beside them.
+worker_connections = settings.sockets_max + settings.http_waits_max + 500
 #: The drain, and what the worker takes to end after it.
 graceful_timeout = ceil(settings.drain_seconds) + 10
 timeout = 60

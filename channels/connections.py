@@ -4,17 +4,60 @@ from __future__ import annotations
 
 import hmac
 import logging
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
 
 from channels.envelope import envelope
+from channels.rest import STORE_CODE, Operation, RestModel
 from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: The code of the table for SQL and Redis.
-STORE_CODE = 40000
+
+class Connection(RestModel):
+    """One socket."""
+
+    client_id: str
+    door: Literal["chat", "realtime"]
+    connected_at: str
+    #: Seconds since anything came from it.
+    idle_time: float
+    replica: str
+
+
+class Connections(RestModel):
+    """The sockets of all replicas."""
+
+    count: int
+    connections: list[Connection]
+
+
+class Disconnected(RestModel):
+    """How many sockets of a client were closed."""
+
+    client_id: str
+    disconnected: int
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/ws/connections",
+        "administrators: who is connected",
+        "administration",
+        answers={200: Connections, 404: None},
+        auth="admin",
+    ),
+    Operation(
+        "POST",
+        "/api/ws/disconnect/{client_id}",
+        "administrators: close a connection",
+        "administration",
+        answers={200: Disconnected, 404: None},
+        auth="admin",
+    ),
+)
 
 
 class Connected(Protocol):

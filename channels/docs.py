@@ -1,49 +1,35 @@
-"""What a developer opens first: a page that names every address there is, and the schema of the sockets' frames."""
+"""What a developer opens first: every address there is, the REST ones to try, and the schemas of both worlds."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import json
+import sys
+from base64 import b64encode
 from collections.abc import Iterable
-from html import escape
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from flask import Blueprint, Response
+from flask import Blueprint, Flask, Response, abort, current_app, render_template
+from markupsafe import Markup
+
+from channels.assets import Assets
+from channels.openapi import document
+from channels.rest import Operation
 
 #: JSON Schema 2020-12 of every frame of both doors.
 FRAMES = Path(__file__).with_name("schema") / "websocket.json"
+HTML = Path(__file__).with_name("html")
+#: The package that brings Swagger UI's files. Nothing of its code is run.
+UI_PACKAGE = "flask_openapi3_swagger"
+UI_FILES = ("templates/swagger/js/swagger-ui-bundle.js", "templates/swagger/css/swagger-ui.css")
 
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% }
-th, td { border-bottom: 1px solid #8886; padding: .35rem .75rem .35rem 0; text-align: left; vertical-align: top }
-code { overflow-wrap: anywhere }
-"""
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name} {version}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{name} {version}</h1>
-<p>One question, one stream of its answer, several doors. The frames of the sockets:
-<a href="docs/websocket.json">JSON Schema</a>.</p>
-<table>
-<thead><tr><th scope="col">Address</th><th scope="col">What it is</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</main>
-</body>
-</html>
-"""
+OPERATIONS = (
+    Operation("GET", "/openapi.json", "the REST addresses as OpenAPI 3.1", "operations", auth="none",
+              answers={200: None}, media={200: "application/json"}),
+)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -56,8 +42,8 @@ class Address(NamedTuple):
     opens: bool = False
 
 
-def addresses(realtime_path: str) -> tuple[Address, ...]:
-    """Return every address this product serves, in the order of its doors."""
+def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[Address, ...]:
+    """Return every address this product serves: the doors, the pages, and REST in the order of its modules."""
     return (
         Address("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
         Address("POST", "/wechat/callback", "WeCom's messages to the default bot"),
@@ -68,51 +54,90 @@ def addresses(realtime_path: str) -> tuple[Address, ...]:
         Address("GET", "/chat", "the page of that door", opens=True),
         Address("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
         Address("GET", "/realtime", "the page of that door", opens=True),
-        Address("GET", "/api/ws/connections", "administrators: who is connected"),
-        Address("POST", "/api/ws/disconnect/<client_id>", "administrators: close a connection"),
-        Address("GET", "/healthz", "is the process alive", opens=True),
-        Address("GET", "/readyz", "may this replica get traffic", opens=True),
-        Address("GET", "/health", "how its parts are", opens=True),
-        Address("GET", "/metrics", "what was counted, for Prometheus"),
         Address("GET", "/docs", "this page"),
+        Address("GET", "/docs/assets/<name>", "what it is made of"),
         Address("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
+        *(_address(operation) for operation in operations),
     )
 
 
-def docs_blueprint(*, name: str, version: str, realtime_path: str) -> Blueprint:
-    """Return /docs and /docs/websocket.json."""
-    routes = Blueprint("docs", __name__)
-    page = _PAGE.format(name=escape(name), version=escape(version), style=_STYLE, rows=_rows(addresses(realtime_path)))
+def operations_of(app: Flask) -> tuple[Operation, ...]:
+    """Return the OPERATIONS of every module that made a blueprint of the application, in the order they came."""
+    modules = dict.fromkeys(blueprint.import_name for blueprint in app.blueprints.values())
+    return tuple(operation for name in modules for operation in getattr(sys.modules[name], "OPERATIONS", ()))
+
+
+def docs_blueprint(*, name: str, version: str, realtime_path: str, open_to_all: bool = False) -> Blueprint:
+    """Return /docs with what it needs, /docs/websocket.json and /openapi.json; `open_to_all`: REST asks for no key."""
+    routes = Blueprint("docs", __name__, template_folder=str(HTML))
     frames = FRAMES.read_bytes()
+    assets = cache(_assets)
+
+    @cache
+    def page() -> str:
+        listed = addresses(realtime_path, operations_of(current_app))
+        parts = {"style": _part("docs.css"), "script": _part("docs.js"), "assets": assets().names}
+        return render_template("docs.html", name=name, version=version, addresses=listed, **parts)
+
+    @cache
+    def openapi() -> str:
+        listed = operations_of(current_app)
+        made = document(listed, name=name, version=version, open_to_all=open_to_all)
+        return json.dumps(made, ensure_ascii=False)
 
     @routes.get("/docs")
     def show() -> Response:
-        return _secured(Response(page, content_type="text/html; charset=utf-8"))
+        return _secured(Response(page(), mimetype="text/html"))
+
+    @routes.get("/docs/assets/<name>")
+    def asset(name: str) -> Response:
+        return (assets().find(name) or abort(404)).reply()
 
     @routes.get("/docs/websocket.json")
     def schema() -> Response:
         return _secured(Response(frames, content_type="application/schema+json"))
 
+    @routes.get("/openapi.json")
+    def rest() -> Response:
+        return _secured(Response(openapi(), mimetype="application/json"))
+
     return routes
 
 
-def _rows(listed: Iterable[Address]) -> str:
-    return "\n".join(f"<tr><td>{_shown(a)}</td><td>{escape(a.what)}</td></tr>" for a in listed)
+def _assets() -> Assets:
+    found = find_spec(UI_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"{UI_PACKAGE} of requirements.txt is not installed: /docs needs its files")
+    folder = Path(found.submodule_search_locations[0])
+    return Assets(folder / name for name in UI_FILES)
 
 
-def _shown(address: Address) -> str:
-    path = escape(address.path)
-    # Relative, so that it also leads there behind a proxy that adds a prefix.
-    linked = f'<a href="{path[1:]}"><code>{path}</code></a>' if address.opens else f"<code>{path}</code>"
-    return f"{address.method} {linked}"
+def _address(operation: Operation) -> Address:
+    path = operation.path.replace("{", "<").replace("}", ">")
+    opens = operation.method == "GET" and operation.auth == "none" and path != "/metrics"
+    return Address(operation.method, path, operation.summary, opens)
+
+
+def _part(name: str) -> Markup:
+    return Markup((HTML / name).read_text("utf-8"))
+
+
+@cache
+def _policy() -> str:
+    script, style = (f"'sha256-{_digest(name)}'" for name in ("docs.js", "docs.css"))
+    return (
+        f"default-src 'none'; script-src 'self' {script}; style-src 'self' {style}; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _digest(name: str) -> str:
+    return b64encode(sha256((HTML / name).read_bytes()).digest()).decode()
 
 
 def _secured(response: Response) -> Response:
-    """Let the page do nothing but look: no script, no other host, no frame around it."""
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    response.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    """Let the page ask this host alone, with this script and style alone, in nobody's frame."""
+    response.headers["Content-Security-Policy"] = _policy()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

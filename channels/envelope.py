@@ -33,6 +33,10 @@ def envelope(
     data: Any = None, *, status: int = 200, code: int = 0, message: str = "", headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return a reply; `code` and `message` default to what the HTTP status means."""
-    code = code or OF_STATUS.get(status) or (status if status in CODES else 400 if status < 500 else 500)
+    code = code or OF_STATUS.get(status) or (status if status in CODES else _nearest(status))
     body = {"code": code, "message": message or CODES[code], "data": data}
     return Response(json.dumps(body, ensure_ascii=False), status, headers, mimetype="application/json")
+
+
+def _nearest(status: int) -> int:
+    return 200 if status < 400 else 400 if status < 500 else 500

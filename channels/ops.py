@@ -4,16 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Response, abort, request
+from pydantic import BaseModel
 
+from channels.rest import Operation, RestModel
 from services.health import Health
 
 Reply = tuple[dict[str, Any], int]
 
 #: The text format that every Prometheus reads.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Alive(RestModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+    service: str
+    timestamp: str
+
+
+class Readiness(RestModel):
+    """Whether this replica may get traffic."""
+
+    status: Literal["ready", "not ready"]
+    timestamp: str
+
+
+class Services(RestModel):
+    """Whether each service can be used."""
+
+    rag: bool
+    search: bool
+    batch_processing: bool
+
+
+class Part(RestModel):
+    """A provider."""
+
+    name: str | None
+    type: Literal["RAG", "Search"]
+    status: Literal["ok", "unavailable", "not configured"]
+
+
+class Parts(RestModel):
+    """The providers."""
+
+    rag: Part
+    search: Part
+
+
+class Report(BaseModel):
+    """How the parts are; with a port of the operators' own, others see the status alone."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    version: str | None = None
+    timestamp: str | None = None
+    services: Services | None = None
+    providers: Parts | None = None
+    dependencies: dict[str, Literal["ok", "unavailable"]] | None = None
+
+
+TAG = "operations"
+OPERATIONS = (
+    Operation("GET", "/healthz", "is the process alive", TAG, answers={200: Alive}, auth="none", bare=True),
+    Operation(
+        "GET",
+        "/readyz",
+        "may this replica get traffic",
+        TAG,
+        answers={200: Readiness, 503: Readiness},
+        auth="none",
+        bare=True,
+    ),
+    Operation("GET", "/health", "how its parts are", TAG, answers={200: Report}, auth="none", bare=True),
+    Operation(
+        "GET",
+        "/metrics",
+        "what was counted, for Prometheus",
+        TAG,
+        answers={200: None, 404: None},
+        auth="none",
+        media={200: "text/plain"},
+        bare=True,
+    ),
+)
 
 
 def ops_blueprint(

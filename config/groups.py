@@ -255,6 +255,7 @@ class StreamSettings(Group):
 
 class SocketSettings(Group):
     sockets_max: Count = setting(1000, "open WebSockets per process")
+    http_waits_max: Count = setting(500, "requests of /api/chat that wait for an answer at once, per process")
     ws_path: UrlPath = setting("/ws/realtime-asr", "path of the realtime socket")
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")

@@ -2,7 +2,7 @@
 
 A sentence says what happened and what to do next; it never shows an address, a code or an exception's words. The keys
 up to `truncated` belong to the conversation, those up to `rag_error` to sockets, those up to `batch_conflict` to
-searches and batches; the others are the codes of errors. `TEXTS_FILE` may reword any of them.
+searches and programs; the others are the codes of errors. `TEXTS_FILE` may reword any of them.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ ZH: Mapping[str, str] = {
     "search_failed": "（联网搜索暂时不可用，以下回答没有参考搜索结果。）",
     "search_empty": "（没有搜到相关内容，以下回答没有参考搜索结果。）",
     "search_heading": "相关搜索结果:",
+    "http_full": "现在等候回答的请求太多了，请稍后再试。",
     "batch_queue_full": "任务队列已满，请稍后再试",
     "batch_unavailable": "批量处理服务不可用",
     "batch_unknown": "任务不存在",
@@ -131,6 +132,7 @@ EN: Mapping[str, str] = {
     "search_failed": "(Web search is unavailable at the moment; this answer does without it.)",
     "search_empty": "(The web search found nothing; this answer does without it.)",
     "search_heading": "Search results:",
+    "http_full": "Too many requests are waiting for answers here. Please try again in a moment.",
     "batch_queue_full": "The task queue is full. Please try again later.",
     "batch_unavailable": "Batch processing is not available here.",
     "batch_unknown": "There is no such task.",

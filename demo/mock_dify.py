@@ -126,7 +126,7 @@ class MockDify:
         return [request for request in list(self.requests) if request.body.get("query") == text]
 
     def looked_up(self) -> Counter[str]:
-        """Return how often each of `messages`, `run` and `events` was called."""
+        """Return how often each of `messages`, `conversations`, `run` and `events` was called."""
         return Counter(look_up.kind for look_up in list(self.look_ups))
 
     def forget_conversations(self) -> None:

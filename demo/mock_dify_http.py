@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from demo.mock_dify_answers import marker
-from demo.mock_dify_look_ups import LookUp, is_uuid, messages, run_result, run_to_follow
+from demo.mock_dify_look_ups import LookUp, conversations, is_uuid, messages, run_result, run_to_follow
 from demo.mock_dify_player import Client, ClientGone, Player, follow
 from demo.mock_dify_plays import Play
-from demo.mock_dify_refusals import INVALID_USER, NO_ADDRESS, NO_CONVERSATION, UNAUTHORIZED, Refusal
+from demo.mock_dify_refusals import INVALID_USER, NO_ADDRESS, NO_BLOCKING, NO_CONVERSATION, UNAUTHORIZED, Refusal
 from demo.mock_dify_scripts import SCRIPTS, Script
 from demo.mock_dify_wire import METADATA, Run
 
@@ -75,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._reply(form)
             case ["v1", "messages"]:
                 self._look_up("messages", query, lambda: messages(dify, query))
+            case ["v1", "conversations"]:
+                self._look_up("conversations", query, lambda: conversations(dify, query))
             case ["v1", "workflows", "run", run_id]:
                 self._look_up("run", query, lambda: run_result(dify, run_id))
             case ["v1", "workflow", run_id, "events"]:
@@ -157,9 +159,10 @@ class Handler(BaseHTTPRequestHandler):
             self._blocking(script, dify.begin(script, body))
 
     def _blocking(self, script: Script, run: Run) -> None:
-        if "agent" in script.mode:
-            text = "Agent Chat App does not support blocking mode"
-            self._refuse(Refusal.api(400, "invalid_param", text))
+        # The app is an agent, or the question's script plays one.
+        refusal = NO_BLOCKING.get(self.server.dify.mode) or NO_BLOCKING.get(script.mode)
+        if refusal is not None:
+            self._refuse(refusal)
             return
         ids = {"task_id": run.task_id, "id": run.message_id, "message_id": run.message_id}
         run.end()

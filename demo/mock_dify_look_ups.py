@@ -1,4 +1,4 @@
-"""What the mock Dify tells of a question afterwards: the conversation's history, a run's result, whom to listen to."""
+"""What the mock Dify tells of a question afterwards: the history, a user's conversations, a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Outputs = Literal["object", "string", "none"]
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """A call for what has become of a question: `messages`, `run` or `events`."""
+    """A call for what has become of a question: `messages`, `conversations`, `run` or `events`."""
 
     kind: str
     query: Mapping[str, str]
@@ -42,6 +42,32 @@ def messages(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, An
     turns = dify.runs.turns(conversation_id)
     rows = [_row(run, turns[place - 1] if place else None) for place, run in enumerate(turns)]
     return {"limit": limit, "has_more": len(rows) > limit, "data": rows[-limit:]}
+
+
+def conversations(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
+    """Return a user's conversations, the latest first, each named by its first question."""
+    limit = int(query.get("limit", "20"))
+    if not query.get("user"):
+        return INVALID_USER
+    if not 1 <= limit <= 100:
+        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+    own = [name for name, user in dify.conversations.copy().items() if user == query["user"]]
+    talks = [(name, turns) for name in own if (turns := dify.runs.turns(name))]
+    # Reversed at the end: of those of the same second the one begun last is the latest.
+    oldest_first = sorted((_conversation(*talk) for talk in talks), key=lambda row: row["updated_at"])
+    return {"limit": limit, "has_more": len(talks) > limit, "data": oldest_first[::-1][:limit]}
+
+
+def _conversation(conversation_id: str, turns: list[Run]) -> dict[str, Any]:
+    return {
+        "id": conversation_id,
+        "name": turns[0].query,
+        "inputs": {},
+        "status": "normal",
+        "introduction": "",
+        "created_at": turns[0].created_at,
+        "updated_at": turns[-1].created_at,
+    }
 
 
 def is_uuid(value: Any) -> bool:

@@ -33,6 +33,11 @@ NO_CONVERSATION = Refusal.api(404, "not_found", "Conversation Not Exists.")
 NO_ADDRESS = Refusal.html(404, "Not Found")
 NO_RUN = Refusal.api(404, "not_found", "Workflow run not found")
 NOT_A_WORKFLOW = Refusal.api(400, "not_workflow_app", "Please check if your app mode matches the right API route.")
+#: How an app of a mode refuses to be asked in blocking mode.
+NO_BLOCKING = {
+    "agent-chat": Refusal.api(400, "invalid_param", "Agent Chat App does not support blocking mode"),
+    "agent": Refusal.api(400, "bad_request", "Agent App only supports streaming response mode."),
+}
 UNAUTHORIZED = Refusal.api(401, "unauthorized", "Authorization header must be provided and start with 'Bearer'")
 
 _SUFFIX = " You have requested this URI [/v1/chat-messages] but did you mean /v1/chat-messages ?"

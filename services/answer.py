@@ -146,7 +146,7 @@ class Answerer:
     ) -> Iterator[AnswerEvent]:
         """Have the answer that was asked for; ask once more where there is none."""
         try:
-            named = replace(query, conversation_id=past.ids.conversation_id)
+            named = replace(query, conversation_id=past.ids.conversation_id, said=past.text, sources=past.sources)
             recovered = backend.provider.recover(named, past.ids, deadline)
             rest = difference(past.text, recovered.text)
         except Unrecoverable as exc:

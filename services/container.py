@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -23,8 +24,9 @@ from services.conversation_store import ConversationStore
 from services.errors import LaibaoError, ProviderError, SettingsError, StoreUnavailable
 from services.gateway import Door, Gateway
 from services.health import Health
+from services.history_store import HistoryStore
 from services.lock_store import LockStore
-from services.models import SOCKET_CHANNELS
+from services.models import PROGRAM_CHANNELS, SOCKET_CHANNELS
 from services.providers import build_provider
 from services.providers.base import BaseRAGProvider
 from services.rate_limiter import RateLimiter
@@ -91,6 +93,12 @@ class Container:
             conversations=self.conversations,
             streams=self.streams,
             callers=self.callers,
+            history=HistoryStore(
+                self.runner,
+                ttl=settings.conversation_ttl,
+                max_tokens=settings.history_max_tokens,
+                max_seconds=settings.history_max_seconds,
+            ),
         )
         self.manager = StreamManager(
             self.streams,
@@ -109,12 +117,12 @@ class Container:
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
         self.health = Health(rag=(settings.provider.rag_provider, self._rag_ok), dependencies=self._probes())
-        self._guests: Guests | None = None
+        self._guests: list[Guests] = []
         self._started = False
 
     def attach(self, guests: Guests) -> None:
         """Have the connections that people keep open begin and leave with this replica."""
-        self._guests = guests
+        self._guests.append(guests)
 
     @property
     def ready(self) -> bool:
@@ -128,8 +136,8 @@ class Container:
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
-        if self._guests:
-            self._guests.start()
+        for guests in self._guests:
+            guests.start()
         self._started = True
         threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
@@ -137,17 +145,17 @@ class Container:
 
     def leave(self) -> None:
         """Take in that another replica takes what is new: who waits for nothing here is sent there."""
-        if self._guests:
-            self._guests.leave()
+        for guests in self._guests:
+            guests.leave()
 
     def close(self) -> None:
         """Drain, then give everything back."""
         self.manager.draining = True
         self.leave()
         self.manager.drain(self.settings.drain_seconds)
-        if self._guests:
-            self._guests.close_all()
-            self._guests.stop()
+        for guests in self._guests:
+            guests.close_all()
+            guests.stop()
         self.takeovers.close()
         self.readers.close()
         self.manager.close()
@@ -195,7 +203,11 @@ class Container:
         pool_size = self.settings.http_pool_size
         asked = {DEFAULT_BOT: self.settings.provider}
         asked |= {name: bot.provider for name, bot in self.settings.bots.items()}
-        return {name: build_provider(provider, bot=name, pool_size=pool_size) for name, provider in asked.items()}
+        sentence = self.texts.get
+        return {
+            name: build_provider(provider, bot=name, pool_size=pool_size, sentence=sentence)
+            for name, provider in asked.items()
+        }
 
     def _backends(self) -> dict[str, Backend]:
         backends = {DEFAULT_BOT: Backend(self.providers[DEFAULT_BOT])}
@@ -218,11 +230,13 @@ class Container:
         )
 
     def _doors(self) -> dict[tuple[str, str], Door]:
-        """Return what each channel allows; sockets bound by themselves how many questions one has under way."""
+        """Return what each channel allows; all but WeCom's bound by themselves how many questions one has under way."""
         bots, places = self.settings.bots, self.settings.stream_max_per_user
         doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot.commands)) for name, bot in bots.items()}
-        socket_door = Door(resets=_resets(self.settings.wechat_commands), patience=SOCKET_PATIENCE, resends=True)
-        return doors | {(channel, DEFAULT_BOT): socket_door for channel in SOCKET_CHANNELS}
+        socket = Door(resets=_resets(self.settings.wechat_commands), patience=SOCKET_PATIENCE, resends=True)
+        programs = replace(socket, keeps_refusals=False)
+        doors |= {(channel, DEFAULT_BOT): socket for channel in SOCKET_CHANNELS}
+        return doors | {(channel, DEFAULT_BOT): programs for channel in PROGRAM_CHANNELS}
 
     def _keys(self, purpose: str) -> dict[str, bytes]:
         """Return a key for each bot, and one for the doors that have none."""

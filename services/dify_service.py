@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Bound of every call but the event streams, in seconds.
 SHORT_CALL = 5.0
+#: Conversations of a user that are listed: the most Dify gives at once.
+CONVERSATION_ROWS = 100
 #: Rows of a conversation's history that are looked at: its turns come one by one, so the wanted one is among the last.
 HISTORY_ROWS = 5
 #: Of an error's or a small reply's body at most this is read.
@@ -47,17 +49,20 @@ class DifyService:
         pool_size: int = 100,
         retries: int = 2,
         backoff: float = 0.5,
+        on_refusal: Callable[[bytes], None] = lambda body: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the app's address and bounds.
 
         `timeout` is the longest silence without an event that carries data, the first included. `max_concurrent` bounds
         the chats in flight, 0 does not. `backoff`, in seconds, grows with each of the `retries` and has jitter.
+        `on_refusal` is shown the body of each refusal: Dify's own words stay out of our errors, and so out of the logs.
         """
         self.urls = DifyUrls.build(base_url, chat_endpoint)
         self.timeout = timeout
         self._retries = retries
         self._backoff = backoff
+        self._on_refusal = on_refusal
         self._clock = clock
         self._slots = Slots(max_concurrent)
         self._http = HTTPService(pool_size=pool_size, connect_timeout=connect_timeout)
@@ -97,8 +102,28 @@ class DifyService:
         with self._http.exchange(
             "POST", self.urls.chat, deadline=deadline, patience=self.timeout, headers=headers, json=body
         ) as exchange:
-            _refuse_failure(exchange)
+            self._refuse_failure(exchange)
             yield ChatStream(exchange, timeout=self.timeout, started=started, clock=self._clock)
+
+    def _refuse_failure(self, exchange: Exchange) -> None:
+        if exchange.status != 200:
+            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+            self._on_refusal(body)
+            raise http_error(exchange.status, body)
+
+    def chat_whole(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
+        """Ask in blocking mode, once, and return the reply when the answer is whole; agent apps refuse this mode.
+
+        Raises:
+            ConversationGone: Dify does not know the conversation, or has closed it.
+            ProviderError: any other refusal or failure.
+        """
+        with self._slots.held(deadline) as taken:
+            if not taken:
+                raise _no_slot(deadline)
+            asked = {**body, "response_mode": "blocking"}
+            bounds: dict[str, Any] = {"deadline": deadline, "patience": self.timeout, "max_bytes": _MAX_HISTORY}
+            return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
         """Ask Dify to end a run; it answers success even for a run it does not know."""
@@ -124,6 +149,11 @@ class DifyService:
         query = {"conversation_id": conversation_id, "user": user, "limit": limit}
         rows = self._look_up(self.urls.messages, authorization, deadline, params=query).get("data")
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+    def conversations(self, user: str, *, authorization: str, limit: int = CONVERSATION_ROWS) -> Mapping[str, Any]:
+        """Return a user's conversations in `data`, the latest first, and in `has_more` whether these are not all."""
+        query = {"user": user, "limit": limit}
+        return self._call("GET", self.urls.conversations, authorization, params=query, patience=self.timeout)
 
     def workflow_run(self, run_id: str, *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
         """Return a chatflow run's result: its `status`, and its `outputs` once it has ended."""
@@ -152,7 +182,7 @@ class DifyService:
                 headers={"Accept": "text/event-stream"} | _headers(authorization),
                 params={"user": user},
             ) as exchange:
-                _refuse_failure(exchange)
+                self._refuse_failure(exchange)
                 yield ChatStream(exchange, timeout=silence, started=self._clock(), clock=self._clock)
 
     @contextmanager
@@ -173,15 +203,16 @@ class DifyService:
         authorization: str,
         *,
         deadline: Deadline | None = None,
+        patience: float = SHORT_CALL,
         max_bytes: int = _MAX_BODY,
         **options: Any,
     ) -> Mapping[str, Any]:
-        until = deadline or Deadline(SHORT_CALL, clock=self._clock)
+        until = deadline or Deadline(patience, clock=self._clock)
         with self._http.exchange(
-            method, url, deadline=until, patience=SHORT_CALL, headers=_headers(authorization), **options
+            method, url, deadline=until, patience=patience, headers=_headers(authorization), **options
         ) as exchange:
-            _refuse_failure(exchange)
-            body = exchange.read_all(limit=max_bytes, patience=SHORT_CALL)
+            self._refuse_failure(exchange)
+            body = exchange.read_all(limit=max_bytes, patience=patience)
         try:
             reply = json.loads(body)
         except (ValueError, RecursionError):
@@ -206,11 +237,6 @@ def _headers(authorization: str) -> dict[str, str]:
         raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
     # A proxy that compresses holds pieces back until a block is full.
     return {"Authorization": authorization, "Accept-Encoding": "identity"}
-
-
-def _refuse_failure(exchange: Exchange) -> None:
-    if exchange.status != 200:
-        raise http_error(exchange.status, exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL))
 
 
 def pause(seconds: float, deadline: Deadline) -> None:

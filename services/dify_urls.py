@@ -37,6 +37,10 @@ class DifyUrls:
     def messages(self) -> str:
         return f"{self.root}/messages"
 
+    @property
+    def conversations(self) -> str:
+        return f"{self.root}/conversations"
+
     def run(self, run_id: str) -> str:
         return f"{self.root}/workflows/run/{quote(run_id, safe='')}"
 

@@ -40,6 +40,8 @@ class Door:
     patience: float = OPEN_SECONDS
     #: Whether clients send a question again, by their own id of it, until they know its stream.
     resends: bool = False
+    #: Whether a question that finds no place here keeps its refusal; else the same id is a new chance.
+    keeps_refusals: bool = True
 
 
 class Gateway:
@@ -178,7 +180,7 @@ class Gateway:
             return self._reset(question, stream_id)
         no_place = self._manager.reserve()
         if no_place:
-            return self._refuse(question, stream_id, no_place)
+            return self._no_place(question, stream_id, no_place)
         started = False
         try:
             snapshot, started = self._start(question, stream_id, reply)
@@ -186,6 +188,15 @@ class Gateway:
         finally:
             if not started:
                 self._manager.give_back()
+
+    def _no_place(self, question: Question, stream_id: str, code: str) -> Snapshot:
+        """Return what the question's stream shows, if it came before; else its refusal."""
+        if self._doors[question.channel, question.bot].keeps_refusals:
+            return self._refuse(question, stream_id, code)
+        known = self._streams.read(stream_id) if question.msgid else None
+        if known is None:
+            metrics.QUESTIONS_REFUSED.labels(code).inc()
+        return known or Snapshot(stream_id, "error", error_code=code)
 
     def _reset(self, question: Question, stream_id: str) -> Snapshot:
         """Begin the conversation anew, in the step that says so."""
@@ -281,6 +292,7 @@ class Gateway:
             "sources": "",
             "provider": "",
             "usage": "",
+            "told": "",
             "mock": "",
             "asks": "0",
             "token": "",

@@ -162,6 +162,8 @@ class Exchange:
         self._call = call
         self._response = response
         self.status = response.status_code
+        #: Whether the body ended before its length or its last chunk: the connection broke.
+        self.broken = False
 
     def read(self, patience: float) -> bytes:
         """Return what has arrived, waiting up to `patience` seconds for the first byte of it; b"" at the end.
@@ -175,6 +177,7 @@ class Exchange:
                 # read1 returns what is there: read() and iter_lines() wait for a full block of a close-delimited body.
                 chunk: bytes = self._response.raw.read1(READ_BYTES, decode_content=True)
             except (urllib3_errors.ProtocolError, urllib3_errors.DecodeError):
+                self.broken = True
                 chunk = b""
             if deadline.aborted:
                 raise aborted_error(deadline)

@@ -154,6 +154,72 @@ SOCKETS_REFUSED = Counter(
     ["door", "check"],
     registry=REGISTRY,
 )
+HTTP_WAITS = Gauge(
+    "wechatlaibao_http_waits",
+    "Requests that wait for an answer over plain HTTP now.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+HTTP_WAITS_MAX = Gauge(
+    "wechatlaibao_http_waits_max",
+    "Requests that may wait for an answer over plain HTTP at once.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+SEARCHES = Counter(
+    "wechatlaibao_searches_total",
+    "Web searches, by what came of them: found, empty, failed.",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
+BATCH_ITEMS = Counter(
+    "wechatlaibao_batch_items_total",
+    "Items of batches that ended: completed, or the code of what went wrong.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+BATCH_RETRIES = Counter(
+    "wechatlaibao_batch_retries_total",
+    "Items of batches put back to be asked again, by the code of what went wrong.",
+    ["code"],
+    registry=REGISTRY,
+)
+BATCH_LANES_BUSY = Gauge(
+    "wechatlaibao_batch_lanes_busy",
+    "Items of batches being answered now.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+BATCH_LANES_MAX = Gauge(
+    "wechatlaibao_batch_lanes_max",
+    "Items of batches that may be answered at once, over all replicas.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+BATCH_TASKS_UNFINISHED = Gauge(
+    "wechatlaibao_batch_tasks_unfinished",
+    "Batch tasks that have not ended, as last counted.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+BATCH_TASKS_MAX = Gauge(
+    "wechatlaibao_batch_tasks_max",
+    "Batch tasks that may be unfinished at once.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+BATCH_TASKS = Counter(
+    "wechatlaibao_batch_tasks_total",
+    "Batch tasks that ended, by status.",
+    ["status"],
+    registry=REGISTRY,
+)
+BATCH_REFUSED = Counter(
+    "wechatlaibao_batch_refused_total",
+    "Batch tasks refused, by the code.",
+    ["code"],
+    registry=REGISTRY,
+)
 REDIS_OUTAGES = Counter(
     "wechatlaibao_redis_outages_total",
     "Times a replica found Redis away.",

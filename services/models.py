@@ -107,6 +107,9 @@ class Query:
     channel: str = ""
     #: The conversation's earlier turns, the oldest first; only for providers that keep no conversations themselves.
     history: tuple[Turn, ...] = ()
+    #: What an earlier owner of the stream wrote of the answer already, and the sources it kept; for `recover` only.
+    said: str = ""
+    sources: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,14 @@ class Mocked:
     """What follows is the built-in mock's: the provider failed, and `MOCK_FALLBACK` is on."""
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What else the provider says of its answer, such as the model and why it ended: JSON values."""
+
+    fields: Mapping[str, Any]
+
+
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +193,5 @@ class Past:
     ids: ProviderIds
     #: The answer as far as it was written.
     text: str
+    #: Its sources, as far as they were known.
+    sources: tuple[Mapping[str, Any], ...] = ()

@@ -11,9 +11,9 @@ from typing import Any
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting
 from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
-from services.models import Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Usage
+from services.models import Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
 from services.owned_stream import LEAVING, OwnedStream
-from services.stream_records import written_sources, written_usage
+from services.stream_records import written_sources, written_told, written_usage
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -135,6 +135,8 @@ class Producer:
                 self._note_recovery(event)
             case Usage():
                 self._note_usage(event)
+            case Told(fields):
+                stream.set(told=written_told(fields))
             case Mocked():
                 stream.set(mock="1")
 

@@ -18,7 +18,7 @@ from services.models import Past, ProviderIds, Question
 from services.owned_stream import OwnedStream
 from services.producer import Answer, Producer
 from services.redis_store import Call
-from services.stream_records import NewStream, Snapshot, Write
+from services.stream_records import NewStream, Snapshot, Write, read_sources
 from services.stream_store import StreamStore
 from utils.deadline import Deadline
 
@@ -218,4 +218,5 @@ def _past(stream: NewStream) -> Past:
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     asks = fields.get("asks", "")
-    return Past(int(asks) if asks.isdecimal() else 1, ids, Backlog(stream.chunks, stream.start).text)
+    text = Backlog(stream.chunks, stream.start).text
+    return Past(int(asks) if asks.isdecimal() else 1, ids, text, read_sources(fields.get("sources")))

@@ -15,6 +15,8 @@ Op = Literal["", "finish", "release"]
 #: Sources an answer is kept with, and bytes of them.
 MAX_SOURCES = 20
 SOURCES_BYTES = 64 * 1024
+#: Bytes of what else a provider says of its answer.
+TOLD_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,15 @@ class Whole:
     provider: str = ""
     message_id: str = ""
     conversation_id: str = ""
+    #: What else the provider said of it, as JSON.
+    told: str = ""
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """Return who answered, under which ids, as JSON has it."""
+    def metadata(self) -> dict[str, Any]:
+        """Return who answered, under which ids, and what else they said of it, as JSON has it."""
         names = {"provider": self.provider, "message_id": self.message_id, "conversation_id": self.conversation_id}
-        return {name: value for name, value in names.items() if value}
+        told = json.loads(self.told) if self.told else {}
+        return {**told, **{name: value for name, value in names.items() if value}}
 
 
 class Takeover(NamedTuple):
@@ -229,6 +234,12 @@ def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
             return written
         kept.pop()
     return ""
+
+
+def written_told(fields: Mapping[str, Any]) -> str:
+    """Return what a provider said of its answer as JSON, "" where that is too much to keep."""
+    written = json.dumps(dict(fields), ensure_ascii=False, separators=(",", ":"))
+    return written if len(written.encode()) <= TOLD_BYTES else ""
 
 
 def written_usage(usage: Usage) -> str:

@@ -3,7 +3,7 @@
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
         v question access auth_state waiting error_code message_id task_id run_id asks reply delivered sources mock
-        provider usage
+        provider usage told
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -141,13 +141,14 @@ class StreamStore:
     def whole(self, stream_id: str) -> Whole | None:
         """Return a stream's whole text and what goes with it; None where there is no such stream."""
         keys = stream_keys(stream_id)
-        fields = ("status", "error_code", "sources", "mock", "usage", "provider", "message_id", "conversation_id")
+        names = ("provider", "message_id", "conversation_id", "told")
+        fields = ("status", "error_code", "sources", "mock", "usage", *names)
         calls = [Call(None, ("HMGET", keys.hash), fields), Call(None, ("GET", keys.text))]
-        (status, code, sources, mock, usage, *names), text = self._runner.run(calls)
+        (status, code, sources, mock, usage, *named), text = self._runner.run(calls)
         if not status:
             return None
-        provider, message_id, conversation_id = (name or "" for name in names)
-        found = (read_sources(sources), mock == "1", read_usage(usage), provider, message_id, conversation_id)
+        provider, message_id, conversation_id, told = (name or "" for name in named)
+        found = (read_sources(sources), mock == "1", read_usage(usage), provider, message_id, conversation_id, told)
         return Whole(text or "", status, code or "", *found)
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 
 from services import metrics
-from services.answer import Answerer, patiently
+from services.answer import Answerer
 from services.errors import StoreUnavailable
 from services.models import Question
+from services.recollection import patiently
 from services.stream_manager import StreamManager
 from services.stream_records import Takeover, taken_stream
 from services.stream_store import StreamStore

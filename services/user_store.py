@@ -8,25 +8,22 @@ SQLite there is no transaction that could yield to another greenlet while it hol
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from services.errors import SettingsError, StoreUnavailable
 from services.models import UserInfo
+from services.sql_database import NoAnswer, SqlDatabase
 
 log = logging.getLogger(__name__)
 
 REQUIRED = ("user_code", "password")
 OPTIONAL = ("user_name", "phone", "gender")
-#: Seconds after which a pooled connection is made anew: below the wait_timeout and idle limits that proxies cut at.
-RECYCLE = 280
 #: Seconds the main database serves alone after the reading one failed, before that is tried again.
 READ_PAUSE = 30.0
 
@@ -62,9 +59,15 @@ class SqlUserStore:
     ) -> None:
         self._query = sa.text(query)
         self._names = _checked_names(self._query)
-        bounds = (pool_size, pool_timeout, connect_timeout, read_timeout)
-        self._main = _Database(url, *bounds)
-        self._reader = _Database(read_url, *bounds) if read_url and read_url != url else None
+        database = partial(
+            SqlDatabase,
+            pool_size=pool_size,
+            pool_timeout=pool_timeout,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+        )
+        self._main = database(url)
+        self._reader = database(read_url) if read_url and read_url != url else None
         self._clock = clock
         #: When the reading database failed last; None while it serves.
         self._reader_failed: float | None = None
@@ -108,12 +111,12 @@ class SqlUserStore:
         """Return the column names in lower case and at most two rows."""
         failed = self._reader_failed
         if self._reader is None or (failed is not None and self._clock() - failed < READ_PAUSE):
-            return self._main.run(statement, values)
+            return _fetched(self._main, statement, values)
         try:
-            found = self._reader.run(statement, values)
-        except _NoAnswer as exc:
+            found = _fetched(self._reader, statement, values)
+        except NoAnswer as exc:
             self._note_reader(away=exc)
-            return self._main.run(statement, values)
+            return _fetched(self._main, statement, values)
         self._note_reader(away=None)
         return found
 
@@ -126,37 +129,12 @@ class SqlUserStore:
             log.warning("the reading database is back")
 
 
-class _NoAnswer(StoreUnavailable):
-    """The server is away or too slow; one that refuses the query is neither."""
-
-
-class _Database:
-    """One server's pool of connections."""
-
-    def __init__(self, url: str, pool_size: int, pool_timeout: float, connect: float, read: float) -> None:
-        self._engine = _engine(url, pool_size, pool_timeout, connect, read)
-        # Waiters queue here with a bound of their own, so that the pool itself is never waited for.
-        self._slots = threading.BoundedSemaphore(pool_size)
-        self._pool_timeout = pool_timeout
-
-    def run(self, statement: sa.TextClause, values: dict[str, str]) -> Rows:
-        with self.slot(), _sql_errors(), self._engine.connect() as connection:
-            result = connection.execute(statement, values)
-            if not result.returns_rows:
-                return [], []
-            return [name.lower() for name in result.keys()], result.fetchmany(2)  # noqa: SIM118 - not a dict
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        if not self._slots.acquire(timeout=self._pool_timeout):
-            raise _NoAnswer("SQL: every connection of the pool is in use")
-        try:
-            yield
-        finally:
-            self._slots.release()
-
-    def close(self) -> None:
-        self._engine.dispose()
+def _fetched(database: SqlDatabase, statement: sa.TextClause, values: dict[str, str]) -> Rows:
+    with database.connected() as connection:
+        result = connection.execute(statement, values)
+        if not result.returns_rows:
+            return [], []
+        return [name.lower() for name in result.keys()], result.fetchmany(2)  # noqa: SIM118 - not a dict
 
 
 def _checked_names(query: sa.TextClause) -> set[str]:
@@ -164,31 +142,6 @@ def _checked_names(query: sa.TextClause) -> set[str]:
     if "userid" not in names or names - {"userid", "corp"}:
         raise SettingsError("AUTH_USER_QUERY must be SQL with :userid (and may have :corp), and no other :name")
     return names
-
-
-def _engine(url: str, size: int, wait: float, connect: float, read: float) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-    except SQLAlchemyError:
-        # The address holds a password: its text goes nowhere.
-        raise SettingsError("the SQL database's address cannot be read") from None
-    if parsed.get_backend_name() == "sqlite":
-        arguments: dict[str, Any] = {"timeout": wait, "check_same_thread": False}
-    else:
-        arguments = {"connect_timeout": connect, "read_timeout": read, "write_timeout": read, "charset": "utf8mb4"}
-    return sa.create_engine(
-        parsed,
-        connect_args=arguments,
-        poolclass=sa.QueuePool,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=wait,
-        pool_pre_ping=True,
-        pool_recycle=RECYCLE,
-        isolation_level="AUTOCOMMIT",
-        # Errors quote the statement; the values in it are people's.
-        hide_parameters=True,
-    )
 
 
 def _require_columns(columns: Sequence[str]) -> None:
@@ -210,15 +163,3 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-@contextmanager
-def _sql_errors() -> Iterator[None]:
-    """Turn what SQLAlchemy raises into `StoreUnavailable`, which names the kind of failure and the server's number."""
-    try:
-        yield
-    except SQLAlchemyError as exc:
-        cause = getattr(exc, "orig", None) or exc
-        number = next((f" {arg}" for arg in cause.args if isinstance(arg, int)), "")
-        kind = _NoAnswer if isinstance(exc, (OperationalError, InterfaceError)) else StoreUnavailable
-        raise kind(f"SQL failed: {type(cause).__name__}{number}") from exc

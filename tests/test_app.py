@@ -74,7 +74,6 @@ def polls(user: WeComUser, bubble: Bubble) -> dict[str, Any] | None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/no/such/page", 404, "not_found"),
         ("POST", "/wechat/callback/hr/more", 404, "not_found"),
         ("DELETE", "/wechat/callback", 405, "method_not_allowed"),
         ("POST", "/healthz", 405, "method_not_allowed"),
@@ -85,6 +84,13 @@ def test_what_is_not_here_has_a_stable_code(house: House, method: str, path: str
     reply = requests.request(method, house.url + path, timeout=10)
 
     assert (reply.status_code, reply.json()) == (status, {"code": code})
+
+
+def test_what_is_nowhere_has_the_shape_of_rest(house: House) -> None:
+    """Whoever asks for an address that is nobody's gets the envelope."""
+    reply = requests.get(f"{house.url}/no/such/page", timeout=10)
+
+    assert (reply.status_code, reply.json()) == (404, {"code": 404, "message": "Not Found", "data": None})
 
 
 def broken_app(redis_url: str, error: Exception) -> Any:
@@ -99,15 +105,15 @@ def broken_app(redis_url: str, error: Exception) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "code", "line"),
+    ("error", "status", "said", "line"),
     [
-        (ValueError("secret detail"), 500, "unknown", "unexpected error"),
-        (StoreUnavailable("secret detail"), 503, "store_unavailable", "request failed"),
-        (LaibaoError("secret detail", code="seal_failed"), 500, "seal_failed", "request failed"),
+        (ValueError("secret detail"), 500, (90000, None), "unexpected error"),
+        (StoreUnavailable("secret detail"), 503, (40000, {"reason": "store_unavailable"}), "request failed"),
+        (LaibaoError("secret detail", code="seal_failed"), 500, (500, {"reason": "seal_failed"}), "request failed"),
     ],
 )
 def test_an_error_shows_its_code_and_nothing_of_its_words(
-    redis_url: str, caplog: pytest.LogCaptureFixture, error: Exception, status: int, code: str, line: str
+    redis_url: str, caplog: pytest.LogCaptureFixture, error: Exception, status: int, said: tuple[Any, ...], line: str
 ) -> None:
     """The log has the cause; of an error nobody expected, the traceback."""
     app = broken_app(redis_url, error)
@@ -115,11 +121,12 @@ def test_an_error_shows_its_code_and_nothing_of_its_words(
 
     reply = app.test_client().get("/broken")
 
-    assert (reply.status_code, reply.get_json()) == (status, {"code": code})
+    body = reply.get_json()
+    assert (reply.status_code, (body["code"], body["data"])) == (status, said)
     assert b"secret" not in reply.data
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.message == line
-    assert bool(record.exc_info) is (code == "unknown")
+    assert bool(record.exc_info) is (said == (90000, None))
     app.extensions["wechatlaibao"].close()
 
 
@@ -452,7 +459,7 @@ def test_the_metrics_of_a_whole_conversation_name_nobody(
     assert 'wechatlaibao_callback_seconds_count{msgtype="text"}' in shown
     assert shown.isascii()
     people = ("zhangsan", "lisi", "demo-password", "13800000001", "stranger")
-    secrets = (TOKEN, AES_KEY, "http", "response_code", user_token, "app-test-key-not-real", "127.0.0.1")
+    secrets = (TOKEN, AES_KEY, "http:", "https:", "response_code", user_token, "app-test-key-not-real", "127.0.0.1")
     assert not [word for word in (*streams, *people, *secrets) if word in shown]
 
 

@@ -21,7 +21,9 @@ FLOORS = {
     "demo.WXBizJsonMsgCrypt": 0, "demo.ierror": 0,
     "services.answer": 2, "services.owned_stream": 2, "services.flusher": 2, "services.stream_manager": 2,
     "services.producer": 2, "services.stream_readers": 2, "services.following": 2,
-    "services.takeover_manager": 3, "services.gateway": 3, "services.batch_manager": 3, "services.deliverer": 3,
+    "services.recollection": 2,
+    "services.takeover_manager": 3, "services.gateway": 3, "services.deliverer": 3,
+    "services.batch_manager": 3, "services.batch_worker": 3, "services.batch_item": 3,
     "channels": 4,
     "app": 5, "gunicorn.conf": 5, "tools": 5, "bench": 5, "demo": 5,
     "services": 1,
@@ -31,9 +33,10 @@ CONTAINER = "services.container"
 
 #: A package from outside, and the modules that may import it; `*` is any name.
 OUTSIDE = {
-    "redis": ("services.*_store", "services.redis_*", "services.rate_limiter", "services.batch_manager", CONTAINER),
-    "sqlalchemy": ("services.user_store", "services.batch_store", "services.feedback_store"),
-    "pymysql": ("services.user_store",),
+    "redis": ("services.*_store", "services.redis_*", "services.rate_limiter", "services.batch_broker", CONTAINER),
+    "dramatiq": ("services.batch_broker",),
+    "sqlalchemy": ("services.*_store", "services.sql_*"),
+    "pymysql": ("services.sql_*",),
     "requests": ("services.*_service", "services.providers.*"),
     "urllib3": ("services.*_service", "services.providers.*"),
     "flask": ("app", "channels.*", "demo.*"),

@@ -39,6 +39,17 @@ NAMES = {
     "wechatlaibao_sockets_ended_total": ("counter", {"door", "code"}),
     "wechatlaibao_sockets_refused_total": ("counter", {"door", "check"}),
     "wechatlaibao_redis_outages_total": ("counter", set()),
+    "wechatlaibao_http_waits": ("gauge", set()),
+    "wechatlaibao_http_waits_max": ("gauge", set()),
+    "wechatlaibao_searches_total": ("counter", {"provider", "outcome"}),
+    "wechatlaibao_batch_items_total": ("counter", {"outcome"}),
+    "wechatlaibao_batch_retries_total": ("counter", {"code"}),
+    "wechatlaibao_batch_lanes_busy": ("gauge", set()),
+    "wechatlaibao_batch_lanes_max": ("gauge", set()),
+    "wechatlaibao_batch_tasks_unfinished": ("gauge", set()),
+    "wechatlaibao_batch_tasks_max": ("gauge", set()),
+    "wechatlaibao_batch_tasks_total": ("counter", {"status"}),
+    "wechatlaibao_batch_refused_total": ("counter", {"code"}),
     "wechatlaibao_redis_away": ("gauge", set()),
 }  # fmt: skip
 
@@ -73,7 +84,7 @@ def test_a_gauge_ends_with_its_process() -> None:
     """A gauge of another mode would show a dead worker's value, or a file of it, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
-    assert len(gauges) == 5
+    assert len(gauges) == 11
     assert all(gauge._multiprocess_mode in ("livesum", "livemax") for gauge in gauges)
 
 

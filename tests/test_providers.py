@@ -63,17 +63,78 @@ def test_an_answer_that_nobody_keeps_is_unrecoverable(provider: BaseRAGProvider)
     provider.close()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("dify", "DifyProvider"), ("mock", "MockProvider")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("dify", "DifyProvider"),
+        ("openai", "OpenAIProvider"),
+        ("context", "OpenAIProvider"),
+        ("custom", "CustomProvider"),
+        ("mock", "MockProvider"),
+        ("tests.test_providers:Parrot", "Parrot"),
+    ],
+)
 def test_a_name_means_a_provider(name: str, kind: str) -> None:
     """Nothing connects when it is built."""
-    settings = ProviderSettings.model_validate({"rag_provider": name, "dify_api_key": ("app-fake",)})
+    keys = {"dify_api_key": ("app-fake",), "openai_api_key": "fake", "context_api_key": "fake"}
+    settings = ProviderSettings.model_validate(
+        {"rag_provider": name, "custom_rag_api_url": "http://rag.example", **keys}
+    )
 
     assert type(build_provider(settings, bot="default", pool_size=1)).__name__ == kind
 
 
 def test_a_provider_that_is_not_there_is_a_wrong_setting() -> None:
     """The line names the variable and what there is."""
-    settings = ProviderSettings.model_validate({"rag_provider": "openai", "openai_api_key": "fake"})
+    settings = ProviderSettings.model_validate({"rag_provider": "opena1"})
 
-    with pytest.raises(SettingsError, match="RAG_PROVIDER: openai, expected one of dify, mock"):
+    with pytest.raises(
+        SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"
+    ):
         build_provider(settings, bot="default", pool_size=1)
+
+
+class Configured(Parrot):
+    """Made of the settings."""
+
+    @classmethod
+    def from_settings(cls, settings: ProviderSettings) -> Configured:
+        made = cls()
+        made.app = settings.dify_user
+        return made
+
+
+class Moody(Parrot):
+    def __init__(self) -> None:
+        raise ValueError("not today")
+
+
+def test_a_plug_in_may_be_made_of_the_settings() -> None:
+    """It gets the bot's own."""
+    settings = ProviderSettings(rag_provider="tests.test_providers:Configured", dify_user="somebody")
+
+    assert build_provider(settings, bot="default", pool_size=1).app == "somebody"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("tests.test_providers:Nothing", "cannot be imported: AttributeError"),
+        ("tests.no_such_module:Class", "cannot be imported: ModuleNotFoundError"),
+        ("tests.test_providers:Moody", "cannot be made: ValueError: not today"),
+        ("tests.test_providers:Query", "is no BaseRAGProvider"),
+        ("tests.test_providers:build_provider", "is no BaseRAGProvider"),
+    ],
+)
+def test_a_plug_in_that_is_none_stops_the_start(name: str, why: str) -> None:
+    """The one line says which setting, which class, and why."""
+    with pytest.raises(SettingsError, match=f"RAG_PROVIDER: {name} {why}"):
+        build_provider(ProviderSettings(rag_provider=name), bot="default", pool_size=1)
+
+
+def test_a_search_of_ones_own_stands_before_the_provider() -> None:
+    """What is no search stops the start likewise."""
+    with pytest.raises(SettingsError, match="Parrot is no BaseSearchProvider"):
+        build_provider(
+            ProviderSettings(rag_provider="mock", search_provider="tests.test_providers:Parrot"), bot="", pool_size=1
+        )

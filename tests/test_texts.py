@@ -53,6 +53,7 @@ SENTENCES = [
     "search_failed",
     "search_empty",
     "search_heading",
+    "http_full",
     "batch_queue_full",
     "batch_unavailable",
     "batch_unknown",

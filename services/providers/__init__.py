@@ -1,30 +1,69 @@
-"""The answer providers by the name `RAG_PROVIDER` gives them."""
+"""The answer providers by the name `RAG_PROVIDER` gives them, and what is put in front of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from config.groups import ProviderSettings
-from services.errors import SettingsError
-from services.providers.base import BaseRAGProvider
+from services.providers.base import BaseRAGProvider, BaseSearchProvider
+from services.providers.custom import CustomProvider
 from services.providers.dify import DifyProvider
 from services.providers.mock import MockProvider
 from services.providers.mock_fallback import MockFallback
+from services.providers.openai import OpenAIProvider
+from services.providers.plugins import load_plugin
+from services.providers.search_first import SearchFirst
+from services.providers.serper import SerperSearch
+from utils.search_intent import router
+
+Build = Callable[[ProviderSettings, str, int], BaseRAGProvider]
 
 
-def build_provider(settings: ProviderSettings, *, bot: str, pool_size: int) -> BaseRAGProvider:
-    """Return who answers for a bot; it connects when first asked.
+def build_provider(
+    settings: ProviderSettings, *, bot: str, pool_size: int, sentence: Callable[[str], str] = str
+) -> BaseRAGProvider:
+    """Return who answers for a bot; it connects when first asked. `sentence` words what a search has to say.
 
     Raises:
         SettingsError: the provider is unknown here, or its settings do not fit together.
     """
-    build = PROVIDERS.get(settings.rag_provider)
-    if build is None:
-        raise SettingsError(f"RAG_PROVIDER: {settings.rag_provider}, expected one of {', '.join(sorted(PROVIDERS))}")
-    provider = build(settings, bot, pool_size)
+    provider = _rag(settings, bot, pool_size)
+    if settings.search_provider:
+        provider = SearchFirst(
+            provider,
+            _search(settings, bot, pool_size),
+            wants=router(settings.search_route, settings.search_prefix),
+            show=settings.search_results,
+            sentence=sentence,
+            timeout=settings.serper_timeout,
+        )
     if settings.mock_fallback and not isinstance(provider, MockProvider):
         return MockFallback(provider, MockProvider())
     return provider
+
+
+def _rag(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    build = PROVIDERS.get(settings.rag_provider)
+    if build:
+        return build(settings, bot, pool_size)
+    name, known = settings.rag_provider, sorted(PROVIDERS)
+    return load_plugin("RAG_PROVIDER", name, BaseRAGProvider, settings, known=known)  # type: ignore[type-abstract]
+
+
+def _search(settings: ProviderSettings, bot: str, pool_size: int) -> BaseSearchProvider:
+    name = settings.search_provider or ""
+    if name != "serper":
+        known = ["serper"]
+        return load_plugin("SEARCH_PROVIDER", name, BaseSearchProvider, settings, known=known)  # type: ignore[type-abstract]
+    return SerperSearch(
+        api_key=settings.serper_api_key.get_secret_value() if settings.serper_api_key else "",
+        base_url=settings.serper_base_url,
+        timeout=settings.serper_timeout,
+        gl=settings.serper_gl,
+        hl=settings.serper_hl,
+        num=settings.serper_num,
+        pool_size=pool_size,
+    )
 
 
 def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
@@ -44,8 +83,46 @@ def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvid
     )
 
 
+def _openai(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    return _compatible("openai", settings, pool_size)
+
+
+def _context(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    return _compatible("context", settings, pool_size)
+
+
+def _compatible(name: str, settings: ProviderSettings, pool_size: int) -> BaseRAGProvider:
+    """Return a provider that speaks OpenAI's protocol, from the settings that begin with its name."""
+    options = ("base_url", "model", "timeout", "system_prompt", "max_tokens", "temperature")
+    key = getattr(settings, f"{name}_api_key")
+    return OpenAIProvider(
+        name=name,
+        api_key=key.get_secret_value() if key else "",
+        pool_size=pool_size,
+        **{option: getattr(settings, f"{name}_{option}") for option in options},
+    )
+
+
+def _custom(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    key = settings.custom_rag_api_key
+    return CustomProvider(
+        api_url=settings.custom_rag_api_url or "",
+        api_key=key.get_secret_value() if key else "",
+        headers=settings.custom_rag_headers.get_secret_value(),
+        health_url=settings.custom_rag_health_url or "",
+        timeout=settings.custom_rag_timeout,
+        pool_size=pool_size,
+    )
+
+
 def _mock(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
     return MockProvider()
 
 
-PROVIDERS: Mapping[str, Callable[[ProviderSettings, str, int], BaseRAGProvider]] = {"dify": _dify, "mock": _mock}
+PROVIDERS: Mapping[str, Build] = {
+    "dify": _dify,
+    "openai": _openai,
+    "context": _context,
+    "custom": _custom,
+    "mock": _mock,
+}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.errors import Unrecoverable
-from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Told, Usage
 from utils.deadline import Deadline
 
 
@@ -64,7 +64,7 @@ class BaseRAGProvider(ABC):
 
     def query(self, query: Query, deadline: Deadline) -> QueryResult:
         """Ask, and return the answer when it is whole."""
-        text, ids, usage, mocked = "", ProviderIds(), Usage(), False
+        text, ids, usage, mocked, told = "", ProviderIds(), Usage(), False, dict[str, Any]()
         for event in self.stream_query(query, deadline):
             match event:
                 case Delta(piece):
@@ -77,6 +77,8 @@ class BaseRAGProvider(ABC):
                     usage = event
                 case Mocked():
                     mocked = True
+                case Told(fields):
+                    told |= fields
         counted = {
             "tokens": usage.total_tokens,
             "prompt_tokens": usage.prompt_tokens,
@@ -85,7 +87,7 @@ class BaseRAGProvider(ABC):
             "currency": usage.currency,
         }
         names = {"provider": self.name, "conversation_id": ids.conversation_id, "message_id": ids.message_id}
-        metadata = {**names, "mock": True} if mocked else names
+        metadata = {**told, **names, "mock": True} if mocked else {**told, **names}
         return QueryResult(text, metadata, usage.sources, counted)
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:

@@ -1,0 +1,67 @@
+"""How an answer's end becomes a reply: the whole of it, or an error with a fitting status and a stable reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.rest import STORE_CODE, RestError
+from channels.rest_errors import OF_REASON, UNKNOWN_CODE
+from channels.wecom import Sentences
+from services.stream_records import Whole
+
+#: HTTP statuses of what can end, or prevent, an answer here, beside those of every REST address; all others are 502.
+STATUS = {
+    **OF_REASON,
+    "provider_busy": 429,
+    "rate_limited": 429,
+    "http_full": 503,
+    "store_unavailable": 503,
+    "service_unavailable": 503,
+    "stream_unknown": 404,
+    "empty_question": 422,
+    "answer_failed": 500,
+    "server_error": 500,
+}
+#: Codes of the table that differ from what the status has.
+CODES = {
+    "store_unavailable": STORE_CODE,
+    "service_unavailable": STORE_CODE,
+    "answer_failed": UNKNOWN_CODE,
+    "server_error": UNKNOWN_CODE,
+}
+#: Seconds after which it may be better, by HTTP status, and of a rate that is counted by the minute.
+RETRY_AFTER = {429: 10, 503: 5}
+RATE_RETRY_AFTER = 60
+
+
+def answered(stream_id: str, whole: Whole) -> dict[str, Any]:
+    """Return the data of a completed answer."""
+    data = {
+        "stream_id": stream_id,
+        "content": whole.text,
+        "status": whole.status,
+        "sources": list(whole.sources),
+        "usage": whole.usage.figures(),
+        "metadata": whole.metadata,
+    }
+    return {**data, "mock": True} if whole.mock else data
+
+
+def refusal(code: str, texts: Sentences, *, sentence: str = "", **data: str) -> RestError:
+    """Return the error of a code; its message is `sentence`, or else the code's own."""
+    status = STATUS.get(code, 502)
+    seconds = RATE_RETRY_AFTER if code == "rate_limited" else RETRY_AFTER.get(status)
+    return RestError(
+        status,
+        sentence or texts.error(code),
+        code=CODES.get(code, 0),
+        reason=code,
+        data=data,
+        headers={"Retry-After": str(seconds)} if seconds else {},
+    )
+
+
+def failed(stream_id: str, whole: Whole, sentence: str, texts: Sentences) -> RestError:
+    """Return the error of an answer that ended otherwise than completed; what there was of it goes with it."""
+    code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
+    return refusal(code, texts, sentence=sentence, stream_id=stream_id, content=whole.text)

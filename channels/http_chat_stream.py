@@ -1,0 +1,98 @@
+"""An answer as server-sent events: ids are cursors, so that who comes back with the last one goes on from there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from channels.envelope import envelope
+from channels.http_chat_ends import answered, failed, refusal
+from channels.http_line import Line
+from channels.http_waits import Ended, Step, Wait
+from channels.rest import RestError
+from channels.wecom import Sentences
+from services.errors import StoreUnavailable, StreamUnknown
+from services.following import News
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+#: The id of the last event: who comes back with it has it all.
+END = "end"
+#: Seconds of silence until a comment shows that there is somebody.
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+#: Milliseconds after which a browser that was cut off comes back.
+RETRY = b"retry: 1000\n\n"
+
+
+class EventStream:
+    """The body of a reply, to be iterated once; a client whose last event was not that of `END` comes back."""
+
+    def __init__(
+        self,
+        stream_id: str,
+        cursor: int,
+        wait: Wait,
+        line: Line,
+        texts: Sentences,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream_id = stream_id
+        self._cursor = cursor
+        self._wait = wait
+        self._line = line
+        self._texts = texts
+        self._clock = clock
+        self._said_at = clock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for said in self._said():
+            yield from self._line.paced(said)
+
+    def _said(self) -> Iterator[bytes]:
+        yield RETRY + event("start", {"stream_id": self._stream_id}, self._cursor)
+        try:
+            for step in self._wait.steps():
+                if step is None and self._line.gone:
+                    return
+                if said := self._shown(step):
+                    self._said_at = self._clock()
+                    yield said
+        except (StreamUnknown, StoreUnavailable) as exc:
+            yield self._error(refusal(exc.code, self._texts, stream_id=self._stream_id))
+        except Exception:
+            log.exception("following an answer failed", extra={"stream_id": self._stream_id})
+            yield self._error(refusal("server_error", self._texts, stream_id=self._stream_id))
+
+    def _shown(self, step: Step) -> bytes:
+        match step:
+            case News():
+                return self._news(step)
+            case Ended() if step.whole.status == "completed":
+                return event("done", answered(self._stream_id, step.whole), END)
+            case Ended():
+                return self._error(failed(self._stream_id, step.whole, step.sentence, self._texts))
+        return PING if self._clock() - self._said_at >= PING_SECONDS else b""
+
+    def _news(self, news: News) -> bytes:
+        # Whoever is cut off after a reset, before the new text, begins at the beginning.
+        reset = event("reset", {}, 0) if news.reset else b""
+        text = "".join(chunk.content for chunk in news.chunks)
+        return reset + event("delta", {"content": text}, news.cursor) if text else reset
+
+    def _error(self, error: RestError) -> bytes:
+        body = envelope(error.data, status=error.status, code=error.code, message=error.message)
+        return event("error", json.loads(body.get_data()), END)
+
+
+def event(name: str, data: Mapping[str, Any], id: int | str) -> bytes:
+    """Return one event; JSON has no line ends, so its data is one line."""
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"id: {id}\nevent: {name}\ndata: {written}\n\n".encode()

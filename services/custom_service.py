@@ -1,0 +1,53 @@
+"""A company's own question answering service: its address, its headers, its health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from services.asking_service import AskingService
+from services.record_stream import RecordStream
+from utils.deadline import Deadline
+
+_ANY_FORM = {"Accept": "text/event-stream, application/x-ndjson, application/json"}
+
+
+class CustomService:
+    """One service; safe to use from many threads."""
+
+    def __init__(self, asking: AskingService, *, url: str, health_url: str, headers: Mapping[str, str]) -> None:
+        """Take the checked addresses and what every request carries; the health address "" is `/health` below `url`."""
+        self._asking = asking
+        self._url = url
+        self._headers = headers
+        self._health_url = health_url or _below(url, "health")
+
+    @contextmanager
+    def ask(self, body: Mapping[str, Any], *, deadline: Deadline) -> Iterator[RecordStream]:
+        """Ask for a stream, and give what comes to the block; the response is closed after it.
+
+        Raises:
+            ProviderError: any refusal or failure before there was a reply.
+        """
+        with self._asking.ask(self._url, body, headers={**_ANY_FORM, **self._headers}, deadline=deadline) as stream:
+            yield stream
+
+    def look(self) -> None:
+        """See that the health address answers 200; what proves who asks is shown to no other server.
+
+        Raises:
+            ProviderError: it does not.
+        """
+        own = urlsplit(self._health_url)[:2] == urlsplit(self._url)[:2]
+        self._asking.look(self._health_url, headers=self._headers if own else {})
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._asking.close()
+
+
+def _below(url: str, name: str) -> str:
+    scheme, host, path, _, _ = urlsplit(url)
+    return urlunsplit((scheme, host, f"{path.rstrip('/')}/{name}", "", ""))

@@ -1,0 +1,20 @@
+-- Say that a worker lives and keeps its lanes. KEYS: 1 lanes by the end of their lease, 2 owners, 3 suspects, 4 workers
+-- ARGV: now, lease, seconds the keys live, worker, then of each lane its number and token
+-- Reply: {workers that live, lanes that are another's by now ...}
+local now = clock(ARGV[1])
+redis.call('ZADD', KEYS[4], stamp(now), ARGV[4])
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', stamp(now - ARGV[2]))
+local reply = {redis.call('ZCARD', KEYS[4])}
+for i = 5, #ARGV, 2 do
+  local owner = redis.call('HGET', KEYS[2], ARGV[i])
+  -- Where nobody has it, Redis has lost who had.
+  if owner and owner ~= ARGV[i + 1] then
+    reply[#reply + 1] = tonumber(ARGV[i])
+  else
+    redis.call('ZADD', KEYS[1], stamp(now + ARGV[2]), ARGV[i])
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+    redis.call('HDEL', KEYS[3], ARGV[i])
+  end
+end
+for k = 1, 4 do redis.call('PEXPIRE', KEYS[k], math.ceil(ARGV[3] * 1000)) end
+return reply

@@ -1,0 +1,116 @@
+"""Any OpenAI-compatible server as an answer provider; under the name `context` with settings of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from services.asking_service import AskingService, checked_headers, checked_url
+from services.errors import ProviderError, SettingsError
+from services.models import ProviderEvent, Query
+from services.openai_service import OpenAIService
+from services.providers.base import BaseRAGProvider
+from services.providers.openai_turn import OpenAITurn
+from services.record_stream import RecordStream
+from utils.deadline import Deadline
+from utils.thinking import fold_thinking
+
+log = logging.getLogger(__name__)
+
+
+class OpenAIProvider(BaseRAGProvider):
+    """Streams chat completions. The server remembers nothing: a conversation's earlier turns go along."""
+
+    keeps_conversations = False
+
+    def __init__(
+        self,
+        *,
+        name: str = "openai",
+        base_url: str,
+        api_key: str,
+        model: str,
+        timeout: float = 30.0,
+        system_prompt: str = "",
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        pool_size: int = 100,
+        retries: int = 2,
+        backoff: float = 0.5,
+        end_grace: float = 4.0,
+        linger: float = 0.2,
+    ) -> None:
+        """Take the server's address, key and model; nothing connects.
+
+        `name` is the provider's, and the beginning of its settings' names. What is None, and an empty system prompt, is
+        not sent. `timeout` is the longest silence, `end_grace` how long an ended answer's usage may take, `linger` how
+        long a finished stream may take to close, all in seconds.
+
+        Raises:
+            SettingsError: no key, no model, or no address.
+        """
+        self.name = name
+        setting = name.upper()
+        if not api_key or not model:
+            missing = "MODEL" if api_key else "API_KEY"
+            raise SettingsError(f"{setting}_{missing}: missing; a server that needs none takes any word")
+        headers = checked_headers(f"{setting}_API_KEY", {"Authorization": f"Bearer {api_key}"})
+        base = checked_url(f"{setting}_BASE_URL", base_url)
+        asking = AskingService(timeout=timeout, pool_size=pool_size, retries=retries, backoff=backoff)
+        self._service = OpenAIService(asking, base_url=base, headers=headers)
+        wanted = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+        self._options = {key: value for key, value in wanted.items() if value is not None}
+        self._system_prompt = system_prompt
+        self._end_grace = end_grace
+        self._linger = linger
+        whole = "\n".join((self._service.root, api_key, model, system_prompt))
+        self.app = hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Ask, and yield what the model says as it says it.
+
+        Raises:
+            ProviderError: it failed; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        turn = OpenAITurn()
+        try:
+            with self._service.chat_completions(self._body(query), deadline=deadline) as stream:
+                yield from self._events(stream, turn)
+        except ProviderError as exc:
+            if exc.code != "interrupted":
+                log.warning("[%s RAG Error] %s: %s", self.name, exc.code, exc)
+            raise
+        log.info("[%s RAG] Tokens: %s", self.name, turn.usage.total_tokens)
+
+    def _events(self, stream: RecordStream, turn: OpenAITurn) -> Iterator[ProviderEvent]:
+        for record in stream:
+            yield from turn.take(record)
+            if turn.state == "done":
+                stream.drain(self._linger)
+                break
+            if turn.state == "finishing":
+                stream.end_within(self._end_grace)
+        yield from turn.close()
+
+    def _body(self, query: Query) -> dict[str, Any]:
+        said = [("system", self._system_prompt)] if self._system_prompt else []
+        for turn in query.history:
+            # A model is not shown its own thoughts again: they cost tokens, and some servers refuse them.
+            said += [("user", turn.question), ("assistant", fold_thinking(turn.answer, "hide"))]
+        messages = [{"role": role, "content": content} for role, content in (*said, ("user", query.text))]
+        return {**self._options, "messages": messages}
+
+    def health_check(self) -> bool:
+        """Tell whether network and key are right, by the list of models: within 5 seconds and without cost."""
+        try:
+            self._service.look()
+        except ProviderError as exc:
+            log.warning("%s is not well: %s: %s", self.name, exc.code, exc)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._service.close()

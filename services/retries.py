@@ -1,0 +1,40 @@
+"""Asking again where nothing of an answer was seen: a few times, with growing pauses that an abort ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity.wait import wait_exponential_jitter
+
+from services.http_service import TransientError
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+
+def attempts(deadline: Deadline, *, retries: int, backoff: float) -> Retrying:
+    """Return the attempts at a call that may raise `TransientError`; its last one is raised as it is.
+
+    `backoff`, in seconds, grows with each of the `retries` and has jitter; none begins that would outlast `deadline`.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=lambda state: state.attempt_number > retries or deadline.remaining() <= state.upcoming_sleep,
+        wait=wait_exponential_jitter(multiplier=backoff, max=8 * backoff, jitter=backoff),
+        sleep=lambda seconds: _pause(seconds, deadline),
+        before_sleep=_log_retry,
+        reraise=True,
+    )
+
+
+def _pause(seconds: float, deadline: Deadline) -> None:
+    woken = threading.Event()
+    with deadline.interrupting(woken.set):
+        woken.wait(seconds)
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("provider: %s, attempt %d, asking again in %.1f s", error, state.attempt_number, state.upcoming_sleep)

@@ -1,0 +1,150 @@
+"""Which item a lane gets next, and what becomes of it: the steps of the batches that happen all the time.
+
+A candidate is looked for without a lock; taking it locks its task's row and looks again. MySQL and MariaDB both cut
+these statements short: the subqueries read one index entry per task in line, and the line is read from its front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from services.batch_records import Claimed
+from services.sql_batch_rows import Row, claimed_of, count
+from services.sql_batch_tables import ITEMS, TASKS
+
+#: What is claimed from. Those that were never served come first, and then who was served longest ago.
+WORKED = ("pending", "running")
+
+_MINE = ITEMS.c.task_id == TASKS.c.task_id
+_FIRST_DUE = (
+    sa.select(ITEMS.c.due)
+    .where(_MINE, ITEMS.c.status == "pending")
+    .order_by(ITEMS.c.due)
+    .limit(1)
+    .correlate(TASKS)
+    .scalar_subquery()
+)
+_RUNNING = sa.select(sa.func.count()).where(_MINE, ITEMS.c.status == "running").correlate(TASKS).scalar_subquery()
+_HAS_ROOM = sa.or_(TASKS.c.max_concurrent.is_(None), _RUNNING < TASKS.c.max_concurrent)
+
+
+class Held(NamedTuple):
+    """An item that says it is running in a lane."""
+
+    task_id: str
+    item_index: int
+    lane: int
+
+
+def held(connection: sa.Connection, lane: int, lanes: int | None) -> Held | None:
+    """Return an item that is running in this lane, or in one that is no more."""
+    mine = ITEMS.c.lane == lane
+    if lanes is not None:
+        mine = sa.or_(mine, ITEMS.c.lane >= lanes)
+    found = connection.execute(sa.select(ITEMS.c.task_id, ITEMS.c.item_index, ITEMS.c.lane).where(mine).limit(1))
+    row = found.first()
+    return Held(*row) if row else None
+
+
+def next_task(connection: sa.Connection, now: datetime) -> str | None:
+    """Return the task whose turn it is."""
+    for status in WORKED:
+        asked = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, _FIRST_DUE <= micros(now), _HAS_ROOM)
+        task_id = connection.scalar(asked.order_by(TASKS.c.served, TASKS.c.task_id).limit(1))
+        if task_id is not None:
+            return str(task_id)
+    return None
+
+
+def next_due(connection: sa.Connection, now: datetime) -> float | None:
+    """Return the seconds until the first of the items that wait to be asked again; `None`: none waits."""
+    first = sa.select(_FIRST_DUE.label("due")).where(TASKS.c.status.in_(WORKED)).subquery()
+    due = connection.scalar(sa.select(sa.func.min(first.c.due)).where(first.c.due > micros(now)))
+    return None if due is None else (due - micros(now)) / 1e6
+
+
+def locked(connection: sa.Connection, task_id: str) -> Row | None:
+    """Return a task, and keep everybody else from it and its items until the transaction ends."""
+    return connection.execute(sa.select(TASKS).where(TASKS.c.task_id == task_id).with_for_update()).first()
+
+
+def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> Claimed | None:
+    """Claim the next item of a task; `None` when others were faster."""
+    task = locked(connection, task_id)
+    if task is None or task.status not in WORKED or _is_full(connection, task):
+        return None
+    waiting = sa.select(ITEMS).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
+    ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
+    item = connection.execute(ready.limit(1)).first()
+    if item is None:
+        return None
+    attempt = item.attempts + 1
+    mine = {"status": "running", "lane": lane, "attempts": attempt, "started_at": now}
+    connection.execute(ITEMS.update().where(*_key(task_id, item.item_index)).values(mine))
+    _serve(connection, task, now)
+    return claimed_of(task, item, attempt=attempt, lane=lane, again=False)
+
+
+def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | None:
+    """Claim an item whose worker is gone; `None` when it is no longer there."""
+    task = locked(connection, found.task_id)
+    still = (*_key(found.task_id, found.item_index), ITEMS.c.lane == found.lane)
+    item = connection.execute(sa.select(ITEMS).where(*still)).first()
+    if task is None or item is None:
+        return None
+    connection.execute(ITEMS.update().where(*still).values(lane=lane))
+    return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
+
+
+def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any], now: datetime) -> bool:
+    """Write what became of an attempt, and end the task with its last item; `False` when the attempt is over."""
+    task = locked(connection, claimed.task.task_id)
+    running = (ITEMS.c.status == "running", ITEMS.c.attempts == claimed.attempt)
+    change = ITEMS.update().where(*_key(claimed.task.task_id, claimed.index), *running)
+    if task is None or not connection.execute(change.values(lane=None, **values)).rowcount:
+        return False
+    if not _is_unfinished(connection, task.task_id):
+        _end(connection, task, values.get("error_message") or "", now)
+    return True
+
+
+def micros(moment: datetime) -> int:
+    """Return a time as whole microseconds since 1970."""
+    # By whole parts: a float of today's seconds has room for no more digits than these.
+    return int(moment.astimezone(UTC).replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _key(task_id: str, item_index: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return (ITEMS.c.task_id == task_id, ITEMS.c.item_index == item_index)
+
+
+def _is_full(connection: sa.Connection, task: Row) -> bool:
+    if task.max_concurrent is None:
+        return False
+    running = sa.select(sa.func.count()).where(ITEMS.c.task_id == task.task_id, ITEMS.c.status == "running")
+    return bool(connection.scalar(running) >= task.max_concurrent)
+
+
+def _serve(connection: sa.Connection, task: Row, now: datetime) -> None:
+    """Move the task to the end of the line; also when the clock stands still, or another replica's is behind."""
+    served = max(micros(now), task.served + 1)
+    values = {"status": "running", "served": served, "started_at": task.started_at or now}
+    connection.execute(TASKS.update().where(TASKS.c.task_id == task.task_id).values(values))
+
+
+def _is_unfinished(connection: sa.Connection, task_id: str) -> bool:
+    left = sa.select(ITEMS.c.item_index).where(ITEMS.c.task_id == task_id, ITEMS.c.status.in_(WORKED))
+    return connection.scalar(left.limit(1)) is not None
+
+
+def _end(connection: sa.Connection, task: Row, message: str, now: datetime) -> None:
+    counts = count(connection, [task.task_id])
+    completed, failed = counts[task.task_id, "completed"], counts[task.task_id, "failed"]
+    failure = {"status": "failed", "error_message": message}
+    values = {"status": "completed"} if completed else failure
+    ended = TASKS.update().where(TASKS.c.task_id == task.task_id)
+    connection.execute(ended.values(ended_at=now, completed=completed, failed=failed, **values))

@@ -1,0 +1,95 @@
+"""The rows of the batches as values: what a task and an item look like to those who read them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.batch_records import ENDED, TASK_STATUSES, BatchOptions, Claimed, Item, Order, Task
+from services.sql_batch_tables import ITEMS, TASKS
+
+#: What is counted of an unfinished task; all others are pending.
+COUNTED = ("running", "completed", "failed")
+
+Row = sa.Row[Any]
+
+
+def tasks_of(connection: sa.Connection, rows: Collection[Row], now: datetime) -> list[Task]:
+    """Return tasks as they are now, with the items of those that have not ended counted."""
+    counts = count(connection, [row.task_id for row in rows if row.status not in ENDED])
+    return [_task(row, counts, now) for row in rows]
+
+
+def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple[str, str]]:
+    """Return how many items are running, completed and failed, by task and status."""
+    found: Counter[tuple[str, str]] = Counter()
+    if task_ids:
+        columns = (ITEMS.c.task_id, ITEMS.c.status)
+        asked = sa.select(*columns, sa.func.count()).group_by(*columns)
+        for row in connection.execute(asked.where(columns[0].in_(task_ids), columns[1].in_(COUNTED))):
+            found[row[0], row[1]] = row[2]
+    return found
+
+
+def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
+    ended = row.status in ENDED
+    completed = row.completed if ended else counts[row.task_id, "completed"]
+    failed = row.failed if ended else counts[row.task_id, "failed"]
+    cancelled = row.status == "cancelled"
+    return Task(
+        task_id=row.task_id,
+        owner=row.owner,
+        name=row.name,
+        description=row.description,
+        status=row.status,
+        options=BatchOptions.from_json(row.options),
+        total=row.total,
+        created_at=row.created_at,
+        seen_at=now,
+        completed=completed,
+        failed=failed,
+        cancelled=row.total - completed - failed if cancelled else 0,
+        running=0 if ended else counts[row.task_id, "running"],
+        started_at=row.started_at,
+        completed_at=None if cancelled else row.ended_at,
+        cancelled_at=row.ended_at if cancelled else None,
+        error_message=row.error_message,
+        credential=row.credential,
+    )
+
+
+def items_of(connection: sa.Connection, task_id: str, first: int, size: int) -> Iterator[Item]:
+    """Return the items of `size` places from `first` on, in order; none of a task that is being removed."""
+    mine = (ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first, ITEMS.c.item_index < first + size)
+    status = connection.scalar(sa.select(TASKS.c.status).where(TASKS.c.task_id == task_id))
+    if status not in TASK_STATUSES:
+        return iter(())
+    rows = connection.execute(sa.select(ITEMS).where(*mine).order_by(ITEMS.c.item_index)).all()
+    return _items(rows, cancelled=status == "cancelled")
+
+
+def _items(rows: Iterable[Row], *, cancelled: bool) -> Iterator[Item]:
+    for row in rows:
+        yield Item(
+            index=row.item_index,
+            text=row.question,
+            status="cancelled" if cancelled and row.status == "pending" else row.status,
+            attempts=row.attempts,
+            content=row.answer or "",
+            metadata=row.metadata,
+            sources=tuple(row.sources),
+            usage=row.spent,
+            error={"code": row.error_code, "message": row.error_message or ""} if row.error_code else None,
+            started_at=row.started_at,
+            completed_at=row.ended_at,
+        )
+
+
+def claimed_of(task: Row, item: Row, *, attempt: int, lane: int, again: bool) -> Claimed:
+    """Return an item as the lane that has it now sees it."""
+    order = Order(task.task_id, task.owner, BatchOptions.from_json(task.options), task.credential)
+    return Claimed(order, item.item_index, item.question, attempt, lane, again)

@@ -1,0 +1,56 @@
+"""See that the batches' tables are there, and create them where they are not.
+
+It looks first: MySQL refuses CREATE TABLE IF NOT EXISTS to a user without the right to create, also where the table exists.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from services.errors import SettingsError
+from services.sql_batch_tables import GATES, ITEMS, TASKS, statements
+from services.sql_batch_tasks import pass_gate
+from services.sql_database import SqlDatabase, SqlFailed
+
+#: What says that a table or column is not there: MySQL's numbers, those of its refusals to tell, and SQLite's only one.
+MISSING = (1146, 1054, 1142, 1143, 1)
+
+
+def prepare(database: SqlDatabase) -> None:
+    """Create what is missing; safe to run by many processes at once, and again.
+
+    Raises:
+        SettingsError: tables are missing, or are not this version's, and this user may not or cannot mend that.
+        StoreUnavailable: the database is away.
+    """
+    if _lacking(database):
+        _create(database)
+        if lacking := _lacking(database):
+            raise SettingsError(f"the batch tables are not as this version needs them: {lacking}")
+    database.transact(pass_gate)
+
+
+def _lacking(database: SqlDatabase) -> str:
+    """Return the name of the first table that cannot be read with all its columns; "" when there is none."""
+    for table in (TASKS, ITEMS, GATES):
+        nothing = sa.select(table).where(sa.false())
+        try:
+            database.read(lambda connection, nothing=nothing: connection.execute(nothing).all())  # type: ignore[misc]
+        except SqlFailed as exc:
+            if exc.number not in MISSING:
+                raise
+            return table.name
+    return ""
+
+
+def _create(database: SqlDatabase) -> None:
+    def create(connection: sa.Connection) -> None:
+        for statement in statements(database.kind):
+            connection.exec_driver_sql(statement)
+
+    try:
+        database.transact(create)
+    except SqlFailed as exc:
+        if exc.number not in MISSING:
+            raise
+        raise SettingsError("the batch tables are missing and this SQL user may not create them") from exc
