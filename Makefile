@@ -2,14 +2,14 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos lint format venv clean
+.PHONY: help demo test chaos check-dify check-ws lint format venv clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input --retries 2
 
-# A value given on the command line reaches the demo as it was typed, dollar signs and all.
+# A value given on the command line reaches the demo and the checks as it was typed, dollar signs and all.
 verbatim = $(if $(filter command%,$(origin $(1))),$(eval override export $(1) := $$(value $(1))))
 $(foreach name,ASK DIFY_BASE_URL DIFY_API_KEY PORT,$(call verbatim,$(name)))
 
@@ -45,7 +45,7 @@ install_fast = $(shell $(PIP) install --requirement requirements-fast.txt >>$(VE
 make_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1) could not make $(VENV): is the disk full, the folder read-only?")
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app
 	@exec $(VENV)/bin/python -m demo
@@ -55,6 +55,12 @@ test: $(VENV)/dev.stamp ## every test, on several cores; PYTEST_ARGS="-k name -n
 
 chaos: $(VENV)/dev.stamp ## kill replicas for two minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
+
+check-dify: $(VENV)/demo.stamp ## ask the Dify app of DIFY_BASE_URL= DIFY_API_KEY=: stream, blocking, two turns, list; CHECK_ARGS="--timeout 120"
+	@exec $(VENV)/bin/python -m tools.dify --check $(CHECK_ARGS)
+
+check-ws: $(VENV)/demo.stamp ## start the server, ask over both of its WebSockets, show the end of its log; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app
+	@exec $(VENV)/bin/python -m demo.check_ws
 
 lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
 	@$(VENV)/bin/ruff check .

@@ -117,6 +117,8 @@ class ChatDisplay:
         frame |= {"client_id": self._client_id, "timestamp": iso_now()}
         if whole.error_code:
             frame["code"] = whole.error_code.upper()
+        if whole.usage.known:
+            frame["usage"] = whole.usage.known
         if whole.mock:
             frame["mock"] = True
         if shown.blocks:

@@ -37,6 +37,9 @@ def compress_answers(app: Flask) -> None:
     def after(response: Response) -> Response:
         if response.mimetype not in MEDIA or keeps_own_format(request.path):
             return response
+        if not _unpacks():
+            response.vary.add("Accept-Encoding")
+            return response
         if not _is_long(response):
             return compress.after_request(response)
         response.response = _slices(response.get_data())
@@ -52,8 +55,13 @@ def _is_long(response: Response) -> bool:
     """Tell whether it is to be compressed piece by piece, with others served in between."""
     if response.is_streamed or response.direct_passthrough or response.status_code != 200:
         return False
-    unpacks = request.accept_encodings.best_match(ALGORITHMS) is not None
-    return (response.content_length or 0) > SLICE and request.method == "GET" and unpacks
+    return (response.content_length or 0) > SLICE and request.method == "GET"
+
+
+def _unpacks() -> bool:
+    """Tell whether the client takes one of ours; the library does not see that a quality of 0 refuses."""
+    accepted = request.accept_encodings
+    return accepted.best_match(ALGORITHMS) is not None and all(quality > 0 for _, quality in accepted)
 
 
 def _slices(content: bytes) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ CODES = {
     90000: "Unknown Error",
 }
 #: A code where no more is known than the HTTP status.
-OF_STATUS = {409: 20000, 413: 10000, 422: 10000, 429: 20000, 502: 30000, 504: 30000}
+OF_STATUS = {409: 20000, 413: 10000, 415: 10000, 422: 10000, 429: 20000, 502: 30000, 504: 30000}
 
 
 def envelope(

@@ -10,11 +10,12 @@ from flask import Blueprint, Response, request
 
 from channels import rest
 from channels.chat import Asks, Limiter
+from channels.chat_frames import MAX_ID
 from channels.envelope import envelope
 from channels.http_chat_ends import answered, failed, refusal
 from channels.http_chat_models import ChatAnswered, ChatCancelled, ChatFailed, ChatPlace, ChatQuestion
 from channels.http_chat_requests import checked, client_id, last_event, question_of, wants_events
-from channels.http_chat_stream import HEADERS, MEDIA_TYPE, EventStream
+from channels.http_chat_stream import END, HEADERS, MEDIA_TYPE, EventStream
 from channels.http_line import Line
 from channels.http_waits import Ended, Wait, Waits
 from channels.rest import Operation, RestError, RestModel
@@ -168,9 +169,15 @@ def nothing_more() -> Response:
     return Response(status=204, headers=HEADERS)
 
 
-_FAILURES: dict[int, type[RestModel] | None] = dict.fromkeys((403, 409, 429, 500, 502, 503, 504), ChatFailed)
+_FAILURES: dict[int, type[RestModel] | None] = dict.fromkeys((403, 409, 429, 502, 503, 504), ChatFailed)
 _MEDIA: dict[int, str | tuple[str, ...]] = {200: MEDIA_TYPE}
-_LAST = {"Last-Event-ID": "The id of the last event there was: what follows it is sent."}
+_LAST = {
+    "Last-Event-ID": {
+        "description": "The id of the last event there was: what follows it is sent.",
+        "pattern": f"^([0-9]{{1,9}}|{END})$",
+    }
+}
+_KEY = {"description": "Another place for `id`.", "minLength": 1, "maxLength": MAX_ID}
 _EVENTS = (
     "As `text/event-stream`: `start` {stream_id}, any number of `delta` {content}, now and then `reset` (forget what "
     "came so far), and at the end `done` with the data of the JSON answer, or `error` with an envelope. "
@@ -186,7 +193,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=ChatQuestion,
         answers={200: ChatAnswered, 204: None, **_FAILURES},
         media=_MEDIA,
-        headers={"Idempotency-Key": "Another place for `id`.", **_LAST},
+        headers={"Idempotency-Key": _KEY, **_LAST},
         description=_EVENTS,
     ),
     Operation(

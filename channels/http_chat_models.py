@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 from channels.chat_frames import MAX_CONTENT, MAX_CURSOR, MAX_ID
 from channels.rest import RestModel
 
-#: The largest whole number that every reader of JSON has exactly.
+#: The largest whole number that every reader of JSON has exactly; no number beyond it is taken.
 MAX_NUMBER = 2**53 - 1
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
@@ -17,7 +17,7 @@ Input = (
     Annotated[str, StringConstraints(max_length=MAX_CONTENT)]
     | bool
     | Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
-    | FiniteFloat
+    | Annotated[FiniteFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 )
 
 
@@ -96,7 +96,6 @@ class ChatFailed(RestModel):
     reason: str = Field(description="A stable word for what happened.", examples=["provider_timeout"])
     stream_id: str = Field("", description="Left out where nobody was asked.")
     content: str = ""
-    errors: list[dict[str, str]] = Field(default_factory=list, description="Of a body whose fields are wrong: which.")
 
 
 class ChatCancelled(RestModel):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -33,11 +33,18 @@ _SCHEMES: Mapping[str, Json] = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same in its own header."},
     "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. Where there is none, neither is the address."},
 }
+_TEXT: Json = {"type": "string"}
+_NULL: Json = {"type": "null"}
+_EVENT = {"type": "object", "description": "One event.", "properties": {"event": _TEXT, "id": _TEXT, "data": _TEXT}}
+#: What an answer without the envelope looks like, where it is no text.
+_RAW: Mapping[str, Json] = {JSON: {"type": "object"}, "text/event-stream": _EVENT}
+_ANY_PROBLEM: list[Json] = [{"$ref": COMPONENT + "Problem"}, _NULL]
+_WORD: Json = {"type": "string", "pattern": "^[a-z_]+$"}
 _PROBLEM: Json = {
     "type": "object",
     "description": "What a program can tell of an error.",
     "properties": {
-        "reason": {"type": "string", "pattern": "^[a-z_]+$", "description": "A stable word."},
+        "reason": {**_WORD, "description": "A stable word.", "examples": ["invalid_fields"]},
         "errors": {
             "type": "array",
             "description": "The wrong fields of a request.",
@@ -63,17 +70,17 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
         "openapi": "3.1.0",
         "info": {"title": name, "version": version, "description": _introduction()},
         # Relative to where the document lies, so that it is right behind a proxy that adds a prefix.
-        "servers": [{"url": "."}],
+        "servers": [{"url": ".", "description": "this host"}],
         "paths": paths,
         "components": {"schemas": {**models.schemas, **_errors()}, "securitySchemes": _SCHEMES},
     }
 
 
 def _introduction() -> str:
-    rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in CODES.items())
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in CODES.items())
     return (
         "Every answer is `{code, message, data}` with a fitting HTTP status, those of health and metrics excepted. "
-        f"The codes:\n\n| code | message |\n|---|---|\n{rows}\n"
+        f"The codes: {codes}."
     )
 
 
@@ -183,32 +190,37 @@ def _responses(operation: Operation, models: _Models) -> Json:
 
 def _response(operation: Operation, status: int, models: _Models) -> Json:
     model = operation.answers.get(status)
-    if status >= 400 and model is None:
-        return _failure(operation, HTTPStatus(status).phrase)
-    media = operation.media.get(status, ())
-    named = [media] if isinstance(media, str) else media
-    content: Json = {one: {"schema": {"type": "object" if one == JSON else "string"}} for one in named}
+    data = models.answered(model) if model else None
+    if status >= 400:
+        return _failure(operation, HTTPStatus(status).phrase, data)
+    content = {one: {"schema": _RAW.get(one, _TEXT)} for one in _named(operation.media.get(status, ()))}
     if model or not content:
-        data = models.answered(model) if model else {"type": "null"}
-        content[JSON] = {"schema": data if operation.bare else _envelope(data, failed=status >= 400)}
-    return {"description": HTTPStatus(status).phrase, "content": content}
+        content[JSON] = {"schema": data if data and operation.bare else _envelope(data or _NULL)}
+    return {"description": HTTPStatus(status).phrase, **({"content": content} if status != 204 else {})}
 
 
-def _failure(operation: Operation, description: str) -> Json:
-    component: Literal["Code", "Error"] = "Code" if operation.bare else "Error"
-    return {"description": description, "content": {JSON: {"schema": {"$ref": COMPONENT + component}}}}
+def _named(media: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (media,) if isinstance(media, str) else media
+
+
+def _failure(operation: Operation, description: str, data: Json | None = None) -> Json:
+    """Return an error with the data of its own model, or with what every error may have."""
+    schema: Json = {"$ref": COMPONENT + ("Code" if operation.bare else "Error")}
+    if data:
+        schema = data if operation.bare else _envelope({"anyOf": [data, *_ANY_PROBLEM]}, failed=True)
+    return {"description": description, "content": {JSON: {"schema": schema}}}
 
 
 def _errors() -> dict[str, Json]:
-    code = {"type": "string", "pattern": "^[a-z_]+$"}
+    code = {**_WORD, "examples": ["not_found"]}
     return {
         "Problem": _PROBLEM,
-        "Error": _envelope({"anyOf": [{"$ref": COMPONENT + "Problem"}, {"type": "null"}]}, failed=True),
+        "Error": _envelope({"anyOf": _ANY_PROBLEM}, failed=True),
         "Code": {"type": "object", "required": ["code"], "properties": {"code": code}, "additionalProperties": False},
     }
 
 
-def _envelope(data: Json, *, failed: bool) -> Json:
+def _envelope(data: Json, *, failed: bool = False) -> Json:
     return {
         "type": "object",
         "required": ["code", "message", "data"],

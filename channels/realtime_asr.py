@@ -233,7 +233,8 @@ class RealtimeDoor:
 
     def _ended(self, line: _Line, news: News, whole: Whole) -> None:
         words = {"code": whole.error_code, "sentence": news.sentence}
-        self._tell(lambda: self._session.ended(line.answer, whole.status, mock=whole.mock, **words))
+        told: dict[str, Any] = {"mock": whole.mock, "usage": whole.usage.known, "sources": whole.sources}
+        self._tell(lambda: self._session.ended(line.answer, whole.status, **words, **told))
 
 
 def realtime_blueprint(sockets: Opens, path: str, *, gateway: Asks, limiter: Limiter, manner: Manner) -> Blueprint:

@@ -21,15 +21,11 @@ from demo.cast import DIFY_MODES, PEOPLE
 from demo.console import ask
 from demo.gateway_process import GatewayFailed
 from demo.page_server import Conversations, PageServer, create_page
-from demo.stage import AES_KEY, TOKEN, Stage, running_stage
+from demo.stage import AES_KEY, TOKEN, CannotBegin, Stage, real_dify, running_stage
 from demo.wecom_simulator import CallbackFailed, RuleBroken
 
 PORT = "8080"
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class CannotBegin(Exception):
-    """What the person who starts the demo can mend; the message is one line."""
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -57,7 +53,7 @@ def _options(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse
 
 
 def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str]) -> int:
-    with running_stage(folder, _real_dify(environ)) as stage, closing(stage.user(options.user)) as user:
+    with running_stage(folder, real_dify(environ)) as stage, closing(stage.user(options.user)) as user:
         if stage.set_mode:
             stage.set_mode(options.dify)
         if ask(user, options.ask, show=_say):
@@ -67,8 +63,8 @@ def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str
 
 
 def _serve(folder: Path, environ: Mapping[str, str]) -> int:
-    real_dify = _real_dify(environ)
-    with _listener(environ.get("PORT") or PORT) as listener, running_stage(folder, real_dify) as stage:
+    settings = real_dify(environ)
+    with _listener(environ.get("PORT") or PORT) as listener, running_stage(folder, settings) as stage:
         with (
             closing(Conversations(stage.user)) as talks,
             PageServer(create_page(talks, stage.set_mode), listener) as page,
@@ -91,15 +87,6 @@ def _addresses(page: str, stage: Stage) -> str:
         "Dify": "simulated" if stage.set_mode else "real",
     }
     return "\n".join([*(f"{name:>9}  {value}" for name, value in lines.items()), "Ctrl-C ends all of it."])
-
-
-def _real_dify(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a real Dify; nothing when neither its address nor its key is given."""
-    given = {name: value for name, value in environ.items() if name.startswith("DIFY_") and value}
-    missing = {"DIFY_BASE_URL", "DIFY_API_KEY"} - given.keys()
-    if len(missing) == 1:
-        raise CannotBegin(f"DIFY_BASE_URL and DIFY_API_KEY go together: {missing.pop()} is missing.")
-    return {} if missing else given
 
 
 def _listener(port: str) -> socket.socket:

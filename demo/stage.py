@@ -24,6 +24,10 @@ SILENCE_SECONDS = 8
 PIECE_SECONDS = 0.12
 
 
+class CannotBegin(Exception):
+    """What the person who starts it can mend; the message is one line."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """What the page and the terminal need of a running demo."""
@@ -54,6 +58,18 @@ def running_stage(folder: Path, real_dify: Mapping[str, str]) -> Iterator[Stage]
         settings |= real_dify if dify is None else _dify_settings(dify)
         gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=free_port()))
         yield Stage(gateway, None if dify is None else _mode_setter(dify))
+
+
+def real_dify(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a real Dify; nothing when neither its address nor its key is given.
+
+    Raises: CannotBegin.
+    """
+    given = {name: value for name, value in environ.items() if name.startswith("DIFY_") and value}
+    missing = {"DIFY_BASE_URL", "DIFY_API_KEY"} - given.keys()
+    if len(missing) == 1:
+        raise CannotBegin(f"DIFY_BASE_URL and DIFY_API_KEY go together: {missing.pop()} is missing.")
+    return {} if missing else given
 
 
 def _own_settings(redis_url: str) -> dict[str, str]:

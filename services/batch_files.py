@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
 from services.batch_records import Item
+
+#: Items written at a time.
+PAGE = 100
 
 
 def item_json(item: Item) -> str:
@@ -26,7 +30,7 @@ class BatchFiles:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
 
-    def write(self, task_id: str, items: Iterable[Item]) -> Path:
+    def write(self, task_id: str, items: Iterator[Item]) -> Path:
         """Write a task's file, in place of one that is there; return where it is.
 
         Raises:
@@ -38,9 +42,11 @@ class BatchFiles:
         beside = self._folder / f".{task_id}.{uuid4().hex}"
         try:
             with beside.open("w", encoding="utf-8") as file:
-                file.writelines(f"{item_json(item)}\n" for item in items)
-                file.flush()
-                os.fsync(file.fileno())
+                while page := list(islice(items, PAGE)):
+                    file.writelines(f"{item_json(item)}\n" for item in page)
+                    file.flush()
+                    # By pages: nothing else of the process runs meanwhile.
+                    os.fsync(file.fileno())
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)

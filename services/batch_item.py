@@ -1,7 +1,7 @@
 """One item of a batch, put to the gateway and followed to its end, by whichever replica works its lane at the moment.
 
 Its stream's id is made of task, index and attempt: asked again, on any replica, an attempt finds its stream. So whoever
-gives up in the middle (its lane is another's, the replica leaves, it is killed) leaves nothing behind that is asked twice.
+gives up in the middle (its lane is another's, the replica leaves or dies) leaves nothing behind that is asked twice.
 """
 
 from __future__ import annotations

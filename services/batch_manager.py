@@ -1,7 +1,7 @@
 """Batches: takes tasks in, shows and changes them, and has their items worked, on any replica.
 
-Tasks are in SQL. What is to be done is found there by every replica's sweep, which sends messages for the lanes that are
-free; so nothing rests on a message, a wake-up or a replica: each may be lost.
+Tasks are in SQL. What is to be done is found there by every replica's sweep, which sends messages for the lanes that
+are free; so nothing rests on a message, a wake-up or a replica: each may be lost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 
 from services import metrics
-from services.batch_archive import BatchArchive
+from services.batch_archive import TIDY_SECONDS, BatchArchive, all_rows
 from services.batch_broker import LaneMessages
 from services.batch_item import ItemAsker
 from services.batch_lanes_store import BatchLanesStore
@@ -33,17 +33,14 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks for lanes that should be worked and are not.
 SWEEP_SECONDS = 5.0
-#: Seconds between two looks whether what is asked here was cancelled elsewhere, and at what has ended.
+#: Seconds between two looks whether what is asked here was cancelled elsewhere.
 WATCH_SECONDS = 2.0
-TIDY_SECONDS = 5.0
 #: Seconds between tries to renew the lanes while Redis is away.
 RENEW_PAUSE = 1.0
 #: Seconds a leaving process gives those that work lanes, and its own threads, to see it.
 STOP_SECONDS = 3.0
 #: Items of a cancelled task that are stopped before its canceller is answered; the others are by their workers' watch.
 STOPPED_AT_ONCE = 50
-#: Items in one look at a task's results.
-PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ class BatchManager:
         self._messages = LaneMessages(runner, self._step, threads=threads)
         archive = BatchArchive(store, LockStore(runner), folder=folder, retention_days=retention_days, clock=clock)
         self._sweeps = Rounds("batch-sweep", self.sweep, pause=SWEEP_SECONDS)
-        self._tidies = Rounds("batch-tidy", lambda: archive.tidy() or TIDY_SECONDS, pause=TIDY_SECONDS)
+        self._tidies = Rounds("batch-tidy", archive.tidy, pause=TIDY_SECONDS)
         working = (Rounds("batch-renew", self._renew, pause=RENEW_PAUSE), Rounds("batch-watch", self._watch, pause=1.0))
         self._rounds = (self._sweeps, self._tidies, *(working if works else ()))
         self._prepared = False
@@ -192,15 +189,14 @@ class BatchManager:
         """Return a page of the owner's tasks, the newest first, and how many there are."""
         return self._store.list(owner, status, page=page, size=size)
 
-    def results(self, task_id: str, owner: str, *, page: int = 1, size: int = 100) -> Sequence[Item]:
-        """Return a page of the task's items, in order; raises `BatchUnknown`."""
-        self._store.get(task_id, owner)
-        return self._store.results(task_id, page=page, size=size)
+    def rows(self, task_id: str, owner: str, *, after: int = -1, limit: int | None = None) -> Iterator[Item]:
+        """Return the task's items above index `after`, at most `limit`, read page by page.
 
-    def rows(self, task_id: str, owner: str) -> Iterator[Item]:
-        """Return all items of the task, read page by page; raises `BatchUnknown`, before the first."""
+        Raises:
+            BatchUnknown: there is no such task of theirs; before the first item.
+        """
         self._store.get(task_id, owner)
-        return all_rows(self._store, task_id)
+        return all_rows(self._store, task_id, after=after, limit=limit)
 
     def cancel(self, task_id: str, owner: str) -> Task:
         """End the task now, and what of it is being asked, at the provider too.
@@ -279,15 +275,10 @@ class BatchManager:
         return WATCH_SECONDS
 
 
-def all_rows(store: SqlBatchStore, task_id: str) -> Iterator[Item]:
-    """Yield all items of a task in order, read page by page."""
-    after = -1
-    while page := store.rows(task_id, after, PAGE):
-        yield from page
-        after = page[-1].index
-
-
 def _digest(name: str, description: str, options: BatchOptions, texts: Sequence[str]) -> str:
     """Return what tells one submission from another under the same key."""
-    told = json.dumps([name, description, asdict(options), list(texts)], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for part in (name, description, json.dumps(asdict(options), sort_keys=True), *texts):
+        written = part.encode("utf-8", "surrogatepass")
+        digest.update(len(written).to_bytes(8, "big") + written)
+    return digest.hexdigest()

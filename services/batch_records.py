@@ -26,7 +26,7 @@ class BatchOptions:
     """What whoever submits a task may say about it; nothing else reaches the provider."""
 
     #: Inputs of the provider's app, the same for every item.
-    inputs: Mapping[str, Input] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict, repr=False)
     #: How often an item is asked at most.
     max_attempts: int = 3
     #: How many of this task's items may be asked at once; `None`: as many as there are lanes.
@@ -49,8 +49,8 @@ class Task:
     task_id: str
     #: The principal whose task it is.
     owner: str
-    name: str
-    description: str
+    name: str = field(repr=False)
+    description: str = field(repr=False)
     status: TaskStatus
     options: BatchOptions
     total: int
@@ -117,7 +117,7 @@ class Item:
     attempts: int = 0
     content: str = field(default="", repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    sources: tuple[Mapping[str, Any], ...] = ()
+    sources: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     usage: Mapping[str, Any] = field(default_factory=dict)
     #: `{"code", "message"}` of the last attempt that failed; `None` once an attempt went well.
     error: Mapping[str, str] | None = None
@@ -125,6 +125,22 @@ class Item:
     started_at: datetime | None = None
     #: When it was completed, failed, or stopped because its task was cancelled.
     completed_at: datetime | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it, times in ISO 8601."""
+        return {
+            "index": self.index,
+            "text": self.text,
+            "status": self.status,
+            "attempts": self.attempts,
+            "content": self.content,
+            "metadata": dict(self.metadata),
+            "sources": [dict(source) for source in self.sources],
+            "usage": dict(self.usage),
+            "error": dict(self.error) if self.error else None,
+            "started_at": self.started_at and self.started_at.isoformat(),
+            "completed_at": self.completed_at and self.completed_at.isoformat(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from services.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 
 #: Seconds between two rounds, however often somebody wakes them.
-SHORTEST = 0.1
+SHORTEST = 0.25
 
 
 class Rounds:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +15,12 @@ import sqlalchemy as sa
 
 from services import sql_batch_claims as claims
 from services import sql_batch_tasks as steps
-from services.batch_records import ENDED, TASK_STATUSES, BatchOptions, Claimed, Item, Task, TaskStatus
+from services.batch_records import ENDED, TASK_STATUSES, UNFINISHED, BatchOptions, Claimed, Item, Task, TaskStatus
 from services.errors import BatchUnknown
+from services.sql_batch_expiry import expire
 from services.sql_batch_rows import Row, items_of, tasks_of
 from services.sql_batch_setup import prepare
-from services.sql_batch_tables import ITEMS, TASKS
+from services.sql_batch_tables import TASKS
 from services.sql_database import SqlDatabase
 
 #: How often a claim that others were faster for is tried again.
@@ -147,7 +148,8 @@ class SqlBatchStore:
     def totals(self) -> Mapping[TaskStatus, int]:
         """Return how many tasks have each status, those that none has included."""
         counted = sa.select(TASKS.c.status, sa.func.count()).group_by(TASKS.c.status)
-        found = dict(self._database.read(lambda connection: connection.execute(counted).tuples().all()))
+        rows = self._database.read(lambda connection: connection.execute(counted).all())
+        found = {row[0]: row[1] for row in rows}
         return {status: found.get(status, 0) for status in TASK_STATUSES}
 
     def results(self, task_id: str, *, page: int = 1, size: int = 100) -> Items:
@@ -157,6 +159,11 @@ class SqlBatchStore:
     def rows(self, task_id: str, after: int = -1, limit: int = 100) -> Items:
         """Return the items whose index is above `after`, in order, `limit` at most; none: that was all."""
         return self._database.read(lambda connection: list(items_of(connection, task_id, after + 1, limit)))
+
+    def ended(self, task_ids: Collection[str]) -> set[str]:
+        """Return those of these tasks that have ended, or are there no more."""
+        going = sa.select(TASKS.c.task_id).where(TASKS.c.task_id.in_(task_ids), TASKS.c.status.in_(UNFINISHED))
+        return {*task_ids} - {*self._database.read(lambda connection: connection.scalars(going).all())}
 
     def claim(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
         """Return the item this lane has to ask now; `None`: there is none.
@@ -232,15 +239,14 @@ class SqlBatchStore:
         now = self._now()
 
         def look(connection: sa.Connection) -> tuple[bool, float | None]:
-            found = claims.next_task(connection, now) is not None
+            found = claims.next_task(connection, claims.held(connection), now) is not None
             return found, None if found else claims.next_due(connection, now)
 
         return self._database.read(look)
 
     def running_lanes(self) -> frozenset[int]:
         """Return the lanes that have an item running: if nobody works one of them, somebody has to."""
-        lanes = sa.select(ITEMS.c.lane).where(ITEMS.c.lane.is_not(None)).distinct()
-        return frozenset(self._database.read(lambda connection: connection.scalars(lanes).all()))
+        return frozenset(item.lane for item in self._database.read(claims.held))
 
     def unstored(self) -> TaskIds:
         """Return ended tasks that `stored` was not called for, the first that ended first."""
@@ -248,18 +254,15 @@ class SqlBatchStore:
         first = missing.where(TASKS.c.ended_at.is_not(None)).order_by(TASKS.c.ended_at).limit(UNSTORED_AT_ONCE)
         return [*self._database.read(lambda connection: connection.scalars(first).all())]
 
-    def stored(self, task_id: str) -> None:
-        """Note that an ended task's file is written."""
-        ended = TASKS.update().where(TASKS.c.task_id == task_id, TASKS.c.status.in_(ENDED))
-        self._database.transact(lambda connection: connection.execute(ended.values(stored=1)).rowcount)
+    def stored(self, task_id: str) -> bool:
+        """Note that an ended task is seen to; `True` for whoever is the first to."""
+        first = (TASKS.c.task_id == task_id, TASKS.c.status.in_(ENDED), TASKS.c.stored == 0)
+        noted = TASKS.update().where(*first).values(stored=1)
+        return bool(self._database.transact(lambda connection: connection.execute(noted).rowcount))
 
     def expire(self, days: float) -> int:
         """Remove tasks that ended more than so many days ago; return how many. One call removes a few at most."""
-        before = self._now() - timedelta(days=days)
-        self._database.transact(lambda connection: steps.hide(connection, before, EXPIRED_AT_ONCE))
-        hidden = sa.select(TASKS.c.task_id, TASKS.c.total).where(TASKS.c.status == "expiring").limit(EXPIRED_AT_ONCE)
-        rows = self._database.read(lambda connection: connection.execute(hidden).all())
-        return sum(self._remove(task_id, total) for task_id, total in rows)
+        return expire(self._database, self._now() - timedelta(days=days), EXPIRED_AT_ONCE)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -273,23 +276,16 @@ class SqlBatchStore:
     def _candidate(self, connection: sa.Connection, lane: int, lanes: int | None) -> Claim | None:
         """Return the step that may claim something, found without a lock."""
         now = self._now()
-        if found := claims.held(connection, lane, lanes):
+        running = claims.held(connection)
+        if found := claims.left_behind(running, lane, lanes):
             return lambda c: claims.take_again(c, found, lane)
-        if task_id := claims.next_task(connection, now):
+        if task_id := claims.next_task(connection, running, now):
             return lambda c: claims.take(c, task_id, lane, now)
         return None
 
     def _settle(self, claimed: Claimed, values: Mapping[str, Any]) -> bool:
         now = self._now()
         return self._database.transact(lambda connection: claims.settle(connection, claimed, values, now))
-
-    def _remove(self, task_id: str, total: int) -> int:
-        """Remove a hidden task, a few rows at a time; return 1 for who removed the last of it."""
-        first = 0
-        while first < total:
-            first = self._database.transact(lambda connection: steps.remove(connection, task_id, first))
-        gone = TASKS.delete().where(TASKS.c.task_id == task_id)
-        return self._database.transact(lambda connection: connection.execute(gone).rowcount)
 
 
 def _error(code: str | None = None, message: str | None = None) -> dict[str, str | None]:

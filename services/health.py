@@ -24,11 +24,16 @@ class Health:
         *,
         rag: tuple[str, Probe],
         dependencies: Mapping[str, Probe],
+        search: tuple[str, Probe] | None = None,
+        batch: Probe | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._rag = rag[0]
-        self._probes = {"rag": rag[1], **dependencies}
+        self._search = search[0] if search else None
+        services = {"rag": rag[1], "search": search[1] if search else None, "batch_processing": batch}
+        self._services = tuple(services)
+        self._probes = {**{name: probe for name, probe in services.items() if probe}, **dependencies}
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
@@ -38,13 +43,16 @@ class Health:
     def report(self) -> dict[str, Any]:
         """Return status, services, providers and dependencies; a part that gives no answer in time is not ok."""
         results = self._refresh()
-        rag, parts = results["rag"], {name: ok for name, ok in results.items() if name != "rag"}
-        none = {"name": None, "type": "Search", "status": "not configured"}
+        services = {name: results.get(name, False) for name in self._services}
+        word = "not configured" if self._search is None else _word(services["search"])
         return {
-            "status": _status(rag, parts),
-            "services": {"rag": rag, "search": False, "batch_processing": False},
-            "providers": {"rag": {"name": self._rag, "type": "RAG", "status": _word(rag)}, "search": none},
-            "dependencies": {name: _word(ok) for name, ok in parts.items()},
+            "status": _status(results),
+            "services": services,
+            "providers": {
+                "rag": {"name": self._rag, "type": "RAG", "status": _word(services["rag"])},
+                "search": {"name": self._search, "type": "Search", "status": word},
+            },
+            "dependencies": {name: _word(ok) for name, ok in results.items() if name not in services},
         }
 
     def _refresh(self) -> dict[str, bool]:
@@ -70,11 +78,11 @@ class Health:
             self._changed.notify_all()
 
 
-def _status(rag: bool, parts: Mapping[str, bool]) -> str:
+def _status(parts: Mapping[str, bool]) -> str:
     """Nothing can be answered without Redis; anything else that is away costs some answers."""
     if not parts.get("redis", True):
         return "unhealthy"
-    return "healthy" if rag and all(parts.values()) else "degraded"
+    return "healthy" if all(parts.values()) else "degraded"
 
 
 def _word(ok: bool) -> str:

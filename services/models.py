@@ -156,6 +156,11 @@ class Usage:
             return 0.0
         return price if 0 < price < float("inf") else 0.0
 
+    @property
+    def known(self) -> dict[str, Any]:
+        """The figures, as JSON has them; empty where the provider counted nothing."""
+        return self.figures() if self.total_tokens or self.total_price else {}
+
     def figures(self) -> dict[str, Any]:
         """Return what was counted, as JSON has it: all but the sources."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sources"}

@@ -15,7 +15,7 @@ then the client knows its stream from a frame of its own, queued.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from services.models import Status
@@ -157,12 +157,24 @@ class RealtimeSession:
         return [*begins, *(self._frames.answer(answer, content, cursor=after) for content, after in pieces)]
 
     def ended(
-        self, answer: Answer, status: Status, *, code: str = "", sentence: str = "", mock: bool = False
+        self,
+        answer: Answer,
+        status: Status,
+        *,
+        code: str = "",
+        sentence: str = "",
+        mock: bool = False,
+        usage: Frame | None = None,
+        sources: Sequence[Mapping[str, Any]] = (),
     ) -> list[Effect]:
-        """Take in how an answer ended; an error has a code, and perhaps its sentence."""
+        """Take in how an answer ended; an error has a code, and perhaps its sentence.
+
+        Its last frame tells what it cost and where it comes from, as far as the provider said so.
+        """
         if status == "error":
             return self.failed(answer, code or "answer_failed", sentence)
-        members: Frame = {"mock": True} if mock else {}
+        told = {"mock": mock, "usage": usage, "sources": list(sources)}
+        members = {name: value for name, value in told.items() if value}
         return self._finish(answer, **members, **({"error": "CANCELLED"} if status == "cancelled" else {}))
 
     def failed(self, answer: Answer, code: str, sentence: str = "") -> list[Effect]:

@@ -1,60 +1,62 @@
 """Which item a lane gets next, and what becomes of it: the steps of the batches that happen all the time.
 
-A candidate is looked for without a lock; taking it locks its task's row and looks again. MySQL and MariaDB both cut
-these statements short: the subqueries read one index entry per task in line, and the line is read from its front.
+A candidate is looked for without a lock; taking it locks its task's row and looks again. Where a statement could read a
+task's every row, it names its index: servers were seen to choose the texts themselves, which took half a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from services.batch_records import Claimed
-from services.sql_batch_rows import Row, claimed_of, count
+from services.sql_batch_rows import Row, by_status, claimed_of, count
 from services.sql_batch_tables import ITEMS, TASKS
 
 #: What is claimed from. Those that were never served come first, and then who was served longest ago.
 WORKED = ("pending", "running")
 
-_MINE = ITEMS.c.task_id == TASKS.c.task_id
+#: When the first waiting item of a task may be asked: one entry of an index.
 _FIRST_DUE = (
-    sa.select(ITEMS.c.due)
-    .where(_MINE, ITEMS.c.status == "pending")
+    by_status(sa.select(ITEMS.c.due))
+    .where(ITEMS.c.task_id == TASKS.c.task_id, ITEMS.c.status == "pending")
     .order_by(ITEMS.c.due)
     .limit(1)
     .correlate(TASKS)
     .scalar_subquery()
 )
-_RUNNING = sa.select(sa.func.count()).where(_MINE, ITEMS.c.status == "running").correlate(TASKS).scalar_subquery()
-_HAS_ROOM = sa.or_(TASKS.c.max_concurrent.is_(None), _RUNNING < TASKS.c.max_concurrent)
 
 
 class Held(NamedTuple):
-    """An item that says it is running in a lane."""
+    """An item that is running, and the lane that has it."""
 
     task_id: str
     item_index: int
     lane: int
 
 
-def held(connection: sa.Connection, lane: int, lanes: int | None) -> Held | None:
-    """Return an item that is running in this lane, or in one that is no more."""
-    mine = ITEMS.c.lane == lane
-    if lanes is not None:
-        mine = sa.or_(mine, ITEMS.c.lane >= lanes)
-    found = connection.execute(sa.select(ITEMS.c.task_id, ITEMS.c.item_index, ITEMS.c.lane).where(mine).limit(1))
-    row = found.first()
-    return Held(*row) if row else None
+def held(connection: sa.Connection) -> list[Held]:
+    """Return every item that is running: never more than there are lanes."""
+    columns = (ITEMS.c.task_id, ITEMS.c.item_index, ITEMS.c.lane)
+    return [Held(*row) for row in connection.execute(sa.select(*columns).where(ITEMS.c.lane >= 0))]
 
 
-def next_task(connection: sa.Connection, now: datetime) -> str | None:
+def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held | None:
+    """Return the item that is running in this lane, or else one in a lane that is no more."""
+    gone = (item for item in running if lanes is not None and item.lane >= lanes)
+    return next((item for item in running if item.lane == lane), None) or next(gone, None)
+
+
+def next_task(connection: sa.Connection, running: Collection[Held], now: datetime) -> str | None:
     """Return the task whose turn it is."""
+    open_tasks = TASKS.c.task_id.not_in(_full(connection, running))
     for status in WORKED:
-        asked = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, _FIRST_DUE <= micros(now), _HAS_ROOM)
-        task_id = connection.scalar(asked.order_by(TASKS.c.served, TASKS.c.task_id).limit(1))
+        ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
+        task_id = connection.scalar(ready.order_by(TASKS.c.served, TASKS.c.task_id).limit(1))
         if task_id is not None:
             return str(task_id)
     return None
@@ -67,6 +69,14 @@ def next_due(connection: sa.Connection, now: datetime) -> float | None:
     return None if due is None else (due - micros(now)) / 1e6
 
 
+def _full(connection: sa.Connection, running: Collection[Held]) -> list[str]:
+    """Return the tasks of which as many items are running as their owners want."""
+    counts = Counter(item.task_id for item in running)
+    bounds = sa.select(TASKS.c.task_id, TASKS.c.max_concurrent)
+    bounded = bounds.where(TASKS.c.task_id.in_(counts), TASKS.c.max_concurrent.is_not(None))
+    return [row[0] for row in connection.execute(bounded) if counts[row[0]] >= row[1]] if counts else []
+
+
 def locked(connection: sa.Connection, task_id: str) -> Row | None:
     """Return a task, and keep everybody else from it and its items until the transaction ends."""
     return connection.execute(sa.select(TASKS).where(TASKS.c.task_id == task_id).with_for_update()).first()
@@ -75,11 +85,10 @@ def locked(connection: sa.Connection, task_id: str) -> Row | None:
 def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> Claimed | None:
     """Claim the next item of a task; `None` when others were faster."""
     task = locked(connection, task_id)
-    if task is None or task.status not in WORKED or _is_full(connection, task):
+    running = held(connection)
+    if task is None or task.status not in WORKED or _is_full(task, running) or _has_one(lane, running):
         return None
-    waiting = sa.select(ITEMS).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
-    ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
-    item = connection.execute(ready.limit(1)).first()
+    item = _next_item(connection, task_id, now)
     if item is None:
         return None
     attempt = item.attempts + 1
@@ -92,11 +101,12 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
 def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | None:
     """Claim an item whose worker is gone; `None` when it is no longer there."""
     task = locked(connection, found.task_id)
-    still = (*_key(found.task_id, found.item_index), ITEMS.c.lane == found.lane)
-    item = connection.execute(sa.select(ITEMS).where(*still)).first()
-    if task is None or item is None:
+    running = held(connection)
+    if task is None or found not in running or (found.lane != lane and _has_one(lane, running)):
         return None
-    connection.execute(ITEMS.update().where(*still).values(lane=lane))
+    mine = _key(found.task_id, found.item_index)
+    item = connection.execute(sa.select(ITEMS).where(*mine)).one()
+    connection.execute(ITEMS.update().where(*mine).values(lane=lane))
     return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
 
 
@@ -122,11 +132,19 @@ def _key(task_id: str, item_index: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (ITEMS.c.task_id == task_id, ITEMS.c.item_index == item_index)
 
 
-def _is_full(connection: sa.Connection, task: Row) -> bool:
-    if task.max_concurrent is None:
-        return False
-    running = sa.select(sa.func.count()).where(ITEMS.c.task_id == task.task_id, ITEMS.c.status == "running")
-    return bool(connection.scalar(running) >= task.max_concurrent)
+def _is_full(task: Row, running: Collection[Held]) -> bool:
+    mine = sum(item.task_id == task.task_id for item in running)
+    return task.max_concurrent is not None and mine >= task.max_concurrent
+
+
+def _has_one(lane: int, running: Collection[Held]) -> bool:
+    return any(item.lane == lane for item in running)
+
+
+def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | None:
+    waiting = by_status(sa.select(ITEMS)).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
+    ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
+    return connection.execute(ready.limit(1)).first()
 
 
 def _serve(connection: sa.Connection, task: Row, now: datetime) -> None:
@@ -137,7 +155,7 @@ def _serve(connection: sa.Connection, task: Row, now: datetime) -> None:
 
 
 def _is_unfinished(connection: sa.Connection, task_id: str) -> bool:
-    left = sa.select(ITEMS.c.item_index).where(ITEMS.c.task_id == task_id, ITEMS.c.status.in_(WORKED))
+    left = by_status(sa.select(ITEMS.c.item_index)).where(ITEMS.c.task_id == task_id, ITEMS.c.status.in_(WORKED))
     return connection.scalar(left.limit(1)) is not None
 
 

@@ -18,6 +18,11 @@ COUNTED = ("running", "completed", "failed")
 Row = sa.Row[Any]
 
 
+def by_status(asked: sa.Select[Any]) -> sa.Select[Any]:
+    """Have MySQL read the items by the index of their status, whatever it thinks of it."""
+    return asked.with_hint(ITEMS, "FORCE INDEX (laibao_batch_items_next)")
+
+
 def tasks_of(connection: sa.Connection, rows: Collection[Row], now: datetime) -> list[Task]:
     """Return tasks as they are now, with the items of those that have not ended counted."""
     counts = count(connection, [row.task_id for row in rows if row.status not in ENDED])
@@ -29,7 +34,7 @@ def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple
     found: Counter[tuple[str, str]] = Counter()
     if task_ids:
         columns = (ITEMS.c.task_id, ITEMS.c.status)
-        asked = sa.select(*columns, sa.func.count()).group_by(*columns)
+        asked = by_status(sa.select(*columns, sa.func.count())).group_by(*columns)
         for row in connection.execute(asked.where(columns[0].in_(task_ids), columns[1].in_(COUNTED))):
             found[row[0], row[1]] = row[2]
     return found

@@ -1,6 +1,6 @@
 """See that the batches' tables are there, and create them where they are not.
 
-It looks first: MySQL refuses CREATE TABLE IF NOT EXISTS to a user without the right to create, also where the table exists.
+It looks first: to a user without the right to create, MySQL refuses CREATE TABLE IF NOT EXISTS also of one that exists.
 """
 
 from __future__ import annotations

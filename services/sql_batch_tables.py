@@ -1,8 +1,10 @@
 """The tables of the batches, written once for MySQL, MariaDB and SQLite.
 
-    laibao_batch_tasks      one row per task; `served` is its place in the line of those that are worked
-    laibao_batch_items      one row per text; `due` (microseconds since 1970) is when it may be asked again, `lane` who asks it
-    laibao_batch_gates      one row, `submit`: who adds a task goes through it, one after the other
+    laibao_batch_tasks   one row per task; `served` is its place in the line of those that are worked
+    laibao_batch_items   one row per text; `due` is when it may be asked (again), `lane` who asks it
+    laibao_batch_gates   one row, `submit`: who adds a task goes through it, one after the other
+
+`due` and `served` are microseconds since 1970; the times of day are UTC.
 
 Whoever changes a task or one of its items locks the task's row first. All else follows from that one rule: an item is
 claimed once, the last one ends the task once, and what has ended stays as it is. Counts are counted, and written down
@@ -131,6 +133,8 @@ LAYOUTS = (
             "laibao_batch_items_next": "task_id, status, due, item_index",
             "laibao_batch_items_lane": "lane",
         },
+        # A lane has one item at a time; any number has no lane.
+        ("laibao_batch_items_lane",),
     ),
     Layout("laibao_batch_gates", {"name": "word NOT NULL", "passed": "big NOT NULL"}, "name", {}),
 )

@@ -12,18 +12,16 @@ import sqlalchemy as sa
 from services.batch_records import ENDED, UNFINISHED, BatchOptions, Task
 from services.errors import BatchConflict, BatchFinished, BatchQueueFull, BatchUnknown
 from services.sql_batch_claims import locked, micros
-from services.sql_batch_rows import Row, count, tasks_of
+from services.sql_batch_rows import Row, by_status, count, tasks_of
 from services.sql_batch_tables import GATES, ITEMS, TASKS
 
 #: Texts are sent in portions of so many characters, or rows: below the smallest packet a server takes, and short
 #: enough for other greenlets to run between them.
 PORTION_CHARACTERS = 150_000
 PORTION_ROWS = 500
-#: Rows removed at once: with their answers they are long.
-REMOVED_AT_ONCE = 200
 
 
-class Seen(Exception):  # noqa: N818 - nothing failed
+class Seen(Exception):
     """The task exists already: what was written for it again is rolled back."""
 
     def __init__(self, row: Row) -> None:
@@ -114,30 +112,14 @@ def set_status(connection: sa.Connection, row: Row, status: str, now: datetime) 
 
 def cancel(connection: sa.Connection, row: Row, now: datetime) -> tuple[Task, list[tuple[int, int]]]:
     """End a locked task; return it, and index and attempt of what was running."""
-    running = (ITEMS.c.task_id == row.task_id, ITEMS.c.status == "running")
-    found = connection.execute(sa.select(ITEMS.c.item_index, ITEMS.c.attempts).where(*running))
+    running = by_status(sa.select(ITEMS.c.item_index, ITEMS.c.attempts))
+    found = connection.execute(running.where(ITEMS.c.task_id == row.task_id, ITEMS.c.status == "running"))
     stopped = sorted((index, attempt) for index, attempt in found)
-    connection.execute(ITEMS.update().where(*running).values(status="cancelled", lane=None, ended_at=now))
+    theirs = (ITEMS.c.task_id == row.task_id, ITEMS.c.item_index.in_([index for index, _ in stopped]))
+    connection.execute(ITEMS.update().where(*theirs).values(status="cancelled", lane=None, ended_at=now))
     counts = count(connection, [row.task_id])
     done = {name: counts[row.task_id, name] for name in ("completed", "failed")}
     return _changed(connection, row.task_id, {"status": "cancelled", "ended_at": now, **done}, now), stopped
-
-
-def hide(connection: sa.Connection, before: datetime, limit: int) -> None:
-    """Let tasks that ended before then be seen no more, and their keys be used again."""
-    old = sa.select(TASKS.c.task_id).where(TASKS.c.ended_at < before, TASKS.c.status.in_(ENDED))
-    task_ids = connection.scalars(old.order_by(TASKS.c.ended_at).limit(limit)).all()
-    gone = {"status": "expiring", "idempotency_key": None}
-    if task_ids:
-        connection.execute(TASKS.update().where(TASKS.c.task_id.in_(task_ids)).values(gone))
-
-
-def remove(connection: sa.Connection, task_id: str, first: int) -> int:
-    """Remove some of a task's items, from index `first` on; return where to go on."""
-    end = first + REMOVED_AT_ONCE
-    some = (ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first, ITEMS.c.item_index < end)
-    connection.execute(ITEMS.delete().where(*some))
-    return end
 
 
 def _changed(connection: sa.Connection, task_id: str, values: dict[str, object], now: datetime) -> Task:

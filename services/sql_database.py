@@ -70,7 +70,7 @@ class SqlDatabase:
     ) -> None:
         address = _parsed(url)
         #: sqlite or mysql.
-        self.kind = address.get_backend_name()
+        self.kind = _kind_of(address)
         self._engine = _engine(address, pool_size, pool_timeout, connect_timeout, read_timeout, writes)
         # Waiters queue here with a bound of their own, so that the pool itself is never waited for.
         self._slots = threading.BoundedSemaphore(pool_size)
@@ -171,8 +171,12 @@ def _parsed(url: str) -> sa.URL:
         raise SettingsError("the SQL database's address cannot be read") from None
 
 
+def _kind_of(url: sa.URL) -> str:
+    return "sqlite" if url.get_backend_name() == "sqlite" else "mysql"
+
+
 def _engine(url: sa.URL, size: int, wait: float, connect: float, read: float, writes: bool) -> sa.Engine:
-    if url.get_backend_name() == "sqlite":
+    if _kind_of(url) == "sqlite":
         arguments: dict[str, Any] = {"timeout": 0.0 if writes else wait, "check_same_thread": False}
     else:
         arguments = {"connect_timeout": connect, "read_timeout": read, "write_timeout": read, "charset": "utf8mb4"}
@@ -190,7 +194,7 @@ def _engine(url: sa.URL, size: int, wait: float, connect: float, read: float, wr
         hide_parameters=True,
     )
     if writes:
-        _at_connect(engine, _session(url.get_backend_name(), read))
+        _at_connect(engine, _session(_kind_of(url), read))
     return engine
 
 

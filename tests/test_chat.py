@@ -16,7 +16,7 @@ from services import metrics
 from services.callers import Caller
 from services.errors import StoreUnavailable, StreamUnknown
 from services.following import News
-from services.models import Question, Status
+from services.models import Question, Status, Usage
 from services.stream_records import Chunk, Snapshot, Whole
 from tests.chat_room import LINES, ChatClient, Limit
 from tests.told_stream import Stream
@@ -193,12 +193,15 @@ def test_a_conversation_is_the_clients_own(client: ChatClient, gateway: FakeGate
 def test_what_else_an_answer_brings(client: ChatClient, gateway: FakeGateway) -> None:
     """Its sources and that it is a mock's go with the whole."""
     stream_id = client.asks("年假？")
-    gateway.streams[stream_id].answer = Whole("五天", "completed", sources=({"title": "手册"},), mock=True)
+    gateway.streams[stream_id].answer = Whole(
+        "五天", "completed", sources=({"title": "手册"},), mock=True, usage=Usage(7, 3, 4)
+    )
     gateway.streams[stream_id].tells(grown(1, "五天"), ended(1))
 
     whole = client.sees(type="chat", role="assistant")
 
     assert (whole["sources"], whole["mock"]) == ([{"title": "手册"}], True)
+    assert (whole["usage"]["total_tokens"], whole["usage"]["completion_tokens"]) == (7, 4)
 
 
 def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGateway) -> None:

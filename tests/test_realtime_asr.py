@@ -20,7 +20,7 @@ from services import metrics
 from services.callers import Caller
 from services.errors import StoreUnavailable, StreamUnknown
 from services.following import News
-from services.models import Question
+from services.models import Question, Usage
 from services.realtime_session import MOST as MOST_ANSWERS
 from services.stream_records import Chunk, Snapshot, Whole
 from tests.realtime_desk import Found, detect, stages
@@ -260,13 +260,14 @@ def test_a_provider_s_failure_is_told_and_over(client: Client) -> None:
 
 
 def test_the_mock_s_answer_is_marked(client: Client) -> None:
-    """Its final frame says so."""
-    client.gateway[1].end = Whole("五", "completed", mock=True)
+    """Its final frame says so, and what the answer cost and rests on."""
+    client.gateway[1].end = Whole("五", "completed", mock=True, usage=Usage(7), sources=({"title": "手册"},))
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五"), end())
 
     client.sees("五", "final", "idle")
-    assert client.socket.sent[-2]["mock"] is True
+    last = client.socket.sent[-2]
+    assert (last["mock"], last["usage"]["total_tokens"], last["sources"]) == (True, 7, [{"title": "手册"}])
 
 
 def test_a_text_that_begins_anew_goes_through_the_door(client: Client) -> None:

@@ -361,6 +361,16 @@ def test_an_answer_of_the_mock_is_marked(desk: Desk) -> None:
     assert "mock" not in desk.ends()[0]
 
 
+def test_the_last_frame_says_what_the_answer_cost_and_rests_on(desk: Desk) -> None:
+    """As far as the provider told it; where it told nothing, neither is there."""
+    desk.asks()
+    told = desk.ends(usage={"total_tokens": 7}, sources=({"title": "手册"},))
+    desk.asks()
+
+    assert (told[0]["usage"], told[0]["sources"]) == ({"total_tokens": 7}, [{"title": "手册"}])
+    assert not {"usage", "sources"} & desk.ends(usage={}).pop(0).keys()
+
+
 @pytest.mark.parametrize(
     ("message", "code", "words"),
     [

@@ -10,10 +10,9 @@ import pytest
 from flask import Flask
 from jsonschema import Draft202012Validator
 
-from channels.docs import FRAMES, addresses, docs_blueprint
+from channels.docs import FRAMES, docs_blueprint
 from config.texts import ZH
 from tests.frames import DOCUMENT, SCHEMA, SIDES, Example, examples, faults, kinds
-from tests.house import House
 
 DEFINED = [name for name in SCHEMA["$defs"] if name.count(".") == 2]
 CODES = {"PROVIDER_TIMEOUT", "PROVIDER_ERROR"}
@@ -195,39 +194,3 @@ def test_the_schema_is_published_as_it_is(page: Any) -> None:
     assert (reply.status_code, reply.mimetype) == (200, "application/schema+json")
     assert reply.data == FRAMES.read_bytes()
     assert json.loads(reply.data) == SCHEMA
-
-
-def test_the_page_names_every_address(page: Any) -> None:
-    """Each address is on it as its clients write it, the configured one too, and the name cannot add an element."""
-    text = page.get("/docs").get_data(as_text=True)
-
-    for address in addresses("/ws/asr"):
-        assert f"<code>{address.path.replace('<', '&lt;').replace('>', '&gt;')}</code>" in text
-    assert "/ws/asr" in text
-    assert 'href="docs/websocket.json"' in text
-    assert "Lai&lt;b&gt;ao 1.2.3" in text
-
-
-def test_the_page_has_what_the_application_serves(redis_url: str) -> None:
-    """Every address of the application is on the page, and nothing that is not there."""
-    with House(redis_url, WS_PATH="/ws/asr") as house:
-        rules = list(house.app.url_map.iter_rules())
-    doors = {rule.rule for rule in rules if rule.websocket}
-    methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in doors}
-
-    listed = {(address.method, address.path) for address in addresses("/ws/asr")}
-
-    assert listed == {(m, path) for m, path in methods if m in ("GET", "POST")} | {("WS", path) for path in doors}
-
-
-@pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json"])
-def test_the_page_can_do_nothing_but_be_read(page: Any, path: str) -> None:
-    """No script, nothing of another host, in nobody's frame; its own style is let in by its digest."""
-    reply = page.get(path)
-    policy = reply.headers["Content-Security-Policy"]
-
-    assert policy.startswith("default-src 'none'; style-src 'sha256-")
-    assert "frame-ancestors 'none'" in policy
-    assert "unsafe" not in policy
-    assert reply.headers["X-Content-Type-Options"] == "nosniff"
-    assert "<script" not in reply.get_data(as_text=True)

@@ -26,9 +26,9 @@ def check(talk: Talk, body: Body) -> Iterator[Finding]:
 
 def _failure(name: str, exc: ProviderError, talk: Talk) -> Finding:
     scene = talk.scene(exc)
-    # As documented: the product streams from agents like from any other app.
-    outcome = "ok" if refuses_blocking(exc, scene) else "failed"
-    return Finding(name, outcome, sentence(exc, scene))
+    if refuses_blocking(exc, scene):
+        return Finding(name, "ok", f"refused, as by any agent app ({scene.mode}): the product always streams")
+    return Finding(name, "failed", sentence(exc, scene))
 
 
 def _stream(name: str, talk: Talk, body: Body) -> Finding:
@@ -43,7 +43,9 @@ def _take_two_turns(name: str, talk: Talk, body: Body) -> Finding:
     first = talk.ask(body("streaming", "")).turn.ids.conversation_id
     second = talk.ask(body("streaming", first)).turn.ids.conversation_id
     if not first or first != second:
-        text = f"the second turn is in the conversation {second or 'of no name'}, the first in {first or 'one of no name'}"
+        text = (
+            f"the second turn is in the conversation {second or 'of no name'}, the first in {first or 'one of no name'}"
+        )
         return Finding(name, "failed", text, "see that no proxy before Dify changes requests")
     return Finding(name, "ok", f"both in the conversation {first}")
 

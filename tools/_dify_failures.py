@@ -37,7 +37,9 @@ _BY_REFUSAL = (
     ("completion_request_error", "the model refused or failed: see the app's logs in Dify"),
     ("conversation_completed", "this conversation is closed: leave --conversation-id out to begin another"),
 )
-_REJECTED = "Dify does not take the question as it is: look at --inputs, --files and --conversation-id (a UUID of Dify's)"
+_REJECTED = (
+    "Dify does not take the question as it is: look at --inputs, --files and --conversation-id (a UUID of Dify's)"
+)
 _BY_CODE = {
     "provider_truncated": "the answer was cut off: look for a proxy before Dify that ends long answers, and ask again",
     "provider_empty": "the run ended without a word: look at the app's answer node, and at its logs in Dify",
@@ -53,7 +55,9 @@ _NOT_DIFY = "{address} does not answer as Dify does: DIFY_BASE_URL is a web page
 _DOWN = "Dify or the proxy before it is down: see their logs, and try again"
 _RUN_FAILED = "the app's run failed: see the app's logs in Dify"
 _SILENT = "nothing came for {timeout:g} s: give it longer (--timeout {longer:g}), or see Dify's load and logs"
-_PINGS = "only signs of life came for {timeout:g} s: see that Dify's worker runs, or give it longer (--timeout {longer:g})"
+_PINGS = (
+    "only signs of life came for {timeout:g} s: see that Dify's worker runs, or give it longer (--timeout {longer:g})"
+)
 _NO_BLOCKING = "an agent app ({mode}) refuses blocking mode: ask without --blocking"
 _INPUTS = "the app requires {missing}, which --inputs lacks: add it (--inputs '{example}')"
 _CONVERSATION = (

@@ -1,4 +1,4 @@
-"""What a run of a Dify app tells beside its text: its events counted, thoughts and files as lines, the bill at its end."""
+"""What a Dify app tells beside its text: events, counted; thoughts and files, a line each; the bill at the end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from services.providers.dify_fields import mapping, mappings, text
 
 #: Every event that Dify's documents or its versions so far know of a chat app.
 KNOWN = frozenset(
-    "message agent_message message_replace message_end message_file error ping agent_thought agent_log reasoning_chunk "
-    "tts_message tts_message_end workflow_started workflow_finished workflow_paused node_started node_finished "
-    "node_retry iteration_started iteration_next iteration_completed loop_started loop_next loop_completed "
-    "parallel_branch_started parallel_branch_finished text_chunk text_replace human_input_required "
-    "human_input_form_filled human_input_form_timeout".split()
+    """
+    message agent_message message_replace message_end message_file error agent_thought agent_log reasoning_chunk
+    tts_message tts_message_end workflow_started workflow_finished workflow_paused node_started node_finished node_retry
+    iteration_started iteration_next iteration_completed loop_started loop_next loop_completed
+    parallel_branch_started parallel_branch_finished text_chunk text_replace
+    human_input_required human_input_form_filled human_input_form_timeout
+    """.split()  # noqa: SIM905 - names read better as words
 )
 #: Characters of a thought or a tool's reply that are shown: some hold whole documents.
 _NOTE = 300

@@ -132,6 +132,8 @@ class Talk:
         # A blocking reply has in one what a stream says last.
         for said in self.asked.turn.take({**reply, "event": "message_end"}):
             self._show(said)
+        # It is the whole at once.
+        self.asked.first_word = None
 
     def _take(self, event: Mapping[str, Any]) -> None:
         self._note(event)
@@ -157,7 +159,8 @@ class Talk:
         asked = self.asked
         if not asked.record.counts:
             return
-        self._page.line()
+        if asked.answer:
+            self._page.line()
         for name, value in (*bill(asked.turn.usage, asked.turn.ids), *asked.record.fields()):
             self._page.field(name, value)
         first = "" if asked.first_word is None else f", {asked.first_word:.2f} s to the first word"

@@ -118,18 +118,24 @@ class Talk:
         door: str,
         steps: Sequence[Step],
         expected: Sequence[Pattern],
+        rejected: Sequence[Pattern] = (),
         keyboard: Keyboard | None = None,
         key: str = "",
         timeout: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With a `keyboard` it goes on until that ends or says /quit; in any case for `timeout` seconds at most."""
+        """With a `keyboard` it goes on until that ends or says /quit; in any case for `timeout` seconds at most.
+
+        What is `expected` must come, in this order; when something `rejected` comes it is over.
+        """
         self._socket = socket
         self._printer = printer
         self._door = door
         self._script = Script(steps)
         self._expected = list(expected)
         self._expects = bool(expected)
+        self._rejected = rejected
+        self._unwanted: list[Pattern] = []
         self._keyboard = keyboard
         self._key = key
         self._clock = clock
@@ -154,7 +160,7 @@ class Talk:
 
     def _over(self) -> bool:
         now = self._clock()
-        if self._quits or now >= self._ends:
+        if self._quits or self._unwanted or now >= self._ends:
             return True
         if not self._script.done(now) or (self._keyboard and not self._keyboard.gone):
             return False
@@ -187,6 +193,7 @@ class Talk:
 
     def _compare(self, seen: Seen) -> None:
         self._script.saw(seen)
+        self._unwanted += [pattern for pattern in self._rejected if pattern.matches(seen)]
         if self._expected and self._expected[0].matches(seen):
             del self._expected[0]
 
@@ -213,6 +220,8 @@ class Talk:
         return wrong + self._judged()
 
     def _judged(self) -> list[str]:
+        if self._unwanted:
+            return [f"came, and was not to: {self._unwanted[0].text}"]
         awaited = [self._script.awaited] if self._script.awaited else []
         wrong = [f"did not come: {pattern.text}" for pattern in (*awaited, *self._expected)]
         if self._quits:

@@ -1,49 +1,42 @@
 """`python -m tools.dify`: ask a Dify app as the product does, and see all that it says.
 
-    python -m tools.dify -q 年假怎么申请                             the answer as it comes, then its cost, ids and sources
-    python -m tools.dify -q 那病假呢 --conversation-id 3f0a8a52-…    the next turn of a conversation
-    python -m tools.dify --list-conversations --user zhangsan        somebody's conversations, the latest first
-    python -m tools.dify --check                                     stream, blocking, two turns, list: a line each
+    python -m tools.dify -q 年假怎么申请                        the answer as it comes, then its cost, ids and sources
+    python -m tools.dify -q 病假呢 --conversation-id 3f0a8a52-… the next turn of a conversation
+    python -m tools.dify --list-conversations --user zhangsan   somebody's conversations, the latest first
+    python -m tools.dify --check                                stream, blocking, two turns, list: a line each
 
 The key comes from DIFY_API_KEY, else from a hidden prompt, and by `--api-key -` from standard input; it is not printed.
-Exit status: 0 answered, 1 not: standard error says what to do, 2 wrong usage or no key, 130 interrupted, which Dify is
-told.
+Exit status: 0 answered, 1 not and standard error says what to do, 2 wrong usage or no key, 130 interrupted: Dify is
+told to stop.
 """
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import io
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
-from services.errors import ProviderError, SettingsError
+from services.errors import ProviderError
 from tools._dify_check import check
-from tools._dify_failures import MISSING_KEY, sentence
+from tools._dify_failures import sentence
+from tools._dify_options import read_options
 from tools._dify_page import Page
 from tools._dify_talk import Talk
 
-CLOUD = "https://api.dify.ai/v1"
 #: Asked by --check when there is no --query.
 HELLO = "你好"
-SEEN_KEY = (
-    "warning: a key on the command line is seen by everybody on this machine and kept in the shell's history: "
-    "set DIFY_API_KEY instead, or give --api-key - and the key on standard input"
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the options say; return the exit status."""
     _never_fail_to_print()
     try:
-        options = _options(argv)
+        options = read_options(argv)
         page = Page(partial(print, end="", flush=True), key=options.key)
         shown = Page(lambda text: None) if options.check else page
         with closing(_talk(options, shown)) as talk:
@@ -117,14 +110,5 @@ def _body(options: argparse.Namespace, mode: str, conversation_id: str) -> Mappi
     return body | named | ({"files": options.files} if options.files else {})
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if not (options.query or options.list_conversations or options.check):
-        parser.error("nothing to ask: give --query, or --list-conversations")
-    try:
-        options.base_url = _address(options.base_url or os.environ.get("DIFY_BASE_URL") or CLOUD)
-        options.key = _key(options.api_key)
-    except (SettingsError, ValueError) as exc:
-        parser.error(str(exc))
-    return options
+if __name__ == "__main__":
+    sys.exit(main())

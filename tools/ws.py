@@ -54,6 +54,7 @@ def _talk(options: argparse.Namespace) -> list[str]:
             door=options.door,
             steps=options.steps,
             expected=options.expect,
+            rejected=options.reject,
             keyboard=Keyboard(sys.stdin.fileno()) if options.by_hand else None,
             key=options.key,
             timeout=options.timeout,
@@ -92,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--script", default="", metavar="FILE", help="JSON lines: frames, sleep and expect")
     parser.add_argument(
         "--expect", type=_pattern, action="append", default=[], metavar="PATTERN", help="JSON or words that must come"
+    )
+    parser.add_argument(
+        "--reject",
+        type=_pattern,
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="JSON or words that end it badly",
     )
     parser.add_argument("--timeout", type=_seconds, help=f"seconds in all: {TIMEOUT:g}, or without end by hand")
     parser.add_argument("--json", action="store_true", help="print one JSON object a frame")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pydantic import SecretStr
+
 from config.groups import ProviderSettings
 from services.providers.base import BaseRAGProvider, BaseSearchProvider
 from services.providers.custom import CustomProvider
@@ -56,7 +58,7 @@ def _search(settings: ProviderSettings, bot: str, pool_size: int) -> BaseSearchP
         known = ["serper"]
         return load_plugin("SEARCH_PROVIDER", name, BaseSearchProvider, settings, known=known)  # type: ignore[type-abstract]
     return SerperSearch(
-        api_key=settings.serper_api_key.get_secret_value() if settings.serper_api_key else "",
+        api_key=_revealed(settings.serper_api_key),
         base_url=settings.serper_base_url,
         timeout=settings.serper_timeout,
         gl=settings.serper_gl,
@@ -84,35 +86,46 @@ def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvid
 
 
 def _openai(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    return _compatible("openai", settings, pool_size)
+    return OpenAIProvider(
+        name="openai",
+        api_key=_revealed(settings.openai_api_key),
+        base_url=settings.openai_base_url,
+        model=settings.openai_model,
+        timeout=settings.openai_timeout,
+        system_prompt=settings.openai_system_prompt,
+        max_tokens=settings.openai_max_tokens,
+        temperature=settings.openai_temperature,
+        pool_size=pool_size,
+    )
 
 
 def _context(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    return _compatible("context", settings, pool_size)
-
-
-def _compatible(name: str, settings: ProviderSettings, pool_size: int) -> BaseRAGProvider:
-    """Return a provider that speaks OpenAI's protocol, from the settings that begin with its name."""
-    options = ("base_url", "model", "timeout", "system_prompt", "max_tokens", "temperature")
-    key = getattr(settings, f"{name}_api_key")
     return OpenAIProvider(
-        name=name,
-        api_key=key.get_secret_value() if key else "",
+        name="context",
+        api_key=_revealed(settings.context_api_key),
+        base_url=settings.context_base_url,
+        model=settings.context_model,
+        timeout=settings.context_timeout,
+        system_prompt=settings.context_system_prompt,
+        max_tokens=settings.context_max_tokens,
+        temperature=settings.context_temperature,
         pool_size=pool_size,
-        **{option: getattr(settings, f"{name}_{option}") for option in options},
     )
 
 
 def _custom(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    key = settings.custom_rag_api_key
     return CustomProvider(
         api_url=settings.custom_rag_api_url or "",
-        api_key=key.get_secret_value() if key else "",
+        api_key=_revealed(settings.custom_rag_api_key),
         headers=settings.custom_rag_headers.get_secret_value(),
         health_url=settings.custom_rag_health_url or "",
         timeout=settings.custom_rag_timeout,
         pool_size=pool_size,
     )
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
 
 
 def _mock(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:

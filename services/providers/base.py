@@ -40,6 +40,8 @@ class BaseRAGProvider(ABC):
     provider_type = "RAG"
     #: Whether it remembers by itself what was said under a conversation id; else each question brings it along.
     keeps_conversations = True
+    #: The search that is asked before it, for some questions; None for none.
+    search_provider: BaseSearchProvider | None = None
 
     @abstractmethod
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:

@@ -20,6 +20,8 @@ class MockFallback(BaseRAGProvider):
     def __init__(self, provider: BaseRAGProvider, mock: BaseRAGProvider) -> None:
         self.name = provider.name
         self.app = provider.app
+        self.keeps_conversations = provider.keeps_conversations
+        self.search_provider = provider.search_provider
         self._provider = provider
         self._mock = mock
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from services import metrics
 from services.errors import ConversationGone, ProviderError
 from services.http_service import aborted_error
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
-from services.providers.base import BaseRAGProvider, BaseSearchProvider, SearchResult
+from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, SearchResult
 from services.providers.search_words import as_context, as_list, citable
 from utils.deadline import Deadline
 
@@ -57,7 +58,7 @@ class SearchFirst(BaseRAGProvider):
         self.name = rag.name
         self.app = rag.app
         self.keeps_conversations = rag.keeps_conversations
-        self.search_provider = search
+        self.search_provider = self._search = search
         self._rag = rag
         self._wants = wants
         self._show = show
@@ -80,10 +81,10 @@ class SearchFirst(BaseRAGProvider):
             with _closing(self._rag.stream_query(query, deadline)) as events:
                 yield from events
             return
-        search = self._found.pop(deadline, None) or self._search(wanted, deadline)
+        search = self._found.pop(deadline, None) or self._searched(wanted, deadline)
         if search.result and self._show == "list":
             yield Delta(as_list(search.result, self._sentence("search_heading")))
-            yield Usage(sources=_sources(search.result))
+            yield Usage(sources=_sources(search.result.hits))
             return
         try:
             yield from self._answer(query, search, deadline)
@@ -98,31 +99,31 @@ class SearchFirst(BaseRAGProvider):
             return
         hits = citable(search.result)
         asked = replace(query, text=as_context(search.result, hits, query.text))
-        sources = tuple(hit.to_dict() for hit in hits)
-        yield from _with_sources(self._rag.stream_query(asked, deadline), sources)
+        yield from _with_sources(self._rag.stream_query(asked, deadline), _sources(hits))
 
-    def _search(self, wanted: str, deadline: Deadline) -> Search:
+    def _searched(self, wanted: str, deadline: Deadline) -> Search:
         """Search within the bound; what goes wrong becomes a sentence, unless the answer itself is over."""
         began = time.monotonic()
         try:
             with _within(deadline, self._timeout) as bounded:
-                result = self.search_provider.search(wanted, bounded)
+                result = self._search.search(wanted, bounded)
         except Exception as exc:  # a search provider may be anybody's code, and the question has an answer without it
             if deadline.aborted:
                 raise aborted_error(deadline) from exc
             if deadline.over:
                 raise ProviderError("the time is over", code="answer_timeout") from exc
-            self._log("failed", began, exc)
+            self._note("failed", began, exc)
             return Search(note=self._sentence("search_failed"))
         if not result.hits and not result.answer:
-            self._log("empty", began)
+            self._note("empty", began)
             return Search(note=self._sentence("search_empty"))
-        self._log("found", began, hits=len(result.hits))
+        self._note("found", began, hits=len(result.hits))
         return Search(result)
 
-    def _log(self, outcome: str, began: float, exc: Exception | None = None, **more: int) -> None:
-        """Say how a search went, not what it was for."""
-        fields: dict[str, Any] = {"search": self.search_provider.name, "outcome": outcome, **more}
+    def _note(self, outcome: str, began: float, exc: Exception | None = None, **more: int) -> None:
+        """Count and log how a search went, not what it was for."""
+        metrics.SEARCHES.labels(self._search.name, outcome).inc()
+        fields: dict[str, Any] = {"search": self._search.name, "outcome": outcome, **more}
         fields["ms"] = round(1000 * (time.monotonic() - began))
         if isinstance(exc, ProviderError):
             log.warning("searched", extra={**fields, "code": exc.code, "cause": str(exc)})
@@ -139,15 +140,23 @@ class SearchFirst(BaseRAGProvider):
         return self._rag.missing_inputs()
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        """Return the provider's answer as this had begun it, without another search."""
-        return self._rag.recover(query, ids, deadline)
+        """Return the provider's answer as this had begun it, without another search.
+
+        The sentence before it and the hits are those the earlier owner kept, if it came to write them.
+        """
+        recovered = self._rag.recover(query, ids, deadline)
+        notes = (self._sentence(key) + BREAK for key in NOTES)
+        note = next((each for each in notes if query.said.startswith(each)), "")
+        hits = tuple(source for source in query.sources if source.get("type") == "web")
+        usage = replace(recovered.usage, sources=(*hits, *recovered.usage.sources))
+        return Recovered(note + recovered.text, usage)
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
         self._rag.cancel(ids, user)
 
     def close(self) -> None:
         self._rag.close()
-        self.search_provider.close()
+        self._search.close()
 
 
 @contextmanager
@@ -181,16 +190,17 @@ def _noted(events: Iterator[ProviderEvent], note: str) -> Iterator[ProviderEvent
 
 
 def _with_sources(events: Iterator[ProviderEvent], sources: Sources) -> Iterator[ProviderEvent]:
-    """Put the hits before the provider's own sources: the answer cites them by their place."""
-    usage = Usage()
+    """Put the hits before the provider's own sources: the answer cites them by their place.
+
+    They are told at once, so that another owner of the answer has them too.
+    """
+    yield Usage(sources=sources)
     with _closing(events):
         for event in events:
             if isinstance(event, Usage):
-                usage = event
-            else:
-                yield event
-    yield replace(usage, sources=(*sources, *usage.sources))
+                event = replace(event, sources=(*sources, *event.sources))
+            yield event
 
 
-def _sources(result: SearchResult) -> Sources:
-    return tuple(hit.to_dict() for hit in result.hits)
+def _sources(hits: Sequence[Hit]) -> Sources:
+    return tuple({**hit.to_dict(), "type": "web"} for hit in hits)

@@ -1,0 +1,137 @@
+"""A task that comes as a form with a file, which is read by a process of its own: this one serves on meanwhile."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from io import BytesIO
+from pathlib import Path
+
+from flask import request
+from pydantic import ValidationError
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+
+from channels.batch_models import FileSubmission
+from channels.rest import RestError, too_large, wrong_fields
+from utils.question_files import FileRefused, Wanted, kind_of
+from utils.question_files import request as asked
+
+log = logging.getLogger(__name__)
+
+FORM = "multipart/form-data"
+ROOT = Path(__file__).parent.parent
+#: Bytes of a form that are not its file, and parts of a form.
+FORM_BYTES = 256 * 1024
+FORM_PARTS = 20
+#: Files read at once by this replica; seconds that one may take, and that one more waits for its turn.
+READERS = 2
+READ_SECONDS = 30.0
+TURN_SECONDS = 15.0
+
+_readers = threading.BoundedSemaphore(READERS)
+
+
+def uploaded(*, max_bytes: int) -> tuple[FileSubmission, list[str]]:
+    """Return the form of the Flask request, and the texts of its file.
+
+    Raises:
+        RestError: 413 it is longer than `max_bytes`, 400 it is no such form, 415 the file is of no kind that is read,
+            422 a field or the file is wrong, 503 too many files are being read.
+    """
+    fields, file = _form(max_bytes)
+    content = file.stream.read()
+    if len(content) > max_bytes:
+        raise too_large(max_bytes)
+    name = _base(file.filename or "")
+    try:
+        form = FileSubmission.model_validate({"name": _stem(name), **fields, "file": b""})
+    except ValidationError as exc:
+        raise wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
+    try:
+        return form, _texts(name, content, form, max_bytes)
+    except FileRefused as refused:
+        raise _refused(refused) from refused
+
+
+def _form(max_bytes: int) -> tuple[dict[str, str], FileStorage]:
+    """Return the form's fields and its one file, all of it in memory: the root file system may be read-only."""
+    parser = FormDataParser(
+        lambda *_: BytesIO(),
+        max_form_memory_size=FORM_BYTES,
+        max_content_length=max_bytes + FORM_BYTES,
+        max_form_parts=FORM_PARTS,
+        silent=False,
+    )
+    try:
+        _, fields, files = parser.parse_from_environ(request.environ)
+    except RequestEntityTooLarge as exc:
+        raise too_large(max_bytes) from exc
+    except (ClientDisconnected, ValueError, OSError) as exc:
+        raise RestError(400, "The form is broken.", code=10000, reason="broken_form") from exc
+    # An empty field of a page's form says nothing.
+    return {name: value for name, value in _once(fields).items() if value}, _only(files)
+
+
+def _once(fields: MultiDict[str, str]) -> dict[str, str]:
+    if twice := [name for name, values in fields.lists() if len(values) > 1]:
+        raise _wrong("invalid_fields", twice[0], "was given more than once")
+    return dict(fields.items())
+
+
+def _only(files: MultiDict[str, FileStorage]) -> FileStorage:
+    found = list(files.items(multi=True))
+    if len(found) != 1 or found[0][0] != "file":
+        raise _wrong("invalid_fields", "file", "One file is needed, under this name")
+    return found[0][1]
+
+
+def _texts(name: str, content: bytes, form: FileSubmission, max_bytes: int) -> list[str]:
+    kind = kind_of(name, content)
+    wanted = Wanted(kind, form.column, form.header, form.sheet, form.encoding, max_bytes)
+    if not _readers.acquire(timeout=TURN_SECONDS):
+        raise RestError(503, "Too many files are being read.", reason="busy", headers={"Retry-After": "10"})
+    try:
+        return _read_apart(wanted, content)
+    finally:
+        _readers.release()
+
+
+def _read_apart(wanted: Wanted, content: bytes) -> list[str]:
+    command = [sys.executable, "-m", "utils.question_files"]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, input=asked(wanted) + content, capture_output=True, timeout=READ_SECONDS, check=True
+        )
+    except subprocess.SubprocessError as exc:
+        log.warning("file not read", extra={"kind": wanted.kind, "bytes": len(content), "cause": type(exc).__name__})
+        raise FileRefused("file_too_complex", "Reading it takes more time or memory than there is for it.") from exc
+    # Line by line: one document of all texts would hold this process for as long as it is parsed.
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if isinstance(lines[0], dict):
+        raise FileRefused(**lines[0])
+    return lines
+
+
+def _refused(refused: FileRefused) -> RestError:
+    if refused.reason == "unsupported_file":
+        return RestError(415, refused.problem, code=10000, reason=refused.reason)
+    return _wrong(refused.reason, refused.field, refused.problem)
+
+
+def _wrong(reason: str, field: str, problem: str) -> RestError:
+    errors = [{"field": field, "problem": problem}]
+    return RestError(422, problem, reason=reason, data={"errors": errors})
+
+
+def _base(filename: str) -> str:
+    """Return a file's name without the folders that some browsers send."""
+    return filename.replace("\\", "/").rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    return (name.rpartition(".")[0] or name)[:100]

@@ -1,0 +1,283 @@
+"""What the mock OpenAI-compatible server sends: every way to stream, to end and to fail, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from demo.mock_answering import Asked, MockAnswering, Whole
+from demo.mock_dify_wire import HANG, Cut, Pause, Step, frame, pieces
+
+MODEL = "mock-model"
+USAGE = {"prompt_tokens": 21, "completion_tokens": 10, "total_tokens": 31}
+DONE = b"data: [DONE]\n\n"
+REFUSED = "抱歉，这个问题我不能回答。"
+THOUGHT = "用户在问制度，先查手册。"
+
+
+class Chat:
+    """One answer as the server writes it."""
+
+    def __init__(self, asked: Asked, mock: MockAnswering, text: str) -> None:
+        self.pieces = pieces(text)
+        self._delay = Pause(mock.delay)
+        self.slow = Pause(mock.slow)
+        self._head = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "model": MODEL, "created": 1}
+        options = asked.body.get("stream_options") or {}
+        self._counts = bool(options.get("include_usage"))
+
+    def chunk(self, choices: Any, **fields: Any) -> bytes:
+        return frame(self._head | {"choices": choices} | fields)
+
+    def piece(self, finish: str | None = None, /, **delta: Any) -> bytes:
+        return self.chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
+
+    def begin(self) -> bytes:
+        return self.piece(role="assistant", content="")
+
+    def say(self, field: str = "content", *, texts: list[str] | None = None) -> Iterator[Step]:
+        for text in self.pieces if texts is None else texts:
+            yield self.piece(**{field: text})
+            yield self._delay
+
+    def end(self, finish: str = "stop") -> Iterator[Step]:
+        yield self.piece(finish)
+        yield from self.usage()
+        yield DONE
+
+    def usage(self, choices: Any = ()) -> Iterator[Step]:
+        """Yield what OpenAI sends after the last piece, if it was asked to: choices that are empty, and the tokens."""
+        if self._counts:
+            yield self.chunk(None if choices is None else list(choices), usage=USAGE)
+
+    def whole(self, content: Any = None) -> Whole:
+        """Return the answer as a server sends it that does not stream."""
+        message = {"role": "assistant", "content": content or "".join(self.pieces)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return Whole.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
+
+
+Play = Callable[[Chat], Iterator[Step] | Whole]
+
+
+def normal(chat: Chat) -> Iterator[Step]:
+    yield chat.begin()
+    yield from chat.say()
+    yield from chat.end()
+
+
+def choices_null(chat: Chat) -> Iterator[Step]:
+    yield chat.chunk([], prompt_filter_results=[{"prompt_index": 0}])
+    yield chat.chunk(None)
+    yield from chat.say()
+    yield chat.piece("stop")
+    yield from chat.usage(None)
+    yield DONE
+
+
+def delta_null(chat: Chat) -> Iterator[Step]:
+    yield chat.chunk([{"index": 0, "delta": None}])
+    yield chat.chunk([None])
+    yield chat.piece(content=None, tool_calls=None)
+    yield from normal(chat)
+
+
+def usage_everywhere(chat: Chat) -> Iterator[Step]:
+    for number, text in enumerate(chat.pieces):
+        used = {"prompt_tokens": 21, "completion_tokens": number, "total_tokens": 21 + number}
+        yield chat.chunk([{"index": 0, "delta": {"content": text}}], usage=used)
+    yield chat.chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=USAGE)
+    yield DONE
+
+
+def two_choices(chat: Chat) -> Iterator[Step]:
+    yield chat.chunk([{"index": 1, "delta": {"content": "另一个回答"}}])
+    yield from chat.say()
+    yield chat.chunk([{"index": 1, "delta": {}, "finish_reason": "length"}])
+    yield from chat.end()
+
+
+def parts(chat: Chat) -> Iterator[Step]:
+    for text in chat.pieces:
+        yield chat.piece(content=[{"type": "text", "text": text}, {"type": "reference", "reference_ids": [1]}])
+    yield from chat.end()
+
+
+def refusal(chat: Chat) -> Iterator[Step]:
+    yield chat.begin()
+    yield from chat.say("refusal", texts=pieces(REFUSED))
+    yield from chat.end()
+
+
+def reasoning(field: str) -> Play:
+    def play(chat: Chat) -> Iterator[Step]:
+        yield chat.begin()
+        yield from chat.say(field, texts=pieces(THOUGHT, 3))
+        yield chat.piece(**{field: None, "content": ""})
+        yield from chat.say()
+        yield from chat.end()
+
+    return play
+
+
+def only_reasoning(chat: Chat) -> Iterator[Step]:
+    yield from chat.say("reasoning_content", texts=[THOUGHT])
+    yield from chat.end()
+
+
+def ends_with(finish: str) -> Play:
+    def play(chat: Chat) -> Iterator[Step]:
+        yield from chat.say(texts=chat.pieces[:1])
+        yield from chat.end(finish)
+
+    return play
+
+
+def without_done(chat: Chat) -> Iterator[Step]:
+    yield from chat.say()
+    yield chat.piece("stop")
+    yield from chat.usage()
+
+
+def without_finish(chat: Chat) -> Iterator[Step]:
+    yield from chat.say()
+    yield DONE
+
+
+def open_after_end(chat: Chat) -> Iterator[Step]:
+    yield from without_done(chat)
+    yield HANG
+
+
+def open_after_done(chat: Chat) -> Iterator[Step]:
+    yield from normal(chat)
+    yield HANG
+
+
+def empty(chat: Chat) -> Iterator[Step]:
+    yield chat.begin()
+    yield from chat.end()
+
+
+def blank(chat: Chat) -> Iterator[Step]:
+    yield from chat.say(texts=["\n", " "])
+    yield from chat.end()
+
+
+def eof(chat: Chat) -> Iterator[Step]:
+    yield from chat.say(texts=chat.pieces[:1])
+
+
+def nothing(chat: Chat) -> Iterator[Step]:
+    yield chat.begin()
+
+
+def error_at_once(chat: Chat) -> Iterator[Step]:
+    yield frame({"error": {"message": "sk-secret", "type": "server_error", "param": None, "code": None}})
+    yield DONE
+
+
+def error_after_text(chat: Chat) -> Iterator[Step]:
+    yield from eof(chat)
+    yield from error_at_once(chat)
+
+
+def error_named(chat: Chat) -> Iterator[Step]:
+    yield b"event: error\n" + frame({"message": "sk-secret", "code": 500})
+
+
+def error_of_vllm(chat: Chat) -> Iterator[Step]:
+    yield frame({"object": "error", "message": "sk-secret", "type": "BadRequestError", "param": None, "code": 400})
+
+
+def error_is_text(chat: Chat) -> Iterator[Step]:
+    yield from eof(chat)
+    yield frame({"error": "sk-secret"})
+
+
+def rate_limit_in_stream(chat: Chat) -> Iterator[Step]:
+    yield frame({"error": {"message": "sk-secret", "type": "requests", "code": "rate_limit_exceeded"}})
+
+
+def comments(chat: Chat) -> Iterator[Step]:
+    yield b": OPENROUTER PROCESSING\n\n"
+    for text in chat.pieces:
+        yield b": OPENROUTER PROCESSING\n\n" + chat.piece(content=text)
+    yield from chat.end()
+
+
+def no_space(chat: Chat) -> Iterator[Step]:
+    for step in normal(chat):
+        yield step.replace(b"data: ", b"data:") if isinstance(step, bytes) else step
+
+
+def glued(chat: Chat) -> Iterator[Step]:
+    for step in normal(chat):
+        yield step.replace(b"\n\n", b"\n") if isinstance(step, bytes) else step
+    yield b"\n"
+
+
+def odd(chat: Chat) -> Iterator[Step]:
+    yield b"data: keep-alive\n\ndata: 7\n\ndata: [1]\n\ndata:\n\nevent: ping\n\n"
+    yield frame({"id": 7, "model": None, "choices": "none", "usage": "none"})
+    yield chat.chunk([{"index": 0, "delta": {"content": 7, "refusal": ["x"]}, "finish_reason": 3}])
+    yield from normal(chat)
+
+
+def broken_json(chat: Chat) -> Iterator[Step]:
+    yield from eof(chat)
+    yield b'data: {"choices": [{"index": 0, "delta": {"content": "\n\n'
+    yield from chat.end()
+
+
+def silent(chat: Chat) -> Iterator[Step]:
+    yield HANG
+
+
+def comments_only(chat: Chat) -> Iterator[Step]:
+    while True:
+        yield b": ping\n\n"
+        yield chat.slow
+
+
+def silent_after_text(chat: Chat) -> Iterator[Step]:
+    yield from eof(chat)
+    yield from comments_only(chat)
+
+
+def drip(chat: Chat) -> Iterator[Step]:
+    while True:
+        yield chat.piece(content="字")
+        yield chat.slow
+
+
+def drip_bytes(chat: Chat) -> Iterator[Step]:
+    yield b'data: {"choices": "'
+    while True:
+        yield b"x"
+        yield chat.slow
+
+
+def drop(chat: Chat) -> Iterator[Step]:
+    yield from eof(chat)
+    yield Cut()
+
+
+def drop_at_once(chat: Chat) -> Iterator[Step]:
+    yield Cut()
+
+
+def drop_in_a_line(chat: Chat) -> Iterator[Step]:
+    yield from eof(chat)
+    yield chat.piece(content="半句")[:-20]
+    yield Cut()
+
+
+def endless_line(chat: Chat) -> Iterator[Step]:
+    yield b"data: "
+    while True:
+        yield b"x" * 65536
+
+
+def html(chat: Chat) -> Whole:
+    return Whole(200, b"<html><body>Welcome to nginx</body></html>", "text/html")

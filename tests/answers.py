@@ -1,0 +1,67 @@
+"""What a provider's stream comes to, in a test's hands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.errors import ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.providers.base import BaseRAGProvider
+from utils.deadline import Deadline
+
+#: Seconds any of it may take: a bound for a stuck test.
+PATIENCE = 30.0
+#: Of tests of a bound: the longest silence and the total, in seconds, by the error that is to come of it.
+BOUNDS = {"provider_timeout": (0.4, PATIENCE), "answer_timeout": (PATIENCE, 1.0)}
+
+
+@dataclass
+class Answer:
+    """What a stream came to, its error included."""
+
+    text: str = ""
+    ids: ProviderIds = field(default_factory=ProviderIds)
+    usage: Usage | None = None
+    error: ProviderError | None = None
+    events: list[ProviderEvent] = field(default_factory=list)
+
+    @property
+    def code(self) -> str:
+        return self.error.code if self.error else ""
+
+    def take(self, event: ProviderEvent) -> None:
+        self.events.append(event)
+        match event:
+            case Delta(piece):
+                self.text += piece
+            case Replacement(whole):
+                self.text = whole
+            case ProviderIds():
+                self.ids = event
+            case Usage():
+                self.usage = event
+
+
+def ask(provider: BaseRAGProvider, text: str, *, deadline: Deadline | None = None, **fields: Any) -> Answer:
+    """Ask, and collect whatever comes, an error included."""
+    answer = Answer()
+    try:
+        for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(PATIENCE)):
+            answer.take(event)
+    except ProviderError as exc:
+        answer.error = exc
+    return answer
+
+
+def together(work: Callable[[int], Answer], count: int) -> list[Answer]:
+    """Do `work` that many times at once, and return what came of each, in order."""
+    answers: dict[int, Answer] = {}
+    threads = [threading.Thread(target=lambda n=n: answers.update({n: work(n)}), daemon=True) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    return [answers[number] for number in range(count)]

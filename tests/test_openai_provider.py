@@ -1,0 +1,356 @@
+"""An OpenAI-compatible server as a provider, against the mock over HTTP: what a user ends up with, script by script."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from demo.mock_openai import REFUSALS, SCRIPTS, MockOpenAI
+from demo.mock_openai_plays import REFUSED, THOUGHT
+from services.errors import SettingsError
+from services.models import Delta, ProviderIds, Query, Told, Turn, Usage
+from services.providers.openai import OpenAIProvider
+from tests.answers import BOUNDS, PATIENCE, ask
+from tests.servers import wait_until
+from utils.deadline import Deadline
+
+KEY = "sk-fake-key"
+
+
+@pytest.fixture
+def server() -> Iterator[MockOpenAI]:
+    with MockOpenAI() as mock:
+        yield mock
+
+
+Make = Callable[..., OpenAIProvider]
+
+
+@pytest.fixture
+def make(server: MockOpenAI) -> Iterator[Make]:
+    """Make providers of the mock, with options; they are closed after the test."""
+    made: list[OpenAIProvider] = []
+
+    def provider(**options: Any) -> OpenAIProvider:
+        wanted: dict[str, Any] = {"base_url": server.base_url, "api_key": KEY, "model": "m1", "timeout": 10.0}
+        made.append(OpenAIProvider(**wanted | {"backoff": 0.01, "end_grace": 0.2, "linger": 0.1} | options))
+        return made[-1]
+
+    yield provider
+    for each in made:
+        each.close()
+
+
+ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假"))
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_answer_arrives_byte_for_byte(make: Make, server: MockOpenAI, name: str) -> None:
+    """Whatever the server leaves out or adds, the text is the model's, and its thoughts stand in front of it."""
+    question = f"[[{name}]] 年假怎么申请？"
+
+    answer = ask(make(), question)
+
+    assert answer.error is None
+    assert answer.text == server.expected_answer(question)
+
+
+FAILURES = {
+    "length": "answer_too_long",
+    "content-filter": "provider_rejected",
+    "only-reasoning": "provider_empty",
+    "empty": "provider_empty",
+    "blank": "provider_empty",
+    "eof": "provider_truncated",
+    "eof-close-delimited": "provider_truncated",
+    "nothing": "provider_error",
+    "error-at-once": "provider_error",
+    "error-after-text": "provider_error",
+    "error-named": "provider_error",
+    "error-of-vllm": "provider_rejected",
+    "error-is-text": "provider_error",
+    "rate-limit-in-stream": "provider_busy",
+    "broken-json": "provider_error",
+    "silent": "provider_timeout",
+    "no-headers": "provider_timeout",
+    "comments-only": "provider_timeout",
+    "silent-after-text": "provider_timeout",
+    "drip": "answer_timeout",
+    "drip-bytes": "provider_timeout",
+    "drop": "provider_truncated",
+    "drop-at-once": "provider_error",
+    "drop-in-a-line": "provider_truncated",
+    "endless-line": "provider_error",
+    "html": "provider_error",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
+    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
+    silence, seconds = BOUNDS.get(FAILURES[name], (PATIENCE, PATIENCE))
+
+    answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
+
+    assert answer.code == FAILURES[name]
+    assert len(server.asked) == 1
+
+
+REFUSED_AS = {
+    "400": "provider_rejected",
+    "401": "provider_unauthorized",
+    "402": "provider_unauthorized",
+    "403": "provider_unauthorized",
+    "404": "provider_not_found",
+    "429": "provider_busy",
+    "429-quota": "provider_unauthorized",
+    "500": "provider_error",
+    "502": "provider_error",
+    "503": "provider_error",
+}
+PASSING = ("429", "500", "502", "503")
+
+
+@pytest.mark.parametrize("name", REFUSED_AS)
+def test_a_refusal_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
+    """Only what may pass is asked again, twice; a 400 once more, without what an older server does not know."""
+    answer = ask(make(), f"[[{name}]]")
+
+    assert answer.code == REFUSED_AS[name]
+    assert len(server.asked) == (3 if name in PASSING else 2 if name == "400" else 1)
+
+
+def test_every_script_is_either_answered_or_fails_as_told() -> None:
+    """No script of the mock is left without an expectation."""
+    assert set(REFUSED_AS) == set(REFUSALS)
+    assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
+    assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
+
+
+@pytest.mark.parametrize("name", ["429-once", "500-once", "502-once"])
+def test_what_passes_is_asked_again(make: Make, server: MockOpenAI, name: str) -> None:
+    """One refusal, one answer, nothing said twice."""
+    question = f"[[{name}]] 报销"
+
+    assert ask(make(), question).text == server.expected_answer(question)
+    assert len(server.asked) == 2
+
+
+def test_nothing_is_asked_again_after_the_first_words(make: Make, server: MockOpenAI) -> None:
+    """What was said stays said, and the error follows it."""
+    answer = ask(make(), "[[drop]] 报销")
+
+    assert answer.text
+    assert len(server.asked) == 1
+
+
+def test_the_request_is_what_such_a_server_expects(make: Make, server: MockOpenAI) -> None:
+    """Only what is set is sent, and nobody's name."""
+    ask(make(), "你好")
+
+    assert server.asked[0].body == {
+        "model": "m1",
+        "messages": [{"role": "user", "content": "你好"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_settings_and_earlier_turns_go_along(make: Make, server: MockOpenAI) -> None:
+    """System prompt, earlier turns without the model's thoughts, question; bounds as they are set, 0 included."""
+    provider = make(system_prompt="你是助手", max_tokens=50, temperature=0.0)
+    earlier = (Turn("一", "<think>嗯</think>答一"), Turn("二", "答二"))
+
+    ask(provider, "三", history=earlier)
+
+    body = server.asked[0].body
+    assert [(each["role"], each["content"]) for each in body["messages"]] == [
+        ("system", "你是助手"),
+        ("user", "一"),
+        ("assistant", "答一"),
+        ("user", "二"),
+        ("assistant", "答二"),
+        ("user", "三"),
+    ]
+    assert (body["max_tokens"], body["temperature"]) == (50, 0.0)
+
+
+def test_a_server_that_knows_no_stream_options_is_asked_without(make: Make, server: MockOpenAI) -> None:
+    """It answers, without tokens; from then on it is asked that way at once."""
+    server.takes_usage = False
+    provider = make()
+
+    answers = [ask(provider, "年假") for _ in range(2)]
+
+    assert [answer.code for answer in answers] == ["", ""]
+    assert [answer.usage for answer in answers] == [None, None]
+    assert ["stream_options" in asked.body for asked in server.asked] == [True, False, False]
+
+
+def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make) -> None:
+    """A 400 that stays one says nothing about stream_options."""
+    provider = make()
+    ask(provider, "[[400]]")
+
+    assert ask(provider, "年假").usage == Usage(31, 21, 10)
+
+
+@pytest.mark.parametrize("name", ["normal", "choices-null", "usage-everywhere", "whole", "open-after-end", "length"])
+def test_tokens_are_told_once(make: Make, name: str) -> None:
+    """Wherever the server puts them, and also when the answer's end was a bad one."""
+    answer = ask(make(), f"[[{name}]]")
+
+    assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+
+
+def test_names_are_told(make: Make) -> None:
+    """The answer's id, its model, and why it ended."""
+    result = make().query(Query("年假", "u1"), Deadline(PATIENCE))
+
+    assert result.metadata == {
+        "provider": "openai",
+        "conversation_id": "",
+        "message_id": "chatcmpl-mock",
+        "model": "mock-model",
+        "finish_reason": "stop",
+    }
+    assert result.usage["tokens"] == 31
+
+
+def test_thoughts_come_before_the_answer_as_they_are_thought(make: Make) -> None:
+    """The tag opens with the first thought and closes before the first word, or where there is none."""
+    pieces = [event.text for event in ask(make(), "[[reasoning]]").events if isinstance(event, Delta)]
+    only = ask(make(), "[[only-reasoning]]")
+
+    assert pieces[0].startswith("<think>用")
+    assert pieces.count("</think>") == 1
+    assert only.text == f"<think>{THOUGHT}</think>"
+
+
+def test_a_refusal_of_the_model_is_its_answer(make: Make) -> None:
+    """It is the model's own word to the person."""
+    assert ask(make(), "[[refusal]]").text == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("", "/v1/chat/completions"),
+        ("/", "/v1/chat/completions"),
+        ("/v1", "/v1/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/compatible-mode/v1", "/compatible-mode/v1/chat/completions"),
+        ("/api/paas/v4", "/api/paas/v4/chat/completions"),
+        ("/v1beta/openai/", "/v1beta/openai/chat/completions"),
+        ("/proxy", "/proxy/v1/chat/completions"),
+    ],
+)
+def test_the_address_may_have_its_version_or_not(given: str, path: str) -> None:
+    """Every spelling of a base leads to the same place, probes included."""
+    with MockOpenAI(version=path.removesuffix("/chat/completions")) as server:
+        provider = OpenAIProvider(base_url=server.address + given, api_key=KEY, model="m1")
+
+        assert ask(provider, "年假").error is None
+        assert provider.health_check()
+        provider.close()
+
+
+def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
+    """After the last piece, or [DONE], nobody waits for a socket that stays open."""
+    provider, started = make(timeout=600.0), time.monotonic()
+
+    for name in ("open-after-end", "open-after-done"):
+        assert ask(provider, f"[[{name}]]").error is None
+
+    assert time.monotonic() - started < PATIENCE / 2
+
+
+def test_answers_share_one_connection(make: Make, server: MockOpenAI) -> None:
+    """A stream is read out at its end, so the next question finds its connection open."""
+    provider = make()
+
+    for _ in range(4):
+        assert ask(provider, "年假").error is None
+
+    assert server.accepted_connections == 1
+
+
+def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """One line per answer; of a refusal its status and code, not its sentence, the address, the key or the question."""
+    caplog.set_level(logging.INFO, "services")
+
+    ask(make(), "机密问题")
+    ask(make(name="context"), "[[404]] 机密问题")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "[openai RAG] Tokens: 31",
+        "[context RAG Error] provider_not_found: HTTP 404 model_not_found invalid_request_error",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "variable"),
+    [
+        ({"api_key": ""}, "OPENAI_API_KEY"),
+        ({"api_key": "sk-密"}, "OPENAI_API_KEY"),
+        ({"name": "context", "api_key": ""}, "CONTEXT_API_KEY"),
+        ({"name": "context", "model": ""}, "CONTEXT_MODEL"),
+        ({"base_url": "ftp://x"}, "OPENAI_BASE_URL"),
+        ({"base_url": "https://"}, "OPENAI_BASE_URL"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_stops_the_start(wrong: dict[str, str], variable: str) -> None:
+    """The line names the variable and never the key."""
+    right = {"base_url": "https://models.example", "api_key": KEY, "model": "m1"}
+
+    with pytest.raises(SettingsError, match=variable) as caught:
+        OpenAIProvider(**right | wrong)  # type: ignore[arg-type]
+
+    assert "密" not in str(caught.value)
+
+
+def test_a_key_read_from_a_file_may_end_in_a_newline(make: Make, server: MockOpenAI) -> None:
+    """Secrets are often mounted as files."""
+    ask(make(api_key=f"{KEY}\n"), "你好")
+
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_bots_that_differ_are_apps_that_differ() -> None:
+    """Else two of them would share their conversations; one address has one spelling."""
+
+    def app(**other: str) -> str:
+        return OpenAIProvider(**{"base_url": "https://a.example", "api_key": KEY, "model": "m1"} | other).app  # type: ignore[arg-type]
+
+    differing = [app(), app(model="m2"), app(system_prompt="海盗"), app(api_key="k"), app(base_url="https://b.example")]
+    assert len(set(differing)) == 5
+    assert app(base_url="https://a.example/v1/") == app()
+    assert KEY not in app()
+
+
+def test_nothing_is_told_to_stop_but_the_connection(make: Make, server: MockOpenAI) -> None:
+    """Such a server stops when its client goes, and knows no other way."""
+    provider = make()
+    events = provider.stream_query(Query("[[drip]]", "u1"), Deadline(PATIENCE))
+    next(events)
+
+    events.close()  # type: ignore[attr-defined]
+    provider.cancel(ProviderIds(message_id="chatcmpl-mock"), "u1")
+
+    wait_until(lambda: server.open_streams == 0, PATIENCE)
+    assert len(server.asked) == 1
+    assert not server.looks
+
+
+def test_a_model_that_is_not_named_is_not_told(make: Make) -> None:
+    """Fields of wrong types tell nothing."""
+    told = [event for event in ask(make(), "[[odd]]").events if isinstance(event, Told)]
+
+    assert told == [Told({"model": "mock-model", "finish_reason": "stop"})]
