@@ -232,9 +232,9 @@ class RealtimeDoor:
         return self._tell(lambda: self._session.grew(line.answer, pieces, **known, reset=news.reset))
 
     def _ended(self, line: _Line, news: News, whole: Whole) -> None:
-        words = {"code": whole.error_code, "sentence": news.sentence}
-        told: dict[str, Any] = {"mock": whole.mock, "usage": whole.usage.known, "sources": whole.sources}
-        self._tell(lambda: self._session.ended(line.answer, whole.status, **words, **told))
+        told: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
+        told |= {"usage": whole.usage.known, "sources": whole.sources}
+        self._tell(lambda: self._session.ended(line.answer, whole.status, **told))
 
 
 def realtime_blueprint(sockets: Opens, path: str, *, gateway: Asks, limiter: Limiter, manner: Manner) -> Blueprint:

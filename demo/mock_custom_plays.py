@@ -11,7 +11,7 @@ from demo.mock_dify_wire import HANG, Cut, Pause, Step, frame, pieces
 
 USAGE = {"tokens": 31, "prompt_tokens": 21, "completion_tokens": 10}
 SOURCE = {"title": "员工手册", "url": "https://handbook.example/leave", "score": 0.91}
-METADATA = {"model": "house-model", "trace": "t-1"}
+METADATA = {"model": "house-model", "trace": "t-1", "provider": "house"}
 DONE = b"data: [DONE]\n\n"
 
 

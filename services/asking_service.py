@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.errors import SettingsError
+from services.errors import ProviderError, SettingsError
 from services.http_service import Exchange, HTTPService
 from services.record_stream import RecordStream
 from services.refusals import http_error
 from services.retries import attempts
 from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
 
 #: Bound of the look at whether a service is there, and of reading a refusal, in seconds.
 SHORT_CALL = 5.0
@@ -69,15 +72,16 @@ class AskingService:
             _refuse_failure(exchange)
             yield RecordStream(exchange, timeout=self._timeout, started=started, clock=self._clock)
 
-    def look(self, url: str, *, headers: Mapping[str, str]) -> None:
-        """See that an address answers a GET with 200, within five seconds; what it answers is not read.
-
-        Raises:
-            ProviderError: it does not.
-        """
+    def answers(self, url: str, *, headers: Mapping[str, str]) -> bool:
+        """Tell whether an address answers a GET with 200, within five seconds; what it answers is not read."""
         until = Deadline(SHORT_CALL, clock=self._clock)
-        with self._http.exchange("GET", url, deadline=until, patience=SHORT_CALL, headers=headers) as exchange:
-            _refuse_failure(exchange)
+        try:
+            with self._http.exchange("GET", url, deadline=until, patience=SHORT_CALL, headers=headers) as exchange:
+                _refuse_failure(exchange)
+        except ProviderError as exc:
+            log.warning("the provider is not well: %s: %s", exc.code, exc)
+            return False
+        return True
 
     def close(self) -> None:
         """Give the pooled connections back."""

@@ -20,6 +20,7 @@ from services.errors import BatchUnknown
 from services.sql_batch_expiry import expire
 from services.sql_batch_rows import Row, items_of, tasks_of
 from services.sql_batch_setup import prepare
+from services.sql_batch_submission import Submission, submit
 from services.sql_batch_tables import TASKS
 from services.sql_database import SqlDatabase
 
@@ -106,14 +107,8 @@ class SqlBatchStore:
             raise ValueError("a task has at least one text")
         chosen = options or BatchOptions()
         task_id = str(uuid.uuid4())
-        new = steps.Submission(task_id, owner, name, description, chosen, texts, credential, key, digest)
-        now = self._now()
-        try:
-            # Before the texts are sent, though it is not sure yet.
-            self._database.read(lambda connection: steps.look(connection, new, self._max_unfinished))
-            row = self._database.transact(lambda connection: steps.add(connection, new, self._max_unfinished, now))
-        except steps.Seen as seen:
-            row = seen.row
+        new = Submission(task_id, owner, name, description, chosen, texts, credential, key, digest)
+        row = submit(self._database, new, self._max_unfinished, self._now())
         return self._tasks([row])[0], row.task_id == task_id
 
     def get(self, task_id: str, owner: str | None = None) -> Task:
@@ -262,7 +257,8 @@ class SqlBatchStore:
 
     def expire(self, days: float) -> int:
         """Remove tasks that ended more than so many days ago; return how many. One call removes a few at most."""
-        return expire(self._database, self._now() - timedelta(days=days), EXPIRED_AT_ONCE)
+        now = self._now()
+        return expire(self._database, now - timedelta(days=days), now, EXPIRED_AT_ONCE)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

@@ -34,14 +34,10 @@ class CustomService:
         with self._asking.ask(self._url, body, headers={**_ANY_FORM, **self._headers}, deadline=deadline) as stream:
             yield stream
 
-    def look(self) -> None:
-        """See that the health address answers 200; what proves who asks is shown to no other server.
-
-        Raises:
-            ProviderError: it does not.
-        """
+    def answers(self) -> bool:
+        """Tell whether the health address answers 200; what proves who asks is shown to no other server."""
         own = urlsplit(self._health_url)[:2] == urlsplit(self._url)[:2]
-        self._asking.look(self._health_url, headers=self._headers if own else {})
+        return self._asking.answers(self._health_url, headers=self._headers if own else {})
 
     def close(self) -> None:
         """Give the pooled connections back."""

@@ -59,13 +59,9 @@ class OpenAIService:
         with self._asking.ask(f"{self.root}/chat/completions", body, headers=headers, deadline=deadline) as stream:
             yield stream
 
-    def look(self) -> None:
-        """See that server and key are right, by the list of models, which costs nothing.
-
-        Raises:
-            ProviderError: they are not.
-        """
-        self._asking.look(f"{self.root}/models", headers=self._headers)
+    def answers(self) -> bool:
+        """Tell whether server and key are right, by the list of models, which costs nothing."""
+        return self._asking.answers(f"{self.root}/models", headers=self._headers)
 
     def close(self) -> None:
         """Give the pooled connections back."""

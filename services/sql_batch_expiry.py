@@ -5,7 +5,7 @@ Whoever is stopped in the middle is followed by the next, from the beginning: no
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import sqlalchemy as sa
@@ -14,13 +14,16 @@ from services.batch_records import ENDED
 from services.sql_batch_tables import ITEMS, TASKS
 from services.sql_database import SqlDatabase
 
+#: The longest that a task may take to arrive: its replica is gone.
+ARRIVAL = timedelta(hours=1)
 #: Rows removed at once: with their answers they are long.
 AT_ONCE = 200
 
 
-def expire(database: SqlDatabase, before: datetime, limit: int) -> int:
-    """Remove tasks that ended before then, `limit` at most; return how many this call has removed."""
+def expire(database: SqlDatabase, before: datetime, now: datetime, limit: int) -> int:
+    """Remove tasks that ended before then, or never arrived, `limit` at most; return how many it has removed."""
     database.transact(lambda connection: _hide(connection, before, limit))
+    database.transact(lambda connection: _give_up(connection, now))
     hidden = sa.select(TASKS.c.task_id, TASKS.c.total).where(TASKS.c.status == "expiring").limit(limit)
     rows = database.read(lambda connection: connection.execute(hidden).all())
     return sum(_remove(database, task_id, total) for task_id, total in rows)
@@ -33,6 +36,11 @@ def _hide(connection: sa.Connection, before: datetime, limit: int) -> None:
     gone = {"status": "expiring", "idempotency_key": None}
     if task_ids:
         connection.execute(TASKS.update().where(TASKS.c.task_id.in_(task_ids)).values(gone))
+
+
+def _give_up(connection: sa.Connection, now: datetime) -> None:
+    lost = (TASKS.c.status == "arriving", TASKS.c.created_at < now - ARRIVAL)
+    connection.execute(TASKS.update().where(*lost).values(status="expiring"))
 
 
 def _remove(database: SqlDatabase, task_id: str, total: int) -> int:

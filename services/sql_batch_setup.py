@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from services.errors import SettingsError
+from services.sql_batch_submission import pass_gate
 from services.sql_batch_tables import GATES, ITEMS, TASKS, statements
-from services.sql_batch_tasks import pass_gate
 from services.sql_database import SqlDatabase, SqlFailed
 
 #: What says that a table or column is not there: MySQL's numbers, those of its refusals to tell, and SQLite's only one.

@@ -9,7 +9,8 @@
 Whoever changes a task or one of its items locks the task's row first. All else follows from that one rule: an item is
 claimed once, the last one ends the task once, and what has ended stays as it is. Counts are counted, and written down
 only when the task ends. In a task that was cancelled, items that still say `pending` count as cancelled: ten thousand
-rows need not be written for it. `expiring` is a task that is being removed, and no longer seen.
+rows need not be written for it. Two statuses are never shown: `arriving`, some of its texts are not here yet, and
+`expiring`, its rows are being removed.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ import pytest
 
 from services.answer import Answerer, Backend, LateHead
 from services.answer_events import Asking, Resumed, Waiting, anew, difference
+from services.callers import Callers
 from services.conversation_store import ConversationStore, Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
+from services.history_store import HistoryStore
 from services.models import (
     Delta,
     Identity,
@@ -23,6 +25,7 @@ from services.models import (
     Question,
     Recovered,
     Replacement,
+    Turn,
     UserInfo,
 )
 from services.providers.base import BaseRAGProvider
@@ -84,6 +87,7 @@ class Desk:
             backends={"default": Backend(self.provider, corp="acme")},
             conversations=self.conversations,
             streams=self.streams,
+            history=HistoryStore(runner, ttl=100.0),
             memory_seconds=0.3,
             sleep=self._nap,
         )
@@ -432,3 +436,68 @@ def test_a_new_owner_stops_the_old_run_when_its_asking_is_stored(desk: Desk) -> 
             cancelled.append(len(desk.provider.cancelled))
 
     assert (cancelled, len(desk.provider.cancelled)) == ([0, 0], 1)
+
+
+def test_a_provider_without_conversations_is_told_what_was_said(desk: Desk) -> None:
+    """The turns before, as they were said; and no conversation id of anybody's is kept."""
+    desk.provider.keeps_conversations = False
+    desk.provider.script = lambda query: iter(
+        [Delta("好的"), Replacement(f"第{len(query.history) + 1}个"), Delta("答案")]
+    )
+
+    desk.hears("1")
+    desk.hears("2")
+    desk.hears("3")
+
+    assert [query.history for query in desk.provider.queries] == [
+        (),
+        (Turn("年假?", "第1个答案"),),
+        (Turn("年假?", "第1个答案"), Turn("年假?", "第2个答案")),
+    ]
+    assert desk.remembered == ""
+
+
+def test_only_whole_answers_become_history(desk: Desk) -> None:
+    """One that broke off, and one without a word, are not told the next time."""
+    desk.provider.keeps_conversations = False
+
+    def breaks(query: Query) -> Iterator[ProviderEvent]:
+        yield Delta("半")
+        raise ProviderError(code="provider_truncated")
+
+    desk.provider.script = breaks
+    with pytest.raises(ProviderError):
+        desk.hears("1")
+    desk.provider.script = lambda query: iter([Delta(" \n")])
+    desk.hears("2")
+    desk.hears("3")
+
+    assert [query.history for query in desk.provider.queries] == [(), (), ()]
+
+
+def test_a_provider_with_conversations_is_told_nothing(desk: Desk) -> None:
+    """It knows, by its id."""
+    desk.hears("1")
+    desk.hears("2")
+
+    assert [(query.history, query.conversation_id) for query in desk.provider.queries] == [((), ""), ((), "c1")]
+
+
+def test_an_independent_question_has_no_history(desk: Desk) -> None:
+    """And leaves none."""
+    desk.provider.keeps_conversations = False
+    callers = Callers("none")
+    answerer = Answerer(
+        auth=desk.auth,
+        backends={"default": Backend(desk.provider)},
+        conversations=desk.conversations,
+        streams=desk.streams,
+        callers=callers,
+        history=HistoryStore(ScriptRunner(desk.client), ttl=100.0),
+    )
+    question = Question("年假?", "http", "default", "anonymous")
+
+    for stream_id in ("1", "2"):
+        list(answerer.answer(question, stream_id, desk.deadline))
+
+    assert [query.history for query in desk.provider.queries] == [(), ()]

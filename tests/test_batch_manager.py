@@ -183,7 +183,12 @@ def test_the_same_key_is_the_same_task(opened: Open) -> None:
     with desk:
         first, created = desk.batches.submit(**said)
         again, created_again = desk.batches.submit(**said)
-        changed = [{"texts": ["一", "二"]}, {"texts": ["一二"]}, {"name": "u"}, {"options": BatchOptions({"a": 1})}]
+        changed: list[dict[str, Any]] = [
+            {"texts": ["一", "二"]},
+            {"texts": ["一二"]},
+            {"name": "u"},
+            {"options": BatchOptions({"a": 1})},
+        ]
         for change in changed:
             with pytest.raises(BatchConflict):
                 desk.batches.submit(**{**said, **change})

@@ -7,6 +7,7 @@ import json
 import logging
 from types import SimpleNamespace
 from typing import Annotated, Any
+from uuid import UUID
 
 import brotli  # type: ignore[import-untyped]
 import pytest
@@ -40,6 +41,7 @@ class Submission(RestModel):
     name: Annotated[str, Field(min_length=1, max_length=10)]
     texts: list[Annotated[str, Field(max_length=5)]] = Field(default_factory=list)
     inputs: dict[str, int] = Field(default_factory=dict)
+    task: UUID | None = None
 
     @field_validator("name")
     @classmethod
@@ -146,7 +148,7 @@ def test_a_good_body_is_read(client: FlaskClient) -> None:
     """By the model, into a success with a code of 200 whatever kind of success it is."""
     reply = client.post("/t/submit", json={"name": "七", "texts": ["a"]})
 
-    assert shape(reply) == (201, 200, {"name": "七", "texts": ["a"], "inputs": {}})
+    assert shape(reply) == (201, 200, {"name": "七", "texts": ["a"], "inputs": {}, "task": None})
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,8 @@ def test_a_good_body_is_read(client: FlaskClient) -> None:
             {"name": "a", "inputs": {"hunter2 hunter2": "x"}},
             [("inputs.?", "Input should be a valid integer, unable to parse string as an integer")],
         ),
+        # Of this one pydantic would say which letter is wrong.
+        ({"name": "a", "task": "hunter2"}, [("task", "Input is not valid")]),
         ([], [("", "Input should be an object")]),
         ("hunter2", [("", "Input should be an object")]),
     ],

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 
+from services import metrics
 from services.answer_events import AnswerEvent, Asking, Waiting
 from services.errors import AnswerError, AuthError, ProviderError
-from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Usage, UserInfo
+from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Told, Usage, UserInfo
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_records import Chunk, NewStream, Snapshot, Write
@@ -516,3 +518,52 @@ def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCapt
     told = [[vars(line)[name] for name in ("stream_id", "outcome", "auth_state", "bytes")] for line in lines]
     assert told == [["s", "completed", "cached", 3]]
     assert not any("年假" in str(vars(record)) for record in caplog.records)
+
+
+def test_what_an_answer_cost_reaches_whoever_asks(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """The stream's line, the metrics, and the whole answer, with what else the provider said of it."""
+    usage = Usage(431, 310, 121, "0.00043", "USD", ({"title": "手册"},))
+    desk.script = lambda _: iter([Asking(provider="parrot"), Delta("答"), Told({"model": "m-1"}), usage])
+    tokens = counted("wechatlaibao_tokens_total", kind="completion")
+    price = counted("wechatlaibao_price_total", currency="USD")
+
+    with caplog.at_level(logging.INFO, "services.producer"):
+        desk.asks()
+        wait_until(lambda: desk.manager.running == 0)
+
+    (line,) = [record for record in caplog.records if record.getMessage() == "stream"]
+    assert [vars(line)[name] for name in ("tokens", "price", "currency")] == [431, "0.00043", "USD"]
+    assert counted("wechatlaibao_tokens_total", kind="completion") - tokens == 121
+    assert counted("wechatlaibao_price_total", currency="USD") - price == pytest.approx(0.00043)
+    whole = desk.store.whole("s")
+    assert whole
+    assert (whole.usage, whole.sources) == (replace(usage, sources=()), ({"title": "手册"},))
+    assert whole.metadata == {"model": "m-1", "provider": "parrot"}
+
+
+@pytest.mark.parametrize(("price", "currency"), [("free", "USD"), ("-1", "USD"), ("nan", "USD"), ("1", "$" * 300)])
+def test_a_price_that_is_none_counts_as_none(desk: Desk, price: str, currency: str) -> None:
+    """Nor does a provider's word for a currency become a label."""
+    desk.script = lambda _: iter([Asking(provider="parrot"), Delta("答"), Usage(1, 1, 0, price, currency)])
+    before = counted("wechatlaibao_price_total", currency="USD")
+
+    desk.asks()
+    wait_until(lambda: desk.manager.running == 0)
+
+    assert counted("wechatlaibao_price_total", currency="USD") == before
+    assert desk.sees().status == "completed"
+
+
+def test_what_a_provider_says_of_its_answer_is_bounded(desk: Desk) -> None:
+    """What is too much is left out; the answer is not."""
+    desk.script = lambda _: iter([Delta("答"), Told({"log": "x" * 10_000})])
+
+    desk.asks()
+
+    assert desk.sees_end().text == "答"
+    assert desk.store.whole("s").metadata == {}  # type: ignore[union-attr]
+
+
+def counted(name: str, **labels: str) -> float:
+    """Return what a counter says of the provider of these tests, or of nobody yet."""
+    return metrics.REGISTRY.get_sample_value(name, {"bot": "default", "provider": "parrot", **labels}) or 0.0

@@ -69,7 +69,7 @@ class Talk:
         self._clock = clock
         self._began = clock()
         self._body: Mapping[str, Any] = {}
-        #: The last question, also where its answer failed.
+        #: The last question, also where its answer failed; an empty one after a look at the conversations.
         self.asked = Asked(Record())
 
     @property
@@ -183,6 +183,7 @@ class Talk:
         Raises:
             ProviderError: Dify does not tell.
         """
+        self.asked, self._body = Asked(Record()), {}
         reply = self._service.conversations(self.user, authorization=self._authorization)
         rows = mappings(reply.get("data"))
         for row in rows:

@@ -125,7 +125,7 @@ _COMMAND_WORDS = _any(
     r"|search(?:ing)?(?: the (?:web|internet|net)| online| google)?|look(?:ing)? up|look (?:it|this|that) up"
     r"|google|googling|bing)(?: on the (?:web|internet))?(?: for| on| about)?\s*:?\s*"
 )
-_PLEASE = _any(r"[\s,]*\b(?:please|thanks|thank you|for me|online|on the (?:web|internet))[.!\s]*$")
+_PLEASE = _any(r"[\s,]*\b(?:please|thanks|thank you|for me|online|on the (?:web|internet))[.!?\s]*$")
 
 
 def wanted(sentence: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, time
 from io import BytesIO
+from itertools import islice
 from typing import Any
 from zipfile import ZipFile
 
@@ -39,13 +40,11 @@ def sheet_rows(content: bytes, sheet: str = "") -> Iterator[list[str]]:
         KeyError: no sheet has this name, or all are hidden.
     """
     rows = _rows(_opened(content), sheet)
-    for _ in range(MAX_ROWS):
-        with _reading():
-            row = next(rows, None)
-        if row is None:
-            return
-        yield [_text(cell) for cell in row]
-    raise TooComplex
+    with _reading():
+        for row in islice(rows, MAX_ROWS):
+            yield [_text(cell) for cell in row[:MAX_COLUMNS]]
+        if next(rows, None) is not None:
+            raise TooComplex
 
 
 def _opened(content: bytes) -> Workbook:
@@ -53,7 +52,9 @@ def _opened(content: bytes) -> Workbook:
         parts = ZipFile(BytesIO(content)).infolist()
     if len(parts) > MAX_PARTS or sum(part.file_size for part in parts) > MAX_UNPACKED:
         raise TooComplex
-    with _reading():
+    with _reading(), warnings.catch_warnings():
+        # It says what it leaves out: styles, validations, whatever else is not text.
+        warnings.simplefilter("ignore")
         return load_workbook(BytesIO(content), read_only=True, data_only=True, keep_links=False)
 
 
@@ -63,16 +64,16 @@ def _rows(workbook: Workbook, sheet: str) -> Iterator[tuple[Any, ...]]:
         raise KeyError(sheet)
     # What a file says of its own size may be wrong: nothing, or more than there is.
     found[0].reset_dimensions()
-    return found[0].iter_rows(max_col=MAX_COLUMNS, values_only=True)
+    return found[0].iter_rows(values_only=True)
 
 
 @contextmanager
 def _reading() -> Iterator[None]:
     """Let what openpyxl says of a bad file be one error; it has none of its own and fails with whatever comes up."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
+    except TooComplex:
+        raise
     except MemoryError as exc:
         raise TooComplex from exc
     except Exception as exc:

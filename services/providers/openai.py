@@ -104,12 +104,7 @@ class OpenAIProvider(BaseRAGProvider):
 
     def health_check(self) -> bool:
         """Tell whether network and key are right, by the list of models: within 5 seconds and without cost."""
-        try:
-            self._service.look()
-        except ProviderError as exc:
-            log.warning("%s is not well: %s: %s", self.name, exc.code, exc)
-            return False
-        return True
+        return self._service.answers()
 
     def close(self) -> None:
         """Give the pooled connections back."""
