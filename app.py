@@ -11,6 +11,7 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from channels.batch import batch_blueprint
 from channels.chat import chat_blueprint
 from channels.chat_answers import Html
 from channels.compression import compress_answers
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     open_socket_doors(app, container)
     open_http_door(app, container)
+    open_batch_door(app, container)
     document(app, settings)
     app.register_error_handler(CallbackRefused, refuse_callback)
     register_rest_errors(app, container.texts.known)
@@ -121,6 +123,19 @@ def open_http_door(app: Flask, container: Container) -> None:
         ready=lambda: container.ready,
     )
     app.register_blueprint(http_chat_blueprint(chat, container.callers))
+
+
+def open_batch_door(app: Flask, container: Container) -> None:
+    """Register the addresses of batches; without SQL they say that there are none here."""
+    app.register_blueprint(
+        batch_blueprint(
+            container.batches,
+            container.callers,
+            container.limiter,
+            sentence=container.texts.known,
+            max_bytes=container.settings.batch_max_bytes,
+        )
+    )
 
 
 def document(app: Flask, settings: Settings) -> None:

@@ -30,6 +30,8 @@ ENDINGS = {
 FAILURE = '{"type": "error"}'
 #: Seconds an answer may take.
 PATIENCE = "120"
+#: The exit status of Ctrl-C, which the client has taken.
+INTERRUPTED = 130
 LOG_LINES = 20
 
 
@@ -40,7 +42,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         with tempfile.TemporaryDirectory(prefix="laibao-check-") as folder, _running(Path(folder), settings) as stage:
             return _talk(stage)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except CannotBegin as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -67,7 +69,10 @@ def _talk(stage: Stage) -> int:
     for door, ending in ENDINGS.items():
         _say(f"--- {door}: {url}{ws.PATHS[door]}")
         whole = ["--expect", ending, "--reject", FAILURE, "--timeout", PATIENCE]
-        if ws.main([door, "--url", url, "--send", QUESTION, *whole]):
+        status = ws.main([door, "--url", url, "--send", QUESTION, *whole])
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        if status:
             failed.append(door)
     _say(f"--- {'no whole answer from: ' + ', '.join(failed) if failed else 'both sockets answered'}")
     return 1 if failed else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 TaskStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
@@ -19,6 +19,13 @@ ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "cancelled")
 UNFINISHED: tuple[TaskStatus, ...] = ("pending", "running", "paused")
 
 Input = str | int | float | bool
+
+
+def utc_text(moment: datetime | None) -> str | None:
+    """Return a time as JSON has it: ISO 8601 in UTC, with milliseconds and a Z."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,7 @@ class Item:
     completed_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it, times in ISO 8601."""
+        """Return it as JSON has it."""
         return {
             "index": self.index,
             "text": self.text,
@@ -138,8 +145,8 @@ class Item:
             "sources": [dict(source) for source in self.sources],
             "usage": dict(self.usage),
             "error": dict(self.error) if self.error else None,
-            "started_at": self.started_at and self.started_at.isoformat(),
-            "completed_at": self.completed_at and self.completed_at.isoformat(),
+            "started_at": utc_text(self.started_at),
+            "completed_at": utc_text(self.completed_at),
         }
 
 

@@ -113,6 +113,20 @@ def test_a_history_is_its_users_own(dify: MockDify, query: dict[str, Any], statu
     assert (reply.status_code, reply.json()["code"]) == (status, code)
 
 
+def test_conversations_are_a_users_own_the_latest_first(dify: MockDify) -> None:
+    """Each with its first question for a name, as many as asked for, and whether there are more."""
+    dify.delay = 0.0
+    first, _, other = asked(dify, "一"), asked(dify, "二"), asked(dify, "三", user="u2")
+
+    page = get(dify, "conversations", user="u1", limit=1).json()
+
+    assert (page["limit"], page["has_more"], page["data"][0]["name"]) == (1, True, "二")
+    rows = get(dify, "conversations", user="u1").json()["data"]
+    assert [row["name"] for row in rows] == ["二", "一"]
+    assert rows[1]["id"] == first.conversation_id != other.conversation_id
+    assert get(dify, "conversations").status_code == get(dify, "conversations", user="u1", limit=101).status_code == 400
+
+
 def test_an_answer_is_saved_at_the_end_only(dify: MockDify) -> None:
     """Until then there is a row without text or price, and a run without outputs."""
     dify.delay = 0.1

@@ -186,6 +186,15 @@ def test_a_close_nobody_expected_is_a_failure(capsys: pytest.CaptureFixture[str]
     assert "closed with 4409" in capsys.readouterr().err
 
 
+def test_what_was_not_to_come_ends_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A frame or words that are rejected are named, and what was expected is waited for no longer."""
+    door = Door(GREETING, replies=lambda frame: [*ANSWER[:3], {"type": "error", "code": "PROVIDER_TIMEOUT"}])
+
+    assert run(door, "--send", "q", "--expect", "never", "--reject", '{"type": "error"}') == 1
+    assert capsys.readouterr().err == 'came, and was not to: {"type": "error"}\n'
+    assert run(Door(GREETING, replies=answers), "--send", "q", "--reject", '{"type": "error"}') == 0
+
+
 def test_every_frame_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints time, direction and frame of each."""
     assert run(Door(GREETING, replies=answers), "--json", "--send", "q") == 0

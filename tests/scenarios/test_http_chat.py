@@ -46,12 +46,12 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def dify() -> Iterator[MockDify]:
     """A Dify whose slow answers take some seconds."""
-    with MockDify(delay=0.02, slow=0.15) as dify:
+    with MockDify(delay=0.02, slow=0.1) as dify:
         yield dify
 
 
 def settings(redis: RedisServer, dify: MockDify) -> dict[str, str]:
-    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="2", DRAIN_SECONDS="3", RATE_LIMIT_USER="off")
+    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="2", DRAIN_SECONDS="2", RATE_LIMIT_USER="off")
     return settings_for(redis.url(), **own)
 
 
@@ -247,7 +247,7 @@ def broken(program: Program, url: str, question: str) -> None:
 def test_a_leaving_replica_sends_its_readers_on(pair: Pair, dify: MockDify) -> None:
     """An answer that takes longer than its time: the stream ends in order, and goes on elsewhere; nobody is left."""
     question = f"{SLOW} drained"
-    dify.slow = 0.5
+    dify.slow = 0.25
     one, other = pair
     before = program.reads(one.url, question, id="d1")
     answers: list[requests.Response] = []
@@ -260,7 +260,7 @@ def test_a_leaving_replica_sends_its_readers_on(pair: Pair, dify: MockDify) -> N
     refused = program.asks(one.url, "还在吗？", id="d2")
     last = before.sees_end()
     blocking.join(WIDE)
-    dify.slow = 0.15
+    dify.slow = 0.1
     after = program.comes_back(other.url, before)
     end = completed(after.sees_end())
 

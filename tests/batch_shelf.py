@@ -1,0 +1,71 @@
+"""Batch stores for tests: opened on an empty database, with tasks submitted and items worked in few words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from services.batch_records import BatchOptions, Claimed, Task
+from services.batch_store import SqlBatchStore
+
+T = TypeVar("T")
+
+OWNER = "key:0a1b"
+
+
+class Shelf:
+    """A store, and what a test does with it all the time."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.url = url
+        self.store = SqlBatchStore(url, **{"pool_timeout": 30.0, "pool_size": 8, **options})
+        self.store.prepare()
+
+    def submits(self, texts: Sequence[str] | int = 3, *, owner: str = OWNER, **fields: Any) -> Task:
+        """Return a new task with these texts, or with so many."""
+        words = [f"问题{n}" for n in range(texts)] if isinstance(texts, int) else texts
+        options = {name: fields.pop(name) for name in ("inputs", "max_attempts", "max_concurrent") if name in fields}
+        task, _ = self.store.create(
+            owner=owner, texts=words, name=fields.pop("name", "七月"), options=BatchOptions(**options), **fields
+        )
+        return task
+
+    def claims(self, lane: int = 0) -> Claimed:
+        """Return what the lane claims, which has to be something."""
+        claimed = self.store.claim(lane)
+        assert claimed is not None
+        return claimed
+
+    def ends(self, task: Task, *, failing: bool = False) -> Task:
+        """Work all that is left of a task that is alone, and return it."""
+        while claimed := self.store.claim(0):
+            if failing:
+                self.store.fail(claimed, "provider_error", "出错了")
+            else:
+                self.store.complete(claimed, content="答")
+        return self.store.get(task.task_id)
+
+    def statuses(self, task: Task) -> list[str]:
+        return [item.status for item in self.store.rows(task.task_id)]
+
+
+def at_once(jobs: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """Run the jobs at the same time, each in a thread, and return what each returned or raised."""
+    start = threading.Barrier(len(jobs))
+    found: list[Any] = [None] * len(jobs)
+
+    def run(place: int, job: Callable[[], T]) -> None:
+        start.wait(60.0)
+        try:
+            found[place] = job()
+        except Exception as exc:
+            found[place] = exc
+
+    threads = [threading.Thread(target=run, args=(place, job)) for place, job in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100.0)
+    assert not any(thread.is_alive() for thread in threads)
+    return found

@@ -1,0 +1,207 @@
+"""A batch through replicas that are lost and a Redis that restarts: `python -m tests.scenarios.batch_run --items 2000`.
+
+Three replicas work one task against a mock Dify that is slow and fails now and then. One of them is killed when a third
+of the items is done, Redis (AOF) when two thirds are. Prints what it took; ends with status 1 when an item has no
+result, a wrong one, or was asked more often than it may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from demo import mock_dify_plays as plays
+from demo.mock_dify import SCRIPTS, MockDify
+from demo.mock_dify_scripts import Script
+from demo.mock_dify_wire import Run, Step
+from services.batch_records import Item
+from services.batch_store import SqlBatchStore
+from tests.house import Replica, dify_settings, replicas, settings_for
+from tests.servers import MariaServer, RedisServer, wait_until
+
+#: Answers at once, over all replicas.
+CONCURRENT = 20
+#: Seconds between two pieces of an answer, of which there are seven.
+PACE = 0.008
+#: Every so many items, one whose first answer breaks off with an error.
+FLAKY = 20
+#: Seconds of patience beyond a second for each ten items.
+PATIENCE = 120.0
+
+
+def answer_to(question: str) -> str:
+    return f"见{question[1:6]}条"
+
+
+@dataclass
+class Flaky:
+    """The play of an item that fails the first time, and how often one did."""
+
+    failures: int = 0
+    _seen: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, run: Run) -> Iterator[Step]:
+        with self._lock:
+            first = run.query not in self._seen
+            self._seen.add(run.query)
+            self.failures += first
+        yield from (plays.error_after_text if first else plays.chatflow)(run)
+
+
+@dataclass
+class Report:
+    """What a run came to."""
+
+    items: int
+    seconds: float = 0.0
+    #: Seconds one answer takes of the provider, and all of them with every lane busy all the time.
+    one: float = 0.0
+    #: Seconds until the first item was done.
+    first: float = 0.0
+    peak: int = 0
+    calls: int = 0
+    failures: int = 0
+    #: Answers that were being given when the replica was killed.
+    in_flight: int = 0
+    takeovers: int = 0
+    attempts: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def ideal(self) -> float:
+        return self.one * (self.items + self.failures) / CONCURRENT
+
+    @property
+    def right(self) -> bool:
+        asked = self.calls <= self.items + self.failures + self.in_flight
+        return not self.wrong and asked and self.peak <= CONCURRENT
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.items} items in {self.seconds:.1f} s; ideal {self.ideal:.1f} s ({self.one * 1000:.0f} ms each,"
+            f" {CONCURRENT} at once); the first after {self.first:.1f} s",
+            f"at most {self.peak} calls at once; {self.calls} calls for {self.items} items, {self.failures} counted"
+            f" failures and {self.in_flight} in flight at the kill; {self.takeovers} streams taken over",
+            f"items by attempts: {dict(sorted(self.attempts.items()))}; wrong: {self.wrong[:5] or 'none'}",
+        ]
+        return "\n".join(lines)
+
+
+class Scene:
+    """The servers and replicas of one run."""
+
+    def __init__(self, stack: ExitStack, folder: Path, redis: RedisServer, sql: MariaServer, *, lanes: int) -> None:
+        self.redis = redis
+        self.flaky = Flaky()
+        SCRIPTS["batch"] = Script(plays.chatflow, "a short answer", answer=answer_to, text=answer_to)
+        SCRIPTS["flaky"] = Script(self.flaky, "an error at first", answer=answer_to, text=answer_to)
+        self.dify = stack.enter_context(MockDify(delay=PACE, default="batch"))
+        url = sql.fresh_database("batches")
+        self.store = SqlBatchStore(url)
+        stack.callback(self.store.close)
+        place = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(sql.port), "MYSQL_DATABASE": "batches"}
+        limits = {"RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off", "WEBSOCKET_AUTH": "none"}
+        own = {"BATCH_MAX_CONCURRENT": str(lanes), "MYSQL_USER": "root", "REDIS_POOL_SIZE": "32", **place, **limits}
+        env = settings_for(redis.url(), **dify_settings(self.dify.base_url), **own)
+        self.replicas: list[Replica] = stack.enter_context(replicas(3, env, folder))
+
+    def submits(self, texts: Sequence[str]) -> str:
+        if requests.get(f"{self.replicas[0].url}/api/batch/tasks", timeout=30).status_code == 404:  # TEMPORARY
+            return self.store.create(owner="anonymous", name="run", texts=texts)[0].task_id
+        answer = requests.post(
+            f"{self.replicas[0].url}/api/batch/tasks", json={"name": "run", "texts": list(texts)}, timeout=30
+        )
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["data"]["task_id"])
+
+    def done(self, task_id: str, count: int, patience: float) -> None:
+        """Wait until so many items are done."""
+
+        def enough() -> bool:
+            time.sleep(0.1)
+            return self.store.get(task_id).done >= count
+
+        wait_until(enough, timeout=patience)
+
+    def items(self, task_id: str) -> list[Item]:
+        found: list[Item] = []
+        while page := self.store.rows(task_id, len(found) - 1, 500):
+            found += page
+        return found
+
+
+def texts_of(count: int) -> list[str]:
+    return [f"第{n:05}条规定{'[[flaky]]' if n % FLAKY == 7 else ''}" for n in range(count)]
+
+
+def run(scene: Scene, count: int, *, say: Callable[[str], None] = lambda _: None) -> Report:
+    """Work a task of so many items, with both losses on the way; return what it came to."""
+    report, patience, dify = Report(count, one=time_of_one(scene.dify)), PATIENCE + count / 10, scene.dify
+    dify.requests.clear()
+    dify.peak_streams = 0
+    texts = texts_of(count)
+    began = time.monotonic()
+    task_id = scene.submits(texts)
+    scene.done(task_id, 1, patience)
+    report.first = time.monotonic() - began
+    scene.done(task_id, count // 3, patience)
+    report.in_flight = dify.open_streams
+    scene.replicas[1].kill()
+    say(f"a replica was killed after {time.monotonic() - began:.1f} s")
+    scene.done(task_id, 2 * count // 3, patience)
+    scene.redis.kill()
+    scene.redis.start()
+    say(f"redis was restarted after {time.monotonic() - began:.1f} s")
+    scene.done(task_id, count, patience)
+    report.seconds = time.monotonic() - began
+    report.peak, report.calls, report.failures = dify.peak_streams, len(dify.requests), scene.flaky.failures
+    report.takeovers = sum(replica.log.count("stream taken over") for replica in scene.replicas)
+    items = scene.items(task_id)
+    report.attempts = Counter(item.attempts for item in items)
+    report.wrong = list(faults(items, texts))
+    return report
+
+
+def time_of_one(dify: MockDify) -> float:
+    """Return the seconds that one answer takes of the provider."""
+    began = time.monotonic()
+    body = {"query": "第00000条规定", "user": "u", "inputs": {}, "response_mode": "streaming"}
+    requests.post(f"{dify.base_url}/v1/chat-messages", json=body, headers={"Authorization": "Bearer k"}, timeout=30)
+    return time.monotonic() - began
+
+
+def faults(items: Sequence[Item], texts: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with a task's results: each text has one, in order, and it is its own."""
+    if [item.index for item in items] != list(range(len(texts))):
+        yield "the results' indexes are not those of the texts"
+    for item, text in zip(items, texts, strict=False):
+        if (item.text, item.status, item.content) != (text, "completed", answer_to(text)):
+            yield f"{item.index}: {item.status} {item.error}"
+
+
+def main() -> None:
+    """Run it, and say what it took."""
+    parser = argparse.ArgumentParser(prog="python -m tests.scenarios.batch_run", description=__doc__)
+    parser.add_argument("--items", type=int, default=2000)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="laibao-")))
+        redis, sql = stack.enter_context(RedisServer(aof=True)), stack.enter_context(MariaServer())
+        report = run(Scene(stack, folder, redis, sql, lanes=CONCURRENT), options.items, say=print)
+    print(report)
+    sys.exit(not report.right)
+
+
+if __name__ == "__main__":
+    main()

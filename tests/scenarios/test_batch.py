@@ -1,0 +1,32 @@
+"""A batch on three replicas, one of which is killed, with a Redis that restarts. Of any size: `make batch-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.batch_run import CONCURRENT, Scene, run
+from tests.servers import MariaServer, RedisServer
+
+pytestmark = pytest.mark.scenario
+
+ITEMS = 300
+
+
+def test_a_batch_outlives_a_replica_and_a_restart_of_redis(
+    maria_server: MariaServer, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Every item has its one result, in order; the bound holds; only what failed or was cut off is asked again."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer(aof=True))
+        report = run(Scene(stack, tmp_path, redis, maria_server, lanes=CONCURRENT), ITEMS)
+
+    print("", report, sep="\n")
+    record_property("batch", str(report))
+    assert report.wrong == []
+    assert report.peak <= CONCURRENT
+    assert report.calls <= report.items + report.failures + report.in_flight
+    assert report.failures == ITEMS // 20
