@@ -9,6 +9,7 @@ import sys
 import threading
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from flask import request
 from pydantic import ValidationError
@@ -59,9 +60,9 @@ def uploaded(*, max_bytes: int) -> tuple[FileSubmission, list[str]]:
 
 
 def _form(max_bytes: int) -> tuple[dict[str, str], FileStorage]:
-    """Return the form's fields and its one file, all of it in memory: the root file system may be read-only."""
+    """Return the form's fields and its one file."""
     parser = FormDataParser(
-        lambda *_: BytesIO(),
+        _in_memory,
         max_form_memory_size=FORM_BYTES,
         max_content_length=max_bytes + FORM_BYTES,
         max_form_parts=FORM_PARTS,
@@ -75,6 +76,11 @@ def _form(max_bytes: int) -> tuple[dict[str, str], FileStorage]:
         raise RestError(400, "The form is broken.", code=10000, reason="broken_form") from exc
     # An empty field of a page's form says nothing.
     return {name: value for name, value in _once(fields).items() if value}, _only(files)
+
+
+def _in_memory(*_: Any, **__: Any) -> BytesIO:
+    """Return where a file is put: in no folder, since the file system may be read-only."""
+    return BytesIO()
 
 
 def _once(fields: MultiDict[str, str]) -> dict[str, str]:

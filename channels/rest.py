@@ -154,7 +154,7 @@ def params(model: type[M]) -> M:
 
 def wrong_fields(problems: Sequence[ErrorDetails]) -> RestError:
     """Return what says which fields are wrong, without a word of what was in them."""
-    return _wrong([(_place(problem["loc"]), _sentence(problem)) for problem in problems[:MAX_ERRORS]])
+    return _wrong([(_place(problem["loc"]), _sentence(problem)) for problem in problems])
 
 
 def caller(callers: Programs, asked: Request) -> Caller:

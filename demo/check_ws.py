@@ -53,13 +53,13 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
 @contextmanager
 def _running(folder: Path, settings: Mapping[str, str]) -> Iterator[Stage]:
-    with ExitStack() as stack:
+    with ExitStack() as afterwards, ExitStack() as stack:
         if not settings:
             dify = stack.enter_context(MockDify())
             settings = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": DIFY_KEY}
         stage = stack.enter_context(running_stage(folder, {**settings, "LOG_LEVEL": "INFO"}))
-        # Before anything ends, also when something failed.
-        stack.callback(_show_log, stage.gateway.log)
+        # The gateway's last lines come while it ends; they are shown also when something failed.
+        afterwards.callback(_show_log, stage.gateway.log)
         yield stage
 
 

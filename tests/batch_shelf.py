@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pytest
 
 from services.batch_records import BatchOptions, Claimed, Task
 from services.batch_store import SqlBatchStore
+from tests.servers import FakeClock, MariaServer
 
 T = TypeVar("T")
 
@@ -15,12 +21,20 @@ OWNER = "key:0a1b"
 
 
 class Shelf:
-    """A store, and what a test does with it all the time."""
+    """A store with nothing in it, closed at the end, and what a test does with it all the time."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.url = url
-        self.store = SqlBatchStore(url, **{"pool_timeout": 30.0, "pool_size": 8, **options})
+        self.store = SqlBatchStore(url, **{"pool_timeout": 30.0, "pool_size": 8, "read_timeout": 30.0, **options})
+
+    def __enter__(self) -> Self:
         self.store.prepare()
+        for table in ("tasks", "items"):
+            self.write(f"DELETE FROM laibao_batch_{table}")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.store.close()
 
     def submits(self, texts: Sequence[str] | int = 3, *, owner: str = OWNER, **fields: Any) -> Task:
         """Return a new task with these texts, or with so many."""
@@ -46,8 +60,30 @@ class Shelf:
                 self.store.complete(claimed, content="答")
         return self.store.get(task.task_id)
 
+    def write(self, statement: str) -> None:
+        """Change the tables behind the store's back."""
+        self.store._database.transact(lambda connection: connection.exec_driver_sql(statement).rowcount)
+
+    def rows(self, table: str) -> Any:
+        """Return how many rows are in `tasks` or `items`, those included that nobody sees."""
+        count = f"SELECT COUNT(*) FROM laibao_batch_{table}"
+        return self.store._database.read(lambda connection: connection.exec_driver_sql(count).scalar())
+
     def statuses(self, task: Task) -> list[str]:
         return [item.status for item in self.store.rows(task.task_id)]
+
+
+def empty_database(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> str:
+    """Return the address of a new database of the kind that the fixture's parameter names."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folders.mktemp('batches') / 'batches.db'}"
+    server: MariaServer = request.getfixturevalue("maria_server")
+    return server.fresh_database(f"batches_{uuid.uuid4().hex[:8]}")
+
+
+def at(clock: FakeClock, seconds: float = 0.0) -> datetime:
+    """Return the clock's time, or one so many seconds later, as a store tells it."""
+    return datetime.fromtimestamp(clock.now + seconds, UTC)
 
 
 def at_once(jobs: Sequence[Callable[[], T]]) -> list[T | Exception]:

@@ -89,6 +89,7 @@ class Desk:
                 ("wecom", "hr"): Door(places, 330.0),
                 ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True),
                 ("realtime", "default"): Door(resets=frozenset({"/reset"}), resends=True),
+                ("http", "default"): Door(resends=True, keeps_refusals=False),
             },
             sentence=lambda key: f"<{key}>",
             readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),

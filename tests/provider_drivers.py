@@ -31,7 +31,7 @@ class Driver(ABC):
     """One provider and the far side of it."""
 
     #: Its scripts that end in each way, by the error's code.
-    faults: Mapping[str, str] = {}  # noqa: RUF012 - never changed
+    faults: Mapping[str, str] = {}
     #: Scripts that do the same at every far side: silent, endless, in single bytes, and refused once.
     silent, drip, bytewise, refused_once = "silent", "drip", "split-utf8", "500-once"
 
@@ -57,12 +57,9 @@ class Driver(ABC):
     def open_streams(self) -> int:
         """How many answers are being sent."""
 
-    @contextmanager
-    def costing_nothing(self) -> Iterator[None]:
+    def costing_nothing(self) -> AbstractContextManager[None]:
         """Fail if the block reaches the address that generates."""
-        before = len(self.asked)
-        yield
-        assert len(self.asked) == before, "the address that generates was reached, which costs"
+        return _unasked(self)
 
     def earlier(self, body: Mapping[str, Any]) -> Any:
         """Return what a request says of earlier turns, flat."""
@@ -71,6 +68,13 @@ class Driver(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the far side."""
+
+
+@contextmanager
+def _unasked(driver: Driver) -> Iterator[None]:
+    before = len(driver.asked)
+    yield
+    assert len(driver.asked) == before, "the address that generates was reached, which costs"
 
 
 class DifyDriver(Driver):

@@ -12,7 +12,7 @@ import redis
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.stream_store import stream_keys
-from tests.desk import KEY, Desk, SlowProvider
+from tests.desk import CALLER, KEY, Desk, SlowProvider
 from tests.servers import RedisServer, free_port, wait_until
 from utils.sealed import unseal
 
@@ -154,6 +154,34 @@ def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> N
     assert desk.asks(msgid="1").status == "processing"
     provider.go_on.set()
     desk.close()
+
+
+def test_a_programs_question_without_a_place_may_come_again(desk: Desk, provider: SlowProvider) -> None:
+    """Nothing is kept of a refusal for want of a place: the same id, sent again, is asked like any other."""
+    program = {"channel": "http", "principal": CALLER.principal, "msgid": "again"}
+    desk.manager.draining = True
+    refused = desk.asks(**program)
+    desk.manager.draining = False
+
+    taken = desk.asks(**program)
+
+    assert (refused.status, refused.error_code, refused.length) == ("error", "draining", 0)
+    assert (taken.stream_id, taken.status) == (refused.stream_id, "processing")
+    provider.go_on.set()
+    assert desk.sees_end(taken.stream_id, principal=CALLER.principal).status == "completed"
+
+
+def test_a_program_finds_its_answer_where_there_is_no_place(desk: Desk, provider: SlowProvider) -> None:
+    """A leaving replica takes no questions, and shows the answers of those that came before."""
+    program = {"channel": "http", "principal": CALLER.principal, "msgid": "again"}
+    taken = desk.asks(**program)
+    desk.manager.draining = True
+
+    found = desk.asks(**program)
+
+    assert (found.stream_id, found.status) == (taken.stream_id, "processing")
+    provider.go_on.set()
+    desk.sees_end(taken.stream_id, principal=CALLER.principal)
 
 
 def test_a_draining_replica_answers_polls_only(desk: Desk, provider: SlowProvider) -> None:

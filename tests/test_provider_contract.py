@@ -163,11 +163,15 @@ def test_a_passing_refusal_is_asked_again(driver: Driver) -> None:
 
 def test_an_abort_wakes_a_reader_that_waits(driver: Driver) -> None:
     """Another thread ends a read from a far side that says nothing."""
-    deadline, provider = Deadline(600.0), driver.provider(timeout=600.0)
-    aborting = threading.Thread(target=lambda: wait_until(lambda: bool(driver.asked), PATIENCE) or deadline.abort("x"))
-    aborting.start()
+    deadline = Deadline(600.0)
 
-    answer = ask(provider, f"[[{driver.silent}]]", deadline=deadline)
+    def abort_when_asked() -> None:
+        wait_until(lambda: driver.open_streams == 1, PATIENCE)
+        deadline.abort("cancelled")
+
+    aborting = threading.Thread(target=abort_when_asked, daemon=True)
+    aborting.start()
+    answer = ask(driver.provider(timeout=600.0), f"[[{driver.silent}]]", deadline=deadline)
 
     aborting.join(PATIENCE)
     assert answer.code == "interrupted"

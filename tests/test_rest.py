@@ -13,7 +13,7 @@ import brotli  # type: ignore[import-untyped]
 import pytest
 from flask import Blueprint, Flask, Response, abort, request
 from flask.testing import FlaskClient
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 from werkzeug.test import EnvironBuilder, TestResponse
 
 from channels.compression import MIN_BYTES, SLICE, compress_answers
@@ -51,7 +51,7 @@ class Submission(RestModel):
         return name
 
 
-class Page(RestModel):
+class Page(BaseModel):
     page: Annotated[int, Field(ge=1)] = 1
     status: str | None = None
 
