@@ -10,6 +10,8 @@ from channels.rest import RestModel
 from services.batch_records import BatchOptions, TaskStatus
 from utils.question_files import MAX_CHARS, MAX_TEXTS, Encoding, Header
 
+#: Characters of a task's name.
+MAX_NAME = 100
 #: Inputs of one task, characters of an input's name and of its text.
 MAX_INPUTS = 50
 MAX_INPUT_NAME = 64
@@ -17,7 +19,7 @@ MAX_INPUT_NAME = 64
 #: A string that is not blank: a batch of nothing is a mistake.
 SAID = r"\S"
 Text = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_CHARS, pattern=SAID)]
-Name = Annotated[StrictStr, StringConstraints(min_length=1, max_length=100, pattern=SAID)]
+Name = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=SAID)]
 Description = Annotated[StrictStr, StringConstraints(max_length=500)]
 InputName = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_INPUT_NAME)]
 InputText = Annotated[StrictStr, StringConstraints(max_length=MAX_CHARS)]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flask import request
@@ -17,7 +17,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from channels.batch_models import FileSubmission
+from channels.batch_models import MAX_NAME, FileSubmission
 from channels.rest import RestError, too_large, wrong_fields
 from utils.question_files import FileRefused, Wanted, kind_of
 from utils.question_files import request as asked
@@ -29,10 +29,13 @@ ROOT = Path(__file__).parent.parent
 #: Bytes of a form that are not its file, and parts of a form.
 FORM_BYTES = 256 * 1024
 FORM_PARTS = 20
-#: Files read at once by this replica; seconds that one may take, and that one more waits for its turn.
+#: Files read at once by this replica, and seconds that one more waits for its turn.
 READERS = 2
-READ_SECONDS = 30.0
 TURN_SECONDS = 15.0
+#: What reading one may take: seconds by the clock and of the CPU, bytes of memory.
+READ_SECONDS = 30.0
+CPU_SECONDS = 10
+MEMORY = 512 * 1024 * 1024
 
 _readers = threading.BoundedSemaphore(READERS)
 
@@ -48,13 +51,13 @@ def uploaded(*, max_bytes: int) -> tuple[FileSubmission, list[str]]:
     content = file.stream.read()
     if len(content) > max_bytes:
         raise too_large(max_bytes)
-    name = _base(file.filename or "")
+    path = PurePosixPath(file.filename or "")
     try:
-        form = FileSubmission.model_validate({"name": _stem(name), **fields, "file": b""})
+        form = FileSubmission.model_validate({"name": path.stem[:MAX_NAME], **fields, "file": b""})
     except ValidationError as exc:
         raise wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
     try:
-        return form, _texts(name, content, form, max_bytes)
+        return form, _texts(path.name, content, form, max_bytes)
     except FileRefused as refused:
         raise _refused(refused) from refused
 
@@ -108,7 +111,7 @@ def _texts(name: str, content: bytes, form: FileSubmission, max_bytes: int) -> l
 
 
 def _read_apart(wanted: Wanted, content: bytes) -> list[str]:
-    command = [sys.executable, "-m", "utils.question_files"]
+    command = [sys.executable, "-m", "utils.question_files", str(CPU_SECONDS), str(MEMORY)]
     try:
         done = subprocess.run(
             command, cwd=ROOT, input=asked(wanted) + content, capture_output=True, timeout=READ_SECONDS, check=True
@@ -132,12 +135,3 @@ def _refused(refused: FileRefused) -> RestError:
 def _wrong(reason: str, field: str, problem: str) -> RestError:
     errors = [{"field": field, "problem": problem}]
     return RestError(422, problem, reason=reason, data={"errors": errors})
-
-
-def _base(filename: str) -> str:
-    """Return a file's name without the folders that some browsers send."""
-    return filename.replace("\\", "/").rpartition("/")[2]
-
-
-def _stem(name: str) -> str:
-    return (name.rpartition(".")[0] or name)[:100]

@@ -65,6 +65,8 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
     paths: dict[str, Json] = {}
     for operation in listed:
         described = _operation(operation, models, open_to_all)
+        for status, links in _links(operation, listed):
+            described["responses"][status]["links"] = links
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
@@ -209,6 +211,26 @@ def _failure(operation: Operation, description: str, data: Json | None = None) -
     if data:
         schema = data if operation.bare else _envelope({"anyOf": [data, *_ANY_PROBLEM]}, failed=True)
     return {"description": description, "content": {JSON: {"schema": schema}}}
+
+
+def _links(operation: Operation, others: Iterable[Operation]) -> Iterator[tuple[str, Json]]:
+    """Yield where one goes on from what this operation makes: to those whose one parameter is in its answer."""
+    if operation.method != "POST" or _PARAMETER.search(operation.path):
+        return
+    for status, model in operation.answers.items():
+        if model and status < 300:
+            yield (
+                str(status),
+                {
+                    _identifier(other): {
+                        "operationId": _identifier(other),
+                        "parameters": {name: f"$response.body#/data/{name}"},
+                    }
+                    for other in others
+                    for name in _PARAMETER.findall(other.path)
+                    if name in model.model_fields
+                },
+            )
 
 
 def _errors() -> dict[str, Json]:

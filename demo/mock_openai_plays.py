@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from demo.mock_answering import Asked, MockAnswering, Whole
-from demo.mock_dify_wire import HANG, Cut, Pause, Step, frame, pieces
+from demo.mock_dify_wire import HANG, Pause, Step, frame, pieces
 
 MODEL = "mock-model"
 USAGE = {"prompt_tokens": 21, "completion_tokens": 10, "total_tokens": 31}
@@ -154,51 +154,6 @@ def open_after_done(chat: Chat) -> Iterator[Step]:
     yield HANG
 
 
-def empty(chat: Chat) -> Iterator[Step]:
-    yield chat.begin()
-    yield from chat.end()
-
-
-def blank(chat: Chat) -> Iterator[Step]:
-    yield from chat.say(texts=["\n", " "])
-    yield from chat.end()
-
-
-def eof(chat: Chat) -> Iterator[Step]:
-    yield from chat.say(texts=chat.pieces[:1])
-
-
-def nothing(chat: Chat) -> Iterator[Step]:
-    yield chat.begin()
-
-
-def error_at_once(chat: Chat) -> Iterator[Step]:
-    yield frame({"error": {"message": "sk-secret", "type": "server_error", "param": None, "code": None}})
-    yield DONE
-
-
-def error_after_text(chat: Chat) -> Iterator[Step]:
-    yield from eof(chat)
-    yield from error_at_once(chat)
-
-
-def error_named(chat: Chat) -> Iterator[Step]:
-    yield b"event: error\n" + frame({"message": "sk-secret", "code": 500})
-
-
-def error_of_vllm(chat: Chat) -> Iterator[Step]:
-    yield frame({"object": "error", "message": "sk-secret", "type": "BadRequestError", "param": None, "code": 400})
-
-
-def error_is_text(chat: Chat) -> Iterator[Step]:
-    yield from eof(chat)
-    yield frame({"error": "sk-secret"})
-
-
-def rate_limit_in_stream(chat: Chat) -> Iterator[Step]:
-    yield frame({"error": {"message": "sk-secret", "type": "requests", "code": "rate_limit_exceeded"}})
-
-
 def comments(chat: Chat) -> Iterator[Step]:
     yield b": OPENROUTER PROCESSING\n\n"
     for text in chat.pieces:
@@ -222,62 +177,3 @@ def odd(chat: Chat) -> Iterator[Step]:
     yield frame({"id": 7, "model": None, "choices": "none", "usage": "none"})
     yield chat.chunk([{"index": 0, "delta": {"content": 7, "refusal": ["x"]}, "finish_reason": 3}])
     yield from normal(chat)
-
-
-def broken_json(chat: Chat) -> Iterator[Step]:
-    yield from eof(chat)
-    yield b'data: {"choices": [{"index": 0, "delta": {"content": "\n\n'
-    yield from chat.end()
-
-
-def silent(chat: Chat) -> Iterator[Step]:
-    yield HANG
-
-
-def comments_only(chat: Chat) -> Iterator[Step]:
-    while True:
-        yield b": ping\n\n"
-        yield chat.slow
-
-
-def silent_after_text(chat: Chat) -> Iterator[Step]:
-    yield from eof(chat)
-    yield from comments_only(chat)
-
-
-def drip(chat: Chat) -> Iterator[Step]:
-    while True:
-        yield chat.piece(content="字")
-        yield chat.slow
-
-
-def drip_bytes(chat: Chat) -> Iterator[Step]:
-    yield b'data: {"choices": "'
-    while True:
-        yield b"x"
-        yield chat.slow
-
-
-def drop(chat: Chat) -> Iterator[Step]:
-    yield from eof(chat)
-    yield Cut()
-
-
-def drop_at_once(chat: Chat) -> Iterator[Step]:
-    yield Cut()
-
-
-def drop_in_a_line(chat: Chat) -> Iterator[Step]:
-    yield from eof(chat)
-    yield chat.piece(content="半句")[:-20]
-    yield Cut()
-
-
-def endless_line(chat: Chat) -> Iterator[Step]:
-    yield b"data: "
-    while True:
-        yield b"x" * 65536
-
-
-def html(chat: Chat) -> Whole:
-    return Whole(200, b"<html><body>Welcome to nginx</body></html>", "text/html")

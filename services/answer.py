@@ -226,6 +226,8 @@ class Answerer:
                     case Replacement(text):
                         said = text
                 yield event
+            if not said:
+                raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not remembered:
                 memory.note(ids.conversation_id, patient=True)

@@ -501,3 +501,15 @@ def test_an_independent_question_has_no_history(desk: Desk) -> None:
         list(answerer.answer(question, stream_id, desk.deadline))
 
     assert [query.history for query in desk.provider.queries] == [(), ()]
+
+
+def test_an_answer_without_a_word_is_an_error(desk: Desk) -> None:
+    """Whoever the provider is: nobody gets an empty bubble without a sentence."""
+    desk.provider.script = lambda query: iter([ProviderIds("c1", "m1", "t1")])
+
+    with pytest.raises(ProviderError) as caught:
+        desk.hears()
+
+    assert caught.value.code == "provider_empty"
+    assert desk.provider.cancelled == []
+    assert desk.remembered == ""

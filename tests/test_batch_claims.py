@@ -8,7 +8,7 @@ import pytest
 
 from services.batch_records import Claimed
 from services.errors import BatchFinished
-from tests.batch_shelf import Shelf, at, empty_database
+from tests.batch_shelf import OWNER, Shelf, at, empty_database
 from tests.servers import FakeClock
 
 

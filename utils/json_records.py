@@ -8,6 +8,8 @@ a whole, and all else is read as events, of which what is no JSON object is left
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from utils.sse import MAX_BYTES, EventTooLong, ServerSentEvent, SSEDecoder
 
 _BLANKS = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
+#: One of the pair that spells a character beyond the first 65,536.
+_HALF_CHARACTER = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
 class BrokenRecord(ValueError):
@@ -65,13 +69,11 @@ class JSONRecords:
             yield from self._from_line(rest)
 
     def _begin(self, chunk: bytes) -> Iterator[Record]:
-        self._begun += chunk
-        if _BOM.startswith(self._begun):
-            return
-        start = self._begun.removeprefix(_BOM).lstrip(_BLANKS)
+        begun = self._begun + chunk
+        self._begun = begun if _BOM.startswith(begun) else b""
+        start = b"" if self._begun else begun.removeprefix(_BOM).lstrip(_BLANKS)
         if start:
             self._take = self._first_line if start.startswith(b"{") else self._sse
-            self._begun = b""
             yield from self._take(start)
 
     def _first_line(self, chunk: bytes) -> Iterator[Record]:
@@ -81,7 +83,7 @@ class JSONRecords:
         if not newline:
             return
         whole = b"".join(self._tail)
-        if _parsed(whole) is None:
+        if _parsed(whole.decode(errors="replace")) is None:
             self._take = self._whole
             self._keep(newline)
             yield from self._take(rest)
@@ -138,8 +140,21 @@ class JSONRecords:
             self.unreadable += 1
 
 
-def _parsed(text: str | bytes) -> Any:
+def _parsed(text: str) -> Any:
+    """Return what JSON says, as far as other JSON can say it again: no half characters and no infinite numbers."""
     try:
-        return json.loads(text)
+        if _HALF_CHARACTER.search(text):
+            whole = json.dumps(json.loads(text), ensure_ascii=False)
+            text = whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return json.loads(text, parse_constant=_nothing, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+def _nothing(constant: str) -> None:
+    """Stand in for NaN and Infinity, which are Python's and no JSON."""

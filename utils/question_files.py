@@ -3,8 +3,9 @@
 Reading a large one takes the CPU for seconds, and a hostile one all memory it can get. So the server runs this module
 as a process of its own, under limits of its own (`main`); `read_texts` alone is for people's own files.
 
-    stdin   the fields of `Wanted` as one line of JSON, then the file
-    stdout  each text as one line of JSON; or of a file that is refused {"reason", "field", "problem"}
+    arguments   seconds of CPU and bytes of memory that the process may use
+    stdin       the fields of `Wanted` as one line of JSON, then the file
+    stdout      each text as one line of JSON; or of a file that is refused {"reason", "field", "problem"}
 """
 
 from __future__ import annotations
@@ -36,10 +37,6 @@ NAMES: tuple[str, ...] = ("question", "questions", "query", "queries", "prompt",
 NAMES += ("问题", "提问", "问句", "提示词", "文本")
 #: What parts the columns of a CSV.
 DELIMITERS = ",;\t"
-
-#: What a process apart may use: seconds of CPU, bytes of memory.
-CPU_SECONDS = 15
-MEMORY = 640 * 1024 * 1024
 
 _OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
 _KINDS: dict[str, Kind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
@@ -200,8 +197,8 @@ def _decoded(content: bytes, encoding: Encoding) -> str:
     raise FileRefused("bad_encoding", "Its characters cannot be read: save it as UTF-8.", "encoding")
 
 
-def _limit() -> None:
-    for what, most in ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, MEMORY)):
+def _limit(cpu_seconds: int, memory: int) -> None:
+    for what, most in ((resource.RLIMIT_CPU, cpu_seconds), (resource.RLIMIT_AS, memory)):
         # Not every system knows both.
         with suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))
@@ -220,8 +217,8 @@ def request(wanted: Wanted) -> bytes:
     return json.dumps(asdict(wanted)).encode() + b"\n"
 
 
-def main() -> None:
-    _limit()
+def main(cpu_seconds: int, memory: int) -> None:
+    _limit(cpu_seconds, memory)
     line = sys.stdin.buffer.readline()
     out = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="\n")
     out.writelines(f"{text}\n" for text in _answer(line, sys.stdin.buffer.read()))
@@ -229,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), int(sys.argv[2]))

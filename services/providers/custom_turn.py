@@ -7,11 +7,13 @@ come in; text in another of them later is the whole answer, as a closing record 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
-from services.providers.dify_fields import count, mapping, mappings, price, text
+from services.providers.dify_fields import mapping, mappings, text
+from services.providers.usage_fields import usage_of
 from services.refusals import stream_error
 from utils.json_records import Record
 
@@ -33,7 +35,7 @@ class CustomTurn:
         self.usage = Usage()
         self._text = ""
         self._field = ""
-        self._metadata: dict[str, Any] = {}
+        self._metadata: Mapping[str, Any] = {}
         self._sources: list[Mapping[str, Any]] = []
         self._heard = False
         self._message_id = ""
@@ -92,11 +94,11 @@ class CustomTurn:
             yield Replacement(whole)
 
     def _take_rest(self, fields: Mapping[str, Any]) -> None:
-        self._metadata |= mapping(fields.get("metadata"))
+        """Keep what is told beside the text; the last record that tells it counts."""
+        self._metadata = mapping(fields.get("metadata")) or self._metadata
         self._sources = _sources(fields.get("sources")) or self._sources
-        used = mapping(fields.get("usage"))
-        if used or self._sources:
-            self.usage = _usage(used, self.usage, self._sources)
+        spent = usage_of(mapping(fields.get("usage")))
+        self.usage = replace(spent if spent != Usage() else self.usage, sources=tuple(self._sources))
 
 
 def _is_last(record: Record) -> bool:
@@ -107,11 +109,3 @@ def _sources(value: Any) -> list[Mapping[str, Any]]:
     """Return the sources; one that is a name alone is a title."""
     rows = value if isinstance(value, list) else []
     return mappings([{"title": text(row)} if isinstance(row, str) else row for row in rows])
-
-
-def _usage(used: Mapping[str, Any], before: Usage, sources: list[Mapping[str, Any]]) -> Usage:
-    asked = count(used.get("prompt_tokens")) or before.prompt_tokens
-    answered = count(used.get("completion_tokens")) or before.completion_tokens
-    total = count(used.get("total_tokens")) or count(used.get("tokens")) or before.total_tokens or asked + answered
-    cost = price(used.get("total_price")) or price(used.get("price")) or before.total_price
-    return Usage(total, asked, answered, cost, text(used.get("currency")) or before.currency, tuple(sources))

@@ -22,7 +22,8 @@ def text(value: Any) -> str:
 
 
 def count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """Return a number of things: what is negative, or more than anybody counts, is nothing."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else 0
 
 
 def price(value: Any) -> str:

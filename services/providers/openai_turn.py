@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Told, Usage
-from services.providers.dify_fields import count, mapping, mappings, text
+from services.providers.dify_fields import mapping, mappings, text
+from services.providers.usage_fields import usage_of
 from services.refusals import stream_error
 from utils.json_records import Record
 
@@ -56,7 +57,7 @@ class OpenAITurn:
         yield from self._learn_id(text(fields.get("id")))
         self._model = text(fields.get("model")) or self._model
         if usage := mapping(fields.get("usage")):
-            self.usage = _usage(usage)
+            self.usage = usage_of(usage)
         for choice in mappings(fields.get("choices")):
             if not choice.get("index"):
                 yield from self._take_choice(choice)
@@ -124,8 +125,3 @@ def _content(value: Any) -> str:
     if isinstance(value, list):
         return "".join(text(part.get("text")) for part in mappings(value) if part.get("type") == "text")
     return text(value)
-
-
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    asked, answered = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-    return Usage(count(usage.get("total_tokens")) or asked + answered, asked, answered)

@@ -1,0 +1,107 @@
+"""The batches' tables: created where they may be, found where somebody else made them, refused where they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from services.batch_store import SqlBatchStore
+from services.errors import SettingsError, StoreUnavailable
+from services.sql_batch_tables import statements
+from tests.batch_shelf import Shelf, at_once
+from tests.servers import MariaServer, free_port
+
+
+@pytest.fixture
+def limited(maria_server: MariaServer) -> Iterator[str]:
+    """The address of an empty database for a user who may read and write, and create nothing."""
+    url = maria_server.fresh_database("limited")
+    maria_server.execute("CREATE OR REPLACE USER batcher@'%'")
+    maria_server.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON limited.* TO batcher@'%'")
+    yield url.replace("root@", "batcher@")
+    maria_server.execute("DROP USER batcher@'%'")
+
+
+def test_all_replicas_may_prepare_at_once(sql_url: str) -> None:
+    """Eight that start together find the tables they all created."""
+    stores = [SqlBatchStore(sql_url, read_timeout=60.0) for _ in range(8)]
+
+    assert at_once([store.prepare for store in stores]) == [None] * 8
+
+    stores[0].create(owner="key:a", name="n", texts=["q"])
+    stores[1].prepare()
+    assert stores[2].totals()["pending"] == 1
+    for store in stores:
+        store.close()
+
+
+def test_tables_made_by_an_administrator_are_enough(maria_server: MariaServer, limited: str) -> None:
+    """With the documented statements run by somebody else, a user without the right to create does all the work."""
+    for statement in statements("mysql"):
+        maria_server.execute(statement.replace("laibao_batch_", "limited.laibao_batch_", 1))
+
+    with Shelf(limited) as shelf:
+        task = shelf.submits(2)
+        assert shelf.ends(task).status == "completed"
+        assert shelf.store.expire(-1) == 1
+
+
+def test_missing_tables_are_the_operators_to_create(limited: str) -> None:
+    """A user who may not create them is told so when the process starts."""
+    store = SqlBatchStore(limited)
+
+    with pytest.raises(SettingsError, match="may not create"):
+        store.prepare()
+    store.close()
+
+
+def test_tables_of_another_version_are_named(sql_url: str) -> None:
+    """A table that lacks a column stops the start, not the first task."""
+    with Shelf(sql_url) as shelf:
+        shelf.write("ALTER TABLE laibao_batch_items RENAME TO elsewhere")
+        shelf.write("CREATE TABLE laibao_batch_items (task_id CHAR(36) PRIMARY KEY)")
+        if not sql_url.startswith("sqlite"):
+            shelf.write("ALTER TABLE laibao_batch_items ADD COLUMN lane INT")
+
+        with pytest.raises(SettingsError):
+            shelf.store.prepare()
+
+
+def test_a_store_that_is_away_says_so_and_no_more() -> None:
+    """Neither the address nor what was submitted is in the error."""
+    url = f"mysql+pymysql://root:obviously-fake@127.0.0.1:{free_port()}/x"
+    store = SqlBatchStore(url)
+    submit = partial(store.create, owner="key:a", name="机密", texts=["机密"])
+
+    for call in (store.prepare, store.check, submit, partial(store.claim, 0)):
+        with pytest.raises(StoreUnavailable) as caught:
+            call()
+        assert "obviously-fake" not in f"{caught.value} {caught.value.__cause__}"
+        assert "机密" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_restarted_database_goes_on_where_it_was() -> None:
+    """Tasks, claims and answers are there after the server was restarted, and no call fails for it."""
+    with MariaServer() as server, Shelf(server.fresh_database()) as shelf:
+        task = shelf.submits(2)
+        claimed = shelf.claims(0)
+
+        server.restart()
+
+        assert shelf.store.complete(claimed, content="答")
+        assert shelf.ends(task).completed == 2
+
+
+def test_a_frozen_database_is_store_unavailable_within_its_timeouts() -> None:
+    """Nobody waits longer than the timeouts say, and it is used again when it lives."""
+    with MariaServer() as server, Shelf(server.fresh_database(), read_timeout=1.0, connect_timeout=1.0) as shelf:
+        task = shelf.submits(1)
+        server.pause()
+
+        with pytest.raises(StoreUnavailable):
+            shelf.store.claim(0)
+        server.resume()
+
+        assert shelf.ends(task).completed == 1

@@ -1,0 +1,61 @@
+"""Asking again: how often, for how long, and what ends the pause."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from services.errors import ProviderError
+from services.http_service import TransientError
+from services.retries import attempts
+from tests.answers import PATIENCE
+from utils.deadline import Deadline
+
+
+def tried(error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff: float = 0.001) -> int:
+    """Return how often a call is made that always raises this error, which leaves as it is."""
+    calls: list[int] = []
+
+    def call() -> None:
+        calls.append(1)
+        raise error
+
+    with pytest.raises(ProviderError) as caught:
+        attempts(deadline, retries=retries, backoff=backoff)(call)
+    assert caught.value is error
+    return len(calls)
+
+
+def test_what_may_pass_is_tried_again_a_few_times() -> None:
+    """Its last error leaves as it is."""
+    assert tried(TransientError(code="provider_busy"), Deadline(PATIENCE)) == 3
+
+
+def test_what_stays_is_tried_once() -> None:
+    """A refusal is not mended by asking."""
+    assert tried(ProviderError(code="provider_rejected"), Deadline(PATIENCE)) == 1
+
+
+def test_no_pause_outlasts_the_deadline() -> None:
+    """There would be no time left to ask in."""
+    assert tried(TransientError(code="provider_busy"), Deadline(5.0), backoff=1000.0) == 1
+
+
+def test_an_abort_ends_the_pause() -> None:
+    """Whoever cancels does not wait for the next attempt."""
+    deadline, paused = Deadline(10_000.0), threading.Event()
+
+    def abort_in_the_pause() -> None:
+        paused.wait(PATIENCE)
+        deadline.abort("cancelled")
+
+    threading.Thread(target=abort_in_the_pause, daemon=True).start()
+
+    for attempt in attempts(deadline, retries=1, backoff=600.0):
+        with attempt:
+            if not deadline.aborted:
+                paused.set()
+                raise TransientError(code="provider_busy")
+
+    assert deadline.aborted
