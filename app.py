@@ -55,6 +55,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         texts=container.texts,
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
         thinking={name: bot.thinking for name, bot in settings.bots.items()},
+        sources=frozenset(name for name, bot in settings.bots.items() if bot.sources),
     )
     app.register_blueprint(wecom_blueprint(channel))
     app.register_blueprint(

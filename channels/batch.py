@@ -182,10 +182,10 @@ def batch_blueprint(
 
 def _key() -> str:
     """Return the submission's own name, "" where it has none."""
-    key = request.headers.get("Idempotency-Key", "")
-    if key and not KEY.fullmatch(key):
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not KEY.fullmatch(key):
         raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")
-    return key
+    return key or ""
 
 
 def _wrong(field: str, problem: str) -> RestError:

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from channels.batch_models import Options
 from channels.rest import RestModel
-from services.batch_records import UNFINISHED, ItemStatus, Task, TaskStatus
-from utils.moments import utc_text
+from services.batch_records import UNFINISHED, ItemStatus, Task, TaskStatus, utc_text
 
 
 class BatchStatus(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
@@ -43,12 +43,15 @@ class WeComChannel:
         texts: Sentences,
         welcomes: Mapping[str, str],
         thinking: Mapping[str, Literal["show", "hide"]],
+        sources: Collection[str] = (),
     ) -> None:
+        """Take what each bot has of its own, by its name; `sources` are the bots that name an answer's."""
         self._gateway = gateway
         self._bots = bots
         self._texts = texts
         self._welcomes = welcomes
         self._thinking = thinking
+        self._sources = sources
 
     def verify(self, bot: str) -> Response:
         """Answer WeCom's check of the address with the decrypted echo."""
@@ -83,6 +86,7 @@ class WeComChannel:
             suffix="\n\n".join(filter(None, (truncated if beyond else "", self._ending(snapshot)))),
             thinking=self._thinking[bot],
             truncated="" if beyond else truncated,
+            footnote="" if beyond else self._footnote(bot, snapshot),
         )
         return _stream(snapshot.stream_id, finish, content or self._placeholder(snapshot, finish))
 
@@ -91,6 +95,12 @@ class WeComChannel:
         if snapshot.frame_over:
             return self._texts.get("frame_ended")
         return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
+
+    def _footnote(self, bot: str, snapshot: Snapshot) -> str:
+        """Return where a whole answer comes from, for bots that say so."""
+        if snapshot.status != "completed" or snapshot.frame_over or not snapshot.cited or bot not in self._sources:
+            return ""
+        return f"{self._texts.get('sources_heading')}\n\n{snapshot.cited}"
 
     def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
         """Return what stands where there is nothing to show, such as an answer that is all hidden thinking."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: What is checked and does nothing in this version; the README marks the same.
 LATER = """
-    debug wechat_bot_secret wechat_progress wechat_sources wechat_suggestions media_max_bytes media_hosts
+    debug wechat_bot_secret wechat_progress wechat_suggestions media_max_bytes media_hosts
 """.split()  # noqa: SIM905 - names read better as words
 #: Seconds a stream's record outlives its producer: an end must find it, and late polls read it.
 TTL_MARGIN = 60

@@ -1,7 +1,7 @@
 """Every sentence a user can see, in Chinese (the default) and in English.
 
 A sentence says what happened and what to do next; it never shows an address, a code or an exception's words. The keys
-up to `truncated` belong to the conversation, those up to `rag_error` to sockets, those up to `batch_conflict` to
+up to `sources_heading` belong to the conversation, those up to `rag_error` to sockets, those up to `batch_conflict` to
 searches and programs; the others are the codes of errors. `TEXTS_FILE` may reword any of them.
 """
 
@@ -27,6 +27,7 @@ ZH: Mapping[str, str] = {
     "stream_unknown": "这条回答已经过期，找不到了。请重新提问。",
     "frame_ended": "（这条消息的显示时间到了，以上是目前的内容。需要剩下的部分，请重新提问。）",
     "truncated": "（内容太长，这里只能显示一部分。请缩小问题范围，或让我分段回答。）",
+    "sources_heading": "参考资料：",
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "无效的JSON格式",
     "invalid_message": "消息格式不对：{what}",
@@ -101,6 +102,7 @@ EN: Mapping[str, str] = {
     "stream_unknown": "This answer has expired. Please ask again.",
     "frame_ended": "(The time of this message is over; this is what there was so far. For the rest, please ask again.)",
     "truncated": "(Too long: only a part is shown here. Please narrow the question, or ask for the answer in parts.)",
+    "sources_heading": "Sources:",
     "socket_connected": "Connected to chat server. Start chatting!",
     "invalid_json": "Invalid message format. Please send valid JSON.",
     "invalid_message": "The message is not well-formed: {what}",

@@ -66,7 +66,7 @@ def silent(chat: Chat) -> Iterator[Step]:
 
 def comments_only(chat: Chat) -> Iterator[Step]:
     while True:
-        yield b": ping\n\n"
+        yield b": ping\n\nevent: ping\n\n"
         yield chat.slow
 
 

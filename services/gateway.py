@@ -293,6 +293,7 @@ class Gateway:
             "provider": "",
             "usage": "",
             "told": "",
+            "cited": "",
             "mock": "",
             "asks": "0",
             "token": "",

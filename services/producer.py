@@ -14,6 +14,7 @@ from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClos
 from services.models import Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
 from services.owned_stream import LEAVING, OwnedStream
 from services.stream_records import written_sources, written_told, written_usage
+from utils.citations import citation_lines
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,8 @@ class Producer:
             log.warning("question asked again", extra={"cause": asking.cause, **self._owners})
 
     def _note_usage(self, usage: Usage) -> None:
-        self._stream.set(usage=written_usage(usage), sources=written_sources(usage.sources))
+        cited = citation_lines(usage.sources)
+        self._stream.set(usage=written_usage(usage), sources=written_sources(usage.sources), cited=cited)
         self._usage = usage
         labels = (self._question.bot, self._stream.field("provider"))
         metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)

@@ -160,7 +160,7 @@ def _patiently(attempt: Callable[[], T]) -> T:
             if time.monotonic() > end:
                 raise
         # Spread, so that those who collided do not collide again.
-        time.sleep(random.uniform(0.002, 0.03))
+        time.sleep(random.uniform(0.001, 0.015))
 
 
 def _parsed(url: str) -> sa.URL:

@@ -65,6 +65,8 @@ class Snapshot:
     #: Chunks in the list, and the one the text begins at.
     length: int = 0
     start: int = 0
+    #: Where the answer comes from, as a few lines of Markdown.
+    cited: str = ""
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:

@@ -7,15 +7,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pytest
 
 from services.batch_records import BatchOptions, Claimed, Task
 from services.batch_store import SqlBatchStore
 from tests.servers import FakeClock, MariaServer
-
-T = TypeVar("T")
 
 OWNER = "key:0a1b"
 
@@ -86,12 +84,12 @@ def at(clock: FakeClock, seconds: float = 0.0) -> datetime:
     return datetime.fromtimestamp(clock.now + seconds, UTC)
 
 
-def at_once(jobs: Sequence[Callable[[], T]]) -> list[T | Exception]:
+def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run the jobs at the same time, each in a thread, and return what each returned or raised."""
     start = threading.Barrier(len(jobs))
     found: list[Any] = [None] * len(jobs)
 
-    def run(place: int, job: Callable[[], T]) -> None:
+    def run(place: int, job: Callable[[], Any]) -> None:
         start.wait(60.0)
         try:
             found[place] = job()

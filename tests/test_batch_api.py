@@ -182,9 +182,12 @@ def test_a_key_stands_for_one_submission(counter: Counter) -> None:
     assert reply.get_json()["message"] == "This idempotency key stands for another submission."
 
 
-@pytest.mark.parametrize("key", ["k" * 65, "with space", "é"])
+@pytest.mark.parametrize("key", ["", "k" * 65, "with space", "é"])
 def test_a_key_that_is_none_is_refused(counter: Counter, key: str) -> None:
-    reply = counter.submits(key=key)
+    """An empty one too: who sends it means to send a key."""
+    body = {"name": "FAQ", "texts": ["How?"]}
+
+    reply = counter.asks("POST", TASKS, json=body, headers={"Idempotency-Key": key})
 
     assert refused(reply) == (422, 10000, "invalid_fields")
     assert reply.get_json()["data"]["errors"][0]["field"] == "Idempotency-Key"

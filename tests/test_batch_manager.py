@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from services import metrics
-from services.batch_records import BatchOptions, Task
+from services.batch_item import question_of
+from services.batch_records import BatchOptions, Order, Task
 from services.batch_store import SqlBatchStore
 from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUnavailable
 from services.redis_store import Call
@@ -103,6 +104,10 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
         wait_until(lambda: one.store.get(task_id).completed == 1 and provider.running == 2, timeout=PATIENCE)
 
         task = other.batches.cancel(task_id, OWNER)
+        order = Order(task_id, OWNER, BatchOptions())
+        for index in (1, 2):
+            stopped = other.gateway.find(question_of(order, index, 1))
+            assert stopped and stopped.status == "cancelled"
         wait_until(lambda: provider.running == 0, timeout=PATIENCE)
 
         assert (task.status, task.completed, task.cancelled) == ("cancelled", 1, 2)
@@ -145,6 +150,19 @@ def test_work_that_nobody_told_of_is_found(opened: Open, store: SqlBatchStore) -
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
     with opened() as desk:
         assert desk.ends(task.task_id).completed == 1
+
+
+def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
+    """Whoever fetched it may have died, or never got the reply: the lane is free, so the next sweep tells again."""
+    length = Call(None, ("LLEN", "{dramatiq}:batch"))
+    with opened(works=False) as desk:
+        desk.submits(texts(5))
+        wait_until(lambda: desk.runner.run([length]) == [3], timeout=PATIENCE)
+        desk.runner.run([Call(None, ("DEL", "{dramatiq}:batch"))])
+
+        desk.batches.sweep()
+
+        assert desk.runner.run([length]) == [3]
 
 
 def test_an_item_all_workers_of_which_died_is_found(opened: Open, store: SqlBatchStore) -> None:

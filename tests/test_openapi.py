@@ -178,6 +178,24 @@ def test_errors_follow_from_how_an_operation_is_asked(made: Any) -> None:
     assert schema_of(made, *posted, "502").is_valid(reply({"reason": "provider_error"}, 30000))
 
 
+def test_what_was_made_says_where_one_goes_on() -> None:
+    """An answer to POST links to every operation that its identifier is a parameter of."""
+    makes = Operation("POST", "/api/things", "make one", "things", body=Sent, answers={201: Stored, 409: None})
+    shows = Operation("GET", "/api/things/{task_id}", "show it", "things", answers={200: Stored})
+    other = Operation("GET", "/api/others/{other_id}", "show another", "things", answers={200: Stored})
+
+    made = document((makes, shows, other), name="n", version="1")
+
+    OpenAPIV31SpecValidator(made).validate()
+    assert made["paths"]["/api/things"]["post"]["responses"]["201"]["links"] == {
+        "get_api_things_task_id": {
+            "operationId": "get_api_things_task_id",
+            "parameters": {"task_id": "$response.body#/data/task_id"},
+        }
+    }
+    assert "links" not in made["paths"]["/api/things/{task_id}"]["get"]["responses"]["200"]
+
+
 @pytest.mark.parametrize("open_to_all", [False, True])
 def test_who_may_ask_is_documented(open_to_all: bool) -> None:
     """A key in one of two headers, needed or not; an administrator's token always; nothing for the rest."""

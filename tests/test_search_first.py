@@ -60,9 +60,15 @@ class Scripted(BaseRAGProvider):
         self.queries: list[Query] = []
         self.calls: list[Any] = []
         self.closed = 0
+        #: Held on to, so that only a close ends them.
+        self.streams: list[Iterator[ProviderEvent]] = []
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         self.queries.append(query)
+        self.streams.append(self._stream())
+        return self.streams[-1]
+
+    def _stream(self) -> Iterator[ProviderEvent]:
         try:
             error = self._errors.pop(0) if self._errors else None
             if isinstance(error, ConversationGone):

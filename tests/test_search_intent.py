@@ -117,9 +117,10 @@ def test_every_text_is_judged_and_a_query_is_never_empty(text: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     [
-        "a", "老板要", "帮忙帮", "你好", "请问能不能可以", "上网", "查", "搜索", "新闻", "天气",
-        "最新A", "今天", "，", "。", "can you please ", "do a quick ", "i want to ", "news ", "the latest update on war ", "look a b up ", "a. ",
-        "\n", "一下", "search ", "gold price of ", "look up online ", "that's ", "who is the ", "😀",
+        "a", "老板要", "帮忙帮", "你好", "请问能不能可以", "上网", "查", "搜索", "新闻", "天气", "最新A",
+        "今天", "，", "。", "一下", "can you please ", "do a quick ", "i want to ", "news ", "\n", "😀",
+        "the latest update on war ", "look a b up ", "a. ", "search ", "gold price of ", "look up online ",
+        "that's ", "who is the ",
     ],
 )  # fmt: skip
 def test_a_hostile_text_takes_no_more_than_its_length(unit: str) -> None:

@@ -280,3 +280,14 @@ def test_long_texts_take_bounded_time(text: str) -> None:
     frame(text, growing=True, truncated=NOTICE, suffix="失败了")
 
     assert time.monotonic() - started < 20
+
+
+def test_a_footnote_takes_no_room_from_the_answer() -> None:
+    """It stands after a whole text, before what else is said, or not at all."""
+    assert frame("text", footnote="note") == "text\n\nnote"
+    assert frame("text", footnote="note", suffix="failed") == "text\n\nnote\n\nfailed"
+    assert frame("text", footnote="note", growing=True) == "text"
+    assert frame("", footnote="note") == ""
+    assert frame("a" * 40, footnote="b" * 8, max_bytes=50) == "a" * 40 + "\n\n" + "b" * 8
+    assert frame("a" * 40, footnote="b" * 9, max_bytes=50) == "a" * 40
+    assert frame("a" * 60, footnote="note", max_bytes=50, truncated="cut") == "a" * 45 + "\n\ncut"

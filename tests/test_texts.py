@@ -22,6 +22,7 @@ SENTENCES = [
     "stream_unknown",
     "frame_ended",
     "truncated",
+    "sources_heading",
     "socket_connected",
     "invalid_json",
     "invalid_message",
@@ -88,7 +89,7 @@ SENTENCES = [
 
 
 #: What sockets and batches say: some of it the originals' words, which end as they do.
-ORIGINALS = SENTENCES[SENTENCES.index("socket_connected") : SENTENCES.index("batch_unknown") + 1]
+ORIGINALS = SENTENCES[SENTENCES.index("sources_heading") : SENTENCES.index("batch_unknown") + 1]
 
 
 def test_both_languages_have_the_same_sentences() -> None:

@@ -213,11 +213,38 @@ class NoGateway:
         raise LookupError("secret detail")
 
 
-def channel_of(house: House, gateway: Any, thinking: str = "show") -> WeComChannel:
+def channel_of(house: House, gateway: Any, thinking: str = "show", sources: tuple[str, ...] = ()) -> WeComChannel:
     thoughts: dict[str, Any] = {"default": thinking}
     return WeComChannel(
-        gateway=gateway, bots=house.container.wechat, texts=Texts(), welcomes={"default": ""}, thinking=thoughts
+        gateway=gateway,
+        bots=house.container.wechat,
+        texts=Texts(),
+        welcomes={"default": ""},
+        thinking=thoughts,
+        sources=sources,
     )
+
+
+def test_a_bot_may_name_its_sources(house: House) -> None:
+    """Under a whole answer, for the bots that want it; not while it grows, nor where its time was over."""
+    whole = Snapshot("s", "completed", text="五天", size=6, cited="1. 手册")
+    others = [replace(whole, status="processing"), replace(whole, frame_over=True), replace(whole, status="cancelled")]
+
+    channel, silent = (channel_of(house, NoGateway(), sources=bots) for bots in (("default",), ("hr",)))
+
+    assert channel.frame("default", whole)["stream"]["content"] == "五天\n\n参考资料：\n\n1. 手册"
+    assert silent.frame("default", whole)["stream"]["content"] == "五天"
+    assert not ["手册" for other in others if "手册" in channel.frame("default", other)["stream"]["content"]]
+
+
+def test_the_sources_of_dify_reach_the_bubble(values: dict[str, str]) -> None:
+    """From its message_end, by way of Redis."""
+    with House(**values, WECHAT_SOURCES="true") as house, house.user() as user:
+        answer = sees_finish(user, user.says(QUESTION))
+
+    text, _, cited = answer.rpartition(f"\n\n{ZH['sources_heading']}\n\n")
+    assert text == render_frame(answer_to(QUESTION), growing=False)
+    assert cited.startswith("1. ")
 
 
 def test_a_growing_text_never_takes_back_what_it_showed(house: House) -> None:

@@ -47,19 +47,22 @@ def render_frame(
     suffix: str = "",
     thinking: Thinking = "show",
     truncated: str = "",
+    footnote: str = "",
 ) -> str:
     """Return the whole content of one frame, never more than `max_bytes`.
 
     `growing` says that more text will follow: half a tag or fence at the end waits for the rest. `suffix` is a sentence
     after the text (an error, the end of the frame), `truncated` one that is added when the text had to be cut. Room for
-    `truncated` is kept free while the text grows, so that its appearance takes back nothing already shown.
+    `truncated` is kept free while the text grows, so that its appearance takes back nothing already shown. A
+    `footnote` comes after a whole text, where there is room for all of it.
     """
     parts = _parts(_settled(text) if growing else text, thinking, max_bytes // THINKING_SHARE)
     room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
     kept, short = _compose(parts, room - reserve, followed=bool(suffix))
     whole, cut = _compose(parts, room, followed=bool(suffix)) if short else (kept, False)
     body = kept if growing or cut else whole
-    sentences = (body, truncated if cut else "", suffix)
+    free = bool(body) and not growing and not cut and _size(body) + _notice_bytes(footnote) <= room
+    sentences = (body, truncated if cut else "", footnote if free else "", suffix)
     return clip_utf8(_BETWEEN.join(filter(None, sentences)), max_bytes)
 
 

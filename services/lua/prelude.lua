@@ -45,7 +45,7 @@ end
 -- What a reader needs: see `Snapshot` in stream_store.py for the order. At most `limit` bytes of text.
 local function snapshot(now, limit)
   local h = redis.call('HMGET', KEYS[1], 'status', 'error_code', 'waiting', 'access', 'epoch', 'owner',
-                       'lease', 'read', 'frame_deadline', 'shown', 'start')
+                       'lease', 'read', 'frame_deadline', 'shown', 'start', 'cited')
   if not h[1] then return false end
   local length = redis.call('LLEN', KEYS[2])
   local text, over = h[10], 1
@@ -61,5 +61,5 @@ local function snapshot(now, limit)
   local lapsed = 0
   if h[1] == 'processing' and now >= tonumber(h[7] or '0') then lapsed = 1 end
   return {h[1], h[2] or '', h[3] or '', h[4] or '', tonumber(h[5]), h[6] or '', lapsed, over, text,
-          redis.call('STRLEN', KEYS[3]), length, tonumber(h[11] or '0')}
+          redis.call('STRLEN', KEYS[3]), length, tonumber(h[11] or '0'), h[12] or ''}
 end

@@ -100,14 +100,7 @@ class SerperSearch(BaseSearchProvider):
         return _has_credits(account)
 
     def _reply(self, exchange: Exchange, ends: float, deadline: Deadline) -> Mapping[str, Any]:
-        body = b""
-        while piece := exchange.read(max(0.001, ends - self._clock())):
-            body += piece
-            if len(body) > MAX_REPLY:
-                raise ProviderError("the reply is too long", code="provider_error", http_status=exchange.status)
-            if self._clock() >= ends:
-                raise ProviderError("the reply takes too long", code="provider_timeout", http_status=exchange.status)
-        reply = _json_object(body)
+        reply = _json_object(self._body(exchange, ends))
         if exchange.status != 200:
             raise _refusal(exchange.status, reply or {})
         if deadline.aborted:
@@ -115,6 +108,18 @@ class SerperSearch(BaseSearchProvider):
         if reply is None:
             raise ProviderError("the reply is no JSON object", code="provider_error", http_status=200)
         return reply
+
+    def _body(self, exchange: Exchange, ends: float) -> bytes:
+        """Read piece by piece: neither a long reply nor a drip may hold us beyond the bounds."""
+        body = b""
+        while (left := ends - self._clock()) > 0.0:
+            piece = exchange.read(left)
+            body += piece
+            if not piece:
+                return body
+            if len(body) > MAX_REPLY:
+                raise ProviderError("the reply is too long", code="provider_error", http_status=exchange.status)
+        raise ProviderError("the reply takes too long", code="provider_timeout", http_status=exchange.status)
 
     def close(self) -> None:
         self._http.close()

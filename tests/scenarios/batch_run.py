@@ -1,13 +1,14 @@
 """A batch through replicas that are lost and a Redis that restarts: `python -m tests.scenarios.batch_run --items 2000`.
 
-Three replicas work one task against a mock Dify that is slow and fails now and then. One of them is killed when a third
-of the items is done, Redis (AOF) when two thirds are. Prints what it took; ends with status 1 when an item has no
-result, a wrong one, or was asked more often than it may be.
+Three replicas work one task against a mock Dify that is slow and fails now and then. One of them is told to go when a
+sixth of the items is done, another is killed at a third, and Redis (AOF) at two thirds. Prints what it took; ends with
+status 1 when an item has no result, a wrong one, or was asked more often than it may be.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import threading
@@ -144,7 +145,7 @@ def texts_of(count: int) -> list[str]:
 
 
 def run(scene: Scene, count: int, *, say: Callable[[str], None] = lambda _: None) -> Report:
-    """Work a task of so many items, with both losses on the way; return what it came to."""
+    """Work a task of so many items, with all the losses on the way; return what it came to."""
     report, patience, dify = Report(count, one=time_of_one(scene.dify)), PATIENCE + count / 10, scene.dify
     dify.requests.clear()
     dify.peak_streams = 0
@@ -153,6 +154,8 @@ def run(scene: Scene, count: int, *, say: Callable[[str], None] = lambda _: None
     task_id = scene.submits(texts)
     scene.done(task_id, 1, patience)
     report.first = time.monotonic() - began
+    scene.done(task_id, count // 6, patience)
+    scene.replicas[2].signal(signal.SIGTERM)
     scene.done(task_id, count // 3, patience)
     report.in_flight = dify.open_streams
     scene.replicas[1].kill()

@@ -1,4 +1,4 @@
-"""A batch on three replicas, one of which is killed, with a Redis that restarts. Of any size: `make batch-run`."""
+"""A batch on three replicas that are lost, with a Redis that restarts. More items: `tests.scenarios.batch_run`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ pytestmark = pytest.mark.scenario
 ITEMS = 300
 
 
-def test_a_batch_outlives_a_replica_and_a_restart_of_redis(
+def test_a_batch_outlives_replicas_and_a_restart_of_redis(
     maria_server: MariaServer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Every item has its one result, in order; the bound holds; only what failed or was cut off is asked again."""
+    """One leaves, one is killed: every item has its one result, in order; only what failed or was cut off is asked again.
+
+    The bound over all replicas holds, by the provider's own count.
+    """
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(aof=True))
         report = run(Scene(stack, tmp_path, redis, maria_server, lanes=CONCURRENT), ITEMS)

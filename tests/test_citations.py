@@ -1,0 +1,45 @@
+"""Where an answer comes from, in a few lines of Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from utils.citations import MOST, TITLE_CHARACTERS, citation_lines
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ({"title": "员工手册.md", "score": 0.9}, "1. 员工手册.md"),
+        ({"document_name": "handbook.md", "position": 1}, "1. handbook.md"),
+        ({"title": "  ", "name": "FAQ"}, "1. FAQ"),
+        ({"title": "Leave", "url": "https://hr.example/leave?a=1"}, "1. [Leave](https://hr.example/leave?a=1)"),
+        ({"url": "https://hr.example/"}, "1. [https://hr.example/](https://hr.example/)"),
+        ({"title": "a](http://evil.example) [b\n# c"}, "1. a http://evil.example b c"),
+        ({"title": "x", "url": "javascript:alert(1)"}, "1. x"),
+        ({"title": "x", "url": "https://a.example/) [y](https://evil.example"}, "1. x"),
+        ({"title": "x", "url": "https://[bad"}, "1. x"),
+        ({"title": "x", "url": 7}, "1. x"),
+        ({"title": 7}, ""),
+        ({}, ""),
+    ],
+    ids=str,
+)
+def test_a_source_is_a_line(source: dict[str, Any], line: str) -> None:
+    """Its name, with a link where it is a page; nothing in it becomes Markdown of its own."""
+    assert citation_lines([source]) == line
+
+
+def test_the_same_document_is_named_once() -> None:
+    """Retrieval finds several pieces of one."""
+    assert citation_lines([{"title": "手册"}, {"title": "手册"}, {"title": "制度"}]) == "1. 手册\n2. 制度"
+
+
+def test_names_are_few_and_short() -> None:
+    """A bubble has little room."""
+    lines = citation_lines([{"title": f"{number}" + "长" * 500} for number in range(20)]).splitlines()
+
+    assert len(lines) == MOST
+    assert {len(line) for line in lines} == {TITLE_CHARACTERS + len("1. ")}

@@ -1,0 +1,45 @@
+"""Where an answer comes from, in a few short lines: what a bubble has room for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+#: Sources that are named, and characters of a name and of an address.
+MOST = 5
+TITLE_CHARACTERS = 80
+URL_CHARACTERS = 300
+#: What providers call a source's name.
+NAMES = ("title", "document_name", "name", "url")
+
+#: What would be Markdown in a name, or break its line.
+_MARKS = re.compile(r"[\[\]()<>`*_#|\\\s]+")
+
+
+def citation_lines(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sources as a numbered list of Markdown, each once; "" where there is none with a name."""
+    named: dict[str, str] = {}
+    for source in sources:
+        title = _title(source)
+        if title and title not in named and len(named) < MOST:
+            named[title] = _link(source.get("url"))
+    lines = (f"[{title}]({url})" if url else title for title, url in named.items())
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+
+def _title(source: Mapping[str, Any]) -> str:
+    given = next((source[name] for name in NAMES if isinstance(source.get(name), str) and source[name].strip()), "")
+    return _MARKS.sub(" ", given).strip()[:TITLE_CHARACTERS].rstrip()
+
+
+def _link(url: Any) -> str:
+    """Return an address of the web that can stand in Markdown, "" for any other."""
+    if not isinstance(url, str) or len(url) > URL_CHARACTERS or re.search(r"[\s()<>\\]", url):
+        return ""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return url if parts.scheme in ("http", "https") and parts.hostname else ""
