@@ -144,7 +144,8 @@ def http_chat_blueprint(chat: HttpChat, callers: rest.Programs) -> Blueprint:
         msgid = client_id(asked)
         events = wants_events() if asked.stream is None else asked.stream
         # A cursor belongs to an answer there is; a question without an id has none yet.
-        cursor = last_event() if msgid and events else 0
+        last = last_event()
+        cursor = last if msgid and events else 0
         question = question_of(asked, caller, msgid)
         return chat.ask(caller, question, address=request.remote_addr or "", cursor=cursor, events=events)
 

@@ -67,9 +67,13 @@ class BatchLanesStore:
         args = (self.now, self.lease, self.grace, LIFE, lane, token)
         return bool(self._runner.run([Call(script("lane_take"), (LANES, OWNERS, SUSPECTS), args)])[0])
 
-    def renew(self, held: Mapping[int, str]) -> tuple[int, list[int]]:
-        """Keep these lanes, by their tokens; return how many workers live, and the lanes that are another's by now."""
-        args = (self.now, self.lease, LIFE, self._worker, *(word for pair in held.items() for word in pair))
+    def renew(self, held: Mapping[int, str], *, leaving: bool = False) -> tuple[int, list[int]]:
+        """Keep these lanes, by their tokens; return how many workers live, and the lanes that are another's by now.
+
+        One that is leaving counts no more: the others share what it does not take.
+        """
+        words = (word for pair in held.items() for word in pair)
+        args = (self.now, self.lease, LIFE, self._worker, 0 if leaving else 1, *words)
         workers, *lost = self._runner.run([Call(script("lane_renew"), (LANES, OWNERS, SUSPECTS, WORKERS), args)])[0]
         return workers, lost
 
@@ -84,7 +88,3 @@ class BatchLanesStore:
         call = Call(script("lane_look"), (LANES, OWNERS, SUSPECTS, WORKERS), args)
         workers, held, suspect, *free = self._runner.run([call])[0]
         return LanesSeen(tuple(free), held, suspect, workers)
-
-    def leave(self) -> None:
-        """Take this process out of those that work."""
-        self._runner.run([Call(None, ("ZREM", WORKERS), (self._worker,))])

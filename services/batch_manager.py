@@ -107,8 +107,9 @@ class BatchManager:
         archive = BatchArchive(store, LockStore(runner), folder=folder, retention_days=retention_days, clock=clock)
         self._sweeps = Rounds("batch-sweep", self.sweep, pause=SWEEP_SECONDS)
         self._tidies = Rounds("batch-tidy", archive.tidy, pause=TIDY_SECONDS)
-        working = (Rounds("batch-renew", self._renew, pause=RENEW_PAUSE), Rounds("batch-watch", self._watch, pause=1.0))
-        self._rounds = (self._sweeps, self._tidies, *(working if works else ()))
+        self._renewals = Rounds("batch-renew", self._renew, pause=RENEW_PAUSE)
+        watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
+        self._rounds = (self._sweeps, self._tidies, *((self._renewals, watches) if works else ()))
         self._prepared = False
 
     def start(self) -> None:
@@ -121,15 +122,16 @@ class BatchManager:
             self._prepare()
         metrics.BATCH_LANES_MAX.set(self._max_concurrent)
         metrics.BATCH_TASKS_MAX.set(self._max_queue_size)
-        for rounds in self._rounds:
-            rounds.start()
         if self._works:
             self._messages.start()
+        for rounds in self._rounds:
+            rounds.start()
 
     def leave(self) -> None:
         """Begin nothing new here; what is under way is followed on. Returns at once."""
         self._worker.leave()
         self._messages.leave()
+        self._renewals.wake()
 
     def close(self) -> None:
         """Leave what is still under way to other replicas, and end the threads, within a few seconds."""
@@ -140,8 +142,9 @@ class BatchManager:
         for rounds in self._rounds:
             rounds.join(STOP_SECONDS)
         if self._works:
+            # Given up by now, all of them, unless a thread hangs; and this process counts no more.
             with suppress(StoreUnavailable):
-                self._lanes.leave()
+                self._worker.renew()
 
     def submit(
         self,

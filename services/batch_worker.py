@@ -106,7 +106,7 @@ class LaneWorker:
             StoreUnavailable: Redis is away; holders go on.
         """
         held = list(self._held.values())
-        workers, lost = self._lanes.renew({lane.number: lane.token for lane in held})
+        workers, lost = self._lanes.renew({lane.number: lane.token for lane in held}, leaving=self._leaving)
         for lane in held:
             if lane.number in lost:
                 lane.lost = True

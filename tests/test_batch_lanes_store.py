@@ -115,7 +115,7 @@ def test_workers_count_while_they_renew(lanes: BatchLanesStore, runner: ScriptRu
     assert at(lanes, 1000.0 + LAPSED).renew({})[0] == 1
     at(other, 1011.0).renew({})
     assert lanes.look().workers == 2
-    other.leave()
+    assert other.renew({}, leaving=True)[0] == 1
 
     assert lanes.look().workers == 1
 

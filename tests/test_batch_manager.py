@@ -107,7 +107,8 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
         order = Order(task_id, OWNER, BatchOptions())
         for index in (1, 2):
             stopped = other.gateway.find(question_of(order, index, 1))
-            assert stopped and stopped.status == "cancelled"
+            assert stopped
+            assert stopped.status == "cancelled"
         wait_until(lambda: provider.running == 0, timeout=PATIENCE)
 
         assert (task.status, task.completed, task.cancelled) == ("cancelled", 1, 2)

@@ -199,4 +199,4 @@ class BatchMachine(RuleBasedStateMachine):
 
 
 TestBatchStore = BatchMachine.TestCase
-TestBatchStore.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestBatchStore.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)

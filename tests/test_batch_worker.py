@@ -252,10 +252,10 @@ def test_a_lane_given_back_stays_so(desk: Desk, worker: Worker) -> None:
     lane = in_step(worker)
 
     class Late(BatchLanesStore):
-        def renew(self, held: Any) -> tuple[int, list[int]]:
+        def renew(self, held: Any, *, leaving: bool = False) -> tuple[int, list[int]]:
             worker._held.pop(0)
             worker.lanes.release({0: lane})
-            return super().renew(held)
+            return super().renew(held, leaving=leaving)
 
     worker._lanes = Late(desk.runner, lanes=3, worker="w")
     worker.renew()

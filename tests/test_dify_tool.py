@@ -23,6 +23,7 @@ from tests.raw_server import RawServer, self_signed
 from tests.servers import free_port, wait_until
 from tools import dify as tool
 from tools._dify_page import Page
+from tools._dify_record import Record
 
 ROOT = Path(__file__).parent.parent
 KEY = "app-not-a-real-key-0123456789"
@@ -110,6 +111,22 @@ def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) ->
     assert printed.count('[result] {"dalle3": "ok"}\n') == 1
     assert f"[file] image {dify.base_url}/files/tools/9d1c.png?timestamp=" in printed
     assert field(printed, "events").endswith("agent_thought 2, message_file 1, message_end 1")
+
+
+def test_what_dify_sends_again_is_shown_once() -> None:
+    """A step grows from event to event; a last thought often repeats the answer."""
+    record = Record("https://dify.example/v1")
+    steps = [
+        {"thought": ""},
+        {"thought": "Look it up"},
+        {"thought": "Look it up", "tool": "search"},
+        {"thought": "Monday"},
+    ]
+
+    notes = [list(record.take({"event": "agent_thought", "id": "th1", **step}, "On Monday.")) for step in steps]
+
+    assert notes == [[], ["[thought] Look it up"], ["[tool] search"], []]
+    assert record.counts == {"agent_thought": 4}
 
 
 def test_events_nobody_knows_are_counted_by_name(dify: MockDify, capsys: Printed) -> None:
@@ -456,7 +473,7 @@ def program(*argv: str, stdin: int = subprocess.DEVNULL, **variables: str) -> su
         # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
         ["env", "--default-signal=INT", sys.executable, "-m", "tools.dify", *argv],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", **variables},
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -509,6 +526,8 @@ def test_a_check_is_a_line_each(dify: MockDify, capsys: Printed) -> None:
         *("streaming", "blocking", "streaming", "streaming")
     ]
     assert {request.body["user"] for request in dify.requests} == {"checker"}
+    answer = dify.expected_answer(dify.requests[0].body["query"])
+    assert printed.count(f" {len(answer)} characters in ") == 2
     assert dify.requests[3].body["conversation_id"] in printed
     assert "3 conversations of the user checker, this one among them" in printed
 

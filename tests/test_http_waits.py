@@ -177,6 +177,7 @@ def test_nothing_is_said_to_who_has_gone(world: World) -> None:
         stream = world.stream(world.wait(grown(1, "答"), *[None] * 50), line)
         assert not line.gone
         theirs.sendall(b"GET /next HTTP/1.1\r\n")
+        assert not line.gone
         assert b"start" in next(stream)
         theirs.close()
         ours.recv(100)

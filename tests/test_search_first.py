@@ -12,6 +12,7 @@ import pytest
 
 from config.texts import Texts
 from demo.mock_serper import Behaviour, MockSerper
+from services import metrics
 from services.answer_events import difference
 from services.errors import ConversationGone, ProviderError, Unrecoverable
 from services.models import (
@@ -375,8 +376,14 @@ def test_a_mock_behind_a_search_stays_marked() -> None:
     assert Mocked() in told(joined(Scripted(Mocked(), Delta("a")), FakeSearch(ProviderError())))
 
 
+def counted(outcome: str) -> float:
+    labels = {"provider": "fake", "outcome": outcome}
+    return metrics.REGISTRY.get_sample_value("wechatlaibao_searches_total", labels) or 0.0
+
+
 def test_what_is_searched_for_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """How it went is: outcome, hits, milliseconds, and the cause of a failure."""
+    """How it went is, and is counted: outcome, hits, milliseconds, and the cause of a failure."""
+    before = [counted("found"), counted("failed")]
     with caplog.at_level(logging.DEBUG):
         told(joined(Scripted(Delta("a")), FakeSearch()))
         told(joined(Scripted(Delta("a")), FakeSearch(ProviderError("HTTP 429", code="provider_busy"))))
@@ -386,6 +393,7 @@ def test_what_is_searched_for_is_not_logged(caplog: pytest.LogCaptureFixture) ->
     assert lines[0]["hits"] == 2
     assert lines[1]["code"] == "provider_busy"
     assert not any("轴承" in str(line) for line in lines)
+    assert [counted("found"), counted("failed")] == [count + 1 for count in before]
 
 
 def test_a_context_has_a_bound_and_the_questions_language() -> None:

@@ -68,6 +68,21 @@ def test_the_same_words_want_a_search_or_not(wants: str, states: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "昨天上网搜了半天没搜到靠谱的",
+        "我上网查过，没查到",
+        "网上搜不到这个文件",
+        "I already googled it",
+        "he looked it up online",
+    ],
+)
+def test_who_tells_of_a_search_wants_none(text: str) -> None:
+    """It was made already, and found nothing or not enough."""
+    assert by_rules(text) is None
+
+
+@pytest.mark.parametrize(
     ("text", "query"),
     [
         ("/search 合肥 轴承厂", "合肥 轴承厂"),

@@ -104,7 +104,7 @@ def test_nothing_found_is_no_failure(serper: MockSerper) -> None:
         (200, {"message": "hello"}, "provider_error"),
         (200, {"organic": "none"}, "provider_error"),
         (200, b"[" * 100_000, "provider_error"),
-        (200, b" " * 2_000_000, "provider_error"),
+        (200, b'{"organic": []}' + b" " * 2_000_000, "provider_error"),
     ],
     ids=lambda value: value if isinstance(value, (int, str)) else "body",
 )

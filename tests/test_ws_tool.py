@@ -190,7 +190,8 @@ def test_what_was_not_to_come_ends_it_at_once(capsys: pytest.CaptureFixture[str]
     """A frame or words that are rejected are named, and what was expected is waited for no longer."""
     door = Door(GREETING, replies=lambda frame: [*ANSWER[:3], {"type": "error", "code": "PROVIDER_TIMEOUT"}])
 
-    assert run(door, "--send", "q", "--expect", "never", "--reject", '{"type": "error"}') == 1
+    told = ["--expect", "never", "--reject", '{"type": "error"}', "--timeout", "3600"]
+    assert run(door, "--send", "q", *told) == 1
     assert capsys.readouterr().err == 'came, and was not to: {"type": "error"}\n'
     assert run(Door(GREETING, replies=answers), "--send", "q", "--reject", '{"type": "error"}') == 0
 

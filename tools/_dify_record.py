@@ -81,7 +81,7 @@ def _thoughts(event: Mapping[str, Any], answer: str) -> Iterator[str]:
     if thought and thought not in answer:
         yield f"[thought] {_short(thought)}"
     if tool:
-        yield f"[tool] {tool} {_short(text(event.get('tool_input')))}"
+        yield f"[tool] {tool} {_short(text(event.get('tool_input')))}".rstrip()
     if observation := text(event.get("observation")):
         yield f"[result] {_short(observation)}"
 

@@ -1,4 +1,4 @@
-"""A browser's own EventSource on an answer: it comes back by itself, to another replica, and stops when it has it all."""
+"""A browser's own EventSource on an answer: it comes back by itself, elsewhere, and stops when it has it all."""
 
 from __future__ import annotations
 

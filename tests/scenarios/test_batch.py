@@ -19,7 +19,7 @@ ITEMS = 300
 def test_a_batch_outlives_replicas_and_a_restart_of_redis(
     maria_server: MariaServer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """One leaves, one is killed: every item has its one result, in order; only what failed or was cut off is asked again.
+    """One leaves, one is killed: every item has its one result, in order, and only what failed is asked again.
 
     The bound over all replicas holds, by the provider's own count.
     """
