@@ -143,10 +143,10 @@ def test_pieces_are_shown_as_they_come(dify: MockDify) -> None:
     """The first words are on the screen while Dify is still speaking."""
     dify.slow = 0.2
     with program("-q", "[[slow]] 年假") as process:
-        wait_until(lambda: b"**" in seen(process), timeout=30)
-
-        assert process.poll() is None
+        printed = wait_until(lambda: b"**" in (out := seen(process)) and out, timeout=30)
         process.kill()
+
+    assert b"tokens" not in printed
 
 
 def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(dify: MockDify) -> None:

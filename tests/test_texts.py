@@ -50,6 +50,11 @@ SENTENCES = [
     "note_instant",
     "note_closed",
     "note_paused_chunk",
+    "batch_task_not_found",
+    "batch_task_failed",
+    "unsupported",
+    "too_many_subscriptions",
+    "batch_progress",
     "rag_error",
     "search_failed",
     "search_empty",
@@ -107,7 +112,9 @@ def test_both_languages_ask_for_the_same_parts(key: str) -> None:
 @pytest.mark.parametrize("key", SENTENCES)
 def test_every_sentence_is_one_for_people(locale: str, key: str) -> None:
     """A sentence is whole, ends, and shows no code, address or status; those of sockets and batches are the originals' words."""
-    sentence = Texts(locale).get(key, **dict.fromkeys(("what", "type", "action", "limit", "question", "sentence"), "x"))
+    sentence = Texts(locale).get(
+        key, **dict.fromkeys(("what", "type", "action", "limit", "question", "sentence", "done", "total"), "x")
+    )
 
     assert sentence == sentence.strip()
     assert sentence.endswith(("。", ".", "...", "）", ")", "”")) or key in ORIGINALS
