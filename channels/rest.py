@@ -105,7 +105,8 @@ def body(model: type[M], *, max_bytes: int) -> M:
         raise RestError(415, "Send the body as application/json.", code=10000, reason="not_json")
     sent = raw_body(max_bytes=max_bytes)
     try:
-        return model.model_validate_json(sent)
+        # Strictly, as the documented JSON Schema means it: "true" is not true, and "5" not 5.
+        return model.model_validate_json(sent, strict=True)
     except ValidationError as exc:
         if any(problem["type"] == "json_invalid" for problem in exc.errors(include_input=False)):
             raise RestError(400, "The body is not JSON.", code=10000, reason="invalid_json") from exc

@@ -22,14 +22,14 @@ AT_ONCE = 200
 
 def expire(database: SqlDatabase, before: datetime, now: datetime, limit: int) -> int:
     """Remove tasks that ended before then, or never arrived, `limit` at most; return how many it has removed."""
-    database.transact(lambda connection: _hide(connection, before, limit))
+    database.transact(lambda connection: hide(connection, before, limit))
     database.transact(lambda connection: _give_up(connection, now))
     hidden = sa.select(TASKS.c.task_id, TASKS.c.total).where(TASKS.c.status == "expiring").limit(limit)
     rows = database.read(lambda connection: connection.execute(hidden).all())
     return sum(_remove(database, task_id, total) for task_id, total in rows)
 
 
-def _hide(connection: sa.Connection, before: datetime, limit: int) -> None:
+def hide(connection: sa.Connection, before: datetime, limit: int) -> None:
     """Let them be seen no more, and their keys be used again."""
     old = sa.select(TASKS.c.task_id).where(TASKS.c.ended_at < before, TASKS.c.status.in_(ENDED))
     task_ids = connection.scalars(old.order_by(TASKS.c.ended_at).limit(limit)).all()

@@ -123,7 +123,7 @@ def test_a_step_that_breaks_costs_its_message_only(runner: ScriptRunner, caplog:
 def test_who_leaves_fetches_no_more(runner: ScriptRunner) -> None:
     """The lane under way is finished; what comes now is another's."""
     steps = Steps(hold=True)
-    with working(runner, steps, threads=1) as messages:
+    with working(runner, steps, threads=2) as messages:
         messages.send(0)
         wait_until(lambda: steps.begun == [0], timeout=30.0)
         messages.leave()

@@ -10,6 +10,7 @@ import pytest
 from services.batch_records import BatchOptions
 from services.batch_store import SqlBatchStore
 from services.errors import BatchConflict, BatchQueueFull, BatchUnknown
+from services.sql_batch_expiry import hide
 from tests.batch_shelf import OWNER, Shelf, at, empty_database
 from tests.servers import FakeClock, MariaServer
 
@@ -241,18 +242,19 @@ def test_tasks_expire_after_their_time(shelf: Shelf, clock: FakeClock) -> None:
     assert shelf.rows("items") == 3
 
 
-def test_a_removal_that_was_broken_off_is_gone_on_with(shelf: Shelf) -> None:
-    """A task half removed is seen by nobody, and the next removal takes the rest."""
-    task = shelf.ends(shelf.submits(3))
-    shelf.write("UPDATE laibao_batch_tasks SET status = 'expiring'")
+def test_a_removal_that_was_broken_off_is_gone_on_with(shelf: Shelf, clock: FakeClock) -> None:
+    """A task half removed is seen by nobody and keeps no key, and the next removal takes the rest."""
+    task = shelf.ends(shelf.submits(3, key="k", digest="d"))
+    shelf.store._database.transact(lambda connection: hide(connection, at(clock, 1.0), 20))
     shelf.write("DELETE FROM laibao_batch_items WHERE item_index = 0")
     assert shelf.store.find(task.task_id) is None
     assert shelf.store.rows(task.task_id) == []
     assert (shelf.store.list(), sum(shelf.store.totals().values()), shelf.store.unstored()) == (([], 0), 0, [])
+    assert shelf.submits(1, key="k", digest="other").task_id != task.task_id
 
     assert shelf.store.expire(7) == 1
 
-    assert shelf.rows("items") == 0
+    assert shelf.rows("items") == 1
 
 
 def test_a_task_that_never_arrived_is_removed(shelf: Shelf, clock: FakeClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,12 @@ def worker(desk: Desk, store: Forgetful) -> Worker:
 def submitted(store: SqlBatchStore, *texts: str, **options: Any) -> str:
     task, _ = store.create(owner=OWNER, name="t", texts=texts, options=BatchOptions(**options))
     return task.task_id
+
+
+def ended(thread: threading.Thread) -> None:
+    """Wait for a thread's end, which must come."""
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def item(store: SqlBatchStore, task_id: str, index: int = 0) -> Item:
@@ -217,7 +224,7 @@ def test_a_holder_that_lost_its_lane_stops_following(
     desk.runner.run([Call(None, ("HSET", OWNERS), ("0", "another's token"))])
 
     worker.renew()
-    thread.join(PATIENCE)
+    ended(thread)
 
     assert store.running_lanes() == {0}
     desk.runner.run([Call(None, ("HDEL", OWNERS), ("0",))])
@@ -240,8 +247,8 @@ def test_two_holders_of_one_lane_do_the_same_work_once(
     wait_until(lambda: desk.runner.run([Call(None, ("HLEN", OWNERS))]) == [1], timeout=PATIENCE)
 
     provider.held.clear()
-    first.join(PATIENCE)
-    second.join(PATIENCE)
+    ended(first)
+    ended(second)
 
     assert store.get(task_id).completed == 1
     assert provider.asked == ["一"]
@@ -310,7 +317,7 @@ def test_who_leaves_finishes_its_item_and_begins_none(
 
     worker.leave()
     provider.held.clear()
-    thread.join(PATIENCE)
+    ended(thread)
 
     assert more == [True]
     assert worker.step(1) is True
@@ -328,7 +335,7 @@ def test_who_stops_leaves_its_item_to_others(
     wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
 
     worker.stop()
-    thread.join(PATIENCE)
+    ended(thread)
     assert item(store, task_id).status == "running"
 
     provider.held.clear()
@@ -351,7 +358,7 @@ def test_what_was_cancelled_elsewhere_is_stopped_by_the_watch(
     store.cancel(first)
     worker.watch()
     wait_until(lambda: provider.running == 0, timeout=PATIENCE)
-    thread.join(PATIENCE)
+    ended(thread)
 
     assert item(store, first).status == "cancelled"
     assert store.get(second).status == "completed"

@@ -160,10 +160,7 @@ def test_a_good_body_is_read(client: FlaskClient) -> None:
         ({"name": "a", "texts": ["", "hunter2"]}, [("texts.1", "String should have at most 5 characters")]),
         ({"name": "a", "passwort": "hunter2"}, [("passwort", "Extra inputs are not permitted")]),
         ({"name": "a", "sk-hunter2": 1}, [("?", "Extra inputs are not permitted")]),
-        (
-            {"name": "a", "inputs": {"hunter2 hunter2": "x"}},
-            [("inputs.?", "Input should be a valid integer, unable to parse string as an integer")],
-        ),
+        ({"name": "a", "inputs": {"hunter2 hunter2": "7"}}, [("inputs.?", "Input should be a valid integer")]),
         # Of this one pydantic would say which letter is wrong.
         ({"name": "a", "task": "hunter2"}, [("task", "Input is not valid")]),
         ([], [("", "Input should be an object")]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -147,10 +148,11 @@ def test_many_writers_at_once_lose_nothing(database: SqlDatabase) -> None:
     assert database.read(lambda connection: connection.exec_driver_sql("SELECT m FROM notes").scalar()) == 40
 
 
-def test_writers_of_one_process_take_turns_over_all_their_databases(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Two objects on one SQLite file share one lock: nobody waits inside SQLite for this process."""
-    path = tmp_path_factory.mktemp("sql") / "notes.db"
-    one, other = (SqlDatabase(f"sqlite:///{path}", writes=True) for _ in range(2))
+def test_writers_of_one_process_take_turns_over_all_their_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one writes an SQLite file, another of this process waits for it before it begins; readers read on."""
+    one, other = (SqlDatabase(f"sqlite:///{tmp_path / 'notes.db'}", writes=True) for _ in range(2))
     one.transact(partial(_run, statement="CREATE TABLE notes (n INTEGER PRIMARY KEY, m INTEGER)"))
     inside, leave = threading.Event(), threading.Event()
 
@@ -161,12 +163,15 @@ def test_writers_of_one_process_take_turns_over_all_their_databases(tmp_path_fac
     holder = threading.Thread(target=one.transact, args=(long,))
     holder.start()
     assert inside.wait(30.0)
-    waiter = threading.Thread(target=other.transact, args=(partial(_run, statement="INSERT INTO notes VALUES (1, 1)"),))
-    waiter.start()
+    monkeypatch.setattr(sql_database, "PATIENCE", 0.1)
+    with pytest.raises(NoAnswer, match="this process"):
+        other.transact(partial(_run, statement="INSERT INTO notes VALUES (1, 1)"))
     assert _numbers(other) == []
     leave.set()
     holder.join(30.0)
-    waiter.join(30.0)
+    monkeypatch.undo()
+
+    other.transact(partial(_run, statement="INSERT INTO notes VALUES (1, 1)"))
 
     assert _numbers(one) == [1]
     for database in (one, other):
@@ -184,9 +189,9 @@ def test_a_session_is_what_transactions_need(maria_server: MariaServer) -> None:
     database.close()
 
 
-def test_an_sqlite_file_is_read_while_it_is_written(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_sqlite_file_is_read_while_it_is_written(tmp_path: Path) -> None:
     """It is in WAL mode, and nobody waits inside SQLite."""
-    database = SqlDatabase(f"sqlite:///{tmp_path_factory.mktemp('sql') / 'notes.db'}", writes=True)
+    database = SqlDatabase(f"sqlite:///{tmp_path / 'notes.db'}", writes=True)
 
     found = [
         database.read(lambda connection, name=name: connection.exec_driver_sql(f"PRAGMA {name}").scalar())  # type: ignore[misc]

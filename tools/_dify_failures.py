@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from services.errors import ConversationGone, ProviderError
-from services.providers.dify_fields import mapping, mappings, text
+from services.providers.json_fields import mapping, mappings, text
 from tools._checks import explained
 
 #: App modes that are streamed only.

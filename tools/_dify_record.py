@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from services.models import ProviderIds, Usage
-from services.providers.dify_fields import mapping, mappings, text
+from services.providers.json_fields import mapping, mappings, text
 
 #: Every event that Dify's documents or its versions so far know of a chat app.
 KNOWN = frozenset(

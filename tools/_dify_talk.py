@@ -15,7 +15,7 @@ from services.dify_stream import ChatStream
 from services.dify_urls import DifyUrls
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, Replacement
-from services.providers.dify_fields import count, mapping, mappings, text
+from services.providers.json_fields import count, mapping, mappings, text
 from services.providers.dify_turn import DifyTurn
 from tools._dify_failures import Scene, may_be_the_app, required_inputs
 from tools._dify_page import Page

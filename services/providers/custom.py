@@ -106,8 +106,8 @@ def _headers(api_key: str, more: Mapping[str, str]) -> dict[str, str]:
     for name in more:
         if name.lower() in _NOT_YOURS:
             raise SettingsError(f"CUSTOM_RAG_HEADERS: {name} cannot be set")
-    own = any(name.lower() == "authorization" for name in more)
-    key = {} if own or not api_key else {"Authorization": f"Bearer {api_key}"}
+    key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    # Of two spellings of one header the later is sent.
     return checked_headers("CUSTOM_RAG_API_KEY", key) | checked_headers("CUSTOM_RAG_HEADERS", more)
 
 

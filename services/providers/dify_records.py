@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.models import Usage
-from services.providers.dify_fields import count, mapping, mappings, price, text
+from services.providers.json_fields import count, mapping, mappings, price, text
 
 #: Without brackets within brackets: however often one opens, the text is searched once.
 _IMAGE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from services.dify_errors import paused_error, stream_error
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
-from services.providers.dify_fields import count, mapping, mappings, price, text
+from services.providers.json_fields import count, mapping, mappings, price, text
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
 State = Literal["running", "finishing", "failing", "done"]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Told, Usage
-from services.providers.dify_fields import mapping, mappings, text
+from services.providers.json_fields import mapping, mappings, text
 from services.providers.usage_fields import usage_of
 from services.refusals import stream_error
 from utils.json_records import Record

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.errors import ProviderError
 from services.providers.base import Hit, SearchResult
-from services.providers.dify_fields import count, mapping, mappings, text
+from services.providers.json_fields import count, mapping, mappings, text
 
 #: Hits that are kept of one search, and characters of their parts: what is longer is cut, a longer address is none.
 MAX_HITS = 20

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.providers.dify_fields import count
+from services.providers.json_fields import count
 
 
 @pytest.mark.parametrize(
