@@ -18,6 +18,7 @@ from tests.servers import FakeClock
 
 MAX_UNFINISHED = 3
 LANES = st.integers(0, 2)
+ENDS = st.sampled_from(["complete", "fail", "retry", "put_back"])
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The options of the batch client, where its key comes from, and the questions of a file."""
+"""The options of the batch client, and where its key comes from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
+from tools._batch_questions import SUFFIXES, submission
 from tools.ws import KEYS, checked_key
 
 URL = "http://127.0.0.1:5000"
 #: Seconds an outage may last before it is given up.
 PATIENCE = 600.0
-#: Names by which an object of a JSONL file may call its question.
-QUESTION = ("question", "query", "text", "prompt", "问题")
-SUFFIXES = (".txt", ".csv", ".tsv", ".xlsx", ".jsonl")
 FORMATS = ("csv", "jsonl")
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -75,8 +73,8 @@ def _parser() -> Parser:
     return parser
 
 
-def _server() -> argparse.ArgumentParser:
-    server = argparse.ArgumentParser(add_help=False)
+def _server() -> Parser:
+    server = Parser(add_help=False)
     server.add_argument("--url", default="", help=f"the service's address, else LAIBAO_URL, else {URL}")
     server.add_argument(
         "--key", default="", choices=("", "-"), metavar="-", help="the key on standard input; else LAIBAO_KEY"
@@ -85,8 +83,8 @@ def _server() -> argparse.ArgumentParser:
     return server
 
 
-def _file() -> argparse.ArgumentParser:
-    file = argparse.ArgumentParser(add_help=False)
+def _file() -> Parser:
+    file = Parser(add_help=False)
     file.add_argument("file", type=Path, metavar="FILE", help=f"questions: {', '.join(SUFFIXES)}")
     file.add_argument("--name", default="", help="of the task, else the file's")
     file.add_argument("--description", default="")
@@ -99,8 +97,8 @@ def _file() -> argparse.ArgumentParser:
     return file
 
 
-def _out() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(add_help=False)
+def _out() -> Parser:
+    out = Parser(add_help=False)
     out.add_argument(
         "--out",
         type=_output,
@@ -111,54 +109,10 @@ def _out() -> argparse.ArgumentParser:
     return out
 
 
-def _one() -> argparse.ArgumentParser:
-    one = argparse.ArgumentParser(add_help=False)
+def _one() -> Parser:
+    one = Parser(add_help=False)
     one.add_argument("task_id", type=_task_id, metavar="ID")
     return one
-
-
-def submission(options: argparse.Namespace) -> dict[str, Any]:
-    """Return a submission as `requests` takes it: JSON for JSONL, else a form with the file, which the server reads.
-
-    Raises:
-        OSError, ValueError: the file cannot be read, or is of no kind that is.
-    """
-    path: Path = options.file
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path.name}: expected one of {', '.join(SUFFIXES)}")
-    content = path.read_bytes()
-    said = {"inputs": options.inputs, "max_attempts": options.max_attempts, "max_concurrent": options.max_concurrent}
-    chosen = {name: value for name, value in said.items() if value is not None}
-    name = options.name or path.stem[:100]
-    if path.suffix.lower() == ".jsonl":
-        return {
-            "json": {"name": name, "texts": json_texts(content), "description": options.description, "options": chosen}
-        }
-    fields = {"name": name, "description": options.description, "column": options.column, "sheet": options.sheet}
-    fields["options"] = json.dumps(chosen) if chosen else ""
-    return {"data": {name: value for name, value in fields.items() if value}, "files": {"file": (path.name, content)}}
-
-
-def json_texts(content: bytes) -> list[str]:
-    """Return the questions of a JSONL file: a line is a string, or an object that has one under a usual name.
-
-    Raises:
-        ValueError: a line is neither.
-    """
-    lines = enumerate(content.decode("utf-8-sig").splitlines(), 1)
-    return [_question(number, line) for number, line in lines if line.strip()]
-
-
-def _question(number: int, line: str) -> str:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise ValueError(f"line {number} is no JSON") from exc
-    if isinstance(value, dict):
-        value = next((value[name] for name in QUESTION if isinstance(value.get(name), str)), None)
-    if not isinstance(value, str):
-        raise ValueError(f"line {number}: expected a string, or an object with one of {', '.join(QUESTION)}")
-    return value
 
 
 def read_key(given: str) -> str:

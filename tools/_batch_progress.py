@@ -14,8 +14,6 @@ from tools._dify_page import Page
 
 #: Seconds between two lines about the same task, unless its status changes.
 EVERY = 5.0
-#: How the bar shows a task's status.
-COLOURS = {"completed": "green", "failed": "red", "cancelled": "red", "paused": "yellow"}
 
 Task = Mapping[str, Any]
 
@@ -76,7 +74,7 @@ class Bar:
         columns = (TextColumn("{task.fields[status]}", markup=False), BarColumn(), TextColumn(words, markup=False))
         self._progress = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
         self._bar = self._progress.add_task("", total=None, status="", words="")
-        self._page = Page(lambda text: console.print(text, end=""), key=key)
+        self._page = Page(lambda text: console.print(text, end="", soft_wrap=True), key=key)
 
     def __enter__(self) -> Self:
         self._progress.start()

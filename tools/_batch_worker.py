@@ -9,25 +9,28 @@ import logging
 import signal
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
+from services import metrics
 from services.container import Container
 from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two touches of the file that says we are alive.
-TOUCH_SECONDS = 5.0
+#: Seconds a probe may take to say what it wants.
+PROBE_SECONDS = 10.0
+TEXT = "text/plain; charset=utf-8"
 
 
-def work(alive_file: Path | None = None) -> int:
+def work(port: int | None = None) -> int:
     """Work until SIGTERM or SIGINT, then drain; return the exit status.
 
-    `alive_file` is touched every few seconds while the work goes on: a probe looks at its age, and restarts a process
-    that hangs. Redis or the database being away is no hanging.
+    Probes and Prometheus are answered on `port`, else on OPS_PORT, else on PORT.
     """
     leave = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -35,21 +38,21 @@ def work(alive_file: Path | None = None) -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
-        container = _container(settings)
-        container.start()
+        container = worker_container(settings)
+        with answering(container, settings.host, port or settings.ops_port or settings.port):
+            _work(container, leave)
     except SettingsError as exc:
         print(f"wechatlaibao: {exc}", file=sys.stderr)
         return 1
-    try:
-        _stay(container, leave, alive_file)
-    finally:
-        container.close()
-        if alive_file:
-            alive_file.unlink(missing_ok=True)
     return 0
 
 
-def _container(settings: Settings) -> Container:
+def worker_container(settings: Settings) -> Container:
+    """Return a replica that works on batches whoever else does.
+
+    Raises:
+        SettingsError: there are none.
+    """
     if settings.batch_worker == "embedded":
         log.warning("the web works on batches too: BATCH_WORKER is embedded")
     working: dict[str, Any] = {"batch_worker": "embedded"}
@@ -59,8 +62,56 @@ def _container(settings: Settings) -> Container:
     return container
 
 
-def _stay(container: Container, leave: threading.Event, alive_file: Path | None) -> None:
-    """Return when it is time to leave."""
-    while not leave.wait(TOUCH_SECONDS if alive_file else None):
-        if alive_file and container.batches and container.batches.alive:
-            alive_file.touch()
+@contextmanager
+def answering(container: Container, host: str, port: int) -> Iterator[None]:
+    """Answer probes and Prometheus meanwhile.
+
+    Raises:
+        SettingsError: the port is somebody else's.
+    """
+
+    class Answers(BaseHTTPRequestHandler):
+        timeout = PROBE_SECONDS
+
+        def do_GET(self) -> None:
+            status, text = answer(container, self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", TEXT)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing of probes."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Answers)
+    except OSError as exc:
+        raise SettingsError(f"--port, OPS_PORT or PORT: {host}:{port} cannot be used ({exc.strerror})") from exc
+    server.daemon_threads = True
+    with server:
+        threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+def answer(container: Container, path: str) -> tuple[int, bytes]:
+    """Return status and text for a probe's path."""
+    match path.partition("?")[0]:
+        case "/healthz":
+            return 200, b"ok\n"
+        case "/readyz":
+            return (200, b"ready\n") if container.ready else (503, b"starting or leaving\n")
+        case "/metrics":
+            return 200, metrics.render()
+    return 404, b"only /healthz, /readyz and /metrics\n"
+
+
+def _work(container: Container, leave: threading.Event) -> None:
+    try:
+        container.start()
+        leave.wait()
+    finally:
+        container.close()

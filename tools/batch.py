@@ -4,7 +4,7 @@
     python -m tools.batch submit questions.txt                    only submit; prints the task's id
     python -m tools.batch results ID --out answers.jsonl          go on waiting for a task, and save
     python -m tools.batch status [ID] | list | pause ID | resume ID | cancel ID
-    python -m tools.batch work                                    the process that works on batches: BATCH_WORKER=external
+    python -m tools.batch work                                    works on batches, as BATCH_WORKER=external wants it
 
 The key comes from LAIBAO_KEY, else from a hidden prompt where one is asked for; `--key -` reads it from standard input.
 An outage while it waits is waited out, and a submission that is sent again is one task.
@@ -23,9 +23,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools._batch_api import Api, Data, Failed, Locked, Patience
-from tools._batch_options import URL, checked_key, read_options, typed_key
+from tools._batch_options import URL, read_options, typed_key
 from tools._batch_progress import View, sentence, view_on
 from tools._dify_page import Page
+from tools.ws import checked_key
 
 #: Seconds between two looks at a task.
 LOOK = 1.0

@@ -1,4 +1,4 @@
-"""JSON of other parties, where any key may be missing or of another type: each is read as it should be, or as nothing."""
+"""JSON of other parties, where any key may be missing or of another type: read as it should be, or as nothing."""
 
 from __future__ import annotations
 
