@@ -83,10 +83,13 @@ def locked(connection: sa.Connection, task_id: str) -> Row | None:
 
 
 def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> Claimed | None:
-    """Claim the next item of a task; `None` when others were faster."""
+    """Claim the next item of a task; `None` when others were faster.
+
+    Raises:
+        IntegrityError: the lane has one by now: look again.
+    """
     task = locked(connection, task_id)
-    running = held(connection)
-    if task is None or task.status not in WORKED or _is_full(task, running) or _has_one(lane, running):
+    if task is None or task.status not in WORKED or _is_full(connection, task):
         return None
     item = _next_item(connection, task_id, now)
     if item is None:
@@ -99,10 +102,9 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
 
 
 def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | None:
-    """Claim an item whose worker is gone; `None` when it is no longer there."""
+    """Claim an item whose worker is gone; `None` when it is no longer there. Raises as `take` does."""
     task = locked(connection, found.task_id)
-    running = held(connection)
-    if task is None or found not in running or (found.lane != lane and _has_one(lane, running)):
+    if task is None or found not in held(connection):
         return None
     mine = _key(found.task_id, found.item_index)
     item = connection.execute(sa.select(ITEMS).where(*mine)).one()
@@ -132,13 +134,10 @@ def _key(task_id: str, item_index: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (ITEMS.c.task_id == task_id, ITEMS.c.item_index == item_index)
 
 
-def _is_full(task: Row, running: Collection[Held]) -> bool:
-    mine = sum(item.task_id == task.task_id for item in running)
-    return task.max_concurrent is not None and mine >= task.max_concurrent
-
-
-def _has_one(lane: int, running: Collection[Held]) -> bool:
-    return any(item.lane == lane for item in running)
+def _is_full(connection: sa.Connection, task: Row) -> bool:
+    if task.max_concurrent is None:
+        return False
+    return sum(item.task_id == task.task_id for item in held(connection)) >= int(task.max_concurrent)
 
 
 def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from services.errors import SettingsError, StoreUnavailable
 
@@ -122,13 +122,14 @@ class SqlDatabase:
         self._engine.dispose()
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
-        with self.connected() as connection:
+        with self.connected() as connection, _once_more_if_lost():
             return work(connection)
 
     def _commit(self, work: Callable[[sa.Connection], T]) -> T:
         with self.connected() as connection:
-            try:
+            with _once_more_if_lost():
                 connection.exec_driver_sql(self._begin)
+            try:
                 done = work(connection)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
@@ -163,6 +164,17 @@ def _patiently(attempt: Callable[[], T]) -> T:
         time.sleep(random.uniform(0.001, 0.015))
 
 
+@contextmanager
+def _once_more_if_lost() -> Iterator[None]:
+    """Have what changed nothing yet run again on a new connection, where the pooled one turns out to be dead."""
+    try:
+        yield
+    except DBAPIError as exc:
+        if exc.connection_invalidated:
+            raise GaveWay("SQL failed: the connection was lost") from exc
+        raise
+
+
 def _parsed(url: str) -> sa.URL:
     try:
         return sa.make_url(url)
@@ -187,9 +199,11 @@ def _engine(url: sa.URL, size: int, wait: float, connect: float, read: float, wr
         pool_size=size,
         max_overflow=0,
         pool_timeout=wait,
-        pool_pre_ping=True,
+        # `read` and `transact` notice a dead connection by their first statement, and save the way.
+        pool_pre_ping=not writes,
         pool_recycle=RECYCLE,
         isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
         # Errors quote the statement; the values in it are people's.
         hide_parameters=True,
     )
