@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -168,9 +169,11 @@ class SqlBatchStore:
         """
         for _ in range(TRIES):
             attempt = self._database.read(lambda connection: self._candidate(connection, lane, lanes))
-            claimed = self._database.transact(attempt) if attempt else None
-            if claimed or not attempt:
-                return claimed
+            if attempt is None:
+                break
+            with suppress(claims.Overtaken):
+                if claimed := self._database.transact(attempt):
+                    return claimed
         return None
 
     def complete(

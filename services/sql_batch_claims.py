@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from services.batch_records import Claimed
 from services.sql_batch_rows import Row, by_status, claimed_of, count
@@ -29,6 +30,10 @@ _FIRST_DUE = (
     .correlate(TASKS)
     .scalar_subquery()
 )
+
+
+class Overtaken(Exception):
+    """Somebody else claimed for the same lane: it is to be looked again."""
 
 
 class Held(NamedTuple):
@@ -86,7 +91,7 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
     """Claim the next item of a task; `None` when others were faster.
 
     Raises:
-        IntegrityError: the lane has one by now: look again.
+        Overtaken: the lane has one by now.
     """
     task = locked(connection, task_id)
     if task is None or task.status not in WORKED or _is_full(connection, task):
@@ -96,7 +101,7 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
         return None
     attempt = item.attempts + 1
     mine = {"status": "running", "lane": lane, "attempts": attempt, "started_at": now}
-    connection.execute(ITEMS.update().where(*_key(task_id, item.item_index)).values(mine))
+    _put(connection, _key(task_id, item.item_index), mine)
     _serve(connection, task, now)
     return claimed_of(task, item, attempt=attempt, lane=lane, again=False)
 
@@ -108,7 +113,7 @@ def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | N
         return None
     mine = _key(found.task_id, found.item_index)
     item = connection.execute(sa.select(ITEMS).where(*mine)).one()
-    connection.execute(ITEMS.update().where(*mine).values(lane=lane))
+    _put(connection, mine, {"lane": lane})
     return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
 
 
@@ -138,6 +143,14 @@ def _is_full(connection: sa.Connection, task: Row) -> bool:
     if task.max_concurrent is None:
         return False
     return sum(item.task_id == task.task_id for item in held(connection)) >= int(task.max_concurrent)
+
+
+def _put(connection: sa.Connection, item: tuple[sa.ColumnElement[bool], ...], values: Mapping[str, Any]) -> None:
+    """Give an item to a lane, which has one at a time: the index of the lanes sees to that."""
+    try:
+        connection.execute(ITEMS.update().where(*item).values(values))
+    except IntegrityError as exc:
+        raise Overtaken from exc
 
 
 def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | None:

@@ -90,6 +90,9 @@ class BatchMachine(RuleBasedStateMachine):
 
     @rule(lane=LANES)
     def claim(self, lane: int) -> None:
+        self._claim(lane)
+
+    def _claim(self, lane: int) -> None:
         self._tick()
         held = self.model.lanes.get(lane)
         able = {task_id for task_id, task in self.model.tasks.items() if task.gives(self.clock.now)}
@@ -121,11 +124,19 @@ class BatchMachine(RuleBasedStateMachine):
         self.claims.append(claimed)
 
     @precondition(lambda self: self.claims)
-    @rule(
-        data=st.data(), end=st.sampled_from(["complete", "fail", "retry", "put_back"]), after=st.sampled_from([0, 0, 9])
-    )
+    @rule(data=st.data(), end=ENDS, after=st.sampled_from([0, 0, 9]))
     def report(self, data: st.DataObject, end: str, after: int) -> None:
-        claimed = data.draw(st.sampled_from(self.claims))
+        self._report(data.draw(st.sampled_from(self.claims)), end, after)
+
+    @rule(lane=LANES)
+    def stumble(self, lane: int) -> None:
+        """Have an item asked again at once: what was claimed before is of an earlier attempt now."""
+        self._claim(lane)
+        if held := self.model.lanes.get(lane):
+            self._report(held, "retry", 0)
+        self._claim(lane)
+
+    def _report(self, claimed: Claimed, end: str, after: int) -> None:
         task = self.model.tasks[claimed.task.task_id]
         item = task.items[claimed.index]
         counts = (item.status, item.attempts) == ("running", claimed.attempt)

@@ -31,7 +31,18 @@ DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").glob("*.md"))]
 LATER = " ◌"
 #: Names in capitals that are no settings: what make, tests and other programs take.
 NOT_OURS = {"ASK", "PYTEST_ARGS", "REQUESTS_CA_BUNDLE", "REQUIRE_REAL_SERVERS", "ID", "KEY", "TOKEN", "URL", "WARNING"}
-NOT_OURS |= {"LAIBAO_WS_KEY", "STREAM", "INFO", "SIGTERM", "SIGHUP", "SIGKILL", "FAILED"}
+NOT_OURS |= {
+    "LAIBAO_WS_KEY",
+    "LAIBAO_KEY",
+    "LAIBAO_URL",
+    "CHECK_ARGS",
+    "STREAM",
+    "INFO",
+    "SIGTERM",
+    "SIGHUP",
+    "SIGKILL",
+    "FAILED",
+}
 
 
 class Row(NamedTuple):

@@ -67,9 +67,7 @@ def _parser() -> Parser:
     for name, what in (("pause", "begin no more of it"), ("resume", "go on with it"), ("cancel", "end it now")):
         commands.add_parser(name, parents=[server, one], help=f"a task: {what}")
     work = commands.add_parser("work", help="work on batches, as BATCH_WORKER=external wants it; no client")
-    work.add_argument(
-        "--alive-file", type=Path, metavar="PATH", help="touched every few seconds while the work goes on"
-    )
+    work.add_argument("--port", type=int, help="for probes and Prometheus; else OPS_PORT, else PORT")
     return parser
 
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Only this needs all of the product.
         from tools._batch_worker import work
 
-        return work(options.alive_file)
+        return work(options.port)
     client = Client(options)
     try:
         return client.run()
