@@ -60,7 +60,7 @@ def _parser() -> Parser:
     results = commands.add_parser("results", parents=[server, one, out], help="wait for a task, save its results")
     results.add_argument("--now", action="store_true", help="do not wait: what there is")
     commands.add_parser("status", parents=[server], help="a task, or how batches stand").add_argument(
-        "task_id", nargs="?", type=_task_id, default="", metavar="ID"
+        "task_id", nargs="?", type=_task_id, metavar="ID"
     )
     listing = commands.add_parser("list", parents=[server], help="your tasks, the newest first")
     listing.add_argument("--status", choices=("pending", "running", "paused", "completed", "failed", "cancelled"))
@@ -74,9 +74,7 @@ def _parser() -> Parser:
 def _server() -> Parser:
     server = Parser(add_help=False)
     server.add_argument("--url", default="", help=f"the service's address, else LAIBAO_URL, else {URL}")
-    server.add_argument(
-        "--key", default="", choices=("", "-"), metavar="-", help="the key on standard input; else LAIBAO_KEY"
-    )
+    server.add_argument("--key", type=_minus, metavar="-", help="the key on standard input; else LAIBAO_KEY")
     server.add_argument("--patience", type=_seconds, default=PATIENCE, help=f"seconds an outage may last: {PATIENCE:g}")
     return server
 
@@ -113,7 +111,7 @@ def _one() -> Parser:
     return one
 
 
-def read_key(given: str) -> str:
+def read_key(given: str | None) -> str:
     """Return the key: with `-` from standard input, unseen at a terminal; else the environment's, "" for none.
 
     Raises:
@@ -138,6 +136,13 @@ def _address(url: str) -> str:
     if "@" in parts.netloc or KEYS & {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}:
         raise ValueError("--url: a key goes into LAIBAO_KEY or --key -, never into an address")
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _minus(text: str) -> str:
+    if text == "-":
+        return text
+    # Not repeated: it is a key, most likely.
+    raise argparse.ArgumentTypeError("expected -, and the key on standard input: others see a command line")
 
 
 def _task_id(text: str) -> str:

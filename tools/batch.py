@@ -66,7 +66,7 @@ class Client:
         self._options = options
         self._api = Api(options.url, options.key)
         self._key: str = options.key
-        self._task_id: str = getattr(options, "task_id", "")
+        self._task_id: str = getattr(options, "task_id", None) or ""
         #: The name of a submission: whoever sends it again means the same task.
         self._submission: str = getattr(options, "id", "") or uuid.uuid4().hex
 
