@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos check-dify check-ws lint format venv clean
+.PHONY: help demo test chaos batch-run check-dify check-ws lint format venv clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
@@ -61,6 +61,9 @@ check-dify: $(VENV)/demo.stamp ## ask the Dify app of DIFY_BASE_URL= DIFY_API_KE
 
 check-ws: $(VENV)/demo.stamp ## start the server, ask over both of its WebSockets, show the end of its log; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app
 	@exec $(VENV)/bin/python -m demo.check_ws
+
+batch-run: $(VENV)/dev.stamp ## a batch of 2,000 questions while replicas and Redis are lost, and what it cost; BATCH_ARGS="--items 500" shortens it
+	@exec $(VENV)/bin/python -m tests.scenarios.batch_run $(BATCH_ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
 	@$(VENV)/bin/ruff check .

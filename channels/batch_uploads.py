@@ -7,6 +7,8 @@ import logging
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -119,11 +121,18 @@ def _read_apart(wanted: Wanted, content: bytes) -> list[str]:
     except subprocess.SubprocessError as exc:
         log.warning("file not read", extra={"kind": wanted.kind, "bytes": len(content), "cause": type(exc).__name__})
         raise FileRefused("file_too_complex", "Reading it takes more time or memory than there is for it.") from exc
-    # Line by line: one document of all texts would hold this process for as long as it is parsed.
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = list(_parsed(done.stdout.splitlines()))
     if isinstance(lines[0], dict):
         raise FileRefused(**lines[0])
     return lines
+
+
+def _parsed(lines: list[bytes]) -> Iterator[Any]:
+    for number, line in enumerate(lines):
+        # All at once they would hold up everybody else for as long as they are long.
+        if number % 2000 == 0:
+            time.sleep(0)
+        yield json.loads(line)
 
 
 def _refused(refused: FileRefused) -> RestError:

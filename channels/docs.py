@@ -54,6 +54,7 @@ def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple
         Address("GET", "/chat", "the page of that door", opens=True),
         Address("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
         Address("GET", "/realtime", "the page of that door", opens=True),
+        Address("GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True),
         Address("GET", "/docs", "this page"),
         Address("GET", "/docs/assets/<name>", "what it is made of"),
         Address("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),

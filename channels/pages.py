@@ -1,6 +1,6 @@
-"""The pages of the chat and realtime doors: each one document that needs nothing else, under a policy of hashes.
+"""The pages of the chat, realtime and batch doors: each one document that needs nothing else, under a policy of hashes.
 
-A page is rendered once. Nothing in it depends on who asks, and what it shows later comes through its socket.
+A page is rendered once. Nothing in it depends on who asks, and what it shows later comes through its socket or by REST.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Page:
 
 
 def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str) -> Blueprint:
-    """Return GET /chat and GET /realtime; `ws_path` is where the realtime door is."""
+    """Return GET /chat, /realtime and /batch; `ws_path` is where the realtime door is."""
     routes = Blueprint("pages", __name__, template_folder=str(HTML))
 
     def page(name: str, socket_path: str) -> Callable[[], Response]:
@@ -50,6 +50,7 @@ def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str)
 
     routes.add_url_rule("/chat", "chat", page("chat.html", CHAT_PATH))
     routes.add_url_rule("/realtime", "realtime", page("realtime.html", ws_path))
+    routes.add_url_rule("/batch", "batch", page("batch.html", ""))
     return routes
 
 

@@ -31,7 +31,7 @@ MASK = "***"
 _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
 #: Below WARNING these say what our own lines say better, some of them with addresses and payloads.
-_QUIET = ("urllib3", "redis", "sqlalchemy", "werkzeug", "concurrent_log_handler", "gunicorn.access")
+_QUIET = ("urllib3", "redis", "sqlalchemy", "dramatiq", "werkzeug", "concurrent_log_handler", "gunicorn.access")
 #: Loggers that gunicorn gives handlers of its own; their lines shall look like ours.
 _ADOPTED = ("gunicorn.error", "gunicorn.access")
 

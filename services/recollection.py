@@ -13,6 +13,7 @@ from services.conversation_store import ConversationStore, Memory
 from services.errors import StoreUnavailable
 from services.history_store import HistoryStore
 from services.models import Query, Turn
+from utils.thinking import fold_thinking
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,13 @@ class Recollection:
         return self._written(lambda: self._conversations.remember(self._key, memory), patient=patient)
 
     def keep(self, question: str, answer: str, stream_id: str) -> None:
-        """Keep a turn that is over, where the provider does not do it itself."""
-        history = self._history
-        if self._key and history and answer.strip():
-            turn = Turn(question, answer)
+        """Keep a turn that is over, where the provider does not do it itself; of a model's answer not its thoughts.
+
+        Those would take the room of all that was said, and no model is told them again.
+        """
+        history, said = self._history, fold_thinking(answer, "hide")
+        if self._key and history and said.strip():
+            turn = Turn(question, said)
             self._written(lambda: history.add(self._key, self._memory.resets, stream_id, turn), patient=True)
 
     def _written(self, write: Callable[[], None], *, patient: bool) -> bool:

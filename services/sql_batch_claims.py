@@ -142,7 +142,8 @@ def _key(task_id: str, item_index: int) -> tuple[sa.ColumnElement[bool], ...]:
 def _is_full(connection: sa.Connection, task: Row) -> bool:
     if task.max_concurrent is None:
         return False
-    return sum(item.task_id == task.task_id for item in held(connection)) >= int(task.max_concurrent)
+    mine = sum(item.task_id == task.task_id for item in held(connection))
+    return bool(mine >= task.max_concurrent)
 
 
 def _put(connection: sa.Connection, item: tuple[sa.ColumnElement[bool], ...], values: Mapping[str, Any]) -> None:

@@ -15,7 +15,6 @@ from services.batch_manager import BatchManager
 from services.batch_records import BatchOptions, Item, Task
 from services.batch_store import SqlBatchStore
 from services.errors import ProviderError
-from services.gateway import Door
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Usage
 from services.providers.base import BaseRAGProvider
 from tests.desk import CALLER, Desk
@@ -89,8 +88,7 @@ class BatchDesk(Desk):
         name: str = "one",
         **options: Any,
     ) -> None:
-        super().__init__(redis_url, provider, **options)  # type: ignore[arg-type]
-        open_door(self)
+        super().__init__(redis_url, provider, **options)
         self.provider = provider
         self.store = store
         self.batches = BatchManager(
@@ -137,11 +135,6 @@ class BatchDesk(Desk):
 
     def items(self, task_id: str) -> list[Item]:
         return list(self.batches.rows(task_id, OWNER))
-
-
-def open_door(desk: Desk) -> None:
-    """Have the desk's gateway take questions of batches."""
-    desk.gateway._doors = {**desk.gateway._doors, ("batch", "default"): Door(resends=True, keeps_refusals=False)}
 
 
 def texts(count: int) -> list[str]:

@@ -58,7 +58,7 @@ class Desk:
     """A replica without its HTTP."""
 
     def __init__(
-        self, url: str, provider: SlowProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
+        self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
     ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
         runner = ScriptRunner(self.client)
@@ -89,7 +89,8 @@ class Desk:
                 ("wecom", "hr"): Door(places, 330.0),
                 ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True),
                 ("realtime", "default"): Door(resets=frozenset({"/reset"}), resends=True),
-                ("http", "default"): Door(resends=True, keeps_refusals=False),
+                ("http", "default"): (programs := Door(resends=True, keeps_refusals=False)),
+                ("batch", "default"): programs,
             },
             sentence=lambda key: f"<{key}>",
             readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),

@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -212,5 +213,14 @@ class BatchMachine(RuleBasedStateMachine):
         assert self.shelf.store.running_lanes() == set(self.model.lanes)
 
 
-TestBatchStore = BatchMachine.TestCase
-TestBatchStore.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+# Seconds: a run that breaks is made as short as can be before it is shown.
+TestBatchStore = pytest.mark.timeout(400)(BatchMachine.TestCase)
+#: The same runs every time, and one failure told briefly rather than several at length.
+TestBatchStore.settings = settings(
+    max_examples=25,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ Printed = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    with MockDify(slow=0.5) as mock:
+    with MockDify(slow=0.1) as mock:
         yield mock
 
 
@@ -126,14 +126,12 @@ def test_without_a_file_results_are_alone_on_standard_output(house: House, tmp_p
     assert b"completed: 3/3 done" in printed.err
 
 
-@pytest.mark.parametrize(
-    ("questions", "status"), [(["一", "[[400-invalid_param]] 二"], 2), (["[[400-invalid_param]]"], 2)]
-)
-def test_a_question_that_failed_is_status_2(questions: list[str], status: int, house: House, tmp_path: Path) -> None:
+@pytest.mark.parametrize("answered", [["一"], []], ids=["some", "none"])
+def test_a_question_that_failed_is_status_2(answered: list[str], house: House, tmp_path: Path) -> None:
     """One of them, or all; the results say which."""
     out = tmp_path / "a.jsonl"
 
-    assert run("run", written(tmp_path, "q.txt", questions), "--out", out) == status
+    assert run("run", written(tmp_path, "q.txt", [*answered, "[[400-invalid_param]] 二"]), "--out", out) == 2
 
     items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert items[-1]["status"] == "failed"
@@ -145,7 +143,7 @@ def test_a_question_that_failed_is_status_2(questions: list[str], status: int, h
 
 def test_a_task_is_led_by_its_id(house: House, tmp_path: Path, capsys: Printed) -> None:
     """Submit prints the id alone; pause, status, list, results as they are, cancel, and then the wait is status 1."""
-    assert run("submit", written(tmp_path, "q.txt", ["[[slow]] 年假"] * 40), "--max-concurrent", 1) == 0
+    assert run("submit", written(tmp_path, "q.txt", ["[[silent]] 年假"] * 40), "--max-concurrent", 1) == 0
     task_id = capsys.readouterr().out.strip()
     assert re.fullmatch("[0-9a-f-]{36}", task_id)
 
@@ -333,7 +331,7 @@ def test_where_nobody_listens_it_says_so(capsys: Printed) -> None:
 
 def test_a_service_without_batches_is_not_waited_for(redis_url: str, capsys: Printed) -> None:
     """503 means that there will be none."""
-    with House(redis_url) as house:
+    with House(redis_url, WEBSOCKET_AUTH="none") as house:
         assert run("status", "--url", house.url) == 1
 
     assert capsys.readouterr().err == "批量处理服务不可用 (HTTP 503)\n"
@@ -389,9 +387,10 @@ def test_at_a_terminal_a_bar_grows(house: House, tmp_path: Path) -> None:
     with program("run", file, "--out", out, stdout=screen, TERM="xterm", COLUMNS="100") as process:
         os.close(screen)
         shown = b""
-        with_end = b"results in"
-        while with_end not in shown:
-            shown += os.read(terminal, 65536)
+        # A terminal whose other end is closed cannot be read any more.
+        with suppress(OSError):
+            while piece := os.read(terminal, 65536):
+                shown += piece
         assert process.wait(60) == 0
     os.close(terminal)
 
@@ -455,7 +454,7 @@ def scene(redis_url: str, dify: MockDify, folder: Path, **changes: str) -> Itera
 def test_the_service_may_be_killed_meanwhile(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
     """The client waits until it is back, and saves every answer; nothing is asked for nobody."""
     out = tmp_path / "a.jsonl"
-    file = written(tmp_path, "q.txt", [f"[[slow]] 年假 {n}" for n in range(6)])
+    file = written(tmp_path, "q.txt", [f"[[slow]] 年假 {n}" for n in range(4)])
     with (
         scene(redis_url, dify, tmp_path, BATCH_MAX_CONCURRENT="2", STREAM_LEASE="2") as replica,
         program("run", file, "--out", out, "--url", replica.url, LAIBAO_KEY=KEY) as process,
@@ -470,7 +469,7 @@ def test_the_service_may_be_killed_meanwhile(redis_url: str, dify: MockDify, tmp
     assert process.returncode == 0, err
     items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert [item["content"] for item in items] == [dify.expected_answer(item["text"]) for item in items]
-    assert len(items) == 6
+    assert len(items) == 4
 
 
 class Worker(Replica):
@@ -487,7 +486,7 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
     settings = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "BATCH_WORKER": "external", "BATCH_MAX_CONCURRENT": "2"}
     open_door = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "DRAIN_SECONDS": "20"}
     env = settings_for(redis_url, **settings, **open_door, **dify_settings(dify.base_url))
-    texts = [f"[[slow]] 年假 {n}" for n in range(6)]
+    texts = [f"[[slow]] 年假 {n}" for n in range(4)]
     with replicas(1, env, tmp_path) as (web,):
         tasks = f"{web.url}/api/batch/tasks"
         task_id = requests.post(tasks, json={"name": "q", "texts": texts}, timeout=30).json()["data"]["task_id"]
@@ -525,10 +524,9 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
     ("changes", "said"),
     [
         ({}, "they need BATCH_ENABLED, and MYSQL_HOST or DATABASE_PATH"),
-        ({"DATABASE_PATH": "laibao.db", "BATCH_ENABLED": "off"}, "they need BATCH_ENABLED, and MYSQL_HOST"),
         ({"REDIS_URL": "ftp://nowhere"}, "REDIS_URL"),
     ],
-    ids=["no-sql", "off", "wrong"],
+    ids=["no-sql", "wrong"],
 )
 def test_a_worker_without_work_says_why(changes: dict[str, str], said: str, tmp_path: Path) -> None:
     """One line on standard error, status 1."""

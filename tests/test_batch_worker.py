@@ -16,7 +16,7 @@ from services.batch_store import SqlBatchStore
 from services.batch_worker import LaneWorker
 from services.errors import StoreUnavailable
 from services.redis_store import Call
-from tests.batch_desk import OWNER, PATIENCE, ScriptedProvider, in_thread, open_door
+from tests.batch_desk import OWNER, PATIENCE, ScriptedProvider, in_thread
 from tests.desk import Desk
 from tests.servers import FakeClock, wait_until
 
@@ -56,8 +56,7 @@ def provider() -> ScriptedProvider:
 
 @pytest.fixture
 def desk(redis_url: str, provider: ScriptedProvider) -> Iterator[Desk]:
-    desk = Desk(redis_url, provider)  # type: ignore[arg-type]
-    open_door(desk)
+    desk = Desk(redis_url, provider)
     yield desk
     provider.held.clear()
     desk.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from importlib.resources import files
@@ -143,6 +144,20 @@ def test_the_gateway_and_mysql_agree(compose: dict[str, Any], web: Service) -> N
 
     assert (settings.mysql_database, settings.mysql_user) == (mysql["MYSQL_DATABASE"], mysql["MYSQL_USER"])
     assert settings.mysql_host in compose["services"]
+
+
+def test_batches_have_a_worker_for_who_wants_one(compose: dict[str, Any], web: Service) -> None:
+    """Behind a profile of its own: the gateway's image, settings and rights, and another command that is there."""
+    batch = compose["services"]["batch"]
+    differs = {"profiles", "command", "healthcheck", "ports"}
+
+    assert batch["profiles"] == ["batch"]
+    assert {name: batch[name] for name in batch if name not in differs} == {
+        name: web[name] for name in web if name not in differs
+    }
+    assert batch["command"][:2] == ["python", "-m"]
+    assert importlib.util.find_spec(batch["command"][2])
+    assert f":{web['environment']['OPS_PORT']}/healthz" in batch["healthcheck"]["test"][-1]
 
 
 def test_the_grace_period_is_long_enough_for_the_drain(web: Service) -> None:

@@ -66,6 +66,21 @@ def test_the_question_own_inputs_win() -> None:
     inputs = template({"lang": "zh", "role": "all"})
 
     assert inputs.fill(Query("q", "u", inputs={"lang": "en"})) == {"lang": "en", "role": "all"}
+
+
+def test_nobody_says_who_asks_but_we() -> None:
+    """What the template fills in from the person is no caller's to choose, nested or not."""
+    inputs = template({"userCode": "{user_code}", "who": {"name": ["{user_name}"]}, "lang": "zh"})
+
+    filled = inputs.fill(Query("q", "u01", inputs={"userCode": "boss", "who": "boss", "lang": "en", "more": 1}))
+
+    assert filled == {"userCode": "u01", "who": {"name": [""]}, "lang": "en", "more": 1}
+
+
+def test_a_template_tells_its_names() -> None:
+    """Every question carries them."""
+    inputs = template({"lang": "zh", "role": "all"})
+
     assert inputs.names == {"lang", "role"}
 
 

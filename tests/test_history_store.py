@@ -61,6 +61,24 @@ def test_what_is_told_is_bounded_in_tokens(history: HistoryStore, key: str) -> N
     assert history.load(key) == tuple(Turn(f"问题{number}", "三个字") for number in (2, 3, 4))
 
 
+@pytest.mark.parametrize(
+    ("turn", "told"),
+    [
+        pytest.param(Turn("问", "答" * 30), Turn("问", "答" * 18 + "…"), id="long-answer"),
+        pytest.param(Turn("问" * 30, "答"), Turn("问" * 18 + "…", "答"), id="long-question"),
+        pytest.param(Turn("问" * 30, "答" * 30), Turn("问" * 9 + "…", "答" * 9 + "…"), id="both-long"),
+        pytest.param(Turn("ask", "word " * 30), Turn("ask", ("word " * 30)[:75] + "…"), id="narrow-letters"),
+        pytest.param(Turn("ask", "n" * 200 + "宽" * 30), Turn("ask", "n" * 75 + "…"), id="mixed"),
+    ],
+)
+def test_the_last_turn_is_told_as_far_as_it_fits(history: HistoryStore, key: str, turn: Turn, told: Turn) -> None:
+    """What one asks about most is what was said last: too long a turn is cut, not left out."""
+    history.add(key, "0", "s1", Turn("早", "早"))
+    history.add(key, "0", "s2", turn)
+
+    assert history.load(key) == (told,)
+
+
 def test_what_is_old_is_not_told(history: HistoryStore, key: str, clock: Clock) -> None:
     """A turn's age counts, not the conversation's."""
     history.add(key, "0", "s1", Turn("早", "早"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from channels.batch_uploads import FORM_BYTES
+from config.settings import load_settings
 from tests.manifests import (
     PROD,
     Manifest,
     config_of,
     every,
     everywhere,
+    example_secret,
     gateway_in,
     labels_of,
     one,
@@ -17,6 +20,7 @@ from tests.manifests import (
     render,
     selects,
 )
+from tests.nginx import SITE
 
 
 def policies_in(folder: Path) -> list[Manifest]:
@@ -25,16 +29,59 @@ def policies_in(folder: Path) -> list[Manifest]:
     return [p for p in every(render(folder), "NetworkPolicy") if selects(p["spec"]["podSelector"], labels)]
 
 
+def api_in(folder: Path) -> Manifest:
+    """The ingress of programs."""
+    return one(render(folder), "Ingress", "wechatlaibao-api")
+
+
+def paths_of(ingress: Manifest) -> dict[str, str]:
+    """Return the Service each path leads to."""
+    (rule,) = ingress["spec"]["rules"]
+    return {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+
+
+def annotation(ingress: Manifest, name: str) -> str:
+    value: str = ingress["metadata"]["annotations"][f"nginx.ingress.kubernetes.io/{name}"]
+    return value
+
+
+@everywhere
+def test_programs_get_the_room_and_the_time_they_need(folder: Path) -> None:
+    """The longest batch passes, an answer may come as late as its record lives, and events are not collected."""
+    api = api_in(folder)
+    settings = load_settings({**config_of(render(folder)), **example_secret()}, env_file=None)
+
+    beyond = int(annotation(api, "proxy-body-size").removesuffix("m")) * 2**20 - settings.batch_max_bytes
+    assert FORM_BYTES < beyond <= 2**20
+    assert int(annotation(api, "proxy-read-timeout")) > settings.stream_ttl
+    assert annotation(api, "proxy-buffering") == "off"
+
+
+@everywhere
+def test_the_ingress_is_as_patient_as_nginx_elsewhere(folder: Path) -> None:
+    """Its annotations say what deploy/nginx.conf says: sockets, answers, who is asked next, and the same host."""
+    site = SITE.read_text()
+    people, api = one(render(folder), "Ingress", "wechatlaibao"), api_in(folder)
+
+    for ingress in (people, api):
+        assert f"proxy_read_timeout {annotation(ingress, 'proxy-read-timeout')}s;" in site
+        assert f"proxy_connect_timeout {annotation(ingress, 'proxy-connect-timeout')}s;" in site
+        assert f"proxy_next_upstream {annotation(ingress, 'proxy-next-upstream')};" in site
+        assert f"server_name {ingress['spec']['rules'][0]['host']};" in site
+    assert f"client_max_body_size {annotation(api, 'proxy-body-size')};" in site
+    assert people["spec"]["tls"] == api["spec"]["tls"]
+
+
 @everywhere
 def test_traffic_finds_the_pods(folder: Path) -> None:
-    """The ingress leads callbacks, sockets and pages to the Service and that to the pods, nobody to operators."""
+    """Ingresses lead callbacks, sockets, pages and REST to the Service and that to the pods, nobody to operators."""
     manifests, gateway = render(folder), gateway_in(folder)
     service = one(manifests, "Service", "wechatlaibao")
-    (rule,) = one(manifests, "Ingress", "wechatlaibao")["spec"]["rules"]
+    people, programs = paths_of(one(manifests, "Ingress", "wechatlaibao")), paths_of(api_in(folder))
 
-    paths = [path["path"] for path in rule["http"]["paths"]]
-    assert paths == ["/wechat/callback", "/ws", "/chat", "/realtime"]
-    assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {"wechatlaibao"}
+    assert list(people) == ["/wechat/callback", "/ws", "/chat", "/realtime", "/batch", "/docs", "/openapi.json"]
+    assert list(programs) == ["/api/chat", "/api/batch"]
+    assert {*people.values(), *programs.values()} == {"wechatlaibao"}
     assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
     assert selects(service["spec"]["selector"], labels_of(gateway))
 

@@ -81,6 +81,25 @@ def test_what_is_no_failure_of_the_first_word_stays_an_error(
         told(Scripted(*said, error=error), deadline())
 
 
+def test_a_conversation_outlives_a_mocks_answer() -> None:
+    """The provider's own id of it stays the one that is told: the next question goes on with it."""
+    provider = Scripted(error=ProviderError(code="provider_busy"))
+
+    events = list(behind(provider).stream_query(Query("年假", "u", "c1"), Deadline(5.0)))
+
+    assert {event.conversation_id for event in events if isinstance(event, ProviderIds)} == {"c1"}
+
+
+def test_a_provider_may_answer_by_any_iterator() -> None:
+    """One of a person's own need not be a generator, which alone can be closed."""
+
+    class Listing(Scripted):
+        def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+            return iter([Delta("年"), Delta("假")])
+
+    assert text(told(Listing())) == "年假"
+
+
 def test_whoever_closes_it_closes_the_provider() -> None:
     """The connection goes with the answer nobody wants."""
     provider = Scripted(Delta("年"), Delta("假"))

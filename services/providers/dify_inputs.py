@@ -33,6 +33,8 @@ class InputsTemplate:
                     known = " ".join(f"{{{each}}}" for each in _KNOWN)
                     raise SettingsError(f"DIFY_INPUTS: unknown placeholder {{{name}}}, expected one of {known}")
         self._template = dict(template)
+        #: Those that say who asks, or when: a question's own would be anybody's word.
+        self._personal = {name for name, value in template.items() if _PLACEHOLDER.search(json.dumps(value))}
         self._clock = clock
         self._timezone = timezone
 
@@ -42,10 +44,11 @@ class InputsTemplate:
         return frozenset(self._template)
 
     def fill(self, query: Query) -> dict[str, Any]:
-        """Return the inputs of one question; what the question brings itself wins."""
+        """Return the inputs of one question: what it brings itself wins, but says nothing about who asks."""
         values = self._values(query)
         filled = {name: _filled(value, values) for name, value in self._template.items()}
-        return filled | dict(query.inputs)
+        own = {name: value for name, value in query.inputs.items() if name not in self._personal}
+        return filled | own
 
     def _values(self, query: Query) -> Mapping[str, str]:
         user = query.identity.user or UserInfo(query.user)

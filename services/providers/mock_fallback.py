@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 
 from services.errors import ConversationGone, ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement
 from services.providers.base import BaseRAGProvider
+from services.providers.closing import closing_events
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,7 @@ class MockFallback(BaseRAGProvider):
         """
         spoke = False
         try:
-            # Whoever closes this closes the provider's connection.
-            with closing(self._provider.stream_query(query, deadline)) as events:  # type: ignore[type-var]
+            with closing_events(self._provider.stream_query(query, deadline)) as events:
                 for event in events:
                     spoke = spoke or isinstance(event, Delta | Replacement)
                     yield event
@@ -46,7 +46,11 @@ class MockFallback(BaseRAGProvider):
             if spoke or deadline.over or deadline.aborted:
                 raise
             log.warning("the mock answers for the provider", extra={"provider": self.name, "code": exc.code})
-        yield from self._mock.stream_query(query, deadline)
+        for event in self._mock.stream_query(query, deadline):
+            # The mock knows no conversations: the provider's own goes on when it is back.
+            if isinstance(event, ProviderIds):
+                event = replace(event, conversation_id=query.conversation_id)
+            yield event
 
     def health_check(self) -> bool:
         """Tell how the provider is: the mock is always there."""

@@ -15,6 +15,7 @@ from services.errors import ConversationGone, ProviderError
 from services.http_service import aborted_error
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement, Usage
 from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, SearchResult
+from services.providers.closing import closing_events
 from services.providers.search_words import as_context, as_list, citable
 from utils.deadline import Deadline
 
@@ -78,7 +79,7 @@ class SearchFirst(BaseRAGProvider):
         """
         wanted = self._wants(query.text)
         if not wanted:
-            with _closing(self._rag.stream_query(query, deadline)) as events:
+            with closing_events(self._rag.stream_query(query, deadline)) as events:
                 yield from events
             return
         search = self._found.pop(deadline, None) or self._searched(wanted, deadline)
@@ -167,20 +168,10 @@ def _within(deadline: Deadline, seconds: float) -> Iterator[Deadline]:
         yield bounded
 
 
-@contextmanager
-def _closing(events: Iterator[ProviderEvent]) -> Iterator[Iterator[ProviderEvent]]:
-    """Close what a provider says, and so its connection, when nobody listens any more."""
-    try:
-        yield events
-    finally:
-        close: Callable[[], None] = getattr(events, "close", lambda: None)
-        close()
-
-
 def _noted(events: Iterator[ProviderEvent], note: str) -> Iterator[ProviderEvent]:
     """Put a note before an answer's first words, also before those that take their place; never alone."""
     begun = False
-    with _closing(events):
+    with closing_events(events):
         for event in events:
             begun = begun and not isinstance(event, Replacement)
             if isinstance(event, Delta | Replacement) and event.text and not begun:
@@ -195,7 +186,7 @@ def _with_sources(events: Iterator[ProviderEvent], sources: Sources) -> Iterator
     They are told at once, so that another owner of the answer has them too.
     """
     yield Usage(sources=sources)
-    with _closing(events):
+    with closing_events(events):
         for event in events:
             if isinstance(event, Usage):
                 event = replace(event, sources=(*sources, *event.sources))
