@@ -12,7 +12,7 @@ import pytest
 
 from channels.batch_uploads import FORM_BYTES
 from config.settings import Settings, load_settings
-from tests.house import House, Replica, settings_for
+from tests.house import ROOT, House, Replica, settings_for
 from tests.installed import BATCH, HOME, WEB, install, program, unit_lines
 from tests.manifests import BASE, every, render
 from tests.nginx import SITE, upstream_of
@@ -26,9 +26,9 @@ def home(tmp_path: Path) -> Path:
     return install(tmp_path / "home", {})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def defaults() -> Settings:
-    return load_settings({**settings_for("redis://127.0.0.1:6379/1"), "DRAIN_SECONDS": "60"}, env_file=None)
+    return load_settings(settings_for("redis://127.0.0.1:6379/1"), env_file=None)
 
 
 def under(environment: str) -> Settings:
@@ -105,7 +105,7 @@ def test_the_worker_has_a_port_of_its_own() -> None:
 
 
 @units
-def test_a_unit_has_the_time_to_leave(unit: Path, defaults: Settings) -> None:
+def test_a_unit_has_the_time_to_leave(unit: Path) -> None:
     """TimeoutStopSec = DRAIN_SECONDS' default + 10 (graceful_timeout) + 5, and SIGTERM goes to the first process."""
     lines = unit_lines(unit)
 
@@ -203,34 +203,27 @@ def test_nginx_takes_the_longest_batch(defaults: Settings) -> None:
     assert FORM_BYTES < beyond <= 2**20
 
 
-def test_nginx_gives_up_idle_connections_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nginx_gives_up_idle_connections_first() -> None:
     """Sooner than gunicorn closes them: a request must not meet one that is being closed."""
     upstream = SITE.read_text().partition("}")[0]
+    kept = re.search(r"^keepalive = (\d+)$", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
 
-    assert figure(upstream, "keepalive_timeout") < keepalive_of_gunicorn()
-
-
-def keepalive_of_gunicorn() -> int:
-    match = re.search(r"^keepalive = (\d+)$", Path(WEB.parent.parent, "gunicorn.conf.py").read_text(), re.MULTILINE)
-    assert match
-    return int(match[1])
+    assert kept
+    assert figure(upstream, "keepalive_timeout") < int(kept[1])
 
 
 def test_nginx_leads_where_the_ingress_leads(redis_url: str) -> None:
-    """On a bare machine and in a cluster the same addresses are for the world, and each of them is one of ours."""
+    """The same addresses are for the world on a bare machine and in a cluster, and all that is named is there."""
     with House(redis_url) as house:
-        routes = {str(rule) for rule in house.app.url_map.iter_rules()}
-    hosts = [rule for ingress in every(render(BASE), "Ingress") for rule in ingress["spec"]["rules"]]
-    public = [path for rule in hosts for path in rule["http"]["paths"]]
+        routes = sorted({str(rule).partition("<")[0] for rule in house.app.url_map.iter_rules()})
+    rules = [rule for ingress in every(render(BASE), "Ingress") for rule in ingress["spec"]["rules"]]
+    public = [path for rule in rules for path in rule["http"]["paths"]]
 
-    for path in public:
-        address = path["path"]
-        assert address in routes or any(route.startswith(f"{address}/") for route in routes), address
-        assert any(leads(location, address) for location in locations()), address
-    for route in sorted(routes):
-        beginning = re.split(r"<", route)[0]
-        inside = any(covers(path, beginning) for path in public)
-        assert inside == any(leads(location, beginning) for location in locations()), route
+    by_ingress = {path["path"]: [route for route in routes if covers(path, route)] for path in public}
+    by_nginx = [route for route in routes if any(leads(location, route) for location in locations())]
+
+    assert all(by_ingress.values()), by_ingress
+    assert sorted({route for found in by_ingress.values() for route in found}) == by_nginx
 
 
 def covers(path: dict[str, str], address: str) -> bool:

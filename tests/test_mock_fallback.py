@@ -65,16 +65,24 @@ def test_a_provider_that_fails_at_once_is_stood_in_for() -> None:
     assert text(events) == mock_answer("年假")
 
 
+def test_a_provider_that_breaks_is_stood_in_for_too(caplog: pytest.LogCaptureFixture) -> None:
+    """It may be anybody's code; the log has the traceback."""
+    assert text(told(Scripted(error=ZeroDivisionError()))) == mock_answer("年假")
+
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
+
+
 @pytest.mark.parametrize(
     ("said", "error", "deadline"),
     [
         ((Delta("年"),), ProviderError(), lambda: Deadline(5.0)),
+        ((Delta("年"),), ZeroDivisionError(), lambda: Deadline(5.0)),
         ((), ConversationGone(), lambda: Deadline(5.0)),
         ((), ProviderError(), lambda: Deadline(0.0)),
     ],
 )
 def test_what_is_no_failure_of_the_first_word_stays_an_error(
-    said: tuple[ProviderEvent, ...], error: ProviderError, deadline: Callable[[], Deadline]
+    said: tuple[ProviderEvent, ...], error: Exception, deadline: Callable[[], Deadline]
 ) -> None:
     """Half an answer is not finished by a mock; a forgotten conversation is asked anew; an end is an end."""
     with pytest.raises(type(error)):

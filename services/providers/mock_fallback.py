@@ -42,15 +42,22 @@ class MockFallback(BaseRAGProvider):
             return
         except ConversationGone:
             raise
-        except ProviderError as exc:
+        except Exception as exc:  # a provider may be anybody's code
             if spoke or deadline.over or deadline.aborted:
                 raise
-            log.warning("the mock answers for the provider", extra={"provider": self.name, "code": exc.code})
+            self._note(exc)
         for event in self._mock.stream_query(query, deadline):
             # The mock knows no conversations: the provider's own goes on when it is back.
             if isinstance(event, ProviderIds):
                 event = replace(event, conversation_id=query.conversation_id)
             yield event
+
+    def _note(self, exc: Exception) -> None:
+        fields = {"provider": self.name}
+        if isinstance(exc, ProviderError):
+            log.warning("the mock answers for the provider", extra={**fields, "code": exc.code})
+        else:
+            log.error("the mock answers for the provider", extra=fields, exc_info=exc)
 
     def health_check(self) -> bool:
         """Tell how the provider is: the mock is always there."""

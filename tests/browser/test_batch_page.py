@@ -1,0 +1,290 @@
+"""The batch page in a real Chromium, before a real replica, Redis and a mock Dify: a file in, a table that fills, out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Download, Page, Route, expect
+
+from demo.mock_dify import MockDify
+from tests.browser.stage import LAPTOP, PATIENCE, PHONE, chromium, screenshot, tab
+from tests.browser.test_page_manners import WORKABLE, colours, names, tab_to, unreadable, walk
+from tests.house import Replica, dify_settings, replicas, settings_for
+from tests.servers import RedisServer
+from tests.test_question_files import workbook
+
+__all__ = ["chromium"]
+
+pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
+
+KEY = "sk-page-key-not-real"
+QUESTION = "年假怎么申请？"
+#: Never answered, until somebody ends it.
+SILENT = "[[silent]] 年假"
+SCRIPT = '<img src=x onerror="document.title=1">'
+
+Enters = Callable[..., AbstractContextManager[Page]]
+
+
+@pytest.fixture(scope="module")
+def dify() -> Iterator[MockDify]:
+    with MockDify() as dify:
+        yield dify
+
+
+@pytest.fixture(scope="module")
+def replica(redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A replica that asks for a key and has all the places that the tests' unanswered questions take."""
+    folder = tmp_path_factory.mktemp("batch-page")
+    settings = {"DATABASE_PATH": str(folder / "laibao.db"), "BATCH_MAX_CONCURRENT": "20", "APP_NAME": "来宝"}
+    limits = {"WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+    env = settings_for(redis_server.url(5), **dify_settings(dify.base_url), **settings, **limits)
+    with replicas(1, env, folder) as (replica,):
+        yield replica
+
+
+@contextmanager
+def visit(
+    chromium: Browser, replica: Replica, *, size: tuple[int, int] = LAPTOP, dark: bool = False, path: str = "/batch"
+) -> Iterator[Page]:
+    """Open the page as somebody whose tab has the key; it must stay whole and at home."""
+    with tab(chromium, replica.url, size=size, dark=dark) as (page, watch):
+        page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
+        page.goto(replica.url + path)
+        expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=PATIENCE)
+        yield page
+        watch.assert_clean()
+
+
+@pytest.fixture
+def enters(chromium: Browser, replica: Replica) -> Enters:
+    return partial(visit, chromium, replica)
+
+
+def asks(page: Page, *questions: str, name: str = "") -> None:
+    """Type questions and have them submitted."""
+    page.locator("#questions").fill("\n".join(questions))
+    page.locator("#name").fill(name)
+    page.locator("#start").click()
+    expect(page.locator("#task")).to_be_visible(timeout=PATIENCE)
+
+
+def sees(page: Page, status: str) -> None:
+    """Wait until the task has a status."""
+    expect(page.locator("#task")).to_have_attribute("data-status", status, timeout=PATIENCE)
+
+
+def ends(page: Page) -> None:
+    """Cancel the task, and say that one is sure."""
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator("#cancel").click()
+    sees(page, "cancelled")
+
+
+def saved(page: Page, button: str) -> Download:
+    with page.expect_download() as download:
+        page.locator(button).click()
+    return download.value
+
+
+def test_questions_that_are_typed_come_back_as_a_table(enters: Enters, dify: MockDify, tmp_path: Path) -> None:
+    """With a bar that ends full, pages of results in the order of the questions, and both files to save."""
+    questions = [f"{QUESTION}{n}" for n in range(29)] + [SCRIPT]
+    with enters() as page:
+        asks(page, *questions, "  ", name="常见问题")
+        sees(page, "completed")
+
+        bar = page.get_by_role("progressbar", name="常见问题")
+        expect(bar).to_have_attribute("aria-valuenow", "100")
+        expect(bar).to_have_attribute("aria-valuetext", "已处理 30/30")
+        expect(page.locator("#counts")).to_have_text("已处理 30/30")
+        expect(page.locator("#announcer")).to_have_text("常见问题：已完成")
+        rows = page.locator("#rows tr")
+        expect(rows).to_have_count(25)
+        expect(rows.nth(3).locator("td")).to_have_text(["4", questions[3], "已完成", re.compile("年假申请")])
+        screenshot(page, "batch-done")
+        page.locator("#later").click()
+        expect(page.locator("#place")).to_have_text("第 26–30 个，共 30 个")
+        expect(rows).to_have_count(5)
+        expect(rows.nth(4).locator("td").nth(1)).to_have_text(SCRIPT)
+        table, lines = saved(page, "#csv"), saved(page, "#jsonl")
+        expect(page.locator("#tasks li")).to_contain_text(["常见问题"])
+
+    assert (table.suggested_filename, lines.suggested_filename) == ("常见问题.csv", "常见问题.jsonl")
+    with table.path().open(encoding="utf-8-sig", newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == questions
+    items = [json.loads(line) for line in lines.path().read_text("utf-8").splitlines()]
+    assert [item["content"] for item in items] == [dify.expected_answer(question) for question in questions]
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_a_file_is_a_task(enters: Enters, way: str, tmp_path: Path) -> None:
+    """A workbook that is chosen or a text that is dropped; its name is the task's, and it may be taken back."""
+    with enters() as page:
+        if way == "chosen":
+            file = tmp_path / "问题.xlsx"
+            file.write_bytes(workbook([["id", "问题"], [1, QUESTION], [2, "营业时间"]]))
+            page.locator("#file").set_input_files(file)
+            page.locator("#forget").click()
+            expect(page.locator("#start")).to_be_disabled()
+            page.locator("#file").set_input_files(file)
+        else:
+            moved = page.evaluate_handle(
+                """(text) => {
+                  const moved = new DataTransfer();
+                  moved.items.add(new File([text], "问题.txt"));
+                  return moved;
+                }""",
+                f"{QUESTION}\n营业时间",
+            )
+            page.dispatch_event("#drop", "drop", {"dataTransfer": moved})
+        expect(page.locator("#chosen")).to_contain_text("问题")
+
+        page.locator("#start").click()
+
+        sees(page, "completed")
+        expect(page.locator("#task-name")).to_have_text("问题")
+        expect(page.locator("#rows td:nth-child(2)")).to_have_text([QUESTION, "营业时间"])
+
+
+def test_a_task_is_paused_found_again_and_cancelled(enters: Enters) -> None:
+    """A reload shows it where it was, by its id in the address; what nobody was asked is cancelled in the end."""
+    with enters() as page:
+        asks(page, *[SILENT] * 30, name="慢")
+        sees(page, "running")
+        page.locator("#pause").click()
+        sees(page, "paused")
+        assert re.search("#[0-9a-f-]{36}$", page.url)
+        assert KEY not in page.url
+
+        page.reload()
+        sees(page, "paused")
+        page.locator("#resume").click()
+        sees(page, "running")
+        expect(page.locator("#counts")).to_contain_text("进行中 20")
+        ends(page)
+
+        expect(page.locator("#counts")).to_have_text("已处理 0/30 · 取消 30")
+        expect(page.locator("#cancel")).to_be_hidden()
+        expect(page.locator("#tasks [aria-current=true] + .tag")).to_have_text("已取消")
+
+
+def test_a_question_that_fails_says_why(enters: Enters) -> None:
+    """In the server's sentence, in its row; of a task with no answer at all, beside the bar too."""
+    with enters() as page:
+        asks(page, "[[400-invalid_param]] 一")
+        sees(page, "failed")
+
+        expect(page.locator("#rows td:nth-child(4)")).to_contain_text("问答服务没有接受这个问题")
+        expect(page.locator("#task-error")).to_contain_text("问答服务没有接受这个问题")
+        expect(page.locator("#counts")).to_have_text("已处理 1/1 · 失败 1")
+
+
+def test_a_key_is_asked_for_and_tried(chromium: Browser, replica: Replica) -> None:  # noqa: F811
+    """A wrong one is told to be wrong; the right one stays in this tab, and nowhere else."""
+    with tab(chromium, replica.url) as (page, watch):
+        page.goto(f"{replica.url}/batch")
+        for key, wrong in (("wrong", True), (KEY, False)):
+            expect(page.locator("#key")).to_be_visible()
+            expect(page.locator("#key-input")).to_be_focused()
+            page.locator("#key-input").fill(key)
+            page.keyboard.press("Enter")
+            if wrong:
+                expect(page.locator("#key-wrong")).to_have_text("密钥无效或已过期，请检查后重试。")
+        expect(page.locator("#state")).to_have_attribute("data-state", "open")
+        expect(page.locator("#key")).to_be_hidden()
+        assert page.evaluate("Object.values(sessionStorage)") == [KEY]
+        assert page.evaluate("Object.values(localStorage)") == []
+        # The console tells of each 401; nothing else was wrong.
+        assert [line for line in watch.errors + watch.warnings if "401" not in line] == []
+        assert watch.foreign == []
+
+
+def test_what_the_server_refuses_is_told_in_its_words(chromium: Browser, replica: Replica, tmp_path: Path) -> None:  # noqa: F811
+    """A file without questions; one of a kind that nobody reads is not even sent; a task that is not there."""
+    file = tmp_path / "leer.csv"
+    file.write_text("question\n\n", "utf-8")
+    with tab(chromium, replica.url) as (page, watch):
+        page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
+        page.goto(f"{replica.url}/batch#11111111-2222-4333-8444-555555555555")
+        expect(page.locator("#refused")).to_have_text("任务不存在")
+        expect(page.locator("#state")).to_have_attribute("data-state", "open")
+        page.locator("#file").set_input_files(file)
+        page.locator("#start").click()
+        expect(page.locator("#refused")).to_contain_text("There is no text in it.")
+        page.locator("#file").set_input_files(tmp_path / "leer.csv")
+        (tmp_path / "a.pdf").write_bytes(b"%PDF")
+        page.locator("#file").set_input_files(tmp_path / "a.pdf")
+        expect(page.locator("#refused")).to_have_text("只能使用 .txt、.csv、.tsv 或 .xlsx 文件。")
+        assert [line for line in watch.errors if "404" not in line and "422" not in line] == []
+
+
+def test_a_break_submits_nothing_twice(chromium: Browser, replica: Replica) -> None:  # noqa: F811
+    """The server took the task, and the page did not hear of it: pressed again, it is that task."""
+
+    def break_off(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    with tab(chromium, replica.url) as (page, watch):
+        page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
+        page.goto(f"{replica.url}/batch")
+        page.route("**/api/batch/tasks", break_off, times=1)
+        page.locator("#questions").fill(QUESTION)
+        page.locator("#name").fill("一次")
+        page.locator("#start").click()
+        expect(page.locator("#refused")).to_have_text("没有连上服务，请再试一次；不会重复提交。")
+        page.locator("#start").click()
+        sees(page, "completed")
+        assert [line for line in watch.errors if "net::ERR_FAILED" not in line] == []
+
+    listed = requests.get(f"{replica.url}/api/batch/tasks", headers={"X-API-Key": KEY}, timeout=30).json()["data"]
+    assert [task["name"] for task in listed["tasks"]].count("一次") == 1
+
+
+def test_an_outage_is_told_and_waited_out(chromium: Browser, replica: Replica) -> None:  # noqa: F811
+    """The badge says when it tries again, and then it goes on by itself."""
+    with tab(chromium, replica.url) as (page, watch):
+        page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
+        page.route("**/api/batch/**", lambda route: route.abort(), times=2)
+        page.goto(f"{replica.url}/batch")
+        expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
+        expect(page.locator("#state")).to_have_text(re.compile("连不上服务，[12] 秒后重试"))
+        expect(page.locator("#state")).to_have_attribute("data-state", "open")
+        assert [line for line in watch.errors if "net::ERR_FAILED" not in line] == []
+
+
+@pytest.mark.parametrize(("size", "dark"), [(LAPTOP, True), (PHONE, False)], ids=["dark", "phone"])
+def test_the_page_has_manners(enters: Enters, size: tuple[int, int], dark: bool) -> None:
+    """Every word can be read, every control be reached by keyboard, seen there and named, and nothing sticks out."""
+    with enters(size=size, dark=dark) as page:
+        page.get_by_role("button", name="English").click()
+        tab_to(page, "#questions")
+        page.keyboard.insert_text(f"{QUESTION}\n[[400-invalid_param]] two\n{SILENT}" + "\nx" * 30)
+        assert unreadable(colours(page, "body, body *")) == []
+        tab_to(page, "#start")
+        page.keyboard.press("Enter")
+        expect(page.locator("#counts")).to_have_text(
+            re.compile(r"32 of 33 done · 1 failed · 1 running"), timeout=PATIENCE
+        )
+        screenshot(page, f"batch-{'dark' if dark else 'phone'}")
+
+        told = names(page)
+        stops = walk(page)
+
+        assert unreadable(colours(page, "body, body *")) == []
+        assert unreadable(colours(page, "#questions", "::placeholder")) == []
+        assert [name for _, name in told if not name.strip()] == []
+        assert [stop["what"] for stop in stops if not stop["shown"] and stop["what"] != "file"] == []
+        assert page.locator("[data-reached=control]").count() == page.evaluate(WORKABLE)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuetext", "32 of 33 done")
+        ends(page)
