@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from flask import Blueprint, Flask, Response, abort, current_app, render_template
+from flask import Blueprint, Flask, Response, abort, current_app, render_template, request
 from markupsafe import Markup
 
 from channels.assets import Assets
@@ -137,8 +137,14 @@ def _digest(name: str) -> str:
 
 
 def _secured(response: Response) -> Response:
-    """Let the page ask this host alone, with this script and style alone, in nobody's frame."""
+    """Let the page ask this host alone, with this script and style alone, in nobody's frame.
+
+    Who has it asks each time whether it is still so, as another version's page names other files.
+    """
     response.headers["Content-Security-Policy"] = _policy()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    response.make_conditional(request)
     return response

@@ -12,6 +12,7 @@ from services.sql_batch_submission import pass_gate
 from services.sql_batch_tables import GATES, ITEMS, TASKS, statements
 from services.sql_database import SqlDatabase, SqlFailed
 
+REMEDY = "docs/batches.md has the statements; BATCH_ENABLED=false does without batches"
 #: What says that a table or column is not there: MySQL's numbers, those of its refusals to tell, and SQLite's only one.
 MISSING = (1146, 1054, 1142, 1143, 1)
 
@@ -26,7 +27,7 @@ def prepare(database: SqlDatabase) -> None:
     if _lacking(database):
         _create(database)
         if lacking := _lacking(database):
-            raise SettingsError(f"the batch tables are not as this version needs them: {lacking}")
+            raise SettingsError(f"BATCH_ENABLED: the table {lacking} is not as this version needs it ({REMEDY})")
     database.transact(pass_gate)
 
 
@@ -53,4 +54,5 @@ def _create(database: SqlDatabase) -> None:
     except SqlFailed as exc:
         if exc.number not in MISSING:
             raise
-        raise SettingsError("the batch tables are missing and this SQL user may not create them") from exc
+        message = f"BATCH_ENABLED: the batch tables are missing and this SQL user may not create them ({REMEDY})"
+        raise SettingsError(message) from exc

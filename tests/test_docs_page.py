@@ -115,6 +115,21 @@ def test_the_files_of_the_page_may_be_kept_for_ever(client: FlaskClient) -> None
         assert re.search(r"-([0-9a-f]{16})\.", path).group(1) == sha256(plain.data).hexdigest()[:16]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json", "/openapi.json"])
+@pytest.mark.parametrize("coding", ["identity", "gzip", "br"])
+def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, path: str, coding: str) -> None:
+    """A browser asks each time, for another version's page names other files; what it has it is not sent."""
+    accepts = {"Accept-Encoding": coding}
+    first = client.get(path, headers=accepts)
+
+    again = client.get(path, headers={**accepts, "If-None-Match": first.headers.get("ETag", "")})
+    other = client.get(path, headers={**accepts, "If-None-Match": '"another"'})
+
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert (again.status_code, again.data) == (304, b"")
+    assert (other.status_code, other.data) == (200, first.data)
+
+
 @pytest.mark.parametrize(
     "name", ["swagger-ui.css", "swagger-ui-0000000000000000.css", "..%2f..%2fapp.py", "__init__.py"]
 )

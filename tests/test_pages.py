@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from channels.pages import HTML, finished, pages_blueprint
 
-PAGES = ("/chat", "/realtime")
+PAGES = ("/chat", "/realtime", "/batch")
 
 
 def client_for(locale: str = "zh", app_name: str = "来宝") -> FlaskClient:
@@ -157,9 +157,10 @@ def test_no_script_writes_html_but_by_the_one_way() -> None:
     ]
 
 
-def test_both_languages_say_the_same() -> None:
-    """The chat page's words have the same keys and the same places to fill in, in both languages."""
-    source = (HTML / "chat_words.js").read_text("utf-8")
+@pytest.mark.parametrize("page", ["chat", "batch"])
+def test_both_languages_say_the_same(page: str) -> None:
+    """The page's words have the same keys and the same places to fill in, in both languages."""
+    source = (HTML / f"{page}_words.js").read_text("utf-8")
     zh, en = re.findall(r"^  (?:zh|en): \{\n(.*?)^  \},", source, re.DOTALL | re.MULTILINE)
     words = [dict(re.findall(r'^    (\w+):\s+"(.*)",$', one, re.MULTILINE)) for one in (zh, en)]
 
@@ -169,12 +170,13 @@ def test_both_languages_say_the_same() -> None:
         assert set(re.findall(r"\{\w+\}", sentence)) == set(re.findall(r"\{\w+\}", words[1][key])), key
 
 
-def test_every_word_the_page_asks_for_is_there() -> None:
+@pytest.mark.parametrize("page", ["chat", "batch"])
+def test_every_word_the_page_asks_for_is_there(page: str) -> None:
     """What markup and scripts name has its words."""
-    source = (HTML / "chat_words.js").read_text("utf-8")
+    source = (HTML / f"{page}_words.js").read_text("utf-8")
     known = set(re.findall(r"^    (\w+):", source, re.MULTILINE))
-    markup = (HTML / "chat.html").read_text("utf-8")
-    scripts = "".join(path.read_text("utf-8") for path in HTML.glob("chat*.js"))
+    markup = (HTML / f"{page}.html").read_text("utf-8")
+    scripts = "".join(path.read_text("utf-8") for path in HTML.glob(f"{page}*.js"))
 
     named = set(re.findall(r'data-(?:t|label|hint)="(\w+)"', markup)) | set(re.findall(r'\bword\("(\w+)"', scripts))
     named |= set(re.findall(r'labelled\("\w+", "[\w ]*", "(\w+)"\)', scripts))

@@ -1,7 +1,9 @@
 // The batch page: what a person does, and what is looked up for them meanwhile.
 
-/** Milliseconds between two looks at a task that has not ended, and at the list. */
+/** Milliseconds between two looks at a task that has not ended, also in its first seconds, and at the list. */
 const LOOK_MS = 2_000;
+const FIRST_LOOK_MS = 500;
+const FIRST_MS = 10_000;
 const LIST_MS = 10_000;
 /** Seconds of the longest wait after a look that nobody answered. */
 const LONGEST = 30;
@@ -18,6 +20,8 @@ let submission = null;
 let failures = 0;
 let timer = 0;
 let listedAt = 0;
+let openedAt = 0;
+let isNew = false;
 let round = 0;
 let shown = { state: "connecting", seconds: 0 };
 
@@ -77,7 +81,7 @@ async function look() {
     showState("open");
     showKey(false);
     const running = task && !ENDED.includes(task.status);
-    later(running ? LOOK_MS : LIST_MS);
+    later(running ? (performance.now() - openedAt < FIRST_MS ? FIRST_LOOK_MS : LOOK_MS) : LIST_MS);
   } catch (refused) {
     if (mine !== round) return;
     if (refused.status === 404) return forgetTask(refused.message);
@@ -109,6 +113,8 @@ async function showTask(found, mine) {
   const before = task;
   task = found;
   results.show(task);
+  if (isNew) byId("task-name").focus();
+  isNew = false;
   tasks = tasks.map((one) => (one.task_id === task.task_id ? task : one));
   showTasks();
   if (before && before.status !== task.status) announce();
@@ -156,6 +162,7 @@ function openTask() {
   taskId = named;
   task = null;
   page = 1;
+  openedAt = performance.now();
   byId("task").hidden = true;
   results.clear();
   say("refused", "");
@@ -267,8 +274,8 @@ async function submit() {
     file = null;
     showNew();
     listedAt = 0;
+    isNew = true;
     location.hash = taken.task_id;
-    byId("task-name").focus();
   } catch (refused) {
     if (refused.status === 401) takeRefusal(refused);
     else say("refused", refused.message || word(refused.status === 413 ? "tooLarge" : "broken"));

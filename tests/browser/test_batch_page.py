@@ -1,4 +1,4 @@
-"""The batch page in a real Chromium, before a real replica, Redis and a mock Dify: a file in, a table that fills, out."""
+"""The batch page in a real Chromium, before a real replica, Redis and a mock Dify: a file in, answers out."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ def test_questions_that_are_typed_come_back_as_a_table(enters: Enters, dify: Moc
         asks(page, *questions, "  ", name="常见问题")
         sees(page, "completed")
 
+        expect(page.locator("#task-name")).to_be_focused()
         bar = page.get_by_role("progressbar", name="常见问题")
         expect(bar).to_have_attribute("aria-valuenow", "100")
         expect(bar).to_have_attribute("aria-valuetext", "已处理 30/30")
@@ -117,12 +118,11 @@ def test_questions_that_are_typed_come_back_as_a_table(enters: Enters, dify: Moc
         expect(rows.nth(4).locator("td").nth(1)).to_have_text(SCRIPT)
         table, lines = saved(page, "#csv"), saved(page, "#jsonl")
         expect(page.locator("#tasks li")).to_contain_text(["常见问题"])
-
-    assert (table.suggested_filename, lines.suggested_filename) == ("常见问题.csv", "常见问题.jsonl")
-    with table.path().open(encoding="utf-8-sig", newline="") as file:
-        assert [row["text"] for row in csv.DictReader(file)] == questions
-    items = [json.loads(line) for line in lines.path().read_text("utf-8").splitlines()]
-    assert [item["content"] for item in items] == [dify.expected_answer(question) for question in questions]
+        assert (table.suggested_filename, lines.suggested_filename) == ("常见问题.csv", "常见问题.jsonl")
+        with table.path().open(encoding="utf-8-sig", newline="") as file:
+            assert [row["text"] for row in csv.DictReader(file)] == questions
+        items = [json.loads(line) for line in lines.path().read_text("utf-8").splitlines()]
+        assert [item["content"] for item in items] == [dify.expected_answer(question) for question in questions]
 
 
 @pytest.mark.parametrize("way", ["chosen", "dropped"])
@@ -188,7 +188,7 @@ def test_a_question_that_fails_says_why(enters: Enters) -> None:
         expect(page.locator("#counts")).to_have_text("已处理 1/1 · 失败 1")
 
 
-def test_a_key_is_asked_for_and_tried(chromium: Browser, replica: Replica) -> None:  # noqa: F811
+def test_a_key_is_asked_for_and_tried(chromium: Browser, replica: Replica) -> None:
     """A wrong one is told to be wrong; the right one stays in this tab, and nowhere else."""
     with tab(chromium, replica.url) as (page, watch):
         page.goto(f"{replica.url}/batch")
@@ -208,7 +208,7 @@ def test_a_key_is_asked_for_and_tried(chromium: Browser, replica: Replica) -> No
         assert watch.foreign == []
 
 
-def test_what_the_server_refuses_is_told_in_its_words(chromium: Browser, replica: Replica, tmp_path: Path) -> None:  # noqa: F811
+def test_what_the_server_refuses_is_told_in_its_words(chromium: Browser, replica: Replica, tmp_path: Path) -> None:
     """A file without questions; one of a kind that nobody reads is not even sent; a task that is not there."""
     file = tmp_path / "leer.csv"
     file.write_text("question\n\n", "utf-8")
@@ -227,7 +227,7 @@ def test_what_the_server_refuses_is_told_in_its_words(chromium: Browser, replica
         assert [line for line in watch.errors if "404" not in line and "422" not in line] == []
 
 
-def test_a_break_submits_nothing_twice(chromium: Browser, replica: Replica) -> None:  # noqa: F811
+def test_a_break_submits_nothing_twice(chromium: Browser, replica: Replica) -> None:
     """The server took the task, and the page did not hear of it: pressed again, it is that task."""
 
     def break_off(route: Route) -> None:
@@ -250,7 +250,7 @@ def test_a_break_submits_nothing_twice(chromium: Browser, replica: Replica) -> N
     assert [task["name"] for task in listed["tasks"]].count("一次") == 1
 
 
-def test_an_outage_is_told_and_waited_out(chromium: Browser, replica: Replica) -> None:  # noqa: F811
+def test_an_outage_is_told_and_waited_out(chromium: Browser, replica: Replica) -> None:
     """The badge says when it tries again, and then it goes on by itself."""
     with tab(chromium, replica.url) as (page, watch):
         page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")

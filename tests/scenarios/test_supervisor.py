@@ -106,8 +106,7 @@ def two_ports() -> int:
 
 def test_supervisord_runs_the_programs(supervised: Supervised) -> None:
     """Two replicas start, the worker waits to be wanted; a reload brings what .env says now; one leaves in order."""
-    for number in (0, 1):
-        wait_until(lambda number=number: supervised.says(number, "readyz").get("status") == "ready", PATIENCE)
+    wait_until(lambda: all(supervised.says(n, "readyz").get("status") == "ready" for n in (0, 1)), PATIENCE)
     listed = [line.split()[:2] for line in supervised.does("status").splitlines()]
 
     write_settings(supervised.home, {**supervised.settings, "APP_NAME": "after"})
