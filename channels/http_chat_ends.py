@@ -57,7 +57,7 @@ def refusal(code: str, texts: Sentences, *, sentence: str = "", **data: str) -> 
         code=CODES.get(code, 0),
         reason=code,
         data=data,
-        headers={"Retry-After": str(seconds)} if seconds else {},
+        headers={"Cache-Control": "no-store", **({"Retry-After": str(seconds)} if seconds else {})},
     )
 
 

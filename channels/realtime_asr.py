@@ -12,15 +12,17 @@ from typing import Any, Literal, Protocol
 from flask import Blueprint, Response
 
 from channels.answer_queue import AnswerQueue, Shown, Streams
+from channels.batch_news import BatchNews
 from channels.chat_frames import iso_now
 from channels.outbox import Goodbye, Outbox, Wire
 from config.bots import DEFAULT_BOT
 from services import metrics
+from services.batch_records import Task
 from services.callers import Caller
-from services.errors import StoreUnavailable
+from services.errors import BatchUnknown, StoreUnavailable
 from services.following import News
 from services.models import Question
-from services.realtime_effects import Answer, Ask, Cancel, Close, Effect, Follow
+from services.realtime_effects import Answer, Ask, Cancel, Close, Effect, Follow, Unwatch, Watch
 from services.realtime_frames import Sentences
 from services.realtime_session import MOST, Detected, RealtimeSession
 from services.stream_records import Snapshot, Whole
@@ -87,7 +89,8 @@ class _Line(Shown):
 class RealtimeDoor:
     """One client at its socket: does what its session says.
 
-    The reader's thread takes messages, and asks, follows and cancels for them; the queue's thread shows the answers.
+    The reader's thread takes messages, and asks, follows and cancels for them; the queue's thread shows the answers, and
+    that of whoever follows batch tasks tells of those.
     The session takes one step at a time, and its frames go out in the order it made them.
     """
 
@@ -100,8 +103,9 @@ class RealtimeDoor:
         gateway: Asks,
         limiter: Limiter,
         manner: Manner,
+        news: BatchNews | None = None,
     ) -> None:
-        """Take the client's name, which is also that of its first session."""
+        """Take the client's name, which is also that of its first session; without `news` there are no batches."""
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
@@ -115,6 +119,7 @@ class RealtimeDoor:
         self._step = threading.Lock()
         self._outbox = Outbox(socket)
         self._queue = self._answers()
+        self._follower = news.follower(caller.principal, self._progress) if news else None
 
     @property
     def busy(self) -> bool:
@@ -138,6 +143,8 @@ class RealtimeDoor:
     def closed(self, closed: End) -> None:
         """Show nothing more; an orderly leave also ends what runs, after any other it goes on for a resume."""
         self._queue.close()
+        if self._follower:
+            self._follower.close()
         self._do(lambda: self._session.closed(orderly=closed.by_peer and closed.code in ORDERLY))
 
     def _answers(self) -> AnswerQueue[_Line]:
@@ -172,6 +179,10 @@ class RealtimeDoor:
                     self._queue.add(_Line(answer.stream_id, answer=answer), answer.cursor)
                 case Cancel():
                     self._cancel(command)
+                case Watch():
+                    self._watch(command.task_id)
+                case Unwatch() if self._follower:
+                    self._follower.forget(command.task_id)
 
     def _tell(self, step: Callable[[], list[Effect]]) -> bool:
         """Take a step in the queue's thread, which commands nothing; return whether anybody still listens."""
@@ -226,6 +237,24 @@ class RealtimeDoor:
             except StoreUnavailable:
                 log.warning("answer not cancelled", extra={"stream_id": answer.stream_id})
 
+    def _watch(self, task_id: str) -> None:
+        code = "unsupported"
+        try:
+            if self._follower:
+                self._follower.follow(task_id)
+                return
+        except BatchUnknown:
+            code = "batch_task_not_found"
+        except StoreUnavailable:
+            code = "store_unavailable"
+        self._do(lambda: self._session.unfollowed(task_id, code))
+
+    def _progress(self, task_id: str, task: Task | None) -> bool:
+        """Tell how a task is, in the follower's thread; one that is gone was not there."""
+        if task is None:
+            return self._tell(lambda: self._session.unfollowed(task_id, "batch_task_not_found"))
+        return self._tell(lambda: self._session.progressed(task))
+
     def _show(self, line: _Line, news: News) -> bool:
         pieces = [(chunk.content, news.place + number) for number, chunk in enumerate(news.chunks, start=1)]
         known = {"first": news.first, "cursor": news.cursor}
@@ -237,11 +266,13 @@ class RealtimeDoor:
         self._tell(lambda: self._session.ended(line.answer, whole.status, **told))
 
 
-def realtime_blueprint(sockets: Opens, path: str, *, gateway: Asks, limiter: Limiter, manner: Manner) -> Blueprint:
-    """Return the door's address; every connection gets a name of its own."""
+def realtime_blueprint(
+    sockets: Opens, path: str, *, gateway: Asks, limiter: Limiter, manner: Manner, news: BatchNews | None = None
+) -> Blueprint:
+    """Return the door's address; every connection gets a name of its own. Without `news` there are no batches."""
 
     def opened(socket: RealtimeSocket, caller: Caller, client_id: str) -> RealtimeDoor:
-        return RealtimeDoor(socket, caller, client_id, gateway=gateway, limiter=limiter, manner=manner)
+        return RealtimeDoor(socket, caller, client_id, gateway=gateway, limiter=limiter, manner=manner, news=news)
 
     def listen() -> Response:
         return sockets.serve("realtime", "", opened)

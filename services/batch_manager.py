@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -185,6 +185,10 @@ class BatchManager:
     def get(self, task_id: str, owner: str) -> Task:
         """Return the owner's task; raises `BatchUnknown`."""
         return self._store.get(task_id, owner)
+
+    def look_up(self, task_ids: Collection[str]) -> Sequence[Task]:
+        """Return those of these tasks that there are; whose they are is for the caller to know."""
+        return self._store.look_up(task_ids)
 
     def list(
         self, owner: str, status: TaskStatus | None = None, *, page: int = 1, size: int = 20

@@ -128,6 +128,11 @@ class SqlBatchStore:
         except BatchUnknown:
             return None
 
+    def look_up(self, task_ids: Collection[str]) -> Tasks:
+        """Return those of these tasks that there are, anybody's, in no order."""
+        asked = sa.select(TASKS).where(TASKS.c.task_id.in_(task_ids), TASKS.c.status.in_(TASK_STATUSES))
+        return self._tasks(self._database.read(lambda connection: connection.execute(asked).all()))
+
     def list(
         self, owner: str | None = None, status: TaskStatus | None = None, *, page: int = 1, size: int = 20
     ) -> tuple[Tasks, int]:

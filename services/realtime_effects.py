@@ -1,4 +1,4 @@
-"""What a realtime session wants done: frames to be sent, and what is to be asked, followed, cancelled, closed."""
+"""What a realtime session wants done: frames to be sent, what is to be asked, followed, watched, cancelled, closed."""
 
 from __future__ import annotations
 
@@ -54,6 +54,20 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Tell how a batch task is, now and whenever that changes."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Tell nothing more of a batch task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close the socket, after the frames before this."""
 
@@ -61,4 +75,4 @@ class Close:
     reason: str = ""
 
 
-Effect = Frame | Ask | Follow | Cancel | Close
+Effect = Frame | Ask | Follow | Cancel | Watch | Unwatch | Close

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from services.batch_records import Task
 from services.realtime_effects import Answer, Frame
 from services.realtime_messages import Piece, clipped
 
 #: Characters of a question that a status's note shows.
 NOTE_CHARACTERS = 50
+
+#: What is counted of a batch task; an item is in one of the last five.
+COUNTS = ("total", "completed", "failed", "cancelled", "running", "pending")
 
 #: What goes wrong without the provider's doing; any other end of an answer is told as RAG_ERROR.
 _OURS = {
@@ -84,6 +88,18 @@ class RealtimeFrames:
         """Tell what is wrong with a message or its question; the code is that of a sentence, too."""
         words = self._texts.get(code, **params) if params else self._texts.error(code)
         return self._frame("error", code=_OURS.get(code, code.upper()), message=words)
+
+    def batch_progress(self, task: Task, now: str) -> Frame:
+        """Tell how a batch task is."""
+        counts = {name: getattr(task, name) for name in COUNTS}
+        words = self._texts.get("batch_progress", done=str(task.done), total=str(task.total))
+        state = {"progress": task.percentage, "status": task.status, "message": words}
+        return self._frame("batch_progress", task_id=task.task_id, **state, counts=counts, timestamp=now)
+
+    def task_error(self, code: str, task_id: str) -> Frame:
+        """Tell what is wrong with a batch task, or with following it."""
+        words = self._texts.error(code)
+        return self._frame("error", code=_OURS.get(code, code.upper()), message=words, task_id=task_id)
 
     def failed(self, answer: Answer, code: str, sentence: str) -> Frame:
         """Tell why there is no answer, or no more of it; `sentence` is "" where the code's own will do."""

@@ -10,11 +10,12 @@ from typing import Any
 
 from services.errors import LaibaoError
 
-#: Characters of a transcript's longest piece, of a session's name, of a stream's.
+#: Characters of a transcript's longest piece, of a session's name, of a stream's, of a batch task's.
 MAX_TEXT = 10_000
 MAX_SESSION_ID = 128
 MAX_STREAM_ID = 64
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]+")
+MAX_TASK_ID = 64
 #: Characters of a client's own words that are sent back to it: an unknown type, a time stamp.
 MAX_ECHO = 64
 #: The largest cursor taken: more chunks than any stream may have.
@@ -66,11 +67,25 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribe:
+    """A batch task's progress is to be told."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """It is not to be told any more."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
     """Nothing to do: keepalive, pong, and a credential that came already."""
 
 
-Incoming = Piece | Control | Resume | Ping | Silence
+Incoming = Piece | Control | Resume | Ping | Subscribe | Unsubscribe | Silence
 
 
 def with_type(message: object) -> Mapping[str, Any]:
@@ -147,11 +162,17 @@ def _ping(message: Mapping[str, Any]) -> Ping:
     return Ping(_integer(message, "timestamp"))
 
 
+def _task_id(message: Mapping[str, Any]) -> str:
+    return _string(message, "task_id", least=1, most=MAX_TASK_ID)
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Incoming]] = {
     "asr_chunk": _piece,
     "control": _control,
     "resume": _resume,
     "ping": _ping,
+    "subscribe": lambda message: Subscribe(_task_id(message)),
+    "unsubscribe": lambda message: Unsubscribe(_task_id(message)),
     "keepalive": lambda _: Silence(),
     "pong": lambda _: Silence(),
     "auth": lambda _: Silence(),

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from services.batch_records import Task
 from services.models import Status
 from services.realtime_effects import Answer, Ask, Cancel, Close, Effect, Follow, Frame
 from services.realtime_frames import RealtimeFrames, Sentences
@@ -28,10 +29,13 @@ from services.realtime_messages import (
     Piece,
     Ping,
     Resume,
+    Subscribe,
+    Unsubscribe,
     read_message,
     session_of,
     with_type,
 )
+from services.realtime_tasks import Subscriptions
 from services.realtime_transcript import Transcript, joined
 
 #: Answers of a session that may be unfinished: one that is shown, and three that wait.
@@ -70,6 +74,7 @@ class RealtimeSession:
         self._stops = stop
         self._answers: list[Answer] = []
         self._over = False
+        self._tasks = Subscriptions(now)
         self._begin(session_id)
 
     @property
@@ -183,6 +188,14 @@ class RealtimeSession:
             return []
         return [self._frames.failed(answer, code, sentence), *self._finish(answer, error=code.upper())]
 
+    def progressed(self, task: Task) -> list[Effect]:
+        """Take in how a batch task is that the client follows."""
+        return [] if self._over else self._tasks.progressed(task, self._frames)
+
+    def unfollowed(self, task_id: str, code: str) -> list[Effect]:
+        """Take in that a batch task cannot be followed, or not any more; the code picks the sentence."""
+        return [] if self._over else self._tasks.failed(task_id, code, self._frames)
+
     def closed(self, *, orderly: bool) -> list[Effect]:
         """Take in the socket's end: a client that takes its leave wants no more, any other may come back."""
         self._over = True
@@ -214,6 +227,10 @@ class RealtimeSession:
                 return self._resume(incoming)
             case Ping():
                 return [self._frames.pong(incoming.timestamp, self._now())]
+            case Subscribe():
+                return self._tasks.begin(incoming.task_id, self._frames)
+            case Unsubscribe():
+                return self._tasks.end(incoming.task_id)
         return []
 
     def _hear(self, piece: Piece) -> list[Effect]:

@@ -302,3 +302,14 @@ def test_a_task_shows_nobodys_words(shelf: Shelf) -> None:
 
     assert "机密" not in shown
     assert "sealed-fake" not in shown
+
+
+def test_tasks_are_looked_up_together(store: SqlBatchStore) -> None:
+    """Anybody's, those that there are; each as `get` has it."""
+    first, _ = store.create(owner=OWNER, name="一", texts=["问"])
+    second, _ = store.create(owner="key:another", name="二", texts=["问", "题"])
+
+    found = store.look_up({first.task_id, second.task_id, "no-such-task"})
+
+    assert sorted(found, key=lambda task: task.name) == [store.get(task.task_id) for task in (first, second)]
+    assert store.look_up([]) == []

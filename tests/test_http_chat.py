@@ -206,7 +206,9 @@ ENDS = [
 
 @pytest.mark.parametrize(("reason", "status", "code"), ENDS)
 def test_a_failed_answer_says_why_and_how_far_it_came(door: Door, reason: str, status: int, code: int) -> None:
-    """A fitting status, the table's code, a stable reason, the person's sentence, and the part there is."""
+    """A fitting status, the table's code, a stable reason, the person's sentence, and the part there is; for nobody's
+    cache, as a whole answer is.
+    """
     fields = prepared(door, Whole("so far", "error", reason), "so far", sentence=f"<{reason}>")
 
     reply = door.asks(**fields)
@@ -215,6 +217,7 @@ def test_a_failed_answer_says_why_and_how_far_it_came(door: Door, reason: str, s
     assert reply.get_json()["message"] == f"<{reason}>"
     assert reply.get_json()["data"] == {"reason": reason, "stream_id": "s1", "content": "so far"}
     assert ("Retry-After" in reply.headers) == (status in (429, 503))
+    assert reply.headers["Cache-Control"] == "no-store"
 
 
 def test_a_cancelled_answer_is_a_conflict(door: Door) -> None:

@@ -52,7 +52,7 @@ _COMMAND = _any(
 )
 
 _WEATHER = _any(
-    r"(?<!under the )\bweather\b(?! (?:policy|leave|station|the))",
+    r"(?<!under the )\bweather\b(?!-| (?:app|policy|leave|station|the))",
     r"\bforecast\b(?= (?:for|in) (?:the |this |next )?(?:week|today|tonight|tomorrow|\w{3,6}day))",
     r"\b(?:will|does|is) (?:it|there) (?:be |going to |gonna )*(?:rain|snow|freez|storm)",
     r"\bumbrella\b(?= (?:in|today|tonight|tomorrow))|\bair quality\b|\blike outside\b",
@@ -71,14 +71,14 @@ _NEWS = _any(
     r"(?! (?:section|page|team|channel|desk|item|banner|feed|app|ticker|widget|agency))",
     r"\bheadlines?\b(?! of (?:the|a) (?:slide|page))|\btop stories\b|\bcurrent events\b|\btrending\b",
     r"\bnewspapers? (?:say|saying|report|write|writing)\b|\blatest on the\b",
-    r"\bhappen(?:ed|ing)? (?:in|around) the world\b",
+    r"\bhappen(?:ed|ing)? (?:in|around) the world\b|\bhappening in (?-i:[A-Z])\w+ (?:right now|now|today)\b",
     rf"\b(?:updates?|latest|happening|going on|situation)\b.*\b{_EVENTS}\b|\b{_EVENTS}\b.*\b(?:update|latest|over)\b",
 )
 _MONEY = r"(?:dollars?|euros?|yen|yuan|pounds?|rupees?|francs?|won|usd|eur|gbp|cny|jpy|rmb|hkd)"
 _MARKET = _any(
     r"\b(?:stock|share|gold|silver|copper|oil|crude|gas|bitcoin|btc|house|housing) prices?\b",
     r"\bprice of (?:brent|wti|gold|oil|bitcoin)\b|\b(?:exchange|inflation|unemployment|mortgage|interest) rates?\b",
-    r"\b(?:nasdaq|dow jones|s&p|ftse|hang seng|nikkei|dax|brent|wti|bitcoin|btc)\b|\bmarket cap\b|\bstock markets?\b",
+    r"\b(?:nasdaq|dow jones|s&p|ftse|hang seng|nikkei|dax|brent|wti|bitcoin|btc)\b|\bmarket cap\b|\bstock markets?\b(?! (?:function|formula|widget|sheet))",
     r"\bthe markets (?:doing|today|up|down)\b|\bare the markets\b|\bhow(?:'s| is) \w+ trading\b|\bdid \w+ close at\b",
     rf"\b{_MONEY} (?:to|in|against|versus|vs|into) (?:the )?{_MONEY}\b",
     r"\bstock (?:doing|up|down|today|falling|rising|trading)\b",
