@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from services.batch_records import Task
-from services.errors import BatchUnknown, StoreUnavailable
+from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -189,15 +189,21 @@ class Follower:
             self._something.set()
 
     def _run(self) -> None:
-        while not self._closed:
-            self._something.wait()
-            self._something.clear()
-            with self._lock:
-                due, self._due = self._due, {}
-            if not all(self._tell(task_id, task) for task_id, task in due.items()):
-                self.close()
+        try:
+            while not self._closed:
+                self._something.wait()
+                self._something.clear()
+                with self._lock:
+                    due, self._due = self._due, {}
+                if not all(self._tell(task_id, task) for task_id, task in due.items()):
+                    self.close()
+        except Exception:
+            log.exception("batch tasks not told")
+            self.close()
 
 
 def _counts(task: Task | None) -> tuple[object, ...] | None:
     """Return what a client wants to hear of when it changes."""
-    return task and (task.status, task.total, task.completed, task.failed, task.cancelled, task.running)
+    if task is None:
+        return None
+    return (task.status, task.total, task.completed, task.failed, task.cancelled, task.running)

@@ -89,8 +89,8 @@ class _Line(Shown):
 class RealtimeDoor:
     """One client at its socket: does what its session says.
 
-    The reader's thread takes messages, and asks, follows and cancels for them; the queue's thread shows the answers, and
-    that of whoever follows batch tasks tells of those.
+    The reader's thread takes messages, and asks, follows and cancels for them; the queue's thread shows the answers,
+    that of the follower tells of batch tasks.
     The session takes one step at a time, and its frames go out in the order it made them.
     """
 

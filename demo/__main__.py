@@ -80,6 +80,8 @@ def _addresses(page: str, stage: Stage) -> str:
         "page": page,
         "chat": f"{stage.gateway.url}/chat",
         "realtime": f"{stage.gateway.url}/realtime",
+        "batch": f"{stage.gateway.url}/batch",
+        "docs": f"{stage.gateway.url}/docs",
         "callback": stage.callback_url,
         "token": TOKEN,
         "AES key": AES_KEY,

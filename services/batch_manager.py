@@ -24,7 +24,7 @@ from services.batch_records import UNFINISHED, BatchOptions, Item, Order, Task, 
 from services.batch_rounds import Rounds
 from services.batch_store import SqlBatchStore
 from services.batch_worker import LaneWorker
-from services.errors import LaibaoError, StoreUnavailable
+from services.errors import LaibaoError, SettingsError, StoreUnavailable
 from services.gateway import Gateway
 from services.lock_store import LockStore
 from services.redis_store import ScriptRunner
@@ -111,13 +111,11 @@ class BatchManager:
         watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
         self._rounds = (self._sweeps, self._tidies, *((self._renewals, watches) if works else ()))
         self._prepared = False
+        #: The tables cannot be had, which was said.
+        self._lacking = False
 
     def start(self) -> None:
-        """Start working; a database or Redis that is away now may come later.
-
-        Raises:
-            SettingsError: the tables are missing and may not be created.
-        """
+        """Start working; a database or Redis that is away now may come later, and so may tables that are missing."""
         with suppress(StoreUnavailable):
             self._prepare()
         metrics.BATCH_LANES_MAX.set(self._max_concurrent)
@@ -257,10 +255,27 @@ class BatchManager:
         silent = self._lanes.grace if seen.suspect else SWEEP_SECONDS
         return min(SWEEP_SECONDS, silent, SWEEP_SECONDS if soon is None else soon)
 
+    def check(self) -> None:
+        """See that tasks can be kept now.
+
+        Raises:
+            StoreUnavailable: the database is away, or lacks the tables.
+        """
+        self._prepare()
+        self._store.check()
+
     def _prepare(self) -> None:
-        if not self._prepared:
+        """See to the tables, once. Where they cannot be had there are no batches, which is no reason not to chat."""
+        if self._prepared:
+            return
+        try:
             self._store.prepare()
-            self._prepared = True
+        except SettingsError as exc:
+            if not self._lacking:
+                log.error("there are no batches", extra={"cause": str(exc)})
+            self._lacking = True
+            raise StoreUnavailable(str(exc)) from exc
+        self._prepared = True
 
     def _step(self, lane: int) -> None:
         """Work a lane for a while, and tell whoever is to go on; dramatiq calls this, in a thread of its own."""

@@ -230,7 +230,7 @@ class Container:
         return Health(
             rag=(self.settings.provider.rag_provider, self._rag_ok),
             search=(search.name, search.health_check) if search else None,
-            batch=_probe(self.batch_store.check) if self.batch_store else None,
+            batch=_probe(self.batches.check) if self.batches else None,
             dependencies=self._probes(),
         )
 

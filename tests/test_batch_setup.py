@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,6 +11,7 @@ import pytest
 from services.batch_store import SqlBatchStore
 from services.errors import SettingsError, StoreUnavailable
 from services.sql_batch_tables import statements
+from tests.batch_desk import BatchDesk, ScriptedProvider, texts
 from tests.batch_shelf import Shelf, at_once
 from tests.servers import MariaServer, free_port
 
@@ -96,3 +98,21 @@ def test_a_database_that_was_away_is_used_again() -> None:
             shelf.store.claim(0)
         server.resume()
         assert shelf.ends(task).completed == 3
+
+
+def test_without_tables_there_are_no_batches_and_all_else(
+    redis_url: str, limited: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that became read-only stops nobody from chatting; the log says so once."""
+    store = SqlBatchStore(limited)
+    with BatchDesk(redis_url, ScriptedProvider(), store) as desk:
+        with pytest.raises(StoreUnavailable):
+            desk.batches.check()
+        with pytest.raises(StoreUnavailable):
+            desk.submits(texts(1))
+        assert desk.asks(msgid="beside").status == "processing"
+
+    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in told] == ["there are no batches"]
+    assert "may not create them" in vars(told[0])["cause"]
+    store.close()

@@ -57,6 +57,7 @@ def test_a_final_text_without_a_question_is_waited_on(desk: Desk) -> None:
         {"type": "auth", "token": "not-a-real-key"},
         {"type": "asr_chunk", "text": 7},
         {"type": "subscribe"},
+        {"type": "unsubscribe", "task_id": "x"},
         {"type": ""},
     ],
 )
@@ -374,7 +375,8 @@ def test_the_last_frame_says_what_the_answer_cost_and_rests_on(desk: Desk) -> No
 @pytest.mark.parametrize(
     ("message", "code", "words"),
     [
-        ({"type": "subscribe"}, "UNSUPPORTED_TYPE", "不支持的消息类型: subscribe"),
+        ({"type": "dance"}, "UNSUPPORTED_TYPE", "不支持的消息类型: dance"),
+        ({"type": "subscribe"}, "INVALID_MESSAGE", "消息格式不对：task_id"),
         ({"type": "control", "action": "dance"}, "UNKNOWN_ACTION", "未知的控制动作: dance"),
         ({"type": "control"}, "UNKNOWN_ACTION", "未知的控制动作: "),
         ({"type": "control", "action": ["stop"]}, "UNKNOWN_ACTION", "未知的控制动作: "),

@@ -54,6 +54,8 @@ def test_what_is_searched_for_is_the_matter(text: str, query: str) -> None:
         ("上网搜一下报销的国家标准", "报销的公司标准"),
         ("昨晚有没有地震，最新消息", "工单的最新消息"),
         ("搜索一下冲压机", "搜索框点不开"),
+        ("百度一下这段新闻的翻译", "把这段新闻翻译成英文"),
+        ("what's the weather in Lyon", "weather-proof boots: who orders them?"),
         ("what's the weather today", "weather policy for drivers"),
         ("Tesla stock today", "stock of toner"),
         ("latest news on the harbour", "no news is good news"),

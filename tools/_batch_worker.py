@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,7 +18,7 @@ from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from services import metrics
 from services.container import Container
-from services.errors import SettingsError
+from services.errors import SettingsError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,10 @@ def answer(container: Container, path: str) -> tuple[int, bytes]:
 
 def _work(container: Container, leave: threading.Event) -> None:
     try:
+        if container.batch_store:
+            # A worker has nothing else to do: tables that cannot be had are a reason not to start.
+            with suppress(StoreUnavailable):
+                container.batch_store.prepare()
         container.start()
         leave.wait()
     finally:

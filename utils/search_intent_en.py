@@ -78,7 +78,8 @@ _MONEY = r"(?:dollars?|euros?|yen|yuan|pounds?|rupees?|francs?|won|usd|eur|gbp|c
 _MARKET = _any(
     r"\b(?:stock|share|gold|silver|copper|oil|crude|gas|bitcoin|btc|house|housing) prices?\b",
     r"\bprice of (?:brent|wti|gold|oil|bitcoin)\b|\b(?:exchange|inflation|unemployment|mortgage|interest) rates?\b",
-    r"\b(?:nasdaq|dow jones|s&p|ftse|hang seng|nikkei|dax|brent|wti|bitcoin|btc)\b|\bmarket cap\b|\bstock markets?\b(?! (?:function|formula|widget|sheet))",
+    r"\b(?:nasdaq|dow jones|s&p|ftse|hang seng|nikkei|dax|brent|wti|bitcoin|btc)\b|\bmarket cap\b",
+    r"\bstock markets?\b(?! (?:function|formula|widget|sheet))",
     r"\bthe markets (?:doing|today|up|down)\b|\bare the markets\b|\bhow(?:'s| is) \w+ trading\b|\bdid \w+ close at\b",
     rf"\b{_MONEY} (?:to|in|against|versus|vs|into) (?:the )?{_MONEY}\b",
     r"\bstock (?:doing|up|down|today|falling|rising|trading)\b",

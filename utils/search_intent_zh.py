@@ -47,7 +47,9 @@ _COMMAND = re.compile(
 #: Who tells what was searched wants no search.
 _TOLD = _any(r"(?:搜|查|找|百度|谷歌)(?:索)?(?:过|了半天|了很久|不到)", "没(?:有)?(?:搜|查|找)到", "搜了.{0,6}没")
 #: To work on a text that is there is none to look for others.
-_WORKS_ON_TEXT = _any("翻译|译成|译为|(?:总结|概括|归纳|润色|改写|校对|复述).{0,4}(?:上面|上文|上述|以上|以下|下面|这[句段篇些])")
+_WORKS_ON_TEXT = _any(
+    "翻译|译成|译为|(?:总结|概括|归纳|润色|改写|校对|复述).{0,4}(?:上面|上文|上述|以上|以下|下面|这[句段篇些])"
+)
 _READ = re.compile("(?:看|听|读|刷)(?:了|过)")
 
 #: What the whole world notices when it is down; anything else that is may be one's own.
@@ -76,7 +78,8 @@ _FRESH = _any(
     r"(?:总统|首相|国王|教皇)(?:现在)?是谁|谁是.{0,8}(?:总统|首相|国王|教皇)",
     r"(?:[A-Za-z]{2}.{0,10}(?:最新|latest)|(?:最新|latest)的?\s*[A-Za-z]{2}).{0,10}(?:版|款|型号|模型|价格|version|release)|最新款",
     r"最新版?.{0,4}(?:更新|多)了|发布会.{0,8}(?:出|发布|推出)了",
-    r"比分|积分榜|奖牌榜|射手榜|排名第一|球赛|赛程|夺冠|决赛|[队军赛].{0,4}[赢输]了?[吗没么]|谁赢|谁夺|(?:昨晚|昨天|昨夜|今晚|刚才).{1,10}[赢输]了[吗没么]|(?:上一站|本届|上届|今年).{0,6}冠军|踢得怎么样",
+    r"比分|积分榜|奖牌榜|射手榜|排名第一|球赛|赛程|夺冠|决赛|[队军赛].{0,4}[赢输]了?[吗没么]|谁赢|谁夺|(?:上一站|本届|上届|今年).{0,6}冠军|踢得怎么样",
+    r"(?:昨晚|昨天|昨夜|今晚|刚才).{1,10}[赢输]了[吗没么]",
     r"诺贝尔|奥斯卡|奥运|世界杯|欧洲杯|世界首富|首富是",
     r"上映|热映|票房|好看的(?:电影|电视剧|剧|综艺|片)|演唱会|春晚|黄历|农历",
     r"(?:航班|高铁|火车|列车|动车|[GDCKTZ]\d{1,4}\s*次?).{0,12}(?:还有|晚点|准点|延误|余票|取消|时刻|几点|到了吗)",
@@ -104,7 +107,7 @@ _THANKS = re.compile(r"[\s，,。！!]*(?:谢谢|多谢|感谢|拜托)(?:了|你
 def wanted(sentence: str) -> str | None:
     """Return what to search for, None where the sentence wants no search."""
     asked = _THANKS.sub("", sentence)
-    if _TOLD.search(asked) or _WORKS_ON_TEXT.search(asked):
+    if _TOLD.search(asked):
         return None
     on_the_web = _ON_THE_WEB.search(asked)
     if on_the_web:
@@ -119,7 +122,7 @@ def wanted(sentence: str) -> str | None:
 def _asks_for_the_day(sentence: str) -> bool:
     """Tell whether a sentence asks for what changes by the day."""
     topic = next((each for each in _TOPICS if each.search(sentence)), None)
-    if topic is None or (topic is _WEATHER and _INDOORS.search(sentence)):
+    if topic is None or (topic is _WEATHER and _INDOORS.search(sentence)) or _WORKS_ON_TEXT.search(sentence):
         return False
     told = bool(_READ.search(sentence))
     return bool((_NOMINAL.search(sentence) and not told) or _ORDER.match(sentence)) or detect(sentence).is_question

@@ -61,7 +61,8 @@ def url(dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     """A replica of the test's own, whose heartbeats come soon."""
     beats = {"WEBSOCKET_HEARTBEAT_INTERVAL": "1", "WEBSOCKET_HEARTBEAT_TIMEOUT": "8"}
     folder = tmp_path_factory.mktemp("replica")
-    with RedisServer() as redis, replicas(1, socket_settings(redis.url(), dify, **beats), folder) as (replica,):
+    own = {**beats, "DATABASE_PATH": str(folder / "laibao.db")}
+    with RedisServer() as redis, replicas(1, socket_settings(redis.url(), dify, **own), folder) as (replica,):
         yield replica.url
 
 
@@ -87,6 +88,13 @@ def asked(visitor: Visitor, question: str = "[[slow]] 年假") -> str:
         visitor.says({"type": "asr_chunk", "text": question + "怎么申请？", "is_final": True})
     begun = visitor.until(lambda frame: frame["type"] in ("chat_delta", "answer"))
     return str(begun["stream_id"])
+
+
+def submitted(url: str) -> str:
+    """Submit a batch with the visitor's key, and return its task's id."""
+    body, headers = {"name": "批量", "texts": ["营业时间"]}, {"X-API-Key": KEY}
+    reply = requests.post(f"{url}/api/batch/tasks", json=body, headers=headers, timeout=PATIENCE)
+    return str(reply.json()["data"]["task_id"])
 
 
 # What clients send
@@ -220,6 +228,8 @@ def test_a_whole_session_of_the_realtime_door(url: str) -> None:
         visitor.until({"type": "status", "mode": "instant", "stage": "querying_rag"})
         visitor.says({"type": "keepalive"})
         visitor.until({"received_type": "keepalive"})
+        visitor.says({"type": "subscribe", "task_id": submitted(url)})
+        visitor.until({"type": "batch_progress", "status": "completed", "progress": 100.0})
         visitor.until({"type": "heartbeat"})
         visitor.says({"type": "ping", "timestamp": 1})
         visitor.says({"type": "control", "action": "stop", "close": True})
