@@ -12,6 +12,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from channels.batch import batch_blueprint
+from channels.batch_news import BatchNews
 from channels.chat import chat_blueprint
 from channels.chat_answers import Html
 from channels.compression import compress_answers
@@ -101,9 +102,12 @@ def open_socket_doors(app: Flask, container: Container) -> None:
     html = Html(BlockRenderer, render_markdown)
     gateway, limiter, texts = container.gateway, container.limiter, container.texts
     app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=limiter, texts=texts, html=html))
+    news = BatchNews(container.batches) if container.batches else None
+    if news:
+        container.attach(news)
     manner = Manner(detect, texts, settings.realtime_stop)
     app.register_blueprint(
-        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, manner=manner)
+        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, manner=manner, news=news)
     )
     app.register_blueprint(
         pages_blueprint(locale=settings.locale, app_name=settings.app_name, ws_path=settings.ws_path)

@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from flask import Request, request
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from channels.admission import credential
@@ -153,7 +152,7 @@ def params(model: type[M]) -> M:
         raise wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
 
 
-def wrong_fields(problems: Sequence[ErrorDetails]) -> RestError:
+def wrong_fields(problems: Sequence[Mapping[str, Any]]) -> RestError:
     """Return what says which fields are wrong, without a word of what was in them."""
     return _wrong([(_place(problem["loc"]), _sentence(problem)) for problem in problems])
 
@@ -190,5 +189,5 @@ def _place(path: Sequence[int | str]) -> str:
     return ".".join(str(step) if isinstance(step, int) or _NAME.fullmatch(step) else "?" for step in path)
 
 
-def _sentence(problem: ErrorDetails) -> str:
+def _sentence(problem: Mapping[str, Any]) -> str:
     return problem["msg"] if _SAFE.fullmatch(problem["type"]) else "Input is not valid"

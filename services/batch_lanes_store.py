@@ -2,7 +2,7 @@
 
     {dify_batch}:lanes           sorted set, lane number by the end of its lease
     {dify_batch}:lane_owners     hash, lane number → its holder's token
-    {dify_batch}:lane_suspects   hash, lane number → when its lease was first seen to be over
+    {dify_batch}:lane_suspects   hash, lane number → when its lease was first seen to be over; since → when all this began
     {dify_batch}:workers         sorted set, name of a process that works on batches by its last renewal
 
 Times are seconds by Redis's clock. A lapsed lane can be taken only when its holder stays silent for the grace as well:
@@ -37,6 +37,8 @@ class LanesSeen:
     held: int = 0
     #: Lanes whose holder is silent, and may yet renew.
     suspect: int = 0
+    #: Redis knows of lanes only since a moment ago: one it calls free may have a holder that has yet to renew.
+    unsure: bool = False
     #: Processes that work on batches.
     workers: int = 0
 
@@ -86,5 +88,5 @@ class BatchLanesStore:
         """Return how the lanes stand, and mark those whose holders are silent."""
         args = (self.now, self.lease, self.grace, LIFE, self.lanes)
         call = Call(script("lane_look"), (LANES, OWNERS, SUSPECTS, WORKERS), args)
-        workers, held, suspect, *free = self._runner.run([call])[0]
-        return LanesSeen(tuple(free), held, suspect, workers)
+        workers, held, suspect, unsure, *free = self._runner.run([call])[0]
+        return LanesSeen(tuple(free), held, suspect, bool(unsure), workers)

@@ -19,7 +19,7 @@ from services import metrics
 from services.batch_archive import TIDY_SECONDS, BatchArchive, all_rows
 from services.batch_broker import LaneMessages
 from services.batch_item import ItemAsker
-from services.batch_lanes_store import BatchLanesStore
+from services.batch_lanes_store import BatchLanesStore, LanesSeen
 from services.batch_records import UNFINISHED, BatchOptions, Item, Order, Task, TaskStatus
 from services.batch_rounds import Rounds
 from services.batch_store import SqlBatchStore
@@ -243,16 +243,12 @@ class BatchManager:
             return SWEEP_SECONDS
         seen = self._lanes.look()
         now, soon = self._store.runnable()
-        occupied = self._store.running_lanes()
-        wanted = {lane for lane in seen.free if now or lane in occupied}
-        if seen.free and any(lane >= self._max_concurrent for lane in occupied):
-            # Of lanes that there are no more: whoever has another takes them over.
-            wanted.add(seen.free[0])
+        wanted = self._wanted(seen, self._store.running_lanes(), now)
         # More than lie there for every lane nobody fetches: they are for when somebody does.
         if wanted and self._messages.waiting() < self._max_concurrent:
             for lane in sorted(wanted):
                 self._messages.send(lane)
-        silent = self._lanes.grace if seen.suspect else SWEEP_SECONDS
+        silent = self._lanes.grace if seen.suspect or seen.unsure else SWEEP_SECONDS
         return min(SWEEP_SECONDS, silent, SWEEP_SECONDS if soon is None else soon)
 
     def check(self) -> None:
@@ -263,6 +259,17 @@ class BatchManager:
         """
         self._prepare()
         self._store.check()
+
+    def _wanted(self, seen: LanesSeen, occupied: Collection[int], runnable: bool) -> set[int]:
+        """Return the free lanes that somebody is to work now."""
+        if seen.unsure:
+            # Who has an item may hold its lane all the same, and Redis not know its stream yet: it would be asked twice.
+            return set(seen.free) - set(occupied) if runnable else set()
+        wanted = {lane for lane in seen.free if runnable or lane in occupied}
+        if seen.free and any(lane >= self._max_concurrent for lane in occupied):
+            # Of lanes that there are no more: whoever has another takes them over.
+            wanted.add(seen.free[0])
+        return wanted
 
     def _prepare(self) -> None:
         """See to the tables, once. Where they cannot be had there are no batches, which is no reason not to chat."""

@@ -106,6 +106,20 @@ def test_a_look_tells_what_is_free_held_and_suspect(lanes: BatchLanesStore) -> N
     assert lanes.take(0, "c")
 
 
+def test_a_look_tells_that_holders_may_be_unknown_yet(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
+    """Until half a lease is over since Redis lost everything; by then who lives has renewed."""
+    for key in redis_client.keys("{dify_batch}*"):
+        redis_client.delete(key)
+
+    assert lanes.look().unsure
+    at(lanes, 1000.0 + LEASE / 3).renew({})
+    assert lanes.look().unsure
+    at(lanes, 1000.1 + LEASE / 2)
+    assert not lanes.look().unsure
+
+    assert lanes.look().free == (0, 1, 2)
+
+
 def test_workers_count_while_they_renew(lanes: BatchLanesStore, runner: ScriptRunner) -> None:
     """One without lanes counts too; one that leaves, or is silent for a lease, does not."""
     other = at(BatchLanesStore(runner, lanes=3, worker="two"), 1000.0)

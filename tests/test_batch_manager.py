@@ -13,6 +13,7 @@ import pytest
 
 from services import metrics
 from services.batch_item import question_of
+from services.batch_lanes_store import SUSPECTS
 from services.batch_records import BatchOptions, Order, Task
 from services.batch_store import SqlBatchStore
 from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUnavailable
@@ -171,8 +172,11 @@ def test_an_item_all_workers_of_which_died_is_found(opened: Open, store: SqlBatc
     """Nothing waits any more, but one item is running in a lane that nobody has, or that there is no more."""
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
     assert store.claim(lane)
+    desk = opened(lanes=2)
+    # Redis has not lost anything a moment ago.
+    desk.runner.run([Call(None, ("HSET", SUSPECTS), ("since", "0.0"))])
 
-    with opened(lanes=2) as desk:
+    with desk:
         assert desk.ends(task.task_id).completed == 1
 
 
@@ -282,6 +286,26 @@ def test_an_outage_of_redis_costs_no_item(provider: ScriptedProvider, store: Sql
         assert task.completed == 60
         assert max(Counter(provider.asked).values()) == 1
         assert provider.peak <= 3
+
+
+def test_a_redis_that_lost_everything_has_nothing_asked_twice(opened: Open, provider: ScriptedProvider) -> None:
+    """A replica with time on its hands waits until the others have said again what they hold and ask."""
+    provider.held.update(texts(3))
+    one, other = opened(name="one"), opened(name="other")
+    with one:
+        task_id = one.submits(texts(3))
+        wait_until(lambda: provider.running == 3, timeout=PATIENCE)
+        with other:
+            wait_until(lambda: other.batches.status().workers == 2, timeout=PATIENCE)
+            other.client.flushdb()
+            other.batches.sweep()
+            wait_until(lambda: other.batches.status().running_items == 3, timeout=PATIENCE)
+            other.batches.sweep()
+            provider.held.clear()
+            task = other.ends(task_id)
+
+    assert task.completed == 3
+    assert (Counter(provider.asked), provider.peak) == (Counter(texts(3)), 3)
 
 
 def test_an_outage_of_the_database_costs_no_item(

@@ -1,12 +1,17 @@
 -- How the lanes stand. KEYS: 1 lanes by the end of their lease, 2 owners, 3 suspects, 4 workers
 -- ARGV: now, lease, grace, seconds the keys live, lanes
--- Reply: {workers that live, lanes held, lanes whose holder is silent but may renew yet, lanes that can be taken ...}
+-- Reply: {workers that live, lanes held, lanes whose holder is silent but may renew yet, 1 where holders may be unknown
+--         or 0, lanes that can be taken ...}
 local now = clock(ARGV[1])
+-- A Redis that lost everything learns who holds what within a third of a lease: until half of one is over, nobody knows.
+redis.call('HSETNX', KEYS[3], 'since', stamp(now))
+redis.call('PEXPIRE', KEYS[3], math.ceil(ARGV[4] * 1000))
+local unsure = now < tonumber(redis.call('HGET', KEYS[3], 'since')) + ARGV[2] / 2
 local ends, owned = {}, {}
 local leases = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do ends[leases[i]] = tonumber(leases[i + 1]) end
 for _, lane in ipairs(redis.call('HKEYS', KEYS[2])) do owned[lane] = true end
-local reply = {redis.call('ZCOUNT', KEYS[4], stamp(now - ARGV[2]), '+inf'), 0, 0}
+local reply = {redis.call('ZCOUNT', KEYS[4], stamp(now - ARGV[2]), '+inf'), 0, 0, unsure and 1 or 0}
 for number = 0, tonumber(ARGV[5]) - 1 do
   local lane = tostring(number)
   if not owned[lane] then
@@ -15,7 +20,6 @@ for number = 0, tonumber(ARGV[5]) - 1 do
     reply[2] = reply[2] + 1
   else
     redis.call('HSETNX', KEYS[3], lane, stamp(now))
-    redis.call('PEXPIRE', KEYS[3], math.ceil(ARGV[4] * 1000))
     if now < tonumber(redis.call('HGET', KEYS[3], lane)) + ARGV[3] then
       reply[3] = reply[3] + 1
     else

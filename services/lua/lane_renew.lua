@@ -17,5 +17,6 @@ for i = 6, #ARGV, 2 do
     redis.call('HDEL', KEYS[3], ARGV[i])
   end
 end
+redis.call('HSETNX', KEYS[3], 'since', stamp(now))
 for k = 1, 4 do redis.call('PEXPIRE', KEYS[k], math.ceil(ARGV[3] * 1000)) end
 return reply

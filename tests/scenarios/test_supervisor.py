@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import requests
 
 from tests.house import settings_for
 from tests.installed import HOME, SUPERVISOR, install, write_settings
-from tests.servers import RedisServer, free_port, wait_until
+from tests.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.scenario
 
@@ -64,6 +65,11 @@ class Supervised:
             return dict(reply.json())
         return {}
 
+    @property
+    def ready(self) -> bool:
+        """Whether both replicas are."""
+        return all(self.says(number, "readyz").get("status") == "ready" for number in (0, 1))
+
     def does(self, *words: str) -> str:
         """Run supervisorctl; return what it prints."""
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(self._config), *words]
@@ -72,7 +78,8 @@ class Supervised:
     @property
     def log(self) -> str:
         """Return what supervisord says of its programs."""
-        return self._config.with_name("supervisord.log").read_text()
+        file = self._config.with_name("supervisord.log")
+        return file.read_text() if file.exists() else ""
 
     def close(self) -> None:
         """Have everything leave; nothing stays behind if it does not."""
@@ -95,9 +102,9 @@ def supervised(redis_server: RedisServer, tmp_path: Path) -> Iterator[Supervised
 
 
 def two_ports() -> int:
-    """Return a free port that ends in 0 and has a free one after it."""
+    """Return a free port that ends in 0 and has a free one after it, below those the system gives to clients."""
     while True:
-        first = free_port() // 10 * 10
+        first = random.randrange(1100, 3200) * 10
         with suppress(OSError), ExitStack() as stack:
             for port in (first, first + 1):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
@@ -106,8 +113,9 @@ def two_ports() -> int:
 
 def test_supervisord_runs_the_programs(supervised: Supervised) -> None:
     """Two replicas start, the worker waits to be wanted; a reload brings what .env says now; one leaves in order."""
-    wait_until(lambda: all(supervised.says(n, "readyz").get("status") == "ready" for n in (0, 1)), PATIENCE)
-    listed = [line.split()[:2] for line in supervised.does("status").splitlines()]
+    wait_until(lambda: supervised.ready or "FATAL" in supervised.log, PATIENCE)
+    assert supervised.ready, supervised.log
+    listed = sorted(line.split()[:2] for line in supervised.does("status").splitlines())
 
     write_settings(supervised.home, {**supervised.settings, "APP_NAME": "after"})
     supervised.does("signal", "HUP", "wechatlaibao:5000")
