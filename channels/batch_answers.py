@@ -55,7 +55,7 @@ class Progress(RestModel):
     running: int
     pending: int
     percentage: float = Field(description="Of the items, completed or failed: 0 to 100.")
-    rate: float = Field(description="Items per second since the start.")
+    rate: float = Field(description="Items per second since the start, pauses left out.")
 
 
 class TaskState(RestModel):

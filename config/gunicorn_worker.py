@@ -24,6 +24,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.gunicorn_requests import BoundedBody, refuse
 from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -127,8 +128,13 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         self._idle -= {sock}
+        req.body = BoundedBody(req.body)
         super().handle_request(listener_name, req, sock, addr)
         self._idle |= {sock}
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer in our own words what could not be read, or was not answered."""
+        refuse(client, exc)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at once, without the traceback that a SystemExit in a greenlet prints."""

@@ -16,6 +16,7 @@ from services.history_store import HistoryStore
 from services.models import (
     Delta,
     Identity,
+    Mocked,
     Past,
     ProviderEvent,
     ProviderIds,
@@ -131,8 +132,10 @@ class Answerer:
         if past and past.asks:
             yield from self._go_on(backend, query, Place(key, stream_id), deadline, past)
         else:
-            yield Asking(provider=backend.provider.name)
-            yield from self._ask(backend, query, Place(key, stream_id), deadline)
+            place = Place(key, stream_id)
+            memory = self._recollection(backend, place)
+            yield Asking(provider=backend.provider.name, resets=memory.resets)
+            yield from self._ask(backend, query, memory, place, deadline)
 
     def _identity(self, question: Question, backend: Backend) -> Identity:
         if question.channel == "wecom":
@@ -153,10 +156,11 @@ class Answerer:
             yield Resumed("lost", str(exc))
             if past.asks >= MAX_ASKS:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
-            yield Asking(past.asks + 1, str(exc), backend.provider.name)
+            memory = self._recollection(backend, place, past.resets)
+            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets)
             # Not before it is sure that the stream is ours: its present owner may be reading that run.
             backend.provider.cancel(past.ids, query.user)
-            yield from anew(self._ask(backend, query, place, deadline), past.text)
+            yield from anew(self._ask(backend, query, memory, place, deadline), past.text)
         except ProviderError:
             if deadline.over and deadline.aborted not in LEAVING:
                 backend.provider.cancel(past.ids, query.user)
@@ -192,9 +196,10 @@ class Answerer:
             self._conversations.leave(key, head)
         return gone
 
-    def _ask(self, backend: Backend, query: Query, place: Place, deadline: Deadline) -> Iterator[ProviderEvent]:
+    def _ask(
+        self, backend: Backend, query: Query, memory: Recollection, place: Place, deadline: Deadline
+    ) -> Iterator[ProviderEvent]:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
-        memory = self._recollection(backend, place.key)
         try:
             yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
         except ConversationGone:
@@ -204,15 +209,20 @@ class Answerer:
             memory.forget()
             yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
 
-    def _recollection(self, backend: Backend, key: str) -> Recollection:
-        history = None if backend.provider.keeps_conversations else self._history
-        return Recollection(key, conversations=self._conversations, history=history, seconds=self._memory_seconds)
+    def _recollection(self, backend: Backend, place: Place, resets: str = "") -> Recollection:
+        return Recollection(
+            place.key,
+            conversations=self._conversations,
+            history=None if backend.provider.keeps_conversations else self._history,
+            seconds=self._memory_seconds,
+            resets=resets,
+        )
 
     def _run(
         self, backend: Backend, query: Query, memory: Recollection, stream_id: str, deadline: Deadline
     ) -> Iterator[ProviderEvent]:
         """Stream one run; keep its conversation from the first event on, unless its first turn brings no text."""
-        provider, ids, said, ended, remembered = backend.provider, ProviderIds(), "", False, True
+        provider, ids, said, ended, remembered, mocked = backend.provider, ProviderIds(), "", False, True, False
         metrics.PROVIDER_CALLS.labels(backend.bot, provider.name).inc()
         events = provider.stream_query(query, deadline)
         try:
@@ -225,13 +235,16 @@ class Answerer:
                         said += text
                     case Replacement(text):
                         said = text
+                    case Mocked():
+                        mocked = True
                 yield event
             if not said:
                 raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not remembered:
                 memory.note(ids.conversation_id, patient=True)
-            memory.keep(query.text, said, stream_id)
+            if not mocked:
+                memory.keep(query.text, said, stream_id)
         except AnswerError:
             ended = not deadline.over
             raise

@@ -28,6 +28,8 @@ class Asking:
     cause: str = ""
     #: The provider's name.
     provider: str = ""
+    #: How often the conversation was begun anew, when the question was about to be asked; "" for none.
+    resets: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class BatchArchive:
         self._clock = clock
         self._expired_at = -math.inf
         self._complained = False
+        #: Ended tasks that something unforeseen is wrong with: they are not tried again by this process.
+        self._broken: set[str] = set()
 
     def tidy(self) -> float:
         """See to what has ended since the last time, here or on another replica; return the seconds until the next.
@@ -69,12 +71,23 @@ class BatchArchive:
     def _tidy(self, ended: list[str], *, old: bool) -> None:
         end = self._clock() + LOCK_SECONDS / 2
         for task_id in ended:
-            if self._clock() > end or not self._keep(task_id):
+            if task_id not in self._broken and (self._clock() > end or not self._seen_to(task_id)):
                 break
         if old:
             while removed := self._store.expire(self._retention_days):
                 log.info("batch tasks removed", extra={"tasks": removed})
             self._expired_at = self._clock()
+
+    def _seen_to(self, task_id: str) -> bool:
+        """Do what `_keep` does; what is wrong with one task is no reason to leave the others alone."""
+        try:
+            return self._keep(task_id)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("batch task not seen to", extra={"task_id": task_id})
+            self._broken.add(task_id)
+            return True
 
     def _keep(self, task_id: str) -> bool:
         """Write a task's file and line; return False where the file cannot be written now."""

@@ -2,7 +2,7 @@
 
     {dify_batch}:lanes           sorted set, lane number by the end of its lease
     {dify_batch}:lane_owners     hash, lane number → its holder's token
-    {dify_batch}:lane_suspects   hash, lane number → when its lease was first seen to be over; since → when all this began
+    {dify_batch}:lane_suspects   hash, lane number → when its lease was seen to be over; since → when all this began
     {dify_batch}:workers         sorted set, name of a process that works on batches by its last renewal
 
 Times are seconds by Redis's clock. A lapsed lane can be taken only when its holder stays silent for the grace as well:

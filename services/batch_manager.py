@@ -263,7 +263,7 @@ class BatchManager:
     def _wanted(self, seen: LanesSeen, occupied: Collection[int], runnable: bool) -> set[int]:
         """Return the free lanes that somebody is to work now."""
         if seen.unsure:
-            # Who has an item may hold its lane all the same, and Redis not know its stream yet: it would be asked twice.
+            # Who has an item may hold its lane yet, and Redis lack its stream, so that another would ask it once more.
             return set(seen.free) - set(occupied) if runnable else set()
         wanted = {lane for lane in seen.free if runnable or lane in occupied}
         if seen.free and any(lane >= self._max_concurrent for lane in occupied):

@@ -73,7 +73,9 @@ class Task:
     cancelled_at: datetime | None = None
     #: Of a failed task: the sentence its last item failed with.
     error_message: str = ""
-    #: The owner's credential, sealed.
+    #: How long it has been paused in all, since its first item began.
+    paused: timedelta = timedelta()
+    #: The owner's credential, sealed; "" when the task has ended.
     credential: str = field(default="", repr=False)
 
     @property
@@ -98,10 +100,11 @@ class Task:
 
     @property
     def rate(self) -> float:
-        """Items done per second since the start, pauses included; 0 before the start."""
+        """Items done per second since the start, pauses left out; 0 before the start."""
         if self.started_at is None:
             return 0.0
-        seconds = ((self.completed_at or self.cancelled_at or self.seen_at) - self.started_at).total_seconds()
+        end = self.completed_at or self.cancelled_at or self.seen_at
+        seconds = (end - self.started_at - self.paused).total_seconds()
         return self.done / seconds if seconds > 0 else 0.0
 
     @property

@@ -222,17 +222,12 @@ class SqlBatchStore:
     def pause(self, task_id: str, owner: str | None = None) -> Task:
         """Have no more items claimed; those that run may end. Raises as `cancel` does."""
         now = self._now()
-        return self._database.transact(lambda c: steps.set_status(c, steps.owned(c, task_id, owner), "paused", now))
+        return self._database.transact(lambda c: steps.pause(c, steps.owned(c, task_id, owner), now))
 
     def resume(self, task_id: str, owner: str | None = None) -> Task:
         """Have items claimed again. Raises as `cancel` does."""
         now = self._now()
-
-        def go_on(connection: sa.Connection) -> Task:
-            row = steps.owned(connection, task_id, owner)
-            return steps.set_status(connection, row, "running" if row.started_at else "pending", now)
-
-        return self._database.transact(go_on)
+        return self._database.transact(lambda c: steps.resume(c, steps.owned(c, task_id, owner), now))
 
     def runnable(self) -> tuple[bool, float | None]:
         """Tell whether a claim would find an item that waits, and if not, in how many seconds the first retry is due.

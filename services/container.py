@@ -228,7 +228,7 @@ class Container:
     def _health(self) -> Health:
         search = self.providers[DEFAULT_BOT].search_provider
         return Health(
-            rag=(self.settings.provider.rag_provider, self._rag_ok),
+            rag=(self.providers[DEFAULT_BOT].name, self._rag_ok),
             search=(search.name, search.health_check) if search else None,
             batch=_probe(self.batches.check) if self.batches else None,
             dependencies=self._probes(),

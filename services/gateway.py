@@ -294,6 +294,7 @@ class Gateway:
             "usage": "",
             "told": "",
             "cited": "",
+            "resets": "",
             "mock": "",
             "asks": "0",
             "token": "",

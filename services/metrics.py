@@ -111,6 +111,12 @@ PRICE = Counter(
     ["bot", "provider", "currency"],
     registry=REGISTRY,
 )
+SOURCES = Counter(
+    "wechatlaibao_sources_total",
+    "Documents and pages that answers rest on, as their provider names them.",
+    ["bot", "provider"],
+    registry=REGISTRY,
+)
 REWRITTEN = Counter(
     "wechatlaibao_streams_rewritten_total",
     "Streams that Redis had lost and their owner wrote again.",

@@ -200,3 +200,5 @@ class Past:
     text: str
     #: Its sources, as far as they were known.
     sources: tuple[Mapping[str, Any], ...] = ()
+    #: How often the conversation had been begun anew when the question was first asked; "" where nobody noted it.
+    resets: str = ""

@@ -49,6 +49,8 @@ class Producer:
         self._began = clock()
         self._spoke = past is not None
         self._usage = Usage()
+        # A search tells its hits before the answer, and they come again with the answer's.
+        self._sources_counted = 0
 
     def run(self) -> str:
         """Write the whole answer and say its end; return the error's code, "" for none."""
@@ -89,12 +91,19 @@ class Producer:
         outcome = outcome or "completed"
         seconds = self._clock() - self._began
         ids = {"channel": self._question.channel, "bot": self._question.bot}
-        cost = {"tokens": self._usage.total_tokens, "price": self._usage.total_price, "currency": self._usage.currency}
-        figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **cost}
+        figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **self._cost}
         log.info("stream", extra={"stream_id": self._stream.stream_id, **ids, **figures})
         if outcome not in LEAVING:
             metrics.STREAMS.labels(self._question.channel, outcome).inc()
             metrics.STREAM_SECONDS.labels(self._question.channel).observe(seconds)
+
+    @property
+    def _cost(self) -> dict[str, Any]:
+        """Return who answered, and what the provider said it cost and rests on."""
+        usage = self._usage
+        tokens = {"tokens": usage.total_tokens, "prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+        price = {"price": usage.total_price, "currency": usage.currency, "sources": len(usage.sources)}
+        return {"provider": self._stream.field("provider"), **tokens, **price}
 
     def _close(self, events: Iterator[AnswerEvent]) -> None:
         """Let the answer clean up; what fails in that must not keep the stream from its end."""
@@ -143,7 +152,7 @@ class Producer:
 
     def _note_asking(self, asking: Asking) -> None:
         """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
-        self._stream.set(asks=str(asking.asks), provider=asking.provider)
+        self._stream.set(asks=str(asking.asks), provider=asking.provider, resets=asking.resets)
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()
@@ -156,6 +165,8 @@ class Producer:
         labels = (self._question.bot, self._stream.field("provider"))
         metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)
         metrics.TOKENS.labels(*labels, "completion").inc(usage.completion_tokens)
+        metrics.SOURCES.labels(*labels).inc(max(0, len(usage.sources) - self._sources_counted))
+        self._sources_counted = max(self._sources_counted, len(usage.sources))
         if price := usage.price:
             metrics.PRICE.labels(*labels, metrics.currency_label(usage.currency)).inc(price)
 

@@ -37,14 +37,27 @@ class Recollection:
         conversations: ConversationStore,
         history: HistoryStore | None,
         seconds: float,
+        resets: str = "",
     ) -> None:
-        """Take where it lies; `history` for a provider that keeps no conversations, `seconds` an answer's end waits."""
+        """Take where it lies; `history` for a provider that keeps no conversations, `seconds` an answer's end waits.
+
+        `resets` is what an earlier owner of the stream found: begun anew since, the conversation is another one, and
+        the question has none.
+        """
         self._key = key
         self._conversations = conversations
         self._history = history
         self._seconds = seconds
         self._memory = patiently(lambda: conversations.load(key)) if key else Memory("", "")
-        self._turns: tuple[Turn, ...] = patiently(lambda: history.load(key)) if key and history else ()
+        if resets and self._memory.resets != resets:
+            self._key, self._memory = "", Memory("", resets)
+        told = bool(self._key and history)
+        self._turns: tuple[Turn, ...] = patiently(lambda: history.load(key)) if told and history else ()
+
+    @property
+    def resets(self) -> str:
+        """How often the conversation had been begun anew, as this question counts; "" for no conversation."""
+        return self._memory.resets
 
     @property
     def conversation_id(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,9 +62,16 @@ def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
         started_at=row.started_at,
         completed_at=None if cancelled else row.ended_at,
         cancelled_at=row.ended_at if cancelled else None,
+        paused=_paused(row, now),
         error_message=row.error_message,
         credential=row.credential,
     )
+
+
+def _paused(row: Row, now: datetime) -> timedelta:
+    """Return how long a task was paused in all, the pause it is or ended in included."""
+    present = (row.ended_at or now) - row.paused_at if row.paused_at else timedelta()
+    return timedelta(microseconds=row.paused) + max(present, timedelta())
 
 
 def items_of(connection: sa.Connection, task_id: str, first: int, size: int) -> Iterator[Item]:

@@ -4,7 +4,7 @@
     laibao_batch_items   one row per text; `due` is when it may be asked (again), `lane` who asks it
     laibao_batch_gates   one row, `submit`: who adds a task goes through it, one after the other
 
-`due` and `served` are microseconds since 1970; the times of day are UTC.
+`due` and `served` are microseconds since 1970, `paused` those of pauses that are over; the times of day are UTC.
 
 Whoever changes a task or one of its items locks the task's row first. All else follows from that one rule: an item is
 claimed once, the last one ends the task once, and what has ended stays as it is. Counts are counted, and written down
@@ -94,6 +94,8 @@ LAYOUTS = (
             "failed": "int NOT NULL DEFAULT 0",
             "served": "big NOT NULL",
             "stored": "int NOT NULL DEFAULT 0",
+            "paused": "big NOT NULL DEFAULT 0",
+            "paused_at": "time NULL",
             "created_at": "time NOT NULL",
             "started_at": "time NULL",
             "ended_at": "time NULL",
@@ -166,7 +168,11 @@ class Words(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.encode("utf-8", "replace").decode()
+        return None if value is None else self.written(value)
+
+    @staticmethod
+    def written(text: str) -> str:
+        return text.encode("utf-8", "replace").decode()
 
 
 class Json(TypeDecorator[Any]):
@@ -176,8 +182,8 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        # Escaped: whatever a provider says, it can be stored.
-        return json.dumps(value, separators=(",", ":")) if value else None
+        # Half a surrogate pair could be stored escaped, and then not be written into any file or reply.
+        return Words.written(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) if value else None
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return json.loads(value) if value else {}

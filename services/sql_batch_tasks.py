@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from services.batch_records import ENDED, TASK_STATUSES, Task
 from services.errors import BatchFinished, BatchUnknown
-from services.sql_batch_claims import locked
+from services.sql_batch_claims import locked, micros
 from services.sql_batch_rows import Row, by_status, count, tasks_of
 from services.sql_batch_tables import ITEMS, TASKS
 
@@ -33,9 +33,17 @@ def visible(row: Row | None, owner: str | None) -> Row:
     return row
 
 
-def set_status(connection: sa.Connection, row: Row, status: str, now: datetime) -> Task:
-    """Give a locked task another status, and return it."""
-    return _changed(connection, row.task_id, {"status": status}, now)
+def pause(connection: sa.Connection, row: Row, now: datetime) -> Task:
+    """Have no more of a locked task begun, and return it."""
+    since = row.paused_at or (now if row.started_at else None)
+    return _changed(connection, row.task_id, {"status": "paused", "paused_at": since}, now)
+
+
+def resume(connection: sa.Connection, row: Row, now: datetime) -> Task:
+    """Go on with a locked task, and return it; its pause is over."""
+    status = "running" if row.started_at else "pending"
+    paused = row.paused + max(0, micros(now) - micros(row.paused_at)) if row.paused_at else row.paused
+    return _changed(connection, row.task_id, {"status": status, "paused": paused, "paused_at": None}, now)
 
 
 def cancel(connection: sa.Connection, row: Row, now: datetime) -> tuple[Task, list[tuple[int, int]]]:
@@ -47,7 +55,8 @@ def cancel(connection: sa.Connection, row: Row, now: datetime) -> tuple[Task, li
     connection.execute(ITEMS.update().where(*theirs).values(status="cancelled", lane=None, ended_at=now))
     counts = count(connection, [row.task_id])
     done = {name: counts[row.task_id, name] for name in ("completed", "failed")}
-    return _changed(connection, row.task_id, {"status": "cancelled", "ended_at": now, **done}, now), stopped
+    end = {"status": "cancelled", "ended_at": now, "credential": "", **done}
+    return _changed(connection, row.task_id, end, now), stopped
 
 
 def _changed(connection: sa.Connection, task_id: str, values: dict[str, object], now: datetime) -> Task:

@@ -219,4 +219,5 @@ def _past(stream: NewStream) -> Past:
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     asks = fields.get("asks", "")
     text = Backlog(stream.chunks, stream.start).text
-    return Past(int(asks) if asks.isdecimal() else 1, ids, text, read_sources(fields.get("sources")))
+    sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
+    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets)

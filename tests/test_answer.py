@@ -18,6 +18,7 @@ from services.history_store import HistoryStore
 from services.models import (
     Delta,
     Identity,
+    Mocked,
     Past,
     ProviderEvent,
     ProviderIds,
@@ -513,3 +514,40 @@ def test_an_answer_without_a_word_is_an_error(desk: Desk) -> None:
     assert caught.value.code == "provider_empty"
     assert desk.provider.cancelled == []
     assert desk.remembered == ""
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["theirs", "ours"])
+def test_a_question_asked_before_a_reset_stays_out_of_what_came_after(desk: Desk, keeps: bool) -> None:
+    """Also when another owner asks it again: it neither knows the new conversation nor becomes a part of it."""
+    desk.provider.keeps_conversations = keeps
+    desk.hears("before")
+    desk.conversations._runner.run([desk.conversations.reset_call(desk.key, "command")])
+    desk.hears("after")
+    kept = (desk.remembered, desk.provider.queries[-1].history)
+    past = Past(1, ProviderIds(), "", resets="0")
+
+    list(desk.answerer.answer(QUESTION, "before-too", desk.deadline, past))
+    desk.hears("next")
+
+    again, following = desk.provider.queries[-2:]
+    assert (again.conversation_id, again.history) == ("", ())
+    assert len(following.history) == (0 if keeps else 1)
+    assert desk.remembered == kept[0]
+
+
+def test_what_the_mock_said_is_told_nobody(desk: Desk) -> None:
+    """A stand-in's sentence is no part of a conversation with the provider."""
+    desk.provider.keeps_conversations = False
+    desk.provider.script = lambda query: iter([Mocked(), Delta("模拟")])
+
+    desk.hears("1")
+    desk.hears("2")
+
+    assert [query.history for query in desk.provider.queries] == [(), ()]
+
+
+def test_whoever_asks_notes_the_conversation_it_is_asked_in(desk: Desk) -> None:
+    """So that a later owner knows whether it is still the same."""
+    asking = next(event for event in desk.hears() if isinstance(event, Asking))
+
+    assert (asking.provider, asking.resets) == ("scripted", "0")

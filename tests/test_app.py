@@ -86,6 +86,15 @@ def test_what_is_not_here_has_a_stable_code(house: House, method: str, path: str
     assert (reply.status_code, reply.json()) == (status, {"code": code})
 
 
+def test_options_are_no_page(house: House) -> None:
+    """What a client may do is in a header; there is nothing to be unpacked."""
+    reply = requests.options(f"{house.url}/chat", headers={"Accept-Encoding": "br, gzip"}, timeout=10)
+
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert "GET" in reply.headers["Allow"]
+    assert "Content-Encoding" not in reply.headers
+
+
 def test_what_is_nowhere_has_the_shape_of_rest(house: House) -> None:
     """Whoever asks for an address that is nobody's gets the envelope."""
     reply = requests.get(f"{house.url}/no/such/page", timeout=10)

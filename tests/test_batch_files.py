@@ -11,7 +11,7 @@ import pytest
 
 from services.batch_archive import BatchArchive, all_rows
 from services.batch_files import PAGE, BatchFiles, item_json
-from services.batch_records import BatchOptions, Item
+from services.batch_records import BatchOptions, Item, Task
 from services.batch_store import SqlBatchStore
 from services.lock_store import LockStore
 from services.redis_store import ScriptRunner
@@ -107,6 +107,28 @@ def test_a_folder_that_cannot_be_written_to_is_said_once(
 
     assert (tmp_path / "out" / f"{task_id}.jsonl").exists()
     assert store.unstored() == []
+
+
+def test_one_task_that_cannot_be_seen_to_stops_no_other(
+    store: SqlBatchStore, runner: ScriptRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever nobody thought of is wrong with it, once in the log; later rounds leave it alone."""
+
+    class Odd(SqlBatchStore):
+        def get(self, task_id: str, owner: str | None = None) -> Task:
+            if task_id == broken:
+                raise ValueError("nobody thought of that")
+            return super().get(task_id, owner)
+
+    broken, sound = finished(store), finished(store)
+    keeper = archive(Odd(f"sqlite:///{tmp_path / 'batch.db'}"), runner, tmp_path / "out")
+
+    keeper.tidy()
+    keeper.tidy()
+
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{sound}.jsonl"]
+    assert store.unstored() == [broken]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["batch task not seen to"]
 
 
 def test_old_tasks_are_removed_now_and_then(runner: ScriptRunner, tmp_path: Path, clock: FakeClock) -> None:

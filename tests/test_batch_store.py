@@ -79,12 +79,48 @@ def test_every_character_survives(shelf: Shelf) -> None:
 
 
 def test_half_a_character_becomes_a_question_mark(shelf: Shelf) -> None:
-    """A provider's lone surrogate, which no database takes, costs no answer."""
+    """A provider's lone surrogate, which no database, file or reply takes, costs no answer."""
     task = shelf.submits(1)
 
-    assert shelf.store.complete(shelf.claims(), content="a\ud83db", metadata={"a": "\ud83d"})
+    assert shelf.store.complete(shelf.claims(), content="a\ud83db", metadata={"a": "\ud83d"}, sources=[{"a": "\ud83d"}])
 
-    assert shelf.store.rows(task.task_id)[0].content == "a?b"
+    item = shelf.store.rows(task.task_id)[0]
+    assert (item.content, item.metadata, item.sources) == ("a?b", {"a": "?"}, ({"a": "?"},))
+
+
+def test_pauses_count_neither_for_the_rate_nor_for_the_end(shelf: Shelf, clock: FakeClock) -> None:
+    """A night's pause, said twice, leaves the rate and the time that is left as they were; so does one before all."""
+    task = shelf.submits(4)
+    shelf.store.pause(task.task_id)
+    clock.advance(1000.0)
+    shelf.store.resume(task.task_id)
+    claimed = shelf.claims()
+    clock.advance(10.0)
+    assert shelf.store.complete(claimed, content="答")
+
+    for _ in range(2):
+        paused = shelf.store.pause(task.task_id)
+        clock.advance(14400.0)
+    gone_on = shelf.store.resume(task.task_id)
+
+    assert [paused.rate, gone_on.rate] == [pytest.approx(0.1)] * 2
+    assert gone_on.estimated_completion == at(clock) + timedelta(seconds=30)
+    shelf.store.pause(task.task_id)
+    clock.advance(14400.0)
+    assert shelf.store.cancel(task.task_id)[0].rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled"])
+def test_a_credential_is_kept_no_longer_than_it_is_needed(shelf: Shelf, end: str) -> None:
+    """An ended task is kept for days; as whom it was asked is not."""
+    task = shelf.submits(1, credential="sealed-fake")
+    claimed = shelf.claims()
+    assert claimed.task.credential == "sealed-fake"
+
+    shelf.store.complete(claimed, content="答") if end == "completed" else shelf.store.cancel(task.task_id)
+
+    ended = shelf.store.get(task.task_id)
+    assert (ended.status, ended.credential) == (end, "")
 
 
 def test_long_texts_pass_a_server_that_takes_small_packets(maria_server: MariaServer, clock: FakeClock) -> None:

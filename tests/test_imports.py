@@ -40,8 +40,8 @@ OUTSIDE = {
     "requests": ("services.*_service", "services.providers.*"),
     "urllib3": ("services.*_service", "services.providers.*"),
     "flask": ("app", "channels.*", "demo.*"),
-    "gunicorn": ("config.gunicorn_worker", "gunicorn.conf", "app"),
-    "gevent": ("config.gunicorn_worker", "gunicorn.conf"),
+    "gunicorn": ("config.gunicorn_*", "gunicorn.conf", "app"),
+    "gevent": ("config.gunicorn_*", "gunicorn.conf"),
     "prometheus_client": ("services.metrics", "services.metrics_files"),
     "fakeredis": ("demo.*",),
 }

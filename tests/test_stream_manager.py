@@ -523,16 +523,21 @@ def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCapt
 def test_what_an_answer_cost_reaches_whoever_asks(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """The stream's line, the metrics, and the whole answer, with what else the provider said of it."""
     usage = Usage(431, 310, 121, "0.00043", "USD", ({"title": "手册"},))
-    desk.script = lambda _: iter([Asking(provider="parrot"), Delta("答"), Told({"model": "m-1"}), usage])
+    desk.script = lambda _: iter(
+        [Asking(provider="parrot"), Delta("答"), Told({"model": "m-1"}), Usage(sources=usage.sources), usage]
+    )
     tokens = counted("wechatlaibao_tokens_total", kind="completion")
     price = counted("wechatlaibao_price_total", currency="USD")
+    sources = counted("wechatlaibao_sources_total")
 
     with caplog.at_level(logging.INFO, "services.producer"):
         desk.asks()
         wait_until(lambda: desk.manager.running == 0)
 
     (line,) = [record for record in caplog.records if record.getMessage() == "stream"]
-    assert [vars(line)[name] for name in ("tokens", "price", "currency")] == [431, "0.00043", "USD"]
+    told = [vars(line)[name] for name in ("provider", "tokens", "prompt", "completion", "price", "currency", "sources")]
+    assert told == ["parrot", 431, 310, 121, "0.00043", "USD", 1]
+    assert counted("wechatlaibao_sources_total") - sources == 1
     assert counted("wechatlaibao_tokens_total", kind="completion") - tokens == 121
     assert counted("wechatlaibao_price_total", currency="USD") - price == pytest.approx(0.00043)
     whole = desk.store.whole("s")

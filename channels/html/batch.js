@@ -133,25 +133,33 @@ function announce() {
 
 // ---- the tasks ------------------------------------------------------------------------------------------------
 
+/** Show the list; a line that is there already changes only where it must: the focus may be on it. */
 function showTasks() {
   byId("none").hidden = tasks.length > 0;
-  const held = document.activeElement?.dataset?.task;
-  byId("tasks").replaceChildren(...tasks.map(taskLine));
-  if (held) [...byId("tasks").querySelectorAll("button")].find((one) => one.dataset.task === held)?.focus();
+  const lines = new Map([...byId("tasks").children].map((line) => [line.dataset.task, line]));
+  const wanted = tasks.map((one) => fillLine(lines.get(one.task_id) ?? makeLine(one), one));
+  const same = wanted.length === lines.size && wanted.every((line, place) => byId("tasks").children[place] === line);
+  if (!same) byId("tasks").replaceChildren(...wanted);
 }
 
-function taskLine(one) {
+function makeLine(one) {
   const line = element("li");
-  const open = element("button", "", one.name);
+  line.dataset.task = one.task_id;
+  const open = element("button");
   open.type = "button";
-  open.dataset.task = one.task_id;
-  open.setAttribute("aria-current", String(one.task_id === taskId));
   open.addEventListener("click", () => (location.hash = one.task_id));
-  const tag = element("span", "tag");
-  results.showStatus(tag, one.status);
+  line.append(open, element("span", "tag"), element("span", "soft"));
+  return line;
+}
+
+function fillLine(line, one) {
+  const [open, tag, words] = line.children;
   const { completed, failed, total } = one.progress;
-  const when = new Date(one.created_at).toLocaleString(locale === "zh" ? "zh-CN" : "en", { dateStyle: "medium", timeStyle: "short" });
-  line.append(open, tag, element("span", "soft", `${word("done", { done: completed + failed, total })} · ${when}`));
+  const when = new Date(one.created_at).toLocaleString(language(), { dateStyle: "medium", timeStyle: "short" });
+  put(open, one.name);
+  open.setAttribute("aria-current", String(one.task_id === taskId));
+  results.showStatus(tag, one.status);
+  put(words, `${word("done", { done: completed + failed, total })} · ${when}`);
   return line;
 }
 
@@ -227,12 +235,12 @@ function turnTo(number) {
 
 const questions = byId("questions");
 
-const lines = () => questions.value.split(/\r\n|\r|\n/).map((line) => line.trim()).filter(Boolean);
+const typed = () => questions.value.split(/\r\n|\r|\n/).map((line) => line.trim()).filter(Boolean);
 
 /** Show what would be submitted; whatever has changed is another submission. */
 function showNew() {
   submission = null;
-  const count = lines().length;
+  const count = typed().length;
   questions.disabled = file !== null;
   byId("count").textContent = file || !count ? "" : word("counted", { count });
   byId("chosen").textContent = file ? file.name : word("chooseHint");
@@ -250,7 +258,7 @@ function take(chosen) {
 
 function body() {
   const name = byId("name").value.trim();
-  if (!file) return { name: name || untitled(), texts: lines() };
+  if (!file) return { name: name || untitled(), texts: typed() };
   const form = new FormData();
   if (name) form.append("name", name);
   form.append("file", file, file.name);
@@ -258,7 +266,7 @@ function body() {
 }
 
 function untitled() {
-  return word("untitled", { time: new Date().toLocaleString(locale === "zh" ? "zh-CN" : "en") });
+  return word("untitled", { time: new Date().toLocaleString(language()) });
 }
 
 async function submit() {

@@ -42,7 +42,7 @@ const results = (() => {
 
   function showStatus(tag, status) {
     tag.dataset.status = status;
-    tag.textContent = word(`is_${status}`);
+    put(tag, word(`is_${status}`));
   }
 
   /** Show a page of results; a row that is there already changes only where it must: somebody may be reading it. */
@@ -77,13 +77,9 @@ const results = (() => {
     const failed = item.status === "failed";
     put(number, String(item.index + 1));
     put(question, item.text);
-    if (tag.dataset.status !== item.status || tag.textContent !== word(`is_${item.status}`)) showStatus(tag, item.status);
+    showStatus(tag, item.status);
     put(answer, failed ? item.error?.message ?? "" : item.content);
     answer.classList.toggle("failure", failed);
-  }
-
-  function put(place, text) {
-    if (place.textContent !== text) place.textContent = text;
   }
 
   function clear() {

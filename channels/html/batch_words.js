@@ -133,6 +133,14 @@ function element(tag, className = "", text = "") {
   return made;
 }
 
+/** Give a place other words, if they are others. */
+function put(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+/** Return the page's language as the browser names it. */
+const language = () => (locale === "zh" ? "zh-CN" : "en");
+
 /** Return the words of a key in the page's language, `params` in their places. */
 function word(key, params = {}) {
   return WORDS[locale][key].replace(/\{(\w+)\}/g, (_, name) => String(params[name]));
@@ -140,7 +148,7 @@ function word(key, params = {}) {
 
 /** Fill in every element that names its words. */
 function relabel() {
-  document.documentElement.lang = locale === "zh" ? "zh-CN" : "en";
+  document.documentElement.lang = language();
   for (const one of document.querySelectorAll("[data-t]")) one.textContent = word(one.dataset.t);
   for (const one of document.querySelectorAll("[data-label]")) one.setAttribute("aria-label", word(one.dataset.label));
 }

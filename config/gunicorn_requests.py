@@ -1,0 +1,105 @@
+"""What gunicorn leaves open about requests: a body that never comes to its end, and what is no HTTP at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+import gevent
+from gunicorn.http import errors
+
+log = logging.getLogger(__name__)
+
+#: Seconds any body may take, and bytes a second that a longer one must bring.
+BODY_SECONDS = 20.0
+BODY_RATE = 16 * 1024
+
+#: Errors of the parser that are more than a bad request.
+_STATUS: dict[type[Exception], int] = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.ExpectationFailed: 417,
+    errors.UnsupportedTransferCoding: 501,
+    errors.ForbiddenProxyRequest: 403,
+    errors.ConfigurationProblem: 500,
+    errors.InvalidResponseHeader: 500,
+    errors.InvalidResponseHeaderName: 500,
+}
+
+
+class BodyTooSlow(OSError):
+    """The client sends its body too slowly to be waited for."""
+
+
+class BoundedBody:
+    """A request's body that must come in time: `BODY_SECONDS`, and a second more for each `BODY_RATE` bytes."""
+
+    def __init__(self, body: Any, *, seconds: float = BODY_SECONDS, rate: float = BODY_RATE) -> None:
+        self._body = body
+        self._seconds = seconds
+        self._rate = rate
+        self._spent = 0.0
+        self._received = 0
+
+    def read(self, size: int | None = None) -> bytes:
+        """Return so many bytes, or all; fewer at the end.
+
+        Raises:
+            BodyTooSlow: they do not come in time.
+        """
+        pieces, left = [], float("inf") if size is None or size < 0 else size
+        while left > 0 and (piece := self._timed(self._body.read, min(left, BODY_RATE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+    def readline(self, size: int | None = None) -> bytes:
+        return self._timed(self._body.readline, size)
+
+    def readlines(self, size: int | None = None) -> list[bytes]:
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line
+
+    def _timed(self, read: Any, size: float | None) -> bytes:
+        left = self._seconds + self._received / self._rate - self._spent
+        began = time.monotonic()
+        with gevent.Timeout(max(0.001, left), BodyTooSlow("the body does not come")):
+            piece: bytes = read(None if size is None else int(size))
+        # The application's own time between two reads is not the client's.
+        self._spent += time.monotonic() - began
+        self._received += len(piece)
+        return piece
+
+
+def refuse(client: Any, error: Exception) -> None:
+    """Answer a request that could not be read, or whose answer failed, in the one shape of REST.
+
+    The parser's words are in neither the answer nor the log: they may quote the request, a key included.
+    """
+    status = HTTPStatus(status_of(error))
+    if status != 500:
+        log.warning("request refused", extra={"cause": type(error).__name__, "status": int(status)})
+    else:
+        log.error("request failed", exc_info=error)
+    code = int(status) if status in (400, 403, 500) else 400 if status < 500 else 500
+    body = json.dumps({"code": code, "message": status.phrase, "data": None}).encode()
+    head = (
+        f"HTTP/1.1 {int(status)} {status.phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with suppress(OSError), gevent.Timeout(1.0, False):
+        client.sendall(head.encode() + body)
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status that an error of gunicorn's parser, or any other, is answered with."""
+    known = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), None)
+    return known or (400 if isinstance(error, errors.ParseException) else 500)
