@@ -36,6 +36,8 @@ NOT_OURS |= {
     "LAIBAO_KEY",
     "LAIBAO_URL",
     "CHECK_ARGS",
+    "OPERATIONS",
+    "KEYS",
     "STREAM",
     "INFO",
     "SIGTERM",
