@@ -81,7 +81,6 @@ def _own_settings(redis_url: str) -> dict[str, str]:
         "WORKERS": "1",
         "REDIS_URL": redis_url,
         "REDIS_POOL_SIZE": "40",
-        "BATCH_ENABLED": "off",
         "WEBSOCKET_AUTH": "none",
         "DRAIN_SECONDS": "0",
         "LOG_LEVEL": "WARNING",
