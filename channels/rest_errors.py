@@ -22,6 +22,8 @@ OWN_FORMAT = ("/healthz", "/health", "/readyz", "/metrics")
 WECOM = "/wechat/"
 
 UNKNOWN_CODE = 90000
+#: Seconds after which what is full or away may be asked again.
+RETRY_AFTER = "5"
 #: Codes of answers that are no failure of the provider, though they end one: the HTTP status they have here.
 OF_REASON = {
     "auth_required": 401,
@@ -49,7 +51,9 @@ def register_rest_errors(app: Flask, sentence: Callable[[str], str] = lambda cod
         if keeps_own_format(request.path):
             return _alone(error.code, status)
         code = STORE_CODE if isinstance(error, StoreUnavailable) else 0
-        return envelope({"reason": error.code}, status=status, code=code, message=sentence(error.code))
+        later = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
+        message = sentence(error.code)
+        return envelope({"reason": error.code}, status=status, code=code, message=message, headers=later)
 
     app.register_error_handler(RestError, _refused)
     app.register_error_handler(LaibaoError, ours)

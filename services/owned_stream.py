@@ -95,9 +95,10 @@ class OwnedStream:
         self._changed(self)
 
     def set(self, **fields: str) -> None:
-        """Set fields of the stream's hash with the next write."""
+        """Set fields of the stream's hash with the next write; what is no character in them becomes a question mark."""
+        written = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
         with self._state:
-            news = {name: value for name, value in fields.items() if self._fields.get(name) != value}
+            news = {name: value for name, value in written.items() if self._fields.get(name) != value}
             self._fields |= news
             self._dirty_fields |= news
         if news:

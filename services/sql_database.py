@@ -201,7 +201,8 @@ def _engine(url: sa.URL, size: int, wait: float, connect: float, read: float, wr
         pool_timeout=wait,
         # `read` and `transact` notice a dead connection by their first statement, and save the way.
         pool_pre_ping=not writes,
-        pool_recycle=RECYCLE,
+        # Before the server ends the session of who may be gone: see `_session`.
+        pool_recycle=int(read) if writes else RECYCLE,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         # Errors quote the statement; the values in it are people's.
@@ -224,6 +225,9 @@ def _session(kind: str, read_timeout: float) -> tuple[str, ...]:
         "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'",
         # The server says so before the client stops listening: its 50 s would outlive the connection.
         f"SET SESSION innodb_lock_wait_timeout = {max(1, int(read_timeout / 2))}",
+        # A process that freezes or vanishes in the middle of a transaction lets go of its locks: by itself the server
+        # would wait for it for eight hours.
+        f"SET SESSION wait_timeout = {max(2, int(2 * read_timeout))}",
     )
 
 

@@ -231,7 +231,7 @@ def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
     """Return where an answer comes from as JSON, "" for nowhere; what is too much is left out from the end."""
     kept = list(sources[:MAX_SOURCES])
     while kept:
-        written = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+        written = _json(kept)
         if len(written.encode()) <= SOURCES_BYTES:
             return written
         kept.pop()
@@ -240,7 +240,7 @@ def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
 
 def written_told(fields: Mapping[str, Any]) -> str:
     """Return what a provider said of its answer as JSON, "" where that is too much to keep."""
-    written = json.dumps(dict(fields), ensure_ascii=False, separators=(",", ":"))
+    written = _json(dict(fields))
     return written if len(written.encode()) <= TOLD_BYTES else ""
 
 
@@ -255,3 +255,9 @@ def read_usage(written: str | None) -> Usage:
 
 def read_sources(written: str | None) -> tuple[Mapping[str, Any], ...]:
     return tuple(json.loads(written)) if written else ()
+
+
+def _json(value: Any) -> str:
+    """Return a provider's value as JSON that can be stored: half a surrogate pair, which is no character, is none."""
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return written.encode("utf-8", "replace").decode()

@@ -133,6 +133,7 @@ def test_an_error_shows_its_code_and_nothing_of_its_words(
     body = reply.get_json()
     assert (reply.status_code, (body["code"], body["data"])) == (status, said)
     assert b"secret" not in reply.data
+    assert reply.headers.get("Retry-After") == ("5" if status == 503 else None)
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.message == line
     assert bool(record.exc_info) is (said == (90000, None))

@@ -9,15 +9,18 @@ import textwrap
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.batch_records import Claimed, Task
-from services.errors import BatchFinished, BatchQueueFull
+from services.errors import BatchFinished, BatchQueueFull, StoreUnavailable
+from services.sql_batch_claims import locked
 from tests.batch_shelf import OWNER, Shelf, at_once, empty_database
-from tests.servers import wait_until
+from tests.servers import MariaServer, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -272,3 +275,33 @@ def test_a_submission_under_way_keeps_no_other_writer_waiting(shelf: Shelf) -> N
 
     assert seen == (True, 1, True)
     assert shelf.store.list()[1] == 2
+
+
+def test_who_freezes_in_a_transaction_holds_nobody_up_for_long(maria_server: MariaServer) -> None:
+    """A process that stands still while it has a task's row: the server lets go of it after two of its timeouts."""
+    url = maria_server.fresh_database("frozen")
+    with Shelf(url, read_timeout=2.0) as frozen, Shelf(url, read_timeout=2.0) as shelf:
+        task = shelf.submits(2)
+        held, over = threading.Event(), threading.Event()
+
+        def stands_still(connection: Any) -> None:
+            locked(connection, task.task_id)
+            held.set()
+            over.wait(60.0)
+
+        def freeze() -> None:
+            with suppress(StoreUnavailable):
+                frozen.store._database.transact(stands_still)
+
+        thread = threading.Thread(target=freeze, daemon=True)
+        thread.start()
+        assert held.wait(30.0)
+
+        def claimed() -> Claimed | None:
+            with suppress(StoreUnavailable):
+                return shelf.store.claim(0)
+            return None
+
+        assert wait_until(claimed, 30.0)
+        over.set()
+        thread.join(30.0)

@@ -569,6 +569,19 @@ def test_what_a_provider_says_of_its_answer_is_bounded(desk: Desk) -> None:
     assert desk.store.whole("s").metadata == {}  # type: ignore[union-attr]
 
 
+def test_half_a_character_costs_no_answer(desk: Desk) -> None:
+    """JSON can spell what no store can keep: it becomes a question mark, or nothing."""
+    usage = Usage(1, sources=({"title": "\ud800手册"},))
+    desk.script = lambda _: iter([Delta("答"), Told({"model": "\udfff"}), usage])
+
+    desk.asks()
+
+    assert (desk.sees_end().status, desk.sees().text) == ("completed", "答")
+    whole = desk.store.whole("s")
+    assert whole
+    assert (whole.sources, whole.metadata) == (({"title": "?手册"},), {"model": "?"})
+
+
 def counted(name: str, **labels: str) -> float:
     """Return what a counter says of the provider of these tests, or of nobody yet."""
     return metrics.REGISTRY.get_sample_value(name, {"bot": "default", "provider": "parrot", **labels}) or 0.0
