@@ -88,9 +88,7 @@ def test_a_provider_that_is_not_there_is_a_wrong_setting() -> None:
     """The line names the variable and what there is."""
     settings = ProviderSettings.model_validate({"rag_provider": "opena1"})
 
-    with pytest.raises(
-        SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"
-    ):
+    with pytest.raises(SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"):
         build_provider(settings, bot="default", pool_size=1)
 
 

@@ -111,7 +111,7 @@ def test_both_languages_ask_for_the_same_parts(key: str) -> None:
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("key", SENTENCES)
 def test_every_sentence_is_one_for_people(locale: str, key: str) -> None:
-    """A sentence is whole, ends, and shows no code, address or status; those of sockets and batches are the originals' words."""
+    """A sentence is whole, ends, and shows no code, address or status; some are the originals' words."""
     sentence = Texts(locale).get(
         key, **dict.fromkeys(("what", "type", "action", "limit", "question", "sentence", "done", "total"), "x")
     )

@@ -15,8 +15,8 @@ from services.dify_stream import ChatStream
 from services.dify_urls import DifyUrls
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, Replacement
-from services.providers.json_fields import count, mapping, mappings, text
 from services.providers.dify_turn import DifyTurn
+from services.providers.json_fields import count, mapping, mappings, text
 from tools._dify_failures import Scene, may_be_the_app, required_inputs
 from tools._dify_page import Page
 from tools._dify_record import Record, bill
