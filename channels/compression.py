@@ -35,7 +35,7 @@ def compress_answers(app: Flask) -> None:
     compress = Compress(app)
 
     def after(response: Response) -> Response:
-        if response.mimetype not in MEDIA or keeps_own_format(request.path) or not response.content_length:
+        if response.mimetype not in MEDIA or keeps_own_format(request.path) or request.method == "OPTIONS":
             return response
         if not _unpacks():
             response.vary.add("Accept-Encoding")
