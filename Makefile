@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos batch-run check-dify check-ws lint format venv clean
+.PHONY: help demo test chaos check-dify check-ws batch-run lint format venv clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.

@@ -45,6 +45,8 @@ class BoundedBody:
         self._rate = rate
         self._spent = 0.0
         self._received = 0
+        #: gunicorn's own, which may have read beyond the request: a socket's first frames.
+        self.reader = getattr(body, "reader", None)
 
     def read(self, size: int | None = None) -> bytes:
         """Return so many bytes, or all; fewer at the end.

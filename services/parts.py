@@ -65,6 +65,19 @@ def make_history(settings: Settings, runner: ScriptRunner) -> HistoryStore:
     )
 
 
+def sql_pools(settings: Settings) -> tuple[int, int]:
+    """Return how many SQL connections the user query has, and how many batches: together `MYSQL_POOL_SIZE`.
+
+    Each has one at least, where both are wanted.
+    """
+    size = settings.mysql_pool_size
+    if not settings.batch_enabled:
+        return size, 0
+    if settings.auth_mode != "external":
+        return 0, size
+    return max(1, size - size // 2), max(1, size // 2)
+
+
 def make_users(settings: Settings) -> SqlUserStore | None:
     """Return who knows the users; None where nobody asks for them."""
     if settings.auth_mode != "external" or settings.sql_url is None:
@@ -73,7 +86,7 @@ def make_users(settings: Settings) -> SqlUserStore | None:
         settings.sql_url.get_secret_value(),
         settings.auth_user_query or "",
         read_url=_revealed(settings.sql_read_url),
-        pool_size=settings.mysql_pool_size,
+        pool_size=sql_pools(settings)[0],
     )
 
 
@@ -98,7 +111,7 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
     return SqlBatchStore(
         settings.sql_url.get_secret_value(),
         max_unfinished=settings.batch_max_queue_size,
-        pool_size=settings.mysql_pool_size,
+        pool_size=sql_pools(settings)[1],
     )
 
 

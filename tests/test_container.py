@@ -16,6 +16,7 @@ from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mock_dify import MockDify
 from services.container import Container
 from services.models import Question
+from services.parts import sql_pools
 from tests.house import AES_KEY, TOKEN, dify_settings, settings_for
 from tests.servers import RedisServer, free_port, wait_until
 
@@ -338,3 +339,30 @@ def test_bots_of_one_corp_share_identities(redis_url: str, stored: redis.Redis, 
     keys = set(stored.scan_iter("authorization:wechatid:*"))
     assert keys == {"authorization:wechatid:acme:zhangsan", "authorization:wechatid:zhangsan"}
     assert auth.calls.total() == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "enabled", "pools"),
+    [
+        ("5", "external", "true", (3, 2)),
+        ("3", "external", "true", (2, 1)),
+        ("1", "external", "true", (1, 1)),
+        ("5", "external", "false", (5, 0)),
+        ("5", "none", "true", (0, 5)),
+    ],
+)
+def test_batches_and_the_user_query_share_the_connections(
+    redis_url: str, tmp_path: Path, size: str, mode: str, enabled: str, pools: tuple[int, int]
+) -> None:
+    """As many as the setting says, together."""
+    auth = {"AUTH_SERVICE_URL": "http://127.0.0.1:9", "AUTH_USER_QUERY": DEMO_USER_QUERY} if mode == "external" else {}
+    settings = settings_for(
+        redis_url,
+        MYSQL_POOL_SIZE=size,
+        AUTH_MODE=mode,
+        BATCH_ENABLED=enabled,
+        DATABASE_PATH=str(tmp_path / "x"),
+        **auth,
+    )
+
+    assert sql_pools(load_settings(settings, None)) == pools
