@@ -135,7 +135,9 @@ class SqlSettings(Group):
     mysql_read_host: str = setting(
         "", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST"
     )
-    mysql_pool_size: Count = setting(5, "MySQL connections per process")
+    mysql_pool_size: Count = setting(
+        5, "MySQL connections per process, those of batches among them; one at least for each"
+    )
     database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
     auth_user_query: UserQuery | None = setting(
         None, "SQL with :userid that returns user_code, password and any of user_name, phone, gender"

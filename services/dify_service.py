@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
-
 from services.dify_errors import http_error
 from services.dify_stream import ChatStream
 from services.dify_urls import DifyUrls
 from services.errors import ProviderError
-from services.http_service import Exchange, HTTPService, TransientError, aborted_error
+from services.http_service import Exchange, HTTPService, aborted_error
+from services.retries import attempts
 from utils.deadline import Deadline
 from utils.slots import Slots
 
@@ -80,20 +77,10 @@ class DifyService:
         with self._slots.held(deadline) as taken, ExitStack() as stack:
             if not taken:
                 raise _no_slot(deadline)
-            for attempt in self._attempts(deadline):
+            for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff):
                 with attempt:
                     stream = stack.enter_context(self._asked(body, authorization, deadline))
             yield stream
-
-    def _attempts(self, deadline: Deadline) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=lambda state: state.attempt_number > self._retries or deadline.remaining() <= state.upcoming_sleep,
-            wait=wait_exponential_jitter(multiplier=self._backoff, max=8 * self._backoff, jitter=self._backoff),
-            sleep=lambda seconds: pause(seconds, deadline),
-            before_sleep=_log_retry,
-            reraise=True,
-        )
 
     @contextmanager
     def _asked(self, body: Mapping[str, Any], authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
@@ -237,15 +224,3 @@ def _headers(authorization: str) -> dict[str, str]:
         raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
     # A proxy that compresses holds pieces back until a block is full.
     return {"Authorization": authorization, "Accept-Encoding": "identity"}
-
-
-def pause(seconds: float, deadline: Deadline) -> None:
-    """Sleep; an abort of the deadline wakes."""
-    woken = threading.Event()
-    with deadline.interrupting(woken.set):
-        woken.wait(seconds)
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("Dify: %s, attempt %d, asking again in %.1f s", error, state.attempt_number, state.upcoming_sleep)

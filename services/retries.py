@@ -23,13 +23,14 @@ def attempts(deadline: Deadline, *, retries: int, backoff: float) -> Retrying:
         retry=retry_if_exception_type(TransientError),
         stop=lambda state: state.attempt_number > retries or deadline.remaining() <= state.upcoming_sleep,
         wait=wait_exponential_jitter(multiplier=backoff, max=8 * backoff, jitter=backoff),
-        sleep=lambda seconds: _pause(seconds, deadline),
+        sleep=lambda seconds: pause(seconds, deadline),
         before_sleep=_log_retry,
         reraise=True,
     )
 
 
-def _pause(seconds: float, deadline: Deadline) -> None:
+def pause(seconds: float, deadline: Deadline) -> None:
+    """Sleep; an abort of the deadline wakes."""
     woken = threading.Event()
     with deadline.interrupting(woken.set):
         woken.wait(seconds)

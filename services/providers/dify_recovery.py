@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.dify_errors import may_pass, paused_error, stream_error
-from services.dify_service import DifyService, pause
+from services.dify_service import DifyService
 from services.errors import ProviderError, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify_records import DifyMessage, DifyRun
 from services.providers.dify_watch import PATIENCE, Patience, Watch
 from services.providers.json_fields import mapping, text
+from services.retries import pause
 from utils.deadline import Deadline
 
 _SUCCESS = ("succeeded", "partial-succeeded")

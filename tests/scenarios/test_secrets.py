@@ -18,7 +18,7 @@ from demo.mock_dify import MockDify
 from demo.wecom_simulator import CallbackFailed
 from tests.house import AES_KEY, TOKEN, dify_settings, replicas, settings_for, wecom_user
 from tests.scenarios.stage import ask, at_once, company_settings
-from tests.servers import MariaServer, RedisServer
+from tests.servers import MariaServer, RedisServer, wait_until
 
 pytestmark = pytest.mark.scenario
 
@@ -35,7 +35,10 @@ PATIENCE = 60.0
 SQL_PASSWORD = "sql-password-not-real"
 REDIS_PASSWORD = "redis-password-not-real"
 #: What the logs tell of when everything went wrong that the test lets go wrong.
-TOLD = ("unknown_user", "auth_refused", "auth_unavailable", "provider_error", "provider_truncated", "bad_signature")
+TOLD = (
+    *("unknown_user", "auth_refused", "auth_unavailable", "provider_error", "provider_truncated", "bad_signature"),
+    *("http question", "batch task taken"),
+)
 
 
 def values_in(client: redis.Redis) -> Iterator[tuple[str, str]]:
@@ -53,7 +56,7 @@ def values_in(client: redis.Redis) -> Iterator[tuple[str, str]]:
 def secured(maria: MariaServer, server: RedisServer) -> dict[str, str]:
     """Give both databases a user with a password; return the settings that log in as these."""
     maria.execute(f"CREATE OR REPLACE USER 'laibao'@'127.0.0.1' IDENTIFIED BY '{SQL_PASSWORD}'")
-    maria.execute("GRANT SELECT ON laibao_secrets.* TO 'laibao'@'127.0.0.1'")
+    maria.execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON laibao_secrets.* TO 'laibao'@'127.0.0.1'")
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "laibao", "on", f">{REDIS_PASSWORD}", "~*", "&*", "+@all")
     address = f"redis://laibao:{REDIS_PASSWORD}@127.0.0.1:{server.port}/1"
@@ -86,6 +89,26 @@ def visit_sockets(url: str) -> None:
         requests.get(f"{url}/api/ws/connections", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE)
 
 
+def visit_rest(url: str) -> None:
+    """Ask by plain HTTP and in a batch, each well and badly, and show a wrong key."""
+    key = {"X-API-Key": SOCKET_KEY}
+    for script in ("", "[[error]]"):
+        requests.post(f"{url}/api/chat", json={"query": WORDS + script}, headers=key, timeout=PATIENCE)
+    requests.post(f"{url}/api/chat", json={"query": WORDS, "stream": True}, headers=key, timeout=PATIENCE)
+    requests.post(f"{url}/api/chat", json={"query": WORDS, WORDS: WORDS}, headers=key, timeout=PATIENCE)
+    requests.post(f"{url}/api/chat", json={"query": WORDS}, headers={"X-API-Key": WRONG_KEY}, timeout=PATIENCE)
+    tasks, options = f"{url}/api/batch/tasks", {"max_attempts": 1}
+    body = {"name": WORDS, "description": WORDS, "texts": [WORDS, f"{WORDS}[[error]]"], "options": options}
+    task_id = requests.post(tasks, json=body, headers=key, timeout=PATIENCE).json()["data"]["task_id"]
+    one = f"{tasks}/{task_id}"
+
+    def ended() -> bool:
+        return bool(requests.get(one, headers=key, timeout=PATIENCE).json()["data"]["status"] == "completed")
+
+    wait_until(ended, PATIENCE)
+    requests.get(f"{one}/results?format=csv", headers=key, timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("log_format", ["json", "plain"])
 def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path, log_format: str) -> None:
     """No password, token, key, response_url or people's words, not even at debug level with all errors."""
@@ -102,6 +125,7 @@ def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path
             at_once(partial(ask, urls, userid, f"{WORDS}{script}") for userid, script in asked)
             forge(urls[0])
             visit_sockets(urls[0])
+            visit_rest(urls[1])
             maria_server.execute("DROP TABLE laibao_secrets.demo_users")
             ask(urls, "newcomer", WORDS)
             with server.client() as client:
