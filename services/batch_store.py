@@ -206,10 +206,6 @@ class SqlBatchStore:
         due = claims.micros(self._now() + timedelta(seconds=after))
         return self._settle(claimed, {"status": "pending", "due": due, **_error(code, message)})
 
-    def put_back(self, claimed: Claimed) -> bool:
-        """Have the item claimed again as the same attempt: it was not asked; `False` as in `complete`."""
-        return self._settle(claimed, {"status": "pending", "due": 0, "attempts": claimed.attempt - 1})
-
     def cancel(self, task_id: str, owner: str | None = None) -> tuple[Task, Stopped]:
         """End a task; return it, and index and attempt of its items that were running: to be stopped.
 

@@ -138,10 +138,9 @@ def test_what_was_answered_stays(shelf: Shelf) -> None:
         shelf.store.complete(claimed, content="other"),
         shelf.store.fail(claimed, "provider_error", "出错了"),
         shelf.store.retry(claimed, 0.0, "provider_error", "出错了"),
-        shelf.store.put_back(claimed),
     ]
 
-    assert said == [False] * 4
+    assert said == [False] * 3
     assert shelf.store.rows(task.task_id)[0].content == "答"
 
 
@@ -181,17 +180,6 @@ def test_what_was_never_asked_comes_before_a_retry(shelf: Shelf) -> None:
     shelf.store.retry(shelf.claims(), 0.0, "provider_error", "出错了")
 
     assert [shelf.claims(lane).text for lane in (0, 1)] == ["fresh", "failing"]
-
-
-def test_what_was_put_back_is_the_same_attempt(shelf: Shelf) -> None:
-    """An item that was not asked comes again as if it had not been claimed."""
-    shelf.submits(2)
-    claimed = shelf.claims(0)
-
-    assert shelf.store.put_back(claimed)
-
-    again = shelf.claims(5)
-    assert (again.index, again.attempt, again.again) == (claimed.index, 1, False)
 
 
 def test_a_task_ends_with_its_last_item(shelf: Shelf, clock: FakeClock) -> None:

@@ -19,7 +19,7 @@ from tests.servers import FakeClock
 
 MAX_UNFINISHED = 3
 LANES = st.integers(0, 2)
-ENDS = st.sampled_from(["complete", "fail", "retry", "put_back"])
+ENDS = st.sampled_from(["complete", "fail", "retry"])
 
 
 @dataclass
@@ -147,7 +147,6 @@ class BatchMachine(RuleBasedStateMachine):
         self._forget(claimed)
         item.status = {"complete": "completed", "fail": "failed"}.get(end, "pending")
         item.due = self.clock.now + after if end == "retry" else 0.0
-        item.attempts -= end == "put_back"
         task.settle()
 
     def _said(self, claimed: Claimed, end: str, after: int) -> bool:
@@ -157,9 +156,7 @@ class BatchMachine(RuleBasedStateMachine):
                 return store.complete(claimed, content="答")
             case "fail":
                 return store.fail(claimed, "provider_error", "出错了")
-            case "retry":
-                return store.retry(claimed, after, "provider_error", "出错了")
-        return store.put_back(claimed)
+        return store.retry(claimed, after, "provider_error", "出错了")
 
     def _forget(self, claimed: Claimed) -> None:
         same = (claimed.task.task_id, claimed.index)
