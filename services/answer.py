@@ -129,10 +129,10 @@ class Answerer:
             yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
         user = end_user(question, identity)
         query = Query(question.text, user, "", question.inputs, question.files, identity, question.channel)
+        place = Place(key, stream_id)
         if past and past.asks:
-            yield from self._go_on(backend, query, Place(key, stream_id), deadline, past)
+            yield from self._go_on(backend, query, place, deadline, past)
         else:
-            place = Place(key, stream_id)
             memory = self._recollection(backend, place)
             yield Asking(provider=backend.provider.name, resets=memory.resets)
             yield from self._ask(backend, query, memory, place, deadline)

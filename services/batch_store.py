@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from services import sql_batch_claims as claims
 from services import sql_batch_tasks as steps
 from services.batch_records import ENDED, TASK_STATUSES, UNFINISHED, BatchOptions, Claimed, Item, Task, TaskStatus
-from services.errors import BatchUnknown
 from services.sql_batch_expiry import expire
 from services.sql_batch_rows import Row, items_of, tasks_of
 from services.sql_batch_setup import prepare
@@ -120,13 +119,6 @@ class SqlBatchStore:
         """
         row = self._one(sa.select(TASKS).where(TASKS.c.task_id == task_id))
         return self._tasks([steps.visible(row, owner)])[0]
-
-    def find(self, task_id: str, owner: str | None = None) -> Task | None:
-        """Return what `get` does, or `None`."""
-        try:
-            return self.get(task_id, owner)
-        except BatchUnknown:
-            return None
 
     def look_up(self, task_ids: Collection[str]) -> Tasks:
         """Return those of these tasks that there are, anybody's, in no order."""

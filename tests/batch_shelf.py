@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ import pytest
 
 from services.batch_records import BatchOptions, Claimed, Task
 from services.batch_store import SqlBatchStore
+from services.errors import BatchUnknown
 from tests.servers import FakeClock, MariaServer
 
 OWNER = "key:0a1b"
@@ -57,6 +59,12 @@ class Shelf:
             else:
                 self.store.complete(claimed, content="答")
         return self.store.get(task.task_id)
+
+    def finds(self, task_id: str, owner: str | None = None) -> Task | None:
+        """Return a task, None where there is none for this owner."""
+        with suppress(BatchUnknown):
+            return self.store.get(task_id, owner)
+        return None
 
     def write(self, statement: str) -> None:
         """Change the tables behind the store's back."""

@@ -140,12 +140,12 @@ def test_old_tasks_are_removed_now_and_then(runner: ScriptRunner, tmp_path: Path
     keeper.tidy()
     clock.advance(6.9 * 86400)
     keeper.tidy()
-    assert store.find(task_id)
+    assert store.look_up([task_id])
 
     clock.advance(0.2 * 86400)
     keeper.tidy()
 
-    assert store.find(task_id) is None
+    assert store.look_up([task_id]) == []
     assert (tmp_path / "out" / f"{task_id}.jsonl").exists()
     store.close()
 

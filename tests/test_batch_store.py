@@ -53,7 +53,7 @@ def test_a_task_is_kept_as_it_was_submitted(store: SqlBatchStore, clock: FakeClo
     )
 
     assert created
-    assert task == store.get(task.task_id) == store.find(task.task_id, OWNER)
+    assert task == store.get(task.task_id) == store.get(task.task_id, OWNER)
     assert (task.owner, task.name, task.description, task.options) == (OWNER, "七月", "为什么", options)
     assert (task.status, task.total, task.pending, task.credential) == ("pending", 2, 2, "sealed-fake")
     assert (task.created_at, task.started_at, task.completed_at) == (at(clock), None, None)
@@ -185,7 +185,7 @@ def test_owners_and_keys_are_the_same_only_byte_for_byte(shelf: Shelf) -> None:
     for owner, key in [("user:José", "k"), ("user:JOSE", "k"), ("user:jose ", "k"), ("user:jose", "K")]:
         assert shelf.submits(1, owner=owner, key=key, digest="other").task_id != task.task_id
     for owner in ("user:José", "user:JOSE", "user:jose "):
-        assert shelf.store.find(task.task_id, owner) is None
+        assert shelf.finds(task.task_id, owner) is None
         assert shelf.store.list(owner)[1] == 1
 
 
@@ -271,7 +271,7 @@ def test_tasks_expire_after_their_time(shelf: Shelf, clock: FakeClock) -> None:
     clock.advance(86400.0)
 
     assert [shelf.store.expire(1.5), shelf.store.expire(1.5)] == [1, 0]
-    assert shelf.store.find(old.task_id) is None
+    assert shelf.finds(old.task_id) is None
     assert shelf.store.rows(old.task_id) == []
     assert {task.task_id for task in shelf.store.list()[0]} == {young.task_id, going.task_id}
     assert shelf.submits(1, key="k", digest="other").task_id != old.task_id
@@ -283,7 +283,7 @@ def test_a_removal_that_was_broken_off_is_gone_on_with(shelf: Shelf, clock: Fake
     task = shelf.ends(shelf.submits(3, key="k", digest="d"))
     shelf.store._database.transact(lambda connection: hide(connection, at(clock, 1.0), 20))
     shelf.write("DELETE FROM laibao_batch_items WHERE item_index = 0")
-    assert shelf.store.find(task.task_id) is None
+    assert shelf.finds(task.task_id) is None
     assert shelf.store.rows(task.task_id) == []
     assert (shelf.store.list(), sum(shelf.store.totals().values()), shelf.store.unstored()) == (([], 0), 0, [])
     assert shelf.submits(1, key="k", digest="other").task_id != task.task_id
@@ -297,7 +297,7 @@ def test_a_task_that_never_arrived_is_removed(shelf: Shelf, clock: FakeClock) ->
     """What a replica that died left of a submission is seen by nobody, takes no place, and goes after an hour."""
     task = shelf.submits(3)
     shelf.write("UPDATE laibao_batch_tasks SET status = 'arriving'")
-    assert (shelf.store.find(task.task_id), shelf.store.claim(0), shelf.store.list()) == (None, None, ([], 0))
+    assert (shelf.finds(task.task_id), shelf.store.claim(0), shelf.store.list()) == (None, None, ([], 0))
     assert shelf.store.expire(7) == 0
 
     clock.advance(3601.0)
