@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         dify = stack.enter_context(stamping_dify(options.pieces, options.every))
-        settings = _settings(stack.enter_context(redis_server(folder)), dify, options.idle + options.answering)
+        settings = _settings(stack.enter_context(redis_server(folder)).url, dify, options.idle + options.answering)
         first, second = stack.enter_context(replicas(2, settings, folder))
         crowd = stack.enter_context(Crowd(first.port))
         bench = Bench(options, dify, crowd, first, second)

@@ -16,8 +16,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -64,17 +66,52 @@ def free_port() -> int:
         return port
 
 
+def on_cores(cores: Collection[int] | None) -> Callable[[], None] | None:
+    """Return what makes a child run on these cores alone, for `Popen`'s `preexec_fn`; None for any core."""
+    return partial(os.sched_setaffinity, 0, cores) if cores else None
+
+
+def cpu_of(*pids: int) -> float:
+    """Return the CPU seconds that these processes took so far, all their threads together."""
+    spent = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        spent += int(fields[11]) + int(fields[12])
+    return spent / TICKS
+
+
+def rss_of(*pids: int) -> int:
+    """Return the resident memory of these processes in KiB; what they share counts for each."""
+    lines = (line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A redis-server of a benchmark's own."""
+
+    url: str
+    port: int
+    pid: int
+
+    @property
+    def cpu(self) -> float:
+        """Its CPU seconds so far."""
+        return cpu_of(self.pid)
+
+
 @contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    """Run a redis-server that keeps nothing on disk; yield its address."""
+def redis_server(folder: Path, cores: Collection[int] | None = None) -> Iterator[RedisServer]:
+    """Run a redis-server that keeps nothing on disk, on these cores or on any."""
     port = free_port()
     place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
     log = folder / "redis.log"
-    process = subprocess.Popen([shutil.which("redis-server") or "redis-server", *place, "--logfile", str(log)])
+    command = [shutil.which("redis-server") or "redis-server", *place, "--logfile", str(log)]
+    process = subprocess.Popen(command, preexec_fn=on_cores(cores))
     try:
         with redis.Redis(port=port) as client:
             wait_for(lambda: _answers(client), "redis-server")
-        yield f"redis://127.0.0.1:{port}/1"
+        yield RedisServer(f"redis://127.0.0.1:{port}/1", port, process.pid)
     finally:
         process.terminate()
         process.wait(30)
@@ -87,14 +124,23 @@ def _answers(client: redis.Redis) -> bool:
 
 
 class Replica:
-    """One gunicorn with one worker; what is measured is the worker."""
+    """One gunicorn; what is measured of it are its workers."""
 
-    def __init__(self, settings: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        folder: Path,
+        *,
+        workers: int = 1,
+        cores: Collection[int] | None = None,
+        config: Path = ROOT / "gunicorn.conf.py",
+    ) -> None:
+        """Start it with these settings and no others, on these cores or on any."""
         self.port = free_port()
         self.log = folder / f"replica-{self.port}.log"
-        local = {"PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", "PORT": str(self.port), "WORKERS": "1"}
+        local = {"PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", "PORT": str(self.port), "WORKERS": str(workers)}
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        command = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
+        command = [sys.executable, "-m", "gunicorn", "--config", str(config)]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -103,31 +149,33 @@ class Replica:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=on_cores(cores),
             )
-        self.worker = 0
+        self._count = workers
+        self.workers: list[int] = []
 
     def wait_ready(self) -> None:
         """Raises: TimeoutError: it does not serve."""
         wait_for(self._ready, f"the replica (see {self.log})")
-        pid = self._process.pid
-        self.worker = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     def _ready(self) -> bool:
+        pid = self._process.pid
+        self.workers = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        if len(self.workers) < self._count:
+            return False
         with suppress(requests.RequestException):
             return requests.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2).ok
         return False
 
     @property
     def rss(self) -> int:
-        """The worker's resident memory in KiB."""
-        status = Path(f"/proc/{self.worker}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        """The workers' resident memory in KiB."""
+        return rss_of(*self.workers)
 
     @property
     def cpu(self) -> float:
-        """The worker's CPU seconds so far."""
-        fields = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """The workers' CPU seconds so far."""
+        return cpu_of(*self.workers)
 
     def kill(self) -> None:
         """End it as a lost machine does."""
@@ -137,9 +185,11 @@ class Replica:
 
 
 @contextmanager
-def replicas(count: int, settings: Mapping[str, str], folder: Path) -> Iterator[list[Replica]]:
-    """Run so many replicas, all ready; none is left behind."""
-    started = [Replica(settings, folder) for _ in range(count)]
+def replicas(
+    count: int, settings: Mapping[str, str], folder: Path, *, workers: int = 1, cores: Collection[int] | None = None
+) -> Iterator[list[Replica]]:
+    """Run so many replicas, all ready, on these cores or on any; none is left behind."""
+    started = [Replica(settings, folder, workers=workers, cores=cores) for _ in range(count)]
     try:
         for replica in started:
             replica.wait_ready()

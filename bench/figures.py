@@ -1,0 +1,75 @@
+"""What a benchmark says: figures, each with the rounds it was measured in, its yardstick and its goal."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+_COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure. `name` is its row in the table and in results.json: `part.what[.which]`."""
+
+    name: str
+    #: Its value in each round, in their order; one where it is measured once.
+    rounds: tuple[float, ...]
+    unit: str
+    #: What it is, in a few words.
+    about: str
+    #: The name of the figure it is to be compared with.
+    yardstick: str = ""
+    #: What it should be, such as ">= 1.0" or "< 50", in its unit; "" for a figure without a goal.
+    goal: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median of its rounds."""
+        return median(self.rounds)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None without one."""
+        if not self.goal:
+            return None
+        compare, bound = self.goal.split()
+        return bool(_COMPARE[compare](self.value, float(bound)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "value": _rounded(self.value),
+            "unit": self.unit,
+            "low": _rounded(min(self.rounds)),
+            "high": _rounded(max(self.rounds)),
+            "rounds": [_rounded(value) for value in self.rounds],
+            "about": self.about,
+            "yardstick": self.yardstick or None,
+            "goal": self.goal or None,
+            "met": self.met,
+        }
+
+    @classmethod
+    def from_json(cls, name: str, written: Mapping[str, Any]) -> Figure:
+        rounds = tuple(float(value) for value in written["rounds"])
+        return cls(name, rounds, written["unit"], written["about"], written["yardstick"] or "", written["goal"] or "")
+
+
+def ratios(name: str, over: Sequence[float], under: Sequence[float], about: str, **more: str) -> Figure:
+    """Return the figure of two others measured in turns, round by round: `over` / `under`."""
+    return Figure(name, tuple(a / b for a, b in zip(over, under, strict=True)), "ratio", about, **more)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value that so many percent of `values` do not exceed."""
+    if len(values) == 1:
+        return values[0]
+    return quantiles(values, n=1000, method="inclusive")[max(0, round(percent * 10) - 1)]
+
+
+def _rounded(value: float) -> float:
+    """Return four significant digits: no figure here is better than that."""
+    return float(f"{value:.4g}")
