@@ -13,6 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from channels.batch import batch_blueprint
 from channels.batch_news import BatchNews
+from channels.callback_door import CallbackDoor
 from channels.chat import chat_blueprint
 from channels.chat_answers import Html
 from channels.compression import compress_answers
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(CallbackRefused, refuse_callback)
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
+    app.wsgi_app = CallbackDoor(app.wsgi_app, channel, note_refusal)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     for warning in settings.warnings:
@@ -159,9 +161,13 @@ def metrics_page() -> MetricsPage:
 
 def refuse_callback(error: CallbackRefused) -> tuple[dict[str, str], int]:
     """Answer every failed check alike; the log says which it was."""
+    note_refusal(error)
+    return {"code": CallbackRefused.code}, error.status
+
+
+def note_refusal(error: CallbackRefused) -> None:
     metrics.CALLBACKS_REFUSED.labels(error.code).inc()
     log.warning("callback refused", extra={"check": error.code, "cause": str(error)})
-    return {"code": CallbackRefused.code}, error.status
 
 
 def main() -> None:

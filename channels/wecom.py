@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from services import metrics
 from services.errors import CallbackRefused, StoreUnavailable
@@ -22,8 +21,8 @@ from utils.stream_utils import render_frame
 
 log = logging.getLogger(__name__)
 
-#: Bytes of the largest callback taken (the same bound as WeCom's own plugin has).
-MAX_BODY = 1024 * 1024
+#: Seconds from which on a refresh is logged although nothing came of it.
+SLOW_SECONDS = 1.0
 
 
 class Sentences(Protocol):
@@ -57,22 +56,31 @@ class WeComChannel:
         """Answer WeCom's check of the address with the decrypted echo."""
         echo = self._service(bot).verify_url(request.args)
         log.info("callback verified", extra={"bot": bot})
-        return _plain(echo)
+        return Response(echo, mimetype="text/plain")
 
-    def receive(self, bot: str) -> Response:
-        """Answer one callback; once it is decrypted and well-formed, always with 200."""
+    def receive(self, bot: str, args: Mapping[str, str], body: bytes) -> bytes:
+        """Return the reply to one callback, by its URL's arguments and its body; b"" for none.
+
+        Raises:
+            CallbackRefused: it failed a check. Once it is decrypted and well-formed, there is always a reply.
+        """
         began = time.monotonic()
         service = self._service(bot)
-        message = service.open(request.args, _body())
+        message = service.open(args, body)
         reply, outcome = self._answer(bot, message)
-        body = service.seal(reply, request.args["nonce"], pair=message.pair) if reply else ""
-        seconds = time.monotonic() - began
-        metrics.CALLBACK_SECONDS.labels(metrics.msgtype_label(message.msgtype)).observe(seconds)
-        stream = reply.get("stream", {})
-        ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream.get("id", "")}
-        ms = round(seconds * 1000, 1)
-        log.info("callback", extra={**ids, "outcome": outcome, "finish": stream.get("finish"), "ms": ms})
-        return _plain(body)
+        sealed = service.seal(reply, args["nonce"], pair=message.pair) if reply else b""
+        self._note(bot, message, reply.get("stream", {}), outcome, time.monotonic() - began)
+        return sealed
+
+    def _note(self, bot: str, message: Message, stream: Mapping[str, Any], outcome: str, seconds: float) -> None:
+        """Count one callback and log it; a refresh that finds its answer still growing is the everyday case."""
+        metrics.callback_seconds(message.msgtype).observe(seconds)
+        everyday = message.msgtype == "stream" and outcome == "processing"
+        level = logging.DEBUG if everyday and seconds < SLOW_SECONDS else logging.INFO
+        if log.isEnabledFor(level):
+            ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream.get("id", "")}
+            told = {"outcome": outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
+            log.log(level, "callback", extra={**ids, **told})
 
     def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
         """Return the stream reply that shows a snapshot: a pure function of it."""
@@ -164,32 +172,13 @@ class WeComChannel:
 
 
 def wecom_blueprint(channel: WeComChannel) -> Blueprint:
-    """Return the routes of the default bot and of named ones."""
+    """Return the routes of WeCom's check of the address, for the default bot and for named ones."""
     routes = Blueprint("wecom", __name__)
     # Endpoints of their own: werkzeug would redirect /wechat/callback/default to the rule that has it as a default.
     for name, rule, defaults in (("", "/wechat/callback", {"bot": "default"}), ("_bot", "/wechat/callback/<bot>", {})):
         routes.add_url_rule(rule, f"verify{name}", channel.verify, methods=["GET"], defaults=defaults)
-        routes.add_url_rule(rule, f"receive{name}", channel.receive, methods=["POST"], defaults=defaults)
     return routes
-
-
-def _body() -> bytes:
-    # One byte more than is taken: a body without a length is silently cut at werkzeug's limit.
-    request.max_content_length = MAX_BODY + 1
-    try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge as exc:
-        raise CallbackRefused(code="body_too_large") from exc
-    except (ClientDisconnected, OSError) as exc:
-        raise CallbackRefused(code="broken_body") from exc
-    if len(body) > MAX_BODY:
-        raise CallbackRefused(code="body_too_large")
-    return body
 
 
 def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:
     return {"msgtype": "stream", "stream": {"id": stream_id, "finish": finish, "content": content}}
-
-
-def _plain(body: str) -> Response:
-    return Response(body, mimetype="text/plain")

@@ -18,9 +18,10 @@ import secrets
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
 
-from Crypto.Cipher import AES
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from demo import ierror
 
@@ -52,13 +53,14 @@ def decode_key(encoding_aes_key: str) -> bytes:
     return key
 
 
-def signature(token: str, timestamp: str, nonce: str, encrypted: str) -> str:
+def signature(token: str, timestamp: str, nonce: str, encrypted: str | bytes) -> str:
     """Return the hex SHA-1 over the four texts in byte order.
 
     Raises: CryptError(ComputeSignature) when one of them is no text.
     """
     try:
-        parts = sorted(part.encode() for part in (token, timestamp, nonce, encrypted))
+        ciphertext = encrypted if isinstance(encrypted, bytes) else encrypted.encode()
+        parts = sorted((token.encode(), timestamp.encode(), nonce.encode(), ciphertext))
     except (AttributeError, UnicodeEncodeError) as exc:
         raise CryptError(ierror.WXBizMsgCrypt_ComputeSignature_Error) from exc
     return hashlib.sha1(b"".join(parts)).hexdigest()
@@ -69,16 +71,16 @@ def decrypt_media(encrypted: bytes, key: bytes) -> bytes:
 
     Raises: CryptError(DecryptAES): a wrong key, or an error page instead of a file.
     """
-    if not encrypted or len(encrypted) % AES.block_size:
+    if not encrypted or len(encrypted) % PREFIX:
         raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
-    return _unpad(AES.new(key, AES.MODE_CBC, key[:16]).decrypt(encrypted))
+    return _unpad(_cipher(key).decryptor().update(encrypted))
 
 
 class Prpcrypt:
     """Encrypts and decrypts one text under a decoded key. Holds no state, so threads may share it."""
 
     def __init__(self, key: bytes, *, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
-        self._key = key
+        self._cipher = _cipher(key)
         self._random = random
 
     def encrypt(self, text: str, receive_id: str) -> str:
@@ -87,8 +89,12 @@ class Prpcrypt:
             message, receiver = text.encode(), receive_id.encode()
         except (AttributeError, UnicodeEncodeError) as exc:
             raise CryptError(ierror.WXBizMsgCrypt_EncryptAES_Error) from exc
-        plain = _pad(self._random(PREFIX) + struct.pack(">I", len(message)) + message + receiver)
-        return base64.b64encode(self._cipher().encrypt(plain)).decode()
+        return self.encrypt_bytes(message, receiver).decode()
+
+    def encrypt_bytes(self, message: bytes, receiver: bytes) -> bytes:
+        """Return what `encrypt` does, of bytes and as bytes."""
+        plain = _pad(b"".join((self._random(PREFIX), struct.pack(">I", len(message)), message, receiver)))
+        return base64.b64encode(self._cipher.encryptor().update(plain))
 
     def decrypt(self, encrypted: str, receive_id: str) -> str:
         """Return the text. Raises: CryptError with the code of the first check that failed."""
@@ -98,17 +104,13 @@ class Prpcrypt:
             raise CryptError(ierror.WXBizMsgCrypt_DecodeBase64_Error) from exc
         if not raw or len(raw) % BLOCK:
             raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
-        message, receiver = _split(_unpad(self._cipher().decrypt(raw)))
+        message, receiver = _split(_unpad(self._cipher.decryptor().update(raw)))
         if not hmac.compare_digest(receiver, receive_id.encode("utf-8", "replace")):
             raise CryptError(ierror.WXBizMsgCrypt_ValidateCorpid_Error)
         try:
             return message.decode()
         except UnicodeDecodeError as exc:
             raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer) from exc
-
-    def _cipher(self) -> Any:
-        # A CBC object chains from call to call, so each message needs its own; only the key is kept.
-        return AES.new(self._key, AES.MODE_CBC, self._key[:16])
 
 
 class WXBizJsonMsgCrypt:
@@ -117,6 +119,7 @@ class WXBizJsonMsgCrypt:
     def __init__(self, sToken: str, sEncodingAESKey: str, sReceiveId: str) -> None:
         self._token = sToken
         self._receive_id = sReceiveId
+        self._receiver = sReceiveId.encode("utf-8", "replace")
         self._crypt: Prpcrypt | None = None
         try:
             self._crypt = Prpcrypt(decode_key(sEncodingAESKey))
@@ -130,13 +133,28 @@ class WXBizJsonMsgCrypt:
     def EncryptMsg(self, sReplyMsg: str, sNonce: str, timestamp: str | int | None = None) -> tuple[int, str | None]:
         """Return the code and the envelope's JSON text; `timestamp` is now where it is None."""
         try:
-            encrypted = self._prpcrypt().encrypt(sReplyMsg, self._receive_id)
-            seconds = _seconds(timestamp)
-            signed = signature(self._token, str(seconds), sNonce, encrypted)
+            crypt = self._prpcrypt()
+            try:
+                message = sReplyMsg.encode()
+            except (AttributeError, UnicodeEncodeError) as exc:
+                raise CryptError(ierror.WXBizMsgCrypt_EncryptAES_Error) from exc
+            return ierror.WXBizMsgCrypt_OK, self._sealed(crypt, message, sNonce, _seconds(timestamp)).decode()
         except CryptError as exc:
             return exc.code, None
-        envelope = {"encrypt": encrypted, "msgsignature": signed, "timestamp": seconds, "nonce": sNonce}
-        return ierror.WXBizMsgCrypt_OK, json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+
+    def seal(self, message: bytes, nonce: str, seconds: int) -> bytes:
+        """Return the envelope that `EncryptMsg` makes, of bytes and as bytes: an answer is copied less often.
+
+        Raises: CryptError(IllegalAesKey, ComputeSignature).
+        """
+        return self._sealed(self._prpcrypt(), message, nonce, seconds)
+
+    def _sealed(self, crypt: Prpcrypt, message: bytes, nonce: str, seconds: int) -> bytes:
+        encrypted = crypt.encrypt_bytes(message, self._receiver)
+        signed = signature(self._token, str(seconds), nonce, encrypted)
+        quoted = json.dumps(nonce, ensure_ascii=False)
+        tail = f'","msgsignature":"{signed}","timestamp":{seconds},"nonce":{quoted}}}'
+        return b"".join((b'{"encrypt":"', encrypted, tail.encode()))
 
     def DecryptMsg(
         self, sPostData: str | bytes, sMsgSignature: str, sTimeStamp: str, sNonce: str
@@ -165,6 +183,10 @@ class WXBizJsonMsgCrypt:
         if self._crypt is None:
             raise self._key_error
         return self._crypt
+
+
+def _cipher(key: bytes) -> Cipher[CBC]:
+    return Cipher(AES(key), CBC(key[:PREFIX]))
 
 
 def _equal(expected: str, given: str) -> bool:

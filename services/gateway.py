@@ -17,6 +17,7 @@ from services.following import Following
 from services.misses import Misses
 from services.models import Question
 from services.redis_store import Call
+from services.shared_reads import SharedReads
 from services.stream_manager import StreamManager
 from services.stream_readers import StreamReaders
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
@@ -61,6 +62,7 @@ class Gateway:
         readers: StreamReaders,
     ) -> None:
         self._streams = streams
+        self._reads = SharedReads(streams)
         self._manager = manager
         self._takeovers = takeovers
         # An owner writes with every renewal, and tries again twice a second.
@@ -113,7 +115,7 @@ class Gateway:
             StoreUnavailable: there is nothing to be shown now; ask again.
         """
         try:
-            snapshot = self._streams.read(stream_id)
+            snapshot = self._reads.read(stream_id)
         except StoreUnavailable:
             snapshot = self._owned(stream_id)
         else:

@@ -5,14 +5,17 @@ Each new connection asks anew where its server is. The greeting is one round tri
 
 from __future__ import annotations
 
+import math
 import queue
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import redis
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, DefaultParser, parse_url
 from redis.retry import Retry
@@ -21,6 +24,9 @@ from config.redis_urls import RedisUrl
 from services.redis_calls import Words
 from services.redis_routes import Address, Resolver, Route
 from services.redis_waits import first_answers, left, within
+
+#: Seconds after its last use for which a connection is taken to be open: asking costs more than an exchange.
+FRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +45,31 @@ class _Bounded(AbstractConnection):
         self._greeting = greeting
         self._generation = route.generation
         self._wait = wait
+        self._used_at = -math.inf
         super().__init__(parser_class=_Parser, socket_timeout=wait, socket_connect_timeout=wait, **options)
 
     def connect(self) -> None:
         """Connect, unless this connection is open and leads where it should; pools call it before each use."""
         if self._sock:
             self._route.look()
-            if self._generation != self._route.generation:
-                self.disconnect()
+            if self._generation == self._route.generation:
+                return
+            self.disconnect()  # type: ignore[no-untyped-call]
         super().connect()  # type: ignore[no-untyped-call]
+
+    def make_ready(self) -> None:
+        """Connect, and connect anew where the server has hung up since the last use."""
+        self.connect()
+        if time.monotonic() - self._used_at > FRESH_SECONDS and self._hung_up():
+            self.disconnect()
+            self.connect()
+
+    def _hung_up(self) -> bool:
+        try:
+            # What was read to its end has nothing more to say.
+            return bool(self.can_read())
+        except (redis.RedisError, OSError):
+            return True
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """Log in and choose the database in one round trip; the library takes one for each."""
@@ -65,6 +87,30 @@ class _Bounded(AbstractConnection):
         if self._sock:
             self._sock.settimeout(left(self._wait))
         super().send_packed_command([b"".join(command)], check_health)  # type: ignore[no-untyped-call]
+
+    # The library's own packing and reading cost more than the exchange itself: 8 and 5 microseconds a command.
+
+    def pack_commands(self, commands: Iterable[Words]) -> list[bytes]:
+        return [b"".join([pack_command(words) for words in commands])]  # type: ignore[arg-type]
+
+    def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
+        """Return the next reply; one that is an error is raised.
+
+        Raises:
+            redis.RedisError: there is none in time, or it is an error.
+        """
+        try:
+            reply = self._parser.read_response(disable_decoding=disable_decoding)
+        except OSError as exc:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError(f"error while reading: {exc}") from exc
+        except BaseException:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise
+        self._used_at = time.monotonic()
+        if isinstance(reply, redis.ResponseError):
+            raise reply
+        return reply
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
@@ -133,13 +179,19 @@ class BoundedPool(redis.BlockingConnectionPool):
         """The library sets what it was given: `patience`."""
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> redis.Connection:
-        """Return a connection, waiting for one; raises `PoolCrowded` when none becomes free."""
+        """Return a connection that is ready, waiting for one; raises `PoolCrowded` when none becomes free."""
+        self._checkpid()
         try:
-            return super().get_connection()  # type: ignore[no-any-return, no-untyped-call]
-        except redis.ConnectionError as exc:
-            if isinstance(exc.__context__, queue.Empty):
-                raise PoolCrowded("all connections to redis are in use") from exc
+            connection = self.pool.get(timeout=self.timeout)
+        except queue.Empty as exc:
+            raise PoolCrowded("all connections to redis are in use") from exc
+        try:
+            connection = connection or self.make_connection()  # type: ignore[no-untyped-call]
+            connection.make_ready()
+        except BaseException:
+            self.pool.put_nowait(connection)
             raise
+        return cast(redis.Connection, connection)
 
     def close(self) -> None:
         """End the connections that nobody uses: whoever waits for a reply at this moment gets it."""

@@ -43,6 +43,11 @@ class Outages:
         now = self._clock()
         return node in self._away or any(now - each.since < FAILOVER_SECONDS for each in self._away.copy().values())
 
+    @property
+    def any(self) -> bool:
+        """Whether any node is away."""
+        return bool(self._away)
+
     def has(self, node: str) -> bool:
         return node in self._away
 

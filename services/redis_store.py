@@ -98,6 +98,7 @@ class ServerLine:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._pool = client.connection_pool
+        self._shapes = client.response_callbacks
         self.patience = self._pool.patience if isinstance(self._pool, BoundedPool) else SOCKET_TIMEOUT
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
@@ -125,12 +126,23 @@ class ServerLine:
 
     def _pipeline(self, lines: Sequence[Words]) -> list[Any]:
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for words in lines:
-                    pipeline.execute_command(*words)  # type: ignore[no-untyped-call]
-                return pipeline.execute(raise_on_error=False)
+            connection = self._pool.get_connection()
+            try:
+                connection.send_packed_command(connection.pack_commands(lines))  # type: ignore[no-untyped-call]
+                return [self._next(connection, words[0]) for words in lines]
+            finally:
+                self._pool.release(connection)
         except (redis.RedisError, OSError, UnicodeDecodeError) as exc:
             return [exc] * len(lines)
+
+    def _next(self, connection: redis.Connection, name: Any) -> Any:
+        """Return the next reply, shaped as the library does for that command; an error where it is one."""
+        try:
+            value = connection.read_response()
+        except redis.ResponseError as exc:
+            return exc
+        shape = None if name == "EVALSHA" else self._shapes.get(name)  # type: ignore[no-untyped-call]
+        return shape(value) if shape else value
 
 
 class ScriptRunner:
@@ -174,6 +186,10 @@ class ScriptRunner:
         """Tell whether a key's node failed within the last moments: it may be behind what owners have shown."""
         return self._outages.concern(self._line.home(key))
 
+    def home(self, key: str) -> str:
+        """Return the name of a key's node, as far as it is known; "" where there is only one."""
+        return self._line.home(key)
+
     def load(self) -> None:
         """Load every script, on every node, so that no question pays for the first use of one.
 
@@ -208,6 +224,8 @@ class ScriptRunner:
 
     def _note(self, replies: Sequence[Reply], *, mistyped: bool = False) -> list[StoreUnavailable | None]:
         """Return each reply's error as ours, None for an answer, and have outages logged."""
+        if not self._outages.any and not any(isinstance(reply.value, Exception) for reply in replies):
+            return [None] * len(replies)
         errors = [None if mistyped and _is_mistyped(reply.value) else _ours(reply.value) for reply in replies]
         pairs = [(reply, error) for reply, error in zip(replies, errors, strict=True) if not _is_crowd(reply.value)]
         if len(pairs) < len(replies):

@@ -122,8 +122,20 @@ class StreamStore:
 
     def read(self, stream_id: str) -> Snapshot | None:
         """Return what the stream shows now; None where there is no such stream."""
-        reply = self._runner.run([Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))])[0]
+        reply = self._runner.run([self._read_call(stream_id)])[0]
         return Snapshot.from_reply(stream_id, reply) if reply else None
+
+    def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
+        """Return for each stream what `read` does; of a node that is away, its error."""
+        replies = self._runner.run_each([self._read_call(stream_id) for stream_id in stream_ids], attempts=2)
+        return [
+            reply if isinstance(reply, StoreUnavailable) else Snapshot.from_reply(stream_id, reply) if reply else None
+            for stream_id, reply in zip(stream_ids, replies, strict=True)
+        ]
+
+    def home(self, stream_id: str) -> str:
+        """Return the name of the stream's node of Redis; "" where there is only one."""
+        return self._runner.home(stream_keys(stream_id).hash)
 
     def chunks(self, stream_id: str, cursor: int, *, count: int = PAGE_CHUNKS) -> ChunkPage | None:
         """Return the chunks from `cursor`, an absolute list index; None where there is no such stream."""
@@ -221,6 +233,9 @@ class StreamStore:
         read = int(fields.get("read", 0))
         messages = [{**json.loads(chunk.args()[0]), "read": index < read} for index, chunk in enumerate(chunks)]
         return {**fields, "dify_finished": fields["dify_finished"] == "1", "messages": messages}
+
+    def _read_call(self, stream_id: str) -> Call:
+        return Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))
 
     def _chunks_call(self, stream_id: str, cursor: int, count: int) -> Call:
         return Call(script("chunks"), stream_keys(stream_id), (self.now, cursor, count))

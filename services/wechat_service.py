@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from demo import ierror
 from demo.WXBizJsonMsgCrypt import CryptError, WXBizJsonMsgCrypt, decode_key
 from services.errors import CallbackRefused, LaibaoError, SettingsError
@@ -110,15 +112,17 @@ class WechatService:
             raise CallbackRefused(code="wrong_bot")
         return message
 
-    def seal(self, reply: Mapping[str, Any], nonce: str, *, pair: int = 0) -> str:
+    def seal(self, reply: Mapping[str, Any], nonce: str, *, pair: int = 0) -> bytes:
         """Return the JSON envelope around `reply`, stamped now; `nonce` is that of the callback's URL."""
-        text = json.dumps(reply, ensure_ascii=False, separators=(",", ":"))
-        # Half a surrogate pair, out of some JSON escape, has no UTF-8 form; it must not cost the whole reply.
-        whole = text.encode("utf-8", "replace").decode()
-        code, envelope = self._pairs[pair].EncryptMsg(whole, nonce, int(self._clock()))
-        if envelope is None:
-            raise LaibaoError(f"the reply could not be encrypted: {code}", code="seal_failed")
-        return envelope
+        try:
+            text = orjson.dumps(reply)
+        except TypeError:
+            # Half a surrogate pair, out of some JSON escape, has no UTF-8 form; it must not cost the whole reply.
+            text = json.dumps(reply, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        try:
+            return self._pairs[pair].seal(text, nonce, int(self._clock()))
+        except CryptError as exc:
+            raise LaibaoError(f"the reply could not be encrypted: {exc.code}", code="seal_failed") from exc
 
     def derived_key(self, purpose: str) -> bytes:
         """Return 32 secret bytes for one purpose, equal on every process. See `derive_key` about rotation."""
@@ -197,7 +201,7 @@ def _encrypted(body: bytes) -> str:
 
 def _json_object(text: str | bytes, *, code: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = _loads(text)
     except (ValueError, RecursionError) as exc:
         raise CallbackRefused(code=code) from exc
     if not isinstance(value, dict):
@@ -205,10 +209,18 @@ def _json_object(text: str | bytes, *, code: str) -> dict[str, Any]:
     return value
 
 
+def _loads(text: str | bytes) -> Any:
+    """Parse what the strict parser does, several times as fast, and what only the lenient one takes."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
+
+
 def _payload(text: str) -> dict[str, Any]:
     """Return the decrypted object, without half surrogate pairs, which no store or socket can encode."""
     payload = _json_object(text, code="bad_message")
-    if "\\ud" not in text.lower():
+    if "\\ud" not in text and "\\uD" not in text:
         return payload
     whole = json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace")
     return _json_object(whole, code="bad_message")

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from utils.markdown import open_fence, render_markdown
+from utils.markdown_lines import State, classify, render_lines
 
 #: Texts out of the pieces that mean something in Markdown, far likelier to go wrong than random letters.
 PIECES = st.sampled_from(
@@ -186,6 +187,8 @@ def test_the_closer_closes(text: str) -> None:
         assert open_fence(f"{text}\n{found.closer}") is None
 
 
+# What watches for covered lines would double the work, and the small texts above pass the same ones.
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "text",
     [
@@ -218,3 +221,86 @@ def test_breaks_inside_a_quote_survive() -> None:
     assert render_markdown("> 一\n\n> 二") == "> 一\n\n> 二"
     for kept in ("> ```\n> a\n> b\n> ```", "> - a\n> - b", "> a\n>\n> b", "> `a\n> b`", "> | a |\n> |---|\n> | 1 |"):
         assert render_markdown(kept) == kept
+
+
+def by_rules(text: str) -> str:
+    """Render as the rules say, line by line, without stretches."""
+    return render_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), State())[0]
+
+
+#: Stretches of the kinds that are recognised as a whole, and what just misses being one.
+STRETCHES = st.lists(
+    st.one_of(
+        MARKDOWN,
+        st.sampled_from(
+            [
+                *(
+                    "一段话",
+                    "一段\n两行",
+                    "**粗** 体\n2024 年",
+                    "# 标题",
+                    "# 标题\n文字",
+                    "1. 一\n2. 二",
+                    "- 甲\n  - 乙\n- 丙",
+                ),
+                *(
+                    "- **甲**：一\n- 乙",
+                    "```py\nx = 1\n\ny = 2\n```",
+                    "```\nx\n```",
+                    "```",
+                    "~~~\nx",
+                    "- a\n---",
+                    "* * *",
+                ),
+                *(
+                    "  - deep",
+                    "    code",
+                    "- ```\n  x",
+                    "文字\n- 表",
+                    "a | b\n--|--\n1 | 2",
+                    "- a | b\n|--|",
+                    "x `a\nb` y",
+                ),
+                *(
+                    "10. ",
+                    "1.x",
+                    "2024.",
+                    "3)",
+                    "_a_\nb",
+                    "**\nb",
+                    "a\n===",
+                    "a\n--",
+                    "> q\n> r",
+                    "```a`b",
+                    "````\nx\n````",
+                ),
+            ]
+        ),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=600)
+@given(STRETCHES.map("\n\n".join), st.sampled_from(["", "\n", " "]))
+@example("```\na\n\n```\nb\n\nc\nd", "")
+@example("- a\n\n    ```\n\nx\ny\n\n    ```\nz\nw", "")
+def test_stretches_render_as_their_lines_do(text: str, end: str) -> None:
+    """What is recognised as a whole, and what is remembered, is what the rules make of each line."""
+    assert render_markdown(text + end) == by_rules(text + end)
+    assert render_markdown(text + end) == by_rules(text + end)
+
+
+@settings(max_examples=300)
+@given(STRETCHES.map("\n\n".join))
+def test_an_open_fence_is_found_where_the_rules_find_it(text: str) -> None:
+    """The fence that is open at the end is the one that the lines leave open, wherever it began."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    (_, state) = list(classify(lines, State()))[-1]
+    found = open_fence(text)
+
+    assert (found is None) is (state.fence is None)
+    if found and state.fence:
+        assert text[: found.start].count("\n") == state.fence.line
+        assert text[found.start : found.end] == state.fence.marker

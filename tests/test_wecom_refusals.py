@@ -13,7 +13,7 @@ import pytest
 import redis
 import requests
 
-from channels.wecom import MAX_BODY
+from channels.callback_door import MAX_BODY
 from demo.wecom_simulator import Callback, CallbackFailed
 from tests.forgery import FORGED, a_text, callback, echo, good
 from tests.house import House

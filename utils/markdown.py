@@ -1,67 +1,35 @@
 """Markdown as WeCom's markdown_v2 needs it: line breaks that survive, and which code fence is open at the end.
 
-A scan by lines, linear in the text. It knows CommonMark's blocks only as far as the questions here need them.
+Every poll renders its whole text again, so this must cost little. The rules are `utils.markdown_lines`, which look at
+each line; here a text is taken in stretches between blank lines. Most of them are of a kind that one regular expression
+knows, and what the rules made of the others is remembered: only the last stretch of a growing text changes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
-from itertools import pairwise
+from functools import lru_cache
 
+from utils.markdown_lines import Fence, State, classify, render_lines
 
-class Kind(Enum):
-    """What a line is."""
+#: Characters of the longest stretch that is remembered, and how many are: 35 MB if all were that long.
+STRETCH_CHARACTERS, STRETCHES = 1024, 8192
 
-    BLANK = auto()
-    PARAGRAPH = auto()
-    #: A list item, or an indented line under one.
-    ITEM = auto()
-    QUOTE = auto()
-    HEADING = auto()
-    #: `===` or `---` right under a paragraph line.
-    UNDERLINE = auto()
-    RULE = auto()
-    TABLE_HEAD = auto()
-    TABLE = auto()
-    #: Four spaces deep, outside a list.
-    INDENTED = auto()
-    #: A fence or a line inside it, blank ones too.
-    FENCE = auto()
+OUTSIDE, IN_LIST = State(), State(in_list=True)
+IN_FENCE = State(fence=Fence(-1, 0, "```"))
 
-
-#: A single break between these would be swallowed: the second line would continue the first one's paragraph.
-_SWALLOWED = {
-    (Kind.PARAGRAPH, Kind.PARAGRAPH),
-    (Kind.PARAGRAPH, Kind.ITEM),
-    (Kind.PARAGRAPH, Kind.INDENTED),
-    (Kind.ITEM, Kind.PARAGRAPH),
-    (Kind.QUOTE, Kind.PARAGRAPH),
-    (Kind.TABLE, Kind.PARAGRAPH),
-    (Kind.INDENTED, Kind.PARAGRAPH),
-}
-
-_FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
-_HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
-_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)")
-_BACKTICKS = re.compile(r"`+")
-_QUOTED = re.compile(r"[ \t]*>[ \t]?")
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """An opening code fence: its line, the width before it, its marker of backticks or tildes."""
-
-    line: int
-    indent: int
-    marker: str
-
-    def closed_by(self, line: str) -> bool:
-        rest = line.strip(" \t")
-        same = len(rest) >= len(self.marker) and not rest.strip(self.marker[0])
-        return same and _indent(line) <= self.indent + 3
+#: The beginning of a line that can only be a paragraph's.
+_PLAIN = r"(?:[^\s`~#>|=\-*+_\d]|\*\*[^\s*]|\d+[^\s\d.)|`])"
+#: What stands after a list item's marker: no code fence, and nothing that makes a rule of the line.
+_CONTENT = r"(?:[^\s`~*_\-]|\*\*[^\s*])[^\n]*"
+_MARKER = r"(?:[-*+]|\d{1,9}[.)])[ \t]+"
+_LINE = re.compile(rf"(?:{_PLAIN}|#{{1,6}}[ \t])[^\n]*")
+_PARAGRAPH = re.compile(rf"{_PLAIN}[^\n`|]*(?:\n{_PLAIN}[^\n`|]*)*")
+_ITEMS = re.compile(rf"{_MARKER}{_CONTENT}(?:\n[ \t]*{_MARKER}{_CONTENT})*")
+_CODE = re.compile(r"```[^`\n]*(\n[^`]*)?(\n```[ \t]*)?")
+_CODE_END = re.compile(r"(?:[^`]*\n)?```[ \t]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,177 +48,73 @@ def render_markdown(text: str) -> str:
     way. Code, lists and tables stay as they are inside; a quoted paragraph of several lines becomes several quotes.
     Only white space changes, and a second time nothing.
     """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    kinds = [kind for kind, _ in _classify(lines)]
-    held, quoted = _breaks_in_code(lines, kinds), _breaks_in_quotes(lines, kinds)
-    out = lines[:1]
-    for index in range(1, len(lines)):
-        if index in quoted or (index not in held and _needs_blank(kinds[index - 1], kinds[index])):
-            out.append("")
-        out.append(lines[index])
-    return "\n".join(out)
-
-
-def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
-    """Return the quoted lines that would continue the quoted paragraph above: two quotes keep them apart."""
-    breaks: set[int] = set()
-    start = 0
-    for end in range(1, len(lines) + 1):
-        if end < len(lines) and kinds[end] is kinds[start] is Kind.QUOTE:
-            continue
-        if kinds[start] is Kind.QUOTE and end - start > 1:
-            inner = [_QUOTED.sub("", line, count=1) for line in lines[start:end]]
-            within = [kind for kind, _ in _classify(inner)]
-            held = _breaks_in_code(inner, within)
-            pairs = enumerate(pairwise(within), 1)
-            plain = (Kind.PARAGRAPH, Kind.PARAGRAPH)
-            breaks |= {start + index for index, pair in pairs if pair == plain and index not in held}
-        start = end
-    return breaks
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    *settled, last = text.split("\n\n")
+    state, out = OUTSIDE, []
+    for stretch in settled:
+        rendered, state = _simple(stretch, state) or _remembered(stretch, state)
+        out.append(rendered)
+    # Nobody will ask for the end of a growing text again.
+    out.append((_simple(last, state) or _by_rules(last, state))[0])
+    return "\n\n".join(out)
 
 
 def open_fence(text: str) -> OpenFence | None:
     """Return the code fence still open at the end of `text`; it has only `\\n` line ends."""
     if "```" not in text and "~~~" not in text:
         return None
-    lines = text.split("\n")
-    fence = [fence for _, fence in _classify(lines)][-1]
-    if fence is None:
-        return None
-    start = sum(len(line) + 1 for line in lines[: fence.line]) + lines[fence.line].index(fence.marker)
-    return OpenFence(start, start + len(fence.marker), " " * fence.indent + fence.marker)
+    state, position = OUTSIDE, 0
+    places: list[tuple[int, str, State]] = []
+    for stretch in text.split("\n\n"):
+        places.append((position, stretch, state))
+        state = (_simple(stretch, state) or _remembered(stretch, state))[1]
+        position += len(stretch) + 2
+    return _opened(places) if state.fence else None
 
 
-def code_spans(line: str) -> list[tuple[int, int]]:
-    """Return where inline code begins and ends in one line."""
-    runs = list(_BACKTICKS.finditer(line))
-    return [(runs[a].start(), runs[b].end()) for a, b in _pairs([len(run.group()) for run in runs])]
+def _opened(places: Sequence[tuple[int, str, State]]) -> OpenFence | None:
+    """Return the fence that is open at the end of a text, by where its stretches begin and what they begin with."""
+    for position, stretch, state in reversed(places):
+        if state.fence and state.fence.marker[:3] not in stretch:
+            continue
+        lines = stretch.split("\n")
+        fence = [after.fence for _, after in classify(lines, state)][-1]
+        if fence and fence.line >= 0:
+            start = position + sum(len(line) + 1 for line in lines[: fence.line])
+            start += lines[fence.line].index(fence.marker)
+            return OpenFence(start, start + len(fence.marker), " " * fence.indent + fence.marker)
+    return None
 
 
-class FenceTracker:
-    """Follows code fences line by line: inside one, nothing else is Markdown."""
-
-    def __init__(self) -> None:
-        self.fence: Fence | None = None
-        self._line = -1
-
-    def inside(self, line: str, *, in_list: bool = False) -> bool:
-        """Take the next line; return whether it is a fence or within one."""
-        self._line += 1
-        if self.fence is None:
-            self.fence = self._opened_by(line, in_list)
-            return self.fence is not None
-        if self.fence.closed_by(line):
-            self.fence = None
-        return True
-
-    def opened_at(self, line: int) -> bool:
-        return self.fence is not None and self.fence.line == line
-
-    def opened_in_item(self, item: str, marker: re.Match[str]) -> None:
-        """Note a fence that follows a list item's marker on the same line."""
-        if found := _FENCE.match(item, marker.end()):
-            width = _indent(item) + marker.end() - _offset(item)
-            self.fence = Fence(self._line, width, found[1] or found[2])
-
-    def _opened_by(self, line: str, in_list: bool) -> Fence | None:
-        found = _FENCE.match(line, _offset(line))
-        if not found or (_indent(line) > 3 and not in_list):
-            return None
-        return Fence(self._line, _indent(line), found[1] or found[2])
+def _simple(stretch: str, state: State) -> tuple[str, State] | None:
+    """Return what the rules would make of a stretch of an everyday kind, None of any other."""
+    if state.fence:
+        if state.fence.marker[:3] not in stretch:
+            return stretch, state
+        return (stretch, State(state.in_list)) if state == IN_FENCE and _CODE_END.fullmatch(stretch) else None
+    if "\n" not in stretch:
+        return (stretch, OUTSIDE) if _LINE.fullmatch(stretch) else _several(stretch)
+    return _several(stretch)
 
 
-def _classify(lines: Sequence[str]) -> Iterator[tuple[Kind, Fence | None]]:
-    """Yield each line's kind, and the fence that is open after it."""
-    tracker = FenceTracker()
-    previous, in_list = Kind.BLANK, False
-    for index, line in enumerate(lines):
-        if tracker.inside(line, in_list=in_list):
-            previous = Kind.FENCE
-        else:
-            following = lines[index + 1] if index + 1 < len(lines) else ""
-            previous = _kind(line, following, previous, in_list)
-        if previous is Kind.ITEM and (marker := _ITEM.match(line, _offset(line))):
-            tracker.opened_in_item(line, marker)
-        # What code holds, and how deep its end is, says nothing about the list around it.
-        if previous is not Kind.BLANK and (previous is not Kind.FENCE or tracker.opened_at(index)):
-            in_list = previous is Kind.ITEM or (in_list and _indent(line) > 1)
-        yield previous, tracker.fence
+def _several(stretch: str) -> tuple[str, State] | None:
+    """Return what becomes of a stretch that is all list, all paragraph or all code."""
+    if _ITEMS.fullmatch(stretch):
+        return stretch, IN_LIST
+    if _PARAGRAPH.fullmatch(stretch):
+        return stretch.replace("\n", "\n\n"), OUTSIDE
+    if code := _CODE.fullmatch(stretch):
+        return stretch, OUTSIDE if code[2] else IN_FENCE
+    return None
 
 
-def _kind(line: str, following: str, previous: Kind, in_list: bool) -> Kind:
-    """Return the kind of a line outside fences. Spaces and tabs make a blank line, wider spaces a paragraph."""
-    rest = line.strip(" \t")
-    if not rest:
-        return Kind.BLANK
-    if in_list and _indent(line) > 1:
-        return Kind.ITEM
-    if _indent(line) > 3:
-        return Kind.INDENTED
-    return _block(rest, previous) or _table(rest, following, previous) or Kind.PARAGRAPH
+def _by_rules(stretch: str, state: State) -> tuple[str, State]:
+    return render_lines(stretch.split("\n"), state)
 
 
-def _block(rest: str, previous: Kind) -> Kind | None:
-    """Return the kind that a line's first characters give it."""
-    if previous is Kind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
-        return Kind.UNDERLINE
-    compact = rest.replace(" ", "").replace("\t", "")
-    if len(compact) > 2 and compact[0] in "-*_" and not compact.strip(compact[0]):
-        return Kind.RULE
-    if _HEADING.match(rest):
-        return Kind.HEADING
-    if rest.startswith(">"):
-        return Kind.QUOTE
-    return Kind.ITEM if _ITEM.match(rest) else None
+_kept = lru_cache(STRETCHES)(_by_rules)
 
 
-def _table(rest: str, following: str, previous: Kind) -> Kind | None:
-    if "|" not in rest:
-        return None
-    if previous in (Kind.TABLE_HEAD, Kind.TABLE):
-        return Kind.TABLE
-    return Kind.TABLE_HEAD if "|" in following and not following.strip("|-: \t") else None
-
-
-def _needs_blank(before: Kind, after: Kind) -> bool:
-    return (before, after) in _SWALLOWED or (after is Kind.TABLE_HEAD and before is not Kind.BLANK)
-
-
-def _breaks_in_code(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
-    """Return the lines that inline code of the line before reaches into: a blank line would break it in two."""
-    held: set[int] = set()
-    runs: list[tuple[int, int]] = []
-    for index, kind in enumerate([*kinds, Kind.BLANK]):
-        if kind is Kind.PARAGRAPH:
-            runs.extend((index, len(run)) for run in _BACKTICKS.findall(lines[index]))
-        elif runs:
-            for a, b in _pairs([length for _, length in runs]):
-                held.update(range(runs[a][0] + 1, runs[b][0] + 1))
-            runs = []
-    return held
-
-
-def _pairs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield which runs of backticks enclose code: the next one of the same length closes, what is between is code."""
-    closing: dict[int, int] = {}
-    latest: dict[int, int] = {}
-    for index in range(len(lengths) - 1, -1, -1):
-        if lengths[index] in latest:
-            closing[index] = latest[lengths[index]]
-        latest[lengths[index]] = index
-    index = 0
-    while index < len(lengths):
-        if index in closing:
-            yield index, closing[index]
-            index = closing[index]
-        index += 1
-
-
-def _offset(line: str) -> int:
-    """Return where a line's indentation ends."""
-    return len(line) - len(line.lstrip(" \t"))
-
-
-def _indent(line: str) -> int:
-    """Return how wide a line's indentation is, in columns."""
-    return len(line[: _offset(line)].expandtabs(4))
+def _remembered(stretch: str, state: State) -> tuple[str, State]:
+    return _kept(stretch, state) if len(stretch) <= STRETCH_CHARACTERS else _by_rules(stretch, state)
