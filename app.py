@@ -77,7 +77,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(CallbackRefused, refuse_callback)
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
-    app.wsgi_app = CallbackDoor(app.wsgi_app, channel, note_refusal)  # type: ignore[method-assign]
+    door = CallbackDoor(app.wsgi_app, channel, note_refusal)
+    app.wsgi_app = door  # type: ignore[method-assign]
+    # The worker asks it without WSGI (config/gunicorn_lane).
+    app.extensions["wechatlaibao.callbacks"] = door
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     for warning in settings.warnings:

@@ -21,6 +21,8 @@ MAX_BODY = 1024 * 1024
 PATH = "/wechat/callback"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
+#: Status, content type, body.
+Reply = tuple[int, str, bytes]
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -37,20 +39,28 @@ class CallbackDoor:
         self._channel = channel
         self._refused = refused
 
+    #: How the paths of callbacks begin.
+    path = PATH
+
+    def reply(self, path: str, query: str, body: bytes) -> Reply | None:
+        """Return status, content type and body of the reply to one callback; None where the path is none's."""
+        bot = _bot(path)
+        return self._answer(bot, query, lambda: body) if bot else None
+
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         bot = _bot(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else ""
         if not bot:
             return self._behind(environ, start_response)
-        status, kind, body = self._answer(bot, environ)
+        status, kind, body = self._answer(bot, environ.get("QUERY_STRING", ""), lambda: _body(environ))
         start_response(
             f"{status} {HTTPStatus(status).phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))]
         )
         return (body,)
 
-    def _answer(self, bot: str, environ: dict[str, Any]) -> tuple[int, str, bytes]:
-        """Return status, content type and body. Every failed check is answered alike; the log says which it was."""
+    def _answer(self, bot: str, query: str, read: Callable[[], bytes]) -> Reply:
+        """Answer every failed check alike; the log says which it was."""
         try:
-            return 200, TEXT, self._channel.receive(bot, _arguments(environ.get("QUERY_STRING", "")), _body(environ))
+            return 200, TEXT, self._channel.receive(bot, _arguments(query), read())
         except CallbackRefused as error:
             self._refused(error)
             return error.status, JSON, _code(CallbackRefused.code)

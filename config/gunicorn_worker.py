@@ -6,6 +6,7 @@ connection holds it for the whole graceful timeout.
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import socket
@@ -20,10 +21,14 @@ import gevent
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.parser import RequestParser
 from gunicorn.sock import ssl_context
+from gunicorn.util import close
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.gunicorn_lane import MOST, CallbackLane
 from config.gunicorn_requests import BoundedBody, refuse
 from services.errors import SettingsError
 
@@ -33,6 +38,9 @@ log = logging.getLogger(__name__)
 LAST_SECONDS = 3
 #: Seconds a successor may take to serve after a HUP.
 SUCCESSOR_SECONDS = 20.0
+
+#: What a connection says whose client is gone.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 #: Seconds in which workers that are told to leave together all hear of it.
 TOGETHER_SECONDS = 0.3
@@ -67,6 +75,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     _servers: Sequence[StreamServer] = ()
     _idle: set[Any] | frozenset[Any] = frozenset()
     _patience = 0
+    _lane: CallbackLane | None = None
+    _keeps = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -85,6 +95,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         """Serve until the drain is over: as the parent does, with servers that can stop accepting before that."""
         self._idle = set()
         self._patience = self.cfg.keepalive
+        self._lane = self._callback_lane()
         self._servers = [self._server(listener) for listener in self.sockets]
         if self._leaving:
             # Told so while it loaded: it never was one to leave anything to.
@@ -102,6 +113,12 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
         gevent.joinall(stops)
 
+    def _callback_lane(self) -> CallbackLane | None:
+        """Return the lane of the app's callbacks, None where gunicorn has more to do for each request than it knows."""
+        door = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.callbacks")
+        more = self.cfg.is_ssl or self.cfg.proxy_protocol != "off" or self.cfg.accesslog or not self.cfg.keepalive
+        return CallbackLane(door.reply, door.path) if door and CallbackLane.possible() and not more else None
+
     def _server(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
@@ -118,9 +135,50 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self._idle |= {client}
         try:
-            super().handle(listener, client, addr)
+            if self._lane:
+                self._serve(self._lane, listener.getsockname(), client, addr)
+            else:
+                super().handle(listener, client, addr)
         finally:
             self._idle -= {client}
+
+    def _serve(self, lane: CallbackLane, name: Any, client: Any, addr: Any) -> None:
+        """Answer one request of a connection after the other: callbacks by their lane, all others as the parent does."""
+        parser, request = RequestParser(self.cfg, client, addr), None
+        try:
+            while request := self._next(lane, parser, client):
+                self.handle_request(name, request, client, addr)
+        except (NoMoreData, StopIteration):
+            pass
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                self.log.exception("Socket error processing request.")
+        except Exception as exc:
+            self.handle_error(request, client, addr, exc)
+        finally:
+            close(client)
+
+    def _next(self, lane: CallbackLane, parser: RequestParser, client: Any) -> Any:
+        """Return the next request that is no callback, None where none comes; callbacks before it are answered.
+
+        Raises:
+            StopIteration: the last request was the connection's last.
+        """
+        if parser.mesg and (parser.mesg.should_close() or not parser.finish_body()):
+            return None
+        # While it leaves, each reply ends its connection: gunicorn's say so.
+        while self._keeps:
+            data = parser.unreader.take_buffered()
+            with self.timeout_ctx():
+                data = data or client.recv(MOST)
+            if not data:
+                return None
+            if not (reply := lane.reply(data)):
+                parser.unreader.unread(data)
+                break
+            client.sendall(reply)
+        with self.timeout_ctx():
+            return next(parser)
 
     def timeout_ctx(self) -> gevent.Timeout:
         """Wait for a connection's next request as long as ever: its last reply may have promised that."""
@@ -157,7 +215,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             elif self._leaves_alone():
                 self._hand_over()
             # Replies say "Connection: close" from now on, so that clients come back to another replica.
-            self.cfg.set("keepalive", 0)
+            self._let_go()
             self.wsgi.extensions["wechatlaibao"].close()
         except Exception:
             log.exception("drain failed")
@@ -165,6 +223,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             self.cfg.set("graceful_timeout", LAST_SECONDS)
             self._cut_idle()
             self.alive = False
+
+    def _let_go(self) -> None:
+        """Have each reply end its connection from now on."""
+        self._keeps = False
+        self.cfg.set("keepalive", 0)
 
     def _leaves_alone(self) -> bool:
         """Tell whether a sibling stays and takes connections, when all who leave together have heard of it."""
@@ -179,7 +242,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         gevent.sleep(0)
         for server in self._servers:
             server.close()
-        self.cfg.set("keepalive", 0)
+        self._let_go()
         self.wsgi.extensions["wechatlaibao"].leave()
         _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), self._patience)
 
