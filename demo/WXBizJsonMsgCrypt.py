@@ -63,7 +63,10 @@ def signature(token: str, timestamp: str, nonce: str, encrypted: str | bytes) ->
         parts = sorted((token.encode(), timestamp.encode(), nonce.encode(), ciphertext))
     except (AttributeError, UnicodeEncodeError) as exc:
         raise CryptError(ierror.WXBizMsgCrypt_ComputeSignature_Error) from exc
-    return hashlib.sha1(b"".join(parts)).hexdigest()
+    digest = hashlib.sha1()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def decrypt_media(encrypted: bytes, key: bytes) -> bytes:
@@ -93,7 +96,9 @@ class Prpcrypt:
 
     def encrypt_bytes(self, message: bytes, receiver: bytes) -> bytes:
         """Return what `encrypt` does, of bytes and as bytes."""
-        plain = _pad(b"".join((self._random(PREFIX), struct.pack(">I", len(message)), message, receiver)))
+        count = BLOCK - (HEADER + len(message) + len(receiver)) % BLOCK
+        length, pad = struct.pack(">I", len(message)), bytes([count]) * count
+        plain = b"".join((self._random(PREFIX), length, message, receiver, pad))
         return base64.b64encode(self._cipher.encryptor().update(plain))
 
     def decrypt(self, encrypted: str, receive_id: str) -> str:
@@ -199,11 +204,6 @@ def _seconds(timestamp: str | int | None) -> int:
         return int(time.time() if timestamp is None else timestamp)
     except (ValueError, TypeError, OverflowError) as exc:
         raise CryptError(ierror.WXBizMsgCrypt_GenReturnJson_Error) from exc
-
-
-def _pad(plain: bytes) -> bytes:
-    count = BLOCK - len(plain) % BLOCK
-    return plain + bytes([count]) * count
 
 
 def _unpad(padded: bytes) -> bytes:

@@ -54,14 +54,14 @@ class _Bounded(AbstractConnection):
             self._route.look()
             if self._generation == self._route.generation:
                 return
-            self.disconnect()  # type: ignore[no-untyped-call]
+            self.disconnect()
         super().connect()  # type: ignore[no-untyped-call]
 
     def make_ready(self) -> None:
         """Connect, and connect anew where the server has hung up since the last use."""
         self.connect()
         if time.monotonic() - self._used_at > FRESH_SECONDS and self._hung_up():
-            self.disconnect()
+            self.disconnect()  # type: ignore[no-untyped-call]
             self.connect()
 
     def _hung_up(self) -> bool:
@@ -75,7 +75,7 @@ class _Bounded(AbstractConnection):
         """Log in and choose the database in one round trip; the library takes one for each."""
         super().on_connect_check_health(check_health)
         if self._greeting.words:
-            words = self.pack_commands(self._greeting.words)  # type: ignore[no-untyped-call]
+            words = self.pack_commands(self._greeting.words)
             self.send_packed_command(words, check_health=False)
             for _ in self._greeting.words:
                 self.read_response()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.test_markdown import MARKDOWN, PIECES, without_space
 from utils.markdown import open_fence
-from utils.stream_utils import FRAME_BYTES, clip_utf8, render_frame
+from utils.stream_utils import FRAME_BYTES, clip_utf8, compose_frame, render_frame, settled
 
 NOTICE = "太长了，未完。"
 
@@ -75,6 +75,22 @@ def test_clip_of_plain_characters_is_as_long_as_can_be(text: str, max_bytes: int
 
     assert not any(unicodedata.combining(character) for character in text)
     assert clipped == text or size(text[: len(clipped) + 1]) > max_bytes
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    text=MARKDOWN | MARKDOWN.map("\n\n".join) | st.text(),
+    max_bytes=st.integers(0, 80),
+    truncated=st.sampled_from(["", NOTICE]),
+)
+@example(text="\ud800", max_bytes=40, truncated="")
+@example(text="\n \n", max_bytes=40, truncated="")
+@example(text="一\n```\n二", max_bytes=80, truncated="")
+def test_an_everyday_frame_is_what_every_case_is_made_of(text: str, max_bytes: int, truncated: str) -> None:
+    """The short way of a growing text shows what the long way would."""
+    long_way = compose_frame(settled(text), "", truncated, "", max_bytes=max_bytes, growing=True, thinking="show")
+
+    assert frame(text, growing=True, max_bytes=max_bytes, truncated=truncated) == long_way
 
 
 def test_frame_is_rendered_and_folded() -> None:

@@ -25,7 +25,7 @@ _PLAIN = r"(?:[^\s`~#>|=\-*+_\d]|\*\*[^\s*]|\d+[^\s\d.)|`])"
 #: What stands after a list item's marker: no code fence, and nothing that makes a rule of the line.
 _CONTENT = r"(?:[^\s`~*_\-]|\*\*[^\s*])[^\n]*"
 _MARKER = r"(?:[-*+]|\d{1,9}[.)])[ \t]+"
-_LINE = re.compile(rf"(?:{_PLAIN}|#{{1,6}}[ \t])[^\n]*")
+_LINE = re.compile(rf"{_PLAIN}|#{{1,6}}[ \t]")
 _PARAGRAPH = re.compile(rf"{_PLAIN}[^\n`|]*(?:\n{_PLAIN}[^\n`|]*)*")
 _ITEMS = re.compile(rf"{_MARKER}{_CONTENT}(?:\n[ \t]*{_MARKER}{_CONTENT})*")
 _CODE = re.compile(r"```[^`\n]*(\n[^`]*)?(\n```[ \t]*)?")
@@ -93,20 +93,15 @@ def _simple(stretch: str, state: State) -> tuple[str, State] | None:
         if state.fence.marker[:3] not in stretch:
             return stretch, state
         return (stretch, State(state.in_list)) if state == IN_FENCE and _CODE_END.fullmatch(stretch) else None
-    if "\n" not in stretch:
-        return (stretch, OUTSIDE) if _LINE.fullmatch(stretch) else _several(stretch)
-    return _several(stretch)
-
-
-def _several(stretch: str) -> tuple[str, State] | None:
-    """Return what becomes of a stretch that is all list, all paragraph or all code."""
+    if "\n" not in stretch and _LINE.match(stretch):
+        return stretch, OUTSIDE
+    # By the first character, so that few patterns are tried in vain.
+    if stretch.startswith("```"):
+        code = _CODE.fullmatch(stretch)
+        return (stretch, OUTSIDE if code[2] else IN_FENCE) if code else None
     if _ITEMS.fullmatch(stretch):
         return stretch, IN_LIST
-    if _PARAGRAPH.fullmatch(stretch):
-        return stretch.replace("\n", "\n\n"), OUTSIDE
-    if code := _CODE.fullmatch(stretch):
-        return stretch, OUTSIDE if code[2] else IN_FENCE
-    return None
+    return (stretch.replace("\n", "\n\n"), OUTSIDE) if _PARAGRAPH.fullmatch(stretch) else None
 
 
 def _by_rules(stretch: str, state: State) -> tuple[str, State]:

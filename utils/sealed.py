@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 
-from Crypto.Cipher import AES
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -16,8 +17,8 @@ def seal(key: bytes, text: str) -> str:
     if not text:
         return ""
     nonce = os.urandom(NONCE_BYTES)
-    body, tag = AES.new(key, AES.MODE_GCM, nonce=nonce).encrypt_and_digest(text.encode())
-    return base64.b64encode(nonce + tag + body).decode()
+    sealed = AESGCM(key).encrypt(nonce, text.encode(), None)
+    return base64.b64encode(nonce + sealed[-TAG_BYTES:] + sealed[:-TAG_BYTES]).decode()
 
 
 def unseal(key: bytes, sealed: str) -> str:
@@ -30,4 +31,7 @@ def unseal(key: bytes, sealed: str) -> str:
         return ""
     raw = base64.b64decode(sealed, validate=True)
     nonce, tag, body = raw[:NONCE_BYTES], raw[NONCE_BYTES : NONCE_BYTES + TAG_BYTES], raw[NONCE_BYTES + TAG_BYTES :]
-    return AES.new(key, AES.MODE_GCM, nonce=nonce).decrypt_and_verify(body, tag).decode()
+    try:
+        return AESGCM(key).decrypt(nonce, body + tag, None).decode()
+    except InvalidTag:
+        raise ValueError("MAC check failed") from None

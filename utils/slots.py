@@ -20,6 +20,9 @@ class Slots:
     @contextmanager
     def held(self, deadline: Deadline) -> Iterator[bool]:
         """Hold a slot for the block, after waiting no longer than the deadline; False means there was none to have."""
+        if not self._limit:
+            yield True
+            return
         with deadline.interrupting(self._wake):
             taken = self._take(deadline)
         try:
@@ -34,7 +37,7 @@ class Slots:
 
     def _take(self, deadline: Deadline) -> bool:
         with self._changed:
-            while self._limit and self._held >= self._limit:
+            while self._held >= self._limit:
                 left = deadline.remaining()
                 if left <= 0.0:
                     return False

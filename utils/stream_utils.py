@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from utils.markdown import OpenFence, open_fence, render_markdown
-from utils.thinking import Part, Thinking, fold_thinking, split_thinking, without_partial_tag
+from utils.thinking import Part, Thinking, fold_thinking, has_tags, split_thinking, without_partial_tag
 
 __all__ = ["FRAME_BYTES", "clip_utf8", "fold_thinking", "render_frame", "render_markdown"]
 
@@ -56,7 +56,19 @@ def render_frame(
     `truncated` is kept free while the text grows, so that its appearance takes back nothing already shown. A
     `footnote` comes after a whole text, where there is room for all of it.
     """
-    parts = _parts(_settled(text) if growing else text, thinking, max_bytes // THINKING_SHARE)
+    if growing:
+        text = settled(text)
+        if not suffix and (plain := _plain_frame(text, max_bytes - _notice_bytes(truncated))):
+            return plain
+    notices = (suffix, truncated, footnote)
+    return compose_frame(text, *notices, max_bytes=max_bytes, growing=growing, thinking=thinking)
+
+
+def compose_frame(
+    text: str, suffix: str, truncated: str, footnote: str, *, max_bytes: int, growing: bool, thinking: Thinking
+) -> str:
+    """Return what `render_frame` does of a settled text, in every case."""
+    parts = _parts(text, thinking, max_bytes // THINKING_SHARE)
     room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
     kept, short = _compose(parts, room - reserve, followed=bool(suffix))
     whole, cut = _compose(parts, room, followed=bool(suffix)) if short else (kept, False)
@@ -66,7 +78,22 @@ def render_frame(
     return clip_utf8(_BETWEEN.join(filter(None, sentences)), max_bytes)
 
 
-def _settled(text: str) -> str:
+def _plain_frame(text: str, room: int) -> str:
+    """Return the frame of nearly every poll: an answer that thinks nothing, leaves no fence open, and has room enough.
+
+    "" for any other, which takes three times as long; where both can tell, they say the same.
+    """
+    if has_tags(text):
+        return ""
+    rendered = render_markdown(text.strip("\r\n")).strip("\r\n")
+    try:
+        fits = len(rendered.encode()) <= room
+    except UnicodeEncodeError:
+        return ""
+    return rendered if fits and not rendered.isspace() and not open_fence(rendered) else ""
+
+
+def settled(text: str) -> str:
     """Return a growing text without what the next delta may turn into something else: half a tag, half a fence."""
     return _without_partial_fence(without_partial_tag(text))
 

@@ -50,6 +50,11 @@ def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) 
     return "\n\n".join(f"<think>{part.text}</think>" if part.thinking else part.text for part in shown)
 
 
+def has_tags(text: str) -> bool:
+    """Tell whether there may be thinking in `text`."""
+    return "<" in text and _TAG.search(text) is not None
+
+
 def split_thinking(text: str) -> list[Part]:
     """Return the parts of `text` in order, without the blank ones and without the tags."""
     parts = [Part(False, [text])]
