@@ -51,7 +51,9 @@ class CallbackLane:
         # The parser has -1 for what a request does not say.
         plain = parsed.minor_version == 1 and not parsed.has_chunked and parsed.connection_close < 1
         whole = parsed.content_length >= 0 and len(request) == parsed.consumed + parsed.content_length
-        if not (plain and whole) or parsed.get_header(b"Expect") or parsed.get_header(b"Upgrade"):
+        head = request[: parsed.consumed]
+        folded = b"\n " in head or b"\n\t" in head
+        if not (plain and whole) or folded or parsed.get_header(b"Expect") or parsed.get_header(b"Upgrade"):
             return None
         path, _, query = parsed.path.partition(b"?")
         if b"%" in path or b"#" in parsed.path or not parsed.path.isascii():
