@@ -143,7 +143,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             self._idle -= {client}
 
     def _serve(self, lane: CallbackLane, name: Any, client: Any, addr: Any) -> None:
-        """Answer one request of a connection after the other: callbacks by their lane, all others as the parent does."""
+        """Answer a connection's requests in their order: callbacks by their lane, all others as the parent does."""
         parser, request = RequestParser(self.cfg, client, addr), None
         try:
             while request := self._next(lane, parser, client):
@@ -166,19 +166,21 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         """
         if parser.mesg and (parser.mesg.should_close() or not parser.finish_body()):
             return None
-        # While it leaves, each reply ends its connection: gunicorn's say so.
-        while self._keeps:
+        while True:
             data = parser.unreader.take_buffered()
             with self.timeout_ctx():
                 data = data or client.recv(MOST)
             if not data:
                 return None
-            if not (reply := lane.reply(data)):
-                parser.unreader.unread(data)
+            # While it leaves, each reply ends its connection: gunicorn's say so.
+            reply = lane.reply(data) if self._keeps else None
+            if reply is None:
                 break
             client.sendall(reply)
+        parser.unreader.unread(data)
         with self.timeout_ctx():
             return next(parser)
+        return None
 
     def timeout_ctx(self) -> gevent.Timeout:
         """Wait for a connection's next request as long as ever: its last reply may have promised that."""

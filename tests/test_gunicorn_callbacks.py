@@ -1,0 +1,212 @@
+"""Callbacks and other requests on one connection of the worker: each answered once, in order, by whoever should."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+
+from config.gunicorn_worker import DrainingWorker
+from tests.test_gunicorn_worker_serving import App, Client, listening, made, serving, until
+
+pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
+
+listener = pytest.fixture(listening, name="listener")
+
+_LENGTH = re.compile(rb"Content-Length: (\d+)")
+
+
+def callback(number: int) -> bytes:
+    body = b"callback %d" % number
+    return b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+OTHER = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Door(App):
+    """An app with callbacks, answered with what was sent; by WSGI it says its name."""
+
+    def __init__(self) -> None:
+        super().__init__("old")
+        self.fails = False
+        self.extensions["wechatlaibao.callbacks"] = SimpleNamespace(path="/wechat/callback", reply=self._reply)
+
+    def _reply(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes]:
+        if self.fails:
+            raise OSError("a bug")
+        if query == "slow":
+            self.asked.set()
+            self.may_answer.wait(20)
+        return 200, "text/plain", b"lane " + body
+
+
+class Reader(Client):
+    """A connection whose replies are read one by one."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(listener)
+        self._left = b""
+
+    def next(self) -> tuple[bytes, bytes]:
+        """Return the head and the body of the next reply."""
+        while b"\r\n\r\n" not in self._left:
+            self._more()
+        head, _, rest = self._left.partition(b"\r\n\r\n")
+        found = _LENGTH.search(head)
+        assert found, head
+        while len(rest) < int(found[1]):
+            self._more()
+            rest = self._left.partition(b"\r\n\r\n")[2]
+        self._left = rest[int(found[1]) :]
+        return head, rest[: int(found[1])]
+
+    def _more(self) -> None:
+        data = self.socket.recv(65536)
+        assert data, "the connection ended"
+        self._left += data
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def worker(listener: socket.socket, door: Door) -> Iterator[DrainingWorker]:
+    worker = made(listener, app=door, workers=2)
+    with serving(worker):
+        yield worker
+        door.drained.set()
+        door.may_answer.set()
+        worker.handle_exit(signal.SIGTERM, None)
+
+
+def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, listener: socket.socket) -> None:
+    """Each gets its own reply, whichever way it goes."""
+    with Reader(listener) as client:
+        for number in range(3):
+            client.socket.sendall(callback(number))
+            assert client.next()[1] == b"lane callback %d" % number
+            client.socket.sendall(OTHER)
+            assert client.next()[1] == b"old"
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 100, 10_000])
+def test_requests_may_come_in_any_pieces(worker: DrainingWorker, listener: socket.socket, size: int) -> None:
+    """Cut in the middle, or several at once: what the lane does not take whole, gunicorn puts together."""
+    sent = b"".join((callback(1), OTHER, callback(2), callback(3), OTHER))
+    with Reader(listener) as client:
+        for start in range(0, len(sent), size):
+            client.socket.sendall(sent[start : start + size])
+            gevent.sleep(0)
+        bodies = [client.next()[1] for _ in range(5)]
+
+    # By WSGI this app says its name, whatever it is asked.
+    lanes = [b"lane callback 1", b"old", b"lane callback 2", b"lane callback 3", b"old"]
+    assert [body for body, lane in zip(bodies, lanes, strict=True) if body not in (lane, b"old")] == []
+
+
+def test_a_large_callback_is_gunicorns(worker: DrainingWorker, listener: socket.socket) -> None:
+    """One that does not come in one piece goes the way of all requests, and the next one has the lane again."""
+    large = b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+    with Reader(listener) as client:
+        client.socket.sendall(large)
+        assert client.next()[1] == b"old"
+        client.socket.sendall(callback(1))
+        assert client.next()[1] == b"lane callback 1"
+
+
+def test_while_it_leaves_a_callbacks_reply_ends_its_connection(
+    worker: DrainingWorker, listener: socket.socket, door: Door
+) -> None:
+    """The client comes back to another replica; a promise made before is kept once more."""
+    with Reader(listener) as kept:
+        kept.socket.sendall(callback(1))
+        assert b"Connection: keep-alive" in kept.next()[0]
+        worker.handle_exit(signal.SIGTERM, None)
+        assert door.draining.wait(10)
+
+        kept.socket.sendall(callback(2))
+        assert b"Connection: close" in kept.next()[0]
+        assert kept.ended()
+
+
+def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(
+    worker: DrainingWorker, listener: socket.socket, door: Door
+) -> None:
+    """Idle connections are cut after the drain, this one is not idle."""
+    with Reader(listener) as client, Reader(listener) as idle:
+        client.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
+        idle.socket.sendall(callback(2))
+        idle.next()
+        assert door.asked.wait(10)
+        door.drained.set()
+        worker.handle_exit(signal.SIGTERM, None)
+        assert idle.ended()
+
+        door.may_answer.set()
+        assert client.next()[1] == b"lane callback 1"
+
+
+def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.socket) -> None:
+    """After the time that gunicorn keeps one for the next request."""
+    worker._patience = 0.2
+    with Reader(listener) as client:
+        client.socket.sendall(callback(1))
+        client.next()
+        assert client.ended()
+
+
+def test_a_client_that_goes_away_costs_nothing(
+    worker: DrainingWorker, listener: socket.socket, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its reply has nobody to go to; the worker serves the next one, and logs no error."""
+    with Reader(listener) as gone:
+        gone.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
+        assert door.asked.wait(10)
+        gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    door.may_answer.set()
+
+    with Reader(listener) as client:
+        client.socket.sendall(callback(2))
+        assert client.next()[1] == b"lane callback 2"
+    until(lambda: not worker._idle)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_what_fails_in_the_lane_ends_its_connection_alone(
+    worker: DrainingWorker, listener: socket.socket, door: Door
+) -> None:
+    """Whatever is raised there, others are served."""
+    door.fails = True
+    with Reader(listener) as client:
+        client.socket.sendall(callback(1))
+        assert client.ended()
+    door.fails = False
+    with Reader(listener) as client:
+        client.socket.sendall(callback(2))
+        assert client.next()[1] == b"lane callback 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("accesslog", "-"), ("proxy_protocol", "v1"), ("certfile", "x"), ("keepalive", 0)]
+)
+def test_where_gunicorn_has_more_to_do_there_is_no_lane(
+    listener: socket.socket, door: Door, name: str, value: Any
+) -> None:
+    """An access log, the PROXY protocol, TLS: the lane knows nothing of them."""
+    worker = made(app=door)
+    before = worker._callback_lane()
+    worker.cfg.set(name, value)
+    after = worker._callback_lane()
+    worker.tmp.close()
+
+    assert before is not None
+    assert after is None
