@@ -157,7 +157,7 @@ def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(
 
 def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.socket) -> None:
     """After the time that gunicorn keeps one for the next request."""
-    worker._patience = 0.2
+    worker._patience = 1
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
         client.next()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -69,3 +70,16 @@ def test_a_wrong_setting_stops_the_arbiter_with_one_line(
 
     assert stopped.value.code == Arbiter.APP_LOAD_ERROR
     assert caplog.messages == ["wechatlaibao: RAG_PROVIDER: x, expected y"]
+
+
+def test_what_is_loaded_is_out_of_the_collectors_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full collection looks at nothing that was there when serving began: it would stop the worker for that long."""
+    kept: list[list[int]] = []
+    monkeypatch.setattr(GeventWorker, "load_wsgi", lambda self: kept.append([1]))
+    gc.unfreeze()
+    try:
+        worker(lambda: None).load_wsgi()
+        assert gc.get_freeze_count() > 10_000
+        assert not any(one is kept for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
