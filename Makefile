@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos check-dify check-ws batch-run lint format venv clean
+.PHONY: help demo test chaos check-dify check-ws batch-run bench lint format venv clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
@@ -64,6 +64,9 @@ check-ws: $(VENV)/demo.stamp ## start the server, ask over both of its WebSocket
 
 batch-run: $(VENV)/dev.stamp ## a batch of 2,000 questions while replicas and Redis are lost, and what it cost; BATCH_ARGS="--items 500" shortens it
 	@exec $(VENV)/bin/python -m tests.scenarios.batch_run $(BATCH_ARGS)
+
+bench: $(VENV)/dev.stamp ## how fast it is on this machine, beside its floor, and docs/performance.md made of it; twenty minutes; BENCH_ARGS="--only polls" for a part
+	@exec $(VENV)/bin/python -m bench $(BENCH_ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
 	@$(VENV)/bin/ruff check .
