@@ -104,6 +104,8 @@ def redis_server(folder: Path, cores: Collection[int] | None = None) -> Iterator
     """Run a redis-server that keeps nothing on disk, on these cores or on any."""
     port = free_port()
     place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    # As the deployments in this repository have it.
+    place += ["--hash-max-listpack-value", "1024"]
     log = folder / "redis.log"
     command = [shutil.which("redis-server") or "redis-server", *place, "--logfile", str(log)]
     process = subprocess.Popen(command, preexec_fn=on_cores(cores))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import requests
+import urllib3
 
 from services.errors import ConversationGone, ProviderError
 from services.providers.json_fields import mapping, mappings, text
@@ -121,7 +121,7 @@ def _advice(exc: ProviderError, scene: Scene) -> str:
     if exc.code in _BY_CODE:
         return _BY_CODE[exc.code]
     if exc.code == "provider_unreachable":
-        return _UNTRUSTED if isinstance(exc.__cause__, requests.exceptions.SSLError) else _UNREACHABLE
+        return _UNTRUSTED if isinstance(exc.__cause__, urllib3.exceptions.SSLError) else _UNREACHABLE
     if exc.code in ("provider_timeout", "answer_timeout"):
         return _INPUTS if scene.missing and not scene.events else _PINGS if scene.pings else _SILENT
     if scene.events:

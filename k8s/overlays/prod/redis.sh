@@ -34,9 +34,11 @@ run_redis() {
   # everysec: a crash of all at once may cost a second, and the gateways write again what they know.
   # min-replicas: a master that is cut off from all others takes no writes that a failover would then undo. So a new
   # master is of use when a replica has followed it: at once (no delay), and without a copy of everything (the backlog).
+  # hash-max-listpack-value: a stream's hash in one piece takes a quarter less memory, and fewer cache misses.
   exec redis-server "$CONF" --port "$PORT" ${BIND:+--bind "$BIND"} --dir "$DATA" \
     --requirepass "$REDIS_PASSWORD" --masterauth "$REDIS_PASSWORD" --replica-announce-ip "$ME" \
     --appendonly yes --appendfsync everysec --maxmemory "$MAXMEMORY" --maxmemory-policy noeviction \
+    --hash-max-listpack-value 1024 \
     --min-replicas-to-write 1 --min-replicas-max-lag 10 --repl-diskless-sync-delay 0 --repl-backlog-size 64mb
 }
 
