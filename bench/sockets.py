@@ -3,6 +3,7 @@
 So many sockets stay idle, so many others ask; every piece of an answer holds the time the provider sent it. Then they
 ask again, the replica is killed (-9) in mid-answer, and all go on at another one. Memory and CPU are the worker's;
 clients, Redis and the provider share this machine's cores with it, so delays are above what they are by themselves.
+What `measure` yields is of a worker that has a core to itself.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
 
+from bench.cheap_dify import CheapDify, cheap_dify
+from bench.figures import Figure, percentile
 from bench.socket_clients import Client, Crowd
 from bench.stage import Dify, Replica, allow_files, redis_server, replicas, stamping_dify
+from bench.turns import production, two_cores, worker
 
-#: Seconds the replica rests before its memory is read, and during which its idle CPU is counted.
-REST, IDLE = 3.0, 20.0
+#: Seconds the replica rests before its memory is read, and during which its idle CPU is counted; rounds of `measure`.
+REST, IDLE, ROUNDS = 3.0, 20.0, 3
 #: Seconds beyond an answer's own time until it is given up: a takeover, and a busy machine.
 PATIENCE = 90.0
 
@@ -38,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = _settings(stack.enter_context(redis_server(folder)).url, dify, options.idle + options.answering)
         first, second = stack.enter_context(replicas(2, settings, folder))
         crowd = stack.enter_context(Crowd(first.port))
-        bench = Bench(options, dify, crowd, first, second)
-        rows = list(bench.rows())
+        bench = Bench(options, dify, crowd, first)
+        rows = list(bench.rows(second))
     width = max(len(name) for name, _ in rows)
     print(f"| {'measured':<{width}} | value |\n|{'-' * (width + 2)}|---|")
     for name, value in rows:
@@ -54,86 +58,149 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pieces", type=int, default=120, help="pieces of an answer")
     parser.add_argument("--every", type=float, default=0.25, help="seconds between two of them")
     parser.add_argument("--within", type=float, default=8.0, help="seconds within which all of them ask")
-    return parser.parse_args(argv)
+    return parser.parse_args(argv, argparse.Namespace(scale=1.0))
 
 
-def _settings(redis_url: str, dify: Dify, sockets: int) -> dict[str, str]:
-    return {
-        "REDIS_URL": redis_url,
-        "WECHAT_TOKEN": "bench-token-not-secret",
-        "WECHAT_ENCODING_AES_KEY": "benchKEYnotSECRETbenchKEYnotSECRETbenchKEYA",
-        "AUTH_MODE": "none",
-        "RAG_PROVIDER": "dify",
-        "DIFY_BASE_URL": dify.base_url,
-        "DIFY_API_KEY": "app-bench-not-secret",
-        "WEBSOCKET_AUTH": "none",
-        "SOCKETS_MAX": str(sockets + 100),
-        "RATE_LIMIT_USER": "off",
-        "RATE_LIMIT_IP": "off",
-        "LOG_LEVEL": "WARNING",
-    }
+def measure(scale: float = 1.0) -> Iterator[Figure]:
+    """Yield the figures of one worker on a core of its own; `scale` is for numbers of sockets, of pieces, and times."""
+    options = _options(["--pieces", str(max(8, round(80 * scale))), "--within", str(4 * scale)])
+    options.scale, options.idle, options.answering = scale, round(1000 * scale), max(2, round(200 * scale))
+    allow_files(4 * (options.idle + options.answering) + 2000)
+    server, others = two_cores()
+    with ExitStack() as stack:
+        if others:
+            # The clients are in this process.
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, others)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        dify = stack.enter_context(cheap_dify(options.pieces, options.every, others))
+        store = stack.enter_context(redis_server(folder, others))
+        replica = stack.enter_context(
+            worker(_settings(store.url, dify, options.idle + options.answering), folder, server)
+        )
+        bench = Bench(options, dify, stack.enter_context(Crowd(replica.port)), replica)
+        yield from bench.figures()
+
+
+def _settings(redis_url: str, dify: Dify | CheapDify, sockets: int) -> Mapping[str, str]:
+    limits = {"SOCKETS_MAX": str(sockets + 100), "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+    return production(redis_url, DIFY_BASE_URL=dify.base_url, WEBSOCKET_AUTH="none", **limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What sockets cost that only listen: KiB of memory without and with them, percent of a core in each round."""
+
+    before: int
+    after: int
+    cpu: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What sockets cost that are answered: KiB more of each, seconds of all, CPU seconds, delays in seconds."""
+
+    kib: float
+    seconds: float
+    cpu: float
+    delays: Sequence[float]
 
 
 class Bench:
-    """The phases, in their order; each yields its rows."""
+    """The phases, in their order."""
 
-    def __init__(self, options: argparse.Namespace, dify: Dify, crowd: Crowd, first: Replica, second: Replica) -> None:
+    def __init__(self, options: argparse.Namespace, dify: Dify | CheapDify, crowd: Crowd, replica: Replica) -> None:
         self._options = options
         self._dify = dify
-        self._first = first
-        self._second = second
+        self._replica = replica
         self._crowd = crowd
         self._asking = [Client(f"asking-{n}") for n in range(options.answering)]
+        #: How many are sent while all are answered once.
+        self.pieces: int = options.pieces * options.answering
         self._whole = 0
         #: What was not as it must be.
         self.wrong: list[str] = []
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, second: Replica) -> Iterator[Row]:
+        """Yield all that is to be said; in the end answers go on at the `second` replica."""
+        options = self._options
         yield "machine", f"{os.cpu_count()} cores for everything, {os.getloadavg()[0]:.1f} busy before"
-        yield from self._idle()
-        yield from self._answering()
-        yield from self._killed()
+        idle = self.idle(rounds=1)
+        yield "worker before", f"{idle.before / 1024:.0f} MiB"
+        yield f"with {options.idle} idle sockets", f"{idle.after / 1024:.0f} MiB"
+        yield "memory of an idle socket", f"{(idle.after - idle.before) / options.idle:.1f} KiB"
+        yield f"CPU of {options.idle} idle sockets", f"{idle.cpu[0]:.1f} % of a core"
+        self._enter(self._asking)
+        told = self.answering("first")
+        yield "answering at once", f"{options.answering}, each {options.pieces} pieces, one every {options.every:g} s"
+        yield "memory of an answering socket", f"{told.kib:.1f} KiB more"
+        yield "CPU", f"{told.cpu:.1f} s in {told.seconds:.1f} s ({100 * told.cpu / told.seconds:.0f} % of a core)"
+        yield "CPU of a piece", f"{1000 * told.cpu / self.pieces:.2f} ms"
+        yield "delay of a piece", _spread(told.delays)
+        yield from self._killed(second)
         yield from (("wrong", line) for line in self.wrong)
 
-    def _idle(self) -> Iterator[Row]:
+    def figures(self) -> Iterator[Figure]:
+        idle = self.idle(rounds=ROUNDS)
+        count, asking = self._options.idle, self._options.answering
+        kib = ((idle.after - idle.before) / count,)
+        yield Figure("sockets.idle_kib", kib, "KiB", f"memory of each of {count} idle sockets")
+        yield Figure("sockets.idle_cpu", idle.cpu, "%", "of a core that all of these take")
+        self._enter(self._asking)
+        told = [self.answering(f"round {number}") for number in range(ROUNDS)]
+        # Later rounds find the memory of the first.
+        yield Figure("sockets.answering_kib", (told[0].kib,), "KiB", f"more for each of {asking} that are answered")
+        cpu = tuple(1e6 * each.cpu / self.pieces for each in told)
+        yield Figure(
+            "sockets.cpu_per_piece",
+            cpu,
+            "µs",
+            f"CPU of the worker per delta, questions included, {1 / self._options.every:g} a second",
+        )
+        for percent in (50, 99):
+            delays = tuple(1000 * percentile(each.delays, percent) for each in told)
+            yield Figure(f"sockets.delay_p{percent}", delays, "ms", "delta sent to its frame at the client")
+        yield Figure(
+            "sockets.wrong", (len(self.wrong),), "answers", "not whole byte for byte, or asked twice", goal="<= 0"
+        )
+
+    def idle(self, *, rounds: int) -> Idle:
+        """Have very many sockets listen, and see what they cost."""
         warm = Client("warm")
         self._enter([warm])
         self._ask([warm], "warm")
         self._see_answered([warm])
         before = self._rested()
-        count = self._options.idle
-        self._enter([Client(f"idle-{n}") for n in range(count)])
-        after, cpu = self._rested(), self._first.cpu
-        self._crowd.listen_for(IDLE)
-        yield "worker before", f"{before / 1024:.0f} MiB"
-        yield f"with {count} idle sockets", f"{after / 1024:.0f} MiB"
-        yield "memory of an idle socket", f"{(after - before) / count:.1f} KiB"
-        yield f"CPU of {count} idle sockets", f"{100 * (self._first.cpu - cpu) / IDLE:.1f} % of a core"
+        self._enter([Client(f"idle-{n}") for n in range(self._options.idle)])
+        after = self._rested()
+        return Idle(before, after, tuple(self._share(IDLE * self._options.scale / rounds) for _ in range(rounds)))
 
-    def _answering(self) -> Iterator[Row]:
-        self._enter(self._asking)
-        before, cpu, began = self._rested(), self._first.cpu, time.monotonic()
-        self._ask(self._asking, "first")
+    def _share(self, seconds: float) -> float:
+        cpu = self._replica.cpu
+        self._crowd.listen_for(seconds)
+        return 100 * (self._replica.cpu - cpu) / seconds
+
+    def answering(self, name: str) -> Answering:
+        """Have all who ask be answered; `name` is used once."""
+        before, cpu, began = self._rested(), self._replica.cpu, time.monotonic()
+        for client in self._asking:
+            client.delays.clear()
+        self._ask(self._asking, name)
         self._crowd.listen_for(self._options.pieces * self._options.every / 2)
-        peak = self._first.rss
+        kib = (self._replica.rss - before) / len(self._asking)
         self._see_answered(self._asking)
-        took, spent = time.monotonic() - began, self._first.cpu - cpu
-        pieces, count = self._options.pieces, self._options.answering
-        yield "answering at once", f"{count}, each {pieces} pieces, one every {self._options.every:g} s"
-        yield "memory of an answering socket", f"{(peak - before) / count:.1f} KiB more"
-        yield "CPU", f"{spent:.1f} s in {took:.1f} s ({100 * spent / took:.0f} % of a core)"
-        yield "CPU of a piece", f"{1000 * spent / (count * pieces):.2f} ms"
-        yield "delay of a piece", _spread([delay for client in self._asking for delay in client.delays])
+        delays = [delay for client in self._asking for delay in client.delays]
+        return Answering(kib, time.monotonic() - began, self._replica.cpu - cpu, delays)
 
-    def _killed(self) -> Iterator[Row]:
+    def _killed(self, second: Replica) -> Iterator[Row]:
         self._ask(self._asking, "second")
         half = self._options.pieces * self._options.every / 2
         self._crowd.listen_for(half)
         for client in self._asking:
             client.silence = 0.0
         running = sum(not client.status for client in self._asking)
-        self._crowd.port = self._second.port
-        self._first.kill()
+        self._crowd.port = second.port
+        self._replica.kill()
         self._see_answered(self._asking)
         silences = sorted(client.silence for client in self._asking)
         yield "killed (-9)", f"{running} answers under way, {half:g} s after the last was asked for"
@@ -146,8 +213,8 @@ class Bench:
 
     def _rested(self) -> int:
         """Return the memory of the worker at rest, in KiB."""
-        self._crowd.listen_for(REST)
-        return self._first.rss
+        self._crowd.listen_for(REST * self._options.scale)
+        return self._replica.rss
 
     def _ask(self, clients: Sequence[Client], round_: str) -> None:
         for client in clients:
@@ -174,8 +241,8 @@ def _fault(client: Client, answers: Mapping[str, str], asks: Mapping[str, int]) 
 
 
 def _spread(delays: Sequence[float]) -> str:
-    cut = quantiles(delays, n=1000)
-    return f"p50 {1000 * cut[499]:.0f} ms, p99 {1000 * cut[989]:.0f} ms, worst {1000 * max(delays):.0f} ms"
+    p50, p99, worst = percentile(delays, 50), percentile(delays, 99), max(delays)
+    return f"p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms, worst {1000 * worst:.0f} ms"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import secrets
@@ -47,4 +46,4 @@ class Access:
         return [self._tag(bot, name) for name in names]
 
     def _tag(self, bot: str, text: str, digits: int = 16) -> str:
-        return hmac.new(self._keys[bot], text.encode(), hashlib.sha256).hexdigest()[:digits]
+        return hmac.digest(self._keys[bot], text.encode(), "sha256").hex()[:digits]

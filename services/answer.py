@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew, difference
-from services.conversation_store import ConversationStore
+from services.conversation_store import ConversationStore, Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.history_store import HistoryStore
 from services.models import (
@@ -104,19 +104,30 @@ class Answerer:
         """Tell whether the question's bot is one of this replica's."""
         return question.bot in self._backends
 
-    def leave_calls(self, question: Question, stream_id: str) -> tuple[Call, ...]:
-        """Return the calls that give the person's place and the conversation's turn back."""
+    def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
+        """Return the calls that give the person's place and the conversation's turn back.
+
+        `key` is the conversation's, where it is known already.
+        """
         place = self._streams.leave_call(question.bot, question.principal, stream_id)
         if question.independent:
             return (place,)
-        return (place, self._conversations.leave_call(self.conversation(question), stream_id))
+        return (place, self._conversations.leave_call(key or self.conversation(question), stream_id))
 
     def answer(
-        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None = None
+        self,
+        question: Question,
+        stream_id: str,
+        deadline: Deadline,
+        past: Past | None = None,
+        *,
+        turn: Memory | None = None,
     ) -> Iterator[AnswerEvent]:
         """Yield what becomes known, ending with the provider's last word. Closing it tells the provider to stop.
 
         With a `past`, earlier owners' work is gone on with: what they asked for is fetched, or asked for once more.
+        `turn` is what the conversation remembers, where the stream has its turn already; None where it is to be waited
+        for.
 
         Raises:
             AnswerError: the answer failed; its code picks the sentence for the user.
@@ -125,15 +136,15 @@ class Answerer:
         identity = self._identity(question, backend)
         yield identity
         key = "" if question.independent else self.conversation(question)
-        if key:
-            yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
+        if key and turn is None:
+            turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
         user = end_user(question, identity)
         query = Query(question.text, user, "", question.inputs, question.files, identity, question.channel)
         place = Place(key, stream_id)
         if past and past.asks:
             yield from self._go_on(backend, query, place, deadline, past)
         else:
-            memory = self._recollection(backend, place)
+            memory = self._recollection(backend, place, known=turn)
             yield Asking(provider=backend.provider.name, resets=memory.resets)
             yield from self._ask(backend, query, memory, place, deadline)
 
@@ -169,10 +180,12 @@ class Answerer:
             yield from rest
             yield recovered.usage
 
-    def _wait_for_turn(self, key: str, stream_id: str, deadline: Deadline, *, begun: bool) -> Iterator[Waiting]:
+    def _wait_for_turn(
+        self, key: str, stream_id: str, deadline: Deadline, *, begun: bool
+    ) -> Generator[Waiting, None, Memory]:
         """Wait until the stream heads its conversation's line; a head that is no longer written gives way.
 
-        A full line refuses a question, not an answer that has `begun`.
+        Return what the conversation remembers then. A full line refuses a question, not an answer that has `begun`.
         """
         tried, watch = False, LateHead(EVICT_LEASES * self._streams.lease, self._clock)
         while (place := patiently(lambda: self._conversations.place(key, stream_id))).place != 0:
@@ -187,6 +200,7 @@ class Answerer:
                 yield Waiting(True)
                 self._sleep(0.0 if gone else TURN_POLL)
         yield Waiting(False)
+        return place.memory
 
     def _evict(self, key: str, head: str, watch: LateHead) -> bool:
         """Take the head out of the line if nobody writes it any more; return whether it was."""
@@ -209,13 +223,16 @@ class Answerer:
             memory.forget()
             yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
 
-    def _recollection(self, backend: Backend, place: Place, resets: str = "") -> Recollection:
+    def _recollection(
+        self, backend: Backend, place: Place, resets: str = "", known: Memory | None = None
+    ) -> Recollection:
         return Recollection(
             place.key,
             conversations=self._conversations,
             history=None if backend.provider.keeps_conversations else self._history,
             seconds=self._memory_seconds,
             resets=resets,
+            memory=known,
         )
 
     def _run(
@@ -229,8 +246,9 @@ class Answerer:
             for event in events:
                 match event:
                     case ProviderIds():
+                        if not remembered or event.conversation_id != ids.conversation_id:
+                            remembered = memory.note(event.conversation_id)
                         ids = event
-                        remembered = memory.note(ids.conversation_id)
                     case Delta(text):
                         said += text
                     case Replacement(text):

@@ -20,7 +20,7 @@ import requests
 import urllib3
 
 from services.errors import AuthError
-from services.http_service import WatchedAdapter
+from services.http_connections import WatchedAdapter
 from services.user_store import UserRecord
 
 Method = Literal["post", "get"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.stream_records import Chunk, Write, final_chunk, timestamp
+from services.stream_records import Chunk, Write, timestamp
 
 #: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
 WRITE_BYTES = 256 * 1024
@@ -45,11 +45,11 @@ class Backlog:
         """Whether Redis does not know yet where the text begins."""
         return self.start > self.acked_start
 
-    def add(self, piece: str) -> None:
-        """Add to the text; it becomes a chunk, with all else that waits, when the next write is made."""
+    def add(self, piece: str, size: int) -> None:
+        """Add so many bytes to the text; they become a chunk, with all else that waits, when the next write is made."""
         self._pending.append(piece)
-        self.text_bytes += _bytes(piece)
-        self.unsent_bytes += _bytes(piece)
+        self.text_bytes += size
+        self.unsent_bytes += size
 
     def begin_anew(self) -> None:
         """Leave the text behind: what comes next is the beginning."""
@@ -57,27 +57,26 @@ class Backlog:
         self._pending.clear()
         self.start, self.text_bytes = len(self.chunks), 0
 
-    def freeze(self, *, final: bool = False, sentence: str = "") -> None:
+    def freeze(self, stamp: str, *, final: bool = False, sentence: str = "") -> None:
         """Make one chunk of what waits, and the last one at the end: `sentence`, or an empty one."""
         if self.chunks and self.chunks[-1].is_final:
             return
         text = "".join(self._pending)
         self._pending.clear()
         if text or (final and not sentence):
-            self.chunks.append(Chunk(text, timestamp(), is_final=final and not sentence))
+            self.chunks.append(Chunk(text, stamp or timestamp(), False, final and not sentence))
         if sentence:
-            self.chunks.append(final_chunk(sentence, error=True))
+            self.chunks.append(Chunk(sentence, stamp or timestamp(), True, True))
 
     def unsent(self) -> tuple[Chunk, ...]:
         """Return the chunks Redis lacks, as many as one write carries and at least one."""
-        unsent: list[Chunk] = []
+        unsent = tuple(self.chunks[self.acked :])
         size = 0
-        for chunk in self.chunks[self.acked :]:
+        for count, chunk in enumerate(unsent if len(unsent) > 1 else ()):
             size += _bytes(chunk.content)
-            if unsent and size > WRITE_BYTES:
-                break
-            unsent.append(chunk)
-        return tuple(unsent)
+            if count and size > WRITE_BYTES:
+                return unsent[:count]
+        return unsent
 
     def acknowledge(self, write: Write) -> None:
         """Take in that Redis has what a write carried."""
@@ -87,8 +86,8 @@ class Backlog:
     def has(self, length: int) -> None:
         """Take in that Redis has so many chunks."""
         self.acked = length
-        unsent = [chunk.content for chunk in self.chunks[self.acked :]] + self._pending
-        self.unsent_bytes = sum(_bytes(piece) for piece in unsent)
+        unsent = [chunk.content for chunk in self.chunks[length:]] + self._pending
+        self.unsent_bytes = sum(map(_bytes, unsent))
 
 
 def _bytes(text: str) -> int:

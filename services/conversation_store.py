@@ -11,13 +11,21 @@ the keys tell nobody who talks to whom.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from services.history_store import history_key
 from services.models import Question
 from services.redis_store import Call, ScriptRunner, script
+
+
+class Memory(NamedTuple):
+    """The provider's conversation id ("" for none) and the reset count it belongs to."""
+
+    conversation_id: str
+    resets: str
 
 
 class Place(NamedTuple):
@@ -26,13 +34,13 @@ class Place(NamedTuple):
     place: int
     entered: bool
     head: str
+    #: What the conversation remembered at that moment: nobody else changes it while the stream has the turn.
+    memory: Memory
 
-
-class Memory(NamedTuple):
-    """The provider's conversation id ("" for none) and the reset count it belongs to."""
-
-    conversation_id: str
-    resets: str
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> Place:
+        place, entered, head, conversation_id, resets = reply
+        return cls(place, entered == 1, head, Memory(conversation_id, resets))
 
 
 class ConversationStore:
@@ -47,6 +55,8 @@ class ConversationStore:
         #: How many streams may stand in one line, the running one included.
         self._line = line
         self._line_ttl = line_ttl
+        # A question's key is asked for three times on its way, and most of its parts are everybody's.
+        self._hidden = lru_cache(1024)(self._hide)
 
     def key(self, app: str, question: Question, *, shared: bool = False) -> str:
         """Return the conversation of a question; a `shared` group has one for everybody in it."""
@@ -55,8 +65,9 @@ class ConversationStore:
         return ":".join(("dify_conversation", app, *(self._hidden(part) for part in parts)))
 
     def turn_call(self, key: str, stream_id: str) -> Call:
-        """Return the call that stands a stream in line; its reply goes through `Place(*reply)`."""
-        return Call(script("turn"), (turns_key(key),), (stream_id, self._line, self._line_ttl))
+        """Return the call that stands a stream in line; its reply goes through `Place.from_reply`."""
+        keys = (turns_key(key), key, resets_key(key))
+        return Call(script("turn"), keys, (stream_id, self._line, self._line_ttl, self._ttl))
 
     def leave_call(self, key: str, stream_id: str) -> Call:
         return Call(None, ("LREM", turns_key(key)), (0, stream_id))
@@ -71,8 +82,7 @@ class ConversationStore:
 
     def place(self, key: str, stream_id: str) -> Place:
         """Return where a stream stands, standing it at the end when it is not there."""
-        place, entered, head = self._runner.run([self.turn_call(key, stream_id)])[0]
-        return Place(place, entered == 1, head)
+        return Place.from_reply(self._runner.run([self.turn_call(key, stream_id)])[0])
 
     def leave(self, key: str, stream_id: str) -> None:
         self._runner.run([self.leave_call(key, stream_id)])
@@ -86,8 +96,8 @@ class ConversationStore:
         args = (memory.conversation_id, memory.resets, self._ttl)
         self._runner.run([Call(script("remember"), (key, resets_key(key)), args)])
 
-    def _hidden(self, part: str) -> str:
-        return hmac.new(self._secret, part.encode(), hashlib.sha256).hexdigest()[:24]
+    def _hide(self, part: str) -> str:
+        return hmac.digest(self._secret, part.encode(), "sha256").hex()[:24]
 
 
 def turns_key(key: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import orjson
+
 from services.errors import ProviderError
 from services.http_service import Exchange
 from utils.sse import EventTooLong, ServerSentEvent, SSEDecoder
@@ -25,6 +27,7 @@ class ChatStream:
         self._silent_since = started
         self._ends: float | None = None
         self._decoder = SSEDecoder()
+        self._damaged = 0
         self._events = self._read()
         #: Signs of life without data; they prove that the HTTP side lives, not that the run does.
         self.pings = 0
@@ -52,16 +55,25 @@ class ChatStream:
                 pass
 
     def _read(self) -> Iterator[Mapping[str, Any]]:
+        for event in self._decoded():
+            if not event.data:
+                self.pings += 1
+                continue
+            for payload in self._objects(event.data):
+                self.began = True
+                yield payload
+                # Now, not before the yield: the time the caller took is not Dify's silence.
+                self._silent_since = self._clock()
+        if self._damaged:
+            log.warning("Dify sent %d events that are not UTF-8", self._damaged)
+
+    def _decoded(self) -> Iterator[ServerSentEvent]:
         try:
             while chunk := self._next_chunk():
-                for event in self._decoder.feed(chunk):
-                    yield from self._payloads(event)
-            for event in self._decoder.flush():
-                yield from self._payloads(event)
+                yield from self._decoder.feed(chunk)
+            yield from self._decoder.flush()
         except EventTooLong as exc:
             raise ProviderError(str(exc), code="provider_error") from exc
-        if self._decoder.damaged_lines:
-            log.warning("Dify sent %d lines that are not UTF-8", self._decoder.damaged_lines)
 
     def _next_chunk(self) -> bytes:
         ends = self._silent_since + self._timeout if self._ends is None else self._ends
@@ -75,24 +87,27 @@ class ChatStream:
                 return b""
             raise
 
-    def _payloads(self, event: ServerSentEvent) -> Iterator[Mapping[str, Any]]:
-        if not event.data:
-            self.pings += 1
-            return
-        for payload in _objects(event.data):
-            self.began = True
-            yield payload
-            # Now, not before the yield: the time the caller took is not Dify's silence.
-            self._silent_since = self._clock()
+    def _objects(self, data: bytes) -> list[Mapping[str, Any]]:
+        """Return the objects of an event's data: one, unless a proxy glued events together."""
+        try:
+            whole = orjson.loads(data)
+        except ValueError:
+            return self._odd_objects(data)
+        return [whole] if isinstance(whole, dict) else []
 
-
-def _objects(data: str) -> Iterator[Mapping[str, Any]]:
-    whole = _parsed(data)
-    # Dify writes one object per line: events that a proxy glued together are told apart by their lines.
-    parts = [whole] if whole is not None or "\n" not in data else [_parsed(line) for line in data.split("\n")]
-    if None in parts:
-        log.warning("Dify sent %d characters of data that are not JSON", len(data))
-    yield from (part for part in parts if isinstance(part, dict))
+    def _odd_objects(self, data: bytes) -> list[Mapping[str, Any]]:
+        """Return what can be had of data that is no strict JSON: bad bytes, half characters, or an object a line."""
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            self._damaged += 1
+            text = data.decode(errors="replace")
+        whole = _parsed(text)
+        # Dify writes one object per line: events that a proxy glued together are told apart by their lines.
+        parts = [whole] if whole is not None or "\n" not in text else [_parsed(line) for line in text.split("\n")]
+        if None in parts:
+            log.warning("Dify sent %d characters of data that are not JSON", len(text))
+        return [part for part in parts if isinstance(part, dict)]
 
 
 def _parsed(text: str) -> Any:

@@ -1,7 +1,8 @@
 """Group commit: what all streams of this replica have to say goes to Redis in one pipeline.
 
-The next flush begins as soon as the last one is back, without a timer. A stream that says nothing has its lease renewed
-every `lease / 3` seconds.
+A flush begins as soon as there is news that somebody waits for: first words, fields, the end. Text that goes on may
+wait until `PACE` seconds after the last flush began: at thousands of deltas a second a flush would carry a few of them,
+and it costs as much as the writes of ten streams. A stream that says nothing has its lease renewed every third of one.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from services import metrics
 from services.errors import StoreUnavailable
 from services.owned_stream import OwnedStream
 from services.redis_store import Call
-from services.stream_records import Write
+from services.stream_records import Write, timestamp
 from services.stream_store import StreamStore
 
 log = logging.getLogger(__name__)
 
 #: Bytes of text in one pipeline, of any number of streams: what goes over a slow line within a socket's timeout.
 BATCH_BYTES = 1024 * 1024
+#: Seconds from the beginning of a flush to that of the next, unless somebody waits for that one.
+PACE = 0.01
+#: How often within a lease silent streams are looked for.
+LOOKS = 12
 #: Lost replies to opening a stream that are remembered.
 MAX_AMENDS = 1000
 #: Seconds between tries while Redis is away.
@@ -39,15 +44,16 @@ class Flusher:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: dict[str, OwnedStream] = {}
-        #: Stream ids with news, first come first served.
-        self._dirty: dict[str, None] = {}
+        #: Streams with news, first come first served. A line that takes no lock: each delta may come by here.
+        self._line: deque[OwnedStream] = deque()
         #: Those whose lease the next write is to renew in any case; the flusher's own.
         self._due: set[str] = set()
         #: Ends of streams that may have been opened without our knowing; the oldest give way to the newest.
         self._amends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_AMENDS)
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._stopping = False
-        self._renewed = clock()
+        self._looked = self._indexed = clock()
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
     def start(self) -> None:
@@ -68,10 +74,13 @@ class Flusher:
 
     def changed(self, stream: OwnedStream) -> None:
         """Have the stream's news written soon."""
-        with self._lock:
-            if stream.stream_id in self._streams:
-                self._dirty[stream.stream_id] = None
-        self._wake.set()
+        # Whoever finds it noted may go: it is taken from the line, and the mark away, before its news is asked for.
+        if not stream.noted:
+            stream.noted = True
+            self._line.append(stream)
+            self._wake.set()
+        if stream.urgent:
+            self._hurry.set()
 
     def later(self, end: Write, after: Sequence[Call]) -> None:
         """Send `end` when Redis answers again and, where the stream is that writer's or nobody's, `after`."""
@@ -87,9 +96,14 @@ class Flusher:
 
     def _run(self) -> None:
         pause = RETRY_SECONDS[0]
+        began = -math.inf
         while True:
-            self._wake.wait(self._store.lease / 3)
+            self._wake.wait(self._store.lease / LOOKS)
+            if self._line and (left := began + PACE - time.monotonic()) > 0.0:
+                self._hurry.wait(left)
+            began = time.monotonic()
             self._wake.clear()
+            self._hurry.clear()
             try:
                 more, away = self._flush()
                 pause = RETRY_SECONDS[0]
@@ -105,62 +119,58 @@ class Flusher:
                 time.sleep(RETRY_SECONDS[1])
             if more:
                 self._wake.set()
-            if self._stopping and not self._dirty:
+            if self._stopping and not self._line:
                 return
 
     def _flush(self) -> tuple[bool, bool]:
         """Send one pipeline; return whether there is more to send, and whether a node of a cluster is away."""
         self._note_renewals()
-        batch, renewed = self._collect()
+        batch = self._collect()
         if not (batch or self._amends):
             return False, False
-        away = self._send(batch, renewed)
+        away = self._send(batch)
         if not away:
             self._make_amends()
-        return bool(self._dirty), away
+        return bool(self._line), away
 
     def _note_renewals(self) -> None:
-        """Every third of a lease all streams have something to say: that their owner lives."""
+        """Have those written whose lease nothing renewed for a while: their owner lives."""
         now = self._clock()
-        if now - self._renewed < self._store.lease / 3:
+        lease = self._store.lease
+        if now - self._looked < lease / LOOKS:
             return
-        self._renewed = now
-        with self._lock:
-            self._due.update(self._streams)
-            self._dirty.update(dict.fromkeys(self._streams))
+        self._looked = now
+        latest = now - lease / 3 + lease / LOOKS
+        for stream in self.streams():
+            if stream.acked_at <= latest:
+                self._due.add(stream.stream_id)
+                self.changed(stream)
 
-    def _collect(self) -> tuple[list[tuple[OwnedStream, Write]], list[str]]:
-        """Return what is to be sent now, and whose lease it renews; what is too much for one pipeline waits."""
-        with self._lock:
-            streams = [self._streams[stream_id] for stream_id in self._dirty if stream_id in self._streams]
+    def _collect(self) -> list[tuple[OwnedStream, Write]]:
+        """Return what is to be sent now; what is too much for one pipeline waits."""
         batch: list[tuple[OwnedStream, Write]] = []
-        renewed: list[str] = []
         size = 0
-        for stream in streams:
-            if size > BATCH_BYTES:
-                break
-            with self._lock:
-                self._dirty.pop(stream.stream_id, None)
+        stamp = timestamp()
+        while self._line and size <= BATCH_BYTES:
+            stream = self._line.popleft()
+            stream.noted = False
             due = stream.stream_id in self._due
-            if write := stream.next_write(renew=due):
+            if write := stream.next_write(renew=due, stamp=stamp):
                 batch.append((stream, write))
                 size += write.size
             if due:
                 self._due.discard(stream.stream_id)
-                renewed.append(stream.stream_id)
-        return batch, renewed
+        return batch
 
-    def _send(self, batch: Sequence[tuple[OwnedStream, Write]], renewed: Sequence[str]) -> bool:
+    def _send(self, batch: Sequence[tuple[OwnedStream, Write]]) -> bool:
         """Send the writes; return whether a node of a cluster is away: its streams wait, the others went on."""
-        leaving = [stream.stream_id for stream, write in batch if write.op == "release"]
-        notes = [*self._store.running_calls(renewed), *self._store.running_calls(leaving, seconds=0.0)]
         try:
-            replies = self._store.write([write for _, write in batch], *notes)
+            replies = self._store.write([write for _, write in batch], *self._notes(batch))
             for (stream, write), reply in zip(batch, replies, strict=True):
                 self._after(stream, write, reply)
         except Exception:
             # Every lease is renewed with the first write that passes.
-            self._renewed = -math.inf
+            self._indexed = self._looked = -math.inf
             for stream, _ in batch:
                 self._failed(stream)
             raise
@@ -168,6 +178,16 @@ class Flusher:
         if away and len(away) == len(replies):
             raise away[0]
         return bool(away)
+
+    def _notes(self, batch: Sequence[tuple[OwnedStream, Write]]) -> list[Call]:
+        """Return what keeps the index of running streams: all, every third of a lease, and who leaves, at once."""
+        leaving = [write.stream_id for _, write in batch if write.op == "release"]
+        notes = self._store.running_calls(leaving, seconds=0.0)
+        now = self._clock()
+        if now - self._indexed >= self._store.lease / 3:
+            self._indexed = now
+            notes = [*self._store.running_calls([stream.stream_id for stream in self.streams()]), *notes]
+        return notes
 
     def _make_amends(self) -> None:
         """End what a lost reply may have left behind, one by one: it is rare."""
@@ -229,7 +249,6 @@ class Flusher:
         with self._lock:
             if self._streams.get(stream.stream_id) is stream:
                 self._streams.pop(stream.stream_id)
-                self._dirty.pop(stream.stream_id, None)
 
 
 def _note_refusal(stream: OwnedStream, epoch: str, owner: str) -> None:

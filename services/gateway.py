@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from services import metrics
 from services.access import Access
@@ -211,12 +212,13 @@ class Gateway:
         Return what it shows, and whether a producer was started.
         """
         door = self._doors[question.channel, question.bot]
+        key = "" if question.independent else self._answerer.conversation(question)
         fields = {**self._fields(question), "reply": self._access.sealed(question, reply)}
         new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=door.frame_seconds)
-        leave = self._answerer.leave_calls(question, stream_id)
+        leave = self._answerer.leave_calls(question, stream_id, key)
         try:
             notes = self._streams.running_calls([stream_id])
-            lines = self._lines(question, door, stream_id)
+            lines = self._lines(question, door, stream_id, key)
             ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=door.patience)
         except StoreUnavailable as exc:
             if not (door.resends and question.msgid):
@@ -224,29 +226,34 @@ class Gateway:
             # Else it is left to whoever takes it over: it is asked for again by its id, and finds its answer.
             raise
         said = dict(zip(lines, replies, strict=True))
-        entered, place = said.get("places", 2), Place(*said.get("turns", (0, 0, stream_id)))
+        entered, place = said.get("places", 2), Place.from_reply(said.get("turns", (0, 0, stream_id, "", "")))
         if ours and entered == 0:
             metrics.QUESTIONS_REFUSED.labels("user_full").inc()
             self._end(self._ending(new, "user_full"), leave)
             return Snapshot(stream_id, "error", error_code="user_full"), False
         if ours:
             # A full line is the producer's to tell: those who stand in it may be gone.
-            self._manager.produce(new, question, waiting=place.place != 0, after=leave)
-            return replace(snapshot, waiting=place.place != 0), True
+            waiting = place.place != 0
+            answer = partial(self._answerer.answer, turn=None if waiting else place.memory)
+            self._manager.produce(new, question, answer=answer, waiting=waiting, after=leave)
+            return replace(snapshot, waiting=waiting), True
         # What a redelivery took of a running stream is that stream's: its end gives it back.
         if snapshot.status != "processing" and (entered == 1 or place.entered):
             self._streams.write([], *leave)
         return snapshot, False
 
-    def _lines(self, question: Question, door: Door, stream_id: str) -> dict[str, Call]:
-        """Return the calls that stand a question in the lines it needs: a person's places, a conversation's turns."""
+    def _lines(self, question: Question, door: Door, stream_id: str, key: str) -> dict[str, Call]:
+        """Return the calls that stand a question in the lines it needs: a person's places, a conversation's turns.
+
+        `key` is the conversation's, "" for none.
+        """
         lines = {}
         if door.places is not None:
             seconds = door.frame_seconds or self._streams.max_seconds
             person = (question.bot, question.principal, stream_id)
             lines["places"] = self._streams.enter_call(*person, places=door.places, seconds=seconds)
-        if not question.independent:
-            lines["turns"] = self._conversations.turn_call(self._answerer.conversation(question), stream_id)
+        if key:
+            lines["turns"] = self._conversations.turn_call(key, stream_id)
         return lines
 
     def _end(self, ending: Write, leave: Sequence[Call]) -> None:
@@ -277,6 +284,7 @@ class Gateway:
         return snapshot
 
     def _fields(self, question: Question) -> dict[str, str]:
+        """Return the documented fields of a new stream; the others come with what they tell."""
         return {
             "status": "processing",
             "content": question.text,
@@ -285,19 +293,11 @@ class Gateway:
             "created_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "auth_state": "",
             "error_code": "",
-            "waiting": "",
             "delivered": "",
             "reply": "",
             "message_id": "",
             "task_id": "",
             "run_id": "",
-            "sources": "",
-            "provider": "",
-            "usage": "",
-            "told": "",
-            "cited": "",
-            "resets": "",
-            "mock": "",
             "asks": "0",
             "token": "",
             "user_info": "",

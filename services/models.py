@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+_write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 #: The channels whose people open a socket, and show a credential when they do.
 SOCKET_CHANNELS = ("chat", "realtime")
 #: The channels of REST, where an API key counts whatever sockets ask for.
@@ -44,7 +46,8 @@ class Question:
         return self.channel != "wecom" and not self.session
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        # Not asdict, which copies deeply what is only read.
+        return _write_json({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
     def from_json(cls, text: str) -> Question:
@@ -71,7 +74,7 @@ class UserInfo:
     gender: str = ""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return _write_json(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from services.backlog import Backlog
@@ -45,13 +45,22 @@ class OwnedStream:
         self.deadline = deadline
         #: "" while it may be written, then "done", "released", "fenced", "cancelled" or "lost".
         self.closed = ""
+        #: Whether the flusher has it in its line; the flusher's own.
+        self.noted = False
+        #: Whether somebody waits for its next write: for all but text that goes on.
+        self.urgent = True
         self._new = new
         self._changed = changed
         self._max_bytes = max_bytes
         self._outage_seconds = outage_seconds
         self._clock = clock
-        self._opened = self._acked_at = clock()
-        self._state = threading.Condition()
+        #: When Redis last took a write of it, by the clock.
+        self._opened = self.acked_at = clock()
+        # Not the reentrant lock that a condition has by itself: gevent's is written in Python, and costs 2 µs each of
+        # the three times that a delta takes it.
+        self._lock = threading.Lock()
+        self._state = threading.Condition(self._lock)
+        self._waiting = 0
         self._backlog = Backlog(new.chunks, new.start)
         self._replacements = 0
         self._fields: dict[str, str] = {}
@@ -68,58 +77,49 @@ class OwnedStream:
             StreamClosed: the stream ended or has another owner.
             StoreUnavailable: Redis was away for longer than a producer waits.
         """
-        with self._state:
+        with self._lock:
             self._check_open()
-            room = self._max_bytes - self._backlog.text_bytes
-            whole = text.encode("utf-8", "replace").decode()
-            piece = whole.encode()[:room].decode(errors="ignore")
-            self._add(piece)
-            if len(piece) < len(whole):
-                raise AnswerError(code="answer_too_long")
-            in_time = self._state.wait_for(self._may_go_on, timeout=self._outage_seconds)
-            self._check_open()
-            if not in_time or self._outage() > self._outage_seconds:
-                raise StoreUnavailable("redis is behind for too long")
+            fits = self._add(text)
+        self._go_on(fits)
 
     def replace(self, text: str) -> None:
-        """Begin the answer anew with `text`."""
-        with self._state:
+        """Begin the answer anew with `text`; raises what `emit` does."""
+        # Under one lock: no write may show the new beginning without its text.
+        with self._lock:
             self._check_open()
             self._replacements += 1
             if self._replacements > MAX_REPLACEMENTS:
                 raise AnswerError(code="answer_too_long")
             self._backlog.begin_anew()
-            # Under one lock: no write may show the new beginning without its text.
-            if text:
-                self.emit(text)
-        self._changed(self)
+            self.urgent = True
+            fits = self._add(text)
+        self._go_on(fits)
 
     def set(self, **fields: str) -> None:
         """Set fields of the stream's hash with the next write; what is no character in them becomes a question mark."""
-        written = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
-        with self._state:
-            news = {name: value for name, value in written.items() if self._fields.get(name) != value}
-            self._fields |= news
-            self._dirty_fields |= news
+        with self._lock:
+            news = self._set(fields)
         if news:
             self._changed(self)
 
     def finish(self, status: Status, *, error_code: str = "", sentence: str = "") -> None:
         """End the stream: what is pending, then an error chunk when there is a sentence, in one step."""
-        with self._state:
+        # Under one lock: the end must not go out without its status.
+        with self._lock:
             # A release gives way: nobody need go on with what is whole.
             if self.closed or (self._ending and not self._leaves):
                 return
             self._ending = ("finish", sentence)
-            # Under one lock: the end must not go out without its status.
-            self.set(status=status, dify_finished="1", error_code=error_code, waiting="")
+            self._set({"status": status, "dify_finished": "1", "error_code": error_code, "waiting": ""})
+            self.urgent = True
         self._changed(self)
 
     def release(self) -> None:
         """Give the lease up at once, with everything said so far."""
-        with self._state:
+        with self._lock:
             if not self._ending:
                 self._ending = ("release", "")
+            self.urgent = True
         self._changed(self)
 
     def wait_stored(self) -> None:
@@ -129,10 +129,8 @@ class OwnedStream:
             StreamClosed: the stream ended or has another owner.
             StoreUnavailable: Redis was away for longer than a producer waits.
         """
-        with self._state:
-            stored = self._state.wait_for(
-                lambda: self.closed or self._leaves or not self._dirty_fields, timeout=self._outage_seconds
-            )
+        with self._lock:
+            stored = self._wait_for(lambda: bool(self.closed or self._leaves or not self._dirty_fields))
             self._check_open()
             if self._leaves:
                 raise StreamClosed("released")
@@ -141,13 +139,13 @@ class OwnedStream:
 
     def wait_closed(self, timeout: float) -> bool:
         """Wait until Redis has the end, or the stream is somebody else's."""
-        with self._state:
-            return self._state.wait_for(lambda: bool(self.closed), timeout=timeout)
+        with self._lock:
+            return self._wait_for(lambda: bool(self.closed), timeout)
 
     @property
     def text(self) -> str:
         """The answer so far, whether Redis has it or not."""
-        with self._state:
+        with self._lock:
             return self._backlog.text
 
     def known(self, lease: float) -> Snapshot | None:
@@ -155,8 +153,8 @@ class OwnedStream:
 
         Only what Redis is known to have: other replicas, which may still reach it, show no less.
         """
-        with self._state:
-            if self._clock() - self._acked_at > lease:
+        with self._lock:
+            if self._clock() - self.acked_at > lease:
                 return None
             text = self._backlog.acked_text
         access = self._new.fields.get("access", "")
@@ -167,22 +165,19 @@ class OwnedStream:
 
         Readers of this process need not ask Redis for it.
         """
-        with self._state:
-            if self.closed not in ("", "done"):
-                return None
-            chunks = self._backlog.chunks[cursor : self._backlog.acked]
-            return ChunkPage(self._standing(), chunks, self._new.fields.get("access", ""))
+        with self._lock:
+            return self._page(cursor)
 
     def wait_page(self, cursor: int, seen: Standing, timeout: float) -> ChunkPage | None:
         """Wait until the stream stands otherwise than it was seen; return what `page` does then."""
-        with self._state:
-            self._state.wait_for(lambda: self.closed or self._standing() != seen, timeout=timeout)
-            return self.page(cursor)
+        with self._lock:
+            self._wait_for(lambda: bool(self.closed) or self._standing() != seen, timeout)
+            return self._page(cursor)
 
     def touch(self) -> None:
         """Have it written soon, whether or not there is news: somebody may have ended it in Redis."""
-        with self._state:
-            self._touched = True
+        with self._lock:
+            self._touched = self.urgent = True
         self._changed(self)
 
     @property
@@ -200,15 +195,17 @@ class OwnedStream:
         written = self._backlog
         return {"auth_state": self.field("auth_state"), "chunks": len(written.chunks), "bytes": written.text_bytes}
 
-    def next_write(self, *, renew: bool = False) -> Write | None:
+    def next_write(self, *, renew: bool = False, stamp: str = "") -> Write | None:
         """Return what Redis lacks, None when that is nothing; `renew` asks for a write in any case.
 
-        A long backlog comes in several writes; fields and the end come with the last of them.
+        A long backlog comes in several writes; fields and the end come with the last of them. `stamp` is the present
+        time as chunks have it, "" to look at the clock.
         """
-        with self._state:
+        with self._lock:
+            self.urgent = False
             if self.closed:
                 return None
-            self._freeze()
+            self._freeze(stamp)
             backlog = self._backlog
             chunks = backlog.unsent()
             last = backlog.acked + len(chunks) == len(backlog.chunks)
@@ -217,15 +214,14 @@ class OwnedStream:
             if not (chunks or fields or op or renew or self._touched or backlog.start_unknown):
                 return None
             self._touched = False
-            head = (self.stream_id, self.epoch, self.owner, backlog.start, backlog.acked)
-            return Write(*head, chunks, fields, op)
+            return Write(self.stream_id, self.epoch, self.owner, backlog.start, backlog.acked, chunks, fields, op)
 
     def settle(self, write: Write, reply: Sequence[Any]) -> str:
         """Take Redis's reply to a write in; return what it was, "behind" where there is more to send at once."""
         outcome = str(reply[0])
-        with self._state:
+        with self._lock:
             self._failing_since = None
-            self._acked_at = self._clock()
+            self.acked_at = self._clock()
             if outcome == "ok":
                 self._acknowledge(write)
                 outcome = "behind" if self._backlog.behind else outcome
@@ -236,36 +232,36 @@ class OwnedStream:
                 self._close("fenced")
             elif outcome == "closed":
                 self._close("cancelled" if reply[1] == "cancelled" else "fenced")
-            self._state.notify_all()
+            self._tell()
         return outcome
 
     def rewritten(self, stream: NewStream, ours: bool) -> None:
         """Take in that the stream was written anew, or that somebody else had done it."""
-        with self._state:
+        with self._lock:
             if ours:
                 self._backlog.has(len(stream.chunks))
             else:
                 self._close("fenced")
-            self._state.notify_all()
+            self._tell()
 
     def lose(self) -> None:
         """Take in that the stream's time in Redis is over: nobody can read it any more."""
-        with self._state:
+        with self._lock:
             self._close("lost")
-            self._state.notify_all()
+            self._tell()
 
     def failed(self) -> None:
         """Take in that Redis did not answer; give up after `outage_seconds` of it when nothing more will be said."""
-        with self._state:
+        with self._lock:
             if self._failing_since is None:
                 self._failing_since = self._clock()
             if self._ending and self._outage() > self._outage_seconds:
                 self._close("lost")
-                self._state.notify_all()
+                self._tell()
 
     def whole(self) -> NewStream:
         """Return the stream as it would be created now: for a Redis that lost it."""
-        with self._state:
+        with self._lock:
             self._freeze()
             fields = {**self._new.fields, **self._fields}
             if self._ending:
@@ -298,21 +294,76 @@ class OwnedStream:
     def _may_go_on(self) -> bool:
         return bool(self.closed) or self._backlog.unsent_bytes <= BUFFER_BYTES
 
+    def _wait_for(self, happened: Callable[[], bool], timeout: float | None = None) -> bool:
+        self._waiting += 1
+        try:
+            return self._state.wait_for(happened, self._outage_seconds if timeout is None else timeout)
+        finally:
+            self._waiting -= 1
+
+    def _tell(self) -> None:
+        if self._waiting:
+            self._state.notify_all()
+
     def _outage(self) -> float:
         return 0.0 if self._failing_since is None else self._clock() - self._failing_since
 
-    def _add(self, piece: str) -> None:
+    def _add(self, text: str) -> bool:
+        """Add as much as there is room for; return whether that is all of it."""
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            # Half a surrogate pair, which is no character, becomes a question mark.
+            text = text.encode("utf-8", "replace").decode()
+            size = len(text.encode())
+        backlog = self._backlog
+        room = self._max_bytes - backlog.text_bytes
+        if fits := size <= room:
+            piece = text
+        else:
+            piece = text.encode()[:room].decode(errors="ignore")
+            size = len(piece.encode())
         if piece:
-            self._backlog.add(piece)
-            self._changed(self)
+            # The first words are waited for.
+            self.urgent = self.urgent or not backlog.text_bytes
+            backlog.add(piece, size)
+        return fits
 
-    def _freeze(self) -> None:
+    def _go_on(self, fits: bool) -> None:
+        self._changed(self)
+        if not fits:
+            raise AnswerError(code="answer_too_long")
+        if self._failing_since is None and self._may_go_on():
+            return
+        with self._lock:
+            in_time = self._wait_for(self._may_go_on)
+            self._check_open()
+            if not in_time or self._outage() > self._outage_seconds:
+                raise StoreUnavailable("redis is behind for too long")
+
+    def _set(self, fields: Mapping[str, str]) -> bool:
+        """Set fields; return whether that is news."""
+        written = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
+        news = {name: value for name, value in written.items() if self._fields.get(name) != value}
+        self._fields |= news
+        self._dirty_fields |= news
+        self.urgent = self.urgent or bool(news)
+        return bool(news)
+
+    def _page(self, cursor: int) -> ChunkPage | None:
+        if self.closed not in ("", "done"):
+            return None
+        chunks = self._backlog.chunks[cursor : self._backlog.acked]
+        return ChunkPage(self._standing(), chunks, self._new.fields.get("access", ""))
+
+    def _freeze(self, stamp: str = "") -> None:
         op, sentence = self._ending or ("", "")
-        self._backlog.freeze(final=op == "finish", sentence=sentence)
+        self._backlog.freeze(stamp, final=op == "finish", sentence=sentence)
 
     def _acknowledge(self, write: Write) -> None:
         self._backlog.acknowledge(write)
-        self._dirty_fields = {n: v for n, v in self._dirty_fields.items() if write.fields.get(n) != v}
+        if write.fields:
+            self._dirty_fields = {n: v for n, v in self._dirty_fields.items() if write.fields.get(n) != v}
         if write.op:
             self._close("done" if write.op == "finish" else "released")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_NOTHING = Memory("", "")
 #: Seconds of outage a producer waits through, and between two looks.
 OUTAGE_SECONDS = 20.0
 PAUSE = 0.2
@@ -38,17 +40,18 @@ class Recollection:
         history: HistoryStore | None,
         seconds: float,
         resets: str = "",
+        memory: Memory | None = None,
     ) -> None:
         """Take where it lies; `history` for a provider that keeps no conversations, `seconds` an answer's end waits.
 
-        `resets` is what an earlier owner of the stream found: begun anew since, the conversation is another one, and
-        the question has none.
+        `memory` is what lies there, where that is known already. `resets` is what an earlier owner of the stream found:
+        begun anew since, the conversation is another one, and the question has none.
         """
         self._key = key
         self._conversations = conversations
         self._history = history
         self._seconds = seconds
-        self._memory = patiently(lambda: conversations.load(key)) if key else Memory("", "")
+        self._memory = _NOTHING if not key else memory or patiently(lambda: conversations.load(key))
         if resets and self._memory.resets != resets:
             self._key, self._memory = "", Memory("", resets)
         told = bool(self._key and history)
@@ -74,8 +77,8 @@ class Recollection:
         self.note("")
 
     def note(self, conversation_id: str, *, patient: bool = False) -> bool:
-        """Keep the provider's id, and return whether it was."""
-        if not self._key or self._history:
+        """Keep the provider's id, and return whether it was; the one that was there already lives on by itself."""
+        if not self._key or self._history or conversation_id == self._memory.conversation_id != "":
             return True
         memory = self._memory._replace(conversation_id=conversation_id)
         return self._written(lambda: self._conversations.remember(self._key, memory), patient=patient)
@@ -85,8 +88,8 @@ class Recollection:
 
         Those would take the room of all that was said, and no model is told them again.
         """
-        history, said = self._history, fold_thinking(answer, "hide")
-        if self._key and history and said.strip():
+        history = self._history
+        if self._key and history and (said := fold_thinking(answer, "hide")).strip():
             turn = Turn(question, said)
             self._written(lambda: history.add(self._key, self._memory.resets, stream_id, turn), patient=True)
 
@@ -104,6 +107,9 @@ class Recollection:
 
 def patiently(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
     """Return what a store says, waiting through an outage of Redis that a producer survives."""
+    # Nearly always Redis is there, and making ready for its absence takes as long as the call.
+    with suppress(StoreUnavailable):
+        return call()
     retrying = Retrying(
         retry=retry_if_exception_type(StoreUnavailable),
         stop=stop_after_delay(seconds),

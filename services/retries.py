@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
@@ -14,11 +17,35 @@ from utils.deadline import Deadline
 log = logging.getLogger(__name__)
 
 
-def attempts(deadline: Deadline, *, retries: int, backoff: float) -> Retrying:
-    """Return the attempts at a call that may raise `TransientError`; its last one is raised as it is.
+class _First(AbstractContextManager[None]):
+    """The first attempt. Only where it fails there is something to count and to wait for."""
+
+    error: TransientError | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.error = error if isinstance(error, TransientError) else None
+        return self.error is not None
+
+
+def attempts(deadline: Deadline, *, retries: int, backoff: float) -> Iterator[AbstractContextManager[object]]:
+    """Yield a block for each attempt at a call that may raise `TransientError`; its last one is raised as it is.
 
     `backoff`, in seconds, grows with each of the `retries` and has jitter; none begins that would outlast `deadline`.
     """
+    # Nearly every call succeeds at once, and making ready to repeat it cost more than most of what it does.
+    first = _First()
+    yield first
+    if first.error is None:
+        return
+    retrying = iter(_retrying(deadline, retries, backoff))
+    with next(retrying):
+        raise first.error
+    yield from retrying
+
+
+def _retrying(deadline: Deadline, retries: int, backoff: float) -> Retrying:
     return Retrying(
         retry=retry_if_exception_type(TransientError),
         stop=lambda state: state.attempt_number > retries or deadline.remaining() <= state.upcoming_sleep,

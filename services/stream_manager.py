@@ -91,15 +91,24 @@ class StreamManager:
     def running(self) -> int:
         return self._taken
 
-    def produce(self, new: NewStream, question: Question, *, waiting: bool = False, after: Sequence[Call] = ()) -> None:
+    def produce(
+        self,
+        new: NewStream,
+        question: Question,
+        *,
+        answer: Answer | None = None,
+        waiting: bool = False,
+        after: Sequence[Call] = (),
+    ) -> None:
         """Answer the question in a thread of its own; the place must have been reserved.
 
-        `waiting` tells that the conversation's earlier questions come first; `after` is sent when the stream has ended.
+        `answer` does it, where more is known of this question than of any; `waiting` tells that the conversation's
+        earlier questions come first; `after` is sent when the stream has ended.
         """
         stream = self._own(new, self._store.max_seconds)
         if waiting:
             stream.set(waiting="1")
-        producer = self._producer(stream, question)
+        producer = self._producer(stream, question, answer=answer)
         try:
             self.start_thread(self._run, stream, producer, producer.run, after)
         except RuntimeError:
@@ -179,12 +188,17 @@ class StreamManager:
         return stream
 
     def _producer(
-        self, stream: OwnedStream, question: Question, past: Past | None = None, former_owner: str = ""
+        self,
+        stream: OwnedStream,
+        question: Question,
+        past: Past | None = None,
+        former_owner: str = "",
+        answer: Answer | None = None,
     ) -> Producer:
         return Producer(
             stream,
             question,
-            self._answer,
+            answer or self._answer,
             sentence=self._sentence,
             past=past,
             former_owner=former_owner,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import fakeredis
+import redis
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.owned_stream import OUTAGE_SECONDS, OwnedStream
@@ -29,9 +29,10 @@ REPLICAS = 3
 class World:
     """One stream on three replicas. Its verbs are the events; `check` is what must hold after each."""
 
-    def __init__(self, frame_seconds: float | None = None) -> None:
-        server = fakeredis.FakeServer()
-        self.redis = fakeredis.FakeRedis(server=server, decode_responses=True, encoding_errors="ignore")
+    def __init__(self, client: redis.Redis, frame_seconds: float | None = None) -> None:
+        """Take the client of a Redis that is the world's alone; whatever lies there is gone."""
+        client.flushdb()
+        self.redis = client
         self.runner = ScriptRunner(self.redis)
         self.store = StreamStore(self.runner, lease=LEASE)
         self.fence = Fence()

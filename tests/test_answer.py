@@ -229,6 +229,33 @@ def test_a_question_waits_for_the_one_before(desk: Desk) -> None:
     assert len(desk.provider.queries) == 1
 
 
+def test_a_turn_that_came_with_the_question_is_not_waited_for(desk: Desk) -> None:
+    """Whoever opened the stream knows whose turn it is and what is remembered: neither is asked for again."""
+    desk.conversations.place(desk.key, "first")
+    desk.conversations.remember(desk.key, Memory("later", "0"))
+
+    events = list(desk.answerer.answer(QUESTION, "second", desk.deadline, turn=Memory("c0", "0")))
+
+    assert not any(isinstance(event, Waiting) for event in events)
+    assert desk.provider.queries[0].conversation_id == "c0"
+    assert [event.resets for event in events if isinstance(event, Asking)] == ["0"]
+
+
+def test_a_conversation_that_goes_on_is_not_written(desk: Desk) -> None:
+    """Its question prolonged its life already; one that is lost meanwhile stays lost."""
+    desk.conversations.remember(desk.key, Memory("c1", "0"))
+
+    def lose_it(query: Query) -> Iterator[ProviderEvent]:
+        desk.conversations.remember(desk.key, Memory("", "0"))
+        yield ProviderIds("c1", "m1", "t1")
+        yield Delta("答")
+
+    desk.provider.script = lose_it
+
+    assert desk.hears()[-1] == Delta("答")
+    assert desk.remembered == ""
+
+
 @pytest.mark.parametrize("status", ["completed", ""])
 def test_an_ended_or_vanished_head_gives_way(desk: Desk, status: str) -> None:
     """Nobody waits for a stream that is no longer written."""

@@ -37,7 +37,7 @@ Printed = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    with MockDify(slow=0.1) as mock:
+    with MockDify(slow=0.04) as mock:
         yield mock
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from channels.callback_door import MAX_BODY, CallbackDoor
 from services.errors import CallbackRefused
 
-
 TOO_MUCH = io.BytesIO(b" " * (MAX_BODY + 1))
 
 

@@ -119,3 +119,26 @@ def test_a_line_has_a_life(store: ConversationStore, redis_client: redis.Redis) 
     store.place("k", "1")
 
     assert redis_client.pttl("{k}:turns") > 0
+
+
+def test_whose_turn_it_is_learns_what_is_remembered(store: ConversationStore) -> None:
+    """In the same step: a question is a round trip less."""
+    key = store.key("app", QUESTION)
+    nothing = store.place(key, "1").memory
+    store._runner.run([store.reset_call(key, "s")])
+    store.remember(key, Memory("c1", "1"))
+
+    assert (nothing, store.place(key, "1").memory) == (Memory("", "0"), Memory("c1", "1"))
+
+
+def test_to_ask_is_to_use_a_conversation(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """Its life begins again with each question, and what is not remembered gets none."""
+    key, other = store.key("app", QUESTION), store.key("app", GROUP)
+    store.remember(key, Memory("c1", "0"))
+    redis_client.pexpire(key, 5_000)
+
+    store.place(key, "1")
+    store.place(other, "2")
+
+    assert 5_000 < redis_client.pttl(key) <= 100_000
+    assert not redis_client.exists(other)

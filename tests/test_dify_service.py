@@ -430,7 +430,7 @@ def test_damaged_and_malformed_data_cost_themselves_only(make: Make, caplog: pyt
     assert ask(service, "[[damaged]]") == ["message", "message_end"]
     assert "message_end" in ask(service, "[[odd-events]]")
 
-    assert "1 lines that are not UTF-8" in caplog.text
+    assert "1 events that are not UTF-8" in caplog.text
     assert "not JSON" in caplog.text
     assert "broken" not in caplog.text
 

@@ -43,7 +43,12 @@ class Desk:
     def owns(self, stream_id: str, **options: Any) -> OwnedStream:
         new = NewStream(stream_id, "o", {"status": "processing"})
         self.store.open(new)
-        options |= {"deadline": Deadline(60.0), "changed": self.flusher.changed, "max_bytes": 10_000_000}
+        options |= {
+            "deadline": Deadline(60.0),
+            "changed": self.flusher.changed,
+            "max_bytes": 10_000_000,
+            "clock": self.clock,
+        }
         stream = OwnedStream(new, **options)
         self.flusher.add(stream)
         return stream
@@ -106,6 +111,45 @@ def test_a_silent_stream_is_renewed_every_third_of_its_lease(desk: Desk) -> None
     wait_until(lambda: len(desk.store.pipelines) > before)
     wait_until(lambda: desk.client.keys("dify_streams:running:*"))
     assert [write.chunks for write in desk.store.pipelines[-1]] == [()]
+
+
+def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
+    """Its appends renew its lease; the index of what runs has it all the same."""
+    silent, spoken = desk.owns("silent"), desk.owns("spoken")
+    desk.flusher.start()
+    wait_until(lambda: not (silent.noted or spoken.noted))
+    desk.clock.advance(desk.store.lease / 6)
+    spoken.emit("x")
+    wait_until(lambda: desk.text("spoken") == "x" and spoken.acked_at == desk.clock())
+
+    desk.store.pipelines.clear()
+    desk.clock.advance(desk.store.lease / 6)
+    desk.flusher.changed(spoken)
+    wait_until(lambda: desk.store.pipelines)
+
+    assert [[write.stream_id for write in writes] for writes in desk.store.pipelines] == [["silent"]]
+    assert sorted(noted(desk)) == ["silent", "spoken"]
+
+
+def test_text_that_goes_on_waits_for_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First words, fields and ends go at once, and take along what waits."""
+    monkeypatch.setattr(module, "PACE", 3600.0)
+    stream, other = desk.owns("s"), desk.owns("t")
+    desk.flusher.start()
+    stream.emit("first")
+    wait_until(lambda: desk.text("s") == "first")
+
+    for word in (" and", " on"):
+        stream.emit(word)
+    threading.Event().wait(0.3)
+    assert desk.text("s") == "first"
+    other.set(auth_state="cached")
+
+    wait_until(lambda: desk.text("s") == "first and on")
+    assert [chunk.content for chunk in desk.store.load("s")[1]] == ["first", " and on"]
+    stream.emit("!")
+    stream.finish("completed")
+    wait_until(lambda: stream.closed == "done")
 
 
 def test_an_idle_flusher_sends_nothing(desk: Desk) -> None:

@@ -202,7 +202,8 @@ def test_the_second_question_of_a_conversation_waits(desk: Desk, provider: SlowP
     other_chat = desk.asks("三", msgid="3", chat="group")
 
     assert (first.waiting, second.waiting, other_chat.waiting) == (False, True, False)
-    wait_until(lambda: bool((s := desk.reads(second.stream_id)) and s.waiting))
+    wait_until(lambda: bool((s := desk.reads(second.stream_id)) and s.waiting) and "三" in provider.asked)
+    assert "二" not in provider.asked
     provider.go_on.set()
     end = desk.sees_end(second.stream_id)
     assert (end.text, end.waiting) == ("答：二", False)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
+from urllib3.util.connection import is_connection_dropped
 
 from demo.mock_auth import MockAuth
 from services.errors import ProviderError
-from services.http_service import PEER_TIMEOUT, Call, HTTPService
+from services.http_connections import PEER_TIMEOUT, Call
+from services.http_service import HTTPService
 from tests.raw_server import RawServer
+from tests.servers import wait_until
 from utils.deadline import Deadline
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
@@ -134,7 +139,7 @@ def test_a_connection_that_lay_idle_for_long_is_made_anew(monkeypatch: pytest.Mo
     opened: list[int] = []
     with MockAuth() as auth:
         for idle in (3600.0, 0.0):
-            monkeypatch.setattr("services.http_service.IDLE_SECONDS", idle)
+            monkeypatch.setattr("services.http_connections.IDLE_SECONDS", idle)
             for _ in range(3):
                 ask(http, auth)
             opened.append(auth.connections)
@@ -153,7 +158,77 @@ def test_the_silence_of_one_connection_makes_the_idle_ones_suspect() -> None:
             ask(http, auth, patience=0.2)
         auth.behaviour = "normal"
 
-        ask(http, auth)
+        # One of them takes the silent one's place in the pool, the other would take what lay idle beside it.
+        ask_twice_at_once(http, auth)
 
-        assert auth.connections == 3
+        assert auth.connections == 4
         http.close()
+
+
+def test_a_request_is_sent_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body are one system call and one packet, on a new connection and on a pooled one."""
+    pieces: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def note(connection: http.client.HTTPConnection, piece: Any) -> None:
+        pieces.append(piece)
+        send(connection, piece)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", note)
+    service = HTTPService()
+    with MockAuth() as auth:
+        for _ in range(2):
+            ask(service, auth)
+    service.close()
+
+    assert len(pieces) == 2
+    assert all(piece.startswith(b"POST ") and piece.endswith(b'"password": "demo-password"}') for piece in pieces)
+
+
+def test_what_a_caller_says_of_a_request_takes_the_place_of_what_all_say() -> None:
+    """A header comes once, however its name is spelt."""
+    with RawServer(HEAD + b"\r\n0\r\n\r\n") as server:
+        read(server.url, Deadline(5.0), **{"Accept": "text/html", "accept": "text/plain", "USER-AGENT": "ours"})
+
+    head = server.heads[0].lower()
+    assert head.count(b"accept:") == head.count(b"user-agent:") == 1
+    assert b"accept: text/plain\r\n" in head
+    assert b"connection: keep-alive\r\n" in head
+
+
+@pytest.mark.parametrize(
+    "sent", [{"json": float("nan")}, {"headers": {"Authorization": "Bearer app-fake\nX: y"}}], ids=["body", "header"]
+)
+def test_what_cannot_be_sent_is_our_error_and_is_not_quoted(sent: dict[str, Any]) -> None:
+    """A key that was read with its newline stays out of the logs."""
+    service, options = HTTPService(), {"headers": {}, **sent}
+    with (
+        RawServer(b"") as server,
+        pytest.raises(ProviderError) as caught,
+        service.exchange("POST", server.url, deadline=Deadline(5.0), patience=5.0, **options),
+    ):
+        pass
+    service.close()
+
+    assert (caught.value.code, caught.value.__cause__, server.heads) == ("provider_error", None, [])
+    assert "fake" not in str(caught.value)
+
+
+def test_a_connection_that_the_peer_closed_is_not_asked() -> None:
+    """Each reply of this server is the last one on its connection, and it does not say so beforehand."""
+    service = HTTPService()
+    with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as server:
+        for _ in range(5):
+            with service.exchange("GET", server.url, deadline=Deadline(5.0), patience=5.0, headers={}) as exchange:
+                assert exchange.read(5.0) == b""
+            wait_until(lambda: _hung_up(service, server.url))
+    service.close()
+
+    assert len(server.heads) == 5
+
+
+def _hung_up(service: HTTPService, url: str) -> bool:
+    """Tell whether the one pooled connection is over; urllib3's own way of asking."""
+    pool = service._way(url, ()).pool.pool
+    assert pool
+    return pool.queue[-1] is None or is_connection_dropped(pool.queue[-1])

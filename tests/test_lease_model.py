@@ -7,10 +7,11 @@ end lets whoever is left go on until the stream has its end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
 
 import pytest
+import redis
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,6 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.lease_fence import GRACE, LEASE, State
 from tests.lease_replica import Attempt, Fate, Replica, Sent
 from tests.lease_world import REPLICAS, World
+from tests.servers import RedisServer
+
+# Watching for covered lines would take longer than the runs themselves; other tests reach these lines too.
+pytestmark = pytest.mark.no_cover
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 TEXT = st.text("ab说😀", min_size=1, max_size=4)
@@ -51,14 +56,28 @@ def _quiet() -> None:
     logging.getLogger("services").setLevel(logging.CRITICAL)
 
 
+@pytest.fixture(scope="module")
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the real Redis, which has the product's scripts run in half of fakeredis's time."""
+    with redis_server.client(encoding_errors="ignore") as client:
+        yield client
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _of_the_machines(client: redis.Redis) -> None:
+    """Give the client to the machines, which Hypothesis makes."""
+    Leases.client = client
+
+
 class Leases(RuleBasedStateMachine):
     """Replicas die, stop and come back, calls are lost, late and doubled; what Redis acknowledged it keeps."""
 
+    client: ClassVar[redis.Redis]
     world: World
 
     @initialize(frame_seconds=st.sampled_from((None, 10.0)), sweeps=st.booleans())
     def opens(self, frame_seconds: float | None, sweeps: bool) -> None:
-        self.world = World(frame_seconds)
+        self.world = World(self.client, frame_seconds)
         #: Whether it is a sweep that finds the stream at last, or its reader.
         self.find = self.world.sweep if sweeps else self.world.look
 
@@ -299,9 +318,9 @@ TestLeasesOnAForgetfulRedis.settings = MODEL
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(MOMENTS, max_size=10))
-def test_nobody_takes_a_stream_from_an_owner_that_delivers(attempts: list[list[float]]) -> None:
+def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, attempts: list[list[float]]) -> None:
     """Whoever tries, and whenever: an owner whose writes pass within its lease keeps its stream."""
-    world = World()
+    world = World(client)
     (replica,) = world.owners
 
     for tried in attempts:
@@ -313,9 +332,11 @@ def test_nobody_takes_a_stream_from_an_owner_that_delivers(attempts: list[list[f
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.floats(LEASE, 3 * LEASE), st.floats(0.0, GRACE - 0.001), MOMENTS), max_size=6))
-def test_an_outage_of_redis_costs_no_living_owner_its_stream(outages: list[tuple[float, float, list[float]]]) -> None:
+def test_an_outage_of_redis_costs_no_living_owner_its_stream(
+    client: redis.Redis, outages: list[tuple[float, float, list[float]]]
+) -> None:
     """However long: the owner renews before the first suspicion after it is old enough, and clears it."""
-    world = World()
+    world = World(client)
     (replica,) = world.owners
 
     for seconds, late, tried in outages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -243,18 +244,18 @@ def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
     """A writer that looks while the end is being said sees none of it, or all of it."""
     seen: list[Write | None] = []
     stream = desk.stream
-    set_fields = stream.set
+    set_fields = stream._set
 
-    def slow_set(**fields: str) -> None:
+    def slow_set(fields: Mapping[str, str]) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
         looking.start()
         looking.join(0.3)
-        set_fields(**fields)
         if not seen:
             threads.append(looking)
+        return set_fields(fields)
 
     threads: list[threading.Thread] = []
-    stream.set = slow_set  # type: ignore[method-assign]
+    stream._set = slow_set  # type: ignore[method-assign]
     stream.finish("completed")
     for thread in threads:
         thread.join(5.0)

@@ -17,12 +17,14 @@ def tried(error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff
     """Return how often a call is made that always raises this error, which leaves as it is."""
     calls: list[int] = []
 
-    def call() -> None:
-        calls.append(1)
-        raise error
+    def try_it() -> None:
+        for attempt in attempts(deadline, retries=retries, backoff=backoff):
+            with attempt:
+                calls.append(1)
+                raise error
 
     with pytest.raises(ProviderError) as caught:
-        attempts(deadline, retries=retries, backoff=backoff)(call)
+        try_it()
     assert caught.value is error
     return len(calls)
 
@@ -35,6 +37,19 @@ def test_what_may_pass_is_tried_again_a_few_times() -> None:
 def test_what_stays_is_tried_once() -> None:
     """A refusal is not mended by asking."""
     assert tried(ProviderError(code="provider_rejected"), Deadline(PATIENCE)) == 1
+
+
+def test_what_succeeds_is_not_tried_again() -> None:
+    """Neither at once nor after a failure."""
+    calls: list[int] = []
+    for attempt in attempts(Deadline(PATIENCE), retries=5, backoff=0.001):
+        with attempt:
+            calls.append(1)
+            if len(calls) < 3:
+                raise TransientError(code="provider_busy")
+
+    assert len(calls) == 3
+    assert [1 for attempt in attempts(Deadline(PATIENCE), retries=5, backoff=0.001)] == [1]
 
 
 def test_no_pause_outlasts_the_deadline() -> None:

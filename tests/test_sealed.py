@@ -35,6 +35,16 @@ def test_the_sealed_text_shows_nothing() -> None:
     assert len(base64.b64decode(first)) == NONCE_BYTES + TAG_BYTES + len(SECRET)
 
 
+def test_what_an_earlier_version_sealed_opens() -> None:
+    """In a rolling update both write: nonce, tag and text stand in this order for ever."""
+    sealed = (
+        "AAAAAAAAAAAAAAAAbCBMEiu9XyJ+48ehcyDqImbIwa7GFqySf83KWnUC+PekIjo6TK4SSvDyyry3"
+        "mi4mITGV2XWR12JW/h+ateMIY9tiIIpUEinBNQ=="
+    )
+
+    assert unseal(KEY, sealed) == SECRET
+
+
 def test_another_key_opens_nothing() -> None:
     """Whoever has Redis alone has no reply address."""
     with pytest.raises(ValueError, match="MAC"):

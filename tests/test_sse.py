@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -29,22 +30,22 @@ PING = ServerSentEvent("ping")
 @pytest.mark.parametrize(
     ("wire", "events"),
     [
-        (b'data: {"a":1}\n\n', [ServerSentEvent(data='{"a":1}')]),
-        (b"data:x\n\n", [ServerSentEvent(data="x")]),
-        (b"data:  x\n\n", [ServerSentEvent(data=" x")]),
-        (b"data: x\r\n\r\n", [ServerSentEvent(data="x")]),
-        (b"data: x\r\rdata: y\r\r", [ServerSentEvent(data="x"), ServerSentEvent(data="y")]),
-        (b"data: x\ndata: y\n\n", [ServerSentEvent(data="x\ny")]),
-        (b"data\n\n", [ServerSentEvent(data="")]),
+        (b'data: {"a":1}\n\n', [ServerSentEvent(data=b'{"a":1}')]),
+        (b"data:x\n\n", [ServerSentEvent(data=b"x")]),
+        (b"data:  x\n\n", [ServerSentEvent(data=b" x")]),
+        (b"data: x\r\n\r\n", [ServerSentEvent(data=b"x")]),
+        (b"data: x\r\rdata: y\r\r", [ServerSentEvent(data=b"x"), ServerSentEvent(data=b"y")]),
+        (b"data: x\ndata: y\n\n", [ServerSentEvent(data=b"x\ny")]),
+        (b"data\n\n", [ServerSentEvent(data=b"")]),
         (b"event: ping\n\n", [PING]),
-        (b"event: ping\n\ndata: x\n\n", [PING, ServerSentEvent(data="x")]),
-        (b"event: ping\ndata: x\n\n", [ServerSentEvent("ping", "x")]),
-        (b"data: x\nevent: ping\n\n", [ServerSentEvent("ping", "x")]),
+        (b"event: ping\n\ndata: x\n\n", [PING, ServerSentEvent(data=b"x")]),
+        (b"event: ping\ndata: x\n\n", [ServerSentEvent("ping", b"x")]),
+        (b"data: x\nevent: ping\n\n", [ServerSentEvent("ping", b"x")]),
         (b": keep-alive\n\n", [ServerSentEvent()]),
         (b"id: 7\nretry: 10\n\n", [ServerSentEvent()]),
         (b"\n\n\n", []),
         (b"", []),
-        (b"\xef\xbb\xbfdata: x\n\n", [ServerSentEvent(data="x")]),
+        (b"\xef\xbb\xbfdata: x\n\n", [ServerSentEvent(data=b"x")]),
     ],
 )
 def test_each_form_of_the_wire_gives_its_events(wire: bytes, events: list[ServerSentEvent]) -> None:
@@ -55,7 +56,7 @@ def test_each_form_of_the_wire_gives_its_events(wire: bytes, events: list[Server
 @pytest.mark.parametrize("wire", [b"data: x", b"data: x\n", b"data: x\r", b"data: x\r\n"])
 def test_a_last_event_without_its_blank_line_counts(wire: bytes) -> None:
     """The tail is flushed at the end of the stream."""
-    assert decoded(wire) == [ServerSentEvent(data="x")]
+    assert decoded(wire) == [ServerSentEvent(data=b"x")]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
@@ -63,17 +64,14 @@ def test_only_cr_and_lf_end_a_line(separator: str) -> None:
     """An answer may hold what str.splitlines() would cut at."""
     text = f"左{separator}右"
 
-    assert decoded(f"data: {text}\n\n".encode()) == [ServerSentEvent(data=text)]
+    assert decoded(f"data: {text}\n\n".encode()) == [ServerSentEvent(data=text.encode())]
 
 
-def test_bad_utf8_is_replaced_and_counted() -> None:
-    """A damaged line costs its bad bytes only, and is counted."""
-    decoder = SSEDecoder()
+def test_bad_utf8_comes_through_as_it_is() -> None:
+    """What it means is for whoever reads the data; the event's name loses its bad bytes."""
+    events = decoded(b"event: \xff\ndata: a\xffb\n\ndata: c\n\n")
 
-    events = list(decoder.feed(b"data: a\xffb\n\ndata: c\n\n"))
-
-    assert events == [ServerSentEvent(data="a\ufffdb"), ServerSentEvent(data="c")]
-    assert decoder.damaged_lines == 1
+    assert events == [ServerSentEvent("\ufffd", b"a\xffb"), ServerSentEvent(data=b"c")]
 
 
 def test_an_event_is_there_with_its_last_byte() -> None:
@@ -81,7 +79,7 @@ def test_an_event_is_there_with_its_last_byte() -> None:
     decoder = SSEDecoder()
 
     assert list(decoder.feed(b"data: x\n")) == []
-    assert list(decoder.feed(b"\n")) == [ServerSentEvent(data="x")]
+    assert list(decoder.feed(b"\n")) == [ServerSentEvent(data=b"x")]
 
 
 def test_an_endless_line_is_refused() -> None:
@@ -89,7 +87,7 @@ def test_an_endless_line_is_refused() -> None:
     decoder = SSEDecoder(max_bytes=10)
     events = decoder.feed(b"data: x\n\n" + b"data: 12345")
 
-    assert next(events) == ServerSentEvent(data="x")
+    assert next(events) == ServerSentEvent(data=b"x")
     with pytest.raises(EventTooLong):
         next(events)
 
@@ -126,6 +124,60 @@ def test_any_cut_of_any_bytes_gives_the_same_events(wire: bytes, places: list[in
     assert decoded(*cut(wire, places)) == decoded(wire)
 
 
+def by_the_book(wire: bytes) -> list[ServerSentEvent]:
+    """Decode all at once, line by line as the format is defined; the end of the stream ends an event too."""
+    events: list[ServerSentEvent] = []
+    name, data, alive = "", None, False
+    for line in [*re.split(rb"\r\n|\n|\r", wire.removeprefix(b"\xef\xbb\xbf")), b""]:
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if not line:
+            if alive:
+                events.append(ServerSentEvent(name, data))
+            name, data, alive = "", None, False
+            continue
+        alive = True
+        if field == b"data":
+            data = value if data is None else data + b"\n" + value
+        elif field == b"event":
+            name = value.decode(errors="replace")
+    return events
+
+
+BLOCKS = st.lists(
+    st.sampled_from(
+        [
+            *(b"data: x\n\n", b"data: {}\n\n", b"data: \n\n", b"data: data: x\n\n", b"data: \xe5\xb9\xb4\xff\n\n"),
+            *(
+                b"data: a\ndata: b\n\n",
+                b"data: a\rdata: b\n\n",
+                b"data: x\r\n\r\n",
+                b"event: ping\n\n",
+                b": hm\n\n",
+                b"\xef\xbb\xbf",
+            ),
+            *(b"data: ", b"y\n\n", b"\n", b"\r"),
+        ]
+    ),
+    max_size=12,
+)
+
+
+@given(blocks=BLOCKS, places=st.lists(st.integers(0, 10_000), max_size=6))
+def test_whole_events_and_parts_of_them_are_read_by_the_book(blocks: list[bytes], places: list[int]) -> None:
+    """The short way for whole events gives what the definition gives, whatever came before it and comes behind."""
+    wire = b"".join(blocks)
+
+    assert decoded(*blocks) == decoded(*cut(wire, places)) == by_the_book(wire)
+
+
+def test_whole_events_longer_than_the_bound_are_refused_as_lines_are() -> None:
+    """What comes together may be longer than one event may be; one event may not."""
+    assert decoded(b"data: 123\n\n" * 5, max_bytes=10) == [ServerSentEvent(data=b"123")] * 5
+    with pytest.raises(EventTooLong):
+        decoded(b"data: 12345\n\n", max_bytes=10)
+
+
 @given(answer=st.text(max_size=50), places=st.lists(st.integers(0, 400), max_size=20))
 def test_json_events_survive_raw_and_escaped(answer: str, places: list[int]) -> None:
     """Every text comes through whole, sent as UTF-8 or as ASCII escapes."""
@@ -134,4 +186,4 @@ def test_json_events_survive_raw_and_escaped(answer: str, places: list[int]) -> 
 
         events = decoded(*cut(f"data: {line}\r\n\r\n".encode(), places))
 
-        assert [json.loads(event.data or "") for event in events] == [{"answer": answer}]
+        assert [json.loads(event.data or b"") for event in events] == [{"answer": answer}]

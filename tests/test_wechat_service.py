@@ -51,7 +51,7 @@ class WeCom:
         args, body = self.posts(echo)
         return {**args, "echostr": json.loads(body)["encrypt"]}
 
-    def reads(self, envelope: str) -> Any:
+    def reads(self, envelope: str | bytes) -> Any:
         """Check a reply's signature and return what it holds."""
         reply = json.loads(envelope)
         stamp, nonce = str(reply["timestamp"]), reply["nonce"]

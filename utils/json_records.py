@@ -123,9 +123,10 @@ class JSONRecords:
             if event.name:
                 yield Record({}, event.name)
             return
+        data = event.data.decode(errors="replace")
         # Where a server or proxy forgot the blank line between two events, each line is an object of its own.
-        glued = "\n" in event.data and _parsed(event.data) is None
-        for text in event.data.split("\n") if glued else [event.data]:
+        glued = "\n" in data and _parsed(data) is None
+        for text in data.split("\n") if glued else [data]:
             yield from self._from_text(text, event.name)
 
     def _from_text(self, text: str, name: str) -> Iterator[Record]:

@@ -1,13 +1,14 @@
 """An incremental decoder of server-sent events: bytes in, cut anywhere; events out, the same for every cut.
 
-It cuts bytes and decodes whole lines only: neither a character split over two reads nor a U+2028 in an answer harms it.
+It cuts bytes and hands on whole lines: neither a character split over two reads nor a U+2028 in an answer harms it.
+Data stays bytes, which is what parsers of JSON take.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: A workflow's `node_finished` carries whole prompts, so a line may be long; this is the bound of memory, in bytes.
 MAX_BYTES = 4 * 1024 * 1024
@@ -20,12 +21,11 @@ class EventTooLong(ValueError):
     """A line, or the data of one event, is longer than the decoder accepts."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
+class ServerSentEvent(NamedTuple):
     """One block up to a blank line. `data` is None where none was sent: a ping or a comment, a sign of life only."""
 
     name: str = ""
-    data: str | None = None
+    data: bytes | None = None
 
 
 class SSEDecoder:
@@ -38,8 +38,6 @@ class SSEDecoder:
         self._skip_newline = False
         self._first_line = True
         self._begin_event()
-        #: Lines that were not UTF-8; their bad bytes became U+FFFD.
-        self.damaged_lines = 0
 
     def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
         """Yield the events that this chunk completes.
@@ -47,8 +45,13 @@ class SSEDecoder:
         Raises:
             EventTooLong: more than `max_bytes` without an end.
         """
-        for line in self._lines(chunk):
-            yield from self._take(line)
+        if self._tail_bytes or self._alive or (blocks := _whole_events(chunk)) is None or len(chunk) > self._max_bytes:
+            for line in self._lines(chunk):
+                yield from self._take(line)
+            return
+        self._skip_newline = self._first_line = False
+        for block in blocks:
+            yield ServerSentEvent("", block)
 
     def flush(self) -> Iterator[ServerSentEvent]:
         """Yield the event the stream ended in the middle of: servers forget the last blank line."""
@@ -85,7 +88,7 @@ class SSEDecoder:
 
     def _begin_event(self) -> None:
         self._name = ""
-        self._data: list[str] = []
+        self._data: list[bytes] = []
         self._data_bytes = 0
         self._alive = False
 
@@ -93,7 +96,7 @@ class SSEDecoder:
         if line:
             self._field(line)
         elif self._alive:
-            event = ServerSentEvent(self._name, "\n".join(self._data) if self._data else None)
+            event = ServerSentEvent(self._name, b"\n".join(self._data) if self._data else None)
             self._begin_event()
             yield event
 
@@ -105,13 +108,17 @@ class SSEDecoder:
             self._data_bytes += len(value)
             if self._data_bytes > self._max_bytes:
                 raise EventTooLong(f"an event of more than {self._max_bytes} bytes")
-            self._data.append(self._decode(value))
+            self._data.append(value)
         elif name == b"event":
-            self._name = self._decode(value)
+            self._name = value.decode(errors="replace")
 
-    def _decode(self, value: bytes) -> str:
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            self.damaged_lines += 1
-            return value.decode(errors="replace")
+
+def _whole_events(chunk: bytes) -> list[bytes] | None:
+    """Return each event's data where a chunk is nothing but whole events of one line `data: …`, None elsewhere.
+
+    Nearly every read is that; line by line the same takes six times as long.
+    """
+    if not (chunk.startswith(b"data: ") and chunk.endswith(b"\n\n")) or b"\r" in chunk:
+        return None
+    blocks = chunk[6:-2].split(b"\n\ndata: ")
+    return blocks if chunk.count(b"\n") == 2 * len(blocks) else None

@@ -2,7 +2,7 @@
 -- ARGV: now, epoch, owner, lease, start, index, op ('' | finish | release), number of fields, fields and values,
 --       then per chunk its JSON and the text it adds ('' for an error chunk)
 -- Reply: {'ok', length} {'gap', length} {'refused', epoch, owner} {'closed', status} {'gone'}
-local h = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'status', 'start')
+local h = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'status', 'start', 'suspect')
 if not h[1] then return {'gone'} end
 if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] then return {'refused', h[1], h[2]} end
 local fields, index = tonumber(ARGV[8]), tonumber(ARGV[6])
@@ -27,7 +27,7 @@ if start > text_start then
 end
 length = push(first, index, length, start)
 set_fields(9, fields)
-redis.call('HDEL', KEYS[1], 'suspect')
+if h[5] then redis.call('HDEL', KEYS[1], 'suspect') end
 if ARGV[7] == 'release' then
   redis.call('HSET', KEYS[1], 'lease', '0', 'suspect', '0')
 elseif ARGV[7] == '' then

@@ -12,7 +12,7 @@ if not owner then
   redis.call('PEXPIRE', KEYS[1], math.floor(ARGV[4] * 1000))
   -- The hash alone may have been lost, where Redis evicts: its owner writes all of it again.
   redis.call('DEL', KEYS[2], KEYS[3])
-  push(first, 0, 0, tonumber(redis.call('HGET', KEYS[1], 'start')))
+  if #ARGV >= first then push(first, 0, 0, tonumber(redis.call('HGET', KEYS[1], 'start'))) end
   created = 1
 elseif owner == ARGV[2] then
   created = 1

@@ -11,33 +11,31 @@ local function stamp(seconds)
   return string.format('%.3f', seconds)
 end
 
--- Set the `count` field/value pairs that begin at ARGV[first]; return where they end.
+-- Set the `count` field/value pairs that begin at ARGV[first]; return where they end. A stream has some thirty fields.
 local function set_fields(first, count)
-  for i = first, first + 2 * count - 1, 2 do
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  end
+  if count > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, first, first + 2 * count - 1)) end
   return first + 2 * count
+end
+
+-- Have a key end when the stream's hash does.
+local function live_as_long(key)
+  redis.call('PEXPIRE', key, redis.call('PTTL', KEYS[1]))
 end
 
 -- Push chunks (ARGV pairs of JSON and text) that are not there yet. `index` is the first one's place in the list.
 local function push(first, index, length, start)
   -- The list alone may be lost, where Redis evicts: the text begins again with it.
   if length == 0 and redis.call('EXISTS', KEYS[3]) == 1 then redis.call('DEL', KEYS[3]) end
-  local fresh = false
   for i = first, #ARGV, 2 do
     if index >= length then
-      redis.call('RPUSH', KEYS[2], ARGV[i])
-      if index >= start and ARGV[i + 1] ~= '' then redis.call('APPEND', KEYS[3], ARGV[i + 1]) end
-      length = length + 1
-      fresh = true
+      length = redis.call('RPUSH', KEYS[2], ARGV[i])
+      if length == 1 then live_as_long(KEYS[2]) end
+      if index >= start and ARGV[i + 1] ~= '' then
+        -- As long as what was added: it was not there before.
+        if redis.call('APPEND', KEYS[3], ARGV[i + 1]) == #ARGV[i + 1] then live_as_long(KEYS[3]) end
+      end
     end
     index = index + 1
-  end
-  if fresh then
-    local left = redis.call('PTTL', KEYS[1])
-    for k = 2, 3 do
-      if redis.call('PTTL', KEYS[k]) == -1 then redis.call('PEXPIRE', KEYS[k], left) end
-    end
   end
   return length
 end
@@ -60,6 +58,7 @@ local function snapshot(now, limit)
   if length > tonumber(h[8] or '0') then redis.pcall('HSET', KEYS[1], 'read', length) end
   local lapsed = 0
   if h[1] == 'processing' and now >= tonumber(h[7] or '0') then lapsed = 1 end
-  return {h[1], h[2] or '', h[3] or '', h[4] or '', tonumber(h[5]), h[6] or '', lapsed, over, text,
-          redis.call('STRLEN', KEYS[3]), length, tonumber(h[11] or '0'), h[12] or ''}
+  local size = (h[10] or #text >= limit) and redis.call('STRLEN', KEYS[3]) or #text
+  return {h[1], h[2] or '', h[3] or '', h[4] or '', tonumber(h[5]), h[6] or '', lapsed, over, text, size, length,
+          tonumber(h[11] or '0'), h[12] or ''}
 end

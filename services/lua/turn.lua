@@ -1,14 +1,20 @@
--- Stand in a conversation's line. KEYS: 1 the line, a list of stream ids
--- ARGV: stream id, how many may stand in it, seconds the line lives from now
--- Reply: {place: 0 = its turn, -1 = full, 1 when it was put there now, the head}
+-- Stand in a conversation's line. KEYS: 1 the line, a list of stream ids, 2 the provider's conversation id, 3 how often
+-- the conversation was reset
+-- ARGV: stream id, how many may stand in it, seconds the line lives from now, and the id: to ask is to use it
+-- Reply: {place: 0 = its turn, -1 = full, 1 when it was put there now, the head, the id or '', the resets}
 local ids = redis.call('LRANGE', KEYS[1], 0, -1)
+local known = redis.call('MGET', KEYS[2], KEYS[3])
+if known[1] then redis.call('PEXPIRE', KEYS[2], math.ceil(ARGV[4] * 1000)) end
+local function standing(place, entered)
+  return {place, entered, ids[1] or ARGV[1], known[1] or '', known[2] or '0'}
+end
 for place, id in ipairs(ids) do
   if id == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[3] * 1000))
-    return {place - 1, 0, ids[1]}
+    return standing(place - 1, 0)
   end
 end
-if #ids >= tonumber(ARGV[2]) then return {-1, 0, ids[1]} end
+if #ids >= tonumber(ARGV[2]) then return standing(-1, 0) end
 redis.call('RPUSH', KEYS[1], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[3] * 1000))
-return {#ids, 1, ids[1] or ARGV[1]}
+return standing(#ids, 1)

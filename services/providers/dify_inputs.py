@@ -45,6 +45,8 @@ class InputsTemplate:
 
     def fill(self, query: Query) -> dict[str, Any]:
         """Return the inputs of one question: what it brings itself wins, but says nothing about who asks."""
+        if not self._template:
+            return dict(query.inputs)
         values = self._values(query)
         filled = {name: _filled(value, values) for name, value in self._template.items()}
         own = {name: value for name, value in query.inputs.items() if name not in self._personal}

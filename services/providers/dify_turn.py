@@ -26,7 +26,9 @@ class DifyTurn:
         self.state: State = "running"
         self.ids = ProviderIds()
         self.usage = Usage()
-        self._text = ""
+        self._said: list[str] = []
+        #: The ids of the last event, as it had them: each event of a run repeats them.
+        self._last_ids: tuple[Any, ...] = ()
         self._from_agent = False
         self._outputs_answer = ""
         self._handlers: Mapping[str, Callable[[Mapping[str, Any]], Iterator[ProviderEvent]]] = {
@@ -47,15 +49,21 @@ class DifyTurn:
             ConversationGone: the conversation is unknown and there is no text yet.
             ProviderError: the answer ended in failure.
         """
-        yield from self._learn_ids(
-            conversation_id=event.get("conversation_id"),
-            message_id=event.get("message_id"),
-            task_id=event.get("task_id"),
-            run_id=event.get("workflow_run_id"),
-        )
-        handler = self._handlers.get(text(event.get("event")))
+        get = event.get
+        ids = (get("conversation_id"), get("message_id"), get("task_id"), get("workflow_run_id"))
+        if ids != self._last_ids:
+            self._last_ids = ids
+            yield from self._learn_ids(
+                **dict(zip(("conversation_id", "message_id", "task_id", "run_id"), ids, strict=True))
+            )
+        handler = self._handlers.get(text(get("event")))
         if handler is not None:
             yield from handler(event)
+
+    @property
+    def _text(self) -> str:
+        """What was said, joined when it is asked for: to add to a string would copy all of it with each delta."""
+        return "".join(self._said)
 
     def close(self) -> Iterator[ProviderEvent]:
         """Yield what is left when no event comes any more.
@@ -66,11 +74,11 @@ class DifyTurn:
         if self.state == "failing":
             raise ProviderError("the workflow failed", code="provider_error")
         if self.state == "running":
-            code = "provider_truncated" if self._text else "provider_error"
+            code = "provider_truncated" if self._said else "provider_error"
             raise ProviderError("the stream ended before the answer did", code=code)
-        if not self._text and self._outputs_answer:
+        if not self._said and self._outputs_answer:
             yield self._append(self._outputs_answer)
-        if not self._text:
+        if not self._said:
             raise ProviderError("the answer has no text", code="provider_empty")
 
     def _learn_ids(self, **found: Any) -> Iterator[ProviderEvent]:
@@ -80,7 +88,7 @@ class DifyTurn:
             yield known
 
     def _append(self, text: str) -> Delta:
-        self._text += text
+        self._said.append(text)
         return Delta(text)
 
     def _message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
@@ -101,7 +109,7 @@ class DifyTurn:
         yield self._replacement(text(event.get("answer")))
 
     def _replacement(self, answer: str) -> Replacement:
-        self._text = answer
+        self._said = [answer] if answer else []
         return Replacement(answer)
 
     def _message_end(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
@@ -112,7 +120,7 @@ class DifyTurn:
 
     def _error(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         error = stream_error(event)
-        if isinstance(error, ConversationGone) and self._text:
+        if isinstance(error, ConversationGone) and self._said:
             raise ProviderError(str(error), code="provider_error", http_status=error.http_status)
         raise error
 

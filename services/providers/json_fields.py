@@ -17,8 +17,12 @@ def mappings(value: Any) -> list[Mapping[str, Any]]:
 def text(value: Any) -> str:
     if not isinstance(value, str):
         return ""
-    # JSON can spell half a surrogate pair, which no store and no socket could encode.
-    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # JSON can spell half a surrogate pair, which no store and no socket could encode.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return value
 
 
 def count(value: Any) -> int:

@@ -41,7 +41,7 @@ def page() -> Iterator[Page]:
 def test_the_javascript_client_sees_its_answer_through(redis_url: str, page: Page, tmp_path: Path) -> None:
     """Cut off by a killed replica it resumes at another one: the whole answer, its pieces in order, asked for once."""
     question = "[[slow]] JavaScript 年假怎么申请"
-    with MockDify(slow=0.1) as dify:
+    with MockDify(slow=0.05) as dify:
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="key", API_KEYS=KEY)
         with replicas(2, settings_for(redis_url, **own), tmp_path) as (first, second), Switchboard(first.port) as board:
             page.goto(f"{board.url}/docs")

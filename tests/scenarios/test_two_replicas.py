@@ -145,7 +145,7 @@ def test_200_questions_need_no_more_connections_than_the_pools_have(
     sizes = {"REDIS_POOL_SIZE": "8", "MYSQL_POOL_SIZE": "5", "HTTP_POOL_SIZE": "5", "DIFY_MAX_CONCURRENT": "8"}
     # Lookups that take a moment overlap, so that a pool without a bound would show.
     query = f"{DEMO_USER_QUERY} AND SLEEP(0.05) = 0"
-    with MockAuth(crowd) as auth, MockDify(delay=0.015) as dify:
+    with MockAuth(crowd) as auth, MockDify(delay=0.005) as dify:
         users = company_settings(maria_server, "laibao_load", auth, AUTH_USER_QUERY=query)
         env = settings_for(redis.url(), **{**dify_settings(dify.base_url), **users, **sizes})
         peaks = Peaks(redis, maria_server, "laibao_load")

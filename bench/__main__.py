@@ -1,0 +1,140 @@
+"""`python -m bench`: measure everything on this machine, print one table, and make docs/performance.md of it.
+
+Rows go to standard error as they come, the whole table to standard output at the end. A part that fails is named, and
+the others go on. `--docs` measures nothing and rewrites the document from what was kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import chart, machine, report, sizing
+from bench.figures import Figure
+from bench.stage import ROOT
+
+#: The parts in their order, and what the names of their figures begin with; each is a module with `measure(scale)`.
+PARTS = {
+    "polls": "polls",
+    "asking": "questions",
+    "streams": "streams",
+    "first_word": "first_word",
+    "growth": "growth",
+    "sockets": "sockets",
+    "start": "start",
+}
+PAGE, IMAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "images"
+
+Measure = Callable[[], Iterable[Figure]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, show, keep; return 1 when a part failed."""
+    options = parse(argv)
+    if options.docs:
+        rewrite()
+        return 0
+    facts = machine.describe(options.scale)
+    figures, failed = measured({part: partial(_measure, part, options.scale) for part in options.only})
+    print(*table(figures, facts), *failed, sep="\n")
+    if options.out:
+        report.write(options.out, merged(options.out, options.only, figures), facts)
+    if options.out == report.RESULTS and not failed:
+        rewrite()
+    return 1 if failed else 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options. Of itself only a whole run at its full length replaces what the document is made of."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway on this machine.")
+    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="length of each round, beside its usual one")
+    parser.add_argument("--out", type=Path, help="where the figures are kept, in the place of those they replace")
+    parser.add_argument("--docs", action="store_true", help="measure nothing; rewrite the document from results.json")
+    options = parser.parse_args(argv)
+    if options.out is None and options.only == list(PARTS) and options.scale == 1.0:
+        options.out = report.RESULTS
+    return options
+
+
+def measured(parts: Mapping[str, Measure]) -> tuple[list[Figure], list[str]]:
+    """Run the parts, one after another; return their figures and, of those that failed, one line each."""
+    figures: list[Figure] = []
+    failed: list[str] = []
+    for part, measure in parts.items():
+        began = time.monotonic()
+        try:
+            for row in report.rows(report.collected(measure(), figures), figures):
+                print(row, file=sys.stderr, flush=True)
+        except Exception as exc:
+            traceback.print_exc()
+            failed.append(f"{part} failed: {type(exc).__name__}: {exc}")
+        print(f"{part}: {time.monotonic() - began:.0f} s\n", file=sys.stderr, flush=True)
+    return figures, failed
+
+
+def merged(path: Path, parts: Collection[str], figures: Iterable[Figure]) -> list[Figure]:
+    """Return the new figures of these parts, and what the file has of the others, in their order."""
+    left = set(PARTS.values()) - {PARTS[part] for part in parts}
+    kept = [figure for figure in report.read(path)[0] if _prefix(figure) in left] if path.exists() else []
+    return sorted([*kept, *figures], key=lambda figure: list(PARTS.values()).index(_prefix(figure)))
+
+
+def table(figures: Sequence[Figure], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the one table: what a callback takes, the machine, every figure."""
+    yield from filter(None, [report.first_line(figures)])
+    yield from machine.head(facts)
+    yield ""
+    yield from report.rows(figures, figures)
+
+
+def rewrite(page: Path = PAGE, images: Path = IMAGES, results: Path = report.RESULTS) -> None:
+    """Put the tables, the calculation and the charts of the results into the document.
+
+    Raises:
+        LookupError: the results lack a row that the calculation or a chart needs.
+    """
+    figures, facts = report.read(results)
+    text = page.read_text("utf-8")
+    for name, content in sections(figures, facts).items():
+        text = report.replaced(text, name, content)
+    page.write_text(text, "utf-8")
+    chart.draw(figures, images)
+
+
+def sections(figures: Sequence[Figure], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the document takes from the results, by the name of its place."""
+    return {
+        "claims": report.claims(figures),
+        "machine": "\n".join(f"- {line}" for line in machine.head(facts)),
+        "figures": report.markdown(figures),
+        "sizing": sizing.markdown(figures, sizing.parse([])),
+    }
+
+
+def _measure(part: str, scale: float) -> Iterable[Figure]:
+    figures: Iterable[Figure] = importlib.import_module(f"bench.{part}").measure(scale)
+    return figures
+
+
+def _prefix(figure: Figure) -> str:
+    return figure.name.partition(".")[0]
+
+
+def _parts(text: str) -> list[str]:
+    """Raises: argparse.ArgumentTypeError: there is no such part."""
+    named = text.split(",")
+    if unknown := sorted(set(named) - PARTS.keys()):
+        raise argparse.ArgumentTypeError(f"no part is called {', '.join(unknown)}")
+    return [part for part in PARTS if part in named]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

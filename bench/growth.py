@@ -1,0 +1,33 @@
+"""`python -m bench.growth`: whether costs stay what they are when answers, live streams and replicas become more."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from bench import growth_length, growth_live, growth_replicas
+from bench.figures import Figure
+from bench.report import show
+
+PARTS = {"length": growth_length.measure, "live": growth_live.measure, "replicas": growth_replicas.measure}
+
+
+def measure(scale: float = 1.0, parts: Sequence[str] = tuple(PARTS)) -> Iterator[Figure]:
+    """Yield the figures of these parts; `scale` shortens all of them. Raises what the parts do."""
+    for part in parts:
+        yield from PARTS[part](scale)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table; return 0 when every goal is reached."""
+    parser = argparse.ArgumentParser(prog="python -m bench.growth", description="What grows with what.")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part, instead of all")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of it, beside the usual")
+    options = parser.parse_args(argv)
+    figures = show(measure(options.scale, options.only or tuple(PARTS)))
+    return 0 if all(figure.met is not False for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Whether replicas add up: what polls cost, and how many are answered, with 1, 2 and 4 replicas on one Redis.
+
+All of it shares the machine's cores. So costs are compared, at a pace of as many polls a second for each replica, which
+do not depend on cores; and replicas that are asked as fast as they answer, with what the machine has room for.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.figures import Figure, percentile, ratios
+from bench.growth_meter import Meter
+from bench.live_streams import LiveStreams, prose
+from bench.load import Generator, Job, generator
+from bench.stage import Replica, redis_server, replicas
+from bench.turns import production
+
+COUNTS = (1, 2, 4)
+#: What each replica is asked at a pace, as a share of what one alone answers: four of them leave room on two cores.
+PACE = 0.1
+#: Rounds, slices of all counts in one, seconds of a slice, and connections to each replica.
+ROUNDS, SLICES, SLICE, CONNECTIONS = 3, 6, 0.75, 32
+#: Replicas add up when they reach this part of what they should.
+ADDS_UP = ">= 0.9"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What some replicas answered in a moment, and what it took."""
+
+    polls: int
+    seconds: float
+    #: CPU seconds of workers and Redis, and of the load generators.
+    served: float
+    load: float
+
+
+class Round:
+    """What a round's slices come to: what they cost where nothing disturbed them, and how much they answered there."""
+
+    def __init__(self, slices: Sequence[Slice]) -> None:
+        cores = len(os.sched_getaffinity(0))
+        #: Microseconds of workers and Redis per poll.
+        self.cost = percentile([1e6 * each.served / each.polls for each in slices], 25)
+        #: Polls a second.
+        self.rate = percentile([each.polls / each.seconds for each in slices], 75)
+        #: Percent of all cores, the load generators' share among them.
+        self.machine = median(100 * (each.served + each.load) / (each.seconds * cores) for each in slices)
+
+
+def measure(scale: float = 1.0) -> Iterator[Figure]:
+    """Yield the figures; `scale` shortens slices and lessens rounds.
+
+    Raises:
+        LoadFailed: a poll was not answered.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        store = stack.enter_context(redis_server(folder))
+        streams = LiveStreams("replicas", prose(1024))
+        streams.write(store.url)
+        serving = stack.enter_context(replicas(max(COUNTS), production(store.url), folder))
+        meters = {count: stack.enter_context(Meter(store, serving[:count])) for count in COUNTS}
+        loads = [stack.enter_context(generator()) for _ in serving]
+        crowd = Crowd(serving, loads, meters, streams, SLICE * scale)
+        rounds = max(1, round(ROUNDS * scale))
+        most = crowd.rounds(rounds, None)
+        paced = crowd.rounds(rounds, PACE * median(each.rate for each in most[1]))
+    yield from _figures(most, paced)
+
+
+class Crowd:
+    """Polls any number of the replicas at once."""
+
+    def __init__(
+        self,
+        serving: Sequence[Replica],
+        loads: Sequence[Generator],
+        meters: dict[int, Meter],
+        streams: LiveStreams,
+        seconds: float,
+    ) -> None:
+        """Take the replicas, a generator for each, and a meter for each number of them."""
+        self._serving = serving
+        self._loads = loads
+        self._meters = meters
+        self._streams = streams
+        self._seconds = seconds
+
+    def rounds(self, count: int, rate: float | None) -> dict[int, list[Round]]:
+        """Poll each number of replicas in turns, each replica at this rate or as fast as it answers."""
+        self._slice(max(COUNTS), rate)
+        rounds: dict[int, list[Round]] = {number: [] for number in COUNTS}
+        for _ in range(count):
+            slices = [(number, self._slice(number, rate)) for number in COUNTS * SLICES]
+            for number in COUNTS:
+                rounds[number].append(Round([slice for polled, slice in slices if polled == number]))
+        return rounds
+
+    def _slice(self, number: int, rate: float | None) -> Slice:
+        requests = self._streams.polls()
+        jobs = [Job(each.port, requests, self._seconds, CONNECTIONS, rate) for each in self._serving[:number]]
+        before = self._meters[number].cpu()
+        with ThreadPoolExecutor(number) as threads:
+            outcomes = list(threads.map(Generator.run, self._loads[:number], jobs))
+        spent = self._meters[number].cpu() - before
+        return Slice(
+            sum(len(outcome.delays) for outcome in outcomes),
+            max(outcome.seconds for outcome in outcomes),
+            spent.workers + spent.redis,
+            sum(outcome.cpu for outcome in outcomes),
+        )
+
+
+def _figures(most: dict[int, list[Round]], paced: dict[int, list[Round]]) -> Iterator[Figure]:
+    costs = {number: tuple(each.cost for each in rounds) for number, rounds in paced.items()}
+    rates = {number: tuple(each.rate for each in rounds) for number, rounds in most.items()}
+    for number in COUNTS:
+        name, fast, slow = f"growth.replicas.{number}", most[number], paced[number]
+        yield Figure(f"{name}.cpu", costs[number], "µs", "CPU of workers and Redis per poll, at a pace")
+        yield Figure(f"{name}.polls", tuple(each.rate for each in slow), "polls/s", "answered at that pace")
+        about = "of all cores taken at that pace, load included"
+        yield Figure(f"{name}.machine", tuple(each.machine for each in slow), "%", about)
+        yield Figure(f"{name}.most", rates[number], "polls/s", "answered when asked as fast as they answer")
+        yield Figure(f"{name}.most_machine", tuple(each.machine for each in fast), "%", "of all cores taken meanwhile")
+        if number > 1:
+            about = f"polls/s of {number}, by what {number} times one, or the whole machine, would answer"
+            should = [min(number * one.rate, 100 * one.rate / one.machine) for one in most[1]]
+            yield ratios(f"{name}.adds_up", rates[number], should, about, goal=ADDS_UP)
+    about = f"cost of a poll with one replica / with {max(COUNTS)}, at a pace"
+    yield ratios("growth.replicas.efficiency", costs[1], costs[max(COUNTS)], about, goal=ADDS_UP)

@@ -1,0 +1,74 @@
+"""Where a benchmark ran: what the figures depend on, and which process had which core."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+#: Packages whose versions the figures depend on most; "" is written for one that is not installed.
+PACKAGES = ("gunicorn", "gunicorn_h1c", "gevent", "flask", "redis", "hiredis", "pycryptodome", "requests")
+
+
+def describe(scale: float) -> dict[str, Any]:
+    """Return the machine as results.json keeps it; `scale` is how long rounds are, beside their usual length."""
+    return {
+        "scale": scale,
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cores": os.cpu_count(),
+        "cpu": _first(r"model name\s*: (.*)", Path("/proc/cpuinfo")),
+        "memory_gib": round(int(_first(r"MemTotal:\s*(\d+)", Path("/proc/meminfo")) or 0) / 1024**2),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "busy_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "redis_server": _redis_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def head(machine: Mapping[str, Any]) -> list[str]:
+    """Return the lines above the table: the machine, its software, and who ran on which core."""
+    software = {"Python": machine["python"], "redis-server": machine["redis_server"], **machine["packages"]}
+    versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in software.items())
+    busy = f"{machine['busy_before']:g} processes busy before"
+    hardware = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, {machine['kernel']}"
+    shortened = f", rounds shortened to {machine['scale']:g} of their length" if machine["scale"] != 1 else ""
+    measured = f"measured {machine['measured']}{shortened}"
+    return [f"{hardware}; {busy}; {measured}", versions, *places(machine["cores"])]
+
+
+def places(cores: int) -> list[str]:
+    """Say which process runs on which core; with one core there is no choice."""
+    if cores < 2:
+        return ["one core: servers, load generator, Redis and mock Dify share it"]
+    return [
+        "polls, questions, growth.length, growth.live, sockets: one worker, of the floor as of the product, on core 0; "
+        "load generator, Redis and mock Dify on core 1",
+        "streams, first_word: one replica of two workers; growth.replicas: 1, 2 and 4 replicas of one worker; these, "
+        "load generators, Redis and mock Dify on all cores; what they take of them are rows of the table",
+        "start: one worker, on any core",
+    ]
+
+
+def _first(pattern: str, path: Path) -> str:
+    found = re.search(pattern, path.read_text()) if path.exists() else None
+    return found[1].strip() if found else ""
+
+
+def _redis_version() -> str:
+    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"v=(\S+)", said)
+    return found[1] if found else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

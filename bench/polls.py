@@ -1,0 +1,155 @@
+"""`python -m bench.polls`: what a poll of a running answer costs, beside the floor under it (bench/floor.py).
+
+One worker of each, on the first core; Redis and the load generator on the second. Both read the same streams with the
+same callbacks, in turns: floor, product, floor, product. Figures are of the product where they do not say otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.figures import Figure, percentile, ratios
+from bench.live_streams import LiveStreams, prose
+from bench.load import Job, LoadFailed, generator
+from bench.report import show
+from bench.stage import Replica, redis_server
+from bench.turns import FLOOR, Bench, Turn, production, two_cores, worker
+
+#: Connections that poll at once.
+CONNECTIONS = 64
+#: Bytes of the streams' texts, by what the figures call them.
+SIZES = {"1k": 1024, "16k": 16 * 1024}
+#: Many short rounds, seconds each: what another guest of this machine does for a second spoils few of them.
+ROUNDS, ROUND = 20, 1.0
+#: Seconds that count for nothing, before the rounds.
+WARM = 1.5
+#: Polls a second of the paced run, and its seconds.
+PACE, PACED = 1000.0, 10.0
+#: Replies of each round that are looked at.
+SAMPLES = 16
+
+
+@dataclass
+class Rounds:
+    """The turns of floor and product, in the same order."""
+
+    floor: list[Turn] = field(default_factory=list)
+    product: list[Turn] = field(default_factory=list)
+
+
+def measure(scale: float = 1.0) -> Iterator[Figure]:
+    """Yield the figures; `scale` is how long it all takes, beside its usual time.
+
+    Raises:
+        LoadFailed: a reply was not the one that WeCom must get.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        server, others = two_cores()
+        store = stack.enter_context(redis_server(folder, others))
+        settings = production(store.url)
+        floor = stack.enter_context(worker(settings, folder, server, FLOOR))
+        product = stack.enter_context(worker(settings, folder, server))
+        bench = Bench(stack.enter_context(generator(others)), store)
+        streams = {which: LiveStreams(which, prose(size)) for which, size in SIZES.items()}
+        for one in streams.values():
+            one.write(store.url)
+        yield from Polls(bench, floor, product, streams, scale).figures()
+
+
+class Polls:
+    """Floor and product in turns, and then the product alone at a pace."""
+
+    def __init__(
+        self, bench: Bench, floor: Replica, product: Replica, streams: dict[str, LiveStreams], scale: float
+    ) -> None:
+        self._bench = bench
+        self._floor = floor
+        self._product = product
+        self._streams = streams
+        self._scale = scale
+
+    def figures(self) -> Iterator[Figure]:
+        for which in SIZES:
+            yield from self._beside_the_floor(which)
+        yield from self._paced()
+        yield Figure("polls.rss", (self._product.rss / 1024,), "MiB", "memory of the worker after all that")
+
+    def _beside_the_floor(self, which: str) -> Iterator[Figure]:
+        rounds = self._rounds(which)
+        size = f"{which.replace('k', ' KiB')} of text"
+        floor, floor_cpu = f"polls.floor.{which}", f"polls.floor_cpu.{which}"
+        ours, least = ([turn.outcome.rate for turn in side] for side in (rounds.product, rounds.floor))
+        yield Figure(floor, tuple(least), "polls/s", f"bare WSGI function, {size}")
+        yield Figure(f"polls.product.{which}", tuple(ours), "polls/s", f"product, {size}", yardstick=floor)
+        yield ratios(f"polls.ratio.{which}", ours, least, "product / floor, round by round", goal=">= 1.0")
+        yield _each(
+            floor_cpu, rounds.floor, lambda turn: turn.micros, "µs", f"CPU of the floor's worker a poll, {size}"
+        )
+        about = f"CPU of the worker a poll, {size}"
+        yield _each(f"polls.cpu.{which}", rounds.product, lambda turn: turn.micros, "µs", about, yardstick=floor_cpu)
+        yield from _around(which, rounds, size, len(self._streams[which].polls()[0]))
+
+    def _rounds(self, which: str) -> Rounds:
+        rounds = Rounds()
+        self._turn(self._floor, which, WARM)
+        self._turn(self._product, which, WARM)
+        for _ in range(max(3, round(ROUNDS * self._scale))):
+            rounds.floor.append(self._turn(self._floor, which, ROUND))
+            rounds.product.append(self._turn(self._product, which, ROUND))
+        return rounds
+
+    def _turn(self, replica: Replica, which: str, seconds: float, rate: float | None = None) -> Turn:
+        streams = self._streams[which]
+        shorter = min(1.0, 3 * self._scale) * seconds
+        job = Job(replica.port, streams.polls(), shorter, CONNECTIONS, rate, samples=SAMPLES)
+        turn = self._bench.turn(replica, job)
+        if wrong := streams.wrong(turn.outcome.bodies):
+            raise LoadFailed(f"not what the stream shows: {wrong[0][:300]}")
+        return turn
+
+    def _paced(self) -> Iterator[Figure]:
+        turn = self._turn(self._product, "1k", PACED, PACE)
+        for name, percent, goal in (("polls.p50", 50, ""), ("polls.p99", 99, "< 50")):
+            delay = 1000 * percentile(turn.outcome.delays, percent)
+            yield Figure(name, (delay,), "ms", f"p{percent} of a poll at {PACE:g} a second", goal=goal)
+
+
+def _around(which: str, rounds: Rounds, size: str, request: int) -> Iterator[Figure]:
+    """Yield what a poll takes of others, and how long; `request` is its bytes."""
+    product = rounds.product
+    about = f"CPU of Redis a poll, {size}"
+    yield _each(f"polls.redis_cpu.{which}", product, lambda turn: 1e6 * turn.redis / turn.count, "µs", about)
+    about = f"to and from Redis a poll, {size}"
+    yield _each(f"polls.redis_net.{which}", product, lambda turn: turn.redis_bytes / turn.count, "B", about)
+    about = f"to and from WeCom a poll, {size}"
+    yield _each(f"polls.bytes.{which}", product, lambda turn: request + turn.outcome.received / turn.count, "B", about)
+    if which == "1k":
+        about = f"mean of a poll, {CONNECTIONS} at a time"
+        yield _each("polls.mean", product, lambda turn: 1000 * sum(turn.outcome.delays) / turn.count, "ms", about)
+        shares = [*(turn.outcome.share for turn in (*rounds.floor, *product))]
+        yield Figure("polls.load_share", tuple(shares), "%", "of a core that the load generator takes")
+
+
+def _each(
+    name: str, turns: Sequence[Turn], value: Callable[[Turn], float], unit: str, about: str, *, yardstick: str = ""
+) -> Figure:
+    return Figure(name, tuple(map(value, turns)), unit, about, yardstick=yardstick)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table; return 0 when every goal is reached."""
+    parser = argparse.ArgumentParser(prog="python -m bench.polls", description="What a poll costs.")
+    parser.add_argument("--scale", type=float, default=1.0, help="how long it takes, beside its usual time")
+    figures = show(measure(parser.parse_args(argv).scale))
+    return 0 if all(figure.met is not False for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

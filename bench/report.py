@@ -1,0 +1,131 @@
+"""How figures are shown and kept: as rows on a terminal, as results.json, and as the tables of docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from bench.figures import Figure
+
+RESULTS = Path(__file__).with_name("results.json")
+#: What the original says of itself: the figure to lay beside each claim, and the claim.
+CLAIMS = (
+    ("mean callback", "polls.mean", "200 ms"),
+    ("callbacks a second", "polls.product.1k", "1,000"),
+    ("memory of a replica", "polls.rss", "512 MB"),
+)
+_ROW = "{:<45} {:>10}  {:<19} {:<10} {:<10} {:<4} {}"
+_HEAD = ("figure", "median", "low–high", "unit", "goal", "met", "beside its yardstick")
+_MET = {None: "", True: "yes", False: "NO"}
+
+
+def show(figures: Iterable[Figure]) -> list[Figure]:
+    """Print each figure as it comes, and return them all; a yardstick that comes after its figure is only named."""
+    shown: list[Figure] = []
+    for row in rows(collected(figures, shown), shown):
+        print(row, flush=True)
+    return shown
+
+
+def rows(figures: Iterable[Figure], known: Sequence[Figure]) -> Iterator[str]:
+    """Yield the head of the table and a line for each figure; yardsticks are looked up in `known`."""
+    yield _ROW.format(*_HEAD).rstrip()
+    for figure in figures:
+        yield _ROW.format(*_cells(figure, known)).rstrip()
+
+
+def collected(figures: Iterable[Figure], into: list[Figure]) -> Iterator[Figure]:
+    """Pass figures on and keep each: those that came before a failure stay."""
+    for figure in figures:
+        into.append(figure)
+        yield figure
+
+
+def first_line(figures: Iterable[Figure]) -> str:
+    """Return what a callback takes beside what the original claims; "" where polls were not measured."""
+    beside = (f"{what} {number(ours.value)} {ours.unit} ({claim})" for what, ours, claim in _claims(figures))
+    line = ", ".join(beside)
+    return f"A replica of one worker, and in brackets what the original claims: {line}" if line else ""
+
+
+def claims(figures: Iterable[Figure]) -> str:
+    """Return the same as a table in Markdown."""
+    columns = [(what, f"{number(ours.value)} {ours.unit}", claim) for what, ours, claim in _claims(figures)]
+    names = ("", "a replica of one worker, measured", "the original's claim, never measured")
+    lines = [[name, *cells] for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
+    return "\n".join(_markdown_rows(lines))
+
+
+def markdown(figures: Sequence[Figure]) -> str:
+    """Return the tables of docs/performance.md, one for each part."""
+    return "\n\n".join(
+        "\n".join([f"### {part.replace('_', ' ').capitalize()}", "", *_table(list(group), figures)])
+        for part, group in groupby(figures, lambda figure: figure.name.partition(".")[0])
+    )
+
+
+def write(path: Path, figures: Iterable[Figure], machine: Mapping[str, Any]) -> None:
+    """Keep the figures, with the machine they were measured on."""
+    written = {"machine": dict(machine), "figures": {figure.name: figure.to_json() for figure in figures}}
+    path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read(path: Path) -> tuple[list[Figure], dict[str, Any]]:
+    """Return what `write` kept: the figures in their order, and the machine."""
+    written = json.loads(path.read_text("utf-8"))
+    return [Figure.from_json(name, figure) for name, figure in written["figures"].items()], written["machine"]
+
+
+def number(value: float) -> str:
+    """Write four significant digits, as they are kept; thousands are set apart."""
+    rounded = float(f"{value:.4g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.4g}"
+
+
+def replaced(document: str, name: str, content: str) -> str:
+    """Put `content` between a document's marks `<!-- begin: name -->` and `<!-- end: name -->`.
+
+    Raises:
+        LookupError: the document has no such marks.
+    """
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise LookupError(f"the document has no place for its {name}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def _claims(figures: Iterable[Figure]) -> Iterator[tuple[str, Figure, str]]:
+    known = {figure.name: figure for figure in figures}
+    yield from ((what, known[name], claim) for what, name, claim in CLAIMS if name in known)
+
+
+def _table(rows: Sequence[Figure], known: Sequence[Figure]) -> Iterator[str]:
+    cells = [[f"`{figure.name}`", figure.about, *_cells(figure, known)[1:]] for figure in rows]
+    return _markdown_rows([[_HEAD[0], "what it is", *_HEAD[1:]], *cells])
+
+
+def _markdown_rows(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    rule = ["---"] * len(lines[0])
+    yield from (f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:]))
+
+
+def _cells(figure: Figure, others: Iterable[Figure]) -> tuple[str, ...]:
+    low, high = number(min(figure.rounds)), number(max(figure.rounds))
+    spread = f"{low}–{high}" if len(figure.rounds) > 1 else ""
+    value, unit, met = number(figure.value), figure.unit, _MET[figure.met]
+    return figure.name, value, spread, unit, figure.goal, met, _beside(figure, others)
+
+
+def _beside(figure: Figure, others: Iterable[Figure]) -> str:
+    """Say how often the figure holds its yardstick; of one in another unit, or not there, its name alone."""
+    if not figure.yardstick:
+        return ""
+    yardstick = next((other for other in others if other.name == figure.yardstick), None)
+    if yardstick is None or yardstick.unit != figure.unit or not yardstick.value:
+        return figure.yardstick
+    return f"{figure.value / yardstick.value:.2f} × {figure.yardstick}"

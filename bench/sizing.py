@@ -1,0 +1,232 @@
+"""`python -m bench.sizing --users 100000`: replicas, Redis nodes, network and Dify for so many people, line by line.
+
+Nothing is measured here. Every constant is a row of bench/results.json (`polls.cpu.1k`), a default of the product's
+settings (`STREAM_TTL`) or an option of this command (`--deltas`), and its name stands behind its number. A person is
+*concurrent* while the chat is open before them. Two cases are worked out: people who ask, wait, read and think
+(`usual`), and all of them waiting for an answer at the same moment, who ask again as soon as it has ended (`worst`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+
+from bench.figures import Figure
+from bench.report import RESULTS, number, read
+from config.settings import Settings
+
+CASES = ("usual", "worst")
+#: The lines that stand side by side above the calculation.
+SUMMARY = (
+    *("live", "questions", "polls", "deltas", "replicas", "pods", "memory of a pod", "Redis nodes", "memory of Redis"),
+    *("WeCom network", "Redis network", "network of a node", "Dify network", "Dify containers"),
+    "replicas with sockets",
+)
+#: What turns one unit into another, and bounds.
+CONVERSIONS = {
+    "seconds a minute": 60.0,
+    "µs a second": 1e6,
+    "B a GB": 1e9,
+    "MiB a GiB": 1024.0,
+    "KiB a MiB": 1024.0,
+    "B/s a Gbit/s": 1e9 / 8,
+    "answers of that row": 1000.0,
+    # Noise may say that replicas do more together than alone.
+    "at the most": 1.0,
+    # Fewer primaries make no Redis Cluster; one server needs none.
+    "primaries of the smallest cluster": 3.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number, its unit, and the row, setting or option it is from; "" for what a line above came to."""
+
+    value: float
+    unit: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, [number(self.value), self.unit, self.source and f"[{self.source}]"]))
+
+
+class Sheet:
+    """Works out quantities from others; every step is kept as a line.
+
+    A name with a dot is a row of the results, one in capitals a setting, one with `--` an option; the others are
+    conversions and what lines above came to.
+
+    Raises:
+        LookupError: a name is none of these: its part of the benchmarks failed or was left out.
+    """
+
+    def __init__(self, figures: Iterable[Figure], options: argparse.Namespace) -> None:
+        self._known = {name: Quantity(value, name) for name, value in CONVERSIONS.items()}
+        self._known |= {figure.name: Quantity(figure.value, figure.unit, figure.name) for figure in figures}
+        self._known |= {
+            name.upper(): Quantity(float(field.default), "", name.upper())
+            for name, field in Settings.model_fields.items()
+            if type(field.default) in (int, float)
+        }
+        for name, value in vars(options).items():
+            if isinstance(value, (int, float)):
+                option = f"--{name.replace('_', '-')}"
+                self._known[option] = Quantity(float(value), "", option)
+        self.lines: list[str] = []
+
+    def __getitem__(self, name: str) -> Quantity:
+        try:
+            return self._known[name]
+        except KeyError:
+            raise LookupError(f"the results have no {name}") from None
+
+    def line(self, name: str, unit: str, times: Sequence[str], over: Sequence[str] = (), *, up: bool = False) -> None:
+        """Multiply, divide, and round up to a whole number if asked to."""
+        above, below = [self[factor] for factor in times], [self[factor] for factor in over]
+        value = prod(factor.value for factor in above) / prod(factor.value for factor in below)
+        terms = " × ".join(map(str, above)) + "".join(f" / {factor}" for factor in below)
+        self._keep(
+            name, f"{terms} = {number(value)} ≤" if up else f"{terms} =", ceil(round(value, 6)) if up else value, unit
+        )
+
+    def total(self, name: str, unit: str, parts: Sequence[str]) -> None:
+        """Add lines up."""
+        terms = " + ".join(str(self[part]) for part in parts)
+        self._keep(name, f"{terms} =", sum(self[part].value for part in parts), unit)
+
+    def chosen(self, name: str, unit: str, choose: Callable[[Iterable[float]], float], of: Sequence[str]) -> None:
+        """Take the largest or the smallest."""
+        terms = ", ".join(str(self[part]) for part in of)
+        self._keep(name, f"{choose.__name__}({terms}) =", choose(self[part].value for part in of), unit)
+
+    def _keep(self, name: str, terms: str, value: float, unit: str) -> None:
+        self._known[name] = Quantity(value, unit)
+        self.lines.append(f"{name:<26} {terms} {self._known[name]}")
+
+
+def derive(figures: Iterable[Figure], options: argparse.Namespace, case: str) -> Sheet:
+    """Work out one of `CASES`.
+
+    Raises:
+        LookupError: the results lack a row.
+    """
+    sheet = Sheet(figures, options)
+    _load(sheet, case)
+    _gateway(sheet, options.text)
+    _redis(sheet, options.text)
+    _network(sheet, options.text)
+    sheet.line("Dify containers", "containers", ["live"], ["--dify-runs"], up=True)
+    _sockets(sheet)
+    return sheet
+
+
+def _load(sheet: Sheet, case: str) -> None:
+    if case == "worst":
+        sheet.line("live", "live answers", ["--users"])
+        sheet.line("questions", "questions/s", ["live"], ["--answer-seconds"])
+    else:
+        sheet.line("questions", "questions/s", ["--users", "--questions-per-minute"], ["seconds a minute"])
+        sheet.line("live", "live answers", ["questions", "--answer-seconds"])
+    sheet.line("polls", "polls/s", ["live", "--polls"])
+    sheet.line("deltas", "deltas/s", ["live", "--deltas"])
+
+
+def _gateway(sheet: Sheet, text: str) -> None:
+    sheet.line("CPU of polls", "cores", ["polls", f"polls.cpu.{text}"], ["µs a second"])
+    sheet.line("CPU of deltas", "cores", ["deltas", "streams.1000.cpu_per_delta"], ["µs a second"])
+    # Their short answers are in this row and in that of deltas: an upper bound.
+    sheet.line("CPU of questions", "cores", ["questions", "questions.cpu"], ["µs a second"])
+    sheet.total("CPU of the gateway", "cores", ["CPU of polls", "CPU of deltas", "CPU of questions"])
+    sheet.chosen("adding up", "ratio", min, ["growth.replicas.efficiency", "at the most"])
+    sheet.line("replicas by CPU", "replicas", ["CPU of the gateway"], ["--headroom", "adding up"], up=True)
+    sheet.line("replicas by answers", "replicas", ["live"], ["STREAM_MAX_PER_REPLICA"], up=True)
+    sheet.chosen("replicas", "replicas", max, ["replicas by CPU", "replicas by answers"])
+    sheet.line("pods", "pods", ["replicas"], ["--workers"], up=True)
+    # The row counts idle workers too, so this is an upper bound.
+    sheet.line("memory of answers", "MiB", ["live", "streams.1000.rss"], ["answers of that row"])
+    sheet.line("memory of workers", "MiB", ["replicas", "start.worker_rss"])
+    sheet.total("memory of the gateway", "MiB", ["memory of answers", "memory of workers"])
+    sheet.line("memory of a pod", "GiB", ["memory of the gateway"], ["pods", "MiB a GiB"])
+
+
+def _redis(sheet: Sheet, text: str) -> None:
+    sheet.line("Redis CPU of polls", "cores", ["polls", f"polls.redis_cpu.{text}"], ["µs a second"])
+    sheet.line("Redis CPU of deltas", "cores", ["deltas", "streams.1000.redis_cpu_per_delta"], ["µs a second"])
+    sheet.line("Redis CPU of questions", "cores", ["questions", "questions.redis_cpu"], ["µs a second"])
+    sheet.total("CPU of Redis", "cores", ["Redis CPU of polls", "Redis CPU of deltas", "Redis CPU of questions"])
+    # A record lives for its time whether or not its answer has ended long before.
+    sheet.line("stored", "stored streams", ["questions", "STREAM_TTL"])
+    sheet.line("memory of Redis", "GB", ["stored", "growth.live.100k.redis_bytes_per_stream"], ["B a GB"])
+    sheet.line("Redis nodes by CPU", "nodes", ["CPU of Redis"], ["--headroom"], up=True)
+    sheet.line("Redis nodes by memory", "nodes", ["memory of Redis"], ["--node-gb", "--headroom"], up=True)
+    sheet.chosen("Redis nodes", "nodes", max, ["Redis nodes by CPU", "Redis nodes by memory"])
+    if sheet["Redis nodes"].value > 1:
+        sheet.chosen("Redis nodes", "primaries", max, ["Redis nodes", "primaries of the smallest cluster"])
+
+
+def _network(sheet: Sheet, text: str) -> None:
+    sheet.line("WeCom network", "Gbit/s", ["polls", f"polls.bytes.{text}"], ["B/s a Gbit/s"])
+    sheet.line("Redis network of polls", "Gbit/s", ["polls", f"polls.redis_net.{text}"], ["B/s a Gbit/s"])
+    sheet.line("Redis network of deltas", "Gbit/s", ["deltas", "streams.1000.redis_net_per_delta"], ["B/s a Gbit/s"])
+    sheet.line("Redis network of questions", "Gbit/s", ["questions", "questions.redis_net"], ["B/s a Gbit/s"])
+    sheet.total(
+        "Redis network", "Gbit/s", ["Redis network of polls", "Redis network of deltas", "Redis network of questions"]
+    )
+    sheet.line("network of a node", "Gbit/s", ["Redis network"], ["Redis nodes"])
+    sheet.line("Dify network", "Gbit/s", ["deltas", "streams.1000.dify_net_per_delta"], ["B/s a Gbit/s"])
+
+
+def _sockets(sheet: Sheet) -> None:
+    """The same people at WebSockets, which are told of every delta and do not poll."""
+    # The row has the question and the writing of its deltas in it.
+    sheet.line("CPU with sockets", "cores", ["deltas", "sockets.cpu_per_piece"], ["µs a second"])
+    sheet.line("socket replicas by CPU", "replicas", ["CPU with sockets"], ["--headroom", "adding up"], up=True)
+    sheet.line("socket replicas by places", "replicas", ["--users"], ["SOCKETS_MAX"], up=True)
+    bounds = ["socket replicas by CPU", "socket replicas by places", "replicas by answers"]
+    sheet.chosen("replicas with sockets", "replicas", max, bounds)
+    sheet.line("memory of sockets", "MiB", ["--users", "sockets.idle_kib"], ["KiB a MiB"])
+
+
+def markdown(figures: Sequence[Figure], options: argparse.Namespace) -> str:
+    """Return both cases side by side, and below it each one's lines."""
+    sheets = {case: derive(figures, options, case) for case in CASES}
+    head = [f"| {number(options.users)} concurrent users | {' | '.join(CASES)} |", "|---|---|---|"]
+    table = [f"| {row} | {' | '.join(str(sheet[row]) for sheet in sheets.values())} |" for row in SUMMARY]
+    blocks = [f"```text\n{case}\n\n{chr(10).join(sheet.lines)}\n```" for case, sheet in sheets.items()]
+    return "\n\n".join(["\n".join(head + table), *blocks])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the calculation; return 1 and one line when the results lack a row."""
+    options = parse(argv)
+    try:
+        print(markdown(read(options.results)[0], options))
+    except (LookupError, OSError) as exc:
+        print(f"bench.sizing: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options; every default is an assumption, and printed as such."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sizing", description="What so many people need.")
+    parser.add_argument("--users", type=float, default=100_000, help="people with the chat open")
+    parser.add_argument("--questions-per-minute", type=float, default=1.0, help="what one of them asks (usual case)")
+    parser.add_argument("--answer-seconds", type=float, default=20.0, help="from a question to its answer's end")
+    parser.add_argument("--polls", type=float, default=1.0, help="refreshes a second by WeCom while an answer runs")
+    parser.add_argument("--deltas", type=float, default=10.0, help="deltas a second of one answer")
+    parser.add_argument("--text", choices=("1k", "16k"), default="1k", help="text of a poll's reply in bytes")
+    parser.add_argument("--headroom", type=float, default=0.6, help="part of a core or of memory to be used")
+    parser.add_argument("--workers", type=int, default=4, help="replicas (worker processes) of a pod")
+    parser.add_argument("--node-gb", type=float, default=16.0, help="memory of a Redis node")
+    parser.add_argument("--dify-runs", type=float, default=10, help="runs at once of one Dify API container")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="which results.json")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
