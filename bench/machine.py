@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 #: Packages whose versions the figures depend on most; "" is written for one that is not installed.
-PACKAGES = ("gunicorn", "gunicorn_h1c", "gevent", "flask", "redis", "hiredis", "pycryptodome", "requests")
+PACKAGES = ("gunicorn", "gunicorn_h1c", "gevent", "flask", "redis", "hiredis", "cryptography", "orjson", "urllib3")
 
 
 def describe(scale: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distribution, packages_distributions
@@ -88,7 +89,7 @@ def imported_packages(paths: list[Path]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("where", "files"),
-    [(RUNS, CHOSEN[:1]), (("demo",), CHOSEN[:2]), (("tests",), PINS)],
+    [(RUNS, (CHOSEN[0], FAST)), (("demo",), CHOSEN[:2]), (("tests", "bench"), PINS)],
     ids=["product", "demo", "tests"],
 )
 def test_what_is_imported_is_required(where: tuple[str, ...], files: tuple[str, ...]) -> None:
@@ -104,5 +105,10 @@ def test_what_is_imported_is_required(where: tuple[str, ...], files: tuple[str, 
 
 
 def test_gunicorn_does_without_the_parser_that_needs_a_compiler() -> None:
-    """gunicorn.conf.py does not insist on gunicorn_h1c: a fresh machine has no compiler to build it."""
+    """Neither gunicorn.conf.py nor the callbacks' lane insists on gunicorn_h1c: a fresh machine cannot build it."""
+    without = "import sys; sys.modules['gunicorn_h1c'] = None; from config.gunicorn_lane import CallbackLane"
+    without += "; print(CallbackLane.possible())"
+    told = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert told.stdout == "False\n", told.stderr
     assert not re.search(r"^http_parser = .fast", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
