@@ -20,6 +20,8 @@ STREAMS = 256
 LIVES = 3600.0
 #: Characters of a delta.
 _DELTA = 20
+#: What stands for a stream's number in a text, so that no two of them have a sentence in common.
+NUMBER = "0000"
 _PROSE = """## 年假怎么申请
 
 员工每年享有 **5 到 15 天**带薪年假，按入职年限计算：
@@ -37,25 +39,32 @@ _PROSE = """## 年假怎么申请
 
 
 class LiveStreams:
-    """So many running answers with the same text, each of another person."""
+    """So many running answers of the same length, each of another person."""
 
     def __init__(self, name: str, text: str, count: int = STREAMS) -> None:
-        """Take a name of at most 16 characters that no other streams in the same Redis have."""
+        """Take a name of at most 16 characters that no other streams in the same Redis have.
+
+        `NUMBER` in the text becomes each stream's own: what a gateway remembers of one is of no use for another.
+        """
         self._name = name
-        self.text = text
+        self._text = text
         self._count = count
 
     def write(self, redis_url: str) -> None:
         """Open the streams and append the text, delta by delta, as their owner does."""
         access = Access({DEFAULT_BOT: derive_key(AES_KEY, "stream")})
-        chunks = [Chunk(piece, timestamp()) for piece in _deltas(self.text)]
         with connect(redis_url, pool_size=1, timeout=5.0) as client:
             store = StreamStore(ScriptRunner(client), ttl=LIVES, lease=LIVES, max_seconds=LIVES)
             for number in range(self._count):
                 question = Question("年假怎么申请", "wecom", DEFAULT_BOT, _person(number), msgid=f"m{number}")
                 fields = {"status": "processing", "question": question.to_json(), "access": access.readers(question)}
                 store.open(NewStream(self._id(number), "bench", fields, frame_seconds=LIVES))
+                chunks = [Chunk(piece, timestamp()) for piece in _deltas(self.text(number))]
                 store.write([Write(self._id(number), 1, "bench", 0, 0, chunks)])
+
+    def text(self, number: int) -> str:
+        """Return a stream's text so far."""
+        return self._text.replace(NUMBER, f"{number:0{len(NUMBER)}}")
 
     def polls(self) -> list[bytes]:
         """Return a callback of each one's reader, signed now."""
@@ -71,7 +80,7 @@ class LiveStreams:
             stream = Callbacks().opened(body)
         except (ValueError, LookupError) as exc:
             return f"{type(exc).__name__}: {body[:200]!r}"
-        expected = {"id": self._id(number), "finish": False, "content": self.text}
+        expected = {"id": self._id(number), "finish": False, "content": self.text(number)}
         return "" if stream == expected else str(stream)
 
     def _id(self, number: int) -> str:
@@ -79,12 +88,13 @@ class LiveStreams:
 
 
 def prose(size: int) -> str:
-    """Return Markdown of exactly so many bytes: whole lines, and full stops for the rest."""
+    """Return Markdown of exactly so many bytes, no line twice: whole lines, and full stops for the rest."""
     text = ""
-    for line in cycle(_PROSE.splitlines(keepends=True)):
-        if len((text + line).encode()) > size:
+    for number, line in enumerate(cycle(_PROSE.splitlines())):
+        numbered = f"{line}（{NUMBER}-{number}）\n" if line else "\n"
+        if len((text + numbered).encode()) > size:
             break
-        text += line
+        text += numbered
     text = text.rstrip()
     return text + "." * (size - len(text.encode()))
 

@@ -38,8 +38,8 @@ def head(machine: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in software.items())
     busy = f"{machine['busy_before']:g} processes busy before"
     hardware = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, {machine['kernel']}"
-    shortened = f", rounds shortened to {machine['scale']:g} of their length" if machine["scale"] != 1 else ""
-    measured = f"measured {machine['measured']}{shortened}"
+    trial = f"; a trial of {machine['scale']:g} of the usual size, not to go by" if machine["scale"] != 1 else ""
+    measured = f"measured {machine['measured']}{trial}"
     return [f"{hardware}; {busy}; {measured}", versions, *places(machine["cores"])]
 
 

@@ -21,8 +21,8 @@ from bench.report import show
 from bench.stage import Replica, redis_server
 from bench.turns import FLOOR, Bench, Turn, production, two_cores, worker
 
-#: Connections that poll at once.
-CONNECTIONS = 64
+#: Connections that poll at once, and the running answers they poll: what one replica has when it is full.
+CONNECTIONS, STREAMS = 64, 1000
 #: Bytes of the streams' texts, by what the figures call them.
 SIZES = {"1k": 1024, "16k": 16 * 1024}
 #: Many short rounds, seconds each: what another guest of this machine does for a second spoils few of them.
@@ -57,7 +57,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         floor = stack.enter_context(worker(settings, folder, server, FLOOR))
         product = stack.enter_context(worker(settings, folder, server))
         bench = Bench(stack.enter_context(generator(others)), store)
-        streams = {which: LiveStreams(which, prose(size)) for which, size in SIZES.items()}
+        streams = {which: LiveStreams(which, prose(size), STREAMS) for which, size in SIZES.items()}
         for one in streams.values():
             one.write(store.url)
         yield from Polls(bench, floor, product, streams, scale).figures()
@@ -73,6 +73,8 @@ class Polls:
         self._floor = floor
         self._product = product
         self._streams = streams
+        # Signed once: they are good for ten minutes.
+        self._polls = {which: some.polls() for which, some in streams.items()}
         self._scale = scale
 
     def figures(self) -> Iterator[Figure]:
@@ -94,7 +96,7 @@ class Polls:
         )
         about = f"CPU of the worker a poll, {size}"
         yield _each(f"polls.cpu.{which}", rounds.product, lambda turn: turn.micros, "µs", about, yardstick=floor_cpu)
-        yield from _around(which, rounds, size, len(self._streams[which].polls()[0]))
+        yield from _around(which, rounds, size, len(self._polls[which][0]))
 
     def _rounds(self, which: str) -> Rounds:
         rounds = Rounds()
@@ -106,11 +108,10 @@ class Polls:
         return rounds
 
     def _turn(self, replica: Replica, which: str, seconds: float, rate: float | None = None) -> Turn:
-        streams = self._streams[which]
         shorter = min(1.0, 3 * self._scale) * seconds
-        job = Job(replica.port, streams.polls(), shorter, CONNECTIONS, rate, samples=SAMPLES)
+        job = Job(replica.port, self._polls[which], shorter, CONNECTIONS, rate, samples=SAMPLES)
         turn = self._bench.turn(replica, job)
-        if wrong := streams.wrong(turn.outcome.bodies):
+        if wrong := self._streams[which].wrong(turn.outcome.bodies):
             raise LoadFailed(f"not what the stream shows: {wrong[0][:300]}")
         return turn
 
@@ -133,8 +134,8 @@ def _around(which: str, rounds: Rounds, size: str, request: int) -> Iterator[Fig
     if which == "1k":
         about = f"mean of a poll, {CONNECTIONS} at a time"
         yield _each("polls.mean", product, lambda turn: 1000 * sum(turn.outcome.delays) / turn.count, "ms", about)
-        shares = [*(turn.outcome.share for turn in (*rounds.floor, *product))]
-        yield Figure("polls.load_share", tuple(shares), "%", "of a core that the load generator takes")
+        about = "of a core that the load generator takes"
+        yield _each("polls.load_share", [*rounds.floor, *product], lambda turn: turn.outcome.share, "%", about)
 
 
 def _each(

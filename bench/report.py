@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,8 @@ CLAIMS = (
 )
 _ROW = "{:<45} {:>10}  {:<19} {:<10} {:<10} {:<4} {}"
 _HEAD = ("figure", "median", "low–high", "unit", "goal", "met", "beside its yardstick")
+#: A figure of a series: what it is of, how much of it there was, and what that cost.
+_AT_A_STEP = re.compile(r"(.+?)\.(\d+k?)\.(.+)")
 _MET = {None: "", True: "yes", False: "NO"}
 
 
@@ -60,11 +63,17 @@ def claims(figures: Iterable[Figure]) -> str:
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """Return the tables of docs/performance.md, one for each part."""
-    return "\n\n".join(
-        "\n".join([f"### {part.replace('_', ' ').capitalize()}", "", *_table(list(group), figures)])
-        for part, group in groupby(figures, lambda figure: figure.name.partition(".")[0])
-    )
+    """Return the tables of docs/performance.md: for each part one of its single figures, and one of each series."""
+    blocks: list[str] = []
+    for part, group in groupby(figures, lambda figure: figure.name.partition(".")[0]):
+        rows = list(group)
+        series = _series(rows)
+        inside = {figure.name for costs in series.values() for steps in costs.values() for figure in steps.values()}
+        single = [figure for figure in rows if figure.name not in inside]
+        blocks.append(f"### {part.replace('_', ' ').capitalize()}")
+        blocks += ["\n".join(_table(single, figures))] if single else []
+        blocks += ["\n".join(_series_table(name, costs, figures)) for name, costs in series.items()]
+    return "\n\n".join(blocks)
 
 
 def write(path: Path, figures: Iterable[Figure], machine: Mapping[str, Any]) -> None:
@@ -107,6 +116,37 @@ def _claims(figures: Iterable[Figure]) -> Iterator[tuple[str, Figure, str]]:
 def _table(rows: Sequence[Figure], known: Sequence[Figure]) -> Iterator[str]:
     cells = [[f"`{figure.name}`", figure.about, *_cells(figure, known)[1:]] for figure in rows]
     return _markdown_rows([[_HEAD[0], "what it is", *_HEAD[1:]], *cells])
+
+
+def _series(figures: Iterable[Figure]) -> dict[str, dict[str, dict[str, Figure]]]:
+    """Return the figures `name.step.cost` that were measured at several steps, by name, cost and step."""
+    series: dict[str, dict[str, dict[str, Figure]]] = {}
+    for figure in figures:
+        if found := _AT_A_STEP.fullmatch(figure.name):
+            name, step, cost = found.groups()
+            series.setdefault(name, {}).setdefault(cost, {})[step] = figure
+    return series
+
+
+def _series_table(name: str, costs: Mapping[str, Mapping[str, Figure]], known: Sequence[Figure]) -> Iterator[str]:
+    """Yield a table with a row for each cost and a column for each step."""
+    columns = list(dict.fromkeys(step for steps in costs.values() for step in steps))
+    head = [_HEAD[0], "what it is", *columns, *_HEAD[3:]]
+    lines = []
+    for cost, steps in costs.items():
+        values = [_with_spread(steps[step]) if step in steps else "" for step in columns]
+        *_, last = steps.values()
+        goals = [figure for figure in steps.values() if figure.goal]
+        goal = last.goal if len(goals) in (0, len(steps)) else f"{last.goal} at {columns[-1]}"
+        met = _MET[all(figure.met for figure in goals) if goals else None]
+        beside = _beside(last, known)
+        lines.append([f"`{name}.*.{cost}`", last.about, *values, last.unit, goal, met, beside])
+    return _markdown_rows([head, *lines])
+
+
+def _with_spread(figure: Figure) -> str:
+    value, spread = _cells(figure, ())[1:3]
+    return f"{value} ({spread})" if spread else value
 
 
 def _markdown_rows(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -22,9 +22,8 @@ from config.settings import Settings
 CASES = ("usual", "worst")
 #: The lines that stand side by side above the calculation.
 SUMMARY = (
-    *("live", "questions", "polls", "deltas", "replicas", "pods", "memory of a pod", "Redis nodes", "memory of Redis"),
-    *("WeCom network", "Redis network", "network of a node", "Dify network", "Dify containers"),
-    "replicas with sockets",
+    *("live", "questions", "polls", "deltas", "replicas", "pods", "memory of a pod", "Redis nodes", "Redis servers"),
+    *("memory of Redis", "WeCom network", "Redis network", "network of a node", "Dify network", "Dify containers"),
 )
 #: What turns one unit into another, and bounds.
 CONVERSIONS = {
@@ -32,13 +31,13 @@ CONVERSIONS = {
     "µs a second": 1e6,
     "B a GB": 1e9,
     "MiB a GiB": 1024.0,
-    "KiB a MiB": 1024.0,
     "B/s a Gbit/s": 1e9 / 8,
     "answers of that row": 1000.0,
     # Noise may say that replicas do more together than alone.
     "at the most": 1.0,
     # Fewer primaries make no Redis Cluster; one server needs none.
     "primaries of the smallest cluster": 3.0,
+    "servers for each, one of them its replica": 2.0,
 }
 
 
@@ -120,7 +119,6 @@ def derive(figures: Iterable[Figure], options: argparse.Namespace, case: str) ->
     _redis(sheet, options.text)
     _network(sheet, options.text)
     sheet.line("Dify containers", "containers", ["live"], ["--dify-runs"], up=True)
-    _sockets(sheet)
     return sheet
 
 
@@ -166,6 +164,7 @@ def _redis(sheet: Sheet, text: str) -> None:
     sheet.chosen("Redis nodes", "nodes", max, ["Redis nodes by CPU", "Redis nodes by memory"])
     if sheet["Redis nodes"].value > 1:
         sheet.chosen("Redis nodes", "primaries", max, ["Redis nodes", "primaries of the smallest cluster"])
+    sheet.line("Redis servers", "servers", ["Redis nodes", "servers for each, one of them its replica"])
 
 
 def _network(sheet: Sheet, text: str) -> None:
@@ -178,17 +177,6 @@ def _network(sheet: Sheet, text: str) -> None:
     )
     sheet.line("network of a node", "Gbit/s", ["Redis network"], ["Redis nodes"])
     sheet.line("Dify network", "Gbit/s", ["deltas", "streams.1000.dify_net_per_delta"], ["B/s a Gbit/s"])
-
-
-def _sockets(sheet: Sheet) -> None:
-    """The same people at WebSockets, which are told of every delta and do not poll."""
-    # The row has the question and the writing of its deltas in it.
-    sheet.line("CPU with sockets", "cores", ["deltas", "sockets.cpu_per_piece"], ["µs a second"])
-    sheet.line("socket replicas by CPU", "replicas", ["CPU with sockets"], ["--headroom", "adding up"], up=True)
-    sheet.line("socket replicas by places", "replicas", ["--users"], ["SOCKETS_MAX"], up=True)
-    bounds = ["socket replicas by CPU", "socket replicas by places", "replicas by answers"]
-    sheet.chosen("replicas with sockets", "replicas", max, bounds)
-    sheet.line("memory of sockets", "MiB", ["--users", "sockets.idle_kib"], ["KiB a MiB"])
 
 
 def markdown(figures: Sequence[Figure], options: argparse.Namespace) -> str:

@@ -89,6 +89,15 @@ def test_prose_has_the_size_asked_for_and_is_shown_as_it_is() -> None:
         assert render_frame(text, growing=True) == text
 
 
+def test_no_two_streams_have_a_line_in_common() -> None:
+    """What is remembered of one answer must not make another one's cheap."""
+    streams = LiveStreams("few", prose(4096), count=3)
+    lines = [line for number in range(3) for line in streams.text(number).splitlines() if line]
+
+    assert len(lines) == len(set(lines)) > 100
+    assert all(len(streams.text(number).encode()) == 4096 for number in range(3))
+
+
 def test_live_streams_are_what_the_product_would_have_written(runner: ScriptRunner, any_redis_url: str) -> None:
     """The product's own store finds them running, whole, owned, and for their reader's eyes."""
     streams = LiveStreams("few", prose(500), count=2)
@@ -99,9 +108,9 @@ def test_live_streams_are_what_the_product_would_have_written(runner: ScriptRunn
     access = Access({DEFAULT_BOT: derive_key(AES_KEY, "stream")})
 
     assert len({message.stream_id for message in messages}) == 2
-    for message, snapshot in zip(messages, shown, strict=True):
+    for number, (message, snapshot) in enumerate(zip(messages, shown, strict=True)):
         assert snapshot
-        assert (snapshot.status, snapshot.text, snapshot.size) == ("processing", streams.text, 500)
+        assert (snapshot.status, snapshot.text, snapshot.size) == ("processing", streams.text(number), 500)
         assert (snapshot.lapsed, snapshot.frame_over, snapshot.waiting) == (False, False, False)
         assert access.allows(snapshot.access, DEFAULT_BOT, message.userid, message.chatid)
 
@@ -110,10 +119,10 @@ def test_a_reply_that_shows_anything_else_is_wrong() -> None:
     """Each sample is compared with the stream it was asked for: id, state and text."""
     streams = LiveStreams("few", prose(500), count=2)
     ids = [taken(poll).stream_id for poll in streams.polls()]
-    right = {"id": ids[1], "finish": False, "content": streams.text}
+    right = {"id": ids[1], "finish": False, "content": streams.text(1)}
 
     assert streams.wrong({1: sealed(right)}) == []
-    for other in ({"id": ids[0]}, {"finish": True}, {"content": streams.text[:-1]}):
+    for other in ({"id": ids[0]}, {"finish": True}, {"content": streams.text(0)}):
         assert len(streams.wrong({1: sealed({**right, **other})})) == 1
     assert len(streams.wrong({1: b""})) == 1
 

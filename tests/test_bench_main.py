@@ -33,6 +33,25 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(capsys: pytest.CaptureF
     assert err.index("polls.mean") < err.index("TimeoutError") < err.index("start.ready")
 
 
+def test_a_failure_is_the_exit_status_and_keeps_what_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table has what was measured, and ends with what was not; both join what was kept before."""
+    results = tmp_path / "results.json"
+    report.write(results, [OTHER], {})
+    arguments = ["--only", "polls,start", "--out", str(results)]
+
+    assert bench.main(arguments, {"polls": breaks, "start": lambda: [LAST]}) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "polls failed: TimeoutError: redis-server: not within 60 s"
+    assert [line.split()[0] for line in lines[-4:-1]] == ["figure", "polls.mean", "start.ready"]
+    figures, facts = report.read(results)
+    assert figures == [ONE, OTHER, LAST]
+    assert facts["scale"] == 1.0
+    assert bench.main(arguments, {"start": lambda: [LAST]}) == 0
+
+
 def test_one_part_measured_again_takes_its_place_among_the_others(tmp_path: Path) -> None:
     """Its old figures go, also those that came no more; the others' stay, all in the order of the parts."""
     results = tmp_path / "results.json"
@@ -71,8 +90,8 @@ def test_above_the_table_stands_who_ran_where() -> None:
     above = "\n".join(lines[1 : lines.index("")])
     assert all(part in above for part in ("2 cores", "Python 3.", "gunicorn 2", "on core 0", "load generator"))
     assert [line.split()[0] for line in lines[lines.index("") + 1 :]] == ["figure", "polls.mean", "start.ready"]
-    assert "shortened" not in above
-    assert "rounds shortened to 0.1 of their length" in machine.head(machine.describe(0.1))[0]
+    assert "trial" not in above
+    assert "a trial of 0.1 of the usual size" in machine.head(machine.describe(0.1))[0]
     assert machine.places(1) == ["one core: servers, load generator, Redis and mock Dify share it"]
 
 

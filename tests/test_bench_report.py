@@ -91,6 +91,38 @@ def test_the_tables_have_a_row_for_every_figure() -> None:
     assert len({line.count("|") for line in tables.splitlines() if line.startswith("|")}) == 1
 
 
+def test_what_was_measured_at_several_steps_is_one_row() -> None:
+    """A column for each step, with its spread; a goal is met when every step that has it meets it."""
+    lost = [
+        Figure(f"streams.{count}.lost", (float(count == 200),), "answers", "lost", goal="<= 0") for count in (200, 500)
+    ]
+    delay = [Figure(f"streams.{count}.p99", (30.0, 10.0), "ms", "delay", yardstick="a.b") for count in (200, 500)]
+    goal = [
+        Figure(f"streams.{count}.rss", (300.0,), "MiB", "memory", goal=limit)
+        for count, limit in ((200, ""), (500, "< 512"))
+    ]
+
+    tables = report.markdown([*lost, *delay, *goal, Figure("streams.naive", (150.0,), "µs", "a plain program")])
+
+    single, series = tables.removeprefix("### Streams\n\n").split("\n\n")
+    assert single.splitlines()[2:] == ["| `streams.naive` | a plain program | 150 |  | µs |  |  |  |"]
+    assert series.splitlines() == [
+        "| figure | what it is | 200 | 500 | unit | goal | met | beside its yardstick |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| `streams.*.lost` | lost | 1 | 0 | answers | <= 0 | NO |  |",
+        "| `streams.*.p99` | delay | 20 (10–30) | 20 (10–30) | ms |  |  | a.b |",
+        "| `streams.*.rss` | memory | 300 | 300 | MiB | < 512 at 500 | yes |  |",
+    ]
+
+
+def test_a_step_that_was_not_measured_is_left_open() -> None:
+    """Two replicas can add up; one cannot."""
+    one = Figure("growth.replicas.1.cpu", (200.0,), "µs", "cost")
+    two = [Figure(f"growth.replicas.2.{what}", (1.0,), "ratio", what) for what in ("cpu", "adds_up")]
+
+    assert "| `growth.replicas.*.adds_up` | adds_up |  | 1 | ratio |  |  |  |" in report.markdown([one, *two])
+
+
 @pytest.mark.parametrize(
     ("value", "written"),
     [(0.0123456, "0.01235"), (61.25, "61.25"), (999.96, "1,000"), (1234.5, "1,234"), (1e6, "1,000,000"), (0.0, "0")],

@@ -33,8 +33,6 @@ ROWS = {
     "growth.replicas.efficiency": (0.9, "ratio"),
     "growth.live.100k.redis_bytes_per_stream": (2500.0, "B"),
     "start.worker_rss": (80.0, "MiB"),
-    "sockets.cpu_per_piece": (100.0, "µs"),
-    "sockets.idle_kib": (32.0, "KiB"),
 }
 FIGURES = [Figure(name, (value,), unit, "made up") for name, (value, unit) in ROWS.items()]
 
@@ -99,6 +97,7 @@ def test_one_server_is_enough_for_few_and_a_cluster_has_three_at_least() -> None
     assert sheet("usual", "--users", "600")["Redis nodes"] == sizing.Quantity(1, "nodes")
     assert sheet("usual", "--users", "40000")["Redis nodes by CPU"].value == 2
     assert sheet("usual", "--users", "40000")["Redis nodes"] == sizing.Quantity(3, "primaries")
+    assert sheet("usual", "--users", "40000")["Redis servers"].value == 6
 
 
 def test_the_network_is_what_bytes_come_to() -> None:
@@ -114,17 +113,6 @@ def test_the_network_is_what_bytes_come_to() -> None:
 def test_each_live_answer_is_a_run_of_dify() -> None:
     """Containers are runs over what one holds."""
     assert sheet("worst", "--users", "60000", "--dify-runs", "70")["Dify containers"].value == 858
-
-
-def test_people_at_sockets_do_not_poll() -> None:
-    """20 cores for deltas make 38 replicas; as many sockets as a replica may hold make 60."""
-    usual, many = sheet("usual", "--users", "60000"), sheet("usual", "--users", "60000", "--deltas", "30")
-
-    assert values(usual, "CPU with sockets", "socket replicas by CPU") == [20, 38]
-    assert Settings.model_fields["sockets_max"].default == 1000
-    assert usual["replicas with sockets"].value == 60
-    assert many["replicas with sockets"].value == 112
-    assert usual["memory of sockets"].value == 60_000 * 32 / 1024
 
 
 def test_long_texts_are_counted_by_their_own_rows() -> None:

@@ -134,6 +134,7 @@ def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
 def test_text_that_goes_on_waits_for_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """First words, fields and ends go at once, and take along what waits."""
     monkeypatch.setattr(module, "PACE", 3600.0)
+    monkeypatch.setattr(module, "SLOWEST", 3600.0)
     stream, other = desk.owns("s"), desk.owns("t")
     desk.flusher.start()
     stream.emit("first")

@@ -25,9 +25,12 @@ _PLAIN = r"(?:[^\s`~#>|=\-*+_\d]|\*\*[^\s*]|\d+[^\s\d.)|`])"
 #: What stands after a list item's marker: no code fence, and nothing that makes a rule of the line.
 _CONTENT = r"(?:[^\s`~*_\-]|\*\*[^\s*])[^\n]*"
 _MARKER = r"(?:[-*+]|\d{1,9}[.)])[ \t]+"
-_LINE = re.compile(rf"{_PLAIN}|#{{1,6}}[ \t]")
-_PARAGRAPH = re.compile(rf"{_PLAIN}[^\n`|]*(?:\n{_PLAIN}[^\n`|]*)*")
-_ITEMS = re.compile(rf"{_MARKER}{_CONTENT}(?:\n[ \t]*{_MARKER}{_CONTENT})*")
+_LINE = re.compile(rf"{_PLAIN}|#{{1,6}}[ \t]|>")
+_HEADING = re.compile(r"#{1,6}[ \t][^\n]*\n")
+_LINES = rf"{_PLAIN}[^\n`|]*(?:\n{_PLAIN}[^\n`|]*)*"
+_LIST = rf"{_MARKER}{_CONTENT}(?:\n[ \t]*{_MARKER}{_CONTENT})*"
+_ITEMS = re.compile(_LIST)
+_PARAGRAPH = re.compile(rf"({_LINES})(?:\n({_LIST}))?")
 _CODE = re.compile(r"```[^`\n]*(\n[^`]*)?(\n```[ \t]*)?")
 _CODE_END = re.compile(r"(?:[^`]*\n)?```[ \t]*")
 
@@ -99,9 +102,16 @@ def _simple(stretch: str, state: State) -> tuple[str, State] | None:
     if stretch.startswith("```"):
         code = _CODE.fullmatch(stretch)
         return (stretch, OUTSIDE if code[2] else IN_FENCE) if code else None
+    if heading := _HEADING.match(stretch):
+        below = _simple(stretch[heading.end() :], OUTSIDE)
+        return (heading[0] + below[0], below[1]) if below else None
     if _ITEMS.fullmatch(stretch):
         return stretch, IN_LIST
-    return (stretch.replace("\n", "\n\n"), OUTSIDE) if _PARAGRAPH.fullmatch(stretch) else None
+    if not (paragraph := _PARAGRAPH.fullmatch(stretch)):
+        return None
+    lines, items = paragraph.groups()
+    lines = lines.replace("\n", "\n\n")
+    return (f"{lines}\n\n{items}", IN_LIST) if items else (lines, OUTSIDE)
 
 
 def _by_rules(stretch: str, state: State) -> tuple[str, State]:
