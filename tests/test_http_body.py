@@ -53,7 +53,9 @@ PLACES = st.lists(st.integers(0, 10_000), max_size=30)
 
 
 @given(
-    chunks=st.lists(st.binary(min_size=1, max_size=50), max_size=8),
+    chunks=st.lists(
+        st.binary(min_size=1, max_size=50) | st.sampled_from([chunk(b"hello"), chunk(b"x") * 3]), max_size=8
+    ),
     extension=st.sampled_from([b"", b";a=b", b" "]),
     trailer=st.sampled_from([b"", b"X-Ends: well\r\n"]),
     places=PLACES,
@@ -122,3 +124,13 @@ def test_what_follows_the_end_is_nobodys() -> None:
     body = ChunkedBody()
 
     assert (body.feed(chunk(b"ab") + END + b"HTTP/1.1"), body.over) == (b"ab", True)
+
+
+def test_what_looks_like_a_chunk_within_a_chunk_is_its_content() -> None:
+    """A read may begin in the middle of a chunk, with bytes that would be one by themselves."""
+    body = ChunkedBody()
+
+    assert body.feed(b"f\r\nabcde") == b"abcde"
+    assert body.feed(b"5\r\nhello\r\n") == b"5\r\nhello\r\n"
+    assert body.feed(b"\r\n0\r\n\r\n") == b""
+    assert body.over
