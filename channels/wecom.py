@@ -172,12 +172,20 @@ class WeComChannel:
 
 
 def wecom_blueprint(channel: WeComChannel) -> Blueprint:
-    """Return the routes of WeCom's check of the address, for the default bot and for named ones."""
+    """Return the routes of the default bot and of named ones. WeCom's check of the address is answered here.
+
+    Callbacks themselves are answered before (`callback_door`); here they are named, for who asks what there is.
+    """
     routes = Blueprint("wecom", __name__)
     # Endpoints of their own: werkzeug would redirect /wechat/callback/default to the rule that has it as a default.
     for name, rule, defaults in (("", "/wechat/callback", {"bot": "default"}), ("_bot", "/wechat/callback/<bot>", {})):
         routes.add_url_rule(rule, f"verify{name}", channel.verify, methods=["GET"], defaults=defaults)
+        routes.add_url_rule(rule, f"receive{name}", _not_here, methods=["POST"], defaults=defaults)
     return routes
+
+
+def _not_here(bot: str) -> Response:
+    raise LookupError("a callback came past its door")
 
 
 def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:

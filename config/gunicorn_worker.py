@@ -41,7 +41,7 @@ LAST_SECONDS = 3
 SUCCESSOR_SECONDS = 20.0
 
 #: Objects of the youngest generation after which it is collected, and how many such collections an older one waits for.
-COLLECT = (5000, 20, 20)
+COLLECT = (5000, 5, 4)
 
 #: What a connection says whose client is gone.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -127,6 +127,12 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
         gevent.joinall(stops)
 
+    def _finished(self, parser: RequestParser) -> bool:
+        """Take in what is left of the last request's body; tell whether it came to its end in time."""
+        with self.timeout_ctx():
+            return bool(parser.finish_body())
+        return False
+
     def _callback_lane(self) -> CallbackLane | None:
         """Return the lane of the app's callbacks, None where gunicorn has more to do for each request than it knows."""
         door = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.callbacks")
@@ -178,7 +184,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         Raises:
             StopIteration: the last request was the connection's last.
         """
-        if parser.mesg and (parser.mesg.should_close() or not parser.finish_body()):
+        if parser.mesg and (parser.mesg.should_close() or not self._finished(parser)):
             return None
         while True:
             data = parser.unreader.take_buffered()

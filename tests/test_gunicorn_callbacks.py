@@ -164,6 +164,15 @@ def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.so
         assert client.ended()
 
 
+def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, listener: socket.socket) -> None:
+    """What is left of it is waited for as long as a next request is."""
+    worker._patience = 1
+    with Reader(listener) as client:
+        client.socket.sendall(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+        assert client.next()[1] == b"old"
+        assert client.ended()
+
+
 def test_a_client_that_goes_away_costs_nothing(
     worker: DrainingWorker, listener: socket.socket, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -44,7 +44,7 @@ def test_an_event_source_sees_an_answer_through(redis_url: str, page: Page, tmp_
     """Cut off by a killed replica it goes on at another one; one that is never closed is sent away at the end."""
     question = "[[slow]] EventSource 年假怎么申请"
     program = re.findall(r"^```js\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)[0]
-    with MockDify(slow=0.05) as dify:
+    with MockDify(slow=0.1) as dify:
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="none")
         with replicas(2, settings_for(redis_url, **own), tmp_path) as (first, second), Switchboard(first.port) as board:
             body = {"query": question, "id": "browser", "stream": True}
