@@ -12,6 +12,7 @@ import logging
 import mmap
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -40,8 +41,8 @@ LAST_SECONDS = 3
 #: Seconds a successor may take to serve after a HUP.
 SUCCESSOR_SECONDS = 20.0
 
-#: Objects of the youngest generation after which it is collected, and how many such collections an older one waits for.
-COLLECT = (5000, 5, 4)
+#: Seconds between collections of everything but what was loaded.
+COLLECT_SECONDS = 5.0
 
 #: What a connection says whose client is gone.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -89,8 +90,6 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Load the app; a wrong setting is one line and stops the arbiter, not a worker that starts for ever."""
-        # Collections would take a sixth of the start, and find nothing.
-        gc.disable()
         try:
             super().load_wsgi()
         except SettingsError as exc:
@@ -100,10 +99,6 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         # that nobody is answered.
         gc.collect()
         gc.freeze()
-        # Each delta leaves objects that live as long as their stream: a collection every 700 of them, as Python has it,
-        # took a tenth of a delta's time and found nothing.
-        gc.set_threshold(*COLLECT)
-        gc.enable()
 
     def run(self) -> None:
         """Serve until the drain is over: as the parent does, with servers that can stop accepting before that."""
@@ -120,9 +115,14 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         for server in self._servers:
             server.start()
         _shared[_SERVING], _shared[_place(self.age)] = self._generation, not self._leaving
+        collected = time.monotonic()
         while self.alive:
             self.notify()
             gevent.sleep(1.0)
+            if time.monotonic() - collected > COLLECT_SECONDS:
+                # What a crowd or an outage left would otherwise stay until as much is made again.
+                gc.collect()
+                collected = time.monotonic()
         # At the same time: what was given back must not be asked for by one listener while another is waited for.
         stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
         gevent.joinall(stops)

@@ -101,11 +101,11 @@ class _Bounded(AbstractConnection):
         """
         try:
             reply = self._parser.read_response(disable_decoding=disable_decoding)
-        except OSError as exc:
+        except BaseException as exc:
             self.disconnect()  # type: ignore[no-untyped-call]
-            raise redis.ConnectionError(f"error while reading: {exc}") from exc
-        except BaseException:
-            self.disconnect()  # type: ignore[no-untyped-call]
+            if isinstance(exc, OSError) or type(exc) is redis.ConnectionError:
+                where = self._host_error()  # type: ignore[no-untyped-call]
+                raise redis.ConnectionError(f"while reading from {where}: {exc}") from exc
             raise
         self._used_at = time.monotonic()
         if isinstance(reply, redis.ResponseError):

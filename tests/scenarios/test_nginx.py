@@ -180,7 +180,8 @@ def test_pages_and_documents_are_there(nginx: Nginx) -> None:
 def test_what_is_not_for_the_world_is_not_there(nginx: Nginx, path: str) -> None:
     """Operations are asked for at a replica, not by way of nginx."""
     assert requests.get(nginx.url + path, timeout=PATIENCE).status_code == 404
-    assert nginx.served(path)[-1] == ("404", "-")
+    # Its log line is written when the reply is on its way.
+    assert wait_until(lambda: nginx.served(path))[-1] == ("404", "-")
 
 
 def test_plain_http_leads_to_tls(nginx: Nginx) -> None:
