@@ -26,6 +26,12 @@ from utils.question_files import request as asked
 
 log = logging.getLogger(__name__)
 
+#: What reads a file, in a process of its own. openpyxl would import numpy where it happens to be installed, and the
+#: memory that takes is not the file's.
+_READER = (
+    "import runpy, sys; sys.modules['numpy'] = None; runpy.run_module('utils.question_files', run_name='__main__')"
+)
+
 FORM = "multipart/form-data"
 ROOT = Path(__file__).parent.parent
 #: Bytes of a form that are not its file, and parts of a form.
@@ -113,7 +119,7 @@ def _texts(name: str, content: bytes, form: FileSubmission, max_bytes: int) -> l
 
 
 def _read_apart(wanted: Wanted, content: bytes) -> list[str]:
-    command = [sys.executable, "-m", "utils.question_files", str(CPU_SECONDS), str(MEMORY)]
+    command = [sys.executable, "-c", _READER, str(CPU_SECONDS), str(MEMORY)]
     try:
         done = subprocess.run(
             command, cwd=ROOT, input=asked(wanted) + content, capture_output=True, timeout=READ_SECONDS, check=True

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import requests
@@ -79,9 +80,16 @@ def test_killed_workers_take_no_count_with_them(redis_url: str, tmp_path: Path) 
 
 
 def counted(url: str, questions: int) -> Samples:
-    """Wait for a scrape that has so many questions: a text is up to a second old."""
-    wait_until(lambda: shown(url).get(QUESTIONS) == questions, PATIENCE)
-    return shown(url)
+    """Wait for a scrape that has so many questions, and both workers' places: a text is up to a second old.
+
+    A worker has its files before it has its places: it is still loading then.
+    """
+
+    def whole() -> Samples | None:
+        seen = shown(url)
+        return seen if (seen.get(QUESTIONS), seen.get(PLACES)) == (questions, 140) else None
+
+    return cast(Samples, wait_until(whole, PATIENCE))
 
 
 def replaced(replica: Replica, gone: set[int]) -> bool:
