@@ -196,7 +196,12 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             reply = lane.reply(data) if self._keeps else None
             if reply is None:
                 break
-            client.sendall(reply)
+            taken = False
+            with self.timeout_ctx():
+                client.sendall(reply)
+                taken = True
+            if not taken:
+                return None
         parser.unreader.unread(data)
         with self.timeout_ctx():
             return next(parser)

@@ -96,7 +96,6 @@ class ServerLine:
     """The way to one server: one pipeline for any number of commands."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
         self._pool = client.connection_pool
         self._shapes = client.response_callbacks
         self.patience = self._pool.patience if isinstance(self._pool, BoundedPool) else SOCKET_TIMEOUT

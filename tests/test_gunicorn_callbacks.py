@@ -36,6 +36,7 @@ class Door(App):
     def __init__(self) -> None:
         super().__init__("old")
         self.fails = False
+        self.much = b""
         self.extensions["wechatlaibao.callbacks"] = SimpleNamespace(path="/wechat/callback", reply=self._reply)
 
     def _reply(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes]:
@@ -44,7 +45,7 @@ class Door(App):
         if query == "slow":
             self.asked.set()
             self.may_answer.wait(20)
-        return 200, "text/plain", b"lane " + body
+        return 200, "text/plain", self.much or b"lane " + body
 
 
 class Reader(Client):
@@ -162,6 +163,18 @@ def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.so
         client.socket.sendall(callback(1))
         client.next()
         assert client.ended()
+
+
+def test_a_reply_that_nobody_takes_ends_its_connection(
+    worker: DrainingWorker, listener: socket.socket, door: Door
+) -> None:
+    """A client that reads nothing holds the worker's place no longer than an idle one."""
+    worker._patience = 1
+    door.much = b"x" * 50_000_000
+    with Reader(listener) as client:
+        client.socket.sendall(callback(1))
+        until(lambda: bool(worker._idle))
+        until(lambda: not worker._idle)
 
 
 def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, listener: socket.socket) -> None:
