@@ -22,6 +22,7 @@ class ChunkedBody:
         self.over = False
         self._left = 0
         self._line = b""
+        #: From a chunk's size on, until the end of the line behind its bytes.
         self._closes = False
         self._in_trailer = False
 
@@ -31,7 +32,7 @@ class ChunkedBody:
         Raises:
             BrokenBody: these are no chunks.
         """
-        if not (self._left or self._closes or self._line or self._in_trailer):
+        if not (self._closes or self._line or self._in_trailer):
             # Nearly always one whole chunk, which is what an event is sent as.
             head = wire.find(b"\r\n") + 2
             if head > 2 and wire.endswith(b"\r\n") and len(wire) - head - 2 == _size(wire[: head - 2]) > 0:
