@@ -70,9 +70,13 @@ class Backlog:
 
     def unsent(self) -> tuple[Chunk, ...]:
         """Return the chunks Redis lacks, as many as one write carries and at least one."""
+        count = len(self.chunks) - self.acked
+        if count <= 1:
+            # Nearly always: the one that was made of what waited.
+            return (self.chunks[-1],) if count else ()
         unsent = tuple(self.chunks[self.acked :])
         size = 0
-        for count, chunk in enumerate(unsent if len(unsent) > 1 else ()):
+        for count, chunk in enumerate(unsent):
             size += _bytes(chunk.content)
             if count and size > WRITE_BYTES:
                 return unsent[:count]
@@ -86,6 +90,9 @@ class Backlog:
     def has(self, length: int) -> None:
         """Take in that Redis has so many chunks."""
         self.acked = length
+        if length == len(self.chunks) and not self._pending:
+            self.unsent_bytes = 0
+            return
         unsent = [chunk.content for chunk in self.chunks[length:]] + self._pending
         self.unsent_bytes = sum(map(_bytes, unsent))
 

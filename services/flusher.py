@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 BATCH_BYTES = 1024 * 1024
 #: Seconds from the beginning of a flush to that of the next, unless somebody waits for that one: the least, the most,
 #: and how often as long as the last flush took.
-PACE, SLOWEST, PART = 0.01, 0.1, 10.0
+PACE, SLOWEST, PART = 0.01, 0.15, 10.0
 #: How often within a lease silent streams are looked for.
 LOOKS = 12
 #: Lost replies to opening a stream that are remembered.

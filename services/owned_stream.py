@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 from services.backlog import Backlog
@@ -26,6 +27,7 @@ MAX_REPLACEMENTS = 10
 OUTAGE_SECONDS = 20.0
 #: Ways to be closed that end the owner, not the stream: somebody else will want the run at the provider.
 LEAVING = ("fenced", "released", "lost")
+_NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 class OwnedStream:
@@ -210,7 +212,7 @@ class OwnedStream:
             chunks = backlog.unsent()
             last = backlog.acked + len(chunks) == len(backlog.chunks)
             op: Op = self._ending[0] if self._ending and last else ""
-            fields = dict(self._dirty_fields) if last else {}
+            fields = dict(self._dirty_fields) if last and self._dirty_fields else _NO_FIELDS
             if not (chunks or fields or op or renew or self._touched or backlog.start_unknown):
                 return None
             self._touched = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,37 +34,44 @@ def all_scripts() -> list[Script]:
     return [script(path.stem) for path in sorted(LUA.glob("*.lua")) if path.stem != "prelude"]
 
 
-class Command(NamedTuple):
-    """A command on its way."""
-
-    words: Words
-    #: Says which node of a cluster it is for; "" for any.
-    key: str = ""
-    #: The script it runs by its digest, for a server that does not know it; "" for a plain command.
-    source: str = ""
-
-
-class Reply(NamedTuple):
-    """What came back for a command: a value or an exception, and from which node; "" where there is only one."""
-
-    value: Any
-    node: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One command to be sent with others: a script, or a plain command when `script` is None.
 
-    All its keys are in one slot of a cluster; the first of them says in which.
+    All its keys are in one slot of a cluster; the first of them says in which. Of a plain command that is the word
+    after its name.
     """
 
     script: Script | None
-    keys: tuple[str, ...]
+    keys: tuple[str | int | float, ...]
     args: Words = ()
 
-    def command(self) -> Command:
+    @property
+    def words(self) -> Words:
+        """What is sent. Made when it is: thousands of calls may wait together, and what waits is more to look after."""
         if self.script is None:
-            words = (*self.keys, *self.args)
-            return Command(words, str(words[1]) if len(words) > 1 else "")
-        words = ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
-        return Command(words, self.keys[0], self.script.source)
+            return (*self.keys, *self.args)
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    @property
+    def name(self) -> str:
+        return "EVALSHA" if self.script else str(self.keys[0])
+
+    @property
+    def key(self) -> str:
+        """Says which node of a cluster it is for; "" for any."""
+        if self.script:
+            return str(self.keys[0])
+        return str(self.words[1]) if len(self.keys) + len(self.args) > 1 else ""
+
+    @property
+    def source(self) -> str:
+        """The script it runs by its digest, for a server that does not know it; "" for a plain command."""
+        return self.script.source if self.script else ""
+
+
+class Replies(NamedTuple):
+    """What came back for some calls, in their order: values or exceptions, and the nodes they came from."""
+
+    values: list[Any]
+    #: "" where there is only one.
+    nodes: Sequence[str]

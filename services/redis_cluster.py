@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, TryAgainError
 
-from services.redis_calls import Command, Reply, Words
+from services.redis_calls import Call, Replies, Words
 from services.redis_connections import BoundedPool, Dialer
 from services.redis_routes import Address, Route
 from services.redis_topology import Navigator
@@ -45,10 +45,17 @@ class Node:
         self.failed_at = -math.inf
 
 
-class Sent(NamedTuple):
-    """A command and where it goes."""
+class _Reply(NamedTuple):
+    """What came back for a call: a value or an exception, and from which node."""
 
-    command: Command
+    value: Any
+    node: str
+
+
+class Sent(NamedTuple):
+    """A call and where it goes."""
+
+    call: Call
     address: Address
     #: Whether the node may lack its script.
     load: bool = False
@@ -63,14 +70,14 @@ class Turn:
         self._node = node
         self._connection: Any = None
         self._waiting = False
-        sources = dict.fromkeys(one.command.source for one in sent.values() if one.load and one.command.source)
+        sources = dict.fromkeys(one.call.source for one in sent.values() if one.load and one.call.source)
         #: Every command, and whose reply it brings: None for one that only goes before others.
         self._line: list[tuple[int | None, Words]] = [(None, ("SCRIPT", "LOAD", source)) for source in sources]
         for index, one in sent.items():
             self._line += [(None, ("ASKING",))] if one.asking else []
-            self._line.append((index, one.command.words))
+            self._line.append((index, one.call.words))
         self.failed = False
-        self.replies: dict[int, Reply] = {}
+        self.replies: dict[int, _Reply] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +104,7 @@ class Turn:
             for index, words in self._line:
                 value = self._next(str(words[0]))
                 if index is not None:
-                    self.replies[index] = Reply(value, self._node.name)
+                    self.replies[index] = _Reply(value, self._node.name)
             self._waiting = False
         except FAILURES as exc:
             self._fail(exc)
@@ -112,7 +119,7 @@ class Turn:
         self.failed = True
         self._node.failed_at = time.monotonic()
         missing = [index for index, _ in self._line if index is not None and index not in self.replies]
-        self.replies |= dict.fromkeys(missing, Reply(exc, self._node.name))
+        self.replies |= dict.fromkeys(missing, _Reply(exc, self._node.name))
 
 
 class ClusterClient(redis.Redis):
@@ -126,13 +133,13 @@ class ClusterClient(redis.Redis):
         self._nodes: dict[Address, Node] = {}
         super().__init__(connection_pool=self._node(seeds[0]).pool)
 
-    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        """Return a reply for each command, in their order; what failed is an exception among them."""
+    def exchange(self, calls: Sequence[Call]) -> Replies:
+        """Return a reply for each call, in their order; what failed is an exception among them."""
         try:
             topology = self._navigator.topology()
         except redis.ConnectionError as exc:
-            return [Reply(exc, WHOLE_CLUSTER)] * len(commands)
-        sent = {index: Sent(command, topology.place(command.key)) for index, command in enumerate(commands)}
+            return Replies([exc] * len(calls), [WHOLE_CLUSTER] * len(calls))
+        sent = {index: Sent(call, topology.place(call.key)) for index, call in enumerate(calls)}
         replies = self._round(sent)
         for _ in range(ROUNDS - 1):
             failed = [index for index, reply in replies.items() if isinstance(reply.value, NOT_CARRIED_OUT)]
@@ -141,16 +148,16 @@ class ClusterClient(redis.Redis):
             again = self._redirected({index: (sent[index], replies[index].value) for index in failed})
             sent |= again
             replies |= self._round(again)
-        return [replies[index] for index in range(len(commands))]
+        return _in_order(replies)
 
-    def everywhere(self, lines: Iterable[Words]) -> list[Reply]:
+    def everywhere(self, lines: Iterable[Words]) -> Replies:
         """Send commands without keys to every primary, and return all replies."""
         try:
             primaries = self._navigator.topology().primaries
         except redis.ConnectionError as exc:
-            return [Reply(exc, WHOLE_CLUSTER)]
-        sent = [Sent(Command(words), address) for words in lines for address in primaries]
-        return list(self._round(dict(enumerate(sent))).values())
+            return Replies([exc], [WHOLE_CLUSTER])
+        sent = [Sent(Call(None, words), address) for words in lines for address in primaries]
+        return _in_order(self._round(dict(enumerate(sent))))
 
     def names(self) -> Collection[str]:
         """Return the nodes there are, as replies name them."""
@@ -172,7 +179,7 @@ class ClusterClient(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command to its node; its key is the word after its name."""
-        value = self.exchange([Command(args, str(args[1]) if len(args) > 1 else "")])[0].value
+        value = self.exchange([Call(None, args)]).values[0]
         if isinstance(value, Exception):
             raise value
         return value
@@ -190,7 +197,7 @@ class ClusterClient(redis.Redis):
             self._nodes.setdefault(address, Node(address, self._dialer.pool(Route(address), self._pool_size)))
         return self._nodes[address]
 
-    def _round(self, sent: Mapping[int, Sent]) -> dict[int, Reply]:
+    def _round(self, sent: Mapping[int, Sent]) -> dict[int, _Reply]:
         """Send each command once; nodes that failed last come last, so that they hold nobody else up."""
         groups: dict[Address, dict[int, Sent]] = {}
         for index, one in sent.items():
@@ -225,8 +232,13 @@ class ClusterClient(redis.Redis):
             return sent._replace(load=True)
         if isinstance(exc, AskError):
             asking = not isinstance(exc, MovedError)
-            return Sent(sent.command, _address(exc, sent), asking=asking)
-        return Sent(sent.command, self._navigator.topology().place(sent.command.key))
+            return Sent(sent.call, _address(exc, sent), asking=asking)
+        return Sent(sent.call, self._navigator.topology().place(sent.call.key))
+
+
+def _in_order(replies: Mapping[int, _Reply]) -> Replies:
+    found = [replies[index] for index in sorted(replies)]
+    return Replies([reply.value for reply in found], [reply.node for reply in found])
 
 
 def _address(exc: AskError, sent: Sent) -> Address:

@@ -15,7 +15,7 @@ import redis
 
 from config.redis_urls import parse_redis_url
 from services.errors import SettingsError, StoreUnavailable
-from services.redis_calls import LUA, Call, Command, Reply, Script, Words, all_scripts, script
+from services.redis_calls import LUA, Call, Replies, Script, Words, all_scripts, script
 from services.redis_cluster import WHOLE_CLUSTER, ClusterClient
 from services.redis_connections import BoundedPool, PoolCrowded, dialer
 from services.redis_outages import Outages
@@ -78,14 +78,14 @@ def redis_errors() -> Iterator[None]:
 
 
 class Line(Protocol):
-    """A way to Redis. What fails is an exception in its reply; nothing is raised."""
+    """A way to Redis. What fails is an exception among its replies; nothing is raised."""
 
     #: Seconds one wait may take.
     patience: float
 
-    def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
+    def exchange(self, calls: Sequence[Call]) -> Replies: ...
 
-    def everywhere(self, lines: Iterable[Words]) -> list[Reply]: ...
+    def everywhere(self, lines: Iterable[Words]) -> Replies: ...
 
     def names(self) -> Collection[str]: ...
 
@@ -100,22 +100,22 @@ class ServerLine:
         self._shapes = client.response_callbacks
         self.patience = self._pool.patience if isinstance(self._pool, BoundedPool) else SOCKET_TIMEOUT
 
-    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        values = self._pipeline([command.words for command in commands])
+    def exchange(self, calls: Sequence[Call]) -> Replies:
+        values = self._pipeline(calls)
         unknown = [i for i, value in enumerate(values) if isinstance(value, redis.exceptions.NoScriptError)]
         if unknown:
-            sources = dict.fromkeys(commands[i].source for i in unknown)
-            loads: list[Words] = [("SCRIPT", "LOAD", source) for source in sources]
-            again = self._pipeline([*loads, *(commands[i].words for i in unknown)])[len(loads) :]
+            sources = dict.fromkeys(calls[i].source for i in unknown)
+            loads = [Call(None, ("SCRIPT", "LOAD", source)) for source in sources]
+            again = self._pipeline([*loads, *(calls[i] for i in unknown)])[len(loads) :]
             for i, value in zip(unknown, again, strict=True):
                 values[i] = value
         if isinstance(self._pool, BoundedPool) and any(isinstance(v, redis.exceptions.ReadOnlyError) for v in values):
             # This is no master any more: the next connections find the one the name or the Sentinels lead to now.
             self._pool.route.renew()
-        return [Reply(value) for value in values]
+        return Replies(values, ("",) * len(values))
 
-    def everywhere(self, lines: Iterable[Words]) -> list[Reply]:
-        return self.exchange([Command(words) for words in lines])
+    def everywhere(self, lines: Iterable[Words]) -> Replies:
+        return self.exchange([Call(None, words) for words in lines])
 
     def names(self) -> Collection[str]:
         return ("",)
@@ -123,18 +123,19 @@ class ServerLine:
     def home(self, key: str) -> str:
         return ""
 
-    def _pipeline(self, lines: Sequence[Words]) -> list[Any]:
+    def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         try:
             connection = self._pool.get_connection()
             try:
-                connection.send_packed_command(connection.pack_commands(lines))  # type: ignore[no-untyped-call]
-                return [self._next(connection, words[0]) for words in lines]
+                packed = connection.pack_commands(call.words for call in calls)  # type: ignore[no-untyped-call]
+                connection.send_packed_command(packed)
+                return [self._next(connection, call.name) for call in calls]
             finally:
                 self._pool.release(connection)
         except (redis.RedisError, OSError, UnicodeDecodeError) as exc:
-            return [exc] * len(lines)
+            return [exc] * len(calls)
 
-    def _next(self, connection: redis.Connection, name: Any) -> Any:
+    def _next(self, connection: redis.Connection, name: str) -> Any:
         """Return the next reply, shaped as the library does for that command; an error where it is one."""
         try:
             value = connection.read_response()
@@ -165,7 +166,7 @@ class ScriptRunner:
         errors = self._note(replies, mistyped=mistyped)
         if error := next(filter(None, errors), None):
             raise error
-        return [reply.value for reply in replies]
+        return replies.values
 
     def run_each(self, calls: Sequence[Call], *, attempts: int = 1, insist: float = SOCKET_TIMEOUT) -> list[Any]:
         """Return for each call its reply, or the `StoreUnavailable` that befell it: none fails because of another.
@@ -177,9 +178,11 @@ class ScriptRunner:
         """
         replies = self._attempt(calls, attempts, insist)
         errors = self._note(replies)
-        if all(_is_lost(reply.value) for reply in replies) and (error := next(iter(errors), None)):
+        if all(map(_is_lost, replies.values)) and (error := next(iter(errors), None)):
             raise error
-        return [error or reply.value for reply, error in zip(replies, errors, strict=True)]
+        if not errors:
+            return replies.values
+        return [error or value for value, error in zip(replies.values, errors, strict=True)]
 
     def away(self, key: str) -> bool:
         """Tell whether a key's node failed within the last moments: it may be behind what owners have shown."""
@@ -207,38 +210,41 @@ class ScriptRunner:
         if error := next(filter(None, self._note(replies)), None):
             raise error
 
-    def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> list[Reply]:
+    def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> Replies:
         """Send the calls; those whose connection broke once more, while there is time and `attempts` are left."""
         began = self._clock()
-        commands = [call.command() for call in calls]
         with within(WHOLE * self._line.patience + insist - SOCKET_TIMEOUT):
-            replies = self._line.exchange(commands)
+            replies = self._line.exchange(calls)
             for _ in range(attempts - 1):
-                broken = [i for i, reply in enumerate(replies) if isinstance(reply.value, redis.ConnectionError)]
+                broken = [i for i, value in enumerate(replies.values) if isinstance(value, redis.ConnectionError)]
                 if not broken or self._clock() - began > insist:
                     break
-                for i, reply in zip(broken, self._line.exchange([commands[i] for i in broken]), strict=True):
-                    replies[i] = reply
+                again = self._line.exchange([calls[i] for i in broken])
+                nodes = list(replies.nodes)
+                for i, value, node in zip(broken, again.values, again.nodes, strict=True):
+                    replies.values[i], nodes[i] = value, node
+                replies = Replies(replies.values, nodes)
         return replies
 
-    def _note(self, replies: Sequence[Reply], *, mistyped: bool = False) -> list[StoreUnavailable | None]:
-        """Return each reply's error as ours, None for an answer, and have outages logged."""
-        if not self._outages.any and not any(isinstance(reply.value, Exception) for reply in replies):
-            return [None] * len(replies)
-        errors = [None if mistyped and _is_mistyped(reply.value) else _ours(reply.value) for reply in replies]
-        pairs = [(reply, error) for reply, error in zip(replies, errors, strict=True) if not _is_crowd(reply.value)]
-        if len(pairs) < len(replies):
+    def _note(self, replies: Replies, *, mistyped: bool = False) -> list[StoreUnavailable | None]:
+        """Return each reply's error as ours, None for an answer; [] where all are answers. Have outages logged."""
+        values = replies.values
+        if not self._outages.any and not any(isinstance(value, Exception) for value in values):
+            return []
+        errors = [None if mistyped and _is_mistyped(value) else _ours(value) for value in values]
+        told = [each for each in zip(values, replies.nodes, errors, strict=True) if not _is_crowd(each[0])]
+        if len(told) < len(values):
             self._outages.crowded()
-        states: dict[str, StoreUnavailable | None] = {reply.node: None for reply, _ in pairs}
-        states |= {self._named(reply): error for reply, error in pairs if error}
+        states: dict[str, StoreUnavailable | None] = {node: None for _, node, _ in told}
+        states |= {self._named(value, node): error for value, node, error in told if error}
         self._outages.note(states, self._line.names)
         return errors
 
-    def _named(self, reply: Reply) -> str:
+    def _named(self, value: Any, node: str) -> str:
         """Return whose outage an error is; a node that is well may say that others are missing."""
-        if isinstance(reply.value, redis.exceptions.ClusterDownError) and not self._outages.has(reply.node):
+        if isinstance(value, redis.exceptions.ClusterDownError) and not self._outages.has(node):
             return WHOLE_CLUSTER
-        return reply.node
+        return node
 
 
 def _ours(value: Any) -> StoreUnavailable | None:

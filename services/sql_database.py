@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -249,7 +250,18 @@ def _sql_errors() -> Iterator[None]:
         cause = getattr(exc, "orig", None) or exc
         number = next((arg for arg in cause.args if isinstance(arg, int)), getattr(cause, "sqlite_errorcode", 0))
         shown = f" {number}" if number else ""
+        _let_go(exc, cause)
         raise _kind(exc, cause, number)(f"SQL failed: {type(cause).__name__}{shown}", number=number) from exc
+
+
+def _let_go(*failed: BaseException) -> None:
+    """Drop what the frames of failed calls hold.
+
+    The driver's own refer to themselves: until the next collection of garbage each failed attempt to connect would keep
+    its TLS context, which is most of a megabyte.
+    """
+    for each in failed:
+        traceback.clear_frames(each.__traceback__)
 
 
 def _kind(exc: SQLAlchemyError, cause: BaseException, number: int) -> type[SqlFailed]:
