@@ -11,7 +11,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from bench.callbacks import Callbacks
@@ -148,7 +147,7 @@ class Shelf:
         """Return the calls that create these, each in the lines of a person and a conversation of its own."""
         calls = self._streams.running_calls(ids)
         for stream in ids:
-            calls.append(replace(self._open, keys=stream_keys(stream)))
+            calls.append(self._open._replace(keys=stream_keys(stream)))
             calls.append(self._streams.enter_call(DEFAULT_BOT, stream[-8:], stream, places=3, seconds=LIVES))
             conversation = self._turns.key("dify:bench", Question("", "wecom", DEFAULT_BOT, stream[-8:]))
             calls.append(self._turns.turn_call(conversation, stream))

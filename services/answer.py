@@ -239,20 +239,22 @@ class Answerer:
         self, backend: Backend, query: Query, memory: Recollection, stream_id: str, deadline: Deadline
     ) -> Iterator[ProviderEvent]:
         """Stream one run; keep its conversation from the first event on, unless its first turn brings no text."""
-        provider, ids, said, ended, remembered, mocked = backend.provider, ProviderIds(), "", False, True, False
+        provider, ids, ended, remembered, mocked = backend.provider, ProviderIds(), False, True, False
+        # Pieces, joined at the end: to add to a string copies all of it, now and then with every delta.
+        said: list[str] = []
         metrics.PROVIDER_CALLS.labels(backend.bot, provider.name).inc()
         events = provider.stream_query(query, deadline)
         try:
             for event in events:
                 match event:
+                    case Delta(text):
+                        said += [text] if text else []
                     case ProviderIds():
                         if not remembered or event.conversation_id != ids.conversation_id:
                             remembered = memory.note(event.conversation_id)
                         ids = event
-                    case Delta(text):
-                        said += text
                     case Replacement(text):
-                        said = text
+                        said = [text] if text else []
                     case Mocked():
                         mocked = True
                 yield event
@@ -262,7 +264,7 @@ class Answerer:
             if not remembered:
                 memory.note(ids.conversation_id, patient=True)
             if not mocked:
-                memory.keep(query.text, said, stream_id)
+                memory.keep(query.text, "".join(said), stream_id)
         except AnswerError:
             ended = not deadline.over
             raise

@@ -12,7 +12,7 @@ import orjson
 
 from services.errors import ProviderError
 from services.http_service import Exchange
-from utils.sse import EventTooLong, ServerSentEvent, SSEDecoder
+from utils.sse import EventTooLong, SSEDecoder
 
 log = logging.getLogger(__name__)
 
@@ -54,26 +54,25 @@ class ChatStream:
             for _ in self._events:
                 pass
 
+    # One generator, not one for each step: all of them are left and entered again with every delta.
     def _read(self) -> Iterator[Mapping[str, Any]]:
-        for event in self._decoded():
-            if not event.data:
-                self.pings += 1
-                continue
-            for payload in self._objects(event.data):
-                self.began = True
-                yield payload
-                # Now, not before the yield: the time the caller took is not Dify's silence.
-                self._silent_since = self._clock()
-        if self._damaged:
-            log.warning("Dify sent %d events that are not UTF-8", self._damaged)
-
-    def _decoded(self) -> Iterator[ServerSentEvent]:
+        chunk = b"more"
         try:
-            while chunk := self._next_chunk():
-                yield from self._decoder.feed(chunk)
-            yield from self._decoder.flush()
+            while chunk:
+                chunk = self._next_chunk()
+                for event in self._decoder.feed(chunk) if chunk else self._decoder.flush():
+                    if not event.data:
+                        self.pings += 1
+                        continue
+                    for payload in self._objects(event.data):
+                        self.began = True
+                        yield payload
+                        # Now, not before the yield: the time the caller took is not Dify's silence.
+                        self._silent_since = self._clock()
         except EventTooLong as exc:
             raise ProviderError(str(exc), code="provider_error") from exc
+        if self._damaged:
+            log.warning("Dify sent %d events that are not UTF-8", self._damaged)
 
     def _next_chunk(self) -> bytes:
         ends = self._silent_since + self._timeout if self._ends is None else self._ends

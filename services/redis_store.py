@@ -128,7 +128,7 @@ class ServerLine:
             connection = self._pool.get_connection()
             try:
                 packed = connection.pack_commands(call.words for call in calls)  # type: ignore[no-untyped-call]
-                connection.send_packed_command(packed)
+                connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
                 return [self._next(connection, call.name) for call in calls]
             finally:
                 self._pool.release(connection)

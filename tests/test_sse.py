@@ -85,7 +85,7 @@ def test_an_event_is_there_with_its_last_byte() -> None:
 def test_an_endless_line_is_refused() -> None:
     """Memory has a bound, also when the line comes in many pieces, and what came before it is delivered."""
     decoder = SSEDecoder(max_bytes=10)
-    events = decoder.feed(b"data: x\n\n" + b"data: 12345")
+    events = iter(decoder.feed(b"data: x\n\n" + b"data: 12345"))
 
     assert next(events) == ServerSentEvent(data=b"x")
     with pytest.raises(EventTooLong):

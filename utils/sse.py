@@ -7,7 +7,7 @@ Data stays bytes, which is what parsers of JSON take.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 #: A workflow's `node_finished` carries whole prompts, so a line may be long; this is the bound of memory, in bytes.
@@ -39,25 +39,26 @@ class SSEDecoder:
         self._first_line = True
         self._begin_event()
 
-    def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
-        """Yield the events that this chunk completes.
+    def feed(self, chunk: bytes) -> Iterable[ServerSentEvent]:
+        """Return the events that this chunk completes; take them all before the next chunk.
 
         Raises:
-            EventTooLong: more than `max_bytes` without an end.
+            EventTooLong: more than `max_bytes` without an end; it comes while the events are taken.
         """
         if self._tail_bytes or self._alive or (blocks := _whole_events(chunk)) is None or len(chunk) > self._max_bytes:
-            for line in self._lines(chunk):
-                yield from self._take(line)
-            return
+            return self._by_lines(chunk)
         self._skip_newline = self._first_line = False
-        for block in blocks:
-            yield ServerSentEvent("", block)
+        return [ServerSentEvent("", block) for block in blocks]
 
     def flush(self) -> Iterator[ServerSentEvent]:
         """Yield the event the stream ended in the middle of: servers forget the last blank line."""
         if self._tail_bytes:
             yield from self._take(self._whole_line(b""))
         yield from self._take(b"")
+
+    def _by_lines(self, chunk: bytes) -> Iterator[ServerSentEvent]:
+        for line in self._lines(chunk):
+            yield from self._take(line)
 
     def _lines(self, chunk: bytes) -> Iterator[bytes]:
         if not chunk:

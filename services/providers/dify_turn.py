@@ -6,7 +6,7 @@ Which events come, and which of them is the last, differs by app type and Dify v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from services.providers.json_fields import count, mapping, mappings, price, text
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
 State = Literal["running", "finishing", "failing", "done"]
+_Handler = Callable[[Mapping[str, Any]], Iterable[ProviderEvent]]
 
 
 class DifyTurn:
@@ -31,7 +32,7 @@ class DifyTurn:
         self._last_ids: tuple[Any, ...] = ()
         self._from_agent = False
         self._outputs_answer = ""
-        self._handlers: Mapping[str, Callable[[Mapping[str, Any]], Iterator[ProviderEvent]]] = {
+        self._handlers: Mapping[str, _Handler] = {
             "message": self._message,
             "agent_message": self._agent_message,
             "message_replace": self._message_replace,
@@ -42,8 +43,8 @@ class DifyTurn:
             "workflow_paused": self._workflow_paused,
         }
 
-    def take(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        """Yield what an event tells us; nodes, thoughts, speech and events not known yet tell at most ids.
+    def take(self, event: Mapping[str, Any]) -> Iterable[ProviderEvent]:
+        """Return what an event tells us; nodes, thoughts, speech and events not known yet tell at most ids.
 
         Raises:
             ConversationGone: the conversation is unknown and there is no text yet.
@@ -51,14 +52,16 @@ class DifyTurn:
         """
         get = event.get
         ids = (get("conversation_id"), get("message_id"), get("task_id"), get("workflow_run_id"))
-        if ids != self._last_ids:
-            self._last_ids = ids
-            yield from self._learn_ids(
-                **dict(zip(("conversation_id", "message_id", "task_id", "run_id"), ids, strict=True))
-            )
-        handler = self._handlers.get(text(get("event")))
-        if handler is not None:
-            yield from handler(event)
+        handler = self._handlers.get(text(get("event")), _nothing)
+        return handler(event) if ids == self._last_ids else self._with_new_ids(ids, handler, event)
+
+    def _with_new_ids(
+        self, ids: tuple[Any, ...], handler: _Handler, event: Mapping[str, Any]
+    ) -> Iterator[ProviderEvent]:
+        self._last_ids = ids
+        names = ("conversation_id", "message_id", "task_id", "run_id")
+        yield from self._learn_ids(**dict(zip(names, ids, strict=True)))
+        yield from handler(event)
 
     @property
     def _text(self) -> str:
@@ -91,19 +94,17 @@ class DifyTurn:
         self._said.append(text)
         return Delta(text)
 
-    def _message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+    def _message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
         answer = text(event.get("answer"))
         # After agent_messages a message is the closing one of a New Agent and repeats the whole answer.
         if self._from_agent:
-            if answer and answer != self._text:
-                yield self._replacement(answer)
-        elif answer:
-            yield self._append(answer)
+            return (self._replacement(answer),) if answer and answer != self._text else ()
+        return (self._append(answer),) if answer else ()
 
-    def _agent_message(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+    def _agent_message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
         self._from_agent = True
-        if answer := text(event.get("answer")):
-            yield self._append(answer)
+        answer = text(event.get("answer"))
+        return (self._append(answer),) if answer else ()
 
     def _message_replace(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         yield self._replacement(text(event.get("answer")))
@@ -137,6 +138,10 @@ class DifyTurn:
 
     def _workflow_paused(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         raise paused_error()
+
+
+def _nothing(_event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
+    return ()
 
 
 def _usage(metadata: Mapping[str, Any]) -> Usage:
