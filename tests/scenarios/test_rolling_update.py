@@ -218,7 +218,8 @@ def test_a_worker_that_ends_costs_no_answer(tmp_path: Path, record_property: Pro
             load = Load(replicas, *scripts, strict=how is signal.SIGTERM)
             with load.running():
                 wait_until(lambda: load.all_speak(redis), PATIENCE)
-                old = replica.workers[0]
+                # The one that is killed in the middle of an answer: the other may be between two at the moment.
+                old = wait_until(lambda: a_writer(redis), PATIENCE)
                 os.kill(old, how)
                 wait_until(lambda: old not in replica.workers and len(replica.workers) == 2, PATIENCE)
             records = records_of(load, replicas, redis, dify)
