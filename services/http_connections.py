@@ -22,6 +22,7 @@ from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from services.http_body import BrokenBody, ChunkedBody
+from services.http_patience import LONG, watch
 from utils.deadline import Deadline
 
 #: One read takes at most this many bytes; it returns as soon as there is one.
@@ -86,8 +87,13 @@ class Call:
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
+        #: Whether a read was ended because it had waited for too long.
+        self.late = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        #: When the present read is over, by the monotonic clock: for those that `watch` looks at.
+        self._ends = math.inf
+        self._watched = False
 
     def attach(self, sock: socket.socket) -> None:
         """Take the socket the reply will come on; one that was aborted meanwhile is shut down at once."""
@@ -100,19 +106,52 @@ class Call:
         """Let go of the socket before another request may get it from the pool."""
         with self._lock:
             self._socket = None
+        self._unwatch()
 
     def interrupt(self) -> None:
         """Shut the socket down, which ends a read that another thread is blocked in."""
         with self._lock:
-            if self._socket is not None:
-                # Not SSLSocket.shutdown: it would first take the TLS state away under the reader's feet.
-                with suppress(OSError):
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._socket is not None:
+            # Not SSLSocket.shutdown: it would first take the TLS state away under the reader's feet.
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def patience(self, seconds: float) -> None:
         """Let the next read of the socket wait this long; for the thread that reads, which alone lets go of it."""
-        if self._socket is not None:
+        if self._socket is None:
+            return
+        if seconds < LONG:
+            self._unwatch()
             self._socket.settimeout(seconds)
+            return
+        self._ends = time.monotonic() + seconds
+        if not self._watched:
+            self._watched = True
+            self._socket.settimeout(None)
+            watch.add(self)
+
+    def read(self) -> None:
+        """Take in that the read is over: what its reader does with it takes as long as it takes."""
+        self._ends = math.inf
+
+    def give_up(self, now: float) -> None:
+        """End a read that has waited for too long, for `watch`."""
+        if now < self._ends:
+            return
+        with self._lock:
+            # It may be over since: then the socket is whole, and perhaps another's.
+            if now >= self._ends and self._socket is not None:
+                self.late = True
+                self._shut_down()
+
+    def _unwatch(self) -> None:
+        self._ends = math.inf
+        if self._watched:
+            self._watched = False
+            watch.discard(self)
 
     def chunks(self, response: BaseHTTPResponse) -> Callable[[], bytes] | None:
         """Return what reads a reply's chunks past the layers above the socket; None where it has none, or in a code."""

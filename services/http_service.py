@@ -66,20 +66,25 @@ class Exchange:
 
         A connection that broke ends like one that was closed: only the format's own end mark tells the two apart.
         """
-        deadline = self._call.deadline
+        call, deadline = self._call, self._call.deadline
         try:
-            self._call.patience(min(patience, _left(deadline)))
+            call.patience(min(patience, _left(deadline)))
             chunk = self._read1()
         except (urllib3_errors.ProtocolError, urllib3_errors.DecodeError):
             self.broken = True
             chunk = b""
         except (urllib3_errors.HTTPError, OSError, ValueError) as exc:
             # As foreign_errors does; a context manager for each delta would cost more than all else here.
-            raise _translated(exc, deadline) from (None if deadline.aborted else _safe_cause(exc))
+            raise _translated(TimeoutError() if call.late else exc, deadline) from (
+                None if deadline.aborted else _safe_cause(exc)
+            )
+        call.read()
         if deadline.aborted:
             raise aborted_error(deadline)
+        if call.late:
+            raise _our_error(TimeoutError(), deadline)
         if not chunk:
-            self._call.detach()
+            call.detach()
         return chunk
 
     def read_all(self, *, limit: int, patience: float) -> bytes:
