@@ -29,6 +29,8 @@ PACES = {50: "", 100: "", 200: "< 100"}
 PACED = 10.0
 #: Rounds of polls and questions in turns; seconds of the one, and how many of the other.
 ROUNDS, POLLING, BURST = 12, 0.7, 200
+#: Seconds of polls at each pace.
+POLLING_PACED = 4.0
 #: Pieces of an answer, and seconds between them.
 PIECES, EVERY = 5, 0.04
 #: Seconds after the last first frame in which the last answers come to their end.
@@ -76,6 +78,9 @@ class Asking:
             for percent, wanted in ((50, ""), (99, goal)):
                 delay, about = 1000 * percentile(turn.outcome.delays, percent), f"first frame at {pace} questions/s"
                 yield Figure(f"questions.{pace}.p{percent}", (delay,), "ms", f"p{percent}, {about}", goal=wanted)
+            times = turn.micros / self._poll(POLLING_PACED, pace).micros
+            about = "CPU of a question / of a poll, both at that pace"
+            yield Figure(f"questions.{pace}.polls", (times,), "ratio", about)
         yield from self._beside_polls()
 
     def _beside_polls(self) -> Iterator[Figure]:
@@ -122,8 +127,9 @@ class Asking:
             if not stream["finish"] or stream["content"] != answers[_words(number)]:
                 raise LoadFailed(f"not the whole answer: {stream}")
 
-    def _poll(self) -> Turn:
-        job = Job(self._replica.port, self._polled.polls(), POLLING * min(1.0, 3 * self._scale), CONNECTIONS, samples=8)
+    def _poll(self, seconds: float = POLLING, pace: float | None = None) -> Turn:
+        seconds *= min(1.0, 3 * self._scale)
+        job = Job(self._replica.port, self._polled.polls(), seconds, CONNECTIONS, pace, samples=8)
         turn = self._bench.turn(self._replica, job)
         if wrong := self._polled.wrong(turn.outcome.bodies):
             raise LoadFailed(f"not what the stream shows: {wrong[0][:300]}")
