@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -208,3 +210,21 @@ def test_no_server_is_no_answer() -> None:
 
     with pytest.raises(NoAnswer, match="2003"):
         database.transact(lambda connection: None)
+
+
+def test_what_a_failed_connection_held_is_let_go_at_once() -> None:
+    """The driver's frames refer to themselves, and to a TLS context of most of a megabyte."""
+    database = SqlDatabase(f"mysql+pymysql://root@127.0.0.1:{free_port()}/mysql", connect_timeout=2.0)
+    held = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pytest.raises(NoAnswer):
+                database.read(lambda c: c.scalar(sa.text("SELECT 1")))
+            held.append(sum(isinstance(each, ssl.SSLContext) for each in gc.get_objects()))
+    finally:
+        gc.enable()
+        database.close()
+
+    assert len(set(held)) == 1
