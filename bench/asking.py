@@ -78,7 +78,9 @@ class Asking:
             for percent, wanted in ((50, ""), (99, goal)):
                 delay, about = 1000 * percentile(turn.outcome.delays, percent), f"first frame at {pace} questions/s"
                 yield Figure(f"questions.{pace}.p{percent}", (delay,), "ms", f"p{percent}, {about}", goal=wanted)
-            times = turn.micros / self._poll(POLLING_PACED, pace).micros
+            # CPU is counted in hundredths of a second: there must be some.
+            polled = self._poll(max(2.0, POLLING_PACED * min(1.0, self._scale)), pace)
+            times = turn.micros / polled.micros
             about = "CPU of a question / of a poll, both at that pace"
             yield Figure(f"questions.{pace}.polls", (times,), "ratio", about)
         yield from self._beside_polls()
@@ -88,7 +90,7 @@ class Asking:
         rest = self._bench.rest(self._replica, REST * min(1.0, 3 * self._scale))
         polls, asked = [], []
         for _ in range(max(2, round(ROUNDS * self._scale))):
-            polls.append(self._poll().micros)
+            polls.append(self._poll(POLLING * min(1.0, 3 * self._scale)).micros)
             asked.append(self._ask(burst).without(rest))
         cpu = [turn.micros for turn in asked]
         at_once = f"{CONNECTIONS} at a time"
@@ -127,8 +129,7 @@ class Asking:
             if not stream["finish"] or stream["content"] != answers[_words(number)]:
                 raise LoadFailed(f"not the whole answer: {stream}")
 
-    def _poll(self, seconds: float = POLLING, pace: float | None = None) -> Turn:
-        seconds *= min(1.0, 3 * self._scale)
+    def _poll(self, seconds: float, pace: float | None = None) -> Turn:
         job = Job(self._replica.port, self._polled.polls(), seconds, CONNECTIONS, pace, samples=8)
         turn = self._bench.turn(self._replica, job)
         if wrong := self._polled.wrong(turn.outcome.bodies):

@@ -11,7 +11,7 @@ from bench.turns import Turn
 SIZED = ("floor", "product", "ratio", "floor_cpu", "cpu", "redis_cpu", "redis_net", "bytes")
 POLLS = {f"polls.{name}.{size}" for name in SIZED for size in ("1k", "16k")}
 POLLS |= {f"polls.{name}" for name in ("mean", "load_share", "p50", "p99", "rss")}
-QUESTIONS = {f"questions.{pace}.{percent}" for pace in (50, 100, 200) for percent in ("p50", "p99")}
+QUESTIONS = {f"questions.{pace}.{name}" for pace in (50, 100, 200) for name in ("p50", "p99", "polls")}
 QUESTIONS |= {f"questions.{name}" for name in ("poll_cpu", "cpu", "polls", "redis_cpu", "redis_net")}
 
 
