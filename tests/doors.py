@@ -105,7 +105,7 @@ def visit(
     try:
         connection = connect(address, **options)
     except TimeoutError:
-        # Under TLS this client reads and writes in two threads, which Python's ssl does not keep apart before 3.13: now
+        # Under TLS this client reads and writes in two threads, and Python's ssl is suspected of mixing them up: now
         # and then the request is never sent.
         if not address.startswith("wss:"):
             raise

@@ -246,7 +246,7 @@ class MariaServer(Server):
     def _install(self) -> None:
         where = [f"--datadir={self.directory / 'data'}", "--auth-root-authentication-method=normal"]
         command = [self._installer, "--no-defaults", *where, "--skip-test-db", *_as_root()]
-        # It fails now and then, and then it says why: once more, and no third time.
+        # It failed once, for a reason it was not asked for: once more, and then it says why.
         for _ in range(2):
             done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT)
             if not done.returncode:
