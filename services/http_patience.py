@@ -6,9 +6,12 @@ Who waits long says until when, and this looks now and then; what is over is the
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two looks at those who wait.
 LOOK = 0.25
@@ -33,7 +36,8 @@ class Watch:
         """Look at it from now on, until it is discarded."""
         self._waiting.add(waits)
         with self._starting:
-            if self._thread is None:
+            # One of before a fork is not here any more.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="read-watch", daemon=True)
                 self._thread.start()
 
@@ -49,7 +53,11 @@ class Watch:
             time.sleep(LOOK)
             now = time.monotonic()
             for waits in list(self._waiting):
-                waits.give_up(now)
+                try:
+                    waits.give_up(now)
+                except Exception:
+                    # It must go on: without it, nobody's wait has an end.
+                    log.exception("a read could not be ended")
 
 
 #: The one of this process.

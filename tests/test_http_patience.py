@@ -113,6 +113,31 @@ def test_a_hundred_long_reads_set_the_sockets_timeout_once() -> None:
         call.detach()
 
 
+class Broken:
+    """Cannot be ended."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def give_up(self, now: float) -> None:
+        self.asked += 1
+        raise RuntimeError("no")
+
+
+def test_one_that_cannot_be_ended_keeps_nobody_elses_wait_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Broken()
+    watch.add(broken)
+    try:
+        wait_until(lambda: broken.asked > 1)
+        with RawServer(CHUNKED, hang=True) as peer:
+            error, _ = second_read(peer.url, Deadline(600.0))
+    finally:
+        watch.discard(broken)
+
+    assert error.code == "provider_timeout"
+    assert "a read could not be ended" in caplog.messages
+
+
 class Counted(socket.socket):
     """Notes the timeouts that it is given."""
 
