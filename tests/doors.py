@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -110,12 +110,5 @@ def visit(
         if not address.startswith("wss:"):
             raise
         connection = connect(address, **options)
-    said_all = False
-    try:
-        with connection:
-            yield Visitor(connection, door)
-            said_all = True
-    except ConnectionClosedError:
-        # The same again, where the client says that it closes.
-        if not (said_all and address.startswith("wss:")):
-            raise
+    with connection:
+        yield Visitor(connection, door)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from demo.mock_dify import MockDify
 from demo.wecom_simulator import Bubble, CallbackFailed, Frame, WeComUser
@@ -145,23 +145,33 @@ def test_what_is_too_long_is_refused_in_our_words(nginx: Nginx, path: str, megab
 
 def test_a_limit_counts_the_clients_own_address(nginx: Nginx) -> None:
     """One address opens as many sockets as it may, whatever it says it is; its neighbour is not held to blame."""
-    opened = [handshake(nginx, "127.0.0.9", pretends=f"203.0.113.{number}") for number in range(HANDSHAKES)]
-    # The next one was let in once, on a busy machine: a slow Redis does not refuse, nor does a minute that is new.
-    more = [handshake(nginx, "127.0.0.9", pretends="203.0.113.99") for _ in range(HANDSHAKES + 5)]
-    neighbour = handshake(nginx, "127.0.0.10")
+    expected = ({101}, 429, 101)
+    # Exactly, and all of it: on other addresses again where Redis was too slow to count, or the minute ended meanwhile.
+    tries = (_limit(nginx, f"127.0.0.{own}", f"127.0.0.{own + 1}") for own in (9, 19, 29))
+    assert next((found for found in tries if found == expected), None) == expected
 
-    assert (set(opened), 429 in more, neighbour) == ({101}, True, 101)
+
+def _limit(nginx: Nginx, own: str, other: str) -> tuple[set[int], int, int]:
+    """Return what one address gets within its limit, what beyond it, and what its neighbour gets."""
+    opened = {handshake(nginx, own, pretends=f"203.0.113.{number}") for number in range(HANDSHAKES)}
+    return opened, handshake(nginx, own, pretends="203.0.113.99"), handshake(nginx, other)
 
 
 def handshake(nginx: Nginx, address: str, *, pretends: str = "") -> int:
     """Ask for a socket from one of this machine's addresses; return the status."""
     headers = {"Authorization": f"Bearer {KEY}", **({"X-Forwarded-For": pretends} if pretends else {})}
     options: dict[str, Any] = {"additional_headers": headers, "source_address": (address, 0)}
+    status = 0
     try:
         with visit(nginx.url, "chat", **options):
-            return 101
+            status = 101
     except InvalidStatus as refused:
-        return refused.response.status_code
+        status = refused.response.status_code
+    except ConnectionClosedError:
+        # It was open: how its end went is not asked for here.
+        if not status:
+            raise
+    return status
 
 
 def test_pages_and_documents_are_there(nginx: Nginx) -> None:
