@@ -19,6 +19,7 @@ from services.following import News
 from services.models import Question, Status, Usage
 from services.stream_records import Chunk, Snapshot, Whole
 from tests.chat_room import LINES, ChatClient, Limit
+from tests.servers import wait_until
 from tests.told_stream import Stream
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -548,9 +549,10 @@ def test_who_sends_a_question_again_is_not_one_too_many(
 ) -> None:
     """Its echo was lost with the socket: it is found, whatever the rate, and not asked again."""
     stream_id = client.asks("年假？", id="q1")
+    wait_until(lambda: gateway.followed)
     again = arrives()
     again.limit.allows = False
-    # What one reader of it is told, no other is.
+    # What one reader of it is told, no other is: the first one, which follows by now, keeps the stream it has.
     gateway.streams[stream_id] = Told()
 
     again.says(type="chat", content="年假？", id="q1")
