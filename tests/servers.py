@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -52,6 +53,20 @@ def wait_until(predicate: Callable[[], T], timeout: float = 10.0) -> T:
             pytest.fail(f"not true within {timeout:g} s: {predicate!r}")
         time.sleep(0.01)
     return value
+
+
+def when(fact: Callable[[], object], act: Callable[[], object]) -> None:
+    """Do this, in a thread of its own, once that is true; never, where it is not within a minute."""
+
+    def watch() -> None:
+        end = time.monotonic() + 60.0
+        while time.monotonic() < end:
+            if fact():
+                act()
+                return
+            time.sleep(0.01)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def free_port() -> int:

@@ -20,6 +20,7 @@ from bench.streams import Spent, Turn, not_whole
 from demo.mock_dify_wire import Run
 from services.stream_records import Chunk
 from services.stream_store import stream_keys
+from tests.servers import wait_until
 
 SIZED = ["delay_p50", "delay_p99", "lost", "rss", "rate", "workers_share", "redis_share", "dify_share"]
 SIZED += ["cpu_per_delta", "redis_cpu_per_delta", "redis_net_per_delta", "dify_net_per_delta"]
@@ -111,15 +112,19 @@ def test_the_reader_sees_each_delta_once_and_when_it_was_there(redis_url: str) -
     with redis.Redis.from_url(redis_url) as client:
         write(client, "one", delta(99.0), delta(99.0))
 
+        def looks() -> bool:
+            return any(each["cmd"] == "lrange" for each in client.client_list())
+
         def say() -> None:
+            wait_until(looks)
             for number in range(10):
                 time.sleep(0.02)
                 write(client, "one", delta(5.0), delta(5.0))
                 write(client, f"other-{number % 2}", delta(7.0))
 
-        telling = threading.Timer(0.3, say)
+        telling = threading.Thread(target=say)
         telling.start()
-        delays = watch(redis_url, ["one", "other-0", "other-1"], 2.0)
+        delays = watch(redis_url, ["one", "other-0", "other-1"], 4.0)
         telling.join()
 
     assert len(delays) == 30

@@ -6,7 +6,6 @@ import logging
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from services.errors import ConversationGone, ProviderError, SettingsError
 from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify import DifyProvider
 from tests.raw_server import RawServer, self_signed
-from tests.servers import wait_until
+from tests.servers import wait_until, when
 from utils.deadline import Deadline
 
 SOON = 8.0
@@ -70,9 +69,11 @@ class Answer:
         return self.error.code if self.error else ""
 
 
-def ask(provider: DifyProvider, text: str, *, deadline: Deadline | None = None, **fields: Any) -> Answer:
-    """Ask, and collect whatever comes, an error included."""
-    answer = Answer()
+def ask(
+    provider: DifyProvider, text: str, *, deadline: Deadline | None = None, into: Answer | None = None, **fields: Any
+) -> Answer:
+    """Ask, and collect whatever comes, an error included; `into` can be looked at meanwhile."""
+    answer = into or Answer()
     try:
         for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(20.0)):
             match event:
@@ -242,8 +243,8 @@ def test_only_pings_and_nothing_else_mean_a_stale_conversation(make: Make, scrip
 
 def test_an_app_of_unknown_mode_counts_as_a_chatflow(make: Make, dify: MockDify) -> None:
     """When /info does not answer either, asking anew is the better guess."""
-    provider = make(timeout=0.3)
-    threading.Timer(0.15, lambda: setattr(dify, "api_key", "app-other")).start()
+    provider = make(timeout=1.0)
+    when(lambda: dify.requests, lambda: setattr(dify, "api_key", "app-other"))
 
     assert ask(provider, "[[stale-pings]]", conversation_id=STALE).code == "conversation_gone"
 
@@ -359,10 +360,10 @@ def test_closing_the_generator_closes_the_response(make: Make, dify: MockDify) -
 
 def test_an_abort_ends_the_answer_where_it_is(make: Make, dify: MockDify) -> None:
     """What was said stays said, and the error tells that it was us."""
-    deadline = Deadline(600.0)
-    threading.Timer(0.3, deadline.abort, ("cancelled",)).start()
+    deadline, answer = Deadline(600.0), Answer()
+    when(lambda: answer.text, lambda: deadline.abort("cancelled"))
 
-    answer = ask(make(timeout=600.0), "[[pings-after-text]]", deadline=deadline)
+    ask(make(timeout=600.0), "[[pings-after-text]]", deadline=deadline, into=answer)
 
     assert answer.code == "interrupted"
     assert answer.text

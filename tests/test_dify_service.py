@@ -17,6 +17,7 @@ from services.dify_service import DifyService
 from services.dify_urls import DifyUrls
 from services.errors import ConversationGone, ProviderError, SettingsError
 from tests.raw_server import RawServer, self_signed
+from tests.servers import when
 from utils.deadline import Deadline
 
 KEY = "Bearer app-fake"
@@ -200,10 +201,10 @@ def test_retries_end_with_the_deadline(make: Make, dify: MockDify) -> None:
     assert len(dify.requests) == 1
 
 
-def test_an_abort_ends_the_pause_before_a_retry(make: Make, dify: MockDify) -> None:
+def test_an_abort_ends_the_pause_before_a_retry(make: Make, dify: MockDify, caplog: pytest.LogCaptureFixture) -> None:
     """A cancelled question is not asked again."""
     deadline = Deadline(600.0)
-    threading.Timer(0.1, deadline.abort, ("cancelled",)).start()
+    when(lambda: "asking again" in caplog.text, lambda: deadline.abort("cancelled"))
 
     error = refused(make(backoff=100.0), "[[500-unknown]]", deadline=deadline)
 
@@ -341,7 +342,7 @@ def test_an_abort_interrupts_a_blocked_read_over_tls(
     deadline, started = Deadline(600.0), time.monotonic()
     with RawServer(EVENT_STREAM + framing, hang=True, tls=context) as server:
         service = DifyService(base_url=server.url, timeout=600.0)
-        threading.Timer(0.3, deadline.abort, ("cancelled",)).start()
+        when(lambda: server.heads, lambda: deadline.abort("cancelled"))
 
         error = refused(service, "hi", deadline=deadline)
         service.close()

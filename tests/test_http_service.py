@@ -16,7 +16,7 @@ from services.errors import ProviderError
 from services.http_connections import PEER_TIMEOUT, Call
 from services.http_service import HTTPService
 from tests.raw_server import RawServer
-from tests.servers import wait_until
+from tests.servers import wait_until, when
 from utils.deadline import Deadline
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
@@ -49,7 +49,7 @@ def test_an_abort_interrupts_a_read_through_a_proxy(monkeypatch: pytest.MonkeyPa
     deadline, started = Deadline(600.0), time.monotonic()
     with RawServer(b"", hang=True) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        threading.Timer(0.2, deadline.abort, ("cancelled",)).start()
+        when(lambda: proxy.heads, lambda: deadline.abort("cancelled"))
 
         with pytest.raises(ProviderError) as caught:
             read("http://dify.example/v1/info", deadline)

@@ -128,8 +128,8 @@ def test_a_reply_wecom_would_not_show_is_named(callback: StubCallback, browser: 
 
 def test_a_gateway_that_is_away_is_told_apart(callback: StubCallback, browser: Browser) -> None:
     """No answer at all is another error than a refusal."""
-    callback.server.server_close()
     callback.server.shutdown()
+    callback.server.server_close()
 
     assert browser.send().json()["error"] == "unreachable"
 

@@ -477,10 +477,12 @@ def test_a_client_that_does_not_read_is_heard_all_the_same(client: Client) -> No
 
 def test_a_step_of_the_session_is_not_disturbed() -> None:
     """DR13: while a text is being judged, what is new of an answer waits; the frames of each come together."""
-    judges = threading.Event()
+    judging, judges = threading.Event(), threading.Event()
 
     def judged(text: str) -> Found:
-        assert text.endswith("？") or judges.wait(WIDE)
+        if not text.endswith("？"):
+            judging.set()
+            assert judges.wait(WIDE)
         return detect(text)
 
     client = Client(detect=judged)
@@ -488,6 +490,7 @@ def test_a_step_of_the_session_is_not_disturbed() -> None:
     client.sees("querying_rag")
     saying = threading.Thread(target=client.says, args=["今天天气不错。"])
     saying.start()
+    assert judging.wait(WIDE)
     client.gateway[1].tells(news(0, "五"))
     wait_until(client.gateway[1].coming.empty, WIDE)
     # Time for a frame that would come too soon.

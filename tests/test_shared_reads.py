@@ -24,6 +24,8 @@ class Store:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
         self.gate = threading.Event()
+        #: What an exchange of these waits for.
+        self.hold: Callable[[Sequence[str]], object] = lambda stream_ids: self.gate.wait(20)
         self.error: BaseException | None = None
 
     def home(self, stream_id: str) -> str:
@@ -31,7 +33,7 @@ class Store:
 
     def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
         self.asked.append(list(stream_ids))
-        assert self.gate.wait(20)
+        self.hold(stream_ids)
         if self.error:
             raise self.error
         answers: dict[str, Any] = {"gone": None, "away": StoreUnavailable("its node is away")}
@@ -48,20 +50,24 @@ def shared(store: Store, **options: float) -> SharedReads:
 
 
 @contextmanager
-def polls(read: Callable[[str], Snapshot | None], *stream_ids: str) -> Iterator[list[Any]]:
-    """Have each stream polled by a thread, in this order; yields what they get, in theirs."""
+def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[Any]]:
+    """Have each stream polled by a thread, in this order; yields what they get, in theirs, when all are in line."""
     got: list[Any] = [None] * len(stream_ids)
+
+    def came() -> int:
+        return sum(len(line.waiting) for line in list(reads._lines.values())) + sum(map(len, store.asked))
 
     def poll(place: int) -> None:
         try:
-            got[place] = read(stream_ids[place])
+            got[place] = reads.read(stream_ids[place])
         except BaseException as exc:
             got[place] = exc
 
     threads = [threading.Thread(target=poll, args=(place,)) for place in range(len(stream_ids))]
-    for thread in threads:
+    before = came()
+    for place, thread in enumerate(threads):
         thread.start()
-        time.sleep(0.002)
+        wait_until(lambda place=place: got[place] is not None or came() > before + place)  # type: ignore[misc]
     yield got
     for thread in threads:
         thread.join(20)
@@ -80,7 +86,7 @@ def test_who_comes_meanwhile_goes_together(store: Store) -> None:
     """However many come while an exchange is under way, the next one is for all of them, and each gets its own."""
     reads = shared(store)
     names = [f":{number}" for number in range(20)]
-    with polls(reads.read, *names) as got:
+    with polls(reads, store, *names) as got:
         wait_until(lambda: len(reads._lines[""].waiting) == 19)
         store.gate.set()
 
@@ -91,7 +97,7 @@ def test_who_comes_meanwhile_goes_together(store: Store) -> None:
 def test_an_exchange_has_a_bound(store: Store) -> None:
     """What is too much for one goes with the next."""
     reads = shared(store)
-    with polls(reads.read, *(f":{number}" for number in range(MAX_TOGETHER + 10))):
+    with polls(reads, store, *(f":{number}" for number in range(MAX_TOGETHER + 10))):
         wait_until(lambda: len(reads._lines[""].waiting) == MAX_TOGETHER + 9)
         store.gate.set()
 
@@ -101,7 +107,7 @@ def test_an_exchange_has_a_bound(store: Store) -> None:
 def test_each_node_is_asked_by_itself(store: Store) -> None:
     """Who waits for one node of a cluster does not wait for another."""
     reads = shared(store)
-    with polls(reads.read, "a:1", "b:1"):
+    with polls(reads, store, "a:1", "b:1"):
         wait_until(lambda: len(store.asked) == 2)
         store.gate.set()
 
@@ -111,7 +117,7 @@ def test_each_node_is_asked_by_itself(store: Store) -> None:
 def test_each_poll_gets_its_own_error(store: Store) -> None:
     """A stream that is not there, and one whose node is away, say nothing about the others."""
     store.gate.set()
-    with polls(shared(store).read, ":gone", ":away", ":one") as got:
+    with polls(shared(store), store, ":gone", ":away", ":one") as got:
         pass
 
     assert got[0] is None
@@ -123,7 +129,7 @@ def test_an_outage_is_everybodys_and_the_next_poll_tries_again(store: Store) -> 
     """Nobody waits for ever, and no error is remembered."""
     store.error = StoreUnavailable("away")
     reads = shared(store)
-    with polls(reads.read, ":0", ":1", ":2") as got:
+    with polls(reads, store, ":0", ":1", ":2") as got:
         store.gate.set()
     assert [type(one) for one in got] == [StoreUnavailable] * 3
 
@@ -135,9 +141,9 @@ def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
     """Its companions are told that there is no answer, and somebody else leads those who came after."""
     reads = shared(store)
     store.error = SystemExit("ended")
-    with polls(reads.read, ":0") as first:
+    with polls(reads, store, ":0") as first:
         wait_until(lambda: len(store.asked) == 1)
-        with polls(reads.read, ":1", ":2") as later:
+        with polls(reads, store, ":1", ":2") as later:
             wait_until(lambda: len(reads._lines[""].waiting) == 2)
             store.gate.set()
             wait_until(lambda: isinstance(first[0], SystemExit))
@@ -151,7 +157,7 @@ def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
 def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
     """Who gives up leaves the line, and is not asked for."""
     reads = shared(store, patience=0.2)
-    with polls(reads.read, ":0", ":1") as got:
+    with polls(reads, store, ":0", ":1") as got:
         wait_until(lambda: got[1] is not None)
         assert isinstance(got[1], StoreUnavailable)
         store.gate.set()
@@ -164,20 +170,17 @@ def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
 def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
     """Its patience is for its turn; an exchange under way has a bound of its own."""
     store.gate.set()
-    reads = shared(store, patience=0.5)
-    entered, go_on = threading.Event(), threading.Event()
-    ask = store.snapshots
+    reads = shared(store, patience=1.5)
+    go_on = threading.Event()
 
-    def slowly(stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
+    def slowly(stream_ids: Sequence[str]) -> None:
         if ":1" in stream_ids:
-            entered.set()
-            time.sleep(0.7)
+            time.sleep(2.0)
         else:
             go_on.wait(20)
-        return ask(stream_ids)
 
-    store.snapshots = slowly  # type: ignore[method-assign]
-    with polls(reads.read, ":0", ":1", ":2") as got:
+    store.hold = slowly
+    with polls(reads, store, ":0", ":1", ":2") as got:
         wait_until(lambda: len(reads._lines[""].waiting) == 2)
         go_on.set()
 
