@@ -45,8 +45,8 @@ def store() -> Store:
     return Store()
 
 
-def shared(store: Store, **options: float) -> SharedReads:
-    return SharedReads(cast(StreamStore, store), **options)
+def shared(store: Store, patience: float = 60.0) -> SharedReads:
+    return SharedReads(cast(StreamStore, store), patience=patience)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
     before = came()
     for place, thread in enumerate(threads):
         thread.start()
-        wait_until(lambda place=place: got[place] is not None or came() > before + place)  # type: ignore[misc]
+        wait_until(lambda place=place: got[place] is not None or came() > before + place, 30.0)  # type: ignore[misc]
     yield got
     for thread in threads:
         thread.join(20)
