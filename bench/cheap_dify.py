@@ -50,11 +50,19 @@ class CheapDify:
 
     def finish(self) -> None:
         """Have all answers that are under way end with what they have said."""
-        self._pipe.send("finish")
+        self._pipe.send(("finish", None))
+
+    def halt(self) -> None:
+        """Have each answer that begins from now on wait at its half, until it is let go on."""
+        self._pipe.send(("halt", None))
+
+    def let(self, question: str, more: int) -> None:
+        """Let the answers whose questions begin so go on by so many deltas."""
+        self._pipe.send(("let", (question, more)))
 
     def told(self) -> tuple[dict[str, str], Counter[str]]:
         """Return each question's whole answer, once it has ended, and how often each was asked."""
-        self._pipe.send("told")
+        self._pipe.send(("told", None))
         answers, asks = self._pipe.recv()
         return answers, asks
 

@@ -46,6 +46,8 @@ class Answer:
         self.line = line
         self.said: list[bytes] = []
         self.pieces = pieces
+        #: Deltas it says before it waits, where answers wait.
+        self.may = pieces // 2
         # Deltas of a run differ in their answers alone.
         self._head, self._tail = run.piece(_HERE, from_variable_selector=["llm", "text"]).split(_HERE.encode())
         self._size = len(self._head) + len(self._tail)
@@ -132,6 +134,7 @@ class Server:
         self._wheel: list[list[Answer]] = [[] for _ in range(max(1, round(every / TICK)))]
         self._tick = every / len(self._wheel)
         self._place = 0
+        self._halts = False
         self._asks: Counter[str] = Counter()
         self._ended: dict[str, str] = {}
         self._runs = Runs()
@@ -161,6 +164,8 @@ class Server:
             speakers.remove(answer)
             answer.line.send(answer.end())
             self._ended[answer.run.query] = answer.run.answer
+        if self._halts:
+            speakers = [answer for answer in speakers if len(answer.said) < answer.may]
         size = 0
         for answer in speakers:
             delta = answer.delta()
@@ -171,18 +176,25 @@ class Server:
 
     def _hear(self, place: int, events: int) -> None:
         if place == self._pipe.fileno():
-            self._obey(self._pipe.recv())
+            self._obey(*self._pipe.recv())
         elif place == self._listener.fileno():
             self._welcome()
         else:
             self._serve_line(self._lines[place], events)
 
-    def _obey(self, command: str) -> None:
-        if command == "finish":
-            for answer in (answer for speakers in self._wheel for answer in speakers):
-                answer.pieces = 0
-        else:
-            self._pipe.send((self._ended, self._asks))
+    def _obey(self, command: str, how: Any) -> None:
+        match command:
+            case "finish":
+                for answer in (answer for speakers in self._wheel for answer in speakers):
+                    answer.pieces = 0
+            case "halt":
+                self._halts = True
+            case "let":
+                question, more = how
+                for answer in (answer for speakers in self._wheel for answer in speakers):
+                    answer.may += more if answer.run.query.startswith(question) else 0
+            case "told":
+                self._pipe.send((self._ended, self._asks))
 
     def _welcome(self) -> None:
         sock, _ = self._listener.accept()

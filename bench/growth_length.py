@@ -1,17 +1,17 @@
 """What a delta costs, and a byte of a poll's reply, in answers of 1,000 to 16,000 deltas.
 
-Every length is asked for by as many people and comes as fast, so writes share round trips alike: what differs is the
-length. The second half of each answer counts, where it is at least half as long. When all are whole they are polled.
+Answers wait at their half. The second half counts, as many deltas of one length after the other, so that what a
+neighbour costs the machine costs each of them alike; short answers are asked for again. Then they are polled.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 
 import redis
 
@@ -25,14 +25,13 @@ from bench.turns import production, two_cores, worker
 from services.stream_store import stream_keys
 
 LENGTHS = {"1k": 1000, "2k": 2000, "4k": 4000, "8k": 8000, "16k": 16000}
-#: Deltas an answer has in each round at least, or several answers together.
-AT_LEAST = 4000
-#: Deltas of an answer whose half can still be cut into slices, in a run that is shortened.
-SHORTEST = 200
-#: Answers at once, seconds between two deltas of one, and seconds within which all are asked for.
+#: Deltas that an answer goes on by, and those it has in a run however short. Writes are paced: what comes within a
+#: second has some more of them or some less.
+STEP, SHORTEST = 500, 200
+#: Answers at once of a length, seconds between two deltas of one, and seconds within which they are asked for.
 ANSWERS, EVERY, ASKING = 10, 0.004, 0.1
-#: Rounds of all lengths, and seconds of a slice while an answer is written.
-ROUNDS, SLICE = 2, 0.25
+#: Rounds of all lengths, turns of each length in one, and seconds after a turn until all of it is written.
+ROUNDS, TURNS, SETTLING = 2, 8, 0.25
 #: Slices of polls in a round, seconds of one, and connections.
 POLL_SLICES, POLL_SLICE, CONNECTIONS = 8, 0.5, 64
 #: Seconds beyond an answer's own time until it is given up.
@@ -41,7 +40,7 @@ COSTS = {
     "cpu_per_delta": ("µs", "CPU of the worker per delta"),
     "redis_cpu_per_delta": ("µs", "CPU of Redis per delta"),
     "redis_bytes": ("B", "to and from Redis per delta"),
-    "redis_memory": ("B", "kept by Redis per delta, while an answer doubles"),
+    "redis_memory": ("B", "kept by Redis per delta, without the room it gives a text that grows"),
     "poll_cpu_per_byte": ("ns", "CPU of the worker per byte of a poll's reply"),
     "poll_redis_cpu_per_byte": ("ns", "CPU of Redis per byte of a poll's reply"),
     "poll_redis_bytes": ("B", "to and from Redis per byte of a poll's reply"),
@@ -70,7 +69,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 
 
 class Lengths:
-    """One worker, and answers of one length after the other."""
+    """One worker, and answers of all lengths."""
 
     def __init__(
         self, client: redis.Redis, meter: Meter, dify: CheapDify, replica: Replica, load: Generator, scale: float
@@ -81,72 +80,92 @@ class Lengths:
         self._port = replica.port
         self._load = load
         self._scale = scale
-        self._slice_deltas = SLICE * scale * ANSWERS / EVERY
+        self._deltas = {which: max(SHORTEST, round(deltas * scale)) for which, deltas in LENGTHS.items()}
+        self._step = min(STEP, min(self._deltas.values()) // 2)
+        self._streams: dict[str, list[str]] = {}
         self._callbacks = Callbacks()
 
     def rounds(self, count: int) -> dict[str, Said]:
         """Have answers written and polled in so many rounds; return what each length cost."""
-        self._poll(self._written(self._deltas("1k"), defaultdict(list)), defaultdict(list))
         rounds: dict[str, Said] = {which: defaultdict(list) for which in LENGTHS}
+        self._dify.halt()
         for _ in range(count):
-            streams = {which: self._repeated(self._deltas(which), rounds[which]) for which in LENGTHS}
-            slices: dict[str, Said] = {which: defaultdict(list) for which in LENGTHS}
-            for which in [*LENGTHS] * POLL_SLICES:
-                self._poll(streams[which], slices[which])
+            costs: dict[str, Said] = {which: defaultdict(list) for which in LENGTHS}
+            for turn in range(max(1, round(TURNS * self._scale))):
+                self._begin([which for which in LENGTHS if turn % self._turns(which) == 0])
+                for which in LENGTHS:
+                    self._go_on(which, costs[which])
+            self._dify.let("", max(self._deltas.values()))
+            self._wait_whole(LENGTHS)
             for which in LENGTHS:
-                settle(rounds[which], slices[which])
+                costs[which]["redis_memory"].append(self._kept(which))
+            for which in [*LENGTHS] * POLL_SLICES:
+                self._poll(which, costs[which])
+            for which in LENGTHS:
+                settle(rounds[which], costs[which])
         return rounds
 
-    def _deltas(self, which: str) -> int:
-        return max(SHORTEST, round(LENGTHS[which] * self._scale))
+    def _turns(self, which: str) -> int:
+        """Return how often an answer of this length can go on."""
+        return self._deltas[which] // 2 // self._step
 
-    def _repeated(self, deltas: int, rounds: Said) -> list[str]:
-        """Do what `_written` does, short answers several times: each length is measured for long enough."""
-        for _ in range(round(AT_LEAST * self._scale) // deltas - 1):
-            self._written(deltas, rounds)
-        return self._written(deltas, rounds)
+    def _begin(self, lengths: Sequence[str]) -> None:
+        """Ask for answers of these lengths, so that all come to their half together."""
+        self._wait_whole(set(lengths) & self._streams.keys())
+        halves = {which: self._deltas[which] // 2 for which in lengths}
+        held, longest, begin = (
+            self._dify.deltas + ANSWERS * sum(halves.values()),
+            max(halves.values()),
+            time.monotonic(),
+        )
+        for which in sorted(lengths, key=lambda which: -halves[which]):
+            time.sleep(max(0.0, begin + (longest - halves[which]) * EVERY - time.monotonic()))
+            self._streams[which] = self._asked(which)
+        wait_for(lambda: self._dify.deltas >= held, "half of the deltas", longest * EVERY + PATIENCE)
+        time.sleep(SETTLING)
 
-    def _written(self, deltas: int, rounds: Said) -> list[str]:
-        """Have answers of so many deltas written, and note what the second half cost; return their streams."""
-        first, empty = self._dify.deltas, self._meter.stored().memory
-        streams = self._asked(deltas)
-        half, whole = first + ANSWERS * deltas // 2, first + ANSWERS * deltas
-        wait_for(lambda: self._dify.deltas >= half, f"half of {deltas} deltas", deltas * EVERY + PATIENCE)
-        half, net = self._dify.deltas, self._meter.stored().net
-        slices: Said = defaultdict(list)
-        while self._dify.deltas + self._slice_deltas <= whole:
-            self._slice(slices)
-            slices["redis_memory"].append((self._meter.stored().memory - empty) / (self._dify.deltas - first))
-        # Redis gives a text that grows up to twice its room. While it doubles, all of that is seen once.
-        rounds["redis_memory"].append(fmean(slices.pop("redis_memory")))
-        rounds["redis_bytes"].append((self._meter.stored().net - net) / (self._dify.deltas - half))
-        settle(rounds, slices)
-        wait_for(lambda: self._dify.deltas >= whole and self._whole(streams), f"{deltas} deltas", PATIENCE)
-        return streams
-
-    def _asked(self, deltas: int) -> list[str]:
-        questions = [self._callbacks.question(f"年假怎么申请？{each}*{deltas}", f"u{each}") for each in range(ANSWERS)]
+    def _asked(self, which: str) -> list[str]:
+        words, deltas = f"{which}：年假怎么申请？", self._deltas[which]
+        questions = [self._callbacks.question(f"{words}{each}*{deltas}", f"{which}-{each}") for each in range(ANSWERS)]
         # Half of one less: the last is due before the end, and none after it.
         job = Job(self._port, questions, ASKING, ANSWERS, (ANSWERS - 0.5) / ASKING, samples=ANSWERS)
         return [self._callbacks.opened(body)["id"] for body in self._load.run(job).bodies.values()]
 
-    def _slice(self, slices: Said) -> None:
-        """Note what so many deltas cost as are sent in a moment."""
-        sent, cpu = self._dify.deltas, self._meter.cpu()
-        wait_for(lambda: self._dify.deltas >= sent + self._slice_deltas, "a slice of deltas", PATIENCE)
-        sent, spent = self._dify.deltas - sent, self._meter.cpu() - cpu
-        slices["cpu_per_delta"].append(1e6 * spent.workers / sent)
-        slices["redis_cpu_per_delta"].append(1e6 * spent.redis / sent)
+    def _go_on(self, which: str, costs: Said) -> None:
+        """Have some deltas of this length come and be written, and note what they cost."""
+        deltas = self._step * ANSWERS
+        net, sent, cpu = self._meter.stored().net, self._dify.deltas, self._meter.cpu()
+        self._dify.let(f"{which}：", self._step)
+        wait_for(lambda: self._dify.deltas >= sent + deltas, "some deltas", self._step * EVERY + PATIENCE)
+        time.sleep(SETTLING)
+        spent, net = self._meter.cpu() - cpu, self._meter.stored().net - net
+        costs["cpu_per_delta"].append(1e6 * spent.workers / deltas)
+        costs["redis_cpu_per_delta"].append(1e6 * spent.redis / deltas)
+        costs["redis_bytes"].append(net / deltas)
+
+    def _wait_whole(self, lengths: Iterable[str]) -> None:
+        wait_for(lambda: all(self._whole(self._streams[which]) for which in lengths), "whole answers", PATIENCE)
+
+    def _kept(self, which: str) -> float:
+        """Return the bytes Redis keeps for each delta of these answers."""
+        kept = 0
+        for stream in self._streams[which]:
+            keys = stream_keys(stream)
+            kept += sum(self._redis.memory_usage(key, samples=0) or 0 for key in (keys.hash, keys.messages))
+            kept += self._redis.strlen(keys.text)
+        return kept / ANSWERS / self._deltas[which]
 
     def _whole(self, streams: Sequence[str]) -> bool:
         return all(self._redis.hget(stream_keys(stream).hash, "status") == "completed" for stream in streams)
 
-    def _poll(self, streams: Sequence[str], slices: Said) -> None:
+    def _poll(self, which: str, costs: Said) -> None:
         """Poll these for a moment, and note what it cost."""
-        requests = [self._callbacks.refresh(stream, f"u{each}") for each, stream in enumerate(streams)]
+        requests = [
+            self._callbacks.refresh(stream, f"{which}-{each}") for each, stream in enumerate(self._streams[which])
+        ]
         net, cpu = self._meter.stored().net, self._meter.cpu()
         outcome = self._load.run(Job(self._port, requests, POLL_SLICE * self._scale, CONNECTIONS))
         spent, net = self._meter.cpu() - cpu, self._meter.stored().net - net
-        slices["poll_cpu_per_byte"].append(1e9 * spent.workers / outcome.received)
-        slices["poll_redis_cpu_per_byte"].append(1e9 * spent.redis / outcome.received)
-        slices["poll_redis_bytes"].append(net / outcome.received)
+        costs["poll_cpu_per_byte"].append(1e9 * spent.workers / outcome.received)
+        costs["poll_redis_cpu_per_byte"].append(1e9 * spent.redis / outcome.received)
+        costs["poll_redis_bytes"].append(net / outcome.received)

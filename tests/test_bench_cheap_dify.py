@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -152,6 +153,25 @@ def test_answers_end_when_they_are_told_to() -> None:
             before = dify.deltas
             wait_until(lambda: dify.deltas >= before + 3)
         assert "next" not in dify.told()[0]
+
+
+def test_answers_wait_at_their_half_until_they_are_let_go_on() -> None:
+    """By so many deltas, one group or all: each is whole in the end, as if it had never waited."""
+    with cheap_dify(1, 0.005) as dify, ThreadPoolExecutor(2) as clients:
+        dify.halt()
+        address = f"{dify.base_url}/v1/chat-messages"
+        asked = [clients.submit(requests.post, address, json=body(f"{one} *12"), timeout=60) for one in ("a", "b")]
+        wait_until(lambda: dify.deltas == 12)
+        dify.let("a", 2)
+        wait_until(lambda: dify.deltas == 14)
+        dify.let("a", 4)
+        wait_until(lambda: dify.told()[0].keys() == {"a *12"})
+        # Time for a delta that would be too many.
+        time.sleep(0.1)
+        assert dify.deltas == 18
+        dify.let("", 100)
+        assert all(b"workflow_finished" in reply.result(60).content for reply in asked)
+        assert [len(list(stamps(answer))) for answer in dify.told()[0].values()] == [12, 12]
 
 
 def test_it_stays_on_the_cores_it_is_given() -> None:
