@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import requests
 
 from config.texts import ZH
 from demo.mock_dify import MockDify
@@ -31,6 +33,7 @@ def test_polls_that_alternate_between_two_replicas_see_one_answer(
         with replicas(2, env, tmp_path) as pair, wecom_user([replica.url for replica in pair]) as person:
             bubble = person.says(QUESTION)
             person.sees_finish(bubble, PATIENCE, every=0.1)
+            shown = [requests.get(f"{replica.url}/metrics", timeout=30).text for replica in pair]
 
         answer = dify.expected_answer(QUESTION)
         record = examine(QUESTION, bubble, stored(redis_server, bubble.stream_id), answer, calls=len(dify.requests))
@@ -40,7 +43,8 @@ def test_polls_that_alternate_between_two_replicas_see_one_answer(
         assert all(len(old.content) <= len(new.content) for old, new in pairwise(said))
         assert [frame.finish for frame in said].index(True) == len(said) - 1
         assert (record.right, record.calls) == (True, 1)
-    assert all(f'"stream_id": "{bubble.stream_id}"' in replica.log for replica in pair), "both were polled"
+    polls = [re.search(r'wechatlaibao_callback_seconds_count{msgtype="stream"} (\S+)', text) for text in shown]
+    assert all(found and float(found[1]) >= 4 for found in polls), "both were polled"
 
 
 def test_the_restarted_process_finishes_what_the_killed_one_began(
