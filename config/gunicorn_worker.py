@@ -6,7 +6,6 @@ connection holds it for the whole graceful timeout.
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import mmap
@@ -23,14 +22,12 @@ import gevent
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
-from gunicorn.http.errors import NoMoreData
-from gunicorn.http.parser import RequestParser
 from gunicorn.sock import ssl_context
-from gunicorn.util import close
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
-from config.gunicorn_lane import MOST, CallbackLane
+from config.gunicorn_connection import LanedConnection
+from config.gunicorn_lane import CallbackLane
 from config.gunicorn_requests import BoundedBody, refuse
 from services.errors import SettingsError
 
@@ -47,9 +44,6 @@ COLLECT_SECONDS = 15.0
 #: Objects made and not gone again before the young ones are looked through. With 700, which is Python's own, that takes
 #: a sixth of what a delta takes while a thousand answers run: each flush makes several thousand for a moment.
 YOUNG = 5000
-
-#: What a connection says whose client is gone.
-_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 #: Seconds in which workers that are told to leave together all hear of it.
 TOGETHER_SECONDS = 0.3
@@ -85,7 +79,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     _idle: set[Any] | frozenset[Any] = frozenset()
     _patience = 0
     _lane: CallbackLane | None = None
-    _keeps = True
+    #: Whether a connection is kept for another request; while the worker leaves, each reply is the last.
+    keeps = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -132,12 +127,6 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
         gevent.joinall(stops)
 
-    def _finished(self, parser: RequestParser) -> bool:
-        """Take in what is left of the last request's body; tell whether it came to its end in time."""
-        with self.timeout_ctx():
-            return bool(parser.finish_body())
-        return False
-
     def _callback_lane(self) -> CallbackLane | None:
         """Return the lane of the app's callbacks, None where gunicorn has more to do for each request than it knows."""
         door = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.callbacks")
@@ -161,56 +150,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         self._idle |= {client}
         try:
             if self._lane:
-                self._serve(self._lane, listener.getsockname(), client, addr)
+                LanedConnection(self, self._lane, client, addr).serve(listener.getsockname())
             else:
                 super().handle(listener, client, addr)
         finally:
             self._idle -= {client}
-
-    def _serve(self, lane: CallbackLane, name: Any, client: Any, addr: Any) -> None:
-        """Answer a connection's requests in their order: callbacks by their lane, all others as the parent does."""
-        parser, request = RequestParser(self.cfg, client, addr), None
-        try:
-            while request := self._next(lane, parser, client):
-                self.handle_request(name, request, client, addr)
-        except (NoMoreData, StopIteration):
-            pass
-        except OSError as exc:
-            if exc.errno not in _GONE:
-                self.log.exception("Socket error processing request.")
-        except Exception as exc:
-            self.handle_error(request, client, addr, exc)
-        finally:
-            close(client)
-
-    def _next(self, lane: CallbackLane, parser: RequestParser, client: Any) -> Any:
-        """Return the next request that is no callback, None where none comes; callbacks before it are answered.
-
-        Raises:
-            StopIteration: the last request was the connection's last.
-        """
-        if parser.mesg and (parser.mesg.should_close() or not self._finished(parser)):
-            return None
-        while True:
-            data = parser.unreader.take_buffered()
-            with self.timeout_ctx():
-                data = data or client.recv(MOST)
-            if not data:
-                return None
-            # While it leaves, each reply ends its connection: gunicorn's say so.
-            reply = lane.reply(data) if self._keeps else None
-            if reply is None:
-                break
-            taken = False
-            with self.timeout_ctx():
-                client.sendall(reply)
-                taken = True
-            if not taken:
-                return None
-        parser.unreader.unread(data)
-        with self.timeout_ctx():
-            return next(parser)
-        return None
 
     def timeout_ctx(self) -> gevent.Timeout:
         """Wait for a connection's next request as long as ever: its last reply may have promised that."""
@@ -258,7 +202,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def _let_go(self) -> None:
         """Have each reply end its connection from now on."""
-        self._keeps = False
+        self.keeps = False
         self.cfg.set("keepalive", 0)
 
     def _leaves_alone(self) -> bool:

@@ -42,11 +42,15 @@ def _watched_socket() -> list[tuple[int, int, int]]:
 
 
 class _Pool(HTTPConnectionPool):
-    """Connections that lay idle for long are made anew."""
+    """Connections that lay idle for long are made anew; one that comes back is its call's no longer."""
 
     def _put_conn(self, conn: Any) -> None:
         if conn:
             conn.idle_since = time.monotonic()
+            if call := getattr(conn, "call", None):
+                # Before anybody else may have it: what ends the call would end theirs.
+                call.detach()
+                conn.call = None
         super()._put_conn(conn)
 
     def _get_conn(self, timeout: float | None = None) -> Any:
@@ -103,7 +107,7 @@ class Call:
             self.interrupt()
 
     def detach(self) -> None:
-        """Let go of the socket before another request may get it from the pool."""
+        """Let go of the socket, as its pool has it done before another request may get it."""
         with self._lock:
             self._socket = None
         self._unwatch()
@@ -196,6 +200,8 @@ class _Chunks:
 class _TellsItsSocket(HTTPConnection):
     """Sends a request in one piece and tells its call the socket on which the reply will come."""
 
+    #: Whose reply comes on it.
+    call: Call | None = None
     _held: list[Any] | None = None
 
     @property
@@ -227,9 +233,9 @@ class _TellsItsSocket(HTTPConnection):
             self._held.append(data)
 
     def getresponse(self) -> Any:
-        call: Call | None = getattr(current, "call", None)
-        if call is not None:
-            call.attach(self.sock)
+        self.call = getattr(current, "call", None)
+        if self.call is not None:
+            self.call.attach(self.sock)
         return super().getresponse()
 
 

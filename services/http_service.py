@@ -83,8 +83,6 @@ class Exchange:
             raise aborted_error(deadline)
         if call.late:
             raise _our_error(TimeoutError(), deadline)
-        if not chunk:
-            call.detach()
         return chunk
 
     def read_all(self, *, limit: int, patience: float) -> bytes:

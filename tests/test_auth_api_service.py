@@ -313,8 +313,8 @@ def test_the_mock_closes_while_it_keeps_somebody_waiting() -> None:
 
 def test_after_a_silence_no_idle_connection_is_trusted(auth: MockAuth) -> None:
     """One call waits in vain on a connection that is forgotten on its way; the next does not."""
-    api = AuthApi(auth.url, timeout=0.5)
-    auth.behaviour, auth.delay = "slow", 0.2
+    api = AuthApi(auth.url, timeout=2.0)
+    auth.behaviour, auth.delay = "slow", 0.6
     threads = [threading.Thread(target=api.token, args=(ZHANGSAN,)) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -137,6 +137,7 @@ def test_a_part_that_hangs_is_asked_once(parts: Parts, clock: FakeClock) -> None
     for _ in range(3):
         health.report()
         clock.advance(FRESH_SECONDS)
+    wait_until(lambda: parts.sql.calls)
     assert parts.sql.calls == 1
 
     parts.sql.gate.set()

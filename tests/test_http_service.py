@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from urllib3 import HTTPConnectionPool
 from urllib3.util.connection import is_connection_dropped
 
 from demo.mock_auth import MockAuth
@@ -19,7 +20,8 @@ from tests.raw_server import RawServer
 from tests.servers import wait_until, when
 from utils.deadline import Deadline
 
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
+HEAD = OK + CHUNKED
 
 
 def read(url: str, deadline: Deadline, **headers: str) -> bytes:
@@ -125,12 +127,32 @@ def ask(http: HTTPService, auth: MockAuth, patience: float = 30.0) -> None:
 
 def ask_twice_at_once(http: HTTPService, auth: MockAuth) -> None:
     """Open two connections and leave them to the pool."""
-    auth.behaviour, auth.delay = "slow", 0.2
+    auth.behaviour, auth.delay = "slow", 0.6
     threads = [threading.Thread(target=ask, args=(http, auth)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.parametrize("body", [CHUNKED + b"\r\n2\r\nhi\r\n0\r\n\r\n", b"Content-Length: 2\r\n\r\nhi"])
+def test_who_ends_a_call_ends_no_connection_of_the_pool(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """An abort that comes when the reply is whole and its connection on the way back leaves it to the next call."""
+    deadline, put_back, back = Deadline(600.0), HTTPConnectionPool._put_conn, []
+
+    def put(pool: HTTPConnectionPool, connection: Any) -> None:
+        deadline.abort("cancelled")
+        back.append(connection)
+        put_back(pool, connection)
+
+    monkeypatch.setattr(HTTPConnectionPool, "_put_conn", put)
+    http = HTTPService()
+    with RawServer(OK + body, hang=True) as server:
+        with http.exchange("GET", server.url, deadline=deadline, patience=60.0, headers={}) as exchange:
+            exchange.read_all(limit=100, patience=60.0)
+
+        assert [connection.is_connected for connection in back if connection] == [True]
+        http.close()
 
 
 def test_a_connection_that_lay_idle_for_long_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
