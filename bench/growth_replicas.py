@@ -1,7 +1,8 @@
 """Whether replicas add up: what polls cost, and how many are answered, with 1, 2 and 4 replicas on one Redis.
 
 All of it shares the machine's cores. So costs are compared, at a pace of as many polls a second for each replica, which
-do not depend on cores; and replicas that are asked as fast as they answer, with what the machine has room for.
+do not depend on cores; and replicas that are asked as fast as they answer, with what the machine has room for. As many
+replicas of the floor, in turns with them, say what the machine leaves of that.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from bench.figures import Figure, percentile, ratios
 from bench.growth_meter import Meter
 from bench.live_streams import LiveStreams, prose
 from bench.load import Generator, Job, generator
 from bench.stage import Replica, redis_server, replicas
-from bench.turns import production
+from bench.turns import FLOOR, PRODUCT, production
 
 COUNTS = (1, 2, 4)
 #: What each replica is asked at a pace, as a share of what one alone answers: four of them leave room on two cores.
@@ -55,6 +57,13 @@ class Round:
         self.machine = median(100 * (each.served + each.load) / (each.seconds * cores) for each in slices)
 
 
+class Asked(NamedTuple):
+    """The rounds of each number of replicas: asked as fast as they answer, and at a pace."""
+
+    most: dict[int, list[Round]]
+    paced: dict[int, list[Round]]
+
+
 def measure(scale: float = 1.0) -> Iterator[Figure]:
     """Yield the figures; `scale` shortens slices and lessens rounds.
 
@@ -66,14 +75,17 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         store = stack.enter_context(redis_server(folder))
         streams = LiveStreams("replicas", prose(1024))
         streams.write(store.url)
-        serving = stack.enter_context(replicas(max(COUNTS), production(store.url), folder))
-        meters = {count: stack.enter_context(Meter(store, serving[:count])) for count in COUNTS}
-        loads = [stack.enter_context(generator()) for _ in serving]
-        crowd = Crowd(serving, loads, meters, streams, SLICE * scale)
-        rounds = max(1, round(ROUNDS * scale))
-        most = crowd.rounds(rounds, None)
-        paced = crowd.rounds(rounds, PACE * median(each.rate for each in most[1]))
-    yield from _figures(most, paced)
+        loads = [stack.enter_context(generator()) for _ in range(max(COUNTS))]
+        crowds = []
+        for config in (PRODUCT, FLOOR):
+            serving = stack.enter_context(replicas(len(loads), production(store.url), folder, config=config))
+            meters = {count: stack.enter_context(Meter(store, serving[:count])) for count in COUNTS}
+            crowds.append(Crowd(serving, loads, meters, streams, SLICE * scale))
+        for ask in (Crowd.ask_for_most, Crowd.ask_at_a_pace):
+            for _ in range(max(1, round(ROUNDS * scale))):
+                for crowd in crowds:
+                    ask(crowd)
+    yield from _figures(*(crowd.asked for crowd in crowds))
 
 
 class Crowd:
@@ -93,16 +105,22 @@ class Crowd:
         self._meters = meters
         self._streams = streams
         self._seconds = seconds
+        self.asked = Asked({number: [] for number in COUNTS}, {number: [] for number in COUNTS})
 
-    def rounds(self, count: int, rate: float | None) -> dict[int, list[Round]]:
-        """Poll each number of replicas in turns, each replica at this rate or as fast as it answers."""
+    def ask_for_most(self) -> None:
+        """Have a round in which each replica is polled as fast as it answers."""
+        self._round(self.asked.most, None)
+
+    def ask_at_a_pace(self) -> None:
+        """Have a round in which each is polled at a part of what one alone answered at the most."""
+        self._round(self.asked.paced, PACE * median(each.rate for each in self.asked.most[1]))
+
+    def _round(self, rounds: dict[int, list[Round]], rate: float | None) -> None:
+        # Nobody is polled for the first time where it counts.
         self._slice(max(COUNTS), rate)
-        rounds: dict[int, list[Round]] = {number: [] for number in COUNTS}
-        for _ in range(count):
-            slices = [(number, self._slice(number, rate)) for number in COUNTS * SLICES]
-            for number in COUNTS:
-                rounds[number].append(Round([slice for polled, slice in slices if polled == number]))
-        return rounds
+        slices = [(number, self._slice(number, rate)) for number in COUNTS * SLICES]
+        for number in COUNTS:
+            rounds[number].append(Round([slice for polled, slice in slices if polled == number]))
 
     def _slice(self, number: int, rate: float | None) -> Slice:
         requests = self._streams.polls()
@@ -119,20 +137,37 @@ class Crowd:
         )
 
 
-def _figures(most: dict[int, list[Round]], paced: dict[int, list[Round]]) -> Iterator[Figure]:
-    costs = {number: tuple(each.cost for each in rounds) for number, rounds in paced.items()}
-    rates = {number: tuple(each.rate for each in rounds) for number, rounds in most.items()}
+def _figures(product: Asked, floor: Asked) -> Iterator[Figure]:
+    part = "growth.replicas"
     for number in COUNTS:
-        name, fast, slow = f"growth.replicas.{number}", most[number], paced[number]
-        yield Figure(f"{name}.cpu", costs[number], "µs", "CPU of workers and Redis per poll, at a pace")
+        name, fast, slow = f"{part}.{number}", product.most[number], product.paced[number]
+        yield Figure(f"{name}.cpu", _costs(product, number), "µs", "CPU of workers and Redis per poll, at a pace")
         yield Figure(f"{name}.polls", tuple(each.rate for each in slow), "polls/s", "answered at that pace")
         about = "of all cores taken at that pace, load included"
         yield Figure(f"{name}.machine", tuple(each.machine for each in slow), "%", about)
-        yield Figure(f"{name}.most", rates[number], "polls/s", "answered when asked as fast as they answer")
+        yield Figure(f"{name}.most", _rates(fast), "polls/s", "answered when asked as fast as they answer")
         yield Figure(f"{name}.most_machine", tuple(each.machine for each in fast), "%", "of all cores taken meanwhile")
         if number > 1:
             about = f"polls/s of {number}, by what {number} times one, or the whole machine, would answer"
-            should = [min(number * one.rate, 100 * one.rate / one.machine) for one in most[1]]
-            yield ratios(f"{name}.adds_up", rates[number], should, about, goal=ADDS_UP)
+            yield _adds_up(f"{name}.floor_adds_up", floor, number, f"the same of {number} floors")
+            yield _adds_up(f"{name}.adds_up", product, number, about, yardstick=f"{name}.floor_adds_up", goal=ADDS_UP)
     about = f"cost of a poll with one replica / with {max(COUNTS)}, at a pace"
-    yield ratios("growth.replicas.efficiency", costs[1], costs[max(COUNTS)], about, goal=ADDS_UP)
+    yield _efficiency(f"{part}.floor_efficiency", floor, "the same of the floor")
+    yield _efficiency(f"{part}.efficiency", product, about, yardstick=f"{part}.floor_efficiency", goal=ADDS_UP)
+
+
+def _adds_up(name: str, asked: Asked, number: int, about: str, **more: str) -> Figure:
+    should = [min(number * one.rate, 100 * one.rate / one.machine) for one in asked.most[1]]
+    return ratios(name, _rates(asked.most[number]), should, about, **more)
+
+
+def _efficiency(name: str, asked: Asked, about: str, **more: str) -> Figure:
+    return ratios(name, _costs(asked, 1), _costs(asked, max(COUNTS)), about, **more)
+
+
+def _costs(asked: Asked, number: int) -> tuple[float, ...]:
+    return tuple(each.cost for each in asked.paced[number])
+
+
+def _rates(rounds: Sequence[Round]) -> tuple[float, ...]:
+    return tuple(each.rate for each in rounds)

@@ -187,10 +187,16 @@ class Replica:
 
 @contextmanager
 def replicas(
-    count: int, settings: Mapping[str, str], folder: Path, *, workers: int = 1, cores: Collection[int] | None = None
+    count: int,
+    settings: Mapping[str, str],
+    folder: Path,
+    *,
+    workers: int = 1,
+    cores: Collection[int] | None = None,
+    config: Path = ROOT / "gunicorn.conf.py",
 ) -> Iterator[list[Replica]]:
     """Run so many replicas, all ready, on these cores or on any; none is left behind."""
-    started = [Replica(settings, folder, workers=workers, cores=cores) for _ in range(count)]
+    started = [Replica(settings, folder, workers=workers, cores=cores, config=config) for _ in range(count)]
     try:
         for replica in started:
             replica.wait_ready()

@@ -13,7 +13,7 @@ from bench import growth, growth_length, growth_live, growth_replicas
 from bench.figures import Figure
 from bench.growth_live import Shelf
 from bench.growth_meter import Said, settle, table
-from bench.growth_replicas import Round, Slice
+from bench.growth_replicas import Asked, Round, Slice
 from bench.live_streams import prose
 from services.redis_store import ScriptRunner, connect
 from services.stream_store import StreamStore
@@ -56,14 +56,17 @@ def test_replicas_are_measured_by_the_machine_once_it_is_full() -> None:
     one = Slice(polls=1000, seconds=1.0, served=0.6 * len(cores), load=0.1 * len(cores))
     full = Slice(polls=1400, seconds=1.0, served=0.9 * len(cores), load=0.1 * len(cores))
     rounds = {1: [Round([one])], 2: [Round([full])], 4: [Round([full])]}
+    floor = {1: [Round([one])], 2: [Round([one])], 4: [Round([one])]}
 
-    figures = {figure.name: figure for figure in growth_replicas._figures(rounds, rounds)}
+    figures = {figure.name: figure for figure in growth_replicas._figures(Asked(rounds, rounds), Asked(floor, floor))}
 
     # One takes 70 % of the machine, so all of it would answer 1000 / 0.7.
     assert figures["growth.replicas.2.adds_up"].value == pytest.approx(1400 / (1000 / 0.7))
     assert figures["growth.replicas.2.most"].value == 1400
     assert figures["growth.replicas.2.most_machine"].value == pytest.approx(100)
     assert figures["growth.replicas.efficiency"].value == pytest.approx((0.6 / 1000) / (0.9 / 1400))
+    assert figures["growth.replicas.2.floor_adds_up"].value == pytest.approx(0.7)
+    assert figures["growth.replicas.floor_efficiency"].value == 1.0
 
 
 def test_prepared_answers_are_running_ones_of_the_product(runner: ScriptRunner) -> None:
@@ -123,6 +126,6 @@ def test_replicas_are_polled_at_a_pace_and_as_fast_as_they_answer() -> None:
     figures = {figure.name: figure for figure in growth.measure(0.05, ["replicas"])}
 
     names = {f"{count}.{what}" for count in (1, 2, 4) for what in ("cpu", "polls", "machine", "most", "most_machine")}
-    names |= {"2.adds_up", "4.adds_up", "efficiency"}
+    names |= {"2.adds_up", "4.adds_up", "efficiency", "2.floor_adds_up", "4.floor_adds_up", "floor_efficiency"}
     assert set(figures) == {f"growth.replicas.{name}" for name in names}
     assert all(figure.value > 0 for figure in figures.values())
