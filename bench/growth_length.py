@@ -19,8 +19,8 @@ from bench.callbacks import Callbacks
 from bench.cheap_dify import CheapDify, cheap_dify
 from bench.figures import Figure
 from bench.growth_meter import Meter, Said, settle, table
-from bench.load import Generator, Job, generator
-from bench.stage import Replica, redis_server, wait_for
+from bench.load import Generator, Job, LoadFailed, generator
+from bench.stage import WITHIN, Replica, redis_server, wait_for
 from bench.turns import production, two_cores, worker
 from services.stream_store import stream_keys
 
@@ -52,7 +52,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 
     Raises:
         TimeoutError: an answer was not whole in time.
-        LoadFailed: a callback was not answered.
+        LoadFailed: a callback was not answered, or a poll not with the answer.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -129,7 +129,9 @@ class Lengths:
         questions = [self._callbacks.question(f"{words}{each}*{deltas}", f"{which}-{each}") for each in range(ANSWERS)]
         # Half of one less: the last is due before the end, and none after it.
         job = Job(self._port, questions, ASKING, ANSWERS, (ANSWERS - 0.5) / ASKING, samples=ANSWERS)
-        return [self._callbacks.opened(body)["id"] for body in self._load.run(job).bodies.values()]
+        # In the order of the questions, for whoever asked polls it; replies may have come in another.
+        replies = self._load.run(job).bodies
+        return [self._callbacks.opened(replies[each])["id"] for each in range(ANSWERS)]
 
     def _go_on(self, which: str, costs: Said) -> None:
         """Have some deltas of this length come and be written, and note what they cost."""
@@ -164,8 +166,11 @@ class Lengths:
             self._callbacks.refresh(stream, f"{which}-{each}") for each, stream in enumerate(self._streams[which])
         ]
         net, cpu = self._meter.stored().net, self._meter.cpu()
-        outcome = self._load.run(Job(self._port, requests, POLL_SLICE * self._scale, CONNECTIONS))
+        outcome = self._load.run(Job(self._port, requests, POLL_SLICE * self._scale, CONNECTIONS, samples=ANSWERS))
         spent, net = self._meter.cpu() - cpu, self._meter.stored().net - net
+        for shown in map(self._callbacks.opened, outcome.bodies.values()):
+            if not shown["finish"] or WITHIN not in shown["content"]:
+                raise LoadFailed(f"not the answer: {str(shown)[:200]}")
         costs["poll_cpu_per_byte"].append(1e9 * spent.workers / outcome.received)
         costs["poll_redis_cpu_per_byte"].append(1e9 * spent.redis / outcome.received)
         costs["poll_redis_bytes"].append(net / outcome.received)
