@@ -65,7 +65,7 @@ check-ws: $(VENV)/demo.stamp ## start the server, ask over both of its WebSocket
 batch-run: $(VENV)/dev.stamp ## a batch of 2,000 questions while replicas and Redis are lost, and what it cost; BATCH_ARGS="--items 500" shortens it
 	@exec $(VENV)/bin/python -m tests.scenarios.batch_run $(BATCH_ARGS)
 
-bench: $(VENV)/dev.stamp ## how fast it is on this machine, beside its floor, and docs/performance.md made of it; twenty minutes; BENCH_ARGS="--only polls" for a part
+bench: $(VENV)/dev.stamp ## how fast it is on this machine, beside its floor, and docs/performance.md made of it; twenty-five minutes; BENCH_ARGS="--only polls" for a part
 	@exec $(VENV)/bin/python -m bench $(BENCH_ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict

@@ -25,8 +25,11 @@ class Store:
         self.asked: list[list[str]] = []
         self.gate = threading.Event()
         #: What an exchange of these waits for.
-        self.hold: Callable[[Sequence[str]], object] = lambda stream_ids: self.gate.wait(20)
+        self.hold: Callable[[Sequence[str]], object] = self._wait_for_gate
         self.error: BaseException | None = None
+
+    def _wait_for_gate(self, stream_ids: Sequence[str]) -> None:
+        assert self.gate.wait(20)
 
     def home(self, stream_id: str) -> str:
         return stream_id.partition(":")[0]
