@@ -138,6 +138,16 @@ class ProviderIds:
     task_id: str = ""
     run_id: str = ""
 
+    @property
+    def findable(self) -> bool:
+        """Whether the run's answer can be looked up by them."""
+        return bool(self.run_id or (self.message_id and self.conversation_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The provider has said its last word: the text is whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -181,7 +191,7 @@ class Told:
     fields: Mapping[str, Any]
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | Complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +215,5 @@ class Past:
     sources: tuple[Mapping[str, Any], ...] = ()
     #: How often the conversation had been begun anew when the question was first asked; "" where nobody noted it.
     resets: str = ""
+    #: Whether the question may be asked once more where its answer is lost.
+    may_ask: bool = True

@@ -244,7 +244,7 @@ def test_a_sign_of_life_is_waited_for_longer_than_any_bound(make: Make, dify: Mo
 
 
 def test_a_running_chatflow_that_falls_silent_is_given_up(make: Make, dify: MockDify) -> None:
-    """Pings prove nothing: after `timeout` without an event, and a last look at the run, the answer counts as lost."""
+    """Pings prove nothing: after `timeout` without an event, and a last look at run and history, the answer is lost."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=0.5)
     ids = lose(provider, "年假", text=True)
@@ -255,7 +255,7 @@ def test_a_running_chatflow_that_falls_silent_is_given_up(make: Make, dify: Mock
     assert isinstance(error, Unrecoverable)
     assert str(error) == "the run says `running` and nothing else for 0.5 s"
     assert 0.5 <= time.monotonic() - started < SOON
-    assert [look_up.kind for look_up in dify.look_ups][-2:] == ["events", "run"]
+    assert [look_up.kind for look_up in dify.look_ups][-2:] == ["run", "messages"]
 
 
 def test_a_run_that_ended_unheard_is_found_by_the_next_look(make: Make, dify: MockDify) -> None:
@@ -560,3 +560,15 @@ def test_each_outcome_is_one_line_without_a_word_of_the_answer(
         "[Dify RAG] Recovered, Tokens: 431, Price: 0.00043 USD",
         "[Dify RAG Error] unrecoverable: its message is not known",
     ]
+
+
+@pytest.mark.parametrize("events", [True, False], ids=["with events", "before 1.13"])
+def test_a_run_that_died_after_its_last_word_has_its_answer(make: Make, dify: MockDify, events: bool) -> None:
+    """It says `running` for ever, and the history has what it saved with message_end."""
+    dify.after_disconnect, dify.delay, dify.events = "dies", 0.05, events
+    provider = make(timeout=0.5)
+    ids = lose(provider, "年假", text=True)
+    run_of(dify, ids).save()
+
+    assert recover(provider, ids).text == dify.expected_answer("年假")
+    assert run_of(dify, ids).status == "running"

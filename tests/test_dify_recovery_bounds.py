@@ -94,7 +94,7 @@ def test_a_lost_run_of_an_old_dify_is_looked_at_for_a_minute(
 
     assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
     assert 60.0 <= sleeper.clock.now < 64.0
-    assert dify.looked_up() == {"run": 19, "events": 1}
+    assert dify.looked_up() == {"run": 19, "events": 1, "messages": 1}
 
 
 @pytest.mark.parametrize("script", ["chatflow", "chat"])

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from services.dify_service import DifyService
 from services.dify_stream import ChatStream
-from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
-from services.models import ProviderEvent, ProviderIds, Query, Recovered, Usage
+from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken, Unrecoverable
+from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.dify_inputs import InputsTemplate
 from services.providers.dify_recovery import Asked, DifyRecovery
@@ -94,6 +94,7 @@ class DifyProvider(BaseRAGProvider):
 
         Raises:
             ConversationGone: ask once more without the conversation; nothing was yielded but ids.
+            StreamBroken: the stream broke off, and the run's ids are known: `recover` may have the answer.
             ProviderError: anything else; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
         """
         turn = DifyTurn()
@@ -119,18 +120,20 @@ class DifyProvider(BaseRAGProvider):
         except ProviderError as exc:
             # Here the response is closed: Dify must not see two runs of one question at the same time.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
-                raise
+                raise _findable(exc, turn) from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
 
     def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
         for event in stream:
             yield from turn.take(event)
             if turn.state == "done":
-                stream.drain(self._linger)
                 break
             if turn.state != "running":
                 stream.end_within(self._end_grace if turn.state == "finishing" else self._failure_grace)
         yield from turn.close()
+        yield Complete()
+        if turn.state == "done":
+            stream.drain(self._linger)
 
     def _body(self, query: Query) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -222,6 +225,17 @@ class DifyProvider(BaseRAGProvider):
     def close(self) -> None:
         """Give the pooled connections back."""
         self._service.close()
+
+
+#: Codes of a stream that ended before its answer did, for a reason that is not Dify's.
+_BREAKS = ("provider_timeout", "provider_unreachable")
+
+
+def _findable(exc: ProviderError, turn: DifyTurn) -> ProviderError:
+    """Return an error of the stream as `StreamBroken` where it broke off and the run's answer can be looked up."""
+    broken = isinstance(exc, StreamBroken) or (exc.code in _BREAKS and turn.state == "running")
+    kind = StreamBroken if broken and turn.ids.findable else ProviderError
+    return kind(str(exc), code=exc.code) if broken else exc
 
 
 def _joined(*parts: str) -> str:

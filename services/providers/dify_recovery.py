@@ -15,7 +15,7 @@ from typing import Any
 
 from services.dify_errors import may_pass, paused_error, stream_error
 from services.dify_service import DifyService
-from services.errors import ProviderError, Unrecoverable
+from services.errors import ProviderError, RunFailed, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify_records import DifyMessage, DifyRun
 from services.providers.dify_watch import PATIENCE, Patience, Watch
@@ -24,7 +24,6 @@ from services.retries import pause
 from utils.deadline import Deadline
 
 _SUCCESS = ("succeeded", "partial-succeeded")
-_FAILURE = ("failed", "stopped")
 #: Dify shows no such run: it never began, or this version shows those of workflow apps only.
 _NO_RUN = DifyRun("unknown")
 
@@ -94,10 +93,15 @@ class DifyRecovery:
             if run is _NO_RUN or _has_succeeded(run):
                 return run
             # After the look: a run that has gone silent may have ended unheard.
-            self._give_up_on_silence()
-            last = self._listen()
+            silence = self._silence_over()
+            last = None if silence else self._listen()
             if last is not None and _has_succeeded(last):
                 return last
+            # Of a run that died after its last word Dify keeps the answer, and says `running` for ever.
+            if (silence or self._has_events) and self._is_saved():
+                return _NO_RUN
+            if silence:
+                raise Unrecoverable(silence)
             self._watch.rest(next(pauses) - (self._clock() - looked))
 
     def _look_at_run(self) -> DifyRun:
@@ -111,12 +115,21 @@ class DifyRecovery:
             raise
         return DifyRun.read(reply)
 
-    def _give_up_on_silence(self) -> None:
+    def _silence_over(self) -> str:
+        """Return why the run is given up, "" while it is not."""
         since, limit = self._alive, self._service.timeout
         if not self._has_events:
             since, limit = self._began, self._patience.running
-        if self._clock() - since >= limit:
-            raise Unrecoverable(f"the run says `running` and nothing else for {limit:g} s")
+        over = self._clock() - since >= limit
+        return f"the run says `running` and nothing else for {limit:g} s" if over else ""
+
+    def _is_saved(self) -> bool:
+        """Tell whether the history has an outcome already; where it cannot be read, it has none."""
+        try:
+            return self._asked.in_history and self._look_at_message() is not None
+        except ProviderError:
+            self._watch.end_if_over()
+            return False
 
     def _listen(self) -> DifyRun | None:
         """Return the outcome the run tells of; None when it fell silent, or cannot be listened to."""
@@ -130,7 +143,7 @@ class DifyRecovery:
                     case "workflow_paused":
                         raise paused_error()
                     case "error":
-                        raise Unrecoverable(str(stream_error(event)))
+                        raise RunFailed(str(stream_error(event)))
         return None
 
     def _heard(self) -> Generator[Mapping[str, Any]]:
@@ -166,7 +179,9 @@ class DifyRecovery:
         message = self._watch.poll(self._look_at_message)
         if message.status == "paused":
             raise paused_error()
-        if message.status == "error" or not message.answer:
+        if message.status == "error":
+            raise RunFailed("the message has status error")
+        if not message.answer:
             raise Unrecoverable(f"the message has status {message.status or '-'} and no answer")
         return message
 
@@ -188,8 +203,10 @@ def _has_succeeded(run: DifyRun) -> bool:
         Unrecoverable: it has ended without one.
         ProviderError: `provider_paused`.
     """
-    if run.status in _FAILURE:
-        raise Unrecoverable(f"the run {run.status}")
+    if run.status == "failed":
+        raise RunFailed("the run failed")
+    if run.status == "stopped":
+        raise Unrecoverable("the run stopped")
     if run.status == "paused":
         raise paused_error()
     return run.status in _SUCCESS

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from services.errors import ConversationGone, ProviderError
+from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
@@ -31,6 +31,7 @@ class MockFallback(BaseRAGProvider):
 
         Raises:
             ConversationGone: as the provider does, to be asked anew.
+            StreamBroken: as the provider does, whose own answer is looked up first.
             ProviderError: the provider failed in mid-answer, or the time is over.
         """
         spoke = False
@@ -40,7 +41,7 @@ class MockFallback(BaseRAGProvider):
                     spoke = spoke or isinstance(event, Delta | Replacement)
                     yield event
             return
-        except ConversationGone:
+        except (ConversationGone, StreamBroken):
             raise
         except Exception as exc:  # a provider may be anybody's code
             if spoke or deadline.over or deadline.aborted:
