@@ -93,13 +93,16 @@ def chatflow_paused(run: Run) -> Iterator[Step]:
 
 
 def broken(play: Play, how: Loss, where: str) -> Play:
-    """Return a play whose client loses the stream: at the `start`, in the `middle`, or when the text is `whole`."""
+    """Return a play whose client loses the stream.
+
+    Before its first event (`unheard`), after it (`start`), in the `middle`, or when the text is `whole`.
+    """
 
     def steps(run: Run) -> Iterator[Step]:
         came, said, lost = 0, 0, False
         for step in play(run):
             ends = isinstance(step, bytes) and (b'"message_end"' in step or b'"workflow_finished"' in step)
-            reached = {"start": came > 0, "middle": said == HALF, "whole": ends}[where]
+            reached = {"unheard": True, "start": came > 0, "middle": said == HALF, "whole": ends}[where]
             if reached and not lost:
                 lost = True
                 yield Break(how)

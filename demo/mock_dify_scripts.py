@@ -156,8 +156,8 @@ BROKEN: dict[str, Script] = {
         plays.broken(play, how, where), f"{app}, {how} at {where}, the run goes on", mode, breaks=True
     )
     for app, play, mode, places in (
-        ("chatflow", plays.chatflow, "advanced-chat", ("start", "middle", "whole")),
-        ("chat", plays.chat, "chat", ("middle", "whole")),
+        ("chatflow", plays.chatflow, "advanced-chat", ("unheard", "start", "middle", "whole")),
+        ("chat", plays.chat, "chat", ("unheard", "middle", "whole")),
     )
     for how in get_args(Loss)
     for where in places

@@ -13,7 +13,7 @@ from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
 from services.conversation_store import ConversationStore, Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.history_store import HistoryStore
-from services.models import Identity, Past, Query, Question
+from services.models import Identity, Past, ProviderIds, Query, Question
 from services.owned_stream import LEAVING
 from services.provider_run import ProviderRun, looked_up
 from services.providers.base import BaseRAGProvider
@@ -136,7 +136,8 @@ class Answerer:
             yield from self._go_on(backend, query, place, deadline, past)
         else:
             memory = self._recollection(backend, place, known=turn)
-            yield Asking(provider=backend.provider.name, resets=memory.resets)
+            asked_in = memory.conversation_id
+            yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
             yield from self._ask(backend, query, memory, place, deadline)
 
     def _identity(self, question: Question, backend: Backend) -> Identity:
@@ -150,15 +151,19 @@ class Answerer:
         self, backend: Backend, query: Query, place: Place, deadline: Deadline, past: Past
     ) -> Iterator[AnswerEvent]:
         """Have the answer that was asked for; ask once more where there is none."""
-        named = replace(query, said=past.text, sources=past.sources)
+        named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
-            yield from looked_up(backend.provider, named, past.ids, deadline, "owner_lost")
+            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
+                if isinstance(event, ProviderIds):
+                    # Its first owner had not heard of the conversation.
+                    self._recollection(backend, place, past.resets).note(event.conversation_id, patient=True)
+                yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
             if past.asks >= MAX_ASKS or not past.may_ask:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._recollection(backend, place, past.resets)
-            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets)
+            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
             # Not before it is sure that the stream is ours: its present owner may be reading that run.
             backend.provider.cancel(past.ids, query.user)
             yield from anew(self._ask(backend, query, memory, place, deadline), past.text)

@@ -30,6 +30,8 @@ class Asking:
     provider: str = ""
     #: How often the conversation was begun anew, when the question was about to be asked; "" for none.
     resets: str = ""
+    #: The provider's id of the conversation it is asked in; "" for a new one.
+    conversation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class ConversationGone(ProviderError):
 
 
 class StreamBroken(ProviderError):
-    """The provider's stream broke off, ended early or fell silent; the run is known by its ids and may have gone on."""
+    """The provider's stream broke off, ended early or fell silent; the run may have gone on: `recover` may have it."""
 
     code = "provider_truncated"
 

@@ -113,6 +113,8 @@ class Query:
     #: What an earlier owner of the stream wrote of the answer already, and the sources it kept; for `recover` only.
     said: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
+    #: When it was put to the provider, in seconds since 1970; 0 for unknown. For `recover` only.
+    asked_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +198,12 @@ ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | Comp
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The whole answer to a question that an earlier owner asked, as the provider has it."""
+    """The whole answer to a question that was asked before, as the provider has it."""
 
     text: str
     usage: Usage = Usage()
+    #: The run's names, where it was found without any.
+    ids: ProviderIds = ProviderIds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +221,5 @@ class Past:
     resets: str = ""
     #: Whether the question may be asked once more where its answer is lost.
     may_ask: bool = True
+    #: When the provider was last asked, in seconds since 1970; 0 where nobody noted it.
+    asked_at: float = 0.0

@@ -155,7 +155,10 @@ class Producer:
 
     def _note_asking(self, asking: Asking) -> None:
         """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
-        self._stream.set(asks=str(asking.asks), provider=asking.provider, resets=asking.resets, whole="")
+        asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
+        # The names of an earlier run are not this one's.
+        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": ""}
+        self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,10 @@ def looked_up(
         ProviderError: as `BaseRAGProvider.recover` does.
     """
     found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
-    yield from difference(query.said, found.text, reason)
+    rest = difference(query.said, found.text, reason)
+    if found.ids.findable and not ids.findable:
+        yield found.ids
+    yield from rest
     yield found.usage
 
 
@@ -35,13 +39,23 @@ class ProviderRun:
     """One run at a provider; used once. Its conversation is kept from the first event on."""
 
     def __init__(
-        self, provider: BaseRAGProvider, query: Query, memory: Recollection, stream_id: str, deadline: Deadline
+        self,
+        provider: BaseRAGProvider,
+        query: Query,
+        memory: Recollection,
+        stream_id: str,
+        deadline: Deadline,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Take what is asked and where; `clock` tells seconds since 1970."""
         self._provider = provider
         self._query = query
         self._memory = memory
         self._stream_id = stream_id
         self._deadline = deadline
+        self._clock = clock
+        self._asked_at = 0.0
         self._ids = ProviderIds()
         # Pieces, joined at the end: to add to a string copies all of it, now and then with every delta.
         self._said: list[str] = []
@@ -57,6 +71,7 @@ class ProviderRun:
             AnswerError: the answer failed.
         """
         memory, ended = self._memory, False
+        self._asked_at = self._clock()
         try:
             with closing(self._heard()) as heard:
                 for event in heard:
@@ -93,9 +108,11 @@ class ProviderRun:
             yield from self._rest(exc)
 
     def _rest(self, broken: StreamBroken) -> Iterator[AnswerEvent]:
-        query = replace(self._query, said="".join(self._said), sources=self._sources)
+        said = "".join(self._said)
+        query = replace(self._query, said=said, sources=self._sources, asked_at=self._asked_at)
+        ids = self._ids if self._ids.findable else ProviderIds(self._query.conversation_id)
         try:
-            yield from looked_up(self._provider, query, self._ids, self._deadline, "stream_broken")
+            yield from looked_up(self._provider, query, ids, self._deadline, "stream_broken")
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "stream_broken")
             if isinstance(exc, RunFailed):

@@ -238,7 +238,8 @@ def past_of(stream: NewStream) -> Past:
     asks = fields.get("asks", "")
     text = Backlog(stream.chunks, stream.start).text
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
-    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets)
+    asked_at = float(fields.get("asked_at") or 0.0)
+    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets, asked_at=asked_at)
 
 
 def is_whole(stream: NewStream) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -385,6 +386,7 @@ def test_a_broken_streams_answer_is_looked_up(desk: Desk, kept: str, news: list[
     assert [(query.said, query.conversation_id, ids) for query, ids in looked] == [
         ("一半", "c1", ProviderIds("c1", "m1", "t1"))
     ]
+    assert abs(looked[0][0].asked_at - time.time()) < 60.0
     assert desk.remembered == "c1"
 
 
@@ -429,6 +431,38 @@ def test_an_owner_that_ends_while_it_looks_a_broken_stream_up(desk: Desk, reason
         desk.hears()
 
     assert len(desk.provider.cancelled) == stopped
+
+
+def test_a_broken_stream_without_a_name_is_looked_for_where_it_was_asked(desk: Desk) -> None:
+    """The conversation it was asked in is known, or it is a new one; what is found goes on as its conversation."""
+    looked: list[ProviderIds] = []
+
+    def breaks_at_once(query: Query) -> Iterator[ProviderEvent]:
+        raise StreamBroken(code="provider_timeout")
+        yield
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        looked.append(ids)
+        return Recovered("答", ids=ProviderIds("c7", "m7"))
+
+    desk.provider.script, desk.provider.recover = breaks_at_once, recover  # type: ignore[method-assign]
+
+    assert ProviderIds("c7", "m7") in desk.hears("1")
+    desk.conversations.leave(desk.key, "1")
+    assert desk.hears("2")[-2] == Delta("答")
+    assert (looked, desk.remembered) == ([ProviderIds(), ProviderIds("c7")], "c7")
+
+
+def test_a_new_owner_keeps_the_conversation_it_finds(desk: Desk) -> None:
+    """The one that was killed had not heard of it."""
+    desk.provider.recover = lambda query, ids, deadline: Recovered(  # type: ignore[method-assign]
+        "答", ids=ProviderIds("c7", "m7")
+    )
+
+    events = list(desk.answerer.answer(QUESTION, "s", desk.deadline, Past(1, ProviderIds(), "", resets="0")))
+
+    assert ProviderIds("c7", "m7") in events
+    assert desk.remembered == "c7"
 
 
 def test_a_memory_that_cannot_be_written_costs_no_answer(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,20 @@ def test_the_conversation_goes_on(user: WeComUser, dify: MockDify) -> None:
     first, second = dify.requests
     assert "conversation_id" not in first.body
     assert second.body["conversation_id"] in dify.conversations
+
+
+def test_a_successor_is_told_that_the_last_word_was_heard(user: WeComUser, redis_url: str) -> None:
+    """With the length of the whole text, and when it was asked: before the end is written."""
+    bubble = user.says("[[chatflow]] 年假")
+    user.sees_finish(bubble, every=0.05)
+    keys = stream_keys(bubble.stream_id)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        whole, asked_at = client.hmget(keys.hash, "whole", "asked_at")
+        size = client.strlen(keys.text)
+
+    assert whole == str(size)
+    assert abs(float(str(asked_at)) - time.time()) < 60.0
 
 
 def test_what_it_cost_is_known(user: WeComUser, redis_url: str) -> None:

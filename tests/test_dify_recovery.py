@@ -90,8 +90,12 @@ def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-#: What ends with an answer, but for what somebody stopped.
-RECOVERABLE = sorted(name for name, script in SCRIPTS.items() if script.answer("?") and not name.startswith("stopped"))
+#: What ends with an answer, but for what somebody stopped, and what tells no ids.
+RECOVERABLE = sorted(
+    name
+    for name, script in SCRIPTS.items()
+    if script.answer("?") and not name.startswith("stopped") and not name.endswith("-unheard")
+)
 
 
 @pytest.mark.parametrize("name", RECOVERABLE)
@@ -572,3 +576,73 @@ def test_a_run_that_died_after_its_last_word_has_its_answer(make: Make, dify: Mo
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
     assert run_of(dify, ids).status == "running"
+
+
+# A question whose run has no name here: its stream was lost before its first event.
+
+
+def unheard(provider: DifyProvider, question: str, *, conversation_id: str = "", late: float = 0.0) -> Recovered:
+    """Recover a question that was asked just now, of which nothing is known but its words."""
+    query = Query(question, "u1", asked_at=time.time() - late)
+    return provider.recover(query, ProviderIds(conversation_id), Deadline(60.0))
+
+
+@pytest.mark.parametrize("script", ["chat", "chatflow", "agent-chat"])
+def test_a_question_nobody_heard_of_is_found_by_its_words(make: Make, dify: MockDify, script: str) -> None:
+    """In a new conversation of that user, and then in the conversation it was asked in."""
+    provider, question = make(), f"[[{script}]] 年假"
+    ids = lose(provider, question)
+    ended(dify, ids)
+
+    new = unheard(provider, question)
+    later = ended(dify, lose(provider, f"{question}还有呢", conversation_id=ids.conversation_id))
+    next_turn = unheard(provider, later.query, conversation_id=ids.conversation_id)
+
+    assert (new.text, new.ids.message_id) == (dify.expected_answer(question), ids.message_id)
+    assert (next_turn.text, next_turn.ids.message_id) == (dify.expected_answer(later.query), later.message_id)
+
+
+def test_a_question_that_still_runs_is_waited_for(make: Make, dify: MockDify) -> None:
+    """Its row is there from its start, and fills."""
+    dify.delay = 0.02
+    provider = make(patience=LONG)
+    lose(provider, "[[chat]] 年假", text=True)
+
+    assert unheard(provider, "[[chat]] 年假").text == dify.expected_answer("年假")
+
+
+@pytest.mark.parametrize(
+    ("question", "late"), [("[[chat]] 别的", 0.0), ("[[chat]] 年假", 60.0), ("[[chat]] 年假", -60.0)]
+)
+def test_another_question_or_another_time_is_not_taken_for_it(
+    make: Make, dify: MockDify, question: str, late: float
+) -> None:
+    """The same words a minute ago were another question."""
+    provider = make()
+    ids = lose(provider, "[[chat]] 年假")
+    ended(dify, ids)
+
+    for conversation_id in ("", ids.conversation_id):
+        with pytest.raises(Unrecoverable, match="not known"):
+            unheard(provider, question, conversation_id=conversation_id, late=late)
+
+
+def test_what_might_be_either_of_two_is_neither(make: Make, dify: MockDify) -> None:
+    """One person asked the same twice at the same moment."""
+    provider = make()
+    for _ in range(2):
+        ended(dify, lose(provider, "[[chat]] 年假"))
+
+    with pytest.raises(Unrecoverable, match="not known"):
+        unheard(provider, "[[chat]] 年假")
+
+
+def test_an_earlier_turn_with_the_same_words_is_not_taken_for_the_last(make: Make, dify: MockDify) -> None:
+    """Only a conversation's last row may be the question's."""
+    provider = make()
+    ids = lose(provider, "[[chat]] 继续")
+    ended(dify, ids)
+    ended(dify, lose(provider, "[[chat]] 谢谢", conversation_id=ids.conversation_id))
+
+    with pytest.raises(Unrecoverable, match="not known"):
+        unheard(provider, "[[chat]] 继续", conversation_id=ids.conversation_id)

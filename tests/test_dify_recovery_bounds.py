@@ -14,7 +14,8 @@ from services.dify_service import DifyService
 from services.errors import ProviderError, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify import DifyProvider
-from services.providers.dify_recovery import Asked, DifyRecovery
+from services.providers.dify_recovery import DifyRecovery
+from services.providers.dify_search import Asked
 from tests.lost_runs import ended, lose, run_of
 from tests.raw_server import RawServer
 from tests.servers import FakeClock, wait_until

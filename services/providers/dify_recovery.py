@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from services.dify_errors import may_pass, paused_error, stream_error
@@ -18,6 +18,7 @@ from services.dify_service import DifyService
 from services.errors import ProviderError, RunFailed, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify_records import DifyMessage, DifyRun
+from services.providers.dify_search import Asked, search
 from services.providers.dify_watch import PATIENCE, Patience, Watch
 from services.providers.json_fields import mapping, text
 from services.retries import pause
@@ -26,20 +27,6 @@ from utils.deadline import Deadline
 _SUCCESS = ("succeeded", "partial-succeeded")
 #: Dify shows no such run: it never began, or this version shows those of workflow apps only.
 _NO_RUN = DifyRun("unknown")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question as it was put to Dify: the names of its run, who asked, and the credential it was asked with."""
-
-    ids: ProviderIds
-    user: str
-    authorization: str
-
-    @property
-    def in_history(self) -> bool:
-        """Whether its message can be found."""
-        return bool(self.ids.message_id and self.ids.conversation_id)
 
 
 class DifyRecovery:
@@ -73,6 +60,10 @@ class DifyRecovery:
             ProviderError: `provider_paused` when the run waits for a person, who would be asked again in vain;
                 `interrupted` and `answer_timeout` by the deadline.
         """
+        found = ProviderIds()
+        if not self._asked.ids.findable:
+            found = self._found()
+            self._asked = replace(self._asked, ids=found)
         run = self._ended_run() if self._asked.ids.run_id else _NO_RUN
         if run.answer:
             self._watch.hurry(self._patience.saving)
@@ -82,7 +73,17 @@ class DifyRecovery:
             if not run.answer:
                 raise
             return Recovered(run.answer, run.usage)
-        return Recovered(message.with_images(run.answer), message.usage)
+        return Recovered(message.with_images(run.answer), message.usage, found)
+
+    def _found(self) -> ProviderIds:
+        """Return the ids of a message that is known by its words only; Dify may just be writing its row."""
+        asked = self._asked
+        for seconds in (self._patience.pause, 2 * self._patience.pause) if asked.searchable else ():
+            ids = self._watch.poll(lambda: search(self._service, asked, self._deadline))
+            if ids.findable:
+                return ids
+            self._watch.rest(seconds)
+        raise Unrecoverable("its message is not known")
 
     def _ended_run(self) -> DifyRun:
         """Wait for the run's end, and return its outcome."""

@@ -24,12 +24,12 @@ pytestmark = pytest.mark.scenario
 
 #: What a provider may do instead of answering, and the code of how that ends.
 WAYS_TO_FAIL = {
-    "silent": "provider_timeout",
-    "no-headers": "provider_timeout",
-    "ping-only": "provider_timeout",
-    # What broke off is looked up at the provider until the stream's own time is over.
+    # What broke off or fell silent is looked up at the provider until the stream's own time is over.
+    "silent": "answer_timeout",
+    "no-headers": "answer_timeout",
+    "ping-only": "answer_timeout",
     "pings-after-text": "answer_timeout",
-    "drip-bytes": "provider_timeout",
+    "drip-bytes": "answer_timeout",
     "drip-events": "answer_timeout",
     "drop": "answer_timeout",
     "drop-in-a-line": "answer_timeout",
