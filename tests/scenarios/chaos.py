@@ -117,6 +117,9 @@ class Killer:
     def _run(self) -> None:
         while self.kills != self._most and not self._over.wait(self._every):
             victim = self._fleet.members[self.kills % len(self._fleet.members)]
+            if victim.process.poll() is not None:
+                # Killed before, and its successor is still starting.
+                continue
             victim.kill()
             self.kills += 1
             self._threads.append(threading.Thread(target=self._succeed, args=(victim,), daemon=True))
