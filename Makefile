@@ -53,7 +53,7 @@ demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a questi
 test: $(VENV)/dev.stamp ## every test, on several cores; PYTEST_ARGS="-k name -n 0" chooses
 	@exec $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
-chaos: $(VENV)/dev.stamp ## kill replicas for two minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
+chaos: $(VENV)/dev.stamp ## kill replicas for three minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)
 
 check-dify: $(VENV)/demo.stamp ## ask the Dify app of DIFY_BASE_URL= DIFY_API_KEY=: stream, blocking, two turns, list; CHECK_ARGS="--timeout 120"

@@ -169,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         if isinstance(step, Pause):
             return self._wait(step.seconds, client, ends)
-        client.write(step)
+        if isinstance(step, bytes):
+            client.write(step)
         return time.monotonic() < ends
 
     def _wait(self, seconds: float, client: Client, ends: float) -> bool:

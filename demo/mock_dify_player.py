@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from demo.mock_dify_broadcast import Heard
 from demo.mock_dify_plays import stopped
-from demo.mock_dify_wire import PING, Cut, Pause, Run, Step
+from demo.mock_dify_wire import HANG, PING, Break, Cut, Loss, Pause, Run, Step
 
 #: How often a script that waits looks whether it was stopped, in seconds.
 _LOOK = 0.05
@@ -70,6 +70,7 @@ class Player:
         self._client: Client | None = client
         self._closing = closing
         self._ends = time.monotonic() + limit
+        self._silent = False
 
     def play(self, steps: Iterator[Step]) -> bool:
         """Play them; True means that the connection can be used again."""
@@ -81,13 +82,15 @@ class Player:
             if not self._step(step):
                 return False
         self._run.end()
+        if self._silent:
+            return self.wait(HANG.seconds)
         if self._client is not None:
             self._client.finish()
         return True
 
     def play_on(self, steps: Iterator[Step]) -> None:
         """Play the rest for those who listen, at the same pace: the client is gone."""
-        self._client = None
+        self._client, self._silent = None, False
         self.play(steps)
 
     def _step(self, step: Step) -> bool:
@@ -97,13 +100,28 @@ class Player:
             return False
         if isinstance(step, Pause):
             return self.wait(step.seconds)
+        if isinstance(step, Break):
+            self._break(step.how)
         self._write(step)
         return time.monotonic() < self._ends
+
+    def _break(self, how: Loss) -> None:
+        """Raises: ClientGone, unless the client is to hear nothing more on an open connection."""
+        if self._client is None:
+            return
+        if how == "silence":
+            self._silent = True
+            return
+        if how == "reset":
+            self._client.reset()
+        else:
+            self._client.finish()
+        raise ClientGone
 
     def _write(self, step: Step) -> None:
         if isinstance(step, bytes):
             self._run.live.say(step)
-            if self._client is not None:
+            if self._client is not None and not self._silent:
                 self._client.write(step)
 
     def wait(self, seconds: float) -> bool:

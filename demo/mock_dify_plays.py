@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from demo.mock_dify_wire import HANG, PING, SOURCE, Cut, Pause, Run, Step, frame, pieces
+from demo.mock_dify_wire import HANG, PING, SOURCE, Break, Cut, Loss, Pause, Run, Step, frame, pieces
 
 Play = Callable[[Run], Iterator[Step]]
+#: Pieces of an answer that come before its stream breaks in the middle.
+HALF = 10
 
 
 def chat(run: Run) -> Iterator[Step]:
@@ -88,6 +90,27 @@ def chatflow_paused(run: Run) -> Iterator[Step]:
     yield run.workflow("human_input_required", **form, actions=[{"id": "yes", "title": "同意"}], form_token=None)
     reasons = [{"TYPE": "human_input_required", **form}]
     yield run.workflow("workflow_paused", workflow_run_id=run.run_id, paused_nodes=["hi"], reasons=reasons)
+
+
+def broken(play: Play, how: Loss, where: str) -> Play:
+    """Return a play whose client loses the stream.
+
+    Before its first event (`unheard`), after it (`start`), in the `middle`, or when the text is `whole`.
+    """
+
+    def steps(run: Run) -> Iterator[Step]:
+        came, said, lost = 0, 0, False
+        for step in play(run):
+            ends = isinstance(step, bytes) and (b'"message_end"' in step or b'"workflow_finished"' in step)
+            reached = {"unheard": True, "start": came > 0, "middle": said == HALF, "whole": ends}[where]
+            if reached and not lost:
+                lost = True
+                yield Break(how)
+            yield step
+            came += isinstance(step, bytes) and step != PING
+            said += isinstance(step, bytes) and b'"event":"message"' in step
+
+    return steps
 
 
 def _partial(run: Run) -> Iterator[Step]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from demo import mock_dify_plays as plays
 from demo.mock_dify_answers import answer_to
 from demo.mock_dify_plays import MODERATED, Play
 from demo.mock_dify_refusals import REFUSALS, Refusal
-from demo.mock_dify_wire import pieces
+from demo.mock_dify_wire import Loss, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Script:
     headers_after: float = 0.0
     #: The history has its answer in the agent's thoughts alone.
     in_thoughts: bool = False
+    #: Its client loses the stream, and Dify has the answer all the same.
+    breaks: bool = False
 
 
 def no_answer(question: str) -> str:
@@ -147,10 +150,24 @@ RETRIED: dict[str, Script] = {
     "502-once": refuses("502-html", times=1),
 }
 
+#: chatflow-reset-middle and its like. The first event of a chat has text already.
+BROKEN: dict[str, Script] = {
+    f"{app}-{how}-{where}": Script(
+        plays.broken(play, how, where), f"{app}, {how} at {where}, the run goes on", mode, breaks=True
+    )
+    for app, play, mode, places in (
+        ("chatflow", plays.chatflow, "advanced-chat", ("unheard", "start", "middle", "whole")),
+        ("chat", plays.chat, "chat", ("unheard", "middle", "whole")),
+    )
+    for how in get_args(Loss)
+    for where in places
+}
+
 SCRIPTS: dict[str, Script] = {
     **CLOSINGS,
     **TRANSPORTS,
     **RETRIED,
+    **BROKEN,
     **{name: refuses(name) for name in REFUSALS},
     "normal": CLOSINGS["chatflow"],
     "error": CLOSINGS["error-without-code"],

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from demo.mock_dify_broadcast import Broadcast
 
@@ -51,8 +51,19 @@ class Cut:
     """Reset the connection, as a proxy or a dying process does."""
 
 
+#: How a client can lose its stream: the connection is reset, the body ends, or nothing comes any more.
+Loss = Literal["reset", "end", "silence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Take the stream away from its client; the run goes on as it does when a client leaves."""
+
+    how: Loss
+
+
 HANG = Pause(float("inf"))
-Step = bytes | Pause | Cut
+Step = bytes | Pause | Cut | Break
 
 
 def _uuid() -> str:

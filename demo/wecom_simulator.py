@@ -61,6 +61,8 @@ class Bubble:
     msgid: str
     frames: list[Frame] = field(default_factory=list)
     asked: float = field(default_factory=time.monotonic)
+    #: How often its text became shorter while its person watched.
+    shrunk: int = 0
 
     @property
     def stream_id(self) -> str:
@@ -157,7 +159,9 @@ class WeComUser:
             if time.monotonic() > end:
                 raise TimeoutError(f"not finished within {timeout:g} s, {len(bubble.frames)} frames")
             time.sleep(every)
-            replacements -= self._shrank(shown, self.polls(bubble))
+            shrank = self._shrank(shown, self.polls(bubble))
+            bubble.shrunk += shrank
+            replacements -= shrank
             if replacements < 0:
                 raise RuleBroken(f"the text shrank from {shown.size} to {bubble.last.size} bytes")
         return bubble.content

@@ -9,22 +9,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from services import metrics
-from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew, difference
+from services.answer_events import AnswerEvent, Asking, Resumed, Waiting, anew
 from services.conversation_store import ConversationStore, Memory
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.history_store import HistoryStore
-from services.models import (
-    Delta,
-    Identity,
-    Mocked,
-    Past,
-    ProviderEvent,
-    ProviderIds,
-    Query,
-    Question,
-    Replacement,
-)
+from services.models import Identity, Past, ProviderIds, Query, Question
 from services.owned_stream import LEAVING
+from services.provider_run import ProviderRun, looked_up
 from services.providers.base import BaseRAGProvider
 from services.recollection import PAUSE as TURN_POLL
 from services.recollection import Recollection, patiently
@@ -145,7 +136,8 @@ class Answerer:
             yield from self._go_on(backend, query, place, deadline, past)
         else:
             memory = self._recollection(backend, place, known=turn)
-            yield Asking(provider=backend.provider.name, resets=memory.resets)
+            asked_in = memory.conversation_id
+            yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
             yield from self._ask(backend, query, memory, place, deadline)
 
     def _identity(self, question: Question, backend: Backend) -> Identity:
@@ -159,16 +151,19 @@ class Answerer:
         self, backend: Backend, query: Query, place: Place, deadline: Deadline, past: Past
     ) -> Iterator[AnswerEvent]:
         """Have the answer that was asked for; ask once more where there is none."""
+        named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
-            named = replace(query, conversation_id=past.ids.conversation_id, said=past.text, sources=past.sources)
-            recovered = backend.provider.recover(named, past.ids, deadline)
-            rest = difference(past.text, recovered.text)
+            for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
+                if isinstance(event, ProviderIds):
+                    # Its first owner had not heard of the conversation.
+                    self._recollection(backend, place, past.resets).note(event.conversation_id, patient=True)
+                yield event
         except Unrecoverable as exc:
-            yield Resumed("lost", str(exc))
-            if past.asks >= MAX_ASKS:
+            yield Resumed("lost", str(exc), "owner_lost")
+            if past.asks >= MAX_ASKS or not past.may_ask:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
             memory = self._recollection(backend, place, past.resets)
-            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets)
+            yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
             # Not before it is sure that the stream is ours: its present owner may be reading that run.
             backend.provider.cancel(past.ids, query.user)
             yield from anew(self._ask(backend, query, memory, place, deadline), past.text)
@@ -176,9 +171,6 @@ class Answerer:
             if deadline.over and deadline.aborted not in LEAVING:
                 backend.provider.cancel(past.ids, query.user)
             raise
-        else:
-            yield from rest
-            yield recovered.usage
 
     def _wait_for_turn(
         self, key: str, stream_id: str, deadline: Deadline, *, begun: bool
@@ -212,7 +204,7 @@ class Answerer:
 
     def _ask(
         self, backend: Backend, query: Query, memory: Recollection, place: Place, deadline: Deadline
-    ) -> Iterator[ProviderEvent]:
+    ) -> Iterator[AnswerEvent]:
         """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
         try:
             yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
@@ -237,43 +229,9 @@ class Answerer:
 
     def _run(
         self, backend: Backend, query: Query, memory: Recollection, stream_id: str, deadline: Deadline
-    ) -> Iterator[ProviderEvent]:
-        """Stream one run; keep its conversation from the first event on, unless its first turn brings no text."""
-        provider, ids, ended, remembered, mocked = backend.provider, ProviderIds(), False, True, False
-        # Pieces, joined at the end: to add to a string copies all of it, now and then with every delta.
-        said: list[str] = []
-        metrics.PROVIDER_CALLS.labels(backend.bot, provider.name).inc()
-        events = provider.stream_query(query, deadline)
-        try:
-            for event in events:
-                match event:
-                    case Delta(text):
-                        said += [text] if text else []
-                    case ProviderIds():
-                        if not remembered or event.conversation_id != ids.conversation_id:
-                            remembered = memory.note(event.conversation_id)
-                        ids = event
-                    case Replacement(text):
-                        said = [text] if text else []
-                    case Mocked():
-                        mocked = True
-                yield event
-            if not said:
-                raise ProviderError("not a word, and no error either", code="provider_empty")
-            ended = True
-            if not remembered:
-                memory.note(ids.conversation_id, patient=True)
-            if not mocked:
-                memory.keep(query.text, "".join(said), stream_id)
-        except AnswerError:
-            ended = not deadline.over
-            raise
-        finally:
-            events.close() if hasattr(events, "close") else None
-            if not ended and deadline.aborted not in LEAVING:
-                provider.cancel(ids, query.user)
-            if not said and not memory.conversation_id and deadline.aborted not in LEAVING:
-                memory.note("")
+    ) -> Iterator[AnswerEvent]:
+        metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
+        return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
 
 
 def end_user(question: Question, identity: Identity) -> str:

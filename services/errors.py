@@ -14,7 +14,9 @@ LaibaoError                     code, status
     ├── AuthError               unknown user, refused, service unavailable
     └── ProviderError           what went wrong at the answer provider
         ├── ConversationGone    the provider no longer knows the conversation
+        ├── StreamBroken        the stream broke off; the provider may have the answer all the same
         └── Unrecoverable       the answer to a question asked before cannot be had any more
+            └── RunFailed       because the provider says that the run failed
 """
 
 from __future__ import annotations
@@ -125,7 +127,17 @@ class ConversationGone(ProviderError):
     code = "conversation_gone"
 
 
+class StreamBroken(ProviderError):
+    """The provider's stream broke off, ended early or fell silent; the run may have gone on: `recover` may have it."""
+
+    code = "provider_truncated"
+
+
 class Unrecoverable(ProviderError):
     """The provider has no answer, and will have none, to a question that was asked before: it may be asked again."""
 
     code = "interrupted"
+
+
+class RunFailed(Unrecoverable):
+    """The provider tells that the run ended in failure."""

@@ -38,8 +38,8 @@ TAKEOVERS = Counter(
 )
 RECOVERIES = Counter(
     "wechatlaibao_recoveries_total",
-    "Answers a new owner asked the provider for: extended, replaced, unchanged, or lost there.",
-    ["outcome"],
+    "Answers looked up at the provider after their owner was lost or their stream broke, by what was found.",
+    ["outcome", "reason"],
     registry=REGISTRY,
 )
 REASKS = Counter(
@@ -244,7 +244,8 @@ REDIS_AWAY = Gauge(
 for _kind in ("takeover", "handover"):
     TAKEOVERS.labels(_kind)
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
-    RECOVERIES.labels(_outcome)
+    for _reason in ("owner_lost", "stream_broken"):
+        RECOVERIES.labels(_outcome, _reason)
 STREAMS.labels("wecom", "completed")
 for _door in SOCKET_CHANNELS:
     STREAMS.labels(_door, "completed")

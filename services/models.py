@@ -113,6 +113,8 @@ class Query:
     #: What an earlier owner of the stream wrote of the answer already, and the sources it kept; for `recover` only.
     said: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
+    #: When it was put to the provider, in seconds since 1970; 0 for unknown. For `recover` only.
+    asked_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,16 @@ class ProviderIds:
     message_id: str = ""
     task_id: str = ""
     run_id: str = ""
+
+    @property
+    def findable(self) -> bool:
+        """Whether the run's answer can be looked up by them."""
+        return bool(self.run_id or (self.message_id and self.conversation_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The provider has said its last word: the text is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +193,17 @@ class Told:
     fields: Mapping[str, Any]
 
 
-ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told
+ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | Complete
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The whole answer to a question that an earlier owner asked, as the provider has it."""
+    """The whole answer to a question that was asked before, as the provider has it."""
 
     text: str
     usage: Usage = Usage()
+    #: The run's names, where it was found without any.
+    ids: ProviderIds = ProviderIds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +219,7 @@ class Past:
     sources: tuple[Mapping[str, Any], ...] = ()
     #: How often the conversation had been begun anew when the question was first asked; "" where nobody noted it.
     resets: str = ""
+    #: Whether the question may be asked once more where its answer is lost.
+    may_ask: bool = True
+    #: When the provider was last asked, in seconds since 1970; 0 where nobody noted it.
+    asked_at: float = 0.0

@@ -11,7 +11,7 @@ from typing import Any
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting
 from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
-from services.models import Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
+from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
 from services.owned_stream import LEAVING, OwnedStream
 from services.stream_records import written_sources, written_told, written_usage
 from utils.citations import citation_lines
@@ -149,10 +149,16 @@ class Producer:
                 stream.set(told=written_told(fields))
             case Mocked():
                 stream.set(mock="1")
+            case Complete():
+                # Written with the last chunk: an owner that is lost before the end is written costs nothing then.
+                stream.set(whole=str(stream.figures["bytes"]))
 
     def _note_asking(self, asking: Asking) -> None:
         """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
-        self._stream.set(asks=str(asking.asks), provider=asking.provider, resets=asking.resets)
+        asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
+        # The names of an earlier run are not this one's.
+        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": ""}
+        self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
         self._stream.wait_stored()
         if asking.cause:
             metrics.REASKS.inc()
@@ -171,11 +177,12 @@ class Producer:
             metrics.PRICE.labels(*labels, metrics.currency_label(usage.currency)).inc(price)
 
     def _note_recovery(self, resumed: Resumed) -> None:
-        metrics.RECOVERIES.labels(resumed.outcome).inc()
+        metrics.RECOVERIES.labels(resumed.outcome, resumed.reason).inc()
+        fields = {"outcome": resumed.outcome, "reason": resumed.reason, **self._owners}
         if resumed.outcome == "lost":
-            log.warning("answer not recovered", extra={"cause": resumed.cause, **self._owners})
+            log.warning("answer not recovered", extra={"cause": resumed.cause, **fields})
         else:
-            log.info("answer recovered", extra={"outcome": resumed.outcome, **self._owners})
+            log.info("answer recovered", extra=fields)
 
     @property
     def _owners(self) -> dict[str, Any]:

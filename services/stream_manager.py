@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from services import metrics
@@ -130,17 +131,20 @@ class StreamManager:
         *,
         former_owner: str,
         seconds_left: float,
-        ending: str = "",
+        ending: str | None = None,
+        may_ask: bool = True,
         after: Sequence[Call] = (),
     ) -> None:
         """Go on with a stream that was taken over, in the caller's thread; the place must have been reserved.
 
-        With the code `ending` it only ends, with what was said and that code's sentence.
+        With the code `ending` it only ends, with what was said and that code's sentence, "" for none. `may_ask` is
+        whether the question may be asked once more where its answer is lost.
         """
-        past = _past(new)
+        past = replace(past_of(new), may_ask=may_ask)
         stream = self._own(new, seconds_left)
         producer = self._producer(stream, question, past, former_owner)
-        self._run(stream, producer, (lambda: producer.end(ending)) if ending else producer.run, after)
+        work = producer.run if ending is None else lambda: producer.end(ending)
+        self._run(stream, producer, work, after)
 
     def owned(self, stream_id: str) -> OwnedStream | None:
         """Return a stream that this replica writes."""
@@ -227,11 +231,18 @@ class StreamManager:
                 self.give_back()
 
 
-def _past(stream: NewStream) -> Past:
+def past_of(stream: NewStream) -> Past:
     """Return what earlier owners did; those of schema version 1 did not count how often they asked."""
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     asks = fields.get("asks", "")
     text = Backlog(stream.chunks, stream.start).text
     sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
-    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets)
+    asked_at = float(fields.get("asked_at") or 0.0)
+    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets, asked_at=asked_at)
+
+
+def is_whole(stream: NewStream) -> bool:
+    """Tell whether an earlier owner noted that the text is all of the answer, and all of it is here."""
+    noted = stream.fields.get("whole", "")
+    return bool(noted) and noted == str(len(Backlog(stream.chunks, stream.start).text.encode()))

@@ -17,14 +17,16 @@ from services.answer import Answerer
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.recollection import patiently
-from services.stream_manager import StreamManager
-from services.stream_records import Takeover, taken_stream
+from services.stream_manager import StreamManager, is_whole
+from services.stream_records import NewStream, Takeover, taken_stream
 from services.stream_store import StreamStore
 
 log = logging.getLogger(__name__)
 
-#: Owners a stream may lose: a question that kills whoever answers it must come to an end. Handovers do not count.
+#: Owners a stream may lose before its question is not asked any more, and before nothing more is tried for it: a
+#: question that kills its owners must come to an end. In between its answer is looked up. Handovers do not count.
 MAX_TAKEOVERS = 5
+MAX_LOOK_UPS = 8
 #: Seconds a closing replica waits for its sweep.
 STOP_SECONDS = 2.0
 
@@ -136,15 +138,25 @@ class TakeoverManager:
             log.exception("stream not gone on with", extra={"stream_id": stream_id, "owner": owner})
             self._manager.give_back()
             return
-        ending = "" if known and taken.takeovers < MAX_TAKEOVERS else "interrupted"
         self._manager.resume(
             new,
             question,
             former_owner=taken.former_owner,
             seconds_left=taken.seconds_left,
-            ending="answer_timeout" if taken.seconds_left <= 0 else ending,
+            ending=_ending(new, taken, known=known),
+            may_ask=taken.takeovers < MAX_TAKEOVERS,
             after=after,
         )
+
+
+def _ending(stream: NewStream, taken: Takeover, *, known: bool) -> str | None:
+    """Return the code a taken stream ends with at once, "" for a whole answer; None where it is gone on with."""
+    if is_whole(stream):
+        return ""
+    if taken.seconds_left <= 0:
+        return "answer_timeout"
+    most = MAX_TAKEOVERS if stream.fields.get("asks") == "0" else MAX_LOOK_UPS
+    return None if known and taken.takeovers < most else "interrupted"
 
 
 def _question(written: str) -> Question:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,19 @@ from services.answer import Answerer, Backend, LateHead
 from services.answer_events import Asking, Resumed, Waiting, anew, difference
 from services.callers import Callers
 from services.conversation_store import ConversationStore, Memory
-from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, StoreUnavailable, Unrecoverable
+from services.errors import (
+    AnswerError,
+    AuthError,
+    ConversationGone,
+    ProviderError,
+    RunFailed,
+    StoreUnavailable,
+    StreamBroken,
+    Unrecoverable,
+)
 from services.history_store import HistoryStore
 from services.models import (
+    Complete,
     Delta,
     Identity,
     Mocked,
@@ -27,6 +38,7 @@ from services.models import (
     Recovered,
     Replacement,
     Turn,
+    Usage,
     UserInfo,
 )
 from services.providers.base import BaseRAGProvider
@@ -343,6 +355,116 @@ def test_a_finished_answer_is_not_stopped(desk: Desk) -> None:
     assert desk.provider.cancelled == []
 
 
+def breaks(query: Query) -> Iterator[ProviderEvent]:
+    yield ProviderIds("c1", "m1", "t1")
+    yield Delta("一半")
+    raise StreamBroken(code="provider_truncated")
+
+
+@pytest.mark.parametrize(
+    ("kept", "news"),
+    [
+        ("一半和另一半", [Resumed("extended", reason="stream_broken"), Delta("和另一半"), Usage(7)]),
+        ("一半", [Resumed("unchanged", reason="stream_broken"), Usage(7)]),
+        ("别的", [Resumed("replaced", reason="stream_broken"), Replacement("别的"), Usage(7)]),
+    ],
+)
+def test_a_broken_streams_answer_is_looked_up(desk: Desk, kept: str, news: list[ProviderEvent]) -> None:
+    """What was said, then what came of it and what it lacks; the provider is asked once and not told to stop."""
+    looked: list[tuple[Query, ProviderIds]] = []
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        looked.append((query, ids))
+        return Recovered(kept, Usage(7))
+
+    desk.provider.script, desk.provider.recover = breaks, recover  # type: ignore[method-assign]
+
+    events = desk.hears()
+
+    assert events[-len(news) - 1 :] == [Delta("一半"), *news]
+    assert (len(desk.provider.queries), desk.provider.cancelled) == (1, [])
+    assert [(query.said, query.conversation_id, ids) for query, ids in looked] == [
+        ("一半", "c1", ProviderIds("c1", "m1", "t1"))
+    ]
+    assert abs(looked[0][0].asked_at - time.time()) < 60.0
+    assert desk.remembered == "c1"
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "stopped"),
+    [
+        (Unrecoverable("it is gone"), "provider_truncated", True),
+        (RunFailed("the run failed"), "provider_error", False),
+        (ProviderError(code="provider_paused"), "provider_paused", False),
+    ],
+)
+def test_a_broken_streams_lost_answer_ends_in_its_words(
+    desk: Desk, found: ProviderError, code: str, stopped: bool
+) -> None:
+    """It is not asked again; a run that may go on for nobody is stopped, and the text's conversation is kept."""
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        raise found
+
+    desk.provider.script, desk.provider.recover = breaks, recover  # type: ignore[method-assign]
+
+    with pytest.raises(ProviderError) as caught:
+        desk.hears()
+
+    assert caught.value.code == code
+    assert len(desk.provider.queries) == 1
+    assert [ids for ids, _ in desk.provider.cancelled] == [ProviderIds("c1", "m1", "t1")] * stopped
+    assert desk.remembered == "c1"
+
+
+@pytest.mark.parametrize(("reason", "stopped"), [("cancelled", True), ("fenced", False), ("lost", False)])
+def test_an_owner_that_ends_while_it_looks_a_broken_stream_up(desk: Desk, reason: str, stopped: bool) -> None:
+    """Who cancels stops the run; who leaves it to another owner does not."""
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        deadline.abort(reason)
+        raise ProviderError(code="interrupted")
+
+    desk.provider.script, desk.provider.recover = breaks, recover  # type: ignore[method-assign]
+
+    with pytest.raises(ProviderError):
+        desk.hears()
+
+    assert len(desk.provider.cancelled) == stopped
+
+
+def test_a_broken_stream_without_a_name_is_looked_for_where_it_was_asked(desk: Desk) -> None:
+    """The conversation it was asked in is known, or it is a new one; what is found goes on as its conversation."""
+    looked: list[ProviderIds] = []
+
+    def breaks_at_once(query: Query) -> Iterator[ProviderEvent]:
+        raise StreamBroken(code="provider_timeout")
+        yield
+
+    def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        looked.append(ids)
+        return Recovered("答", ids=ProviderIds("c7", "m7"))
+
+    desk.provider.script, desk.provider.recover = breaks_at_once, recover  # type: ignore[method-assign]
+
+    assert ProviderIds("c7", "m7") in desk.hears("1")
+    desk.conversations.leave(desk.key, "1")
+    assert desk.hears("2")[-2] == Delta("答")
+    assert (looked, desk.remembered) == ([ProviderIds(), ProviderIds("c7")], "c7")
+
+
+def test_a_new_owner_keeps_the_conversation_it_finds(desk: Desk) -> None:
+    """The one that was killed had not heard of it."""
+    desk.provider.recover = lambda query, ids, deadline: Recovered(  # type: ignore[method-assign]
+        "答", ids=ProviderIds("c7", "m7")
+    )
+
+    events = list(desk.answerer.answer(QUESTION, "s", desk.deadline, Past(1, ProviderIds(), "", resets="0")))
+
+    assert ProviderIds("c7", "m7") in events
+    assert desk.remembered == "c7"
+
+
 def test_a_memory_that_cannot_be_written_costs_no_answer(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis away for a moment: the answer goes on, the conversation is new next time."""
 
@@ -400,12 +522,49 @@ def test_less_than_was_said_is_no_answer() -> None:
         difference("答案很长", "答案")
 
 
-def test_a_replacement_takes_the_old_texts_place_too() -> None:
-    """A second asking may begin with one; what comes after it is added."""
-    said = (event for event in (ProviderIds("c"), Replacement("新"), Delta("的")))
-    events = list(anew(said, "旧的"))
+@pytest.mark.parametrize(
+    ("before", "said", "shown"),
+    [
+        ("", [Delta("新"), Delta("的")], [Delta("新"), Delta("的")]),
+        ("年假", [Delta("年"), Delta("假五"), Delta("天")], [Delta("五"), Delta("天")]),
+        ("年假", [Delta("年"), Delta("假"), Delta("五天")], [Delta("五天")]),
+        ("年假", [Delta("休"), Delta("假五天")], [Replacement("休假五天")]),
+        ("年假", [Delta("年")], [Replacement("年")]),
+        ("年假", [Delta("年假")], []),
+        ("旧的", [Replacement("新"), Delta("的")], [Replacement("新的")]),
+        ("旧的", [Delta("新"), Replacement("旧的"), Delta("好")], [Delta("好")]),
+        ("年假", [Delta("休"), Usage(1), Complete()], [Usage(1), Replacement("休"), Complete()]),
+        ("年假", [], []),
+    ],
+)
+def test_a_second_answer_is_held_until_the_text_need_not_go_back(
+    before: str, said: list[ProviderEvent], shown: list[ProviderEvent]
+) -> None:
+    """It goes on where the first one was, or takes its place once, when whole; what is no text is told at once."""
+    events = list(anew((event for event in (ProviderIds("c"), *said)), before))
 
-    assert events == [ProviderIds("c"), Replacement("新"), Delta("的")]
+    assert events == [ProviderIds("c"), *shown]
+
+
+def test_a_second_answer_that_fails_leaves_the_first_ones_text() -> None:
+    """What was held is no answer."""
+
+    def fails() -> Iterator[ProviderEvent]:
+        yield Delta("休假")
+        raise ProviderError(code="provider_truncated")
+
+    shown: list[Any] = []
+    with pytest.raises(ProviderError):
+        shown.extend(event for event in anew(fails(), "年假"))
+
+    assert shown == []
+
+
+def test_what_is_held_has_a_limit() -> None:
+    """Past it the new text is shown: the stream says what is too long."""
+    events = list(anew((event for event in [Delta("新" * 60), Delta("新" * 60), Delta("的")]), "旧的", most=100))
+
+    assert events == [Replacement("新" * 120), Delta("的")]
 
 
 def test_a_head_without_a_lease_is_given_time(clock: FakeClock) -> None:

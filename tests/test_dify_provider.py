@@ -17,7 +17,7 @@ import pytest
 
 from demo.mock_dify import SCRIPTS, MockDify
 from demo.mock_dify_wire import SOURCE
-from services.errors import ConversationGone, ProviderError, SettingsError
+from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
 from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
 from services.providers.dify import DifyProvider
 from tests.raw_server import RawServer, self_signed
@@ -90,7 +90,7 @@ def ask(
     return answer
 
 
-ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假"))
+ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假") and not script.breaks)
 
 
 @pytest.mark.parametrize("name", ANSWERED)
@@ -130,6 +130,13 @@ FAILURES = {
     "drop-in-a-line": "provider_truncated",
     "endless-line": "provider_error",
 }
+#: What the answer's owner looks up, by how and where the stream breaks.
+BREAKS = {
+    name: "provider_timeout" if "-silence-" in name else code
+    for name, script in SCRIPTS.items()
+    for code in ["provider_error" if name.endswith(("-start", "-unheard")) else "provider_truncated"]
+    if script.breaks
+}
 
 
 @pytest.mark.parametrize("name", sorted(FAILURES))
@@ -144,11 +151,27 @@ def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
     assert len(dify.requests) == 1
 
 
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_a_stream_that_breaks_says_that_its_answer_may_be_had(make: Make, dify: MockDify, name: str) -> None:
+    """It may be known by its ids; the code is the one its sentence is found by where there is no answer."""
+    answer = ask(make(timeout=0.3 if "-silence-" in name else 10.0), f"[[{name}]]")
+
+    assert isinstance(answer.error, StreamBroken)
+    assert (answer.code, answer.ids.findable) == (BREAKS[name], not name.endswith("-unheard"))
+    assert len(dify.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["502-html", "error-after-text", "chatflow-failed", "chatflow-paused", "endless-line"])
+def test_what_dify_says_itself_is_no_break(make: Make, name: str) -> None:
+    """It refused, or it has said its last word: there is nothing to look up."""
+    assert not isinstance(ask(make(timeout=0.3), f"[[{name}]]").error, StreamBroken)
+
+
 def test_every_script_is_either_answered_or_fails_as_told() -> None:
     """No script of the mock is left without an expectation; refusals have theirs in test_dify_service."""
     refusals = {name for name, script in SCRIPTS.items() if script.refusal and script.refusals is None}
 
-    assert set(ANSWERED) | set(FAILURES) | refusals == set(SCRIPTS)
+    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | refusals == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint(FAILURES)
 
 

@@ -90,8 +90,12 @@ def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-#: What ends with an answer, but for what somebody stopped.
-RECOVERABLE = sorted(name for name, script in SCRIPTS.items() if script.answer("?") and not name.startswith("stopped"))
+#: What ends with an answer, but for what somebody stopped, and what tells no ids.
+RECOVERABLE = sorted(
+    name
+    for name, script in SCRIPTS.items()
+    if script.answer("?") and not name.startswith("stopped") and not name.endswith("-unheard")
+)
 
 
 @pytest.mark.parametrize("name", RECOVERABLE)
@@ -244,7 +248,7 @@ def test_a_sign_of_life_is_waited_for_longer_than_any_bound(make: Make, dify: Mo
 
 
 def test_a_running_chatflow_that_falls_silent_is_given_up(make: Make, dify: MockDify) -> None:
-    """Pings prove nothing: after `timeout` without an event, and a last look at the run, the answer counts as lost."""
+    """Pings prove nothing: after `timeout` without an event, and a last look at run and history, the answer is lost."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=0.5)
     ids = lose(provider, "年假", text=True)
@@ -255,7 +259,7 @@ def test_a_running_chatflow_that_falls_silent_is_given_up(make: Make, dify: Mock
     assert isinstance(error, Unrecoverable)
     assert str(error) == "the run says `running` and nothing else for 0.5 s"
     assert 0.5 <= time.monotonic() - started < SOON
-    assert [look_up.kind for look_up in dify.look_ups][-2:] == ["events", "run"]
+    assert [look_up.kind for look_up in dify.look_ups][-2:] == ["run", "messages"]
 
 
 def test_a_run_that_ended_unheard_is_found_by_the_next_look(make: Make, dify: MockDify) -> None:
@@ -560,3 +564,85 @@ def test_each_outcome_is_one_line_without_a_word_of_the_answer(
         "[Dify RAG] Recovered, Tokens: 431, Price: 0.00043 USD",
         "[Dify RAG Error] unrecoverable: its message is not known",
     ]
+
+
+@pytest.mark.parametrize("events", [True, False], ids=["with events", "before 1.13"])
+def test_a_run_that_died_after_its_last_word_has_its_answer(make: Make, dify: MockDify, events: bool) -> None:
+    """It says `running` for ever, and the history has what it saved with message_end."""
+    dify.after_disconnect, dify.delay, dify.events = "dies", 0.05, events
+    provider = make(timeout=0.5)
+    ids = lose(provider, "年假", text=True)
+    run_of(dify, ids).save()
+
+    assert recover(provider, ids).text == dify.expected_answer("年假")
+    assert run_of(dify, ids).status == "running"
+
+
+# A question whose run has no name here: its stream was lost before its first event.
+
+
+def unheard(provider: DifyProvider, question: str, *, conversation_id: str = "", late: float = 0.0) -> Recovered:
+    """Recover a question that was asked just now, of which nothing is known but its words."""
+    query = Query(question, "u1", asked_at=time.time() - late)
+    return provider.recover(query, ProviderIds(conversation_id), Deadline(60.0))
+
+
+@pytest.mark.parametrize("script", ["chat", "chatflow", "agent-chat"])
+def test_a_question_nobody_heard_of_is_found_by_its_words(make: Make, dify: MockDify, script: str) -> None:
+    """In a new conversation of that user, and then in the conversation it was asked in."""
+    provider, question = make(), f"[[{script}]] 年假"
+    ids = lose(provider, question)
+    ended(dify, ids)
+
+    new = unheard(provider, question)
+    later = ended(dify, lose(provider, f"{question}还有呢", conversation_id=ids.conversation_id))
+    next_turn = unheard(provider, later.query, conversation_id=ids.conversation_id)
+
+    assert (new.text, new.ids.message_id) == (dify.expected_answer(question), ids.message_id)
+    assert (next_turn.text, next_turn.ids.message_id) == (dify.expected_answer(later.query), later.message_id)
+
+
+def test_a_question_that_still_runs_is_waited_for(make: Make, dify: MockDify) -> None:
+    """Its row is there from its start, and fills."""
+    dify.delay = 0.02
+    provider = make(patience=LONG)
+    lose(provider, "[[chat]] 年假", text=True)
+
+    assert unheard(provider, "[[chat]] 年假").text == dify.expected_answer("年假")
+
+
+@pytest.mark.parametrize(
+    ("question", "late"), [("[[chat]] 别的", 0.0), ("[[chat]] 年假", 60.0), ("[[chat]] 年假", -60.0)]
+)
+def test_another_question_or_another_time_is_not_taken_for_it(
+    make: Make, dify: MockDify, question: str, late: float
+) -> None:
+    """The same words a minute ago were another question."""
+    provider = make()
+    ids = lose(provider, "[[chat]] 年假")
+    ended(dify, ids)
+
+    for conversation_id in ("", ids.conversation_id):
+        with pytest.raises(Unrecoverable, match="not known"):
+            unheard(provider, question, conversation_id=conversation_id, late=late)
+
+
+def test_what_might_be_either_of_two_is_neither(make: Make, dify: MockDify) -> None:
+    """One person asked the same twice at the same moment."""
+    provider = make()
+    for _ in range(2):
+        ended(dify, lose(provider, "[[chat]] 年假"))
+
+    with pytest.raises(Unrecoverable, match="not known"):
+        unheard(provider, "[[chat]] 年假")
+
+
+def test_an_earlier_turn_with_the_same_words_is_not_taken_for_the_last(make: Make, dify: MockDify) -> None:
+    """Only a conversation's last row may be the question's."""
+    provider = make()
+    ids = lose(provider, "[[chat]] 继续")
+    ended(dify, ids)
+    ended(dify, lose(provider, "[[chat]] 谢谢", conversation_id=ids.conversation_id))
+
+    with pytest.raises(Unrecoverable, match="not known"):
+        unheard(provider, "[[chat]] 继续", conversation_id=ids.conversation_id)

@@ -14,7 +14,8 @@ from services.dify_service import DifyService
 from services.errors import ProviderError, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify import DifyProvider
-from services.providers.dify_recovery import Asked, DifyRecovery
+from services.providers.dify_recovery import DifyRecovery
+from services.providers.dify_search import Asked
 from tests.lost_runs import ended, lose, run_of
 from tests.raw_server import RawServer
 from tests.servers import FakeClock, wait_until
@@ -94,7 +95,7 @@ def test_a_lost_run_of_an_old_dify_is_looked_at_for_a_minute(
 
     assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
     assert 60.0 <= sleeper.clock.now < 64.0
-    assert dify.looked_up() == {"run": 19, "events": 1}
+    assert dify.looked_up() == {"run": 19, "events": 1, "messages": 1}
 
 
 @pytest.mark.parametrize("script", ["chatflow", "chat"])

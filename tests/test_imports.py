@@ -21,7 +21,7 @@ FLOORS = {
     "demo.WXBizJsonMsgCrypt": 0, "demo.ierror": 0,
     "services.answer": 2, "services.owned_stream": 2, "services.flusher": 2, "services.stream_manager": 2,
     "services.producer": 2, "services.stream_readers": 2, "services.following": 2,
-    "services.recollection": 2,
+    "services.recollection": 2, "services.provider_run": 2,
     "services.takeover_manager": 3, "services.gateway": 3, "services.deliverer": 3,
     "services.batch_manager": 3, "services.batch_worker": 3, "services.batch_item": 3,
     "channels": 4,

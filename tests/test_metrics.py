@@ -18,7 +18,7 @@ from tests.servers import FakeClock, wait_until
 #: Names are public: dashboards, alerts and the autoscaler use them.
 NAMES = {
     "wechatlaibao_takeovers_total": ("counter", {"kind"}),
-    "wechatlaibao_recoveries_total": ("counter", {"outcome"}),
+    "wechatlaibao_recoveries_total": ("counter", {"outcome", "reason"}),
     "wechatlaibao_reasks_total": ("counter", set()),
     "wechatlaibao_handovers_total": ("counter", set()),
     "wechatlaibao_owners_refused_total": ("counter", set()),

@@ -20,7 +20,7 @@ from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
 from services.stream_records import Chunk, NewStream, Snapshot, Write, taken_stream
 from services.stream_store import StreamStore, stream_keys
-from services.takeover_manager import MAX_TAKEOVERS, TakeoverManager
+from services.takeover_manager import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
 from tests.servers import free_port, wait_until
 from utils.deadline import Deadline
 
@@ -191,13 +191,70 @@ def test_nothing_is_asked_three_times(replica: Replica, redis_client: redis.Redi
 
 def test_a_stream_that_loses_owner_after_owner_ends(replica: Replica, redis_client: redis.Redis) -> None:
     """A question that kills whoever answers it is not handed round for ever."""
-    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_TAKEOVERS - 1), **IDS)
+    leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_LOOK_UPS - 1), **IDS)
 
     replica.takeovers.attempt("s")
 
     end = replica.sees_end()
     assert (end.error_code, end.text) == ("interrupted", "一半")
     assert replica.provider.recovered == []
+
+
+@pytest.mark.parametrize("takeovers", [MAX_TAKEOVERS, MAX_LOOK_UPS - 1])
+def test_after_many_owners_an_answer_is_looked_up_and_not_asked_again(
+    replica: Replica, redis_client: redis.Redis, takeovers: int
+) -> None:
+    """The provider may have finished it; where it has not, the text so far stays, with a sentence."""
+    leave_behind(replica, redis_client, asks="1", takeovers=str(takeovers - 1), **IDS)
+
+    replica.takeovers.attempt("s")
+
+    end = replica.sees_end()
+    assert (end.error_code, end.text) == ("interrupted", "一半")
+    assert (len(replica.provider.recovered), replica.provider.asked) == (1, [])
+
+
+@pytest.mark.parametrize("kept", ["一半", "一半和另一半"])
+def test_what_the_provider_finished_is_never_interrupted(
+    replica: Replica, redis_client: redis.Redis, kept: str
+) -> None:
+    """However many owners were lost, and however often it was asked."""
+    leave_behind(replica, redis_client, asks="2", takeovers=str(MAX_TAKEOVERS), **IDS)
+    replica.provider.kept = kept
+
+    replica.takeovers.attempt("s")
+
+    end = replica.sees_end()
+    assert (end.status, end.error_code, end.text) == ("completed", "", kept)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"takeovers": str(MAX_LOOK_UPS + 1)}, {"asks": "2"}, {"bot": "gone"}],
+    ids=["owners", "asks", "bot"],
+)
+def test_a_text_known_to_be_whole_only_gets_its_end(
+    replica: Replica, redis_client: redis.Redis, fields: dict[str, str]
+) -> None:
+    """Its owner had heard the provider's last word: nobody is asked anything, and nothing is interrupted."""
+    leave_behind(replica, redis_client, **{"asks": "1", **IDS, **fields}, whole=str(len("一半".encode())))
+    redis_client.hset(stream_keys("s").hash, "deadline", "2")
+
+    replica.takeovers.attempt("s")
+
+    end = replica.sees_end()
+    assert (end.status, end.error_code, end.text) == ("completed", "", "一半")
+    assert (replica.provider.asked, replica.provider.recovered) == ([], [])
+
+
+def test_a_text_that_redis_has_lost_a_part_of_is_not_whole(replica: Replica, redis_client: redis.Redis) -> None:
+    """The mark names its length."""
+    leave_behind(replica, redis_client, asks="1", whole="1000", **IDS)
+    replica.provider.kept = "一半和另一半"
+
+    replica.takeovers.attempt("s")
+
+    assert replica.sees_end().text == "一半和另一半"
 
 
 def test_a_handover_is_no_loss(replica: Replica, redis_client: redis.Redis) -> None:

@@ -22,6 +22,7 @@ from channels.wecom import WeComChannel
 from config.texts import EN, ZH, Texts
 from demo.mock_dify import MockDify
 from demo.mock_dify_answers import answer_to
+from demo.mock_dify_refusals import REFUSALS
 from demo.mock_dify_scripts import half_answer
 from demo.wecom_simulator import FRAME_BYTES, Bubble, Frame, WeComUser
 from demo.WXBizJsonMsgCrypt import WXBizJsonMsgCrypt
@@ -149,8 +150,11 @@ def test_a_second_question_says_that_it_waits(user: WeComUser, dify: MockDify) -
         (f"{QUESTION} [[empty]]", lambda _: "", "provider_empty"),
     ],
 )
-def test_an_error_is_a_sentence_after_what_was_said(user: WeComUser, question: str, shown: Any, code: str) -> None:
+def test_an_error_is_a_sentence_after_what_was_said(
+    user: WeComUser, dify: MockDify, question: str, shown: Any, code: str
+) -> None:
     """The text so far stays; what went wrong is said in words for people, and repeated when asked again."""
+    dify.outage = REFUSALS["403-forbidden"]
     bubble = user.says(question)
 
     end = sees_finish(user, bubble)

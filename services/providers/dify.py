@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from services.dify_service import DifyService
 from services.dify_stream import ChatStream
-from services.errors import ConversationGone, ProviderError, SettingsError, Unrecoverable
-from services.models import ProviderEvent, ProviderIds, Query, Recovered, Usage
+from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken, Unrecoverable
+from services.http_service import TransientError
+from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.dify_inputs import InputsTemplate
-from services.providers.dify_recovery import Asked, DifyRecovery
+from services.providers.dify_recovery import DifyRecovery
+from services.providers.dify_search import Asked
 from services.providers.dify_turn import DifyTurn
 from services.providers.dify_watch import PATIENCE, Patience
 from utils.deadline import Deadline
@@ -94,6 +96,7 @@ class DifyProvider(BaseRAGProvider):
 
         Raises:
             ConversationGone: ask once more without the conversation; nothing was yielded but ids.
+            StreamBroken: the stream broke off: `recover` may have the answer.
             ProviderError: anything else; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
         """
         turn = DifyTurn()
@@ -119,18 +122,20 @@ class DifyProvider(BaseRAGProvider):
         except ProviderError as exc:
             # Here the response is closed: Dify must not see two runs of one question at the same time.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
-                raise
+                raise _as_break(exc, turn) from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
 
     def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
         for event in stream:
             yield from turn.take(event)
             if turn.state == "done":
-                stream.drain(self._linger)
                 break
             if turn.state != "running":
                 stream.end_within(self._end_grace if turn.state == "finishing" else self._failure_grace)
         yield from turn.close()
+        yield Complete()
+        if turn.state == "done":
+            stream.drain(self._linger)
 
     def _body(self, query: Query) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -207,7 +212,7 @@ class DifyProvider(BaseRAGProvider):
             authorization = self._authorization(query.identity.token)
         except ProviderError as exc:
             raise Unrecoverable(str(exc)) from exc
-        asked = Asked(ids, query.user or self._user, authorization)
+        asked = Asked(ids, query.user or self._user, authorization, query.text, query.asked_at)
         return DifyRecovery(self._service, asked, deadline, patience=self._patience)
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
@@ -222,6 +227,16 @@ class DifyProvider(BaseRAGProvider):
     def close(self) -> None:
         """Give the pooled connections back."""
         self._service.close()
+
+
+#: Codes of a stream that ended before its answer did, for a reason that is not Dify's.
+_BREAKS = ("provider_timeout", "provider_unreachable")
+
+
+def _as_break(exc: ProviderError, turn: DifyTurn) -> ProviderError:
+    """Return an error of the stream as `StreamBroken` where it broke off: Dify may have the answer."""
+    broken = exc.code in _BREAKS and turn.state == "running" and not isinstance(exc, TransientError)
+    return StreamBroken(str(exc), code=exc.code) if broken else exc
 
 
 def _joined(*parts: str) -> str:

@@ -10,37 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from services.dify_errors import may_pass, paused_error, stream_error
 from services.dify_service import DifyService
-from services.errors import ProviderError, Unrecoverable
+from services.errors import ProviderError, RunFailed, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify_records import DifyMessage, DifyRun
+from services.providers.dify_search import Asked, search
 from services.providers.dify_watch import PATIENCE, Patience, Watch
 from services.providers.json_fields import mapping, text
 from services.retries import pause
 from utils.deadline import Deadline
 
 _SUCCESS = ("succeeded", "partial-succeeded")
-_FAILURE = ("failed", "stopped")
 #: Dify shows no such run: it never began, or this version shows those of workflow apps only.
 _NO_RUN = DifyRun("unknown")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question as it was put to Dify: the names of its run, who asked, and the credential it was asked with."""
-
-    ids: ProviderIds
-    user: str
-    authorization: str
-
-    @property
-    def in_history(self) -> bool:
-        """Whether its message can be found."""
-        return bool(self.ids.message_id and self.ids.conversation_id)
 
 
 class DifyRecovery:
@@ -74,6 +60,10 @@ class DifyRecovery:
             ProviderError: `provider_paused` when the run waits for a person, who would be asked again in vain;
                 `interrupted` and `answer_timeout` by the deadline.
         """
+        found = ProviderIds()
+        if not self._asked.ids.findable:
+            found = self._found()
+            self._asked = replace(self._asked, ids=found)
         run = self._ended_run() if self._asked.ids.run_id else _NO_RUN
         if run.answer:
             self._watch.hurry(self._patience.saving)
@@ -83,7 +73,17 @@ class DifyRecovery:
             if not run.answer:
                 raise
             return Recovered(run.answer, run.usage)
-        return Recovered(message.with_images(run.answer), message.usage)
+        return Recovered(message.with_images(run.answer), message.usage, found)
+
+    def _found(self) -> ProviderIds:
+        """Return the ids of a message that is known by its words only; Dify may just be writing its row."""
+        asked = self._asked
+        for seconds in (self._patience.pause, 2 * self._patience.pause) if asked.searchable else ():
+            ids = self._watch.poll(lambda: search(self._service, asked, self._deadline))
+            if ids.findable:
+                return ids
+            self._watch.rest(seconds)
+        raise Unrecoverable("its message is not known")
 
     def _ended_run(self) -> DifyRun:
         """Wait for the run's end, and return its outcome."""
@@ -94,10 +94,15 @@ class DifyRecovery:
             if run is _NO_RUN or _has_succeeded(run):
                 return run
             # After the look: a run that has gone silent may have ended unheard.
-            self._give_up_on_silence()
-            last = self._listen()
+            silence = self._silence_over()
+            last = None if silence else self._listen()
             if last is not None and _has_succeeded(last):
                 return last
+            # Of a run that died after its last word Dify keeps the answer, and says `running` for ever.
+            if (silence or self._has_events) and self._is_saved():
+                return _NO_RUN
+            if silence:
+                raise Unrecoverable(silence)
             self._watch.rest(next(pauses) - (self._clock() - looked))
 
     def _look_at_run(self) -> DifyRun:
@@ -111,12 +116,21 @@ class DifyRecovery:
             raise
         return DifyRun.read(reply)
 
-    def _give_up_on_silence(self) -> None:
+    def _silence_over(self) -> str:
+        """Return why the run is given up, "" while it is not."""
         since, limit = self._alive, self._service.timeout
         if not self._has_events:
             since, limit = self._began, self._patience.running
-        if self._clock() - since >= limit:
-            raise Unrecoverable(f"the run says `running` and nothing else for {limit:g} s")
+        over = self._clock() - since >= limit
+        return f"the run says `running` and nothing else for {limit:g} s" if over else ""
+
+    def _is_saved(self) -> bool:
+        """Tell whether the history has an outcome already; where it cannot be read, it has none."""
+        try:
+            return self._asked.in_history and self._look_at_message() is not None
+        except ProviderError:
+            self._watch.end_if_over()
+            return False
 
     def _listen(self) -> DifyRun | None:
         """Return the outcome the run tells of; None when it fell silent, or cannot be listened to."""
@@ -130,7 +144,7 @@ class DifyRecovery:
                     case "workflow_paused":
                         raise paused_error()
                     case "error":
-                        raise Unrecoverable(str(stream_error(event)))
+                        raise RunFailed(str(stream_error(event)))
         return None
 
     def _heard(self) -> Generator[Mapping[str, Any]]:
@@ -166,7 +180,9 @@ class DifyRecovery:
         message = self._watch.poll(self._look_at_message)
         if message.status == "paused":
             raise paused_error()
-        if message.status == "error" or not message.answer:
+        if message.status == "error":
+            raise RunFailed("the message has status error")
+        if not message.answer:
             raise Unrecoverable(f"the message has status {message.status or '-'} and no answer")
         return message
 
@@ -188,8 +204,10 @@ def _has_succeeded(run: DifyRun) -> bool:
         Unrecoverable: it has ended without one.
         ProviderError: `provider_paused`.
     """
-    if run.status in _FAILURE:
-        raise Unrecoverable(f"the run {run.status}")
+    if run.status == "failed":
+        raise RunFailed("the run failed")
+    if run.status == "stopped":
+        raise Unrecoverable("the run stopped")
     if run.status == "paused":
         raise paused_error()
     return run.status in _SUCCESS

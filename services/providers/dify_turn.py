@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from services.dify_errors import paused_error, stream_error
-from services.errors import ConversationGone, ProviderError
+from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
 from services.providers.json_fields import count, mapping, mappings, price, text
 
@@ -72,13 +72,14 @@ class DifyTurn:
         """Yield what is left when no event comes any more.
 
         Raises:
-            ProviderError: the run failed, was cut off, or ended without a word.
+            StreamBroken: it was cut off.
+            ProviderError: the run failed, or ended without a word.
         """
         if self.state == "failing":
             raise ProviderError("the workflow failed", code="provider_error")
         if self.state == "running":
             code = "provider_truncated" if self._said else "provider_error"
-            raise ProviderError("the stream ended before the answer did", code=code)
+            raise StreamBroken("the stream ended before the answer did", code=code)
         if not self._said and self._outputs_answer:
             yield self._append(self._outputs_answer)
         if not self._said:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from services.errors import ConversationGone, ProviderError
+from services.errors import ConversationGone, ProviderError, StreamBroken
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered, Replacement
 from services.providers.base import BaseRAGProvider
 from services.providers.closing import closing_events
@@ -31,19 +31,22 @@ class MockFallback(BaseRAGProvider):
 
         Raises:
             ConversationGone: as the provider does, to be asked anew.
+            StreamBroken: as the provider does, where it has begun a run: its own answer is looked up.
             ProviderError: the provider failed in mid-answer, or the time is over.
         """
-        spoke = False
+        spoke = begun = False
         try:
             with closing_events(self._provider.stream_query(query, deadline)) as events:
                 for event in events:
                     spoke = spoke or isinstance(event, Delta | Replacement)
+                    begun = begun or (isinstance(event, ProviderIds) and event.findable)
                     yield event
             return
         except ConversationGone:
             raise
         except Exception as exc:  # a provider may be anybody's code
-            if spoke or deadline.over or deadline.aborted:
+            lost = begun and isinstance(exc, StreamBroken)
+            if spoke or lost or deadline.over or deadline.aborted:
                 raise
             self._note(exc)
         for event in self._mock.stream_query(query, deadline):

@@ -150,7 +150,7 @@ class SearchFirst(BaseRAGProvider):
         note = next((each for each in notes if query.said.startswith(each)), "")
         hits = tuple(source for source in query.sources if source.get("type") == "web")
         usage = replace(recovered.usage, sources=(*hits, *recovered.usage.sources))
-        return Recovered(note + recovered.text, usage)
+        return replace(recovered, text=note + recovered.text, usage=usage)
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
         self._rag.cancel(ids, user)

@@ -11,7 +11,12 @@ from demo.wecom_simulator import Bubble
 from tests.scenarios.stage import Stored
 from utils.stream_utils import render_frame
 
-COLUMNS = ("questions", "stall median", "max", "lost", "doubled", "replaced", "calls per question", "max")
+COLUMNS = (
+    *("questions", "stall median", "max", "lost", "doubled", "interrupted", "backwards"),
+    *("asked twice", "calls per question"),
+)
+#: Codes of answers that end with a sentence about an end that came too soon.
+CUT_OFF = ("interrupted", "provider_truncated", "provider_timeout", "answer_timeout")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Record:
     doubled: bool
     #: The text began anew.
     replaced: bool
+    #: It ended with the sentence of an answer that was cut off.
+    interrupted: bool
+    #: How often the bubble's text became shorter.
+    backwards: int
     #: How often the provider was asked.
     calls: int
     #: Kind of each change of owner.
@@ -38,7 +47,8 @@ class Record:
         return not (self.right or self.doubled)
 
     def __str__(self) -> str:
-        fate = f"lost {self.lost:d}, doubled {self.doubled:d}, replaced {self.replaced:d}"
+        fate = f"lost {self.lost:d}, doubled {self.doubled:d}, replaced {self.replaced:d}, "
+        fate += f"interrupted {self.interrupted:d}, backwards {self.backwards}"
         owners = " + ".join(self.takeovers) or "no change of owner"
         return f"stall {self.stall:.1f} s, {fate}, calls {self.calls}, {owners}"
 
@@ -51,8 +61,9 @@ def examine(
     shown = bubble.finish and bubble.content == render_frame(answer, growing=False)
     right = shown and found.text == found.said == whole and found.fields["status"] == "completed"
     doubled = not right and max(len(found.text), len(found.said)) > len(whole)
-    replaced = found.fields["start"] != "0"
-    return Record(question, bubble.finish, stall(bubble), right, doubled, replaced, calls, tuple(takeovers))
+    interrupted = found.fields.get("error_code", "") in CUT_OFF
+    fate = (right, doubled, found.fields.get("start") != "0", interrupted, bubble.shrunk)
+    return Record(question, bubble.finish, stall(bubble), *fate, calls, tuple(takeovers))
 
 
 def stall(bubble: Bubble) -> float:
@@ -71,8 +82,9 @@ def row(records: Sequence[Record]) -> list[str]:
     stalls, calls = [record.stall for record in records], [record.calls for record in records]
     lost, doubled = sum(record.lost for record in records), sum(record.doubled for record in records)
     figures = [str(len(records)), f"{median(stalls):.1f} s", f"{max(stalls):.1f} s", str(lost), str(doubled)]
-    replaced = sum(record.replaced for record in records)
-    return [*figures, str(replaced), f"{sum(calls) / len(calls):.2f}", str(max(calls))]
+    interrupted = sum(record.interrupted for record in records)
+    backwards, twice = sum(record.backwards for record in records), sum(count > 1 for count in calls)
+    return [*figures, str(interrupted), str(backwards), str(twice), f"{sum(calls) / len(calls):.2f}"]
 
 
 def table(title: str, rows: Mapping[str, Iterable[Record]]) -> str:

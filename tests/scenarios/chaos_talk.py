@@ -47,8 +47,8 @@ class Talk:
         self.poll_until(lambda: self.bubble.content in beginnings(self.answer))
 
     def wait_end(self) -> None:
-        """Poll until the answer is finished; its text may begin anew once."""
-        self.person.sees_finish(self.bubble, PATIENCE, POLL, replacements=1)
+        """Poll until the answer is finished; its text never becomes shorter."""
+        self.person.sees_finish(self.bubble, PATIENCE, POLL)
 
     def record(self, redis: RedisServer, replicas: Fleet) -> Record:
         """Return what became of it; every frame must have shown a beginning of the answer, or a placeholder."""
