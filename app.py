@@ -24,6 +24,7 @@ from channels.http_waits import Waits
 from channels.index import index_blueprint
 from channels.ops import ops_blueprint
 from channels.pages import pages_blueprint
+from channels.plain_paths import PlainPaths
 from channels.realtime_asr import Manner, realtime_blueprint
 from channels.rest_errors import register_rest_errors
 from channels.sockets import Sockets
@@ -78,7 +79,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
     door = CallbackDoor(app.wsgi_app, channel, note_refusal)
-    app.wsgi_app = door  # type: ignore[method-assign]
+    app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
     # The worker asks it without WSGI (config/gunicorn_lane).
     app.extensions["wechatlaibao.callbacks"] = door
     if settings.trusted_proxies:
