@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -13,7 +14,10 @@ from typing import Any
 import gevent
 from gunicorn.http import errors
 
+from utils.limited_log import LimitedLog
+
 log = logging.getLogger(__name__)
+refused = LimitedLog(log, "request refused")
 
 #: Seconds any body may take, and bytes a second that a longer one must bring.
 BODY_SECONDS = 20.0
@@ -35,6 +39,17 @@ _STATUS: dict[type[Exception], int] = {
 class BodyTooSlow(OSError):
     """The client sends its body too slowly to be waited for."""
 
+    def __init__(self) -> None:
+        # gunicorn ends a connection without a traceback for an errno of a lost client.
+        super().__init__(errno.EPIPE, "the body does not come")
+
+
+class BodyBroken(OSError):
+    """The client's body is not what its headers say: a chunk without a size, a trailer that is not allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPIPE, "the body is malformed")
+
 
 class BoundedBody:
     """A request's body that must come in time: `BODY_SECONDS`, and a second more for each `BODY_RATE` bytes."""
@@ -48,11 +63,17 @@ class BoundedBody:
         #: gunicorn's own, which may have read beyond the request: a socket's first frames.
         self.reader = getattr(body, "reader", None)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be read to its end: nobody knows where the connection's next request begins."""
+        return getattr(self._body, "failed", False)
+
     def read(self, size: int | None = None) -> bytes:
         """Return so many bytes, or all; fewer at the end.
 
         Raises:
             BodyTooSlow: they do not come in time.
+            BodyBroken: they are no body; that is counted and logged.
         """
         pieces, left = [], float("inf") if size is None or size < 0 else size
         while left > 0 and (piece := self._timed(self._body.read, min(left, BODY_RATE))):
@@ -73,8 +94,12 @@ class BoundedBody:
     def _timed(self, read: Any, size: float | None) -> bytes:
         left = self._seconds + self._received / self._rate - self._spent
         began = time.monotonic()
-        with gevent.Timeout(max(0.001, left), BodyTooSlow("the body does not come")):
-            piece: bytes = read(None if size is None else int(size))
+        try:
+            with gevent.Timeout(max(0.001, left), BodyTooSlow()):
+                piece: bytes = read(None if size is None else int(size))
+        except errors.ParseException as exc:
+            note_malformed(exc)
+            raise BodyBroken from exc
         # The application's own time between two reads is not the client's.
         self._spent += time.monotonic() - began
         self._received += len(piece)
@@ -87,10 +112,10 @@ def refuse(client: Any, error: Exception) -> None:
     The parser's words are in neither the answer nor the log: they may quote the request, a key included.
     """
     status = HTTPStatus(status_of(error))
-    if status != 500:
-        log.warning("request refused", extra={"cause": type(error).__name__, "status": int(status)})
-    else:
+    if status == 500:
         log.error("request failed", exc_info=error)
+    else:
+        note_malformed(error)
     code = int(status) if status in (400, 403, 500) else 400 if status < 500 else 500
     body = json.dumps({"code": code, "message": status.phrase, "data": None}).encode()
     head = (
@@ -99,6 +124,20 @@ def refuse(client: Any, error: Exception) -> None:
     )
     with suppress(OSError), gevent.Timeout(1.0, False):
         client.sendall(head.encode() + body)
+
+
+def note_malformed(error: Exception) -> None:
+    """Count and log what is no request of HTTP."""
+    count("malformed")
+    refused.warning({"cause": type(error).__name__, "status": status_of(error)})
+
+
+def count(reason: str) -> None:
+    """Count a connection that is closed for what its client does."""
+    # Not before gunicorn.conf.py has named the folder of metrics: prometheus_client looks for it when it is imported.
+    from services import metrics
+
+    metrics.CONNECTIONS_REFUSED.labels(reason).inc()
 
 
 def status_of(error: Exception) -> int:

@@ -162,6 +162,12 @@ SOCKETS_REFUSED = Counter(
     ["door", "check"],
     registry=REGISTRY,
 )
+CONNECTIONS_REFUSED = Counter(
+    "wechatlaibao_connections_refused_total",
+    "Connections closed for what their client did, by the reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
 HTTP_WAITS = Gauge(
     "wechatlaibao_http_waits",
     "Requests that wait for an answer over plain HTTP now.",
@@ -245,6 +251,8 @@ for _kind in ("takeover", "handover"):
     TAKEOVERS.labels(_kind)
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     RECOVERIES.labels(_outcome)
+for _reason in ("malformed",):
+    CONNECTIONS_REFUSED.labels(_reason)
 STREAMS.labels("wecom", "completed")
 for _door in SOCKET_CHANNELS:
     STREAMS.labels(_door, "completed")
