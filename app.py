@@ -30,6 +30,7 @@ from channels.realtime_asr import Manner, realtime_blueprint
 from channels.rest_errors import register_rest_errors
 from channels.sockets import Sockets
 from channels.wecom import WeComChannel, wecom_blueprint
+from config.connection_slots import ConnectionLimits
 from config.logging import configure_logging
 from config.metrics_folder import VARIABLE
 from config.settings import Settings, load_settings
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
     # The worker asks it without WSGI (config/gunicorn_lane).
     app.extensions["wechatlaibao.callbacks"] = door
+    app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     for warning in settings.warnings:

@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 from gunicorn.http import errors
 
+from config.connection_slots import Reason
 from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,15 @@ refused = LimitedLog(log, "request refused")
 #: Seconds any body may take, and bytes a second that a longer one must bring.
 BODY_SECONDS = 20.0
 BODY_RATE = 16 * 1024
+
+#: Seconds a client has to take an error's answer.
+ANSWER_SECONDS = 1.0
+#: Seconds after which a client without a slot may come back.
+RETRY_SECONDS = 5
+
+_NO_SLOT: dict[Reason, int] = {"address": 429, "full": 503}
+#: Codes of the table of REST, where they are not 400 or 500.
+_CODES = {403: 403, 429: 20000, 503: 503}
 
 #: Errors of the parser that are more than a bad request.
 _STATUS: dict[type[Exception], int] = {
@@ -111,19 +121,33 @@ def refuse(client: Any, error: Exception) -> None:
 
     The parser's words are in neither the answer nor the log: they may quote the request, a key included.
     """
-    status = HTTPStatus(status_of(error))
+    status = status_of(error)
     if status == 500:
         log.error("request failed", exc_info=error)
     else:
         note_malformed(error)
-    code = int(status) if status in (400, 403, 500) else 400 if status < 500 else 500
-    body = json.dumps({"code": code, "message": status.phrase, "data": None}).encode()
+    answer(client, status)
+
+
+def turn_away(client: Any, reason: Reason) -> None:
+    """Answer a request that there is no slot for."""
+    status = _NO_SLOT[reason]
+    count(reason)
+    refused.warning({"cause": reason, "status": status})
+    answer(client, status, retry_after=RETRY_SECONDS)
+
+
+def answer(client: Any, status: int, *, retry_after: int = 0) -> None:
+    """Send a whole reply that ends the connection, to a client that takes it at once."""
+    phrase = HTTPStatus(status).phrase
+    body = json.dumps({"code": _CODES.get(status, 400 if status < 500 else 500), "message": phrase, "data": None})
+    later = f"Retry-After: {retry_after}\r\n" if retry_after else ""
     head = (
-        f"HTTP/1.1 {int(status)} {status.phrase}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{later}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with suppress(OSError), gevent.Timeout(1.0, False):
-        client.sendall(head.encode() + body)
+    with suppress(OSError), gevent.Timeout(ANSWER_SECONDS, False):
+        client.sendall((head + body).encode())
 
 
 def note_malformed(error: Exception) -> None:

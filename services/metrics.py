@@ -251,7 +251,7 @@ for _kind in ("takeover", "handover"):
     TAKEOVERS.labels(_kind)
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     RECOVERIES.labels(_outcome)
-for _reason in ("malformed",):
+for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
 STREAMS.labels("wecom", "completed")
 for _door in SOCKET_CHANNELS:
