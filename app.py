@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from channels.http_waits import Waits
 from channels.index import index_blueprint
 from channels.ops import ops_blueprint
 from channels.pages import pages_blueprint
+from channels.plain_paths import PlainPaths
 from channels.realtime_asr import Manner, realtime_blueprint
 from channels.rest_errors import register_rest_errors
 from channels.sockets import Sockets
 from channels.wecom import WeComChannel, wecom_blueprint
+from config.connection_slots import ConnectionLimits
 from config.logging import configure_logging
 from config.metrics_folder import VARIABLE
 from config.settings import Settings, load_settings
@@ -36,6 +39,7 @@ from services.container import Container
 from services.errors import CallbackRefused, SettingsError
 from services.metrics_files import render_apart
 from services.metrics_page import MetricsPage
+from utils.limited_log import LimitedLog
 from utils.markdown_blocks import BlockRenderer, render_markdown
 from utils.questions import detect
 
@@ -74,13 +78,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     open_http_door(app, container)
     open_batch_door(app, container)
     document(app, settings)
-    app.register_error_handler(CallbackRefused, refuse_callback)
+    note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
+    app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
-    door = CallbackDoor(app.wsgi_app, channel, note_refusal)
-    app.wsgi_app = door  # type: ignore[method-assign]
+    door = CallbackDoor(app.wsgi_app, channel, note)
+    app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
     # The worker asks it without WSGI (config/gunicorn_lane).
     app.extensions["wechatlaibao.callbacks"] = door
+    app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     for warning in settings.warnings:
@@ -162,15 +168,15 @@ def metrics_page() -> MetricsPage:
     return MetricsPage(partial(render_apart, Path(folder)) if folder else metrics.render)
 
 
-def refuse_callback(error: CallbackRefused) -> tuple[dict[str, str], int]:
+def refuse_callback(note: Callable[[CallbackRefused], None], error: CallbackRefused) -> tuple[dict[str, str], int]:
     """Answer every failed check alike; the log says which it was."""
-    note_refusal(error)
+    note(error)
     return {"code": CallbackRefused.code}, error.status
 
 
-def note_refusal(error: CallbackRefused) -> None:
+def note_refusal(error: CallbackRefused, *, lines: LimitedLog) -> None:
     metrics.CALLBACKS_REFUSED.labels(error.code).inc()
-    log.warning("callback refused", extra={"check": error.code, "cause": str(error)})
+    lines.warning({"check": error.code, "cause": str(error)})
 
 
 def main() -> None:

@@ -35,6 +35,8 @@ graceful_timeout = ceil(settings.drain_seconds) + 10
 timeout = 60
 keepalive = 15
 forwarded_allow_ips = "*" if settings.trusted_proxies else "127.0.0.1"
+#: No header says what the path is: SCRIPT_NAME and PATH_INFO would be believed by default.
+forwarder_headers = ""
 #: gunicorn's own control socket is a file; the root file system may be read-only.
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm"

@@ -84,6 +84,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 
 def _settings(redis_url: str, dify: Dify | CheapDify, sockets: int) -> Mapping[str, str]:
     limits = {"SOCKETS_MAX": str(sockets + 100), "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+    limits["CONNECTIONS_PER_IP"] = "0"
     return production(redis_url, DIFY_BASE_URL=dify.base_url, WEBSOCKET_AUTH="none", **limits)
 
 

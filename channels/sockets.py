@@ -19,6 +19,7 @@ from channels.visit import AUTH_SECONDS, Visit
 from services import metrics
 from services.callers import Caller
 from services.socket_store import SocketStore
+from utils.limited_log import LimitedLog
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Sockets:
         self._auth_seconds = auth_seconds
         self._ready = ready
         self._clock = clock
+        self._refusals = LimitedLog(log, "socket refused")
         self._lock = threading.Lock()
         self._places = 0
 
@@ -79,7 +81,7 @@ class Sockets:
             return self._serve(door, client_id or uuid.uuid4().hex, open)
         except Refused as refused:
             metrics.SOCKETS_REFUSED.labels(door, refused.check).inc()
-            log.warning("socket refused", extra={"door": door, "check": refused.check, **refused.extra})
+            self._refusals.warning({"door": door, "check": refused.check, **refused.extra})
             return refused.reply()
 
     def connections(self) -> list[dict[str, Any]]:

@@ -269,6 +269,9 @@ class SocketSettings(Group):
     )
     rate_limit_user: Rate = setting("20/minute", "questions per person at a socket; several with ';', or off")
     rate_limit_ip: Rate = setting("300/minute", "sockets opened per client address; several with ';', or off")
+    connections_per_ip: Annotated[int, Field(ge=0)] = setting(
+        1000, "connections of one client address per process, callbacks and probes aside; 0: no bound"
+    )
 
 
 class BatchSettings(Group):

@@ -10,6 +10,7 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.http.parser import RequestParser
 from gunicorn.util import close
 
+from config.connection_slots import ConnectionSlots
 from config.gunicorn_lane import MOST, CallbackLane
 
 #: What a connection says whose client is gone.
@@ -22,6 +23,7 @@ class Serving(Protocol):
     cfg: Any
     log: Any
     keeps: bool
+    alive: bool
 
     def timeout_ctx(self) -> gevent.Timeout: ...
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None: ...
@@ -31,9 +33,10 @@ class Serving(Protocol):
 class LanedConnection:
     """Answers callbacks by their lane, and leaves all other requests to the worker."""
 
-    def __init__(self, worker: Serving, lane: CallbackLane, client: Any, addr: Any) -> None:
+    def __init__(self, worker: Serving, lane: CallbackLane, slots: ConnectionSlots, client: Any, addr: Any) -> None:
         self._worker = worker
         self._lane = lane
+        self._slots = slots
         self._client = client
         self._addr = addr
         self._parser = RequestParser(worker.cfg, client, addr)
@@ -63,26 +66,35 @@ class LanedConnection:
         worker, parser, client = self._worker, self._parser, self._client
         if parser.mesg and (parser.mesg.should_close() or not self._finished()):
             return None
-        while True:
+        # The worker ends connections that wait; a callback's may begin to wait after that.
+        while worker.alive:
             data = parser.unreader.take_buffered()
             with worker.timeout_ctx():
                 data = data or client.recv(MOST)
             if not data:
                 return None
             # While the worker leaves, each reply ends its connection: gunicorn's say so.
-            reply = self._lane.reply(data) if worker.keeps else None
-            if reply is None:
-                break
-            taken = False
-            with worker.timeout_ctx():
-                client.sendall(reply)
-                taken = True
-            if not taken:
-                return None
-        parser.unreader.unread(data)
-        with worker.timeout_ctx():
-            return next(parser)
+            if not (worker.keeps and self._answered(data)):
+                return self._parsed(data)
         return None
+
+    def _parsed(self, data: bytes) -> Any:
+        """Return the request that begins with `data`, None where it does not come to its head's end in time."""
+        self._parser.unreader.unread(data)
+        with self._worker.timeout_ctx():
+            return next(self._parser)
+        return None
+
+    def _answered(self, data: bytes) -> bool:
+        """Answer what is a whole callback; return False for anything else."""
+        if not self._lane.takes(data):
+            return False
+        self._slots.exempt(self._client)
+        reply = self._lane.reply(data)
+        if reply is not None:
+            self._client.sendall(reply)
+        self._slots.wait(self._client)
+        return reply is not None
 
     def _finished(self) -> bool:
         """Take in what is left of the last request's body; tell whether it came to its end in time."""

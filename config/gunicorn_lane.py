@@ -39,9 +39,13 @@ class CallbackLane:
         """Tell whether gunicorn's C parser is there."""
         return parse_request_fast is not None
 
+    def takes(self, request: bytes) -> bool:
+        """Tell whether a request begins as a callback does."""
+        return request.startswith(self._begins)
+
     def reply(self, request: bytes) -> bytes | None:
         """Return the reply to a request that is whole and nothing but a callback; None where it is for gunicorn."""
-        if not request.startswith(self._begins):
+        if not self.takes(request):
             return None
         try:
             parsed = parse_request_fast(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -13,11 +14,24 @@ from typing import Any
 import gevent
 from gunicorn.http import errors
 
+from config.connection_slots import Reason
+from utils.limited_log import LimitedLog
+
 log = logging.getLogger(__name__)
+refused = LimitedLog(log, "request refused")
 
 #: Seconds any body may take, and bytes a second that a longer one must bring.
 BODY_SECONDS = 20.0
 BODY_RATE = 16 * 1024
+
+#: Seconds a client has to take an error's answer.
+ANSWER_SECONDS = 1.0
+#: Seconds after which a client without a slot may come back.
+RETRY_SECONDS = 5
+
+_NO_SLOT: dict[Reason, int] = {"address": 429, "full": 503}
+#: Codes of the table of REST, where they are not 400 or 500.
+_CODES = {403: 403, 429: 20000, 503: 503}
 
 #: Errors of the parser that are more than a bad request.
 _STATUS: dict[type[Exception], int] = {
@@ -35,6 +49,17 @@ _STATUS: dict[type[Exception], int] = {
 class BodyTooSlow(OSError):
     """The client sends its body too slowly to be waited for."""
 
+    def __init__(self) -> None:
+        # gunicorn ends a connection without a traceback for an errno of a lost client.
+        super().__init__(errno.EPIPE, "the body does not come")
+
+
+class BodyBroken(OSError):
+    """The client's body is not what its headers say: a chunk without a size, a trailer that is not allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPIPE, "the body is malformed")
+
 
 class BoundedBody:
     """A request's body that must come in time: `BODY_SECONDS`, and a second more for each `BODY_RATE` bytes."""
@@ -48,11 +73,17 @@ class BoundedBody:
         #: gunicorn's own, which may have read beyond the request: a socket's first frames.
         self.reader = getattr(body, "reader", None)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be read to its end: nobody knows where the connection's next request begins."""
+        return getattr(self._body, "failed", False)
+
     def read(self, size: int | None = None) -> bytes:
         """Return so many bytes, or all; fewer at the end.
 
         Raises:
             BodyTooSlow: they do not come in time.
+            BodyBroken: they are no body; that is counted and logged.
         """
         pieces, left = [], float("inf") if size is None or size < 0 else size
         while left > 0 and (piece := self._timed(self._body.read, min(left, BODY_RATE))):
@@ -73,8 +104,12 @@ class BoundedBody:
     def _timed(self, read: Any, size: float | None) -> bytes:
         left = self._seconds + self._received / self._rate - self._spent
         began = time.monotonic()
-        with gevent.Timeout(max(0.001, left), BodyTooSlow("the body does not come")):
-            piece: bytes = read(None if size is None else int(size))
+        try:
+            with gevent.Timeout(max(0.001, left), BodyTooSlow()):
+                piece: bytes = read(None if size is None else int(size))
+        except errors.ParseException as exc:
+            note_malformed(exc)
+            raise BodyBroken from exc
         # The application's own time between two reads is not the client's.
         self._spent += time.monotonic() - began
         self._received += len(piece)
@@ -86,19 +121,47 @@ def refuse(client: Any, error: Exception) -> None:
 
     The parser's words are in neither the answer nor the log: they may quote the request, a key included.
     """
-    status = HTTPStatus(status_of(error))
-    if status != 500:
-        log.warning("request refused", extra={"cause": type(error).__name__, "status": int(status)})
-    else:
+    status = status_of(error)
+    if status == 500:
         log.error("request failed", exc_info=error)
-    code = int(status) if status in (400, 403, 500) else 400 if status < 500 else 500
-    body = json.dumps({"code": code, "message": status.phrase, "data": None}).encode()
+    else:
+        note_malformed(error)
+    answer(client, status)
+
+
+def turn_away(client: Any, reason: Reason) -> None:
+    """Answer a request that there is no slot for."""
+    status = _NO_SLOT[reason]
+    count(reason)
+    refused.warning({"cause": reason, "status": status})
+    answer(client, status, retry_after=RETRY_SECONDS)
+
+
+def answer(client: Any, status: int, *, retry_after: int = 0) -> None:
+    """Send a whole reply that ends the connection, to a client that takes it at once."""
+    phrase = HTTPStatus(status).phrase
+    body = json.dumps({"code": _CODES.get(status, 400 if status < 500 else 500), "message": phrase, "data": None})
+    later = f"Retry-After: {retry_after}\r\n" if retry_after else ""
     head = (
-        f"HTTP/1.1 {int(status)} {status.phrase}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{later}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with suppress(OSError), gevent.Timeout(1.0, False):
-        client.sendall(head.encode() + body)
+    with suppress(OSError), gevent.Timeout(ANSWER_SECONDS, False):
+        client.sendall((head + body).encode())
+
+
+def note_malformed(error: Exception) -> None:
+    """Count and log what is no request of HTTP."""
+    count("malformed")
+    refused.warning({"cause": type(error).__name__, "status": status_of(error)})
+
+
+def count(reason: str) -> None:
+    """Count a connection that is closed for what its client does."""
+    # Not before gunicorn.conf.py has named the folder of metrics: prometheus_client looks for it when it is imported.
+    from services import metrics
+
+    metrics.CONNECTIONS_REFUSED.labels(reason).inc()
 
 
 def status_of(error: Exception) -> int:

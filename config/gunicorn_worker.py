@@ -12,23 +12,24 @@ import mmap
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from types import FrameType, SimpleNamespace
+from types import FrameType, MappingProxyType, SimpleNamespace
 from typing import Any
 
 import gevent
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
 from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.connection_slots import RESERVE, SHORT, ConnectionLimits, ConnectionSlots, is_exempt
 from config.gunicorn_connection import LanedConnection
 from config.gunicorn_lane import CallbackLane
-from config.gunicorn_requests import BoundedBody, refuse
+from config.gunicorn_requests import BoundedBody, count, refuse, turn_away
+from config.gunicorn_sockets import PacedServer, allow_files
 from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,9 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     _leaving = False
     _generation = 0
     age = 0
-    _servers: Sequence[StreamServer] = ()
-    _idle: set[Any] | frozenset[Any] = frozenset()
+    _servers: Sequence[PacedServer] = ()
+    #: The connections of each listener, by the listener's name.
+    _slots: Mapping[Any, ConnectionSlots] = MappingProxyType({})
     _patience = 0
     _lane: CallbackLane | None = None
     #: Whether a connection is kept for another request; while the worker leaves, each reply is the last.
@@ -102,9 +104,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until the drain is over: as the parent does, with servers that can stop accepting before that."""
-        self._idle = set()
         self._patience = self.cfg.keepalive
         self._lane = self._callback_lane()
+        self._slots = {listener.getsockname(): self._connection_slots() for listener in self.sockets}
+        allow_files(len(self.sockets) * (self.worker_connections + RESERVE))
         self._servers = [self._server(listener) for listener in self.sockets]
         if self._leaving:
             # Told so while it loaded: it never was one to leave anything to.
@@ -133,38 +136,51 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         more = self.cfg.is_ssl or self.cfg.proxy_protocol != "off" or self.cfg.accesslog or not self.cfg.keepalive
         return CallbackLane(door.reply, door.path) if door and CallbackLane.possible() and not more else None
 
-    def _server(self, listener: Any) -> StreamServer:
+    def _connection_slots(self) -> ConnectionSlots:
+        limits = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.connections", ConnectionLimits())
+        return ConnectionSlots(limits, slots=self.worker_connections)
+
+    def _server(self, listener: Any) -> PacedServer:
         listener.setblocking(1)
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
-        spawn = Pool(self.worker_connections)
+        pool = Pool(self.worker_connections + RESERVE)
         # A connection accepted in the last moment may begin when the listener is closed already.
         name = listener.getsockname()
-        named = SimpleNamespace(getsockname=lambda: name)
-        server = StreamServer(listener, handle=partial(self.handle, named), spawn=spawn, **tls)
+        named = SimpleNamespace(getsockname=lambda: name, pool=pool)
+        server = PacedServer(listener, handle=partial(self.handle, named), spawn=pool, **tls)
         if self.cfg.workers > 1:
             # The workers share the listener: who takes one connection at a time leaves the others theirs.
             server.max_accept = 1
         return server
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        self._idle |= {client}
+        name = listener.getsockname()
+        slots = self._slots[name]
+        if listener.pool.free_count() < SHORT:
+            _make_room(slots)
+        slots.wait(client)
         try:
             if self._lane:
-                LanedConnection(self, self._lane, client, addr).serve(listener.getsockname())
+                LanedConnection(self, self._lane, slots, client, addr).serve(name)
             else:
                 super().handle(listener, client, addr)
         finally:
-            self._idle -= {client}
+            slots.leave(client)
 
     def timeout_ctx(self) -> gevent.Timeout:
         """Wait for a connection's next request as long as ever: its last reply may have promised that."""
         return gevent.Timeout(self._patience, False)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        self._idle -= {sock}
+        slots = self._slots[listener_name]
+        if is_exempt(req.path):
+            slots.exempt(sock)
+        elif reason := slots.admit(sock, _peer(addr), _forwarded(req)):
+            turn_away(sock, reason)
+            raise StopIteration
         req.body = BoundedBody(req.body)
         super().handle_request(listener_name, req, sock, addr)
-        self._idle |= {sock}
+        slots.wait(sock)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer in our own words what could not be read, or was not answered."""
@@ -224,10 +240,32 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def _cut_idle(self) -> None:
         """End connections that wait for a next request, as if their clients had closed them."""
-        for client in self._idle:
-            # On a twin, for gevent's own shutdown makes an error of the read that is to end.
-            with suppress(OSError), socket.fromfd(client.fileno(), client.family, client.type) as twin:
-                twin.shutdown(socket.SHUT_RD)
+        for slots in self._slots.values():
+            for client in slots.waiting:
+                _shut(client, socket.SHUT_RD)
+
+
+def _make_room(slots: ConnectionSlots) -> None:
+    """Close the connection that can best be missed."""
+    client: Any = slots.make_room()
+    if client is not None:
+        count("idle")
+        _shut(client, socket.SHUT_RDWR)
+
+
+def _shut(client: Any, how: int) -> None:
+    # On a twin, for gevent's own shutdown makes an error of the read that is to end.
+    with suppress(OSError), socket.fromfd(client.fileno(), client.family, client.type) as twin:
+        twin.shutdown(how)
+
+
+def _peer(addr: Any) -> str:
+    """Return a connection's other end; the clients of a Unix socket have no address."""
+    return addr[0] if isinstance(addr, tuple) else ""
+
+
+def _forwarded(req: Any) -> str:
+    return ",".join(value for name, value in req.headers if name == "X-FORWARDED-FOR")
 
 
 def _wait(predicate: Callable[[], bool], timeout: float) -> None:

@@ -162,6 +162,12 @@ SOCKETS_REFUSED = Counter(
     ["door", "check"],
     registry=REGISTRY,
 )
+CONNECTIONS_REFUSED = Counter(
+    "wechatlaibao_connections_refused_total",
+    "Connections closed for what their client did, by the reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
 HTTP_WAITS = Gauge(
     "wechatlaibao_http_waits",
     "Requests that wait for an answer over plain HTTP now.",
@@ -246,6 +252,8 @@ for _kind in ("takeover", "handover"):
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
     for _reason in ("owner_lost", "stream_broken"):
         RECOVERIES.labels(_outcome, _reason)
+for _reason in ("address", "full", "idle", "malformed", "stalled"):
+    CONNECTIONS_REFUSED.labels(_reason)
 STREAMS.labels("wecom", "completed")
 for _door in SOCKET_CHANNELS:
     STREAMS.labels(_door, "completed")

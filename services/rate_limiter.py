@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import time
 
 from limits import RateLimitItem, parse_many
@@ -18,10 +17,9 @@ from limits.strategies import FixedWindowRateLimiter
 
 from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
+from utils.networks import network
 
 PREFIX = "dify_rate"
-#: Who has a network of IPv6 has all its addresses: they count as one.
-V6_NETWORK = 64
 
 
 class RateLimiter:
@@ -47,7 +45,7 @@ class RateLimiter:
 
     def address(self, ip: str) -> bool:
         """Count a request of an address and tell whether it may go on; also when Redis is away, or for "", nobody's."""
-        return not ip or self._counts(self._ip, "ip", _network(ip))
+        return not ip or self._counts(self._ip, "ip", network(ip))
 
     def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
         hashed = hmac.new(self._secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
@@ -99,16 +97,3 @@ class RedisWindows(Storage):
 def _items(rates: str) -> list[RateLimitItem]:
     """Return the windows of a setting, the shortest first."""
     return sorted(parse_many(rates), key=RateLimitItem.get_expiry) if rates else []
-
-
-def _network(ip: str) -> str:
-    """Return what of an address names its owner; what is no address stands for itself."""
-    try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-    except ValueError:
-        return ip
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, V6_NETWORK), strict=False))

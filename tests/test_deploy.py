@@ -196,6 +196,15 @@ def test_nginx_has_the_patience_each_door_needs(defaults: Settings) -> None:
     assert chat > defaults.stream_ttl
 
 
+def test_nginx_limits_every_address_but_wecoms() -> None:
+    """Connections and requests of each client, wherever it leads to a replica; callbacks come from few addresses."""
+    led = {name: text for name, text in locations().items() if "proxy_pass" in text}
+    limited = {name for name, text in led.items() if "limit_conn " in text and "limit_req " in text}
+
+    assert set(led) - limited == {"/wechat/callback"}
+    assert "limit" not in led["/wechat/callback"]
+
+
 def test_nginx_takes_the_longest_batch(defaults: Settings) -> None:
     """Its limit is above BATCH_MAX_BYTES and a form around it, and not by much."""
     beyond = figure(locations()["/api/batch"], "client_max_body_size") * 2**20 - defaults.batch_max_bytes

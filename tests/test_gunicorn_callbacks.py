@@ -12,7 +12,9 @@ import gevent
 import pytest
 from gevent import socket
 
+from config.gunicorn_sockets import PacedSocket
 from config.gunicorn_worker import DrainingWorker
+from services import metrics
 from tests.test_gunicorn_worker_serving import App, Client, listening, made, serving, until
 
 pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
@@ -165,16 +167,31 @@ def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.so
         assert client.ended()
 
 
+@pytest.mark.parametrize("request_", [callback(1), OTHER], ids=["lane", "WSGI"])
 def test_a_reply_that_nobody_takes_ends_its_connection(
-    worker: DrainingWorker, listener: socket.socket, door: Door
+    worker: DrainingWorker,
+    listener: socket.socket,
+    door: Door,
+    request_: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A client that reads nothing holds the worker's place no longer than an idle one."""
-    worker._patience = 1
-    door.much = b"x" * 50_000_000
-    with Reader(listener) as client:
-        client.socket.sendall(callback(1))
-        until(lambda: bool(worker._idle))
-        until(lambda: not worker._idle)
+    """A client that reads nothing holds its slot for `send_seconds`; one that reads slowly gets all of it."""
+    monkeypatch.setattr(PacedSocket, "send_seconds", 1.0)
+    door.much = b"x" * 5_000_000
+    door.name = door.much.decode()
+    stalled = metrics.CONNECTIONS_REFUSED.labels("stalled")
+    before = stalled._value.get()
+    with Reader(listener) as client, Reader(listener) as slow:
+        client.socket.sendall(request_)
+        slow.socket.sendall(request_)
+        taken = 0
+        while taken < 5_000_000:
+            taken += len(slow.socket.recv(200_000))
+            gevent.sleep(0.05)
+        until(lambda: stalled._value.get() == before + 1)
+        until(lambda: worker._servers[0].pool.free_count() >= worker._servers[0].pool.size - 1)
+    assert not caplog.records
 
 
 def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, listener: socket.socket) -> None:
@@ -199,7 +216,7 @@ def test_a_client_that_goes_away_costs_nothing(
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
         assert client.next()[1] == b"lane callback 2"
-    until(lambda: not worker._idle)
+    until(lambda: worker._servers[0].pool.free_count() == worker._servers[0].pool.size)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gunicorn.http import errors
 
-from config.gunicorn_requests import BODY_RATE, BodyTooSlow, BoundedBody, refuse, status_of
+from config.gunicorn_requests import BODY_RATE, BodyBroken, BodyTooSlow, BoundedBody, refuse, status_of
 
 
 class Drip:
@@ -57,6 +57,30 @@ def test_a_body_that_says_nothing_is_given_up() -> None:
 def test_a_long_body_has_more_time() -> None:
     """What has come already counts in its favour."""
     assert BoundedBody(Drip(0.02, count=40), seconds=0.1, rate=10.0).read() == b"x" * 40
+
+
+class Malformed(io.BytesIO):
+    """A body that the parser refuses."""
+
+    failed = True
+
+    def read(self, size: int | None = None) -> bytes:
+        raise errors.InvalidChunkSize(b"secret")
+
+    readline = read  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("read", ["read", "readline", "readlines"])
+def test_a_malformed_body_is_the_clients_fault(read: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An OSError, as of a client that is gone; it is logged by its kind, and the connection is not used again."""
+    body = BoundedBody(Malformed())
+
+    with pytest.raises(BodyBroken):
+        getattr(body, read)()
+
+    assert body.failed
+    assert [vars(record)["cause"] for record in caplog.records] == ["InvalidChunkSize"]
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ class App:
     """A WSGI app that says its name, at /slow only when it may, and waits in its drain until that may end."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self.asked = gevent.event.Event()
         self.may_answer = gevent.event.Event()
         self.drained = gevent.event.Event()
@@ -37,8 +37,8 @@ class App:
         if environ["PATH_INFO"] == "/slow":
             self.asked.set()
             self.may_answer.wait(20)
-        start_response("200 OK", [("Content-Length", str(len(self._name)))])
-        return [self._name.encode()]
+        start_response("200 OK", [("Content-Length", str(len(self.name)))])
+        return [self.name.encode()]
 
 
 def listening() -> Iterator[socket.socket]:

@@ -61,15 +61,24 @@ def test_programs_get_the_room_and_the_time_they_need(folder: Path) -> None:
 def test_the_ingress_is_as_patient_as_nginx_elsewhere(folder: Path) -> None:
     """Its annotations say what deploy/nginx.conf says: sockets, answers, who is asked next, and the same host."""
     site = SITE.read_text()
-    people, api = one(render(folder), "Ingress", "wechatlaibao"), api_in(folder)
+    callbacks, people, api = (
+        one(render(folder), "Ingress", f"wechatlaibao{name}") for name in ("-callback", "", "-api")
+    )
 
     for ingress in (people, api):
+        for name, value in (("connections", "500"), ("rps", "50"), ("burst-multiplier", "4")):
+            assert annotation(ingress, f"limit-{name}") == value
+        assert "limit_conn wechatlaibao_connections 500;" in site
+        assert "rate=50r/s;" in site
+        assert "burst=200 nodelay;" in site
         assert f"proxy_read_timeout {annotation(ingress, 'proxy-read-timeout')}s;" in site
+    assert not any("limit" in name for name in callbacks["metadata"]["annotations"])
+    for ingress in (callbacks, people, api):
         assert f"proxy_connect_timeout {annotation(ingress, 'proxy-connect-timeout')}s;" in site
         assert f"proxy_next_upstream {annotation(ingress, 'proxy-next-upstream')};" in site
         assert f"server_name {ingress['spec']['rules'][0]['host']};" in site
     assert f"client_max_body_size {annotation(api, 'proxy-body-size')};" in site
-    assert people["spec"]["tls"] == api["spec"]["tls"]
+    assert callbacks["spec"]["tls"] == people["spec"]["tls"] == api["spec"]["tls"]
 
 
 @everywhere
@@ -77,11 +86,13 @@ def test_traffic_finds_the_pods(folder: Path) -> None:
     """Ingresses lead callbacks, sockets, pages and REST to the Service and that to the pods, nobody to operators."""
     manifests, gateway = render(folder), gateway_in(folder)
     service = one(manifests, "Service", "wechatlaibao")
+    callbacks = paths_of(one(manifests, "Ingress", "wechatlaibao-callback"))
     people, programs = paths_of(one(manifests, "Ingress", "wechatlaibao")), paths_of(api_in(folder))
 
-    assert list(people) == ["/wechat/callback", "/ws", "/chat", "/realtime", "/batch", "/docs", "/openapi.json"]
+    assert list(callbacks) == ["/wechat/callback"]
+    assert list(people) == ["/ws", "/chat", "/realtime", "/batch", "/docs", "/openapi.json"]
     assert list(programs) == ["/api/chat", "/api/batch"]
-    assert {*people.values(), *programs.values()} == {"wechatlaibao"}
+    assert {*callbacks.values(), *people.values(), *programs.values()} == {"wechatlaibao"}
     assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
     assert selects(service["spec"]["selector"], labels_of(gateway))
 

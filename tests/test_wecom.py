@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +32,7 @@ from services.stream_store import READ_BYTES
 from tests.forgery import OTHER_KEY, echo
 from tests.house import AES_KEY, TOKEN, House, dify_settings
 from tests.servers import wait_until
+from utils.limited_log import LimitedLog
 from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
@@ -565,7 +567,8 @@ def test_whatever_fails_a_well_formed_callback_is_answered_200(
 ) -> None:
     """An error would make WeCom send it again; the log has the traceback, the reply no word of it."""
     app = Flask("broken")
-    app.wsgi_app = CallbackDoor(app.wsgi_app, channel_of(house, NoGateway()), note_refusal)  # type: ignore[method-assign]
+    note = partial(note_refusal, lines=LimitedLog(logging.getLogger("app"), "callback refused"))
+    app.wsgi_app = CallbackDoor(app.wsgi_app, channel_of(house, NoGateway()), note)  # type: ignore[method-assign]
     sent = user.seals(message)
 
     reply = app.test_client().post("/wechat/callback", query_string=dict(sent.params), data=sent.body)

@@ -174,6 +174,18 @@ def handshake(nginx: Nginx, address: str, *, pretends: str = "") -> int:
     return status
 
 
+def test_one_address_may_ask_so_often(nginx: Nginx) -> None:
+    """Beyond that it gets 429 in the product's shape; its callbacks go on, and so do other addresses."""
+    with requests.Session() as hasty:
+        replies = (hasty.get(f"{nginx.url}/docs", timeout=PATIENCE) for _ in range(5000))
+        refused = next(reply for reply in replies if reply.status_code != 200)
+    with nginx.person() as user:
+        user.verifies_url()
+
+    assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (429, 20000, "5")
+    assert handshake(nginx, "127.0.0.40") == 101
+
+
 def test_pages_and_documents_are_there(nginx: Nginx) -> None:
     """By HTTP/2 for browsers, compressed by the product itself."""
     pages = {path: requests.get(nginx.url + path, timeout=PATIENCE) for path in ("/chat", "/realtime", "/docs")}
