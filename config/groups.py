@@ -62,7 +62,9 @@ class ServerSettings(Group):
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
     )
-    admin_token: SecretStr | None = setting(None, "what administrators show; empty: their addresses are off")
+    admin_token: SecretStr | None = setting(
+        None, "what administrators show, and readers of /metrics on PORT; empty: these addresses are off"
+    )
     api_keys: Secrets = setting(
         (), "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list"
     )

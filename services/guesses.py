@@ -1,27 +1,34 @@
-"""Wrong credentials, counted per address: a guesser is stopped, and nobody at another address notices."""
+"""Wrong credentials, counted by address: who guesses is stopped, and nobody at another address notices."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import Literal
 
 from services import metrics
+from services.errors import AddressBlocked
 from services.rate_limiter import network_of
 
-#: Wrong credentials an address may show in a window, and seconds of the window, which begins with the first.
-MOST = 10
+log = logging.getLogger(__name__)
+
+#: Wrong credentials that an address may show in a window, and the window's seconds, which begin with the first.
+MOST = 30
 WINDOW = 60.0
 #: Addresses remembered; beyond that the one whose window began first is forgotten.
 ADDRESSES = 10_000
+
+#: Whose credential it is: an administrator's, or that of a caller of REST and sockets.
+Kind = Literal["admin", "caller"]
 
 
 class Guesses:
     """Counts of this process alone, so that no request waits for them; safe to use from many threads.
 
-    Only failures count. An address that reached `most` shows no credential, right or wrong, until its window ends:
-    were a right one let through, a guesser would learn it all the same.
+    Only failures count. An address that reached `most` of them may show no credential until its window ends, not even
+    a right one: a guesser who gets in with it has lost nothing by the limit.
     """
 
     def __init__(
@@ -37,33 +44,33 @@ class Guesses:
         self._addresses = addresses
         self._clock = clock
         self._lock = threading.Lock()
-        #: When each address' window began and how many failures it has; the oldest window first.
-        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        #: When the window of an address began, and its failures since; in the order of the beginnings.
+        self._windows: dict[str, tuple[float, int]] = {}
 
-    def blocked(self, ip: str, kind: str) -> float:
-        """Return the seconds until this address may show a credential again, 0.0 for now; "" is nobody's address.
+    def check(self, ip: str, kind: Kind) -> None:
+        """Pass an address that may show a credential; "" is nobody's, and may.
 
-        `kind` of credential is for the metric: "admin" or "caller".
+        Raises:
+            AddressBlocked: it showed too many wrong ones.
         """
         with self._lock:
-            began, count = self._failures.get(network_of(ip), (0.0, 0))
+            began, count = self._windows.get(network_of(ip), (0.0, 0))
         left = began + self._window - self._clock()
-        if not ip or count < self._most or left <= 0:
-            return 0.0
-        metrics.CREDENTIALS_REFUSED.labels(kind, "blocked").inc()
-        return left
+        if ip and count >= self._most and left > 0:
+            metrics.CREDENTIALS_REFUSED.labels(kind, "blocked").inc()
+            raise AddressBlocked(left)
 
-    def failed(self, ip: str, kind: str) -> None:
-        """Count a wrong credential of this address."""
+    def failed(self, ip: str, kind: Kind) -> None:
+        """Count a wrong credential of an address."""
         metrics.CREDENTIALS_REFUSED.labels(kind, "wrong").inc()
-        name, now = network_of(ip), self._clock()
+        address, now = network_of(ip), self._clock()
         with self._lock:
-            began, count = self._failures.pop(name, (now, 0))
+            began, count = self._windows.get(address, (now, 0))
             if now - began >= self._window:
+                del self._windows[address]
                 began, count = now, 0
-            self._failures[name] = (began, count + 1)
-            if count:
-                # The order is that of the windows' beginnings.
-                self._failures.move_to_end(name, last=False)
-            if len(self._failures) > self._addresses:
-                self._failures.popitem(last=False)
+            self._windows[address] = (began, count + 1)
+            if len(self._windows) > self._addresses:
+                del self._windows[next(iter(self._windows))]
+        if count + 1 == self._most:
+            log.warning("address blocked", extra={"address": address, "kind": kind, "seconds": self._window})

@@ -47,7 +47,7 @@ class RateLimiter:
 
     def address(self, ip: str) -> bool:
         """Count a request of an address and tell whether it may go on; also when Redis is away, or for "", nobody's."""
-        return not ip or self._counts(self._ip, "ip", _network(ip))
+        return not ip or self._counts(self._ip, "ip", network_of(ip))
 
     def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
         hashed = hmac.new(self._secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
@@ -101,7 +101,7 @@ def _items(rates: str) -> list[RateLimitItem]:
     return sorted(parse_many(rates), key=RateLimitItem.get_expiry) if rates else []
 
 
-def _network(ip: str) -> str:
+def network_of(ip: str) -> str:
     """Return what of an address names its owner; what is no address stands for itself."""
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])

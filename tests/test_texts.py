@@ -35,6 +35,7 @@ SENTENCES = [
     "rate_limited",
     "auth_required",
     "auth_failed",
+    "address_blocked",
     "service_unavailable",
     "server_error",
     "socket_disconnected",

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 import requests
 
+from services.guesses import MOST
 from tests.forgery import FORGED, raw_callback
 from tests.house import Replica, replicas, settings_for
 from tests.scrapes import samples
+from tests.servers import free_port
 
 pytestmark = pytest.mark.scenario
 
 DOORS_KEY, DOORS_ADMIN = "obviously-fake-key-of-doors", "obviously-fake-admin-of-doors"
 DOORS_AS_ADMIN = {"Authorization": f"Bearer {DOORS_ADMIN}"}
+DOORS_WITH_KEY = {"X-API-Key": DOORS_KEY}
+DOORS_CONNECTIONS, DOORS_TASKS = "/api/ws/connections", "/api/batch/tasks"
 
 
 @pytest.fixture
@@ -24,6 +28,12 @@ def doors_replica(redis_url: str, tmp_path: Path) -> Iterator[Replica]:
     env = settings_for(redis_url, API_KEYS=DOORS_KEY, ADMIN_TOKEN=DOORS_ADMIN, RATE_LIMIT_IP="off")
     with replicas(1, env, tmp_path) as (replica,):
         yield replica
+
+
+def doors_statuses(replica: Replica, path: str, headers: list[dict[str, str]]) -> list[int]:
+    """Return the statuses of requests with these headers, one after another."""
+    with requests.Session() as session:
+        return [session.get(replica.url + path, headers=each, timeout=30).status_code for each in headers]
 
 
 def doors_refusals(replica: Replica) -> list[tuple[str, str]]:
@@ -46,3 +56,50 @@ def test_no_answer_metric_or_line_tells_good_padding_from_bad(doors_replica: Rep
     counted = {name[1:]: value for name, value in samples(metrics).items() if "callbacks_refused_total" in name[0]}
     assert counted == {("bad_ciphertext",): len(replies)}
     assert set(doors_refusals(doors_replica)) == {("bad_ciphertext", "bad_ciphertext")}
+
+
+def test_metrics_on_the_port_for_all_are_an_administrators(doors_replica: Replica) -> None:
+    """What they count is the attacker's feedback."""
+    headers = [{}, {"Authorization": "Bearer wrong"}, {"X-API-Key": DOORS_ADMIN}, DOORS_AS_ADMIN]
+
+    assert doors_statuses(doors_replica, "/metrics", headers) == [401, 401, 401, 200]
+
+
+def test_administrators_come_by_their_own_port_only(redis_url: str, tmp_path: Path) -> None:
+    """Where there is one, nothing of theirs is on the port for all, whatever token is shown."""
+    port = free_port()
+    env = settings_for(redis_url, ADMIN_TOKEN=DOORS_ADMIN, OPS_PORT=str(port))
+    with replicas(1, env, tmp_path) as (replica,):
+        ops = f"http://127.0.0.1:{port}"
+        shown = [
+            (doors_statuses(replica, path, [DOORS_AS_ADMIN]), requests.get(ops + path, headers=headers, timeout=30))
+            for path, headers in ((DOORS_CONNECTIONS, DOORS_AS_ADMIN), ("/metrics", {}))
+        ]
+
+    assert [(public, reply.status_code) for public, reply in shown] == [([404], 200), ([404], 200)]
+
+
+@pytest.mark.parametrize(
+    ("path", "guess", "right"),
+    [
+        (DOORS_CONNECTIONS, {"Authorization": "Bearer guess"}, DOORS_AS_ADMIN),
+        ("/metrics", {"Authorization": "Bearer guess"}, DOORS_AS_ADMIN),
+        ("/api/batch/status", {"X-API-Key": "guess"}, DOORS_WITH_KEY),
+    ],
+)
+def test_a_guesser_is_stopped_and_nobody_else(
+    redis_url: str, tmp_path: Path, path: str, guess: dict[str, str], right: dict[str, str]
+) -> None:
+    """200 guesses of one address are mostly not looked at; a right credential of another address is."""
+    guesser, other = {"X-Forwarded-For": "203.0.113.7"}, {"X-Forwarded-For": "198.51.100.9"}
+    env = settings_for(redis_url, API_KEYS=DOORS_KEY, ADMIN_TOKEN=DOORS_ADMIN, TRUSTED_PROXIES="1")
+    with replicas(1, env, tmp_path) as (replica,):
+        guesses = doors_statuses(replica, path, [{**guess, **guesser}] * 200)
+        others = doors_statuses(replica, path, [{**right, **other}] * 5)
+        counted = samples(requests.get(f"{replica.url}/metrics", headers={**DOORS_AS_ADMIN, **other}, timeout=30).text)
+
+    assert guesses == [401] * MOST + [429] * (200 - MOST)
+    assert not {401, 429} & {*others}
+    kind = "admin" if right is DOORS_AS_ADMIN else "caller"
+    assert counted["wechatlaibao_credentials_refused_total", kind, "wrong"] == MOST
+    assert counted["wechatlaibao_credentials_refused_total", kind, "blocked"] == 200 - MOST
