@@ -18,6 +18,7 @@ from channels.chat import chat_blueprint
 from channels.chat_answers import Html
 from channels.compression import compress_answers
 from channels.connections import connections_blueprint
+from channels.cross_site import keep_pages_out
 from channels.docs import docs_blueprint
 from channels.guarded import Administrators, GuardedCallers
 from channels.http_chat import HttpChat, http_chat_blueprint
@@ -84,6 +85,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(CallbackRefused, refuse_callback)
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
+    keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     door = CallbackDoor(app.wsgi_app, channel, note_refusal)
     app.wsgi_app = door  # type: ignore[method-assign]
     # The worker asks it without WSGI (config/gunicorn_lane).

@@ -15,6 +15,7 @@ from config.fields import (
     Commands,
     Count,
     Headers,
+    Hosts,
     HttpUrl,
     Inputs,
     LogLevel,
@@ -69,7 +70,12 @@ class ServerSettings(Group):
         (), "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list"
     )
     public_origins: Origins = setting(
-        (), "origins whose pages may open sockets, such as https://chat.example.com; a list"
+        (), "origins whose pages may open sockets and use REST, such as https://chat.example.com; a list"
+    )
+    allowed_hosts: Hosts = setting(
+        (),
+        "hosts this server is reached as, such as chat.example.com or .example.com; "
+        "callbacks and probes: any; empty: any",
     )
 
 

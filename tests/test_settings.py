@@ -133,6 +133,8 @@ class TestRefusals:
             ("DIFY_BASE_URL", "dify.example", "an address like https://"),
             ("AUTH_SERVICE_URL", "ftp://auth.example", "an address like https://"),
             ("PUBLIC_ORIGINS", "https://chat.example/page", "without a path"),
+            ("ALLOWED_HOSTS", "https://chat.example", "without scheme and port"),
+            ("ALLOWED_HOSTS", "chat.example:443", "without scheme and port"),
             ("DIFY_CHAT_ENDPOINT", "chat-messages", "begins with /"),
             ("DIFY_INPUTS", '["a"]', "a JSON object"),
             ("DIFY_INPUTS", '{"who": "{usercode}"}', "got {usercode}"),

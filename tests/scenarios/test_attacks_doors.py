@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from services.guesses import MOST
-from tests.forgery import FORGED, raw_callback
+from tests.forgery import FORGED, a_text, callback, echo, raw_callback
 from tests.house import Replica, replicas, settings_for
 from tests.scrapes import samples
 from tests.servers import free_port
@@ -103,3 +103,41 @@ def test_a_guesser_is_stopped_and_nobody_else(
     kind = "admin" if right is DOORS_AS_ADMIN else "caller"
     assert counted["wechatlaibao_credentials_refused_total", kind, "wrong"] == MOST
     assert counted["wechatlaibao_credentials_refused_total", kind, "blocked"] == 200 - MOST
+
+
+DOORS_OPEN = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
+
+
+def test_a_foreign_page_submits_nothing(redis_url: str, tmp_path: Path) -> None:
+    """A form with a file needs no leave of the browser; it is refused all the same, and a program's is taken."""
+    database = str(tmp_path / "batches.db")
+    with replicas(1, settings_for(redis_url, DATABASE_PATH=database, **DOORS_OPEN), tmp_path) as (replica,):
+        origins = [{"Origin": one} for one in ("https://evil.example", "null", replica.url)]
+        replies = [
+            requests.post(replica.url + DOORS_TASKS, files={"file": ("q.txt", b"1\n2\n")}, headers=headers, timeout=30)
+            for headers in [*origins, {}]
+        ]
+        asked = requests.post(f"{replica.url}/api/chat", json={"query": "?"}, headers=origins[0], timeout=30)
+
+    assert [reply.status_code for reply in replies] == [403, 403, 201, 201]
+    assert (asked.status_code, asked.json()["data"]) == (403, {"reason": "origin"})
+    assert {reply.headers["X-Content-Type-Options"] for reply in [*replies, asked]} == {"nosniff"}
+
+
+def test_a_name_that_was_rebound_is_refused(redis_url: str, tmp_path: Path) -> None:
+    """The attacker's page is of the server's own origin then; callbacks and probes come by any name."""
+    env = settings_for(redis_url, ALLOWED_HOSTS="chat.example.com,.intra.example", **DOORS_OPEN)
+    with replicas(1, env, tmp_path) as (replica,):
+        evil = {"Host": "rebound.evil.example", "Origin": "http://rebound.evil.example"}
+        socket = {**evil, "Connection": "Upgrade", "Upgrade": "websocket"}
+        refused = [("/api/batch/status", evil), ("/chat", evil), ("/metrics", evil), ("/ws/chat", socket)]
+        taken = [("/chat", {"Host": "Chat.Example.com:8443"}), ("/chat", {"Host": "a.intra.example"})]
+        probes = [("/healthz", evil), ("/readyz", evil)]
+        statuses = [doors_statuses(replica, path, [headers])[0] for path, headers in [*refused, *taken, *probes]]
+        one = callback(a_text())
+        url = f"{replica.url}/wechat/callback"
+        called = requests.post(url, params=one.params, data=one.body, headers={"Host": evil["Host"]}, timeout=30)
+        echoed = requests.get(url, params=echo("123"), headers={"Host": evil["Host"]}, timeout=30)
+
+    assert statuses == [400] * 4 + [200] * 4
+    assert (called.status_code, echoed.text) == (200, "123")
