@@ -283,6 +283,7 @@ class BatchSettings(Group):
     batch_enabled: bool = setting(True, "offer batch tasks")
     batch_max_concurrent: Count = setting(5, "batch questions being answered at once, over all replicas")
     batch_max_queue_size: Count = setting(1000, "unfinished batch tasks; more are refused")
+    batch_max_per_key: Count = setting(100, "unfinished batch tasks of one key, or of one user; more are refused")
     batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is taken, file or JSON")
     batch_storage_path: str | None = setting(
         None, "folder that gets each finished task's results as JSONL; empty: none"

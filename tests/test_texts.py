@@ -62,6 +62,7 @@ SENTENCES = [
     "search_heading",
     "http_full",
     "batch_queue_full",
+    "batch_key_full",
     "batch_unavailable",
     "batch_unknown",
     "batch_finished",

@@ -141,3 +141,23 @@ def test_a_name_that_was_rebound_is_refused(redis_url: str, tmp_path: Path) -> N
 
     assert statuses == [400] * 4 + [200] * 4
     assert (called.status_code, echoed.text) == (200, "123")
+
+
+def test_one_key_does_not_fill_the_queue(redis_url: str, tmp_path: Path) -> None:
+    """As many tasks of one key as the queue has room for are refused beyond its share; another key's are taken."""
+    other = "obviously-fake-key-of-others"
+    changes = {"API_KEYS": f"{DOORS_KEY},{other}", "BATCH_MAX_PER_KEY": "20", "BATCH_MAX_QUEUE_SIZE": "60"}
+    env = settings_for(
+        redis_url, DATABASE_PATH=str(tmp_path / "batches.db"), **{**DOORS_OPEN, **changes}, BATCH_WORKER="external"
+    )
+    with replicas(1, env, tmp_path) as (replica,), requests.Session() as session:
+
+        def submit(key: str) -> requests.Response:
+            task = {"name": "q", "texts": ["?"]}
+            return session.post(replica.url + DOORS_TASKS, json=task, headers={"X-API-Key": key}, timeout=30)
+
+        greedy = [submit(DOORS_KEY) for _ in range(65)]
+        late = submit(other)
+
+    assert [reply.status_code for reply in greedy] == [201] * 20 + [429] * 45
+    assert (greedy[-1].json()["data"], late.status_code) == ({"reason": "batch_key_full"}, 201)
