@@ -154,6 +154,7 @@ def open_batch_door(app: Flask, container: Container, callers: GuardedCallers) -
             container.limiter,
             sentence=container.texts.known,
             max_bytes=container.settings.batch_max_bytes,
+            question_max_bytes=container.settings.question_max_bytes,
         )
     )
 

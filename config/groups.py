@@ -251,6 +251,9 @@ class StreamSettings(Group):
     stream_lease: Seconds = setting(6, "seconds a producer owns its stream without renewing")
     stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
     stream_max_bytes: Bytes = setting(1024 * 1024, "bytes of the longest answer")
+    question_max_bytes: Bytes = setting(
+        65536, "bytes of the longest question; a longer one gets a sentence, and 413 over REST"
+    )
     conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
     history_max_tokens: Count = setting(
         3000, "tokens of earlier turns, counted roughly, that a provider without conversations of its own is told"

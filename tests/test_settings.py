@@ -347,6 +347,17 @@ class TestMeanings:
             "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
         )
 
+    def test_a_record_that_is_forgotten_within_the_replay_window_warns(self) -> None:
+        """A callback that is sent again would be asked again; every bot has a window of its own."""
+        bots = json.dumps(
+            {"hr": {"WECHAT_TOKEN": "t", "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_TIMESTAMP_WINDOW": 1801}}
+        )
+
+        assert settings(WECHAT_TIMESTAMP_WINDOW="1800").warnings == ()
+        for changes, bot in (({"WECHAT_TIMESTAMP_WINDOW": "1801"}, "default"), ({"WECHAT_BOTS": bots}, "hr")):
+            (warning,) = settings(**changes).warnings
+            assert warning.startswith(f"STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW of bot {bot} is 1801: ")
+
     def test_a_cluster_is_told_by_its_address(self) -> None:
         """Only redis+cluster:// is a Cluster."""
         assert settings(REDIS_URL="redis+cluster://a:7000").on_redis_cluster

@@ -19,6 +19,7 @@ SENTENCES = [
     "reset_done",
     "unsupported_message",
     "empty_question",
+    "question_too_large",
     "stream_unknown",
     "frame_ended",
     "truncated",

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from config.texts import ZH
+from demo.mock_dify import MockDify
 from services.guesses import MOST
 from tests.forgery import FORGED, a_text, callback, echo, raw_callback
-from tests.house import Replica, replicas, settings_for
+from tests.house import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.scrapes import samples
 from tests.servers import free_port
 
@@ -161,3 +163,43 @@ def test_one_key_does_not_fill_the_queue(redis_url: str, tmp_path: Path) -> None
 
     assert [reply.status_code for reply in greedy] == [201] * 20 + [429] * 45
     assert (greedy[-1].json()["data"], late.status_code) == ({"reason": "batch_key_full"}, 201)
+
+
+def test_a_path_steers_no_terminal_and_forges_no_line(redis_url: str, tmp_path: Path) -> None:
+    """ESC, NEL and U+2028 of a path that anybody may ask for are written as what they are."""
+    env = settings_for(redis_url, ADMIN_TOKEN=DOORS_ADMIN, LOG_FORMAT="plain")
+    with replicas(1, env, tmp_path) as (replica,):
+        path = "/api/ws/disconnect/%1B%5B2J%C2%85%E2%80%A8%E2%80%AE2026-01-01"
+        status = requests.post(replica.url + path, timeout=30).status_code
+        lines = [line for line in replica.log.split("\n") if "administrator refused" in line]
+
+    assert (status, len(lines)) == (401, 1)
+    assert r"\u001b[2J\u0085\u2028\u202e2026-01-01" in lines[0]
+    assert not {*"\x1b\x85\u2028\u202e"} & {*lines[0]}
+
+
+def test_a_question_that_is_too_large_reaches_nobody(redis_url: str, tmp_path: Path) -> None:
+    """A sentence in WeCom's bubble, 413 over REST as JSON and as events; the largest one is asked."""
+    with (
+        MockDify() as dify,
+        replicas(1, settings_for(redis_url, **dify_settings(dify.base_url), **DOORS_OPEN), tmp_path) as (replica,),
+        wecom_user([replica.url]) as person,
+    ):
+        bubble = person.says("x" * 65_537)
+        asked = [
+            requests.post(f"{replica.url}/api/chat", json={"query": "x" * size, "stream": stream}, timeout=60)
+            for size, stream in ((65_537, False), (65_537, True), (65_536, False))
+        ]
+        reached = len(dify.requests)
+
+    assert (bubble.finish, bubble.content) == (True, ZH["question_too_large"])
+    assert [reply.status_code for reply in asked] == [413, 413, 200]
+    assert (asked[0].json()["data"]["reason"], reached) == ("question_too_large", 1)
+
+
+def test_a_record_that_ends_within_the_replay_window_is_warned_of(redis_url: str, tmp_path: Path) -> None:
+    """A recorded callback would be asked again."""
+    with replicas(1, settings_for(redis_url, WECHAT_TIMESTAMP_WINDOW="3600"), tmp_path) as (replica,):
+        warned = [json.loads(line)["warning"] for line in replica.log.splitlines() if '"settings"' in line]
+
+    assert [warning.startswith("STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW") for warning in warned] == [True]
