@@ -33,6 +33,10 @@ SIGNATURE_NAMES = ("msg_signature", "msgsignature", "signature")
 #: A name without spaces: all that can be recognised while the bot's own name is not configured.
 ANY_MENTION = re.compile(r"^\s*@\S+\s*")
 
+#: Characters of the longest echo; WeCom sends some twenty. No message fits: a sender with the token could otherwise
+#: have recorded ones decrypted as echoes.
+MAX_ECHO = 128
+
 #: The code of every failure after the signature's check.
 UNUSABLE = "bad_ciphertext"
 
@@ -97,7 +101,7 @@ class WechatService:
         """Return the text to answer a URL verification with, byte for byte. Raises: CallbackRefused."""
         signed = self._signed(args)
         # A proxy may have turned the plus signs into spaces; a space is never valid base64.
-        return self._open(_argument(args, "echostr").replace(" ", "+"), *signed, read=lambda text, pair: text)
+        return self._open(_argument(args, "echostr").replace(" ", "+"), *signed, read=_echo)
 
     def open(self, args: Mapping[str, str], body: bytes) -> Message:
         """Return the message of a POST; its size was checked before. Raises: CallbackRefused."""
@@ -163,6 +167,12 @@ def derive_key(aes_key: str, purpose: str) -> bytes:
     """
     extracted = hmac.digest(b"wechatlaibao", decode_key(aes_key), hashlib.sha256)
     return hmac.digest(extracted, purpose.encode() + b"\x01", hashlib.sha256)
+
+
+def _echo(text: str, pair: int) -> str:
+    if len(text) > MAX_ECHO:
+        raise _unusable()
+    return text
 
 
 def _unusable() -> CallbackRefused:

@@ -429,6 +429,12 @@ def test_url_verification_answers_the_text() -> None:
     assert service().verify_url(WeCom().verifies(" 是\n")) == " 是\n"
 
 
+def test_a_recorded_message_is_no_echo() -> None:
+    """A sender who has the token gets nothing decrypted by a verification."""
+    with pytest.raises(CallbackRefused, match=r"^bad_ciphertext$"):
+        service().verify_url(WeCom().verifies(json.dumps(text_message())))
+
+
 def test_url_verification_survives_a_lost_plus() -> None:
     """A proxy that turned plus signs into spaces does not break the verification."""
     echo = next(args for args in (WeCom().verifies("echo") for _ in range(1000)) if "+" in args["echostr"])
