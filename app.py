@@ -19,7 +19,9 @@ from channels.chat import chat_blueprint
 from channels.chat_answers import Html
 from channels.compression import compress_answers
 from channels.connections import connections_blueprint
+from channels.cross_site import keep_pages_out
 from channels.docs import docs_blueprint
+from channels.guarded import Administrators, GuardedCallers
 from channels.http_chat import HttpChat, http_chat_blueprint
 from channels.http_waits import Waits
 from channels.index import index_blueprint
@@ -37,6 +39,7 @@ from config.settings import Settings, load_settings
 from services import metrics
 from services.container import Container
 from services.errors import CallbackRefused, SettingsError
+from services.guesses import Guesses
 from services.metrics_files import render_apart
 from services.metrics_page import MetricsPage
 from utils.limited_log import LimitedLog
@@ -63,6 +66,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         thinking={name: bot.thinking for name, bot in settings.bots.items()},
         sources=frozenset(name for name, bot in settings.bots.items() if bot.sources),
     )
+    guesses = Guesses()
+    callers = GuardedCallers(container.callers, guesses)
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    administrators = Administrators(token, guesses, settings.ops_port)
     app.register_blueprint(wecom_blueprint(channel))
     app.register_blueprint(
         ops_blueprint(
@@ -71,17 +78,19 @@ def create_app(settings: Settings | None = None) -> Flask:
             health=container.health,
             ready=lambda: container.ready,
             metrics=metrics_page().text,
+            administrators=administrators,
             ops_port=settings.ops_port,
         )
     )
-    open_socket_doors(app, container)
-    open_http_door(app, container)
-    open_batch_door(app, container)
+    open_socket_doors(app, container, callers, administrators)
+    open_http_door(app, container, callers)
+    open_batch_door(app, container, callers)
     document(app, settings)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
+    keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     door = CallbackDoor(app.wsgi_app, channel, note)
     app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
     # The worker asks it without WSGI (config/gunicorn_lane).
@@ -95,11 +104,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def open_socket_doors(app: Flask, container: Container) -> None:
+def open_socket_doors(
+    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators
+) -> None:
     """Register the two WebSocket doors, their pages, and what administrators see of them."""
     settings = container.settings
     sockets = Sockets(
-        callers=container.callers,
+        callers=callers,
         limiter=container.limiter,
         store=container.socket_store,
         sentence=container.texts.get,
@@ -123,11 +134,10 @@ def open_socket_doors(app: Flask, container: Container) -> None:
     app.register_blueprint(
         pages_blueprint(locale=settings.locale, app_name=settings.app_name, ws_path=settings.ws_path)
     )
-    token = settings.admin_token.get_secret_value() if settings.admin_token else None
-    app.register_blueprint(connections_blueprint(sockets, token))
+    app.register_blueprint(connections_blueprint(sockets, administrators))
 
 
-def open_http_door(app: Flask, container: Container) -> None:
+def open_http_door(app: Flask, container: Container, callers: GuardedCallers) -> None:
     """Register the door of programs: one question over plain HTTP."""
     waits = Waits(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
     container.attach(waits)
@@ -138,18 +148,19 @@ def open_http_door(app: Flask, container: Container) -> None:
         texts=container.texts,
         ready=lambda: container.ready,
     )
-    app.register_blueprint(http_chat_blueprint(chat, container.callers))
+    app.register_blueprint(http_chat_blueprint(chat, callers))
 
 
-def open_batch_door(app: Flask, container: Container) -> None:
+def open_batch_door(app: Flask, container: Container, callers: GuardedCallers) -> None:
     """Register the addresses of batches; without SQL they say that there are none here."""
     app.register_blueprint(
         batch_blueprint(
             container.batches,
-            container.callers,
+            callers,
             container.limiter,
             sentence=container.texts.known,
             max_bytes=container.settings.batch_max_bytes,
+            question_max_bytes=container.settings.question_max_bytes,
         )
     )
 

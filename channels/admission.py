@@ -13,7 +13,7 @@ from werkzeug.datastructures import Headers
 
 from channels.envelope import envelope
 from services.callers import Caller
-from services.errors import AuthError, StoreUnavailable
+from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from utils.origins import may_open
 
 #: The subprotocol that is ours, and the prefix of one that carries a credential: all a browser can add to a handshake.
@@ -89,7 +89,7 @@ class Admission:
         """Return who asks for the socket; None when that is still to be shown, in the first frame.
 
         Raises:
-            Refused: what is shown does not count, or nobody can tell just now.
+            Refused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
         """
         if self._callers.open:
             return self._callers.anonymous()
@@ -100,6 +100,8 @@ class Admission:
             return self._callers.check(secret)
         except AuthError as exc:
             raise Refused("credential", 401, "The credential is not, or no longer, valid.") from exc
+        except AddressBlocked as exc:
+            raise Refused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
         except StoreUnavailable as exc:
             raise Refused("store_unavailable", 503, "The credential cannot be checked now.", code=40000) from exc
 

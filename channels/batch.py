@@ -14,11 +14,12 @@ from channels.batch_models import FileSubmission, ListQuery, Options, ResultsQue
 from channels.batch_operations import KEY, OPERATIONS, STATUS, TASKS
 from channels.batch_uploads import FORM, uploaded
 from channels.envelope import envelope
-from channels.rest import Programs, RestError, body, caller, params
+from channels.rest import MAX_ERRORS, Programs, RestError, body, caller, params
 from services import metrics
 from services.batch_records import BatchOptions, Item, Task, TaskStatus
 from services.callers import Caller
 from services.errors import BatchUnknown
+from utils.sizes import is_longer
 
 __all__ = ["OPERATIONS", "BatchDoor", "Batches", "batch_blueprint"]
 
@@ -77,12 +78,14 @@ class BatchDoor:
         *,
         sentence: Callable[[str], str],
         max_bytes: int,
+        question_max_bytes: int,
     ) -> None:
         self._batches = batches
         self._callers = callers
         self._limiter = limiter
         self._sentence = sentence
         self._max_bytes = max_bytes
+        self._question_max_bytes = question_max_bytes
 
     def submit(self) -> Response:
         batches, who = self._enter()
@@ -150,8 +153,19 @@ class BatchDoor:
         else:
             sent = body(Submission, max_bytes=self._max_bytes)
             texts = sent.texts
+        self._check(texts)
         options = (sent.options or Options()).record()
         return {"name": sent.name, "texts": texts, "description": sent.description or "", "options": options}
+
+    def _check(self, texts: Sequence[str]) -> None:
+        """Refuse a task with a text that would be refused when its turn comes."""
+        limit = self._question_max_bytes
+        long = [index for index, text in enumerate(texts) if is_longer(text, limit)]
+        if long:
+            problem = f"is longer than {limit} bytes"
+            errors = [{"field": f"texts.{index}", "problem": problem} for index in long[:MAX_ERRORS]]
+            message, data = self._sentence("question_too_large"), {"errors": errors, "max_bytes": limit}
+            raise RestError(413, message, reason="question_too_large", data=data)
 
 
 def batch_blueprint(
@@ -161,12 +175,16 @@ def batch_blueprint(
     *,
     sentence: Callable[[str], str],
     max_bytes: int,
+    question_max_bytes: int,
 ) -> Blueprint:
     """Return the addresses of batches; without `batches` they say that there are none here.
 
-    `max_bytes` bounds what is submitted, file or JSON; `sentence` is what people read for a code.
+    `max_bytes` bounds what is submitted, file or JSON, `question_max_bytes` each of its texts; `sentence` is what
+    people read for a code.
     """
-    door = BatchDoor(batches, callers, limiter, sentence=sentence, max_bytes=max_bytes)
+    door = BatchDoor(
+        batches, callers, limiter, sentence=sentence, max_bytes=max_bytes, question_max_bytes=question_max_bytes
+    )
     routes = Blueprint("batch", __name__)
     one = f"{TASKS}/<task_id>"
     routes.add_url_rule(TASKS, "submit", door.submit, methods=["POST"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
 
 from channels.envelope import envelope
+from channels.guarded import Administrators
 from channels.rest import STORE_CODE, Operation, RestModel
 from services.errors import StoreUnavailable
 
@@ -68,16 +68,18 @@ class Connected(Protocol):
     def disconnect(self, client_id: str) -> int: ...
 
 
-def connections_blueprint(sockets: Connected, admin_token: str | None) -> Blueprint:
-    """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>.
-
-    `admin_token` comes as `Authorization: Bearer`; without one neither address is there.
-    """
+def connections_blueprint(sockets: Connected, administrators: Administrators) -> Blueprint:
+    """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>, which are there for administrators."""
     routes = Blueprint("connections", __name__)
 
     @routes.before_request
     def check() -> Response | None:
-        return _refusal(admin_token)
+        refused = administrators.refusal()
+        if refused is None:
+            return None
+        if refused.status == 401:
+            log.warning("administrator refused", extra={"path": request.path})
+        return envelope(status=refused.status, headers=refused.headers)
 
     @routes.errorhandler(StoreUnavailable)
     def away(error: StoreUnavailable) -> Response:
@@ -98,14 +100,3 @@ def connections_blueprint(sockets: Connected, admin_token: str | None) -> Bluepr
         return envelope({"client_id": client_id, "disconnected": count})
 
     return routes
-
-
-def _refusal(admin_token: str | None) -> Response | None:
-    """Return what to answer to who is no administrator."""
-    if not admin_token:
-        return envelope(status=404)
-    scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), admin_token.encode()):
-        return None
-    log.warning("administrator refused", extra={"path": request.path})
-    return envelope(status=401, headers={"WWW-Authenticate": "Bearer"})

@@ -115,7 +115,7 @@ def _assets() -> Assets:
 
 def _address(operation: Operation) -> Address:
     path = operation.path.replace("{", "<").replace("}", ">")
-    opens = operation.method == "GET" and operation.auth == "none" and path != "/metrics"
+    opens = operation.method == "GET" and operation.auth == "none"
     return Address(operation.method, path, operation.summary, opens)
 
 

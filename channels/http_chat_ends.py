@@ -19,6 +19,7 @@ STATUS = {
     "service_unavailable": 503,
     "stream_unknown": 404,
     "empty_question": 422,
+    "question_too_large": 413,
     "answer_failed": 500,
     "server_error": 500,
 }

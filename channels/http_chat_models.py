@@ -32,8 +32,8 @@ class ChatQuestion(RestModel):
             return {("query" if name == "question" else name): value for name, value in given.items()}
         return given
 
-    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CONTENT)] = Field(
-        description="The question. Blanks around it do not count.",
+    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
+        description="The question, up to `QUESTION_MAX_BYTES`. Blanks around it do not count.",
         examples=["年假怎么申请？"],
     )
     id: Name | None = Field(

@@ -12,7 +12,7 @@ from channels.openapi_models import COMPONENT, JSON, Json, Models, identifier, p
 from channels.rest import Operation
 
 #: What follows from how an operation is asked; any other status is the `default`.
-OF_BODY, OF_QUERY, OF_KEY = (400, 413, 415, 422), (422,), (401, 503)
+OF_BODY, OF_QUERY, OF_KEY = (400, 413, 415, 422), (422,), (401, 429, 503)
 
 _TEXT: Json = {"type": "string"}
 _NULL: Json = {"type": "null"}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Literal
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel
 
+from channels.guarded import Administrators
+from channels.ports import is_for_operators
 from channels.rest import Operation, RestModel
 from services.health import Health
 
@@ -85,10 +88,11 @@ OPERATIONS = (
         "/metrics",
         "what was counted, for Prometheus",
         TAG,
-        answers={200: None, 404: None},
-        auth="none",
+        answers={200: None, 401: None, 404: None, 429: None},
+        auth="admin",
         media={200: "text/plain"},
         bare=True,
+        description="On `OPS_PORT` no token is needed; on `PORT` it is there only without an `OPS_PORT`.",
     ),
 )
 
@@ -100,12 +104,13 @@ def ops_blueprint(
     health: Health,
     ready: Callable[[], bool],
     metrics: Callable[[], bytes],
+    administrators: Administrators,
     ops_port: int | None,
 ) -> Blueprint:
     """Return /healthz, /readyz, /health and /metrics.
 
     `ready` is false while starting or draining, whatever Redis does. With an `ops_port`, the details of health and the
-    metrics are for who came by it.
+    metrics are for requests that came by it; without one the metrics are for `administrators`.
     """
     routes = Blueprint("ops", __name__)
 
@@ -125,25 +130,15 @@ def ops_blueprint(
 
     @routes.get("/metrics")
     def scrape() -> Response:
-        if not is_for_operators(ops_port):
-            abort(404)
+        refused = None if ops_port and is_for_operators(ops_port) else administrators.refusal()
+        if refused:
+            reply = jsonify({"code": HTTPStatus(refused.status).name.lower()})
+            reply.status_code = refused.status
+            reply.headers.update(refused.headers)
+            return reply
         return Response(metrics(), content_type=METRICS_TYPE)
 
     return routes
-
-
-def is_for_operators(ops_port: int | None) -> bool:
-    """Tell whether the request came by the operators' port, or there is none of their own.
-
-    The accepted socket tells, for headers and what is derived from them are the client's word.
-    """
-    if ops_port is None:
-        return True
-    accepted = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
-    try:
-        return accepted is not None and accepted.getsockname()[1] == ops_port
-    except OSError:
-        return False
 
 
 def now() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Literal, Protocol, TypeVar
 
 from flask import Request, request
@@ -13,7 +14,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from channels.admission import credential
 from services.callers import Caller
-from services.errors import AuthError, StoreUnavailable
+from services.errors import AddressBlocked, AuthError, StoreUnavailable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -161,12 +162,16 @@ def caller(callers: Programs, asked: Request) -> Caller:
     """Return who asks, by `Authorization: Bearer` or `X-API-Key`.
 
     Raises:
-        RestError: 401 nothing is shown that must be, or it does not count; 503 nobody can tell while Redis is away.
+        RestError: 401 nothing is shown that must be, or it does not count; 429 the address showed too many wrong ones;
+            503 nobody can tell while Redis is away.
     """
     try:
         return callers.program(credential(asked.headers))
     except AuthError as exc:
         raise unauthorized(exc.code) from exc
+    except AddressBlocked as exc:
+        message = "Too many wrong credentials came from this address."
+        raise RestError(429, message, reason=exc.code, headers={"Retry-After": str(ceil(exc.seconds))}) from exc
     except StoreUnavailable as exc:
         message = "The credential cannot be checked now."
         raise RestError(503, message, code=STORE_CODE, reason=exc.code, headers={"Retry-After": "5"}) from exc

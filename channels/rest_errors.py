@@ -36,6 +36,7 @@ OF_REASON = {
     "answer_timeout": 504,
     "replica_full": 429,
     "user_full": 429,
+    "address_blocked": 429,
     "turns_full": 429,
     "draining": 503,
     "cancelled": 409,

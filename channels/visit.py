@@ -9,8 +9,9 @@ from typing import Any
 
 from channels.admission import Checks
 from channels.socket import Closed, Peer, Socket
+from channels.socket_inbox import TOO_MANY_MESSAGES
 from services.callers import Caller
-from services.errors import AuthError, StoreUnavailable
+from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.socket_store import OpenSocket
 
 #: Close codes of our own, and RFC 6455's for a fault of ours.
@@ -89,6 +90,8 @@ class Visit:
             caller = self._callers.check(_token(text))
         except AuthError:
             self.close(UNAUTHENTICATED, "auth_failed")
+        except AddressBlocked as exc:
+            self.close(TOO_MANY_MESSAGES, exc.code)
         except StoreUnavailable:
             self.close(OUR_FAULT, "service_unavailable")
         else:

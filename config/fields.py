@@ -17,6 +17,8 @@ from config.redis_urls import parse_redis_url
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
 
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
+#: A name, a name with a dot before it, or an address of IPv4 or IPv6.
+_HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f.]*")
 _PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -69,6 +71,13 @@ def _origin(origin: str) -> str:
     if parts.path or parts.query:
         raise ValueError("origins like https://chat.example.com, without a path")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _host(name: str) -> str:
+    bare = name.strip("[]").lower()
+    if not _HOST.fullmatch(bare):
+        raise ValueError("names of hosts without scheme and port, such as chat.example.com or .example.com")
+    return bare
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -129,6 +138,7 @@ Bytes = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_list)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]

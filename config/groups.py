@@ -15,6 +15,7 @@ from config.fields import (
     Commands,
     Count,
     Headers,
+    Hosts,
     HttpUrl,
     Inputs,
     LogLevel,
@@ -62,12 +63,19 @@ class ServerSettings(Group):
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
     )
-    admin_token: SecretStr | None = setting(None, "what administrators show; empty: their addresses are off")
+    admin_token: SecretStr | None = setting(
+        None, "what administrators show, and readers of /metrics on PORT; empty: these addresses are off"
+    )
     api_keys: Secrets = setting(
         (), "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list"
     )
     public_origins: Origins = setting(
-        (), "origins whose pages may open sockets, such as https://chat.example.com; a list"
+        (), "origins whose pages may open sockets and use REST, such as https://chat.example.com; a list"
+    )
+    allowed_hosts: Hosts = setting(
+        (),
+        "hosts this server is reached as, such as chat.example.com or .example.com; "
+        "callbacks and probes: any; empty: any",
     )
 
 
@@ -243,6 +251,9 @@ class StreamSettings(Group):
     stream_lease: Seconds = setting(6, "seconds a producer owns its stream without renewing")
     stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
     stream_max_bytes: Bytes = setting(1024 * 1024, "bytes of the longest answer")
+    question_max_bytes: Bytes = setting(
+        65536, "bytes of the longest question; a longer one gets a sentence, and 413 over REST"
+    )
     conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
     history_max_tokens: Count = setting(
         3000, "tokens of earlier turns, counted roughly, that a provider without conversations of its own is told"
@@ -278,6 +289,7 @@ class BatchSettings(Group):
     batch_enabled: bool = setting(True, "offer batch tasks")
     batch_max_concurrent: Count = setting(5, "batch questions being answered at once, over all replicas")
     batch_max_queue_size: Count = setting(1000, "unfinished batch tasks; more are refused")
+    batch_max_per_key: Count = setting(100, "unfinished batch tasks of one key, or of one user; more are refused")
     batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is taken, file or JSON")
     batch_storage_path: str | None = setting(
         None, "folder that gets each finished task's results as JSONL; empty: none"

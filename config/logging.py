@@ -1,7 +1,8 @@
 """Where log lines go and what they look like: JSON or plain on standard output, and rotating files when wanted.
 
 Callers log `log.info("stream", extra={"stream_id": …})`: the extra fields become JSON keys, or `key=value` behind a
-plain line. JSON carries UTC times, a plain line the machine's own.
+plain line. JSON carries UTC times, a plain line the machine's own. Characters that would steer a terminal, begin a line
+or turn the order of letters around are written as `\\uXXXX` in both.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ BACKUPS = 5
 SHORTEST_SECRET = 8
 MASK = "***"
 
+#: C0 without tab and line feed, DEL, C1 (NEL is one), marks and overrides of direction, line and paragraph separators,
+#: zero-width marks, and half surrogate pairs, which no stream can encode.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
 _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
 #: Below WARNING these say what our own lines say better, some of them with addresses and payloads.
@@ -37,7 +44,7 @@ _ADOPTED = ("gunicorn.error", "gunicorn.access")
 
 
 class _Masked(logging.Formatter):
-    """Writes what another formatter writes, with every known secret masked: the last line of defence."""
+    """Writes what another formatter writes, with every known secret masked and every control character escaped."""
 
     def __init__(self, formatter: logging.Formatter, secrets: Iterable[str]) -> None:
         super().__init__()
@@ -48,7 +55,7 @@ class _Masked(logging.Formatter):
         self._secrets = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._secrets.sub(MASK, self._formatter.format(record))
+        return _CONTROL.sub(_escaped, self._secrets.sub(MASK, self._formatter.format(record)))
 
 
 class _Plain(logging.Formatter):
@@ -148,6 +155,10 @@ def _extras(record: logging.LogRecord) -> Mapping[str, Any]:
 def _word(value: Any) -> str:
     text = str(value)
     return text if text and not re.search(r'[\s"=]', text) else json.dumps(text, ensure_ascii=False)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _one_line(text: str) -> str:

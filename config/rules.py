@@ -46,6 +46,12 @@ def warnings(settings: Settings) -> Iterator[str]:
             yield f"{name.upper()} has no effect in this version"
     if settings.auth_service_url and settings.auth_mode != "external":
         yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
+    for bot in settings.bots.values():
+        if bot.timestamp_window > settings.stream_ttl:
+            yield (
+                f"STREAM_TTL is {settings.stream_ttl} and WECHAT_TIMESTAMP_WINDOW of bot {bot.name} is "
+                f"{bot.timestamp_window:g}: a callback that is sent again after STREAM_TTL is asked again"
+            )
 
 
 def _redis(settings: Settings) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ import secrets
 import struct
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -37,6 +38,14 @@ class CryptError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"code {code}")
         self.code = code
+
+
+class Opened(NamedTuple):
+    """What decryption came to. `text` is there after a failure too, so that a caller can do the same work on it."""
+
+    #: The code of the first check that failed, or `WXBizMsgCrypt_OK`.
+    code: int
+    text: str
 
 
 def decode_key(encoding_aes_key: str) -> bytes:
@@ -103,19 +112,24 @@ class Prpcrypt:
 
     def decrypt(self, encrypted: str, receive_id: str) -> str:
         """Return the text. Raises: CryptError with the code of the first check that failed."""
-        try:
-            raw = base64.b64decode(encrypted, validate=True)
-        except (TypeError, ValueError) as exc:
-            raise CryptError(ierror.WXBizMsgCrypt_DecodeBase64_Error) from exc
-        if not raw or len(raw) % BLOCK:
-            raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
-        message, receiver = _split(_unpad(self._cipher.decryptor().update(raw)))
-        if not hmac.compare_digest(receiver, receive_id.encode("utf-8", "replace")):
-            raise CryptError(ierror.WXBizMsgCrypt_ValidateCorpid_Error)
-        try:
-            return message.decode()
-        except UnicodeDecodeError as exc:
-            raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer) from exc
+        opened = self.open(encrypted, receive_id.encode("utf-8", "replace"))
+        if opened.code:
+            raise CryptError(opened.code)
+        return opened.text
+
+    def open(self, encrypted: str, receiver: bytes) -> Opened:
+        """Decrypt, and make every check whether or not one before it failed.
+
+        The time this takes does not tell which check failed: that would let a sender who can sign decrypt messages of
+        others, one byte in a few hundred tries (a padding oracle).
+        """
+        blocks, is_base64, is_whole = _decoded(encrypted)
+        plain, is_padded = _unpadded(self._cipher.decryptor().update(blocks))
+        message, given, is_split = _split(plain)
+        is_ours = hmac.compare_digest(given, receiver)
+        text, is_utf8 = _text(message)
+        passed = (is_base64, is_whole and is_padded, is_split, is_ours, is_utf8)
+        return Opened(next((code for code, good in zip(_CODES, passed, strict=True) if not good), 0), text)
 
 
 class WXBizJsonMsgCrypt:
@@ -123,7 +137,6 @@ class WXBizJsonMsgCrypt:
 
     def __init__(self, sToken: str, sEncodingAESKey: str, sReceiveId: str) -> None:
         self._token = sToken
-        self._receive_id = sReceiveId
         self._receiver = sReceiveId.encode("utf-8", "replace")
         self._crypt: Prpcrypt | None = None
         try:
@@ -176,13 +189,21 @@ class WXBizJsonMsgCrypt:
     def open(self, encrypted: str, msg_signature: str, timestamp: str, nonce: str) -> tuple[int, str | None]:
         """Check the signature, then decrypt: what `VerifyURL` and `DecryptMsg` share."""
         try:
-            crypt = self._prpcrypt()
-            expected = signature(self._token, timestamp, nonce, encrypted)
-            if not isinstance(msg_signature, str) or not _equal(expected, msg_signature):
-                return ierror.WXBizMsgCrypt_ValidateSignature_Error, None
-            return ierror.WXBizMsgCrypt_OK, crypt.decrypt(encrypted, self._receive_id)
+            opened = self.signed(encrypted, msg_signature, timestamp, nonce)
         except CryptError as exc:
             return exc.code, None
+        return opened.code, None if opened.code else opened.text
+
+    def signed(self, encrypted: str, msg_signature: str, timestamp: str, nonce: str) -> Opened:
+        """Return what `Prpcrypt.open` makes of a text that is signed.
+
+        Raises: CryptError(IllegalAesKey, ComputeSignature, ValidateSignature).
+        """
+        crypt = self._prpcrypt()
+        expected = signature(self._token, timestamp, nonce, encrypted)
+        if not isinstance(msg_signature, str) or not _equal(expected, msg_signature):
+            raise CryptError(ierror.WXBizMsgCrypt_ValidateSignature_Error)
+        return crypt.open(encrypted, self._receiver)
 
     def _prpcrypt(self) -> Prpcrypt:
         if self._crypt is None:
@@ -207,17 +228,48 @@ def _seconds(timestamp: str | int | None) -> int:
 
 
 def _unpad(padded: bytes) -> bytes:
-    count = padded[-1]
-    if not 1 <= count <= BLOCK or padded[-count:] != bytes([count]) * count:
+    plain, passed = _unpadded(padded)
+    if not passed:
         raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
-    return padded[:-count]
+    return plain
 
 
-def _split(plain: bytes) -> tuple[bytes, bytes]:
-    """Return message and receiveid; the length field says where one ends."""
-    if len(plain) < HEADER:
-        raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer)
-    end = HEADER + int(struct.unpack(">I", plain[PREFIX:HEADER])[0])
-    if end > len(plain):
-        raise CryptError(ierror.WXBizMsgCrypt_IllegalBuffer)
-    return plain[HEADER:end], plain[end:]
+#: What each check of `Prpcrypt.open` is reported as, in their order.
+_CODES = (
+    ierror.WXBizMsgCrypt_DecodeBase64_Error,
+    ierror.WXBizMsgCrypt_DecryptAES_Error,
+    ierror.WXBizMsgCrypt_IllegalBuffer,
+    ierror.WXBizMsgCrypt_ValidateCorpid_Error,
+    ierror.WXBizMsgCrypt_IllegalBuffer,
+)
+
+
+def _decoded(encrypted: str) -> tuple[bytes, bool, bool]:
+    """Return blocks to decrypt, whether the text is base64, and whether it has whole blocks; zeros fill them up."""
+    try:
+        raw, is_base64 = base64.b64decode(encrypted, validate=True), True
+    except (TypeError, ValueError):
+        raw, is_base64 = bytes(len(encrypted) * 3 // 4), False
+    is_whole = len(raw) > 0 and len(raw) % BLOCK == 0
+    return raw if is_whole else raw + bytes(BLOCK - len(raw) % BLOCK), is_base64, is_whole
+
+
+def _unpadded(padded: bytes) -> tuple[bytes, bool]:
+    """Return the text without its padding, and whether it had one; a block is taken off where it had none."""
+    count = padded[-1] if 1 <= padded[-1] <= BLOCK else BLOCK
+    return padded[:-count], hmac.compare_digest(padded[-count:], bytes([count]) * count)
+
+
+def _split(plain: bytes) -> tuple[bytes, bytes, bool]:
+    """Return message and receiveid, and whether the length field, which says where one ends, is possible."""
+    length = int(struct.unpack(">I", plain[PREFIX:HEADER])[0]) if len(plain) >= HEADER else 0
+    end = HEADER + length
+    return plain[HEADER:end], plain[end:], end <= len(plain)
+
+
+def _text(message: bytes) -> tuple[str, bool]:
+    """Return the message as text, and whether it is UTF-8."""
+    try:
+        return message.decode(), True
+    except UnicodeDecodeError:
+        return message.decode("utf-8", "replace"), False

@@ -20,7 +20,7 @@ from services.batch_records import ENDED, TASK_STATUSES, UNFINISHED, BatchOption
 from services.sql_batch_expiry import expire
 from services.sql_batch_rows import Row, items_of, tasks_of
 from services.sql_batch_setup import prepare
-from services.sql_batch_submission import Submission, submit
+from services.sql_batch_submission import Bounds, Submission, submit
 from services.sql_batch_tables import TASKS
 from services.sql_database import SqlDatabase
 
@@ -40,8 +40,8 @@ Claim = Callable[[sa.Connection], Claimed | None]
 class SqlBatchStore:
     """Tasks, their items, and who works on which, in MySQL or SQLite.
 
-    At most `max_unfinished` tasks are unfinished at once. Timeouts as in `SqlDatabase`; `clock` tells seconds since
-    1970.
+    At most `max_unfinished` tasks are unfinished at once, and `max_per_owner` of one owner, None for as many. Timeouts
+    as in `SqlDatabase`; `clock` tells seconds since 1970.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class SqlBatchStore:
         url: str,
         *,
         max_unfinished: int = 1000,
+        max_per_owner: int | None = None,
         pool_size: int = 5,
         pool_timeout: float = 5.0,
         connect_timeout: float = 3.0,
@@ -63,7 +64,7 @@ class SqlBatchStore:
             read_timeout=read_timeout,
             writes=True,
         )
-        self._max_unfinished = max_unfinished
+        self._bounds = Bounds(max_unfinished, max_per_owner or max_unfinished)
         self._clock = clock
 
     def prepare(self) -> None:
@@ -100,7 +101,7 @@ class SqlBatchStore:
 
         Raises:
             BatchConflict: the key stands for a submission with another digest.
-            BatchQueueFull: as many tasks are unfinished as may be.
+            BatchQueueFull: as many tasks are unfinished as may be, of all or of this owner.
             ValueError: there are no texts.
         """
         if not texts:
@@ -108,7 +109,7 @@ class SqlBatchStore:
         chosen = options or BatchOptions()
         task_id = str(uuid.uuid4())
         new = Submission(task_id, owner, name, description, chosen, texts, credential, key, digest)
-        row = submit(self._database, new, self._max_unfinished, self._now())
+        row = submit(self._database, new, self._bounds, self._now())
         return self._tasks([row])[0], row.task_id == task_id
 
     def get(self, task_id: str, owner: str | None = None) -> Task:

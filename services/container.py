@@ -188,6 +188,7 @@ class Container:
             doors=make_doors(self.settings),
             sentence=self.texts.get,
             readers=self.readers,
+            max_bytes=self.settings.question_max_bytes,
         )
 
     def _batches(self) -> BatchManager | None:

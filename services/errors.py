@@ -9,6 +9,7 @@ LaibaoError                     code, status
 ├── BatchUnknown                no such batch task, or it is somebody else's
 ├── BatchFinished               the batch task has ended: nothing about it can change
 ├── BatchConflict               the idempotency key stands for another submission
+├── AddressBlocked              too many wrong credentials came from this address
 ├── BatchQueueFull              too many unfinished batch tasks
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
     ├── AuthError               unknown user, refused, service unavailable
@@ -88,6 +89,17 @@ class BatchConflict(LaibaoError):
 
     code = "batch_conflict"
     status = 409
+
+
+class AddressBlocked(LaibaoError):
+    """Too many wrong credentials came from this address: none is looked at for so many `seconds`."""
+
+    code = "address_blocked"
+    status = 429
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 class BatchQueueFull(LaibaoError):

@@ -24,8 +24,12 @@ from services.stream_readers import StreamReaders
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.stream_store import OPEN_SECONDS, StreamStore
 from services.takeover_manager import TakeoverManager
+from utils.sizes import is_longer
 
 log = logging.getLogger(__name__)
+
+#: Characters that are kept of a question that is too long.
+KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,9 @@ class Gateway:
         doors: Mapping[tuple[str, str], Door],
         sentence: Callable[[str], str],
         readers: StreamReaders,
+        max_bytes: int = 65536,
     ) -> None:
+        """Take its parts; `max_bytes` are those of the longest question."""
         self._streams = streams
         self._reads = SharedReads(streams)
         self._manager = manager
@@ -75,6 +81,7 @@ class Gateway:
         self._doors = doors
         self._sentence = sentence
         self._readers = readers
+        self._max_bytes = max_bytes
 
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
@@ -179,6 +186,8 @@ class Gateway:
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
             return self._refuse(question, stream_id, "empty_question")
+        if is_longer(question.text, self._max_bytes):
+            return self._too_large(question, stream_id)
         if not question.independent and question.text.strip() in self._doors[question.channel, question.bot].resets:
             return self._reset(question, stream_id)
         no_place = self._manager.reserve()
@@ -200,6 +209,13 @@ class Gateway:
         if known is None:
             metrics.QUESTIONS_REFUSED.labels(code).inc()
         return known or Snapshot(stream_id, "error", error_code=code)
+
+    def _too_large(self, question: Question, stream_id: str) -> Snapshot:
+        """Refuse a question; its record keeps the beginning of it."""
+        if self._doors[question.channel, question.bot].keeps_refusals:
+            return self._refuse(replace(question, text=question.text[:KEPT]), stream_id, "question_too_large")
+        metrics.QUESTIONS_REFUSED.labels("question_too_large").inc()
+        return Snapshot(stream_id, "error", error_code="question_too_large")
 
     def _reset(self, question: Question, stream_id: str) -> Snapshot:
         """Begin the conversation anew, in the step that says so."""

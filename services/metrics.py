@@ -137,6 +137,18 @@ CALLBACKS_REFUSED = Counter(
     ["check"],
     registry=REGISTRY,
 )
+REST_REFUSED = Counter(
+    "wechatlaibao_rest_refused_total",
+    "Requests refused because of the page's origin, or of the host they name.",
+    ["check"],
+    registry=REGISTRY,
+)
+CREDENTIALS_REFUSED = Counter(
+    "wechatlaibao_credentials_refused_total",
+    "Credentials refused: wrong, or not looked at because their address showed too many wrong ones.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
 SOCKETS_OPEN = Gauge(
     "wechatlaibao_sockets_open",
     "Open WebSockets.",

@@ -111,6 +111,7 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
     return SqlBatchStore(
         settings.sql_url.get_secret_value(),
         max_unfinished=settings.batch_max_queue_size,
+        max_per_owner=settings.batch_max_per_key,
         pool_size=sql_pools(settings)[1],
     )
 

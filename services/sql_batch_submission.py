@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -45,15 +46,22 @@ class Submission:
     digest: str
 
 
-def submit(database: SqlDatabase, new: Submission, max_unfinished: int, now: datetime) -> Row:
+class Bounds(NamedTuple):
+    """How many tasks may be unfinished: of all owners, and of one."""
+
+    total: int
+    per_owner: int
+
+
+def submit(database: SqlDatabase, new: Submission, bounds: Bounds, now: datetime) -> Row:
     """Add a task and return its row, or that of the task its key stands for already.
 
     Raises:
         BatchConflict: the key stands for a task with another digest.
-        BatchQueueFull: `max_unfinished` tasks are unfinished.
+        BatchQueueFull: so many tasks are unfinished as `bounds` allows; "batch_key_full": so many of this owner.
     """
     # Before the texts are sent, though it is not sure yet.
-    if seen := database.read(lambda connection: _look(connection, new, max_unfinished)):
+    if seen := database.read(lambda connection: _look(connection, new, bounds)):
         return seen
     try:
         database.transact(lambda connection: connection.execute(TASKS.insert().values(_row(new, now))))
@@ -61,7 +69,7 @@ def submit(database: SqlDatabase, new: Submission, max_unfinished: int, now: dat
             database.transact(partial(_add, rows=portion))
             # Others may run, whatever the portions are made of.
             time.sleep(0)
-        return database.transact(lambda connection: _admit(connection, new, max_unfinished))
+        return database.transact(lambda connection: _admit(connection, new, bounds))
     finally:
         with suppress(StoreUnavailable):
             database.transact(lambda connection: _abandon(connection, new.task_id))
@@ -79,17 +87,17 @@ def _add(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
     connection.execute(ITEMS.insert(), rows)
 
 
-def _admit(connection: sa.Connection, new: Submission, max_unfinished: int) -> Row:
+def _admit(connection: sa.Connection, new: Submission, bounds: Bounds) -> Row:
     """Let a task that is here whole be seen, if there is room for it."""
     pass_gate(connection)
-    if seen := _look(connection, new, max_unfinished):
+    if seen := _look(connection, new, bounds):
         return seen
     mine = TASKS.c.task_id == new.task_id
     connection.execute(TASKS.update().where(mine).values(status="pending", idempotency_key=new.key or None))
     return connection.execute(sa.select(TASKS).where(mine)).one()
 
 
-def _look(connection: sa.Connection, new: Submission, max_unfinished: int) -> Row | None:
+def _look(connection: sa.Connection, new: Submission, bounds: Bounds) -> Row | None:
     """Return the task its key stands for, and raise as `submit` does; sure only for whoever has passed the gate."""
     named = sa.select(TASKS).where(TASKS.c.owner == new.owner, TASKS.c.idempotency_key == new.key)
     row = connection.execute(named).first() if new.key else None
@@ -98,8 +106,10 @@ def _look(connection: sa.Connection, new: Submission, max_unfinished: int) -> Ro
             raise BatchConflict("the key stands for another submission")
         return row
     unfinished = sa.select(sa.func.count()).select_from(TASKS).where(TASKS.c.status.in_(UNFINISHED))
-    if (connection.scalar(unfinished) or 0) >= max_unfinished:
-        raise BatchQueueFull(f"{max_unfinished} tasks are unfinished")
+    if (connection.scalar(unfinished.where(TASKS.c.owner == new.owner)) or 0) >= bounds.per_owner:
+        raise BatchQueueFull(f"{bounds.per_owner} tasks of this owner are unfinished", code="batch_key_full")
+    if (connection.scalar(unfinished) or 0) >= bounds.total:
+        raise BatchQueueFull(f"{bounds.total} tasks are unfinished")
     return None
 
 

@@ -19,6 +19,7 @@ from tests.batches_twin import BatchesTwin
 KEY, OTHER_KEY = "obviously-fake-key-a", "obviously-fake-key-b"
 TASKS = "/api/batch/tasks"
 MAX_BYTES = 200_000
+QUESTION_BYTES = 20_000
 
 
 class CountingLimiter:
@@ -66,7 +67,8 @@ def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskCli
     texts = Texts("en")
     register_rest_errors(app, texts.known)
     callers = Callers("key", api_keys=(KEY, OTHER_KEY))
-    app.register_blueprint(batch_blueprint(batches, callers, limiter, sentence=texts.get, max_bytes=MAX_BYTES))
+    bounds = {"max_bytes": MAX_BYTES, "question_max_bytes": QUESTION_BYTES}
+    app.register_blueprint(batch_blueprint(batches, callers, limiter, sentence=texts.get, **bounds))
     return app.test_client()
 
 

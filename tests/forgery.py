@@ -63,8 +63,8 @@ FORGED: dict[str, Any] = {
     "bad_ciphertext by its padding": lambda: raw_callback(b"x" * 63 + b"\x21"),
     "bad_ciphertext by its length": lambda: raw_callback(b"x" * 16 + b"\xff\xff\xff\xff" + b"x" * 12 + b"\x20" * 32),
     "bad_ciphertext of another key": lambda: callback(a_text(), key=OTHER_KEY),
-    "bad_base64": lambda: Callback(sign("不是"), json.dumps({"encrypt": "不是"}).encode()),
-    "wrong_receive_id": lambda: callback(a_text(), receiver="wwANOTHER"),
+    "bad_ciphertext that is no base64": lambda: Callback(sign("不是"), json.dumps({"encrypt": "不是"}).encode()),
+    "bad_ciphertext of another receiveid": lambda: callback(a_text(), receiver="wwANOTHER"),
     "bad_json": lambda: replace(good(), body=b'{"encrypt": '),
     "bad_json of an empty body": lambda: replace(good(), body=b""),
     "bad_json of a list": lambda: replace(good(), body=b"[]"),
@@ -76,7 +76,9 @@ FORGED: dict[str, Any] = {
     "stale_timestamp of the past": lambda: callback(a_text(), timestamp=time.time() - 3600),
     "stale_timestamp of the future": lambda: callback(a_text(), timestamp=time.time() + 3600),
     "stale_timestamp that is none": lambda: replace(good(), params={**good().params, "timestamp": "soon"}),
-    "bad_message that is no JSON": lambda: callback("hello"),
-    "bad_message without a sender": lambda: callback('{"msgid": "m", "msgtype": "text", "text": {"content": "x"}}'),
-    "bad_message without a type": lambda: callback('{"msgid": "m", "from": {"userid": "zhangsan"}}'),
+    "bad_ciphertext of a message that is no JSON": lambda: callback("hello"),
+    "bad_ciphertext of a message without a sender": lambda: callback(
+        '{"msgid": "m", "msgtype": "text", "text": {"content": "x"}}'
+    ),
+    "bad_ciphertext of a message without a type": lambda: callback('{"msgid": "m", "from": {"userid": "zhangsan"}}'),
 }

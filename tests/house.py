@@ -25,6 +25,7 @@ from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "TESTTOKEN0123456789"
+ADMIN_TOKEN = "obviously-fake-admin-token-of-tests"
 AES_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 
 
@@ -39,6 +40,7 @@ def settings_for(redis_url: str, **changes: str) -> dict[str, str]:
         "WECHAT_ENCODING_AES_KEY": AES_KEY,
         "DRAIN_SECONDS": "5",
         "WORKERS": "1",
+        "ADMIN_TOKEN": ADMIN_TOKEN,
         **changes,
     }
 

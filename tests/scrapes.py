@@ -5,6 +5,8 @@ from __future__ import annotations
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.house import ADMIN_TOKEN
+
 Samples = dict[tuple[str, ...], float]
 
 
@@ -17,8 +19,13 @@ def samples(text: str) -> Samples:
     }
 
 
+def ask_metrics(url: str) -> requests.Response:
+    """Return the answer of a replica's address to whoever has the tests' `ADMIN_TOKEN`."""
+    return requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=60)
+
+
 def scrape(url: str) -> str:
     """Return what is shown at a replica's address now, or up to a second ago."""
-    reply = requests.get(f"{url}/metrics", timeout=30)
+    reply = ask_metrics(url)
     reply.raise_for_status()
     return reply.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -191,6 +192,20 @@ def test_a_key_that_is_none_is_refused(counter: Counter, key: str) -> None:
 
     assert refused(reply) == (422, 10000, "invalid_fields")
     assert reply.get_json()["data"]["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_a_text_that_is_too_large_is_refused_before_the_task(counter: Counter) -> None:
+    """413 names the text and the limit, of JSON and of a file; nothing is taken in."""
+    long = "字" * 7_000
+
+    sent = counter.asks("POST", TASKS, json={"name": "FAQ", "texts": ["How?", long]})
+    file = counter.asks("POST", TASKS, data={"file": (BytesIO(f"How?\n{long}".encode()), "q.txt")})
+
+    errors = [{"field": "texts.1", "problem": "is longer than 20000 bytes"}]
+    for reply in (sent, file):
+        assert refused(reply) == (413, 10000, "question_too_large")
+        assert reply.get_json()["data"]["errors"] == errors
+    assert data_of(counter.asks("GET", TASKS))["total"] == 0
 
 
 def test_a_full_queue_says_so_until_a_task_ends() -> None:

@@ -220,6 +220,20 @@ def test_the_queue_is_full_of_unfinished_tasks_only(shelf: Shelf) -> None:
     assert shelf.submits(1).status == "pending"
 
 
+def test_one_owner_does_not_fill_the_queue(url: str, clock: FakeClock) -> None:
+    """Beyond its own bound an owner is refused while others are not; its ended tasks make room."""
+    with Shelf(url, clock=clock, max_unfinished=5, max_per_owner=2) as shelf:
+        tasks = [shelf.submits(1, key=f"order-{n}") for n in range(2)]
+        with pytest.raises(BatchQueueFull) as caught:
+            shelf.submits(1)
+        again = shelf.submits(1, key="order-0")
+        other = shelf.submits(1, owner="key:other")
+        shelf.store.cancel(tasks[0].task_id)
+
+        assert (caught.value.code, again.task_id, other.status) == ("batch_key_full", tasks[0].task_id, "pending")
+        assert shelf.submits(1).status == "pending"
+
+
 def test_tasks_are_listed_newest_first_by_pages(shelf: Shelf, clock: FakeClock) -> None:
     """A page has its share, and the total is of all pages; other owners' are not in it."""
     mine = []

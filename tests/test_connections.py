@@ -12,7 +12,10 @@ from werkzeug.test import TestResponse
 
 from channels.connections import connections_blueprint
 from channels.envelope import CODES, envelope
+from channels.guarded import Administrators
 from services.errors import StoreUnavailable
+from services.guesses import Guesses
+from tests.servers import FakeClock
 
 TOKEN = "obviously-fake-admin-token"
 CONNECTION = {
@@ -43,9 +46,16 @@ class FakeSockets:
         return 2 if client_id == "client-a" else 0
 
 
-def client_of(sockets: FakeSockets, admin_token: str | None = TOKEN) -> FlaskClient:
+def client_of(
+    sockets: FakeSockets,
+    admin_token: str | None = TOKEN,
+    *,
+    ops_port: int | None = None,
+    clock: FakeClock | None = None,
+) -> FlaskClient:
     app = Flask(__name__)
-    app.register_blueprint(connections_blueprint(sockets, admin_token))
+    guesses = Guesses(most=3, clock=clock or FakeClock())
+    app.register_blueprint(connections_blueprint(sockets, Administrators(admin_token, guesses, ops_port)))
     return app.test_client()
 
 
@@ -110,6 +120,42 @@ def test_nobody_else_does(headers: dict[str, str], caplog: pytest.LogCaptureFixt
 def test_a_token_in_the_address_is_none() -> None:
     """Addresses are logged by everybody on the way."""
     assert client_of(FakeSockets()).get(f"/api/ws/connections?token={TOKEN}").status_code == 401
+
+
+def test_a_guesser_is_stopped_and_an_administrator_elsewhere_is_not() -> None:
+    """After three wrong tokens an address gets 429 until its window ends, for the right token too."""
+    clock = FakeClock()
+    client = client_of(FakeSockets(), clock=clock)
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    guessed = [lists(client, Authorization=f"Bearer guess-{n}").status_code for n in range(3)]
+
+    refused, elsewhere = (
+        lists(client, **right),
+        client.get("/api/ws/connections", headers=right, environ_overrides={"REMOTE_ADDR": "203.0.113.7"}),
+    )
+    clock.advance(60)
+
+    assert guessed == [401, 401, 401]
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+    assert (elsewhere.status_code, lists(client, **right).status_code) == (200, 200)
+
+
+class Accepted:
+    """A connection that came by port 15000."""
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 15000
+
+
+@pytest.mark.parametrize(("ops_port", "status"), [(15000, 200), (15001, 404)])
+def test_with_an_operators_port_administrators_come_by_it_only(ops_port: int, status: int) -> None:
+    """On the port for everybody the addresses are not there, whatever is shown."""
+    client = client_of(FakeSockets(), ops_port=ops_port)
+
+    headers, came_by = {"Authorization": f"Bearer {TOKEN}"}, {"gunicorn.socket": Accepted()}
+    reply = client.get("/api/ws/connections", headers=headers, environ_overrides=came_by)
+
+    assert reply.status_code == status
 
 
 @pytest.mark.parametrize("admin_token", [None, ""])

@@ -20,8 +20,10 @@ from channels.assets import CACHE, Assets
 from channels.compression import compress_answers
 from channels.connections import OPERATIONS
 from channels.docs import HTML, addresses, docs_blueprint, operations_of
+from channels.guarded import Administrators
 from channels.ops import ops_blueprint
 from channels.rest_errors import register_rest_errors
+from services.guesses import Guesses
 from services.health import Health
 from tests.house import House
 
@@ -33,6 +35,7 @@ def client() -> FlaskClient:
     app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr"))
     health = Health(rag=("mock", lambda: True), dependencies={})
     parts: dict[str, Any] = {"health": health, "ready": lambda: True, "metrics": lambda: b"", "ops_port": None}
+    parts["administrators"] = Administrators(None, Guesses(), None)
     app.register_blueprint(ops_blueprint(name="x", version="1", **parts))
     register_rest_errors(app)
     compress_answers(app)

@@ -300,6 +300,20 @@ def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -
     assert provider.asked == []
 
 
+@pytest.mark.parametrize("text", ["x" * 65_537, "字" * 21_846])
+def test_a_question_that_is_too_large_gets_a_sentence(
+    desk: Desk, provider: SlowProvider, redis_client: redis.Redis, text: str
+) -> None:
+    """Nothing is asked, also of a redelivery, and little of it is kept; at the limit itself it is asked."""
+    refused = desk.asks(text, msgid="large")
+
+    assert (refused.status, refused.error_code) == ("error", "question_too_large")
+    assert desk.asks(text, msgid="large") == refused
+    assert provider.asked == []
+    assert sum(len(value) for value in redis_client.hgetall(stream_keys(refused.stream_id).hash).values()) < 10_000
+    assert desk.asks("x" * 65_536, msgid="largest").status == "processing"
+
+
 def test_a_sentence_of_ours_is_a_finished_stream(desk: Desk) -> None:
     """The same for every delivery of the message."""
     question = Question("", "wecom", "default", "zhangsan", msgid="i1")

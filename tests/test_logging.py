@@ -111,6 +111,38 @@ def test_a_line_break_cannot_forge_a_plain_line(written: io.StringIO) -> None:
     assert "Traceback" in written.getvalue().splitlines()[2]
 
 
+#: ESC, NEL, CSI, DEL, line and paragraph separator, overrides of direction.
+CONTROLS = "\x1b[2J\x85\x9b1m\x7f\u2028\u2029\u202e\u2066"
+
+
+@pytest.mark.parametrize("fmt", ["json", "plain"])
+def test_control_characters_are_escaped(written: io.StringIO, fmt: str) -> None:
+    """In the message, in a field and in a traceback; words of any language stay as they are."""
+    configure_logging("INFO", fmt, stream=written)
+
+    log.info("said %s 来宝 😀\té", CONTROLS, extra={"path": f"/x{CONTROLS}"})
+    try:
+        raise ValueError(CONTROLS)
+    except ValueError:
+        log.exception("failed")
+
+    text = written.getvalue()
+    assert not {*CONTROLS} & {*text} - {*"[2J1m"}
+    assert text.count(r"\u001b[2J\u0085\u009b1m\u007f\u2028\u2029\u202e\u2066") == 3
+    assert "来宝 😀" in text
+    if fmt == "json":
+        assert objects(written)[0]["path"] == f"/x{CONTROLS}"
+
+
+@pytest.mark.parametrize("fmt", ["json", "plain"])
+def test_half_a_surrogate_pair_can_be_written(fmt: str) -> None:
+    """It has no form in UTF-8, and would cost the whole line."""
+    configure_logging("INFO", fmt)
+    record = logging.LogRecord("tests", logging.INFO, "", 1, "said \ud800", None, None)
+
+    assert r"said \ud800" in logging.getLogger().handlers[-1].format(record)
+
+
 def test_the_level_is_kept(written: io.StringIO) -> None:
     """Below the level nothing is written."""
     configure_logging("WARNING", "plain", stream=written)

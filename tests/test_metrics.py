@@ -35,6 +35,8 @@ NAMES = {
     "wechatlaibao_streams_rewritten_total": ("counter", set()),
     "wechatlaibao_callback_seconds": ("histogram", {"msgtype"}),
     "wechatlaibao_callbacks_refused_total": ("counter", {"check"}),
+    "wechatlaibao_rest_refused_total": ("counter", {"check"}),
+    "wechatlaibao_credentials_refused_total": ("counter", {"kind", "outcome"}),
     "wechatlaibao_sockets_open": ("gauge", {"door"}),
     "wechatlaibao_sockets_max": ("gauge", set()),
     "wechatlaibao_sockets_ended_total": ("counter", {"door", "code"}),

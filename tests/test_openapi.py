@@ -160,14 +160,14 @@ def test_an_answer_may_be_something_else(made: Any) -> None:
 
 
 def test_errors_follow_from_how_an_operation_is_asked(made: Any) -> None:
-    """Who reads a body says 413, 415 and 422, who wants a key 401 and 503; whatever else comes has the same shape."""
+    """Who reads a body says 413, 415 and 422, who wants a key 401, 429 and 503; all else has the same shape."""
     answers = {
         (path, method): set(one["responses"]) for path, each in made["paths"].items() for method, one in each.items()
     }
 
     posted = ("/api/things/{thing_id}/parts/{part}", "post")
-    assert answers["/api/things", "get"] == {"200", "401", "422", "503", "default"}
-    assert answers[posted] == {"201", "204", "400", "401", "409", "413", "415", "422", "502", "503", "default"}
+    assert answers["/api/things", "get"] == {"200", "401", "422", "429", "503", "default"}
+    assert answers[posted] == {"201", "204", "400", "401", "409", "413", "415", "422", "429", "502", "503", "default"}
     assert answers["/state", "get"] == {"200", "default"}
     refused = schema_of(made, "/api/things", "get", "422")
     assert refused.is_valid(reply({"reason": "invalid_fields", "errors": [{"field": "a", "problem": "b"}]}, 10000))

@@ -14,7 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
+from channels.guarded import Administrators
 from channels.ops import ops_blueprint
+from services.guesses import Guesses
 from services.health import Health
 from tests.servers import free_port
 
@@ -22,7 +24,7 @@ from tests.servers import free_port
 class Replica:
     """The routes before a replica whose state the test sets."""
 
-    def __init__(self, ops_port: int | None = None) -> None:
+    def __init__(self, ops_port: int | None = None, admin_token: str | None = None) -> None:
         self.ready, self.redis, self.rag = True, True, True
         self.app = Flask("ops")
         self.app.register_blueprint(
@@ -32,6 +34,7 @@ class Replica:
                 health=self.health,
                 ready=lambda: self.ready,
                 metrics=lambda: b"counted 1\n",
+                administrators=Administrators(admin_token, Guesses(most=2), ops_port),
                 ops_port=ops_port,
             )
         )
@@ -103,12 +106,25 @@ def test_nothing_can_be_changed_here(replica: Replica, path: str, method: str) -
     assert send(path).status_code == 405
 
 
-def test_without_a_port_of_its_own_the_metrics_are_there_for_all(replica: Replica) -> None:
-    """As text, in the format that every Prometheus reads."""
-    reply = replica.client.get("/metrics")
+def test_without_a_port_of_its_own_the_metrics_are_for_administrators() -> None:
+    """As text, in the format that every Prometheus reads; nobody else sees them, and guesses are limited."""
+    client = Replica(admin_token="obviously-fake-admin-token").client
+    shown = [{}, *({"Authorization": f"Bearer {word}"} for word in ("obviously-fake-admin-token", "a", "b", "c"))]
 
-    assert (reply.status_code, reply.text) == (200, "counted 1\n")
-    assert reply.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    replies = [client.get("/metrics", headers=headers) for headers in shown]
+
+    assert [reply.status_code for reply in replies] == [401, 200, 401, 401, 429]
+    assert replies[1].text == "counted 1\n"
+    assert replies[1].content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert (replies[0].json, replies[4].json) == ({"code": "unauthorized"}, {"code": "too_many_requests"})
+    assert int(replies[4].headers["Retry-After"]) in range(1, 61)
+
+
+def test_without_a_port_and_a_token_there_are_no_metrics(replica: Replica) -> None:
+    """Nobody can be told from an administrator."""
+    reply = replica.client.get("/metrics", headers={"Authorization": "Bearer "})
+
+    assert (reply.status_code, reply.json) == (404, {"code": "not_found"})
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from utils.origins import Origin, may_open, parse_origin
+from utils.origins import Origin, is_host_of, may_open, parse_origin
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,19 @@ def test_what_is_no_origin_matches_no_allowed_one() -> None:
 def test_an_origin_has_one_spelling() -> None:
     """Host in lower case, the default port written out."""
     assert parse_origin("HTTPS://Chat.Example.COM") == Origin("https", "chat.example.com", 443)
+
+
+@pytest.mark.parametrize(
+    "host", ["chat.example.com", "Chat.Example.COM:8443", "chat.example.com.", "a.b.intra", "[::1]:5000"]
+)
+def test_a_host_of_the_names_is_known(host: str) -> None:
+    """Whatever its port and case; a name with a dot before it stands for all below it."""
+    assert is_host_of(host, ("chat.example.com", ".intra", "::1"))
+
+
+@pytest.mark.parametrize(
+    "host", ["", "evil.example", "chat.example.com.evil.example", "intra", "xintra", "[::1", "x@evil"]
+)
+def test_another_host_is_not(host: str) -> None:
+    """Nor is what names no host."""
+    assert not is_host_of(host, ("chat.example.com", ".intra", "::1"))

@@ -133,6 +133,8 @@ class TestRefusals:
             ("DIFY_BASE_URL", "dify.example", "an address like https://"),
             ("AUTH_SERVICE_URL", "ftp://auth.example", "an address like https://"),
             ("PUBLIC_ORIGINS", "https://chat.example/page", "without a path"),
+            ("ALLOWED_HOSTS", "https://chat.example", "without scheme and port"),
+            ("ALLOWED_HOSTS", "chat.example:443", "without scheme and port"),
             ("DIFY_CHAT_ENDPOINT", "chat-messages", "begins with /"),
             ("DIFY_INPUTS", '["a"]', "a JSON object"),
             ("DIFY_INPUTS", '{"who": "{usercode}"}', "got {usercode}"),
@@ -344,6 +346,17 @@ class TestMeanings:
             "REDIS_HOST has no effect, because REDIS_URL is set",
             "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
         )
+
+    def test_a_record_that_is_forgotten_within_the_replay_window_warns(self) -> None:
+        """A callback that is sent again would be asked again; every bot has a window of its own."""
+        bots = json.dumps(
+            {"hr": {"WECHAT_TOKEN": "t", "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_TIMESTAMP_WINDOW": 1801}}
+        )
+
+        assert settings(WECHAT_TIMESTAMP_WINDOW="1800").warnings == ()
+        for changes, bot in (({"WECHAT_TIMESTAMP_WINDOW": "1801"}, "default"), ({"WECHAT_BOTS": bots}, "hr")):
+            (warning,) = settings(**changes).warnings
+            assert warning.startswith(f"STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW of bot {bot} is 1801: ")
 
     def test_a_cluster_is_told_by_its_address(self) -> None:
         """Only redis+cluster:// is a Cluster."""

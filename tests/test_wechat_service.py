@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.WXBizJsonMsgCrypt import Prpcrypt, decode_key, signature
+from demo.WXBizJsonMsgCrypt import Prpcrypt, _cipher, decode_key, signature
 from services.errors import CallbackRefused, LaibaoError, SettingsError
 from services.wechat_service import Message, WechatService, derive_key
 
@@ -280,8 +283,8 @@ def test_wrong_signature_is_refused() -> None:
 
 
 def test_ciphertext_that_is_no_base64_is_refused() -> None:
-    """A signed text that is no base64 is bad_base64."""
-    assert refused(*WeCom().signed("not base64!")) == "bad_base64"
+    """A signed text that is no base64 is bad_ciphertext."""
+    assert refused(*WeCom().signed("not base64!")) == "bad_ciphertext"
 
 
 def test_wrong_key_is_bad_ciphertext() -> None:
@@ -291,10 +294,10 @@ def test_wrong_key_is_bad_ciphertext() -> None:
 
 
 def test_other_receiver_is_refused() -> None:
-    """A message for another receiveid is wrong_receive_id; the configured one is accepted."""
+    """A message for another receiveid is bad_ciphertext; the configured one is accepted."""
     args, body = WeCom(receiver="wwOTHER").posts(text_message())
 
-    assert refused(args, body) == "wrong_receive_id"
+    assert refused(args, body) == "bad_ciphertext"
     assert service(receive_id="wwOTHER").open(args, body).userid == "zhangsan"
 
 
@@ -336,8 +339,8 @@ def test_other_receiver_is_refused() -> None:
     ],
 )
 def test_decrypted_text_of_another_shape_is_bad_message(message: Any) -> None:
-    """What decrypts but is no message object, or has a wrong type anywhere, is bad_message."""
-    assert refused(message=message) == "bad_message"
+    """What decrypts but is no message object, or has a wrong type anywhere, is bad_ciphertext."""
+    assert refused(message=message) == "bad_ciphertext"
 
 
 @pytest.mark.parametrize(
@@ -360,10 +363,10 @@ def test_someone_named_sys_may_write() -> None:
 
 @pytest.mark.parametrize("aibotid", ["aibOTHER", ...])
 def test_other_bot_is_refused_where_one_is_configured(aibotid: Any) -> None:
-    """With a configured bot id another one, or none, is wrong_bot; without, any is accepted."""
+    """With a configured bot id another one, or none, is bad_ciphertext; without, any is accepted."""
     message = text_message(aibotid=aibotid)
 
-    assert refused(message=message, aibotid="aibEXAMPLE") == "wrong_bot"
+    assert refused(message=message, aibotid="aibEXAMPLE") == "bad_ciphertext"
     assert service().open(*WeCom().posts(message)).userid == "zhangsan"
     assert service(aibotid="aibEXAMPLE").open(*WeCom().posts(text_message())).userid == "zhangsan"
 
@@ -389,7 +392,7 @@ _MEMBERS = _LEAVES | st.dictionaries(_NAMES, _LEAVES) | st.lists(_LEAVES)
     msgtype=st.sampled_from(["text", "stream", "event", "image"]),
 )
 def test_no_shape_raises_anything_else(members: JsonObject, msgtype: str) -> None:
-    """Whatever is in a member's place, the result is a message of texts or bad_message."""
+    """Whatever is in a member's place, the result is a message of texts or bad_ciphertext."""
     raw = {
         **group_message("@Bot hi"),
         "msgtype": msgtype,
@@ -404,7 +407,7 @@ def test_no_shape_raises_anything_else(members: JsonObject, msgtype: str) -> Non
         assert outcome.userid
         assert all(isinstance(text, str) for text in (outcome.msgid, outcome.chatid, outcome.text, outcome.event))
     else:
-        assert outcome == "bad_message"
+        assert outcome == "bad_ciphertext"
 
 
 @settings(deadline=None)
@@ -424,6 +427,12 @@ def test_url_verification_answers_the_text() -> None:
     """The echo comes back as it was, numeric or not."""
     assert service().verify_url(WeCom().verifies("7283940561728394056")) == "7283940561728394056"
     assert service().verify_url(WeCom().verifies(" 是\n")) == " 是\n"
+
+
+def test_a_recorded_message_is_no_echo() -> None:
+    """A sender who has the token gets nothing decrypted by a verification."""
+    with pytest.raises(CallbackRefused, match=r"^bad_ciphertext$"):
+        service().verify_url(WeCom().verifies(json.dumps(text_message())))
 
 
 def test_url_verification_survives_a_lost_plus() -> None:
@@ -496,6 +505,40 @@ def test_first_pair_signs_by_default() -> None:
     assert WeCom(token=NEW_TOKEN, key=NEW_KEY).reads(both.seal({"content": "hi"}, NONCE)) == {"content": "hi"}
 
 
+def work_on(padded: bytes) -> list[str]:
+    """Return which functions of ours run, in their order, until a callback with this plaintext is refused."""
+    raw = _cipher(decode_key(KEY)).encryptor().update(padded)
+    args, body = WeCom().signed(base64.b64encode(raw).decode())
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.endswith(("wechat_service.py", "WXBizJsonMsgCrypt.py")):
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        assert refused(args, body, aes_keys=(KEY, NEW_KEY)) == "bad_ciphertext"
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+def test_every_failure_after_the_signature_takes_the_same_steps() -> None:
+    """Bad padding, a wrong receiveid and an impossible length cost what a message of another shape costs."""
+    message = b'{"msgid":"m","msgtype":"text","from":{"userid":"u"},"text":{"content":"x"}}'.ljust(77)
+    layout, pad = (bytes(16) + bytes([0, 0, 0, 77]) + message), bytes([31]) * 31
+
+    steps = {
+        "last byte": work_on(layout + pad[:-1] + b"\x30"),
+        "first byte": work_on(layout + b"\x1e" + pad[1:]),
+        "receiveid": work_on(bytes(16) + bytes([0, 0, 0, 76]) + message[:-1] + b"w" + pad),
+        "length": work_on(bytes(16) + bytes([0, 0, 1, 77]) + message + pad),
+    }
+
+    assert steps == dict.fromkeys(steps, steps["receiveid"])
+    assert steps["receiveid"].count("_payload") == 2
+
+
 def test_with_several_pairs_the_furthest_failure_is_named() -> None:
     """A good signature under a wrong key is bad_ciphertext, although other tokens failed earlier."""
     several = {"tokens": (NEW_TOKEN, TOKEN), "aes_keys": (KEY,)}
@@ -503,7 +546,7 @@ def test_with_several_pairs_the_furthest_failure_is_named() -> None:
 
     assert refused(*WeCom(key=NEW_KEY).posts(text_message()), **several) == "bad_ciphertext"
     assert refused(*WeCom(key=NEW_KEY).posts(text_message()), **turned) == "bad_ciphertext"
-    assert refused(*WeCom(receiver="wwOTHER").posts(text_message()), **several) == "wrong_receive_id"
+    assert refused(*WeCom(receiver="wwOTHER").posts(text_message()), **several) == "bad_ciphertext"
     assert refused(*WeCom(token="SOMEONE").posts(text_message()), **several) == "bad_signature"
 
 

@@ -100,7 +100,7 @@ def test_a_callback_of_another_bot_is_refused(redis_url: str, caplog: pytest.Log
         caplog.clear()
         with pytest.raises(CallbackFailed, match="400"):
             user.says("?")
-        assert check_of(caplog) == "wrong_bot"
+        assert check_of(caplog) == "bad_ciphertext"
 
 
 def raw_post(house: House, head: str, body: bytes = b"") -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""Which pages may open a socket: a browser names the page's origin, and nothing but the origin keeps others' out."""
+"""Which pages may open a socket or ask: a browser names the page's origin, and nothing else keeps others' out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def may_open(origin: str, host: str, allowed: Iterable[str] = ()) -> bool:
-    """Tell whether a page of `origin` may open a socket here, where the request's `Host` header says `host`.
+    """Tell whether a page of `origin` may open a socket or ask here, where the request's `Host` header says `host`.
 
     Pages this server itself gave out may, and those of `allowed` origins. A proxy that ends TLS leaves no trace of the
     scheme, so a `host` without a port has the default one of the page's scheme.
@@ -39,3 +39,13 @@ def may_open(origin: str, host: str, allowed: Iterable[str] = ()) -> bool:
     if page is None:
         return False
     return page == parse_origin(f"{page.scheme}://{host}") or page in map(parse_origin, allowed)
+
+
+def is_host_of(host: str, names: Iterable[str]) -> bool:
+    """Tell whether a `Host` header names one of these hosts, whatever its port; ".name" is any host below name."""
+    try:
+        found = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    found = found.rstrip(".")
+    return any(found == name or (name.startswith(".") and found.endswith(name)) for name in names)

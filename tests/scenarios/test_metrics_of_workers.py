@@ -22,7 +22,7 @@ from demo.mock_dify import MockDify
 from services.metrics_files import RENDER_SECONDS
 from tests.house import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.scenarios.stage import PATIENCE
-from tests.scrapes import Samples, samples, scrape
+from tests.scrapes import Samples, ask_metrics, samples, scrape
 from tests.servers import free_port, wait_until
 
 pytestmark = pytest.mark.scenario
@@ -128,14 +128,14 @@ def test_a_scrape_that_hangs_holds_up_nobody(redis_url: str, tmp_path: Path) -> 
     with replicas(1, settings_for(redis_url), tmp_path) as (replica,), ThreadPoolExecutor(3) as pool:
         ask(replica)
         with locked(folder_of(replica), fcntl.LOCK_EX):
-            scrapes = [pool.submit(requests.get, f"{replica.url}/metrics", timeout=60) for _ in range(3)]
+            scrapes = [pool.submit(ask_metrics, replica.url) for _ in range(3)]
             while not all(scrape.done() for scrape in scrapes):
                 ask(replica)
         replies = [scrape.result() for scrape in scrapes]
         assert [(reply.status_code, reply.json()) for reply in replies] == [(503, {"code": "metrics_unavailable"})] * 3
         assert max(reply.elapsed.total_seconds() for reply in replies) > RENDER_SECONDS - 1
 
-        wait_until(lambda: requests.get(f"{replica.url}/metrics", timeout=60).ok, PATIENCE)
+        wait_until(lambda: ask_metrics(replica.url).ok, PATIENCE)
         assert shown(replica.url)[QUESTIONS] > 1
         assert children_of(replica.workers[0]) == []
 

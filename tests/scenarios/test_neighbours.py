@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import requests
 
 from config.texts import ZH
 from demo.mock_dify import MockDify
@@ -17,6 +16,7 @@ from tests.scenarios.chaos_fleet import fleet
 from tests.scenarios.chaos_record import beginnings, examine
 from tests.scenarios.chaos_talk import report
 from tests.scenarios.stage import PATIENCE, stored
+from tests.scrapes import scrape
 from tests.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.scenario
@@ -33,7 +33,7 @@ def test_polls_that_alternate_between_two_replicas_see_one_answer(
         with replicas(2, env, tmp_path) as pair, wecom_user([replica.url for replica in pair]) as person:
             bubble = person.says(QUESTION)
             person.sees_finish(bubble, PATIENCE, every=0.1)
-            shown = [requests.get(f"{replica.url}/metrics", timeout=30).text for replica in pair]
+            shown = [scrape(replica.url) for replica in pair]
 
         answer = dify.expected_answer(QUESTION)
         record = examine(QUESTION, bubble, stored(redis_server, bubble.stream_id), answer, calls=len(dify.requests))
