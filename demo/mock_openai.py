@@ -77,11 +77,10 @@ def _refuses(refused: Whole, times: int | None = None) -> Script:
     return _script(plays.normal, no_answer if times is None else answer_to, refusal=refused, refusals=times)
 
 
-def _reasons(field: str) -> Script:
+def _thinks(play: Play) -> Script:
     def ends_up(question: str) -> str:
         return f"<think>{THOUGHT}</think>{answer_to(question)}"
 
-    play = plays.reasoning(field)
     return Script(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), ends_up)
 
 
@@ -116,8 +115,16 @@ SCRIPTS: dict[str, Script] = {
     "two-choices": _script(plays.two_choices),
     "parts": _script(plays.parts),
     "refusal": _script(plays.refusal, lambda question: REFUSED),
-    "reasoning": _reasons("reasoning_content"),
-    "reasoning-short-name": _reasons("reasoning"),
+    "reasoning": _thinks(plays.reasoning("reasoning_content")),
+    "reasoning-short-name": _thinks(plays.reasoning("reasoning")),
+    "closing-message": _thinks(plays.closing_message()),
+    "closing-message-chunk": _thinks(plays.closing_message(kind="chat.completion.chunk")),
+    "closing-message-adds": _thinks(plays.closing_message(1)),
+    "closing-message-alone": _thinks(plays.closing_message(0)),
+    "closing-message-trimmed": _script(plays.closing_message_trimmed, lambda question: f"\n\n{answer_to(question)}"),
+    "closing-message-differs": _script(plays.closing_message_differs),
+    "growing-messages": _script(plays.growing_messages),
+    "message-pieces": _script(plays.message_pieces),
     "without-done": _script(plays.without_done),
     "without-finish": _script(plays.without_finish),
     "open-after-end": _script(plays.open_after_end),

@@ -50,6 +50,12 @@ class Chat:
         if self._counts:
             yield self.chunk(None if choices is None else list(choices), usage=USAGE)
 
+    def closing(self, content: str, *, thought: str = "", kind: str = "chat.completion") -> bytes:
+        """Return a last piece that repeats the whole message, as MiniMax sends it."""
+        message = {"role": "assistant", "content": content} | ({"reasoning_content": thought} if thought else {})
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return frame(self._head | {"object": kind, "choices": [choice]})
+
     def whole(self, content: Any = None) -> Whole:
         """Return the answer as a server sends it that does not stream."""
         message = {"role": "assistant", "content": content or "".join(self.pieces)}
@@ -131,6 +137,42 @@ def ends_with(finish: str) -> Play:
         yield from chat.end(finish)
 
     return play
+
+
+def closing_message(before: int | None = None, kind: str = "chat.completion") -> Play:
+    """Return an answer whose first pieces come one by one, all of them by default, and then the whole message."""
+
+    def play(chat: Chat) -> Iterator[Step]:
+        yield from chat.say("reasoning_content", texts=pieces(THOUGHT, 3))
+        yield from chat.say(texts=chat.pieces[:before])
+        yield chat.closing("".join(chat.pieces), thought=THOUGHT, kind=kind)
+        yield DONE
+
+    return play
+
+
+def closing_message_trimmed(chat: Chat) -> Iterator[Step]:
+    yield from chat.say()
+    yield chat.closing("".join(chat.pieces).strip())
+    yield DONE
+
+
+def closing_message_differs(chat: Chat) -> Iterator[Step]:
+    yield from chat.say(texts=["半句"])
+    yield chat.closing("".join(chat.pieces))
+    yield DONE
+
+
+def growing_messages(chat: Chat) -> Iterator[Step]:
+    for count in range(len(chat.pieces)):
+        yield chat.chunk([{"index": 0, "message": {"content": "".join(chat.pieces[: count + 1])}}])
+    yield from chat.end()
+
+
+def message_pieces(chat: Chat) -> Iterator[Step]:
+    for text in chat.pieces:
+        yield chat.chunk([{"index": 0, "message": {"content": text}}])
+    yield from chat.end()
 
 
 def without_done(chat: Chat) -> Iterator[Step]:
