@@ -184,7 +184,7 @@ class ProviderSettings(Group):
     openai_api_key: SecretStr | None = setting(None, "key of an OpenAI-compatible service")
     openai_base_url: HttpUrl = setting("https://api.openai.com", "its address, with or without /v1")
     openai_model: str = setting("gpt-3.5-turbo", "its model")
-    openai_timeout: Seconds = setting(30, "seconds of the longest silence")
+    openai_timeout: Seconds = setting(60, "seconds of the longest silence")
     openai_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
     openai_max_tokens: Count | None = setting(None, "tokens of the longest answer; empty: the service decides")
     openai_temperature: Temperature | None = setting(None, "0 to 2; empty: the service decides")

@@ -126,6 +126,29 @@ def reasoning(field: str) -> Play:
     return play
 
 
+def thinking_parts(chat: Chat) -> Iterator[Step]:
+    """Think and answer in content parts, as Mistral's models do."""
+    yield chat.begin()
+    for text in pieces(THOUGHT, 3):
+        yield chat.piece(content=[{"type": "thinking", "thinking": [{"type": "text", "text": text}]}])
+    yield chat.piece(content=[{"type": "thinking", "thinking": [], "closed": True}])
+    yield chat.piece(content=[{"type": "text", "text": chat.pieces[0]}])
+    yield from chat.say(texts=chat.pieces[1:])
+    yield from chat.end()
+
+
+def tool_calls(chat: Chat) -> Iterator[Step]:
+    function = {"name": "search", "arguments": '{"query": "年假"}'}
+    yield chat.begin()
+    yield chat.piece(tool_calls=[{"index": 0, "id": "call-1", "type": "function", "function": function}])
+    yield from chat.end("tool_calls")
+
+
+def function_call(chat: Chat) -> Iterator[Step]:
+    yield chat.piece(function_call={"name": "search", "arguments": "{}"})
+    yield from chat.end("stop")
+
+
 def only_reasoning(chat: Chat) -> Iterator[Step]:
     yield from chat.say("reasoning_content", texts=[THOUGHT])
     yield from chat.end()
@@ -201,6 +224,15 @@ def comments(chat: Chat) -> Iterator[Step]:
     for text in chat.pieces:
         yield b": OPENROUTER PROCESSING\n\n" + chat.piece(content=text)
     yield from chat.end()
+
+
+def keep_alive(chat: Chat) -> Iterator[Step]:
+    """Send comments for two seconds before the answer, as DeepSeek does while its queue is long."""
+    for number in range(10):
+        yield b": keep-alive\n\n" if number % 2 else b": keep-alive\n"
+        yield Pause(0.2)
+    yield b"\n"
+    yield from normal(chat)
 
 
 def no_space(chat: Chat) -> Iterator[Step]:

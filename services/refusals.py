@@ -18,6 +18,8 @@ from services.http_service import TransientError
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: 429s that no waiting mends: somebody has to pay.
 _UNPAID = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+#: How OpenAI and Azure, Qwen, and Zhipu say that a filter refused the question.
+_FILTERED = ("content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed", "1301")
 _RATE_LIMIT = ("rate_limit_exceeded", "rate_limit_error", "too_many_requests", "overloaded_error")
 
 
@@ -61,6 +63,8 @@ class Refusal:
     def _code(self) -> str:
         if self._names(_UNPAID):
             return "provider_unauthorized"
+        if self._names(_FILTERED):
+            return "provider_filtered"
         if self.status == 429 or self._names(_RATE_LIMIT):
             return "provider_busy"
         if self.status in (401, 402, 403):

@@ -32,7 +32,7 @@ class OpenAIProvider(BaseRAGProvider):
         base_url: str,
         api_key: str,
         model: str,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
         system_prompt: str = "",
         max_tokens: int | None = None,
         temperature: float | None = None,

@@ -20,13 +20,22 @@ from utils.json_records import Record
 #: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
 State = Literal["running", "finishing", "done"]
 
+_TOO_LONG = ("answer_too_long", "the model's limit of tokens ended the answer")
+_FILTERED = ("provider_filtered", "a content filter ended the answer")
+#: Fields in which a model asks for tools.
+_CALLS = ("tool_calls", "function_call")
+_STOPPED = ("provider_truncated", "the server stopped")
 #: How an answer can end other than well, by its `finish_reason`; one that is not known is an end like `stop`.
 _FAILURES = {
-    "length": ("answer_too_long", "the model's limit of tokens ended the answer"),
-    "content_filter": ("provider_rejected", "a content filter ended the answer"),
+    "length": _TOO_LONG,
+    "max_tokens": _TOO_LONG,
+    "model_length": _TOO_LONG,  # Mistral
+    "content_filter": _FILTERED,
+    "sensitive": _FILTERED,  # Zhipu
     "error": ("provider_error", "the model failed"),
-    "abort": ("provider_truncated", "the server stopped"),
-    "insufficient_system_resource": ("provider_truncated", "the server stopped"),
+    "abort": _STOPPED,
+    "network_error": _STOPPED,  # Zhipu
+    "insufficient_system_resource": _STOPPED,  # DeepSeek
 }
 
 
@@ -44,6 +53,7 @@ class OpenAITurn:
         #: Thoughts and answer as they came, to compare a message that repeats them.
         self._thoughts: list[str] = []
         self._words: list[str] = []
+        self._calls_tools = False
 
     def take(self, record: Record) -> Iterator[ProviderEvent]:
         """Yield what a record tells us.
@@ -75,11 +85,14 @@ class OpenAITurn:
         if self.state == "running":
             code = "provider_truncated" if self._thoughts or self._words else "provider_error"
             raise ProviderError("the stream ended before the answer did", code=code)
-        if self._finish_reason in _FAILURES:
-            code, message = _FAILURES[self._finish_reason]
-            raise ProviderError(message, code=code)
-        if not "".join(self._words).strip():
-            raise ProviderError("the answer has no text", code="provider_empty")
+        # Gemini says why after a colon: "content_filter: PROHIBITED_CONTENT".
+        if failure := _FAILURES.get(self._finish_reason.partition(":")[0]):
+            raise ProviderError(failure[1], code=failure[0])
+        if "".join(self._words).strip():
+            return
+        if self._calls_tools:
+            raise ProviderError("the model asks for tools, which nobody runs here", code="provider_tools")
+        raise ProviderError("the answer has no text", code="provider_empty")
 
     def _last_words(self) -> Iterator[ProviderEvent]:
         told = {"model": self._model, "finish_reason": self._finish_reason}
@@ -96,9 +109,10 @@ class OpenAITurn:
     def _take_choice(self, choice: Mapping[str, Any], *, whole: bool) -> Iterator[ProviderEvent]:
         """Take a piece and a message; `whole` is whether the record is a whole completion, not a chunk of one."""
         reason = text(choice.get("finish_reason"))
-        thought, said = _words_of(mapping(choice.get("delta")))
-        yield from self._add(thought, said)
-        thought, said = _words_of(mapping(choice.get("message")))
+        delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
+        self._calls_tools = self._calls_tools or any(piece.get(name) for piece in (delta, message) for name in _CALLS)
+        yield from self._add(*_words_of(delta))
+        thought, said = _words_of(message)
         yield from self._take_message(thought, said, whole=whole, closing=whole or bool(reason))
         if reason:
             self._finish_reason = reason
@@ -143,9 +157,17 @@ class OpenAITurn:
 
 def _words_of(piece: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a piece or message thinks, and what it says."""
-    thought = text(piece.get("reasoning_content")) or text(piece.get("reasoning"))
+    content = piece.get("content")
+    thought = text(piece.get("reasoning_content")) or text(piece.get("reasoning")) or _parts(content, "thinking")
+    said = _parts(content, "text") if isinstance(content, list) else text(content)
     # A refusal is the model's own word to who asked, in the place of an answer.
-    return thought, _content(piece.get("content")) or text(piece.get("refusal"))
+    return thought, said or text(piece.get("refusal"))
+
+
+def _parts(content: Any, kind: str) -> str:
+    """Join the texts of one kind of a message's parts; Mistral's thinking parts hold text parts in turn."""
+    found = [part.get(kind) for part in mappings(content) if part.get("type") == kind]
+    return "".join(_parts(each, "text") if isinstance(each, list) else text(each) for each in found)
 
 
 def _addition(before: str, message: str, *, closing: bool) -> str | None:
@@ -160,10 +182,3 @@ def _addition(before: str, message: str, *, closing: bool) -> str | None:
     if closing and message.lstrip().startswith(before.lstrip()):
         return message.lstrip()[len(before.lstrip()) :]
     return None
-
-
-def _content(value: Any) -> str:
-    """Return a message's text, which may be a list of parts."""
-    if isinstance(value, list):
-        return "".join(text(part.get("text")) for part in mappings(value) if part.get("type") == "text")
-    return text(value)
