@@ -25,13 +25,17 @@ from demo.mock_openai_plays import MODEL, REFUSED, THOUGHT, Chat, Play
 
 @dataclass
 class MockOpenAI(MockAnswering):
-    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do."""
+    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do.
+
+    `version` is the path above the API's addresses, `query` the query string that each of them must have.
+    """
 
     takes_usage: bool = True
     version: str = "/v1"
+    query: str = ""
 
     def __post_init__(self) -> None:
-        self.generating = f"{self.version}/chat/completions"
+        self.generating = f"{self.version}/chat/completions{self.query}"
         super().__post_init__()
 
     @property
@@ -50,7 +54,7 @@ class MockOpenAI(MockAnswering):
         return None if "stream_options" in body and not self.takes_usage else asked
 
     def look(self, path: str) -> Whole | None:
-        if path != f"{self.version}/models":
+        if path != f"{self.version}/models{self.query}":
             return None
         return Whole.json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "demo"}]})
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from services.asking_service import AskingService
 from services.errors import ProviderError
@@ -15,7 +15,6 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-_VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _WITH_USAGE = {"stream_options": {"include_usage": True}}
 #: How servers refuse a field they do not know.
 _NOT_KNOWN = (400, 422)
@@ -24,12 +23,15 @@ _NOT_KNOWN = (400, 422)
 class OpenAIService:
     """One account at one server; safe to use from many threads."""
 
-    def __init__(self, asking: AskingService, *, base_url: str, headers: Mapping[str, str]) -> None:
-        """Take the checked address and the headers that prove who asks."""
-        self.root = root_of(base_url)
+    def __init__(
+        self, asking: AskingService, *, base_url: str, headers: Mapping[str, str], counts: bool = True
+    ) -> None:
+        """Take the checked address, the headers that prove who asks, and whether tokens are asked for."""
+        self._chat = endpoint(base_url, "chat/completions")
+        self._models = endpoint(base_url, "models")
         self._asking = asking
         self._headers = headers
-        self._counts = True
+        self._counts = counts
 
     @contextmanager
     def chat_completions(self, body: Mapping[str, Any], *, deadline: Deadline) -> Iterator[RecordStream]:
@@ -56,22 +58,24 @@ class OpenAIService:
     @contextmanager
     def _asked(self, body: Mapping[str, Any], deadline: Deadline) -> Iterator[RecordStream]:
         headers = {"Accept": "text/event-stream", **self._headers}
-        with self._asking.ask(f"{self.root}/chat/completions", body, headers=headers, deadline=deadline) as stream:
+        with self._asking.ask(self._chat, body, headers=headers, deadline=deadline) as stream:
             yield stream
 
     def answers(self) -> bool:
         """Tell whether server and key are right, by the list of models, which costs nothing."""
-        return self._asking.answers(f"{self.root}/models", headers=self._headers)
+        return self._asking.answers(self._models, headers=self._headers)
 
     def close(self) -> None:
         """Give the pooled connections back."""
         self._asking.close()
 
 
-def root_of(base_url: str) -> str:
-    """Return the address that ends in the API's version, whether or not the given one has it.
+def endpoint(base_url: str, name: str) -> str:
+    """Return the address of one of the API's endpoints; a query string stays.
 
-    A path that names a version of its own, such as `/api/paas/v4` or `/v1beta/openai`, is kept as it is.
+    A base with a path, or ending in `/`, is used as it is, and may name the chat endpoint itself; a bare host gets
+    `/v1`. Without a name it is the base in its one spelling.
     """
-    base = base_url.rstrip("/").removesuffix("/chat/completions")
-    return base if _VERSION.search(base.partition("//")[2]) else f"{base}/v1"
+    scheme, host, path, query, _ = urlsplit(base_url)
+    root = (path or "/v1").rstrip("/").removesuffix("/chat/completions")
+    return urlunsplit((scheme, host, f"{root}/{name}" if name else root, query, ""))
