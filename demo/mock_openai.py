@@ -50,8 +50,13 @@ class MockOpenAI(MockAnswering):
         messages = body.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else None
         text = last.get("content") if isinstance(last, dict) and last.get("role") == "user" else None
-        asked = text if isinstance(text, str) and isinstance(body.get("model"), str) else None
-        return None if "stream_options" in body and not self.takes_usage else asked
+        return text if isinstance(text, str) and isinstance(body.get("model"), str) else None
+
+    def refused(self, body: Mapping[str, Any]) -> Whole | None:
+        """Return the refusal of a field that this server does not know."""
+        if "stream_options" not in body or self.takes_usage:
+            return None
+        return Whole.json({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422)
 
     def look(self, path: str) -> Whole | None:
         if path != f"{self.version}/models{self.query}":
@@ -62,10 +67,11 @@ class MockOpenAI(MockAnswering):
         return refusal(status, code)
 
 
-def refusal(status: int, code: str, kind: str = "invalid_request_error") -> Whole:
+def refusal(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> Whole:
     """Return OpenAI's own envelope."""
     error = {"message": "the mock refuses: sk-secret in https://secret.example", "type": kind, "param": None}
-    return Whole.json({"error": error | {"code": code}}, status)
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return Whole.json({"error": error | {"code": code}}, status, headers=headers)
 
 
 def _script(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> Script:
@@ -102,6 +108,9 @@ REFUSALS = {
     "402": refusal(402, "insufficient_balance"),
     "403": refusal(403, "unsupported_country"),
     "404": refusal(404, "model_not_found"),
+    "422": refusal(422, "unprocessable"),
+    "429-later": refusal(429, "rate_limit_exceeded", "requests", retry_after="30"),
+    "503-later": refusal(503, "", "server_error", retry_after="30"),
     "429": refusal(429, "rate_limit_exceeded", "requests"),
     "429-quota": refusal(429, "insufficient_quota", "insufficient_quota"),
     "500": refusal(500, "", "server_error"),
@@ -175,6 +184,7 @@ SCRIPTS: dict[str, Script] = {
     "endless-line": _fails(faults.endless_line),
     "html": _fails(faults.html),
     **{name: _refuses(refused) for name, refused in REFUSALS.items()},
+    "429-soon": _refuses(refusal(429, "rate_limit_exceeded", "requests", retry_after="1"), 1),
     **{f"{name}-once": _refuses(REFUSALS[name], 1) for name in ("429", "500", "502")},
 }
 

@@ -9,15 +9,14 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from services.asking_service import AskingService
-from services.errors import ProviderError
 from services.record_stream import RecordStream
+from services.refusals import StreamOptionsRefused
+from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
 _WITH_USAGE = {"stream_options": {"include_usage": True}}
-#: How servers refuse a field they do not know.
-_NOT_KNOWN = (400, 422)
 
 
 class OpenAIService:
@@ -34,10 +33,13 @@ class OpenAIService:
         self._counts = counts
 
     @contextmanager
-    def chat_completions(self, body: Mapping[str, Any], *, deadline: Deadline) -> Iterator[RecordStream]:
+    def chat_completions(
+        self, body: Mapping[str, Any], *, deadline: Deadline, longest_wait: float = LONGEST_WAIT
+    ) -> Iterator[RecordStream]:
         """Ask for a stream, and give it to the block; the response is closed after it.
 
-        A server that takes no `stream_options` is asked without them, and from then on never with them.
+        A server that names `stream_options` in a refusal is asked without them, and from then on never with them.
+        `longest_wait` is how many seconds a server that is busy may ask to wait before it is asked again here.
 
         Raises:
             ProviderError: any refusal or failure before the stream began.
@@ -46,19 +48,21 @@ class OpenAIService:
         with ExitStack() as stack:
             try:
                 counted = streamed | _WITH_USAGE if self._counts else streamed
-                stream = stack.enter_context(self._asked(counted, deadline))
-            except ProviderError as exc:
-                if counted == streamed or exc.http_status not in _NOT_KNOWN:
+                stream = stack.enter_context(self._asked(counted, deadline, longest_wait))
+            except StreamOptionsRefused as exc:
+                if not self._counts:
                     raise
-                stream = stack.enter_context(self._asked(streamed, deadline))
+                stream = stack.enter_context(self._asked(streamed, deadline, longest_wait))
                 self._counts = False
                 log.warning("the server takes no stream_options, so answers come without their tokens: %s", exc)
             yield stream
 
     @contextmanager
-    def _asked(self, body: Mapping[str, Any], deadline: Deadline) -> Iterator[RecordStream]:
+    def _asked(self, body: Mapping[str, Any], deadline: Deadline, longest_wait: float) -> Iterator[RecordStream]:
         headers = {"Accept": "text/event-stream", **self._headers}
-        with self._asking.ask(self._chat, body, headers=headers, deadline=deadline) as stream:
+        with self._asking.ask(
+            self._chat, body, headers=headers, deadline=deadline, longest_wait=longest_wait
+        ) as stream:
             yield stream
 
     def answers(self) -> bool:

@@ -112,7 +112,10 @@ REFUSED_AS = {
     "402": "provider_unauthorized",
     "403": "provider_unauthorized",
     "404": "provider_not_found",
+    "422": "provider_rejected",
     "429": "provider_busy",
+    "429-later": "provider_busy",
+    "503-later": "provider_error",
     "429-quota": "provider_unauthorized",
     "500": "provider_error",
     "502": "provider_error",
@@ -123,11 +126,11 @@ PASSING = ("429", "500", "502", "503")
 
 @pytest.mark.parametrize("name", REFUSED_AS)
 def test_a_refusal_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
-    """Only what may pass is asked again, twice; a 400 once more, without what an older server does not know."""
+    """Only what may pass is asked again, twice."""
     answer = ask(make(), f"[[{name}]]")
 
     assert answer.code == REFUSED_AS[name]
-    assert len(server.asked) == (3 if name in PASSING else 2 if name.startswith("400") else 1)
+    assert len(server.asked) == (3 if name in PASSING else 1)
 
 
 def test_every_script_is_either_answered_or_fails_as_told() -> None:
@@ -137,13 +140,32 @@ def test_every_script_is_either_answered_or_fails_as_told() -> None:
     assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
 
 
-@pytest.mark.parametrize("name", ["429-once", "500-once", "502-once"])
+@pytest.mark.parametrize("name", ["429-once", "429-soon", "500-once", "502-once"])
 def test_what_passes_is_asked_again(make: Make, server: MockOpenAI, name: str) -> None:
     """One refusal, one answer, nothing said twice."""
     question = f"[[{name}]] 报销"
 
     assert ask(make(), question).text == server.expected_answer(question)
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("name", ["429-later", "503-later"])
+def test_a_server_that_says_when_to_come_back_is_not_asked_before(make: Make, server: MockOpenAI, name: str) -> None:
+    """The error tells how long, and whoever asked decides what to do with that time."""
+    error = ask(make(), f"[[{name}]] 报销").error
+
+    assert error is not None
+    assert error.retry_after == 30.0
+    assert len(server.asked) == 1
+
+
+def test_a_batch_leaves_even_a_short_wait_to_its_worker(make: Make, server: MockOpenAI) -> None:
+    """It waits for all items of the batch at once, where a person is waited for here."""
+    batch = ask(make(), "[[429-soon]] 报销", channel="batch")
+    person = ask(make(), "[[429-soon]] 报销", channel="http")
+
+    assert (batch.code, batch.error.retry_after if batch.error else 0.0) == ("provider_busy", 1.0)
+    assert person.text == server.expected_answer("[[429-soon]] 报销")
 
 
 def test_nothing_is_asked_again_after_the_first_words(make: Make, server: MockOpenAI) -> None:
@@ -198,10 +220,11 @@ def test_a_server_that_knows_no_stream_options_is_asked_without(make: Make, serv
     assert ["stream_options" in asked.body for asked in server.asked] == [True, False, False]
 
 
-def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make) -> None:
-    """A 400 that stays one says nothing about stream_options."""
+def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make, server: MockOpenAI) -> None:
+    """A 400 that does not name stream_options says nothing about them, and is not asked twice."""
     provider = make()
     ask(provider, "[[400]]")
+    assert len(server.asked) == 1
 
     assert ask(provider, "年假").usage == Usage(31, 21, 10)
 

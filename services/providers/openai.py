@@ -15,6 +15,7 @@ from services.openai_service import OpenAIService, endpoint
 from services.providers.base import BaseRAGProvider
 from services.providers.openai_turn import OpenAITurn
 from services.record_stream import RecordStream
+from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 from utils.thinking import fold_thinking
 
@@ -86,7 +87,11 @@ class OpenAIProvider(BaseRAGProvider):
         """
         turn = OpenAITurn()
         try:
-            with self._service.chat_completions(self._body(query), deadline=deadline) as stream:
+            # A batch waits for all its items at once, and so not here.
+            longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
+            with self._service.chat_completions(
+                self._body(query), deadline=deadline, longest_wait=longest_wait
+            ) as stream:
                 yield from self._events(stream, turn)
         except ProviderError as exc:
             if exc.code != "interrupted":
