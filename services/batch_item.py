@@ -47,12 +47,14 @@ class Outcome:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds for which the provider wants to be left alone; 0.0 where it did not say.
+    retry_after: float = 0.0
 
     @classmethod
     def of(cls, whole: Whole) -> Outcome:
         """Return what an ended stream comes to."""
         if whole.status != "completed":
-            return cls(whole.error_code or "answer_failed")
+            return cls(whole.error_code or "answer_failed", retry_after=whole.retry_after)
         metadata = {**whole.metadata, "mock": True} if whole.mock else whole.metadata
         return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
 
