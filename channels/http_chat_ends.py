@@ -69,5 +69,6 @@ def refusal(code: str, texts: Sentences, *, sentence: str = "", retry_after: flo
 def failed(stream_id: str, whole: Whole, sentence: str, texts: Sentences) -> RestError:
     """Return the error of an answer that ended otherwise than completed; what there was of it goes with it."""
     code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
-    wait = whole.retry_after
-    return refusal(code, texts, sentence=sentence, retry_after=wait, stream_id=stream_id, content=whole.text)
+    data = {"stream_id": stream_id, "content": whole.text}
+    cost = {"usage": whole.usage.known} if whole.usage.known else {}
+    return refusal(code, texts, sentence=sentence, retry_after=whole.retry_after, **data, **cost)

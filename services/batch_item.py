@@ -40,7 +40,7 @@ RETRYABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an item's attempt ended: with an answer, or with a code."""
+    """How an item's attempt ended: with an answer, or with a code and what there was of an answer."""
 
     code: str = ""
     content: str = field(default="", repr=False)
@@ -53,10 +53,16 @@ class Outcome:
     @classmethod
     def of(cls, whole: Whole) -> Outcome:
         """Return what an ended stream comes to."""
-        if whole.status != "completed":
-            return cls(whole.error_code or "answer_failed", retry_after=whole.retry_after)
         metadata = {**whole.metadata, "mock": True} if whole.mock else whole.metadata
-        return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
+        if whole.status == "completed":
+            return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
+        code = whole.error_code or "answer_failed"
+        return cls(code, whole.text, metadata, whole.sources, whole.usage.known, whole.retry_after)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What there was of an answer, by the names that the store has for it."""
+        return {name: getattr(self, name) for name in ("content", "metadata", "sources", "usage")}
 
     @property
     def retryable(self) -> bool:

@@ -227,20 +227,14 @@ class LaneWorker:
 
     def _store_end(self, claimed: Claimed, outcome: Outcome) -> None:
         if not outcome.code:
-            ended = self._store.complete(
-                claimed,
-                content=outcome.content,
-                metadata=outcome.metadata,
-                sources=outcome.sources,
-                usage=outcome.usage,
-            )
+            ended = self._store.complete(claimed, **outcome.said)
             self._note(claimed, "completed", ended=ended)
         elif outcome.retryable and outcome.retry_after and (seconds := self._lanes.pause(outcome.retry_after)):
             self._wait(claimed, outcome.code, seconds)
         elif outcome.retryable and claimed.tries < claimed.task.options.max_attempts:
             self._retry(claimed, outcome)
         else:
-            ended = self._store.fail(claimed, outcome.code, self._sentence(outcome.code))
+            ended = self._store.fail(claimed, outcome.code, self._sentence(outcome.code), **outcome.said)
             self._note(claimed, outcome.code, ended=ended)
 
     def _wait(self, claimed: Claimed, code: str, seconds: float) -> None:

@@ -167,6 +167,9 @@ class Producer:
         labels = (self._question.bot, self._stream.field("provider"))
         metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)
         metrics.TOKENS.labels(*labels, "completion").inc(usage.completion_tokens)
+        # Some providers tell only a total, or count in it what is in neither part.
+        unsplit = usage.total_tokens - usage.prompt_tokens - usage.completion_tokens
+        metrics.TOKENS.labels(*labels, "total").inc(max(0, unsplit))
         metrics.SOURCES.labels(*labels).inc(max(0, len(usage.sources) - self._sources_counted))
         self._sources_counted = max(self._sources_counted, len(usage.sources))
         if price := usage.price:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -82,6 +82,16 @@ def items_of(connection: sa.Connection, task_id: str, first: int, size: int) -> 
         return iter(())
     rows = connection.execute(sa.select(ITEMS).where(*mine).order_by(ITEMS.c.item_index)).all()
     return _items(rows, cancelled=status == "cancelled")
+
+
+def answer_values(
+    content: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    sources: Sequence[Mapping[str, Any]] = (),
+    usage: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the columns of what there is of an answer."""
+    return {"answer": content, "metadata": dict(metadata or {}), "sources": [*sources], "spent": dict(usage or {})}
 
 
 def waits(count: int) -> dict[str, Any]:

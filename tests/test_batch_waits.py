@@ -119,7 +119,7 @@ def test_a_replica_that_leaves_while_it_waits_costs_nothing(opened: Open, provid
     with other:
         with one:
             task_id = one.submits(texts(6))
-            wait_until(lambda: bool(provider.refused), timeout=PATIENCE)
+            wait_until(lambda: bool(provider.refused) and not one.store.running_lanes(), timeout=PATIENCE)
         task = other.ends(task_id)
 
         assert task.completed == 6

@@ -220,6 +220,18 @@ def test_a_failed_answer_says_why_and_how_far_it_came(door: Door, reason: str, s
     assert reply.headers["Cache-Control"] == "no-store"
 
 
+def test_a_partial_answer_says_what_it_cost(door: Door) -> None:
+    """In JSON and among events; one whose provider counted nothing has no usage at all."""
+    whole = Whole("so far", "error", "provider_filtered", usage=Usage(7, 3, 4, "0.001", "USD"))
+
+    reply = door.asks(**prepared(door, whole, "so far"))
+    last = shown(door.asks(stream=True, **prepared(door, whole, "so far")))[-1]
+
+    assert reply.get_json()["data"]["content"] == "so far"
+    assert reply.get_json()["data"]["usage"] == last.data["data"]["usage"] == USAGE
+    ChatFailed.model_validate(reply.get_json()["data"])
+
+
 @pytest.mark.parametrize(("reason", "status"), [("provider_busy", 429), ("provider_error", 502)])
 def test_the_providers_wait_is_passed_on(door: Door, reason: str, status: int) -> None:
     """In the header, and in the data, which an event stream has too; a part of a second is a second."""

@@ -78,6 +78,9 @@ FAILURES = {
     "error-of-vllm": "provider_rejected",
     "error-is-text": "provider_error",
     "rate-limit-in-stream": "provider_busy",
+    "counted-then-dropped": "provider_truncated",
+    "counted-then-failed": "provider_error",
+    "counted-then-silent": "provider_timeout",
     "broken-json": "provider_error",
     "silent": "provider_timeout",
     "no-headers": "provider_timeout",
@@ -235,6 +238,17 @@ def test_tokens_are_told_once(make: Make, name: str) -> None:
     answer = ask(make(), f"[[{name}]]")
 
     assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+
+
+@pytest.mark.parametrize("name", ["counted-then-dropped", "counted-then-failed", "counted-then-silent"])
+def test_a_broken_answer_says_what_it_cost(make: Make, name: str) -> None:
+    """What was counted before the end is told once, the model too, and a thought that was begun is closed."""
+    answer = ask(make(timeout=0.4), f"[[{name}]]")
+
+    assert answer.code == FAILURES[name]
+    assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+    assert Told({"model": "mock-model"}) in answer.events
+    assert answer.text.count("<think>") == answer.text.count("</think>")
 
 
 def test_names_are_told(make: Make) -> None:

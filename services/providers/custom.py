@@ -87,13 +87,19 @@ class CustomProvider(BaseRAGProvider):
         log.info("[custom RAG] Tokens: %s, Price: %s %s", usage.total_tokens, *price)
 
     def _events(self, stream: RecordStream, turn: CustomTurn) -> Iterator[ProviderEvent]:
-        for record in stream:
-            yield from turn.take(record)
-            if turn.state == "done":
-                stream.drain(self._linger)
-                break
-            if turn.state == "finishing":
-                stream.end_within(self._end_grace)
+        try:
+            for record in stream:
+                yield from turn.take(record)
+                if turn.state == "done":
+                    stream.drain(self._linger)
+                    break
+                if turn.state == "finishing":
+                    stream.end_within(self._end_grace)
+        except ProviderError as exc:
+            # An aborted answer is somebody else's by now, or nobody's.
+            if exc.code != "interrupted":
+                yield from turn.leave()
+            raise
         yield from turn.close(cut_off=stream.cut_off)
 
     def health_check(self) -> bool:

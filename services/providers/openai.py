@@ -100,13 +100,19 @@ class OpenAIProvider(BaseRAGProvider):
         log.info("[%s RAG] Tokens: %s", self.name, turn.usage.total_tokens)
 
     def _events(self, stream: RecordStream, turn: OpenAITurn) -> Iterator[ProviderEvent]:
-        for record in stream:
-            yield from turn.take(record)
-            if turn.state == "done":
-                stream.drain(self._linger)
-                break
-            if turn.state == "finishing":
-                stream.end_within(self._end_grace)
+        try:
+            for record in stream:
+                yield from turn.take(record)
+                if turn.state == "done":
+                    stream.drain(self._linger)
+                    break
+                if turn.state == "finishing":
+                    stream.end_within(self._end_grace)
+        except ProviderError as exc:
+            # An aborted answer is somebody else's by now, or nobody's.
+            if exc.code != "interrupted":
+                yield from turn.leave()
+            raise
         yield from turn.close()
 
     def _body(self, query: Query) -> dict[str, Any]:

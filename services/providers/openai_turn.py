@@ -80,8 +80,7 @@ class OpenAITurn:
         Raises:
             ProviderError: the answer was cut off, ended badly, or is without a word.
         """
-        yield from self._stop_thinking()
-        yield from self._last_words()
+        yield from self.leave()
         if self.state == "running":
             code = "provider_truncated" if self._thoughts or self._words else "provider_error"
             raise ProviderError("the stream ended before the answer did", code=code)
@@ -94,7 +93,9 @@ class OpenAITurn:
             raise ProviderError("the model asks for tools, which nobody runs here", code="provider_tools")
         raise ProviderError("the answer has no text", code="provider_empty")
 
-    def _last_words(self) -> Iterator[ProviderEvent]:
+    def leave(self) -> Iterator[ProviderEvent]:
+        """Yield what is known of the answer beside its text, also where it broke off."""
+        yield from self._stop_thinking()
         told = {"model": self._model, "finish_reason": self._finish_reason}
         if known := {name: word for name, word in told.items() if word}:
             yield Told(known)
