@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from channels.rest import STORE_CODE, RestError
@@ -48,16 +49,20 @@ def answered(stream_id: str, whole: Whole) -> dict[str, Any]:
     return {**data, "mock": True} if whole.mock else data
 
 
-def refusal(code: str, texts: Sentences, *, sentence: str = "", **data: str) -> RestError:
-    """Return the error of a code; its message is `sentence`, or else the code's own."""
+def refusal(code: str, texts: Sentences, *, sentence: str = "", retry_after: float = 0.0, **data: object) -> RestError:
+    """Return the error of a code; its message is `sentence`, or else the code's own.
+
+    `retry_after` is how many seconds the provider wants to be left alone, 0.0 where it did not say.
+    """
     status = STATUS.get(code, 502)
-    seconds = RATE_RETRY_AFTER if code == "rate_limited" else RETRY_AFTER.get(status)
+    told = ceil(retry_after)
+    seconds = told or (RATE_RETRY_AFTER if code == "rate_limited" else RETRY_AFTER.get(status))
     return RestError(
         status,
         sentence or texts.error(code),
         code=CODES.get(code, 0),
         reason=code,
-        data=data,
+        data={**data, "retry_after": told} if told else data,
         headers={"Cache-Control": "no-store", **({"Retry-After": str(seconds)} if seconds else {})},
     )
 
@@ -65,4 +70,6 @@ def refusal(code: str, texts: Sentences, *, sentence: str = "", **data: str) -> 
 def failed(stream_id: str, whole: Whole, sentence: str, texts: Sentences) -> RestError:
     """Return the error of an answer that ended otherwise than completed; what there was of it goes with it."""
     code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
-    return refusal(code, texts, sentence=sentence, stream_id=stream_id, content=whole.text)
+    data = {"stream_id": stream_id, "content": whole.text}
+    cost = {"usage": whole.usage.known} if whole.usage.known else {}
+    return refusal(code, texts, sentence=sentence, retry_after=whole.retry_after, **data, **cost)

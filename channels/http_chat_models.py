@@ -96,6 +96,10 @@ class ChatFailed(RestModel):
     reason: str = Field(description="A stable word for what happened.", examples=["provider_timeout"])
     stream_id: str = Field("", description="Left out where nobody was asked.")
     content: str = ""
+    usage: ChatUsage | None = Field(None, description="Left out where the provider counted nothing.")
+    retry_after: int = Field(
+        0, description="Seconds for which the provider wants to be left alone; left out where it did not say."
+    )
 
 
 class ChatCancelled(RestModel):

@@ -16,6 +16,19 @@ from config.redis_urls import parse_redis_url
 #: What a `DIFY_INPUTS` template may ask for.
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
 
+#: Headers that the request itself decides on, and fields that make a stream of chat what it is.
+_OWN_HEADERS = (
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+)
+_OWN_FIELDS = ("messages", "model", "stream")
+
+_HEADER = re.compile(r"[A-Za-z0-9_-]+")
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
 #: A name, a name with a dot before it, or an address of IPv4 or IPv6.
 _HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f.]*")
@@ -57,13 +70,18 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
-def _http_url(url: str) -> str:
+def _base_url(url: str) -> str:
+    """Check an address, and leave it as it is: a slash at its end means something."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an address like https://host.example/path")
     if parts.username or parts.password:
         raise ValueError("an address without a user and password in it")
-    return url.rstrip("/")
+    return url
+
+
+def _http_url(url: str) -> str:
+    return _base_url(url).rstrip("/")
 
 
 def _origin(origin: str) -> str:
@@ -125,6 +143,26 @@ def _template(inputs: dict[str, Any]) -> dict[str, Any]:
     return inputs
 
 
+def _request_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"headers other than {name!r}")
+        if not _HEADER.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise ValueError(f"headers that can be sent, not {name!r}")
+    return headers
+
+
+def _request_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in _OWN_FIELDS:
+        if name in fields:
+            raise ValueError(f"fields other than {name}, which is not for this setting")
+    try:
+        json.dumps(fields, allow_nan=False)
+    except ValueError as exc:
+        raise ValueError("a JSON object without NaN and Infinity") from exc
+    return fields
+
+
 def _user_query(query: str) -> str:
     if ":userid" not in query:
         raise ValueError("SQL with :userid in it")
@@ -146,9 +184,14 @@ AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], 
 Commands = Annotated[dict[str, Annotated[Literal["reset"], BeforeValidator(_lower)]], BeforeValidator(_object)]
 Inputs = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(_template)]
 Headers = Annotated[Secret[dict[str, str]], BeforeValidator(_object)]
+RequestHeaders = Annotated[
+    Secret[Annotated[dict[str, str], AfterValidator(_request_headers)]], BeforeValidator(_object)
+]
+RequestFields = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(_request_fields)]
 Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 ProviderName = Annotated[str, AfterValidator(_provider_name)]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, Secret, SecretStr, TypeAdapte
 from config.environment import available_cpus
 from config.fields import (
     AesKeys,
+    BaseUrl,
     Bots,
     Bytes,
     Commands,
@@ -26,6 +27,8 @@ from config.fields import (
     ProviderName,
     Rate,
     RedisUrl,
+    RequestFields,
+    RequestHeaders,
     Seconds,
     Secrets,
     Temperature,
@@ -190,14 +193,21 @@ class ProviderSettings(Group):
     dify_max_concurrent: Count = setting(1000, "questions at Dify at once, per process")
     dify_api_url: HttpUrl | None = setting(None, "another name of DIFY_BASE_URL")
     openai_api_key: SecretStr | None = setting(None, "key of an OpenAI-compatible service")
-    openai_base_url: HttpUrl = setting("https://api.openai.com", "its address, with or without /v1")
+    openai_base_url: BaseUrl = setting(
+        "https://api.openai.com",
+        "its address; a bare host gets /v1, one with a path or a / at its end is used as it is",
+    )
     openai_model: str = setting("gpt-3.5-turbo", "its model")
-    openai_timeout: Seconds = setting(30, "seconds of the longest silence")
+    openai_timeout: Seconds = setting(60, "seconds of the longest silence")
     openai_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
     openai_max_tokens: Count | None = setting(None, "tokens of the longest answer; empty: the service decides")
     openai_temperature: Temperature | None = setting(None, "0 to 2; empty: the service decides")
+    openai_headers: RequestHeaders = setting(
+        Secret({}), 'JSON: more headers for it, such as {"api-key": "k"}; they may take the key\'s place'
+    )
+    openai_body: RequestFields = setting({}, 'JSON: more fields of its requests, such as {"enable_thinking": false}')
     context_api_key: SecretStr | None = setting(None, "key of the Context service")
-    context_base_url: HttpUrl = setting("https://api.context.ai", "its address, with or without /v1")
+    context_base_url: BaseUrl = setting("https://api.context.ai", "its address, read as OPENAI_BASE_URL")
     context_model: str = setting("gpt-4", "its model")
     context_timeout: Seconds = setting(30, "seconds of the longest silence")
     context_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")

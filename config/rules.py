@@ -105,7 +105,8 @@ def _provider(provider: ProviderSettings, auth_mode: str | None, where: str = ""
     if provider.rag_provider == "dify":
         yield from _dify(provider, auth_mode, where)
     field, expected = NEEDED.get(provider.rag_provider, ("rag_provider", ""))
-    if not getattr(provider, field):
+    in_headers = provider.rag_provider == "openai" and provider.openai_headers.get_secret_value()
+    if not (getattr(provider, field) or in_headers):
         yield Problem(where + field.upper(), "", f"{expected}, because RAG_PROVIDER is {provider.rag_provider}")
     if provider.search_provider == "serper" and not provider.serper_api_key:
         yield Problem(f"{where}SERPER_API_KEY", "", "the key of serper.dev, because SEARCH_PROVIDER is serper")

@@ -61,6 +61,10 @@ class MockAnswering(ABC):
     def question(self, body: Mapping[str, Any]) -> str | None:
         """Return what a request asks, None where it is none."""
 
+    def refused(self, body: Mapping[str, Any]) -> Whole | None:
+        """Return the refusal of a request whose fields the service does not take, None where it takes them."""
+        return None
+
     @abstractmethod
     def look(self, path: str) -> Whole | None:
         """Return what a free address answers, None where there is none."""

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,13 @@ class Whole:
     status: int
     body: bytes
     media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def json(cls, payload: Any, status: int = 200, *, indent: int | None = None) -> Whole:
-        return cls(status, json.dumps(payload, ensure_ascii=False, indent=indent).encode())
+    def json(
+        cls, payload: Any, status: int = 200, *, indent: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> Whole:
+        return cls(status, json.dumps(payload, ensure_ascii=False, indent=indent).encode(), headers=headers or {})
 
 
 BAD_GATEWAY = Whole(502, b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>", "text/html")
@@ -115,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(mock.refusal(401, "invalid_api_key"))
         elif self.path != mock.generating:
             self._send(mock.refusal(404, "not_found"))
+        elif isinstance(body, dict) and (refused := mock.refused(body)):
+            self._send(refused)
         elif question is None:
             self._send(mock.refusal(400, "invalid_request_error"))
         else:
@@ -183,5 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.media)
         self.send_header("Content-Length", str(len(reply.body)))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)

@@ -123,6 +123,7 @@ SCRIPTS: dict[str, Script] = {
     "words": _script(lambda answer: Whole(200, answer.text.encode(), "text/plain"), no_answer),
     "nothing": _fails(plays.nothing),
     "error-after-text": _fails(plays.error_after_text),
+    "error-after-usage": _fails(plays.error_after_usage),
     "error-event": _script(plays.error_event, no_answer),
     "broken-json": _fails(plays.broken_json),
     "silent": _fails(plays.silent),

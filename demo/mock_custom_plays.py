@@ -155,6 +155,11 @@ def error_after_text(answer: Answer) -> Iterator[Step]:
     yield line({"error": "sk-secret"})
 
 
+def error_after_usage(answer: Answer) -> Iterator[Step]:
+    yield line({"content": answer.pieces[0], "usage": USAGE, "sources": [SOURCE]})
+    yield line({"error": "sk-secret"})
+
+
 def error_event(answer: Answer) -> Iterator[Step]:
     yield b"event: error\n" + frame({"message": "sk-secret"})
 

@@ -25,13 +25,17 @@ from demo.mock_openai_plays import MODEL, REFUSED, THOUGHT, Chat, Play
 
 @dataclass
 class MockOpenAI(MockAnswering):
-    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do."""
+    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do.
+
+    `version` is the path above the API's addresses, `query` the query string that each of them must have.
+    """
 
     takes_usage: bool = True
     version: str = "/v1"
+    query: str = ""
 
     def __post_init__(self) -> None:
-        self.generating = f"{self.version}/chat/completions"
+        self.generating = f"{self.version}/chat/completions{self.query}"
         super().__post_init__()
 
     @property
@@ -46,11 +50,16 @@ class MockOpenAI(MockAnswering):
         messages = body.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else None
         text = last.get("content") if isinstance(last, dict) and last.get("role") == "user" else None
-        asked = text if isinstance(text, str) and isinstance(body.get("model"), str) else None
-        return None if "stream_options" in body and not self.takes_usage else asked
+        return text if isinstance(text, str) and isinstance(body.get("model"), str) else None
+
+    def refused(self, body: Mapping[str, Any]) -> Whole | None:
+        """Return the refusal of a field that this server does not know."""
+        if "stream_options" not in body or self.takes_usage:
+            return None
+        return Whole.json({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422)
 
     def look(self, path: str) -> Whole | None:
-        if path != f"{self.version}/models":
+        if path != f"{self.version}/models{self.query}":
             return None
         return Whole.json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "demo"}]})
 
@@ -58,10 +67,11 @@ class MockOpenAI(MockAnswering):
         return refusal(status, code)
 
 
-def refusal(status: int, code: str, kind: str = "invalid_request_error") -> Whole:
+def refusal(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> Whole:
     """Return OpenAI's own envelope."""
     error = {"message": "the mock refuses: sk-secret in https://secret.example", "type": kind, "param": None}
-    return Whole.json({"error": error | {"code": code}}, status)
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return Whole.json({"error": error | {"code": code}}, status, headers=headers)
 
 
 def _script(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> Script:
@@ -77,11 +87,10 @@ def _refuses(refused: Whole, times: int | None = None) -> Script:
     return _script(plays.normal, no_answer if times is None else answer_to, refusal=refused, refusals=times)
 
 
-def _reasons(field: str) -> Script:
+def _thinks(play: Play) -> Script:
     def ends_up(question: str) -> str:
         return f"<think>{THOUGHT}</think>{answer_to(question)}"
 
-    play = plays.reasoning(field)
     return Script(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), ends_up)
 
 
@@ -93,10 +102,15 @@ def _cut_short(finish: str) -> Script:
 
 REFUSALS = {
     "400": refusal(400, "context_length_exceeded"),
+    "400-filter": refusal(400, "content_filter"),
+    "400-inspection": refusal(400, "data_inspection_failed", "data_inspection_failed"),
     "401": refusal(401, "invalid_api_key"),
     "402": refusal(402, "insufficient_balance"),
     "403": refusal(403, "unsupported_country"),
     "404": refusal(404, "model_not_found"),
+    "422": refusal(422, "unprocessable"),
+    "429-later": refusal(429, "rate_limit_exceeded", "requests", retry_after="30"),
+    "503-later": refusal(503, "", "server_error", retry_after="30"),
     "429": refusal(429, "rate_limit_exceeded", "requests"),
     "429-quota": refusal(429, "insufficient_quota", "insufficient_quota"),
     "500": refusal(500, "", "server_error"),
@@ -116,13 +130,23 @@ SCRIPTS: dict[str, Script] = {
     "two-choices": _script(plays.two_choices),
     "parts": _script(plays.parts),
     "refusal": _script(plays.refusal, lambda question: REFUSED),
-    "reasoning": _reasons("reasoning_content"),
-    "reasoning-short-name": _reasons("reasoning"),
+    "reasoning": _thinks(plays.reasoning("reasoning_content")),
+    "thinking-parts": _thinks(plays.thinking_parts),
+    "reasoning-short-name": _thinks(plays.reasoning("reasoning")),
+    "closing-message": _thinks(plays.closing_message()),
+    "closing-message-chunk": _thinks(plays.closing_message(kind="chat.completion.chunk")),
+    "closing-message-adds": _thinks(plays.closing_message(1)),
+    "closing-message-alone": _thinks(plays.closing_message(0)),
+    "closing-message-trimmed": _script(plays.closing_message_trimmed, lambda question: f"\n\n{answer_to(question)}"),
+    "closing-message-differs": _script(plays.closing_message_differs),
+    "growing-messages": _script(plays.growing_messages),
+    "message-pieces": _script(plays.message_pieces),
     "without-done": _script(plays.without_done),
     "without-finish": _script(plays.without_finish),
     "open-after-end": _script(plays.open_after_end),
     "open-after-done": _script(plays.open_after_done),
     "comments": _script(plays.comments),
+    "keep-alive": _script(plays.keep_alive),
     "no-space": _script(plays.no_space),
     "glued": _script(plays.glued),
     "odd": _script(plays.odd),
@@ -130,6 +154,11 @@ SCRIPTS: dict[str, Script] = {
     "slow": _script(plays.normal),
     "length": _cut_short("length"),
     "content-filter": _cut_short("content_filter"),
+    "sensitive": _cut_short("sensitive"),
+    "model-length": _cut_short("model_length"),
+    "network-error": _cut_short("network_error"),
+    "tool-calls": _fails(plays.tool_calls),
+    "function-call": _fails(plays.function_call),
     "only-reasoning": _fails(plays.only_reasoning),
     "empty": _fails(faults.empty),
     "blank": _fails(faults.blank),
@@ -142,6 +171,9 @@ SCRIPTS: dict[str, Script] = {
     "error-of-vllm": _fails(faults.error_of_vllm),
     "error-is-text": _fails(faults.error_is_text),
     "rate-limit-in-stream": _fails(faults.rate_limit_in_stream),
+    "counted-then-dropped": _fails(faults.counted_then_dropped),
+    "counted-then-failed": _fails(faults.counted_then_failed),
+    "counted-then-silent": _fails(faults.counted_then_silent),
     "broken-json": _fails(faults.broken_json),
     "silent": _fails(faults.silent),
     "no-headers": _fails(faults.silent, headers_after=float("inf")),
@@ -155,6 +187,7 @@ SCRIPTS: dict[str, Script] = {
     "endless-line": _fails(faults.endless_line),
     "html": _fails(faults.html),
     **{name: _refuses(refused) for name, refused in REFUSALS.items()},
+    "429-soon": _refuses(refusal(429, "rate_limit_exceeded", "requests", retry_after="1"), 1),
     **{f"{name}-once": _refuses(REFUSALS[name], 1) for name in ("429", "500", "502")},
 }
 

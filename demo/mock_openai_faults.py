@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from demo.mock_answering import Whole
 from demo.mock_dify_wire import HANG, Cut, Step, frame
-from demo.mock_openai_plays import DONE, Chat
+from demo.mock_openai_plays import DONE, USAGE, Chat
 
 
 def empty(chat: Chat) -> Iterator[Step]:
@@ -58,6 +58,21 @@ def broken_json(chat: Chat) -> Iterator[Step]:
     yield from eof(chat)
     yield b'data: {"choices": [{"index": 0, "delta": {"content": "\n\n'
     yield from chat.end()
+
+
+def counted_then_dropped(chat: Chat) -> Iterator[Step]:
+    yield chat.chunk([{"index": 0, "delta": {"reasoning_content": "嗯"}}], usage=USAGE)
+    yield Cut()
+
+
+def counted_then_failed(chat: Chat) -> Iterator[Step]:
+    yield chat.chunk([{"index": 0, "delta": {"content": chat.pieces[0]}}], usage=USAGE)
+    yield from error_at_once(chat)
+
+
+def counted_then_silent(chat: Chat) -> Iterator[Step]:
+    yield chat.chunk([{"index": 0, "delta": {"content": chat.pieces[0]}}], usage=USAGE)
+    yield HANG
 
 
 def silent(chat: Chat) -> Iterator[Step]:

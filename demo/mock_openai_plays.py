@@ -50,6 +50,12 @@ class Chat:
         if self._counts:
             yield self.chunk(None if choices is None else list(choices), usage=USAGE)
 
+    def closing(self, content: str, *, thought: str = "", kind: str = "chat.completion") -> bytes:
+        """Return a last piece that repeats the whole message, as MiniMax sends it."""
+        message = {"role": "assistant", "content": content} | ({"reasoning_content": thought} if thought else {})
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return frame(self._head | {"object": kind, "choices": [choice]})
+
     def whole(self, content: Any = None) -> Whole:
         """Return the answer as a server sends it that does not stream."""
         message = {"role": "assistant", "content": content or "".join(self.pieces)}
@@ -120,6 +126,29 @@ def reasoning(field: str) -> Play:
     return play
 
 
+def thinking_parts(chat: Chat) -> Iterator[Step]:
+    """Think and answer in content parts, as Mistral's models do."""
+    yield chat.begin()
+    for text in pieces(THOUGHT, 3):
+        yield chat.piece(content=[{"type": "thinking", "thinking": [{"type": "text", "text": text}]}])
+    yield chat.piece(content=[{"type": "thinking", "thinking": [], "closed": True}])
+    yield chat.piece(content=[{"type": "text", "text": chat.pieces[0]}])
+    yield from chat.say(texts=chat.pieces[1:])
+    yield from chat.end()
+
+
+def tool_calls(chat: Chat) -> Iterator[Step]:
+    function = {"name": "search", "arguments": '{"query": "年假"}'}
+    yield chat.begin()
+    yield chat.piece(tool_calls=[{"index": 0, "id": "call-1", "type": "function", "function": function}])
+    yield from chat.end("tool_calls")
+
+
+def function_call(chat: Chat) -> Iterator[Step]:
+    yield chat.piece(function_call={"name": "search", "arguments": "{}"})
+    yield from chat.end("stop")
+
+
 def only_reasoning(chat: Chat) -> Iterator[Step]:
     yield from chat.say("reasoning_content", texts=[THOUGHT])
     yield from chat.end()
@@ -131,6 +160,42 @@ def ends_with(finish: str) -> Play:
         yield from chat.end(finish)
 
     return play
+
+
+def closing_message(before: int | None = None, kind: str = "chat.completion") -> Play:
+    """Return an answer whose first pieces come one by one, all of them by default, and then the whole message."""
+
+    def play(chat: Chat) -> Iterator[Step]:
+        yield from chat.say("reasoning_content", texts=pieces(THOUGHT, 3))
+        yield from chat.say(texts=chat.pieces[:before])
+        yield chat.closing("".join(chat.pieces), thought=THOUGHT, kind=kind)
+        yield DONE
+
+    return play
+
+
+def closing_message_trimmed(chat: Chat) -> Iterator[Step]:
+    yield from chat.say()
+    yield chat.closing("".join(chat.pieces).strip())
+    yield DONE
+
+
+def closing_message_differs(chat: Chat) -> Iterator[Step]:
+    yield from chat.say(texts=["半句"])
+    yield chat.closing("".join(chat.pieces))
+    yield DONE
+
+
+def growing_messages(chat: Chat) -> Iterator[Step]:
+    for count in range(len(chat.pieces)):
+        yield chat.chunk([{"index": 0, "message": {"content": "".join(chat.pieces[: count + 1])}}])
+    yield from chat.end()
+
+
+def message_pieces(chat: Chat) -> Iterator[Step]:
+    for text in chat.pieces:
+        yield chat.chunk([{"index": 0, "message": {"content": text}}])
+    yield from chat.end()
 
 
 def without_done(chat: Chat) -> Iterator[Step]:
@@ -159,6 +224,15 @@ def comments(chat: Chat) -> Iterator[Step]:
     for text in chat.pieces:
         yield b": OPENROUTER PROCESSING\n\n" + chat.piece(content=text)
     yield from chat.end()
+
+
+def keep_alive(chat: Chat) -> Iterator[Step]:
+    """Send comments for two seconds before the answer, as DeepSeek does while its queue is long."""
+    for number in range(10):
+        yield b": keep-alive\n\n" if number % 2 else b": keep-alive\n"
+        yield Pause(0.2)
+    yield b"\n"
+    yield from normal(chat)
 
 
 def no_space(chat: Chat) -> Iterator[Step]:

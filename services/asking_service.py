@@ -13,7 +13,7 @@ from services.errors import ProviderError, SettingsError
 from services.http_service import Exchange, HTTPService
 from services.record_stream import RecordStream
 from services.refusals import http_error
-from services.retries import attempts
+from services.retries import LONGEST_WAIT, attempts
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -47,16 +47,22 @@ class AskingService:
 
     @contextmanager
     def ask(
-        self, url: str, body: Mapping[str, Any], *, headers: Mapping[str, str], deadline: Deadline
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        longest_wait: float = LONGEST_WAIT,
     ) -> Iterator[RecordStream]:
         """Post a question, and give the stream of records to the block; the response is closed after it.
 
         Raises:
             ProviderError: a refusal, or any failure before the reply was there; 429, 5xx and no connection after
-                having been asked again.
+                having been asked again, unless the service wants to be left alone for longer than `longest_wait`.
         """
         with ExitStack() as stack:
-            for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff):
+            for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff, longest_wait=longest_wait):
                 with attempt:
                     stream = stack.enter_context(self._asked(url, body, headers, deadline))
             yield stream
@@ -90,7 +96,8 @@ class AskingService:
 
 def _refuse_failure(exchange: Exchange) -> None:
     if exchange.status != 200:
-        raise http_error(exchange.status, exchange.read_all(limit=_MAX_REFUSAL, patience=SHORT_CALL))
+        body = exchange.read_all(limit=_MAX_REFUSAL, patience=SHORT_CALL)
+        raise http_error(exchange.status, body, exchange.retry_after)
 
 
 def checked_url(name: str, url: str) -> str:

@@ -40,21 +40,29 @@ RETRYABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an item's attempt ended: with an answer, or with a code."""
+    """How an item's attempt ended: with an answer, or with a code and what there was of an answer."""
 
     code: str = ""
     content: str = field(default="", repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds for which the provider wants to be left alone; 0.0 where it did not say.
+    retry_after: float = 0.0
 
     @classmethod
     def of(cls, whole: Whole) -> Outcome:
         """Return what an ended stream comes to."""
-        if whole.status != "completed":
-            return cls(whole.error_code or "answer_failed")
         metadata = {**whole.metadata, "mock": True} if whole.mock else whole.metadata
-        return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
+        if whole.status == "completed":
+            return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
+        code = whole.error_code or "answer_failed"
+        return cls(code, whole.text, metadata, whole.sources, whole.usage.known, whole.retry_after)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What there was of an answer, by the names that the store has for it."""
+        return {name: getattr(self, name) for name in ("content", "metadata", "sources", "usage")}
 
     @property
     def retryable(self) -> bool:

@@ -4,6 +4,7 @@
     {dify_batch}:lane_owners     hash, lane number → its holder's token
     {dify_batch}:lane_suspects   hash, lane number → when its lease was seen to be over; since → when all this began
     {dify_batch}:workers         sorted set, name of a process that works on batches by its last renewal
+    {dify_batch}:pause           hash, while the provider is busy: ends, since, rounds
 
 Times are seconds by Redis's clock. A lapsed lane can be taken only when its holder stays silent for the grace as well:
 after an outage of Redis all leases are over, and holders that outlived it renew first. A lane is a bound and no fence:
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 
 from services.redis_store import Call, ScriptRunner, script
 
-LANES, OWNERS, SUSPECTS, WORKERS = (
-    f"{{dify_batch}}:{part}" for part in ("lanes", "lane_owners", "lane_suspects", "workers")
+LANES, OWNERS, SUSPECTS, WORKERS, PAUSE = (
+    f"{{dify_batch}}:{part}" for part in ("lanes", "lane_owners", "lane_suspects", "workers", "pause")
 )
 
 #: Seconds a lane, or a worker, counts after its last renewal, and how long its silence is borne beyond that.
@@ -26,6 +27,26 @@ LEASE = 10.0
 GRACE = 3.0
 #: Seconds after which nothing is left of lanes that nobody works.
 LIFE = 3600.0
+#: Seconds that are waited at least from one round to the next while the provider stays busy: 1, 2, 4 … up to these.
+OWN_WAIT_MOST = 60.0
+#: Seconds of a provider that is busy, from its first refusal on, after which its items fail as others do.
+BUSY_SECONDS = 3600.0
+#: Seconds after a pause in which one item alone finds out whether the provider is still busy.
+PROBE_SECONDS = 10.0
+#: Seconds that an ended pause is remembered, to wait longer the next time.
+PAUSE_MEMORY = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Whether items may be begun."""
+
+    #: Seconds until then, 0.0 for now.
+    seconds: float = 0.0
+    #: The provider was busy a moment ago, or is: an answer would show that it is not.
+    doubtful: bool = False
+    #: One item at a time, until that is known.
+    probing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +111,21 @@ class BatchLanesStore:
         call = Call(script("lane_look"), (LANES, OWNERS, SUSPECTS, WORKERS), args)
         workers, held, suspect, unsure, *free = self._runner.run([call])[0]
         return LanesSeen(tuple(free), held, suspect, bool(unsure), workers)
+
+    def pause(self, seconds: float) -> float:
+        """Have no more items begun, on any replica, for as long as the provider asks; return for how many seconds.
+
+        0.0 where it has been busy for `BUSY_SECONDS`: then nothing is waited for any more.
+        """
+        args = (self.now, seconds, OWN_WAIT_MOST, BUSY_SECONDS, PAUSE_MEMORY)
+        return float(self._runner.run([Call(script("batch_pause"), (PAUSE,), args)])[0] / 1000)
+
+    def paused(self) -> Pause:
+        """Return whether items may be begun."""
+        left, known = self._runner.run([Call(script("batch_paused"), (PAUSE,), (self.now,))])[0]
+        seconds = left / 1000
+        return Pause(max(0.0, seconds), bool(known), bool(known) and -PROBE_SECONDS < seconds <= 0.0)
+
+    def go_on(self) -> None:
+        """Have items begun again: the provider answered one."""
+        self._runner.run([Call(None, ("DEL", PAUSE))])

@@ -19,7 +19,7 @@ from services import metrics
 from services.batch_archive import TIDY_SECONDS, BatchArchive, all_rows
 from services.batch_broker import LaneMessages
 from services.batch_item import ItemAsker
-from services.batch_lanes_store import BatchLanesStore, LanesSeen
+from services.batch_lanes_store import PROBE_SECONDS, BatchLanesStore, LanesSeen, Pause
 from services.batch_records import UNFINISHED, BatchOptions, Item, Order, Task, TaskStatus
 from services.batch_rounds import Rounds
 from services.batch_store import SqlBatchStore
@@ -241,15 +241,16 @@ class BatchManager:
         metrics.BATCH_TASKS_UNFINISHED.set(status.unfinished)
         if not status.unfinished:
             return SWEEP_SECONDS
-        seen = self._lanes.look()
+        seen, pause = self._lanes.look(), self._lanes.paused()
         now, soon = self._store.runnable()
-        wanted = self._wanted(seen, self._store.running_lanes(), now)
+        wanted = self._wanted(seen, self._store.running_lanes(), now, pause)
         # More than lie there for every lane nobody fetches: they are for when somebody does.
         if wanted and self._messages.waiting() < self._max_concurrent:
             for lane in sorted(wanted):
                 self._messages.send(lane)
         silent = self._lanes.grace if seen.suspect or seen.unsure else SWEEP_SECONDS
-        return min(SWEEP_SECONDS, silent, SWEEP_SECONDS if soon is None else soon)
+        due = PROBE_SECONDS if pause.probing else pause.seconds or SWEEP_SECONDS
+        return min(SWEEP_SECONDS, silent, due, SWEEP_SECONDS if soon is None else soon)
 
     def check(self) -> None:
         """See that tasks can be kept now.
@@ -260,8 +261,16 @@ class BatchManager:
         self._prepare()
         self._store.check()
 
-    def _wanted(self, seen: LanesSeen, occupied: Collection[int], runnable: bool) -> set[int]:
-        """Return the free lanes that somebody is to work now."""
+    def _wanted(self, seen: LanesSeen, occupied: Collection[int], runnable: bool, pause: Pause) -> set[int]:
+        """Return the free lanes that somebody is to work now.
+
+        While the provider wants to be left alone these are only lanes whose item is under way, and right after that one
+        lane more, which finds out whether the others may go on.
+        """
+        if pause.seconds or pause.probing:
+            under_way = set() if seen.unsure else set(seen.free) & set(occupied)
+            probes = runnable and pause.probing and not (seen.held or seen.suspect or occupied)
+            return under_way | (set(seen.free[:1]) if probes else set())
         if seen.unsure:
             # Who has an item may hold its lane yet, and Redis lack its stream, so that another would ask it once more.
             return set(seen.free) - set(occupied) if runnable else set()

@@ -175,3 +175,10 @@ class Claimed:
     lane: int
     #: It was running in this lane already: a worker that is gone had claimed it, and its stream may exist.
     again: bool = False
+    #: How many of its attempts do not count: the provider was busy, and said when to come back.
+    waits: int = 0
+
+    @property
+    def tries(self) -> int:
+        """How many of its attempts count, this one included."""
+        return self.attempt - self.waits

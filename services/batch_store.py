@@ -10,15 +10,26 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from services import sql_batch_claims as claims
 from services import sql_batch_tasks as steps
-from services.batch_records import ENDED, TASK_STATUSES, UNFINISHED, BatchOptions, Claimed, Item, Task, TaskStatus
+from services.batch_records import (
+    ENDED,
+    TASK_STATUSES,
+    UNFINISHED,
+    BatchOptions,
+    Claimed,
+    Item,
+    ItemStatus,
+    Task,
+    TaskStatus,
+)
 from services.sql_batch_expiry import expire
-from services.sql_batch_rows import Row, items_of, tasks_of
+from services.sql_batch_rows import Row, answer_values, items_of, tasks_of, waits
 from services.sql_batch_setup import prepare
 from services.sql_batch_submission import Bounds, Submission, submit
 from services.sql_batch_tables import TASKS
@@ -34,7 +45,6 @@ Tasks = list[Task]
 Items = list[Item]
 Stopped = list[tuple[int, int]]
 TaskIds = list[str]
-Claim = Callable[[sa.Connection], Claimed | None]
 
 
 class SqlBatchStore:
@@ -165,14 +175,11 @@ class SqlBatchStore:
         First one that is running in it already, or in a lane of number `lanes` or above: there are so many now, and
         whoever worked there is gone. Then the next one of the task that was served longest ago.
         """
-        for _ in range(TRIES):
-            attempt = self._database.read(lambda connection: self._candidate(connection, lane, lanes))
-            if attempt is None:
-                break
-            with suppress(claims.Overtaken):
-                if claimed := self._database.transact(attempt):
-                    return claimed
-        return None
+        return self._claimed(lane, lanes, begin=True)
+
+    def claim_again(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
+        """Do as `claim` does, and begin no item: return only one that is running already."""
+        return self._claimed(lane, lanes, begin=False)
 
     def complete(
         self,
@@ -184,12 +191,14 @@ class SqlBatchStore:
         usage: Mapping[str, Any] | None = None,
     ) -> bool:
         """Keep an item's answer; `False`: the item ended otherwise, or is another attempt's, meanwhile."""
-        said = {"answer": content, "metadata": dict(metadata or {}), "sources": [*sources], "spent": dict(usage or {})}
-        return self._settle(claimed, {"status": "completed", "ended_at": self._now(), **said, **_error()})
+        return self._end(claimed, "completed", answer_values(content, metadata, sources, usage))
 
-    def fail(self, claimed: Claimed, code: str, message: str) -> bool:
-        """Have the item failed for good, with a code and a sentence of ours; `False` as in `complete`."""
-        return self._settle(claimed, {"status": "failed", "ended_at": self._now(), **_error(code, message)})
+    def fail(self, claimed: Claimed, code: str, message: str, **said: Any) -> bool:
+        """Have the item failed for good, with a code and a sentence of ours; `False` as in `complete`.
+
+        `said` is what there was of an answer, by the names that `complete` has for it.
+        """
+        return self._end(claimed, "failed", {**answer_values(**said), **_error(code, message)})
 
     def retry(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
         """Have the item asked again, as its next attempt, in `after` seconds; `False` as in `complete`.
@@ -198,6 +207,12 @@ class SqlBatchStore:
         """
         due = claims.micros(self._now() + timedelta(seconds=after))
         return self._settle(claimed, {"status": "pending", "due": due, **_error(code, message)})
+
+    def wait(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
+        """Do as `retry` does, and count this attempt for nothing."""
+        due = claims.micros(self._now() + timedelta(seconds=after))
+        values = {"status": "pending", "due": due, **waits(claimed.waits + 1), **_error(code, message)}
+        return self._settle(claimed, values)
 
     def cancel(self, task_id: str, owner: str | None = None) -> tuple[Task, Stopped]:
         """End a task; return it, and index and attempt of its items that were running: to be stopped.
@@ -261,15 +276,20 @@ class SqlBatchStore:
     def _tasks(self, rows: Sequence[Row]) -> Tasks:
         return self._database.read(lambda connection: tasks_of(connection, rows, self._now()))
 
-    def _candidate(self, connection: sa.Connection, lane: int, lanes: int | None) -> Claim | None:
-        """Return the step that may claim something, found without a lock."""
-        now = self._now()
-        running = claims.held(connection)
-        if found := claims.left_behind(running, lane, lanes):
-            return lambda c: claims.take_again(c, found, lane)
-        if task_id := claims.next_task(connection, running, now):
-            return lambda c: claims.take(c, task_id, lane, now)
+    def _claimed(self, lane: int, lanes: int | None, *, begin: bool) -> Claimed | None:
+        for _ in range(TRIES):
+            look = partial(claims.candidate, lane=lane, lanes=lanes, now=self._now(), begin=begin)
+            attempt = self._database.read(look)
+            if attempt is None:
+                break
+            with suppress(claims.Overtaken):
+                if claimed := self._database.transact(attempt):
+                    return claimed
         return None
+
+    def _end(self, claimed: Claimed, status: ItemStatus, values: Mapping[str, Any]) -> bool:
+        end = {"status": status, "attempts": claimed.tries, "ended_at": self._now()}
+        return self._settle(claimed, {**end, **_error(), **values})
 
     def _settle(self, claimed: Claimed, values: Mapping[str, Any]) -> bool:
         now = self._now()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from services import metrics
 from services.batch_item import ItemAsker, Outcome
-from services.batch_lanes_store import BatchLanesStore
+from services.batch_lanes_store import BatchLanesStore, Pause
 from services.batch_records import Claimed
 from services.batch_store import SqlBatchStore
 from services.errors import StoreUnavailable
@@ -43,13 +43,15 @@ class Lane:
     token: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
     #: Another has it by now.
     lost: bool = False
+    #: Whether the provider was busy a moment before the item under way was begun.
+    doubtful: bool = False
     #: The item under way, and its stream once it is known.
     claimed: Claimed | None = None
     stream_id: str = ""
 
 
 class LaneWorker:
-    """The lanes of one process. `retried` is called when an item waits for its next attempt."""
+    """The lanes of one process. `retried` is called when an item waits for its next attempt, or others need not."""
 
     def __init__(
         self,
@@ -169,12 +171,22 @@ class LaneWorker:
         return False
 
     def _next(self, lane: Lane) -> bool:
+        pause = self._paused()
+        lane.stream_id, lane.claimed, lane.doubtful = "", None, pause.doubtful
+        claim = self._store.claim_again if pause.seconds else self._store.claim
         try:
-            lane.stream_id, lane.claimed = "", self._store.claim(lane.number, lanes=self._lanes.lanes)
+            lane.claimed = claim(lane.number, lanes=self._lanes.lanes)
         except StoreUnavailable:
             # What it may have claimed is running in this lane: the sweep has the lane worked when the database is back.
             return False
         return lane.claimed is not None
+
+    def _paused(self) -> Pause:
+        try:
+            return self._lanes.paused()
+        except StoreUnavailable:
+            # Whoever asks an item now waits for Redis anyway.
+            return Pause()
 
     def _do(self, lane: Lane) -> bool:
         """Ask the lane's item and store its end; return False where it was given up."""
@@ -189,8 +201,16 @@ class LaneWorker:
             log.exception("item failed", extra=_ids(lane.claimed))
             outcome = Outcome("answer_failed")
         done = outcome is not None and self._settle(lane, lane.claimed, outcome)
+        if outcome and not outcome.code and lane.doubtful:
+            self._go_on()
         lane.claimed = None
         return done
+
+    def _go_on(self) -> None:
+        """Have all lanes begin items again: the provider is not busy any more."""
+        with suppress(StoreUnavailable):
+            self._lanes.go_on()
+            self._retried()
 
     def _settle(self, lane: Lane, claimed: Claimed, outcome: Outcome) -> bool:
         """Store an item's end, waiting through an outage; return False where that is left to the lane's next holder."""
@@ -207,24 +227,28 @@ class LaneWorker:
 
     def _store_end(self, claimed: Claimed, outcome: Outcome) -> None:
         if not outcome.code:
-            ended = self._store.complete(
-                claimed,
-                content=outcome.content,
-                metadata=outcome.metadata,
-                sources=outcome.sources,
-                usage=outcome.usage,
-            )
+            ended = self._store.complete(claimed, **outcome.said)
             self._note(claimed, "completed", ended=ended)
-        elif outcome.retryable and claimed.attempt < claimed.task.options.max_attempts:
-            self._retry(claimed, outcome.code)
+        elif outcome.retryable and outcome.retry_after and (seconds := self._lanes.pause(outcome.retry_after)):
+            self._wait(claimed, outcome.code, seconds)
+        elif outcome.retryable and claimed.tries < claimed.task.options.max_attempts:
+            self._retry(claimed, outcome)
         else:
-            ended = self._store.fail(claimed, outcome.code, self._sentence(outcome.code))
+            ended = self._store.fail(claimed, outcome.code, self._sentence(outcome.code), **outcome.said)
             self._note(claimed, outcome.code, ended=ended)
 
-    def _retry(self, claimed: Claimed, code: str) -> None:
+    def _wait(self, claimed: Claimed, code: str, seconds: float) -> None:
+        """Have the item asked again when the provider wants to be asked, which costs it no attempt."""
+        if self._store.wait(claimed, seconds, code, self._sentence(code)):
+            metrics.BATCH_RETRIES.labels(code).inc()
+            log.info("the provider is busy, items wait", extra={**_ids(claimed), "code": code, "seconds": seconds})
+            self._retried()
+
+    def _retry(self, claimed: Claimed, outcome: Outcome) -> None:
         """Have the item asked again later, not all of them in the same moment."""
-        longest = min(BACK_OFF_MOST, self._back_off * 2 ** (claimed.attempt - 1))
-        if self._store.retry(claimed, longest * self._dice(0.5, 1.0), code, self._sentence(code)):
+        code, longest = outcome.code, min(BACK_OFF_MOST, self._back_off * 2 ** (claimed.tries - 1))
+        after = max(outcome.retry_after, longest * self._dice(0.5, 1.0))
+        if self._store.retry(claimed, after, code, self._sentence(code)):
             metrics.BATCH_RETRIES.labels(code).inc()
             log.info("item asked again later", extra={**_ids(claimed), "code": code})
             self._retried()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from services.asking_service import AskingService
 from services.record_stream import RecordStream
+from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 
 _ANY_FORM = {"Accept": "text/event-stream, application/x-ndjson, application/json"}
@@ -25,13 +26,18 @@ class CustomService:
         self._health_url = health_url or _below(url, "health")
 
     @contextmanager
-    def ask(self, body: Mapping[str, Any], *, deadline: Deadline) -> Iterator[RecordStream]:
+    def ask(
+        self, body: Mapping[str, Any], *, deadline: Deadline, longest_wait: float = LONGEST_WAIT
+    ) -> Iterator[RecordStream]:
         """Ask for a stream, and give what comes to the block; the response is closed after it.
+
+        `longest_wait` is how many seconds a service that is busy may ask to wait before it is asked again here.
 
         Raises:
             ProviderError: any refusal or failure before there was a reply.
         """
-        with self._asking.ask(self._url, body, headers={**_ANY_FORM, **self._headers}, deadline=deadline) as stream:
+        headers = {**_ANY_FORM, **self._headers}
+        with self._asking.ask(self._url, body, headers=headers, deadline=deadline, longest_wait=longest_wait) as stream:
             yield stream
 
     def answers(self) -> bool:

@@ -44,13 +44,14 @@ class Refusal:
         return f"HTTP {self.status} {self.code or 'without a code'}"
 
 
-def http_error(status: int, body: bytes) -> ProviderError:
-    """Return our error for a reply other than 200."""
+def http_error(status: int, body: bytes, retry_after: float = 0.0) -> ProviderError:
+    """Return our error for a reply other than 200; `retry_after` is how many seconds it asks to be left alone."""
     refusal = Refusal.from_body(status, body)
     if refusal.conversation_gone and status in (400, 404):
         return ConversationGone(str(refusal), http_status=status)
     kind = TransientError if status >= 500 or refusal.code == "too_many_requests" else ProviderError
-    return kind(str(refusal), code=_code_for(status), http_status=status)
+    wait = retry_after if status >= 500 or status == 429 else 0.0
+    return kind(str(refusal), code=_code_for(status), http_status=status, retry_after=wait)
 
 
 def _code_for(status: int) -> str:

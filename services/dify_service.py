@@ -96,7 +96,7 @@ class DifyService:
         if exchange.status != 200:
             body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
             self._on_refusal(body)
-            raise http_error(exchange.status, body)
+            raise http_error(exchange.status, body, exchange.retry_after)
 
     def chat_whole(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
         """Ask in blocking mode, once, and return the reply when the answer is whole; agent apps refuse this mode.

@@ -124,13 +124,17 @@ class AuthError(AnswerError):
 
 
 class ProviderError(AnswerError):
-    """The provider failed; `http_status` is its HTTP status, 0 where there was none."""
+    """The provider failed; `http_status` is its HTTP status, 0 where there was none.
+
+    `retry_after` is how long it asked to be left alone, in seconds, 0.0 where it did not.
+    """
 
     code = "provider_error"
 
-    def __init__(self, message: str = "", *, code: str = "", http_status: int = 0) -> None:
+    def __init__(self, message: str = "", *, code: str = "", http_status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message, code=code)
         self.http_status = http_status
+        self.retry_after = retry_after
 
 
 class ConversationGone(ProviderError):

@@ -26,6 +26,7 @@ from urllib3 import exceptions as urllib3_errors
 from services.errors import ProviderError
 from services.http_connections import READ_BYTES, Call, TellingAdapter, current
 from utils.deadline import Deadline
+from utils.retry_after import retry_after
 
 #: A socket's timeout and a deadline never end at the same instant: nearer than this they count as the same, in seconds.
 _SAME_INSTANT = 0.05
@@ -58,8 +59,15 @@ class Exchange:
         # read1 returns what is there: read() and iter_lines() wait for a full block of a close-delimited body.
         self._read1 = call.chunks(response) or partial(response.read1, READ_BYTES, decode_content=True)
         self.status = response.status
+        self._headers = response.headers
         #: Whether the body ended before its length or its last chunk: the connection broke.
         self.broken = False
+
+    @property
+    def retry_after(self) -> float:
+        """How long the service asks to be left alone, in seconds, ten minutes at most; 0.0 where it does not ask."""
+        headers = self._headers
+        return retry_after(headers.get("Retry-After"), now=time.time(), date=headers.get("Date"))
 
     def read(self, patience: float) -> bytes:
         """Return what has arrived, waiting up to `patience` seconds for the first byte of it; b"" at the end.

@@ -103,7 +103,7 @@ PROVIDER_CALLS = Counter(
 )
 TOKENS = Counter(
     "wechatlaibao_tokens_total",
-    "Tokens of answers as their provider counted them, of the prompt and of the completion.",
+    "Tokens of answers as their provider counted them: of the prompt, of the completion, and of a total told alone.",
     ["bot", "provider", "kind"],
     registry=REGISTRY,
 )

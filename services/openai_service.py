@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from services.asking_service import AskingService
-from services.errors import ProviderError
 from services.record_stream import RecordStream
+from services.refusals import StreamOptionsRefused
+from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-_VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _WITH_USAGE = {"stream_options": {"include_usage": True}}
-#: How servers refuse a field they do not know.
-_NOT_KNOWN = (400, 422)
 
 
 class OpenAIService:
     """One account at one server; safe to use from many threads."""
 
-    def __init__(self, asking: AskingService, *, base_url: str, headers: Mapping[str, str]) -> None:
-        """Take the checked address and the headers that prove who asks."""
-        self.root = root_of(base_url)
+    def __init__(
+        self, asking: AskingService, *, base_url: str, headers: Mapping[str, str], counts: bool = True
+    ) -> None:
+        """Take the checked address, the headers that prove who asks, and whether tokens are asked for."""
+        self._chat = endpoint(base_url, "chat/completions")
+        self._models = endpoint(base_url, "models")
         self._asking = asking
         self._headers = headers
-        self._counts = True
+        self._counts = counts
 
     @contextmanager
-    def chat_completions(self, body: Mapping[str, Any], *, deadline: Deadline) -> Iterator[RecordStream]:
+    def chat_completions(
+        self, body: Mapping[str, Any], *, deadline: Deadline, longest_wait: float = LONGEST_WAIT
+    ) -> Iterator[RecordStream]:
         """Ask for a stream, and give it to the block; the response is closed after it.
 
-        A server that takes no `stream_options` is asked without them, and from then on never with them.
+        A server that names `stream_options` in a refusal is asked without them, and from then on never with them.
+        `longest_wait` is how many seconds a server that is busy may ask to wait before it is asked again here.
 
         Raises:
             ProviderError: any refusal or failure before the stream began.
@@ -44,34 +48,38 @@ class OpenAIService:
         with ExitStack() as stack:
             try:
                 counted = streamed | _WITH_USAGE if self._counts else streamed
-                stream = stack.enter_context(self._asked(counted, deadline))
-            except ProviderError as exc:
-                if counted == streamed or exc.http_status not in _NOT_KNOWN:
+                stream = stack.enter_context(self._asked(counted, deadline, longest_wait))
+            except StreamOptionsRefused as exc:
+                if not self._counts:
                     raise
-                stream = stack.enter_context(self._asked(streamed, deadline))
+                stream = stack.enter_context(self._asked(streamed, deadline, longest_wait))
                 self._counts = False
                 log.warning("the server takes no stream_options, so answers come without their tokens: %s", exc)
             yield stream
 
     @contextmanager
-    def _asked(self, body: Mapping[str, Any], deadline: Deadline) -> Iterator[RecordStream]:
+    def _asked(self, body: Mapping[str, Any], deadline: Deadline, longest_wait: float) -> Iterator[RecordStream]:
         headers = {"Accept": "text/event-stream", **self._headers}
-        with self._asking.ask(f"{self.root}/chat/completions", body, headers=headers, deadline=deadline) as stream:
+        with self._asking.ask(
+            self._chat, body, headers=headers, deadline=deadline, longest_wait=longest_wait
+        ) as stream:
             yield stream
 
     def answers(self) -> bool:
         """Tell whether server and key are right, by the list of models, which costs nothing."""
-        return self._asking.answers(f"{self.root}/models", headers=self._headers)
+        return self._asking.answers(self._models, headers=self._headers)
 
     def close(self) -> None:
         """Give the pooled connections back."""
         self._asking.close()
 
 
-def root_of(base_url: str) -> str:
-    """Return the address that ends in the API's version, whether or not the given one has it.
+def endpoint(base_url: str, name: str) -> str:
+    """Return the address of one of the API's endpoints; a query string stays.
 
-    A path that names a version of its own, such as `/api/paas/v4` or `/v1beta/openai`, is kept as it is.
+    A base with a path, or ending in `/`, is used as it is, and may name the chat endpoint itself; a bare host gets
+    `/v1`. Without a name it is the base in its one spelling.
     """
-    base = base_url.rstrip("/").removesuffix("/chat/completions")
-    return base if _VERSION.search(base.partition("//")[2]) else f"{base}/v1"
+    scheme, host, path, query, _ = urlsplit(base_url)
+    root = (path or "/v1").rstrip("/").removesuffix("/chat/completions")
+    return urlunsplit((scheme, host, f"{root}/{name}" if name else root, query, ""))

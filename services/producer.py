@@ -10,7 +10,7 @@ from typing import Any
 
 from services import metrics
 from services.answer_events import AnswerEvent, Asking, Resumed, Waiting
-from services.errors import AnswerError, AuthError, StoreUnavailable, StreamClosed
+from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
 from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
 from services.owned_stream import LEAVING, OwnedStream
 from services.stream_records import written_sources, written_told, written_usage
@@ -117,6 +117,8 @@ class Producer:
         stream = self._stream
         if isinstance(error, AuthError):
             stream.set(auth_state=error.code)
+        if isinstance(error, ProviderError) and error.retry_after:
+            stream.set(retry_after=f"{error.retry_after:g}")
         if stream.deadline.over and not stream.deadline.aborted:
             return "answer_timeout"
         log.warning("answer error", extra={"stream_id": stream.stream_id, "code": error.code, "cause": str(error)})
@@ -171,6 +173,9 @@ class Producer:
         labels = (self._question.bot, self._stream.field("provider"))
         metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)
         metrics.TOKENS.labels(*labels, "completion").inc(usage.completion_tokens)
+        # Some providers tell only a total, or count in it what is in neither part.
+        unsplit = usage.total_tokens - usage.prompt_tokens - usage.completion_tokens
+        metrics.TOKENS.labels(*labels, "total").inc(max(0, unsplit))
         metrics.SOURCES.labels(*labels).inc(max(0, len(usage.sources) - self._sources_counted))
         self._sources_counted = max(self._sources_counted, len(usage.sources))
         if price := usage.price:

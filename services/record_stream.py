@@ -31,7 +31,8 @@ class RecordStream:
         """Yield each record.
 
         Raises:
-            ProviderError: `provider_timeout` when none with a field came for `timeout` seconds, signs of life or not.
+            ProviderError: `provider_timeout` when neither a record with a field nor a comment came for `timeout`
+                seconds.
         """
         return self._records
 
@@ -55,11 +56,15 @@ class RecordStream:
     def _read(self) -> Iterator[Record]:
         try:
             while chunk := self._next_chunk():
+                comments = self._decoder.comments
                 for record in self._decoder.feed(chunk):
                     yield record
                     if record.fields:
                         # Now, not before the yield: the time the caller took is not the server's silence.
                         self._silent_since = self._clock()
+                if self._decoder.comments > comments:
+                    # DeepSeek's `: keep-alive` and OpenRouter's `: OPENROUTER PROCESSING`: the request waits there.
+                    self._silent_since = self._clock()
             yield from self._rest()
         except (BrokenRecord, EventTooLong) as exc:
             raise ProviderError(str(exc), code="provider_error") from exc

@@ -18,7 +18,17 @@ from services.http_service import TransientError
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: 429s that no waiting mends: somebody has to pay.
 _UNPAID = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+#: How OpenAI and Azure, Qwen, and Zhipu say that a filter refused the question.
+_FILTERED = ("content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed", "1301")
 _RATE_LIMIT = ("rate_limit_exceeded", "rate_limit_error", "too_many_requests", "overloaded_error")
+
+
+#: How servers refuse a field they do not know.
+_NOT_KNOWN = (400, 422)
+
+
+class StreamOptionsRefused(ProviderError):
+    """The server does not know the field by which tokens are asked for, and says so by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,12 @@ class Refusal:
         found = (error.get(name) for name in ("code", "type", "param"))
         return cls(status, tuple(word for word in found if isinstance(word, str) and _WORD.fullmatch(word)))
 
-    def error(self, *, where: str = "") -> ProviderError:
+    def error(self, *, where: str = "", retry_after: float = 0.0) -> ProviderError:
         """Return our error for it; one that the same question may survive a moment later is a `TransientError`."""
         passing = self.status >= 500 or (self.status == 429 and not self._names(_UNPAID))
         kind = TransientError if passing and not where else ProviderError
-        return kind(f"{where}{self}", code=self._code, http_status=self.status)
+        wait = retry_after if passing else 0.0
+        return kind(f"{where}{self}", code=self._code, http_status=self.status, retry_after=wait)
 
     def _names(self, words: tuple[str, ...]) -> bool:
         return any(word in words for word in self.words)
@@ -61,6 +72,8 @@ class Refusal:
     def _code(self) -> str:
         if self._names(_UNPAID):
             return "provider_unauthorized"
+        if self._names(_FILTERED):
+            return "provider_filtered"
         if self.status == 429 or self._names(_RATE_LIMIT):
             return "provider_busy"
         if self.status in (401, 402, 403):
@@ -74,9 +87,12 @@ class Refusal:
         return " ".join((f"HTTP {self.status}" if self.status else "no status", *self.words))
 
 
-def http_error(status: int, body: bytes) -> ProviderError:
-    """Return our error for a reply other than 200."""
-    return Refusal.from_body(status, body).error()
+def http_error(status: int, body: bytes, retry_after: float = 0.0) -> ProviderError:
+    """Return our error for a reply other than 200; `retry_after` is how many seconds it asks to be left alone."""
+    refusal = Refusal.from_body(status, body)
+    if status in _NOT_KNOWN and b"stream_options" in body:
+        return StreamOptionsRefused(f"{refusal} stream_options", code="provider_rejected", http_status=status)
+    return refusal.error(retry_after=retry_after)
 
 
 def stream_error(fields: Mapping[str, Any]) -> ProviderError:

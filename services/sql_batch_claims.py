@@ -7,7 +7,7 @@ task's every row, it names its index: servers were seen to choose the texts them
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -54,6 +54,18 @@ def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held
     """Return the item that is running in this lane, or else one in a lane that is no more."""
     gone = (item for item in running if lanes is not None and item.lane >= lanes)
     return next((item for item in running if item.lane == lane), None) or next(gone, None)
+
+
+def candidate(
+    connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, begin: bool
+) -> Callable[[sa.Connection], Claimed | None] | None:
+    """Return the step that may claim something for a lane, found without a lock: one that runs, or else may `begin`."""
+    running = held(connection)
+    if found := left_behind(running, lane, lanes):
+        return lambda c: take_again(c, found, lane)
+    if begin and (task_id := next_task(connection, running, now)):
+        return lambda c: take(c, task_id, lane, now)
+    return None
 
 
 def next_task(connection: sa.Connection, running: Collection[Held], now: datetime) -> str | None:

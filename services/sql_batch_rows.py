@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,15 +84,36 @@ def items_of(connection: sa.Connection, task_id: str, first: int, size: int) -> 
     return _items(rows, cancelled=status == "cancelled")
 
 
+def answer_values(
+    content: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    sources: Sequence[Mapping[str, Any]] = (),
+    usage: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the columns of what there is of an answer."""
+    return {"answer": content, "metadata": dict(metadata or {}), "sources": [*sources], "spent": dict(usage or {})}
+
+
+def waits(count: int) -> dict[str, Any]:
+    """Return what an unfinished item keeps where its answer's metadata will be: the attempts that do not count."""
+    return {"metadata": {"waits": count}}
+
+
+def _waits(item: Row) -> int:
+    answered = item.status in ("completed", "failed")
+    return 0 if answered else int(item.metadata.get("waits", 0))
+
+
 def _items(rows: Iterable[Row], *, cancelled: bool) -> Iterator[Item]:
     for row in rows:
+        unspent = _waits(row)
         yield Item(
             index=row.item_index,
             text=row.question,
             status="cancelled" if cancelled and row.status == "pending" else row.status,
-            attempts=row.attempts,
+            attempts=row.attempts - unspent,
             content=row.answer or "",
-            metadata=row.metadata,
+            metadata={} if unspent else row.metadata,
             sources=tuple(row.sources),
             usage=row.spent,
             error={"code": row.error_code, "message": row.error_message or ""} if row.error_code else None,
@@ -104,4 +125,4 @@ def _items(rows: Iterable[Row], *, cancelled: bool) -> Iterator[Item]:
 def claimed_of(task: Row, item: Row, *, attempt: int, lane: int, again: bool) -> Claimed:
     """Return an item as the lane that has it now sees it."""
     order = Order(task.task_id, task.owner, BatchOptions.from_json(task.options), task.credential)
-    return Claimed(order, item.item_index, item.question, attempt, lane, again)
+    return Claimed(order, item.item_index, item.question, attempt, lane, again, _waits(item))

@@ -134,6 +134,8 @@ class Whole:
     conversation_id: str = ""
     #: What else the provider said of it, as JSON.
     told: str = ""
+    #: Of a failed answer: how long the provider asked to be left alone, in seconds; 0.0 where it did not.
+    retry_after: float = 0.0
 
     @property
     def metadata(self) -> dict[str, Any]:

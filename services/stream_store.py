@@ -3,7 +3,7 @@
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
         v question access auth_state error_code message_id task_id run_id asks reply delivered
-        and, once they tell something: waiting sources mock provider usage told cited resets whole asked_at
+        and, once they tell something: waiting sources mock provider usage told cited resets whole asked_at retry_after
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
@@ -153,15 +153,15 @@ class StreamStore:
     def whole(self, stream_id: str) -> Whole | None:
         """Return a stream's whole text and what goes with it; None where there is no such stream."""
         keys = stream_keys(stream_id)
-        names = ("provider", "message_id", "conversation_id", "told")
+        names = ("provider", "message_id", "conversation_id", "told", "retry_after")
         fields = ("status", "error_code", "sources", "mock", "usage", *names)
         calls = [Call(None, ("HMGET", keys.hash), fields), Call(None, ("GET", keys.text))]
         (status, code, sources, mock, usage, *named), text = self._runner.run(calls)
         if not status:
             return None
-        provider, message_id, conversation_id, told = (name or "" for name in named)
+        provider, message_id, conversation_id, told, retry_after = (name or "" for name in named)
         found = (read_sources(sources), mock == "1", read_usage(usage), provider, message_id, conversation_id, told)
-        return Whole(text or "", status, code or "", *found)
+        return Whole(text or "", status, code or "", *found, float(retry_after or 0))
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
         """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -126,6 +128,44 @@ def test_an_answer_is_kept_with_all_that_goes_with_it(shelf: Shelf, clock: FakeC
     assert (item.usage, item.started_at, item.completed_at) == ({"total_tokens": 7}, at(clock, -2.5), at(clock))
     assert (waiting.status, waiting.attempts, waiting.content, waiting.started_at) == ("pending", 0, "", None)
     assert shelf.store.get(task.task_id).percentage == 50.0
+
+
+def test_what_a_failed_item_said_and_cost_is_kept(shelf: Shelf) -> None:
+    """Beside its error; one that said nothing keeps nothing."""
+    task = shelf.submits(2)
+    said: dict[str, Any] = {"content": "半句", "usage": {"total_tokens": 7}, "metadata": {"provider": "openai"}}
+
+    shelf.store.fail(shelf.claims(), "provider_filtered", "停了", sources=({"title": "手册"},), **said)
+    shelf.store.fail(shelf.claims(), "provider_error", "出错了")
+
+    first, second = shelf.store.results(task.task_id)
+    assert (first.status, first.content, first.usage) == ("failed", "半句", {"total_tokens": 7})
+    assert (first.metadata, first.sources) == ({"provider": "openai"}, ({"title": "手册"},))
+    assert first.error == {"code": "provider_filtered", "message": "停了"}
+    assert (second.content, second.usage, second.metadata, second.sources) == ("", {}, {}, ())
+
+
+def test_a_wait_counts_for_nothing(shelf: Shelf) -> None:
+    """Its attempt is a new one for whoever reports late, and is not one of those that are shown or bounded."""
+    task = shelf.submits(1)
+    first = shelf.claims()
+
+    assert shelf.store.wait(first, 0.0, "provider_busy", "忙")
+    waiting = shelf.store.rows(task.task_id)[0]
+    second = shelf.claims()
+
+    assert (waiting.attempts, waiting.metadata, waiting.error) == (0, {}, {"code": "provider_busy", "message": "忙"})
+    assert (second.attempt, second.waits, second.tries) == (2, 1, 1)
+    assert shelf.store.rows(task.task_id)[0].attempts == 1
+    assert shelf.claims() == replace(second, again=True)
+    assert not shelf.store.complete(first, content="late")
+    assert shelf.store.retry(second, 0.0, "provider_error", "出错了")
+    third = shelf.claims()
+    assert (third.attempt, third.tries) == (3, 2)
+    assert shelf.store.claim_again(1) is None
+    assert shelf.store.complete(third, content="答", metadata={"waits": "the provider's own"})
+    ended = shelf.store.rows(task.task_id)[0]
+    assert (ended.attempts, ended.metadata) == (2, {"waits": "the provider's own"})
 
 
 def test_what_was_answered_stays(shelf: Shelf) -> None:

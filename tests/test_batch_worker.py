@@ -14,11 +14,13 @@ from services.batch_lanes_store import OWNERS, BatchLanesStore
 from services.batch_records import BatchOptions, Claimed, Item
 from services.batch_store import SqlBatchStore
 from services.batch_worker import LaneWorker
-from services.errors import StoreUnavailable
+from services.errors import ProviderError, StoreUnavailable
+from services.models import Delta, ProviderEvent, Query, Usage
 from services.redis_store import Call
 from tests.batch_desk import OWNER, PATIENCE, ScriptedProvider, in_thread
 from tests.desk import Desk
 from tests.servers import FakeClock, wait_until
+from utils.deadline import Deadline
 
 
 class Worker(LaneWorker):
@@ -153,6 +155,27 @@ def test_what_does_not_pass_is_not_asked_again(worker: Worker, store: Forgetful,
     assert (found.status, found.attempts, found.content) == ("failed", 1, "")
     assert found.error == {"code": "provider_unauthorized", "message": "<provider_unauthorized>"}
     assert store.get(task_id).status == "failed"
+
+
+def test_a_failed_item_keeps_what_was_said_and_what_it_cost(redis_url: str, store: Forgetful) -> None:
+    """The text so far, its tokens, and who said it; the sentence of the error is no part of the text."""
+
+    class Filtered(ScriptedProvider):
+        def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+            yield Delta("半句")
+            yield Usage(31, 21, 10)
+            raise ProviderError(code="provider_filtered")
+
+    other = Desk(redis_url, Filtered())
+    task_id = submitted(store, "一")
+
+    Worker(other, store).step(0)
+
+    found = item(store, task_id)
+    assert (found.status, found.attempts, found.content) == ("failed", 1, "半句")
+    assert (found.usage["total_tokens"], found.metadata["provider"]) == (31, "scripted")
+    assert found.error == {"code": "provider_filtered", "message": "<provider_filtered>"}
+    other.close()
 
 
 def test_attempts_are_bounded_by_the_task(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:

@@ -69,6 +69,7 @@ FAILURES = {
     "words": "provider_error",
     "nothing": "provider_error",
     "error-after-text": "provider_error",
+    "error-after-usage": "provider_error",
     "error-event": "provider_error",
     "broken-json": "provider_error",
     "silent": "provider_timeout",
@@ -81,6 +82,15 @@ FAILURES = {
     "endless-line": "provider_error",
     "endless-body": "provider_error",
 }
+
+
+def test_a_broken_answer_says_what_it_cost(make: Make) -> None:
+    """And what it rests on: what was told before the error is not lost with it."""
+    answer = ask(make(), "[[error-after-usage]]")
+
+    assert answer.code == "provider_error"
+    assert answer.usage is not None
+    assert (answer.usage.total_tokens > 0, len(answer.usage.sources)) == (True, 1)
 
 
 @pytest.mark.parametrize("name", FAILURES)

@@ -221,6 +221,31 @@ def test_a_failed_answer_says_why_and_how_far_it_came(door: Door, reason: str, s
     assert reply.headers["Cache-Control"] == "no-store"
 
 
+def test_a_partial_answer_says_what_it_cost(door: Door) -> None:
+    """In JSON and among events; one whose provider counted nothing has no usage at all."""
+    whole = Whole("so far", "error", "provider_filtered", usage=Usage(7, 3, 4, "0.001", "USD"))
+
+    reply = door.asks(**prepared(door, whole, "so far"))
+    last = shown(door.asks(stream=True, **prepared(door, whole, "so far")))[-1]
+
+    assert reply.get_json()["data"]["content"] == "so far"
+    assert reply.get_json()["data"]["usage"] == last.data["data"]["usage"] == USAGE
+    ChatFailed.model_validate(reply.get_json()["data"])
+
+
+@pytest.mark.parametrize(("reason", "status"), [("provider_busy", 429), ("provider_error", 502)])
+def test_the_providers_wait_is_passed_on(door: Door, reason: str, status: int) -> None:
+    """In the header, and in the data, which an event stream has too; a part of a second is a second."""
+    fields = prepared(door, Whole("", "error", reason, retry_after=29.2))
+
+    reply = door.asks(**fields)
+    last = shown(door.asks(stream=True, **prepared(door, Whole("", "error", reason, retry_after=29.2))))[-1]
+
+    assert (reply.status_code, reply.headers["Retry-After"]) == (status, "30")
+    assert reply.get_json()["data"]["retry_after"] == 30
+    assert last.data["data"]["retry_after"] == 30
+
+
 def test_a_cancelled_answer_is_a_conflict(door: Door) -> None:
     """409, with what there was of it."""
     reply = door.asks(**prepared(door, Whole("so far", "cancelled", "cancelled"), "so far"))

@@ -60,7 +60,12 @@ def test_an_answer_arrives_byte_for_byte(make: Make, server: MockOpenAI, name: s
 
 FAILURES = {
     "length": "answer_too_long",
-    "content-filter": "provider_rejected",
+    "content-filter": "provider_filtered",
+    "sensitive": "provider_filtered",
+    "model-length": "answer_too_long",
+    "network-error": "provider_truncated",
+    "tool-calls": "provider_tools",
+    "function-call": "provider_tools",
     "only-reasoning": "provider_empty",
     "empty": "provider_empty",
     "blank": "provider_empty",
@@ -73,11 +78,14 @@ FAILURES = {
     "error-of-vllm": "provider_rejected",
     "error-is-text": "provider_error",
     "rate-limit-in-stream": "provider_busy",
+    "counted-then-dropped": "provider_truncated",
+    "counted-then-failed": "provider_error",
+    "counted-then-silent": "provider_timeout",
     "broken-json": "provider_error",
     "silent": "provider_timeout",
     "no-headers": "provider_timeout",
-    "comments-only": "provider_timeout",
-    "silent-after-text": "provider_timeout",
+    "comments-only": "answer_timeout",
+    "silent-after-text": "answer_timeout",
     "drip": "answer_timeout",
     "drip-bytes": "provider_timeout",
     "drop": "provider_truncated",
@@ -101,11 +109,16 @@ def test_a_failure_has_its_code(make: Make, server: MockOpenAI, name: str) -> No
 
 REFUSED_AS = {
     "400": "provider_rejected",
+    "400-filter": "provider_filtered",
+    "400-inspection": "provider_filtered",
     "401": "provider_unauthorized",
     "402": "provider_unauthorized",
     "403": "provider_unauthorized",
     "404": "provider_not_found",
+    "422": "provider_rejected",
     "429": "provider_busy",
+    "429-later": "provider_busy",
+    "503-later": "provider_error",
     "429-quota": "provider_unauthorized",
     "500": "provider_error",
     "502": "provider_error",
@@ -116,11 +129,11 @@ PASSING = ("429", "500", "502", "503")
 
 @pytest.mark.parametrize("name", REFUSED_AS)
 def test_a_refusal_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
-    """Only what may pass is asked again, twice; a 400 once more, without what an older server does not know."""
+    """Only what may pass is asked again, twice."""
     answer = ask(make(), f"[[{name}]]")
 
     assert answer.code == REFUSED_AS[name]
-    assert len(server.asked) == (3 if name in PASSING else 2 if name == "400" else 1)
+    assert len(server.asked) == (3 if name in PASSING else 1)
 
 
 def test_every_script_is_either_answered_or_fails_as_told() -> None:
@@ -130,13 +143,32 @@ def test_every_script_is_either_answered_or_fails_as_told() -> None:
     assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
 
 
-@pytest.mark.parametrize("name", ["429-once", "500-once", "502-once"])
+@pytest.mark.parametrize("name", ["429-once", "429-soon", "500-once", "502-once"])
 def test_what_passes_is_asked_again(make: Make, server: MockOpenAI, name: str) -> None:
     """One refusal, one answer, nothing said twice."""
     question = f"[[{name}]] 报销"
 
     assert ask(make(), question).text == server.expected_answer(question)
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("name", ["429-later", "503-later"])
+def test_a_server_that_says_when_to_come_back_is_not_asked_before(make: Make, server: MockOpenAI, name: str) -> None:
+    """The error tells how long, and whoever asked decides what to do with that time."""
+    error = ask(make(), f"[[{name}]] 报销").error
+
+    assert error is not None
+    assert error.retry_after == 30.0
+    assert len(server.asked) == 1
+
+
+def test_a_batch_leaves_even_a_short_wait_to_its_worker(make: Make, server: MockOpenAI) -> None:
+    """It waits for all items of the batch at once, where a person is waited for here."""
+    batch = ask(make(), "[[429-soon]] 报销", channel="batch")
+    person = ask(make(), "[[429-soon]] 报销", channel="http")
+
+    assert (batch.code, batch.error.retry_after if batch.error else 0.0) == ("provider_busy", 1.0)
+    assert person.text == server.expected_answer("[[429-soon]] 报销")
 
 
 def test_nothing_is_asked_again_after_the_first_words(make: Make, server: MockOpenAI) -> None:
@@ -191,10 +223,11 @@ def test_a_server_that_knows_no_stream_options_is_asked_without(make: Make, serv
     assert ["stream_options" in asked.body for asked in server.asked] == [True, False, False]
 
 
-def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make) -> None:
-    """A 400 that stays one says nothing about stream_options."""
+def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make, server: MockOpenAI) -> None:
+    """A 400 that does not name stream_options says nothing about them, and is not asked twice."""
     provider = make()
     ask(provider, "[[400]]")
+    assert len(server.asked) == 1
 
     assert ask(provider, "年假").usage == Usage(31, 21, 10)
 
@@ -205,6 +238,17 @@ def test_tokens_are_told_once(make: Make, name: str) -> None:
     answer = ask(make(), f"[[{name}]]")
 
     assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+
+
+@pytest.mark.parametrize("name", ["counted-then-dropped", "counted-then-failed", "counted-then-silent"])
+def test_a_broken_answer_says_what_it_cost(make: Make, name: str) -> None:
+    """What was counted before the end is told once, the model too, and a thought that was begun is closed."""
+    answer = ask(make(timeout=0.4), f"[[{name}]]")
+
+    assert answer.code == FAILURES[name]
+    assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+    assert Told({"model": "mock-model"}) in answer.events
+    assert answer.text.count("<think>") == answer.text.count("</think>")
 
 
 def test_names_are_told(make: Make) -> None:
@@ -234,6 +278,16 @@ def test_thoughts_come_before_the_answer_as_they_are_thought(make: Make) -> None
 def test_a_refusal_of_the_model_is_its_answer(make: Make) -> None:
     """It is the model's own word to the person."""
     assert ask(make(), "[[refusal]]").text == REFUSED
+
+
+def test_comments_are_signs_of_life(make: Make, server: MockOpenAI) -> None:
+    """A server that sends comments is waited for beyond the longest silence, and no longer than the total time."""
+    provider = make(timeout=0.5)
+
+    answered, endless = ask(provider, "[[keep-alive]] 年假"), ask(provider, "[[comments-only]]", deadline=Deadline(1.0))
+
+    assert answered.text == server.expected_answer("[[keep-alive]] 年假")
+    assert endless.code == "answer_timeout"
 
 
 def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -13,12 +14,14 @@ from tests.answers import PATIENCE
 from utils.deadline import Deadline
 
 
-def tried(error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff: float = 0.001) -> int:
+def tried(
+    error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff: float = 0.001, **bounds: float
+) -> int:
     """Return how often a call is made that always raises this error, which leaves as it is."""
     calls: list[int] = []
 
     def try_it() -> None:
-        for attempt in attempts(deadline, retries=retries, backoff=backoff):
+        for attempt in attempts(deadline, retries=retries, backoff=backoff, **bounds):
             with attempt:
                 calls.append(1)
                 raise error
@@ -32,6 +35,22 @@ def tried(error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff
 def test_what_may_pass_is_tried_again_a_few_times() -> None:
     """Its last error leaves as it is."""
     assert tried(TransientError(code="provider_busy"), Deadline(PATIENCE)) == 3
+
+
+def test_a_wait_that_the_service_asks_for_is_kept() -> None:
+    """A short one takes the place of a shorter pause of ours."""
+    began = time.monotonic()
+
+    assert tried(TransientError(code="provider_busy", retry_after=0.3), Deadline(PATIENCE)) == 3
+    assert time.monotonic() - began >= 0.6
+
+
+@pytest.mark.parametrize(("wait", "longest"), [(2.5, 2.0), (600.0, 2.0), (0.1, 0.0)])
+def test_a_wait_that_is_too_long_is_left_to_the_caller(wait: float, longest: float) -> None:
+    """The call is not made again before its time."""
+    error = TransientError(code="provider_busy", retry_after=wait)
+
+    assert tried(error, Deadline(PATIENCE), longest_wait=longest) == 1
 
 
 def test_what_stays_is_tried_once() -> None:

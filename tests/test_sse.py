@@ -178,6 +178,23 @@ def test_whole_events_longer_than_the_bound_are_refused_as_lines_are() -> None:
         decoded(b"data: 12345\n\n", max_bytes=10)
 
 
+@given(comments=st.integers(0, 5), places=st.lists(st.integers(0, 400), max_size=20))
+def test_comments_are_counted_wherever_they_are_cut(comments: int, places: list[int]) -> None:
+    """Each piece of a comment counts, nothing else does, and a comment in one piece counts once."""
+    other = b"data: :x\n\nevent: ping\r\n\r\ndata: y\n\n"
+    wire = b": hm\n\n" * comments + other
+    whole, pieces = SSEDecoder(), SSEDecoder()
+
+    for chunk in (wire, *cut(other, places)):
+        list(whole.feed(chunk))
+    for chunk in cut(wire, places):
+        list(pieces.feed(chunk))
+
+    assert whole.comments == comments
+    assert bool(pieces.comments) == bool(comments)
+    assert pieces.comments >= comments
+
+
 @given(answer=st.text(max_size=50), places=st.lists(st.integers(0, 400), max_size=20))
 def test_json_events_survive_raw_and_escaped(answer: str, places: list[int]) -> None:
     """Every text comes through whole, sent as UTF-8 or as ASCII escapes."""

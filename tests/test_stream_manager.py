@@ -520,6 +520,22 @@ def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCapt
     assert not any("年假" in str(vars(record)) for record in caplog.records)
 
 
+@pytest.mark.parametrize(
+    ("usage", "counts"), [(Usage(31), (0, 0, 31)), (Usage(31, 21, 10), (21, 10, 0)), (Usage(40, 21, 10), (21, 10, 9))]
+)
+def test_every_token_is_counted_once(desk: Desk, usage: Usage, counts: tuple[int, ...]) -> None:
+    """What a provider tells of a total alone counts as such: the sum over all kinds is what was used."""
+    desk.script = lambda _: iter([Asking(provider="parrot"), Delta("答"), usage])
+    kinds = ("prompt", "completion", "total")
+    before = [counted("wechatlaibao_tokens_total", kind=kind) for kind in kinds]
+
+    desk.asks()
+    wait_until(lambda: desk.manager.running == 0)
+
+    after = [counted("wechatlaibao_tokens_total", kind=kind) for kind in kinds]
+    assert tuple(now - then for now, then in zip(after, before, strict=True)) == counts
+
+
 def test_what_an_answer_cost_reaches_whoever_asks(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """The stream's line, the metrics, and the whole answer, with what else the provider said of it."""
     usage = Usage(431, 310, 121, "0.00043", "USD", ({"title": "手册"},))

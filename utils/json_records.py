@@ -48,6 +48,11 @@ class JSONRecords:
         #: Pieces that were no JSON object, and were left out.
         self.unreadable = 0
 
+    @property
+    def comments(self) -> int:
+        """How many pieces of comments came; a server sends comments while it has nothing to say."""
+        return self._events.comments
+
     def feed(self, chunk: bytes) -> Iterator[Record]:
         """Yield the records that this chunk completes.
 

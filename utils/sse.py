@@ -37,6 +37,9 @@ class SSEDecoder:
         self._tail_bytes = 0
         self._skip_newline = False
         self._first_line = True
+        self._in_comment = False
+        #: Pieces of comments that came: signs of life, which no event shows.
+        self.comments = 0
         self._begin_event()
 
     def feed(self, chunk: bytes) -> Iterable[ServerSentEvent]:
@@ -73,6 +76,9 @@ class SSEDecoder:
         self._keep(rest)
 
     def _keep(self, piece: bytes) -> None:
+        if piece and not self._tail_bytes:
+            self._in_comment = piece.startswith(b":")
+        self.comments += bool(piece) and self._in_comment
         self._tail_bytes += len(piece)
         if self._tail_bytes > self._max_bytes:
             raise EventTooLong(f"a line of more than {self._max_bytes} bytes")

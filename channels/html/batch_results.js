@@ -78,7 +78,8 @@ const results = (() => {
     put(number, String(item.index + 1));
     put(question, item.text);
     showStatus(tag, item.status);
-    put(answer, failed ? item.error?.message ?? "" : item.content);
+    // A failed question may have a part of an answer.
+    put(answer, [item.content, failed ? item.error?.message : ""].filter(Boolean).join("\n\n"));
     answer.classList.toggle("failure", failed);
   }
 

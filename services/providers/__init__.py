@@ -95,6 +95,8 @@ def _openai(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProv
         system_prompt=settings.openai_system_prompt,
         max_tokens=settings.openai_max_tokens,
         temperature=settings.openai_temperature,
+        headers=settings.openai_headers.get_secret_value(),
+        body=settings.openai_body,
         pool_size=pool_size,
     )
 

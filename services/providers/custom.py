@@ -15,6 +15,7 @@ from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.custom_turn import CustomTurn
 from services.record_stream import RecordStream
+from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 from utils.thinking import fold_thinking
 
@@ -73,7 +74,9 @@ class CustomProvider(BaseRAGProvider):
         """
         turn = CustomTurn()
         try:
-            with self._service.ask(_body(query), deadline=deadline) as stream:
+            # A batch waits for all its items at once, and so not here.
+            longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
+            with self._service.ask(_body(query), deadline=deadline, longest_wait=longest_wait) as stream:
                 yield from self._events(stream, turn)
         except ProviderError as exc:
             if exc.code != "interrupted":
@@ -84,13 +87,19 @@ class CustomProvider(BaseRAGProvider):
         log.info("[custom RAG] Tokens: %s, Price: %s %s", usage.total_tokens, *price)
 
     def _events(self, stream: RecordStream, turn: CustomTurn) -> Iterator[ProviderEvent]:
-        for record in stream:
-            yield from turn.take(record)
-            if turn.state == "done":
-                stream.drain(self._linger)
-                break
-            if turn.state == "finishing":
-                stream.end_within(self._end_grace)
+        try:
+            for record in stream:
+                yield from turn.take(record)
+                if turn.state == "done":
+                    stream.drain(self._linger)
+                    break
+                if turn.state == "finishing":
+                    stream.end_within(self._end_grace)
+        except ProviderError as exc:
+            # An aborted answer is somebody else's by now, or nobody's.
+            if exc.code != "interrupted":
+                yield from turn.leave()
+            raise
         yield from turn.close(cut_off=stream.cut_off)
 
     def health_check(self) -> bool:

@@ -64,10 +64,7 @@ class CustomTurn:
         Raises:
             ProviderError: the answer was cut off, is without a word, or what came was no answer.
         """
-        if self._metadata:
-            yield Told(self._metadata)
-        if self.usage != Usage():
-            yield self.usage
+        yield from self.leave()
         if cut_off and self.state == "running":
             code = "provider_truncated" if self._text else "provider_error"
             raise ProviderError("the connection broke before the answer's end", code=code)
@@ -75,6 +72,13 @@ class CustomTurn:
             raise ProviderError("the reply holds no JSON object", code="provider_error")
         if not self._text.strip():
             raise ProviderError("the answer has no text", code="provider_empty")
+
+    def leave(self) -> Iterator[ProviderEvent]:
+        """Yield what is known of the answer beside its text, also where it broke off."""
+        if self._metadata:
+            yield Told(self._metadata)
+        if self.usage != Usage():
+            yield self.usage
 
     def _learn_id(self, message_id: str) -> Iterator[ProviderEvent]:
         if message_id and message_id != self._message_id:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from services.asking_service import AskingService, checked_headers, checked_url
 from services.errors import ProviderError, SettingsError
 from services.models import ProviderEvent, Query
-from services.openai_service import OpenAIService
+from services.openai_service import OpenAIService, endpoint
 from services.providers.base import BaseRAGProvider
 from services.providers.openai_turn import OpenAITurn
 from services.record_stream import RecordStream
+from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 from utils.thinking import fold_thinking
 
@@ -32,10 +34,12 @@ class OpenAIProvider(BaseRAGProvider):
         base_url: str,
         api_key: str,
         model: str,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
         system_prompt: str = "",
         max_tokens: int | None = None,
         temperature: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
         pool_size: int = 100,
         retries: int = 2,
         backoff: float = 0.5,
@@ -45,27 +49,34 @@ class OpenAIProvider(BaseRAGProvider):
         """Take the server's address, key and model; nothing connects.
 
         `name` is the provider's, and the beginning of its settings' names. What is None, and an empty system prompt, is
-        not sent. `timeout` is the longest silence, `end_grace` how long an ended answer's usage may take, `linger` how
-        long a finished stream may take to close, all in seconds.
+        not sent. `headers` and the fields of `body` go with each question, over ours; a field that is None is left out.
+        `timeout` is the longest silence, `end_grace` how long an ended answer's usage may take, `linger` how long a
+        finished stream may take to close, all in seconds.
 
         Raises:
-            SettingsError: no key, no model, or no address.
+            SettingsError: no key and no header in its place, no model, or no address.
         """
         self.name = name
         setting = name.upper()
-        if not api_key or not model:
-            missing = "MODEL" if api_key else "API_KEY"
+        more, fields = dict(headers or {}), dict(body or {})
+        if not model or not (api_key or more):
+            missing = "API_KEY" if model else "MODEL"
             raise SettingsError(f"{setting}_{missing}: missing; a server that needs none takes any word")
-        headers = checked_headers(f"{setting}_API_KEY", {"Authorization": f"Bearer {api_key}"})
+        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        sent = checked_headers(f"{setting}_API_KEY", key) | checked_headers(f"{setting}_HEADERS", more)
         base = checked_url(f"{setting}_BASE_URL", base_url)
         asking = AskingService(timeout=timeout, pool_size=pool_size, retries=retries, backoff=backoff)
-        self._service = OpenAIService(asking, base_url=base, headers=headers)
-        wanted = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
-        self._options = {key: value for key, value in wanted.items() if value is not None}
+        self._service = OpenAIService(asking, base_url=base, headers=sent, counts="stream_options" not in fields)
+        # Models that take the newer of the two names refuse both together.
+        limit = None if "max_completion_tokens" in fields else max_tokens
+        wanted = {"model": model, "max_tokens": limit, "temperature": temperature, **fields}
+        self._options = {name: value for name, value in wanted.items() if value is not None}
         self._system_prompt = system_prompt
         self._end_grace = end_grace
         self._linger = linger
-        whole = "\n".join((self._service.root, api_key, model, system_prompt))
+        # Without headers as it always was: another name would begin every conversation anew.
+        named = [json.dumps(sorted(more.items()))] if more else []
+        whole = "\n".join((endpoint(base, ""), api_key, model, system_prompt, *named))
         self.app = hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -76,7 +87,11 @@ class OpenAIProvider(BaseRAGProvider):
         """
         turn = OpenAITurn()
         try:
-            with self._service.chat_completions(self._body(query), deadline=deadline) as stream:
+            # A batch waits for all its items at once, and so not here.
+            longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
+            with self._service.chat_completions(
+                self._body(query), deadline=deadline, longest_wait=longest_wait
+            ) as stream:
                 yield from self._events(stream, turn)
         except ProviderError as exc:
             if exc.code != "interrupted":
@@ -85,13 +100,19 @@ class OpenAIProvider(BaseRAGProvider):
         log.info("[%s RAG] Tokens: %s", self.name, turn.usage.total_tokens)
 
     def _events(self, stream: RecordStream, turn: OpenAITurn) -> Iterator[ProviderEvent]:
-        for record in stream:
-            yield from turn.take(record)
-            if turn.state == "done":
-                stream.drain(self._linger)
-                break
-            if turn.state == "finishing":
-                stream.end_within(self._end_grace)
+        try:
+            for record in stream:
+                yield from turn.take(record)
+                if turn.state == "done":
+                    stream.drain(self._linger)
+                    break
+                if turn.state == "finishing":
+                    stream.end_within(self._end_grace)
+        except ProviderError as exc:
+            # An aborted answer is somebody else's by now, or nobody's.
+            if exc.code != "interrupted":
+                yield from turn.leave()
+            raise
         yield from turn.close()
 
     def _body(self, query: Query) -> dict[str, Any]:
