@@ -58,6 +58,7 @@ class Exchange:
         # read1 returns what is there: read() and iter_lines() wait for a full block of a close-delimited body.
         self._read1 = call.chunks(response) or partial(response.read1, READ_BYTES, decode_content=True)
         self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
         #: Whether the body ended before its length or its last chunk: the connection broke.
         self.broken = False
 
