@@ -162,6 +162,8 @@ class Client:
         """Have the task taken, once however often it has to be said."""
         taken = self._patience(view).ask(lambda: self._api.submit(self._submission, **self._options.body))
         self._task_id = taken["task_id"]
+        if unvalued := taken.get("formulas_without_value"):
+            self.complain(f"{unvalued} formulas have no value and are not asked: open and save the file in Excel")
 
     def _wait(self, view: View) -> Data:
         """Return the task when it has ended."""
