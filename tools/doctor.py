@@ -26,6 +26,7 @@ from tools._check_dify import check_dify
 from tools._check_redis import check_batch_redis, check_redis
 from tools._check_users import check_auth_api, check_users
 from tools._checks import Finding, Look, findings
+from tools._pipes import until_nobody_reads
 
 
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:
@@ -120,4 +121,4 @@ def _masked(found: Iterable[Finding], secrets: Iterable[str]) -> Iterator[Findin
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -22,6 +22,7 @@ from config.settings import Settings, load_settings
 from services.errors import LaibaoError
 from services.redis_store import ScriptRunner, connect, redis_errors, servers
 from services.stream_store import StreamStore, stream_keys
+from tools._pipes import until_nobody_reads
 
 #: Never shown: credentials, and what stands for one.
 HIDDEN = ("token", "reply")
@@ -104,4 +105,4 @@ def _streams_of(server: redis.Redis) -> Iterator[tuple[Any, Any, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))
