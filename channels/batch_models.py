@@ -8,7 +8,8 @@ from pydantic import Field, Json, StrictBool, StrictFloat, StrictInt, StrictStr,
 
 from channels.rest import RestModel
 from services.batch_records import BatchOptions, TaskStatus
-from utils.question_files import MAX_CHARS, MAX_TEXTS, Encoding, Header
+from utils.question_columns import Header
+from utils.question_files import MAX_CHARS, MAX_TEXTS, Encoding
 
 #: Characters of a task's name.
 MAX_NAME = 100

@@ -339,7 +339,7 @@ def test_cells_of_a_workbook_are_read_as_a_person_sees_them() -> None:
 
 def test_formulas_without_a_value_are_counted() -> None:
     """Programs write formulas to be calculated later; what they would have asked is not in the file."""
-    rows = [["id", "question"], [1, "How?"], [2, '="Wh"&"y?"'], ["=1+1", ""], [4, "=A2"]]
+    rows: list[list[Any]] = [["id", "question"], [1, "How?"], [2, '="Wh"&"y?"'], ["=1+1", ""], [4, "=A2"]]
 
     reading = read_file(workbook(rows), Wanted("xlsx"))
 

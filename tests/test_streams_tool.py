@@ -136,7 +136,7 @@ STANDS: dict[str, tuple[dict[str, str], str]] = {
 def stands(redis_url: str) -> None:
     """The streams above in Redis, asked some minutes ago by two people on two channels."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        now = float(client.time()[0])  # type: ignore[index]
+        now = float(client.time()[0])
         for age, (name, (fields, _)) in enumerate(STANDS.items()):
             who = {"principal": f"p{age % 2}", "channel": ("wecom", "chat")[age % 2], "bot": "hr", "text": '{"a": 1}'}
             created = datetime.fromtimestamp(now - 60 * age, UTC).isoformat()

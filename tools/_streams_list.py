@@ -48,7 +48,7 @@ class Row:
 def rows_of(server: redis.Redis, *, lease: float) -> Iterator[Row]:
     """Yield every stream of a server; `lease` is how many seconds an owner's lease lasts."""
     with redis_errors():
-        seconds, micros = server.time()  # type: ignore[misc]
+        seconds, micros = server.time()
         ids = [str(key).removeprefix("dify_stream:") for key in server.scan_iter("dify_stream:*", count=1000)]
     for some in (ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)):
         with redis_errors(), server.pipeline(transaction=False) as pipe:
@@ -68,7 +68,9 @@ def _row(stream_id: str, fields: Mapping[str, str], size: int, *, now: float, le
     silent = _silence(fields, now, lease)
     return Row(
         stream_id,
-        *(_shown(question.get(name)) for name in ("principal", "channel", "bot")),
+        _shown(question.get("principal")),
+        _shown(question.get("channel")),
+        _shown(question.get("bot")),
         fields["created_time"],
         round(_age(fields["created_time"], now), 1),
         size,

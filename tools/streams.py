@@ -86,7 +86,9 @@ def _value(name: str, written: Any) -> Any:
     if name in (*NESTED, *NUMBERS) and isinstance(written, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(written) if written else None
-            return {part: said for part, said in value.items() if part != CREDENTIAL} if name == "question" else value
+            if name == "question" and isinstance(value, dict):
+                value.pop(CREDENTIAL, None)
+            return value
     return written
 
 
