@@ -47,7 +47,7 @@ make_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1)
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app
+demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app; PORT= is the page's, the gateway has the next one
 	@exec $(VENV)/bin/python -m demo
 
 test: $(VENV)/dev.stamp ## every test, on several cores; PYTEST_ARGS="-k name -n 0" chooses

@@ -234,6 +234,9 @@ class Server:
                 line.send(_json({"code": "not_found", "message": "", "status": 404}, "404 Not Found"))
 
     def _begin(self, line: Line, asked: dict[str, Any]) -> None:
+        if "query" not in asked:
+            line.send(_json({"code": "invalid_param", "message": "", "status": 400}, "400 Bad Request"))
+            return
         query = asked["query"]
         conversation_id = asked.get("conversation_id") or str(uuid.uuid4())
         run = Run("", user=asked["user"], conversation_id=conversation_id, query=query)

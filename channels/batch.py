@@ -93,9 +93,10 @@ class BatchDoor:
         if not self._limiter.question(who.principal, request.remote_addr or ""):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
             raise RestError(429, self._sentence("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
-        task, created = batches.submit(owner=who.principal, credential=who.credential, key=key, **self._submission())
+        submission, unvalued = self._submission()
+        task, created = batches.submit(owner=who.principal, credential=who.credential, key=key, **submission)
         headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
-        return envelope(submitted_json(task), status=201 if created else 200, headers=headers)
+        return envelope(submitted_json(task, unvalued), status=201 if created else 200, headers=headers)
 
     def list(self) -> Response:
         batches, who = self._enter()
@@ -145,17 +146,19 @@ class BatchDoor:
             raise BatchUnknown
         return self._batches, who
 
-    def _submission(self) -> dict[str, Any]:
-        """Return the task that is submitted, as `Batches.submit` takes it."""
+    def _submission(self) -> tuple[dict[str, Any], int]:
+        """Return the task that is submitted, as `Batches.submit` takes it, and how many formulas have no value."""
         sent: Submission | FileSubmission
         if request.mimetype == FORM:
-            sent, texts = uploaded(max_bytes=self._max_bytes)
+            sent, reading = uploaded(max_bytes=self._max_bytes)
+            texts, unvalued = reading.texts, reading.unvalued
         else:
             sent = body(Submission, max_bytes=self._max_bytes)
-            texts = sent.texts
+            texts, unvalued = sent.texts, 0
         self._check(texts)
         options = (sent.options or Options()).record()
-        return {"name": sent.name, "texts": texts, "description": sent.description or "", "options": options}
+        told = {"name": sent.name, "texts": texts, "description": sent.description or "", "options": options}
+        return told, unvalued
 
     def _check(self, texts: Sequence[str]) -> None:
         """Refuse a task with a text that would be refused when its turn comes."""

@@ -43,6 +43,10 @@ class Submitted(RestModel):
     task_id: str = Field(examples=["3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34"])
     status: TaskStatus
     created_at: datetime
+    formulas_without_value: int = Field(
+        description="Formulas of the file's column that have no value and so are not asked: saved by another program "
+        "than a spreadsheet. Opening and saving the file in one gives them theirs."
+    )
 
 
 class Progress(RestModel):
@@ -141,9 +145,10 @@ class Processor(RestModel):
     queue: Queue
 
 
-def submitted_json(task: Task) -> dict[str, Any]:
-    """Return the data of `Submitted`."""
-    return {"task_id": task.task_id, "status": task.status, "created_at": utc_text(task.created_at)}
+def submitted_json(task: Task, unvalued: int) -> dict[str, Any]:
+    """Return the data of `Submitted`; of its file so many formulas had no value."""
+    told = {"task_id": task.task_id, "status": task.status, "created_at": utc_text(task.created_at)}
+    return {**told, "formulas_without_value": unvalued}
 
 
 def task_json(task: Task) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -32,6 +33,10 @@ COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", 
 COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at")
 #: What makes a spreadsheet take a cell for a formula; the full-width ones do so where Chinese or Japanese is typed.
 FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+#: What begins like a formula and is none: a signed number, and an item of a list in which nothing is called or fetched
+#: (a function, DDE, another sheet).
+_NUMBER = re.compile(r"[-+]\d[\d,]*(\.\d+)?([eE][-+]?\d{1,3})?%?")
+_LIST_ITEM = re.compile(r"[-+] +(?![-+=@])(?!.*(?:[\w.]\s*[(（]|[|｜]|[!！]\s*[$\w])).*", re.DOTALL | re.ASCII)
 #: Marks the file as UTF-8: Excel takes it for the system's own encoding otherwise.
 BOM = "\ufeff"
 MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
@@ -81,7 +86,9 @@ def csv_lines(items: Iterable[Item]) -> Iterator[str]:
 
 def harmless(cell: str) -> str:
     """Return text that no spreadsheet takes for a formula: after a `'`, which Excel shows where it matters."""
-    return f"'{cell}" if cell.lstrip(" ").startswith(FORMULA) else cell
+    bare = cell.strip(" ")
+    is_formula = bare.startswith(FORMULA) and not _NUMBER.fullmatch(bare) and not _LIST_ITEM.fullmatch(bare)
+    return f"'{cell}" if is_formula else cell
 
 
 def _cells(item: Item) -> list[str | int]:

@@ -8,7 +8,8 @@ from pydantic import Field, Json, StrictBool, StrictFloat, StrictInt, StrictStr,
 
 from channels.rest import RestModel
 from services.batch_records import BatchOptions, TaskStatus
-from utils.question_files import MAX_CHARS, MAX_TEXTS, Encoding, Header
+from utils.question_columns import Header
+from utils.question_files import MAX_CHARS, MAX_TEXTS, Encoding
 
 #: Characters of a task's name.
 MAX_NAME = 100
@@ -52,13 +53,14 @@ class Submission(RestModel):
 class FileSubmission(RestModel):
     """A task as a form with a file: `.txt` (a line is a text), `.csv`, `.tsv`, or the first sheet of an `.xlsx`."""
 
-    file: bytes = Field(description="Plain text, CSV or a workbook; UTF-8, UTF-16 with its mark, or GB18030.")
+    file: bytes = Field(description="Plain text, CSV or a workbook; UTF-8, UTF-16 with its mark, or GBK.")
     name: Name | None = Field(None, description="Of the task; the file's name unless given.")
     description: Description = ""
     options: Json[Options] | None = Field(None, description="The object `options` as JSON text.")
     column: Annotated[str, StringConstraints(max_length=200)] = Field(
         "",
-        description="Name or number (from 1) of the texts' column; else one with a usual name, or the first.",
+        description="Name or number (from 1) of the texts' column; else the one that is meant by its name or by what "
+        "is in it. Where more than one may be meant, the file is refused.",
     )
     header: Header = Field("auto", description="Whether the first row has the columns' names.")
     sheet: Annotated[str, StringConstraints(max_length=100)] = Field("", description="A sheet's name; else the first.")

@@ -21,7 +21,7 @@ from werkzeug.formparser import FormDataParser
 
 from channels.batch_models import MAX_NAME, FileSubmission
 from channels.rest import RestError, too_large, wrong_fields
-from utils.question_files import FileRefused, Wanted, kind_of
+from utils.question_files import FileRefused, Reading, Wanted, kind_of
 from utils.question_files import request as asked
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ MEMORY = 512 * 1024 * 1024
 _readers = threading.BoundedSemaphore(READERS)
 
 
-def uploaded(*, max_bytes: int) -> tuple[FileSubmission, list[str]]:
-    """Return the form of the Flask request, and the texts of its file.
+def uploaded(*, max_bytes: int) -> tuple[FileSubmission, Reading]:
+    """Return the form of the Flask request, and what its file has.
 
     Raises:
         RestError: 413 it is longer than `max_bytes`, 400 it is no such form, 415 the file is of no kind that is read,
@@ -65,7 +65,7 @@ def uploaded(*, max_bytes: int) -> tuple[FileSubmission, list[str]]:
     except ValidationError as exc:
         raise wrong_fields(exc.errors(include_url=False, include_context=False, include_input=False)) from exc
     try:
-        return form, _texts(path.name, content, form, max_bytes)
+        return form, _reading(path.name, content, form, max_bytes)
     except FileRefused as refused:
         raise _refused(refused) from refused
 
@@ -107,7 +107,7 @@ def _only(files: MultiDict[str, FileStorage]) -> FileStorage:
     return found[0][1]
 
 
-def _texts(name: str, content: bytes, form: FileSubmission, max_bytes: int) -> list[str]:
+def _reading(name: str, content: bytes, form: FileSubmission, max_bytes: int) -> Reading:
     kind = kind_of(name, content)
     wanted = Wanted(kind, form.column, form.header, form.sheet, form.encoding, max_bytes)
     if not _readers.acquire(timeout=TURN_SECONDS):
@@ -118,7 +118,7 @@ def _texts(name: str, content: bytes, form: FileSubmission, max_bytes: int) -> l
         _readers.release()
 
 
-def _read_apart(wanted: Wanted, content: bytes) -> list[str]:
+def _read_apart(wanted: Wanted, content: bytes) -> Reading:
     command = [sys.executable, "-c", _READER, str(CPU_SECONDS), str(MEMORY)]
     try:
         done = subprocess.run(
@@ -127,10 +127,10 @@ def _read_apart(wanted: Wanted, content: bytes) -> list[str]:
     except subprocess.SubprocessError as exc:
         log.warning("file not read", extra={"kind": wanted.kind, "bytes": len(content), "cause": type(exc).__name__})
         raise FileRefused("file_too_complex", "Reading it takes more time or memory than there is for it.") from exc
-    lines = list(_parsed(done.stdout.splitlines()))
-    if isinstance(lines[0], dict):
-        raise FileRefused(**lines[0])
-    return lines
+    told, *texts = _parsed(done.stdout.splitlines())
+    if "reason" in told:
+        raise FileRefused(**told)
+    return Reading(texts, told["unvalued"])
 
 
 def _parsed(lines: list[bytes]) -> Iterator[Any]:

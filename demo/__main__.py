@@ -1,5 +1,7 @@
 """`python -m demo`: the whole product on one machine, with a page (or the terminal) in place of WeCom.
 
+The page is on PORT, the gateway on PORT + 1; the gateway's own pages are also found by their paths on PORT.
+
 Exit status: 0 ended as asked; 1 no answer, or the gateway does not run; 2 it could not begin; 130 interrupted.
 """
 
@@ -23,8 +25,10 @@ from demo.gateway_process import GatewayFailed
 from demo.page_server import Conversations, PageServer, create_page
 from demo.stage import AES_KEY, TOKEN, CannotBegin, Stage, real_dify, running_stage
 from demo.wecom_simulator import CallbackFailed, RuleBroken
+from tools._pipes import until_nobody_reads
 
 PORT = "8080"
+HIGHEST = 65535
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -64,10 +68,11 @@ def _answer(options: argparse.Namespace, folder: Path, environ: Mapping[str, str
 
 def _serve(folder: Path, environ: Mapping[str, str]) -> int:
     settings = real_dify(environ)
-    with _listener(environ.get("PORT") or PORT) as listener, running_stage(folder, settings) as stage:
+    port = _port(environ.get("PORT") or PORT)
+    with _listener(port) as listener, running_stage(folder, settings, port=_gateway_port(port)) as stage:
         with (
             closing(Conversations(stage.user)) as talks,
-            PageServer(create_page(talks, stage.set_mode), listener) as page,
+            PageServer(create_page(talks, stage.set_mode, gateway=stage.gateway.url), listener) as page,
         ):
             _say(_addresses(page.url, stage))
             while stage.gateway.running:
@@ -91,13 +96,29 @@ def _addresses(page: str, stage: Stage) -> str:
     return "\n".join([*(f"{name:>9}  {value}" for name, value in lines.items()), "Ctrl-C ends all of it."])
 
 
-def _listener(port: str) -> socket.socket:
-    if not port.isdecimal() or int(port) > 65535:
-        raise CannotBegin(f"PORT={port} is not a port: a number from 0 to 65535.")
+def _port(given: str) -> int:
+    """Return the page's port; the gateway's is the next one, and with 0 both are any that are free."""
+    if not given.isdecimal() or int(given) >= HIGHEST:
+        raise CannotBegin(
+            f"PORT={given} is not a port: a number from 0 to {HIGHEST - 1}, as the next one is needed too."
+        )
+    return int(given)
+
+
+def _gateway_port(port: int) -> int:
+    """Return the gateway's port, after a look whether it is free: the gateway would start in vain."""
+    if port:
+        _listener(port + 1, of=port).close()
+    return port + 1 if port else 0
+
+
+def _listener(port: int, *, of: int | None = None) -> socket.socket:
     try:
-        return socket.create_server(("127.0.0.1", int(port)), backlog=64)
+        return socket.create_server(("127.0.0.1", port), backlog=64)
     except OSError as exc:
-        raise CannotBegin(f"Port {port} is not free ({exc.strerror}): try PORT=8081.") from None
+        use = "" if of is None else f", which the gateway needs with PORT={of}"
+        other = 8090 if (of or port) < 8090 else (of or port) + 10
+        raise CannotBegin(f"Port {port} is not free ({exc.strerror}){use}: try PORT={other}.") from None
 
 
 @contextmanager
@@ -122,4 +143,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

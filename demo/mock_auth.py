@@ -66,6 +66,8 @@ class MockAuth:
         self.users = {user.user_code: user for user in users}
         self.behaviour: Behaviour = "normal"
         self.delay = 1.0
+        #: The status of HEAD, which the API does not offer.
+        self.head_status = 405
         self.calls: Counter[str] = Counter()
         self.methods: Counter[str] = Counter()
         #: The names of the headers the calls came with, in lower case.
@@ -178,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
     def do_HEAD(self) -> None:
-        self.send_response(405)
+        self.send_response(self.server.auth.head_status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -52,6 +52,8 @@ class MockDify:
     #: What /info and /parameters say; the mode also of blocking replies.
     mode: str = "advanced-chat"
     user_input_form: list[dict[str, Any]] = field(default_factory=list)
+    #: Seconds by which its `Date` is ahead.
+    clock_ahead: float = 0.0
     #: The one key that is let in; "" lets any in.
     api_key: str = ""
     after_disconnect: AfterDisconnect = "runs on"
@@ -63,6 +65,8 @@ class MockDify:
     #: What every look-up is answered with while it is set.
     outage: Refusal | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
+    #: How often each address was called: "GET /v1/info".
+    calls: Counter[str] = field(default_factory=Counter)
     #: Calls for what has become of a question, in order.
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.

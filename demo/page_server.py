@@ -8,11 +8,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, redirect, request
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -23,6 +24,8 @@ from demo.wecom_simulator import Bubble, CallbackFailed, Frame, RuleBroken, WeCo
 PAGES = Path(__file__).parent / "pages"
 #: Everything the page needs comes from this server; markup in an answer can load and run nothing.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+#: Pages of the gateway.
+GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
 #: The largest request body, in bytes.
 MAX_BODY = 64 * 1024
 #: How many bubbles can be polled; the oldest goes first.
@@ -62,8 +65,11 @@ class Conversations:
         return user.polls(bubble)
 
 
-def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None) -> Flask:
-    """Build the page's application; without `set_mode` a real Dify answers and nobody can choose how."""
+def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None, *, gateway: str = "") -> Flask:
+    """Build the page's application; without `set_mode` a real Dify answers and nobody can choose how.
+
+    `gateway` is the gateway's address: whoever looks for one of its pages here is sent there.
+    """
     app = Flask("demo", static_folder=str(PAGES), static_url_path="")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     modes = DIFY_MODES if set_mode else ()
@@ -96,6 +102,8 @@ def create_page(conversations: Conversations, set_mode: Callable[[str], None] | 
         except KeyError:
             raise NotFound("unknown bubble") from None
 
+    for path in GATEWAY_PAGES if gateway else ():
+        app.add_url_rule(path, path, partial(redirect, f"{gateway}{path}"))
     _add_errors(app)
     app.after_request(_guard)
     return app

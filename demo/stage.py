@@ -45,8 +45,10 @@ class Stage:
 
 
 @contextmanager
-def running_stage(folder: Path, real_dify: Mapping[str, str]) -> Iterator[Stage]:
+def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) -> Iterator[Stage]:
     """Start all of it and stop all of it; `real_dify` holds the settings of a real Dify, or nothing.
+
+    `port` is the gateway's, 0 for any that is free.
 
     Raises: GatewayFailed.
     """
@@ -56,7 +58,7 @@ def running_stage(folder: Path, real_dify: Mapping[str, str]) -> Iterator[Stage]
         dify = None if real_dify else stack.enter_context(MockDify(delay=PIECE_SECONDS))
         settings = _own_settings(redis.url) | _auth_settings(auth, folder / "users.db")
         settings |= real_dify if dify is None else _dify_settings(dify)
-        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=free_port()))
+        gateway = stack.enter_context(GatewayProcess(settings, folder=folder, port=port or free_port()))
         yield Stage(gateway, None if dify is None else _mode_setter(dify))
 
 

@@ -29,6 +29,10 @@ Method = Literal["post", "get"]
 MAX_ANSWER = 65_536
 #: Characters of a token; it must fit into a header.
 MAX_TOKEN = 4096
+#: What a probe logs in with: a person who does not exist.
+PROBE = {"usercode": "wechatlaibao-probe", "password": "not-a-real-password"}
+#: Seconds for which the last proper answer counts: each probe is a failed login in the API's own log.
+PROVEN_SECONDS = 600.0
 CONNECT_TIMEOUT = 5.0
 
 
@@ -48,6 +52,9 @@ class AuthApi:
         self._method = method
         self._timeout = timeout
         self._clock = clock
+        #: When the API last answered in its own form, by the clock, and the status of HEAD since then.
+        self._proven = float("-inf")
+        self._head: int | None = None
         self._slots = threading.BoundedSemaphore(pool_size)
         self._session = _session(pool_size)
         if method == "get":
@@ -62,24 +69,52 @@ class AuthApi:
         # Some directories take an empty password for an anonymous login that succeeds.
         if not record.password:
             raise AuthError("no password in the user database", code="auth_refused")
-        status, answer = self._ask({"usercode": record.user.user_code, "password": record.password})
-        if status == 200 and answer.get("success") is True:
-            return _token(answer.get("data"))
-        if status < 500 and status != 429 and answer.get("success") is False:
-            raise AuthError(f"the auth API said no, HTTP {status}", code="auth_refused")
-        raise _unavailable(f"HTTP {status} without a success that is true or false")
+        return self._login({"usercode": record.user.user_code, "password": record.password})
 
     def check(self) -> None:
-        """See that it answers HTTP at all, with any status, without anybody's password.
+        """See that the API works, without a real person's password.
+
+        The first call logs in as a person who does not exist. Later calls send HEAD, which logs nobody in, and log in
+        again only when its status changed, a login failed, or the last proper answer is older than `PROVEN_SECONDS`.
 
         Raises:
             AuthError: `auth_unavailable`.
         """
-        with self._call("HEAD"):
-            return
+        status = self._head_status()
+        if self._clock() - self._proven > PROVEN_SECONDS or self._head not in (None, status):
+            self.refuses_strangers()
+        self._head = status
+
+    def refuses_strangers(self) -> bool:
+        """Log in as a person who does not exist; return whether the API refused it, as it should.
+
+        Raises:
+            AuthError: `auth_unavailable`: the answer is not the API's own.
+        """
+        try:
+            self._login(PROBE)
+        except AuthError as exc:
+            if exc.code == "auth_refused":
+                return True
+            raise
+        return False
 
     def close(self) -> None:
         self._session.close()
+
+    def _login(self, credentials: dict[str, str]) -> tuple[str, float]:
+        """Return the token and its seconds, and note whether the API answered in its own form."""
+        try:
+            granted = _granted(*self._ask(credentials))
+        except AuthError as exc:
+            self._proven = self._clock() if exc.code == "auth_refused" else float("-inf")
+            raise
+        self._proven = self._clock()
+        return granted
+
+    def _head_status(self) -> int:
+        with self._call("HEAD") as response:
+            return response.status_code
 
     def _ask(self, credentials: dict[str, str]) -> tuple[int, dict[str, Any]]:
         end = self._clock() + self._timeout
@@ -144,10 +179,19 @@ def _parse(status: int, body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise _unavailable(f"HTTP {status}, not JSON") from None
+        kind = "a redirect" if 300 <= status < 400 else "not JSON"
+        raise _unavailable(f"HTTP {status}, {kind}") from None
     if not isinstance(answer, dict):
         raise _unavailable(f"HTTP {status}, not a JSON object")
     return answer
+
+
+def _granted(status: int, answer: dict[str, Any]) -> tuple[str, float]:
+    if status == 200 and answer.get("success") is True:
+        return _token(answer.get("data"))
+    if status < 500 and status != 429 and answer.get("success") is False:
+        raise AuthError(f"the auth API said no, HTTP {status}", code="auth_refused")
+    raise _unavailable(f"HTTP {status} without a success that is true or false")
 
 
 def _token(given: Any) -> tuple[str, float]:

@@ -88,13 +88,21 @@ class AuthService:
         return Identity("none", UserInfo(user_code=userid) if userid else None)
 
     def check(self) -> None:
-        """See that the auth API answers HTTP at all, without anybody's password. Nothing to do in the other modes.
+        """See that the auth API works, without a real person's password. Nothing to do in the other modes.
 
         Raises:
             AuthError: `auth_unavailable`.
         """
         if self._external is not None:
             self._external.api.check()
+
+    def refuses_strangers(self) -> bool:
+        """Return whether a person who does not exist is refused; as the auth API answers now, in mode external.
+
+        Raises:
+            AuthError: `auth_unavailable`.
+        """
+        return self.mode != "none" if self._external is None else self._external.api.refuses_strangers()
 
     def close(self) -> None:
         """Close the pooled connections to the auth API."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 from services.batch_records import Item
@@ -22,6 +23,17 @@ PAGE = 100
 def item_json(item: Item) -> str:
     """Return an item as one line of JSON, without the line feed."""
     return json.dumps(item.to_dict(), ensure_ascii=False)
+
+
+def writable(folder: str | Path) -> None:
+    """See that files can be made in a folder, or in the one it would be made in: a file is made and removed.
+
+    Raises:
+        OSError: they cannot. Permissions alone do not tell of a read-only disk, or of what root may not do either.
+    """
+    whole = Path(folder).absolute()
+    with TemporaryFile(dir=next(place for place in (whole, *whole.parents) if place.exists())) as file:
+        file.write(b"\0")
 
 
 class BatchFiles:

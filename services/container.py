@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,9 +18,9 @@ from services.answer import Answerer
 from services.batch_manager import BatchManager
 from services.callers import Callers
 from services.conversation_store import ConversationStore
-from services.errors import LaibaoError, ProviderError, StoreUnavailable
+from services.errors import ProviderError, StoreUnavailable
 from services.gateway import Gateway
-from services.health import Health
+from services.health import Health, Probe
 from services.parts import (
     Keys,
     batches_word,
@@ -35,6 +34,7 @@ from services.parts import (
     make_users,
     make_wechat,
 )
+from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.rate_limiter import RateLimiter
 from services.redis_store import ScriptRunner, connect
 from services.socket_store import SocketStore
@@ -231,27 +231,19 @@ class Container:
         return Health(
             rag=(self.providers[DEFAULT_BOT].name, self._rag_ok),
             search=(search.name, search.health_check) if search else None,
-            batch=_probe(self.batches.check) if self.batches else None,
+            batch=probe(self.batches.check) if self.batches else None,
             dependencies=self._probes(),
         )
 
-    def _probes(self) -> dict[str, Callable[[], bool]]:
-        probes: dict[str, Callable[[], bool]] = {"redis": _probe(self.runner.ping)}
+    def _probes(self) -> dict[str, Probe]:
+        clock = clock_probe(self.runner, self.providers.values(), clock_window(self.settings.bots.values()))
+        probes = {"redis": probe(self.runner.ping), "clock": clock}
         if self.users:
-            probes["sql"] = _probe(self.users.check)
+            probes["sql"] = probe(self.users.check)
         if self.auth.mode == "external":
-            probes["auth"] = _probe(self.auth.check)
+            probes["auth"] = probe(self.auth.check)
+        if self.batches and self.redis_of_batches is not self.redis:
+            probes["batch_redis"] = probe(ScriptRunner(self.redis_of_batches).ping)
+        if self.batches and self.settings.batch_storage_path:
+            probes["batch_storage"] = folder_probe(self.settings.batch_storage_path)
         return probes
-
-
-def _probe(check: Callable[[], None]) -> Callable[[], bool]:
-    """Return a probe that is true unless the check raises one of our errors."""
-
-    def probe() -> bool:
-        try:
-            check()
-        except LaibaoError:
-            return False
-        return True
-
-    return probe

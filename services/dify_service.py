@@ -15,6 +15,7 @@ from services.dify_urls import DifyUrls
 from services.errors import ProviderError
 from services.http_service import Exchange, HTTPService, aborted_error
 from services.retries import attempts
+from utils.clocks import seconds_ahead
 from utils.deadline import Deadline
 from utils.slots import Slots
 
@@ -61,6 +62,8 @@ class DifyService:
         self._backoff = backoff
         self._on_refusal = on_refusal
         self._clock = clock
+        #: Seconds by which Dify's clock was ahead of this machine's at the last short call; None: it did not say.
+        self.clock_skew: float | None = None
         self._slots = Slots(max_concurrent)
         self._http = HTTPService(pool_size=pool_size, connect_timeout=connect_timeout)
 
@@ -119,6 +122,22 @@ class DifyService:
     def info(self, *, authorization: str) -> Mapping[str, Any]:
         """Return the app's name and mode: proves network, key and app, costs no tokens."""
         return self._call("GET", f"{self.urls.root}/info", authorization)
+
+    def check_chat(self, *, authorization: str) -> None:
+        """See that the chat address takes questions: Dify refuses one without a word with 400, which costs no tokens.
+
+        Raises:
+            ProviderError: anything else answered.
+        """
+        until = Deadline(SHORT_CALL, clock=self._clock)
+        with self._http.exchange(
+            "POST", self.urls.chat, deadline=until, patience=SHORT_CALL, headers=_headers(authorization), json={}
+        ) as exchange:
+            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+        if exchange.status < 400:
+            raise ProviderError(f"HTTP {exchange.status} to a question without a word", http_status=exchange.status)
+        if exchange.status not in (400, 422) or not body.lstrip().startswith(b"{"):
+            raise http_error(exchange.status, body)
 
     def parameters(self, *, authorization: str) -> Mapping[str, Any]:
         """Return the app's input form and features: proves that it is published, costs no tokens."""
@@ -198,6 +217,7 @@ class DifyService:
         with self._http.exchange(
             method, url, deadline=until, patience=patience, headers=_headers(authorization), **options
         ) as exchange:
+            self.clock_skew = seconds_ahead(exchange.headers.get("Date", ""))
             self._refuse_failure(exchange)
             body = exchange.read_all(limit=max_bytes, patience=patience)
         try:

@@ -59,14 +59,14 @@ class Exchange:
         # read1 returns what is there: read() and iter_lines() wait for a full block of a close-delimited body.
         self._read1 = call.chunks(response) or partial(response.read1, READ_BYTES, decode_content=True)
         self.status = response.status
-        self._headers = response.headers
+        self.headers: Mapping[str, str] = response.headers
         #: Whether the body ended before its length or its last chunk: the connection broke.
         self.broken = False
 
     @property
     def retry_after(self) -> float:
         """How long the service asks to be left alone, in seconds, ten minutes at most; 0.0 where it does not ask."""
-        headers = self._headers
+        headers = self.headers
         return retry_after(headers.get("Retry-After"), now=time.time(), date=headers.get("Date"))
 
     def read(self, patience: float) -> bytes:

@@ -204,11 +204,23 @@ class ScriptRunner:
         """Raise `StoreUnavailable` unless Redis answers; of a cluster, every node that has keys."""
         self._everywhere([("PING",)])
 
-    def _everywhere(self, lines: Iterable[Words]) -> None:
+    def clock_skew(self) -> float:
+        """Return the seconds by which Redis's clock is ahead of this machine's; of a cluster, the one furthest off.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        before = time.time()
+        times = self._everywhere([("TIME",)])
+        here = (before + time.time()) / 2
+        return max((float(seconds) + int(micros) / 1e6 - here for seconds, micros in times), key=abs)
+
+    def _everywhere(self, lines: Iterable[Words]) -> list[Any]:
         with within(WHOLE * self._line.patience):
             replies = self._line.everywhere(lines)
         if error := next(filter(None, self._note(replies)), None):
             raise error
+        return replies.values
 
     def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> Replies:
         """Send the calls; those whose connection broke once more, while there is time and `attempts` are left."""

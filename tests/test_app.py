@@ -37,7 +37,6 @@ from utils.sealed import unseal
 QUESTION = "年假怎么申请"
 STOPS = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
-DIFY_INFO = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 #: Milliseconds a callback may take, also while Redis is away.
 PATIENCE_MS = 2000.0
 
@@ -183,7 +182,7 @@ def test_a_house_is_healthy(house: House) -> None:
     assert answers["/healthz"].json()["service"] == "WechatLaibao"
     health = answers["/health"].json()
     assert (health["status"], health["providers"]["rag"]["name"]) == ("healthy", "dify")
-    assert health["dependencies"] == {"redis": "ok"}
+    assert health["dependencies"] == {"redis": "ok", "clock": "ok"}
 
 
 def test_a_draining_replica_is_alive_and_not_ready(house: House) -> None:
@@ -196,14 +195,12 @@ def test_a_draining_replica_is_alive_and_not_ready(house: House) -> None:
 
 
 def test_health_asks_the_provider_for_nothing_that_costs(redis_url: str) -> None:
-    """Twenty reports are one look at the app's name, never a question."""
-    with RawServer(DIFY_INFO) as dify, House(redis_url, **dify_settings(dify.url)) as house:
+    """Twenty reports are one look at the app's name and one empty question, which is refused; never a real one."""
+    with MockDify() as dify, House(redis_url, **dify_settings(dify.base_url)) as house:
         reports = [requests.get(f"{house.url}/health", timeout=20).json() for _ in range(20)]
 
         assert {report["status"] for report in reports} == {"healthy"}
-        asked = [head.split(b" HTTP")[0] for head in dify.heads]
-        assert asked.count(b"GET /v1/info") == 1
-        assert not [line for line in asked if not line.startswith(b"GET ")]
+        assert (dify.requests, dify.calls["GET /v1/info"], dify.calls["POST /v1/chat-messages"]) == ([], 1, 1)
 
 
 def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
@@ -223,7 +220,7 @@ def test_a_replica_without_redis_is_ready_and_says_what_is_wrong(dify: MockDify,
         health = requests.get(f"{house.url}/health", timeout=20)
 
     assert (health.status_code, health.json()["status"]) == (200, "unhealthy")
-    assert health.json()["dependencies"] == {"redis": "unavailable"}
+    assert health.json()["dependencies"] == {"redis": "unavailable", "clock": "ok"}
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRecord]:

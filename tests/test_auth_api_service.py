@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from demo.mock_auth import DEMO_USERS, DemoUser, MockAuth
-from services.auth_api_service import MAX_ANSWER, AuthApi
+from services.auth_api_service import MAX_ANSWER, PROVEN_SECONDS, AuthApi
 from services.errors import AuthError
 from services.models import UserInfo
 from services.user_store import UserRecord
@@ -266,11 +266,57 @@ def test_a_full_pool_is_waited_for_within_the_timeout(auth: MockAuth) -> None:
     api.close()
 
 
-def test_check_needs_no_password(auth: MockAuth, api: AuthApi) -> None:
-    """Any HTTP answer shows that the API is there; nobody is logged in for it."""
+def test_check_needs_no_real_password(auth: MockAuth, api: AuthApi) -> None:
+    """The first check logs in as a person who does not exist; further ones log nobody in while all is as it was."""
+    for _ in range(3):
+        api.check()
+
+    assert auth.calls == {"wechatlaibao-probe": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, b"oops"), (404, b"<html>"), (200, b"<html>Log in</html>"), (200, {"code": 0, "data": "t"}), (200, [])],
+)
+def test_check_finds_what_is_no_auth_api(auth: MockAuth, api: AuthApi, status: int, body: Any) -> None:
+    """HTTP alone is not enough: a login must get the API's own answer. Once it does, all is well."""
+    auth.says(status, body)
+    for _ in range(2):
+        with pytest.raises(AuthError):
+            api.check()
+
+    auth.says(200, {"success": False, "message": "no such user"})
     api.check()
 
-    assert not auth.calls
+
+def test_check_finds_an_api_that_broke_since(auth: MockAuth, clock: FakeClock) -> None:
+    """A login that failed, another answer to HEAD, or a long time make the next check log in again."""
+    api = AuthApi(auth.url, clock=clock)
+    api.check()
+
+    auth.behaviour = "error"
+    api.check()
+    assert code_of(api) == "auth_unavailable"
+    with pytest.raises(AuthError):
+        api.check()
+
+    auth.behaviour = "normal"
+    api.check()
+    clock.advance(PROVEN_SECONDS + 1.0)
+    auth.behaviour = "garbage"
+    with pytest.raises(AuthError):
+        api.check()
+    api.close()
+
+
+def test_check_finds_an_address_that_became_another(auth: MockAuth, api: AuthApi) -> None:
+    """HEAD, which logs nobody in, has another status since: what answers may be something else."""
+    api.check()
+    auth.head_status = 404
+    auth.behaviour = "garbage"
+
+    with pytest.raises(AuthError):
+        api.check()
 
 
 def test_check_finds_an_absent_api() -> None:

@@ -17,7 +17,15 @@ from tests.batch_counter import TASKS, Counter, data_of
 from tests.batches_twin import START
 
 SOURCES = ({"title": "手册", "position": 1},)
-EVIL = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠a", "  =1"]
+EVIL = ["=1+1", "+A1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠a", "  =1", "-list", "- =1"]
+EVIL += [
+    "- cmd|' /C calc'!A0",
+    "- HYPERLINK(A1)",
+    "- [x.xls]s!A1",
+    "-42+cmd|' /C calc'!A0",
+    "- a\n- SUM (A1)",
+    "- -1+1",
+]
 
 
 def task(name: str = "FAQ") -> Task:
@@ -89,7 +97,13 @@ def test_no_cell_is_a_formula(evil: str) -> None:
     assert cells == [f"'{evil}"] * 4
 
 
-@pytest.mark.parametrize("text", ["", "a=1", "1-2", "'x", "年假 = 5 天", "  x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a=1", "1-2", "'x", "年假 = 5 天", "  x"),
+        *("-42", "+8,000.50", "-1.5e-3", "-5%", " -42 ", "- list", "- 年假（5 天）\n- 病假 = 3 天！\n", "+ one\n+ two"),
+    ],
+)
 def test_what_is_no_formula_stays_as_it_is(text: str) -> None:
     assert harmless(text) == text
 

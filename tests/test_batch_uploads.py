@@ -46,6 +46,26 @@ def test_a_file_becomes_a_task(counter: Counter, filename: str, content: bytes) 
     assert (shown["name"], shown["description"]) == ("q", "")
 
 
+def test_formulas_without_a_value_are_reported(counter: Counter) -> None:
+    """The task is made of the other questions, and the reply says how many are missing; of other files it says 0."""
+    book = workbook([["id", "question"], [1, "How?"], [2, '="Wh"&"y?"']])
+
+    told = data_of(counter.uploads("q.xlsx", book), 201)
+
+    assert (counter.texts(told["task_id"]), told["formulas_without_value"]) == (["How?"], 1)
+    assert data_of(counter.uploads("q.csv", CSV), 201)["formulas_without_value"] == 0
+
+
+def test_a_file_whose_column_is_unclear_names_its_columns(counter: Counter) -> None:
+    """The reply says what to choose from, and the choice is taken."""
+    content = "编号,事项,说明\n101,年假,五天\n".encode()
+
+    error = counter.uploads("q.csv", content).get_json()["data"]["errors"][0]
+
+    assert (error["field"], error["problem"].endswith(": 1 编号, 2 事项, 3 说明.")) == ("column", True)
+    assert uploaded(counter, "q.csv", content, column="事项") == ["年假"]
+
+
 def test_a_form_says_what_json_does(counter: Counter) -> None:
     """Name, description and options, these as JSON."""
     fields = {"name": "FAQ", "description": "all", "options": '{"max_attempts": 1, "inputs": {"role": "x"}}'}
@@ -105,6 +125,8 @@ def test_a_wrong_field_is_named(counter: Counter, fields: dict[str, str], field:
         ("q.xls", bytes.fromhex("d0cf11e0a1b11ae1"), 415, "unsupported_file"),
         ("q.xlsx", b"PK\x03\x04broken", 422, "unreadable_file"),
         ("q.csv", b"\xff\xff", 422, "bad_encoding"),
+        ("q.csv", "question\nÇa coûte très cher ?\n".encode("latin-1"), 422, "bad_encoding"),
+        ("q.csv", "编号,事项,说明\n101,年假,五天\n".encode(), 422, "unclear_column"),
         ("q.txt", b"", 422, "no_texts"),
         ("q.txt", b"x" * 10_001, 422, "text_too_long"),
         ("q.txt", b"x\n" * 10_001, 422, "too_many_texts"),

@@ -157,7 +157,7 @@ def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_
         wait_until(lambda: len(stored.client_list()) == others, timeout=30.0)
         wait_until(lambda: dify.open_connections == 0, timeout=30.0)
         assert dify.stops == []
-        assert auth.calls == {"E1001": 1, "E1002": 1}
+        assert auth.calls == {"E1001": 1, "E1002": 1, "wechatlaibao-probe": 1}
 
 
 def test_a_leaving_replica_lets_answers_finish(redis_url: str) -> None:
@@ -194,9 +194,9 @@ def test_an_answer_that_is_not_finished_is_let_go(redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({}, ["redis"]),
-        ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan"}, ["redis"]),
-        ({"AUTH_MODE": "external"}, ["redis", "sql", "auth"]),
+        ({}, ["redis", "clock"]),
+        ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan"}, ["redis", "clock"]),
+        ({"AUTH_MODE": "external"}, ["redis", "clock", "sql", "auth"]),
     ],
     ids=["none", "allowlist", "external"],
 )
@@ -214,7 +214,7 @@ def test_health_shows_the_parts_that_are_used(
         report = replica.health.report()
 
         assert (report["status"], report["dependencies"]) == ("healthy", dict.fromkeys(parts, "ok"))
-        assert auth.calls.total() == 0
+        assert set(auth.calls) <= {"wechatlaibao-probe"}
         replica.close()
 
 
@@ -226,8 +226,26 @@ def test_health_says_what_is_away() -> None:
     report = replica.health.report()
 
     assert (report["status"], report["services"]["rag"]) == ("unhealthy", False)
-    assert report["dependencies"] == {"redis": "unavailable"}
+    assert report["dependencies"] == {"redis": "unavailable", "clock": "ok"}
     replica.close()
+
+
+def test_health_says_what_is_wrong_though_it_answers(redis_server: RedisServer, tmp_path: Path) -> None:
+    """An auth API that fails every login, a wrong clock, a folder without room, a database Redis lacks."""
+    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    with MockAuth() as auth, MockDify() as dify:
+        auth.behaviour, dify.clock_ahead = "garbage", 1200.0
+        external = {"AUTH_MODE": "external", "AUTH_SERVICE_URL": auth.url, "AUTH_USER_QUERY": DEMO_USER_QUERY}
+        batches = {"BATCH_STORAGE_PATH": "/proc/nope", "BATCH_REDIS_URL": redis_server.url(db=99)}
+        own = {"DATABASE_PATH": str(tmp_path / "users.db"), **external, **batches}
+        replica = container(redis_server.url(), **own, **dify_settings(dify.base_url))
+        assert replica.providers["default"].health_check()
+
+        report = replica.health.report()
+
+        wrong = {name for name, word in report["dependencies"].items() if word != "ok"}
+        assert (report["status"], wrong) == ("degraded", {"auth", "clock", "batch_storage", "batch_redis"})
+        replica.close()
 
 
 def test_conversations_are_named_by_a_secret_of_all_bots(redis_url: str) -> None:

@@ -108,6 +108,17 @@ def demo_process(folder: Path, *arguments: str, **variables: str) -> Iterator[De
             process.kill()
 
 
+@contextmanager
+def two_ports() -> Iterator[tuple[int, int]]:
+    """Give two neighbouring ports that nobody listens on."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe, suppress(OSError):
+            port: int = probe.getsockname()[1]
+            socket.create_server(("127.0.0.1", port + 1)).close()
+            break
+    yield port, port + 1
+
+
 def nobody_listens(url: str) -> bool:
     port = int(re.findall(r":(\d+)", url)[0])
     with socket.socket() as probe:
@@ -155,6 +166,7 @@ def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]
         ({"DIFY_API_KEY": "app-x"}, "DIFY_BASE_URL is missing"),
         ({"PORT": "http"}, "PORT=http is not a port"),
         ({"PORT": "65536"}, "PORT=65536 is not a port"),
+        ({"PORT": "65535"}, "PORT=65535 is not a port: a number from 0 to 65534"),
     ],
 )
 def test_what_the_person_can_mend_is_one_line(
@@ -177,6 +189,32 @@ def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert main([], {"PORT": str(port)}) == 2
 
     assert re.fullmatch(rf"Port {port} is not free \(.*\): try PORT=\d+\.\n", capsys.readouterr().err)
+
+
+def test_a_taken_port_of_the_gateway_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The gateway's port is the next one, and the line says so."""
+    with two_ports() as (port, taken), socket.create_server(("127.0.0.1", taken)):
+        assert main([], {"PORT": str(port)}) == 2
+
+    said = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
+
+
+@scenario
+def test_the_ports_are_the_one_that_was_named_and_the_next(tmp_path: Path) -> None:
+    """What is printed is where it is: the page on PORT, all of the gateway on PORT + 1, its pages by path on PORT."""
+    with two_ports() as (port, next_one), demo_process(tmp_path, PORT=str(port)) as demo:
+        demo.wait_ready()
+        gateway = f"http://127.0.0.1:{next_one}"
+
+        assert demo.address("page") == f"http://127.0.0.1:{port}"
+        assert demo.address("callback") == f"{gateway}/wechat/callback"
+        for name in ("chat", "realtime", "batch", "docs"):
+            assert demo.address(name) == f"{gateway}/{name}"
+            reply = requests.get(f"http://127.0.0.1:{port}/{name}", timeout=10)
+            assert (reply.status_code, reply.url.rstrip("/")) == (200, f"{gateway}/{name}")
+        with WeComUser(demo.address("callback"), demo.address("token"), demo.address("AES key"), "zhangsan") as user:
+            assert user.verifies_url()
 
 
 @scenario

@@ -335,6 +335,31 @@ def test_health_is_one_free_call(make: Make, dify: MockDify) -> None:
     assert dify.requests == []
 
 
+@pytest.mark.parametrize("endpoint", ["/v1/chat-message", "/v1/info", "/chat"])
+def test_a_wrong_chat_address_is_not_well(make: Make, endpoint: str) -> None:
+    """The app is there, and no question would reach it."""
+    assert not make(chat_endpoint=endpoint).health_check()
+
+
+def test_a_value_that_no_select_offers_is_not_well(make: Make, dify: MockDify) -> None:
+    """Dify would refuse every question."""
+    dify.user_input_form = [{"select": {"variable": "lang", "required": True, "options": ["zh"]}}]
+
+    assert make(inputs={"lang": "zh"}).health_check()
+    assert not make(inputs={"lang": "fr"}).health_check()
+    assert make(inputs={"lang": "fr"}).wrong_inputs() == ["lang is 'fr', expected one of 'zh'"]
+
+
+def test_the_clock_is_compared_with_difys(make: Make, dify: MockDify) -> None:
+    """Before the first call nothing is known of it."""
+    provider = make()
+    assert provider.clock_skew() is None
+    dify.clock_ahead = 1200.0
+    provider.health_check()
+
+    assert provider.clock_skew() == pytest.approx(1200.0, abs=30.0)
+
+
 def test_inputs_the_app_requires_and_the_template_lacks_are_named(make: Make, dify: MockDify) -> None:
     """Optional ones, and those the template has, are not."""
     dify.user_input_form = [

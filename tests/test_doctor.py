@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,8 @@ from config.settings import Settings, load_settings
 from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mock_dify import MockDify
 from services.container import Container
-from services.errors import SettingsError
+from services.dify_service import DifyService
+from services.errors import ProviderError, SettingsError
 from tests.house import AES_KEY, TOKEN, House, dify_settings, settings_for
 from tests.raw_server import RawServer, self_signed
 from tests.servers import MariaServer, RedisServer, free_port
@@ -29,7 +34,7 @@ from tools._check_callback import callback_urls, check_callback
 from tools._check_dify import check_dify
 from tools._check_redis import check_redis, judge_persistence, judge_version
 from tools._check_users import check_auth_api, check_users
-from tools._checks import Finding, findings
+from tools._checks import Finding, findings, judge_clock
 
 ROOT = Path(__file__).parent.parent
 NO_REDIS = "redis://127.0.0.1:1/1"
@@ -75,10 +80,11 @@ def test_a_whole_deployment_is_found_well(redis_url: str, dify: MockDify, capsys
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
     assert status == 0
     assert [line[:29].split(maxsplit=1)[1].strip() for line in lines[:-1]] == [
-        *("settings", "redis", "redis version", "redis memory", "redis persistence", "redis scripts"),
-        *("users", "dify default", "dify default inputs", "callback default"),
+        *("settings", "redis", "redis version", "redis memory", "redis persistence", "redis scripts", "redis clock"),
+        *("users", "dify default", "dify default chat", "dify default inputs", "dify default clock"),
+        "callback default",
     ]
-    assert lines[-1] == "10 checks: 8 ok, 2 to look at, 0 failed"
+    assert lines[-1] == "13 checks: 11 ok, 2 to look at, 0 failed"
 
 
 def test_faults_give_exit_status_1_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +268,7 @@ def test_a_redis_that_hides_info_is_warned_of(redis_url: str) -> None:
         found = examine(check_redis, settings_for(server.url()))
 
     assert only(found, "warning").check == "redis server"
-    assert found[-1].check == "redis scripts"
+    assert [finding.check for finding in found[-2:]] == ["redis scripts", "redis clock"]
 
 
 def test_the_doctor_leaves_nothing_in_redis(redis_url: str) -> None:
@@ -272,6 +278,39 @@ def test_the_doctor_leaves_nothing_in_redis(redis_url: str) -> None:
 
     assert container.redis.keys() == []
     container.close()
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(1200, "ahead of"), (-1200, "behind")])
+def test_a_wrong_clock_is_told_by_redis(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, ahead: int, words: str
+) -> None:
+    """A machine whose clock differs from Redis's refuses callbacks as too old or too new; the remedy is NTP."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead)
+
+    (finding,) = [found for found in examine(check_redis, settings_for(redis_url)) if found.check == "redis clock"]
+
+    assert (finding.outcome, f"1200 s {words} Redis's" in finding.text) == ("failed", True)
+    assert "WECHAT_TIMESTAMP_WINDOW" in finding.remedy
+
+
+def test_clocks_that_differ_a_little_are_a_warning() -> None:
+    """A minute is worth a look, and callbacks pass as long as they are inside the window."""
+    outcomes = [judge_clock("clock", "Redis", skew, 600.0).outcome for skew in (-5.0, 30.0, 31.0, -600.0, 601.0)]
+
+    assert outcomes == ["ok", "ok", "warning", "warning", "failed"]
+
+
+def test_the_redis_of_batches_is_looked_at(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A database that Redis lacks stops batches, whatever the other Redis does."""
+    own = {"DATABASE_PATH": str(tmp_path / "b.db"), "BATCH_REDIS_URL": redis_server.url(db=99)}
+    env = settings_for(redis_server.url(), **own)
+
+    found = {finding.check: finding for finding in doctor.diagnose(doctor._options([]), lambda: settings_of(env))}
+
+    assert found["redis"].outcome == "ok"
+    assert found["batch redis"].outcome == "failed"
+    assert "BATCH_REDIS_URL with a database" in found["batch redis"].remedy
 
 
 def test_an_old_or_secretive_redis_is_said() -> None:
@@ -393,11 +432,47 @@ def test_the_other_modes_are_tried_on_a_person() -> None:
 
 
 def test_the_auth_api_is_called_without_a_password(external: dict[str, str], auth: MockAuth) -> None:
-    """An API that answers is well; nobody's credentials were sent."""
+    """An API that refuses a person who does not exist is well; no real person's credentials were sent."""
     (finding,) = examine(check_auth_api, external)
 
     assert finding.outcome == "ok"
-    assert not auth.calls
+    assert list(auth.calls) == ["wechatlaibao-probe"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said", "remedy"),
+    [
+        (500, b"oops", "HTTP 500", "the auth API, or the proxy before it, fails"),
+        (500, {"success": False, "message": "oops"}, "HTTP 500", "fails"),
+        (404, b"<html>", "HTTP 404", "correct the path"),
+        (405, {"detail": "Method Not Allowed"}, "HTTP 405", "AUTH_SERVICE_METHOD"),
+        (200, b"<html>Please log in</html>", "not JSON", "a web page"),
+        (200, [], "not a JSON object", "another API"),
+        (200, {"code": 0, "data": {"token": "x"}}, "without a success", "another API"),
+        (200, {"success": "true", "data": "x"}, "without a success", "another API"),
+        (200, {"success": True}, "success without a token", "another API"),
+        (302, b"", "a redirect", "to where it leads"),
+        (429, {"success": False}, "HTTP 429", "rate limit"),
+    ],
+)
+def test_what_answers_instead_of_the_auth_api_is_explained(
+    external: dict[str, str], auth: MockAuth, status: int, body: Any, said: str, remedy: str
+) -> None:
+    """What answers every login with the same wrong thing is no auth API."""
+    auth.says(status, body)
+
+    (finding,) = examine(check_auth_api, external)
+
+    assert finding.outcome == "failed"
+    assert said in finding.text
+    assert remedy in finding.remedy
+
+
+def test_an_auth_api_that_lets_everybody_in_is_warned_of(external: dict[str, str], auth: MockAuth) -> None:
+    """A token for a person who does not exist says that passwords are not compared."""
+    auth.says(200, {"success": True, "data": "token-for-anybody"})
+
+    assert only(examine(check_auth_api, external), "warning").remedy == "make the auth API check the password"
 
 
 def test_an_auth_api_that_is_away_is_explained(external: dict[str, str], tmp_path: Path) -> None:
@@ -421,10 +496,68 @@ def app(base_url: str, **changes: str) -> list[Finding]:
 
 def test_a_good_app_is_named(dify: MockDify) -> None:
     """Its address, name and mode are shown; its inputs are complete."""
-    kind, inputs = app(dify.base_url)
+    kind, chat, inputs, clock = app(dify.base_url)
 
     assert kind.text == f"{dify.base_url}/v1 has the app 'mock', mode advanced-chat"
-    assert inputs.outcome == "ok"
+    assert chat.text == f"{dify.base_url}/v1/chat-messages takes questions"
+    assert (inputs.outcome, clock.outcome) == ("ok", "ok")
+    assert dify.requests == []
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat-message", "/v1/info", "/v1/completion-messages"])
+def test_a_wrong_chat_endpoint_is_explained(dify: MockDify, endpoint: str) -> None:
+    """/info is well and questions go nowhere: DIFY_CHAT_ENDPOINT is named, and the address that was asked."""
+    finding = only(app(dify.base_url, DIFY_CHAT_ENDPOINT=endpoint), "failed")
+
+    assert (finding.check, f"{dify.base_url}{endpoint}: HTTP 404" in finding.text) == ("dify default chat", True)
+    assert "DIFY_CHAT_ENDPOINT" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("status_line", "body", "wrong"),
+    [
+        ("400 Bad Request", '{"code": "invalid_param"}', ""),
+        ("400 Bad Request", "<html>", "HTTP 400"),
+        ("405 Method Not Allowed", "<html>", "HTTP 405"),
+        ("200 OK", "<html>", "HTTP 200"),
+        ("302 Found", "", "HTTP 302"),
+        ("502 Bad Gateway", "<html>", "HTTP 502"),
+    ],
+)
+def test_what_answers_an_empty_question_tells_the_chat_address(status_line: str, body: str, wrong: str) -> None:
+    """Dify refuses it with 400 in its own form; all else is something else."""
+    head = f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with RawServer((head + body).encode()) as server, closing(DifyService(base_url=server.url)) as service:
+        if not wrong:
+            service.check_chat(authorization="Bearer x")
+            return
+        with pytest.raises(ProviderError, match=wrong):
+            service.check_chat(authorization="Bearer x")
+
+
+def test_a_wrong_clock_is_told_by_dify(dify: MockDify) -> None:
+    """The answer's Date is a second witness, where Redis runs on the same machine."""
+    dify.clock_ahead = 1200.0
+
+    finding = only(app(dify.base_url), "failed")
+
+    # A Date has whole seconds.
+    assert finding.check == "dify default clock"
+    assert re.search(r"(1199|1200|1201) s behind Dify's", finding.text)
+
+
+def test_a_value_that_a_select_does_not_offer_is_named(dify: MockDify) -> None:
+    """Dify would refuse every question with it; values that are filled in for each person are not judged."""
+    dify.user_input_form = [
+        {"select": {"variable": "lang", "required": True, "options": ["zh", "en"]}},
+        {"select": {"variable": "team", "required": False, "options": ["a", "b"]}},
+        {"select": {"variable": "who", "required": True, "options": ["x"]}},
+    ]
+
+    finding = only(app(dify.base_url, DIFY_INPUTS='{"lang": "fr", "team": "", "who": "{user_code}"}'), "failed")
+
+    assert "lang is 'fr', expected one of 'zh', 'en'" in finding.text
+    assert {f.outcome for f in app(dify.base_url, DIFY_INPUTS='{"lang": "en", "team": "b", "who": "x"}')} == {"ok"}
 
 
 def test_a_wrong_key_is_explained(dify: MockDify) -> None:
@@ -495,11 +628,10 @@ def test_missing_inputs_are_named(dify: MockDify) -> None:
 
 def test_an_unpublished_app_is_found_by_its_parameters() -> None:
     """/info answers and /parameters does not."""
-    ok = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\nConnection: close\r\n\r\n{"mode": "chat"}'
     refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    with RawServer(ok) as answers, RawServer(refusal) as refuses:
+    with MockDify() as answers, RawServer(refusal) as refuses:
         env = settings_for(NO_REDIS, **dify_settings(refuses.url))
-        bot = settings_of(settings_for(NO_REDIS, **dify_settings(answers.url))).bots["default"]
+        bot = settings_of(settings_for(NO_REDIS, **dify_settings(answers.base_url))).bots["default"]
         found = examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
 
     assert only(found, "failed").remedy == "publish the app in Dify"
@@ -645,7 +777,7 @@ def test_every_bot_has_its_address() -> None:
 
 
 def test_a_log_folder_that_stops_the_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the start would refuse is not called well; a folder that can be made is."""
+    """What the start would refuse is not called well; a folder that can be made is, and it is not made."""
     (tmp_path / "file").write_text("")
     folders = {tmp_path / "new" / "logs": "ok", tmp_path / "file": "failed"}
 
@@ -653,3 +785,15 @@ def test_a_log_folder_that_stops_the_start_is_named(tmp_path: Path, capsys: pyte
         doctor.main(["--json"], load=partial(settings_of, settings_for(NO_REDIS, LOG_DIR=str(folder))))
         found = {finding["check"]: finding["outcome"] for finding in json.loads(capsys.readouterr().out)["findings"]}
         assert found["logs"] == outcome
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_for_batch_files_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """/proc takes no file, not even root's, whatever its permissions say."""
+    folders = {str(tmp_path / "new"): "ok", "/proc/nope": "failed"}
+
+    for folder, outcome in folders.items():
+        env = settings_for(NO_REDIS, BATCH_STORAGE_PATH=folder)
+        found = {f.check: f for f in doctor.diagnose(doctor._options([]), partial(settings_of, env))}
+        assert found["batch files"].outcome == outcome
+    assert "BATCH_STORAGE_PATH" in found["batch files"].remedy

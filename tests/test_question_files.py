@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 
 from utils import xlsx_rows
-from utils.question_files import MAX_CHARS, MAX_TEXTS, FileRefused, Kind, Wanted, kind_of, read_texts
+from utils.question_files import MAX_CHARS, MAX_TEXTS, FileRefused, Kind, Wanted, kind_of, read_file, read_texts
 
 SHEET = "xl/worksheets/sheet1.xml"
 
@@ -115,15 +115,50 @@ def test_the_encodings_of_windows_and_of_excel_are_read(kind: Kind, encoded: byt
     ("content", "encoding"),
     [
         (b"\xff\xff\xff", "auto"),
+        ("Où est le café ? Ça coûte très cher.".encode("latin-1"), "auto"),
+        ("Wie hoch ist die Vergütung? Natürlich!".encode("cp1252"), "auto"),
+        ("有給休暇は何日ありますか？経費の精算はどうすればいいですか？".encode("shift-jis"), "auto"),
+        ("請問年假有幾天？如何報銷差旅費？".encode("big5"), "auto"),
+        ("Как оформить отпуск? Сколько дней положено?".encode("cp1251"), "auto"),
+        (
+            "연차 휴가는 며칠입니까? 경비는 어떻게 정산합니까? 출장 신청은 어디에서 합니까? "
+            "급여는 언제 지급됩니까? 회의실은 어떻게 예약합니까?".encode("euc-kr"),
+            "auto",
+        ),
         ("怎么报销？".encode("gb18030"), "utf-8"),
         ("怎么报销？".encode("utf-16-le"), "auto"),
         ("how?".encode("utf-16-le"), "auto"),
     ],
-    ids=["no encoding", "not as told", "utf-16 unmarked", "latin utf-16 unmarked"],
+    ids=[
+        *("no encoding", "latin-1", "cp1252", "shift-jis", "big5", "cp1251", "euc-kr"),
+        *("not as told", "utf-16 unmarked", "latin utf-16 unmarked"),
+    ],
 )
 def test_characters_that_cannot_be_read_are_refused(content: bytes, encoding: Any) -> None:
     """No question goes out with replacement characters, or with zeros between its letters."""
     assert refusal(content, Wanted("text", encoding=encoding)) == "bad_encoding"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "怎么报销？",
+        "喆是谁？",
+        "VPN 怎么连？" * 50,
+        "年假\n病假\n产假\n婚假\n社保\n公积金\n差旅\n报销".replace("\n", " "),
+        "请问产假（含难产假、多胞胎假）共有几天，镕基先生？①是 ②否 →《制度》" * 20,
+        "鞠躬尽瘁饕餮蹉跎，请问这些词怎么读？",
+        "¥100 以内的发票可以报销吗？“例外”由谁批准……",
+    ],
+)
+def test_chinese_in_gbk_is_read_as_it_is(text: str) -> None:
+    """Rare names, symbols and Western words among it are no reason to refuse it."""
+    assert read_texts(text.encode("gb18030"), Wanted("text")) == [text]
+
+
+def test_an_encoding_that_is_told_is_taken_at_its_word() -> None:
+    """Whoever knows that rare characters are right can say so."""
+    assert read_texts("镕".encode("gbk"), Wanted("text", encoding="gb18030")) == ["镕"]
 
 
 def test_the_column_with_a_usual_name_has_the_texts() -> None:
@@ -136,9 +171,59 @@ def test_of_two_usual_names_the_surer_one_wins() -> None:
     assert of_csv("text,question\nbackground,How?\n") == ["How?"]
 
 
-def test_without_a_usual_name_the_first_column_has_the_texts_and_no_row_is_skipped() -> None:
-    """A file of questions without a header loses none of them."""
+def test_without_a_usual_name_the_one_column_of_words_has_the_texts_and_no_row_is_skipped() -> None:
+    """A file of questions without a header loses none of them, wherever its numbers, dates and codes are."""
     assert of_csv("How?,1\nWhy?,2\n") == ["How?", "Why?"]
+    assert of_csv("1,2026-01-02,How?,A-17,是\n2,2026-01-03,Why?,A-18,否\n") == ["How?", "Why?"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "编号,内容\n101,年假有几天\n102,怎么报销\n",
+        "内容,编号\n年假有几天,101\n怎么报销,102\n",
+        "Nr,Frage\n101,年假有几天\n102,怎么报销\n",
+        "编号,问题类型,问题（必填）\n101,人事,年假有几天\n102,财务,怎么报销\n",
+        "标题,内容\n年假有几天?,五天。\n怎么报销?,在系统里填单。\n",
+        "部门,咨询,备注\n人事,年假有几天？,急\n财务,怎么报销？,\n",
+    ],
+    ids=["numbers", "numbers behind", "a word above numbers", "a longer name", "questions and answers", "one asks"],
+)
+def test_without_a_usual_name_a_column_is_found_by_what_is_in_it(rows: str) -> None:
+    """The header, which names no question, is not asked either."""
+    assert [text.rstrip("?？") for text in of_csv(rows)] == ["年假有几天", "怎么报销"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ("编号,事项,说明\n101,年假,五天\n102,报销,三天\n", "1 编号, 2 事项, 3 说明"),
+        ("怎么请假,在系统里申请\n怎么报销,找财务\n", "1 怎么请假, 2 在系统里申请"),
+        ("Hello, how are you?\nWhy?\n", "1 Hello, 2 how are you?"),
+        ("编号,数量\n101,5\n102,6\n", "1 编号, 2 数量"),
+        ("1,2\n3,4\n", "1 1, 2 2"),
+        ("问题,问题\n一?,二?\n", "1 问题, 2 问题"),
+        (f"{'长' * 50},,x\na,b,c\n", f"1 {'长' * 30}, 2 (blank), 3 x"),
+    ],
+    ids=["two of words", "no header", "a comma in a question", "numbers only", "numbers alone", "twice", "shown short"],
+)
+def test_in_doubt_the_file_is_refused_and_its_columns_are_named(rows: str, columns: str) -> None:
+    """Nobody pays for answers to the wrong column; by its number it is taken as it is."""
+    with pytest.raises(FileRefused) as refused:
+        read_texts(rows.encode(), Wanted("csv"))
+
+    assert (refused.value.reason, refused.value.field) == ("unclear_column", "column")
+    assert refused.value.problem.endswith(f"choose one of these: {columns}.")
+    assert len(of_csv(rows, column="2")) >= 1
+
+
+def test_a_header_is_not_asked_where_a_column_is_chosen_by_its_number() -> None:
+    """It is one when any of its names is usual, or when it has words above numbers."""
+    assert of_csv("编号,问题\n1,年假有几天\n", column="2") == ["年假有几天"]
+    assert of_csv("编号,问题\n1,年假有几天\n", column="1") == ["1"]
+    assert of_csv("编号,内容\n101,年假有几天\n", column="2") == ["年假有几天"]
+    assert of_csv("Nr,Frage\n1,年假有几天\n", column="2") == ["年假有几天"]
+    assert of_csv("人事,年假有几天\n财务,怎么报销\n", column="2") == ["年假有几天", "怎么报销"]
 
 
 @pytest.mark.parametrize("column", ["note", " NOTE ", "3"])
@@ -250,6 +335,34 @@ def test_cells_of_a_workbook_are_read_as_a_person_sees_them() -> None:
     texts = read_texts(workbook([["question"], *([cell] for cell in cells)]), Wanted("xlsx"))
 
     assert texts == ["How?", "5", "2", "2.5", "TRUE", "2026-01-02", "2026-01-02 03:04:00", "2026-01-03", "a\r\nb"]
+
+
+def test_formulas_without_a_value_are_counted() -> None:
+    """Programs write formulas to be calculated later; what they would have asked is not in the file."""
+    rows: list[list[Any]] = [["id", "question"], [1, "How?"], [2, '="Wh"&"y?"'], ["=1+1", ""], [4, "=A2"]]
+
+    reading = read_file(workbook(rows), Wanted("xlsx"))
+
+    assert (reading.texts, reading.unvalued) == (["How?"], 2)
+    assert read_file(workbook([["question"], ["How?"], [""]]), Wanted("xlsx")).unvalued == 0
+
+
+def test_a_file_of_formulas_without_values_says_so() -> None:
+    """The refusal tells what to do."""
+    for rows in ([["question"], ["=A2"], ["=A3"]], [["=A2"], ["=A3"]]):
+        with pytest.raises(FileRefused, match="2 formulas have no value: open and save it in Excel") as refused:
+            read_texts(workbook(rows), Wanted("xlsx"))
+        assert refused.value.reason == "no_texts"
+
+
+def test_a_formula_with_a_value_counts_as_what_it_came_to() -> None:
+    """As Excel writes it, also where the XML's names have a prefix."""
+    row = b'<row r="%d"><c r="A%d" t="str"><f>A1</f>%b</c></row>'
+    xml = sheet_xml(row % (1, 1, b"<v>How?</v>") + row % (2, 2, b""))
+
+    for sheet in (xml, xml.replace(b"<f>", b"<x:f xmlns:x='y'>").replace(b"</f>", b"</x:f>")):
+        assert read_texts(rewritten(workbook([["x"]]), SHEET, sheet), Wanted("xlsx")) == ["How?"]
+    assert read_file(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")).unvalued == 1
 
 
 def test_half_a_character_in_an_escape_does_not_get_through() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -100,9 +103,11 @@ def test_list_has_no_words(house: House, redis_url: str, capsys: pytest.CaptureF
 
     assert run(redis_url, "list") == 0
 
-    lines = capsys.readouterr().out.splitlines()
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["STREAM", "AGE", "CHANNEL", "BOT", "PERSON", "BYTES", "OWNER", "STATE"]
     assert [line.split()[0] for line in lines] == [second, first]
     assert all("completed" in line and "question" not in line for line in lines)
+    assert all(line.index("zhangsan") == header.index("PERSON") for line in lines)
 
 
 def test_list_stops_at_its_limit(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +116,98 @@ def test_list_stops_at_its_limit(house: House, redis_url: str, capsys: pytest.Ca
 
     run(redis_url, "list", "--limit", "1")
 
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [second]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [second]
+
+
+#: Streams as they stand: fields of each that differ, and how a person reads them.
+STANDS: dict[str, tuple[dict[str, str], str]] = {
+    "alive": ({"lease": "+4"}, "being answered"),
+    "taken": ({"lease": "+4", "takeovers": "2"}, "being answered, taken over 2 times"),
+    "silent": ({"lease": "-6"}, "owner silent for 12 s"),
+    "left": ({"lease": "0"}, "left by its owner, waits for another"),
+    "waiting": ({"lease": "+4", "waiting": "1"}, "waits for an earlier question"),
+    "done": ({"lease": "-6", "status": "completed"}, "completed"),
+    "failed": ({"status": "error", "error_code": "provider_timeout", "lease": "-6"}, "error: provider_timeout"),
+    "stopped": ({"status": "cancelled", "lease": "-6"}, "cancelled"),
+}
+
+
+@pytest.fixture
+def stands(redis_url: str) -> None:
+    """The streams above in Redis, asked some minutes ago by two people on two channels."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        now = float(client.time()[0])
+        for age, (name, (fields, _)) in enumerate(STANDS.items()):
+            who = {"principal": f"p{age % 2}", "channel": ("wecom", "chat")[age % 2], "bot": "hr", "text": '{"a": 1}'}
+            created = datetime.fromtimestamp(now - 60 * age, UTC).isoformat()
+            base = {"status": "processing", "created_time": created, "question": json.dumps(who), "owner": "vm:1:a"}
+            lease = fields["lease"]
+            written = {"lease": lease if lease == "0" else str(now + float(lease))}
+            client.hset(f"dify_stream:{name}", mapping={**base, **fields, **written})
+
+
+def listed(redis_url: str, capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict[str, Any]]:
+    """Return what `list --json` prints."""
+    assert run(redis_url, "list", "--json", *argv) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+@pytest.mark.usefixtures("stands")
+def test_list_says_in_words_how_each_stream_stands(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asked where and how long ago, in columns; a dead owner is one that fell silent, as long as it has been."""
+    assert run(redis_url, "list") == 0
+
+    header, *lines = capsys.readouterr().out.splitlines()
+    told = {line.split()[0]: re.sub("1[2345] s$", "12 s", line[header.index("STATE") :]) for line in lines}
+    assert told == {name: words for name, (_, words) in STANDS.items()}
+    assert re.search(r"^silent +2 min +wecom +hr +p0 +0 +vm:1:a +owner silent", "\n".join(lines), re.MULTILINE)
+
+
+@pytest.mark.usefixtures("stands")
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["--status", "processing"], ["alive", "taken", "silent", "left", "waiting"]),
+        (["--silent"], ["silent"]),
+        (["--channel", "chat", "--person", "p1"], ["taken", "left", "done", "stopped"]),
+        (["--bot", "hr", "--older-than", "300"], ["done", "failed", "stopped"]),
+        (["--bot", "other"], []),
+        (["--channel", "wecom", "--limit", "1"], ["alive"]),
+    ],
+)
+def test_list_chooses(redis_url: str, capsys: pytest.CaptureFixture[str], argv: list[str], names: list[str]) -> None:
+    """By status, channel, bot, person, age and silence, all of them together; the limit counts what is chosen."""
+    assert [row["stream"] for row in listed(redis_url, capsys, *argv)] == names
+
+
+def test_json_is_json_all_the_way_down(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Objects and numbers of the hash are objects and numbers; people's words stay words, a credential stays out."""
+    stream_id = asked(house, '{"a": 1}')
+
+    run(redis_url, "show", stream_id, "--json")
+    document = json.loads(capsys.readouterr().out)
+    (row,) = listed(redis_url, capsys)
+
+    assert (document["content"], document["question"]["text"]) == ('{"a": 1}', '{"a": 1}')
+    assert (document["question"]["principal"], document["user_info"]["user_code"]) == ("zhangsan", "zhangsan")
+    assert "credential" not in document["question"]
+    assert (document["epoch"], isinstance(document["lease"], float)) == (1, True)
+    assert (row["stream"], row["person"], row["channel"], row["bot"]) == (stream_id, "zhangsan", "wecom", "default")
+    assert (row["status"], row["state"], row["silent"]) == ("completed", "completed", 0)
+    assert "a" not in row
+
+
+def test_names_cannot_leave_their_column(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name with a line break or an order to the terminal is one harmless word; what is no JSON is no name."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        for name, question in (("a", json.dumps({"principal": "x\n\x1b[2J y"})), ("b", "{"), ("c", "[1]")):
+            client.hset(f"dify_stream:{name}", mapping={"status": "completed", "question": question})
+
+    assert run(redis_url, "list") == 0
+
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[5] for line in lines) == ["-", "-", "x??[2J?y"]
 
 
 @pytest.mark.parametrize("argv", [("list",), ("show", "abc")])

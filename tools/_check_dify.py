@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 
 from config.bots import BotSettings
 from services.dify_service import DifyService
 from services.errors import ProviderError
+from services.probes import clock_window
 from services.providers.base import BaseRAGProvider
-from tools._checks import Finding
+from tools._checks import Finding, judge_clock
 
 #: App modes that /chat-messages serves; the others have an API of their own.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")
@@ -27,21 +29,38 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
     """Yield how the bot's app is. Costs no tokens."""
     check = f"dify {name}"
     settings = bot.provider
+    per_user = settings.dify_auth_mode == "user_token"
     service = DifyService(base_url=settings.dify_base_url, chat_endpoint=settings.dify_chat_endpoint, pool_size=1)
     code = settings.dify_api_keys[0] if settings.dify_api_keys else name
+    authorization = " ".join(filter(None, (settings.dify_auth_prefix, code)))
+    with closing(service):
+        try:
+            info = service.info(authorization=authorization)
+        except ProviderError as exc:
+            yield _refusal(check, f"{service.urls.root}/info", exc, per_user=per_user)
+            return
+        yield _kind(check, service.urls.root, str(info.get("mode") or ""), str(info.get("name") or ""))
+        yield _chat(f"{check} chat", service, authorization, per_user=per_user)
+    yield from _inputs(f"{check} inputs", provider)
+    if service.clock_skew is not None:
+        yield judge_clock(f"{check} clock", "Dify", service.clock_skew, clock_window([bot]))
+
+
+def _chat(check: str, service: DifyService, authorization: str, *, per_user: bool) -> Finding:
+    """Send an empty question to the address of questions: Dify refuses it, anything else does something else."""
+    url = service.urls.chat
     try:
-        info = service.info(authorization=" ".join(filter(None, (settings.dify_auth_prefix, code))))
+        service.check_chat(authorization=authorization)
     except ProviderError as exc:
-        yield _refusal(check, service.urls.root, exc, per_user=settings.dify_auth_mode == "user_token")
-        return
-    finally:
-        service.close()
-    yield _kind(check, service.urls.root, str(info.get("mode") or ""), str(info.get("name") or ""))
-    yield _inputs(f"{check} inputs", provider)
+        if exc.http_status in (200, 400, 404, 405) or 300 <= exc.http_status < 400:
+            remedy = "correct DIFY_CHAT_ENDPOINT: Dify's own is /v1/chat-messages"
+            return Finding(check, "failed", f"{url}: {exc}: questions do not go to Dify", remedy)
+        return _refusal(check, url, exc, per_user=per_user)
+    return Finding(check, "ok", f"{url} takes questions")
 
 
-def _refusal(check: str, root: str, exc: ProviderError, *, per_user: bool) -> Finding:
-    text = f"{root}/info: {exc}"
+def _refusal(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Finding:
+    text = f"{url}: {exc}"
     if per_user and exc.http_status in (401, 403):
         return Finding(check, "warning", f"{text}: without a user's token it tells nothing", "ask a question")
     if exc.http_status in _REMEDIES:
@@ -63,13 +82,18 @@ def _kind(check: str, root: str, mode: str, app: str) -> Finding:
     return Finding(check, "ok", f"{root} has the app {app!r}, mode {mode or 'unknown'}")
 
 
-def _inputs(check: str, provider: BaseRAGProvider) -> Finding:
+def _inputs(check: str, provider: BaseRAGProvider) -> Iterator[Finding]:
     try:
-        missing = provider.missing_inputs()
+        missing, wrong = provider.missing_inputs(), provider.wrong_inputs()
     except ProviderError as exc:
-        return Finding(check, "failed", f"/parameters: {exc}", "publish the app in Dify")
+        yield Finding(check, "failed", f"/parameters: {exc}", "publish the app in Dify")
+        return
     if missing:
         text = f"the app requires {', '.join(missing)}, which DIFY_INPUTS lacks: an answer may hang instead of failing"
         example = json.dumps({missing[0]: "…"}, ensure_ascii=False)
-        return Finding(check, "failed", text, f"add it (DIFY_INPUTS={example}), or make it optional in the app")
-    return Finding(check, "ok", "nothing required is missing")
+        yield Finding(check, "failed", text, f"add it (DIFY_INPUTS={example}), or make it optional in the app")
+    for problem in wrong:
+        text = f"in DIFY_INPUTS {problem}: Dify refuses every question"
+        yield Finding(check, "failed", text, "correct the value, or add the option to the app's select")
+    if not missing and not wrong:
+        yield Finding(check, "ok", "nothing required is missing")

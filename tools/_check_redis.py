@@ -12,10 +12,11 @@ import redis
 from config.redis_urls import parse_redis_url
 from services.container import Container
 from services.errors import StoreUnavailable
-from services.redis_store import Call, redis_errors, servers
+from services.probes import clock_window
+from services.redis_store import Call, ScriptRunner, redis_errors, servers
 from services.stream_records import born_finished
 from services.stream_store import stream_keys
-from tools._checks import Finding, explained
+from tools._checks import Finding, explained, judge_clock
 
 #: The oldest major version the product is tried with.
 OLDEST = 6
@@ -39,6 +40,12 @@ _AWAY = (
     ("loading", "Redis still reads its data from disk: wait a moment"),
     ("max number of clients", "raise Redis's maxclients: each process may open REDIS_POOL_SIZE connections"),
 )
+_BATCHES = (
+    ("ResponseError DB", "end BATCH_REDIS_URL with a database this Redis has (/0 always exists)"),
+    ("password", "put the password that Redis expects into BATCH_REDIS_URL"),
+    ("authentication", "put the password that Redis expects into BATCH_REDIS_URL"),
+    ("connection refused", "start this Redis, or correct host and port in BATCH_REDIS_URL"),
+)
 _REFUSED = (
     ("MovedError", "this is a node of a Cluster: begin REDIS_URL with redis+cluster://"),
     ("ClusterDown", "some slots have no node: see CLUSTER INFO and CLUSTER NODES"),
@@ -59,6 +66,26 @@ def check_redis(container: Container) -> Iterator[Finding]:
     yield Finding("redis", "ok", "answers")
     yield from _servers(container.redis, _kind(container))
     yield _round_trip(container)
+    yield _clock(container)
+
+
+def check_batch_redis(container: Container) -> Iterator[Finding]:
+    """Yield whether the Redis of batches answers, where it is one of its own."""
+    try:
+        ScriptRunner(container.redis_of_batches).ping()
+    except StoreUnavailable as exc:
+        remedy = explained(str(exc), _BATCHES, "see BATCH_REDIS_URL")
+        yield Finding("batch redis", "failed", str(exc), remedy)
+    else:
+        yield Finding("batch redis", "ok", "answers")
+
+
+def _clock(container: Container) -> Finding:
+    window = clock_window(container.settings.bots.values())
+    try:
+        return judge_clock("redis clock", "Redis", container.runner.clock_skew(), window)
+    except StoreUnavailable as exc:
+        return Finding("redis clock", "warning", f"TIME fails: {exc}", "compare its clock with date -u yourself")
 
 
 def _kind(container: Container) -> str:

@@ -33,7 +33,16 @@ _SQL = (
     ("2006", "see that MySQL is not hung, and its log"),
     ("2013", "see that MySQL is not hung, and its log"),
 )
+_OTHER = 'this is another API: AUTH_SERVICE_URL has to answer {"success": true, "data": "<token>"}, or false'
 _AUTH = (
+    ("redirect", "set AUTH_SERVICE_URL to where it leads"),
+    ("HTTP 404", "correct the path in AUTH_SERVICE_URL: nothing is there"),
+    ("HTTP 405", "correct AUTH_SERVICE_METHOD (post or get), or the path in AUTH_SERVICE_URL"),
+    ("HTTP 429", "let this machine's requests through the auth API's rate limit"),
+    ("HTTP 5", "the auth API, or the proxy before it, fails: see their logs"),
+    ("not JSON", "correct AUTH_SERVICE_URL: it leads to a web page or a login page, not to the API"),
+    ("success", _OTHER),
+    ("JSON object", _OTHER),
     ("ssl", "AUTH_SERVICE_URL's certificate is not trusted here: install the company's root certificate, or renew it"),
     ("timeout", "the auth API does not answer: see that it runs and that no firewall is between"),
     ("connection", "start the auth API, or correct AUTH_SERVICE_URL"),
@@ -54,13 +63,19 @@ def check_users(settings: Settings, container: Container, userid: str, corp: str
 
 
 def check_auth_api(container: Container) -> Iterator[Finding]:
-    """Yield whether the auth API answers HTTP at all; nobody's password is sent."""
+    """Yield whether the auth API refuses a login of a person who does not exist; no real password is sent."""
     try:
-        container.auth.check()
+        refused = container.auth.refuses_strangers()
     except AuthError as exc:
-        yield Finding("auth API", "failed", f"no answer: {exc}", explained(str(exc), _AUTH, "see AUTH_SERVICE_URL"))
+        yield Finding(
+            "auth API", "failed", f"no proper answer: {exc}", explained(str(exc), _AUTH, "see AUTH_SERVICE_URL")
+        )
+        return
+    if refused:
+        yield Finding("auth API", "ok", "refuses a person who does not exist, in its documented form")
     else:
-        yield Finding("auth API", "ok", "answers HTTP (whether it knows the users shows with the first question)")
+        text = "gives a token to a person who does not exist: any password would do"
+        yield Finding("auth API", "warning", text, "make the auth API check the password")
 
 
 def _may_ask(container: Container, userid: str, corp: str) -> Finding:

@@ -12,6 +12,8 @@ from services.errors import LaibaoError
 Outcome = Literal["ok", "warning", "failed"]
 #: Seconds one check may take, whatever it waits for.
 BOUND = 10.0
+#: Seconds two clocks may differ without a word.
+CLOCK_SECONDS = 30.0
 MARKS = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
 
 
@@ -27,6 +29,19 @@ class Finding:
     def __str__(self) -> str:
         mend = f" -> {self.remedy}" if self.remedy else ""
         return f"{MARKS[self.outcome]:<8} {self.check:<20} {self.text}{mend}"
+
+
+def judge_clock(check: str, whose: str, skew: float, window: float) -> Finding:
+    """Judge by how many seconds another clock is ahead; beyond `window` callbacks are refused."""
+    off = abs(skew)
+    if off <= CLOCK_SECONDS:
+        return Finding(check, "ok", f"this machine's clock agrees with {whose}'s within {max(1, round(off))} s")
+    text = f"this machine's clock is {off:.0f} s {'behind' if skew > 0 else 'ahead of'} {whose}'s"
+    remedy = (
+        "see which one is wrong (date -u), and let it be set over the network (timedatectl set-ntp true): "
+        f"callbacks that are more than {window:g} s off are refused (WECHAT_TIMESTAMP_WINDOW)"
+    )
+    return Finding(check, "failed" if off > window else "warning", text, remedy)
 
 
 Look = Callable[[], Iterable[Finding]]

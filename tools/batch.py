@@ -9,7 +9,7 @@
 The key comes from LAIBAO_KEY, else from a hidden prompt where one is asked for; `--key -` reads it from standard input.
 An outage while it waits is waited out, and a submission that is sent again is one task.
 Exit status: 0 done, and of a task every question answered; 2 some failed; 1 anything else; 130 interrupted, and how to
-go on is said.
+go on is said; 141 nobody reads its output any more.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tools._batch_api import Api, Data, Failed, Locked, Patience
 from tools._batch_options import URL, read_options, typed_key
 from tools._batch_progress import View, sentence, view_on
 from tools._dify_page import Page
+from tools._pipes import until_nobody_reads
 from tools.ws import checked_key
 
 #: Seconds between two looks at a task.
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failed as exc:
         client.complain(str(exc))
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as exc:
         client.complain(f"{exc.filename}: {exc.strerror}")
         return 1
@@ -162,6 +165,8 @@ class Client:
         """Have the task taken, once however often it has to be said."""
         taken = self._patience(view).ask(lambda: self._api.submit(self._submission, **self._options.body))
         self._task_id = taken["task_id"]
+        if unvalued := taken.get("formulas_without_value"):
+            self.complain(f"{unvalued} formulas have no value and are not asked: open and save the file in Excel")
 
     def _wait(self, view: View) -> Data:
         """Return the task when it has ended."""
@@ -219,4 +224,4 @@ def _status_of(task: Data) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

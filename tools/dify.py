@@ -6,8 +6,8 @@
     python -m tools.dify --check                                stream, blocking, two turns, list: a line each
 
 The key comes from DIFY_API_KEY, else from a hidden prompt, and by `--api-key -` from standard input; it is not printed.
-Exit status: 0 answered, 1 not and standard error says what to do, 2 wrong usage or no key, 130 interrupted: Dify is
-told to stop.
+Exit status: 0 answered, 1 not and standard error says what to do, 2 wrong usage or no key; Dify is told to stop when
+it is interrupted (130) or nobody reads its output any more (141).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tools._dify_failures import sentence
 from tools._dify_options import read_options
 from tools._dify_page import Page
 from tools._dify_talk import Talk
+from tools._pipes import until_nobody_reads
 
 #: Asked by --check when there is no --query.
 HELLO = "你好"
@@ -71,6 +72,10 @@ def _run(options: argparse.Namespace, talk: Talk, page: Page) -> int:
         with suppress(KeyboardInterrupt):
             errors.line(f"interrupted: {talk.stop()}")
         return 130
+    except BrokenPipeError:
+        # Nobody reads the answer, so that Dify need not go on with it.
+        talk.stop()
+        raise
     except ProviderError as exc:
         errors.line(sentence(exc, talk.scene(exc)))
         return 1
@@ -111,4 +116,4 @@ def _body(options: argparse.Namespace, mode: str, conversation_id: str) -> Mappi
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -10,23 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from config.logging import MASK, SHORTEST_SECRET
 from config.settings import Settings, load_settings
+from services.batch_files import writable
 from services.container import Container
 from services.errors import SettingsError
 from tools._check_callback import callback_urls, check_callback
 from tools._check_dify import check_dify
-from tools._check_redis import check_redis
+from tools._check_redis import check_batch_redis, check_redis
 from tools._check_users import check_auth_api, check_users
 from tools._checks import Finding, Look, findings
+from tools._pipes import until_nobody_reads
 
 
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:
@@ -76,6 +76,8 @@ def diagnose(options: argparse.Namespace, load: Callable[[], Settings]) -> Itera
 def checks(settings: Settings, container: Container, options: argparse.Namespace) -> Iterator[tuple[str, Look]]:
     """Yield the checks that these settings ask for, in the order in which they build upon each other."""
     yield "redis", partial(check_redis, container)
+    if container.batches and container.redis_of_batches is not container.redis:
+        yield "batch redis", partial(check_batch_redis, container)
     yield "users", partial(check_users, settings, container, options.userid, options.corp)
     if settings.auth_mode == "external":
         yield "auth API", partial(check_auth_api, container)
@@ -91,19 +93,21 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     who = ", ".join(f"{name} by {bot.provider.rag_provider}" for name, bot in settings.bots.items())
     yield Finding("settings", "ok", f"bots: {who}; auth: {settings.auth_mode}; workers: {settings.workers}")
     if settings.log_dir:
-        yield _log_dir(Path(settings.log_dir))
+        yield _folder("logs", "LOG_DIR", settings.log_dir, "the start stops")
+    if settings.batch_enabled and settings.batch_storage_path:
+        yield _folder("batch files", "BATCH_STORAGE_PATH", settings.batch_storage_path, "finished batches have no file")
     for warning in settings.warnings:
         yield Finding("settings", "warning", warning)
 
 
-def _log_dir(folder: Path) -> Finding:
-    """Look whether the start could write its logs; a folder that is not there yet would be made."""
-    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if place.is_dir() and os.access(place, os.W_OK):
-        return Finding("logs", "ok", f"{folder} can be written to")
-    return Finding(
-        "logs", "failed", f"{folder} cannot be written to: the start stops", "mend LOG_DIR, or leave it empty"
-    )
+def _folder(check: str, setting: str, folder: str, otherwise: str) -> Finding:
+    """Look whether a folder can be written to; one that is not there yet would be made, and is not made here."""
+    try:
+        writable(folder)
+    except OSError as exc:
+        text = f"{folder} cannot be written to ({exc.strerror}): {otherwise}"
+        return Finding(check, "failed", text, f"let this user write there, correct {setting}, or leave it empty")
+    return Finding(check, "ok", f"{folder} can be written to")
 
 
 def _masked(found: Iterable[Finding], secrets: Iterable[str]) -> Iterator[Finding]:
@@ -117,4 +121,4 @@ def _masked(found: Iterable[Finding], secrets: Iterable[str]) -> Iterator[Findin
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -1,8 +1,10 @@
 """`python -m tools.streams`: what Redis has of an answer, for a person who may see it.
 
-    show ID [--json]   one stream: its state, its question and every chunk; --json prints the documented shape
-    list [--limit N]   the streams there are, newest first, without anybody's words
+    show ID            one stream: its state, its question and every chunk
+    list [--limit N]   the streams there are, newest first, without anybody's words: who asked where, how long ago,
+                       and how each stands. --status, --channel, --bot, --person, --silent and --older-than choose
 
+--json prints JSON all the way down: of `show` the documented shape, of `list` an array.
 Neither prints the token's fingerprint or where a late answer may go. Exit status: 1 when the stream is unknown or
 Redis is away.
 """
@@ -13,19 +15,25 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import redis
 
 from config.settings import Settings, load_settings
 from services.errors import LaibaoError
-from services.redis_store import ScriptRunner, connect, redis_errors, servers
-from services.stream_store import StreamStore, stream_keys
+from services.redis_store import ScriptRunner, connect, servers
+from services.stream_store import StreamStore
+from tools._pipes import until_nobody_reads
+from tools._streams_list import STATUSES, Row, as_json, rows_of, table
 
 #: Never shown: credentials, and what stands for one.
 HIDDEN = ("token", "reply")
-LISTED = ("status", "created_time", "error_code", "owner")
+CREDENTIAL = "credential"
+#: Fields that are JSON themselves, and those that are numbers, in the hash.
+NESTED = ("question", "user_info", "usage", "sources", "told")
+NUMBERS = ("start", "read", "epoch", "asks", "takeovers", "resets", "lease", "suspect", "deadline", "frame_deadline")
 
 
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:
@@ -34,7 +42,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
     try:
         settings = load()
         with closing(connect(settings.redis_address.get_secret_value(), pool_size=2, timeout=5.0)) as client:
-            for line in options.run(client, options):
+            for line in options.run(client, options, settings):
                 print(line)
     except LaibaoError as exc:
         print(exc, file=sys.stderr)
@@ -50,20 +58,38 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     show.add_argument("--json", action="store_true", help="the documented JSON shape")
     show.set_defaults(run=_show)
     listing = commands.add_parser("list", help="the streams there are, newest first")
-    listing.add_argument("--limit", type=int, default=50, help="at most so many lines (default 50)")
+    listing.add_argument("--limit", type=int, default=50, help="at most so many streams (default 50)")
+    listing.add_argument("--status", choices=STATUSES, default="", help="only of this status")
+    listing.add_argument("--channel", default="", help="only of this channel: wecom, chat, realtime, http, batch")
+    listing.add_argument("--bot", default="", help="only of this bot")
+    listing.add_argument("--person", default="", help="only of this person: as the list shows it")
+    listing.add_argument("--silent", action="store_true", help="only those whose owner renews its lease no more")
+    listing.add_argument("--older-than", type=float, default=0.0, metavar="SECONDS", help="only those asked before")
+    listing.add_argument("--json", action="store_true", help="one JSON array")
     listing.set_defaults(run=_list)
     return parser.parse_args(argv)
 
 
-def _show(client: redis.Redis, options: argparse.Namespace) -> Iterator[str]:
+def _show(client: redis.Redis, options: argparse.Namespace, settings: Settings) -> Iterator[str]:
     document = StreamStore(ScriptRunner(client)).document(options.id)
     if document is None:
         raise LaibaoError(f"no stream {options.id}: it never was, or its life (STREAM_TTL) is over")
     shown = {name: value for name, value in document.items() if name not in HIDDEN}
     if options.json:
-        yield json.dumps(shown, ensure_ascii=False, indent=2)
+        yield json.dumps({name: _value(name, value) for name, value in shown.items()}, ensure_ascii=False, indent=2)
     else:
         yield from _described(options.id, shown)
+
+
+def _value(name: str, written: Any) -> Any:
+    """Return a field as JSON has it; the words of people stay strings, whatever they look like."""
+    if name in (*NESTED, *NUMBERS) and isinstance(written, str):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(written) if written else None
+            if name == "question" and isinstance(value, dict):
+                value.pop(CREDENTIAL, None)
+            return value
+    return written
 
 
 def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
@@ -82,26 +108,20 @@ def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{head}: {message['content']}"
 
 
-def _list(client: redis.Redis, options: argparse.Namespace) -> Iterator[str]:
-    streams = [stream for server in servers(client) for stream in _streams_of(server)]
-    newest_first = sorted(streams, key=lambda stream: stream[0][1] or "", reverse=True)
-    for fields, size, stream_id in newest_first[: options.limit]:
-        status, created, code, owner = (field or "-" for field in fields)
-        yield f"{stream_id}  {created}  {status:<10} {size:>8} bytes  {code}  {owner}"
+def _list(client: redis.Redis, options: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    rows = [row for server in servers(client) for row in rows_of(server, lease=settings.stream_lease)]
+    wanted = sorted(filter(partial(_is_wanted, options), rows), key=lambda row: row.created_time, reverse=True)
+    if options.json:
+        yield as_json(wanted[: options.limit])
+        return
+    yield from table(wanted[: options.limit])
 
 
-def _streams_of(server: redis.Redis) -> Iterator[tuple[Any, Any, str]]:
-    """Yield the listed fields, the text's size and the id of every stream a server has."""
-    with redis_errors():
-        ids = [str(key).removeprefix("dify_stream:") for key in server.scan_iter("dify_stream:*", count=1000)]
-        with server.pipeline(transaction=False) as pipe:
-            for stream_id in ids:
-                keys = stream_keys(stream_id)
-                pipe.hmget(keys.hash, LISTED)
-                pipe.strlen(keys.text)
-            replies = pipe.execute()
-    yield from zip(replies[::2], replies[1::2], ids, strict=True)
+def _is_wanted(options: argparse.Namespace, row: Row) -> bool:
+    chosen = ((options.status, row.status), (options.channel, row.channel), (options.bot, row.bot))
+    same = all(value in ("", of_row) for value, of_row in (*chosen, (options.person, row.person)))
+    return same and row.age >= options.older_than and (row.silent > 0 or not options.silent)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

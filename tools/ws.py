@@ -6,7 +6,8 @@
 
 Prints every frame with the seconds since the connection opened, `>` sent and `<` received. What is a JSON object is
 sent as it is. The key comes from --key or LAIBAO_WS_KEY, goes out in a header, is never printed nor taken from --url.
-Exit status: 0 all that was expected came, 1 it did not, 2 wrong usage, 3 not connected or refused, 130 interrupted.
+Exit status: 0 all that was expected came, 1 it did not, 2 wrong usage, 3 not connected or refused, 130 interrupted,
+141 nobody reads its output any more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
+from tools._pipes import until_nobody_reads
 from tools._ws_frames import Pattern, Send, Step, frame_of, read_steps
 from tools._ws_talk import Keyboard, Printer, Refused, Talk, connected
 
@@ -61,7 +63,7 @@ def _talk(options: argparse.Namespace) -> list[str]:
         )
         try:
             return talk.run()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BrokenPipeError):
             # Left by an exception, the library would say that we failed.
             socket.close()
             raise
@@ -165,4 +167,4 @@ def _steps(options: argparse.Namespace) -> Iterator[Step]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -5,42 +5,39 @@ as a process of its own, under limits of its own (`main`); `read_texts` alone is
 
     arguments   seconds of CPU and bytes of memory that the process may use
     stdin       the fields of `Wanted` as one line of JSON, then the file
-    stdout      each text as one line of JSON; or of a file that is refused {"reason", "field", "problem"}
+    stdout      {"unvalued": n}, then each text as one line of JSON; or {"reason", "field", "problem"} of a refusal
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
 import re
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Literal
 
+from utils.encodings import decoded
+from utils.question_columns import SAMPLE, Header, Missing, Row, Unclear, find_column
 from utils.xlsx_rows import MAGIC as XLSX_MAGIC
-from utils.xlsx_rows import TooComplex, Unreadable, sheet_rows
+from utils.xlsx_rows import TooComplex, Unreadable, sheet_rows, unvalued_formulas
 
 Kind = Literal["text", "csv", "xlsx"]
-Header = Literal["auto", "yes", "no"]
 Encoding = Literal["auto", "utf-8", "utf-16", "gb18030"]
 
 #: Texts of a batch, and characters of each.
 MAX_TEXTS = 10_000
 MAX_CHARS = 10_000
-#: Names by which a column of questions is known, the surest first.
-NAMES: tuple[str, ...] = ("question", "questions", "query", "queries", "prompt", "prompts", "text", "texts")
-NAMES += ("问题", "提问", "问句", "提示词", "文本")
 #: What parts the columns of a CSV.
 DELIMITERS = ",;\t"
 
 _OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
 _KINDS: dict[str, Kind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -59,9 +56,9 @@ class Wanted:
     """Where in a file the questions are, and how many there may be."""
 
     kind: Kind
-    #: A column's name or its number from 1; "": the one that has a usual name, else the first.
+    #: A column's name or its number from 1; "": the one that must be meant by its name or by what is in it.
     column: str = ""
-    #: Whether the first row names the columns; auto: when it says so by the column's name.
+    #: Whether the first row names the columns; auto: when it has a usual name, or words above numbers.
     header: Header = "auto"
     #: A sheet's name; "": the first that is not hidden.
     sheet: str = ""
@@ -85,44 +82,110 @@ def kind_of(filename: str, content: bytes) -> Kind:
     raise FileRefused("unsupported_file", "The file's name has to end in .txt, .csv, .tsv or .xlsx.")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file has: its questions, and how many formulas among them have no value and so are not asked."""
+
+    texts: list[str]
+    unvalued: int = 0
+
+
 def read_texts(content: bytes, wanted: Wanted) -> list[str]:
     """Return the questions in their order, without white space around them; what is blank is passed over.
 
     Raises:
         FileRefused: it cannot be read, has no questions, too many, or one that is too long.
     """
+    return read_file(content, wanted).texts
+
+
+def read_file(content: bytes, wanted: Wanted) -> Reading:
+    """Return the questions as `read_texts` does, and what could not be read of them.
+
+    Raises:
+        FileRefused: as there.
+    """
+    table = _Table(content, wanted)
+    texts = _bounded(table.numbered(), wanted.max_bytes)
+    unvalued = table.unvalued()
+    if not texts:
+        formulas = f" {unvalued} formulas have no value: open and save it in Excel." if unvalued else ""
+        raise FileRefused("no_texts", f"There is no text in it.{formulas}")
+    return Reading(texts, unvalued)
+
+
+def _bounded(numbered: Iterable[tuple[str, str]], max_bytes: int) -> list[str]:
     texts: list[str] = []
     size = 0
-    for place, text in _numbered(content, wanted):
+    for place, text in numbered:
         size += len(text.encode())
         if len(text) > MAX_CHARS:
             raise FileRefused("text_too_long", f"{place} has more than {MAX_CHARS} characters.")
-        if len(texts) == MAX_TEXTS or size > wanted.max_bytes:
-            raise FileRefused("too_many_texts", f"{MAX_TEXTS} texts of {wanted.max_bytes} bytes are taken at most.")
+        if len(texts) == MAX_TEXTS or size > max_bytes:
+            raise FileRefused("too_many_texts", f"{MAX_TEXTS} texts of {max_bytes} bytes are taken at most.")
         texts.append(text)
-    if not texts:
-        raise FileRefused("no_texts", "There is no text in it.")
     return texts
 
 
-def _numbered(content: bytes, wanted: Wanted) -> Iterator[tuple[str, str]]:
-    """Yield each text with the words for its place, for an error."""
-    numbered: Iterable[tuple[int, str]]
-    if wanted.kind == "text":
-        numbered, place = enumerate(_LINE_END.split(_decoded(content, wanted.encoding)), 1), "Line"
-    else:
-        numbered, place = _column(_rows(content, wanted), wanted), "Row"
-    for number, text in numbered:
-        if stripped := text.strip():
-            yield f"{place} {number}", stripped
+class _Table:
+    """A file's rows, of which one column has the questions; plain text has one column."""
+
+    def __init__(self, content: bytes, wanted: Wanted) -> None:
+        self._content = content
+        self._wanted = wanted
+        #: The column's, once it is known; None where no row has any text.
+        self._index: int | None = None
+
+    def numbered(self) -> Iterator[tuple[str, str]]:
+        """Yield each text with the words for its place, for an error."""
+        numbered: Iterable[tuple[int, str]]
+        if self._wanted.kind == "text":
+            lines = _LINE_END.split(_decoded(self._content, self._wanted.encoding))
+            numbered, place = enumerate(lines, 1), "Line"
+        else:
+            numbered, place = self._column(_rows(self._content, self._wanted)), "Row"
+        for number, text in numbered:
+            if stripped := text.strip():
+                yield f"{place} {number}", stripped
+
+    def unvalued(self) -> int:
+        """Return how many formulas of the column had no value; asked after the texts."""
+        if self._wanted.kind != "xlsx":
+            return 0
+        with _refusing():
+            return unvalued_formulas(self._content, self._wanted.sheet, self._index)
+
+    def _column(self, rows: Iterator[Row]) -> Iterator[tuple[int, str]]:
+        """Yield one column's cells with the numbers of their rows."""
+        numbered = ((number, row) for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row))
+        sample = list(islice(numbered, SAMPLE))
+        if not sample:
+            return
+        try:
+            index, headed = find_column([row for _, row in sample], self._wanted.column, self._wanted.header)
+        except Missing as missing:
+            raise FileRefused("no_such_column", f"There is no such column. The columns: {missing}.", "column") from None
+        except Unclear as unclear:
+            problem = f"Which column has the questions? Call it 问题 or question, or choose one of these: {unclear}."
+            raise FileRefused("unclear_column", problem, "column") from None
+        self._index = index
+        for number, row in chain(sample[headed:], numbered):
+            yield number, _cell(row, index)
 
 
-def _rows(content: bytes, wanted: Wanted) -> Iterator[Sequence[str]]:
+def _rows(content: bytes, wanted: Wanted) -> Iterator[Row]:
     if wanted.kind == "csv":
         yield from _csv_rows(_decoded(content, wanted.encoding))
         return
-    try:
+    with _refusing():
         yield from sheet_rows(content, wanted.sheet)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what reading a workbook raises into a refusal."""
+    try:
+        yield
     except KeyError as exc:
         raise FileRefused("no_such_sheet", "The workbook has no sheet of this name to be seen.", "sheet") from exc
     except TooComplex as exc:
@@ -151,50 +214,18 @@ def _delimiter(line: str) -> str:
     return max(DELIMITERS, key=bare.count)
 
 
-def _column(rows: Iterator[Sequence[str]], wanted: Wanted) -> Iterator[tuple[int, str]]:
-    """Yield one column's cells with the numbers of their rows."""
-    numbered = ((number, row) for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row))
-    number, first = next(numbered, (0, ()))
-    if not number:
-        return
-    index, named = _place([cell.strip().casefold() for cell in first], wanted)
-    if not named and wanted.header != "yes":
-        yield number, _cell(first, index)
-    for number, row in numbered:
-        yield number, _cell(row, index)
-
-
-def _place(names: Sequence[str], wanted: Wanted) -> tuple[int, bool]:
-    """Return the column's index, and whether the first row was seen to name it."""
-    column = wanted.column.strip().casefold()
-    if wanted.header != "no":
-        known = (column,) if column else NAMES
-        for name in known:
-            if name in names:
-                return names.index(name), True
-    if not column:
-        return 0, False
-    if re.fullmatch(r"[1-9]\d{0,4}", column):
-        index = int(column) - 1
-        return index, wanted.header != "no" and index < len(names) and names[index] in NAMES
-    raise FileRefused("no_such_column", "The first row has no column of this name.", "column")
-
-
-def _cell(row: Sequence[str], index: int) -> str:
+def _cell(row: Row, index: int) -> str:
     return row[index] if index < len(row) else ""
 
 
 def _decoded(content: bytes, encoding: Encoding) -> str:
-    """Return the file's text: as told, or by its mark, else UTF-8, else GB18030, which old Chinese programs write."""
-    marked = next((name for mark, name in _MARKS if content.startswith(mark)), "")
-    tried = {"auto": [marked] if marked else ["utf-8", "gb18030"], "utf-8": ["utf-8-sig"]}.get(encoding, [encoding])
-    for name in tried:
-        with suppress(UnicodeDecodeError):
-            text = content.decode(name)
-            # Every other byte of UTF-16 without a mark is one, and it would pass for UTF-8.
-            if "\0" not in text:
-                return text
-    raise FileRefused("bad_encoding", "Its characters cannot be read: save it as UTF-8.", "encoding")
+    """Return the file's text: in the encoding that was told, or in the one that is found out."""
+    told = {"auto": [], "utf-8": ["utf-8-sig"]}.get(encoding, [encoding])
+    text = decoded(content, told)
+    if text is None:
+        problem = "Its characters are neither UTF-8 nor UTF-16 nor GBK: save it as UTF-8."
+        raise FileRefused("bad_encoding", problem, "encoding")
+    return text
 
 
 def _limit(cpu_seconds: int, memory: int) -> None:
@@ -206,10 +237,12 @@ def _limit(cpu_seconds: int, memory: int) -> None:
 
 def _answer(line: bytes, content: bytes) -> Iterator[str]:
     try:
-        for text in read_texts(content, Wanted(**json.loads(line))):
-            yield json.dumps(text, ensure_ascii=False)
+        reading = read_file(content, Wanted(**json.loads(line)))
     except FileRefused as refused:
         yield json.dumps({"reason": refused.reason, "field": refused.field, "problem": refused.problem})
+        return
+    yield json.dumps({"unvalued": reading.unvalued})
+    yield from (json.dumps(text, ensure_ascii=False) for text in reading.texts)
 
 
 def request(wanted: Wanted) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ MAX_UNPACKED = 128 * 1024 * 1024
 #: Rows that are read, as many as a sheet can have, and columns of each.
 MAX_ROWS = 1_048_576
 MAX_COLUMNS = 256
+#: How a formula begins in a sheet's XML, bytes that are looked through at once, and the longest such beginning.
+_FORMULA = re.compile(rb"<(?:\w{1,20}:)?f[\s/>]")
+READ_BYTES, LONGEST_TAG = 1024 * 1024, 32
 
 
 class Unreadable(Exception):
@@ -47,7 +51,45 @@ def sheet_rows(content: bytes, sheet: str = "") -> Iterator[list[str]]:
             raise TooComplex
 
 
-def _opened(content: bytes) -> Workbook:
+def unvalued_formulas(content: bytes, sheet: str, column: int | None) -> int:
+    """Return how many formulas of a column have no value; None for all columns.
+
+    Excel writes what a formula came to beside it, other programs leave it to be calculated when the file is opened.
+
+    Raises:
+        Unreadable, TooComplex, KeyError: as `sheet_rows`.
+    """
+    if not _has_formulas(content):
+        return 0
+    values, formulas = (_rows(_opened(content, values=values), sheet) for values in (True, False))
+    cells = slice(MAX_COLUMNS) if column is None else slice(column, column + 1)
+    with _reading():
+        return sum(
+            value is None and formula is not None
+            for valued, written in zip(islice(values, MAX_ROWS), formulas, strict=False)
+            for value, formula in zip(valued[cells], written[cells], strict=False)
+        )
+
+
+def _has_formulas(content: bytes) -> bool:
+    """Look at the parts as they are: a workbook is parsed once more only where it has a formula."""
+    with _reading(), ZipFile(BytesIO(content)) as archive:
+        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
+        return any(_has_formula(archive, name) for name in sheets)
+
+
+def _has_formula(archive: ZipFile, name: str) -> bool:
+    before = b""
+    with archive.open(name) as part:
+        while piece := part.read(READ_BYTES):
+            if _FORMULA.search(before + piece):
+                return True
+            before = piece[-LONGEST_TAG:]
+    return False
+
+
+def _opened(content: bytes, *, values: bool = True) -> Workbook:
+    """Open a workbook; of formulas it has what they last came to, or else the formulas."""
     with _reading():
         parts = ZipFile(BytesIO(content)).infolist()
     if len(parts) > MAX_PARTS or sum(part.file_size for part in parts) > MAX_UNPACKED:
@@ -55,7 +97,7 @@ def _opened(content: bytes) -> Workbook:
     with _reading(), warnings.catch_warnings():
         # It says what it leaves out: styles, validations, whatever else is not text.
         warnings.simplefilter("ignore")
-        return load_workbook(BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        return load_workbook(BytesIO(content), read_only=True, data_only=values, keep_links=False)
 
 
 def _rows(workbook: Workbook, sheet: str) -> Iterator[tuple[Any, ...]]:

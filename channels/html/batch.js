@@ -284,6 +284,7 @@ async function submit() {
     listedAt = 0;
     isNew = true;
     location.hash = taken.task_id;
+    if (taken.formulas_without_value) say("refused", word("unvalued", { count: taken.formulas_without_value }));
   } catch (refused) {
     if (refused.status === 401) takeRefusal(refused);
     else say("refused", refused.message || word(refused.status === 413 ? "tooLarge" : "broken"));

@@ -64,6 +64,18 @@ class BaseRAGProvider(ABC):
         """
         return []
 
+    def wrong_inputs(self) -> list[str]:
+        """Say which inputs of the settings have values that the app refuses, and what it takes.
+
+        Raises:
+            ProviderError: the app could not be asked.
+        """
+        return []
+
+    def clock_skew(self) -> float | None:
+        """Return the seconds by which the provider's clock was ahead of this machine's; None where it does not say."""
+        return None
+
     def query(self, query: Query, deadline: Deadline) -> QueryResult:
         """Ask, and return the answer when it is whole."""
         text, ids, usage, mocked, told = "", ProviderIds(), Usage(), False, dict[str, Any]()

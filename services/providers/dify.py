@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import tzinfo
 from typing import Any, Literal
 
@@ -165,18 +166,41 @@ class DifyProvider(BaseRAGProvider):
 
     def _is_chatflow(self) -> bool:
         if not self._mode:
-            self.health_check()
+            with suppress(ProviderError):
+                self._learn_mode()
         return self._mode in ("", "advanced-chat")
 
     def health_check(self) -> bool:
-        """Tell whether network, key and app are right, within 5 seconds and without costing tokens."""
+        """Tell whether network, key, app, chat address and fixed inputs are right, without costing tokens.
+
+        Each of up to three calls takes 5 seconds at most.
+        """
         try:
-            mode = self._service.info(authorization=self._own_authorization).get("mode")
+            self._learn_mode()
+            self.check_chat()
+            wrong = self.wrong_inputs() if self._inputs.names else []
         except ProviderError as exc:
             log.warning("Dify is not well: %s: %s", exc.code, exc)
             return False
+        if wrong:
+            log.warning("Dify is not well: DIFY_INPUTS: %s", "; ".join(wrong))
+        return not wrong
+
+    def _learn_mode(self) -> None:
+        mode = self._service.info(authorization=self._own_authorization).get("mode")
         self._mode = mode if isinstance(mode, str) else ""
-        return True
+
+    def check_chat(self) -> None:
+        """See that questions go to Dify's chat address. Where Dify wants users' tokens, its refusal says as much.
+
+        Raises:
+            ProviderError: something else answers there, or nothing.
+        """
+        try:
+            self._service.check_chat(authorization=self._own_authorization)
+        except ProviderError as exc:
+            if self._auth_mode != "user_token" or exc.http_status not in (401, 403):
+                raise
 
     def missing_inputs(self) -> list[str]:
         """Name the inputs the app requires and DIFY_INPUTS lacks: without them a run may hang instead of failing.
@@ -184,10 +208,21 @@ class DifyProvider(BaseRAGProvider):
         Raises:
             ProviderError: the app could not be asked.
         """
-        form = self._service.parameters(authorization=self._own_authorization).get("user_input_form")
-        fields = [field for item in form if isinstance(item, dict) for field in item.values()] if form else []
-        required = [str(field.get("variable")) for field in fields if isinstance(field, dict) and field.get("required")]
-        return [name for name in required if name not in self._inputs.names]
+        return self._inputs.missing(self._form())
+
+    def wrong_inputs(self) -> list[str]:
+        """Say which values of DIFY_INPUTS the app's selects do not offer.
+
+        Raises:
+            ProviderError: the app could not be asked.
+        """
+        return self._inputs.wrong(self._form())
+
+    def _form(self) -> Any:
+        return self._service.parameters(authorization=self._own_authorization).get("user_input_form")
+
+    def clock_skew(self) -> float | None:
+        return self._service.clock_skew
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         """Return the answer of a run that an earlier owner began, from Dify's history, waiting while the run goes on.

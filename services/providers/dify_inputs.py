@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -43,6 +43,21 @@ class InputsTemplate:
         """The inputs every question carries."""
         return frozenset(self._template)
 
+    def missing(self, form: Any) -> list[str]:
+        """Name the inputs that an app's `user_input_form` requires and the template lacks."""
+        required = [str(field.get("variable")) for _, field in _fields(form) if field.get("required")]
+        return [name for name in required if name not in self._template]
+
+    def wrong(self, form: Any) -> list[str]:
+        """Say which fixed values an app's `user_input_form` does not offer; the app refuses every question with one."""
+        offered = {str(field.get("variable")): _options(field) for kind, field in _fields(form) if kind == "select"}
+        fixed = sorted(offered.keys() & self._template.keys() - self._personal)
+        return [
+            f"{name} is {self._template[name]!r}, expected one of {', '.join(map(repr, offered[name]))}"
+            for name in fixed
+            if self._template[name] not in offered[name]
+        ]
+
     def fill(self, query: Query) -> dict[str, Any]:
         """Return the inputs of one question: what it brings itself wins, but says nothing about who asks."""
         if not self._template:
@@ -61,6 +76,20 @@ class InputsTemplate:
             "token": query.identity.token,
             "time_info": time_info(datetime.fromtimestamp(self._clock(), self._timezone)),
         }
+
+
+def _fields(form: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the kind and the settings of each field of a form."""
+    for item in form if isinstance(form, list) else ():
+        for kind, field in item.items() if isinstance(item, dict) else ():
+            if isinstance(field, dict):
+                yield kind, field
+
+
+def _options(select: Mapping[str, Any]) -> list[Any]:
+    options = select.get("options")
+    # Where no choice is required, an empty one passes.
+    return (list(options) if isinstance(options, list) else []) + ([] if select.get("required") else [""])
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:

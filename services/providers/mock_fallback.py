@@ -69,6 +69,12 @@ class MockFallback(BaseRAGProvider):
     def missing_inputs(self) -> list[str]:
         return self._provider.missing_inputs()
 
+    def wrong_inputs(self) -> list[str]:
+        return self._provider.wrong_inputs()
+
+    def clock_skew(self) -> float | None:
+        return self._provider.clock_skew()
+
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         return self._provider.recover(query, ids, deadline)
 

@@ -140,6 +140,12 @@ class SearchFirst(BaseRAGProvider):
     def missing_inputs(self) -> list[str]:
         return self._rag.missing_inputs()
 
+    def wrong_inputs(self) -> list[str]:
+        return self._rag.wrong_inputs()
+
+    def clock_skew(self) -> float | None:
+        return self._rag.clock_skew()
+
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
         """Return the provider's answer as this had begun it, without another search.
 

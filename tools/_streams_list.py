@@ -1,0 +1,147 @@
+"""The streams there are as a person looks at them: who asked where, how long ago, and in words how each stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import redis
+
+from services.redis_store import redis_errors
+from services.stream_store import stream_keys
+
+#: Fields that are read of each stream, and streams that are read at once.
+FIELDS = ("status", "created_time", "error_code", "owner", "lease", "waiting", "asks", "takeovers", "question")
+AT_ONCE = 200
+STATUSES = ("processing", "completed", "error", "cancelled")
+NOT_KNOWN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stream, without anybody's words."""
+
+    stream: str
+    #: Who asked: WeCom's userid, or what stands for a key or a token.
+    person: str
+    channel: str
+    bot: str
+    created_time: str
+    #: Seconds since the question.
+    age: float
+    #: Of the answer so far.
+    bytes: int
+    status: str
+    #: The same in words.
+    state: str
+    error_code: str
+    owner: str
+    #: Seconds since the owner last renewed its lease, beyond which it counts as dead; 0 while it counts as alive.
+    silent: float
+    takeovers: int
+
+
+def rows_of(server: redis.Redis, *, lease: float) -> Iterator[Row]:
+    """Yield every stream of a server; `lease` is how many seconds an owner's lease lasts."""
+    with redis_errors():
+        seconds, micros = server.time()
+        ids = [str(key).removeprefix("dify_stream:") for key in server.scan_iter("dify_stream:*", count=1000)]
+    for some in (ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)):
+        with redis_errors(), server.pipeline(transaction=False) as pipe:
+            for stream_id in some:
+                keys = stream_keys(stream_id)
+                pipe.hmget(keys.hash, FIELDS)
+                pipe.strlen(keys.text)
+            replies = pipe.execute()
+        for stream_id, values, size in zip(some, replies[::2], replies[1::2], strict=True):
+            fields = dict(zip(FIELDS, (value or "" for value in values), strict=True))
+            if fields["status"]:
+                yield _row(stream_id, fields, size, now=seconds + micros / 1e6, lease=lease)
+
+
+def _row(stream_id: str, fields: Mapping[str, str], size: int, *, now: float, lease: float) -> Row:
+    question = _object(fields["question"])
+    silent = _silence(fields, now, lease)
+    return Row(
+        stream_id,
+        _shown(question.get("principal")),
+        _shown(question.get("channel")),
+        _shown(question.get("bot")),
+        fields["created_time"],
+        round(_age(fields["created_time"], now), 1),
+        size,
+        fields["status"],
+        _state(fields, silent),
+        fields["error_code"],
+        fields["owner"],
+        round(silent, 1),
+        int(fields["takeovers"] or 0),
+    )
+
+
+def _silence(fields: Mapping[str, str], now: float, lease: float) -> float:
+    ends = float(fields["lease"] or 0)
+    return now - ends + lease if fields["status"] == "processing" and 0 < ends <= now else 0.0
+
+
+def _state(fields: Mapping[str, str], silent: float) -> str:
+    """Return in words how a stream stands."""
+    if fields["status"] != "processing":
+        return f"error: {fields['error_code'] or 'unknown'}" if fields["status"] == "error" else fields["status"]
+    if float(fields["lease"] or 0) == 0:
+        return "left by its owner, waits for another"
+    if silent:
+        return f"owner silent for {silent:.0f} s"
+    if fields["waiting"] == "1":
+        return "waits for an earlier question"
+    taken = int(fields["takeovers"] or 0)
+    return f"being answered, taken over {taken} time{'s' if taken > 1 else ''}" if taken else "being answered"
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a header and a line for each row."""
+    head = ("STREAM", "AGE", "CHANNEL", "BOT", "PERSON", "BYTES", "OWNER", "STATE")
+    cells = [
+        (row.stream, duration(row.age), row.channel, row.bot, row.person, str(row.bytes), row.owner, row.state)
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    for line in (head, *cells):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def as_json(rows: Iterable[Row]) -> str:
+    """Return the rows as one JSON array."""
+    return json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=2)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: 12 s, 5 min, 2 h 10 min."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(int(seconds // 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _age(created: str, now: float) -> float:
+    with suppress(ValueError):
+        return max(0.0, now - datetime.fromisoformat(created).timestamp())
+    return 0.0
+
+
+def _object(written: str) -> Mapping[str, Any]:
+    with suppress(ValueError, RecursionError):
+        value = json.loads(written or "{}")
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _shown(value: Any) -> str:
+    """Return a name as one word of a line, whatever is in it."""
+    text = value if isinstance(value, str) else ""
+    return "".join(each if each.isprintable() and each != " " else "?" for each in text) or NOT_KNOWN
