@@ -9,14 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, Secret, SecretStr, TypeAdapte
 
 from config.environment import available_cpus
 from config.fields import (
+    AdminToken,
     AesKeys,
+    AnswerBytes,
+    ApiKey,
+    ApiKeys,
     Bots,
     Bytes,
     Commands,
     Count,
     Headers,
+    Host,
     HttpUrl,
     Inputs,
+    LeaseSeconds,
     LogLevel,
     Lower,
     Names,
@@ -48,7 +54,7 @@ class ServerSettings(Group):
     app_name: str = setting("WechatLaibao", "how the product calls itself, in /healthz and on pages")
     debug: bool = setting(False, "Flask's debug mode; never in production")
     reload: bool = setting(False, "python app.py only: start again when a source file changes")
-    host: str = setting("0.0.0.0", "address to listen on")
+    host: Host = setting("0.0.0.0", "address to listen on")
     port: Port = setting(5000, "port of callbacks, sockets, REST and pages")
     ops_port: Port | None = setting(None, "port for metrics, admin and the details of health; empty: all on PORT")
     workers: Count = Field(
@@ -62,7 +68,9 @@ class ServerSettings(Group):
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
     )
-    admin_token: SecretStr | None = setting(None, "what administrators show; empty: their addresses are off")
+    admin_token: AdminToken | None = setting(
+        None, "what administrators show, at least 8 characters; empty: their addresses are off"
+    )
     api_keys: Secrets = setting(
         (), "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list"
     )
@@ -116,7 +124,7 @@ class RedisSettings(Group):
         None,
         "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST",
     )
-    redis_host: str = setting("", "host of Redis, where REDIS_URL is empty")
+    redis_host: Host = setting("", "host of Redis, where REDIS_URL is empty")
     redis_port: Port = setting(6379, "port of Redis")
     redis_password: SecretStr | None = setting(None, "password of Redis; also used with a REDIS_URL that has none")
     redis_db: Annotated[int, Field(ge=0)] | None = setting(None, "number of the database; empty: 1, or 0 on a Cluster")
@@ -127,12 +135,12 @@ class RedisSettings(Group):
 
 
 class SqlSettings(Group):
-    mysql_host: str = setting("", "host of MySQL; empty: none")
+    mysql_host: Host = setting("", "host of MySQL; empty: none")
     mysql_port: Port = setting(3306, "port of MySQL")
     mysql_user: str = setting("root", "user of MySQL")
     mysql_password: SecretStr | None = setting(None, "password of MySQL")
     mysql_database: str = setting("", "database of MySQL")
-    mysql_read_host: str = setting(
+    mysql_read_host: Host = setting(
         "", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST"
     )
     mysql_pool_size: Count = setting(
@@ -170,7 +178,7 @@ class ProviderSettings(Group):
     dify_base_url: HttpUrl = setting(DIFY_CLOUD, "address of Dify, with or without /v1")
     dify_chat_endpoint: UrlPath = setting("/v1/chat-messages", "path of Dify's chat API")
     dify_auth_prefix: str = setting("Bearer", "first word of Dify's Authorization header")
-    dify_api_key: Secrets = setting((), "key of the Dify app; a list: the first is used")
+    dify_api_key: ApiKeys = setting((), "key of the Dify app; a list: the first is used")
     dify_auth_mode: Annotated[Literal["app_key", "user_token"], Lower] = setting(
         "app_key", "app_key sends '{prefix} {key}', user_token '{prefix} {bot} {user token}' (a patched Dify)"
     )
@@ -181,14 +189,14 @@ class ProviderSettings(Group):
     )
     dify_max_concurrent: Count = setting(1000, "questions at Dify at once, per process")
     dify_api_url: HttpUrl | None = setting(None, "another name of DIFY_BASE_URL")
-    openai_api_key: SecretStr | None = setting(None, "key of an OpenAI-compatible service")
+    openai_api_key: ApiKey | None = setting(None, "key of an OpenAI-compatible service")
     openai_base_url: HttpUrl = setting("https://api.openai.com", "its address, with or without /v1")
     openai_model: str = setting("gpt-3.5-turbo", "its model")
     openai_timeout: Seconds = setting(30, "seconds of the longest silence")
     openai_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
     openai_max_tokens: Count | None = setting(None, "tokens of the longest answer; empty: the service decides")
     openai_temperature: Temperature | None = setting(None, "0 to 2; empty: the service decides")
-    context_api_key: SecretStr | None = setting(None, "key of the Context service")
+    context_api_key: ApiKey | None = setting(None, "key of the Context service")
     context_base_url: HttpUrl = setting("https://api.context.ai", "its address, with or without /v1")
     context_model: str = setting("gpt-4", "its model")
     context_timeout: Seconds = setting(30, "seconds of the longest silence")
@@ -196,7 +204,7 @@ class ProviderSettings(Group):
     context_max_tokens: Count | None = setting(1000, "tokens of the longest answer")
     context_temperature: Temperature | None = setting(0.7, "0 to 2")
     custom_rag_api_url: HttpUrl | None = setting(None, "full address of your own service")
-    custom_rag_api_key: SecretStr | None = setting(None, "its key, sent as Bearer; empty: none is sent")
+    custom_rag_api_key: ApiKey | None = setting(None, "its key, sent as Bearer; empty: none is sent")
     custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence")
     custom_rag_headers: Headers = setting(Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}')
     custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
@@ -208,7 +216,7 @@ class ProviderSettings(Group):
     search_results: Annotated[Literal["context", "list"], Lower] = setting(
         "context", "what becomes of results: context (RAG_PROVIDER answers from them) or list (they are the answer)"
     )
-    serper_api_key: SecretStr | None = setting(None, "key of serper.dev")
+    serper_api_key: ApiKey | None = setting(None, "key of serper.dev")
     serper_base_url: HttpUrl = setting("https://google.serper.dev", "its address")
     serper_timeout: Seconds = setting(10, "seconds for a search")
     serper_gl: str = setting("us", "country whose results are wanted")
@@ -240,9 +248,9 @@ class HttpSettings(Group):
 
 class StreamSettings(Group):
     stream_ttl: WholeSeconds = setting(1800, "seconds a stream's record lives from its creation")
-    stream_lease: Seconds = setting(6, "seconds a producer owns its stream without renewing")
+    stream_lease: LeaseSeconds = setting(6, "seconds a producer owns its stream without renewing, at least 2")
     stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
-    stream_max_bytes: Bytes = setting(1024 * 1024, "bytes of the longest answer")
+    stream_max_bytes: AnswerBytes = setting(1024 * 1024, "bytes of the longest answer, at least 20480")
     conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
     history_max_tokens: Count = setting(
         3000, "tokens of earlier turns, counted roughly, that a provider without conversations of its own is told"
