@@ -58,6 +58,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
         thinking={name: bot.thinking for name, bot in settings.bots.items()},
         sources=frozenset(name for name, bot in settings.bots.items() if bot.sources),
+        person=container.gateway.person,
     )
     app.register_blueprint(wecom_blueprint(channel))
     app.register_blueprint(
@@ -170,7 +171,7 @@ def refuse_callback(error: CallbackRefused) -> tuple[dict[str, str], int]:
 
 def note_refusal(error: CallbackRefused) -> None:
     metrics.CALLBACKS_REFUSED.labels(error.code).inc()
-    log.warning("callback refused", extra={"check": error.code, "cause": str(error)})
+    log.warning("callback refused", extra={"check": error.code, "cause": str(error), **error.about})
 
 
 def main() -> None:

@@ -297,7 +297,9 @@ class LogSettings(Group):
     log_level: LogLevel = setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_format: Annotated[Literal["json", "plain"], Lower] = setting("json", "json, or plain for reading by eye")
     log_dir: str | None = setting(None, "folder of rotating info.log and error.log; empty: standard output only")
-    log_content: bool = setting(False, "let people's words and answers into the logs, with LOG_LEVEL=DEBUG")
+    log_content: bool = setting(
+        False, "let people's ids into the logs, and with LOG_LEVEL=DEBUG their questions and answers"
+    )
 
 
 def _is_on(switch: Any) -> bool:

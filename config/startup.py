@@ -36,7 +36,7 @@ def check_folders(settings: Settings) -> None:
 
 def check_addresses(
     addresses: Iterable[Address],
-    names: Mapping[int, str],
+    names: Mapping[int | None, str],
     *,
     host: str,
     sleep: Callable[[float], None] = time.sleep,

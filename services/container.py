@@ -188,6 +188,7 @@ class Container:
             doors=make_doors(self.settings),
             sentence=self.texts.get,
             readers=self.readers,
+            log_content=self.settings.log_content,
         )
 
     def _batches(self) -> BatchManager | None:

@@ -19,6 +19,9 @@ LaibaoError                     code, status
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 
 class LaibaoError(Exception):
     """The base: `code` is stable and may be shown, the message is for the log."""
@@ -44,6 +47,8 @@ class CallbackRefused(LaibaoError):
 
     code = "callback_refused"
     status = 400
+    #: What else the log says: which bot was asked, by which address, how far the clocks are apart.
+    about: Mapping[str, object] = MappingProxyType({})
 
 
 class StoreUnavailable(LaibaoError):

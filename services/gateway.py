@@ -61,6 +61,7 @@ class Gateway:
         doors: Mapping[tuple[str, str], Door],
         sentence: Callable[[str], str],
         readers: StreamReaders,
+        log_content: bool = False,
     ) -> None:
         self._streams = streams
         self._reads = SharedReads(streams)
@@ -75,6 +76,7 @@ class Gateway:
         self._doors = doors
         self._sentence = sentence
         self._readers = readers
+        self._log_content = log_content
 
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
@@ -88,6 +90,15 @@ class Gateway:
         except StoreUnavailable as exc:
             metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
             return Snapshot(stream_id, "error", error_code=exc.code)
+
+    def person(self, question: Question) -> str:
+        """Return what the log calls the person who asks: a fingerprint, and the id itself under `LOG_CONTENT`."""
+        if self._log_content:
+            return question.principal
+        try:
+            return self._access.person(question)
+        except StoreUnavailable:
+            return ""
 
     def find(self, question: Question) -> Snapshot | None:
         """Return what the message's stream shows, when it came before; None when it has none.

@@ -14,7 +14,7 @@ from config.startup import PORT_PAUSE, PORT_SECONDS, check_addresses, check_fold
 from services.errors import SettingsError
 from tests.settings_values import settings
 
-NAMES = {5000: "PORT"}
+NAMES: dict[int | None, str] = {5000: "PORT"}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def refused_folders(**variables: object) -> str:
     return str(caught.value)
 
 
-def refused_address(host: str, port: int, names: dict[int, str]) -> str:
+def refused_address(host: str, port: int, names: dict[int | None, str]) -> str:
     with pytest.raises(SettingsError) as caught:
         check_addresses([(host, port)], names, host=host, sleep=lambda seconds: None)
     return str(caught.value)
