@@ -180,7 +180,9 @@ class ProviderSettings(Group):
     dify_auth_prefix: str = setting("Bearer", "first word of Dify's Authorization header")
     dify_api_key: ApiKeys = setting((), "key of the Dify app; a list: the first is used")
     dify_auth_mode: Annotated[Literal["app_key", "user_token"], Lower] = setting(
-        "app_key", "app_key sends '{prefix} {key}', user_token '{prefix} {bot} {user token}' (a patched Dify)"
+        "app_key",
+        "app_key sends '{prefix} {key}'; "
+        "user_token sends '{prefix} {DIFY_API_KEY, else the bot's name} {user token}' (a patched Dify)",
     )
     dify_timeout: Seconds = setting(60, "seconds of the longest silence without a data event, the first included")
     dify_user: str = setting("default-user", "Dify's end-user where no person is known")
@@ -210,7 +212,8 @@ class ProviderSettings(Group):
     custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
     search_provider: ProviderName | None = setting(None, "web search: serper, or package.module:Class; empty: none")
     search_route: Annotated[Literal["rules", "prefix", "always"], Lower] = setting(
-        "rules", "which questions are searched for: those that rules choose, those that begin with a prefix, or all"
+        "rules",
+        "which questions are searched for: rules (those that rules choose), prefix (those with one) or always",
     )
     search_prefix: str = setting("/search", "the prefix that asks for a search; 搜索: is another")
     search_results: Annotated[Literal["context", "list"], Lower] = setting(
@@ -270,12 +273,14 @@ class SocketSettings(Group):
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
     websocket_auth: Annotated[Literal["key", "token", "none"], Lower] = setting(
-        "key", "what sockets and REST must show: one of API_KEYS, a user's token, or none"
+        "key", "what sockets and REST must show: key (one of API_KEYS), token (a user's), or none"
     )
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
     )
-    rate_limit_user: Rate = setting("20/minute", "questions per person at a socket; several with ';', or off")
+    rate_limit_user: Rate = setting(
+        "20/minute", "questions per person at sockets and REST, batches included; several with ';', or off"
+    )
     rate_limit_ip: Rate = setting("300/minute", "sockets opened per client address; several with ';', or off")
 
 
@@ -288,7 +293,7 @@ class BatchSettings(Group):
         None, "folder that gets each finished task's results as JSONL; empty: none"
     )
     batch_worker: Annotated[Literal["embedded", "external"], Lower] = setting(
-        "embedded", "who works on batches: this process, or a Deployment of its own"
+        "embedded", "who works on batches: embedded (this process), or external (a Deployment of its own)"
     )
     batch_retention_days: Count = setting(7, "days a finished task is kept")
 
