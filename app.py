@@ -65,6 +65,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         welcomes={name: bot.welcome for name, bot in settings.bots.items()},
         thinking={name: bot.thinking for name, bot in settings.bots.items()},
         sources=frozenset(name for name, bot in settings.bots.items() if bot.sources),
+        person=container.gateway.person,
     )
     guesses = Guesses()
     callers = GuardedCallers(container.callers, guesses)
@@ -187,7 +188,7 @@ def refuse_callback(note: Callable[[CallbackRefused], None], error: CallbackRefu
 
 def note_refusal(error: CallbackRefused, *, lines: LimitedLog) -> None:
     metrics.CALLBACKS_REFUSED.labels(error.code).inc()
-    lines.warning({"check": error.code, "cause": str(error)})
+    lines.warning({"check": error.code, "cause": str(error), **error.about})
 
 
 def main() -> None:

@@ -12,18 +12,20 @@ from pathlib import Path  # noqa: E402
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.workers.base import Worker  # noqa: E402
 
-from config import metrics_folder  # noqa: E402
+from config import metrics_folder, startup  # noqa: E402
+from config.addresses import bracketed  # noqa: E402
 from config.gunicorn_worker import count_reload, forget  # noqa: E402
 from config.settings import load_settings  # noqa: E402
 from services.errors import SettingsError  # noqa: E402
 
 try:
     settings = load_settings()
+    startup.check_folders(settings)
 except SettingsError as exc:
     sys.exit(f"wechatlaibao: {exc}")
 
 wsgi_app = "app:create_app()"
-bind = [f"{settings.host}:{port}" for port in (settings.port, settings.ops_port) if port]
+bind = [f"{bracketed(settings.host)}:{port}" for port in (settings.port, settings.ops_port) if port]
 workers = settings.workers
 worker_class = "config.gunicorn_worker.DrainingWorker"
 on_reload = count_reload
@@ -41,6 +43,21 @@ forwarder_headers = ""
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm"
 accesslog = None
+
+
+def nworkers_changed(arbiter: Arbiter, new: int, old: int | None) -> None:
+    """Try the addresses at the first start.
+
+    It is the only hook that knows gunicorn's own options (`--bind`) and comes before its first log line. A reload
+    (`old` is the number of before) has its listeners.
+    """
+    if old is not None or arbiter.cfg.reuse_port or startup.inherits_listeners(os.environ):
+        return
+    names = {settings.ops_port: "OPS_PORT", settings.port: "PORT"}
+    try:
+        startup.check_addresses(arbiter.cfg.address, names, host=settings.host)
+    except SettingsError as exc:
+        sys.exit(f"wechatlaibao: {exc}")
 
 
 def on_starting(arbiter: Arbiter) -> None:

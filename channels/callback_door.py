@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of the largest callback taken (the same bound as WeCom's own plugin has).
 MAX_BODY = 1024 * 1024
+#: Characters of a bot's name, and digits of a timestamp, that the log takes over from a refused callback.
+MOST_NAME, MOST_DIGITS = 64, 12
 PATH = "/wechat/callback"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
@@ -43,30 +46,51 @@ class CallbackDoor:
     path = PATH
 
     def reply(self, path: str, query: str, body: bytes) -> Reply | None:
-        """Return status, content type and body of the reply to one callback; None where the path is none's."""
+        """Return status, content type and body of the reply to one callback.
+
+        None where the path is none's, or the callback is refused: as a WSGI request it is refused once more, and that
+        knows who sent it.
+        """
         bot = _bot(path)
-        return self._answer(bot, query, lambda: body) if bot else None
+        try:
+            return self._answer(bot, query, lambda: body) if bot else None
+        except CallbackRefused:
+            return None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         bot = _bot(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else ""
         if not bot:
             return self._behind(environ, start_response)
-        status, kind, body = self._answer(bot, environ.get("QUERY_STRING", ""), lambda: _body(environ))
+        query = environ.get("QUERY_STRING", "")
+        try:
+            status, kind, body = self._answer(bot, query, lambda: _body(environ))
+        except CallbackRefused as error:
+            error.about = about_refusal(bot, environ.get("REMOTE_ADDR", ""), _arguments(query))
+            self._refused(error)
+            # Every failed check is answered alike; the log says which it was.
+            status, kind, body = error.status, JSON, _code(CallbackRefused.code)
         start_response(
             f"{status} {HTTPStatus(status).phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))]
         )
         return (body,)
 
     def _answer(self, bot: str, query: str, read: Callable[[], bytes]) -> Reply:
-        """Answer every failed check alike; the log says which it was."""
         try:
             return 200, TEXT, self._channel.receive(bot, _arguments(query), read())
-        except CallbackRefused as error:
-            self._refused(error)
-            return error.status, JSON, _code(CallbackRefused.code)
+        except CallbackRefused:
+            raise
         except Exception:
             log.exception("callback failed", extra={"bot": bot})
             return 500, JSON, _code("unknown")
+
+
+def about_refusal(bot: str, peer: str, args: Mapping[str, str]) -> dict[str, object]:
+    """Return what the log says of a refused callback; `skew_seconds` is how far our clock is ahead of its timestamp."""
+    stamped = args.get("timestamp", "")
+    known: dict[str, object] = {"bot": bot[:MOST_NAME], "peer": peer}
+    if not (stamped.isascii() and stamped.isdigit() and len(stamped) <= MOST_DIGITS):
+        return known
+    return {**known, "skew_seconds": round(time.time()) - int(stamped)}
 
 
 def _bot(path: str) -> str:

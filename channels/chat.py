@@ -33,6 +33,8 @@ class Asks(Streams, Protocol):
 
     def find(self, question: Question) -> Snapshot | None: ...
 
+    def person(self, question: Question) -> str: ...
+
     def cancel(self, stream_id: str, *, bot: str, principal: str) -> str: ...
 
 
@@ -133,7 +135,8 @@ class ChatDoor:
             return
         asked = self._stream_of(ask)
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id}
-        log.info("chat question", extra={**ids, "outcome": asked.error_code or asked.status})
+        about = {"bot": DEFAULT_BOT, "person": self._gateway.person(self._question(ask))}
+        log.info("chat question", extra={**ids, **about, "outcome": asked.error_code or asked.status})
         # One that was opened all the same, and ended later, has that end: it is shown when it is asked for again.
         if asked.error_code == "store_unavailable" and not asked.length:
             self._display.error("service_unavailable", self._texts.error(asked.error_code), id=ask.id)

@@ -90,7 +90,8 @@ class HttpChat:
         hindrance = self._hindrance(question, address)
         if not hindrance:
             asked = self._gateway.ask(question)
-            log.info("http question", extra={"stream_id": asked.stream_id, "outcome": asked.error_code or asked.status})
+            ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
+            log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})
             if asked.status == "error" and not asked.length:
                 # Nobody was asked, and the same id may ask again.
                 raise refusal(asked.error_code, self._texts)

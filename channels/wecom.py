@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response, request
 
+from channels.callback_door import about_refusal
 from services import metrics
 from services.errors import CallbackRefused, StoreUnavailable
 from services.gateway import Gateway
@@ -43,18 +44,27 @@ class WeComChannel:
         welcomes: Mapping[str, str],
         thinking: Mapping[str, Literal["show", "hide"]],
         sources: Collection[str] = (),
+        person: Callable[[Question], str] = lambda question: "",
     ) -> None:
-        """Take what each bot has of its own, by its name; `sources` are the bots that name an answer's."""
+        """Take what each bot has of its own, by its name.
+
+        `sources` are the bots that name an answer's sources; `person` is what the log calls who asks.
+        """
         self._gateway = gateway
         self._bots = bots
         self._texts = texts
         self._welcomes = welcomes
         self._thinking = thinking
         self._sources = sources
+        self._person = person
 
     def verify(self, bot: str) -> Response:
         """Answer WeCom's check of the address with the decrypted echo."""
-        echo = self._service(bot).verify_url(request.args)
+        try:
+            echo = self._service(bot).verify_url(request.args)
+        except CallbackRefused as error:
+            error.about = about_refusal(bot, request.remote_addr or "", request.args)
+            raise
         log.info("callback verified", extra={"bot": bot})
         return Response(echo, mimetype="text/plain")
 
@@ -79,6 +89,7 @@ class WeComChannel:
         level = logging.DEBUG if everyday and seconds < SLOW_SECONDS else logging.INFO
         if log.isEnabledFor(level):
             ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream.get("id", "")}
+            ids["person"] = self._person(self._question(bot, message))
             told = {"outcome": outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
             log.log(level, "callback", extra={**ids, **told})
 

@@ -26,7 +26,7 @@ def redis_address(settings: RedisSettings) -> SecretStr:
     if settings.redis_url:
         url = settings.redis_url.get_secret_value()
     else:
-        url = f"redis://{_bracketed(settings.redis_host)}:{settings.redis_port}"
+        url = f"redis://{bracketed(settings.redis_host)}:{settings.redis_port}"
     db = REDIS_DB if settings.redis_db is None else settings.redis_db
     return SecretStr(_with_database(_with_password(url, settings.redis_password), db))
 
@@ -39,11 +39,11 @@ def sql_address(settings: SqlSettings, host: str) -> SecretStr | None:
         return None
     user, password = quote(settings.mysql_user, safe=""), settings.mysql_password
     login = f"{user}:{quote(password.get_secret_value(), safe='')}" if password else user
-    place = f"{_bracketed(host)}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
+    place = f"{bracketed(host)}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
     return SecretStr(f"mysql+pymysql://{login}@{place}?charset=utf8mb4")
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
     """Return an IPv6 address as URLs want it; anything else as it is."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import re
+import socket
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -32,6 +34,16 @@ _HEADER = re.compile(r"[A-Za-z0-9_-]+")
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
 #: A name, a name with a dot before it, or an address of IPv4 or IPv6.
 _HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f.]*")
+#: Bytes of a WeCom frame: a shorter answer would be cut before the frame is full.
+FRAME_BYTES = 20_480
+#: Seconds of the shortest lease: its owner renews it every third, and a slow round trip must not cost it the stream.
+SHORTEST_LEASE = 2
+#: A token of fewer characters is guessed.
+SHORTEST_TOKEN = 8
+
+#: Of SQL: a comment, and the words a query begins with.
+_SQL_COMMENT = re.compile(r"--[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
+_SQL_QUERY = re.compile(r"[\s(]*(SELECT\b|WITH\b.*\bSELECT\b)", re.DOTALL | re.IGNORECASE)
 _PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -91,7 +103,7 @@ def _origin(origin: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _host(name: str) -> str:
+def _host_pattern(name: str) -> str:
     bare = name.strip("[]").lower()
     if not _HOST.fullmatch(bare):
         raise ValueError("names of hosts without scheme and port, such as chat.example.com or .example.com")
@@ -166,19 +178,57 @@ def _request_fields(fields: dict[str, Any]) -> dict[str, Any]:
 def _user_query(query: str) -> str:
     if ":userid" not in query:
         raise ValueError("SQL with :userid in it")
+    if not _SQL_QUERY.match(_SQL_COMMENT.sub(" ", query)):
+        raise ValueError("a SELECT (WITH … SELECT is one too)")
     return query
+
+
+def _host(host: str) -> str:
+    """Return a host without the brackets of an IPv6 address."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not _is_host(bare):
+        raise ValueError("a host name or an IP address alone: its port is a variable of its own")
+    return bare
+
+
+def _is_host(host: str) -> bool:
+    try:
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+        elif re.fullmatch(r"[\d.]+", host):
+            socket.inet_aton(host)
+    except (OSError, ValueError):
+        return False
+    return ":" in host or re.fullmatch(r"[\w.-]*", host) is not None
+
+
+def _api_key(key: SecretStr) -> SecretStr:
+    if re.search(r"\s", key.get_secret_value()):
+        raise ValueError("the key alone, without Bearer before it or any space in it")
+    return key
+
+
+def _admin_token(token: SecretStr) -> SecretStr:
+    if (length := len(token.get_secret_value())) < SHORTEST_TOKEN:
+        raise ValueError(f"at least {SHORTEST_TOKEN} characters, got {length}")
+    return token
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 WholeSeconds = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
+AnswerBytes = Annotated[int, Field(ge=FRAME_BYTES)]
+LeaseSeconds = Annotated[float, Field(ge=SHORTEST_LEASE, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_list)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host_pattern)], ...], BeforeValidator(_list)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
+ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
+AdminToken = Annotated[SecretStr, AfterValidator(_admin_token)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]
 
 Commands = Annotated[dict[str, Annotated[Literal["reset"], BeforeValidator(_lower)]], BeforeValidator(_object)]
@@ -190,6 +240,7 @@ RequestHeaders = Annotated[
 RequestFields = Annotated[dict[str, Any], BeforeValidator(_object), AfterValidator(_request_fields)]
 Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
 
+Host = Annotated[str, AfterValidator(_host)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]

@@ -9,16 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field, Secret, SecretStr, TypeAdapte
 
 from config.environment import available_cpus
 from config.fields import (
+    AdminToken,
     AesKeys,
+    AnswerBytes,
+    ApiKey,
+    ApiKeys,
     BaseUrl,
     Bots,
     Bytes,
     Commands,
     Count,
     Headers,
+    Host,
     Hosts,
     HttpUrl,
     Inputs,
+    LeaseSeconds,
     LogLevel,
     Lower,
     Names,
@@ -52,7 +58,7 @@ class ServerSettings(Group):
     app_name: str = setting("WechatLaibao", "how the product calls itself, in /healthz and on pages")
     debug: bool = setting(False, "Flask's debug mode; never in production")
     reload: bool = setting(False, "python app.py only: start again when a source file changes")
-    host: str = setting("0.0.0.0", "address to listen on")
+    host: Host = setting("0.0.0.0", "address to listen on")
     port: Port = setting(5000, "port of callbacks, sockets, REST and pages")
     ops_port: Port | None = setting(None, "port for metrics, admin and the details of health; empty: all on PORT")
     workers: Count = Field(
@@ -66,8 +72,10 @@ class ServerSettings(Group):
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
     )
-    admin_token: SecretStr | None = setting(
-        None, "what administrators show, and readers of /metrics on PORT; empty: these addresses are off"
+    admin_token: AdminToken | None = setting(
+        None,
+        "what administrators show, and readers of /metrics on PORT, at least 8 characters; "
+        "empty: these addresses are off",
     )
     api_keys: Secrets = setting(
         (), "keys of programs and pages: for REST, and for sockets where WEBSOCKET_AUTH=key; a list"
@@ -127,7 +135,7 @@ class RedisSettings(Group):
         None,
         "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST",
     )
-    redis_host: str = setting("", "host of Redis, where REDIS_URL is empty")
+    redis_host: Host = setting("", "host of Redis, where REDIS_URL is empty")
     redis_port: Port = setting(6379, "port of Redis")
     redis_password: SecretStr | None = setting(None, "password of Redis; also used with a REDIS_URL that has none")
     redis_db: Annotated[int, Field(ge=0)] | None = setting(None, "number of the database; empty: 1, or 0 on a Cluster")
@@ -138,12 +146,12 @@ class RedisSettings(Group):
 
 
 class SqlSettings(Group):
-    mysql_host: str = setting("", "host of MySQL; empty: none")
+    mysql_host: Host = setting("", "host of MySQL; empty: none")
     mysql_port: Port = setting(3306, "port of MySQL")
     mysql_user: str = setting("root", "user of MySQL")
     mysql_password: SecretStr | None = setting(None, "password of MySQL")
     mysql_database: str = setting("", "database of MySQL")
-    mysql_read_host: str = setting(
+    mysql_read_host: Host = setting(
         "", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST"
     )
     mysql_pool_size: Count = setting(
@@ -181,9 +189,11 @@ class ProviderSettings(Group):
     dify_base_url: HttpUrl = setting(DIFY_CLOUD, "address of Dify, with or without /v1")
     dify_chat_endpoint: UrlPath = setting("/v1/chat-messages", "path of Dify's chat API")
     dify_auth_prefix: str = setting("Bearer", "first word of Dify's Authorization header")
-    dify_api_key: Secrets = setting((), "key of the Dify app; a list: the first is used")
+    dify_api_key: ApiKeys = setting((), "key of the Dify app; a list: the first is used")
     dify_auth_mode: Annotated[Literal["app_key", "user_token"], Lower] = setting(
-        "app_key", "app_key sends '{prefix} {key}', user_token '{prefix} {bot} {user token}' (a patched Dify)"
+        "app_key",
+        "app_key sends '{prefix} {key}'; "
+        "user_token sends '{prefix} {DIFY_API_KEY, else the bot's name} {user token}' (a patched Dify)",
     )
     dify_timeout: Seconds = setting(60, "seconds of the longest silence without a data event, the first included")
     dify_user: str = setting("default-user", "Dify's end-user where no person is known")
@@ -192,7 +202,7 @@ class ProviderSettings(Group):
     )
     dify_max_concurrent: Count = setting(1000, "questions at Dify at once, per process")
     dify_api_url: HttpUrl | None = setting(None, "another name of DIFY_BASE_URL")
-    openai_api_key: SecretStr | None = setting(None, "key of an OpenAI-compatible service")
+    openai_api_key: ApiKey | None = setting(None, "key of an OpenAI-compatible service")
     openai_base_url: BaseUrl = setting(
         "https://api.openai.com",
         "its address; a bare host gets /v1, one with a path or a / at its end is used as it is",
@@ -206,7 +216,7 @@ class ProviderSettings(Group):
         Secret({}), 'JSON: more headers for it, such as {"api-key": "k"}; they may take the key\'s place'
     )
     openai_body: RequestFields = setting({}, 'JSON: more fields of its requests, such as {"enable_thinking": false}')
-    context_api_key: SecretStr | None = setting(None, "key of the Context service")
+    context_api_key: ApiKey | None = setting(None, "key of the Context service")
     context_base_url: BaseUrl = setting("https://api.context.ai", "its address, read as OPENAI_BASE_URL")
     context_model: str = setting("gpt-4", "its model")
     context_timeout: Seconds = setting(30, "seconds of the longest silence")
@@ -214,19 +224,20 @@ class ProviderSettings(Group):
     context_max_tokens: Count | None = setting(1000, "tokens of the longest answer")
     context_temperature: Temperature | None = setting(0.7, "0 to 2")
     custom_rag_api_url: HttpUrl | None = setting(None, "full address of your own service")
-    custom_rag_api_key: SecretStr | None = setting(None, "its key, sent as Bearer; empty: none is sent")
+    custom_rag_api_key: ApiKey | None = setting(None, "its key, sent as Bearer; empty: none is sent")
     custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence")
     custom_rag_headers: Headers = setting(Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}')
     custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
     search_provider: ProviderName | None = setting(None, "web search: serper, or package.module:Class; empty: none")
     search_route: Annotated[Literal["rules", "prefix", "always"], Lower] = setting(
-        "rules", "which questions are searched for: those that rules choose, those that begin with a prefix, or all"
+        "rules",
+        "which questions are searched for: rules (those that rules choose), prefix (those with one) or always",
     )
     search_prefix: str = setting("/search", "the prefix that asks for a search; 搜索: is another")
     search_results: Annotated[Literal["context", "list"], Lower] = setting(
         "context", "what becomes of results: context (RAG_PROVIDER answers from them) or list (they are the answer)"
     )
-    serper_api_key: SecretStr | None = setting(None, "key of serper.dev")
+    serper_api_key: ApiKey | None = setting(None, "key of serper.dev")
     serper_base_url: HttpUrl = setting("https://google.serper.dev", "its address")
     serper_timeout: Seconds = setting(10, "seconds for a search")
     serper_gl: str = setting("us", "country whose results are wanted")
@@ -258,9 +269,9 @@ class HttpSettings(Group):
 
 class StreamSettings(Group):
     stream_ttl: WholeSeconds = setting(1800, "seconds a stream's record lives from its creation")
-    stream_lease: Seconds = setting(6, "seconds a producer owns its stream without renewing")
+    stream_lease: LeaseSeconds = setting(6, "seconds a producer owns its stream without renewing, at least 2")
     stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
-    stream_max_bytes: Bytes = setting(1024 * 1024, "bytes of the longest answer")
+    stream_max_bytes: AnswerBytes = setting(1024 * 1024, "bytes of the longest answer, at least 20480")
     question_max_bytes: Bytes = setting(
         65536, "bytes of the longest question; a longer one gets a sentence, and 413 over REST"
     )
@@ -283,12 +294,14 @@ class SocketSettings(Group):
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
     websocket_auth: Annotated[Literal["key", "token", "none"], Lower] = setting(
-        "key", "what sockets and REST must show: one of API_KEYS, a user's token, or none"
+        "key", "what sockets and REST must show: key (one of API_KEYS), token (a user's), or none"
     )
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
     )
-    rate_limit_user: Rate = setting("20/minute", "questions per person at a socket; several with ';', or off")
+    rate_limit_user: Rate = setting(
+        "20/minute", "questions per person at sockets and REST, batches included; several with ';', or off"
+    )
     rate_limit_ip: Rate = setting("300/minute", "sockets opened per client address; several with ';', or off")
     connections_per_ip: Annotated[int, Field(ge=0)] = setting(
         1000, "connections of one client address per process, callbacks and probes aside; 0: no bound"
@@ -305,7 +318,7 @@ class BatchSettings(Group):
         None, "folder that gets each finished task's results as JSONL; empty: none"
     )
     batch_worker: Annotated[Literal["embedded", "external"], Lower] = setting(
-        "embedded", "who works on batches: this process, or a Deployment of its own"
+        "embedded", "who works on batches: embedded (this process), or external (a Deployment of its own)"
     )
     batch_retention_days: Count = setting(7, "days a finished task is kept")
 
@@ -314,7 +327,9 @@ class LogSettings(Group):
     log_level: LogLevel = setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_format: Annotated[Literal["json", "plain"], Lower] = setting("json", "json, or plain for reading by eye")
     log_dir: str | None = setting(None, "folder of rotating info.log and error.log; empty: standard output only")
-    log_content: bool = setting(False, "let people's words and answers into the logs, with LOG_LEVEL=DEBUG")
+    log_content: bool = setting(
+        False, "let people's ids into the logs, and with LOG_LEVEL=DEBUG their questions and answers"
+    )
 
 
 def _is_on(switch: Any) -> bool:

@@ -1,8 +1,8 @@
 """Where log lines go and what they look like: JSON or plain on standard output, and rotating files when wanted.
 
 Callers log `log.info("stream", extra={"stream_id": …})`: the extra fields become JSON keys, or `key=value` behind a
-plain line. JSON carries UTC times, a plain line the machine's own. Characters that would steer a terminal, begin a line
-or turn the order of letters around are written as `\\uXXXX` in both.
+plain line, after the pid. JSON carries UTC times, a plain line the machine's own. Characters that would steer a
+terminal, begin a line or turn the order of letters around are written as `\\uXXXX` in both.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from config.log_fields import FieldsFilter
 from services.errors import SettingsError
 
 #: Bytes of a log file until it is rotated, and how many old ones are kept.
@@ -59,12 +60,12 @@ class _Masked(logging.Formatter):
 
 
 class _Plain(logging.Formatter):
-    """`time - logger - level - message key=value …`; a line break in the message cannot pass for a line of its own."""
+    """`time - logger - level - message pid=… key=value …`; a line break cannot pass for a line of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the standard library's
-        fields = " ".join(f"{key}={_word(value)}" for key, value in _extras(record).items())
-        line = super().formatMessage(record)
-        return _one_line(f"{line} {fields}" if fields else line)
+        extras = {"pid": record.process, **_extras(record)}
+        fields = " ".join(f"{key}={_word(value)}" for key, value in extras.items())
+        return _one_line(f"{super().formatMessage(record)} {fields}")
 
 
 class _Json(JsonFormatter):
@@ -122,6 +123,7 @@ def _install(handlers: list[logging.Handler], formatter: logging.Formatter) -> N
     for number, handler in enumerate(handlers):
         handler.set_name(f"{_OURS}{number}")
         handler.setFormatter(formatter)
+        handler.addFilter(FieldsFilter())
         root.addHandler(handler)
 
 

@@ -32,6 +32,10 @@ class Access:
         """Return the fingerprints of those who may read its stream: the person, and the group it was asked in."""
         return " ".join(self._tags(question.bot, question.principal, question.chat))
 
+    def person(self, question: Question) -> str:
+        """Return what the log calls the person who asks: their fingerprint, which is the same on every replica."""
+        return person_of(self.readers(question))
+
     def allows(self, readers: str, bot: str, principal: str, chat: str) -> bool:
         """Tell whether this person, in this chat, is one of them."""
         tags = self._tags(bot, principal, chat)
@@ -47,3 +51,8 @@ class Access:
 
     def _tag(self, bot: str, text: str, digits: int = 16) -> str:
         return hmac.digest(self._keys[bot], text.encode(), "sha256").hex()[:digits]
+
+
+def person_of(readers: str) -> str:
+    """Return the fingerprint of the person who asked, out of those of all who may read the stream."""
+    return readers.partition(" ")[0]

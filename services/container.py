@@ -189,6 +189,7 @@ class Container:
             sentence=self.texts.get,
             readers=self.readers,
             max_bytes=self.settings.question_max_bytes,
+            log_content=self.settings.log_content,
         )
 
     def _batches(self) -> BatchManager | None:

@@ -22,6 +22,9 @@ LaibaoError                     code, status
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 
 class LaibaoError(Exception):
     """The base: `code` is stable and may be shown, the message is for the log."""
@@ -47,6 +50,8 @@ class CallbackRefused(LaibaoError):
 
     code = "callback_refused"
     status = 400
+    #: What else the log says: which bot was asked, by which address, how far the clocks are apart.
+    about: Mapping[str, object] = MappingProxyType({})
 
 
 class StoreUnavailable(LaibaoError):

@@ -226,7 +226,7 @@ class Flusher:
             _note_refusal(stream, *reply[1:])
         elif stream.closed == "released":
             metrics.HANDOVERS.inc()
-            log.info("stream handed over", extra={"stream_id": stream.stream_id, "owner": stream.owner})
+            log.info("stream handed over", extra={**stream.about, "owner": stream.owner})
         self._drop_closed(stream)
 
     def _write_anew(self, stream: OwnedStream) -> None:
@@ -240,7 +240,7 @@ class Flusher:
         stream.rewritten(whole, ours)
         if ours:
             metrics.REWRITTEN.inc()
-            log.warning("stream written anew", extra={"stream_id": stream.stream_id, "owner": stream.owner})
+            log.warning("stream written anew", extra={**stream.about, "owner": stream.owner})
             self.changed(stream)
         else:
             _note_refusal(stream, str(snapshot.epoch), snapshot.owner)
@@ -257,4 +257,4 @@ class Flusher:
 def _note_refusal(stream: OwnedStream, epoch: str, owner: str) -> None:
     metrics.OWNERS_REFUSED.inc()
     owners = {"owner": stream.owner, "present_owner": owner}
-    log.warning("owner refused", extra={"stream_id": stream.stream_id, **owners, "epoch": int(epoch)})
+    log.warning("owner refused", extra={**stream.about, **owners, "epoch": int(epoch)})

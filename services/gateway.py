@@ -66,6 +66,7 @@ class Gateway:
         sentence: Callable[[str], str],
         readers: StreamReaders,
         max_bytes: int = 65536,
+        log_content: bool = False,
     ) -> None:
         """Take its parts; `max_bytes` are those of the longest question."""
         self._streams = streams
@@ -82,6 +83,7 @@ class Gateway:
         self._sentence = sentence
         self._readers = readers
         self._max_bytes = max_bytes
+        self._log_content = log_content
 
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
@@ -95,6 +97,15 @@ class Gateway:
         except StoreUnavailable as exc:
             metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
             return Snapshot(stream_id, "error", error_code=exc.code)
+
+    def person(self, question: Question) -> str:
+        """Return what the log calls the person who asks: a fingerprint, and the id itself under `LOG_CONTENT`."""
+        if self._log_content:
+            return question.principal
+        try:
+            return self._access.person(question)
+        except StoreUnavailable:
+            return ""
 
     def find(self, question: Question) -> Snapshot | None:
         """Return what the message's stream shows, when it came before; None when it has none.

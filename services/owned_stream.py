@@ -41,9 +41,13 @@ class OwnedStream:
         changed: Callable[[OwnedStream], None],
         max_bytes: int,
         outage_seconds: float = OUTAGE_SECONDS,
+        about: Mapping[str, str] = _NO_FIELDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the stream as it stands; `about` is what log lines say of it besides its id."""
         self.stream_id, self.owner, self.epoch = new.stream_id, new.owner, new.epoch
+        #: What every log line about it says.
+        self.about = {"stream_id": new.stream_id, **about}
         self.deadline = deadline
         #: "" while it may be written, then "done", "released", "fenced", "cancelled" or "lost".
         self.closed = ""

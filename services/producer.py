@@ -19,6 +19,9 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
+#: Outcomes that nobody has to look after: the person may not ask, or asks too much at once.
+OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
+
 Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
 
 
@@ -48,6 +51,9 @@ class Producer:
         self._clock = clock
         self._began = clock()
         self._spoke = past is not None
+        #: Why the answer failed, for its line; an exception that is none of ours goes there with its traceback.
+        self._cause = ""
+        self._unexpected: Exception | None = None
         self._usage = Usage()
         # A search tells its hits before the answer, and they come again with the answer's.
         self._sources_counted = 0
@@ -56,6 +62,7 @@ class Producer:
         """Write the whole answer and say its end; return the error's code, "" for none."""
         stream = self._stream
         code = ""
+        self._debug_question()
         events = self._answer(self._question, stream.stream_id, stream.deadline, self._past)
         try:
             for event in events:
@@ -65,14 +72,14 @@ class Producer:
         except AnswerError as exc:
             code = self._code(exc)
         except StoreUnavailable as exc:
-            code = exc.code
+            code, self._cause = exc.code, str(exc)
             if stream.stalled:
                 # Whoever finds it when Redis is back goes on with it, and with the run.
                 stream.deadline.abort("lost")
                 stream.release()
                 return "lost"
-        except Exception:
-            log.exception("answer failed", extra={"stream_id": stream.stream_id})
+        except Exception as exc:
+            self._unexpected = exc
             code = "answer_failed"
         finally:
             self._close(events)
@@ -87,15 +94,23 @@ class Producer:
         return code
 
     def report(self, outcome: str) -> None:
-        """Write the stream's one canonical line, and count it."""
+        """Write the stream's one canonical line, and count it: at ERROR where the answer failed."""
         outcome = outcome or "completed"
         seconds = self._clock() - self._began
-        ids = {"channel": self._question.channel, "bot": self._question.bot}
+        ids = {**self._stream.about, "channel": self._question.channel}
         figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **self._cost}
-        log.info("stream", extra={"stream_id": self._stream.stream_id, **ids, **figures})
+        cause = {"cause": self._cause} if self._cause else {}
+        log.log(self._level(outcome), "stream", extra={**ids, **figures, **cause}, exc_info=self._unexpected)
         if outcome not in LEAVING:
             metrics.STREAMS.labels(self._question.channel, outcome).inc()
             metrics.STREAM_SECONDS.labels(self._question.channel).observe(seconds)
+
+    def _level(self, outcome: str) -> int:
+        if self._unexpected:
+            return logging.ERROR
+        if outcome in ("completed", "cancelled", *LEAVING):
+            return logging.INFO
+        return logging.WARNING if outcome in OF_THE_PERSON else logging.ERROR
 
     @property
     def _cost(self) -> dict[str, Any]:
@@ -114,7 +129,7 @@ class Producer:
 
     def _code(self, error: AnswerError) -> str:
         """Return what ended the answer: its own limits come before what the provider made of them."""
-        stream = self._stream
+        stream, self._cause = self._stream, str(error)
         if isinstance(error, AuthError):
             stream.set(auth_state=error.code)
         if isinstance(error, ProviderError) and error.retry_after:
@@ -201,6 +216,10 @@ class Producer:
         if not self._spoke:
             self._spoke = True
             metrics.FIRST_TEXT_SECONDS.labels(self._question.channel).observe(self._clock() - self._began)
+
+    def _debug_question(self) -> None:
+        if self._log_content:
+            log.debug("question", extra={"content": self._question.text})
 
     def _debug(self, text: str) -> None:
         """Log the two lines the original documents for every piece of an answer."""

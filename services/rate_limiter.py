@@ -1,6 +1,6 @@
 """How often one may ask, over all replicas: fixed windows of the library `limits`, counted in Redis.
 
-    <prefix>:<namespace>/<kind>/<who, hashed>/<amount>/<multiples>/<granularity>    string, a count; lives one window
+    dify_rate:LIMITER/<kind>/<who>/<amount>/<multiples>/<unit>    string, a count; lives one window. `who` is hashed
 
 Redis away means allowed: a limit spares the provider, and nobody is locked out by an outage that ends questions anyway.
 """

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from config.log_fields import log_fields
 from services import metrics
+from services.access import person_of
 from services.backlog import Backlog
 from services.errors import StoreUnavailable
 from services.flusher import Flusher
@@ -106,7 +108,7 @@ class StreamManager:
         `answer` does it, where more is known of this question than of any; `waiting` tells that the conversation's
         earlier questions come first; `after` is sent when the stream has ended.
         """
-        stream = self._own(new, self._store.max_seconds)
+        stream = self._own(new, question, self._store.max_seconds)
         if waiting:
             stream.set(waiting="1")
         producer = self._producer(stream, question, answer=answer)
@@ -141,7 +143,7 @@ class StreamManager:
         whether the question may be asked once more where its answer is lost.
         """
         past = replace(past_of(new), may_ask=may_ask)
-        stream = self._own(new, seconds_left)
+        stream = self._own(new, question, seconds_left)
         producer = self._producer(stream, question, past, former_owner)
         work = producer.run if ending is None else lambda: producer.end(ending)
         self._run(stream, producer, work, after)
@@ -177,12 +179,17 @@ class StreamManager:
     def close(self) -> None:
         self._flusher.stop()
 
-    def _own(self, new: NewStream, seconds: float) -> OwnedStream:
+    def about(self, readers: str, question: Question) -> dict[str, str]:
+        """Return what log lines say of a stream besides its id, by the fingerprints of its readers."""
+        return {"bot": question.bot, "person": question.principal if self._log_content else person_of(readers)}
+
+    def _own(self, new: NewStream, question: Question, seconds: float) -> OwnedStream:
         stream = OwnedStream(
             new,
             deadline=Deadline(seconds, clock=self._clock),
             changed=self._flusher.changed,
             max_bytes=self._max_bytes,
+            about=self.about(new.fields.get("access", ""), question),
             clock=self._clock,
         )
         self._flusher.add(stream)
@@ -211,6 +218,10 @@ class StreamManager:
         )
 
     def _run(self, stream: OwnedStream, producer: Producer, work: Callable[[], str], after: Sequence[Call]) -> None:
+        with log_fields(**stream.about):
+            self._write(stream, producer, work, after)
+
+    def _write(self, stream: OwnedStream, producer: Producer, work: Callable[[], str], after: Sequence[Call]) -> None:
         outcome = "answer_failed"
         try:
             outcome = work()

@@ -72,7 +72,7 @@ class TakeoverManager:
         try:
             taken = self._store.takeover(stream_id, owner)
             if taken.outcome == "taken":
-                self._note(stream_id, owner, taken)
+                metrics.TAKEOVERS.labels(taken.kind).inc()
                 self._manager.start_thread(self._go_on, stream_id, owner, taken)
                 going_on = True
             return taken.outcome
@@ -120,11 +120,6 @@ class TakeoverManager:
         after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
         self._store.write([], *after, *self._store.ended_calls([stream_id]))
 
-    def _note(self, stream_id: str, owner: str, taken: Takeover) -> None:
-        metrics.TAKEOVERS.labels(taken.kind).inc()
-        owners = {"owner": owner, "former_owner": taken.former_owner, "epoch": taken.epoch}
-        log.warning("stream taken over", extra={"stream_id": stream_id, "kind": taken.kind, **owners})
-
     def _go_on(self, stream_id: str, owner: str, taken: Takeover) -> None:
         """Load what there is and produce the rest; the manager gives the place back from there on."""
         try:
@@ -135,9 +130,11 @@ class TakeoverManager:
             after = self._answerer.leave_calls(question, stream_id) if known else ()
         except Exception:
             # Its lease lapses once more, unless it is gone altogether.
-            log.exception("stream not gone on with", extra={"stream_id": stream_id, "owner": owner})
+            log.exception("stream not gone on with", extra={"stream_id": stream_id, **_owners(owner, taken)})
             self._manager.give_back()
             return
+        about = {"stream_id": stream_id, **self._manager.about(fields.get("access", ""), question)}
+        log.warning("stream taken over", extra={**about, "kind": taken.kind, **_owners(owner, taken)})
         self._manager.resume(
             new,
             question,
@@ -157,6 +154,10 @@ def _ending(stream: NewStream, taken: Takeover, *, known: bool) -> str | None:
         return "answer_timeout"
     most = MAX_TAKEOVERS if stream.fields.get("asks") == "0" else MAX_LOOK_UPS
     return None if known and taken.takeovers < most else "interrupted"
+
+
+def _owners(owner: str, taken: Takeover) -> dict[str, object]:
+    return {"owner": owner, "former_owner": taken.former_owner, "epoch": taken.epoch}
 
 
 def _question(written: str) -> Question:

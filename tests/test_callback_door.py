@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -153,8 +154,46 @@ def test_a_refusal_says_nothing_of_its_cause() -> None:
     told: list[str] = []
     door = CallbackDoor(behind, Channel(CallbackRefused(code="bad_signature")), lambda error: told.append(error.code))
 
-    assert door.reply("/wechat/callback", "", b"") == (400, "application/json", b'{"code": "callback_refused"}')
+    assert post(door, "/wechat/callback") == ("400 Bad Request", b'{"code": "callback_refused"}')
     assert told == ["bad_signature"]
+
+
+@pytest.mark.parametrize(
+    ("query", "skew"),
+    [
+        ("timestamp={behind}", 700),
+        ("timestamp={ahead}", -700),
+        ("timestamp=%C2%B2", None),
+        ("timestamp=" + "9" * 13, None),
+        ("", None),
+    ],
+)
+def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, skew: int | None) -> None:
+    """How far the clocks are apart is known where there is a timestamp; a bot's name is cut."""
+    told: list[CallbackRefused] = []
+    door = CallbackDoor(behind, Channel(CallbackRefused(code="stale_timestamp")), told.append)
+
+    now = round(time.time())
+    post(
+        door,
+        f"/wechat/callback/{'b' * 90}",
+        query.format(behind=now - 700, ahead=now + 700),
+        REMOTE_ADDR="192.0.2.7",
+    )
+
+    (about,) = [dict(error.about) for error in told]
+    found = about.pop("skew_seconds", None)
+    assert about == {"bot": "b" * 64, "peer": "192.0.2.7"}
+    assert found == skew or (skew and abs(int(str(found)) - skew) <= 60)
+
+
+def test_the_lane_leaves_what_is_refused_to_wsgi() -> None:
+    """The lane does not know who sent it; nothing is told twice."""
+    told: list[CallbackRefused] = []
+    door = CallbackDoor(behind, Channel(CallbackRefused(code="bad_signature")), told.append)
+
+    assert door.reply("/wechat/callback", "", b"") is None
+    assert told == []
 
 
 def test_what_nobody_expected_is_answered_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,6 +72,9 @@ class FakeGateway:
             self.running.add(stream_id)
         return Snapshot(stream_id, "processing")
 
+    def person(self, question: Question) -> str:
+        return f"who:{question.principal}"
+
     def find(self, question: Question) -> Snapshot | None:
         stream_id = self.named.get(question.msgid)
         return Snapshot(stream_id, "processing") if stream_id else None

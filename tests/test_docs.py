@@ -16,6 +16,7 @@ import pytest
 from pydantic import Secret, SecretStr
 from pydantic.fields import FieldInfo
 
+from channels.envelope import CODES
 from config import rules
 from config.settings import Settings
 from config.texts import ZH
@@ -213,12 +214,45 @@ def test_named_codes_exist() -> None:
     assert checks - {"unknown_bot"} <= set(re.findall(r"\w+", str(wechat_service.__doc__)))
 
 
+def test_every_choice_is_in_its_settings_meaning() -> None:
+    """A setting with a few values names them all."""
+    fields = Settings.model_fields.items()
+    choices = {name: re.findall(r"'(\w+)'", str(field.annotation)) for name, field in fields if "Literal" in str(field)}
+    # `locale` says in words what its two values are.
+    lacking = {
+        (name, choice)
+        for name, values in choices.items()
+        for choice in values
+        if name != "locale" and choice not in (Settings.model_fields[name].description or "")
+    }
+
+    assert len(choices) > 8
+    assert lacking == set()
+
+
+def test_the_http_page_has_every_code_of_the_envelope() -> None:
+    """The table of all REST addresses names each code there is, those that nothing sends too."""
+    table = text(ROOT / "docs" / "http-api.md").partition("## Every REST address")[2]
+    rows_of_codes = re.findall(r"^\| `?(\d+)`? \| ([A-Z][\w -]+)[;|]", table, re.MULTILINE)
+
+    assert {int(code): name.strip() for code, name in rows_of_codes} == CODES
+
+
+def test_figures_of_other_pages_are_those_that_were_measured() -> None:
+    """What a poll costs stands in docs/kubernetes.md and the manifests as in docs/performance.md."""
+    measured = json.loads((ROOT / "bench" / "results.json").read_text("utf-8"))
+    poll = round(measured["figures"]["polls.cpu.1k"]["value"] / 1000, 1)
+
+    for page in (ROOT / "docs" / "kubernetes.md", ROOT / "k8s" / "base" / "deployment.yaml"):
+        assert f"{poll} ms" in text(page), page
+
+
 # Redis
 
 
 def keys() -> Iterator[str]:
     """Yield every key pattern of the stores' schemas."""
-    for store in sorted((ROOT / "services").glob("*_store.py")):
+    for store in [*sorted((ROOT / "services").glob("*_store.py")), ROOT / "services" / "rate_limiter.py"]:
         schema = importlib.import_module(f"services.{store.stem}").__doc__ or ""
         yield from re.findall(r"^    (\S*[:.]\S*)  ", schema, re.MULTILINE)
 

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from config.log_fields import HOST, log_fields
 from config.logging import configure_logging
 from services.errors import SettingsError
 
@@ -88,15 +90,56 @@ def test_json_carries_the_traceback(written: io.StringIO) -> None:
 
 
 def test_plain_is_time_logger_level_message_and_fields(written: io.StringIO) -> None:
-    """A plain line reads as the originals' did, the extra fields behind it."""
+    """A plain line reads as the originals' did, the process and the extra fields behind it."""
     configure_logging("DEBUG", "plain", stream=written)
 
-    log.debug("[调试] 剩余未读消息数: %d", 2, extra={"stream_id": "s1", "words": "a b", "none": ""})
+    log.debug("[调试] 剩余未读消息数: %d", 2, extra={"lane": "l1", "words": "a b", "none": ""})
 
     pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - tests\.logging - DEBUG - \[调试\] 剩余未读消息数: 2 (.*)\n"
     found = re.fullmatch(pattern, written.getvalue())
     assert found
-    assert found[1] == 'stream_id=s1 words="a b" none=""'
+    assert found[1] == f'pid={os.getpid()} lane=l1 words="a b" none=""'
+
+
+def test_lines_of_one_piece_of_work_have_its_fields(written: io.StringIO) -> None:
+    """What a thread logs inside the block has them, under a field of its own; other threads and later lines do not."""
+    configure_logging("INFO", "json", stream=written)
+
+    with log_fields(stream_id="s1", bot="hr"):
+        with log_fields(person="p1"):
+            log.info("inside", extra={"bot": "it"})
+        elsewhere = threading.Thread(target=log.info, args=("elsewhere",))
+        elsewhere.start()
+        elsewhere.join()
+    log.info("after")
+
+    inside, elsewhere_line, after = objects(written)
+    names = ("stream_id", "bot", "person", "replica")
+    assert [inside[name] for name in names] == ["s1", "it", "p1", f"{HOST}:{os.getpid()}"]
+    assert not {*names} & {*elsewhere_line, *after}
+
+
+def test_greenlets_do_not_mix_their_fields() -> None:
+    """Under gevent a thread is a greenlet, and each has the fields of its own work."""
+    script = """
+from gevent import monkey; monkey.patch_all()
+import logging, threading, time
+from config.log_fields import log_fields
+from config.logging import configure_logging
+configure_logging("INFO", "json")
+def work(number):
+    with log_fields(stream_id=number):
+        for _ in range(3):
+            time.sleep(0.01)
+            logging.info("%d", number)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    printed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, timeout=90)
+
+    lines = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert Counter((line["message"], line["stream_id"]) for line in lines) == {(str(n), n): 3 for n in range(20)}
 
 
 def test_a_line_break_cannot_forge_a_plain_line(written: io.StringIO) -> None:
@@ -302,4 +345,4 @@ def _fail(words: str = "bad") -> None:
 
 
 def _numbers(path: Path) -> list[int]:
-    return [int(line.rsplit(" ", 1)[1]) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [int(line.split()[-2]) for line in path.read_text(encoding="utf-8").splitlines()]

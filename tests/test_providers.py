@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from config.groups import ProviderSettings
+from config.plugins import RAG_PROVIDERS
 from services.errors import SettingsError, Unrecoverable
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
-from services.providers import build_provider
+from services.providers import PROVIDERS, build_provider
 from services.providers.base import BaseRAGProvider
 from services.providers.dify import DifyProvider
 from services.providers.mock import MockProvider
@@ -90,6 +91,11 @@ def test_a_provider_that_is_not_there_is_a_wrong_setting() -> None:
 
     with pytest.raises(SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"):
         build_provider(settings, bot="default", pool_size=1)
+
+
+def test_the_settings_know_what_is_built_in() -> None:
+    """The names that the start accepts are those that are made."""
+    assert sorted(PROVIDERS) == sorted(RAG_PROVIDERS)
 
 
 class Configured(Parrot):

@@ -127,7 +127,10 @@ class TestRefusals:
             ("LOCALE", "fr", "'zh' or 'en'"),
             ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
             ("WECHAT_ANSWER_SECONDS", "360", "less than 360"),
-            ("STREAM_LEASE", "0", "more than 0"),
+            ("DRAIN_SECONDS", "-1", "at least 0"),
+            ("DIFY_TIMEOUT", "0", "more than 0"),
+            ("STREAM_LEASE", "1.9", "at least 2"),
+            ("STREAM_MAX_BYTES", "20479", "at least 20480"),
             ("STREAM_LEASE", "soon", "a number"),
             ("STREAM_LEASE", "inf", "a finite number"),
             ("DIFY_BASE_URL", "dify.example", "an address like https://"),
@@ -141,6 +144,17 @@ class TestRefusals:
             ("WECHAT_COMMANDS", "{", "a JSON object"),
             ("AUTH_ALLOWLIST", '["a"', "a list: comma-separated or JSON"),
             ("AUTH_USER_QUERY", "SELECT 1", "SQL with :userid"),
+            ("AUTH_USER_QUERY", "DELETE FROM users WHERE userid = :userid", "a SELECT"),
+            ("AUTH_USER_QUERY", "/* SELECT */ DROP TABLE :userid", "a SELECT"),
+            ("AUTH_USER_QUERY", "selection :userid", "a SELECT"),
+            ("HOST", "999.1.1.1", "a host name or an IP address alone"),
+            ("HOST", "http://here", "a host name or an IP address alone"),
+            ("REDIS_HOST", "redis.example:6379", "a host name or an IP address alone"),
+            ("MYSQL_HOST", "mysql.example:3306", "a host name or an IP address alone"),
+            ("MYSQL_READ_HOST", "1::2::3", "a host name or an IP address alone"),
+            ("RAG_PROVIDER", "chatgpt", "context, custom, dify, mock, openai, the name of an installed provider"),
+            ("RAG_PROVIDER", "no_such_package.module:Class", "a module that can be imported"),
+            ("SEARCH_PROVIDER", "google", "serper, the name of an installed provider"),
             ("RATE_LIMIT_USER", "20", "a rate like 20/minute"),
         ],
     )
@@ -160,6 +174,11 @@ class TestRefusals:
             ("REDIS_URL", "http://:fake-password@redis.example", "redis+cluster://"),
             ("REDIS_URL", "redis://", "an address that begins"),
             ("API_KEYS", '{"fake": "key"}]', ""),
+            ("ADMIN_TOKEN", "fake-67", "at least 8 characters, got 7"),
+            ("DIFY_API_KEY", "Bearer app-fake", "without Bearer"),
+            ("DIFY_API_KEY", "app-good, bearer app-fake", "without Bearer"),
+            ("OPENAI_API_KEY", "Bearer sk-fake", "without Bearer"),
+            ("CUSTOM_RAG_API_KEY", "Bearer fake", "without Bearer"),
             ("WECHAT_BOTS", '{"hr": "fake-token"}', "a valid dictionary"),
             ("CUSTOM_RAG_HEADERS", '{"Authorization": ["fake-token"]}', "a valid string"),
         ],
@@ -294,6 +313,25 @@ class TestMeanings:
         found = settings(**{**EXTERNAL, "MYSQL_HOST": "", "DATABASE_PATH": "users.db"})
 
         assert found.sql_url == SecretStr("sqlite:///users.db")
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "select 1 where :userid",
+            "/* who asks */ -- by id\n  (SELECT user_code FROM users WHERE id = :userid)",
+            "WITH known AS (SELECT * FROM users) SELECT * FROM known WHERE id = :userid",
+        ],
+    )
+    def test_a_query_may_begin_with_comments_and_subqueries(self, query: str) -> None:
+        """A SELECT is one whatever stands before it."""
+        assert settings(AUTH_USER_QUERY=query).auth_user_query == query
+
+    @pytest.mark.parametrize(
+        ("given", "host"), [("::1", "::1"), ("[::1]", "::1"), ("redis_1", "redis_1"), ("127.1", "127.1")]
+    )
+    def test_a_host_is_a_name_or_an_address(self, given: str, host: str) -> None:
+        """An IPv6 address may have its brackets or not."""
+        assert settings(REDIS_HOST=given).redis_host == host
 
     def test_a_user_token_needs_no_app_key(self) -> None:
         """In the original's mode the user's token takes the key's place."""

@@ -504,7 +504,40 @@ def test_the_documented_debug_lines(
     lines = [record.getMessage() for record in caplog.records]
     assert f"[调试] Dify返回内容块 (长度: 4): {shown}" in lines
     assert any(line.startswith("[调试] 累计内容长度: 4, 消息队列长度: ") for line in lines)
+    questions = [vars(record)["content"] for record in caplog.records if record.getMessage() == "question"]
+    assert questions == ([QUESTION.text] if log_content else [])
     desk.close()
+
+
+def _failing(error: Exception) -> Iterator[AnswerEvent]:
+    yield Delta("半")
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "level"),
+    [
+        (ProviderError("HTTP 500", code="provider_error"), "provider_error", logging.ERROR),
+        (AuthError("no such user", code="unknown_user"), "unknown_user", logging.WARNING),
+        (AuthError("away", code="auth_unavailable"), "auth_unavailable", logging.ERROR),
+        (LookupError("nobody thought of it"), "answer_failed", logging.ERROR),
+    ],
+)
+def test_an_answer_that_fails_is_one_line_at_error(
+    desk: Desk, caplog: pytest.LogCaptureFixture, error: Exception, outcome: str, level: int
+) -> None:
+    """It has the cause, or the traceback of what nobody expected; who may not ask is nobody's failure."""
+    desk.script = lambda _: _failing(error)
+    with caplog.at_level(logging.INFO, "services.producer"):
+        desk.asks()
+        wait_until(lambda: desk.manager.running == 0)
+
+    (line,) = [record for record in caplog.records if record.getMessage() == "stream"]
+    fields = vars(line)
+    assert (line.levelno, fields["outcome"]) == (level, outcome)
+    assert fields.get("cause", "") == ("" if outcome == "answer_failed" else str(error))
+    assert bool(line.exc_info) is (outcome == "answer_failed")
+    assert [record for record in caplog.records if record.levelno == logging.ERROR] == ([line] if level > 30 else [])
 
 
 def test_one_line_per_stream_says_how_it_went(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

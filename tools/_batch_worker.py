@@ -16,6 +16,7 @@ from typing import Any
 
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
+from config.startup import check_folders
 from services import metrics
 from services.container import Container
 from services.errors import SettingsError, StoreUnavailable
@@ -37,6 +38,7 @@ def work(port: int | None = None) -> int:
         signal.signal(number, lambda *_: leave.set())
     try:
         settings = load_settings()
+        check_folders(settings)
         configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
         container = worker_container(settings)
         with answering(container, settings.host, port or settings.ops_port or settings.port):

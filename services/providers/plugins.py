@@ -8,9 +8,8 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from config.groups import ProviderSettings
+from config.plugins import GROUP
 from services.errors import SettingsError
-
-GROUP = "wechatlaibao.providers"
 
 T = TypeVar("T")
 

@@ -2,18 +2,110 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.house import ROOT, Replica, settings_for, wecom_user
-from tests.servers import RedisServer, wait_until
+from tests.house import GUNICORN, ROOT, Replica, settings_for, wecom_user
+from tests.servers import RedisServer, free_port, wait_until
 
 pytestmark = pytest.mark.scenario
 
 SOURCES = ("channels", "config", "services", "utils", "demo")
+
+
+#: What stops the start, by the variable that the line names. `{taken}` is a port on which somebody listens.
+WRONG = {
+    "REDIS_HOST": {"REDIS_URL": "", "REDIS_HOST": "redis.example:6379"},
+    "RAG_PROVIDER": {"RAG_PROVIDER": "chatgpt", "WECHAT_TOKN": "a slip that warns"},
+    "LOG_DIR": {"LOG_DIR": "/etc/hostname"},
+    "HOST": {"HOST": "999.1.1.1"},
+    "HOST ": {"HOST": "192.0.2.1"},
+    "PORT": {"PORT": "{taken}", "WECHAT_TOKN": "a slip that warns"},
+    "OPS_PORT": {"OPS_PORT": "{taken}"},
+    "DATABASE_PATH": {"DATABASE_PATH": "/nope/x.db"},
+    "BATCH_STORAGE_PATH": {"BATCH_STORAGE_PATH": "/proc/nope"},
+    "AUTH_USER_QUERY": {"AUTH_USER_QUERY": "DELETE FROM users WHERE userid = :userid"},
+    "DIFY_API_KEY": {"DIFY_API_KEY": "Bearer app-not-real"},
+    "ADMIN_TOKEN": {"ADMIN_TOKEN": "1234567"},
+    "STREAM_MAX_BYTES": {"STREAM_MAX_BYTES": "20479"},
+    "STREAM_LEASE": {"STREAM_LEASE": "1"},
+}
+COMMANDS = {"gunicorn": GUNICORN, "app.py": (str(ROOT / "app.py"),)}
+
+
+def said(env: Mapping[str, str], folder: Path, command: tuple[str, ...]) -> tuple[int, str]:
+    """Start the product where it must not start; return its exit status and all that it printed."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_setting_is_one_line_before_anything_listens(name: str, command: str, tmp_path: Path) -> None:
+    """All that is printed is one line with the variable's name: no log line, no warning, no traceback."""
+    (tmp_path / "gunicorn.conf.py").symlink_to(ROOT / "gunicorn.conf.py")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        wrong = {variable: value.format(taken=port) for variable, value in WRONG[name].items()}
+        env = {**settings_for("redis://127.0.0.1:9/1"), "HOST": "127.0.0.1", "PORT": str(free_port()), **wrong}
+
+        status, printed = said(env, tmp_path, COMMANDS[command])
+
+    (line,) = printed.splitlines()
+    assert status == 1
+    assert line.startswith(f"wechatlaibao: {name.strip()}=")
+    assert "not-real" not in line
+
+
+def test_warnings_come_when_all_settings_are_accepted(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A slip in a name is told by a worker of a gateway that starts."""
+    replica = Replica(settings_for(redis_server.url(), WECHAT_TOKN="x"), tmp_path)
+    try:
+        replica.wait_ready()
+
+        assert replica.log.index("Listening at") < replica.log.index("WECHAT_TOKN is not a setting")
+    finally:
+        replica.kill()
+
+
+def test_a_gunicorn_that_takes_over_from_another_keeps_its_port(redis_server: RedisServer, tmp_path: Path) -> None:
+    """On USR2 the new gunicorn has the old one's listeners: the port is not called taken."""
+    # By its script: what replaces `python -m gunicorn` has gunicorn's own folder before the product's.
+    script = str(Path(sys.executable).with_name("gunicorn"))
+    replica = Replica(settings_for(redis_server.url()), tmp_path, command=(script, *GUNICORN[2:]))
+    try:
+        first = set(replica.wait_ready().workers)
+
+        replica.signal(signal.SIGUSR2)
+        wait_until(lambda: replica.log.count("Listening at") == 2 and replica.log.count('"started"') == 2, 30.0)
+        (successor,) = set(replica.workers) - first
+        replica.signal(signal.SIGTERM)
+
+        assert replica.process.wait(30) == 0
+        wait_until(lambda: replica.ready)
+        os.kill(successor, signal.SIGHUP)
+        wait_until(lambda: replica.log.count('"started"') == 3 and replica.ready, 30.0)
+    finally:
+        os.killpg(replica.process.pid, signal.SIGKILL)
+        replica.process.wait(10)
 
 
 def started(env: Mapping[str, str], tmp_path: Path, *command: str) -> Replica:
