@@ -67,7 +67,7 @@ class Malformed(io.BytesIO):
     def read(self, size: int | None = None) -> bytes:
         raise errors.InvalidChunkSize(b"secret")
 
-    readline = read  # type: ignore[assignment]
+    readline = read
 
 
 @pytest.mark.parametrize("read", ["read", "readline", "readlines"])

@@ -21,7 +21,7 @@ from services.errors import SettingsError
 
 def worker(close: Callable[[], None]) -> Any:
     """Return a worker that serves its app, on no socket."""
-    made = DrainingWorker.__new__(DrainingWorker)
+    made: Any = DrainingWorker.__new__(DrainingWorker)
     made._servers = (SimpleNamespace(),)
     made.cfg, made.alive, made.log = Config(), True, logging.getLogger("worker")
     made.wsgi = SimpleNamespace(extensions={"wechatlaibao": SimpleNamespace(close=close, leave=lambda: None)})
