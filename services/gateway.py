@@ -173,14 +173,18 @@ class Gateway:
             owned.touch()
         return status
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Following:
-        """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet."""
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Following:
+        """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet.
+
+        Whoever waits for the end alone wants no `text` on the way.
+        """
         return Following(
             self._readers,
             stream_id,
             cursor,
             allows=lambda readers: self._access.allows(readers, bot, principal, ""),
             misses=self._misses,
+            text=text,
         )
 
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
