@@ -154,7 +154,7 @@ class Gateway:
         """Return a stream that Redis lacks as its owner knows it; None only when it stays away."""
         snapshot = self._manager.known(stream_id)
         if snapshot is None and self._misses.note(stream_id):
-            raise StoreUnavailable("the stream's owner may be writing it again")
+            raise StoreUnavailable("the stream's owner may be writing it again", code="stream_missing")
         return snapshot
 
     def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> str:
