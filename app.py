@@ -43,7 +43,7 @@ from services.guesses import Guesses
 from services.metrics_files import render_apart
 from services.metrics_page import MetricsPage
 from utils.limited_log import LimitedLog
-from utils.markdown_blocks import BlockRenderer, render_markdown
+from utils.markdown_blocks import BlockRenderer, render_slices
 from utils.questions import detect
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def open_socket_doors(
         ready=lambda: container.ready,
     )
     container.attach(sockets)
-    html = Html(BlockRenderer, render_markdown)
+    html = Html(BlockRenderer, render_slices)
     gateway, limiter, texts = container.gateway, container.limiter, container.texts
     app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=limiter, texts=texts, html=html))
     news = BatchNews(container.batches) if container.batches else None

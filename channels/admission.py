@@ -91,11 +91,9 @@ class Admission:
         Raises:
             Refused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
         """
-        if self._callers.open:
-            return self._callers.anonymous()
         secret = credential(request.headers)
         if secret is None:
-            return None
+            return self._callers.anonymous() if self._callers.open else None
         try:
             return self._callers.check(secret)
         except AuthError as exc:

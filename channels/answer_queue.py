@@ -46,7 +46,7 @@ class Follows(Protocol):
 class Streams(Protocol):
     """What is used of the gateway."""
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Follows: ...
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Follows: ...
 
 
 class AnswerQueue(Generic[S]):

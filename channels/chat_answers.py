@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from channels.chat_frames import iso_now, names_of
 from channels.wecom import Sentences
 from services.following import News
 from services.stream_records import Whole
+from utils.json_slices import text_member
 
 
 class Sends(Protocol):
@@ -43,7 +44,7 @@ class Html:
     """How answers become HTML: block by block while they grow, and whole."""
 
     blocks: Callable[[], Blocks]
-    whole: Callable[[str], str]
+    whole: Callable[[Iterable[str]], Iterator[str]]
 
 
 @dataclass(eq=False)
@@ -91,7 +92,7 @@ class ChatDisplay:
         return self._socket.send(frame)
 
     def ended(self, shown: ChatAnswer, news: News, whole: Whole) -> None:
-        if whole.text or whole.status == "completed":
+        if whole.size or whole.status == "completed":
             self._socket.send(self._answer(shown, news, whole))
         if whole.status == "error":
             self.error(whole.error_code or "answer_failed", news.sentence, **shown.names)
@@ -112,7 +113,16 @@ class ChatDisplay:
         self._socket.send({"type": "reset", **shown.names, "cursor": 0})
 
     def _answer(self, shown: ChatAnswer, news: News, whole: Whole) -> dict[str, Any]:
-        frame = {"type": "chat", "role": "assistant", "content": whole.text, **shown.names, "cursor": news.cursor}
+        # A long answer is read from Redis while it is sent, once for each of the two.
+        long = whole.long is not None
+        content = text_member(whole.slices, long=long)
+        frame: dict[str, Any] = {
+            "type": "chat",
+            "role": "assistant",
+            "content": content,
+            **shown.names,
+            "cursor": news.cursor,
+        }
         frame |= {"status": whole.status, "sources": list(whole.sources)}
         frame |= {"client_id": self._client_id, "timestamp": iso_now()}
         if whole.error_code:
@@ -122,7 +132,7 @@ class ChatDisplay:
         if whole.mock:
             frame["mock"] = True
         if shown.blocks:
-            frame["html"] = self._html.whole(whole.text)
+            frame["html"] = text_member(lambda: self._html.whole(whole.slices()), long=long)
         return frame
 
     def _typing(self, shown: ChatAnswer, status: bool) -> None:

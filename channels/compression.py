@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from flask import Flask, Response, request
 from flask_compress import Compress
 
+from channels.envelope import SlicedResponse
 from channels.rest_errors import keeps_own_format
 
 #: What is compressed. No event streams: a piece of one would wait in the compressor for the next.
@@ -36,6 +37,8 @@ def compress_answers(app: Flask) -> None:
 
     def after(response: Response) -> Response:
         if response.mimetype not in MEDIA or keeps_own_format(request.path) or request.method == "OPTIONS":
+            return response
+        if isinstance(response, SlicedResponse):
             return response
         if not _unpacks():
             response.vary.add("Accept-Encoding")

@@ -8,6 +8,8 @@ from typing import Any
 
 from flask import Response
 
+from utils.json_slices import is_sliced, json_pieces
+
 #: Every code there is, and what it is called.
 CODES = {
     200: "Success",
@@ -29,12 +31,23 @@ CODES = {
 OF_STATUS = {409: 20000, 413: 10000, 415: 10000, 422: 10000, 429: 20000, 502: 30000, 504: 30000}
 
 
+class SlicedResponse(Response):
+    """A reply that is made while it is sent. It is not compressed: each reader would keep a compressor of its own."""
+
+
+def enveloped(data: Any = None, *, status: int = 200, code: int = 0, message: str = "") -> dict[str, Any]:
+    """Return a reply's body; `code` and `message` default to what the HTTP status means."""
+    code = code or OF_STATUS.get(status) or (status if status in CODES else _nearest(status))
+    return {"code": code, "message": message or CODES[code], "data": data}
+
+
 def envelope(
     data: Any = None, *, status: int = 200, code: int = 0, message: str = "", headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a reply; `code` and `message` default to what the HTTP status means."""
-    code = code or OF_STATUS.get(status) or (status if status in CODES else _nearest(status))
-    body = {"code": code, "message": message or CODES[code], "data": data}
+    """Return a reply; texts in `data` that come in slices are read while it is sent."""
+    body = enveloped(data, status=status, code=code, message=message)
+    if is_sliced(body):
+        return SlicedResponse(json_pieces(body), status, headers, mimetype="application/json")
     return Response(json.dumps(body, ensure_ascii=False), status, headers, mimetype="application/json")
 
 

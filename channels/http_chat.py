@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from channels import rest
 from channels.chat import Asks, Limiter
 from channels.chat_frames import MAX_ID
-from channels.envelope import envelope
+from channels.envelope import SlicedResponse, envelope
 from channels.http_chat_ends import answered, failed, refusal
 from channels.http_chat_models import ChatAnswered, ChatCancelled, ChatFailed, ChatPlace, ChatQuestion
 from channels.http_chat_requests import checked, client_id, last_event, question_of, wants_events
@@ -19,6 +19,7 @@ from channels.http_chat_stream import END, HEADERS, MEDIA_TYPE, EventStream
 from channels.http_line import Line
 from channels.http_waits import Ended, Wait, Waits
 from channels.rest import Operation, RestError, RestModel
+from channels.rest_errors import refused
 from channels.wecom import Sentences
 from config.bots import DEFAULT_BOT
 from services import metrics
@@ -112,26 +113,34 @@ class HttpChat:
 
     def _answer(self, stream_id: str, caller: Caller, cursor: int, events: bool, place: ExitStack) -> Response:
         line = Line(request.environ)
-        following = self._gateway.follow(stream_id, cursor, bot=DEFAULT_BOT, principal=caller.principal)
+        person = caller.principal
+        following = self._gateway.follow(stream_id, cursor, bot=DEFAULT_BOT, principal=person, text=events)
         wait = self._waits.along(following)
         wait.begin()
         if not events:
-            return self._whole(stream_id, wait, line)
+            return self._whole(stream_id, wait, line, place)
         reply = Response(EventStream(stream_id, cursor, wait, line, self._texts), headers=HEADERS, mimetype=MEDIA_TYPE)
         # The place is given back when the server is done with the reply, however that comes about.
         reply.call_on_close(place.pop_all().close)
         return reply
 
-    def _whole(self, stream_id: str, wait: Wait, line: Line) -> Response:
+    def _whole(self, stream_id: str, wait: Wait, line: Line, place: ExitStack) -> Response:
         for step in wait.steps():
             if step is None and line.gone:
                 # Nobody reads this.
                 return Response(status=400)
             if isinstance(step, Ended):
-                if step.whole.status == "completed":
-                    return envelope(answered(stream_id, step.whole), headers={"Cache-Control": "no-store"})
-                raise failed(stream_id, step.whole, step.sentence, self._texts)
+                reply = self._ended(stream_id, step)
+                if isinstance(reply, SlicedResponse):
+                    reply.response = paced(reply.iter_encoded(), line)
+                    reply.call_on_close(place.pop_all().close)
+                return reply
         raise refusal("draining", self._texts, stream_id=stream_id)
+
+    def _ended(self, stream_id: str, end: Ended) -> Response:
+        if end.whole.status == "completed":
+            return envelope(answered(stream_id, end.whole), headers={"Cache-Control": "no-store"})
+        return refused(failed(stream_id, end.whole, end.sentence, self._texts))
 
 
 def http_chat_blueprint(chat: HttpChat, callers: rest.Programs) -> Blueprint:
@@ -164,6 +173,12 @@ def http_chat_blueprint(chat: HttpChat, callers: rest.Programs) -> Blueprint:
         return chat.cancel(rest.caller(callers, request), checked(stream_id))
 
     return routes
+
+
+def paced(pieces: Iterable[bytes], line: Line) -> Iterator[bytes]:
+    """Yield the pieces of a long reply as its reader takes them."""
+    for piece in line.unless_missing(pieces):
+        yield from line.paced(piece)
 
 
 def nothing_more() -> Response:

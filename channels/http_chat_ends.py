@@ -9,6 +9,7 @@ from channels.rest import STORE_CODE, RestError
 from channels.rest_errors import OF_REASON, UNKNOWN_CODE
 from channels.wecom import Sentences
 from services.stream_records import Whole
+from utils.json_slices import Slices, text_member
 
 #: HTTP statuses of what can end, or prevent, an answer here, beside those of every REST address; all others are 502.
 STATUS = {
@@ -31,16 +32,18 @@ CODES = {
     "answer_failed": UNKNOWN_CODE,
     "server_error": UNKNOWN_CODE,
 }
+#: Bytes of the longest text that a JSON reply has in one piece: a longer one is read from Redis while it is sent.
+WHOLE_BYTES = 64 * 1024
 #: Seconds after which it may be better, by HTTP status, and of a rate that is counted by the minute.
 RETRY_AFTER = {429: 10, 503: 5}
 RATE_RETRY_AFTER = 60
 
 
-def answered(stream_id: str, whole: Whole) -> dict[str, Any]:
-    """Return the data of a completed answer."""
+def answered(stream_id: str, whole: Whole, *, most: int = WHOLE_BYTES) -> dict[str, Any]:
+    """Return the data of a completed answer; a text of more than `most` bytes comes in slices."""
     data = {
         "stream_id": stream_id,
-        "content": whole.text,
+        "content": _content(whole, most),
         "status": whole.status,
         "sources": list(whole.sources),
         "usage": whole.usage.figures(),
@@ -67,9 +70,13 @@ def refusal(code: str, texts: Sentences, *, sentence: str = "", retry_after: flo
     )
 
 
-def failed(stream_id: str, whole: Whole, sentence: str, texts: Sentences) -> RestError:
+def failed(stream_id: str, whole: Whole, sentence: str, texts: Sentences, *, most: int = WHOLE_BYTES) -> RestError:
     """Return the error of an answer that ended otherwise than completed; what there was of it goes with it."""
     code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
-    data = {"stream_id": stream_id, "content": whole.text}
+    data: dict[str, object] = {"stream_id": stream_id, "content": _content(whole, most)}
     cost = {"usage": whole.usage.known} if whole.usage.known else {}
     return refusal(code, texts, sentence=sentence, retry_after=whole.retry_after, **data, **cost)
+
+
+def _content(whole: Whole, most: int) -> str | Slices:
+    return text_member(whole.slices, long=whole.long is not None and whole.size > most)

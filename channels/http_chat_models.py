@@ -38,8 +38,8 @@ class ChatQuestion(RestModel):
     )
     id: Name | None = Field(
         None,
+        # No example: whoever sends it twice would get the first question's answer.
         description="The client's own id of the question, best a random one: sent again, it finds its answer.",
-        examples=["8d7c1c2e-6f0b-4c3a-9d57-0a5d7b1f3c11"],
     )
     conversation: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
         None, description="The conversation it belongs to; without one it stands for itself.", examples=["desk-7"]

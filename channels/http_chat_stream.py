@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from channels.envelope import envelope
+from channels.envelope import enveloped
 from channels.http_chat_ends import answered, failed, refusal
 from channels.http_line import Line
 from channels.http_waits import Ended, Step, Wait
@@ -16,6 +15,7 @@ from channels.rest import RestError
 from channels.wecom import Sentences
 from services.errors import StoreUnavailable, StreamUnknown
 from services.following import News
+from utils.json_slices import json_pieces
 
 log = logging.getLogger(__name__)
 
@@ -62,37 +62,65 @@ class EventStream:
             for step in self._wait.steps():
                 if step is None and self._line.gone:
                     return
-                if said := self._shown(step):
+                for said in self._shown(step):
                     self._said_at = self._clock()
                     yield said
         except (StreamUnknown, StoreUnavailable) as exc:
             yield self._error(refusal(exc.code, self._texts, stream_id=self._stream_id))
+        except BrokenPipeError:
+            # The server sees to a reply that breaks off.
+            raise
         except Exception:
             log.exception("following an answer failed", extra={"stream_id": self._stream_id})
             yield self._error(refusal("server_error", self._texts, stream_id=self._stream_id))
 
-    def _shown(self, step: Step) -> bytes:
+    def _shown(self, step: Step) -> Iterator[bytes]:
         match step:
             case News():
-                return self._news(step)
-            case Ended() if step.whole.status == "completed":
-                return event("done", answered(self._stream_id, step.whole), END)
+                yield from self._news(step)
             case Ended():
-                return self._error(failed(self._stream_id, step.whole, step.sentence, self._texts))
-        return PING if self._clock() - self._said_at >= PING_SECONDS else b""
+                yield from self._end(step)
+            case _ if self._clock() - self._said_at >= PING_SECONDS:
+                yield PING
 
-    def _news(self, news: News) -> bytes:
+    def _news(self, news: News) -> Iterator[bytes]:
         # Whoever is cut off after a reset, before the new text, begins at the beginning.
         reset = event("reset", {}, 0) if news.reset else b""
         text = "".join(chunk.content for chunk in news.chunks)
-        return reset + event("delta", {"content": text}, news.cursor) if text else reset
+        if said := reset + event("delta", {"content": text}, news.cursor) if text else reset:
+            yield said
+
+    def _end(self, end: Ended) -> Iterator[bytes]:
+        """Yield the last event. Where it breaks off, nothing follows: half an event is none, and its client comes back.
+
+        Raises:
+            BrokenPipeError: it does.
+        """
+        if end.whole.status == "completed":
+            pieces = event_pieces("done", answered(self._stream_id, end.whole, most=0), END)
+        else:
+            error = failed(self._stream_id, end.whole, end.sentence, self._texts, most=0)
+            pieces = event_pieces("error", self._enveloped(error), END)
+        yield from self._line.unless_missing(pieces)
 
     def _error(self, error: RestError) -> bytes:
-        body = envelope(error.data, status=error.status, code=error.code, message=error.message)
-        return event("error", json.loads(body.get_data()), END)
+        return b"".join(event_pieces("error", self._enveloped(error), END))
+
+    def _enveloped(self, error: RestError) -> Mapping[str, Any]:
+        return enveloped(error.data, status=error.status, code=error.code, message=error.message)
 
 
 def event(name: str, data: Mapping[str, Any], id: int | str) -> bytes:
-    """Return one event; JSON has no line ends, so its data is one line."""
-    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"id: {id}\nevent: {name}\ndata: {written}\n\n".encode()
+    """Return one event."""
+    return b"".join(event_pieces(name, data, id))
+
+
+def event_pieces(name: str, data: Mapping[str, Any], id: int | str) -> Iterator[bytes]:
+    """Yield one event, in pieces where a text in it comes in slices; JSON has no line ends, so its data is one line."""
+    waiting = f"id: {id}\nevent: {name}\ndata: ".encode()
+    for number, piece in enumerate(json_pieces(data)):
+        if number:
+            yield waiting
+            waiting = b""
+        waiting += piece
+    yield waiting + b"\n\n"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
 import select
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from channels.handshake import HandshakeRefused, raw_socket
 from channels.socket import SEND_BUFFER
+from services.errors import StoreUnavailable, StreamUnknown
+
+log = logging.getLogger(__name__)
 
 #: Seconds in which a client must have read some of what lies ready for it.
 SEND_SECONDS = 30.0
@@ -51,8 +55,7 @@ class Line:
         """
         for place in range(0, len(data), PIECE_BYTES):
             if self._sock and not self._is(select.POLLOUT, self._send_seconds):
-                self._cut()
-                raise BrokenPipeError(errno.EPIPE, "the client reads nothing")
+                self.break_off("the client reads nothing")
             yield data[place : place + PIECE_BYTES]
 
     def _is(self, what: int, seconds: float) -> bool:
@@ -61,8 +64,25 @@ class Line:
         poll.register(self._sock, what)
         return bool(poll.poll(seconds * 1000))
 
-    def _cut(self) -> None:
-        """End the connection, so that not even an end is waited for."""
-        assert self._sock
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+    def unless_missing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces of a reply; where the stream they are read from is gone or away, the reply breaks off.
+
+        Raises:
+            BrokenPipeError: it does.
+        """
+        try:
+            yield from pieces
+        except (StreamUnknown, StoreUnavailable) as exc:
+            log.warning("reply broken off", extra={"cause": str(exc)})
+            self.break_off("the answer cannot be read to its end")
+
+    def break_off(self, why: str) -> NoReturn:
+        """End the connection, so that not even an end is waited for, and the reply with it.
+
+        Raises:
+            BrokenPipeError: always; the server takes it for a client that has gone.
+        """
+        if self._sock:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+        raise BrokenPipeError(errno.EPIPE, why)

@@ -83,11 +83,13 @@ class Wait:
 
     def _news(self) -> Generator[Step, None, News | None]:
         """Yield the news, and return the last of it; None when this replica leaves before that."""
-        news = self._first
+        # Nobody holds what was taken.
+        news, self._first = self._first, None
         while not self._leaving():
             yield news
             if news and news.ended:
                 return news
+            news = None
             news = self._following.next(SLICE)
             self._note(heard=news is not None)
         return None

@@ -56,9 +56,12 @@ def _response(operation: Operation, status: int, models: Models) -> Json:
     data = models.answered(model) if model else None
     if status >= 400:
         return _failure(operation, HTTPStatus(status).phrase, data)
-    content = {one: {"schema": _RAW.get(one, _TEXT)} for one in _named(operation.media.get(status, ()))}
-    if model or not content:
+    others = {one: {"schema": _RAW.get(one, _TEXT)} for one in _named(operation.media.get(status, ()))}
+    content: Json = {}
+    if model or not others:
+        # Generators of clients take the first one.
         content[JSON] = {"schema": data if data and operation.bare else _envelope(data or _NULL)}
+    content |= {one: schema for one, schema in others.items() if one not in content}
     return {"description": HTTPStatus(status).phrase, **({"content": content} if status != 204 else {})}
 
 

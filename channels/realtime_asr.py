@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response
@@ -256,9 +257,18 @@ class RealtimeDoor:
         return self._tell(lambda: self._session.progressed(task))
 
     def _show(self, line: _Line, news: News) -> bool:
-        pieces = [(chunk.content, news.place + number) for number, chunk in enumerate(news.chunks, start=1)]
-        known = {"first": news.first, "cursor": news.cursor}
-        return self._tell(lambda: self._session.grew(line.answer, pieces, **known, reset=news.reset))
+        """Show the news chunk by chunk: the next frame is made when the connection has taken the one before it."""
+        chunks = news.chunks
+        if not chunks:
+            grew = partial(self._session.grew, line.answer, (), first=news.first, cursor=news.cursor)
+            return self._tell(lambda: grew(reset=news.reset))
+        for number, chunk in enumerate(chunks):
+            after = news.place + number + 1
+            place = news.cursor if number + 1 == len(chunks) else after
+            grew = partial(self._session.grew, line.answer, ((chunk.content, after),), first=news.first, cursor=place)
+            if not self._tell(partial(grew, reset=news.reset and not number)):
+                return False
+        return True
 
     def _ended(self, line: _Line, news: News, whole: Whole) -> None:
         told: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}

@@ -56,7 +56,7 @@ def register_rest_errors(app: Flask, sentence: Callable[[str], str] = lambda cod
         message = sentence(error.code)
         return envelope({"reason": error.code}, status=status, code=code, message=message, headers=later)
 
-    app.register_error_handler(RestError, _refused)
+    app.register_error_handler(RestError, refused)
     app.register_error_handler(LaibaoError, ours)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
@@ -71,7 +71,8 @@ def keeps_own_format(path: str) -> bool:
     return path in OWN_FORMAT or path.startswith(WECOM)
 
 
-def _refused(error: RestError) -> Response:
+def refused(error: RestError) -> Response:
+    """Return the reply of an error of ours."""
     return envelope(error.data, status=error.status, code=error.code, message=error.message, headers=error.headers)
 
 

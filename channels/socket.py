@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -25,6 +25,7 @@ from channels.handshake import PROTOCOL_LOG, HandshakeRefused, Over, answer_hand
 from channels.socket_inbox import Inbox, Violation
 from channels.socket_peer import Closed, Peer
 from channels.socket_wire import Wire
+from utils.json_slices import is_sliced, json_pieces
 
 __all__ = ["Closed", "HandshakeRefused", "Peer", "Socket", "accept", "converse", "finish"]
 
@@ -93,8 +94,11 @@ class Socket:
         return self._wire.sent
 
     def send(self, frame: Mapping[str, Any]) -> bool:
-        """Send one JSON frame whole, after those of other threads; return False when it was not sent."""
-        return self._wire.send(_text(frame))
+        """Send one JSON frame whole, after those of other threads; return False when it was not sent.
+
+        A text in it that comes in slices is read while it is sent, and the message has several WebSocket frames.
+        """
+        return self._wire.send_all(_fragments(frame)) if is_sliced(frame) else self._wire.send(_text(frame))
 
     def close(self, code: int, reason: str = "") -> None:
         """Say goodbye once and return at once; the peer has `CLOSE_SECONDS` for its part."""
@@ -262,6 +266,17 @@ def _text(frame: Mapping[str, Any]) -> bytes:
     # A client's JSON may name half a character pair, which no UTF-8 can say.
     words = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return Frame(Opcode.TEXT, words).serialize(mask=False)
+
+
+def _fragments(frame: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the WebSocket frames of one message (RFC 6455, 5.4), each made when it is asked for."""
+    opcode, words = Opcode.TEXT, b""
+    for piece in json_pieces(frame):
+        if words:
+            yield Frame(opcode, words, fin=False).serialize(mask=False)
+            opcode = Opcode.CONT
+        words = piece
+    yield Frame(opcode, words).serialize(mask=False)
 
 
 def _now() -> str:

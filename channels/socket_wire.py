@@ -10,7 +10,7 @@ from math import inf
 
 from websockets.frames import Opcode
 
-#: Seconds one frame may take, however steadily the peer takes a byte now and then.
+#: Seconds one message may take, however steadily the peer takes a byte now and then.
 FRAME_SECONDS = 300.0
 #: Seconds after which a waiting sender looks at its clock: the end may have come nearer.
 LOOK_SECONDS = 1.0
@@ -65,10 +65,19 @@ class Wire:
 
     def send(self, frame: bytes) -> bool:
         """Write a whole frame after those that came before it; return False when it was not (all) written."""
-        with self._writing:
-            sent = not self.ending and self._put(frame)
-            self.sent += sent
-        self.flush()
+        return self.send_all((frame,))
+
+    def send_all(self, frames: Iterable[bytes]) -> bool:
+        """Write one message's frames, each made when those before it are written; return False when some were not.
+
+        A message breaks off when our side begins to close. When its frames cannot be made, the connection is lost.
+        """
+        try:
+            with self._writing:
+                sent = self._put_all(frames)
+                self.sent += sent
+        finally:
+            self.flush()
         return sent
 
     def send_if_free(self, frame: bytes) -> None:
@@ -92,8 +101,7 @@ class Wire:
         """Write what is queued. Who finds a frame being written leaves it to that frame's sender."""
         while self._queue and self._writing.acquire(blocking=False):
             try:
-                while self._queue:
-                    self._put(self._next())
+                self._put_queue()
             finally:
                 self._writing.release()
 
@@ -107,18 +115,36 @@ class Wire:
         with self._queueing:
             return self._queue.pop(0)
 
-    def _put(self, frame: bytes) -> bool:
+    def _put_all(self, frames: Iterable[bytes]) -> bool:
+        began = self._clock()
+        try:
+            for frame in frames:
+                if self.ending or not self._put(frame, began):
+                    return False
+                # What the protocol says may stand between the frames of a message.
+                self._put_queue()
+        except BaseException:
+            self.lose()
+            raise
+        return True
+
+    def _put(self, frame: bytes, began: float | None = None) -> bool:
         """Write a frame or lose the connection: after half a frame nothing can follow."""
         if self.lost:
             return False
         try:
-            self._write(memoryview(frame)) if frame else self._sock.shutdown(socket.SHUT_WR)
+            self._write(memoryview(frame), began) if frame else self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.lose()
         return not self.lost
 
-    def _write(self, rest: memoryview) -> None:
-        began = moved = self._clock()
+    def _put_queue(self) -> None:
+        while self._queue:
+            self._put(self._next())
+
+    def _write(self, rest: memoryview, began: float | None) -> None:
+        moved = self._clock()
+        began = moved if began is None else began
         while rest:
             left = min(moved + self._send_seconds, began + self._frame_seconds, self.end) - self._clock()
             if left <= 0:

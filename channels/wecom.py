@@ -88,7 +88,8 @@ class WeComChannel:
         everyday = message.msgtype == "stream" and outcome == "processing"
         level = logging.DEBUG if everyday and seconds < SLOW_SECONDS else logging.INFO
         if log.isEnabledFor(level):
-            ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream.get("id", "")}
+            stream_id = stream.get("id") or message.stream_id
+            ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream_id}
             ids["person"] = self._person(self._question(bot, message))
             told = {"outcome": outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
             log.log(level, "callback", extra={**ids, **told})
@@ -161,8 +162,8 @@ class WeComChannel:
     def _refresh(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
         try:
             snapshot = self._gateway.read(message.stream_id, bot=bot, principal=message.userid, chat=message.chatid)
-        except StoreUnavailable:
-            return {}, "store_unavailable"
+        except StoreUnavailable as exc:
+            return {}, exc.code
         if snapshot is None:
             return _stream(message.stream_id, True, self._texts.get("stream_unknown")), "stream_unknown"
         self._debug(snapshot)

@@ -8,6 +8,8 @@ from services.stream_records import Chunk, Write, timestamp
 
 #: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
 WRITE_BYTES = 256 * 1024
+#: Bytes of text one chunk has at the most: a reader's place is between two of them.
+CHUNK_BYTES = 16 * 1024
 
 
 class Backlog:
@@ -58,15 +60,28 @@ class Backlog:
         self.start, self.text_bytes = len(self.chunks), 0
 
     def freeze(self, stamp: str, *, final: bool = False, sentence: str = "") -> None:
-        """Make one chunk of what waits, and the last one at the end: `sentence`, or an empty one."""
+        """Make a chunk of what waits, or several of much, and the last one at the end: `sentence`, or an empty one."""
         if self.chunks and self.chunks[-1].is_final:
             return
         text = "".join(self._pending)
         self._pending.clear()
         if text or (final and not sentence):
-            self.chunks.append(Chunk(text, stamp or timestamp(), False, final and not sentence))
+            stamp = stamp or timestamp()
+            *others, last = _pieces(text)
+            self.chunks += [Chunk(piece, stamp) for piece in others]
+            self.chunks.append(Chunk(last, stamp, False, final and not sentence))
         if sentence:
             self.chunks.append(Chunk(sentence, stamp or timestamp(), True, True))
+
+    def page(self, cursor: int, count: int, room: int) -> list[Chunk]:
+        """Return what Redis has from `cursor` on: so many chunks and bytes at the most, and the first one always."""
+        page: list[Chunk] = []
+        for chunk in self.chunks[cursor : min(self.acked, cursor + count)]:
+            room -= _bytes(chunk.content)
+            if page and room < 0:
+                break
+            page.append(chunk)
+        return page
 
     def unsent(self) -> tuple[Chunk, ...]:
         """Return the chunks Redis lacks, as many as one write carries and at least one."""
@@ -95,6 +110,19 @@ class Backlog:
             return
         unsent = [chunk.content for chunk in self.chunks[length:]] + self._pending
         self.unsent_bytes = sum(map(_bytes, unsent))
+
+
+def _pieces(text: str) -> list[str]:
+    """Return a text as what one chunk each may have; an empty one is one piece."""
+    # No character has more than four bytes.
+    if len(text) <= CHUNK_BYTES // 4:
+        return [text]
+    data, pieces, place = text.encode(), [], 0
+    while place < len(data):
+        piece = data[place : place + CHUNK_BYTES].decode(errors="ignore")
+        pieces.append(piece)
+        place += _bytes(piece)
+    return pieces
 
 
 def _bytes(text: str) -> int:

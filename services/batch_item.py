@@ -108,7 +108,8 @@ class ItemAsker:
         if snapshot is None:
             return None
         opened(snapshot.stream_id)
-        following = self._gateway.follow(snapshot.stream_id, bot=question.bot, principal=question.principal)
+        person = question.principal
+        following = self._gateway.follow(snapshot.stream_id, bot=question.bot, principal=person, text=False)
         try:
             whole = self._followed(following, going_on)
         except StreamUnknown:
@@ -149,7 +150,7 @@ class ItemAsker:
         while going_on():
             try:
                 if ended:
-                    return following.whole()
+                    return following.whole().complete()
                 news = following.next(LOOK)
                 ended = bool(news and news.ended)
             except StoreUnavailable:

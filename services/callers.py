@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -75,13 +76,15 @@ class Callers:
         return Caller(ANONYMOUS)
 
     def check(self, secret: str) -> Caller:
-        """Return who shows this key or token; where nothing is asked for, nobody in particular.
+        """Return who shows this key or token; where nothing is asked for, a key counts all the same.
 
         Raises:
             AuthError: it is not, or no longer, valid; code `auth_failed`.
             StoreUnavailable: Redis did not answer, so a token cannot be told from a wrong one.
         """
         if self.open:
+            with suppress(AuthError):
+                return self._of_key(secret)
             return self.anonymous()
         if not secret or len(secret) > MAX_SECRET or not _is_text(secret):
             raise AuthError(code="auth_failed")

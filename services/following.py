@@ -51,14 +51,19 @@ class Following:
         *,
         allows: Callable[[str], bool],
         misses: Misses,
+        text: bool = True,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the place the reader is at, an absolute list index, and who says whether it may read."""
+        """Take the place the reader is at, an absolute list index, and who says whether it may read.
+
+        One that wants no `text` is shown some chunks at the most: it waits for the end.
+        """
         self.stream_id = stream_id
         self._readers = readers
         self._cursor = cursor
         self._allows = allows
         self._misses = misses
+        self._text = text
         self._sleep = sleep
         #: How the stream stood when it was last looked at; None before that.
         self._seen: Standing | None = None
@@ -126,6 +131,9 @@ class Following:
         if place == self._cursor and self._cursor > standing.length:
             # Redis has lost what was shown, and its owner is writing it again.
             cursor = self._cursor
+        if not self._text:
+            # Of an ended stream the last chunk is left: it may have the error's sentence.
+            cursor = max(cursor, standing.length - (standing.status != "processing"))
         self._cursor, self._seen = cursor, standing
         self._behind = cursor < standing.length
         first = max(0, place - standing.start)

@@ -165,7 +165,7 @@ class Gateway:
         """Return a stream that Redis lacks as its owner knows it; None only when it stays away."""
         snapshot = self._manager.known(stream_id)
         if snapshot is None and self._misses.note(stream_id):
-            raise StoreUnavailable("the stream's owner may be writing it again")
+            raise StoreUnavailable("the stream's owner may be writing it again", code="stream_missing")
         return snapshot
 
     def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> str:
@@ -184,14 +184,18 @@ class Gateway:
             owned.touch()
         return status
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Following:
-        """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet."""
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Following:
+        """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet.
+
+        Whoever waits for the end alone wants no `text` on the way.
+        """
         return Following(
             self._readers,
             stream_id,
             cursor,
             allows=lambda readers: self._access.allows(readers, bot, principal, ""),
             misses=self._misses,
+            text=text,
         )
 
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:

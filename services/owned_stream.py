@@ -16,7 +16,7 @@ from typing import Any, cast
 from services.backlog import Backlog
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.stream_records import ChunkPage, NewStream, Op, Snapshot, Standing, Write
+from services.stream_records import PAGE_BYTES, PAGE_CHUNKS, ChunkPage, NewStream, Op, Snapshot, Standing, Write
 from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
@@ -359,7 +359,7 @@ class OwnedStream:
     def _page(self, cursor: int) -> ChunkPage | None:
         if self.closed not in ("", "done"):
             return None
-        chunks = self._backlog.chunks[cursor : self._backlog.acked]
+        chunks = self._backlog.page(cursor, PAGE_CHUNKS, PAGE_BYTES)
         return ChunkPage(self._standing(), chunks, self._new.fields.get("access", ""))
 
     def _freeze(self, stamp: str = "") -> None:

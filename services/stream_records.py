@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from services.long_text import LongText
 from services.models import Status, Usage
 
 Op = Literal["", "finish", "release"]
 
+#: Chunks one page has at the most, and bytes of them unless its first one has more: so much does a reader hold that
+#: waits for its connection.
+PAGE_CHUNKS = 128
+PAGE_BYTES = 16 * 1024
 #: Sources an answer is kept with, and bytes of them.
 MAX_SOURCES = 20
 SOURCES_BYTES = 64 * 1024
@@ -119,7 +124,8 @@ class Write:
 class Whole:
     """A stream's whole text and what goes with it."""
 
-    text: str
+    #: The text; "" where it is long.
+    short: str
     status: Status
     error_code: str = ""
     #: Where the answer comes from, as the provider says it: title, content, score, position.
@@ -136,6 +142,30 @@ class Whole:
     told: str = ""
     #: Of a failed answer: how long the provider asked to be left alone, in seconds; 0.0 where it did not.
     retry_after: float = 0.0
+    #: A long text, to be read from Redis; None where it is short.
+    long: LongText | None = None
+
+    @property
+    def text(self) -> str:
+        """All of the text.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return "".join(self.slices())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole text."""
+        return self.long.size if self.long else len(self.short.encode())
+
+    def slices(self) -> Iterator[str]:
+        """Yield the text slice by slice, each read when it is asked for; raises what `text` does."""
+        yield from self.long or (self.short,)
+
+    def complete(self) -> Whole:
+        """Return the same with its text as a short one; raises what `text` does."""
+        return replace(self, short=self.text, long=None) if self.long else self
 
     @property
     def metadata(self) -> dict[str, Any]:

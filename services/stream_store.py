@@ -20,11 +20,15 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from services.errors import StoreUnavailable
+from services.long_text import LongText, TextSlice
 from services.redis_store import Call, ScriptRunner, script
 from services.stream_records import (
+    PAGE_BYTES,
+    PAGE_CHUNKS,
     Chunk,
     ChunkPage,
     NewStream,
@@ -42,8 +46,9 @@ SCHEMA_VERSION = "2"
 #: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16
-#: Chunks one page has at the most.
-PAGE_CHUNKS = 500
+#: Bytes of a text that comes with the rest of a stream, and of one slice of a longer one.
+SHORT_BYTES = 16 * 1024
+SLICE_BYTES = 8 * 1024
 #: Seconds within which opening a stream is tried again: a new question has one exchange, and two seconds for it.
 OPEN_SECONDS = 1.0
 
@@ -138,7 +143,7 @@ class StreamStore:
         return self._runner.home(stream_keys(stream_id).hash)
 
     def chunks(self, stream_id: str, cursor: int, *, count: int = PAGE_CHUNKS) -> ChunkPage | None:
-        """Return the chunks from `cursor`, an absolute list index; None where there is no such stream."""
+        """Return a page of chunks from `cursor`, an absolute list index; None where there is no such stream."""
         reply = self._runner.run([self._chunks_call(stream_id, cursor, count)])[0]
         return ChunkPage.from_reply(reply) if reply else None
 
@@ -151,17 +156,28 @@ class StreamStore:
         ]
 
     def whole(self, stream_id: str) -> Whole | None:
-        """Return a stream's whole text and what goes with it; None where there is no such stream."""
+        """Return a stream's text and what goes with it; None where there is no such stream.
+
+        A long text is read from here slice by slice, when it is asked for.
+        """
         keys = stream_keys(stream_id)
         names = ("provider", "message_id", "conversation_id", "told", "retry_after")
         fields = ("status", "error_code", "sources", "mock", "usage", *names)
-        calls = [Call(None, ("HMGET", keys.hash), fields), Call(None, ("GET", keys.text))]
+        calls = [Call(None, ("HMGET", keys.hash), fields), self._text_call(stream_id, 0, SHORT_BYTES)]
         (status, code, sources, mock, usage, *named), text = self._runner.run(calls)
         if not status:
             return None
         provider, message_id, conversation_id, told, retry_after = (name or "" for name in named)
         found = (read_sources(sources), mock == "1", read_usage(usage), provider, message_id, conversation_id, told)
-        return Whole(text or "", status, code or "", *found, float(retry_after or 0))
+        waits = float(retry_after or 0)
+        found_text = TextSlice(*text)
+        if found_text.end == found_text.size:
+            return Whole(found_text.text, status, code or "", *found, waits)
+        return Whole("", status, code or "", *found, waits, LongText(partial(self.text, stream_id), found_text.size))
+
+    def text(self, stream_id: str, offset: int) -> TextSlice:
+        """Return the slice of a stream's text that begins at a byte; an empty one where there is no such stream."""
+        return TextSlice(*self._runner.run([self._text_call(stream_id, offset, SLICE_BYTES)])[0])
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
         """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies.
@@ -238,7 +254,10 @@ class StreamStore:
         return Call(script("read"), stream_keys(stream_id), (self.now, READ_BYTES))
 
     def _chunks_call(self, stream_id: str, cursor: int, count: int) -> Call:
-        return Call(script("chunks"), stream_keys(stream_id), (self.now, cursor, count))
+        return Call(script("chunks"), stream_keys(stream_id), (self.now, cursor, count, PAGE_BYTES))
+
+    def _text_call(self, stream_id: str, offset: int, limit: int) -> Call:
+        return Call(script("text"), stream_keys(stream_id), (offset, limit))
 
     def _append_call(self, write: Write) -> Call:
         chunks = [arg for chunk in write.chunks for arg in chunk.args()]

@@ -61,7 +61,7 @@ class Lines:
         return [Line(number, f"<p>{line}</p>") for number, line in enumerate(self.text.split("\n")) if number >= first]
 
 
-LINES = Html(blocks=Lines, whole=lambda text: f"<main>{text}</main>")
+LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main>"]))
 
 
 class Screen:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Usage
 from services.owned_stream import OwnedStream
+from services.stream_records import Chunk
 from tests.counting_relay import CountingRelay
 from tests.desk import Desk, SlowProvider
 from tests.servers import wait_until
@@ -49,8 +50,10 @@ def running(relay: CountingRelay, desk: Desk, talker: Talker) -> OwnedStream:
 
 def said(owned: OwnedStream) -> str:
     """Return what Redis has of a stream, without asking it."""
-    page = owned.page(0)
-    return "".join(chunk.content for chunk in page.chunks) if page else ""
+    chunks: list[Chunk] = []
+    while (page := owned.page(len(chunks))) and page.chunks:
+        chunks += page.chunks
+    return "".join(chunk.content for chunk in chunks)
 
 
 def answered(relay: CountingRelay, desk: Desk, talker: Talker) -> str:

@@ -34,7 +34,7 @@ class Streams:
     def __getitem__(self, name: str) -> Stream:
         return self.streams[name]
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Stream:
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Stream:
         assert bot == "default"
         self.followed.append((stream_id, cursor, principal))
         return self.streams[stream_id]

@@ -144,12 +144,13 @@ def test_without_redis_a_token_cannot_be_told_from_a_wrong_one() -> None:
 
 
 def test_an_open_door_asks_for_nothing() -> None:
-    """In mode none everybody is nobody in particular, whatever they show."""
+    """In mode none everybody is nobody in particular, but for who shows a key."""
     callers = Callers("none", api_keys=(API_KEY,))
 
     assert callers.open
     assert callers.anonymous() == Caller("anonymous")
-    assert callers.check(API_KEY) == callers.check("") == Caller("anonymous")
+    assert callers.check("wrong") == callers.check("") == Caller("anonymous")
+    assert callers.check(API_KEY) == callers.program(API_KEY) == Callers("key", api_keys=(API_KEY,)).check(API_KEY)
 
 
 @pytest.mark.parametrize("mode", ["key", "token"])

@@ -79,7 +79,7 @@ class FakeGateway:
         stream_id = self.named.get(question.msgid)
         return Snapshot(stream_id, "processing") if stream_id else None
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Told:
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Told:
         self.followed.append((stream_id, cursor))
         if stream_id not in self.streams:
             unknown = Told()

@@ -19,7 +19,8 @@ from channels.rest_errors import register_rest_errors
 from config.texts import ZH, Texts
 from services.callers import Callers
 from services.errors import StoreUnavailable, StreamUnknown
-from services.models import Usage
+from services.long_text import LongText, TextSlice
+from services.models import Status, Usage
 from services.stream_records import Whole
 from tests.chat_room import Limit
 from tests.event_reader import Event, events
@@ -185,6 +186,51 @@ def test_any_text_is_one_line_of_an_event(door: Door) -> None:
 
     assert said[1].data == {"content": text}
     assert said[2].data["content"] == text
+
+
+def long_answer(text: str, status: Status = "completed", code: str = "", *, most: int = 10**9) -> Whole:
+    """Return an answer that is read from somewhere, slice by slice; it goes away after `most` characters."""
+
+    def read(offset: int) -> TextSlice:
+        if offset >= most:
+            raise StreamUnknown("s1")
+        return TextSlice(text[offset : offset + 1000], min(len(text), offset + 1000), len(text))
+
+    return Whole("", status, code, long=LongText(read, len(text)))
+
+
+@pytest.mark.parametrize("size", [20_000, 200_000])
+def test_a_long_answer_is_read_while_it_is_sent(door: Door, size: int) -> None:
+    """As events and as JSON, whatever its end; a client sees no difference."""
+    text = 'ab"\n' * (size // 4)
+    door.has("s1", long_answer(text)).tells(ended(1))
+    door.has("s2", long_answer(text)).tells(ended(1))
+    door.has("s3", long_answer(text, "error", "interrupted")).tells(ended(1, "error", error_code="interrupted"))
+    door.has("s4", long_answer(text, "error", "interrupted")).tells(ended(1, "error", error_code="interrupted"))
+
+    done = shown(door.gets("s1", **EVENTS))[-1]
+    whole = door.gets("s2")
+    failed = shown(door.gets("s3", **EVENTS))[-1]
+    refused = door.gets("s4")
+
+    assert (done.name, done.data["content"]) == ("done", text)
+    assert (whole.status_code, whole.get_json()["data"]["content"]) == (200, text)
+    assert (failed.name, failed.data["data"]["content"], failed.data["data"]["reason"]) == (
+        "error",
+        text,
+        "interrupted",
+    )
+    assert (refusal(refused), refused.get_json()["data"]["content"]) == ((502, 30000, "interrupted"), text)
+    assert whole.headers["Cache-Control"] == refused.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+def test_an_answer_that_goes_away_is_broken_off(door: Door, accept: str) -> None:
+    """Half of it must not look like all of it."""
+    door.has("s1", long_answer("a" * 200_000, most=100_000)).tells(ended(1))
+
+    with pytest.raises(BrokenPipeError):
+        door.gets("s1", Accept=accept)
 
 
 ENDS = [

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from tests.servers import FakeClock
 from utils import markdown_blocks
-from utils.markdown_blocks import LARGE, MOST, BlockRenderer, render_markdown
+from utils.markdown_blocks import LARGE, MOST, BlockRenderer, render_markdown, render_slices
 from utils.markdown_html import MARKDOWN, MOST_FILLED, clean_html
 
 #: Much work, the same over and over: what watches for covered lines would take half of its time again.
@@ -413,3 +414,17 @@ def test_the_end_of_a_large_block_is_seen(large: str, between: str) -> None:
     reader = Reader().reads([large[:LARGE], large[LARGE:], between, "And", " then?"])
 
     assert list(reader.blocks.values())[1:] == ["<p>And then?</p>\n"]
+
+
+@given(st.lists(st.integers(0, 3 * MOST), max_size=8), st.sampled_from(["\r\n", "\n", "\r"]))
+@settings(max_examples=20, deadline=None)
+def test_a_text_in_slices_becomes_the_same_html(cuts: list[int], end: str) -> None:
+    """Also where a line's end is cut in two, and where what is Markdown ends within a slice."""
+    text = f"# One{end}{end}words **and** more, <not a tag> {end}" * (2 * MOST // 40)
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    slices = [text[begin:stop] for begin, stop in pairwise(places)]
+
+    html = list(render_slices(iter(slices)))
+
+    assert "".join(html) == render_markdown(text)
+    assert len(html) > 2

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 
-from channels import connections, index
+from channels import batch_operations, connections, http_chat, index
 from channels.docs import docs_blueprint, operations_of
 from channels.openapi import document
 from channels.rest import Operation, RestModel
@@ -280,3 +280,17 @@ def test_answers_without_a_key_are_of_the_documented_shape(house: House) -> None
             "health": "/health",
         },
     }
+
+
+def test_json_stands_first_in_every_answer() -> None:
+    """Generators of clients take the first medium there is; and no example of an id is sent by two people."""
+    described = document((*http_chat.OPERATIONS, *batch_operations.OPERATIONS), name="来宝", version="1.2.3")
+    media = [
+        (path, method, status, list(answer.get("content", {})))
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+        for status, answer in operation["responses"].items()
+    ]
+
+    assert [each for each in media if "application/json" in each[3][1:]] == []
+    assert "examples" not in described["components"]["schemas"]["ChatQuestion"]["properties"]["id"]

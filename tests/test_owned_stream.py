@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from services.backlog import WRITE_BYTES
+from services.backlog import CHUNK_BYTES, WRITE_BYTES
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, OwnedStream
-from services.stream_records import NewStream, Write
+from services.stream_records import Chunk, NewStream, Write
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
 
@@ -438,6 +438,24 @@ def test_a_stream_that_ends_is_not_released(desk: Desk) -> None:
     assert desk.write().op == "finish"
 
 
+def test_much_at_once_becomes_chunks_that_a_reader_can_take(clock: FakeClock) -> None:
+    """Cut between characters, with one mark for the last; readers of this process get them page by page."""
+    desk = Desk(clock, max_bytes=10**6)
+    text = "a" + "答" * 30_000 + "👍"
+    desk.stream.emit(text)
+    desk.stream.finish("completed")
+    write = desk.sends()
+
+    assert "".join(said(write)) == text
+    assert max(len(one.encode()) for one in said(write)) <= CHUNK_BYTES
+    assert [chunk.is_final for chunk in write.chunks] == [False] * (len(write.chunks) - 1) + [True]
+    pages: list[Chunk] = []
+    while (page := desk.stream.page(len(pages))) and page.chunks:
+        assert len(page.chunks) == 1
+        pages += page.chunks
+    assert "".join(chunk.content for chunk in pages) == text
+
+
 def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
     """What fits a socket's timeout goes first; fields and the end come with the last piece."""
     desk = Desk(clock, max_bytes=10 * WRITE_BYTES)
@@ -450,10 +468,11 @@ def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
     desk.stream.finish("completed")
 
     first = desk.write()
-    outcome = desk.stream.settle(first, ["ok", 2])
+    outcome = desk.stream.settle(first, ["ok", len(first.chunks)])
     second = desk.sends()
 
-    assert ([len(said(write)) for write in (first, second)], outcome) == ([2, 2], "behind")
+    letters = [[text[0] for text in said(write) if text] for write in (first, second)]
+    assert ([sorted(set(each)) for each in letters], outcome) == ([["a", "b"], ["c"]], "behind")
     assert (first.op, dict(first.fields), second.op, second.fields["status"]) == ("", {}, "finish", "completed")
     assert first.size == WRITE_BYTES
 

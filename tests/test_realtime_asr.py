@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from flask import Flask, Response
 
-from channels.outbox import MOST, Goodbye, Outbox
+from channels.outbox import MOST, MOST_BYTES, Goodbye, Outbox
 from channels.realtime_asr import Manner, RealtimeDoor, realtime_blueprint
 from channels.socket_peer import Closed
 from config.texts import Texts
@@ -104,7 +104,7 @@ class TestGateway:
         self.asked.append(question)
         return Snapshot(f"stream{len(self.asked)}", "processing", self.error_code)
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str) -> Stream:
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Stream:
         self.followed.append((stream_id, cursor, bot, principal))
         return self.streams.get(stream_id) or Stream().tells(StreamUnknown())
 
@@ -553,6 +553,32 @@ def test_a_patient_sender_waits_for_the_one_before() -> None:
     for thread in (first, patient, flood):
         thread.join(WIDE)
     assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "patient", *["flood"] * MOST]
+
+
+def test_what_waits_has_a_bound_in_bytes() -> None:
+    """Few frames may be much; whoever said them waits until there is less."""
+    socket = TestSocket()
+    socket.reads.clear()
+    outbox = Outbox(socket)
+
+    def flushed(text: str) -> threading.Thread:
+        outbox.put([{"text": text}])
+        thread = threading.Thread(target=outbox.flush, kwargs={"patient": False})
+        thread.start()
+        return thread
+
+    first = flushed("first")
+    wait_until(lambda: socket.senders, WIDE)
+    flushed("答" * (MOST_BYTES // 3)).join(WIDE)
+    much = flushed("x" * 2)
+    much.join(0.2)
+    assert much.is_alive()
+
+    socket.reads.set()
+    for thread in (first, much):
+        thread.join(WIDE)
+    assert [len(frame["text"]) for frame in socket.sent] == [5, MOST_BYTES // 3, 2]
+    flushed("y" * MOST_BYTES).join(WIDE)
 
 
 def test_what_is_said_after_the_end_is_dropped() -> None:

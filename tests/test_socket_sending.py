@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from websockets.frames import Close, Opcode
 
 from channels.socket import Closed
 from channels.socket_wire import Wire
+from services.errors import StoreUnavailable
 from tests.far_end import PATIENCE, FarEnd, in_thread, tcp_pair
 from tests.servers import FakeClock, wait_until
+from utils.json_slices import Slices
 
 #: A frame that no kernel's buffers take.
 LONG = "x" * 8_000_000
@@ -62,6 +67,69 @@ def test_pings_during_a_long_frame_are_answered_after_it() -> None:
         assert far.sees() == {"long": LONG}
         pong = far.frame()
         assert (sent(), pong.opcode, bytes(pong.data)) == (True, Opcode.PONG, b"2")
+
+
+def sliced(slices: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    return {"long": Slices(slices)}
+
+
+def test_a_text_in_slices_is_one_message() -> None:
+    """Of several WebSocket frames, between which pings are answered and no other message stands."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["答" * 1000] * 2000)))
+        far.raw.recv(1, socket.MSG_PEEK)
+        other = in_thread(lambda: far.socket.send({"type": "next"}))
+        far.put(Opcode.PING, b"1")
+        far.says("heard")
+        far.heard(1)
+
+        frames = [far.frame()]
+        while not (frames[-1].fin and frames[-1].opcode is not Opcode.PONG):
+            frames.append(far.frame())
+        words = [frame for frame in frames if frame.opcode is not Opcode.PONG]
+
+        assert [frame.opcode for frame in words] == [Opcode.TEXT, *[Opcode.CONT] * (len(words) - 1)]
+        assert json.loads(b"".join(frame.data for frame in words)) == {"long": "答" * 2_000_000}
+        assert max(len(frame.data) for frame in words) < 32 * 1024
+        assert len(frames) == len(words) + 1
+        assert far.sees() == {"type": "next"}
+        assert (sent(), other(), far.socket.sent) == (True, True, 2)
+
+
+def test_a_text_that_cannot_be_read_to_its_end_is_no_message() -> None:
+    """The connection is lost: half of it must not look like all of it."""
+
+    def slices() -> Iterator[str]:
+        yield "x" * 100_000
+        raise StoreUnavailable("away")
+
+    def send() -> str:
+        try:
+            return str(far.socket.send(sliced(slices)))
+        except StoreUnavailable:
+            return "raised"
+
+    with FarEnd() as far:
+        sent = in_thread(send)
+        assert sent() == "raised"
+        assert not far.frame().fin
+        assert far.end().code == 1006
+        assert not far.socket.send({"type": "next"})
+
+
+def test_a_close_ends_a_text_in_slices() -> None:
+    """What was sent of it is no message, and nobody waits for the rest."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 10_000)))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.socket.close(1012, "leaving")
+
+        frame = far.frame()
+        while frame.opcode is not Opcode.CLOSE:
+            assert not frame.fin
+            frame = far.frame()
+        assert Close.parse(frame.data) == Close(1012, "leaving")
+        assert not sent()
 
 
 def test_a_close_during_a_long_frame_comes_after_it() -> None:

@@ -21,7 +21,6 @@ from tests.servers import RedisServer, free_port, wait_until
 from tests.socket_stage import API_KEY, PATIENCE, Client, Stage
 
 TOKEN = "obviously-fake-token-1"
-ANYBODY = Callers("none")
 
 
 @pytest.fixture
@@ -203,11 +202,12 @@ def test_without_redis_a_token_opens_nothing_and_a_key_does(redis_url: str) -> N
 
 
 def test_an_open_door_asks_nobody(redis_url: str) -> None:
-    """In mode none everybody is anonymous, also who shows something."""
-    with Stage(redis_url, callers=ANYBODY) as stage:
-        for key in (None, "whatever"):
+    """In mode none everybody is anonymous, but for who shows a key that counts."""
+    open_door = Callers("none", api_keys=[API_KEY])
+    with Stage(redis_url, callers=open_door) as stage:
+        for key, principal in ((None, "anonymous"), ("whatever", "anonymous"), (API_KEY, "key")):
             with stage.open(key=key) as client:
-                assert client.sees()["principal"] == "anonymous"
+                assert client.sees()["principal"].partition(":")[0] == principal
 
 
 def test_a_client_without_an_id_gets_one(stage: Stage) -> None:

@@ -10,8 +10,8 @@ import redis
 
 from services.errors import SettingsError, StoreUnavailable
 from services.redis_store import ScriptRunner, connect
-from services.stream_records import Chunk, NewStream, Write
-from services.stream_store import StreamStore, stream_keys
+from services.stream_records import PAGE_BYTES, PAGE_CHUNKS, Chunk, NewStream, Write
+from services.stream_store import SHORT_BYTES, SLICE_BYTES, StreamStore, stream_keys
 from tests.servers import FakeClock, free_port
 
 pytestmark = pytest.mark.every_redis
@@ -185,6 +185,51 @@ def test_a_replacement_begins_the_text_anew(store: Store) -> None:
     snapshot = store.read(ID)
     assert snapshot
     assert (snapshot.text, snapshot.start, snapshot.length) == ("新的", 1, 3)
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "é"])
+def test_a_long_text_is_read_in_slices_cut_between_characters(before: str, store: Store) -> None:
+    """Byte for byte the text; none is longer than it may be, and a short text comes at once."""
+    written = before + "答é👍a" * 5000
+    store.open(new())
+    store.write([append(written[: SHORT_BYTES // 10]), append(written[SHORT_BYTES // 10 :], index=1), finish(2)])
+
+    whole = store.whole(ID)
+
+    assert whole
+    assert (whole.short, whole.size, whole.complete().short) == ("", len(written.encode()), written)
+    slices = list(whole.slices())
+    assert "".join(slices) == whole.text == written
+    assert {len(one.encode()) > SLICE_BYTES - 4 for one in slices[:-1]} == {True}
+    assert max(len(one.encode()) for one in slices) <= SLICE_BYTES
+    assert store.text("unknown", 0) == ("", 0, 0)
+
+
+def test_a_text_of_so_many_bytes_is_short(store: Store) -> None:
+    """It comes with the rest of its stream, in the same round trip."""
+    store.open(new())
+    store.write([append("a" * SHORT_BYTES), finish(1)])
+
+    whole = store.whole(ID)
+
+    assert whole
+    assert (whole.short, whole.long) == ("a" * SHORT_BYTES, None)
+
+
+def test_a_page_has_so_many_chunks_and_bytes(store: Store) -> None:
+    """At the least one, however long it is; page after page is all of it."""
+    texts = ["答" * 1500] * 20 + ["x" * 3 * PAGE_BYTES] + ["y"] * 2 * PAGE_CHUNKS
+    store.open(new())
+    store.write([append(*texts)])
+
+    pages: list[list[str]] = []
+    while (page := store.chunks(ID, sum(map(len, pages)))) and page.chunks:
+        pages.append([chunk.content for chunk in page.chunks])
+
+    assert [text for page in pages for text in page] == texts
+    assert [len(page) for page in pages[:6]] == [3] * 6
+    assert [len(page) for page in pages if "x" in page[0]] == [1]
+    assert max(map(len, pages)) == PAGE_CHUNKS
 
 
 def test_a_poll_reads_a_bounded_head_cut_between_characters(store: Store) -> None:

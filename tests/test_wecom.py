@@ -403,6 +403,20 @@ def test_an_unknown_stream_is_finished_with_a_sentence(user: WeComUser) -> None:
     assert wait_until(lambda: user.sends(poll)) == frame("0" * 32, ZH["stream_unknown"])
 
 
+def test_an_unknown_stream_is_logged_as_what_it_is(user: WeComUser, caplog: pytest.LogCaptureFixture) -> None:
+    """With its id, and not as an outage of a Redis that is well."""
+    caplog.set_level(logging.INFO, "channels.wecom")
+    poll = {"msgtype": "stream", "stream": {"id": "1" * 32}}
+
+    assert user.sends(poll) is None
+    wait_until(lambda: user.sends(poll))
+
+    told = [vars(record) for record in caplog.records if record.getMessage() == "callback"]
+    outcomes = [line["outcome"] for line in told if line["stream_id"] == "1" * 32]
+    assert (outcomes[0], outcomes[-1]) == ("stream_missing", "stream_unknown")
+    assert set(outcomes) == {"stream_missing", "stream_unknown"}
+
+
 def test_an_expired_stream_is_unknown(user: WeComUser, stored: redis.Redis) -> None:
     """Its time in Redis is over."""
     bubble = user.says(QUESTION)

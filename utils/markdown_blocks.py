@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import lru_cache
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 from utils.markdown_html import render_html, render_plain, top_level
@@ -52,9 +53,42 @@ class Block:
 
 def render_markdown(text: str) -> str:
     """Render Markdown to HTML that may be put into a page as it is."""
-    text = _LINE_ENDS.sub("\n", text)
+    return "".join(render_slices([text]))
+
+
+def render_slices(slices: Iterable[str]) -> Iterator[str]:
+    """Yield what `render_markdown` returns of a text that comes in slices; each is taken when it is needed."""
+    coming = _with_line_feeds(slices)
+    text = ""
+    for text in accumulate(coming, initial=""):
+        if len(text) > MOST:
+            break
     end = len(text) if len(text) <= MOST else text.rfind("\n", 0, MOST) + 1 or MOST
-    return render_html(text[:end]) + "".join(map(render_plain, _plain_pieces(text[end:])))
+    head, text = text[:end], text[end:]
+    yield _rendered(head)
+    del head
+    for piece in chain([""], coming):
+        text += piece
+        while len(text) >= PLAIN:
+            yield render_plain(text[:PLAIN])
+            text = text[PLAIN:]
+    if text:
+        yield render_plain(text)
+
+
+#: Many readers of one answer share one rendering, which also takes its time only once.
+_rendered = lru_cache(maxsize=8)(render_html)
+
+
+def _with_line_feeds(slices: Iterable[str]) -> Iterator[str]:
+    """Yield a text with its line ends as Markdown has them; a carriage return waits for what follows."""
+    held = ""
+    for piece in slices:
+        text = held + piece
+        held = "\r" if text.endswith("\r") else ""
+        yield _LINE_ENDS.sub("\n", text.removesuffix("\r"))
+    if held:
+        yield "\n"
 
 
 class BlockRenderer:

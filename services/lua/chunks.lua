@@ -1,10 +1,24 @@
--- The chunks from a cursor on. ARGV: now, cursor, count
+-- The chunks from a cursor on. ARGV: now, cursor, count, bytes: a page ends with the chunk before the one too many
 -- Reply: {status, error_code, start, length, chunks, access, epoch, lapsed, waiting, owner} or false
 local h = redis.call('HMGET', KEYS[1], 'status', 'error_code', 'start', 'read', 'access', 'epoch', 'lease', 'waiting',
                      'owner')
 if not h[1] then return false end
 local length, cursor = redis.call('LLEN', KEYS[2]), tonumber(ARGV[2])
-local chunks = redis.call('LRANGE', KEYS[2], cursor, cursor + ARGV[3] - 1)
+local count, room = math.min(tonumber(ARGV[3]), length - cursor), tonumber(ARGV[4])
+local chunks = {}
+-- Few at a time: what does not fit is read in vain.
+while #chunks < count and room > 0 do
+  local first = cursor + #chunks
+  for _, chunk in ipairs(redis.call('LRANGE', KEYS[2], first, first + math.min(16, count - #chunks) - 1)) do
+    -- The first one always fits: a reader must come on.
+    if #chunks > 0 and #chunk > room then
+      room = 0
+      break
+    end
+    chunks[#chunks + 1] = chunk
+    room = room - #chunk
+  end
+end
 -- A Redis that takes no writes is still read.
 if #chunks > 0 and cursor + #chunks > tonumber(h[4] or '0') then
   redis.pcall('HSET', KEYS[1], 'read', cursor + #chunks)
