@@ -16,6 +16,9 @@ from config.redis_urls import parse_redis_url
 #: What a `DIFY_INPUTS` template may ask for.
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
 
+#: Characters of the shortest SECRET_KEY: whoever reads Redis may try keys for as long as they like.
+SECRET_KEY_LENGTH = 16
+
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
 _PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -93,6 +96,12 @@ def _aes_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _secret_key(key: SecretStr) -> SecretStr:
+    if (length := len(key.get_secret_value())) < SECRET_KEY_LENGTH:
+        raise ValueError(f"at least {SECRET_KEY_LENGTH} random characters in each, got {length}")
+    return key
+
+
 def _rate(rate: str) -> str:
     if rate == "off":
         return ""
@@ -131,6 +140,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
+SecretKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_secret_key)], ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]
 
 Commands = Annotated[dict[str, Annotated[Literal["reset"], BeforeValidator(_lower)]], BeforeValidator(_object)]

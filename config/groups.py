@@ -26,6 +26,7 @@ from config.fields import (
     Rate,
     RedisUrl,
     Seconds,
+    SecretKeys,
     Secrets,
     Temperature,
     UrlPath,
@@ -61,6 +62,11 @@ class ServerSettings(Group):
     locale: Annotated[Literal["zh", "en"], Lower] = setting("zh", "language of every sentence users see")
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
+    )
+    secret_key: SecretKeys = setting(
+        (),
+        "random secret that names and seals what lies in Redis; a list: the first seals, all open; "
+        "empty: derived from the bots' AES keys",
     )
     admin_token: SecretStr | None = setting(None, "what administrators show; empty: their addresses are off")
     api_keys: Secrets = setting(

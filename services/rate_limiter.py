@@ -18,6 +18,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
+from utils.keyring import Keyring, keys_of
 
 PREFIX = "dify_rate"
 #: Who has a network of IPv6 has all its addresses: they count as one.
@@ -31,7 +32,7 @@ class RateLimiter:
     same on all replicas: nobody's address can be read, or guessed, from Redis.
     """
 
-    def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: bytes, prefix: str = PREFIX) -> None:
+    def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: Keyring, prefix: str = PREFIX) -> None:
         self._limiter = FixedWindowRateLimiter(RedisWindows(runner, prefix))
         self._user = _items(user)
         self._ip = _items(ip)
@@ -50,8 +51,9 @@ class RateLimiter:
         return not ip or self._counts(self._ip, "ip", _network(ip))
 
     def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
-        hashed = hmac.new(self._secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
         try:
+            secret = keys_of(self._secret)[0]
+            hashed = hmac.new(secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
             # What a short window refuses is not counted by the longer ones.
             return all(self._limiter.hit(item, kind, hashed) for item in items)
         except StoreUnavailable:
