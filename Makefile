@@ -29,9 +29,12 @@ missing = $(shell set -- $(PYTHONS); \
 		echo "$(1) lacks venv: apt install python3-venv"; \
 	fi)
 
+# LOCK=1 installs by hash what CI runs on; without it every Python from 3.11 on gets the same versions by its own files.
+from = $(if $(LOCK),--require-hashes --requirement $(if $(findstring fast,$(1)),requirements-fast.lock,requirements-dev.lock),--requirement $(1))
+
 # Installs, and says in one line why it could not, or nothing. pip's own words are in the log.
 install = $(shell echo "Installing $(1) into $(VENV) ..." >&2; \
-	if ! $(PIP) install --requirement $(1) >$(VENV)/pip.log 2>&1; then \
+	if ! $(PIP) install $(call from,$(1)) >$(VENV)/pip.log 2>&1; then \
 		if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError' $(VENV)/pip.log; then \
 			echo "No connection to the Python package index: the first start needs the network (pip's log: $(VENV)/pip.log)"; \
 		else \
@@ -40,7 +43,7 @@ install = $(shell echo "Installing $(1) into $(VENV) ..." >&2; \
 	fi)
 
 # Prints a word where it could not: production has it, tests do without.
-install_fast = $(shell $(PIP) install --requirement requirements-fast.txt >>$(VENV)/pip.log 2>&1 || echo no)
+install_fast = $(shell $(PIP) install $(call from,requirements-fast.txt) >>$(VENV)/pip.log 2>&1 || echo no)
 
 make_venv = $(shell "$(1)" -m venv --clear $(VENV) >/dev/null 2>&1 || echo "$(1) could not make $(VENV): is the disk full, the folder read-only?")
 
@@ -68,9 +71,10 @@ batch-run: $(VENV)/dev.stamp ## a batch of 2,000 questions while replicas and Re
 bench: $(VENV)/dev.stamp ## how fast it is on this machine, beside its floor, and docs/performance.md made of it; twenty-five minutes; BENCH_ARGS="--only polls" for a part
 	@exec $(VENV)/bin/python -m bench $(BENCH_ARGS)
 
-lint: $(VENV)/dev.stamp ## ruff, its formatter, mypy --strict
+lint: $(VENV)/dev.stamp ## ruff, its formatter, bandit, mypy --strict
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive app.py gunicorn.conf.py channels config demo services tools utils
 	@$(VENV)/bin/mypy --strict
 
 format: $(VENV)/dev.stamp ## put the code into its form

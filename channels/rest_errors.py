@@ -30,6 +30,7 @@ OF_REASON = {
     "auth_failed": 401,
     "unknown_user": 403,
     "auth_refused": 403,
+    "credential_lost": 403,
     "not_allowed": 403,
     "auth_unavailable": 503,
     "provider_timeout": 504,

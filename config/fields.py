@@ -31,6 +31,9 @@ _OWN_HEADERS = (
 _OWN_FIELDS = ("messages", "model", "stream")
 
 _HEADER = re.compile(r"[A-Za-z0-9_-]+")
+#: Characters of the shortest SECRET_KEY: whoever reads Redis may try keys for as long as they like.
+SECRET_KEY_LENGTH = 16
+
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
 #: A name, a name with a dot before it, or an address of IPv4 or IPv6.
 _HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f.]*")
@@ -132,6 +135,12 @@ def _aes_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _secret_key(key: SecretStr) -> SecretStr:
+    if (length := len(key.get_secret_value())) < SECRET_KEY_LENGTH:
+        raise ValueError(f"at least {SECRET_KEY_LENGTH} random characters in each, got {length}")
+    return key
+
+
 def _rate(rate: str) -> str:
     if rate == "off":
         return ""
@@ -229,6 +238,7 @@ Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(_list)]
 AdminToken = Annotated[SecretStr, AfterValidator(_admin_token)]
+SecretKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_secret_key)], ...], BeforeValidator(_list)]
 AesKeys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_aes_key)], ...], BeforeValidator(_list)]
 
 Commands = Annotated[dict[str, Annotated[Literal["reset"], BeforeValidator(_lower)]], BeforeValidator(_object)]

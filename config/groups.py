@@ -36,6 +36,7 @@ from config.fields import (
     RequestFields,
     RequestHeaders,
     Seconds,
+    SecretKeys,
     Secrets,
     Temperature,
     UrlPath,
@@ -71,6 +72,11 @@ class ServerSettings(Group):
     locale: Annotated[Literal["zh", "en"], Lower] = setting("zh", "language of every sentence users see")
     texts_file: str | None = setting(
         None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
+    )
+    secret_key: SecretKeys = setting(
+        (),
+        "random secret that names and seals what lies in Redis; a list: the first seals, all open; "
+        "empty: derived from the bots' AES keys",
     )
     admin_token: AdminToken | None = setting(
         None,

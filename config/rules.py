@@ -45,6 +45,9 @@ def warnings(settings: Settings) -> Iterator[str]:
     for name in LATER:
         if getattr(settings, name) != type(settings).model_fields[name].default:
             yield f"{name.upper()} has no effect in this version"
+    if settings.websocket_auth == "token" and not (settings.secret_key or settings.bots):
+        sealed = "users' tokens are sealed for one process: another one cannot go on with their questions and batches"
+        yield f"SECRET_KEY is empty and there is no bot, so {sealed}"
     if settings.auth_service_url and settings.auth_mode != "external":
         yield f"AUTH_SERVICE_URL has no effect, because AUTH_MODE is {settings.auth_mode}"
     for bot in settings.bots.values():

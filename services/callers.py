@@ -14,7 +14,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from services.errors import AuthError, StoreUnavailable
 from services.models import PROGRAM_CHANNELS, Identity, Question
 from services.token_store import Cached, TokenStore
-from utils.sealed import seal, unseal
+from utils.keyring import Keyring, keys_of
+from utils.sealed import seal, unseal_any
 
 Mode = Literal["key", "token", "none"]
 
@@ -42,7 +43,7 @@ class Callers:
     """Check credentials in one of three modes; safe to use from many threads.
 
     Mode key takes one of `api_keys`, and nobody where there are none; mode token what `tokens` knows as a user's valid
-    token; mode none everybody. `key` has 32 bytes, the same on all replicas, and seals users' tokens.
+    token; mode none everybody. `key` seals users' tokens, by keys of 32 bytes that all replicas have and Redis has not.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Callers:
         *,
         api_keys: Sequence[str] = (),
         tokens: TokenStore | None = None,
-        key: bytes = b"",
+        key: Keyring = b"",
         outage: float = OUTAGE_SECONDS,
     ) -> None:
         self.mode = mode
@@ -110,7 +111,8 @@ class Callers:
         """Return as whom a question is asked; on any replica, and also long after its socket or request is gone.
 
         Raises:
-            AuthError: `auth_refused` when the credential no longer counts, `auth_unavailable` while Redis is away.
+            AuthError: `auth_refused` when the credential no longer counts, `credential_lost` when it was sealed under
+                a key that this process does not have, `auth_unavailable` while Redis is away.
         """
         match self.mode, question.principal.partition(":")[0]:
             case "none", "anonymous":
@@ -139,17 +141,17 @@ class Callers:
         cached = self._user_of(secret)
         if cached is None:
             raise AuthError(code="auth_failed")
-        return Caller(_user_principal(cached), seal(self._key, secret))
+        return Caller(_user_principal(cached), seal(keys_of(self._key)[0], secret))
 
     def _user_of(self, token: str) -> Cached | None:
         return self._tokens.user_of(token) if self._tokens else None
 
     def _still_valid(self, question: Question) -> Cached:
         try:
-            token = unseal(self._key, question.credential)
+            token = unseal_any(keys_of(self._key), question.credential)
             cached = self._patiently(lambda: self._user_of(token)) if token else None
         except ValueError as exc:
-            raise AuthError("the token was sealed under another key", code="auth_refused") from exc
+            raise AuthError("the token was sealed under another key", code="credential_lost") from exc
         except StoreUnavailable as exc:
             raise AuthError(str(exc), code="auth_unavailable") from exc
         if cached is None or _user_principal(cached) != question.principal:

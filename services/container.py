@@ -21,8 +21,8 @@ from services.conversation_store import ConversationStore
 from services.errors import ProviderError, StoreUnavailable
 from services.gateway import Gateway
 from services.health import Health, Probe
+from services.keys import Keys
 from services.parts import (
-    Keys,
     batches_word,
     make_auth,
     make_backends,
@@ -37,6 +37,7 @@ from services.parts import (
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.rate_limiter import RateLimiter
 from services.redis_store import ScriptRunner, connect
+from services.secret_store import SecretStore
 from services.socket_store import SocketStore
 from services.stream_manager import StreamManager
 from services.stream_readers import StreamReaders
@@ -76,10 +77,11 @@ class Container:
         self.auth = make_auth(settings, self.runner, self.users)
         self.providers = make_providers(settings, self.texts)
         self.streams = make_streams(settings, self.runner)
-        self.keys = Keys(settings, self.wechat)
+        self.own_secret = SecretStore(self.runner)
+        self.keys = Keys(settings, self.own_secret)
         self.conversations = ConversationStore(
             self.runner,
-            secret=self.keys.own("conversation"),
+            secret=self.keys.conversations(),
             ttl=settings.conversation_ttl,
             line_ttl=settings.stream_ttl,
         )
@@ -87,7 +89,7 @@ class Container:
             settings.websocket_auth,
             api_keys=[key.get_secret_value() for key in settings.api_keys],
             tokens=TokenStore(self.runner),
-            key=self.keys.own("callers"),
+            key=self.keys.tokens(),
         )
         self.answerer = Answerer(
             auth=self.auth,
@@ -110,7 +112,7 @@ class Container:
         self.takeovers = TakeoverManager(self.streams, self.manager, self.answerer)
         self.readers = StreamReaders(self.streams, self.manager, attempt=self.takeovers.attempt)
         self.gateway = self._gateway()
-        names = self.keys.own("names")
+        names = self.keys.names()
         self.limiter = RateLimiter(self.runner, user=settings.rate_limit_user, ip=settings.rate_limit_ip, secret=names)
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
         self.batches = self._batches()
@@ -131,6 +133,7 @@ class Container:
         """Start the threads of this process; a Redis that is away now may come later."""
         with suppress(StoreUnavailable):
             self.runner.load()
+        self.own_secret.start()
         self.manager.start()
         self.takeovers.start()
         self.readers.start()
@@ -164,6 +167,7 @@ class Container:
         self.takeovers.close()
         self.readers.close()
         self.manager.close()
+        self.own_secret.close()
         for provider in self.providers.values():
             provider.close()
         self.auth.close()
@@ -184,7 +188,7 @@ class Container:
             takeovers=self.takeovers,
             answerer=self.answerer,
             conversations=self.conversations,
-            keys=self.keys.of_bots("stream"),
+            keys=self.keys.streams(),
             doors=make_doors(self.settings),
             sentence=self.texts.get,
             readers=self.readers,

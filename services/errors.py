@@ -122,7 +122,7 @@ class AnswerError(LaibaoError):
 
 
 class AuthError(AnswerError):
-    """The user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `not_allowed`."""
+    """The user may not ask: `unknown_user`, `auth_refused`, `auth_unavailable`, `not_allowed`, `credential_lost`."""
 
     code = "auth_refused"
     status = 403

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from services import metrics
 from services.access import Access
 from services.answer import Answerer
-from services.conversation_store import ConversationStore, Place
+from services.conversation_store import ConversationStore, Memory, Place
 from services.errors import StoreUnavailable
 from services.following import Following
 from services.misses import Misses
@@ -24,6 +25,7 @@ from services.stream_readers import StreamReaders
 from services.stream_records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.stream_store import OPEN_SECONDS, StreamStore
 from services.takeover_manager import TakeoverManager
+from utils.keyring import Keyring
 from utils.sizes import is_longer
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class Gateway:
         takeovers: TakeoverManager,
         answerer: Answerer,
         conversations: ConversationStore,
-        keys: Mapping[str, bytes],
+        keys: Mapping[str, Keyring],
         doors: Mapping[tuple[str, str], Door],
         sentence: Callable[[str], str],
         readers: StreamReaders,
@@ -77,7 +79,7 @@ class Gateway:
         self._misses = Misses(streams.lease / 3 + 2)
         self._answerer = answerer
         self._conversations = conversations
-        #: Of each bot's key: its stream ids, readers' fingerprints, and what lies sealed in Redis.
+        #: Of each bot's keys: its stream ids, readers' fingerprints, and what lies sealed in Redis.
         self._access = Access(keys)
         self._doors = doors
         self._sentence = sentence
@@ -91,8 +93,9 @@ class Gateway:
         `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a
         stream that is finished and says why.
         """
-        stream_id = self._access.stream_id(question)
+        stream_id = ""
         try:
+            stream_id = self._access.stream_id(question)
             return self._open(question, stream_id, reply)
         except StoreUnavailable as exc:
             metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
@@ -117,8 +120,9 @@ class Gateway:
 
     def say(self, question: Question, key: str) -> Snapshot:
         """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
-        stream_id = self._access.stream_id(question)
+        stream_id = ""
         try:
+            stream_id = self._access.stream_id(question)
             return self._refuse(question, stream_id, key, error=False)
         except StoreUnavailable as exc:
             return Snapshot(stream_id, "error", error_code=exc.code)
@@ -234,8 +238,8 @@ class Gateway:
 
     def _reset(self, question: Question, stream_id: str) -> Snapshot:
         """Begin the conversation anew, in the step that says so."""
-        reset = self._conversations.reset_call(self._answerer.conversation(question), stream_id)
-        return self._refuse(question, stream_id, "reset_done", reset, error=False)
+        resets = self._conversations.reset_calls(self._answerer.conversation(question), stream_id)
+        return self._refuse(question, stream_id, "reset_done", *resets, error=False)
 
     def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
         """Open the stream and stand in the lines it needs, in one round trip; a second one only to step back.
@@ -257,7 +261,7 @@ class Gateway:
             # Else it is left to whoever takes it over: it is asked for again by its id, and finds its answer.
             raise
         said = dict(zip(lines, replies, strict=True))
-        entered, place = said.get("places", 2), Place.from_reply(said.get("turns", (0, 0, stream_id, "", "")))
+        entered, place = said.get("places", 2), self._place(stream_id, key, said)
         if ours and entered == 0:
             metrics.QUESTIONS_REFUSED.labels("user_full").inc()
             self._end(self._ending(new, "user_full"), leave)
@@ -285,7 +289,14 @@ class Gateway:
             lines["places"] = self._streams.enter_call(*person, places=door.places, seconds=seconds)
         if key:
             lines["turns"] = self._conversations.turn_call(key, stream_id)
+            lines |= self._conversations.former_calls(key)
         return lines
+
+    def _place(self, stream_id: str, key: str, said: Mapping[str, Any]) -> Place:
+        """Return the question's place in its conversation's line, out of the replies to `_lines`."""
+        if not key:
+            return Place(0, False, stream_id, Memory("", ""))
+        return Place.from_replies(said["turns"], {one: said[one] for one in self._conversations.former_calls(key)})
 
     def _end(self, ending: Write, leave: Sequence[Call]) -> None:
         """End a stream that gets no producer, later where Redis is away: nobody is to take it over and ask."""

@@ -15,7 +15,17 @@ SOCKET_CHANNELS = ("chat", "realtime")
 PROGRAM_CHANNELS = ("http", "batch")
 
 Status = Literal["processing", "completed", "error", "cancelled"]
-AuthState = Literal["", "cached", "renewed", "unknown_user", "auth_refused", "auth_unavailable", "not_allowed", "none"]
+AuthState = Literal[
+    "",
+    "cached",
+    "renewed",
+    "unknown_user",
+    "auth_refused",
+    "auth_unavailable",
+    "credential_lost",
+    "not_allowed",
+    "none",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,11 @@ class Question:
     session: str = ""
     #: A socket user's token, sealed: another replica may have to ask as this person.
     credential: str = field(default="", repr=False)
+
+    @property
+    def key_bot(self) -> str:
+        """Whose keys name its conversation: its bot's, or those of no bot ("") on channels that have none."""
+        return self.bot if self.channel == "wecom" else ""
 
     @property
     def independent(self) -> bool:

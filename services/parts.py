@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pydantic import SecretStr
@@ -151,34 +150,6 @@ def make_doors(settings: Settings) -> dict[tuple[str, str], Door]:
     batch = replace(http, resets=frozenset())
     doors |= {(channel, DEFAULT_BOT): socket for channel in SOCKET_CHANNELS}
     return doors | {("http", DEFAULT_BOT): http, ("batch", DEFAULT_BOT): batch}
-
-
-class Keys:
-    """The secrets that every replica derives from the settings alone, each for one purpose."""
-
-    def __init__(self, settings: Settings, wechat: Mapping[str, WechatService]) -> None:
-        self._settings = settings
-        self._wechat = wechat
-
-    def of_bots(self, purpose: str) -> dict[str, bytes]:
-        """Return a key for each bot, and one for the doors that have none."""
-        keys = {name: service.derived_key(purpose) for name, service in self._wechat.items()}
-        return {DEFAULT_BOT: self.own(purpose), **keys}
-
-    def own(self, purpose: str) -> bytes:
-        """Return 32 secret bytes for what belongs to no bot."""
-        if self._wechat:
-            secret = b"".join(service.derived_key(purpose) for _, service in sorted(self._wechat.items()))
-        else:
-            secret = f"{purpose}:{next(self._given()).get_secret_value()}".encode()
-        return hashlib.sha256(secret).digest()
-
-    def _given(self) -> Iterator[SecretStr]:
-        """Yield what nobody else knows, and at last what everybody may."""
-        provider = self._settings.provider
-        yield from (*self._settings.api_keys, *provider.dify_api_key)
-        yield from filter(None, (provider.openai_api_key, provider.context_api_key, provider.custom_rag_api_key))
-        yield SecretStr(self._settings.app_name)
 
 
 def _resets(commands: Mapping[str, str]) -> frozenset[str]:

@@ -17,6 +17,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from services.errors import StoreUnavailable
 from services.redis_store import Call, ScriptRunner, script
+from utils.keyring import Keyring, keys_of
 from utils.networks import network
 
 PREFIX = "dify_rate"
@@ -29,7 +30,7 @@ class RateLimiter:
     same on all replicas: nobody's address can be read, or guessed, from Redis.
     """
 
-    def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: bytes, prefix: str = PREFIX) -> None:
+    def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: Keyring, prefix: str = PREFIX) -> None:
         self._limiter = FixedWindowRateLimiter(RedisWindows(runner, prefix))
         self._user = _items(user)
         self._ip = _items(ip)
@@ -48,8 +49,9 @@ class RateLimiter:
         return not ip or self._counts(self._ip, "ip", network(ip))
 
     def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
-        hashed = hmac.new(self._secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
         try:
+            secret = keys_of(self._secret)[0]
+            hashed = hmac.new(secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
             # What a short window refuses is not counted by the longer ones.
             return all(self._limiter.hit(item, kind, hashed) for item in items)
         except StoreUnavailable:

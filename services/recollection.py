@@ -52,6 +52,8 @@ class Recollection:
         self._history = history
         self._seconds = seconds
         self._memory = _NOTHING if not key else memory or patiently(lambda: conversations.load(key))
+        if former := self._memory.former:
+            self._memory = patiently(lambda: conversations.carry_over(key, former))
         if resets and self._memory.resets != resets:
             self._key, self._memory = "", Memory("", resets)
         told = bool(self._key and history)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.redis_store import Call, ScriptRunner, script
+from utils.keyring import Keyring, keys_of
 
 Verdict = Literal["superseded", "dismissed"]
 
@@ -78,7 +79,7 @@ class SocketStore:
         runner: ScriptRunner,
         *,
         replica: str,
-        secret: bytes,
+        secret: Keyring,
         life: float = LIFE,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -142,7 +143,7 @@ class SocketStore:
         return Call(script("sockets_renew"), (NEWEST, OPEN, RENEWED, DISMISSED), tuple(args))
 
     def _name(self, socket: OpenSocket) -> str:
-        return hmac.new(self._secret, json.dumps(socket.key).encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(keys_of(self._secret)[0], json.dumps(socket.key).encode(), hashlib.sha256).hexdigest()[:32]
 
     def _record(self, socket: OpenSocket, idle: float) -> str:
         record = {

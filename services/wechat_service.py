@@ -11,8 +11,6 @@ Every failure after the signature (base64, padding, length, receiveid, JSON, the
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 import json
 import re
@@ -26,6 +24,7 @@ import orjson
 
 from demo.WXBizJsonMsgCrypt import CryptError, WXBizJsonMsgCrypt, decode_key
 from services.errors import CallbackRefused, LaibaoError, SettingsError
+from utils.keyring import derive
 
 #: Query names of the signature: the documented one, then those Tencent's own plugin tolerates.
 SIGNATURE_NAMES = ("msg_signature", "msgsignature", "signature")
@@ -93,7 +92,7 @@ class WechatService:
         self._aibotid = aibotid
         self._window = timestamp_window
         self._clock = clock
-        self._first_key = _checked(bot, tokens, aes_keys)
+        _check(bot, tokens, aes_keys)
         self._pairs = [WXBizJsonMsgCrypt(*pair, receive_id) for pair in itertools.product(tokens, aes_keys)]
         self._mention = _mention_of(bot_name) if bot_name else ANY_MENTION
 
@@ -119,10 +118,6 @@ class WechatService:
             return self._pairs[pair].seal(text, nonce, int(self._clock()))
         except CryptError as exc:
             raise LaibaoError(f"the reply could not be encrypted: {exc.code}", code="seal_failed") from exc
-
-    def derived_key(self, purpose: str) -> bytes:
-        """Return 32 secret bytes for one purpose, equal on every process. See `derive_key` about rotation."""
-        return derive_key(self._first_key, purpose)
 
     def _signed(self, args: Mapping[str, str]) -> tuple[str, str, str]:
         """Return signature, timestamp and nonce of a URL whose time is acceptable."""
@@ -160,13 +155,8 @@ class WechatService:
 
 
 def derive_key(aes_key: str, purpose: str) -> bytes:
-    """Return HKDF-SHA256 (RFC 5869, one block) of the bot's AES key for `purpose`.
-
-    It is made from the first key, so putting another key first changes it: ids made before are not found again, what
-    was sealed before cannot be opened. Append a new key, and move it to the front once no stream of before is alive.
-    """
-    extracted = hmac.digest(b"wechatlaibao", decode_key(aes_key), hashlib.sha256)
-    return hmac.digest(extracted, purpose.encode() + b"\x01", hashlib.sha256)
+    """Return 32 secret bytes of one of a bot's AES keys for one purpose, equal on every process."""
+    return derive(decode_key(aes_key), purpose)
 
 
 def _echo(text: str, pair: int) -> str:
@@ -179,8 +169,8 @@ def _unusable() -> CallbackRefused:
     return CallbackRefused(code=UNUSABLE)
 
 
-def _checked(bot: str, tokens: Sequence[str], aes_keys: Sequence[str]) -> str:
-    """Return the first AES key after looking at all of them; a wrong one must stop the start, not a callback."""
+def _check(bot: str, tokens: Sequence[str], aes_keys: Sequence[str]) -> None:
+    """Look at all keys; a wrong one must stop the start, not a callback."""
     if not tokens or not all(tokens):
         raise SettingsError(f"bot {bot}: WECHAT_TOKEN is missing; expected the Token of the bot's API settings")
     try:
@@ -190,7 +180,6 @@ def _checked(bot: str, tokens: Sequence[str], aes_keys: Sequence[str]) -> str:
     if not decoded:
         expected = "expected the 43 characters of the bot's API settings"
         raise SettingsError(f"bot {bot}: WECHAT_ENCODING_AES_KEY is missing or not a key; {expected}")
-    return aes_keys[0]
 
 
 def _mention_of(name: str) -> re.Pattern[str]:

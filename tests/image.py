@@ -103,7 +103,7 @@ class Image:
 
     def _from(self, text: str) -> None:
         base, _, name = text.partition(" AS ")
-        assert base in ("python:3.11", "python:3.11-slim")
+        assert base.startswith("python:3.11.")
         self.root = self.workdir = self.stages[name] = self.folder / f"stage-{len(self.stages)}"
         self.env = {"PATH": f"{self.root / 'venv/bin'}:/usr/bin:/bin", "HOME": str(self.root)}
         self.user = BUILDER

@@ -26,6 +26,7 @@ from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mock_dify import MockDify
 from demo.wecom_simulator import RESPONSE_URL, Bubble, WeComUser
 from services.errors import LaibaoError, StoreUnavailable
+from services.wechat_service import derive_key
 from tests.forgery import FORGED
 from tests.house import AES_KEY, ROOT, TOKEN, House, dify_settings, settings_for
 from tests.raw_server import RawServer
@@ -510,7 +511,7 @@ def test_redis_has_the_reply_address_sealed_and_no_token_in_a_stream(
     with House(redis_url, **values, **external) as house:
         stream_id, *_ = conversation(house)
         user_token = str(stored.get("authorization:wechatid:zhangsan"))
-        key = house.container.wechat["default"].derived_key("stream")
+        key = derive_key(AES_KEY, "stream")
 
     held = searched(stored)
     everything = json.dumps(held, ensure_ascii=False)

@@ -198,10 +198,12 @@ def test_nobody_asks_with_anothers_token(callers: Callers, tokens: TokenStore) -
     tokens.save("lisi", "", "lisis-fake-token", UserInfo("E2002"), DAY)
     lisi = callers.check("lisis-fake-token")
 
-    for credential in (lisi.credential, "", "damaged", seal(bytes(32), TOKEN)):
+    refused = {lisi.credential: "auth_refused", "": "auth_refused"}
+    lost = {"damaged": "credential_lost", seal(bytes(32), TOKEN): "credential_lost"}
+    for credential, code in {**refused, **lost}.items():
         with pytest.raises(AuthError) as caught:
             callers.identity(asked_by(Caller("user:E1001", credential)))
-        assert caught.value.code == "auth_refused"
+        assert caught.value.code == code
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from config.settings import load_settings
+from tests.servers import RedisServer, require_binary
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads(files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text("utf-8"))
@@ -24,8 +27,9 @@ MINE = {
     "WECHAT_ENCODING_AES_KEY": "fake" * 10 + "fak",
     "DIFY_BASE_URL": "https://dify.example.com",
     "DIFY_API_KEY": "app-fake-key",
+    "REDIS_PASSWORD": "fake-redis-password",
 }
-VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+VARIABLE = re.compile(r"\$\{(\w+)(?::[-?])?([^}]*)\}")
 
 Service = dict[str, Any]
 
@@ -89,6 +93,31 @@ def test_streams_survive_a_restart_of_redis(compose: dict[str, Any]) -> None:
     assert redis["volumes"] == ["redis:/data"]
 
 
+@pytest.mark.scenario
+def test_redis_asks_for_the_password_of_env(compose: dict[str, Any], tmp_path: Path) -> None:
+    """It starts by the file's own command, answers its own health check and the gateway, and nobody without it."""
+    service = compose["services"]["redis"]
+    command = [VARIABLE.sub(lambda m: MINE[m[1]], word) for word in service["command"]]
+    auth = {name: VARIABLE.sub(lambda m: MINE[m[1]], value) for name, value in service["environment"].items()}
+    options = tuple(command[1:])
+
+    with RedisServer(options=options) as server:
+        health = [require_binary("redis-cli"), "-p", str(server.port), "ping"]
+        known, unknown = (
+            subprocess.run(health, capture_output=True, text=True, env={**os.environ, **env}, timeout=10)
+            for env in (auth, {})
+        )
+
+    assert "redis-cli ping" in service["healthcheck"]["test"][-1]
+    assert "PONG" in known.stdout
+    assert "PONG" not in unknown.stdout
+
+
+def test_without_a_redis_password_compose_refuses_to_start(compose: dict[str, Any]) -> None:
+    """Compose itself says what is missing: `:?`."""
+    assert "${REDIS_PASSWORD:?is missing in .env: any long random text}" in compose["services"]["redis"]["command"]
+
+
 def test_every_volume_is_declared(compose: dict[str, Any]) -> None:
     """What a database writes is in a named volume, so that `compose down` keeps it."""
     used = {volume.split(":")[0] for service in compose["services"].values() for volume in service.get("volumes", [])}
@@ -111,9 +140,10 @@ def test_no_secret_is_written_in_the_file(compose: dict[str, Any]) -> None:
     """Every password comes from the environment or .env."""
     variables = {name: str(v) for s in compose["services"].values() for name, v in s.get("environment", {}).items()}
 
-    secrets = {name: value for name, value in variables.items() if name.endswith(("PASSWORD", "TOKEN", "KEY"))}
+    secrets = {name: value for name, value in variables.items() if name.endswith(("PASSWORD", "TOKEN", "KEY", "AUTH"))}
 
-    assert secrets == {"MYSQL_RANDOM_ROOT_PASSWORD": "yes", "MYSQL_PASSWORD": "${MYSQL_PASSWORD:-}"}
+    mysql = {"MYSQL_RANDOM_ROOT_PASSWORD": "yes", "MYSQL_PASSWORD": "${MYSQL_PASSWORD:-}"}
+    assert secrets == {**mysql, "REDISCLI_AUTH": "${REDIS_PASSWORD}"}
 
 
 def environment_of(web: Service, env_file: dict[str, str]) -> dict[str, str]:
@@ -130,7 +160,7 @@ def test_the_gateway_starts_without_mysql_and_auth_api(web: Service, mode: str, 
     assert settings.warnings == ()
     assert settings.log_dir is None, "the root file system is read-only"
     assert (settings.port, settings.ops_port) == (5000, 9090)
-    assert settings.redis_address.get_secret_value() == "redis://redis:6379/1"
+    assert settings.redis_address.get_secret_value() == "redis://:fake-redis-password@redis:6379/1"
     assert settings.auth_mode == mode
     assert settings.sql_url is None
 

@@ -56,6 +56,20 @@ def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvid
     assert provider.asked == ["年假?"]
 
 
+def test_a_message_id_of_another_person_finds_nothing(desk: Desk, provider: SlowProvider) -> None:
+    """WeCom gives each message an id of its own; one that is used again asks the second person's own question."""
+    provider.go_on.set()
+    first = desk.asks("工资?", msgid="m1")
+    desk.sees_end(first.stream_id)
+
+    second = desk.asks("年假?", msgid="m1", principal="lisi")
+
+    assert (second.status, second.text) == ("processing", "")
+    assert desk.sees_end(second.stream_id, principal="lisi").text == "答：年假?"
+    assert desk.reads(first.stream_id, principal="lisi") is None
+    assert provider.asked == ["工资?", "年假?"]
+
+
 def test_twenty_deliveries_at_once_on_two_replicas_ask_once(redis_url: str, provider: SlowProvider) -> None:
     """Concurrent redeliveries have one stream, one producer, one call."""
     desks = [Desk(redis_url, provider), Desk(redis_url, provider)]
@@ -73,11 +87,12 @@ def test_twenty_deliveries_at_once_on_two_replicas_ask_once(redis_url: str, prov
 
 
 def test_the_stream_id_is_the_same_on_every_process_and_no_secret(desk: Desk) -> None:
-    """It is a keyed hash of bot and message: nobody guesses it, every replica knows it."""
+    """It is a keyed hash of bot, person and message: nobody guesses it, every replica knows it."""
     asked = desk.asks(msgid="m1")
 
-    assert asked.stream_id == "53547893859308e62e469b19cd34842d"
+    assert asked.stream_id == "071adba50e590d3c6469ee22331e5857"
     assert desk.asks(msgid="m1", bot="hr").stream_id != asked.stream_id
+    assert desk.asks(msgid="m1", principal="lisi").stream_id != asked.stream_id
     assert desk.asks(msgid="m2").stream_id != asked.stream_id
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 class Workshop:
     """A copy of the Makefile in an empty folder, with a PATH that holds only what a test puts there."""
 
-    SOURCES = ("Makefile", *(path.name for path in ROOT.glob("requirements*.txt")), "constraints.txt")
+    SOURCES = ("Makefile", *(path.name for path in ROOT.glob("requirements*")), "constraints.txt")
     TOOLS = ("sh", "touch", "rm", "find", "grep", "tail", "awk", "mkdir", "cp", "sleep")
 
     def __init__(self, directory: Path) -> None:
@@ -200,6 +200,20 @@ def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
     call = workshop.asked[-1]
     assert call.startswith("-m|pytest|")
     assert "|-k|name|" in call
+
+
+def test_ci_installs_by_hash(workshop: Workshop) -> None:
+    """LOCK=1 takes every package from the locks."""
+    workshop.toy_python()
+
+    assert workshop.make("venv", "LOCK=1")[0] == 0
+
+    installed = [call.partition("--require-hashes|--requirement|")[2] for call in workshop.asked if "install" in call]
+    assert [names.split("|")[0] for names in installed] == [
+        "requirements-dev.lock",
+        "requirements-dev.lock",
+        "requirements-fast.lock",
+    ]
 
 
 #: A demo that runs until Ctrl-C, and says when it ends.

@@ -112,3 +112,64 @@ def test_gunicorn_does_without_the_parser_that_needs_a_compiler() -> None:
 
     assert told.stdout == "False\n", told.stderr
     assert not re.search(r"^http_parser = .fast", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
+
+
+#: What only Python before 3.11.3 needs: redis brings it along there, and Debian 12 has 3.11.2.
+OLDER = {"async-timeout": "5.0.1"}
+LOCKS = ("requirements.lock", "requirements-fast.lock", "requirements-dev.lock")
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the version and the hashes of each package of a lock."""
+    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).strip())
+    found = (re.match(r"(\S+)==(\S+) \\\n", entry) for entry in entries)
+    hashes = [re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry) for entry in entries]
+    return {canonicalize_name(f[1]): (f[2], h) for f, h in zip(found, hashes, strict=True) if f}
+
+
+def closure(*names: str) -> set[str]:
+    """Return what these files install, with all that it brings along."""
+    waiting = list(requirements(*names).values())
+    seen: set[str] = {canonicalize_name(requirement.name) for requirement in waiting}
+    while waiting:
+        fresh = {canonicalize_name(r.name): r for r in brought_along(waiting.pop())}
+        waiting += [requirement for name, requirement in fresh.items() if name not in seen]
+        seen |= fresh.keys()
+    return seen
+
+
+@pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[1], (FAST,)), (LOCKS[2], CHOSEN)])
+def test_a_lock_has_what_its_requirements_install(lock: str, files: tuple[str, ...]) -> None:
+    """The same packages at the same versions, each with hashes, and nothing else."""
+    pinned = OLDER | {name: next(iter(r.specifier)).version for name, r in requirements(*PINS).items()}
+    found = locked(lock)
+
+    expected = closure(*files) | OLDER.keys() if lock != LOCKS[1] else requirements(FAST).keys()
+    assert found.keys() == expected
+    assert {name: version for name, (version, _) in found.items()} == {name: pinned[name] for name in found}
+    assert [name for name, (_, hashes) in found.items() if not hashes] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_address(lock: str) -> None:
+    """Packages come from the index that the machine is set up with."""
+    text = (ROOT / lock).read_text()
+
+    assert not re.search(r"://|^\s*(--(extra-)?index-url|--find-links|--trusted-host|-i|-f)\b", text, re.MULTILINE)
+
+
+def images() -> set[str]:
+    """Return every image that is named in the Dockerfile, compose.yaml and the manifests."""
+    found = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    for path in (ROOT / "compose.yaml", *(ROOT / "k8s").rglob("*.yaml")):
+        found |= set(re.findall(r"^\s*(?:- )?image: (\S+)", path.read_text(), re.MULTILINE))
+    return found
+
+
+def test_images_are_pinned_by_exact_tag() -> None:
+    """A tag of three numbers; what compose builds itself has none."""
+    others = images() - {"wechatlaibao"}
+
+    assert {image.partition(":")[0] for image in others} == {"python", "redis", "mysql", "wechatlaibao"}
+    assert [image for image in others if not re.search(r":\d+\.\d+\.\d+(-[a-z-]+)?$", image)] == []
+    assert "@sha256:" in (ROOT / "Dockerfile").read_text()

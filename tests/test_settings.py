@@ -304,6 +304,19 @@ class TestMeanings:
         assert [key.get_secret_value() for key in found.api_keys] == ["a,b", "c"]
         assert found.public_origins == ("https://a.example", "http://b.example:8080")
 
+    def test_a_secret_key_that_can_be_guessed_is_refused(self) -> None:
+        """Every one of a list has a length; the line shows none of them."""
+        line = refusal(SECRET_KEY="not-a-real-secret-1,fake-short")
+
+        assert line.startswith("SECRET_KEY='***' is wrong: expected at least 16 random characters in each")
+
+    @pytest.mark.parametrize(("more", "warned"), [({}, True), ({"SECRET_KEY": "not-a-real-secret-1"}, False)])
+    def test_tokens_that_only_one_process_can_open_are_warned_of(self, more: dict[str, str], warned: bool) -> None:
+        """Without a bot and without SECRET_KEY nothing is left to seal them with."""
+        found = settings(**EXTERNAL, WECHAT_TOKEN="", WECHAT_ENCODING_AES_KEY="", WEBSOCKET_AUTH="token", **more)
+
+        assert any(line.startswith("SECRET_KEY is empty") for line in found.warnings) == warned
+
     def test_an_auth_api_alone_means_external(self) -> None:
         """An address of the auth API is the wish to use it; none is ever assumed otherwise."""
         assert settings(**{**EXTERNAL, "AUTH_MODE": ""}).auth_mode == "external"
@@ -421,6 +434,7 @@ class TestSecrets:
         "MYSQL_DATABASE": "people",
         "MYSQL_PASSWORD": "fake-held-mysql",
         "ADMIN_TOKEN": "fake-held-admin",
+        "SECRET_KEY": "fake-held-secret-one,fake-held-secret-two",
         "API_KEYS": "fake-held-api-1,fake-held-api-2",
         "CUSTOM_RAG_HEADERS": '{"Authorization": "fake-held-header"}',
     }
@@ -447,7 +461,20 @@ class TestSecrets:
         """Every secret given is in `secrets`, the password inside an address too; other values are not."""
         known = settings(**self.HELD).secrets
 
-        parts = ["token", "bot-secret", "hr", "app", "redis", "mysql", "admin", "api-1", "api-2", "header"]
+        parts = [
+            "token",
+            "bot-secret",
+            "hr",
+            "app",
+            "redis",
+            "mysql",
+            "admin",
+            "secret-one",
+            "secret-two",
+            "api-1",
+            "api-2",
+            "header",
+        ]
         assert {f"fake-held-{part}" for part in parts} <= set(known)
         assert {"fake-held/url", AES_KEY, OTHER_AES_KEY, LEAST["DIFY_API_KEY"]} <= set(known)
         assert not {"", "redis.example", "people", ".myqcloud.com"} & set(known)

@@ -71,6 +71,7 @@ SENTENCES = [
     "unknown_user",
     "auth_refused",
     "auth_unavailable",
+    "credential_lost",
     "not_allowed",
     "provider_unauthorized",
     "provider_not_found",

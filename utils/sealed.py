@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,3 +36,17 @@ def unseal(key: bytes, sealed: str) -> str:
         return AESGCM(key).decrypt(nonce, body + tag, None).decode()
     except InvalidTag:
         raise ValueError("MAC check failed") from None
+
+
+def unseal_any(keys: Sequence[bytes], sealed: str) -> str:
+    """Return what was sealed under one of these keys.
+
+    Raises:
+        ValueError: it was sealed under none of them, or damaged.
+    """
+    for key in keys[:-1]:
+        try:
+            return unseal(key, sealed)
+        except ValueError:
+            continue
+    return unseal(keys[-1], sealed)

@@ -1,12 +1,14 @@
 -- Stand in a conversation's line. KEYS: 1 the line, a list of stream ids, 2 the provider's conversation id, 3 how often
 -- the conversation was reset
 -- ARGV: stream id, how many may stand in it, seconds the line lives from now, and the id: to ask is to use it
--- Reply: {place: 0 = its turn, -1 = full, 1 when it was put there now, the head, the id or '', the resets}
+-- Reply: {place: 0 = its turn, -1 = full, 1 when it was put there now, the head, the id or '', the resets, 1 where
+-- neither id nor resets were ever kept}
 local ids = redis.call('LRANGE', KEYS[1], 0, -1)
 local known = redis.call('MGET', KEYS[2], KEYS[3])
 if known[1] then redis.call('PEXPIRE', KEYS[2], math.ceil(ARGV[4] * 1000)) end
 local function standing(place, entered)
-  return {place, entered, ids[1] or ARGV[1], known[1] or '', known[2] or '0'}
+  local unused = (known[1] or known[2]) and 0 or 1
+  return {place, entered, ids[1] or ARGV[1], known[1] or '', known[2] or '0', unused}
 end
 for place, id in ipairs(ids) do
   if id == ARGV[1] then
