@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -40,13 +39,6 @@ class MegabyteAnswers(BaseRAGProvider):
         return True
 
 
-def allow_files(count: int) -> None:
-    """Let this process, and those it starts, have so many files open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(hard, count)))
-
-
 def handshake(path: str, message: str, *headers: str) -> bytes:
     """Return a WebSocket's request with its first message."""
     lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket", *headers]
@@ -60,15 +52,15 @@ def get(path: str, *headers: str) -> bytes:
 
 
 @contextmanager
-def unread(port: int, request: bytes, count: int) -> Iterator[list[socket.socket]]:
-    """Open so many connections that send `request` and read nothing."""
+def unread(port: int, requests: Sequence[bytes], count: int) -> Iterator[list[socket.socket]]:
+    """Open so many connections that send one of the requests each, in turns, and read nothing."""
     with ExitStack() as stack:
         readers = []
-        for _ in range(count):
+        for number in range(count):
             sock = stack.enter_context(socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
             sock.connect(("127.0.0.1", port))
-            sock.sendall(request)
+            sock.sendall(requests[number % len(requests)])
             readers.append(sock)
         yield readers
 
