@@ -70,7 +70,8 @@ class Wire:
     def send_all(self, frames: Iterable[bytes]) -> bool:
         """Write one message's frames, each made when those before it are written; return False when some were not.
 
-        A message breaks off when our side begins to close. When its frames cannot be made, the connection is lost.
+        A message that has begun is finished before a close, if its time allows: a close frame inside of it would be an
+        error to clients. When its frames cannot be made, the connection is lost.
         """
         try:
             with self._writing:
@@ -118,11 +119,12 @@ class Wire:
     def _put_all(self, frames: Iterable[bytes]) -> bool:
         began = self._clock()
         try:
+            if self.ending:
+                return False
             for frame in frames:
-                if self.ending or not self._put(frame, began):
+                if not self._put(frame, began):
                     return False
-                # What the protocol says may stand between the frames of a message.
-                self._put_queue()
+                self._put_pongs()
         except BaseException:
             self.lose()
             raise
@@ -137,6 +139,11 @@ class Wire:
         except OSError:
             self.lose()
         return not self.lost
+
+    def _put_pongs(self) -> None:
+        """Write what may stand between the frames of a message."""
+        while self._queue and self._queue[0][:1] == _PONG:
+            self._put(self._next())
 
     def _put_queue(self) -> None:
         while self._queue:

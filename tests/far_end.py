@@ -92,7 +92,7 @@ class FarEnd:
             assert data, "the connection ended"
             self._protocol.receive_data(data)
             self._frames += cast(list[Frame], self._protocol.events_received())
-            assert self._protocol.parser_exc is None
+            assert self._protocol.parser_exc is None, repr(self._protocol.parser_exc)
         return self._frames.pop(0)
 
     def sees(self) -> dict[str, Any]:
@@ -100,6 +100,14 @@ class FarEnd:
         frame = self.frame()
         assert frame.opcode is Opcode.TEXT
         return cast(dict[str, Any], json.loads(bytes(frame.data)))
+
+    def message(self) -> dict[str, Any]:
+        """Return the next message, of one frame or of several, as JSON."""
+        frames = [self.frame()]
+        while not frames[-1].fin:
+            frames.append(self.frame())
+        assert [frame.opcode for frame in frames] == [Opcode.TEXT, *[Opcode.CONT] * (len(frames) - 1)]
+        return cast(dict[str, Any], json.loads(b"".join(bytes(frame.data) for frame in frames)))
 
     def close_frame(self) -> Close:
         """Return what the next frame, which is a close, says."""

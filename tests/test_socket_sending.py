@@ -117,19 +117,27 @@ def test_a_text_that_cannot_be_read_to_its_end_is_no_message() -> None:
         assert not far.socket.send({"type": "next"})
 
 
-def test_a_close_ends_a_text_in_slices() -> None:
-    """What was sent of it is no message, and nobody waits for the rest."""
+def test_a_close_during_a_text_in_slices_comes_after_it() -> None:
+    """To clients a close frame within a message is an error, and its code is lost."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 100)))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.socket.close(1012, "leaving")
+
+        assert far.message() == {"long": "x" * 400_000}
+        assert far.close_frame() == Close(1012, "leaving")
+        assert sent()
+
+
+def test_a_text_in_slices_that_is_not_read_ends_with_the_close() -> None:
+    """The peer has the time of a close for it; then the connection is over."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 10_000)))
         far.raw.recv(1, socket.MSG_PEEK)
         far.socket.close(1012, "leaving")
 
-        frame = far.frame()
-        while frame.opcode is not Opcode.CLOSE:
-            assert not frame.fin
-            frame = far.frame()
-        assert Close.parse(frame.data) == Close(1012, "leaving")
         assert not sent()
+        assert not far.end().clean
 
 
 def test_a_close_during_a_long_frame_comes_after_it() -> None:
