@@ -66,8 +66,7 @@ class LanedConnection:
         worker, parser, client = self._worker, self._parser, self._client
         if parser.mesg and (parser.mesg.should_close() or not self._finished()):
             return None
-        # The worker ends connections that wait; a callback's may begin to wait after that.
-        while worker.alive:
+        while True:
             data = parser.unreader.take_buffered()
             with worker.timeout_ctx():
                 data = data or client.recv(MOST)
@@ -76,7 +75,10 @@ class LanedConnection:
             # While the worker leaves, each reply ends its connection: gunicorn's say so.
             if not (worker.keeps and self._answered(data)):
                 return self._parsed(data)
-        return None
+            # The worker has ended the connections that waited; this one would begin to wait after that. A new one is
+            # answered until the listener is closed.
+            if not worker.alive:
+                return None
 
     def _parsed(self, data: bytes) -> Any:
         """Return the request that begins with `data`, None where it does not come to its head's end in time."""

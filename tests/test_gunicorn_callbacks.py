@@ -11,7 +11,11 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gunicorn.config import Config
 
+from config.connection_slots import ConnectionLimits, ConnectionSlots
+from config.gunicorn_connection import LanedConnection
+from config.gunicorn_lane import CallbackLane
 from config.gunicorn_sockets import PacedSocket
 from config.gunicorn_worker import DrainingWorker
 from services import metrics
@@ -139,6 +143,28 @@ def test_while_it_leaves_a_callbacks_reply_ends_its_connection(
         kept.socket.sendall(callback(2))
         assert b"Connection: close" in kept.next()[0]
         assert kept.ended()
+
+
+def test_a_new_connection_is_answered_after_the_drain_too() -> None:
+    """Until the listener is closed it accepts connections; one that were closed unread would be reset."""
+    asked: list[str] = []
+
+    def handle(name: Any, request: Any, client: Any, addr: Any) -> None:
+        asked.append(request.path)
+        raise StopIteration
+
+    ended = SimpleNamespace(
+        cfg=Config(), keeps=False, alive=False, timeout_ctx=lambda: gevent.Timeout(10, False), handle_request=handle
+    )
+    near, far = socket.socketpair()
+    slots = ConnectionSlots(ConnectionLimits(), slots=10)
+    lane = CallbackLane(lambda path, query, body: None, "/wechat/callback")
+    far.sendall(callback(1))
+
+    LanedConnection(ended, lane, slots, near, ("127.0.0.1", 1)).serve(None)
+
+    assert asked == ["/wechat/callback"]
+    far.close()
 
 
 def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(

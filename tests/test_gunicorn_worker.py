@@ -15,14 +15,18 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.workers.ggevent import GeventWorker
 
-from config.gunicorn_worker import LAST_SECONDS, DrainingWorker
+from config import gunicorn_worker
+from config.gunicorn_worker import LAST_SECONDS, DrainingWorker, forget
 from services.errors import SettingsError
 
 
 def worker(close: Callable[[], None]) -> Any:
-    """Return a worker that serves its app, on no socket."""
+    """Return the only worker there is, of the newest generation, which serves its app, on no socket."""
+    for age in range(256):
+        forget(SimpleNamespace(age=age))
     made: Any = DrainingWorker.__new__(DrainingWorker)
     made._servers = (SimpleNamespace(),)
+    made._generation = gunicorn_worker._shared[gunicorn_worker._RELOADS]
     made.cfg, made.alive, made.log = Config(), True, logging.getLogger("worker")
     made.wsgi = SimpleNamespace(extensions={"wechatlaibao": SimpleNamespace(close=close, leave=lambda: None)})
     return made
