@@ -131,19 +131,23 @@ class ChatDoor:
 
     def _ask(self, ask: Ask) -> None:
         if known := self._unfinished(id=ask.id):
+            if known.question != ask.content:
+                raise self._refused("id_conflict", ask)
             self._echo(ask, known.stream_id)
             return
         asked = self._stream_of(ask)
         ids = {"client_id": self._client_id, "stream_id": asked.stream_id}
         about = {"bot": DEFAULT_BOT, "person": self._gateway.person(self._question(ask))}
         log.info("chat question", extra={**ids, **about, "outcome": asked.error_code or asked.status})
+        if asked.error_code == "id_conflict":
+            raise FrameRefused(asked.error_code, ask.id)
         # One that was opened all the same, and ended later, has that end: it is shown when it is asked for again.
         if asked.error_code == "store_unavailable" and not asked.length:
             self._display.error("service_unavailable", self._texts.error(asked.error_code), id=ask.id)
             return
         self._echo(ask, asked.stream_id)
         if not self._unfinished(stream_id=asked.stream_id):
-            self._answers.add(ChatAnswer(asked.stream_id, ask.id, self._display.blocks(ask.html)))
+            self._answers.add(ChatAnswer(asked.stream_id, ask.id, self._display.blocks(ask.html), question=ask.content))
 
     def _stream_of(self, ask: Ask) -> Snapshot:
         """Return the question's stream, a new one or the one it has: who is sent again is not one too many."""

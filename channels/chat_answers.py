@@ -55,6 +55,8 @@ class ChatAnswer(Shown):
     blocks: Blocks | None = None
     #: The client has some of it already, which it is to forget.
     anew: bool = False
+    #: The question's words, "" where it was not asked here.
+    question: str = ""
 
     @property
     def names(self) -> dict[str, str]:

@@ -89,17 +89,16 @@ class HttpChat:
     def _asked(self, question: Question, address: str) -> str:
         """Return the id of the question's stream, a new one or the one it has: who asks again is not one too many."""
         hindrance = self._hindrance(question, address)
+        asked = self._gateway.find(question) if hindrance else self._gateway.ask(question)
+        if asked is None:
+            raise self._refused(hindrance)
         if not hindrance:
-            asked = self._gateway.ask(question)
             ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
             log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})
-            if asked.status == "error" and not asked.length:
-                # Nobody was asked, and the same id may ask again.
-                raise refusal(asked.error_code, self._texts)
-            return asked.stream_id
-        if known := self._gateway.find(question):
-            return known.stream_id
-        raise self._refused(hindrance)
+        if asked.status == "error" and not asked.length:
+            # Nobody was asked: the same id may ask again, unless it stands for another question.
+            raise refusal(asked.error_code, self._texts)
+        return asked.stream_id
 
     def _hindrance(self, question: Question, address: str) -> str:
         """Return the code of why no new question is taken, "" where one is."""

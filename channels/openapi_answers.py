@@ -106,11 +106,12 @@ def shared_errors() -> dict[str, Json]:
 
 
 def _envelope(data: Json, *, failed: bool = False) -> Json:
+    codes: Json = {"enum": [code for code in CODES if code != 200]} if failed else {"const": 200}
     return {
         "type": "object",
         "required": ["code", "message", "data"],
         "properties": {
-            "code": {"enum": [code for code in CODES if code != 200]} if failed else {"const": 200},
+            "code": {"type": "integer", **codes},
             "message": {"type": "string"},
             "data": data,
         },

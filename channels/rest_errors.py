@@ -41,6 +41,7 @@ OF_REASON = {
     "turns_full": 429,
     "draining": 503,
     "cancelled": 409,
+    "id_conflict": 409,
 }
 
 

@@ -48,6 +48,8 @@ class Door:
     patience: float = OPEN_SECONDS
     #: Whether clients send a question again, by their own id of it, until they know its stream.
     resends: bool = False
+    #: Whether an id stands for one question: other words under it are refused.
+    compares: bool = False
     #: Whether a question that finds no place here keeps its refusal; else the same id is a new chance.
     keeps_refusals: bool = True
 
@@ -91,12 +93,12 @@ class Gateway:
         """Open the question's stream, or find it when the message came before; return what it shows now.
 
         `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a
-        stream that is finished and says why.
+        stream that is finished and says why. Other words under a client's own id are refused with `id_conflict`.
         """
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
-            return self._open(question, stream_id, reply)
+            return self._compared(question, self._open(question, stream_id, reply))
         except StoreUnavailable as exc:
             metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
             return Snapshot(stream_id, "error", error_code=exc.code)
@@ -113,10 +115,13 @@ class Gateway:
     def find(self, question: Question) -> Snapshot | None:
         """Return what the message's stream shows, when it came before; None when it has none.
 
+        Other words under the same id are refused as `ask` refuses them.
+
         Raises:
             StoreUnavailable: Redis is away.
         """
-        return self._streams.read(self._access.stream_id(question)) if question.msgid else None
+        known = self._streams.read(self._access.stream_id(question)) if question.msgid else None
+        return self._compared(question, replace(known, found=True)) if known else None
 
     def say(self, question: Question, key: str) -> Snapshot:
         """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
@@ -220,6 +225,23 @@ class Gateway:
             if not started:
                 self._manager.give_back()
 
+    def _compared(self, question: Question, snapshot: Snapshot) -> Snapshot:
+        """Return what a question's stream shows, or `id_conflict` where it is the stream of another question.
+
+        Only a stream that existed before is compared: a new question costs no exchange more.
+        """
+        door = self._doors[question.channel, question.bot]
+        if not (snapshot.found and door.compares) or self._is_of(question, snapshot.stream_id):
+            return snapshot
+        metrics.QUESTIONS_REFUSED.labels("id_conflict").inc()
+        return Snapshot(snapshot.stream_id, "error", error_code="id_conflict")
+
+    def _is_of(self, question: Question, stream_id: str) -> bool:
+        """Tell whether a stream has this question's words; one that has expired meanwhile contradicts nothing."""
+        content = self._streams.content(stream_id)
+        too_long = is_longer(question.text, self._max_bytes)
+        return content in (None, question.text, question.text[:KEPT] if too_long else None)
+
     def _no_place(self, question: Question, stream_id: str, code: str) -> Snapshot:
         """Return what the question's stream shows, if it came before; else its refusal."""
         if self._doors[question.channel, question.bot].keeps_refusals:
@@ -227,7 +249,8 @@ class Gateway:
         known = self._streams.read(stream_id) if question.msgid else None
         if known is None:
             metrics.QUESTIONS_REFUSED.labels(code).inc()
-        return known or Snapshot(stream_id, "error", error_code=code)
+            return Snapshot(stream_id, "error", error_code=code)
+        return replace(known, found=True)
 
     def _too_large(self, question: Question, stream_id: str) -> Snapshot:
         """Refuse a question; its record keeps the beginning of it."""
@@ -275,7 +298,7 @@ class Gateway:
         # What a redelivery took of a running stream is that stream's: its end gives it back.
         if snapshot.status != "processing" and (entered == 1 or place.entered):
             self._streams.write([], *leave)
-        return snapshot, False
+        return replace(snapshot, found=True), False
 
     def _lines(self, question: Question, door: Door, stream_id: str, key: str) -> dict[str, Call]:
         """Return the calls that stand a question in the lines it needs: a person's places, a conversation's turns.
@@ -323,7 +346,7 @@ class Gateway:
         created, snapshot, _ = self._streams.open(new, *others)
         if created and error:
             metrics.QUESTIONS_REFUSED.labels(key).inc()
-        return snapshot
+        return replace(snapshot, found=not created)
 
     def _fields(self, question: Question) -> dict[str, str]:
         """Return the documented fields of a new stream; the others come with what they tell."""

@@ -144,10 +144,10 @@ def make_doors(settings: Settings) -> dict[tuple[str, str], Door]:
     """Return what each channel allows; all but WeCom's bound by themselves how many questions one has under way."""
     bots, places = settings.bots, settings.stream_max_per_user
     doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot.commands)) for name, bot in bots.items()}
-    socket = Door(resets=_resets(settings.wechat_commands), patience=PATIENCE, resends=True)
+    socket = Door(resets=_resets(settings.wechat_commands), patience=PATIENCE, resends=True, compares=True)
     http = replace(socket, keeps_refusals=False)
-    # A batch has no conversation to begin anew: its texts are questions, whatever they are.
-    batch = replace(http, resets=frozenset())
+    # A batch has no conversation to begin anew: its texts are questions, whatever they are. Its ids are its own.
+    batch = replace(http, resets=frozenset(), compares=False)
     doors |= {(channel, DEFAULT_BOT): socket for channel in SOCKET_CHANNELS}
     return doors | {("http", DEFAULT_BOT): http, ("batch", DEFAULT_BOT): batch}
 

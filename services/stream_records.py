@@ -76,6 +76,8 @@ class Snapshot:
     start: int = 0
     #: Where the answer comes from, as a few lines of Markdown.
     cited: str = ""
+    #: The stream existed before this question was asked: no part of what it shows.
+    found: bool = field(default=False, compare=False)
 
     @classmethod
     def from_reply(cls, stream_id: str, reply: Sequence[Any]) -> Snapshot:

@@ -229,6 +229,11 @@ class StreamStore:
         """Return the calls that forget ended streams."""
         return [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
 
+    def content(self, stream_id: str) -> str | None:
+        """Return the words of a stream's question, None where there is no such stream."""
+        content: str | None = self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "content"))])[0]
+        return content
+
     def question(self, stream_id: str) -> str:
         """Return a stream's question as it was written, "" where there is no such stream."""
         return self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "question"))])[0] or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from services.answer import Answerer, Backend
@@ -87,9 +88,9 @@ class Desk:
             doors={
                 ("wecom", "default"): Door(places, 330.0, frozenset({"/reset"})),
                 ("wecom", "hr"): Door(places, 330.0),
-                ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True),
+                ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True, compares=True),
                 ("realtime", "default"): Door(resets=frozenset({"/reset"}), resends=True),
-                ("http", "default"): (programs := Door(resends=True, keeps_refusals=False)),
+                ("http", "default"): replace(programs := Door(resends=True, keeps_refusals=False), compares=True),
                 ("batch", "default"): programs,
             },
             sentence=lambda key: f"<{key}>",

@@ -23,7 +23,7 @@ from services.errors import BatchUnknown, StoreUnavailable
 from services.realtime_tasks import MOST_TASKS
 from tests.batches_twin import BatchesTwin
 from tests.doors import visit
-from tests.house import dify_settings, replicas, settings_for
+from tests.house import House, dify_settings, replicas, settings_for
 from tests.realtime_desk import NOW, Desk, detect
 from tests.servers import wait_until
 from tests.test_realtime_asr import TestGateway, TestLimiter, TestSocket
@@ -31,6 +31,7 @@ from tests.test_realtime_asr import TestGateway, TestLimiter, TestSocket
 #: Seconds in which something must have come: wide, for a busy machine.
 WIDE = 30.0
 OWNER = "user:E1001"
+KEY = "not-a-real-key"
 
 
 @dataclass
@@ -382,6 +383,23 @@ def test_a_socket_that_is_gone_is_followed_no_more(board: Board, news: BatchNews
     door.closed(Closed(1006, by_peer=False, clean=False))
 
     assert not news._followers
+
+
+@pytest.mark.parametrize("by_page", [False, True])
+def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: Path, by_page: bool) -> None:
+    """Under WEBSOCKET_AUTH=none a key shown in a header or by a page counts; without it the task is unknown."""
+    own = {"WEBSOCKET_AUTH": "none", "API_KEYS": KEY, "DATABASE_PATH": str(tmp_path / "laibao.db")}
+    with House(redis_url, **own) as house:
+        body, headers = {"name": "FAQ", "texts": ["营业时间"]}, {"Authorization": f"Bearer {KEY}"}
+        reply = requests.post(f"{house.url}/api/batch/tasks", json=body, headers=headers, timeout=WIDE)
+        subscription = {"type": "subscribe", "task_id": reply.json()["data"]["task_id"]}
+
+        with visit(house.url, "realtime", key=KEY, by_page=by_page) as owner:
+            owner.says(subscription)
+            owner.until({"type": "batch_progress", "status": "completed"})
+        with visit(house.url, "realtime") as nobody:
+            nobody.says(subscription)
+            nobody.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
 
 
 @pytest.mark.scenario

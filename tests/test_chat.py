@@ -50,6 +50,7 @@ class FakeGateway:
         self.questions: list[Question] = []
         self.streams: dict[str, Told] = {}
         self.named: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
         self.running: set[str] = set()
         self.cancelled: list[str] = []
         self.followed: list[tuple[str, int]] = []
@@ -65,6 +66,8 @@ class FakeGateway:
         stream_id = self.named.get(question.msgid, f"s{len(self.streams) + 1}")
         if self.outcome:
             return Snapshot(stream_id, "error", error_code=self.outcome, length=self.kept)
+        if self.conflicts(question):
+            return Snapshot(stream_id, "error", error_code="id_conflict")
         if question.msgid:
             self.named[question.msgid] = stream_id
         if stream_id not in self.streams:
@@ -77,7 +80,13 @@ class FakeGateway:
 
     def find(self, question: Question) -> Snapshot | None:
         stream_id = self.named.get(question.msgid)
+        if stream_id and self.conflicts(question):
+            return Snapshot(stream_id, "error", error_code="id_conflict")
         return Snapshot(stream_id, "processing") if stream_id else None
+
+    def conflicts(self, question: Question) -> bool:
+        """Tell whether the question's id stands for other words."""
+        return bool(question.msgid) and self.texts.setdefault(question.msgid, question.text) != question.text
 
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Told:
         self.followed.append((stream_id, cursor))
@@ -387,6 +396,28 @@ def test_an_answered_question_sent_again_is_shown_again(client: ChatClient, gate
     assert again == stream_id
     assert gateway.followed == [(stream_id, 0), (stream_id, 0)]
     assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "typing"]
+
+
+@pytest.mark.parametrize("when", ["shown", "answered", "too fast"])
+def test_other_words_under_a_used_id_are_refused(client: ChatClient, gateway: FakeGateway, when: str) -> None:
+    """An error with the id, no echo, and nothing of the first question's answer."""
+    stream_id = client.asks("年假？", id="q1")
+    if when != "shown":
+        gateway.answers(stream_id, "五天")
+        client.sees_end(stream_id)
+    client.limit.allows = when != "too fast"
+    before = len(client.frames)
+
+    client.says(type="chat", content="病假？", id="q1")
+    refusals = client.frames[before:]
+    client.limit.allows = True
+    other = client.asks("病假？", id="q2")
+
+    assert [frame for frame in refusals if frame["type"] not in ("typing", "chat_delta")] == [
+        {"type": "error", "code": "ID_CONFLICT", "content": ZH["id_conflict"], "id": "q1"}
+    ]
+    assert other != stream_id
+    assert client.unknown() == []
 
 
 def test_a_stream_that_is_being_shown_is_not_resumed_beside_it(client: ChatClient, gateway: FakeGateway) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from config.texts import ZH
 from services.callers import Caller
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
@@ -168,6 +169,28 @@ def test_the_same_question_on_two_replicas_is_asked_once(
 
     (stream_id,) = ids
     assert here.sees_end(stream_id)[-2]["content"] == there.sees_end(stream_id)[-2]["content"] == "五天"
+    assert provider.asked == ["年假几天？"]
+
+
+def test_other_words_under_a_used_id_are_told_so(
+    desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives
+) -> None:
+    """On the same socket and on another replica's: an error with the id, and the first answer is not shown for them."""
+    here, there = arrives(desk), arrives(other_desk)
+    stream_id = here.asks("年假几天？", id="q1")
+
+    for client in (here, there):
+        client.says(type="chat", content="病假几天？", id="q1")
+        assert client.sees(type="error") == {
+            "type": "error",
+            "code": "ID_CONFLICT",
+            "content": ZH["id_conflict"],
+            "id": "q1",
+        }
+    provider.ends("五天")
+
+    assert here.sees_end(stream_id)[-2]["content"] == "五天"
+    assert there.of(stream_id) == []
     assert provider.asked == ["年假几天？"]
 
 

@@ -18,7 +18,7 @@ from services.shared_reads import SharedReads
 from services.stream_records import NewStream
 from services.stream_store import READ_BYTES
 from tests.counting_relay import CountingRelay, Names, commands
-from tests.desk import Desk
+from tests.desk import CALLER, Desk
 from tests.house import House
 from tests.servers import RedisServer, wait_until
 from tests.talker import Talker, answered, running, said
@@ -171,6 +171,22 @@ def test_a_message_that_comes_again_is_one_round_trip(relay: CountingRelay, desk
     desk.asks()
 
     assert relay.names == [ASKING]
+
+
+def test_a_programs_question_is_compared_only_when_it_comes_again(
+    relay: CountingRelay, desk: Desk, talker: Talker
+) -> None:
+    """The first time it costs what any question does; again, one field of its stream is read."""
+    desk.asks(channel="http", principal=CALLER.principal)
+    asked = relay.names[0]
+    talker.lets_go()
+    wait_until(lambda: desk.manager.running == 0)
+    relay.forget()
+
+    again = desk.asks(channel="http", principal=CALLER.principal)
+
+    assert again.status == "completed"
+    assert (asked, relay.names) == (("open", "running"), [("open", "running"), ("HGET",)])
 
 
 def test_1000_deltas_while_redis_is_busy_are_two_writes(

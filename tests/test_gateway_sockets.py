@@ -100,6 +100,54 @@ def test_a_clients_own_id_finds_its_stream(desk: Desk, provider: SlowProvider) -
     assert provider.asked == ["年假?"]
 
 
+@pytest.mark.parametrize("channel", ["chat", "http"])
+def test_other_words_under_a_used_id_are_refused(desk: Desk, provider: SlowProvider, channel: str) -> None:
+    """They are not asked, and do not get the first question's answer; that one goes on."""
+    first = asks(desk, channel=channel, msgid="c1/1")
+    wait_until(lambda: bool(provider.asked))
+
+    other = asks(desk, "病假?", channel=channel, msgid="c1/1")
+    found = desk.gateway.find(Question("病假?", channel, "default", CALLER.principal, msgid="c1/1"))
+
+    conflict = Snapshot(first.stream_id, "error", error_code="id_conflict")
+    assert (other, found) == (conflict, conflict)
+    assert asks(desk, channel=channel, msgid="c1/1").status == "processing"
+    assert provider.asked == ["年假?"]
+
+
+def test_other_words_do_not_end_the_conversations_turn(desk: Desk, provider: SlowProvider) -> None:
+    """What the refused question took of the running stream stays that stream's."""
+    first = asks(desk, msgid="c1/1", session="s1")
+    wait_until(lambda: bool(provider.asked))
+
+    assert asks(desk, "病假?", msgid="c1/1", session="s1").error_code == "id_conflict"
+    assert asks(desk, "事假?", msgid="c1/2", session="s1").waiting
+
+    provider.go_on.set()
+    assert sees(desk, first.stream_id)[0] == "答：年假?"
+
+
+def test_refused_questions_keep_their_ids(desk: Desk) -> None:
+    """Of one that was too long the beginning is kept: sent again it is the same, other words are not."""
+    long = "长" * 30_000
+    first = asks(desk, long, msgid="c1/1")
+
+    assert asks(desk, long, msgid="c1/1") == first
+    assert asks(desk, "年假?", msgid="c1/1").error_code == "id_conflict"
+    assert asks(desk, "短" * 30_000, msgid="c1/1").error_code == "id_conflict"
+
+
+def test_an_id_that_redis_cannot_compare_is_asked_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis went away in between: nobody gets an answer that may be another question's."""
+    asks(desk, msgid="c1/1")
+
+    def away(stream_id: str) -> str:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(desk.streams, "content", away)
+    assert asks(desk, "病假?", msgid="c1/1").error_code == "store_unavailable"
+
+
 def test_clients_choose_ids_each_for_itself(desk: Desk, provider: SlowProvider) -> None:
     """The same id of another principal, or at another door, is another question."""
     mine = asks(desk, msgid="1").stream_id

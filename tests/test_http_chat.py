@@ -585,6 +585,22 @@ def test_a_question_that_was_taken_is_not_one_too_many(door: Door, hindrance: st
     assert door.gateway.questions == []
 
 
+@pytest.mark.parametrize("hindrance", ["", "rate", "drain"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_words_under_a_used_id_are_refused(door: Door, stream: bool, hindrance: str) -> None:
+    """Nobody is asked, and no answer is shown: 409, also where events were wanted."""
+    fields = prepared(door, WHOLE)
+    assert door.asks(**fields).status_code == 200
+    door.limit.allows, door.ready = hindrance != "rate", hindrance != "drain"
+
+    reply = door.asks("病假？", stream=stream, **fields)
+
+    assert refusal(reply) == (409, 20000, "id_conflict")
+    assert (reply.mimetype, reply.get_json()["message"]) == ("application/json", ZH["id_conflict"])
+    assert reply.get_json()["data"] == {"reason": "id_conflict"}
+    assert door.gateway.followed == [("s1", 0)]
+
+
 def test_a_leaving_replica_takes_no_question_and_shows_answers(door: Door) -> None:
     """Another one does, in a moment."""
     door.ready = False

@@ -147,6 +147,14 @@ def test_answers_have_the_envelope(made: Any) -> None:
     assert not emptied.is_valid(reply({}))
 
 
+def test_codes_are_whole_numbers_by_type(made: Any) -> None:
+    """Generators of clients take the type alone: without one, `code` may be anything or a fraction."""
+    answered = made["paths"]["/api/things"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schemas = (answered, made["components"]["schemas"]["Error"])
+
+    assert [schema["properties"]["code"].get("type") for schema in schemas] == ["integer", "integer"]
+
+
 def test_an_answer_may_be_something_else(made: Any) -> None:
     """A stream or a file beside JSON, or instead of it; without the envelope where that is said; or nothing at all."""
     answers = made["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["responses"]

@@ -67,6 +67,7 @@ SENTENCES = [
     "batch_unavailable",
     "batch_unknown",
     "batch_finished",
+    "id_conflict",
     "batch_conflict",
     "unknown_user",
     "auth_refused",

@@ -144,6 +144,20 @@ def test_a_question_is_sent_again_elsewhere(stayers: Pair, dify: MockDify) -> No
     assert len(dify.asked(question)) == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_words_under_a_used_id_are_refused_elsewhere(stayers: Pair, dify: MockDify, stream: bool) -> None:
+    """409 on the other replica; nobody is asked, and the first question's answer stays its own."""
+    question, id = f"年假怎么申请？ {stream}", f"conflict {stream}"
+    first = whole(program.asks(stayers[0].url, question, id=id))
+
+    refused = program.asks(stayers[1].url, "病假怎么申请？ conflict", id=id, stream=stream)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, 20000)
+    assert refused.json()["data"] == {"reason": "id_conflict"}
+    assert dify.asked("病假怎么申请？ conflict") == []
+    assert whole(program.asks(stayers[1].url, question, id=id)) == first
+
+
 def test_a_crowd_sends_each_question_twice(stayers: Pair, dify: MockDify) -> None:
     """Ten programs send one and the same question to both replicas at the same moment: asked once each."""
     question = "年假怎么申请？ crowd"
