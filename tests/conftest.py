@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from demo.embedded_redis import EmbeddedRedis
 from demo.mock_dify import MockDify
@@ -16,6 +17,10 @@ from services.redis_store import ScriptRunner, connect
 from tests.house import House
 from tests.redis_setups import ClusterServers, SentinelServers
 from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
+
+# Hypothesis judges the machine by this check: a busy one draws the same examples more slowly.
+settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("any machine")
 
 #: What a test runs on that asks for any Redis; with the mark `every_redis`, on the others too.
 REDIS = ("embedded", "real")

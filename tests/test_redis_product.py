@@ -33,8 +33,9 @@ def test_people_are_answered_and_their_streams_are_listed(url: str, capsys: pyte
 
         capsys.readouterr()
         assert streams.main(["list"], load=lambda: house.container.settings) == 0
-        lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
+        header, *lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
 
+    assert header.startswith("STREAM ")
     assert {line.split()[0] for line in lines} == {bubble.stream_id for bubble in bubbles}
     assert all(" completed " in line for line in lines)
 
@@ -44,7 +45,15 @@ def test_the_doctor_finds_it_well(url: str, kind: str) -> None:
     """What several primaries have in common is said once; one without a replica is warned of."""
     found = examine(check_redis, settings_for(url))
 
-    checks = ["redis", "redis version", "redis memory", "redis persistence", "redis replicas", "redis scripts"]
+    checks = [
+        "redis",
+        "redis version",
+        "redis memory",
+        "redis persistence",
+        "redis replicas",
+        "redis scripts",
+        "redis clock",
+    ]
     assert [finding.check for finding in found] == checks
     assert {finding.check: finding.outcome for finding in found} == {
         **dict.fromkeys(checks, "ok"),
