@@ -215,8 +215,21 @@ class _External:
             log.warning("authentication failed: %s (%s)", exc.code, exc)
             self._deny(userid, corp, exc.code)
             raise
-        self._tokens.save(userid, corp, token, record.user, min(life, self._token_ttl))
+        self._save(userid, corp, token, record.user, min(life, self._token_ttl))
         return Identity("renewed", record.user, token)
+
+    def _save(self, userid: str, corp: str, token: str, user: UserInfo, ttl: float) -> None:
+        """Store a token, waiting through an outage: to begin anew would have the API log the person in once more."""
+        end = self._clock() + self._outage
+        while True:
+            try:
+                self._tokens.save(userid, corp, token, user, ttl)
+            except StoreUnavailable as exc:
+                if self._clock() >= end:
+                    raise self._unavailable(userid, corp, exc) from exc
+                time.sleep(PAUSE)
+            else:
+                return
 
     def _find(self, userid: str, corp: str) -> UserRecord:
         try:

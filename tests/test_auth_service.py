@@ -561,7 +561,8 @@ def test_an_outage_of_redis_is_waited_through(make_service: MakeService, auth: M
         # Less than the life of the lock that could not be given back.
         caller.join(20.0)
 
-        assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == auth.tokens[-1:]
+        assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == auth.tokens
+        assert auth.calls["E1001"] == 1
 
 
 def test_a_redis_that_stays_away_costs_the_outage(make_service: MakeService, auth: MockAuth) -> None:

@@ -714,8 +714,8 @@ def test_a_gateway_with_other_keys_is_explained(redis_url: str) -> None:
 
 
 def test_nobody_at_the_address_is_explained() -> None:
-    """A gateway that does not run yet is named as such."""
-    finding = echo(f"http://127.0.0.1:{free_port()}/wechat/callback")
+    """A gateway that does not run yet is named as such, whatever its address spells, at random or not."""
+    finding = echo(f"http://127.0.0.1:{free_port()}/ssl-timed/wechat/callback")
 
     assert "Connection refused" in finding.text
     assert "start the gateway" in finding.remedy

@@ -128,7 +128,7 @@ def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
     wait_until(lambda: desk.store.pipelines)
 
     assert [[write.stream_id for write in writes] for writes in desk.store.pipelines] == [["silent"]]
-    assert sorted(noted(desk)) == ["silent", "spoken"]
+    wait_until(lambda: sorted(noted(desk)) == ["silent", "spoken"])
 
 
 def test_text_that_goes_on_waits_for_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -70,7 +71,7 @@ def check_callback(
             # The first one pays for a cold worker, name server and TLS session.
             plain, answer = _echo(bot, url, clock)
     except requests.RequestException as exc:
-        yield Finding(check, "failed", f"{url}: {_words(exc)}", explained(str(exc), _FAILURES, "correct --url"))
+        yield Finding(check, "failed", f"{url}: {_words(exc)}", explained(_cause(exc), _FAILURES, "correct --url"))
         return
     text, remedy = _judged(plain, answer, limit)
     if remedy:
@@ -136,9 +137,14 @@ def _body(plain: str, body: bytes) -> tuple[str, str]:
     return "something else answers than the gateway", "correct the address, or the proxy's upstream"
 
 
+def _cause(exc: requests.RequestException) -> str:
+    """Return an error's text without the address: its random parts may spell any of the words that are looked for."""
+    return re.sub(r"with url: \S+", "", str(exc))
+
+
 def _words(exc: requests.RequestException) -> str:
     """Return what failed without the query, which carries the echo."""
-    text = str(exc)
+    text = _cause(exc)
     for known in ("certificate verify failed", "timed out", "Failed to resolve", "Connection refused"):
         if known.lower() in text.lower():
             return known
