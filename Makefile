@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos check-dify check-ws batch-run bench lint format venv clean
+.PHONY: help demo test test-all chaos check-dify check-ws batch-run bench lint format venv clean
 
 VENV := .venv
 # Name another with `make PYTHON=/path/to/python3 demo`.
@@ -53,8 +53,13 @@ help: ## list these commands
 demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a question" answers in the terminal; DIFY_BASE_URL= DIFY_API_KEY= use a real Dify app; PORT= is the page's, the gateway has the next one
 	@exec $(VENV)/bin/python -m demo
 
-test: $(VENV)/dev.stamp ## every test, on several cores; PYTEST_ARGS="-k name -n 0" chooses
-	@exec $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+pytest = $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test: $(VENV)/dev.stamp ## the quick suite, on several cores: five minutes on two; PYTEST_ARGS="-k name -n 0" chooses
+	@exec $(pytest) -m "not full" $(PYTEST_ARGS)
+
+test-all: $(VENV)/dev.stamp ## every test: what `make test` leaves out too; PYTEST_ARGS="-k name -n 0" chooses
+	@exec $(pytest) --hypothesis-profile=full $(PYTEST_ARGS)
 
 chaos: $(VENV)/dev.stamp ## kill replicas for three minutes while people ask, and print what it cost; CHAOS_ARGS="--seconds 60" shortens it
 	@exec $(VENV)/bin/python -m tests.scenarios.chaos $(CHAOS_ARGS)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
 
 from demo.embedded_redis import EmbeddedRedis
 from demo.mock_dify import MockDify
 from demo.wecom_simulator import WeComUser
 from services.redis_store import ScriptRunner, connect
 from tests.house import House
+from tests.properties import register_profiles
 from tests.redis_setups import ClusterServers, SentinelServers
 from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
 
-# Hypothesis judges the machine by this check: a busy one draws the same examples more slowly.
-settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None)
-settings.load_profile("any machine")
+register_profiles()
 
-#: What a test runs on that asks for any Redis; with the mark `every_redis`, on the others too.
-REDIS = ("embedded", "real")
+#: What a test runs on that asks for any Redis: `make test` takes the first, `make test-all` all of them.
+REDIS = ("real", "embedded") if shutil.which("redis-server") else ("embedded", "real")
+#: Likewise for a test with the mark `every_redis`.
 EVERY_REDIS = (*REDIS, "cluster", "sentinel")
 
 
@@ -34,7 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_redis_url" in metafunc.fixturenames:
         every = metafunc.definition.get_closest_marker("every_redis")
-        metafunc.parametrize("any_redis_url", EVERY_REDIS if every else REDIS, indirect=True)
+        quick, *others = EVERY_REDIS if every else REDIS
+        full = [pytest.param(kind, marks=pytest.mark.full) for kind in others]
+        metafunc.parametrize("any_redis_url", [quick, *full], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +133,7 @@ def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
     client.close()
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.full)])
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database: an SQLite file, then a database of the real MariaDB."""
     if request.param == "sqlite":

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from services.batch_records import ENDED, Claimed
 from services.errors import BatchFinished, BatchQueueFull
 from tests.batch_shelf import Shelf
+from tests.properties import examples
 from tests.servers import FakeClock
 
 MAX_UNFINISHED = 3
@@ -214,7 +215,7 @@ class BatchMachine(RuleBasedStateMachine):
 TestBatchStore = pytest.mark.timeout(400)(BatchMachine.TestCase)
 #: The same runs every time, and one failure told briefly rather than several at length.
 TestBatchStore.settings = settings(
-    max_examples=25,
+    max_examples=examples(25),
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

@@ -20,6 +20,7 @@ from services.stream_manager import StreamManager
 from services.stream_readers import StreamReaders
 from services.stream_records import Chunk, ChunkPage, NewStream, Standing, Whole, Write
 from services.stream_store import StreamStore, stream_keys
+from tests.properties import examples
 from tests.servers import wait_until
 from utils.deadline import Deadline
 
@@ -412,7 +413,7 @@ def test_a_stream_that_was_asked_anew_is_shown_anew() -> None:
 STEPS = st.lists(st.sampled_from(["append", "replace", "look", "take over", "lose", "come back"]), max_size=40)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(STEPS)
 def test_whatever_happens_to_it_a_reader_ends_with_the_text(steps: list[str]) -> None:
     """Appended, replaced, taken over, partly lost and written again: what a client puts together is the text."""

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.lease_fence import GRACE, LEASE, State
 from tests.lease_replica import Attempt, Fate, Replica, Sent
 from tests.lease_world import REPLICAS, World
+from tests.properties import examples
 from tests.servers import RedisServer
 
 # Watching for covered lines would take longer than the runs themselves; other tests reach these lines too.
@@ -302,7 +303,7 @@ def ends(world: World, find: Callable[[], None]) -> None:
 
 #: The same runs every time, and one failure told briefly rather than several at length.
 MODEL = settings(
-    max_examples=150,
+    max_examples=examples(150),
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -316,7 +317,7 @@ TestLeasesOnAForgetfulRedis = pytest.mark.timeout(400)(LeasesOnAForgetfulRedis.T
 TestLeasesOnAForgetfulRedis.settings = MODEL
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=examples(100), derandomize=True)
 @given(st.lists(MOMENTS, max_size=10))
 def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, attempts: list[list[float]]) -> None:
     """Whoever tries, and whenever: an owner whose writes pass within its lease keeps its stream."""
@@ -330,7 +331,7 @@ def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, 
     assert world.fence.owners == [replica.owned.owner]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=examples(100), derandomize=True)
 @given(st.lists(st.tuples(st.floats(LEASE, 3 * LEASE), st.floats(0.0, GRACE - 0.001), MOMENTS), max_size=6))
 def test_an_outage_of_redis_costs_no_living_owner_its_stream(
     client: redis.Redis, outages: list[tuple[float, float, list[float]]]

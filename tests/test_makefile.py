@@ -191,7 +191,7 @@ def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
 
 
 def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
-    """`make test` installs the development requirements and hands PYTEST_ARGS on."""
+    """`make test` installs the development requirements, leaves the full tests out, and hands PYTEST_ARGS on."""
     workshop.toy_python()
 
     assert workshop.make("test", "PYTEST_ARGS=-k name")[0] == 0
@@ -199,7 +199,18 @@ def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
     assert any("requirements-dev.txt" in call for call in workshop.asked)
     call = workshop.asked[-1]
     assert call.startswith("-m|pytest|")
-    assert "|-k|name|" in call
+    assert "|-m|not full|-k|name|" in call
+
+
+def test_every_test_is_run_with_all_its_examples(workshop: Workshop) -> None:
+    """`make test-all` leaves nothing out and selects Hypothesis' full profile."""
+    workshop.toy_python()
+
+    assert workshop.make("test-all", "PYTEST_ARGS=-k name")[0] == 0
+
+    call = workshop.asked[-1]
+    assert "|--hypothesis-profile=full|-k|name|" in call
+    assert "not full" not in call
 
 
 def test_ci_installs_by_hash(workshop: Workshop) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from utils.markdown import open_fence, render_markdown
 from utils.markdown_lines import State, classify, render_lines
 
@@ -281,7 +282,7 @@ STRETCHES = st.lists(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(STRETCHES.map("\n\n".join), st.sampled_from(["", "\n", " "]))
 @example("```\na\n\n```\nb\n\nc\nd", "")
 @example("- a\n\n    ```\n\nx\ny\n\n    ```\nz\nw", "")
@@ -291,7 +292,7 @@ def test_stretches_render_as_their_lines_do(text: str, end: str) -> None:
     assert render_markdown(text + end) == by_rules(text + end)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(STRETCHES.map("\n\n".join))
 def test_an_open_fence_is_found_where_the_rules_find_it(text: str) -> None:
     """The fence that is open at the end is the one that the lines leave open, wherever it began."""

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from tests.properties import examples
 from tests.servers import FakeClock
 from utils import markdown_blocks
 from utils.markdown_blocks import LARGE, MOST, BlockRenderer, render_markdown, render_slices
@@ -187,7 +188,7 @@ def assert_harmless(html: str) -> None:
 
 
 @hard_work
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(hostile_texts, pieces)
 def test_nothing_in_an_answer_can_run_load_or_send(text: str, rnd: random.Random) -> None:
     """No tag, attribute or address beyond the allowed ones comes through, in any block at any time."""
@@ -228,7 +229,7 @@ def test_the_first_wall_stands_alone(attack: str) -> None:
 
 
 @hard_work
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600))
 @given(texts, pieces)
 def test_the_blocks_of_any_split_are_the_whole(text: str, rnd: random.Random) -> None:
     """However a text comes in pieces, its blocks end as the rendering of the whole text."""
@@ -239,7 +240,7 @@ def test_the_blocks_of_any_split_are_the_whole(text: str, rnd: random.Random) ->
     assert Reader().reads([text]).finishes() == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(texts, pieces)
 def test_references_are_known_once_they_are_defined(text: str, rnd: random.Random) -> None:
     """A link that names a reference of an earlier block has its address, in any split."""
@@ -417,7 +418,7 @@ def test_the_end_of_a_large_block_is_seen(large: str, between: str) -> None:
 
 
 @given(st.lists(st.integers(0, 3 * MOST), max_size=8), st.sampled_from(["\r\n", "\n", "\r"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_a_text_in_slices_becomes_the_same_html(cuts: list[int], end: str) -> None:
     """Also where a line's end is cut in two, and where what is Markdown ends within a slice."""
     text = f"# One{end}{end}words **and** more, <not a tag> {end}" * (2 * MOST // 40)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.questions import FOLDER, Utterance, by_rules_of_v2, by_rules_of_v3, main, measure, utterances
+from tests.properties import examples
 from utils.questions import Detection, Detector, detect
 
 #: The test part as it was committed, before the first rule.
@@ -264,7 +265,7 @@ def test_confidence_is_high_for_questions_and_low_for_statements() -> None:
 
 
 @given(st.text(alphabet="什么谁几还是不没吗呢知道说如果 ，。？a'what do you is it.!?\n3", max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_every_text_is_judged_and_its_question_is_its_own(text: str) -> None:
     """Whatever is said, the confidence is a share, and the question is what the text holds, in its order."""
     found, rest = detect(text), iter(text)

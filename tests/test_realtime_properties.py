@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from channels.docs import FRAMES
 from services.realtime_effects import Answer, Frame
 from services.realtime_session import MOST
+from tests.properties import examples
 from tests.realtime_desk import Desk, stages
 
 TEXTS = st.sampled_from(["好。", "年假有几天？", "我发烧了。能打疫苗吗？", "……", " ", "hello"]) | st.text(max_size=8)
@@ -127,7 +128,7 @@ def turns(frames: list[Frame]) -> list[list[Frame]]:
     return [*ended, *shown.values()]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(STEPS)
 def test_every_frame_is_one_of_the_published_ones(steps: list[tuple[str, Any]]) -> None:
     """The schema knows them all; each has a session, and can be sent."""
@@ -138,7 +139,7 @@ def test_every_frame_is_one_of_the_published_ones(steps: list[tuple[str, Any]]) 
         FRAME.validate(json.loads(json.dumps(frame)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(STEPS)
 def test_every_answer_that_begins_has_exactly_one_end(steps: list[tuple[str, Any]]) -> None:
     """Its status, its pieces numbered from 0 on, then one final frame, and nothing after it."""
@@ -155,7 +156,7 @@ def test_every_answer_that_begins_has_exactly_one_end(steps: list[tuple[str, Any
                 assert after["cursor"] >= before["cursor"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(STEPS)
 def test_every_question_is_answered_or_given_up_for_all_to_see(steps: list[tuple[str, Any]]) -> None:
     """Each stream that was asked for has its final frame, or was cancelled, waiting, by an interrupting."""
@@ -170,7 +171,7 @@ def test_every_question_is_answered_or_given_up_for_all_to_see(steps: list[tuple
     assert world.session.unfinished == ()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(STEPS)
 def test_one_answer_is_shown_at_a_time(steps: list[tuple[str, Any]]) -> None:
     """Between an answer's first frame and its last there is no other's."""
@@ -182,7 +183,7 @@ def test_one_answer_is_shown_at_a_time(steps: list[tuple[str, Any]]) -> None:
         open_stream = "" if frame.get("final") else frame["stream_id"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(STEPS)
 def test_stages_follow_each_other_as_they_may(steps: list[tuple[str, Any]]) -> None:
     """A question's stages come together; after its answer comes idle, unless it was interrupted; closed is last."""
@@ -199,7 +200,7 @@ def test_stages_follow_each_other_as_they_may(steps: list[tuple[str, Any]]) -> N
             assert after == "idle"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(STEPS)
 def test_every_message_with_a_type_is_acknowledged_once_and_first(steps: list[tuple[str, Any]]) -> None:
     """Whatever becomes of it."""
@@ -208,7 +209,7 @@ def test_every_message_with_a_type_is_acknowledged_once_and_first(steps: list[tu
         assert frames[0]["received_type"] == kind[:64]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(STEPS)
 def test_few_answers_are_unfinished_and_little_is_asked(steps: list[tuple[str, Any]]) -> None:
     """However much is said."""
@@ -218,7 +219,7 @@ def test_few_answers_are_unfinished_and_little_is_asked(steps: list[tuple[str, A
         assert len(world.session.unfinished) <= MOST
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.text(min_size=1), max_size=4)), max_size=6))
 def test_what_a_client_puts_together_is_the_answer(news: list[tuple[bool, list[str]]]) -> None:
     """Its pieces since the last reset are the text, byte for byte."""

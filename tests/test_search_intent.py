@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.search_intent import FOLDER, ROUTERS, V3_WORDS, Labelled, by_words, labelled, main, measure
+from tests.properties import examples
 from utils.search_intent import MAX_QUERY, by_prefix, by_rules, router
 
 #: The test part as it was before the first rule.
@@ -123,7 +124,7 @@ def test_rules_know_the_prefix_and_always_needs_none() -> None:
 
 
 @given(st.text(alphabet="搜索上网查一下天气新闻我的，。？ newsgoogle the weather\n3/:", max_size=80))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_every_text_is_judged_and_a_query_is_never_empty(text: str) -> None:
     """A query has words, fits, and is of the text."""
     for route in ("rules", "prefix", "always"):

@@ -15,6 +15,7 @@ from services.owned_stream import MAX_REPLACEMENTS, OwnedStream
 from services.redis_store import ScriptRunner
 from services.stream_records import NewStream, Snapshot, Write
 from services.stream_store import StreamStore, stream_keys
+from tests.properties import examples
 from utils.deadline import Deadline
 
 ID = "s"
@@ -95,7 +96,7 @@ class World:
             getattr(self, name)(argument)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(EMIT | FLUSH | POLL, max_size=30))
 def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, str]]) -> None:
     """Invariants 1 and 2: every poll shows a prefix of the answer, each at least as long as the one before."""
@@ -110,7 +111,7 @@ def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, 
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(EMIT | REPLACE | FLUSH | POLL, max_size=30))
 def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> None:
     """A poll with the same start shows what the last one showed, and perhaps more."""
@@ -126,7 +127,7 @@ def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> 
         assert later.start > earlier.start or later.text.startswith(earlier.text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(EMIT | REPLACE | FLUSH, max_size=30))
 def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
     """The chunks from `start` on, without errors, are the text, at any moment."""
@@ -141,7 +142,7 @@ def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
         )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(EMIT | REPLACE | FLUSH | LOSS, max_size=30))
 @example([("emit", "a"), ("flush", "ok"), ("loss", "the tail")])
 @example([("emit", "a"), ("flush", "ok"), ("replace", "b"), ("flush", "ok"), ("loss", "everything")])
@@ -156,7 +157,7 @@ def test_what_redis_loses_its_owner_restores(events: list[tuple[str, str]]) -> N
     assert (world.seen[-1].text, world.seen[-1].status) == (world.said, "completed")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(st.tuples(st.sampled_from("ab"), TEXT), max_size=20), st.integers(0, 20))
 def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int) -> None:
     """Invariant 4: whatever the old owner still sends after a takeover changes nothing."""

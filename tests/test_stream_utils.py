@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from tests.test_markdown import MARKDOWN, PIECES, without_space
 from utils.markdown import open_fence
 from utils.stream_utils import FRAME_BYTES, clip_utf8, compose_frame, render_frame, settled
@@ -77,7 +78,7 @@ def test_clip_of_plain_characters_is_as_long_as_can_be(text: str, max_bytes: int
     assert clipped == text or size(text[: len(clipped) + 1]) > max_bytes
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     text=MARKDOWN | MARKDOWN.map("\n\n".join) | st.text(),
     max_bytes=st.integers(0, 80),
