@@ -438,6 +438,7 @@ def test_a_query_without_a_password_is_unavailable(make_service: MakeService, ca
     assert "AUTH_USER_QUERY does not return the column password" in caplog.text
 
 
+@pytest.mark.full
 def test_users_of_a_real_database_are_authenticated_once_each(
     make_service: MakeService, auth: MockAuth, maria_server: MariaServer
 ) -> None:
@@ -529,6 +530,7 @@ def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
         service.check()
 
 
+@pytest.mark.full
 def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeService) -> None:
     """What comes back within the patience is waited for; nothing is remembered against the user."""
     with MariaServer() as server:
