@@ -1,4 +1,4 @@
-"""The stream store, on the embedded Redis and on a real one."""
+"""The stream store: opening, appending, reading, fencing, taking over; its core on every kind of Redis."""
 
 from __future__ import annotations
 
