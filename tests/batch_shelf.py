@@ -18,6 +18,8 @@ from services.errors import BatchUnknown
 from tests.servers import FakeClock, MariaServer
 
 OWNER = "key:0a1b"
+#: Parameters of a fixture that calls `empty_database`.
+SQL_KINDS = ("sqlite", pytest.param("mariadb", marks=pytest.mark.full))
 
 
 class Shelf:

@@ -21,22 +21,22 @@ from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
 
 register_profiles()
 
-#: What a test runs on that asks for any Redis: `make test` takes the first, `make test-all` all of them.
-REDIS = ("real", "embedded") if shutil.which("redis-server") else ("embedded", "real")
-#: Likewise for a test with the mark `every_redis`.
-EVERY_REDIS = (*REDIS, "cluster", "sentinel")
+#: The one Redis of a test that asks for any.
+ONE_REDIS = "real" if shutil.which("redis-server") else "embedded"
+#: Every kind, for the contract that all of them keep; `make test` takes only the first.
+EVERY_REDIS = (ONE_REDIS, "embedded" if ONE_REDIS == "real" else "real", "cluster", "sentinel")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_redis: run also on a real Redis Cluster and behind real Sentinels")
+    config.addinivalue_line("markers", "every_redis: part of the contract of every kind of Redis, and run on each")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_redis_url" in metafunc.fixturenames:
-        every = metafunc.definition.get_closest_marker("every_redis")
-        quick, *others = EVERY_REDIS if every else REDIS
-        full = [pytest.param(kind, marks=pytest.mark.full) for kind in others]
-        metafunc.parametrize("any_redis_url", [quick, *full], indirect=True)
+        one, *others = EVERY_REDIS
+        contract = metafunc.definition.get_closest_marker("every_redis")
+        full = [pytest.param(kind, marks=pytest.mark.full) for kind in others if contract]
+        metafunc.parametrize("any_redis_url", [one, *full], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def embedded_redis() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def any_redis_url(request: pytest.FixtureRequest) -> str:
-    """The address of an empty Redis of each kind in turn: see `EVERY_REDIS`."""
+    """The address of an empty Redis: of one kind, or of each in turn for a test with the mark `every_redis`."""
     fixtures = {"embedded": "embedded_redis", "real": "redis_url", "cluster": "cluster_url", "sentinel": "sentinel_url"}
     found = request.getfixturevalue(fixtures[request.param])
     return str(found.url if isinstance(found, EmbeddedRedis) else found)

@@ -47,7 +47,7 @@ class SlowProvider(BaseRAGProvider):
         self.queries.append(query)
         self.conversations.append(query.conversation_id)
         yield ProviderIds("c1", "m1", "t1")
-        self.go_on.wait(10.0)
+        self.go_on.wait(30.0)
         yield Delta(f"答：{query.text}")
         yield self.usage
 
@@ -62,6 +62,8 @@ class Desk:
         self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
     ) -> None:
         self.client = connect(url, pool_size=30, timeout=5.0)
+        self._provider = provider
+        self._dead = False
         runner = ScriptRunner(self.client)
         self.streams = StreamStore(runner, lease=lease)
         conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
@@ -118,9 +120,17 @@ class Desk:
         assert snapshot
         return snapshot
 
-    def close(self) -> None:
-        # A producer that waits for its turn would go on standing in the next test's line.
-        self.readers.close()
-        self.manager.drain(3.0)
+    def dies(self) -> None:
+        """Write nothing any more, as a killed process does; `close` does not wait for its producers."""
+        self._dead = True
         self.manager.close()
+
+    def close(self) -> None:
+        """End all that runs: a producer that waits for its turn would stay in the queue of the next test."""
+        self.readers.close()
+        if isinstance(self._provider, SlowProvider):
+            self._provider.go_on.set()
+        if not self._dead:
+            self.manager.drain(3.0)
+            self.manager.close()
         self.client.close()

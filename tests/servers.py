@@ -47,7 +47,7 @@ class FakeClock:
         self.now += seconds
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 10.0) -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = 30.0) -> T:
     """Poll until `predicate` is true, and return what it returned; fail the test after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (value := predicate()):

@@ -27,10 +27,31 @@ ZHANGSAN = UserInfo("E1001", "张三", "13800000001", "男")
 MakeService = Callable[..., AuthService]
 
 
+class HeldAuth(MockAuth):
+    """An auth API whose answers wait until the test lets them go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def answer(self, method: str, usercode: str, password: str) -> tuple[int, bytes, dict[str, str]]:
+        self.asked.set()
+        assert self.go_on.wait(30.0)
+        return super().answer(method, usercode, password)
+
+
 @pytest.fixture
 def auth() -> Iterator[MockAuth]:
     with MockAuth() as mock:
         yield mock
+
+
+@pytest.fixture
+def held() -> Iterator[HeldAuth]:
+    with HeldAuth() as mock:
+        yield mock
+        mock.go_on.set()
 
 
 @pytest.fixture
@@ -389,19 +410,19 @@ def test_redis_away_is_unavailable(make_service: MakeService, auth: MockAuth) ->
     ],
 )
 def test_redis_lost_during_the_call_lets_nobody_in(
-    make_service: MakeService, auth: MockAuth, answer: dict[str, object], code: str
+    make_service: MakeService, held: HeldAuth, answer: dict[str, object], code: str
 ) -> None:
     """When Redis goes while the API is asked, the outcome is a failure with the right code."""
-    auth.behaviour, auth.delay = "slow", 0.5
-    auth.says(200, answer)
+    held.says(200, answer)
     outcomes: list[Identity | AuthError] = []
     with RedisServer() as server:
-        service = make_service(redis_url=server.url())
+        service = make_service(redis_url=server.url(), url=held.url)
         caller = threading.Thread(target=lambda: outcomes.extend(at_once(lambda: service.authenticate("zhangsan"))))
         caller.start()
-        wait_until(lambda: auth.calls["E1001"])
+        assert held.asked.wait(30.0)
 
         server.kill()
+        held.go_on.set()
         caller.join(60.0)
 
     assert [o.code for o in outcomes if isinstance(o, AuthError)] == [code]
@@ -438,6 +459,7 @@ def test_a_query_without_a_password_is_unavailable(make_service: MakeService, ca
     assert "AUTH_USER_QUERY does not return the column password" in caplog.text
 
 
+@pytest.mark.full
 def test_users_of_a_real_database_are_authenticated_once_each(
     make_service: MakeService, auth: MockAuth, maria_server: MariaServer
 ) -> None:
@@ -529,6 +551,7 @@ def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
         service.check()
 
 
+@pytest.mark.full
 def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeService) -> None:
     """What comes back within the patience is waited for; nothing is remembered against the user."""
     with MariaServer() as server:
@@ -546,23 +569,23 @@ def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeServ
     assert [identity.state for identity in outcome] == ["renewed"]
 
 
-def test_an_outage_of_redis_is_waited_through(make_service: MakeService, auth: MockAuth) -> None:
+def test_an_outage_of_redis_is_waited_through(make_service: MakeService, held: HeldAuth) -> None:
     """Whoever is being authenticated when Redis goes is let in once it is back, whoever holds the lock it kept."""
-    auth.behaviour, auth.delay = "slow", 0.5
     outcomes: list[Identity | AuthError] = []
     with RedisServer(aof=True) as server:
-        service = make_service(redis_url=server.url(), outage=60.0)
+        service = make_service(redis_url=server.url(), url=held.url, outage=60.0)
         caller = threading.Thread(target=lambda: outcomes.extend(at_once(lambda: service.authenticate("zhangsan"))))
         caller.start()
-        wait_until(lambda: auth.calls["E1001"])
+        assert held.asked.wait(30.0)
         server.kill()
-        wait_until(lambda: auth.tokens, timeout=30.0)
+        held.go_on.set()
+        wait_until(lambda: held.tokens, timeout=30.0)
         server.start()
         # Less than the life of the lock that could not be given back.
         caller.join(20.0)
 
-        assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == auth.tokens
-        assert auth.calls["E1001"] == 1
+        assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == held.tokens
+        assert held.calls["E1001"] == 1
 
 
 def test_a_redis_that_stays_away_costs_the_outage(make_service: MakeService, auth: MockAuth) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from services.batch_records import Claimed
 from services.errors import BatchFinished
-from tests.batch_shelf import OWNER, Shelf, at, empty_database
+from tests.batch_shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
 from tests.servers import FakeClock
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=SQL_KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database of each kind for all tests here: creating one takes longer than most of them."""
     return empty_database(request, tmp_path_factory)

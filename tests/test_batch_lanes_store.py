@@ -8,8 +8,6 @@ import redis
 from services.batch_lanes_store import LEASE, LIFE, BatchLanesStore
 from services.redis_store import ScriptRunner
 
-pytestmark = pytest.mark.every_redis
-
 #: More than a lease, more than the grace.
 LAPSED, RIPE = LEASE + 0.1, 3.1
 
@@ -67,6 +65,7 @@ def test_a_holder_that_outlived_an_outage_keeps_its_lane(lanes: BatchLanesStore)
     assert at(lanes, 1102.0 + LAPSED + RIPE).take(0, "b")
 
 
+@pytest.mark.every_redis
 def test_a_holder_learns_that_its_lane_is_anothers(lanes: BatchLanesStore) -> None:
     """Paused for too long, it is told with its next renewal, which changes nothing; its other lanes stay its own."""
     for lane in (0, 1, 2):

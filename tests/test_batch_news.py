@@ -385,8 +385,7 @@ def test_a_socket_that_is_gone_is_followed_no_more(board: Board, news: BatchNews
     assert not news._followers
 
 
-@pytest.mark.parametrize("by_page", [False, True])
-def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: Path, by_page: bool) -> None:
+def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: Path) -> None:
     """Under WEBSOCKET_AUTH=none a key shown in a header or by a page counts; without it the task is unknown."""
     own = {"WEBSOCKET_AUTH": "none", "API_KEYS": KEY, "DATABASE_PATH": str(tmp_path / "laibao.db")}
     with House(redis_url, **own) as house:
@@ -394,14 +393,16 @@ def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: 
         reply = requests.post(f"{house.url}/api/batch/tasks", json=body, headers=headers, timeout=WIDE)
         subscription = {"type": "subscribe", "task_id": reply.json()["data"]["task_id"]}
 
-        with visit(house.url, "realtime", key=KEY, by_page=by_page) as owner:
-            owner.says(subscription)
-            owner.until({"type": "batch_progress", "status": "completed"})
+        for by_page in (False, True):
+            with visit(house.url, "realtime", key=KEY, by_page=by_page) as owner:
+                owner.says(subscription)
+                owner.until({"type": "batch_progress", "status": "completed"})
         with visit(house.url, "realtime") as nobody:
             nobody.says(subscription)
             nobody.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_a_task_is_followed_at_any_replica(redis_url: str, tmp_path: Path) -> None:
     """Submitted at one, told at the other, from its start to its end; each frame is one of the published ones."""

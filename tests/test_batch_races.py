@@ -19,13 +19,13 @@ import pytest
 from services.batch_records import Claimed, Task
 from services.errors import BatchFinished, BatchQueueFull, StoreUnavailable
 from services.sql_batch_claims import locked
-from tests.batch_shelf import OWNER, Shelf, at_once, empty_database
+from tests.batch_shelf import OWNER, SQL_KINDS, Shelf, at_once, empty_database
 from tests.servers import MariaServer, wait_until
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=SQL_KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database of each kind for all tests here: creating one takes longer than most of them."""
     return empty_database(request, tmp_path_factory)
@@ -277,6 +277,7 @@ def test_a_submission_under_way_keeps_no_other_writer_waiting(shelf: Shelf) -> N
     assert shelf.store.list()[1] == 2
 
 
+@pytest.mark.full
 def test_who_freezes_in_a_transaction_holds_nobody_up_for_long(maria_server: MariaServer) -> None:
     """A process that stands still while it has a task's row: the server lets go of it after two of its timeouts."""
     url = maria_server.fresh_database("frozen")

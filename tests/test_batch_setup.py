@@ -39,6 +39,7 @@ def test_all_replicas_may_prepare_at_once(sql_url: str) -> None:
         store.close()
 
 
+@pytest.mark.full
 def test_tables_made_by_an_administrator_are_enough(maria_server: MariaServer, limited: str) -> None:
     """With the documented statements run by somebody else, a user without the right to create does all the work."""
     for statement in statements("mysql"):
@@ -50,6 +51,7 @@ def test_tables_made_by_an_administrator_are_enough(maria_server: MariaServer, l
         assert shelf.store.expire(-1) == 1
 
 
+@pytest.mark.full
 def test_missing_tables_are_the_operators_to_create(limited: str) -> None:
     """A user who may not create them is told so when the process starts."""
     store = SqlBatchStore(limited)
@@ -84,6 +86,7 @@ def test_a_store_that_is_away_says_so_and_no_more() -> None:
         assert "机密" not in f"{caught.value} {caught.value.__cause__}"
 
 
+@pytest.mark.full
 def test_a_database_that_was_away_is_used_again() -> None:
     """After a restart no call fails; while it is frozen nobody waits longer than the timeouts say."""
     with MariaServer() as server, Shelf(server.fresh_database(), read_timeout=1.0, connect_timeout=1.0) as shelf:
@@ -100,6 +103,7 @@ def test_a_database_that_was_away_is_used_again() -> None:
         assert shelf.ends(task).completed == 3
 
 
+@pytest.mark.full
 def test_without_tables_there_are_no_batches_and_all_else(
     redis_url: str, limited: str, caplog: pytest.LogCaptureFixture
 ) -> None:

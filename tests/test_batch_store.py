@@ -11,7 +11,7 @@ from services.batch_records import BatchOptions
 from services.batch_store import SqlBatchStore
 from services.errors import BatchConflict, BatchQueueFull, BatchUnknown
 from services.sql_batch_expiry import hide
-from tests.batch_shelf import OWNER, Shelf, at, empty_database
+from tests.batch_shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
 from tests.servers import FakeClock, MariaServer
 
 #: What a store may lose or change: emoji, NUL, characters of four bytes, quotes, what SQL means, line ends.
@@ -26,7 +26,7 @@ HARD = (
 )
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=SQL_KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database of each kind for all tests here: creating one takes longer than most of them."""
     return empty_database(request, tmp_path_factory)
@@ -123,6 +123,7 @@ def test_a_credential_is_kept_no_longer_than_it_is_needed(shelf: Shelf, end: str
     assert (ended.status, ended.credential) == (end, "")
 
 
+@pytest.mark.full
 def test_long_texts_pass_a_server_that_takes_small_packets(maria_server: MariaServer, clock: FakeClock) -> None:
     """Texts of ten megabytes arrive by portions below a server's least limit, in order."""
     before = maria_server.execute("SELECT @@GLOBAL.max_allowed_packet")[0][0]

@@ -9,8 +9,6 @@ from services.conversation_store import ConversationStore, Memory
 from services.models import Question
 from services.redis_store import ScriptRunner
 
-pytestmark = pytest.mark.every_redis
-
 QUESTION = Question("?", "wecom", "default", "zhangsan")
 GROUP = Question("?", "wecom", "default", "zhangsan", chat="group")
 
@@ -79,6 +77,7 @@ def test_an_answer_from_before_a_reset_changes_nothing(store: ConversationStore)
     assert store.load(key) == Memory("", "1")
 
 
+@pytest.mark.every_redis
 def test_a_reset_command_works_once(store: ConversationStore, redis_client: redis.Redis) -> None:
     """Delivered again, after whatever came next, it changes nothing; so few are remembered that nothing grows."""
     key = store.key("app", QUESTION)

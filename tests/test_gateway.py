@@ -382,7 +382,7 @@ def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Re
 def test_a_dead_owners_stream_goes_on_for_its_reader(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
     """The poll that finds it past lease and suspicion has the question answered where it came in."""
     asked = desk.asks()
-    desk.manager.close()
+    desk.dies()
     for mark in ("lease", "suspect"):
         redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
     reader = Desk(any_redis_url, provider := SlowProvider())
@@ -404,7 +404,7 @@ def test_a_full_or_leaving_replica_takes_nothing_over(any_redis_url: str, redis_
     """It still answers the poll; another replica goes on with the stream."""
     asking, full = Desk(any_redis_url, SlowProvider()), Desk(any_redis_url, SlowProvider(), max_streams=0)
     asked = asking.asks()
-    asking.manager.close()
+    asking.dies()
     for mark in ("lease", "suspect"):
         redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
 
@@ -484,6 +484,7 @@ def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvide
         assert desk.reads(asked.stream_id, principal="lisi") is None, "nobody else's, Redis or not"
         with pytest.raises(StoreUnavailable):
             desk.reads("unknown")
+        desk.dies()
         desk.close()
 
 

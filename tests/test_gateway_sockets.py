@@ -40,7 +40,7 @@ def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple
     """Follow a stream to its end; return its text and the last news."""
     following, text = desk.gateway.follow(stream_id, bot="default", principal=principal), ""
     while True:
-        if news := following.next(5.0):
+        if news := following.next(0.3):
             text = ("" if news.reset else text) + "".join(chunk.content for chunk in news.chunks)
             if news.ended:
                 return text, news

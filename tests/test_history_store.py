@@ -10,8 +10,6 @@ from services.history_store import MAX_CHARACTERS, MAX_TURNS, HistoryStore, hist
 from services.models import Question, Turn
 from services.redis_store import ScriptRunner
 
-pytestmark = pytest.mark.every_redis
-
 NOW = 1_700_000_000.0
 QUESTION = Question("?", "wecom", "default", "zhangsan")
 

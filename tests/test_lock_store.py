@@ -10,8 +10,6 @@ from services.lock_store import LockStore
 from services.redis_store import ScriptRunner
 from tests.servers import RedisServer, free_port, redis_client_for, wait_until
 
-pytestmark = pytest.mark.every_redis
-
 
 def test_a_lock_has_one_holder(runner: ScriptRunner) -> None:
     """A second caller gets nothing until the first gives it back."""

@@ -17,7 +17,6 @@ def limiter(runner: ScriptRunner, *, user: str = "", ip: str = "", secret: bytes
     return RateLimiter(runner, user=user, ip=ip, secret=secret)
 
 
-@pytest.mark.every_redis
 def test_a_user_has_so_many_questions(runner: ScriptRunner) -> None:
     """The third question of two a minute is one too many, on another replica too; another user has two of their own."""
     here, there = limiter(runner, user="2/minute"), limiter(runner, user="2/minute")
@@ -39,6 +38,7 @@ def test_a_key_has_a_count_for_each_of_its_clients(runner: ScriptRunner, princip
     assert not rates.question(principal, "a")
 
 
+@pytest.mark.every_redis
 def test_several_rates_all_count(runner: ScriptRunner, redis_client: redis.Redis) -> None:
     """Any full window refuses, and what a short one refuses is not counted by a longer one."""
     rates = limiter(runner, user="5/hour;1/minute")
@@ -83,7 +83,6 @@ def test_a_count_without_a_life_gets_one(runner: ScriptRunner, redis_client: red
     assert 0 < redis_client.ttl(key) <= 3600
 
 
-@pytest.mark.every_redis
 def test_an_address_has_so_many_requests(runner: ScriptRunner) -> None:
     """Addresses are counted apart from each other and from users."""
     rates = limiter(runner, user="1/minute", ip="2/minute")

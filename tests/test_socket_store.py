@@ -14,8 +14,6 @@ from services.redis_store import ScriptRunner
 from services.socket_store import LIFE, Connection, OpenSocket, SocketStore
 from tests.servers import FakeClock, free_port, redis_client_for, wait_until
 
-pytestmark = pytest.mark.every_redis
-
 SECRET = b"obviously fake"
 #: 2026-01-01T00:00:00Z.
 CONNECTED = 1_767_225_600.25
@@ -122,6 +120,7 @@ def test_the_older_ones_end_costs_the_newer_one_nothing(
     assert here.renew([(replace(older, token=next(tokens)), 0.0)]) != {}
 
 
+@pytest.mark.every_redis
 def test_a_redis_that_forgot_is_filled_again(
     here: SocketStore, there: SocketStore, tokens: Iterator[str], redis_client: redis.Redis
 ) -> None:
@@ -323,6 +322,7 @@ def test_nobody_is_dismissed_who_is_not_there(
     assert redis_client.exists("{dify_sockets}:dismissed") == 0
 
 
+@pytest.mark.every_redis
 def test_a_thousand_sockets_are_one_exchange(here: SocketStore, tokens: Iterator[str]) -> None:
     """All of a replica's sockets are renewed together, and each verdict finds its socket."""
     entries = [replace(socket(next(tokens), f"client-{i}"), since=CONNECTED + i) for i in range(1000)]

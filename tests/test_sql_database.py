@@ -94,6 +94,7 @@ def test_giving_way_has_an_end(database: SqlDatabase, monkeypatch: pytest.Monkey
         database.transact(work)
 
 
+@pytest.mark.full
 def test_a_deadlock_costs_neither_side_its_work(maria_server: MariaServer) -> None:
     """Two who lock the same rows in opposite orders, for certain at once, both get through."""
     database = SqlDatabase(maria_server.fresh_database("deadlock"), writes=True)
@@ -180,6 +181,7 @@ def test_writers_of_one_process_take_turns_over_all_their_pools(
         database.close()
 
 
+@pytest.mark.full
 def test_a_session_is_what_transactions_need(maria_server: MariaServer) -> None:
     """Whatever the server's defaults: READ COMMITTED, nothing cut to fit, and lock waits below our own."""
     database = SqlDatabase(maria_server.fresh_database("session"), writes=True, read_timeout=6.0)

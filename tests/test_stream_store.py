@@ -1,4 +1,4 @@
-"""The stream store, on the embedded Redis and on a real one."""
+"""The stream store: opening, appending, reading, fencing, taking over; its core on every kind of Redis."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from services.redis_store import ScriptRunner, connect
 from services.stream_records import PAGE_BYTES, PAGE_CHUNKS, Chunk, NewStream, Write
 from services.stream_store import SHORT_BYTES, SLICE_BYTES, StreamStore, stream_keys
 from tests.servers import FakeClock, free_port
-
-pytestmark = pytest.mark.every_redis
 
 ID = "s1"
 
@@ -64,6 +62,7 @@ def text(store: Store) -> str:
     return snapshot.text
 
 
+@pytest.mark.every_redis
 def test_a_stream_is_created_once(store: Store) -> None:
     """Opening it again shows what is there and makes nobody else its owner."""
     ours, first, _ = store.open(new("a"))
@@ -95,6 +94,7 @@ def test_the_hash_has_every_documented_field_and_its_life(store: Store, redis_cl
     assert all(1_790_000 < life <= 1_800_000 for life in lives)
 
 
+@pytest.mark.every_redis
 def test_appending_never_prolongs_the_life(store: Store, redis_client: redis.Redis) -> None:
     """The three keys end together, at the time set when the stream was created."""
     store.open(new())
@@ -107,6 +107,7 @@ def test_appending_never_prolongs_the_life(store: Store, redis_client: redis.Red
     assert all(0 < redis_client.pttl(key) <= 50_000 for key in stream_keys(ID))
 
 
+@pytest.mark.every_redis
 def test_an_append_sent_again_changes_nothing(store: Store) -> None:
     """What is already there is skipped, what is new is added."""
     store.open(new())
@@ -152,6 +153,7 @@ def test_finish_carries_the_last_chunks_in_one_step(store: Store) -> None:
     assert (snapshot.status, snapshot.text) == ("completed", "全部")
 
 
+@pytest.mark.every_redis
 def test_a_finish_sent_again_is_fine_and_anything_later_is_closed(store: Store) -> None:
     """A lost reply to the end is repeated without harm; nothing can be added after the end."""
     store.open(new())
@@ -174,6 +176,7 @@ def test_error_chunks_are_no_text(store: Store) -> None:
     assert page.chunks[1] == Chunk("出错了", "t", is_error=True, is_final=True)
 
 
+@pytest.mark.every_redis
 def test_a_replacement_begins_the_text_anew(store: Store) -> None:
     """A higher start drops the text and keeps the list; sent again it drops nothing more."""
     store.open(new())
@@ -187,6 +190,7 @@ def test_a_replacement_begins_the_text_anew(store: Store) -> None:
     assert (snapshot.text, snapshot.start, snapshot.length) == ("新的", 1, 3)
 
 
+@pytest.mark.every_redis
 @pytest.mark.parametrize("before", ["", "a", "ab", "é"])
 def test_a_long_text_is_read_in_slices_cut_between_characters(before: str, store: Store) -> None:
     """Byte for byte the text; none is longer than it may be, and a short text comes at once."""
@@ -232,6 +236,7 @@ def test_a_page_has_so_many_chunks_and_bytes(store: Store) -> None:
     assert max(map(len, pages)) == PAGE_CHUNKS
 
 
+@pytest.mark.every_redis
 def test_a_poll_reads_a_bounded_head_cut_between_characters(store: Store) -> None:
     """A poll's reply is bounded whatever the answer's length, and never ends inside a character."""
     store.open(new())
@@ -255,6 +260,7 @@ def test_a_poll_writes_nothing_but_how_far_was_read(store: Store, redis_client: 
     assert redis_client.hgetall(stream_keys(ID).hash) == {**before, "read": "2"}
 
 
+@pytest.mark.every_redis
 def test_the_frame_ends_by_the_readers_own_clock(store: Store, clock: FakeClock) -> None:
     """Past its deadline the frame is over, and shows for ever what it showed then."""
     store.open(new())
@@ -439,6 +445,7 @@ def test_how_a_stream_stands_is_no_reading(store: Store, clock: FakeClock) -> No
     assert not document["messages"][0]["read"]
 
 
+@pytest.mark.every_redis
 def test_running_streams_are_indexed_by_the_end_of_their_lease(
     store: Store, clock: FakeClock, redis_client: redis.Redis
 ) -> None:
@@ -455,6 +462,7 @@ def test_running_streams_are_indexed_by_the_end_of_their_lease(
     assert sorted(store.lapsed()) == ["b", "c"]
 
 
+@pytest.mark.every_redis
 def test_a_lost_hash_is_written_anew_with_its_list(store: Store, redis_client: redis.Redis) -> None:
     """What is left of the old list and text does not double the new ones."""
     store.open(new())
@@ -466,6 +474,7 @@ def test_a_lost_hash_is_written_anew_with_its_list(store: Store, redis_client: r
     assert (text(store), len(store.load(ID)[1])) == ("一二", 2)
 
 
+@pytest.mark.every_redis
 def test_a_lost_text_is_asked_for_again(store: Store, redis_client: redis.Redis) -> None:
     """The owner is told from where; its chunks are there once."""
     store.open(new())

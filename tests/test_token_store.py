@@ -14,8 +14,6 @@ from services.redis_store import ScriptRunner
 from services.token_store import Cached, Denied, TokenStore
 from tests.servers import RedisServer, free_port, redis_client_for, wait_until
 
-pytestmark = pytest.mark.every_redis
-
 USER = UserInfo("E1001", "张三", "13800000001", "男")
 TOKEN = "fake-token-1"
 DAY = 86_400.0
@@ -70,6 +68,7 @@ def test_a_userid_with_a_colon_is_nobody_in_another_corp(tokens: TokenStore) -> 
     assert tokens.load("acme%3Azhangsan") is None
 
 
+@pytest.mark.every_redis
 def test_the_auth_services_own_value_and_life_survive(tokens: TokenStore, redis_client: redis.Redis) -> None:
     """A validity key that is there already is neither overwritten nor prolonged, by save or load."""
     own = '{"user_code": "E1001", "user_name": "written by the auth service"}'
@@ -280,6 +279,7 @@ def test_a_refused_write_does_not_quote_the_token() -> None:
     assert TOKEN not in str(caught.getrepr(chain=True, style="short"))
 
 
+@pytest.mark.every_redis
 def test_bytes_that_are_no_text_are_no_token(tokens: TokenStore, any_redis_url: str) -> None:
     """What cannot be read as text is not taken for one."""
     with redis_client_for(any_redis_url, decode_responses=False) as raw:

@@ -201,6 +201,7 @@ def test_many_lookups_at_once_share_the_pool(make_store: MakeStore) -> None:
     assert [record and record.user.user_code for record in found] == ["E1002"] * 40
 
 
+@pytest.mark.full
 def test_the_pool_is_bounded_on_the_server(maria_server: MariaServer) -> None:
     """Twenty lookups at once open no more connections than the pool has."""
     url = maria_server.fresh_database("pooled")
@@ -252,6 +253,7 @@ def test_the_main_database_serves_while_the_reading_one_is_away(
     store.close()
 
 
+@pytest.mark.full
 def test_a_query_the_reading_database_refuses_is_not_asked_elsewhere(
     maria_server: MariaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -277,6 +279,7 @@ def test_with_both_databases_away_a_lookup_is_store_unavailable(tmp_path: Path) 
     store.close()
 
 
+@pytest.mark.full
 def test_a_server_that_takes_no_writes_any_more_is_read() -> None:
     """A primary that became a read-only replica finds users: nothing is ever written."""
     with MariaServer() as server:
@@ -293,6 +296,7 @@ def test_a_server_that_takes_no_writes_any_more_is_read() -> None:
         store.close()
 
 
+@pytest.mark.full
 def test_a_restarted_database_is_used_again() -> None:
     """Connections that died with the server are replaced, without an error between."""
     with MariaServer() as server:
@@ -307,6 +311,7 @@ def test_a_restarted_database_is_used_again() -> None:
         store.close()
 
 
+@pytest.mark.full
 def test_a_frozen_database_is_store_unavailable_within_its_timeouts() -> None:
     """A server that accepts and never answers costs a bounded time; it is used again when it lives."""
     with MariaServer() as server:
@@ -324,6 +329,7 @@ def test_a_frozen_database_is_store_unavailable_within_its_timeouts() -> None:
         store.close()
 
 
+@pytest.mark.full
 def test_a_refused_login_does_not_show_the_password(maria_server: MariaServer) -> None:
     """A wrong password is our error with MySQL's number, and in no text of it or its causes."""
     url = f"mysql+pymysql://root:obviously%3Af%40ke%2F@127.0.0.1:{maria_server.port}/x"
