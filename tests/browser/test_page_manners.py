@@ -12,12 +12,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from demo.mock_dify import MockDify
-from tests.browser.stage import PATIENCE, chromium, tab
+from tests.browser.stage import PATIENCE, tab
 from tests.browser.test_chat_frames import Line, pages_url
-from tests.house import Replica, dify_settings, replicas, settings_for
-from tests.servers import RedisServer
+from tests.house import Replica
 
-__all__ = ["chromium", "pages_url"]
+__all__ = ["pages_url"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -68,13 +67,10 @@ both_pages = pytest.mark.parametrize("place", [CHAT, REALTIME], ids=str)
 
 
 @pytest.fixture(scope="module")
-def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """A replica that is open to everybody, and whose slow answers last until they are stopped."""
-    with MockDify(delay=0.01, slow=2.0) as dify:
-        settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
-        env = settings_for(redis_server.url(4), **dify_settings(dify.base_url), **settings)
-        with replicas(1, env, tmp_path_factory.mktemp("manners")) as (replica,):
-            yield replica
+def replica(open_replica: Replica, open_dify: MockDify) -> Replica:
+    """The open replica; its slow answers last until they are stopped."""
+    open_dify.delay, open_dify.slow = 0.01, 2.0
+    return open_replica
 
 
 def enters(page: Page, home: str, place: Place) -> None:

@@ -11,9 +11,7 @@ from demo.mock_dify import MockDify
 from tests.browser.realtime_visitor import (
     Enter,
     Visitor,
-    chromium,
     enter,
-    env,
     mock_dify,
     own_env,
     replica,
@@ -22,11 +20,12 @@ from tests.browser.realtime_visitor import (
 )
 from tests.house import Replica
 
-__all__ = ["chromium", "enter", "env", "mock_dify", "own_env", "replica", "speaker", "writer"]
+__all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 
+@pytest.mark.main_story
 def test_a_spoken_question_is_transcribed_and_answered(speaker: Visitor, mock_dify: MockDify) -> None:
     """What is being said is grey, what was said is black, and the question in it gets its answer."""
     speaker.says("年假", final=False)
