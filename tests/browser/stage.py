@@ -70,6 +70,8 @@ def tab(
     context = chromium.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if dark else "light",
+        # Each frame of an animation is drawn by the CPU.
+        reduced_motion="reduce",
         locale="zh-CN",
     )
     for script in scripts:

@@ -230,15 +230,15 @@ ATTACKS = [
 ]
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_markup_in_a_question_and_its_answer_stays_text(visitor: Visitor, attack: str) -> None:
-    """Neither the question nor the answer that repeats it brings an element into the page, now or after a reload."""
-    turn = visitor.asks(f"{attack} 结束")
-    visitor.sees_end(turn)
+def test_markup_in_questions_and_their_answers_stays_text(visitor: Visitor) -> None:
+    """Neither a question nor the answer that repeats it brings an element into the page, now or after a reload."""
+    for attack in ATTACKS:
+        visitor.sees_end(visitor.asks(f"{attack} 结束"))
     visitor.page.reload()
-    visitor.sees_end(visitor.turns)
+    for number in range(len(ATTACKS)):
+        visitor.sees_end(visitor.turns.nth(number))
 
-    expect(visitor.turns.locator(".mine .words")).to_have_text(f"{attack} 结束".strip())
+    expect(visitor.turns.locator(".mine .words")).to_have_text([f"{attack} 结束".strip() for attack in ATTACKS])
     assert visitor.turns.locator("img, script, svg, iframe, style, form, input").count() == 0
     assert visitor.turns.locator("[onerror], [onload], [onmouseover], [style], [class*=x]").count() == 0
     links = visitor.turns.locator(".blocks a").all()
@@ -433,22 +433,20 @@ def test_what_is_said_is_sent_after_a_silence_and_the_answer_read_aloud(visitor:
     assert page.evaluate("theatre.overheard") == []
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
+def test_nothing_but_cleaned_answers_becomes_html(chromium: Browser, open_replica: Replica) -> None:
+    """The policy refuses every way to write HTML or script, also to the page's own, but the one for answers."""
+    attempts = (
         "document.body.innerHTML = '<img src=x>'",
         "document.body.setAttribute('onclick', 'alert(1)')",
         "document.body.append(Object.assign(document.createElement('script'), { text: 'alert(1)' }))",
         "trustedTypes.createPolicy('other', { createHTML: (html) => html })",
-    ],
-)
-def test_nothing_but_cleaned_answers_becomes_html(chromium: Browser, open_replica: Replica, attempt: str) -> None:
-    """The policy refuses every way to write HTML or script, also to the page's own, but the one for answers."""
+    )
     with tab(chromium, open_replica.url) as (page, watch):
         Visitor(page, watch).opens().is_connected()
 
-        with pytest.raises(Error, match="Trusted"):
-            page.evaluate(attempt)
+        for attempt in attempts:
+            with pytest.raises(Error, match="Trusted"):
+                page.evaluate(attempt)
 
         assert watch.foreign == []
 

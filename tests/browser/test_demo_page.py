@@ -76,7 +76,7 @@ class Person:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """An empty tab of the size of a laptop's window."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     yield context.new_page()
     context.close()
 
