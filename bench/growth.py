@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench import growth_length, growth_live, growth_replicas
 from bench.figures import Figure
 from bench.report import show
 
-PARTS = {"length": growth_length.measure, "live": growth_live.measure, "replicas": growth_replicas.measure}
+PARTS: Mapping[str, Callable[[float], Iterator[Figure]]] = {
+    "length": growth_length.measure,
+    "live": growth_live.measure,
+    "replicas": growth_replicas.measure,
+}
 
 
 def measure(scale: float = 1.0, parts: Sequence[str] = tuple(PARTS)) -> Iterator[Figure]:

@@ -46,8 +46,8 @@ COSTS = {
 }
 
 
-def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` lessens answers, slices and rounds.
+def measure(scale: float = 1.0, counts: Mapping[str, int] = COUNTS) -> Iterator[Figure]:
+    """Yield the figures for these numbers of answers; `scale` lessens answers, slices and rounds.
 
     Raises:
         LoadFailed: a poll was not answered with the text.
@@ -58,7 +58,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         dify = stack.enter_context(cheap_dify(10_000, 1.0, others))
         load = stack.enter_context(generator(others))
         worlds: dict[str, World] = {}
-        for which, count in COUNTS.items():
+        for which, count in counts.items():
             worlds[which] = stack.enter_context(world(folder, dify, server, others))
             worlds[which].fill(round(count * scale))
         for _ in range(max(1, round(ROUNDS * scale))):

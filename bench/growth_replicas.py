@@ -64,8 +64,8 @@ class Asked(NamedTuple):
     paced: dict[int, list[Round]]
 
 
-def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` shortens slices and lessens rounds.
+def measure(scale: float = 1.0, counts: Sequence[int] = COUNTS) -> Iterator[Figure]:
+    """Yield the figures for these numbers of replicas, 1 among them; `scale` shortens slices and lessens rounds.
 
     Raises:
         LoadFailed: a poll was not answered.
@@ -75,11 +75,11 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         store = stack.enter_context(redis_server(folder))
         streams = LiveStreams("replicas", prose(1024))
         streams.write(store.url)
-        loads = [stack.enter_context(generator()) for _ in range(max(COUNTS))]
+        loads = [stack.enter_context(generator()) for _ in range(max(counts))]
         crowds = []
         for config in (PRODUCT, FLOOR):
             serving = stack.enter_context(replicas(len(loads), production(store.url), folder, config=config))
-            meters = {count: stack.enter_context(Meter(store, serving[:count])) for count in COUNTS}
+            meters = {count: stack.enter_context(Meter(store, serving[:count])) for count in counts}
             crowds.append(Crowd(serving, loads, meters, streams, SLICE * scale))
         for ask in (Crowd.ask_for_most, Crowd.ask_at_a_pace):
             for _ in range(max(1, round(ROUNDS * scale))):
@@ -105,7 +105,7 @@ class Crowd:
         self._meters = meters
         self._streams = streams
         self._seconds = seconds
-        self.asked = Asked({number: [] for number in COUNTS}, {number: [] for number in COUNTS})
+        self.asked = Asked({number: [] for number in meters}, {number: [] for number in meters})
 
     def ask_for_most(self) -> None:
         """Have a round in which each replica is polled as fast as it answers."""
@@ -117,9 +117,9 @@ class Crowd:
 
     def _round(self, rounds: dict[int, list[Round]], rate: float | None) -> None:
         # Nobody is polled for the first time where it counts.
-        self._slice(max(COUNTS), rate)
-        slices = [(number, self._slice(number, rate)) for number in COUNTS * SLICES]
-        for number in COUNTS:
+        self._slice(max(rounds), rate)
+        slices = [(number, self._slice(number, rate)) for number in [*rounds] * SLICES]
+        for number in rounds:
             rounds[number].append(Round([slice for polled, slice in slices if polled == number]))
 
     def _slice(self, number: int, rate: float | None) -> Slice:
@@ -139,7 +139,7 @@ class Crowd:
 
 def _figures(product: Asked, floor: Asked) -> Iterator[Figure]:
     part = "growth.replicas"
-    for number in COUNTS:
+    for number in product.most:
         name, fast, slow = f"{part}.{number}", product.most[number], product.paced[number]
         yield Figure(f"{name}.cpu", _costs(product, number), "µs", "CPU of workers and Redis per poll, at a pace")
         yield Figure(f"{name}.polls", tuple(each.rate for each in slow), "polls/s", "answered at that pace")
@@ -151,7 +151,7 @@ def _figures(product: Asked, floor: Asked) -> Iterator[Figure]:
             about = f"polls/s of {number}, by what {number} times one, or the whole machine, would answer"
             yield _adds_up(f"{name}.floor_adds_up", floor, number, f"the same of {number} floors")
             yield _adds_up(f"{name}.adds_up", product, number, about, yardstick=f"{name}.floor_adds_up", goal=ADDS_UP)
-    about = f"cost of a poll with one replica / with {max(COUNTS)}, at a pace"
+    about = f"cost of a poll with one replica / with {max(product.most)}, at a pace"
     yield _efficiency(f"{part}.floor_efficiency", floor, "the same of the floor")
     yield _efficiency(f"{part}.efficiency", product, about, yardstick=f"{part}.floor_efficiency", goal=ADDS_UP)
 
@@ -162,7 +162,7 @@ def _adds_up(name: str, asked: Asked, number: int, about: str, **more: str) -> F
 
 
 def _efficiency(name: str, asked: Asked, about: str, **more: str) -> Figure:
-    return ratios(name, _costs(asked, 1), _costs(asked, max(COUNTS)), about, **more)
+    return ratios(name, _costs(asked, 1), _costs(asked, max(asked.most)), about, **more)
 
 
 def _costs(asked: Asked, number: int) -> tuple[float, ...]:

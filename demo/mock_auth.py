@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
-import threading
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy as sa
+
+from demo.mock_http import Handler, HttpMock
 
 Behaviour = Literal["normal", "slow", "error", "garbage", "refuse", "hang"]
 
@@ -55,11 +52,11 @@ def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
             connection.execute(table.insert(), rows)
 
 
-class MockAuth:
+class MockAuth(HttpMock):
     """A context manager: `with MockAuth() as auth: AuthService(..., url=auth.url)`.
 
     `behaviour` is what it does from now on; `delay` the seconds that "slow" takes; `calls` how often each user_code
-    asked for a token; `connections` how many were opened. `says` makes it answer anything at all.
+    asked for a token; `accepted_connections` how many were opened. `says` makes it answer anything at all.
     """
 
     def __init__(self, users: Iterable[DemoUser] = DEMO_USERS, *, port: int = 0) -> None:
@@ -72,38 +69,11 @@ class MockAuth:
         self.methods: Counter[str] = Counter()
         #: The names of the headers the calls came with, in lower case.
         self.headers: set[str] = set()
-        self.connections = 0
         #: Tokens in the order they were given.
         self.tokens: list[str] = []
         self._scripted: tuple[int, bytes, dict[str, str]] | None = None
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._server = _Server(("127.0.0.1", port), self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/auth/login"
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop listening and drop every connection, also those it keeps waiting."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join(5.0)
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        self.listen("127.0.0.1", port, _Handler)
+        self.url = f"{self.address}/auth/login"
 
     def says(self, status: int, body: Any, **headers: str) -> None:
         """Answer every call with this status and body: bytes as they are, all else as JSON."""
@@ -116,7 +86,7 @@ class MockAuth:
             self.calls[usercode] += 1
             self.methods[method] += 1
         seconds = {"slow": self.delay, "hang": None}.get(self.behaviour, 0.0)
-        if self._closing.wait(seconds):
+        if self.closing.wait(seconds):
             raise ConnectionAbortedError("the mock is closing")
         if self._scripted:
             return self._scripted
@@ -137,64 +107,22 @@ class MockAuth:
             return {"success": True, "data": token}
         return {"success": True, "data": {"token": token, "expires_in": user.expires_in}}
 
-    def opened(self, connection: socket.socket) -> None:
-        with self._lock:
-            self.connections += 1
-            self._open.add(connection)
 
-    def closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.discard(connection)
+class _Handler(Handler):
+    mock: MockAuth
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], auth: MockAuth) -> None:
-        super().__init__(address, _Handler)
-        self.auth = auth
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no event."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.auth.opened(self.connection)
-
-    def finish(self) -> None:
-        super().finish()
-        self.server.auth.closed(self.connection)
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         parameters = parse_qs(urlsplit(self.path).query)
         self._answer({name: values[0] for name, values in parameters.items()})
 
-    def do_POST(self) -> None:
-        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+    def post(self) -> None:
+        self._answer(self.json_body() or {})
 
-    def do_HEAD(self) -> None:
-        self.send_response(self.server.auth.head_status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+    def head(self) -> None:
+        self.send_head(self.mock.head_status, {"Content-Length": "0"})
 
     def _answer(self, credentials: dict[str, str]) -> None:
-        auth = self.server.auth
-        auth.headers.update(name.lower() for name in self.headers)
-        status, body, headers = auth.answer(
-            self.command, credentials.get("usercode", ""), credentials.get("password", "")
-        )
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: the original's GET has the password in its address."""
+        self.mock.headers.update(name.lower() for name in self.headers)
+        who = credentials.get("usercode", ""), credentials.get("password", "")
+        status, body, headers = self.mock.answer(self.command, *who)
+        self.send(status, body, headers=headers)

@@ -9,24 +9,23 @@ or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mock_dify_sc
 from __future__ import annotations
 
 import argparse
-import socket
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, get_args
 
 from demo.mock_dify_answers import marker
-from demo.mock_dify_http import ReceivedRequest, Server
+from demo.mock_dify_http import DifyHandler, ReceivedRequest
 from demo.mock_dify_look_ups import LookUp, Outputs
 from demo.mock_dify_player import Player
 from demo.mock_dify_refusals import Refusal
 from demo.mock_dify_runs import AfterDisconnect, Runs
 from demo.mock_dify_scripts import CHOICES, SCRIPTS, Script
 from demo.mock_dify_wire import Run, Step
+from demo.mock_http import HttpMock
 
 __all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer"]
 
@@ -37,7 +36,7 @@ def expected_answer(question: str, default: str = "normal") -> str:
 
 
 @dataclass
-class MockDify:
+class MockDify(HttpMock):
     """The mock and what it saw. Every script ends within `limit` seconds, whatever the client does."""
 
     host: str = "127.0.0.1"
@@ -73,53 +72,19 @@ class MockDify:
     stops: list[tuple[str, str]] = field(default_factory=list)
     #: conversation id → the user it belongs to.
     conversations: dict[str, str] = field(default_factory=dict)
-    open_connections: int = 0
-    peak_connections: int = 0
-    accepted_connections: int = 0
     open_streams: int = 0
     peak_streams: int = 0
     open_listeners: int = 0
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self.closing = threading.Event()
         self.runs = Runs()
         self._refused: Counter[tuple[str, str]] = Counter()
-        self._sockets: set[socket.socket] = set()
-        self._server = Server((self.host, self.port), self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="mock-dify", daemon=True)
-
-    def start(self) -> MockDify:
-        """Listen, in threads of its own."""
-        self._thread.start()
-        return self
-
-    def close(self) -> None:
-        """Stop listening and cut every connection."""
-        self.closing.set()
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
-        with self._lock:
-            sockets = list(self._sockets)
-        for sock in sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> MockDify:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.listen(self.host, self.port, DifyHandler)
 
     @property
     def base_url(self) -> str:
         """The address, without /v1."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return self.address
 
     def expected_answer(self, question: str) -> str:
         """Return the text a client must end up with, the present default considered."""
@@ -190,21 +155,6 @@ class MockDify:
         run = self.runs.find(task_id, user)
         if run is not None:
             run.stopped = True
-
-    @contextmanager
-    def connected(self, sock: socket.socket) -> Iterator[None]:
-        """Count a connection for the block."""
-        with self._lock:
-            self._sockets.add(sock)
-            self.accepted_connections += 1
-            self.open_connections += 1
-            self.peak_connections = max(self.peak_connections, self.open_connections)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._sockets.discard(sock)
-                self.open_connections -= 1
 
     @contextmanager
     def streaming(self) -> Iterator[None]:

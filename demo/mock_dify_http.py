@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from demo.mock_dify_answers import marker
 from demo.mock_dify_look_ups import LookUp, conversations, is_uuid, messages, run_result, run_to_follow
-from demo.mock_dify_player import Client, ClientGone, Player, follow
+from demo.mock_dify_player import Client, Player, follow
 from demo.mock_dify_plays import Play
 from demo.mock_dify_refusals import INVALID_USER, NO_ADDRESS, NO_BLOCKING, NO_CONVERSATION, UNAUTHORIZED, Refusal
 from demo.mock_dify_scripts import SCRIPTS, Script
 from demo.mock_dify_wire import METADATA, Run
+from demo.mock_http import ClientGone, Handler
 
 if TYPE_CHECKING:
     from demo.mock_dify import MockDify
@@ -34,52 +32,29 @@ class ReceivedRequest:
     at: float
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self, address: tuple[str, int], dify: MockDify) -> None:
-        self.dify = dify
-        super().__init__(address, Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet about clients that hang up; anything else is a bug of the mock and is printed."""
-        if not isinstance(sys.exception(), (OSError, ClientGone)):
-            super().handle_error(request, client_address)
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class DifyHandler(Handler):
+    mock: MockDify
     timeout = 60.0
-    server: Server
-
-    def handle(self) -> None:
-        with self.server.dify.connected(self.connection):
-            super().handle()
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        now = time.time() + self.server.dify.clock_ahead
+        now = time.time() + self.mock.clock_ahead
         return super().date_time_string(now if timestamp is None else timestamp)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        self.server.dify.calls[f"{self.command} {self.path}"] += 1
+        self.mock.calls[f"{self.command} {self.path}"] += 1
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the demo's terminal for the demo."""
-
-    def do_GET(self) -> None:
-        dify, address = self.server.dify, urlsplit(self.path)
+    def get(self) -> None:
+        dify, address = self.mock, urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(address.query).items()}
         if not self._authorized():
             self._refuse(UNAUTHORIZED)
             return
         match address.path.split("/")[1:]:
             case ["v1", "info"]:
-                self._reply({"name": "mock", "description": "", "tags": [], "mode": dify.mode, "author_name": "demo"})
+                self.reply({"name": "mock", "description": "", "tags": [], "mode": dify.mode, "author_name": "demo"})
             case ["v1", "parameters"]:
                 form = {"opening_statement": "", "suggested_questions": [], "user_input_form": dify.user_input_form}
-                self._reply(form)
+                self.reply(form)
             case ["v1", "messages"]:
                 self._look_up("messages", query, lambda: messages(dify, query))
             case ["v1", "conversations"]:
@@ -92,25 +67,25 @@ class Handler(BaseHTTPRequestHandler):
                 self._refuse(NO_ADDRESS)
 
     def _look_up(self, kind: str, query: Mapping[str, str], find: Callable[[], Refusal | dict[str, Any] | Run]) -> None:
-        dify = self.server.dify
-        dify.record_look_up(LookUp(kind, query, self.headers.get("Authorization", "")))
+        dify = self.mock
+        dify.record_look_up(LookUp(kind, query, self.authorization))
         match dify.outage or find():
             case Refusal() as refusal:
                 self._refuse(refusal)
             case Run() as run:
                 self._follow(run)
             case payload:
-                self._reply(payload)
+                self.reply(payload)
 
     def _follow(self, run: Run) -> None:
-        dify = self.server.dify
+        dify = self.mock
         client = Client(self.connection, limit=dify.limit)
         self._begin_stream(chunked=True)
         with dify.listening():
             follow(run, client, ping_every=dify.ping_every, limit=dify.limit, closing=dify.closing)
 
-    def do_POST(self) -> None:
-        body = self._body()
+    def post(self) -> None:
+        body = self.json_body(_MAX_BODY)
         if not self._authorized():
             self._refuse(UNAUTHORIZED)
         elif self.path == "/v1/chat-messages":
@@ -120,16 +95,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(NO_ADDRESS)
 
-    def _body(self) -> Any:
-        length = int(self.headers.get("Content-Length") or 0)
-        try:
-            return json.loads(self.rfile.read(min(length, _MAX_BODY)))
-        except ValueError:
-            return None
-
     def _authorized(self) -> bool:
-        scheme, _, key = self.headers.get("Authorization", "").partition(" ")
-        wanted = self.server.dify.api_key
+        scheme, _, key = self.authorization.partition(" ")
+        wanted = self.mock.api_key
         return scheme.lower() == "bearer" and bool(key) and (not wanted or key.split(" ")[0] == wanted)
 
     def _stop(self, body: Any) -> None:
@@ -137,14 +105,14 @@ class Handler(BaseHTTPRequestHandler):
         if not user:
             self._refuse(INVALID_USER)
             return
-        self.server.dify.stop(self.path.split("/")[-2], str(user))
-        self._reply({"result": "success"})
+        self.mock.stop(self.path.split("/")[-2], str(user))
+        self.reply({"result": "success"})
 
     def _chat(self, body: Any) -> None:
-        dify = self.server.dify
+        dify = self.mock
         # An empty object is how the doctor looks whether the address is right: no question.
         if isinstance(body, dict) and body:
-            dify.record(ReceivedRequest(body, self.headers.get("Authorization", ""), time.monotonic()))
+            dify.record(ReceivedRequest(body, self.authorization, time.monotonic()))
         problem = _problem(body)
         if problem is not None:
             self._refuse(problem)
@@ -168,17 +136,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _blocking(self, script: Script, run: Run) -> None:
         # The app is an agent, or the question's script plays one.
-        refusal = NO_BLOCKING.get(self.server.dify.mode) or NO_BLOCKING.get(script.mode)
+        refusal = NO_BLOCKING.get(self.mock.mode) or NO_BLOCKING.get(script.mode)
         if refusal is not None:
             self._refuse(refusal)
             return
         ids = {"task_id": run.task_id, "id": run.message_id, "message_id": run.message_id}
         run.end()
         reply = {"event": "message", **ids, "conversation_id": run.conversation_id, "mode": script.mode}
-        self._reply(reply | {"answer": run.answer, "metadata": METADATA, "created_at": run.created_at})
+        self.reply(reply | {"answer": run.answer, "metadata": METADATA, "created_at": run.created_at})
 
     def _stream(self, script: Script, play: Play, run: Run) -> None:
-        dify = self.server.dify
+        dify = self.mock
         client = Client(self.connection, limit=dify.limit, chunked=script.chunked, cut=script.cut)
         player, steps = Player(run, client, limit=dify.limit, closing=dify.closing), play(run)
         try:
@@ -193,26 +161,11 @@ class Handler(BaseHTTPRequestHandler):
             raise
 
     def _begin_stream(self, *, chunked: bool) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.send_header("Cache-Control", "no-cache")
-        self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
-        self.end_headers()
+        self.begin_stream("text/event-stream; charset=utf-8", chunked=chunked, headers={"Cache-Control": "no-cache"})
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._send(refusal.status, refusal.body, refusal.content_type)
-
-    def _reply(self, payload: Mapping[str, Any]) -> None:
-        self._send(200, json.dumps(payload, ensure_ascii=False).encode(), "application/json")
-
-    def _send(self, status: int, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        if status == 401:
-            self.send_header("WWW-Authenticate", 'Bearer realm="api"')
-        self.end_headers()
-        self.wfile.write(body)
+        challenge = {"WWW-Authenticate": 'Bearer realm="api"'} if refusal.status == 401 else {}
+        self.send(refusal.status, refusal.body, refusal.content_type, challenge)
 
 
 def _problem(body: Any) -> Refusal | None:

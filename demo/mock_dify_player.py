@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterator
 from demo.mock_dify_broadcast import Heard
 from demo.mock_dify_plays import stopped
 from demo.mock_dify_wire import HANG, PING, Break, Cut, Loss, Pause, Run, Step
+from demo.mock_http import ClientGone
 
 #: How often a script that waits looks whether it was stopped, in seconds.
 _LOOK = 0.05
-
-
-class ClientGone(Exception):
-    """The client closed the connection; nobody reads on."""
 
 
 def whole(data: bytes) -> list[bytes]:

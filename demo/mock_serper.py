@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
+
+from demo.mock_http import Handler, HttpMock
 
 Behaviour = Literal[
     "normal", "slow", "drip", "hang", "unauthorized", "busy", "error", "no_credits", "empty", "malformed"
@@ -44,7 +43,7 @@ def results(query: str, num: int) -> list[dict[str, Any]]:
 
 
 @dataclass
-class MockSerper:
+class MockSerper(HttpMock):
     """The mock and what it saw; `behaviour` is what it does from now on."""
 
     host: str = "127.0.0.1"
@@ -63,45 +62,16 @@ class MockSerper:
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
         self._scripted: tuple[int, bytes] | None = None
-        self._sockets: set[socket.socket] = set()
-        self._server = _Server((self.host, self.port), self)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), name="mock-serper", daemon=True
-        )
+        self.listen(self.host, self.port, _Handler)
 
     @property
     def base_url(self) -> str:
-        return f"http://{self.host}:{self._server.server_address[1]}"
+        return self.address
 
     def says(self, status: int, body: Any) -> None:
         """Answer every search with this: bytes as they are, all else as JSON."""
         self._scripted = status, body if isinstance(body, bytes) else json.dumps(body).encode()
-
-    def start(self) -> Self:
-        self._thread.start()
-        return self
-
-    def close(self) -> None:
-        """Stop listening and cut every connection."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
-        with self._lock:
-            sockets = list(self._sockets)
-        for sock in sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def answer(self, method: str, path: str, key: str, body: dict[str, Any]) -> tuple[int, bytes]:
         """Note a request; return status and body of its answer."""
@@ -124,7 +94,7 @@ class MockSerper:
     def _search(self, body: dict[str, Any]) -> tuple[int, bytes]:
         with self._lock:
             self.searches.append(body)
-        if self._closing.wait({"slow": self.delay, "hang": None}.get(self.behaviour, 0.0)):
+        if self.closing.wait({"slow": self.delay, "hang": None}.get(self.behaviour, 0.0)):
             raise ConnectionAbortedError("the mock is closing")
         if self._scripted:
             return self._scripted
@@ -152,70 +122,34 @@ class MockSerper:
 
     def pause(self, seconds: float) -> bool:
         """Wait; tell whether the mock goes on."""
-        return not self._closing.wait(seconds)
-
-    def opened(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._sockets.add(connection)
-
-    def closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._sockets.discard(connection)
+        return not self.closing.wait(seconds)
 
 
 def _message(status: int, message: str) -> tuple[int, bytes]:
     return status, json.dumps({"message": message, "statusCode": status}).encode()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
+class _Handler(Handler):
+    mock: MockSerper
 
-    def __init__(self, address: tuple[str, int], serper: MockSerper) -> None:
-        super().__init__(address, _Handler)
-        self.serper = serper
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no event."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.serper.opened(self.connection)
-
-    def finish(self) -> None:
-        super().finish()
-        self.server.serper.closed(self.connection)
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self._answer({})
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self) -> None:
+        body = self.json_body()
         self._answer(body if isinstance(body, dict) else {})
 
     def _answer(self, body: dict[str, Any]) -> None:
-        serper = self.server.serper
+        serper = self.mock
         status, reply = serper.answer(self.command, self.path, self.headers.get("X-API-KEY", ""), body)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
         if not serper.byte_pause:
-            self.wfile.write(reply)
+            self.send(status, reply)
             return
+        self.send_head(status, {"Content-Type": "application/json", "Content-Length": str(len(reply))})
         for place in range(len(reply)):
             self.wfile.write(reply[place : place + 1])
             if not serper.pause(serper.byte_pause):
                 return
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: what people search for is theirs."""
 
 
 def main() -> None:

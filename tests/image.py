@@ -1,7 +1,8 @@
 """A Dockerfile carried out without a container engine: an empty folder is the image.
 
-A virtual environment stands for python:3.11. As root, RUN lines run as one unprivileged user and
-CMD as another, so that the build can change nothing of this machine and the gateway nothing of its own code.
+A virtual environment stands for python:3.11; it is made once and copied for each stage. As root, RUN lines run as one
+unprivileged user and CMD as another, so that the build can change nothing of this machine and the gateway nothing of
+its own code. Modules are compiled when they are first imported, into one folder for all: most of them never are.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ class Image:
         self.log = folder / "log"
         #: The file systems of the stages by name; the last one is the image.
         self.stages: dict[str, Path] = {}
+        self._base = folder / "python"
+        self._bytecode = folder / "bytecode"
+        self._bytecode.mkdir()
+        # The users of RUN and of CMD both write into it.
+        self._bytecode.chmod(0o1777)
 
     def build(self, dockerfile: str) -> None:
         """Carry out every instruction in turn; one that this class does not know is an error."""
@@ -106,11 +112,20 @@ class Image:
         assert base.startswith("python:3.11.")
         self.root = self.workdir = self.stages[name] = self.folder / f"stage-{len(self.stages)}"
         self.env = {"PATH": f"{self.root / 'venv/bin'}:/usr/bin:/bin", "HOME": str(self.root)}
+        self.env |= {"PIP_COMPILE": "0", "PYTHONPYCACHEPREFIX": str(self._bytecode)}
         self.user = BUILDER
         self.cmd: list[str] = []
         self.healthcheck: list[str] = []
-        subprocess.run([python_for_anybody(), "-m", "venv", str(self.root / "venv")], check=True, timeout=120)
-        self._give_to_builder()
+        self._copy_base(self.root / "venv")
+        self._give_to_builder(self.root)
+
+    def _copy_base(self, venv: Path) -> None:
+        """Copy the environment that stands for the base image; its scripts name their interpreter in full."""
+        if not self._base.exists():
+            subprocess.run([python_for_anybody(), "-m", "venv", str(self._base)], check=True, timeout=120)
+        shutil.copytree(self._base, venv, symlinks=True)
+        for script in (venv / "bin").glob("pip*"):
+            script.write_text(script.read_text().replace(str(self._base), str(venv)))
 
     def _env(self, text: str) -> None:
         self.env |= dict(pair.split("=", 1) for pair in shlex.split(text))
@@ -131,7 +146,7 @@ class Image:
                 shutil.copytree(source, into, ignore=self._left_out, dirs_exist_ok=True)
             else:
                 shutil.copy(source, into)
-        self._give_to_builder()
+        self._give_to_builder(into)
 
     def _run(self, text: str) -> None:
         network = {name: value for name, value in os.environ.items() if NETWORK.fullmatch(name)}
@@ -156,7 +171,7 @@ class Image:
         inside = Path(folder).relative_to(self.context)
         return [name for name in names if ignored(inside / name, self.ignore)]
 
-    def _give_to_builder(self) -> None:
+    def _give_to_builder(self, folder: Path) -> None:
         if os.geteuid() == 0:
-            for path in (self.root, *self.root.rglob("*")):
+            for path in (folder, *folder.rglob("*")):
                 os.chown(path, BUILDER, BUILDER, follow_symlinks=False)

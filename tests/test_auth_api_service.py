@@ -251,7 +251,7 @@ def test_connections_are_kept_and_bounded(auth: MockAuth) -> None:
         thread.join(60.0)
 
     assert auth.calls == {"E1001": 30}
-    assert auth.connections <= 4
+    assert auth.accepted_connections <= 4
     api.close()
 
 
@@ -372,5 +372,5 @@ def test_after_a_silence_no_idle_connection_is_trusted(auth: MockAuth) -> None:
 
     assert api.token(ZHANGSAN)
 
-    assert auth.connections == 3
+    assert auth.accepted_connections == 3
     api.close()

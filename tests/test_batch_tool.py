@@ -424,6 +424,7 @@ def seen(process: Any, name: str = "stdout") -> bytes:
     return getattr(process, name).read() or b""
 
 
+@pytest.mark.full
 def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed) -> None:
     """Status 130; the task goes on, and the command that is named brings its results."""
     out = tmp_path / "a.jsonl"
@@ -451,6 +452,7 @@ def scene(redis_url: str, dify: MockDify, folder: Path, **changes: str) -> Itera
         yield replica
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_the_service_may_be_killed_meanwhile(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
     """The client waits until it is back, and saves every answer; nothing is asked for nobody."""
@@ -480,6 +482,7 @@ class Worker(Replica):
         super().__init__(env, folder, command=("-m", "tools.batch", "work"))
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
     """The web only takes the task; a worker does it, tells how it is, hands over when it is told to go, and another

@@ -25,6 +25,8 @@ from services.stream_store import StreamStore
 from services.wechat_service import Message, WechatService, derive_key
 from utils.stream_utils import render_frame
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent
 
 

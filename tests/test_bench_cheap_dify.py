@@ -24,6 +24,8 @@ from services.providers.dify_watch import Patience
 from tests.servers import wait_until
 from utils.deadline import Deadline
 
+pytestmark = pytest.mark.full
+
 PIECES = 8
 #: Of a recovery, for which a run that goes on has ended long before.
 PATIENCE = Patience(running=60.0, pause=0.02, longest_pause=0.05)
@@ -157,7 +159,7 @@ def test_answers_end_when_they_are_told_to() -> None:
 
 def test_answers_wait_at_their_half_until_they_are_let_go_on() -> None:
     """By so many deltas, one group or all: each is whole in the end, as if it had never waited."""
-    with cheap_dify(1, 0.005) as dify, ThreadPoolExecutor(2) as clients:
+    with cheap_dify(1, 0.005) as dify, ThreadPoolExecutor(3) as clients:
         dify.halt()
         address = f"{dify.base_url}/v1/chat-messages"
         asked = [clients.submit(requests.post, address, json=body(f"{one} *12"), timeout=60) for one in ("a", "b")]
@@ -166,12 +168,13 @@ def test_answers_wait_at_their_half_until_they_are_let_go_on() -> None:
         wait_until(lambda: dify.deltas == 14)
         dify.let("a", 4)
         wait_until(lambda: dify.told()[0].keys() == {"a *12"})
-        # Time for a delta that would be too many.
-        time.sleep(0.1)
-        assert dify.deltas == 18
+        # While a third answer comes to its half, nobody else goes on.
+        asked.append(clients.submit(requests.post, address, json=body("c *12"), timeout=60))
+        wait_until(lambda: dify.deltas >= 24)
+        assert dify.deltas == 24
         dify.let("", 100)
         assert all(b"workflow_finished" in reply.result(60).content for reply in asked)
-        assert [len(list(stamps(answer))) for answer in dify.told()[0].values()] == [12, 12]
+        assert [len(list(stamps(answer))) for answer in dify.told()[0].values()] == [12, 12, 12]
 
 
 def test_it_stays_on_the_cores_it_is_given() -> None:

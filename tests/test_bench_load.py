@@ -14,6 +14,8 @@ import pytest
 
 from bench.load import Job, LoadFailed, generator, send
 
+pytestmark = pytest.mark.full
+
 HEAD = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nContent-Length: %d\r\n\r\n"
 
 

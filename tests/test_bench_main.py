@@ -12,6 +12,8 @@ from bench import __main__ as bench
 from bench import chart, machine, report
 from bench.figures import Figure
 
+pytestmark = pytest.mark.full
+
 ONE, TWO, LAST = (Figure(name, (1.0, 2.0), "ms", "made up") for name in ("polls.mean", "polls.p99", "start.ready"))
 OTHER = Figure("questions.cpu", (900.0,), "µs", "made up")
 

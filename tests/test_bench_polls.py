@@ -8,6 +8,8 @@ from bench import asking, polls
 from bench.load import Outcome
 from bench.turns import Turn
 
+pytestmark = pytest.mark.full
+
 SIZED = ("floor", "product", "ratio", "floor_cpu", "cpu", "redis_cpu", "redis_net", "bytes")
 POLLS = {f"polls.{name}.{size}" for name in SIZED for size in ("1k", "16k")}
 POLLS |= {f"polls.{name}" for name in ("mean", "load_share", "p50", "p99", "rss")}
@@ -18,7 +20,7 @@ QUESTIONS |= {f"questions.{name}" for name in ("poll_cpu", "cpu", "polls", "redi
 @pytest.mark.scenario
 def test_polls_are_measured() -> None:
     """Floor and product serve the same polls with the right text, and the agreed rows come of it."""
-    figures = {figure.name: figure for figure in polls.measure(0.05)}
+    figures = {figure.name: figure for figure in polls.measure(0.03)}
 
     assert set(figures) == POLLS
     assert all(value > 0 for name in POLLS if "cpu" not in name for value in figures[name].rounds)

@@ -10,6 +10,8 @@ import pytest
 from bench import report
 from bench.figures import Figure
 
+pytestmark = pytest.mark.full
+
 FLOOR = Figure("polls.floor.1k", (4000.0, 4100.0, 3900.0), "polls/s", "bare WSGI function")
 PRODUCT = Figure("polls.product.1k", (5000.0, 5200.0, 4900.0), "polls/s", "product", yardstick="polls.floor.1k")
 SLOW = Figure("polls.p99", (61.25,), "ms", "p99 at a pace", goal="< 50")

@@ -12,6 +12,8 @@ from bench import report, sizing
 from bench.figures import Figure
 from config.settings import Settings
 
+pytestmark = pytest.mark.full
+
 #: Rows with round numbers: a poll 200 µs, a delta 50 µs, a question 1 ms; Redis 10, 5 and 100 µs.
 ROWS = {
     "polls.cpu.1k": (200.0, "µs"),

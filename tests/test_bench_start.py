@@ -12,6 +12,8 @@ from bench.turns import PRODUCT, production
 from tests.raw_server import RawServer
 from tests.servers import RedisServer, free_port
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize(
     ("reply", "ready"),

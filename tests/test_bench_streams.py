@@ -22,6 +22,8 @@ from services.stream_records import Chunk
 from services.stream_store import stream_keys
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.full
+
 SIZED = ["delay_p50", "delay_p99", "lost", "rss", "rate", "workers_share", "redis_share", "dify_share"]
 SIZED += ["cpu_per_delta", "redis_cpu_per_delta", "redis_net_per_delta", "dify_net_per_delta"]
 STREAMS = {f"streams.{size}.{name}" for size in (200, 500, 1000) for name in SIZED}

@@ -44,6 +44,7 @@ def test_only_a_known_vulnerability_fails_the_audit(
     assert audit(PIP_AUDIT=str(stub)) == (exit_code, expected)
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_without_an_index_the_audit_is_skipped() -> None:
     """It is installed into an environment of its own; where that fails, the one of the tests is as it was."""

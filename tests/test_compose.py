@@ -18,6 +18,8 @@ import yaml
 from config.settings import load_settings
 from tests.servers import RedisServer, require_binary
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads(files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text("utf-8"))
 

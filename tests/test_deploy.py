@@ -18,6 +18,8 @@ from tests.manifests import BASE, every, render
 from tests.nginx import SITE, upstream_of
 from tests.servers import RedisServer, require_binary
 
+pytestmark = pytest.mark.full
+
 units = pytest.mark.parametrize("unit", [WEB, BATCH], ids=["web", "batch"])
 
 

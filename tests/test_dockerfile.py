@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
 
 # A build downloads some sixty packages: on a busy machine that takes minutes.
-pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.full, pytest.mark.scenario, pytest.mark.timeout(300)]
 
 
 def copy_of_the_sources(target: Path) -> Path:

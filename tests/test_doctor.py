@@ -397,6 +397,7 @@ def test_a_missing_database_file_is_not_made(external: dict[str, str], tmp_path:
     assert not (tmp_path / "other.db").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("changes", "remedy"),
     [
@@ -721,6 +722,7 @@ def test_nobody_at_the_address_is_explained() -> None:
     assert "start the gateway" in finding.remedy
 
 
+@pytest.mark.full
 def test_silence_at_the_address_is_explained() -> None:
     """A server that takes the connection and says nothing is told from one that is not there."""
     with RawServer(b"", hang=True) as server:

@@ -164,7 +164,7 @@ def test_a_connection_that_lay_idle_for_long_is_made_anew(monkeypatch: pytest.Mo
             monkeypatch.setattr("services.http_connections.IDLE_SECONDS", idle)
             for _ in range(3):
                 ask(http, auth)
-            opened.append(auth.connections)
+            opened.append(auth.accepted_connections)
         http.close()
 
     assert opened == [1, 4]
@@ -183,7 +183,7 @@ def test_the_silence_of_one_connection_makes_the_idle_ones_suspect() -> None:
         # One of them takes the silent one's place in the pool, the other would take what lay idle beside it.
         ask_twice_at_once(http, auth)
 
-        assert auth.connections == 4
+        assert auth.accepted_connections == 4
         http.close()
 
 

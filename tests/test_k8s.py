@@ -34,6 +34,8 @@ from tests.manifests import (
     selects,
 )
 
+pytestmark = pytest.mark.full
+
 #: Old clusters and new ones; both schemas ship with the validator.
 VERSIONS = ["1.29", "1.37"]
 

@@ -27,6 +27,8 @@ from tests.manifests import (
     selects,
 )
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def worker() -> Manifest:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from channels.batch_uploads import FORM_BYTES
 from config.settings import load_settings
 from tests.manifests import (
@@ -21,6 +23,8 @@ from tests.manifests import (
     selects,
 )
 from tests.nginx import SITE
+
+pytestmark = pytest.mark.full
 
 
 def policies_in(folder: Path) -> list[Manifest]:

@@ -26,6 +26,8 @@ from tests.manifests import (
     selects,
 )
 
+pytestmark = pytest.mark.full
+
 #: What the autoscaler counts, as it is called where it is counted.
 RUNNING = next(metric.name for metric in metrics.STREAMS_RUNNING.collect())
 

@@ -17,7 +17,7 @@ from services.redis_store import connect
 from tests.manifests import PROD, config_of, render
 from tests.servers import Server, free_port, redis_client_for, require_binary, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.full, pytest.mark.scenario]
 
 SCRIPT = PROD / "redis.sh"
 PASSWORD = "fakepassword"

@@ -107,6 +107,7 @@ def test_check_ws_starts_the_check(workshop: Workshop) -> None:
     assert not any("requirements-dev.txt" in call for call in workshop.asked)
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_both_sockets_answer_and_the_log_is_shown(tmp_path: Path) -> None:
     """The real server with the mock's answer: every frame is printed, then the end of the log; then all is gone."""
@@ -121,6 +122,7 @@ def test_both_sockets_answer_and_the_log_is_shown(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path)
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_a_dify_that_is_away_fails_the_check_soon(tmp_path: Path) -> None:
     """Each socket's error ends its part; the log says why, and is shown also then."""
@@ -135,6 +137,7 @@ def test_a_dify_that_is_away_fails_the_check_soon(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path)
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
     """In the middle of an answer, by SIGTERM as by Ctrl-C, the gateway ends and its folder goes."""

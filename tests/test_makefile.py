@@ -128,6 +128,7 @@ def test_a_missing_venv_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
     assert "python3 lacks venv: apt install python3-venv" in line
 
 
+@pytest.mark.full
 @pytest.mark.scenario
 def test_no_network_is_one_line(workshop: Workshop) -> None:
     """Where the package index cannot be reached, make says so; pip's own words are in its log."""

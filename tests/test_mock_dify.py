@@ -20,6 +20,8 @@ from demo.mock_dify_refusals import REFUSALS
 from demo.mock_dify_scripts import CLOSINGS
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.full
+
 HEADERS = {"Authorization": "Bearer app-fake"}
 CONVERSATION = "11111111-2222-4333-8444-555555555555"
 
@@ -326,10 +328,7 @@ def test_a_client_that_leaves_ends_its_stream(dify: MockDify) -> None:
 
     response.close()
 
-    ends = time.monotonic() + 8.0
-    while (dify.open_streams or dify.open_connections) and time.monotonic() < ends:
-        time.sleep(0.01)
-    assert (dify.open_streams, dify.open_connections) == (0, 0)
+    wait_until(lambda: (dify.open_streams, dify.open_connections) == (0, 0))
     assert dify.peak_connections == dify.accepted_connections == 1
 
 

@@ -22,6 +22,8 @@ from demo.mock_dify_runs import AfterDisconnect, Runs
 from demo.mock_dify_wire import Run
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.full
+
 HEADERS = {"Authorization": "Bearer app-fake"}
 STRANGER = "11111111-2222-4333-8444-555555555555"
 

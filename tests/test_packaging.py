@@ -81,7 +81,8 @@ def test_a_plain_install_reads_the_constraints() -> None:
 
 def imported_packages(paths: list[Path]) -> set[str]:
     """Return the top-level names that these files import, Python's own left out."""
-    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    every = (node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    nodes = [node for node in every if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
     return {name.split(".")[0] for name in names} - sys.stdlib_module_names

@@ -431,7 +431,8 @@ def test_ctrl_c_ends_it_cleanly() -> None:
     """SIGINT closes the connection with 1000 and leaves no traceback; the status is 130."""
     door = Door(GREETING)
     with opened(door) as url:
-        command = [sys.executable, "-m", "tools.ws", "--url", url]
+        # Where the tests run in the background of a shell, it ignores SIGINT for them and all they start.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "tools.ws", "--url", url]
         with subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

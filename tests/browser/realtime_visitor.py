@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from demo.mock_dify import MockDify
-from tests.browser.stage import PATIENCE, chromium, tab
-from tests.house import Replica, dify_settings, replicas, settings_for
+from tests.browser.stage import PATIENCE, tab
+from tests.house import Replica, dify_settings, settings_for
 from tests.servers import RedisServer, wait_until
 
 #: The fixtures a test module of the page imports.
-__all__ = ["chromium", "enter", "env", "mock_dify", "own_env", "replica", "speaker", "writer"]
+__all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
 #: Recognition and synthesis for a browser that has no microphone; see its first lines for what `theatre` can do.
 FAKE_SPEECH = Path(__file__).parent / "fake_speech.js"
@@ -26,17 +26,17 @@ SIZE = (1200, 800)
 
 
 @pytest.fixture(scope="module")
-def mock_dify() -> Iterator[MockDify]:
+def mock_dify(open_dify: MockDify) -> MockDify:
     """A Dify whose answers take two or three seconds."""
-    with MockDify(delay=0.08) as dify:
-        yield dify
+    open_dify.delay, open_dify.slow = 0.08, 0.5
+    return open_dify
 
 
 @pytest.fixture(scope="module")
-def env(redis_server: RedisServer, mock_dify: MockDify) -> dict[str, str]:
-    """The environment of a replica that asks that Dify, and is open to everybody."""
+def own_env(redis_server: RedisServer, mock_dify: MockDify) -> dict[str, str]:
+    """The environment of a replica of the test's own: it shares no streams with the one that is left whole."""
     return settings_for(
-        redis_server.url(),
+        redis_server.url(2),
         **dify_settings(mock_dify.base_url),
         WEBSOCKET_AUTH="none",
         RATE_LIMIT_USER="off",
@@ -46,16 +46,9 @@ def env(redis_server: RedisServer, mock_dify: MockDify) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def replica(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+def replica(open_replica: Replica, mock_dify: MockDify) -> Replica:
     """The product, for the tests that leave it whole."""
-    with replicas(1, env, tmp_path_factory.mktemp("realtime")) as (replica,):
-        yield replica
-
-
-@pytest.fixture
-def own_env(env: dict[str, str], redis_server: RedisServer) -> dict[str, str]:
-    """The environment of a replica of the test's own: it shares no streams with the one that is left whole."""
-    return {**env, "REDIS_URL": redis_server.url(2)}
+    return open_replica
 
 
 class Visitor:

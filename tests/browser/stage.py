@@ -1,4 +1,4 @@
-"""A browser for the tests of the product's pages, and an eye on what a page must never do."""
+"""Tabs for the tests of the product's pages, and an eye on what a page must never do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
-
-from tests.servers import require_binary
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 #: Chromium tries to reach its maker's hosts unless it is told not to; a container's root has no sandbox.
 FLAGS = [
@@ -27,16 +24,6 @@ PHONE = (360, 740)
 
 #: What the browser itself says when a server is away, which some tests want it to be.
 OUTAGES = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One Chromium for the module; CHROMIUM names another than the system's."""
-    binary = os.environ.get("CHROMIUM") or require_binary("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -81,7 +68,11 @@ def tab(
     """Open an empty tab that is watched; `scripts` run before those of its pages."""
     width, height = size
     context = chromium.new_context(
-        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", locale="zh-CN"
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        # Each frame of an animation is drawn by the CPU.
+        reduced_motion="reduce",
+        locale="zh-CN",
     )
     for script in scripts:
         context.add_init_script(path=script)

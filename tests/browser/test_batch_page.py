@@ -15,13 +15,11 @@ import requests
 from playwright.sync_api import Browser, Download, Page, Route, expect
 
 from demo.mock_dify import MockDify
-from tests.browser.stage import LAPTOP, PATIENCE, PHONE, chromium, screenshot, tab
+from tests.browser.stage import LAPTOP, PATIENCE, PHONE, screenshot, tab
 from tests.browser.test_page_manners import WORKABLE, colours, names, tab_to, unreadable, walk
 from tests.house import Replica, dify_settings, replicas, settings_for
 from tests.servers import RedisServer
 from tests.test_question_files import workbook
-
-__all__ = ["chromium"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -95,6 +93,7 @@ def saved(page: Page, button: str) -> Download:
     return download.value
 
 
+@pytest.mark.main_story
 def test_questions_that_are_typed_come_back_as_a_table(enters: Enters, dify: MockDify, tmp_path: Path) -> None:
     """With a bar that ends full, pages of results in the order of the questions, and both files to save."""
     questions = [f"{QUESTION}{n}" for n in range(29)] + [SCRIPT]

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
 from werkzeug.serving import make_server
 
 from channels.pages import pages_blueprint
-from tests.browser.stage import chromium, tab  # noqa: F401
+from tests.browser.stage import tab
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.browser
@@ -94,7 +94,7 @@ class Line:
 
 
 @pytest.fixture
-def line(chromium: Browser, pages_url: str) -> Iterator[Line]:  # noqa: F811
+def line(chromium: Browser, pages_url: str) -> Iterator[Line]:
     """A page whose socket is open."""
     with tab(chromium, pages_url) as (page, watch):
         line = Line(page)

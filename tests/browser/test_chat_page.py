@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Error, Locator, Page, expect
 from config.texts import ZH
 from demo.mock_dify import SCRIPTS, MockDify, expected_answer
 from demo.mock_dify_scripts import says
-from tests.browser.stage import PATIENCE, PHONE, Watch, chromium, screenshot, tab  # noqa: F401
+from tests.browser.stage import PATIENCE, PHONE, Watch, screenshot, tab
 from tests.house import Replica, dify_settings, settings_for
 from tests.servers import RedisServer, wait_until
 
@@ -37,7 +37,7 @@ class LastingReplica(Replica):
 @contextmanager
 def replica_for(redis: RedisServer, dify: MockDify, folder: Path, **changes: str) -> Iterator[LastingReplica]:
     settings = {"WEBSOCKET_AUTH": "none", "APP_NAME": "来宝", "STREAM_LEASE": "2", **changes}
-    replica = LastingReplica(settings_for(redis.url(3), **dify_settings(dify.base_url), **settings), folder)
+    replica = LastingReplica(settings_for(redis.url(7), **dify_settings(dify.base_url), **settings), folder)
     try:
         replica.wait_ready()
         yield replica
@@ -46,19 +46,10 @@ def replica_for(redis: RedisServer, dify: MockDify, folder: Path, **changes: str
 
 
 @pytest.fixture(scope="module")
-def slow_dify() -> Iterator[MockDify]:
+def slow_dify(open_dify: MockDify) -> MockDify:
     """A Dify whose answers can be watched."""
-    with MockDify(delay=0.04, slow=0.3) as dify:
-        yield dify
-
-
-@pytest.fixture(scope="module")
-def replica(
-    redis_server: RedisServer, slow_dify: MockDify, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Replica]:
-    """A replica with doors open to all, for the tests that do not break it."""
-    with replica_for(redis_server, slow_dify, tmp_path_factory.mktemp("replica")) as replica:
-        yield replica
+    open_dify.delay, open_dify.slow = 0.04, 0.3
+    return open_dify
 
 
 class Visitor:
@@ -92,9 +83,9 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(chromium: Browser, replica: Replica) -> Iterator[Visitor]:  # noqa: F811
+def visitor(chromium: Browser, open_replica: Replica, slow_dify: MockDify) -> Iterator[Visitor]:
     """Somebody whose page must stay whole and at home."""
-    with tab(chromium, replica.url, scripts=(FAKE_SPEECH,)) as (page, watch):
+    with tab(chromium, open_replica.url, scripts=(FAKE_SPEECH,)) as (page, watch):
         yield Visitor(page, watch).opens().is_connected()
         watch.assert_clean()
 
@@ -104,6 +95,7 @@ def shown_words(markdown: str) -> str:
     return "".join(re.findall(r"[^\W_]", re.sub(r"(?m)^ *\d+\. ", "", markdown)))
 
 
+@pytest.mark.main_story
 def test_an_answer_grows_in_its_bubble_until_it_is_whole(visitor: Visitor) -> None:
     """The question stands there at once, then more and more of the answer, in the end its sources."""
     turn = visitor.asks("年假怎么申请")
@@ -176,7 +168,7 @@ def test_finished_turns_survive_a_reload(visitor: Visitor) -> None:
 
 
 def test_a_killed_server_costs_a_pause(
-    chromium: Browser,  # noqa: F811
+    chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
@@ -205,7 +197,7 @@ def test_a_killed_server_costs_a_pause(
 
 
 def test_a_reload_of_the_server_is_hardly_seen(
-    chromium: Browser,  # noqa: F811
+    chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
@@ -238,15 +230,15 @@ ATTACKS = [
 ]
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_markup_in_a_question_and_its_answer_stays_text(visitor: Visitor, attack: str) -> None:
-    """Neither the question nor the answer that repeats it brings an element into the page, now or after a reload."""
-    turn = visitor.asks(f"{attack} 结束")
-    visitor.sees_end(turn)
+def test_markup_in_questions_and_their_answers_stays_text(visitor: Visitor) -> None:
+    """Neither a question nor the answer that repeats it brings an element into the page, now or after a reload."""
+    for attack in ATTACKS:
+        visitor.sees_end(visitor.asks(f"{attack} 结束"))
     visitor.page.reload()
-    visitor.sees_end(visitor.turns)
+    for number in range(len(ATTACKS)):
+        visitor.sees_end(visitor.turns.nth(number))
 
-    expect(visitor.turns.locator(".mine .words")).to_have_text(f"{attack} 结束".strip())
+    expect(visitor.turns.locator(".mine .words")).to_have_text([f"{attack} 结束".strip() for attack in ATTACKS])
     assert visitor.turns.locator("img, script, svg, iframe, style, form, input").count() == 0
     assert visitor.turns.locator("[onerror], [onload], [onmouseover], [style], [class*=x]").count() == 0
     links = visitor.turns.locator(".blocks a").all()
@@ -287,7 +279,7 @@ def test_the_page_speaks_english_too(visitor: Visitor) -> None:
 
 
 def test_the_server_names_the_first_language(
-    chromium: Browser,  # noqa: F811
+    chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
@@ -305,7 +297,7 @@ def test_the_server_names_the_first_language(
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab(
-    chromium: Browser,  # noqa: F811
+    chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
@@ -441,22 +433,20 @@ def test_what_is_said_is_sent_after_a_silence_and_the_answer_read_aloud(visitor:
     assert page.evaluate("theatre.overheard") == []
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
+def test_nothing_but_cleaned_answers_becomes_html(chromium: Browser, open_replica: Replica) -> None:
+    """The policy refuses every way to write HTML or script, also to the page's own, but the one for answers."""
+    attempts = (
         "document.body.innerHTML = '<img src=x>'",
         "document.body.setAttribute('onclick', 'alert(1)')",
         "document.body.append(Object.assign(document.createElement('script'), { text: 'alert(1)' }))",
         "trustedTypes.createPolicy('other', { createHTML: (html) => html })",
-    ],
-)
-def test_nothing_but_cleaned_answers_becomes_html(chromium: Browser, replica: Replica, attempt: str) -> None:  # noqa: F811
-    """The policy refuses every way to write HTML or script, also to the page's own, but the one for answers."""
-    with tab(chromium, replica.url) as (page, watch):
+    )
+    with tab(chromium, open_replica.url) as (page, watch):
         Visitor(page, watch).opens().is_connected()
 
-        with pytest.raises(Error, match="Trusted"):
-            page.evaluate(attempt)
+        for attempt in attempts:
+            with pytest.raises(Error, match="Trusted"):
+                page.evaluate(attempt)
 
         assert watch.foreign == []
 

@@ -10,34 +10,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from config.texts import ZH
 from demo.page_server import Conversations, PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom_simulator import WeComUser
-from tests.servers import require_binary
+from tests.browser.stage import PATIENCE
 from tests.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
-
-#: Chromium tries to reach its maker's hosts unless it is told not to; a container's root has no sandbox.
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-#: Milliseconds a step may take; wide, for a busy machine.
-PATIENCE = 45_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One Chromium for the module; CHROMIUM names another than the system's."""
-    binary = os.environ.get("CHROMIUM") or require_binary("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +76,7 @@ class Person:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """An empty tab of the size of a laptop's window."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     yield context.new_page()
     context.close()
 
@@ -109,6 +91,7 @@ def person(page: Page, demo_url: str) -> Iterator[Person]:
     assert person.foreign == []
 
 
+@pytest.mark.main_story
 def test_the_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> None:
     """First the placeholder, then more and more of the answer, then the finish."""
     answer = person.asks("年假怎么申请")

@@ -8,10 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from demo.embedded_redis import EmbeddedRedis
-from tests.browser.stage import PATIENCE, Watch, chromium, screenshot, tab
+from tests.browser.stage import PATIENCE, Watch, screenshot, tab
 from tests.house import House
-
-__all__ = ["chromium"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -36,6 +34,7 @@ def visit(chromium: Browser, home: str) -> Iterator[tuple[Page, Watch]]:
         yield page, watch
 
 
+@pytest.mark.main_story
 def test_every_rest_address_is_shown_and_nothing_is_fetched_from_elsewhere(visit: tuple[Page, Watch]) -> None:
     """Two lists on one page, from this host alone, without a word of complaint in the console."""
     page, watch = visit

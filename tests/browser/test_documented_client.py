@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from demo.mock_dify import MockDify
-from tests.browser.test_demo_page import FLAGS, PATIENCE
 from tests.frames import program
 from tests.house import dify_settings, replicas, settings_for
-from tests.servers import require_binary, wait_until
+from tests.servers import RedisServer, wait_until
 from tests.switchboard import Switchboard
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -26,35 +23,28 @@ ASK = """([url, key, question]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A tab in which a page's policy does not keep the test's own script out."""
-    binary = os.environ.get("CHROMIUM") or require_binary("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        page = browser.new_page(bypass_csp=True)
-        page.set_default_timeout(PATIENCE)
-        yield page
-        browser.close()
-
-
-def test_the_javascript_client_sees_its_answer_through(redis_url: str, page: Page, tmp_path: Path) -> None:
+def test_the_javascript_client_sees_its_answer_through(
+    redis_server: RedisServer, bare_page: Page, tmp_path: Path
+) -> None:
     """Cut off by a killed replica it resumes at another one: the whole answer, its pieces in order, asked for once."""
     question = "[[slow]] JavaScript 年假怎么申请"
-    with MockDify(slow=0.05) as dify:
+    with MockDify(slow=0.2) as dify:
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="key", API_KEYS=KEY)
-        with replicas(2, settings_for(redis_url, **own), tmp_path) as (first, second), Switchboard(first.port) as board:
-            page.goto(f"{board.url}/docs")
-            page.add_script_tag(content=program("js") + "window.LaibaoChat = LaibaoChat;")
-            page.evaluate(ASK, [board.url.replace("http", "ws") + "/ws/chat", KEY, question])
-            page.wait_for_function("window.texts.length > 1")
+        with (
+            replicas(2, settings_for(redis_server.url(6), **own), tmp_path) as (first, second),
+            Switchboard(first.port) as board,
+        ):
+            bare_page.goto(f"{board.url}/docs")
+            bare_page.add_script_tag(content=program("js") + "window.LaibaoChat = LaibaoChat;")
+            bare_page.evaluate(ASK, [board.url.replace("http", "ws") + "/ws/chat", KEY, question])
+            bare_page.wait_for_function("window.texts.length > 1")
             board.target = second.port
             first.kill()
-            answer = page.evaluate("window.done")
-            texts = page.evaluate("window.texts")
+            answer = bare_page.evaluate("window.done")
+            texts = bare_page.evaluate("window.texts")
             # Another question, over the connection that has come back.
-            again = page.evaluate("window.chat.ask('营业时间')")
-            page.evaluate("window.chat.close()")
+            again = bare_page.evaluate("window.chat.ask('营业时间')")
+            bare_page.evaluate("window.chat.close()")
             asked = len(dify.asked(question))
         expected = dify.expected_answer(question)
 

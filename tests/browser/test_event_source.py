@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from demo.mock_dify import MockDify
-from tests.browser.stage import FLAGS, PATIENCE
 from tests.house import dify_settings, replicas, settings_for
-from tests.servers import require_binary
+from tests.servers import RedisServer
 from tests.switchboard import Switchboard
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -28,37 +25,29 @@ FOLLOW = """(stream) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A tab in which a page's policy does not keep the test's own script out."""
-    binary = os.environ.get("CHROMIUM") or require_binary("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        page = browser.new_page(bypass_csp=True)
-        page.set_default_timeout(PATIENCE)
-        yield page
-        browser.close()
-
-
-def test_an_event_source_sees_an_answer_through(redis_url: str, page: Page, tmp_path: Path) -> None:
+def test_an_event_source_sees_an_answer_through(redis_server: RedisServer, bare_page: Page, tmp_path: Path) -> None:
     """Cut off by a killed replica it goes on at another one; one that is never closed is sent away at the end."""
     question = "[[slow]] EventSource 年假怎么申请"
     program = re.findall(r"^```js\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)[0]
-    with MockDify(slow=0.1) as dify:
+    with MockDify(slow=0.25) as dify:
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="none")
-        with replicas(2, settings_for(redis_url, **own), tmp_path) as (first, second), Switchboard(first.port) as board:
+        with (
+            replicas(2, settings_for(redis_server.url(6), **own), tmp_path) as (first, second),
+            Switchboard(first.port) as board,
+        ):
+            # The page is there before the question: an answer that ends meanwhile could not be cut.
+            bare_page.goto(f"{board.url}/docs")
+            bare_page.add_script_tag(content=program + "window.follow = follow;")
             body = {"query": question, "id": "browser", "stream": True}
             with requests.post(f"{second.url}/api/chat", json=body, stream=True, timeout=30) as reply:
                 stream = re.findall(r'"stream_id":"(\w+)"', next(reply.iter_content(4096)).decode())[0]
-            page.goto(f"{board.url}/docs")
-            page.add_script_tag(content=program + "window.follow = follow;")
-            page.evaluate(FOLLOW, stream)
-            page.wait_for_function("window.texts.length > 1")
+            bare_page.evaluate(FOLLOW, stream)
+            bare_page.wait_for_function("window.texts.length > 1")
             board.target = second.port
             first.kill()
-            end = page.evaluate("window.ended")
-            texts = page.evaluate("window.texts")
-            page.wait_for_function("window.left.readyState === EventSource.CLOSED")
+            end = bare_page.evaluate("window.ended")
+            texts = bare_page.evaluate("window.texts")
+            bare_page.wait_for_function("window.left.readyState === EventSource.CLOSED")
             asked = len(dify.asked(question))
         expected = dify.expected_answer(question)
 

@@ -12,12 +12,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from demo.mock_dify import MockDify
-from tests.browser.stage import PATIENCE, chromium, tab
+from tests.browser.stage import PATIENCE, tab
 from tests.browser.test_chat_frames import Line, pages_url
-from tests.house import Replica, dify_settings, replicas, settings_for
-from tests.servers import RedisServer
+from tests.house import Replica
 
-__all__ = ["chromium", "pages_url"]
+__all__ = ["pages_url"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -68,13 +67,10 @@ both_pages = pytest.mark.parametrize("place", [CHAT, REALTIME], ids=str)
 
 
 @pytest.fixture(scope="module")
-def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """A replica that is open to everybody, and whose slow answers last until they are stopped."""
-    with MockDify(delay=0.01, slow=2.0) as dify:
-        settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
-        env = settings_for(redis_server.url(4), **dify_settings(dify.base_url), **settings)
-        with replicas(1, env, tmp_path_factory.mktemp("manners")) as (replica,):
-            yield replica
+def replica(open_replica: Replica, open_dify: MockDify) -> Replica:
+    """The open replica; its slow answers last until they are stopped."""
+    open_dify.delay, open_dify.slow = 0.01, 2.0
+    return open_replica
 
 
 def enters(page: Page, home: str, place: Place) -> None:
@@ -208,9 +204,12 @@ def test_a_page_has_the_theme_of_its_visitor(
     place: Place,
     theme: str,
 ) -> None:
-    """Dark where one wants it dark, light where light, and every word on it can be read."""
+    """Dark where one wants it dark, light where light, and every word on it can be read, the hint in its field too."""
     with tab(chromium, replica.url, dark=theme == "dark", scripts=(FAKE_SPEECH,)) as (page, watch):
         enters(page, replica.url, place)
+        # The hint in an empty field is the only label one sees.
+        assert page.locator(place.field).get_attribute("placeholder")
+        assert unreadable(colours(page, place.field, "::placeholder")) == []
         page.locator(place.field).fill("年假怎么申请？")
         page.keyboard.press("Enter")
         expect(page.locator(place.finished)).to_be_visible(timeout=PATIENCE)
@@ -219,23 +218,6 @@ def test_a_page_has_the_theme_of_its_visitor(
         ground, text = luminance(body["ground"]), luminance(body["text"])
         assert (ground < 0.05 and text > 0.5) if theme == "dark" else (ground > 0.8 and text < 0.1)
         assert unreadable(colours(page, "body, body *")) == []
-        watch.assert_clean()
-
-
-@both_pages
-@pytest.mark.parametrize("theme", ["dark", "light"])
-def test_the_hint_in_an_empty_field_can_be_read(
-    chromium: Browser,
-    replica: Replica,
-    place: Place,
-    theme: str,
-) -> None:
-    """The placeholder is the only label one sees, so it is text like any other."""
-    with tab(chromium, replica.url, dark=theme == "dark") as (page, watch):
-        enters(page, replica.url, place)
-
-        assert page.locator(place.field).get_attribute("placeholder")
-        assert unreadable(colours(page, place.field, "::placeholder")) == []
         watch.assert_clean()
 
 
@@ -300,16 +282,16 @@ def test_the_keyboard_comes_to_every_control_and_shows_where_it_is(page: Page, p
 
 
 @both_pages
-@pytest.mark.parametrize("key", ["Enter", "Space"])
-def test_an_answer_is_asked_for_and_stopped_without_a_mouse(page: Page, place: Place, key: str) -> None:
-    """Enter in the field sends; the stop is a button like any other."""
-    asks_slowly(page, place)
-    assert page.locator(place.field).input_value() == ""
+def test_an_answer_is_asked_for_and_stopped_without_a_mouse(page: Page, place: Place) -> None:
+    """Enter in the field sends; the stop is a button like any other: Enter presses it, and so does Space."""
+    for count, key in enumerate(("Enter", "Space"), 1):
+        asks_slowly(page, place)
+        assert page.locator(place.field).input_value() == ""
 
-    tab_to(page, place.stop)
-    page.keyboard.press(key)
+        tab_to(page, place.stop)
+        page.keyboard.press(key)
 
-    expect(page.locator(place.stopped)).to_be_visible(timeout=PATIENCE)
+        expect(page.locator(place.stopped)).to_have_count(count, timeout=PATIENCE)
 
 
 @both_pages

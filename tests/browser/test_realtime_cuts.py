@@ -12,9 +12,7 @@ from demo.mock_dify import MockDify
 from tests.browser.realtime_visitor import (
     Enter,
     Visitor,
-    chromium,
     enter,
-    env,
     mock_dify,
     own_env,
     replica,
@@ -24,7 +22,7 @@ from tests.browser.realtime_visitor import (
 from tests.browser.stage import PATIENCE
 from tests.house import Replica, replicas
 
-__all__ = ["chromium", "enter", "env", "mock_dify", "own_env", "replica", "speaker", "writer"]
+__all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 

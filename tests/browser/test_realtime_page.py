@@ -9,11 +9,11 @@ from playwright.sync_api import expect
 
 from config.texts import ZH
 from demo.mock_dify import MockDify
-from tests.browser.realtime_visitor import Visitor, chromium, enter, env, mock_dify, own_env, replica, speaker, writer
+from tests.browser.realtime_visitor import Visitor, enter, mock_dify, own_env, replica, speaker, writer
 from tests.browser.stage import PATIENCE, PHONE, screenshot
 from tests.servers import wait_until
 
-__all__ = ["chromium", "enter", "env", "mock_dify", "own_env", "replica", "speaker", "writer"]
+__all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
@@ -117,7 +117,7 @@ def test_markup_in_questions_and_answers_stays_text(speaker: Visitor) -> None:
     assert attack in speaker.sees_answer(0)
     expect(speaker.sees(".said span")).to_have_text([attack])
     assert speaker.sees("#talk img, #talk script, #words img, #words script").count() == 0
-    assert speaker.page.title() == "WechatLaibao · 实时问答"
+    assert speaker.page.title() == "来宝 · 实时问答"
     assert "script" not in "".join(speaker.listens_to_the_end())
 
 

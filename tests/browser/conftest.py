@@ -1,0 +1,68 @@
+"""What the tests of all pages share: one Chromium, one application, and which of them `make test` runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from demo.mock_dify import MockDify
+from tests.browser.stage import FLAGS, PATIENCE
+from tests.house import Replica, dify_settings, replicas, settings_for
+from tests.servers import RedisServer, require_binary
+
+HERE = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "main_story: what a page is for; of the browser's tests `make test` runs these")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every browser test but the pages' main stories as `full`."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("main_story") is None:
+            item.add_marker(pytest.mark.full)
+
+
+# Scope "package", not "session": while Playwright runs, no other test in this process could use asyncio.
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    """One Chromium for all modules; CHROMIUM names another than the system's."""
+    binary = os.environ.get("CHROMIUM") or require_binary("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def bare_page(chromium: Browser) -> Iterator[Page]:
+    """An empty tab in which a page's policy does not keep the test's own script out."""
+    with chromium.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        yield page
+
+
+@pytest.fixture(scope="package")
+def open_dify() -> Iterator[MockDify]:
+    """The Dify of `open_replica`; a module sets how fast it answers."""
+    with MockDify() as dify:
+        yield dify
+
+
+@pytest.fixture(scope="package")
+def open_replica(
+    redis_server: RedisServer, open_dify: MockDify, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Replica]:
+    """One application, open to everybody, for the tests that do not break it."""
+    settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
+    settings |= {"APP_NAME": "来宝", "STREAM_LEASE": "2"}
+    env = settings_for(redis_server.url(3), **dify_settings(open_dify.base_url), **settings)
+    with replicas(1, env, tmp_path_factory.mktemp("pages")) as (replica,):
+        yield replica
