@@ -55,6 +55,10 @@ demo: $(VENV)/demo.stamp ## the whole bot here, nothing to set up; ASK="a questi
 
 pytest = $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+# Tests are compiled once, whatever the caller's environment says: otherwise each process of each run compiles all of them,
+# which takes longer than everything else of their collection.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/dev.stamp ## the quick suite, on several cores: five minutes on two; PYTEST_ARGS="-k name -n 0" chooses
 	@exec $(pytest) -m "not full" $(PYTEST_ARGS)
 

@@ -6,18 +6,22 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
-from demo.embedded_redis import EmbeddedRedis
-from demo.mock_dify import MockDify
-from demo.wecom_simulator import WeComUser
-from services.redis_store import ScriptRunner, connect
-from tests.house import House
 from tests.properties import register_profiles
 from tests.redis_setups import ClusterServers, SentinelServers
 from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
+
+# Fixtures import these on first use: a run of one file of tests of `utils` then starts without the application.
+if TYPE_CHECKING:
+    from demo.embedded_redis import EmbeddedRedis
+    from demo.mock_dify import MockDify
+    from demo.wecom_simulator import WeComUser
+    from services.redis_store import ScriptRunner
+    from tests.house import House
 
 register_profiles()
 
@@ -106,6 +110,8 @@ def sentinel_url(redis_sentinels: SentinelServers) -> str:
 @pytest.fixture
 def embedded_redis() -> Iterator[EmbeddedRedis]:
     """An embedded Redis, empty."""
+    from demo.embedded_redis import EmbeddedRedis
+
     with EmbeddedRedis() as server:
         yield server
 
@@ -115,7 +121,7 @@ def any_redis_url(request: pytest.FixtureRequest) -> str:
     """The address of an empty Redis: of one kind, or of each in turn for a test with the mark `every_redis`."""
     fixtures = {"embedded": "embedded_redis", "real": "redis_url", "cluster": "cluster_url", "sentinel": "sentinel_url"}
     found = request.getfixturevalue(fixtures[request.param])
-    return str(found.url if isinstance(found, EmbeddedRedis) else found)
+    return str(getattr(found, "url", found))
 
 
 @pytest.fixture
@@ -128,6 +134,8 @@ def redis_client(any_redis_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
     """The product's way to an empty Redis, with time enough for a busy machine."""
+    from services.redis_store import connect
+
     client = connect(any_redis_url, pool_size=4, timeout=5.0)
     yield ScriptRunner(client)
     client.close()
@@ -158,6 +166,8 @@ def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
     """A mock Dify of the test's own."""
+    from demo.mock_dify import MockDify
+
     with MockDify() as dify:
         yield dify
 

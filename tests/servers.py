@@ -47,13 +47,13 @@ class FakeClock:
         self.now += seconds
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 30.0) -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = 30.0, *, every: float = 0.01) -> T:
     """Poll until `predicate` is true, and return what it returned; fail the test after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (value := predicate()):
         if time.monotonic() > end:
             pytest.fail(f"not true within {timeout:g} s: {predicate!r}")
-        time.sleep(0.01)
+        time.sleep(every)
     return value
 
 

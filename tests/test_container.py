@@ -266,7 +266,8 @@ def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str,
     """Its streams have the same ids on every replica, by a secret that is not WeCom's."""
     nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
     built, twin = (container(redis_url, **nothing, **keys) for _ in range(2))
-    built.start()
+    for each in (built, twin):
+        each.start()
     try:
         caller = built.callers.check("not-a-real-key")
         question = Question("年假?", "chat", "default", caller.principal, msgid="c/1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.models import Usage
@@ -83,7 +83,6 @@ KEYS = st.sampled_from(
 
 
 # A busy machine is no failure.
-@settings(deadline=None)
 @given(record=st.dictionaries(KEYS, JSON, max_size=6))
 def test_no_record_of_any_shape_raises(record: Any) -> None:
     """Keys may be missing or of any type: texts are text, counts are counts."""

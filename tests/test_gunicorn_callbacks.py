@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import pytest
@@ -23,7 +24,8 @@ from tests.test_gunicorn_worker_serving import App, Client, listening, made, ser
 
 pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
 
-listener = pytest.fixture(listening, name="listener")
+#: Seconds after which a connection without its next request is ended, where a test waits for that.
+IDLE = 0.3
 
 _LENGTH = re.compile(rb"Content-Length: (\d+)")
 
@@ -41,9 +43,13 @@ class Door(App):
 
     def __init__(self) -> None:
         super().__init__("old")
-        self.fails = False
-        self.much = b""
+        self.begins_anew()
         self.extensions["wechatlaibao.callbacks"] = SimpleNamespace(path="/wechat/callback", reply=self._reply)
+
+    def begins_anew(self) -> None:
+        self.name, self.much, self.fails = "old", b"", False
+        for event in (self.asked, self.may_answer):
+            event.clear()
 
     def _reply(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes]:
         if self.fails:
@@ -80,19 +86,55 @@ class Reader(Client):
         self._left += data
 
 
-@pytest.fixture
-def door() -> Door:
-    return Door()
+class Stand(NamedTuple):
+    """A worker that serves an app on a socket."""
+
+    listener: socket.socket
+    door: Door
+    worker: DrainingWorker
+
+
+@contextmanager
+def standing() -> Iterator[Stand]:
+    """Serve; the worker is told to leave at the end, where the test has not done so."""
+    with contextmanager(listening)() as listener:
+        stand = Stand(listener, door := Door(), made(listener, app=door, workers=2))
+        with serving(stand.worker):
+            yield stand
+            door.drained.set()
+            door.may_answer.set()
+            stand.worker.handle_exit(signal.SIGTERM, None)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Stand]:
+    """One worker for all tests that leave it serving: its end takes a second."""
+    with standing() as stand:
+        yield stand
 
 
 @pytest.fixture
-def worker(listener: socket.socket, door: Door) -> Iterator[DrainingWorker]:
-    worker = made(listener, app=door, workers=2)
-    with serving(worker):
-        yield worker
-        door.drained.set()
-        door.may_answer.set()
-        worker.handle_exit(signal.SIGTERM, None)
+def leaving() -> Iterator[Stand]:
+    """A worker of the test's own, for those that have it leave."""
+    with standing() as stand:
+        yield stand
+
+
+@pytest.fixture
+def listener(shared: Stand) -> socket.socket:
+    return shared.listener
+
+
+@pytest.fixture
+def door(shared: Stand) -> Door:
+    shared.door.begins_anew()
+    return shared.door
+
+
+@pytest.fixture
+def worker(shared: Stand, door: Door, monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
+    monkeypatch.setattr(shared.worker, "_patience", shared.worker.cfg.keepalive)
+    return shared.worker
 
 
 def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, listener: socket.socket) -> None:
@@ -130,10 +172,9 @@ def test_a_large_callback_is_gunicorns(worker: DrainingWorker, listener: socket.
         assert client.next()[1] == b"lane callback 1"
 
 
-def test_while_it_leaves_a_callbacks_reply_ends_its_connection(
-    worker: DrainingWorker, listener: socket.socket, door: Door
-) -> None:
+def test_while_it_leaves_a_callbacks_reply_ends_its_connection(leaving: Stand) -> None:
     """The client comes back to another replica; a promise made before is kept once more."""
+    listener, door, worker = leaving
     with Reader(listener) as kept:
         kept.socket.sendall(callback(1))
         assert b"Connection: keep-alive" in kept.next()[0]
@@ -167,10 +208,9 @@ def test_a_new_connection_is_answered_after_the_drain_too() -> None:
     far.close()
 
 
-def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(
-    worker: DrainingWorker, listener: socket.socket, door: Door
-) -> None:
+def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(leaving: Stand) -> None:
     """Idle connections are cut after the drain, this one is not idle."""
+    listener, door, worker = leaving
     with Reader(listener) as client, Reader(listener) as idle:
         client.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
         idle.socket.sendall(callback(2))
@@ -186,7 +226,7 @@ def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(
 
 def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.socket) -> None:
     """After the time that gunicorn keeps one for the next request."""
-    worker._patience = 1
+    worker._patience = IDLE
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
         client.next()
@@ -222,7 +262,7 @@ def test_a_reply_that_nobody_takes_ends_its_connection(
 
 def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, listener: socket.socket) -> None:
     """What is left of it is waited for as long as a next request is."""
-    worker._patience = 1
+    worker._patience = IDLE
     with Reader(listener) as client:
         client.socket.sendall(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         assert client.next()[1] == b"old"
@@ -263,11 +303,9 @@ def test_what_fails_in_the_lane_ends_its_connection_alone(
 @pytest.mark.parametrize(
     ("name", "value"), [("accesslog", "-"), ("proxy_protocol", "v1"), ("certfile", "x"), ("keepalive", 0)]
 )
-def test_where_gunicorn_has_more_to_do_there_is_no_lane(
-    listener: socket.socket, door: Door, name: str, value: Any
-) -> None:
+def test_where_gunicorn_has_more_to_do_there_is_no_lane(name: str, value: Any) -> None:
     """An access log, the PROXY protocol, TLS: the lane knows nothing of them."""
-    worker = made(app=door)
+    worker = made(app=Door())
     before = worker._callback_lane()
     worker.cfg.set(name, value)
     after = worker._callback_lane()

@@ -123,7 +123,6 @@ def test_lookalikes_are_text(text: str) -> None:
     assert render_markdown(text) == text.replace("\n", "\n\n")
 
 
-@settings(deadline=None)
 @given(text=MARKDOWN | st.text(max_size=200))
 @example("- a\n  \t```\nb\nc")
 def test_only_white_space_changes(text: str) -> None:
@@ -131,7 +130,6 @@ def test_only_white_space_changes(text: str) -> None:
     assert without_space(render_markdown(text)) == without_space(text)
 
 
-@settings(deadline=None)
 @given(text=MARKDOWN | st.text(max_size=200))
 @example("a\n--\nb\n==")
 @example("| a |\n|---\n- | -\nx")
@@ -142,14 +140,12 @@ def test_a_second_time_changes_nothing(text: str) -> None:
     assert render_markdown(once) == once
 
 
-@settings(deadline=None)
 @given(lines=st.lists(st.sampled_from(["word", "两个词", "x = 1", "**bold**", "a, b"]), min_size=1, max_size=20))
 def test_every_break_of_prose_survives(lines: list[str]) -> None:
     """Each line of plain text is a paragraph of its own."""
     assert render_markdown("\n".join(lines)).split("\n\n") == lines
 
 
-@settings(deadline=None)
 @given(code=MARKDOWN.filter(lambda text: "~" not in text and "\r" not in text))
 def test_fenced_code_is_never_touched(code: str) -> None:
     """Whatever is between fences stays byte for byte."""
@@ -178,7 +174,6 @@ def test_open_fence_is_found(text: str, expected: tuple[int, int, str] | None) -
     assert (found and (found.start, found.end, found.closer)) == expected
 
 
-@settings(deadline=None)
 @given(text=MARKDOWN)
 def test_the_closer_closes(text: str) -> None:
     """After its closing line no fence is open."""

@@ -324,21 +324,29 @@ def test_pictures_are_links_and_bad_addresses_stay_text(markdown: str, shown: st
 PIECE = 200
 #: Texts that are one endless block, and one of many small ones.
 ENDLESS = {
-    "code": ("```\n", "x = 1\n", 170_000),
-    "list": ("", "- 一行 row\n", 100_000),
-    "table": ("| a | b |\n|---|---|\n", "| 一 | two |\n", 80_000),
-    "paragraph": ("", "word ", 200_000),
-    "paragraphs": ("", "a **word** or two\n\n", 50_000),
+    "code": ("```\n", "x = 1\n"),
+    "list": ("", "- 一行 row\n"),
+    "table": ("| a | b |\n|---|---|\n", "| 一 | two |\n"),
+    "paragraph": ("", "word "),
+    "paragraphs": ("", "a **word** or two\n\n"),
 }
+#: Characters of such a text, in multiples of how many of an answer are Markdown.
+MANY = 16
 
 
-@pytest.mark.parametrize(
-    "name", ["code", "paragraph", "paragraphs", *(pytest.param(name, marks=hard_work) for name in ("list", "table"))]
-)
-def test_the_work_follows_the_length(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make an eighth of an answer's usual part Markdown, and blocks large from an eighth on."""
+    monkeypatch.setattr(markdown_blocks, "MOST", MOST // 8)
+    monkeypatch.setattr(markdown_blocks, "LARGE", LARGE // 8)
+    return MOST // 8
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_the_work_follows_the_length(name: str, bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is rendered on the way is a small multiple of the text, also when one block never ends."""
-    begin, row, rows = ENDLESS[name]
-    text = begin + row * rows
+    begin, row = ENDLESS[name]
+    text = begin + row * (MANY * bound // len(row))
     work = dict.fromkeys(("render_html", "top_level", "render_plain"), 0)
     for name in work:
         render = getattr(markdown_blocks, name)
@@ -352,24 +360,24 @@ def test_the_work_follows_the_length(name: str, monkeypatch: pytest.MonkeyPatch)
     reader = Reader().reads(text[place : place + PIECE] for place in range(0, len(text), PIECE))
 
     assert reader.finishes() == render_markdown(text)
-    assert work["render_html"] + work["top_level"] < 20 * MOST
+    assert work["render_html"] + work["top_level"] < 20 * bound
     assert work["render_plain"] < 30 * len(text)
 
 
 @hard_work
-def test_a_text_beyond_the_bound_is_shown_as_it_is() -> None:
+def test_a_text_beyond_the_bound_is_shown_as_it_is(bound: int) -> None:
     """Up to it Markdown, in whole lines; from there on plain text, nothing of it lost."""
-    text = "- **row**\n" * (MOST // 10 + 500)
+    text = "- **row**\n" * (bound // 10 + 500)
 
     html = render_markdown(text)
 
-    assert html.count("<li><strong>row</strong></li>") == MOST // 10
+    assert html.count("<li><strong>row</strong></li>") == bound // 10
     assert html.count("- **row**") == 500
-    assert Reader().reads(cut(text, random.Random(1), 5000)).finishes() == html
-    assert_harmless(render_markdown("a" * MOST + "<script>"))
+    assert Reader().reads(cut(text, random.Random(1), 1000)).finishes() == html
+    assert_harmless(render_markdown("a" * bound + "<script>"))
 
 
-@pytest.mark.parametrize("columns", [100, pytest.param(1000, marks=hard_work)])
+@pytest.mark.parametrize("columns", [100, pytest.param(1000, marks=[hard_work, pytest.mark.full])])
 def test_a_table_cannot_be_blown_up(columns: int) -> None:
     """Rows that are shorter than their heads cost no more than a bounded number of empty cells."""
     text = ("|a" * columns + "\n" + "|-" * columns + "\n" + "x\n" * 200 + "\n") * 10
@@ -409,6 +417,7 @@ class SlowClock(FakeClock):
 @pytest.mark.parametrize(
     ("large", "between"),
     [("- row\n" * 5000, "\n"), ("row " * 10_000 + "\n", "\n"), ("```\n" + "row\n" * 8000 + "```\n", "")],
+    ids=["list", "paragraph", "code"],
 )
 def test_the_end_of_a_large_block_is_seen(large: str, between: str) -> None:
     """What follows it is shown at once, and not when as much again has come."""

@@ -362,6 +362,7 @@ def test_the_originals_rules_are_the_originals(text: str) -> None:
     assert by_rules_of_v2("I'll show you").is_question
 
 
+@pytest.mark.full
 def test_the_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
     """`python -m bench.questions` names each rule set, and the figures alone when asked."""
     assert main(["--part", "develop"]) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.thinking import Thinking, fold_thinking, split_thinking, without_partial_tag
@@ -83,7 +83,6 @@ def test_other_ends_are_shown_at_once(text: str) -> None:
     assert without_partial_tag(text) == text
 
 
-@settings(deadline=None)
 @given(
     why=st.text(alphabet="ab \n`", min_size=1).filter(str.strip),
     answer=st.text(alphabet="ab \n", min_size=1).filter(str.strip),

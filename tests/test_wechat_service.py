@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from demo.WXBizJsonMsgCrypt import Prpcrypt, _cipher, decode_key, signature
@@ -386,7 +386,6 @@ _NAMES = st.sampled_from(["userid", "id", "content", "eventtype", "url"])
 _MEMBERS = _LEAVES | st.dictionaries(_NAMES, _LEAVES) | st.lists(_LEAVES)
 
 
-@settings(deadline=None)
 @given(
     members=st.dictionaries(st.sampled_from(sorted(group_message("x"))), _MEMBERS),
     msgtype=st.sampled_from(["text", "stream", "event", "image"]),
@@ -410,7 +409,6 @@ def test_no_shape_raises_anything_else(members: JsonObject, msgtype: str) -> Non
         assert outcome == "bad_ciphertext"
 
 
-@settings(deadline=None)
 @given(
     body=st.binary(max_size=100),
     args=st.dictionaries(st.sampled_from(["msg_signature", "timestamp", "nonce"]), st.text()),

@@ -395,36 +395,28 @@ def test_a_person_begins_anew(user: WeComUser, dify: MockDify, command: str) -> 
     assert [bool(conversation) for conversation in named] == [False, True, False]
 
 
-def test_an_unknown_stream_is_finished_with_a_sentence(user: WeComUser) -> None:
-    """After a long night a client may still ask; for some seconds an owner may yet bring it back."""
-    poll = {"msgtype": "stream", "stream": {"id": "0" * 32}}
+def test_an_unknown_stream_is_finished_with_a_sentence(
+    user: WeComUser, stored: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that never was, or whose time in Redis is over; for some seconds an owner may yet bring it back.
 
-    assert user.sends(poll) is None
-    assert wait_until(lambda: user.sends(poll)) == frame("0" * 32, ZH["stream_unknown"])
-
-
-def test_an_unknown_stream_is_logged_as_what_it_is(user: WeComUser, caplog: pytest.LogCaptureFixture) -> None:
-    """With its id, and not as an outage of a Redis that is well."""
+    It is logged with its id, and not as an outage of a Redis that is well.
+    """
     caplog.set_level(logging.INFO, "channels.wecom")
     poll = {"msgtype": "stream", "stream": {"id": "1" * 32}}
+    expired = user.says(QUESTION)
+    sees_finish(user, expired)
+    stored.flushall()
 
-    assert user.sends(poll) is None
-    wait_until(lambda: user.sends(poll))
+    assert (user.sends(poll), user.polls(expired).empty) == (None, True)
+    assert wait_until(lambda: user.sends(poll), every=0.1) == frame("1" * 32, ZH["stream_unknown"])
+    assert wait_until(lambda: user.polls(expired).content == ZH["stream_unknown"], every=0.1)
+    assert expired.finish
 
     told = [vars(record) for record in caplog.records if record.getMessage() == "callback"]
     outcomes = [line["outcome"] for line in told if line["stream_id"] == "1" * 32]
     assert (outcomes[0], outcomes[-1]) == ("stream_missing", "stream_unknown")
     assert set(outcomes) == {"stream_missing", "stream_unknown"}
-
-
-def test_an_expired_stream_is_unknown(user: WeComUser, stored: redis.Redis) -> None:
-    """Its time in Redis is over."""
-    bubble = user.says(QUESTION)
-    sees_finish(user, bubble)
-    stored.flushall()
-
-    assert wait_until(lambda: user.polls(bubble).content == ZH["stream_unknown"])
-    assert bubble.finish
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from Crypto.Cipher import AES
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from demo import ierror
@@ -187,7 +187,6 @@ def test_every_envelope_has_its_own_random_bytes() -> None:
     assert crypt().EncryptMsg("same", NONCE, STAMP) != crypt().EncryptMsg("same", NONCE, STAMP)
 
 
-@settings(deadline=None)
 @given(text=st.text(max_size=300), receiver=st.text(max_size=40), nonce=st.text(max_size=20))
 def test_any_text_comes_back(text: str, receiver: str, nonce: str) -> None:
     """Whatever is encrypted for whatever receiver, the envelope's reader gets it back."""
@@ -247,7 +246,6 @@ def test_no_truncation_passes() -> None:
         assert opened(encrypted[:end])[0] != ierror.WXBizMsgCrypt_OK
 
 
-@settings(deadline=None)
 @given(
     body=st.binary(max_size=200) | st.text(max_size=200), words=st.lists(st.text(max_size=30), min_size=3, max_size=3)
 )
@@ -259,7 +257,6 @@ def test_no_body_raises(body: bytes | str, words: list[str]) -> None:
     assert text is None
 
 
-@settings(deadline=None)
 @given(plain=st.binary(max_size=200))
 def test_no_plaintext_raises(plain: bytes) -> None:
     """Any bytes below a valid padding give a code; a text comes only with OK."""

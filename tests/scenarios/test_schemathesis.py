@@ -17,13 +17,13 @@ from websockets.sync.client import connect
 from tests.house import Replica, replicas, settings_for
 from tests.servers import RedisServer
 
-pytestmark = [pytest.mark.scenario, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.scenario, pytest.mark.full, pytest.mark.timeout(400)]
 
 KEY = "obviously-fake-api-key"
 SEED = 20261121
 #: Requests the fuzzer makes up for one operation at most, per phase; the coverage phase has its own, fixed number.
-EXAMPLES = 12
-#: Seconds it may take: some 30 on an idle machine.
+EXAMPLES = 6
+#: Seconds it may take: fewer than 30 on an idle machine.
 PATIENCE = 300
 
 #: All checks but these, which ask for what a schema cannot say.
