@@ -12,8 +12,8 @@ from channels.answer_queue import AnswerQueue, Streams
 from channels.chat_answers import ChatAnswer, ChatDisplay, Html, Sends
 from channels.chat_frames import Ask, FrameRefused, Incoming, Ping, Resume, Stop, iso_now, names_of, read_frame
 from channels.socket import Closed
-from channels.wecom import Sentences
 from config.bots import DEFAULT_BOT
+from config.texts import Texts
 from services import metrics
 from services.callers import Caller
 from services.errors import StoreUnavailable
@@ -67,7 +67,7 @@ class ChatDoor:
         *,
         gateway: Asks,
         limiter: Limiter,
-        texts: Sentences,
+        texts: Texts,
         html: Html,
     ) -> None:
         self._socket = socket
@@ -206,7 +206,7 @@ class ChatDoor:
         return {"client_id": self._client_id, "timestamp": iso_now()}
 
 
-def chat_blueprint(sockets: Opens, *, gateway: Asks, limiter: Limiter, texts: Sentences, html: Html) -> Blueprint:
+def chat_blueprint(sockets: Opens, *, gateway: Asks, limiter: Limiter, texts: Texts, html: Html) -> Blueprint:
     """Return the door's two addresses: a client names itself in the path, or gets a name."""
 
     def opened(socket: Sends, caller: Caller, client_id: str) -> ChatDoor:

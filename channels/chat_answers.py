@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from channels.answer_queue import Shown
 from channels.chat_frames import iso_now, names_of
-from channels.wecom import Sentences
+from config.texts import Texts
 from services.following import News
 from services.stream_records import Whole
 from utils.json_slices import text_member
@@ -67,7 +67,7 @@ class ChatAnswer(Shown):
 class ChatDisplay:
     """The frames of one client's answers; its four callbacks are those of an `AnswerQueue`."""
 
-    def __init__(self, socket: Sends, client_id: str, *, texts: Sentences, html: Html) -> None:
+    def __init__(self, socket: Sends, client_id: str, *, texts: Texts, html: Html) -> None:
         self._socket = socket
         self._client_id = client_id
         self._texts = texts

@@ -20,8 +20,8 @@ from channels.http_line import Line
 from channels.http_waits import Ended, Wait, Waits
 from channels.rest import Operation, RestError, RestModel
 from channels.rest_errors import refused
-from channels.wecom import Sentences
 from config.bots import DEFAULT_BOT
+from config.texts import Texts
 from services import metrics
 from services.callers import Caller
 from services.models import Question
@@ -36,7 +36,7 @@ class HttpChat:
     """Puts questions, and shows answers to who waits for them; whoever goes away ends no answer."""
 
     def __init__(
-        self, *, gateway: Asks, limiter: Limiter, waits: Waits, texts: Sentences, ready: Callable[[], bool]
+        self, *, gateway: Asks, limiter: Limiter, waits: Waits, texts: Texts, ready: Callable[[], bool]
     ) -> None:
         """Take its parts; `ready` is false while the process starts or drains."""
         self._gateway = gateway

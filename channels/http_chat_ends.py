@@ -7,7 +7,7 @@ from typing import Any
 
 from channels.rest import STORE_CODE, RestError
 from channels.rest_errors import OF_REASON, UNKNOWN_CODE
-from channels.wecom import Sentences
+from config.texts import Texts
 from services.stream_records import Whole
 from utils.json_slices import Slices, text_member
 
@@ -52,7 +52,7 @@ def answered(stream_id: str, whole: Whole, *, most: int = WHOLE_BYTES) -> dict[s
     return {**data, "mock": True} if whole.mock else data
 
 
-def refusal(code: str, texts: Sentences, *, sentence: str = "", retry_after: float = 0.0, **data: object) -> RestError:
+def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0, **data: object) -> RestError:
     """Return the error of a code; its message is `sentence`, or else the code's own.
 
     `retry_after` is how many seconds the provider wants to be left alone, 0.0 where it did not say.
@@ -70,7 +70,7 @@ def refusal(code: str, texts: Sentences, *, sentence: str = "", retry_after: flo
     )
 
 
-def failed(stream_id: str, whole: Whole, sentence: str, texts: Sentences, *, most: int = WHOLE_BYTES) -> RestError:
+def failed(stream_id: str, whole: Whole, sentence: str, texts: Texts, *, most: int = WHOLE_BYTES) -> RestError:
     """Return the error of an answer that ended otherwise than completed; what there was of it goes with it."""
     code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
     data: dict[str, object] = {"stream_id": stream_id, "content": _content(whole, most)}

@@ -12,7 +12,7 @@ from channels.http_chat_ends import answered, failed, refusal
 from channels.http_line import Line
 from channels.http_waits import Ended, Step, Wait
 from channels.rest import RestError
-from channels.wecom import Sentences
+from config.texts import Texts
 from services.errors import StoreUnavailable, StreamUnknown
 from services.following import News
 from utils.json_slices import json_pieces
@@ -40,7 +40,7 @@ class EventStream:
         cursor: int,
         wait: Wait,
         line: Line,
-        texts: Sentences,
+        texts: Texts,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -17,6 +17,7 @@ from channels.batch_news import BatchNews
 from channels.chat_frames import iso_now
 from channels.outbox import Goodbye, Outbox, Wire
 from config.bots import DEFAULT_BOT
+from config.texts import Texts
 from services import metrics
 from services.batch_records import Task
 from services.callers import Caller
@@ -24,7 +25,6 @@ from services.errors import BatchUnknown, StoreUnavailable
 from services.following import News
 from services.models import Question
 from services.realtime_effects import Answer, Ask, Cancel, Close, Effect, Follow, Unwatch, Watch
-from services.realtime_frames import Sentences
 from services.realtime_session import MOST, Detected, RealtimeSession
 from services.stream_records import Snapshot, Whole
 
@@ -76,7 +76,7 @@ class Manner:
     """How the door understands and speaks: who tells questions, its sentences, and what `stop` does."""
 
     detect: Callable[[str], Detected]
-    texts: Sentences
+    texts: Texts
     stop: Literal["idle", "close"] = "idle"
 
 

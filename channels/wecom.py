@@ -6,11 +6,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from flask import Blueprint, Response, request
 
 from channels.callback_door import about_refusal
+from config.texts import Texts
 from services import metrics
 from services.errors import CallbackRefused, StoreUnavailable
 from services.gateway import Gateway
@@ -26,12 +27,6 @@ log = logging.getLogger(__name__)
 SLOW_SECONDS = 1.0
 
 
-class Sentences(Protocol):
-    def get(self, key: str, **params: str) -> str: ...
-
-    def error(self, code: str) -> str: ...
-
-
 class WeComChannel:
     """Turns callbacks of one deployment's bots into the gateway's calls, and streams into frames."""
 
@@ -40,7 +35,7 @@ class WeComChannel:
         *,
         gateway: Gateway,
         bots: Mapping[str, WechatService],
-        texts: Sentences,
+        texts: Texts,
         welcomes: Mapping[str, str],
         thinking: Mapping[str, Literal["show", "hide"]],
         sources: Collection[str] = (),

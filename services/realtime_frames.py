@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+from config.texts import Texts
 from services.batch_records import Task
 from services.realtime_effects import Answer, Frame
 from services.realtime_messages import Piece, clipped
@@ -23,16 +24,10 @@ _OURS = {
 }
 
 
-class Sentences(Protocol):
-    def get(self, key: str, **params: str) -> str: ...
-
-    def error(self, code: str) -> str: ...
-
-
 class RealtimeFrames:
     """Makes the frames."""
 
-    def __init__(self, session_id: str, texts: Sentences) -> None:
+    def __init__(self, session_id: str, texts: Texts) -> None:
         self.session_id = session_id
         self._texts = texts
 

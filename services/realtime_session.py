@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from config.texts import Texts
 from services.batch_records import Task
 from services.models import Status
 from services.realtime_effects import Answer, Ask, Cancel, Close, Effect, Follow, Frame
-from services.realtime_frames import RealtimeFrames, Sentences
+from services.realtime_frames import RealtimeFrames
 from services.realtime_messages import (
     Control,
     Incoming,
@@ -63,7 +64,7 @@ class RealtimeSession:
         session_id: str,
         *,
         detect: Callable[[str], Detected],
-        texts: Sentences,
+        texts: Texts,
         now: Callable[[], str],
         stop: Literal["idle", "close"] = "idle",
     ) -> None:

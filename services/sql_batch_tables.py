@@ -16,142 +16,29 @@ rows need not be written for it. Two statuses are never shown: `arriving`, some 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator
 
-#: What each database calls the kinds of column.
-KINDS = {
-    "sqlite": {
-        "id": "TEXT", "exact": "BLOB", "word": "TEXT", "line": "TEXT", "text": "TEXT",
-        "int": "INTEGER", "big": "INTEGER", "time": "TEXT",
-    },
-    "mysql": {
-        "id": "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin",
-        # Bytes: to a collation, other letters may be the same person's.
-        "exact": "VARBINARY(512)",
-        "word": "VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin",
-        "line": "VARCHAR(2000)",
-        "text": "MEDIUMTEXT",
-        "int": "INT", "big": "BIGINT", "time": "DATETIME(6)",
-    },
-}  # fmt: skip
-MYSQL_OPTIONS = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+_MYSQL = ("mysql", "mariadb")
+_ascii = {"charset": "ascii", "collation": "ascii_bin"}
 
-
-@dataclass(frozen=True)
-class Layout:
-    """A table: its columns with their kinds and what follows, its primary key, and its indexes by name."""
-
-    name: str
-    columns: dict[str, str]
-    primary: str
-    indexes: dict[str, str]
-    unique: tuple[str, ...] = ()
-
-    def statements(self, kind: str) -> Iterator[str]:
-        """Yield what creates it where it is missing."""
-        lines = [f"  {name} {self._column(kind, rest)}" for name, rest in self.columns.items()]
-        lines.append(f"  PRIMARY KEY ({self.primary})")
-        if kind == "mysql":
-            # In the same statement: MySQL has no CREATE INDEX IF NOT EXISTS.
-            lines += [f"  {self._unique(name)}KEY {name} ({columns})" for name, columns in self.indexes.items()]
-        options = MYSQL_OPTIONS if kind == "mysql" else ""
-        yield f"CREATE TABLE IF NOT EXISTS {self.name} (\n" + ",\n".join(lines) + f"\n){options}"
-        if kind == "sqlite":
-            for name, columns in self.indexes.items():
-                yield f"CREATE {self._unique(name)}INDEX IF NOT EXISTS {name} ON {self.name} ({columns})"
-
-    def _column(self, kind: str, rest: str) -> str:
-        word, _, more = rest.partition(" ")
-        return f"{KINDS[kind][word]} {more}"
-
-    def _unique(self, index: str) -> str:
-        return "UNIQUE " if index in self.unique else ""
-
-
-LAYOUTS = (
-    Layout(
-        "laibao_batch_tasks",
-        {
-            "task_id": "id NOT NULL",
-            "owner": "exact NOT NULL",
-            "idempotency_key": "exact NULL",
-            "digest": "exact NOT NULL",
-            "name": "line NOT NULL",
-            "description": "line NOT NULL",
-            "options": "text NOT NULL",
-            "credential": "text NOT NULL",
-            "status": "word NOT NULL",
-            "max_concurrent": "int NULL",
-            "total": "int NOT NULL",
-            "completed": "int NOT NULL DEFAULT 0",
-            "failed": "int NOT NULL DEFAULT 0",
-            "served": "big NOT NULL",
-            "stored": "int NOT NULL DEFAULT 0",
-            "paused": "big NOT NULL DEFAULT 0",
-            "paused_at": "time NULL",
-            "created_at": "time NOT NULL",
-            "started_at": "time NULL",
-            "ended_at": "time NULL",
-            "error_message": "text NOT NULL",
-        },
-        "task_id",
-        {
-            "laibao_batch_tasks_key": "owner, idempotency_key",
-            "laibao_batch_tasks_line": "status, served",
-            "laibao_batch_tasks_owner": "owner, created_at",
-            "laibao_batch_tasks_created": "created_at",
-            "laibao_batch_tasks_ended": "ended_at",
-            "laibao_batch_tasks_stored": "stored, ended_at",
-        },
-        ("laibao_batch_tasks_key",),
-    ),
-    Layout(
-        "laibao_batch_items",
-        {
-            "task_id": "id NOT NULL",
-            "item_index": "int NOT NULL",
-            "question": "text NOT NULL",
-            "status": "word NOT NULL DEFAULT 'pending'",
-            "due": "big NOT NULL DEFAULT 0",
-            "lane": "int NULL",
-            "attempts": "int NOT NULL DEFAULT 0",
-            "started_at": "time NULL",
-            "ended_at": "time NULL",
-            "answer": "text NULL",
-            "metadata": "text NULL",
-            "sources": "text NULL",
-            "spent": "text NULL",
-            "error_code": "word NULL",
-            "error_message": "text NULL",
-        },
-        "task_id, item_index",
-        {
-            "laibao_batch_items_next": "task_id, status, due, item_index",
-            "laibao_batch_items_lane": "lane",
-        },
-        # A lane has one item at a time; any number has no lane.
-        ("laibao_batch_items_lane",),
-    ),
-    Layout("laibao_batch_gates", {"name": "word NOT NULL", "passed": "big NOT NULL"}, "name", {}),
-)
-
-
-def statements(kind: str) -> list[str]:
-    """Return what creates every table that is missing; `kind` is mysql or sqlite."""
-    return [statement for layout in LAYOUTS for statement in layout.statements(kind)]
+ID = sa.Text().with_variant(mysql.CHAR(36, **_ascii), *_MYSQL)
+WORD = sa.Text().with_variant(mysql.VARCHAR(64, **_ascii), *_MYSQL)
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 class Exact(TypeDecorator[str]):
-    """Text that is the same only byte for byte."""
+    """Text that is the same only byte for byte: to a collation, other letters may be the same person's."""
 
-    impl = sa.LargeBinary
+    impl = sa.LargeBinary().with_variant(mysql.VARBINARY(512), *_MYSQL)
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
@@ -164,7 +51,7 @@ class Exact(TypeDecorator[str]):
 class Words(TypeDecorator[str]):
     """Text of any length; half a surrogate pair, which is no character, becomes a question mark."""
 
-    impl = sa.UnicodeText
+    impl = sa.UnicodeText().with_variant(mysql.MEDIUMTEXT(), *_MYSQL)
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
@@ -175,10 +62,17 @@ class Words(TypeDecorator[str]):
         return text.encode("utf-8", "replace").decode()
 
 
+class Line(Words):
+    """Text of at most 2,000 characters."""
+
+    impl = sa.UnicodeText().with_variant(mysql.VARCHAR(2000), *_MYSQL)
+    cache_ok = True
+
+
 class Json(TypeDecorator[Any]):
     """A value as JSON; NULL is an empty object."""
 
-    impl = sa.UnicodeText
+    impl = Words.impl
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
@@ -192,7 +86,7 @@ class Json(TypeDecorator[Any]):
 class Utc(TypeDecorator[datetime]):
     """An aware time, stored as UTC without saying so."""
 
-    impl = sa.DateTime
+    impl = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -202,18 +96,109 @@ class Utc(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-_TYPES: dict[str, Any] = {
-    "id": sa.String, "word": sa.String, "exact": Exact, "line": Words, "text": Words,
-    "int": sa.Integer, "big": sa.BigInteger, "time": Utc,
-}  # fmt: skip
+@compiles(Utc, "sqlite")
+def _sqlite_time(_time: Utc, _compiler: Any, **_options: Any) -> str:
+    # SQLAlchemy reads and writes it as text, and would call the column DATETIME, which SQLite takes for a number.
+    return "TEXT"
 
 
-def _table(layout: Layout, *json_columns: str) -> sa.TableClause:
-    kinds = {name: _TYPES[rest.split()[0]] for name, rest in layout.columns.items()}
-    kinds.update(dict.fromkeys(json_columns, Json))
-    return sa.table(layout.name, *(sa.column(name, kind()) for name, kind in kinds.items()))
+_required = partial(sa.Column, nullable=False)
+_optional = partial(sa.Column, nullable=True)
+_count = partial(sa.Column, type_=sa.Integer, nullable=False, server_default=sa.text("0"))
+_table = partial(
+    sa.Table,
+    mysql_engine="InnoDB",
+    mysql_row_format="DYNAMIC",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_bin",
+)
+METADATA = sa.MetaData()
+
+TASKS = _table(
+    "laibao_batch_tasks",
+    METADATA,
+    _required("task_id", ID, primary_key=True),
+    _required("owner", Exact),
+    _optional("idempotency_key", Exact),
+    _required("digest", Exact),
+    _required("name", Line),
+    _required("description", Line),
+    _required("options", Words),
+    _required("credential", Words),
+    _required("status", WORD),
+    _optional("max_concurrent", sa.Integer),
+    _required("total", sa.Integer),
+    _count("completed"),
+    _count("failed"),
+    _required("served", BIG),
+    _count("stored"),
+    _count("paused", type_=BIG),
+    _optional("paused_at", Utc),
+    _required("created_at", Utc),
+    _optional("started_at", Utc),
+    _optional("ended_at", Utc),
+    _required("error_message", Words),
+)
+ITEMS = _table(
+    "laibao_batch_items",
+    METADATA,
+    _required("task_id", ID, primary_key=True),
+    _required("item_index", sa.Integer, primary_key=True),
+    _required("question", Words),
+    _required("status", WORD, server_default="pending"),
+    _count("due", type_=BIG),
+    _optional("lane", sa.Integer),
+    _count("attempts"),
+    _optional("started_at", Utc),
+    _optional("ended_at", Utc),
+    _optional("answer", Words),
+    _optional("metadata", Json),
+    _optional("sources", Json),
+    _optional("spent", Json),
+    _optional("error_code", WORD),
+    _optional("error_message", Words),
+)
+GATES = _table("laibao_batch_gates", METADATA, _required("name", WORD, primary_key=True), _required("passed", BIG))
 
 
-TASKS = _table(LAYOUTS[0])
-ITEMS = _table(LAYOUTS[1], "metadata", "sources", "spent")
-GATES = _table(LAYOUTS[2])
+#: In the order of their creation.
+INDEXES = (
+    sa.Index("laibao_batch_tasks_key", TASKS.c.owner, TASKS.c.idempotency_key, unique=True),
+    sa.Index("laibao_batch_tasks_line", TASKS.c.status, TASKS.c.served),
+    sa.Index("laibao_batch_tasks_owner", TASKS.c.owner, TASKS.c.created_at),
+    sa.Index("laibao_batch_tasks_created", TASKS.c.created_at),
+    sa.Index("laibao_batch_tasks_ended", TASKS.c.ended_at),
+    sa.Index("laibao_batch_tasks_stored", TASKS.c.stored, TASKS.c.ended_at),
+    sa.Index("laibao_batch_items_next", ITEMS.c.task_id, ITEMS.c.status, ITEMS.c.due, ITEMS.c.item_index),
+    # A lane has one item at a time; any number of items has no lane.
+    sa.Index("laibao_batch_items_lane", ITEMS.c.lane, unique=True),
+)
+
+
+class _MysqlTables(mysql.dialect.ddl_compiler):  # type: ignore[misc, name-defined]
+    """Puts indexes into CREATE TABLE: MySQL has no CREATE INDEX IF NOT EXISTS."""
+
+    def create_table_constraints(self, table: sa.Table, **options: Any) -> str:
+        keys = [self._key(index) for index in INDEXES if index.table is table]
+        return ", \n\t".join([super().create_table_constraints(table, **options), *keys])
+
+    def _key(self, index: sa.Index) -> str:
+        columns = ", ".join(map(self.preparer.quote, index.columns.keys()))
+        return f"{'UNIQUE ' if index.unique else ''}KEY {index.name} ({columns})"
+
+
+def statements(kind: str) -> list[str]:
+    """Return what creates every table that is missing; `kind` is mysql or sqlite.
+
+    Administrators of earlier versions call it by a documented command line; it stays for one release.
+    """
+    created: list[sa.schema.ExecutableDDLElement] = [
+        CreateTable(each, if_not_exists=True) for each in (TASKS, ITEMS, GATES)
+    ]
+    if kind == "sqlite":
+        dialect: Dialect = sqlite.dialect()
+        created += [CreateIndex(each, if_not_exists=True) for each in INDEXES]
+    else:
+        dialect = mysql.dialect()
+        dialect.ddl_compiler = _MysqlTables
+    return [str(each.compile(dialect=dialect)).strip() for each in created]

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from services.batch_store import SqlBatchStore
 from services.errors import SettingsError, StoreUnavailable
-from services.sql_batch_tables import statements
 from tests.batch_desk import BatchDesk, ScriptedProvider, texts
 from tests.batch_shelf import Shelf, at_once
+from tests.batch_tables_before import BEFORE
+from tests.house import ROOT
 from tests.servers import MariaServer, free_port
+from tools.batch import main
+
+#: What administrators were told to run before there was a command for it.
+FORMER = r"""from services.sql_batch_tables import statements; print(*statements('mysql'), sep=';\n\n', end=';\n')"""
 
 
 @pytest.fixture
@@ -39,10 +49,76 @@ def test_all_replicas_may_prepare_at_once(sql_url: str) -> None:
         store.close()
 
 
+def printed(text: str) -> list[str]:
+    """Return the statements of a text, each of which ends with a semicolon."""
+    return text.split(";\n")[:-1]
+
+
+def created_before(connection: sa.Connection) -> None:
+    """Create the tables as earlier versions did."""
+    kind = "sqlite" if connection.dialect.name == "sqlite" else "mysql"
+    for statement in printed(BEFORE[kind]):
+        connection.exec_driver_sql(statement)
+
+
+def catalogue(connection: sa.Connection) -> dict[str, Any]:
+    """Return all that the database says of the batches' tables: columns, types, defaults, collations, indexes."""
+    if connection.dialect.name != "sqlite":
+        names = connection.exec_driver_sql("SHOW TABLES").scalars().all()
+        return {name: connection.exec_driver_sql(f"SHOW CREATE TABLE {name}").one()[1] for name in names}
+    rows = connection.exec_driver_sql("SELECT name, type FROM sqlite_master ORDER BY rowid").all()
+    pragmas = {"table": ("table_xinfo", "index_list"), "index": ("index_xinfo",)}
+    return {
+        name: [connection.exec_driver_sql(f"PRAGMA {pragma}({name})").all() for pragma in pragmas[kind]]
+        for name, kind in rows
+    }
+
+
+def test_new_tables_are_those_that_earlier_versions_made(sql_url: str) -> None:
+    """The database describes them by the same columns, types, defaults, collations and indexes."""
+    engine = sa.create_engine(sql_url)
+    with engine.begin() as connection:
+        created_before(connection)
+        before = catalogue(connection)
+        for name in ("tasks", "items", "gates"):
+            connection.exec_driver_sql(f"DROP TABLE laibao_batch_{name}")
+        store = SqlBatchStore(sql_url)
+        connection.commit()
+        store.prepare()
+        store.close()
+
+    with engine.connect() as connection:
+        assert catalogue(connection) == before
+    assert len(before) >= 3
+    engine.dispose()
+
+
+def test_tables_of_earlier_versions_go_on_working(sql_url: str) -> None:
+    """A database that an earlier version created takes, works, finishes and removes tasks."""
+    engine = sa.create_engine(sql_url)
+    with engine.begin() as connection:
+        created_before(connection)
+        before = catalogue(connection)
+
+    with Shelf(sql_url) as shelf:
+        task = shelf.submits(["问", "\U0001f600"], key="once", max_concurrent=1)
+        assert shelf.submits(["问", "\U0001f600"], key="once", max_concurrent=1).task_id == task.task_id
+        assert shelf.ends(task).completed == 2
+        assert [item.content for item in shelf.store.rows(task.task_id)] == ["答", "答"]
+        assert shelf.store.expire(-1) == 1
+
+    with engine.connect() as connection:
+        assert catalogue(connection) == before
+    engine.dispose()
+
+
 @pytest.mark.full
-def test_tables_made_by_an_administrator_are_enough(maria_server: MariaServer, limited: str) -> None:
-    """With the documented statements run by somebody else, a user without the right to create does all the work."""
-    for statement in statements("mysql"):
+def test_tables_made_by_an_administrator_are_enough(
+    maria_server: MariaServer, limited: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the printed statements run by somebody else, a user without the right to create does all the work."""
+    assert main(["tables"]) == 0
+    for statement in printed(capsys.readouterr().out):
         maria_server.execute(statement.replace("laibao_batch_", "limited.laibao_batch_", 1))
 
     with Shelf(limited) as shelf:
@@ -51,7 +127,34 @@ def test_tables_made_by_an_administrator_are_enough(maria_server: MariaServer, l
         assert shelf.store.expire(-1) == 1
 
 
-@pytest.mark.full
+def test_the_former_command_prints_the_same_statements(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line that earlier versions documented goes on working."""
+    assert main(["tables"]) == 0
+
+    command = [sys.executable, "-c", FORMER]
+    former = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60.0)
+
+    assert former.stdout == capsys.readouterr().out
+    assert len(printed(former.stdout)) == 3
+
+
+def test_sqlite_takes_the_printed_statements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of them runs as it is, twice too, and the tables are complete."""
+    assert main(["tables", "sqlite"]) == 0
+    url = f"sqlite:///{tmp_path / 'batches.db'}"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for statement in 2 * printed(capsys.readouterr().out):
+            connection.exec_driver_sql(statement)
+        before = catalogue(connection)
+
+    with Shelf(url) as shelf:
+        assert shelf.ends(shelf.submits(2)).status == "completed"
+    with engine.connect() as connection:
+        assert catalogue(connection) == before
+    engine.dispose()
+
+
 def test_missing_tables_are_the_operators_to_create(limited: str) -> None:
     """A user who may not create them is told so when the process starts."""
     store = SqlBatchStore(limited)

@@ -38,7 +38,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(argv)
     try:
-        if options.command != "work":
+        if options.command not in ("work", "tables"):
             options.url = _address(options.url or os.environ.get("LAIBAO_URL") or URL)
             options.key = read_key(options.key)
         if "file" in options:
@@ -68,6 +68,8 @@ def _parser() -> Parser:
         commands.add_parser(name, parents=[server, one], help=f"a task: {what}")
     work = commands.add_parser("work", help="work on batches, as BATCH_WORKER=external wants it; no client")
     work.add_argument("--port", type=int, help="for probes and Prometheus; else OPS_PORT, else PORT")
+    tables = commands.add_parser("tables", help="print the SQL that creates the tables; no client")
+    tables.add_argument("kind", nargs="?", choices=("mysql", "sqlite"), default="mysql", help="else mysql, and MariaDB")
     return parser
 
 

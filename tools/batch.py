@@ -5,6 +5,7 @@
     python -m tools.batch results ID --out answers.jsonl          go on waiting for a task, and save
     python -m tools.batch status [ID] | list | pause ID | resume ID | cancel ID
     python -m tools.batch work                                    works on batches, as BATCH_WORKER=external wants it
+    python -m tools.batch tables [mysql | sqlite]                 prints the SQL that creates the tables
 
 The key comes from LAIBAO_KEY, else from a hidden prompt where one is asked for; `--key -` reads it from standard input.
 An outage while it waits is waited out, and a submission that is sent again is one task.
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tools._batch_worker import work
 
         return work(options.port)
+    if options.command == "tables":
+        from tools._batch_tables import print_tables
+
+        return print_tables(options.kind)
     client = Client(options)
     try:
         return client.run()

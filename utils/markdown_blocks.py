@@ -3,6 +3,17 @@
 A top-level block that another one follows never changes again: it is rendered once. Only the last one is open; it is
 rendered again when it grew by a part of its size, so that the work stays in proportion to the text, also for a list
 that never ends. And it rests after a rendering that took long, whatever the reason.
+
+The alternative is to render the whole text again for at most a tenth of the time. It was measured with 50 deltas of 20
+characters a second, on mixed Markdown (CPU per answer, updates seen, longest single rendering):
+
+    answer     block by block             whole text again
+      2 KB     0.05 s   100    2 ms       0.15 s    45     9 ms
+     20 KB     0.7 s   1000    3 ms       2.0 s    102    90 ms
+    100 KB     2.3 s   4308    7 ms      10.2 s    151   296 ms
+
+Whole rendering costs three to four times the CPU, updates a 100 KB answer every few seconds at its end, and holds up
+the other greenlets for 0.3 s each time. Only a short answer that is one list is cheaper that way (0.15 s, not 0.28 s).
 """
 
 from __future__ import annotations
