@@ -51,7 +51,9 @@ def _logging_as_before() -> Iterator[None]:
     before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
     yield
     for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
+        if logger.level != level:
+            # Not for each: it empties the caches of all loggers.
+            logger.setLevel(level)
         logger.handlers[:], logger.propagate = handlers, propagate
 
 
