@@ -14,6 +14,9 @@ from tests.scenarios.stage import at_once
 from tests.servers import RedisServer
 
 
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+
 @pytest.fixture(scope="module")
 def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     env = settings_for(redis_server.url(), API_KEYS="obviously-fake-key")

@@ -11,7 +11,7 @@ import pytest
 from tests.scenarios.batch_run import CONCURRENT, Scene, run
 from tests.servers import MariaServer, RedisServer
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 ITEMS = 300
 

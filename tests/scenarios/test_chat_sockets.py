@@ -18,7 +18,7 @@ from tests.house import Replica, dify_settings, replicas, settings_for
 from tests.scenarios.stage import at_once, stored
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Every way bytes travel, and answers that are replaced, fail, or come without a middle.
 SCRIPTS = ("chat", "agent-chat", "new-agent-differs", "chatflow", "split-utf8", "crlf", "separators", "moderation")

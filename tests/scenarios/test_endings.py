@@ -20,7 +20,7 @@ from tests.scenarios.stage import PATIENCE, ask, at_once, stored
 from tests.servers import RedisServer, wait_until
 from utils.stream_utils import render_frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: What a provider may do instead of answering, and the code of how that ends.
 WAYS_TO_FAIL = {

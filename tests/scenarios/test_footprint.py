@@ -10,7 +10,7 @@ import pytest
 
 from tests.house import ROOT
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 
 def test_the_footprint_is_measured() -> None:

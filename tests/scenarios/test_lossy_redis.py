@@ -22,7 +22,7 @@ from tests.scenarios.stage import PATIENCE, stored
 from tests.servers import RedisServer, wait_until
 from utils.deadline import Deadline
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 STREAMS = 6
 DELTAS = 60

@@ -25,7 +25,7 @@ from tests.scenarios.stage import PATIENCE
 from tests.scrapes import Samples, ask_metrics, samples, scrape
 from tests.servers import free_port, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 POLLS = ("wechatlaibao_callback_seconds_count", "stream")
 QUESTIONS = ("wechatlaibao_callback_seconds_count", "text")

@@ -20,7 +20,7 @@ from tests.house import GUNICORN, Replica, settings_for
 from tests.scenarios.socket_app import PAD
 from tests.servers import wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: No Redis is asked for anything here.
 NO_REDIS = "redis://127.0.0.1:9/1"
