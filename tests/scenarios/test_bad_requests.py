@@ -13,7 +13,6 @@ from tests.house import Replica, replicas, settings_for
 from tests.scenarios.stage import at_once
 from tests.servers import RedisServer
 
-
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 

@@ -58,9 +58,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture
 def stage(servers: Stage) -> Stage:
     """The servers, with two replicas that run."""
-    members = [member for member in servers.replicas.members if member.process.poll() is None]
-    servers.replicas.members = members
-    servers.replicas.start(2 - len(members))
+    servers.replicas.complete(2)
     return servers
 
 
