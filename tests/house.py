@@ -83,13 +83,21 @@ class House:
 class Replica:
     """One gunicorn of the product, a process group of its own.
 
-    The fork server starts it, unless it has a command or a copy of the product of its own: `tests/fork_server.py`.
+    The fork server (`tests/fork_server.py`) starts it, unless it has a command or a copy of the product of its own, or
+    `forked` is False, as its memory is that of a process that shares nothing.
     """
 
     def __init__(
-        self, env: Mapping[str, str], folder: Path, *, command: Sequence[str] = GUNICORN, cwd: Path | None = None
+        self,
+        env: Mapping[str, str],
+        folder: Path,
+        *,
+        command: Sequence[str] = GUNICORN,
+        cwd: Path | None = None,
+        forked: bool = True,
     ) -> None:
         """Start it in `folder`, where no `.env` of a person's lies, unless `cwd` says otherwise."""
+        self._forked = forked
         self._command = command
         self._cwd = cwd or folder
         self.port = free_port()
@@ -103,7 +111,7 @@ class Replica:
             name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_START") if name in os.environ
         }
         env = {**inherited, **self._env}
-        if tuple(self._command[: len(GUNICORN)]) == GUNICORN and env["PYTHONPATH"] == str(ROOT):
+        if self._forked and tuple(self._command[: len(GUNICORN)]) == GUNICORN and env["PYTHONPATH"] == str(ROOT):
             return ForkedProcess(self._command[2:], cwd=self._cwd, env=env, log=self.log_path)
         with self.log_path.open("wb") as log:
             return subprocess.Popen(

@@ -13,7 +13,7 @@ from tests.servers import MariaServer, RedisServer
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-ITEMS = 300
+ITEMS = 160
 
 
 def test_a_batch_outlives_replicas_and_a_restart_of_redis(
