@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -42,7 +43,9 @@ class ForkServer:
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.fork_server"]
-        return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(server.communicate, timeout=10)
+        return server
 
 
 _server = ForkServer()
