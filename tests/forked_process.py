@@ -43,7 +43,10 @@ class ForkServer:
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.fork_server"]
-        server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A session of its own: an interrupted test run still needs it to end what it started.
+        server = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         atexit.register(server.communicate, timeout=10)
         return server
 
