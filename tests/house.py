@@ -21,6 +21,7 @@ from app import create_app
 from config.settings import load_settings
 from demo.wecom_simulator import WeComUser
 from services.container import Container
+from tests.forked_process import ForkedProcess
 from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -80,12 +81,23 @@ class House:
 
 
 class Replica:
-    """One gunicorn of the product, a process group of its own."""
+    """One gunicorn of the product, a process group of its own.
+
+    The fork server (`tests/fork_server.py`) starts it, unless it has a command or a copy of the product of its own, or
+    `forked` is False, as its memory is that of a process that shares nothing.
+    """
 
     def __init__(
-        self, env: Mapping[str, str], folder: Path, *, command: Sequence[str] = GUNICORN, cwd: Path | None = None
+        self,
+        env: Mapping[str, str],
+        folder: Path,
+        *,
+        command: Sequence[str] = GUNICORN,
+        cwd: Path | None = None,
+        forked: bool = True,
     ) -> None:
         """Start it in `folder`, where no `.env` of a person's lies, unless `cwd` says otherwise."""
+        self._forked = forked
         self._command = command
         self._cwd = cwd or folder
         self.port = free_port()
@@ -94,15 +106,18 @@ class Replica:
         self._env = {"PYTHONPATH": str(ROOT), **env, "HOST": "127.0.0.1", "PORT": str(self.port)}
         self.process = self._launch()
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
         inherited = {
             name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_START") if name in os.environ
         }
+        env = {**inherited, **self._env}
+        if self._forked and tuple(self._command[: len(GUNICORN)]) == GUNICORN and env["PYTHONPATH"] == str(ROOT):
+            return ForkedProcess(self._command[2:], cwd=self._cwd, env=env, log=self.log_path)
         with self.log_path.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, *self._command],
                 cwd=self._cwd,
-                env={**inherited, **self._env},
+                env=env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

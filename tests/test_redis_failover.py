@@ -23,7 +23,7 @@ from tests.redis_setups import SERVICE, SLOTS, ClusterServers, SentinelServers, 
 from tests.servers import RedisServer, wait_until
 from utils.deadline import Deadline
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds between two pieces of an answer.
 PACE = 0.02

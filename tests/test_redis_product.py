@@ -11,7 +11,7 @@ from tests.test_doctor import examine, only
 from tools import streams
 from tools._check_redis import check_redis
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 KINDS = pytest.mark.parametrize("kind", ["cluster_url", "sentinel_url"])
 

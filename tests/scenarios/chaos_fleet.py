@@ -52,6 +52,12 @@ class Fleet:
         fresh = [self._launch() for _ in range(count)]
         self.members.extend(replica.wait_ready() for replica in fresh)
 
+    def complete(self, count: int) -> list[Replica]:
+        """Start as many as are missing of so many members, and return all of them: tests that share a fleet kill."""
+        self.members = [member for member in self.members if member.process.poll() is None]
+        self.start(count - len(self.members))
+        return self.members
+
     def replace(self, replica: Replica) -> None:
         """Start another replica and, once it is ready, let it have the place of this one.
 

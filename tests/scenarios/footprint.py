@@ -129,7 +129,7 @@ class Measurement:
         settings |= {"REDIS_POOL_SIZE": "50", "HTTP_POOL_SIZE": "2000", "WORKERS": str(options.workers)}
         settings |= {"DIFY_MAX_CONCURRENT": "2000", "STREAM_MAX_PER_REPLICA": "2000"}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self._replica = Replica(settings, folder)
+        self._replica = Replica(settings, folder, forked=False)
         stack.callback(self._replica.kill)
         self._replica.wait_ready()
         self._client = stack.enter_context(self._redis.client())

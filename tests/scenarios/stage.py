@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from demo.mock_auth import DEMO_USER_QUERY, DemoUser, MockAuth, create_demo_users
-from demo.wecom_simulator import Bubble
+from demo.wecom_simulator import Bubble, CallbackFailed, WeComUser
 from services.stream_store import stream_keys
 from tests.house import wecom_user
 from tests.servers import MariaServer, RedisServer
@@ -33,6 +33,16 @@ def ask(urls: Sequence[str], userid: str, question: str, every: float = 0.2, rep
         bubble = person.says(question)
         person.sees_finish(bubble, PATIENCE, every, replacements)
         return bubble
+
+
+def sees_end(person: WeComUser, bubble: Bubble, refuge: str, still_running: Callable[[], bool]) -> str:
+    """Poll until the answer is finished; once nothing runs any more the replica may be gone and another one answer."""
+    try:
+        return person.sees_finish(bubble, PATIENCE, every=0.2)
+    except CallbackFailed:
+        assert not still_running(), "a poll was lost while answers ran"
+    with wecom_user([refuge], person.userid) as moved:
+        return moved.sees_finish(Bubble(bubble.msgid, bubble.frames), PATIENCE, every=0.2)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from tests.house import Replica, replicas, settings_for
 from tests.scenarios.stage import at_once
 from tests.servers import RedisServer
 
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
 
 @pytest.fixture(scope="module")
 def replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:

@@ -11,9 +11,9 @@ import pytest
 from tests.scenarios.batch_run import CONCURRENT, Scene, run
 from tests.servers import MariaServer, RedisServer
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-ITEMS = 300
+ITEMS = 160
 
 
 def test_a_batch_outlives_replicas_and_a_restart_of_redis(

@@ -13,7 +13,7 @@ from tests.scenarios.chaos import Crowd, Killer, by_takeovers, happened, records
 from tests.scenarios.chaos_fleet import fleet
 from tests.servers import RedisServer
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = 60
 

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -14,11 +13,12 @@ from websockets.exceptions import ConnectionClosed
 from config.texts import ZH
 from demo.mock_dify import MockDify
 from tests.chat_room import WIDE, ChatSocket, Frame
-from tests.house import Replica, dify_settings, replicas, settings_for
+from tests.house import Replica, dify_settings, settings_for
+from tests.scenarios.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage import at_once, stored
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Every way bytes travel, and answers that are replaced, fail, or come without a middle.
 SCRIPTS = ("chat", "agent-chat", "new-agent-differs", "chatflow", "split-utf8", "crlf", "separators", "moderation")
@@ -27,27 +27,41 @@ KEY = "not-a-real-key"
 SOME = 20
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    """A Redis that nobody but the replicas connects to."""
-    with RedisServer() as server:
-        yield server
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, MockDify, Fleet]]:
+    """A Redis that nobody but the replicas connects to, a Dify whose answers take some seconds, and a fleet."""
+    with RedisServer() as redis, MockDify() as dify:
+        changes = {"API_KEYS": KEY, "STREAM_LEASE": "2", "DRAIN_SECONDS": "30"}
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), **changes)
+        with fleet(0, env, tmp_path_factory.mktemp("replicas")) as replicas:
+            yield redis, dify, replicas
 
 
 @pytest.fixture
-def dify() -> Iterator[MockDify]:
-    """A Dify whose answers take some seconds."""
-    with MockDify(delay=0.1, slow=0.15) as dify:
-        yield dify
+def dify(company: tuple[RedisServer, MockDify, Fleet]) -> MockDify:
+    """The Dify, which has seen nothing yet."""
+    dify = company[1]
+    wait_until(lambda: dify.open_streams == 0, 30)
+    dify.delay, dify.slow = 0.1, 0.15
+    for seen in (dify.requests, dify.look_ups, dify.stops, dify.calls):
+        seen.clear()
+    return dify
 
 
 @pytest.fixture
-def pair(redis: RedisServer, dify: MockDify, tmp_path: Path) -> Iterator[tuple[Replica, Replica]]:
+def redis(company: tuple[RedisServer, MockDify, Fleet], dify: MockDify) -> RedisServer:
+    """The Redis, empty: nothing is written any more when the Dify is idle."""
+    with company[0].client() as client:
+        client.flushall()
+    return company[0]
+
+
+@pytest.fixture
+def pair(company: tuple[RedisServer, MockDify, Fleet], redis: RedisServer) -> Iterator[tuple[Replica, Replica]]:
     """Two replicas; nothing ever goes wrong in them without being meant to."""
-    env = settings_for(redis.url(), **dify_settings(dify.base_url), API_KEYS=KEY, STREAM_LEASE="2", DRAIN_SECONDS="30")
-    with replicas(2, env, tmp_path) as (one, other):
-        yield one, other
-        assert "Traceback" not in one.log + other.log
+    one, other = company[2].complete(2)
+    yield one, other
+    assert "Traceback" not in one.log + other.log
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tests.scenarios.stage import at_once, stored
 from tests.servers import RedisServer
 from utils.stream_utils import render_frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 POLLERS = 50
 QUESTION = "怎么办理入职？"

@@ -15,13 +15,13 @@ import requests
 
 from config.texts import ZH
 from demo.mock_dify import MockDify
-from demo.wecom_simulator import Bubble, CallbackFailed, WeComUser
+from demo.wecom_simulator import Bubble, WeComUser
 from tests.house import Replica, dify_settings, replicas, settings_for, wecom_user
-from tests.scenarios.stage import PATIENCE, at_once, stored
+from tests.scenarios.stage import PATIENCE, at_once, sees_end, stored
 from tests.servers import RedisServer, wait_until
 from utils.stream_utils import render_frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = 20
 DRAIN = {"DRAIN_SECONDS": "30"}
@@ -36,16 +36,6 @@ def slow_dify() -> Iterator[tuple[MockDify, Callable[[], bool]]]:
     """Run a Dify whose answers take some four seconds, and a way to ask whether any of them still runs."""
     with MockDify(slow=0.14) as dify:
         yield dify, lambda: dify.open_streams > 0
-
-
-def sees_end(person: WeComUser, bubble: Bubble, refuge: str, still_running: Callable[[], bool]) -> str:
-    """Poll until the answer is finished; once nothing runs any more the replica may be gone and another one answer."""
-    try:
-        return person.sees_finish(bubble, PATIENCE, every=0.2)
-    except CallbackFailed:
-        assert not still_running(), "a poll was lost while answers ran"
-    with wecom_user([refuge], person.userid) as moved:
-        return moved.sees_finish(Bubble(bubble.msgid, bubble.frames), PATIENCE, every=0.2)
 
 
 @contextmanager

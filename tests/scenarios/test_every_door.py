@@ -19,6 +19,8 @@ from tests.scenarios.stage import PATIENCE
 from tests.servers import wait_until
 from utils.markdown import render_markdown
 
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
 QUESTION = "年假怎么申请？"
 KEY = "obviously-fake-api-key"
 

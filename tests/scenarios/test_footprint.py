@@ -10,12 +10,12 @@ import pytest
 
 from tests.house import ROOT
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 
 def test_the_footprint_is_measured() -> None:
     """Every answer runs, is polled, and is weighed when it has ended."""
-    load = ["--streams", "3", "--deltas", "40", "--every", "0.2", "--window", "2", "--to-the-end"]
+    load = ["--streams", "3", "--deltas", "30", "--every", "0.15", "--window", "1", "--to-the-end"]
 
     printed = subprocess.run(
         [sys.executable, "-m", "tests.scenarios.footprint", *load],
@@ -27,6 +27,6 @@ def test_the_footprint_is_measured() -> None:
     ).stdout
 
     figures = json.loads(printed)
-    assert (figures["running"], figures["polls_failed"], figures["text_bytes"]) == (3, 0, 40 * 6)
+    assert (figures["running"], figures["polls_failed"], figures["text_bytes"]) == (3, 0, 30 * 6)
     assert figures["idle_rss"] > 0
     assert figures["redis_bytes"] > 0

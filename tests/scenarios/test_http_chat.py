@@ -23,7 +23,7 @@ from tests.scenarios.stage import at_once, stored
 from tests.scrapes import samples, scrape
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Every way bytes travel, and answers that are replaced or come without a middle.
 SCRIPTS = ("chat", "agent-chat", "new-agent-differs", "chatflow", "split-utf8", "separators", "think", "moderation")

@@ -23,7 +23,7 @@ from tests.house import Replica, dify_settings, replicas, settings_for
 from tests.servers import RedisServer, require_binary
 from tests.switchboard import Switchboard
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 TEXT = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text("utf-8")
 KEY = "not-a-real-key"

@@ -18,7 +18,7 @@ from tests.house import dify_settings, replicas, settings_for, wecom_user
 from tests.scenarios.stage import ask, at_once
 from tests.servers import wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 WHO = ("stream_id", "bot", "replica", "person")
 KEY = "not-a-real-key"

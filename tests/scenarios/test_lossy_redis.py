@@ -22,7 +22,7 @@ from tests.scenarios.stage import PATIENCE, stored
 from tests.servers import RedisServer, wait_until
 from utils.deadline import Deadline
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 STREAMS = 6
 DELTAS = 60
@@ -148,7 +148,7 @@ def assert_exact(server: RedisServer, ids: Sequence[str], answers: Sequence[Sequ
         assert (found.text, found.said) == (answer, answer)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_appends_stay_exact_over_a_lossy_network(redis_server: RedisServer, redis_url: str, seed: int) -> None:
     """List, text and answer are equal, byte for byte, however many requests and replies were lost on the way."""
     answers = scripted(seed)

@@ -12,7 +12,7 @@ from bench.stage import stamping_dify
 from tests.house import dify_settings, replicas, settings_for
 from tests.servers import RedisServer
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 IDLE, ANSWERING = 100, 40
 #: Seconds for all the answers, a takeover and a busy machine.

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from tests.scenarios.stage import PATIENCE
 from tests.scrapes import Samples, ask_metrics, samples, scrape
 from tests.servers import free_port, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 POLLS = ("wechatlaibao_callback_seconds_count", "stream")
 QUESTIONS = ("wechatlaibao_callback_seconds_count", "text")
@@ -182,6 +183,7 @@ def test_a_drain_can_be_watched_to_its_end(redis_url: str, tmp_path: Path) -> No
             while dify.open_streams:
                 scrapes.append(shown(ops)[RUNNING])
                 person.polls(bubble)
+                time.sleep(0.2)
 
             assert replica.process.wait(PATIENCE) == 0
             assert scrapes
@@ -213,7 +215,7 @@ def failing_requests(url: str) -> Iterator[list[str]]:
     over = threading.Event()
 
     def ask_on() -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.1):
             try:
                 reply = requests.get(url, timeout=30)
             except requests.RequestException as exc:

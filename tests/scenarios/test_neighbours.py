@@ -19,7 +19,7 @@ from tests.scenarios.stage import PATIENCE, stored
 from tests.scrapes import scrape
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 QUESTION = "怎么领电脑？"
 

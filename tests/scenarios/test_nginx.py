@@ -22,7 +22,7 @@ from tests.scenarios.stage import PATIENCE
 from tests.servers import RedisServer, wait_until
 from utils.markdown import render_markdown
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 KEY = "not-a-real-key"
 SHOWN = {"X-API-Key": KEY}

@@ -20,7 +20,7 @@ from tests.scenarios.stage import PATIENCE, at_once, stored
 from tests.servers import free_port, wait_until
 from utils.stream_utils import render_frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds in which a callback is answered, whatever Redis does.
 CALLBACK = 2.0

@@ -18,7 +18,7 @@ from tests.scenarios.chaos_talk import LEASE, begin, report
 from tests.scenarios.stage import at_once
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds until a run that says nothing is given up.
 SILENCE = "8"

@@ -20,7 +20,7 @@ from tests.scenarios.stage import PATIENCE
 from tests.servers import wait_until
 from utils.markdown import render_markdown
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 KEY = "obviously-fake-api-key"
 FIRST, SECOND, THIRD = "年假怎么申请？", "那病假呢？", "谁批准？"

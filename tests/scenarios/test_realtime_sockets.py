@@ -16,7 +16,7 @@ from tests.house import Replica, dify_settings, replicas, settings_for
 from tests.realtime_desk import stages
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: A question whose answer takes long enough to do something meanwhile.
 SLOW = "年假怎么申请？[[slow]]"

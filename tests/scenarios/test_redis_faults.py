@@ -19,7 +19,7 @@ from tests.scenarios.chaos_record import Record, examine, table
 from tests.scenarios.stage import PATIENCE, ask, stored
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = 12
 #: Seconds of a stream's lease, and between two pieces of an ordinary answer and of a slow one; each has about thirty.

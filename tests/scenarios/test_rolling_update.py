@@ -25,7 +25,7 @@ from tests.scenarios.chaos_record import Record, examine, table
 from tests.scenarios.stage import PATIENCE, stored
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = 12
 #: Seconds until whoever sends requests has heard that a pod is leaving; preStop must be longer.

@@ -20,7 +20,7 @@ from tests.house import AES_KEY, TOKEN, dify_settings, replicas, settings_for, w
 from tests.scenarios.stage import ask, at_once, company_settings
 from tests.servers import MariaServer, RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 PEOPLE = [
     DemoUser("known", "E1", "张三", "13900000001", password="password-of-known"),

@@ -20,11 +20,11 @@ from tests.house import GUNICORN, Replica, settings_for
 from tests.scenarios.socket_app import PAD
 from tests.servers import wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: No Redis is asked for anything here.
 NO_REDIS = "redis://127.0.0.1:9/1"
-FRAMES = 4000
+FRAMES = 1500
 
 ANSWERED = b'\x81\x10{"type":"hello"}\x81\x0e{"echo":"one"}\x81\x0e{"echo":"two"}'
 CLOSED = b"\x88\x02\x03\xe8"
@@ -74,7 +74,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_reader_that_pauses_gets_every_frame(served: Served) -> None:
-    """4,000 frames of 4 kB through a small window: each arrives whole and in its order; others are served meanwhile."""
+    """1,500 frames of 4 kB through a small window: each arrives whole and in its order; others are served meanwhile."""
     with served.client() as slow, served.client() as other:
         slow.send(f"flood {FRAMES}")
         wait_until(served.stuck, PATIENCE)

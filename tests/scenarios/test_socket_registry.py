@@ -14,7 +14,7 @@ from tests.chat_room import WIDE, ChatSocket
 from tests.house import Replica, replicas, settings_for
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 KEY = "not-a-real-key"
 ADMIN = "not-a-real-admin-token"

@@ -20,7 +20,7 @@ from tests.house import settings_for
 from tests.installed import HOME, SUPERVISOR, install, write_settings
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds for anything that takes a moment on an idle machine.
 PATIENCE = 30.0

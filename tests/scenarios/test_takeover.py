@@ -19,7 +19,7 @@ from tests.scenarios.chaos_talk import LEASE, Talk, begin, report
 from tests.scenarios.stage import PATIENCE, at_once, people, stored
 from tests.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds until somebody goes on: lease, suspicion, a poll, and what a busy machine adds.
 UNNOTICED = LEASE + (LEASE / 3 + 1) + 1 + 5

@@ -20,7 +20,7 @@ from tests.scenarios.stage import PATIENCE, ask, at_once, company_settings, peop
 from tests.servers import MariaServer, RedisServer, wait_until
 from utils.stream_utils import render_frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Every app type, and every way bytes travel.
 SCRIPTS = ("chat", "agent-chat", "new-agent", "chatflow", "new-agent-differs", "crlf", "close-delimited", "split-utf8")

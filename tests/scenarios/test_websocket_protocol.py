@@ -24,7 +24,7 @@ from tests.house import Replica, dify_settings, replicas, settings_for
 from tests.servers import RedisServer, wait_until
 from tests.switchboard import Switchboard
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 ROOT = Path(__file__).parent.parent.parent
 #: The one the document shows.
