@@ -13,15 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Literal
 
-import requests
-import urllib3
-
-from services.errors import AuthError
-from services.http_connections import WatchedAdapter
+from services.errors import AuthError, ProviderError
+from services.http_service import Exchange, HTTPService
 from services.user_store import UserRecord
+from utils.deadline import Deadline
 
 Method = Literal["post", "get"]
 
@@ -56,7 +53,7 @@ class AuthApi:
         self._proven = float("-inf")
         self._head: int | None = None
         self._slots = threading.BoundedSemaphore(pool_size)
-        self._session = _session(pool_size)
+        self._http = HTTPService(pool_size=pool_size)
         if method == "get":
             logging.getLogger("urllib3.connectionpool").addFilter(_without_parameters)
 
@@ -100,7 +97,7 @@ class AuthApi:
         return False
 
     def close(self) -> None:
-        self._session.close()
+        self._http.close()
 
     def _login(self, credentials: dict[str, str]) -> tuple[str, float]:
         """Return the token and its seconds, and note whether the API answered in its own form."""
@@ -113,66 +110,39 @@ class AuthApi:
         return granted
 
     def _head_status(self) -> int:
-        with self._call("HEAD") as response:
-            return response.status_code
+        with self._call("HEAD") as reply:
+            return reply.status
 
     def _ask(self, credentials: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        end = self._clock() + self._timeout
         sent = {"json": credentials} if self._method == "post" else {"params": credentials}
-        with self._call(self._method.upper(), **sent) as response:
-            return response.status_code, _parse(response.status_code, self._body(response, end))
+        with self._call(self._method.upper(), **sent) as reply:
+            return reply.status, _parse(reply.status, self._body(reply))
 
     @contextmanager
-    def _call(self, verb: str, **sent: Any) -> Iterator[requests.Response]:
-        timeout = urllib3.Timeout(total=self._timeout, connect=min(CONNECT_TIMEOUT, self._timeout))
+    def _call(self, verb: str, **sent: Any) -> Iterator[Exchange]:
         if not self._slots.acquire(timeout=self._timeout):
             raise _unavailable("every connection to the auth API is in use")
+        until = Deadline(self._timeout, clock=self._clock)
+        options: dict[str, Any] = {"patience": self._timeout, "headers": {"Accept": "application/json"}, **sent}
         try:
-            with (
-                _http_errors(),
-                self._session.request(
-                    verb,
-                    self._url,
-                    timeout=timeout,  # type: ignore[arg-type]
-                    allow_redirects=False,
-                    stream=True,
-                    **sent,
-                ) as response,
-            ):
-                yield response
-        except AuthError:
+            with self._http.exchange(verb, self._url, deadline=until, **options) as reply:
+                yield reply
+        except ProviderError as exc:
             # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
-            self._session.close()
-            raise
+            self._http.close()
+            # Without the cause: its text has the address, with GET the password too.
+            raise _unavailable(str(exc)) from None
         finally:
             self._slots.release()
 
-    def _body(self, response: requests.Response, end: float) -> bytes:
-        """Read the answer piece by piece: neither a long one nor a drip may hold us beyond the bounds."""
+    def _body(self, reply: Exchange) -> bytes:
+        """Read the answer piece by piece: a long one ends here, a drip with the deadline."""
         body = b""
-        while piece := response.raw.read1(8192, decode_content=True):
+        while piece := reply.read(self._timeout):
             body += piece
             if len(body) > MAX_ANSWER:
                 raise _unavailable("the answer is too long")
-            if self._clock() >= end:
-                raise _unavailable("the answer takes too long")
         return body
-
-
-def _session(pool_size: int) -> requests.Session:
-    session = requests.Session()
-    adapter = WatchedAdapter(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    # One session serves all users: no cookie of one may travel with another, and no .netrc may add a login.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.auth = _as_it_is
-    session.headers["Accept"] = "application/json"
-    return session
-
-
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _parse(status: int, body: bytes) -> dict[str, Any]:
@@ -221,15 +191,6 @@ def _seconds(given: Any) -> float:
 
 def _unavailable(cause: str) -> AuthError:
     return AuthError(cause, code="auth_unavailable")
-
-
-@contextmanager
-def _http_errors() -> Iterator[None]:
-    """Turn what the HTTP client raises into `AuthError`; its own text has the address, with GET the password too."""
-    try:
-        yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
-        raise _unavailable(type(exc).__name__) from None
 
 
 def _without_parameters(record: logging.LogRecord) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import orjson
 
+from services.bounded_stream import BoundedStream
 from services.errors import ProviderError
 from services.http_service import Exchange
 from utils.sse import EventTooLong, SSEDecoder
@@ -17,42 +17,17 @@ from utils.sse import EventTooLong, SSEDecoder
 log = logging.getLogger(__name__)
 
 
-class ChatStream:
-    """The events of one run, as they arrive. Iterating again goes on where it stopped."""
+class ChatStream(BoundedStream[Mapping[str, Any]]):
+    """The events of one run, as they arrive. Only an event with data counts as a sign of life, a ping does not."""
 
     def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
-        self._exchange = exchange
-        self._timeout = timeout
-        self._clock = clock
-        self._silent_since = started
-        self._ends: float | None = None
+        super().__init__(exchange, timeout=timeout, started=started, clock=clock)
         self._decoder = SSEDecoder()
         self._damaged = 0
-        self._events = self._read()
         #: Signs of life without data; they prove that the HTTP side lives, not that the run does.
         self.pings = 0
         #: Whether an event with data came: from then on the question must not be asked again.
         self.began = False
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Yield each event.
-
-        Raises:
-            ProviderError: `provider_timeout` when no event with data came for `timeout` seconds, pings or not.
-        """
-        return self._events
-
-    def end_within(self, seconds: float) -> None:
-        """Let the stream end by itself after this many seconds, as if the server had closed it."""
-        ends = self._clock() + seconds
-        self._ends = ends if self._ends is None else min(self._ends, ends)
-
-    def drain(self, seconds: float) -> None:
-        """Read to the end, for a moment: a connection that is read out can be used again, and Dify is not cut off."""
-        self.end_within(seconds)
-        with suppress(ProviderError):
-            for _ in self._events:
-                pass
 
     # One generator, not one for each step: all of them are left and entered again with every delta.
     def _read(self) -> Iterator[Mapping[str, Any]]:
@@ -73,18 +48,6 @@ class ChatStream:
             raise ProviderError(str(exc), code="provider_error") from exc
         if self._damaged:
             log.warning("Dify sent %d events that are not UTF-8", self._damaged)
-
-    def _next_chunk(self) -> bytes:
-        ends = self._silent_since + self._timeout if self._ends is None else self._ends
-        try:
-            left = ends - self._clock()
-            if left <= 0.0:
-                raise ProviderError("silent for too long", code="provider_timeout")
-            return self._exchange.read(left)
-        except ProviderError as exc:
-            if self._ends is not None and exc.code in ("provider_timeout", "answer_timeout"):
-                return b""
-            raise
 
     def _objects(self, data: bytes) -> list[Mapping[str, Any]]:
         """Return the objects of an event's data: one, unless a proxy glued events together."""

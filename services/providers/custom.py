@@ -14,7 +14,7 @@ from services.errors import ProviderError, SettingsError
 from services.models import ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
 from services.providers.custom_turn import CustomTurn
-from services.record_stream import RecordStream
+from services.providers.record_events import record_events
 from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 from utils.thinking import fold_thinking
@@ -77,7 +77,8 @@ class CustomProvider(BaseRAGProvider):
             # A batch waits for all its items at once, and so not here.
             longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
             with self._service.ask(_body(query), deadline=deadline, longest_wait=longest_wait) as stream:
-                yield from self._events(stream, turn)
+                yield from record_events(stream, turn, end_grace=self._end_grace, linger=self._linger)
+                yield from turn.close(cut_off=stream.cut_off)
         except ProviderError as exc:
             if exc.code != "interrupted":
                 log.warning("[custom RAG Error] %s: %s", exc.code, exc)
@@ -85,22 +86,6 @@ class CustomProvider(BaseRAGProvider):
         usage = turn.usage
         price = usage.total_price or "0", usage.currency or "-"
         log.info("[custom RAG] Tokens: %s, Price: %s %s", usage.total_tokens, *price)
-
-    def _events(self, stream: RecordStream, turn: CustomTurn) -> Iterator[ProviderEvent]:
-        try:
-            for record in stream:
-                yield from turn.take(record)
-                if turn.state == "done":
-                    stream.drain(self._linger)
-                    break
-                if turn.state == "finishing":
-                    stream.end_within(self._end_grace)
-        except ProviderError as exc:
-            # An aborted answer is somebody else's by now, or nobody's.
-            if exc.code != "interrupted":
-                yield from turn.leave()
-            raise
-        yield from turn.close(cut_off=stream.cut_off)
 
     def health_check(self) -> bool:
         """Tell whether the health address answers 200, within 5 seconds; no question is asked."""

@@ -14,7 +14,7 @@ from services.models import ProviderEvent, Query
 from services.openai_service import OpenAIService, endpoint
 from services.providers.base import BaseRAGProvider
 from services.providers.openai_turn import OpenAITurn
-from services.record_stream import RecordStream
+from services.providers.record_events import record_events
 from services.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 from utils.thinking import fold_thinking
@@ -92,28 +92,13 @@ class OpenAIProvider(BaseRAGProvider):
             with self._service.chat_completions(
                 self._body(query), deadline=deadline, longest_wait=longest_wait
             ) as stream:
-                yield from self._events(stream, turn)
+                yield from record_events(stream, turn, end_grace=self._end_grace, linger=self._linger)
+                yield from turn.close()
         except ProviderError as exc:
             if exc.code != "interrupted":
                 log.warning("[%s RAG Error] %s: %s", self.name, exc.code, exc)
             raise
         log.info("[%s RAG] Tokens: %s", self.name, turn.usage.total_tokens)
-
-    def _events(self, stream: RecordStream, turn: OpenAITurn) -> Iterator[ProviderEvent]:
-        try:
-            for record in stream:
-                yield from turn.take(record)
-                if turn.state == "done":
-                    stream.drain(self._linger)
-                    break
-                if turn.state == "finishing":
-                    stream.end_within(self._end_grace)
-        except ProviderError as exc:
-            # An aborted answer is somebody else's by now, or nobody's.
-            if exc.code != "interrupted":
-                yield from turn.leave()
-            raise
-        yield from turn.close()
 
     def _body(self, query: Query) -> dict[str, Any]:
         said = [("system", self._system_prompt)] if self._system_prompt else []
