@@ -11,22 +11,27 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from werkzeug.serving import make_server
 
 from demo.mock_dify import MockDify
 from tests.house import House, Replica, dify_settings, replicas, settings_for
-from tests.servers import FakeClock, free_port, wait_until
+from tests.raw_server import RawServer
+from tests.servers import FakeClock, RedisServer, free_port, wait_until
 from tests.test_question_files import workbook
 from tools import batch as tool
-from tools._batch_api import Api, Away, Failed, Patience
+from tools._batch_api import Api, Away, Failed, patiently
 from tools._batch_progress import Lines, duration, sentence
 from tools._batch_questions import json_texts
+from tools._page import page_on
 
 ROOT = Path(__file__).parent.parent
 KEY = "obviously-fake-api-key"
@@ -35,20 +40,30 @@ STRANGER = "11111111-2222-4333-8444-555555555555"
 Printed = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def dify() -> Iterator[MockDify]:
+@pytest.fixture(scope="module")
+def app() -> Iterator[MockDify]:
+    """The Dify that the house asks."""
     with MockDify(slow=0.04) as mock:
         yield mock
 
 
-@pytest.fixture
-def house(redis_url: str, dify: MockDify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """A replica that asks for a key; address and key are in the environment."""
-    settings = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
-    with House(redis_url, **settings, **dify_settings(dify.base_url)) as house:
-        monkeypatch.setenv("LAIBAO_URL", house.url)
-        monkeypatch.setenv("LAIBAO_KEY", KEY)
+@pytest.fixture(scope="module")
+def shared_house(redis_server: RedisServer, app: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A replica that asks for a key; its database of Redis is its own, as are its tasks."""
+    database = str(tmp_path_factory.mktemp("house") / "laibao.db")
+    settings = {"DATABASE_PATH": database, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
+    limits = {"RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
+    with House(redis_server.url(2), **settings, **limits, **dify_settings(app.base_url)) as house:
         yield house
+
+
+@pytest.fixture
+def house(shared_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """The replica; its address and the key are in the environment, and the tool looks at its tasks often."""
+    monkeypatch.setenv("LAIBAO_URL", shared_house.url)
+    monkeypatch.setenv("LAIBAO_KEY", KEY)
+    monkeypatch.setattr("tools._batch_client.LOOK", 0.1)
+    return shared_house
 
 
 def run(*argv: object) -> int:
@@ -84,7 +99,7 @@ def tasks_of(house: House) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", [".txt", ".csv", ".xlsx", ".jsonl"])
 def test_a_file_of_questions_comes_back_as_answers(
-    kind: str, house: House, dify: MockDify, tmp_path: Path, capsys: Printed
+    kind: str, house: House, app: MockDify, tmp_path: Path, capsys: Printed
 ) -> None:
     """Whatever kind it is: JSONL with every question, its answer, in their order; status 0, plain lines."""
     file, out = written(tmp_path, f"常见问题{kind}", QUESTIONS), tmp_path / "answers.jsonl"
@@ -94,8 +109,8 @@ def test_a_file_of_questions_comes_back_as_answers(
     items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     printed = capsys.readouterr()
     assert status == 0, printed
-    assert [(item["text"], item["content"]) for item in items] == [(q, dify.expected_answer(q)) for q in QUESTIONS]
-    assert [task["name"] for task in tasks_of(house)] == ["常见问题"]
+    assert [(item["text"], item["content"]) for item in items] == [(q, app.expected_answer(q)) for q in QUESTIONS]
+    assert tasks_of(house)[0]["name"] == "常见问题"
     lines = printed.out.splitlines()
     assert re.fullmatch("task [0-9a-f-]{36}", lines[0])
     assert lines[-2].startswith("completed: 3/3 done")
@@ -113,8 +128,7 @@ def test_a_csv_is_saved_where_the_name_says_so(house: House, tmp_path: Path) -> 
 
     (row,) = csv.DictReader(io.StringIO(out.read_text("utf-8-sig"), newline=""))
     assert (row["text"], row["status"]) == ("How?", "completed")
-    (task,) = tasks_of(house)
-    assert task["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
+    assert tasks_of(house)[0]["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
 
 
 def test_without_a_file_results_are_alone_on_standard_output(house: House, tmp_path: Path, capsysbinary: Any) -> None:
@@ -166,22 +180,21 @@ def test_a_task_is_led_by_its_id(house: House, tmp_path: Path, capsys: Printed) 
 
 def test_how_batches_stand(house: House, capsys: Printed) -> None:
     """Workers, questions at once, tasks, and the room that is left."""
-    assert run("status") == 0
+    said = "1 workers, 0 of 5 questions at once; tasks: 0 pending, 0 running, 0 paused, room for 1000 more\n"
 
-    assert capsys.readouterr().out == (
-        "1 workers, 0 of 5 questions at once; tasks: 0 pending, 0 running, 0 paused, room for 1000 more\n"
-    )
+    # What other tests cancelled is over a moment later.
+    wait_until(lambda: run("status") == 0 and capsys.readouterr().out == said)
 
 
 def test_a_submission_under_a_name_of_ones_own_is_one_task(house: House, tmp_path: Path, capsys: Printed) -> None:
     """Said twice it finds its task; said of other questions it is refused."""
-    file = written(tmp_path, "q.txt", QUESTIONS)
+    file, before = written(tmp_path, "q.txt", QUESTIONS), len(tasks_of(house))
 
     assert run("submit", file, "--id", "order-1") == run("submit", file, "--id", "order-1") == 0
 
     first, second = capsys.readouterr().out.split()
     assert first == second
-    assert len(tasks_of(house)) == 1
+    assert len(tasks_of(house)) == before + 1
     assert run("submit", written(tmp_path, "other.txt", ["What?"]), "--id", "order-1") == 1
     assert "这个幂等键已经用于另一次提交。 (HTTP 409)" in capsys.readouterr().err
 
@@ -200,8 +213,8 @@ def test_a_submission_under_a_name_of_ones_own_is_one_task(house: House, tmp_pat
         (["status", "--url", "http://user:secret@host"], "never into an address"),
         (["status", "--url", "http://host/?api_key=secret"], "never into an address"),
         (["status", "--url", "ftp://host"], "expected http://host:port"),
-        (["status", "--key", "secret"], "argument --key: expected -, and the key on standard input"),
-        ([], "the following arguments are required: COMMAND"),
+        (["status", "--key", "secret"], "'--key': expected -, and the key on standard input"),
+        ([], "Usage: python -m tools.batch [OPTIONS] COMMAND"),
     ],
     ids=str,
 )
@@ -277,10 +290,10 @@ class Clerk:
         self.clock, self.said, self.slept = FakeClock(), list[str](), list[float]()
         self._away = [Away("nobody is there", after)] * away
 
-    def patience(self, seconds: float) -> Patience:
-        return Patience(seconds, self.said.append, clock=self.clock, sleep=self._sleep)
+    def asked(self, patience: float) -> str:
+        return patiently(self._call, patience, self.said.append, clock=self.clock, sleep=self._sleep)
 
-    def call(self) -> str:
+    def _call(self) -> str:
         if self._away:
             raise self._away.pop()
         return "answer"
@@ -294,7 +307,7 @@ def test_an_outage_is_waited_out_later_each_time() -> None:
     """Half a second, then twice as long each time, up to a bound; it is said once, and when it was over."""
     clerk = Clerk(8)
 
-    assert clerk.patience(600).ask(clerk.call) == "answer"
+    assert clerk.asked(600) == "answer"
 
     assert clerk.slept == [0.5, 1, 2, 4, 8, 15, 15, 15]
     assert clerk.said == ["nobody is there; trying again for up to 600 s", "connected again"]
@@ -303,9 +316,9 @@ def test_an_outage_is_waited_out_later_each_time() -> None:
 def test_what_the_server_asks_for_is_waited_within_bounds() -> None:
     """Retry-After is kept to, up to the longest pause."""
     clerk = Clerk(1, after=3)
-    assert clerk.patience(600).ask(clerk.call) == "answer"
+    assert clerk.asked(600) == "answer"
     later = Clerk(1, after=9_999)
-    assert later.patience(600).ask(later.call) == "answer"
+    assert later.asked(600) == "answer"
 
     assert (clerk.slept, later.slept) == ([3], [15])
 
@@ -315,7 +328,7 @@ def test_patience_has_an_end() -> None:
     clerk = Clerk(100)
 
     with pytest.raises(Failed, match="nobody is there, and did not for 10 s"):
-        clerk.patience(10).ask(clerk.call)
+        clerk.asked(10)
 
     assert sum(clerk.slept) <= 10
 
@@ -327,6 +340,14 @@ def test_where_nobody_listens_it_says_so(capsys: Printed) -> None:
     assert run("status", "--url", f"http://127.0.0.1:{port}", "--patience", 0) == 1
 
     assert f"cannot connect to 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_gateways_page_is_an_outage(capsys: Printed) -> None:
+    """It is no JSON; status and reason are said."""
+    with RawServer(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>") as server:
+        assert run("status", "--url", server.url, "--patience", 0) == 1
+
+    assert "Bad Gateway (HTTP 502), and did not for 0 s" in capsys.readouterr().err
 
 
 def test_a_service_without_batches_is_not_waited_for(redis_url: str, capsys: Printed) -> None:
@@ -344,7 +365,7 @@ def test_a_netrc_is_not_taken_for_the_key(house: House, tmp_path: Path, monkeypa
     monkeypatch.setenv("NETRC", str(netrc))
 
     # Refused, it would raise; the processor is counted a moment after the replica's begin.
-    wait_until(lambda: Api(house.url, KEY).status()["is_running"] is True)
+    wait_until(lambda: Api(house.url, KEY).ask("GET", "/status")["is_running"] is True)
 
 
 # What one sees
@@ -367,7 +388,7 @@ def test_a_task_in_a_line() -> None:
 def test_where_there_is_no_terminal_lines_come_now_and_then(capsys: Printed) -> None:
     """At once when the status changes, else every five seconds while something does."""
     clock = FakeClock()
-    lines = Lines(sys.stdout, KEY, clock=clock)
+    lines = Lines(page_on(key=KEY), clock=clock)
     for passes, task in [
         (0, progress("pending")), (1, progress()), (1, progress(completed=1)), (5, progress(completed=2)),
         (9, progress(completed=2)), (0, progress("completed", completed=10)),
@@ -427,9 +448,9 @@ def seen(process: Any, name: str = "stdout") -> bytes:
 @pytest.mark.full
 def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed) -> None:
     """Status 130; the task goes on, and the command that is named brings its results."""
-    out = tmp_path / "a.jsonl"
+    out, before = tmp_path / "a.jsonl", len(tasks_of(house))
     with program("run", written(tmp_path, "q.txt", ["[[slow]] 年假"]), "--out", out) as process:
-        (task,) = wait_until(lambda: tasks_of(house), timeout=60)
+        (task, *_) = wait_until(lambda: tasks_of(house)[: len(tasks_of(house)) - before], timeout=60)
         wait_until(lambda: b"running" in process.stdout.readline(), timeout=60)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -445,34 +466,37 @@ def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed)
 
 
 @contextmanager
-def scene(redis_url: str, dify: MockDify, folder: Path, **changes: str) -> Iterator[Replica]:
-    """One real replica whose batches are in SQLite."""
-    settings = {"DATABASE_PATH": str(folder / "laibao.db"), "API_KEYS": KEY, "WEBSOCKET_AUTH": "key", **changes}
-    with replicas(1, settings_for(redis_url, **settings, **dify_settings(dify.base_url)), folder) as (replica,):
-        yield replica
+def served(house: House, port: int = 0) -> Iterator[int]:
+    """Serve the house at another port, which can be gone while the house is there."""
+    server = make_server("127.0.0.1", port, house.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
 
 
-@pytest.mark.full
-@pytest.mark.scenario
-def test_the_service_may_be_killed_meanwhile(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
-    """The client waits until it is back, and saves every answer; nothing is asked for nobody."""
-    out = tmp_path / "a.jsonl"
+def test_the_service_may_be_away_meanwhile(house: House, app: MockDify, tmp_path: Path, capsys: Printed) -> None:
+    """The client waits until it is back, and saves every answer; nothing is asked twice."""
+    out, asked = tmp_path / "a.jsonl", len(app.requests)
     file = written(tmp_path, "q.txt", [f"[[slow]] 年假 {n}" for n in range(4)])
-    with (
-        scene(redis_url, dify, tmp_path, BATCH_MAX_CONCURRENT="2", STREAM_LEASE="2") as replica,
-        program("run", file, "--out", out, "--url", replica.url, LAIBAO_KEY=KEY) as process,
-    ):
-        wait_until(lambda: len(dify.requests) >= 2, timeout=60)
-        replica.kill()
-        wait_until(lambda: b"trying again" in process.stdout.readline(), timeout=60)
-        replica.process = replica._launch()
-        replica.wait_ready()
-        _, err = process.communicate(timeout=120)
+    with ThreadPoolExecutor(1) as client:
+        with served(house) as port:
+            url = f"http://127.0.0.1:{port}"
+            status = client.submit(run, "run", file, "--out", out, "--url", url)
+            wait_until(lambda: len(app.requests) > asked, timeout=30)
+        shown = wait_until(lambda: "".join(re.findall(".*trying again.*", capsys.readouterr().out)), timeout=30)
+        with served(house, port):
+            assert status.result(60) == 0
 
-    assert process.returncode == 0, err
+    assert f"cannot connect to 127.0.0.1:{port}; trying again for up to 600 s" in shown
+    assert "connected again" in capsys.readouterr().out
     items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
-    assert [item["content"] for item in items] == [dify.expected_answer(item["text"]) for item in items]
-    assert len(items) == 4
+    assert [item["content"] for item in items] == [app.expected_answer(item["text"]) for item in items]
+    assert len(items) == len(app.requests) - asked == 4
 
 
 class Worker(Replica):
@@ -480,6 +504,13 @@ class Worker(Replica):
 
     def __init__(self, env: dict[str, str], folder: Path) -> None:
         super().__init__(env, folder, command=("-m", "tools.batch", "work"))
+
+
+@pytest.fixture
+def dify() -> Iterator[MockDify]:
+    """A Dify that nothing else asks."""
+    with MockDify(slow=0.04) as mock:
+        yield mock
 
 
 @pytest.mark.full
@@ -532,13 +563,20 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
     ],
     ids=["no-sql", "wrong"],
 )
-def test_a_worker_without_work_says_why(changes: dict[str, str], said: str, tmp_path: Path) -> None:
+def test_a_worker_without_work_says_why(
+    changes: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
     """One line on standard error, status 1."""
-    env = {**settings_for("redis://127.0.0.1:1/0"), **changes, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-m", "tools.batch", "work"]
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**settings_for("redis://127.0.0.1:1/0"), **changes}.items():
+        monkeypatch.setenv(name, value)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert run("work") == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
-
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.err + printed.out

@@ -9,8 +9,8 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from demo.mock_dify import MockDify
 from demo.mock_dify_plays import MODERATED
 from demo.mock_dify_refusals import REFUSALS
 from tests.raw_server import RawServer, self_signed
-from tests.servers import free_port, wait_until
+from tests.servers import free_port, wait_until, when
 from tools import dify as tool
-from tools._dify_page import Page
 from tools._dify_record import Record
+from tools._page import Page
 
 ROOT = Path(__file__).parent.parent
 KEY = "app-not-a-real-key-0123456789"
@@ -122,8 +122,9 @@ def test_what_dify_sends_again_is_shown_once() -> None:
         {"thought": "Look it up", "tool": "search"},
         {"thought": "Monday"},
     ]
+    record.answer = "On Monday."
 
-    notes = [list(record.take({"event": "agent_thought", "id": "th1", **step}, "On Monday.")) for step in steps]
+    notes = [list(record.notes({"event": "agent_thought", "id": "th1", **step})) for step in steps]
 
     assert notes == [[], ["[thought] Look it up"], ["[tool] search"], []]
     assert record.counts == {"agent_thought": 4}
@@ -139,23 +140,15 @@ def test_events_nobody_knows_are_counted_by_name(dify: MockDify, capsys: Printed
     assert "nein" not in printed
 
 
-def test_pieces_are_shown_as_they_come(dify: MockDify) -> None:
-    """The first words are on the screen while Dify is still speaking."""
-    dify.slow = 0.2
-    with program("-q", "[[slow]] 年假") as process:
-        printed = wait_until(lambda: (out := seen(process)).partition(b"**")[1] and out, timeout=30)
-        process.kill()
-
-    assert b"tokens" not in printed
-
-
-def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(dify: MockDify) -> None:
+def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A locale without Chinese is no reason to fail."""
-    with program("-q", "营业时间", PYTHONIOENCODING="ascii") as process:
-        out, _ = process.communicate(timeout=60)
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, "ascii", write_through=True))
 
-    assert process.returncode == 0
-    assert b"?????" in out
+    assert run("-q", "营业时间") == 0
+    assert b"?????" in screen.getvalue()
 
 
 def test_words_from_outside_give_no_orders_and_hold_no_key() -> None:
@@ -276,23 +269,19 @@ def test_a_key_on_the_command_line_works_with_a_warning(
     assert KEY not in printed.out + printed.err
 
 
-def test_at_a_terminal_the_key_is_typed_unseen(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt asks for it, and the terminal does not show what is typed."""
+def test_at_a_terminal_the_key_is_typed_unseen(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """A prompt asks for it where standard input is a terminal; what is typed there is not shown."""
     monkeypatch.delenv("DIFY_API_KEY")
-    terminal, stdin = pty.openpty()
-    with program("-q", "营业时间", stdin=stdin) as process:
-        wait_until(lambda: b"Dify API key: " in seen(process, "stderr"), timeout=30)
-        os.write(terminal, f"{KEY}\n".encode())
-        out, _ = process.communicate(timeout=60)
-        os.set_blocking(terminal, False)
-        shown = b""
-        with suppress(BlockingIOError):
-            shown = os.read(terminal, 4096)
+    terminal, typed = pty.openpty()
+    with os.fdopen(typed) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr("getpass.getpass", lambda prompt: KEY if prompt == "Dify API key: " else "")
+        assert run("-q", "营业时间") == 0
     os.close(terminal)
-    os.close(stdin)
 
-    assert process.returncode == 0, out
-    assert KEY.encode() not in shown + out
+    assert KEY not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["", " , "])
@@ -467,14 +456,14 @@ def test_wrong_usage_is_told_before_anything_is_sent(argv: list[str], dify: Mock
 # Ctrl-C
 
 
-def program(*argv: str, stdin: int = subprocess.DEVNULL, **variables: str) -> subprocess.Popen[bytes]:
+def program(*argv: str) -> subprocess.Popen[bytes]:
     """Start the tool in a process of its own."""
     process = subprocess.Popen(
         # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
         ["env", "--default-signal=INT", sys.executable, "-m", "tools.dify", *argv],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", **variables},
-        stdin=stdin,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -485,28 +474,39 @@ def program(*argv: str, stdin: int = subprocess.DEVNULL, **variables: str) -> su
     return process
 
 
-def seen(process: subprocess.Popen[bytes], name: str = "stdout") -> bytes:
+def seen(process: subprocess.Popen[bytes]) -> bytes:
     """Return what the process has printed since the last look."""
-    return getattr(process, name).read() or b""
+    assert process.stdout
+    return process.stdout.read() or b""
 
 
-@pytest.mark.parametrize(
-    ("script", "told"),
-    [("slow", b"interrupted: Dify was told to stop task "), ("silent", b"interrupted: Dify named no task that")],
-)
-def test_ctrl_c_tells_dify_to_stop(script: str, told: bytes, dify: MockDify) -> None:
-    """Status 130; the run does not go on for nobody, where Dify has named it."""
+def test_ctrl_c_tells_dify_to_stop(dify: MockDify) -> None:
+    """Its words are on the screen while Dify still speaks; then the run does not go on for nobody, status 130."""
     dify.slow = 0.2
-    with program("-q", f"[[{script}]] 年假", "--user", "zhangsan") as process:
-        wait_until(lambda: b"**" in seen(process) if script == "slow" else dify.open_streams, timeout=30)
+    with program("-q", "[[slow]] 年假", "--user", "zhangsan") as process:
+        shown = wait_until(lambda: (out := seen(process)).partition(b"**")[1] and out, timeout=30)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert told in err
+    assert b"tokens" not in shown
+    assert b"interrupted: Dify was told to stop task " in err
     assert b"Traceback" not in err
-    assert [user for _, user in dify.stops] == (["zhangsan"] if script == "slow" else [])
+    assert [user for _, user in dify.stops] == ["zhangsan"]
     assert all(dify.runs.find(task).stopped for task, _ in dify.stops)  # type: ignore[union-attr]
+
+
+def test_ctrl_c_before_dify_named_a_task_says_so(dify: MockDify, capsys: Printed) -> None:
+    """There is nothing that could be stopped."""
+    main_thread, before = threading.get_ident(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    when(lambda: dify.open_streams, lambda: signal.pthread_kill(main_thread, signal.SIGINT))
+    try:
+        assert run("-q", "[[silent]] 年假") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert capsys.readouterr().err.startswith("interrupted: Dify named no task that")
+    assert dify.stops == []
 
 
 # --check

@@ -22,7 +22,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.raw_server import RawServer
 from tests.servers import free_port, wait_until
 from tools import ws
-from tools._ws_frames import Await, Pattern, Script, Seen, Send, Sleep, Transcript, frame_of, read_steps
+from tools._ws_frames import Pattern, Seen, Transcript, frame_of, read_steps
 
 ROOT = Path(__file__).parent.parent
 KEY = "not-a-real-key-0123456789"
@@ -240,6 +240,23 @@ def test_an_answer_is_resumed_before_anything_is_said() -> None:
     assert door.path == "/ws/chat/me"
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--send", "q", "r"], ["q", "r"]),
+        (["chat", "--send", "q", "--send", "r", "s", "--json"], ["q", "r", "s"]),
+        (["--send", "-", "--send=q", "--timeout", "5"], ["-", "q"]),
+    ],
+    ids=" ".join,
+)
+def test_several_texts_are_said_in_their_order(argv: list[str], said: list[str]) -> None:
+    """--send takes one text or more, and may come again."""
+    door = Door()
+
+    assert run(door, *argv) == 0
+    assert [frame["content"] for frame in door.got] == said
+
+
 def test_at_the_realtime_door_words_are_a_final_transcript() -> None:
     """A text is an asr_chunk there, and the path is that door's."""
     door = Door()
@@ -431,7 +448,7 @@ def test_ctrl_c_ends_it_cleanly() -> None:
     """SIGINT closes the connection with 1000 and leaves no traceback; the status is 130."""
     door = Door(GREETING)
     with opened(door) as url:
-        # Where the tests run in the background of a shell, it ignores SIGINT for them and all they start.
+        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
         command = ["env", "--default-signal=INT", sys.executable, "-m", "tools.ws", "--url", url]
         with subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -487,28 +504,13 @@ def test_an_answer_is_under_way_until_its_last_frame() -> None:
     assert [(transcript.take(json.dumps(frame)), transcript.busy)[1] for frame, _ in steps] == [b for _, b in steps]
 
 
-def test_a_script_goes_on_in_its_time() -> None:
-    """A sleep is over by the clock, an await by what comes."""
-    script = Script([Send({"n": 1}), Sleep(5.0), Send({"n": 2}), Await(Pattern("go")), Send({"n": 3})])
-
-    assert list(script.due(10.0)) == [{"n": 1}]
-    assert list(script.due(14.9)) == []
-    assert not script.done(14.9)
-    assert list(script.due(15.0)) == [{"n": 2}]
-    script.saw(Seen({}, "wait"))
-    assert list(script.due(99.0)) == []
-    script.saw(Seen({}, "go"))
-    assert list(script.due(99.0)) == [{"n": 3}]
-    assert script.done(99.0)
-
-
 def test_a_scripts_lines_are_steps() -> None:
     """Frames, sleeps, and expects as words or as a part of a frame."""
     sleep, frame, words, part = read_steps(
         ['{"sleep": 0.5}', '{"type": "ping"}', '{"expect": "a"}', '{"expect": {"b": 1}}']
     )
 
-    assert (sleep, frame) == (Sleep(0.5), Send({"type": "ping"}))
-    assert isinstance(words, Await)
-    assert isinstance(part, Await)
-    assert (words.pattern.text, part.pattern.text) == ("a", '{"b": 1}')
+    assert (sleep, frame) == (0.5, {"type": "ping"})
+    assert isinstance(words, Pattern)
+    assert isinstance(part, Pattern)
+    assert (words.text, part.text) == ("a", '{"b": 1}')

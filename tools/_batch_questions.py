@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,25 @@ from typing import Any
 #: Names by which an object of a JSONL file may call its question.
 QUESTION = ("question", "query", "text", "prompt", "问题")
 SUFFIXES = (".txt", ".csv", ".tsv", ".xlsx", ".jsonl")
+#: Options of the task; the others are about the file.
+OF_THE_TASK = ("inputs", "max_attempts", "max_concurrent")
 
 
-def submission(options: argparse.Namespace) -> dict[str, Any]:
+def submission(path: Path, **chosen: Any) -> dict[str, Any]:
     """Return a submission as `requests` takes it: JSON for JSONL, else a form with the file, which the server reads.
 
     Raises:
         OSError, ValueError: the file cannot be read, or is of no kind that is.
     """
-    path: Path = options.file
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path.name}: expected one of {', '.join(SUFFIXES)}")
     content = path.read_bytes()
-    said = {"inputs": options.inputs, "max_attempts": options.max_attempts, "max_concurrent": options.max_concurrent}
-    chosen = {name: value for name, value in said.items() if value is not None}
-    name = options.name or path.stem[:100]
+    options = {name: chosen[name] for name in OF_THE_TASK if chosen[name] is not None}
+    about = {"name": chosen["name"] or path.stem[:100], "description": chosen["description"]}
     if path.suffix.lower() == ".jsonl":
-        return {
-            "json": {"name": name, "texts": json_texts(content), "description": options.description, "options": chosen}
-        }
-    fields = {"name": name, "description": options.description, "column": options.column, "sheet": options.sheet}
-    fields["options"] = json.dumps(chosen) if chosen else ""
-    return {"data": {name: value for name, value in fields.items() if value}, "files": {"file": (path.name, content)}}
+        return {"json": {**about, "texts": json_texts(content), "options": options}}
+    form = {**about, "column": chosen["column"], "sheet": chosen["sheet"], "options": json.dumps(options)}
+    return {"data": {name: value for name, value in form.items() if value}, "files": {"file": (path.name, content)}}
 
 
 def json_texts(content: bytes) -> list[str]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import urllib3
 
 from services.errors import ConversationGone, ProviderError
-from services.providers.json_fields import mapping, mappings, text
 from tools._checks import explained
+
+if TYPE_CHECKING:
+    from tools._dify_talk import Talk
 
 #: App modes that are streamed only.
 AGENTS = ("agent-chat", "agent")
-MISSING_KEY = (
-    "no API key: set DIFY_API_KEY to the app's key (in Dify: the app's page API Access, app-...), "
-    "or give --api-key - and the key on standard input"
-)
 _BY_STATUS = {
     401: "Dify refuses the key: copy the key of this very app from its page API Access (app-...) into DIFY_API_KEY",
     403: "Dify does not serve this app: switch its API on (Monitoring, Backend service API), see that it still exists",
@@ -66,76 +62,53 @@ _CONVERSATION = (
 )
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What a sentence about a failure needs to know."""
+class Failure:
+    """Why a talk's last question failed; as a string, with what to do about it and Dify's own words."""
 
-    address: str
-    user: str
-    timeout: float
-    #: Events and pings that came before it.
-    events: int = 0
-    pings: int = 0
-    #: Dify's own words.
-    words: str = ""
-    blocking: bool = False
-    #: The app's mode, and the inputs it requires and was not given; asked for where they may be the reason.
-    mode: str = ""
-    missing: tuple[str, ...] = ()
+    def __init__(self, exc: ProviderError, talk: Talk) -> None:
+        """May ask Dify how the app is: its mode or required inputs may be why it refuses, or never answers."""
+        self._exc = exc
+        self._talk = talk
+        asks = exc.code in ("provider_rejected", "provider_timeout", "answer_timeout")
+        self.mode, self._missing = talk.app() if asks else ("", [])
+        #: Whether the app only streams, and was asked otherwise.
+        self.refuses_blocking = exc.code == "provider_rejected" and talk.blocking and self.mode in AGENTS
 
+    def __str__(self) -> str:
+        talk = self._talk
+        advice = self._advice().format(
+            address=talk.urls.root,
+            user=talk.user,
+            timeout=talk.timeout,
+            longer=2 * talk.timeout,
+            mode=self.mode,
+            missing=", ".join(self._missing),
+            example=json.dumps(dict.fromkeys(self._missing, "..."), ensure_ascii=False),
+        )
+        words = f' Dify says: "{talk.asked.complaint}"' if talk.asked.complaint else ""
+        return f"failed ({self._exc}): {advice}.{words}"
 
-def sentence(exc: ProviderError, scene: Scene) -> str:
-    """Return what failed and what to do about it, with Dify's own words where it said any."""
-    facts = {
-        "address": scene.address,
-        "user": scene.user,
-        "timeout": scene.timeout,
-        "longer": 2 * scene.timeout,
-        "mode": scene.mode,
-        "missing": ", ".join(scene.missing),
-        "example": json.dumps(dict.fromkeys(scene.missing, "..."), ensure_ascii=False),
-    }
-    words = f' Dify says: "{scene.words}"' if scene.words else ""
-    return f"failed ({exc}): {_advice(exc, scene).format(**facts)}.{words}"
+    def _advice(self) -> str:
+        exc, asked = self._exc, self._talk.asked
+        if isinstance(exc, ConversationGone):
+            return _CONVERSATION
+        if exc.code in _BY_CODE:
+            return _BY_CODE[exc.code]
+        if exc.code == "provider_unreachable":
+            return _UNTRUSTED if isinstance(exc.__cause__, urllib3.exceptions.SSLError) else _UNREACHABLE
+        if exc.code in ("provider_timeout", "answer_timeout"):
+            return _INPUTS if self._missing and not asked.counts else _PINGS if asked.pings else _SILENT
+        if asked.counts:
+            return _RUN_FAILED
+        return _BY_STATUS.get(exc.http_status) or self._refused(exc.http_status)
 
-
-def may_be_the_app(exc: ProviderError) -> bool:
-    """Tell whether the app's mode or required inputs may be why: it refuses such a question, or never answers it."""
-    return exc.code in ("provider_rejected", "provider_timeout", "answer_timeout")
-
-
-def refuses_blocking(exc: ProviderError, scene: Scene) -> bool:
-    """Tell whether the app is one that only streams, and was asked otherwise."""
-    return exc.code == "provider_rejected" and scene.blocking and scene.mode in AGENTS
-
-
-def required_inputs(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the names of the inputs without which the app is not to be asked."""
-    form = [mapping(field) for item in mappings(parameters.get("user_input_form")) for field in item.values()]
-    return [text(field.get("variable")) for field in form if field.get("required")]
-
-
-def _advice(exc: ProviderError, scene: Scene) -> str:
-    if isinstance(exc, ConversationGone):
-        return _CONVERSATION
-    if exc.code in _BY_CODE:
-        return _BY_CODE[exc.code]
-    if exc.code == "provider_unreachable":
-        return _UNTRUSTED if isinstance(exc.__cause__, urllib3.exceptions.SSLError) else _UNREACHABLE
-    if exc.code in ("provider_timeout", "answer_timeout"):
-        return _INPUTS if scene.missing and not scene.events else _PINGS if scene.pings else _SILENT
-    if scene.events:
-        return _RUN_FAILED
-    return _BY_STATUS.get(exc.http_status) or _refused(exc, scene)
-
-
-def _refused(exc: ProviderError, scene: Scene) -> str:
-    if exc.http_status >= 500:
-        return _DOWN
-    if 300 <= exc.http_status < 400:
-        return _REDIRECT
-    if exc.http_status < 300:
-        return _NOT_DIFY
-    if refuses_blocking(exc, scene):
-        return _NO_BLOCKING
-    return _INPUTS if scene.missing else explained(str(exc), _BY_REFUSAL, _REJECTED)
+    def _refused(self, status: int) -> str:
+        if status >= 500:
+            return _DOWN
+        if 300 <= status < 400:
+            return _REDIRECT
+        if status < 300:
+            return _NOT_DIFY
+        if self.refuses_blocking:
+            return _NO_BLOCKING
+        return _INPUTS if self._missing else explained(str(self._exc), _BY_REFUSAL, _REJECTED)

@@ -1,4 +1,4 @@
-"""What a Dify app tells beside its text: events, counted; thoughts and files, a line each; the bill at the end."""
+"""One question to a Dify app: what has come of it so far, and what of that is worth a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin
 
-from services.models import ProviderIds, Usage
+from services.providers.dify_turn import DifyTurn
 from services.providers.json_fields import mapping, mappings, text
 
 #: Every event that Dify's documents or its versions so far know of a chat app.
@@ -22,68 +22,83 @@ KNOWN = frozenset(
 )
 #: Characters of a thought or a tool's reply that are shown: some hold whole documents.
 _NOTE = 300
+_UNTOLD = "Dify did not tell"
 #: A line of the report: what it tells, and its value.
 Field = tuple[str, str]
 
 
 class Record:
-    """Feed it each event; it takes any for what it should be, or for nothing."""
+    """What has come of one question. Of each event it takes what it knows; none makes it fail."""
 
     def __init__(self, root: str = "") -> None:
         """`root` is the API's address: files that Dify names by their path alone lie beside it."""
         self._files = root.removesuffix("/v1") + "/"
         self._shown: set[str] = set()
+        self.turn = DifyTurn()
         self.counts: Counter[str] = Counter()
+        self.answer = ""
+        self.pings = 0
         #: Why the run failed, in Dify's own words.
         self.complaint = ""
+        #: Seconds from the question to the first word, None in blocking mode; and to the end.
+        self.first_word: float | None = None
+        self.seconds = 0.0
 
-    def take(self, event: Mapping[str, Any], answer: str = "") -> Iterator[str]:
+    def notes(self, event: Mapping[str, Any]) -> Iterator[str]:
         """Count an event and yield what is worth a line: an agent's step or a file, each once; not what it answered."""
         name = text(event.get("event")) or "(without a name)"
         self.counts[name] += 1
-        self.complaint = _complaint(name, event) or self.complaint
-        for note in self._notes(name, event, answer):
+        if name == "error":
+            self.complaint = text(event.get("message")) or self.complaint
+        if name == "workflow_finished":
+            self.complaint = text(mapping(event.get("data")).get("error")) or self.complaint
+        for note in self._notes(name, event):
             if note not in self._shown:
                 self._shown.add(note)
                 yield note
 
-    def _notes(self, name: str, event: Mapping[str, Any], answer: str) -> Iterator[str]:
+    def _notes(self, name: str, event: Mapping[str, Any]) -> Iterator[str]:
         if name == "agent_thought":
-            yield from _thoughts(event, answer)
-        elif name == "message_file" and event.get("belongs_to") != "user":
-            yield from self._file(event, text(event.get("url")))
+            yield from self._step(event)
         elif name == "message_replace":
             yield f"[message_replace] {text(event.get('reason')) or 'without a reason'}"
-        elif name == "message_end":
-            for file in mappings(event.get("files")):
-                yield from self._file(file, text(file.get("url")) or text(file.get("remote_url")))
+        elif name in ("message_file", "message_end") and event.get("belongs_to") != "user":
+            for file in mappings(event.get("files")) if name == "message_end" else [event]:
+                if url := text(file.get("url")) or text(file.get("remote_url")):
+                    yield f"[file] {text(file.get('type')) or 'file'} {urljoin(self._files, url)}"
 
-    def _file(self, file: Mapping[str, Any], url: str) -> Iterator[str]:
-        if url:
-            yield f"[file] {text(file.get('type')) or 'file'} {urljoin(self._files, url)}"
+    def _step(self, event: Mapping[str, Any]) -> Iterator[str]:
+        """Yield an agent's step as far as it is filled; a last thought often repeats the answer."""
+        thought, tool = text(event.get("thought")).strip(), text(event.get("tool"))
+        if thought and thought not in self.answer:
+            yield f"[thought] {_short(thought)}"
+        if tool:
+            yield f"[tool] {tool} {_short(text(event.get('tool_input')))}".rstrip()
+        if observation := text(event.get("observation")):
+            yield f"[result] {_short(observation)}"
 
-    def fields(self) -> Iterator[Field]:
-        """Yield how many events came, and those that nobody here knows."""
-        yield "events", f"{self.counts.total()}: {_listed(self.counts)}" if self.counts else "0"
+    def report(self) -> Iterator[Field]:
+        """Yield what the answer cost, its ids, where it is from, which events came, and how long it took."""
+        usage = self.turn.usage
+        tokens = f"{usage.total_tokens} ({usage.prompt_tokens} prompt, {usage.completion_tokens} answer)"
+        yield "tokens", tokens if usage.total_tokens else _UNTOLD
+        yield "price", f"{usage.total_price} {usage.currency}" if usage.total_price else _UNTOLD
+        for name in ("conversation_id", "message_id", "task_id", "run_id"):
+            if found := getattr(self.turn.ids, name):
+                yield name.removesuffix("_id"), found
+        for place, source in enumerate(usage.sources, 1):
+            yield f"source {place}", _source(source)
+        yield "events", f"{self.counts.total()}: {_listed(self.counts)}"
         if unknown := Counter({name: n for name, n in self.counts.items() if name not in KNOWN}):
             yield "unknown", _listed(unknown)
+        first = "" if self.first_word is None else f", {self.first_word:.2f} s to the first word"
+        yield "time", f"{self.seconds:.2f} s{first}"
 
-
-def _complaint(name: str, event: Mapping[str, Any]) -> str:
-    if name == "error":
-        return text(event.get("message"))
-    return text(mapping(event.get("data")).get("error")) if name == "workflow_finished" else ""
-
-
-def _thoughts(event: Mapping[str, Any], answer: str) -> Iterator[str]:
-    """Yield a step's fields as far as they are filled; a last thought often repeats the answer."""
-    thought, tool = text(event.get("thought")).strip(), text(event.get("tool"))
-    if thought and thought not in answer:
-        yield f"[thought] {_short(thought)}"
-    if tool:
-        yield f"[tool] {tool} {_short(text(event.get('tool_input')))}".rstrip()
-    if observation := text(event.get("observation")):
-        yield f"[result] {_short(observation)}"
+    def summary(self) -> str:
+        """Return the answer's length, time and cost."""
+        first = "" if self.first_word is None else f", the first after {self.first_word:.2f} s"
+        tokens = f", {self.turn.usage.total_tokens} tokens" if self.turn.usage.total_tokens else ""
+        return f"{len(self.answer)} characters in {self.seconds:.2f} s{first}{tokens}"
 
 
 def _short(words: str) -> str:
@@ -93,18 +108,6 @@ def _short(words: str) -> str:
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.most_common())
-
-
-def bill(usage: Usage, ids: ProviderIds) -> Iterator[Field]:
-    """Yield what an answer cost, its ids, and where it is from."""
-    counted = f"{usage.total_tokens} ({usage.prompt_tokens} prompt, {usage.completion_tokens} answer)"
-    yield "tokens", counted if usage.total_tokens else "Dify did not tell"
-    yield "price", f"{usage.total_price} {usage.currency}" if usage.total_price else "Dify did not tell"
-    for name in ("conversation_id", "message_id", "task_id", "run_id"):
-        if found := getattr(ids, name):
-            yield name.removesuffix("_id"), found
-    for place, source in enumerate(usage.sources, 1):
-        yield f"source {place}", _source(source)
 
 
 def _source(source: Mapping[str, Any]) -> str:

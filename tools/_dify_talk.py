@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from services.dify_service import DifyService
 from services.dify_stream import ChatStream
-from services.dify_urls import DifyUrls
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, Replacement
-from services.providers.dify_turn import DifyTurn
 from services.providers.json_fields import count, mapping, mappings, text
-from tools._dify_failures import Scene, may_be_the_app, required_inputs
-from tools._dify_page import Page
-from tools._dify_record import Record, bill
+from tools._dify_record import Record
+from tools._page import Page
 from utils.deadline import Deadline
 
 #: Seconds an answer may take in all: Dify itself ends a run then.
@@ -28,85 +24,48 @@ LONGEST = 1200.0
 _GRACE, _AFTERWARDS = 4.0, 0.3
 
 
-@dataclass
-class Asked:
-    """A question on its way: what has come of it so far."""
-
-    record: Record
-    turn: DifyTurn = field(default_factory=DifyTurn)
-    answer: str = ""
-    pings: int = 0
-    #: Seconds from the question to the first word, and to the end.
-    first_word: float | None = None
-    seconds: float = 0.0
-
-
 class Talk:
     """One user's talk with one app."""
 
-    def __init__(
-        self,
-        base_url: str,
-        page: Page,
-        *,
-        key: str,
-        user: str,
-        timeout: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Nothing connects. `timeout` is the longest silence in seconds, and all the time in blocking mode.
-
-        Raises:
-            SettingsError: `base_url` is no address.
-        """
+    def __init__(self, base_url: str, page: Page, *, key: str, user: str, timeout: float) -> None:
+        """Nothing connects. `timeout` is the longest silence in seconds, and all the time in blocking mode."""
         # A look at an app shows its first refusal: nothing is asked again.
         self._service = DifyService(
-            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_refusal=self._hear, clock=clock
+            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_refusal=self._note_refusal
         )
+        self.urls = self._service.urls
+        self.user = user
+        self.timeout = timeout
         self._page = page
         self._authorization = f"Bearer {key}"
-        self.user = user
-        self._clock = clock
-        self._began = clock()
         self._body: Mapping[str, Any] = {}
+        self._began = 0.0
         #: The last question, also where its answer failed; an empty one after a look at the conversations.
-        self.asked = Asked(Record())
+        self.asked = Record()
 
-    @property
-    def urls(self) -> DifyUrls:
-        return self._service.urls
-
-    def _hear(self, refusal: bytes) -> None:
+    def _note_refusal(self, body: bytes) -> None:
         with suppress(ValueError, RecursionError):
-            self.asked.record.complaint = text(mapping(json.loads(refusal)).get("message"))
+            self.asked.complaint = text(mapping(json.loads(body)).get("message"))
 
-    def ask(self, body: Mapping[str, Any]) -> Asked:
-        """Ask in the body's mode, show the answer and then the bill, and return what came.
+    def ask(self, body: Mapping[str, Any]) -> Record:
+        """Ask in the body's mode, show the answer and then what it cost, and return what came.
 
         Raises:
             ProviderError: the answer failed, or is not whole.
         """
-        self.asked, self._body = Asked(Record(self.urls.root)), body
-        with self._timed():
-            if body["response_mode"] == "blocking":
-                self._ask_whole(body)
-            else:
-                self._ask_streaming(body)
-            for said in self.asked.turn.close():
-                self._show(said)
+        self.asked, self._body, self._began = Record(self.urls.root), body, time.monotonic()
+        ask = self._ask_blocking if body["response_mode"] == "blocking" else self._ask_streaming
+        try:
+            ask(body)
+            self._show(self.asked.turn.close())
+        finally:
+            self.asked.seconds = time.monotonic() - self._began
+            # Also of an answer that failed: its ids are how to find it in Dify.
+            self._report()
         return self.asked
 
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        self._began = self._clock()
-        try:
-            yield
-        finally:
-            self.asked.seconds = self._clock() - self._began
-            self._account()
-
     def _ask_streaming(self, body: Mapping[str, Any]) -> None:
-        deadline = Deadline(LONGEST, clock=self._clock)
+        deadline = Deadline(LONGEST)
         with self._service.chat_messages(body, authorization=self._authorization, deadline=deadline) as stream:
             try:
                 self._follow(stream)
@@ -114,57 +73,51 @@ class Talk:
                 self.asked.pings = stream.pings
 
     def _follow(self, stream: ChatStream) -> None:
+        turn = self.asked.turn
         for event in stream:
-            self._take(event)
-            if self.asked.turn.state == "done":
+            self._note(event)
+            self._show(turn.take(event))
+            if turn.state == "done":
                 break
-            if self.asked.turn.state != "running":
+            if turn.state != "running":
                 stream.end_within(_GRACE)
         stream.end_within(_AFTERWARDS)
         with suppress(ProviderError):
             for event in stream:
                 self._note(event)
 
-    def _ask_whole(self, body: Mapping[str, Any]) -> None:
-        deadline = Deadline(self._service.timeout, clock=self._clock)
+    def _ask_blocking(self, body: Mapping[str, Any]) -> None:
+        deadline = Deadline(self.timeout)
         reply = self._service.chat_whole(body, authorization=self._authorization, deadline=deadline)
-        self._take({**reply, "event": text(reply.get("event")) or "message"})
-        # A blocking reply has in one what a stream says last.
-        for said in self.asked.turn.take({**reply, "event": "message_end"}):
-            self._show(said)
-        # It is the whole at once.
+        event = {**reply, "event": text(reply.get("event")) or "message"}
+        self._note(event)
+        # The reply has the answer of a stream's messages and the figures of its last event.
+        for each in (event, {**reply, "event": "message_end"}):
+            self._show(self.asked.turn.take(each))
         self.asked.first_word = None
 
-    def _take(self, event: Mapping[str, Any]) -> None:
-        self._note(event)
-        for said in self.asked.turn.take(event):
-            self._show(said)
-
     def _note(self, event: Mapping[str, Any]) -> None:
-        for line in self.asked.record.take(event, self.asked.answer):
+        for line in self.asked.notes(event):
             self._page.line(line)
 
-    def _show(self, said: ProviderEvent) -> None:
-        if isinstance(said, Replacement):
-            self._page.line("[replaced] the answer is now:")
-            self.asked.answer = ""
-        if isinstance(said, (Delta, Replacement)):
-            if self.asked.first_word is None:
-                self.asked.first_word = self._clock() - self._began
-            self.asked.answer += said.text
-            self._page.words(said.text)
-
-    def _account(self) -> None:
-        """Show what the answer cost, also where it failed: its ids are how to find it in Dify."""
+    def _show(self, events: Iterable[ProviderEvent]) -> None:
         asked = self.asked
-        if not asked.record.counts:
-            return
-        if asked.answer:
-            self._page.line()
-        for name, value in (*bill(asked.turn.usage, asked.turn.ids), *asked.record.fields()):
-            self._page.field(name, value)
-        first = "" if asked.first_word is None else f", {asked.first_word:.2f} s to the first word"
-        self._page.field("time", f"{asked.seconds:.2f} s{first}")
+        for event in events:
+            if isinstance(event, Replacement):
+                self._page.line("[replaced] the answer is now:")
+                asked.answer = ""
+            if isinstance(event, (Delta, Replacement)):
+                if asked.first_word is None:
+                    asked.first_word = time.monotonic() - self._began
+                asked.answer += event.text
+                self._page.words(event.text)
+
+    def _report(self) -> None:
+        if self.asked.counts:
+            if self.asked.answer:
+                self._page.line()
+            for name, value in self.asked.report():
+                self._page.field(name, value)
 
     def stop(self) -> str:
         """Tell Dify to stop the last question's run, and return in words whether that could be done."""
@@ -183,7 +136,7 @@ class Talk:
         Raises:
             ProviderError: Dify does not tell.
         """
-        self.asked, self._body = Asked(Record()), {}
+        self.asked, self._body = Record(), {}
         reply = self._service.conversations(self.user, authorization=self._authorization)
         rows = mappings(reply.get("data"))
         for row in rows:
@@ -192,26 +145,22 @@ class Talk:
         self._page.line(f"{len(rows)} conversations of the user {self.user}{more}")
         return [text(row.get("id")) for row in rows]
 
-    def scene(self, exc: ProviderError) -> Scene:
-        """Return what there is to know about why the last question failed; may ask Dify how the app is."""
-        scene = Scene(
-            address=self.urls.root,
-            user=self.user,
-            timeout=self._service.timeout,
-            events=self.asked.record.counts.total(),
-            pings=self.asked.pings,
-            words=self.asked.record.complaint,
-            blocking=self._body.get("response_mode") == "blocking",
-        )
-        if self._body and may_be_the_app(exc):
-            with suppress(ProviderError):
-                scene = replace(scene, **self._app())
-        return scene
+    @property
+    def blocking(self) -> bool:
+        return self._body.get("response_mode") == "blocking"
 
-    def _app(self) -> dict[str, Any]:
-        mode = text(self._service.info(authorization=self._authorization).get("mode"))
-        required = required_inputs(self._service.parameters(authorization=self._authorization))
-        return {"mode": mode, "missing": tuple(name for name in required if name not in self._body["inputs"])}
+    def app(self) -> tuple[str, list[str]]:
+        """Return the app's mode, and the inputs it requires and was not given, as far as Dify tells."""
+        if not self._body:
+            return "", []
+        mode, missing = "", []
+        with suppress(ProviderError):
+            mode = text(self._service.info(authorization=self._authorization).get("mode"))
+            form = mappings(self._service.parameters(authorization=self._authorization).get("user_input_form"))
+            fields = [mapping(field) for item in form for field in item.values()]
+            required = [text(field.get("variable")) for field in fields if field.get("required")]
+            missing = [name for name in required if name not in self._body["inputs"]]
+        return mode, missing
 
     def close(self) -> None:
         """Give the connections back."""

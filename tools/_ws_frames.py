@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Frame = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One frame as it came, and the answer it belongs to as far as it has come."""
+class Seen(NamedTuple):
+    """One frame as it came, and the text of its answer so far."""
 
     frame: Any
     raw: str
@@ -58,7 +55,7 @@ class Transcript:
         return bool(self._under_way)
 
     def take(self, raw: str) -> Seen:
-        """Keep one message; what is no JSON is a frame of its own kind."""
+        """Record one message; one that is not JSON is a frame that is a string."""
         try:
             frame = json.loads(raw)
         except ValueError:
@@ -83,64 +80,8 @@ class Transcript:
         return self._texts.get(stream_id, "")
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this frame."""
-
-    frame: Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Send nothing for so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Await:
-    """Send nothing before this has come."""
-
-    pattern: Pattern
-
-
-Step = Send | Sleep | Await
-
-
-class Script:
-    """What is to be sent, each step in its turn; a person's lines are added while it runs."""
-
-    def __init__(self, steps: Iterable[Step] = ()) -> None:
-        self._steps = deque(steps)
-        self._wakes = float("-inf")
-        self._awaited: Pattern | None = None
-
-    def add(self, step: Step) -> None:
-        self._steps.append(step)
-
-    def done(self, now: float) -> bool:
-        return not self._steps and self._awaited is None and now >= self._wakes
-
-    @property
-    def awaited(self) -> Pattern | None:
-        """What the script waits for at the moment."""
-        return self._awaited
-
-    def due(self, now: float) -> Iterator[Frame]:
-        """Yield the frames that are to be sent now."""
-        while self._steps and self._awaited is None and now >= self._wakes:
-            match self._steps.popleft():
-                case Send(frame):
-                    yield frame
-                case Sleep(seconds):
-                    self._wakes = now + seconds
-                case Await(pattern):
-                    self._awaited = pattern
-
-    def saw(self, seen: Seen) -> None:
-        """Go on where this was waited for."""
-        if self._awaited is not None and self._awaited.matches(seen):
-            self._awaited = None
+#: A frame to send, seconds to wait, or a pattern that must come before the next step; None ends the conversation.
+Step = Frame | float | Pattern | None
 
 
 def read_steps(lines: Iterable[str]) -> Iterator[Step]:
@@ -163,13 +104,13 @@ def read_steps(lines: Iterable[str]) -> Iterator[Step]:
 def _step(written: Any) -> Step:
     match written:
         case {"sleep": int(seconds) | float(seconds)} if seconds >= 0:
-            return Sleep(seconds)
+            return float(seconds)
         case {"expect": str(words)}:
-            return Await(Pattern(words))
+            return Pattern(words)
         case {"expect": dict(part)}:
-            return Await(Pattern(json.dumps(part, ensure_ascii=False)))
+            return Pattern(json.dumps(part, ensure_ascii=False))
         case dict() if not {"sleep", "expect"} & written.keys():
-            return Send(written)
+            return written
     raise ValueError("expected a frame as a JSON object, a sleep in seconds, or an expect")
 
 
@@ -186,8 +127,7 @@ def frame_of(text: str, door: str) -> Frame:
             written = None
         if isinstance(written, dict):
             return written
-    if text.startswith("/") and text[1:].isidentifier():
-        order = text[1:]
+    if text.startswith("/") and (order := text[1:]).isidentifier():
         return {"type": "control", "action": order} if door == "realtime" and order in CONTROLS else {"type": order}
     if door == "realtime":
         return {"type": "asr_chunk", "text": text, "is_final": True}

@@ -1,4 +1,4 @@
-"""The sockets' test client at work: connects, sends what is due, prints what comes, knows when it is over."""
+"""One conversation over a socket: sends its steps, prints what comes, and judges whether it was what was expected."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from tools._ws_frames import Frame, Pattern, Script, Seen, Send, Step, Transcript, frame_of
+from tools._ws_frames import Frame, Pattern, Seen, Step, Transcript, frame_of
 
-#: Seconds without news after which a conversation is over, unless an answer is under way.
+#: Seconds without a frame after which a conversation is over, unless an answer is under way.
 QUIET = 2.0
-#: Seconds one look at the socket may take, before clock and keyboard are looked at again.
-_LOOK = 0.1
+#: Seconds one wait for a frame may take: then clock and keyboard are looked at again.
+LOOK = 0.1
 #: Bytes; the whole of an answer comes in one frame, with its HTML where that was asked for.
 _LARGEST = 16 * 2**20
 #: The close code of a connection that was opened and then showed no valid key.
@@ -38,19 +40,20 @@ def connected(url: str, key: str) -> ClientConnection:
         Refused: nobody answers there, or the server says no.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    host = urlsplit(url).netloc
     try:
-        # The library's own pings are news to the server: with them no heartbeat would ever be seen.
+        # No pings of the library's: the server would take them for life, and never send a heartbeat.
         return connect(
             url, additional_headers=headers, compression=None, max_size=_LARGEST, ping_interval=None, legacy=True
         )
     except InvalidStatus as exc:
         raise Refused(f"refused: {_reason(exc)}") from exc
     except (WebSocketException, EOFError, ValueError) as exc:
-        raise Refused(f"{urlsplit(url).netloc} opens no WebSocket there: {exc}") from exc
+        raise Refused(f"{host} opens no WebSocket there: {exc}") from exc
     except TimeoutError as exc:
-        raise Refused(f"{urlsplit(url).netloc} does not answer") from exc
+        raise Refused(f"{host} does not answer") from exc
     except OSError as exc:
-        raise Refused(f"cannot connect to {urlsplit(url).netloc}: {exc.strerror or exc}") from exc
+        raise Refused(f"cannot connect to {host}: {exc.strerror or exc}") from exc
 
 
 def _reason(exc: InvalidStatus) -> str:
@@ -63,85 +66,53 @@ def _reason(exc: InvalidStatus) -> str:
     return f"HTTP {exc.response.status_code}, {words}"
 
 
-class Printer:
-    """Prints frames with the seconds since it was made; the key is masked wherever it stands."""
-
-    def __init__(
-        self, *, as_json: bool, key: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._as_json = as_json
-        self._key = key
-        self._say = say
-        self._clock = clock
-        self._started = clock()
-
-    def frame(self, direction: str, frame: Any) -> None:
-        """Print one frame; `direction` is one of MARKS."""
-        at = self._clock() - self._started
-        if self._as_json:
-            line = _dump({"time": round(at, 3), "direction": direction, "frame": frame})
-        else:
-            line = f"{at:9.3f} {MARKS[direction]} {_dump(frame)}"
-        self._say(line.replace(self._key, MASK) if self._key else line)
+def typed(fd: int, door: str) -> Iterator[Step]:
+    """Yield the lines of a terminal or pipe as frames, and a short wait while there is none; /quit ends at once."""
+    rest = b""
+    while True:
+        if not select.select([fd], [], [], 0)[0]:
+            yield LOOK
+            continue
+        read = os.read(fd, 65536)
+        *lines, rest = (rest + (read or b"\n")).split(b"\n")
+        for words in (line.decode("utf-8", "replace").strip() for line in lines):
+            if words:
+                yield None if words == "/quit" else frame_of(words, door)
+        if not read:
+            return
 
 
-def _dump(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is said, and what must come in this order or must not come; `by_hand` a person types the steps."""
+
+    steps: Iterable[Step]
+    expected: Sequence[Pattern] = ()
+    rejected: Sequence[Pattern] = ()
+    by_hand: bool = False
+    as_json: bool = False
+    key: str = ""
+    #: Seconds in all.
+    timeout: float = float("inf")
 
 
-class Keyboard:
-    """Somebody who types, or a pipe: its lines as they come, without ever waiting for one."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._rest = b""
-        #: Whether the end has been read.
-        self.gone = False
-
-    def lines(self) -> Iterator[str]:
-        """Yield the whole lines that are there."""
-        while not self.gone and select.select([self._fd], [], [], 0)[0]:
-            read = os.read(self._fd, 65536)
-            self.gone = not read
-            *whole, self._rest = (self._rest + (read or b"\n")).split(b"\n")
-            yield from (line.decode("utf-8", "replace").strip() for line in whole if line.strip())
+class _Over(Exception):
+    """The conversation ends before its plan does."""
 
 
 class Talk:
     """One conversation, from what is to be sent to whether what was expected came."""
 
-    def __init__(
-        self,
-        socket: ClientConnection,
-        printer: Printer,
-        *,
-        door: str,
-        steps: Sequence[Step],
-        expected: Sequence[Pattern],
-        rejected: Sequence[Pattern] = (),
-        keyboard: Keyboard | None = None,
-        key: str = "",
-        timeout: float = float("inf"),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """With a `keyboard` it goes on until that ends or says /quit; in any case for `timeout` seconds at most.
-
-        What is `expected` must come, in this order; when something `rejected` comes it is over.
-        """
+    def __init__(self, socket: ClientConnection, plan: Plan) -> None:
         self._socket = socket
-        self._printer = printer
-        self._door = door
-        self._script = Script(steps)
-        self._expected = list(expected)
-        self._expects = bool(expected)
-        self._rejected = rejected
-        self._unwanted: list[Pattern] = []
-        self._keyboard = keyboard
-        self._key = key
-        self._clock = clock
+        self._plan = plan
+        self._expected = list(plan.expected)
+        self._awaited: Pattern | None = None
+        self._unwanted: Pattern | None = None
         self._transcript = Transcript()
-        self._ends = clock() + timeout
-        self._news = clock()
+        self._started = self._news = time.monotonic()
+        #: Whether the plan has no more steps. A person may leave at any time.
+        self._all_said = plan.by_hand
         self._quits = False
 
     def run(self) -> list[str]:
@@ -151,83 +122,106 @@ class Talk:
             Refused: the server closed for want of a valid key.
         """
         try:
-            while not self._over():
-                self._speak()
-                self._listen()
+            for step in self._plan.steps:
+                self._do(step)
+            self._all_said = True
+            self._listen(self._is_over)
+        except _Over:
+            pass
         except ConnectionClosed:
             return self._closed()
         return self._judged()
 
-    def _over(self) -> bool:
-        now = self._clock()
-        if self._quits or self._unwanted or now >= self._ends:
-            return True
-        if not self._script.done(now) or (self._keyboard and not self._keyboard.gone):
-            return False
-        if self._expects:
-            return not self._expected
-        return not self._transcript.busy and now - self._news >= QUIET
+    def _do(self, step: Step) -> None:
+        if step is None:
+            self._quits = True
+            raise _Over
+        if isinstance(step, Pattern):
+            self._awaited = step
+            self._listen(lambda: self._awaited is None)
+        elif isinstance(step, float):
+            self._listen(lambda: False, seconds=step)
+        else:
+            self._send(step)
 
-    def _speak(self) -> None:
-        for line in self._keyboard.lines() if self._keyboard else ():
-            self._quits = self._quits or line == "/quit"
-            if not self._quits:
-                self._script.add(Send(frame_of(line, self._door)))
-        for frame in self._script.due(self._clock()):
-            self._send(frame)
+    def _is_over(self) -> bool:
+        if self._plan.expected:
+            return not self._expected
+        return not self._transcript.busy and time.monotonic() - self._news >= QUIET
+
+    def _listen(self, done: Callable[[], bool], *, seconds: float = float("inf")) -> None:
+        """Take frames until this is true or the seconds are over."""
+        until = time.monotonic() + seconds
+        while not done() and (now := time.monotonic()) < until:
+            if now >= self._started + self._plan.timeout:
+                raise _Over
+            with suppress(TimeoutError):
+                self._take(self._socket.recv(min(LOOK, until - now)))
 
     def _send(self, frame: Frame) -> None:
         self._socket.send(json.dumps(frame, ensure_ascii=False))
-        self._news = self._clock()
-        self._printer.frame("out", frame)
+        self._news = time.monotonic()
+        self._print("out", frame)
 
-    def _listen(self) -> None:
-        try:
-            raw = self._socket.recv(_LOOK)
-        except TimeoutError:
-            return
+    def _take(self, raw: str | bytes) -> None:
         seen = self._transcript.take(raw if isinstance(raw, str) else repr(raw))
-        self._printer.frame("in", seen.frame)
+        self._print("in", seen.frame)
         self._compare(seen)
+        if self._unwanted:
+            raise _Over
         self._react(seen.frame.get("type") if isinstance(seen.frame, dict) else None)
 
     def _compare(self, seen: Seen) -> None:
-        self._script.saw(seen)
-        self._unwanted += [pattern for pattern in self._rejected if pattern.matches(seen)]
+        if self._awaited and self._awaited.matches(seen):
+            self._awaited = None
         if self._expected and self._expected[0].matches(seen):
             del self._expected[0]
+        self._unwanted = next((each for each in self._plan.rejected if each.matches(seen)), None)
 
     def _react(self, kind: str | None) -> None:
         """Do what any client does by itself; where nobody types, silence is meant."""
         if kind == "heartbeat":
-            if self._keyboard:
+            if self._plan.by_hand:
                 self._send({"type": "pong"})
             return
-        self._news = self._clock()
-        if kind == "auth_required" and self._key:
-            self._send({"type": "auth", "token": self._key})
+        self._news = time.monotonic()
+        if kind == "auth_required" and self._plan.key:
+            self._send({"type": "auth", "token": self._plan.key})
+
+    def _print(self, direction: str, frame: Any) -> None:
+        """Print a frame with the seconds since the connection opened, the key masked wherever it stands."""
+        at = time.monotonic() - self._started
+        if self._plan.as_json:
+            line = _dump({"time": round(at, 3), "direction": direction, "frame": frame})
+        else:
+            line = f"{at:9.3f} {MARKS[direction]} {_dump(frame)}"
+        print(line.replace(self._plan.key, MASK) if self._plan.key else line, flush=True)
 
     def _closed(self) -> list[str]:
-        """Take the server's close as the last that came."""
+        """Take the server's close as the last frame that came."""
         end = {"type": "closed", "code": self._socket.close_code, "reason": self._socket.close_reason or ""}
-        self._printer.frame("closed", end)
+        self._print("closed", end)
         self._compare(Seen(end, _dump(end)))
-        if self._expects and not self._expected:
+        if self._plan.expected and not self._expected:
             return self._judged()
         if end["code"] == NOT_AUTHENTICATED:
             raise Refused("refused: the key is missing or wrong; give it as --key or in LAIBAO_WS_KEY")
-        wrong = [] if end["code"] == 1000 or self._expects else [f"closed with {end['code']}"]
+        wrong = [] if end["code"] == 1000 or self._plan.expected else [f"closed with {end['code']}"]
         return wrong + self._judged()
 
     def _judged(self) -> list[str]:
         if self._unwanted:
-            return [f"came, and was not to: {self._unwanted[0].text}"]
-        awaited = [self._script.awaited] if self._script.awaited else []
+            return [f"came, and was not to: {self._unwanted.text}"]
+        awaited = [self._awaited] if self._awaited else []
         wrong = [f"did not come: {pattern.text}" for pattern in (*awaited, *self._expected)]
         if self._quits:
             return wrong
-        if not self._script.done(self._clock()) and not awaited:
+        if not self._all_said and not awaited:
             wrong.append("not all of the script was said")
-        if self._transcript.busy and not self._expects:
+        if self._transcript.busy and not self._plan.expected:
             wrong.append("an answer did not come to its end")
         return wrong
+
+
+def _dump(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -15,217 +15,234 @@ go on is said; 141 nobody reads its output any more.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import os
+import re
 import sys
-import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from tools._batch_api import Api, Data, Failed, Locked, Patience
-from tools._batch_options import URL, read_options, typed_key
-from tools._batch_progress import View, sentence, view_on
-from tools._dify_page import Page
+import click
+
+from tools._batch_client import URL, Client
+from tools._batch_questions import submission
+from tools._command import checked_address, checked_key, json_object, key_from_stdin, run, seconds_or_none
 from tools._pipes import until_nobody_reads
-from tools.ws import checked_key
 
-#: Seconds between two looks at a task.
-LOOK = 1.0
-ENDED = ("completed", "failed", "cancelled")
+#: Seconds an outage may last before it is given up.
+PATIENCE = 600.0
+FORMATS = ("csv", "jsonl")
+STATUSES = ("pending", "running", "paused", "completed", "failed", "cancelled")
 #: Shown of a listing.
 LISTED = 100
+STATUS = (
+    "Exit status: 0 done, and every question of the task answered; 2 some failed; 1 anything else; 130 interrupted."
+)
+
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the options say; return the exit status."""
-    options = read_options(argv)
-    if options.command == "work":
-        # Only this needs all of the product.
-        from tools._batch_worker import work
+def _address(url: str) -> str:
+    parts = urlsplit(checked_address(url, "http", "https"))
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
-        return work(options.port)
-    if options.command == "tables":
-        from tools._batch_tables import print_tables
 
-        return print_tables(options.kind)
-    client = Client(options)
+def _key(text: str) -> str:
+    if text == "":
+        return checked_key(os.environ.get("LAIBAO_KEY", ""))
+    if text == "-":
+        return checked_key(key_from_stdin())
+    # Not repeated: it is a key, most likely.
+    raise ValueError("expected -, and the key on standard input: others see a command line")
+
+
+def _task_id(text: str) -> str:
+    if not _TASK_ID.fullmatch(text):
+        raise ValueError("expected a task's id such as 3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34")
+    return text
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower().removeprefix(".") not in FORMATS:
+        raise ValueError("expected a name that ends in .csv or .jsonl")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {path.absolute().parent}")
+    return path
+
+
+def _many(*options: Callable[..., Any]) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return a decorator that gives a command these options."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
+_of_server = _many(
+    click.option("--url", type=_address, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True),
+    click.option("--key", type=_key, default="", metavar="-", help="The key on standard input; else LAIBAO_KEY."),
+    click.option(
+        "--patience",
+        type=seconds_or_none,
+        default=PATIENCE,
+        help=f"Seconds an outage may last: {PATIENCE:g}.",
+        metavar="S",
+    ),
+)
+_of_file = _many(
+    click.argument("file", type=Path),
+    click.option("--name", default="", help="Of the task, else the file's."),
+    click.option("--description", default=""),
+    click.option("--column", default="", help="The column's name or number; else one of a usual name."),
+    click.option("--sheet", default="", help="Of a workbook."),
+    click.option("--inputs", type=json_object, metavar="JSON", help="The app's variables, an object."),
+    click.option("--max-attempts", type=int, metavar="N", help="How often a question is asked at most."),
+    click.option("--max-concurrent", type=int, metavar="N", help="Questions of this task at once."),
+    click.option("--id", "submission_id", default="", help="Your own name for this submission: twice is one task."),
+)
+_out = click.option("--out", type=_output, metavar="FILE", help="A .csv or .jsonl; else JSONL on standard output.")
+_one = click.argument("task_id", type=_task_id, metavar="ID")
+
+
+def _client(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command a client of the server that its options name, and return its exit status."""
+
+    @_of_server
+    @functools.wraps(command)
+    def run_it(url: str, key: str, patience: float, **options: Any) -> int:
+        return Client(url, key, patience).run(command, **options)
+
+    return run_it
+
+
+def _body(file: Path, **chosen: Any) -> dict[str, Any]:
     try:
-        return client.run()
-    except Failed as exc:
-        client.complain(str(exc))
-        return 1
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        client.complain(f"{exc.filename}: {exc.strerror}")
-        return 1
-    except KeyboardInterrupt:
-        client.complain(f"interrupted{client.way_on()}")
-        return 130
-    finally:
-        client.close()
+        return submission(file, **chosen)
+    except (OSError, ValueError) as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
-class Client:
-    """One run of the program."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._api = Api(options.url, options.key)
-        self._key: str = options.key
-        self._task_id: str = getattr(options, "task_id", None) or ""
-        #: The name of a submission: whoever sends it again means the same task.
-        self._submission: str = getattr(options, "id", "") or uuid.uuid4().hex
-
-    def run(self) -> int:
-        """Do it; return the exit status. Raises `Failed`."""
-        commands: dict[str, Callable[[], int]] = {
-            "run": self._run,
-            "submit": self._submit,
-            "results": self._results,
-            "status": self._status,
-            "list": self._list,
-        }
-        command = commands.get(self._options.command, self._change)
-        try:
-            return command()
-        except Locked:
-            if self._key or not sys.stdin.isatty():
-                raise
-        # Nobody said before that a key is wanted here.
-        self._key = checked_key(typed_key())
-        self._api = Api(self._options.url, self._key)
-        return command()
-
-    def complain(self, words: str) -> None:
-        Page(lambda text: print(text, end="", file=sys.stderr), key=self._key).line(words)
-
-    def way_on(self) -> str:
-        """Return how to go on after an interruption, "" where there is nothing to go on with."""
-        url = "" if self._options.url == URL else f" --url {self._options.url}"
-        command = self._options.command
-        if command in ("run", "results") and self._task_id:
-            out = f" --out {self._options.out}" if self._options.out else ""
-            go_on = f"python -m tools.batch results {self._task_id}{out}{url}"
-            return (
-                f"; the task goes on. Wait for it: {go_on}; end it: python -m tools.batch cancel {self._task_id}{url}"
-            )
-        if command in ("run", "submit"):
-            return f"; whether the task was taken is not known: with --id {self._submission} it is submitted once"
-        return ""
-
-    def close(self) -> None:
-        self._api.close()
-
-    def _run(self) -> int:
-        with self._view() as view:
-            self._take(view)
-            view.note(f"task {self._task_id}")
-            task = self._wait(view)
-            self._save(view)
-        return _status_of(task)
-
-    def _submit(self) -> int:
-        self._take(self._errors())
-        self._say(self._task_id)
-        return 0
-
-    def _results(self) -> int:
-        with self._view() as view:
-            patience = self._patience(view)
-            task = patience.ask(lambda: self._api.task(self._task_id)) if self._options.now else self._wait(view)
-            self._save(view)
-        return 0 if self._options.now else _status_of(task)
-
-    def _status(self) -> int:
-        patience = self._patience(self._errors())
-        if self._task_id:
-            self._tell(patience.ask(lambda: self._api.task(self._task_id)))
-            return 0
-        status = patience.ask(self._api.status)
-        queue = status["queue"]
-        self._say(
-            f"{status['workers']} workers, {status['running_items']} of {status['max_concurrent']} questions at once; "
-            f"tasks: {queue['pending']} pending, {queue['running']} running, {queue['paused']} paused, "
-            f"room for {queue['available_slots']} more"
-        )
-        return 0
-
-    def _list(self) -> int:
-        params = {"size": LISTED} | ({"status": self._options.status} if self._options.status else {})
-        found = self._patience(self._errors()).ask(lambda: self._api.tasks(**params))
-        for task in found["tasks"]:
-            self._tell(task)
-        if found["total"] > len(found["tasks"]):
-            self.complain(f"the newest {len(found['tasks'])} of {found['total']}")
-        return 0
-
-    def _change(self) -> int:
-        patience = self._patience(self._errors())
-        self._tell(patience.ask(lambda: self._api.change(self._task_id, self._options.command)))
-        return 0
-
-    def _take(self, view: View) -> None:
-        """Have the task taken, once however often it has to be said."""
-        taken = self._patience(view).ask(lambda: self._api.submit(self._submission, **self._options.body))
-        self._task_id = taken["task_id"]
-        if unvalued := taken.get("formulas_without_value"):
-            self.complain(f"{unvalued} formulas have no value and are not asked: open and save the file in Excel")
-
-    def _wait(self, view: View) -> Data:
-        """Return the task when it has ended."""
-        patience = self._patience(view)
-        while True:
-            task = patience.ask(lambda: self._api.task(self._task_id))
-            view.show(task)
-            if task["status"] in ENDED:
-                return task
-            time.sleep(LOOK)
-
-    def _save(self, view: View) -> None:
-        """Write the results, whole or not at all where they go into a file."""
-        path: Path | None = self._options.out
-        if path is None:
-            for piece in self._api.results(self._task_id, "jsonl"):
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-            return
-        self._patience(view).ask(lambda: self._download(path))
-        view.note(f"results in {path}")
-
-    def _download(self, path: Path) -> None:
-        partly = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with partly.open("wb") as file:
-                for piece in self._api.results(self._task_id, path.suffix.lower().removeprefix(".")):
-                    file.write(piece)
-            partly.replace(path)
-        finally:
-            partly.unlink(missing_ok=True)
-
-    def _view(self) -> View:
-        """Return what is looked at meanwhile: not where the results themselves go."""
-        return view_on(sys.stdout if self._options.out else sys.stderr, self._key)
-
-    def _errors(self) -> View:
-        return view_on(sys.stderr, self._key)
-
-    def _patience(self, view: View) -> Patience:
-        return Patience(self._options.patience, view.note)
-
-    def _tell(self, task: Data) -> None:
-        self._say(f"{task['task_id']}  {task['created_at']}  {task['name']}  {sentence(task)}")
-
-    def _say(self, words: str) -> None:
-        Page(lambda text: print(text, end="", flush=True), key=self._key).line(words)
+# Commands
 
 
-def _status_of(task: Data) -> int:
+@click.group("batch", epilog=STATUS)
+def batch() -> None:
+    """Have a file of questions answered."""
+
+
+@batch.command("run")
+@_of_file
+@_out
+@_client
+def _run(client: Client, submission_id: str, out: Path | None, **chosen: Any) -> int:
+    """Submit a file, wait, save the results."""
+    body = _body(**chosen)
+    with client.view(out) as view:
+        task_id = client.submit(body, submission_id)
+        view.note(f"task {task_id}")
+        task = client.wait(task_id, view, out)
+        client.save(task_id, out)
+    return _status_of(task)
+
+
+@batch.command("submit")
+@_of_file
+@_client
+def _submit(client: Client, submission_id: str, **chosen: Any) -> int:
+    """Submit a file and print the task's id."""
+    client.say(client.submit(_body(**chosen), submission_id))
+    return 0
+
+
+@batch.command("results")
+@_one
+@_out
+@click.option("--now", is_flag=True, help="Do not wait: what there is.")
+@_client
+def _results(client: Client, task_id: str, out: Path | None, now: bool) -> int:
+    """Wait for a task, save its results."""
+    with client.view(out) as view:
+        task = client.ask("GET", f"/tasks/{task_id}") if now else client.wait(task_id, view, out)
+        client.save(task_id, out)
+    return 0 if now else _status_of(task)
+
+
+def _status_of(task: Mapping[str, Any]) -> int:
     """Return the exit status that a task's end is."""
     if task["status"] == "cancelled":
         return 1
     return 2 if task["progress"]["failed"] else 0
+
+
+@batch.command("status")
+@click.argument("task_id", type=_task_id, metavar="[ID]", required=False)
+@_client
+def _status(client: Client, task_id: str | None) -> int:
+    """Print how a task is, or how batches stand."""
+    if task_id:
+        client.tell(client.ask("GET", f"/tasks/{task_id}"))
+        return 0
+    status = client.ask("GET", "/status")
+    queue = status["queue"]
+    client.say(
+        f"{status['workers']} workers, {status['running_items']} of {status['max_concurrent']} questions at once; "
+        f"tasks: {queue['pending']} pending, {queue['running']} running, {queue['paused']} paused, "
+        f"room for {queue['available_slots']} more"
+    )
+    return 0
+
+
+@batch.command("list")
+@click.option("--status", type=click.Choice(STATUSES), help="Only of this status.")
+@_client
+def _list(client: Client, status: str | None) -> int:
+    """Print your tasks, the newest first."""
+    found = client.ask("GET", "/tasks", params={"size": LISTED, "status": status})
+    for task in found["tasks"]:
+        client.tell(task)
+    if found["total"] > len(found["tasks"]):
+        client.complain(f"the newest {len(found['tasks'])} of {found['total']}")
+    return 0
+
+
+def _change(name: str, method: str, path: str, words: str) -> None:
+    """Add a command that changes a task."""
+
+    @batch.command(name, help=words)
+    @_one
+    @_client
+    def change(client: Client, task_id: str) -> int:
+        client.tell(client.ask(method, f"/tasks/{task_id}{path}"))
+        return 0
+
+
+_change("pause", "POST", "/pause", "Begin no more of a task.")
+_change("resume", "POST", "/resume", "Go on with a task.")
+_change("cancel", "DELETE", "", "End a task now.")
+
+
+@batch.command("work")
+@click.option("--port", type=int, help="For probes and Prometheus; else OPS_PORT, else PORT.")
+def _work(port: int | None) -> int:
+    """Work on batches, as BATCH_WORKER=external wants it; no client."""
+    # Only this needs all of the product.
+    from tools._batch_worker import work
+
+    return work(port)
+
+
+@batch.command("tables")
+@click.argument("kind", type=click.Choice(["mysql", "sqlite"]), default="mysql")
+def _tables(kind: str) -> int:
+    """Print the SQL that creates the tables; no client."""
+    from tools._batch_tables import print_tables
+
+    return print_tables(kind)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the options say; return the exit status: of wrong usage 1, as 2 says that some questions failed."""
+    return run(batch, argv, wrong_usage=1)
 
 
 if __name__ == "__main__":

@@ -12,38 +12,103 @@ it is interrupted (130) or nobody reads its output any more (141).
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
-from services.errors import ProviderError
-from tools._dify_check import check
-from tools._dify_failures import sentence
-from tools._dify_options import read_options
-from tools._dify_page import Page
+import click
+
+from services.dify_urls import DifyUrls
+from services.errors import ProviderError, SettingsError
+from tools._checks import Finding
+from tools._command import INTERRUPTED, json_object, key_from_stdin, run, seconds
+from tools._dify_failures import Failure
 from tools._dify_talk import Talk
+from tools._page import Page, page_on
 from tools._pipes import until_nobody_reads
 
+CLOUD = "https://api.dify.ai/v1"
 #: Asked by --check when there is no --query.
 HELLO = "你好"
+STATUS = "Exit status: 0 answered, 1 not, 2 wrong usage or no key, 130 interrupted."
+MISSING_KEY = (
+    "no API key: set DIFY_API_KEY to the app's key (in Dify: the app's page API Access, app-...), "
+    "or give --api-key - and the key on standard input"
+)
+SEEN_KEY = (
+    "warning: a key on the command line is seen by everybody on this machine and kept in the shell's history; "
+    "set DIFY_API_KEY instead, or give --api-key - and the key on standard input"
+)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the options say; return the exit status."""
-    _never_fail_to_print()
+def _address(url: str) -> str:
     try:
-        options = read_options(argv)
-        page = Page(partial(print, end="", flush=True), key=options.key)
-        shown = Page(lambda text: None) if options.check else page
-        with closing(_talk(options, shown)) as talk:
-            return _run(options, talk, page)
-    except KeyboardInterrupt:
-        return 130
+        DifyUrls.build(url)
+    except SettingsError as exc:
+        raise ValueError(str(exc)) from exc
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("a password has no place in an address")
+    return url
+
+
+def _files(text: str) -> list[Any]:
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        files = value if isinstance(value, list) else [value]
+        if all(isinstance(file, dict) for file in files):
+            return files
+    raise ValueError(
+        'expected a list such as [{"type": "image", "transfer_method": "remote_url", "url": "https://..."}]'
+    )
+
+
+@click.command("dify", help="Ask a Dify app.", epilog=STATUS)
+@click.option("--api-key", default="", metavar="-", help="The key on standard input; else DIFY_API_KEY.")
+@click.option("--base-url", type=_address, default=CLOUD, envvar="DIFY_BASE_URL", metavar="URL", show_default=True)
+@click.option("-q", "--query", default="", help="The question.")
+@click.option("--user", default="test-user", help="Who asks: Dify keeps conversations by user.")
+@click.option("--inputs", type=json_object, default="{}", metavar="JSON", help="The app's variables, an object.")
+@click.option("--blocking", is_flag=True, help="The whole answer at once; agent apps refuse this.")
+@click.option("--conversation-id", default="", help="Go on with this conversation.")
+@click.option("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="Of silence, or of --blocking in all.")
+@click.option("--list-conversations", is_flag=True, help="The user's, and nothing is asked.")
+@click.option("--files", type=_files, default="[]", metavar="JSON", help="A list of file objects as in Dify's API.")
+@click.option("--no-auto-name", is_flag=True, help="No title for the conversation: it costs a call.")
+@click.option("--check", is_flag=True, help="Stream, blocking, two turns and list: a line each.")
+def ask(api_key: str, base_url: str, timeout: float, list_conversations: bool, check: bool, **question: Any) -> int:
+    if not (question["query"] or list_conversations or check):
+        raise click.UsageError("nothing to ask: give --query, or --list-conversations")
+    _never_fail_to_print()
+    key = _key(api_key)
+    page, errors = page_on(key=key), page_on(sys.stderr, key=key)
+    shown = Page(lambda text: None) if check else page
+    with closing(Talk(base_url, shown, key=key, user=question["user"], timeout=timeout)) as talk:
+        try:
+            if check:
+                return _check(talk, page, partial(_body, question))
+            if list_conversations:
+                talk.conversations()
+            else:
+                _ask(talk, page, question)
+        except KeyboardInterrupt:
+            # Pressed again, it ends at once.
+            with suppress(KeyboardInterrupt):
+                errors.line(f"interrupted: {talk.stop()}")
+            return INTERRUPTED
+        except BrokenPipeError:
+            # Nobody reads the answer, so that Dify need not go on with it.
+            talk.stop()
+            raise
+        except ProviderError as exc:
+            errors.line(str(Failure(exc, talk)))
+            return 1
+    return 0
 
 
 def _never_fail_to_print() -> None:
@@ -53,66 +118,101 @@ def _never_fail_to_print() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _talk(options: argparse.Namespace, page: Page) -> Talk:
-    return Talk(options.base_url, page, key=options.key, user=options.user, timeout=options.timeout)
+def _key(given: str) -> str:
+    """Return the key: from standard input, the command line, the environment, or typed unseen."""
+    if given and given != "-":
+        click.echo(SEEN_KEY, err=True)
+    # The product takes a list of keys there, and uses the first.
+    key = given or os.environ.get("DIFY_API_KEY", "").split(",")[0].strip()
+    if key == "-" or (not key and sys.stdin.isatty()):
+        key = key_from_stdin("Dify API key: ")
+    if not (key := key.strip()):
+        raise click.UsageError(MISSING_KEY)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise click.UsageError("the API key holds characters that no key has: copy it once more (app-...)")
+    return key
 
 
-def _run(options: argparse.Namespace, talk: Talk, page: Page) -> int:
-    errors = Page(partial(print, end="", flush=True, file=sys.stderr), key=options.key)
-    try:
-        if options.check:
-            return _check(options, talk, page)
-        if options.list_conversations:
-            talk.conversations()
-        else:
-            _announce(options, talk, page)
-            talk.ask(_body(options, "blocking" if options.blocking else "streaming", options.conversation_id))
-    except KeyboardInterrupt:
-        # Pressed again, it ends at once.
-        with suppress(KeyboardInterrupt):
-            errors.line(f"interrupted: {talk.stop()}")
-        return 130
-    except BrokenPipeError:
-        # Nobody reads the answer, so that Dify need not go on with it.
-        talk.stop()
-        raise
-    except ProviderError as exc:
-        errors.line(sentence(exc, talk.scene(exc)))
-        return 1
-    return 0
-
-
-def _check(options: argparse.Namespace, talk: Talk, page: Page) -> int:
-    page.line(f"{talk.urls.root}, user {options.user}")
-    failed = 0
-    for finding in check(talk, partial(_body, options)):
-        page.line(str(finding))
-        failed += finding.outcome == "failed"
-    return 1 if failed else 0
-
-
-def _announce(options: argparse.Namespace, talk: Talk, page: Page) -> None:
-    page.line(f"POST {talk.urls.chat}, {'blocking' if options.blocking else 'streaming'}")
-    page.field("user", options.user)
-    page.field("conversation", options.conversation_id or "a new one")
-    for name in ("inputs", "files"):
-        if value := getattr(options, name):
-            page.field(name, json.dumps(value, ensure_ascii=False))
-    page.field("question", options.query)
-    page.line()
-
-
-def _body(options: argparse.Namespace, mode: str, conversation_id: str) -> Mapping[str, Any]:
+def _body(question: Mapping[str, Any], mode: str, conversation_id: str = "") -> dict[str, Any]:
     body = {
-        "query": options.query or HELLO,
-        "inputs": options.inputs,
-        "user": options.user,
+        "query": question["query"] or HELLO,
+        "inputs": question["inputs"],
+        "user": question["user"],
         "response_mode": mode,
-        "auto_generate_name": not options.no_auto_name,
+        "auto_generate_name": not question["no_auto_name"],
+        "conversation_id": conversation_id,
+        "files": question["files"],
     }
     # Dify 1.11.0 refuses an empty id.
-    named = {"conversation_id": conversation_id} if conversation_id else {}
-    return body | named | ({"files": options.files} if options.files else {})
+    return {name: value for name, value in body.items() if value or name not in ("conversation_id", "files")}
+
+
+def _ask(talk: Talk, page: Page, question: Mapping[str, Any]) -> None:
+    mode, conversation_id = "blocking" if question["blocking"] else "streaming", question["conversation_id"]
+    page.line(f"POST {talk.urls.chat}, {mode}")
+    page.field("user", talk.user)
+    page.field("conversation", conversation_id or "a new one")
+    for name in ("inputs", "files"):
+        if value := question[name]:
+            page.field(name, json.dumps(value, ensure_ascii=False))
+    page.field("question", question["query"])
+    page.line()
+    talk.ask(_body(question, mode, conversation_id))
+
+
+#: Makes the body of a question, in a mode and in a conversation.
+Body = Callable[..., dict[str, Any]]
+
+
+def _check(talk: Talk, page: Page, body: Body) -> int:
+    """Print how each thing went that the product needs, and blocking. Asks four questions, at the price of four."""
+    page.line(f"{talk.urls.root}, user {talk.user}")
+    findings = []
+    for name, look in {"stream": _stream, "blocking": _block, "two turns": _take_two_turns, "list": _list}.items():
+        findings.append(_finding(name, partial(look, name, talk, body), talk))
+        page.line(str(findings[-1]))
+    return 1 if any(finding.outcome == "failed" for finding in findings) else 0
+
+
+def _finding(name: str, look: Callable[[], Finding], talk: Talk) -> Finding:
+    try:
+        return look()
+    except ProviderError as exc:
+        failure = Failure(exc, talk)
+    if failure.refuses_blocking:
+        return Finding(name, "ok", f"refused, as by any agent app ({failure.mode}): the product always streams")
+    return Finding(name, "failed", str(failure))
+
+
+def _stream(name: str, talk: Talk, body: Body) -> Finding:
+    return Finding(name, "ok", talk.ask(body("streaming")).summary())
+
+
+def _block(name: str, talk: Talk, body: Body) -> Finding:
+    return Finding(name, "ok", talk.ask(body("blocking")).summary())
+
+
+def _take_two_turns(name: str, talk: Talk, body: Body) -> Finding:
+    first = talk.ask(body("streaming")).turn.ids.conversation_id
+    second = talk.ask(body("streaming", first)).turn.ids.conversation_id
+    if first and first == second:
+        return Finding(name, "ok", f"both in the conversation {first}")
+    wrong = f"the second turn is in the conversation {second or 'of no name'}, the first in {first or 'one of no name'}"
+    return Finding(name, "failed", wrong, "see that no proxy before Dify changes requests")
+
+
+def _list(name: str, talk: Talk, body: Body) -> Finding:
+    wanted = talk.asked.turn.ids.conversation_id
+    found = talk.conversations()
+    if wanted in found:
+        return Finding(name, "ok", f"{len(found)} conversations of the user {talk.user}, this one among them")
+    wrong = f"the conversation {wanted or 'just begun'} is not among {len(found)} of the user {talk.user}"
+    return Finding(name, "failed", wrong, "see that key and address are of the same app and Dify")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the options say; return the exit status."""
+    return run(ask, argv)
 
 
 if __name__ == "__main__":

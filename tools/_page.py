@@ -1,8 +1,11 @@
-"""Where the Dify client writes: words as they come, lines of their own, never the key nor orders to the terminal."""
+"""Prints words from outside: in pieces and in lines, with the key masked and without a terminal's control codes."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import partial
+from typing import TextIO
 
 MASK = "***"
 #: What would move a terminal's cursor, change its colours or ring its bell is shown as a sign that does not.
@@ -10,7 +13,7 @@ _HARMLESS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if ch
 
 
 class Page:
-    """Takes words from outside, whatever is in them."""
+    """Takes any text; `write` gets what may be shown of it."""
 
     def __init__(self, write: Callable[[str], object], *, key: str = "") -> None:
         self._write = write
@@ -34,3 +37,8 @@ class Page:
     def _clean(self, text: str) -> str:
         masked = text.replace(self._key, MASK) if self._key else text
         return masked.translate(_HARMLESS)
+
+
+def page_on(out: TextIO | None = None, *, key: str = "") -> Page:
+    """Return a page that prints on `out`, else on standard output."""
+    return Page(partial(print, end="", flush=True, file=out or sys.stdout), key=key)

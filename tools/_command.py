@@ -1,0 +1,94 @@
+"""What the command lines share: how one runs and ends, the values of its options, and where its key comes from."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+
+#: Parameters of an address in which people put a key; there it would be in the logs of every proxy.
+KEYS = {"key", "api_key", "apikey", "token", "access_token", "auth", "authorization"}
+INTERRUPTED = 130
+
+
+def run(command: click.Command, argv: Sequence[str] | None, *, wrong_usage: int = 2) -> int:
+    """Run a command and return its exit status; `argv` is without the program's name, None takes the process's.
+
+    Unlike click's own `main` it lets a BrokenPipeError through: the caller ends with a status of its own then.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = f"python -m tools.{command.name}"
+    try:
+        with command.make_context(name, words, help_option_names=["-h", "--help"]) as context:
+            return int(command.invoke(context) or 0)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.UsageError as exc:
+        exc.show()
+        return wrong_usage
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def seconds(text: str) -> float:
+    """Convert an option to seconds above 0."""
+    if value := seconds_or_none(text):
+        return value
+    raise ValueError("expected seconds above 0")
+
+
+def seconds_or_none(text: str) -> float:
+    """Convert an option to seconds; 0 is none."""
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) < float("inf"):
+            return value
+    raise ValueError("expected seconds")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Convert an option to a JSON object."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(value := json.loads(text), dict):
+            return value
+    raise ValueError('expected an object such as {"city": "Berlin"}')
+
+
+def checked_key(key: str) -> str:
+    """Return the key without white space around it.
+
+    Raises:
+        ValueError: no header can hold it.
+    """
+    key = key.strip()
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("the key holds characters that no key has")
+    return key
+
+
+def key_from_stdin(prompt: str = "API key: ") -> str:
+    """Return the first line of standard input; a terminal is asked, and does not show what is typed."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline()
+    with suppress(EOFError):
+        return getpass.getpass(prompt)
+    return ""
+
+
+def checked_address(url: str, *schemes: str) -> str:
+    """Return an address as it is.
+
+    Raises:
+        ValueError: it is none of these schemes, or holds a key.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in schemes or not parts.hostname or parts.port == 0:
+        raise ValueError(f"expected {schemes[0]}://host:port or {schemes[-1]}://host")
+    if "@" in parts.netloc or KEYS & {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}:
+        raise ValueError("a key goes into the environment or --key, never into an address")
+    return url
