@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.errors import SettingsError, StoreUnavailable
-from services.redis_connections import BoundedPool
+from services.redis_client import BoundedPool
 from services.redis_store import WHOLE, Call, ScriptRunner, connect, script
 from tests.house import ROOT
 from tests.redis_setups import ClusterNode, Sentinel

@@ -20,7 +20,7 @@ from services.history_store import HistoryStore
 from services.lock_store import LockStore
 from services.models import Question, Turn, UserInfo
 from services.rate_limiter import RateLimiter
-from services.redis_calls import all_scripts
+from services.redis_client import all_scripts
 from services.redis_store import Call, ScriptRunner, connect
 from services.socket_store import OpenSocket, SocketStore
 from services.stream_records import Chunk, NewStream, Write

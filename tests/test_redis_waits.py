@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from services.redis_waits import MOMENT, PATIENCE, Lookup, first_answers, left, within
+from services.redis_routes import MOMENT, PATIENCE, Lookup, first_answers, left, within
 from tests.servers import wait_until
 
 T = TypeVar("T")
