@@ -41,6 +41,9 @@ def key_on(number: int, *, other: str = "") -> str:
     return next(key for key in keys if key_slot(key.encode()) * 3 // SLOTS == number)
 
 
+#: Real clusters take seconds to form: `make test-all` has them.
+pytestmark = pytest.mark.full
+
 KEYS = [key_on(number) for number in range(3)]
 
 

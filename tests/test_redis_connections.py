@@ -444,6 +444,7 @@ def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
     assert took < IN_TIME
 
 
+@pytest.mark.full
 def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
     """Whoever names a server names its port for TLS."""
     server_port, sentinel_port, node_port = free_port(), free_port(), free_port()
