@@ -65,6 +65,9 @@ class Pipeline:
             self._connection = self._pool.get_connection()
             packed = self._connection.pack_commands([call.words for call in self._calls])
             self._connection.send_packed_command(packed)
+        except redis.DataError:
+            # A mistake of ours, and no outage.
+            raise
         except FAILURES as exc:
             self._fail(exc)
 
