@@ -13,13 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from services import metrics
 from services.errors import StoreUnavailable
 from services.owned_stream import OwnedStream
 from services.redis_store import Call
-from services.stream_records import Write, timestamp
+from services.stream_records import Appended, Write, timestamp
 from services.stream_store import StreamStore
 
 log = logging.getLogger(__name__)
@@ -200,7 +199,7 @@ class Flusher:
             (reply,) = self._store.write([end])
             if isinstance(reply, StoreUnavailable):
                 raise reply
-            if reply[0] in ("ok", "gone"):
+            if reply.outcome in ("ok", "gone"):
                 self._store.write([], *after)
             # Where there are too many of them, the newest may have pushed this one out meanwhile.
             if self._amends and self._amends[0] is entry:
@@ -213,7 +212,7 @@ class Flusher:
         self.changed(stream)
         self._drop_closed(stream)
 
-    def _after(self, stream: OwnedStream, write: Write, reply: Any) -> None:
+    def _after(self, stream: OwnedStream, write: Write, reply: Appended | StoreUnavailable) -> None:
         if isinstance(reply, StoreUnavailable):
             self._failed(stream)
             return
@@ -223,7 +222,7 @@ class Flusher:
         elif outcome == "behind":
             self.changed(stream)
         elif outcome == "refused":
-            _note_refusal(stream, *reply[1:])
+            _note_refusal(stream, reply.epoch, reply.owner)
         elif stream.closed == "released":
             metrics.HANDOVERS.inc()
             log.info("stream handed over", extra={**stream.about, "owner": stream.owner})
@@ -243,7 +242,7 @@ class Flusher:
             log.warning("stream written anew", extra={**stream.about, "owner": stream.owner})
             self.changed(stream)
         else:
-            _note_refusal(stream, str(snapshot.epoch), snapshot.owner)
+            _note_refusal(stream, snapshot.epoch, snapshot.owner)
 
     def _drop_closed(self, stream: OwnedStream) -> None:
         if not stream.closed:
@@ -254,7 +253,7 @@ class Flusher:
                 self._streams.pop(stream.stream_id)
 
 
-def _note_refusal(stream: OwnedStream, epoch: str, owner: str) -> None:
+def _note_refusal(stream: OwnedStream, epoch: int, owner: str) -> None:
     metrics.OWNERS_REFUSED.inc()
     owners = {"owner": stream.owner, "present_owner": owner}
-    log.warning("owner refused", extra={**stream.about, **owners, "epoch": int(epoch)})
+    log.warning("owner refused", extra={**stream.about, **owners, "epoch": epoch})

@@ -325,9 +325,10 @@ class Gateway:
         """End a stream that gets no producer, later where Redis is away: nobody is to take it over and ask."""
         try:
             (reply,) = self._streams.write([ending], *leave)
-        except StoreUnavailable as exc:
-            reply = exc
-        if isinstance(reply, StoreUnavailable):
+            lost = isinstance(reply, StoreUnavailable)
+        except StoreUnavailable:
+            lost = True
+        if lost:
             self._manager.make_amends(ending, leave)
 
     def _ending(self, new: NewStream, code: str) -> Write:

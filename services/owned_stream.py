@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
 from services.backlog import Backlog
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.stream_records import PAGE_BYTES, PAGE_CHUNKS, ChunkPage, NewStream, Op, Snapshot, Standing, Write
+from services.stream_records import (
+    PAGE_BYTES,
+    PAGE_CHUNKS,
+    Appended,
+    ChunkPage,
+    NewStream,
+    Op,
+    Snapshot,
+    Standing,
+    Write,
+)
 from utils.deadline import Deadline
 
 #: Bytes a producer may be ahead of Redis before it stops reading its provider.
@@ -222,9 +232,9 @@ class OwnedStream:
             self._touched = False
             return Write(self.stream_id, self.epoch, self.owner, backlog.start, backlog.acked, chunks, fields, op)
 
-    def settle(self, write: Write, reply: Sequence[Any]) -> str:
+    def settle(self, write: Write, reply: Appended) -> str:
         """Take Redis's reply to a write in; return what it was, "behind" where there is more to send at once."""
-        outcome = str(reply[0])
+        outcome: str = reply.outcome
         with self._lock:
             self._failing_since = None
             self.acked_at = self._clock()
@@ -232,12 +242,12 @@ class OwnedStream:
                 self._acknowledge(write)
                 outcome = "behind" if self._backlog.behind else outcome
             elif outcome == "gap":
-                self._backlog.has(int(reply[1]))
+                self._backlog.has(reply.length)
                 outcome = "behind"
             elif outcome == "refused":
                 self._close("fenced")
             elif outcome == "closed":
-                self._close("cancelled" if reply[1] == "cancelled" else "fenced")
+                self._close("cancelled" if reply.status == "cancelled" else "fenced")
             self._tell()
         return outcome
 

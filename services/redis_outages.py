@@ -33,38 +33,31 @@ class Outages:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._noting = threading.Lock()
-        self._away: dict[str, _Outage] = {}
+        #: The nodes that are away.
+        self.away: dict[str, _Outage] = {}
         self._crowded_at = -math.inf
 
     def concern(self, node: str) -> bool:
         """Tell whether a node is away, or any of them went away so recently that another may have taken its keys."""
-        if not self._away:
+        if not self.away:
             return False
         now = self._clock()
-        return node in self._away or any(now - each.since < FAILOVER_SECONDS for each in self._away.copy().values())
-
-    @property
-    def any(self) -> bool:
-        """Whether any node is away."""
-        return bool(self._away)
-
-    def has(self, node: str) -> bool:
-        return node in self._away
+        return node in self.away or any(now - each.since < FAILOVER_SECONDS for each in self.away.copy().values())
 
     def note(self, states: Mapping[str, StoreUnavailable | None], present: Callable[[], Collection[str]]) -> None:
         """Take in what each node's calls came to: an error, or None.
 
         An outage ends when its node answers, or when others do and it is not `present` any more.
         """
-        if not self._away and not any(states.values()):
+        if not self.away and not any(states.values()):
             return
         with self._noting:
             for node, error in states.items():
                 if error:
                     self._failed(node, error)
             answered = {node for node, error in states.items() if not error}
-            gone = set(self._away) - set(present()) - set(states) if answered else set()
-            for node in (answered | gone) & set(self._away):
+            gone = set(self.away) - set(present()) - set(states) if answered else set()
+            for node in (answered | gone) & set(self.away):
                 self._answered(node)
 
     def crowded(self) -> None:
@@ -76,20 +69,20 @@ class Outages:
 
     def _failed(self, node: str, error: StoreUnavailable) -> None:
         now = self._clock()
-        if node in self._away:
-            self._away[node].failed_at = now
+        if node in self.away:
+            self.away[node].failed_at = now
             return
-        self._away[node] = _Outage(now, now)
+        self.away[node] = _Outage(now, now)
         metrics.REDIS_OUTAGES.inc()
         metrics.REDIS_AWAY.set(1)
         log.error("redis is away", extra={"cause": str(error), **_named(node)})
 
     def _answered(self, node: str) -> None:
-        now, outage = self._clock(), self._away[node]
+        now, outage = self._clock(), self.away[node]
         if now - outage.failed_at < QUIET_SECONDS:
             return
-        del self._away[node]
-        metrics.REDIS_AWAY.set(1 if self._away else 0)
+        del self.away[node]
+        metrics.REDIS_AWAY.set(1 if self.away else 0)
         log.warning("redis is back", extra={"away_seconds": round(now - outage.since, 1), **_named(node)})
 
 

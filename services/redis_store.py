@@ -9,19 +9,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import redis
 
 from config.redis_urls import parse_redis_url
 from services.errors import SettingsError, StoreUnavailable
-from services.redis_calls import LUA, Call, Replies, Script, Words, all_scripts, script
-from services.redis_cluster import WHOLE_CLUSTER, ClusterClient
-from services.redis_connections import BoundedPool, PoolCrowded, dialer
+from services.redis_client import (
+    FAILURES,
+    LUA,
+    BoundedPool,
+    Call,
+    PoolCrowded,
+    Replies,
+    Script,
+    all_scripts,
+    dialer,
+    script,
+)
+from services.redis_cluster import WHOLE_CLUSTER, ClusterClient, Pipeline, load_calls
 from services.redis_outages import Outages
-from services.redis_routes import Resolver, Route
-from services.redis_sentinel import SentinelRoute
-from services.redis_waits import within
+from services.redis_routes import Resolver, Route, SentinelRoute, within
 
 __all__ = ["LUA", "Call", "Script", "ScriptRunner", "connect", "redis_errors", "script", "servers"]
 
@@ -47,12 +56,13 @@ def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> red
             return ClusterClient(dial, place.hosts, pool_size=pool_size)
         if place.kind == "sentinel":
             asked = dialer(place, timeout=timeout, resolver=resolver, sentinels=True)
-            route: Route = SentinelRoute(place.hosts, place.service, asked)
+            words, majority = ("SENTINEL MASTER", place.service), len(place.hosts) // 2 + 1
+            route: Route = SentinelRoute(place.service, partial(asked.ask_all, place.hosts, words, enough=majority))
         else:
             route = Route(*place.hosts)
     except ValueError as exc:
         raise SettingsError(f"REDIS_URL is wrong: expected {exc}") from exc
-    return redis.Redis.from_pool(dial.pool(route, pool_size))
+    return dial.client(route, pool_size)
 
 
 def servers(client: redis.Redis) -> list[redis.Redis]:
@@ -73,49 +83,32 @@ def redis_errors() -> Iterator[None]:
     except redis.ResponseError as exc:
         # The client may put the refused command into the message, values included: only Redis's own word goes on.
         raise StoreUnavailable(f"redis refused: {type(exc).__name__} {str(exc).split(' ')[0]}") from None
-    except (redis.RedisError, OSError, UnicodeDecodeError) as exc:
+    except FAILURES as exc:
         raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
 
 
-class Line(Protocol):
-    """A way to Redis. What fails is an exception among its replies; nothing is raised."""
-
-    #: Seconds one wait may take.
-    patience: float
-
-    def exchange(self, calls: Sequence[Call]) -> Replies: ...
-
-    def everywhere(self, lines: Iterable[Words]) -> Replies: ...
-
-    def names(self) -> Collection[str]: ...
-
-    def home(self, key: str) -> str: ...
-
-
 class ServerLine:
-    """The way to one server: one pipeline for any number of commands."""
+    """The way to one server; a `ClusterClient` has the same methods. What fails is an exception among the replies."""
 
     def __init__(self, client: redis.Redis) -> None:
+        self._client = client
         self._pool = client.connection_pool
-        self._shapes = client.response_callbacks
-        self.patience = self._pool.patience if isinstance(self._pool, BoundedPool) else SOCKET_TIMEOUT
 
     def exchange(self, calls: Sequence[Call]) -> Replies:
         values = self._pipeline(calls)
         unknown = [i for i, value in enumerate(values) if isinstance(value, redis.exceptions.NoScriptError)]
         if unknown:
-            sources = dict.fromkeys(calls[i].source for i in unknown)
-            loads = [Call(None, ("SCRIPT", "LOAD", source)) for source in sources]
+            loads = load_calls(calls[i] for i in unknown)
             again = self._pipeline([*loads, *(calls[i] for i in unknown)])[len(loads) :]
             for i, value in zip(unknown, again, strict=True):
                 values[i] = value
         if isinstance(self._pool, BoundedPool) and any(isinstance(v, redis.exceptions.ReadOnlyError) for v in values):
             # This is no master any more: the next connections find the one the name or the Sentinels lead to now.
             self._pool.route.renew()
-        return Replies(values, ("",) * len(values))
+        return Replies(values, [""] * len(values))
 
-    def everywhere(self, lines: Iterable[Words]) -> Replies:
-        return self.exchange([Call(None, words) for words in lines])
+    def everywhere(self, calls: Iterable[Call]) -> Replies:
+        return self.exchange(list(calls))
 
     def names(self) -> Collection[str]:
         return ("",)
@@ -124,25 +117,13 @@ class ServerLine:
         return ""
 
     def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
+        pipeline = Pipeline(self._client, calls)
         try:
-            connection = self._pool.get_connection()
-            try:
-                packed = connection.pack_commands(call.words for call in calls)  # type: ignore[no-untyped-call]
-                connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-                return [self._next(connection, call.name) for call in calls]
-            finally:
-                self._pool.release(connection)
-        except (redis.RedisError, OSError, UnicodeDecodeError) as exc:
-            return [exc] * len(calls)
-
-    def _next(self, connection: redis.Connection, name: str) -> Any:
-        """Return the next reply, shaped as the library does for that command; an error where it is one."""
-        try:
-            value = connection.read_response()
-        except redis.ResponseError as exc:
-            return exc
-        shape = None if name == "EVALSHA" else self._shapes.get(name)  # type: ignore[no-untyped-call]
-        return shape(value) if shape else value
+            pipeline.send()
+            pipeline.read()
+        finally:
+            pipeline.close()
+        return pipeline.replies
 
 
 class ScriptRunner:
@@ -152,7 +133,9 @@ class ScriptRunner:
         self, client: redis.Redis, *, beside: ScriptRunner | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take the client; `beside` is another runner to the same Redis: an outage of both is told once."""
-        self._line: Line = client if isinstance(client, ClusterClient) else ServerLine(client)
+        self._line = client if isinstance(client, ClusterClient) else ServerLine(client)
+        pool = client.connection_pool
+        self._patience = pool.timeout if isinstance(pool, BoundedPool) else SOCKET_TIMEOUT
         self._clock = clock
         self._outages: Outages = beside._outages if beside else Outages(clock)
 
@@ -198,11 +181,11 @@ class ScriptRunner:
         Raises:
             StoreUnavailable: a node is away; the others have them.
         """
-        self._everywhere([("SCRIPT", "LOAD", one.source) for one in all_scripts()])
+        self._everywhere(load_calls(Call(one, ()) for one in all_scripts()))
 
     def ping(self) -> None:
         """Raise `StoreUnavailable` unless Redis answers; of a cluster, every node that has keys."""
-        self._everywhere([("PING",)])
+        self._everywhere([Call(None, ("PING",))])
 
     def clock_skew(self) -> float:
         """Return the seconds by which Redis's clock is ahead of this machine's; of a cluster, the one furthest off.
@@ -211,13 +194,13 @@ class ScriptRunner:
             StoreUnavailable: Redis is away.
         """
         before = time.time()
-        times = self._everywhere([("TIME",)])
+        times = self._everywhere([Call(None, ("TIME",))])
         here = (before + time.time()) / 2
         return max((float(seconds) + int(micros) / 1e6 - here for seconds, micros in times), key=abs)
 
-    def _everywhere(self, lines: Iterable[Words]) -> list[Any]:
-        with within(WHOLE * self._line.patience):
-            replies = self._line.everywhere(lines)
+    def _everywhere(self, calls: Iterable[Call]) -> list[Any]:
+        with within(WHOLE * self._patience):
+            replies = self._line.everywhere(calls)
         if error := next(filter(None, self._note(replies)), None):
             raise error
         return replies.values
@@ -225,59 +208,51 @@ class ScriptRunner:
     def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> Replies:
         """Send the calls; those whose connection broke once more, while there is time and `attempts` are left."""
         began = self._clock()
-        with within(WHOLE * self._line.patience + insist - SOCKET_TIMEOUT):
+        with within(WHOLE * self._patience + insist - SOCKET_TIMEOUT):
             replies = self._line.exchange(calls)
             for _ in range(attempts - 1):
                 broken = [i for i, value in enumerate(replies.values) if isinstance(value, redis.ConnectionError)]
                 if not broken or self._clock() - began > insist:
                     break
                 again = self._line.exchange([calls[i] for i in broken])
-                nodes = list(replies.nodes)
-                for i, value, node in zip(broken, again.values, again.nodes, strict=True):
-                    replies.values[i], nodes[i] = value, node
-                replies = Replies(replies.values, nodes)
+                for i, *reply in zip(broken, *again, strict=True):
+                    replies.values[i], replies.nodes[i] = reply
         return replies
 
     def _note(self, replies: Replies, *, mistyped: bool = False) -> list[StoreUnavailable | None]:
         """Return each reply's error as ours, None for an answer; [] where all are answers. Have outages logged."""
         values = replies.values
-        if not self._outages.any and not any(isinstance(value, Exception) for value in values):
+        if not self._outages.away and not any(isinstance(value, Exception) for value in values):
             return []
         errors = [None if mistyped and _is_mistyped(value) else _ours(value) for value in values]
-        told = [each for each in zip(values, replies.nodes, errors, strict=True) if not _is_crowd(each[0])]
-        if len(told) < len(values):
-            self._outages.crowded()
-        states: dict[str, StoreUnavailable | None] = {node: None for _, node, _ in told}
-        states |= {self._named(value, node): error for value, node, error in told if error}
+        states: dict[str, StoreUnavailable | None] = {}
+        for value, node, error in zip(values, replies.nodes, errors, strict=True):
+            if isinstance(value, PoolCrowded):
+                self._outages.crowded()
+                continue
+            states.setdefault(node, None)
+            # A node that is well may say that others are missing.
+            others = isinstance(value, redis.exceptions.ClusterDownError) and node not in self._outages.away
+            if error:
+                states[WHOLE_CLUSTER if others else node] = error
         self._outages.note(states, self._line.names)
         return errors
-
-    def _named(self, value: Any, node: str) -> str:
-        """Return whose outage an error is; a node that is well may say that others are missing."""
-        if isinstance(value, redis.exceptions.ClusterDownError) and not self._outages.has(node):
-            return WHOLE_CLUSTER
-        return node
 
 
 def _ours(value: Any) -> StoreUnavailable | None:
     """Return a reply's error as ours, None for an answer."""
-    if not isinstance(value, Exception):
-        return None
     try:
         with redis_errors():
-            raise value
+            if isinstance(value, Exception):
+                raise value
     except StoreUnavailable as exc:
         return exc
+    return None
 
 
 def _is_lost(value: Any) -> bool:
     """Tell whether there was no answer at all, not even a refusal."""
     return isinstance(value, Exception) and not isinstance(value, redis.ResponseError)
-
-
-def _is_crowd(value: Any) -> bool:
-    """Tell whether nobody asked Redis at all, for want of a free connection."""
-    return isinstance(value, PoolCrowded)
 
 
 def _is_mistyped(value: Any) -> bool:

@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from services.redis_store import Call, ScriptRunner, script
 from utils.keyring import Keyring, keys_of
@@ -68,6 +68,20 @@ class Connection:
     replica: str
 
 
+class Renewed(NamedTuple):
+    """Redis's reply to a renewal, as lua/sockets_renew.lua says it."""
+
+    #: The time by Redis's clock.
+    now: float
+    #: Why each socket must close, by token.
+    closing: dict[str, Verdict]
+
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> Renewed:
+        now, *closing = reply
+        return cls(float(now), dict(_pairs(closing)))
+
+
 class SocketStore:
     """Owns the keys above. Every method may raise `StoreUnavailable`.
 
@@ -109,9 +123,9 @@ class SocketStore:
         It is to be called also when there are none: it clears away what dead replicas left.
         """
         batches = [sockets[i : i + BATCH] for i in range(0, len(sockets), BATCH)] or [()]
-        replies = self._runner.run([self._renewal(batch) for batch in batches])
-        self._ahead = float(replies[-1][0]) - self._clock()
-        return {token: why for _, *told in replies for token, why in zip(told[::2], told[1::2], strict=True)}
+        renewed = [Renewed.from_reply(reply) for reply in self._runner.run([self._renewal(batch) for batch in batches])]
+        self._ahead = renewed[-1].now - self._clock()
+        return {token: why for one in renewed for token, why in one.closing.items()}
 
     def leave(self, sockets: Sequence[OpenSocket]) -> None:
         """Take closed sockets out, some at once."""

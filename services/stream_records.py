@@ -177,6 +177,30 @@ class Whole:
         return {**told, **{name: value for name, value in names.items() if value}}
 
 
+class Appended(NamedTuple):
+    """Redis's reply to a write, as lua/append.lua says it."""
+
+    outcome: Literal["ok", "gap", "refused", "closed", "gone"]
+    #: Of `ok` and `gap`: chunks in the list.
+    length: int = 0
+    #: Of `closed`: how the stream ended.
+    status: str = ""
+    #: Of `refused`: whose the stream is.
+    epoch: int = 0
+    owner: str = ""
+
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> Appended:
+        match reply:
+            case "refused", epoch, owner:
+                return cls("refused", epoch=int(epoch), owner=owner)
+            case "closed", status:
+                return cls("closed", status=status)
+            case outcome, length:
+                return cls(outcome, length)
+        return cls("gone")
+
+
 class Takeover(NamedTuple):
     """The outcome of trying to take a stream over: only `taken` carries the rest."""
 
@@ -192,9 +216,10 @@ class Takeover(NamedTuple):
 
     @classmethod
     def from_reply(cls, reply: Sequence[Any]) -> Takeover:
-        if reply[0] != "taken":
-            return cls(reply[0])
-        outcome, epoch, former_owner, kind, takeovers, seconds_left = reply
+        outcome, *taken = reply
+        if not taken:
+            return cls(outcome)
+        epoch, former_owner, kind, takeovers, seconds_left = taken
         return cls(outcome, epoch, former_owner, kind, takeovers, float(seconds_left))
 
 

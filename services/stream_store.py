@@ -29,6 +29,7 @@ from services.redis_store import Call, ScriptRunner, script
 from services.stream_records import (
     PAGE_BYTES,
     PAGE_CHUNKS,
+    Appended,
     Chunk,
     ChunkPage,
     NewStream,
@@ -179,15 +180,19 @@ class StreamStore:
         """Return the slice of a stream's text that begins at a byte; an empty one where there is no such stream."""
         return TextSlice(*self._runner.run([self._text_call(stream_id, offset, SLICE_BYTES)])[0])
 
-    def write(self, writes: Sequence[Write], *others: Call) -> list[Any]:
-        """Carry out appends of any number of streams in one round trip; see lua/append.lua for the replies.
+    def write(self, writes: Sequence[Write], *others: Call) -> list[Appended | StoreUnavailable]:
+        """Carry out appends of any number of streams in one round trip.
 
         On a cluster a write whose node is away has its `StoreUnavailable` in the place of a reply.
         """
         if not writes:
             self._runner.run(others, attempts=3)
             return []
-        return self._runner.run_each([*(self._append_call(write) for write in writes), *others])[: len(writes)]
+        replies = self._runner.run_each([*(self._append_call(write) for write in writes), *others])
+        return [
+            reply if isinstance(reply, StoreUnavailable) else Appended.from_reply(reply)
+            for reply in replies[: len(writes)]
+        ]
 
     def takeover(self, stream_id: str, owner: str) -> Takeover:
         """Mark a lapsed stream or, once the mark is old enough, make `owner` its owner."""
@@ -208,7 +213,8 @@ class StreamStore:
     def standing(self, stream_id: str) -> tuple[str, float]:
         """Return a stream's status ("" where there is none) and for how many seconds its lease has been over."""
         reply = self._runner.run([Call(script("head"), stream_keys(stream_id), (self.now,))])[0]
-        return (reply[0], float(reply[1])) if reply else ("", 0.0)
+        status, late = reply or ("", 0.0)
+        return status, float(late)
 
     def enter_call(self, bot: str, principal: str, stream_id: str, *, places: int, seconds: float) -> Call:
         """Return the call that takes one of a person's places: 0 full, 1 taken now, 2 had it already."""

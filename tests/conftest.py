@@ -136,7 +136,7 @@ def redis_client(any_redis_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
     """The product's way to an empty Redis, with time enough for a busy machine."""
-    from services.redis_store import connect
+    from services.redis_store import ScriptRunner, connect
 
     client = connect(any_redis_url, pool_size=4, timeout=5.0)
     yield ScriptRunner(client)

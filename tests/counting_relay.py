@@ -13,7 +13,7 @@ from typing import Self
 import hiredis
 import redis
 
-from services.redis_calls import all_scripts
+from services.redis_client import all_scripts
 from tests.servers import wait_until
 
 READ_BYTES = 1 << 20

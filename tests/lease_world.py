@@ -14,7 +14,7 @@ import redis
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.owned_stream import OUTAGE_SECONDS, OwnedStream
 from services.redis_store import Call, ScriptRunner
-from services.stream_records import NewStream, Snapshot, Takeover, Write, taken_stream
+from services.stream_records import Appended, NewStream, Snapshot, Takeover, Write, taken_stream
 from services.stream_store import StreamStore, stream_keys
 from services.takeover_manager import MAX_TAKEOVERS
 from tests.lease_fence import GRACE, LEASE, Fence, State
@@ -216,18 +216,19 @@ class World:
     def deliver(self, write: Write, *others: Call) -> Any:
         """Bring a write to Redis and compare what it does with what it may do; return the reply."""
         before = self.state()
-        reply = self.store.write([write], *others)[0]
+        (reply,) = self.store.write([write], *others)
+        assert isinstance(reply, Appended)
         after = self.state()
         if not before.hash:
-            assert (reply[0], after) == ("gone", before)
+            assert (reply.outcome, after) == ("gone", before)
         elif not self.fence.admits(write.epoch, write.owner):
-            assert (reply[0], after) == ("refused", before), "a stale owner wrote"
+            assert (reply.outcome, after) == ("refused", before), "a stale owner wrote"
         elif before.status != "processing":
-            assert (reply[0] in ("closed", "ok"), after) == (True, before), "a stream was written after its end"
-        elif reply[0] == "gap":
+            assert (reply.outcome in ("closed", "ok"), after) == (True, before), "a stream was written after its end"
+        elif reply.outcome == "gap":
             assert self.lossy, "Redis lacks what it acknowledged"
         else:
-            assert reply[0] == "ok"
+            assert reply.outcome == "ok"
             self.fence.renews(write, self.time)
             self.torn = False
         return reply

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from services import flusher as module
+from services.errors import StoreUnavailable
 from services.flusher import Flusher
 from services.owned_stream import OwnedStream
 from services.redis_store import Call, ScriptRunner, connect
-from services.stream_records import NewStream, Write
+from services.stream_records import Appended, NewStream, Write
 from services.stream_store import StreamStore
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
@@ -26,7 +27,7 @@ class Store(StreamStore):
         self.pipelines: list[Sequence[Write]] = []
         self.errors: list[Exception] = []
 
-    def write(self, writes: Sequence[Write], *others: Call) -> list[Sequence[Any]]:
+    def write(self, writes: Sequence[Write], *others: Call) -> list[Appended | StoreUnavailable]:
         if self.errors:
             raise self.errors.pop()
         self.pipelines.append(writes)

@@ -10,7 +10,7 @@ import pytest
 from services.backlog import CHUNK_BYTES, WRITE_BYTES
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, OwnedStream
-from services.stream_records import Chunk, NewStream, Write
+from services.stream_records import Appended, Chunk, NewStream, Write
 from tests.servers import FakeClock, wait_until
 from utils.deadline import Deadline
 
@@ -41,7 +41,7 @@ class Desk:
     def sends(self) -> Write:
         """Send what is due to a Redis that takes it."""
         write = self.write()
-        self.stream.settle(write, ["ok", write.index + len(write.chunks)])
+        self.stream.settle(write, Appended("ok", write.index + len(write.chunks)))
         return write
 
 
@@ -99,7 +99,7 @@ def test_after_a_gap_the_owner_sends_from_there(desk: Desk) -> None:
 
     write = desk.stream.next_write(renew=True)
     assert write
-    desk.stream.settle(write, ["gap", 1])
+    desk.stream.settle(write, Appended("gap", 1))
 
     assert (desk.write().index, said(desk.write())) == (1, ["二", "三"])
 
@@ -142,9 +142,13 @@ def test_a_stream_somebody_else_wrote_anew_is_theirs(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "closed"),
-    [(["refused", "2", "b"], "fenced"), (["closed", "cancelled"], "cancelled"), (["closed", "error"], "fenced")],
+    [
+        (Appended("refused", epoch=2, owner="b"), "fenced"),
+        (Appended("closed", status="cancelled"), "cancelled"),
+        (Appended("closed", status="error"), "fenced"),
+    ],
 )
-def test_a_refusal_stops_the_producer(desk: Desk, reply: list[str], closed: str) -> None:
+def test_a_refusal_stops_the_producer(desk: Desk, reply: Appended, closed: str) -> None:
     """The deadline is aborted with the reason, and nothing can be added."""
     desk.stream.emit("一")
     desk.stream.settle(desk.write(), reply)
@@ -268,7 +272,7 @@ def test_fields_are_sent_until_redis_has_them(desk: Desk) -> None:
     desk.stream.set(auth_state="cached")
     write = desk.write()
     desk.stream.set(auth_state="renewed")
-    desk.stream.settle(write, ["ok", 0])
+    desk.stream.settle(write, Appended("ok", 0))
 
     assert desk.sends().fields == {"auth_state": "renewed"}
     desk.stream.set(auth_state="renewed")
@@ -285,7 +289,7 @@ def test_a_field_may_have_to_be_stored_before_anything_else(clock: FakeClock) ->
     lost = desk.write()
     desk.stream.failed()
     assert waiting.is_alive()
-    desk.stream.settle(lost, ["ok", 0])
+    desk.stream.settle(lost, Appended("ok", 0))
 
     waiting.join(10.0)
     assert not waiting.is_alive()
@@ -298,7 +302,7 @@ def test_what_is_not_stored_in_time_is_an_outage(clock: FakeClock) -> None:
 
     with pytest.raises(StoreUnavailable):
         desk.stream.wait_stored()
-    desk.stream.settle(desk.write(), ["refused", "2", "b"])
+    desk.stream.settle(desk.write(), Appended("refused", epoch=2, owner="b"))
     with pytest.raises(StreamClosed, match="fenced"):
         desk.stream.wait_stored()
 
@@ -464,11 +468,11 @@ def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
         desk.sends()
     renewal = desk.stream.next_write(renew=True)
     assert renewal
-    desk.stream.settle(renewal, ["gap", 0])
+    desk.stream.settle(renewal, Appended("gap", 0))
     desk.stream.finish("completed")
 
     first = desk.write()
-    outcome = desk.stream.settle(first, ["ok", len(first.chunks)])
+    outcome = desk.stream.settle(first, Appended("ok", len(first.chunks)))
     second = desk.sends()
 
     letters = [[text[0] for text in said(write) if text] for write in (first, second)]
@@ -502,8 +506,8 @@ def test_readers_here_see_what_redis_is_known_to_have(desk: Desk) -> None:
     assert shown(desk, 1) == (["二", ""], 1, "completed")
 
 
-@pytest.mark.parametrize("reply", [["refused", 2, "b"], ["closed", "cancelled"]])
-def test_readers_here_ask_redis_about_what_is_not_ours_any_more(desk: Desk, reply: list[object]) -> None:
+@pytest.mark.parametrize("reply", [Appended("refused", epoch=2, owner="b"), Appended("closed", status="cancelled")])
+def test_readers_here_ask_redis_about_what_is_not_ours_any_more(desk: Desk, reply: Appended) -> None:
     """Another owner writes it, or its reader ended it: memory knows nothing of that."""
     desk.stream.emit("一")
     desk.stream.settle(desk.write(), reply)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.errors import SettingsError, StoreUnavailable
-from services.redis_connections import BoundedPool
+from services.redis_client import BoundedPool
 from services.redis_store import WHOLE, Call, ScriptRunner, connect, script
 from tests.house import ROOT
 from tests.redis_setups import ClusterNode, Sentinel
@@ -444,6 +444,7 @@ def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
     assert took < IN_TIME
 
 
+@pytest.mark.full
 def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
     """Whoever names a server names its port for TLS."""
     server_port, sentinel_port, node_port = free_port(), free_port(), free_port()

@@ -20,10 +20,10 @@ from services.history_store import HistoryStore
 from services.lock_store import LockStore
 from services.models import Question, Turn, UserInfo
 from services.rate_limiter import RateLimiter
-from services.redis_calls import all_scripts
+from services.redis_client import all_scripts
 from services.redis_store import Call, ScriptRunner, connect
 from services.socket_store import OpenSocket, SocketStore
-from services.stream_records import Chunk, NewStream, Write
+from services.stream_records import Appended, Chunk, NewStream, Write
 from services.stream_store import StreamStore, stream_keys
 from services.token_store import Cached, Denied, TokenStore
 
@@ -81,9 +81,9 @@ def streams(runner: ScriptRunner) -> None:
     assert all(created for created, _, _ in opened)
     assert not store.open(new("s0", "b"))[0]
 
-    assert store.write([write(stream_id, "一", "二") for stream_id in STREAMS]) == [["ok", 2]] * 12
+    assert store.write([write(stream_id, "一", "二") for stream_id in STREAMS]) == [Appended("ok", 2)] * 12
     again = [write("s0", "二", "三😀", index=1), write("s1", "x", index=9), write("s2", "x", owner="b", index=2)]
-    assert [reply[0] for reply in store.write(again)] == ["ok", "gap", "refused"]
+    assert [getattr(reply, "outcome", reply) for reply in store.write(again)] == ["ok", "gap", "refused"]
     assert [shown and getattr(shown, "text", "") for shown in store.snapshots(["s0", "s1"])] == ["一二三😀", "一二"]
     page = store.chunks("s0", 1)
     assert page
@@ -91,7 +91,9 @@ def streams(runner: ScriptRunner) -> None:
     assert (store.text("s0", 3).text, store.standing("s1")) == ("二三😀", ("processing", 0.0))
 
     end = write("s0", index=3, chunks=(Chunk("", "t", is_final=True),), fields={"status": "completed"}, op="finish")
-    assert store.write([end])[0][0] == "ok"
+    (reply,) = store.write([end])
+    assert isinstance(reply, Appended)
+    assert reply.outcome == "ok"
     assert (store.cancel("s0"), store.cancel("s1"), store.cancel("nowhere")) == ("completed", "processing", "")
 
 
@@ -107,7 +109,8 @@ def takeovers(runner: ScriptRunner) -> None:
 
     assert outcomes == ["alive", "suspect", "suspect", "taken", "taken"]
     late, mine = write("s0", "迟"), write("s0", "接", epoch=2, owner="b")
-    assert [reply[0] for reply in store_at(runner, 12.0).write([late, mine])] == ["refused", "ok"]
+    replies = store_at(runner, 12.0).write([late, mine])
+    assert [getattr(reply, "outcome", reply) for reply in replies] == ["refused", "ok"]
 
 
 def places(runner: ScriptRunner) -> None:
@@ -217,7 +220,7 @@ def test_scripts_that_redis_forgot_are_loaded_again(runner: RecordingRunner, red
         store.open(new(stream_id))
     redis_client.script_flush()
 
-    assert store.write([write(stream_id, "一") for stream_id in STREAMS]) == [["ok", 1]] * 12
+    assert store.write([write(stream_id, "一") for stream_id in STREAMS]) == [Appended("ok", 1)] * 12
 
     redis_client.script_flush()
     assert [store.read(stream_id).text for stream_id in STREAMS] == ["一"] * 12  # type: ignore[union-attr]

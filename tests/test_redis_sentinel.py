@@ -16,6 +16,8 @@ from tests.servers import RedisServer, free_port, wait_until
 
 #: Seconds a callback has, and half of one for a busy machine.
 IN_TIME = 2.5
+#: Several real servers: `make test-all` has them.
+pytestmark = pytest.mark.full
 PORT = Call(None, ("CONFIG", "GET", "port"))
 
 

@@ -298,6 +298,14 @@ def test_whatever_its_client_raises_is_one_error(foreign: Exception) -> None:
     assert caught.value.__cause__ is foreign
 
 
+def test_a_value_redis_cannot_take_is_not_an_outage(runner: ScriptRunner) -> None:
+    """It is said to whoever wrote it, and the connection is of use afterwards."""
+    with pytest.raises(redis.DataError):
+        runner.run([Call(None, ("SET", "k", {}))])  # type: ignore[arg-type]
+
+    assert runner.run([command("GET", "k")]) == [None]
+
+
 def test_a_mistake_of_ours_is_not_an_outage() -> None:
     """Only what Redis and the network do becomes `StoreUnavailable`."""
     with pytest.raises(KeyError), redis_errors():

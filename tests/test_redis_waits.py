@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from services.redis_waits import MOMENT, PATIENCE, Lookup, first_answers, left, within
+from services.redis_routes import MOMENT, PATIENCE, Lookup, first_answers, left, within
 from tests.servers import wait_until
 
 T = TypeVar("T")
@@ -49,9 +50,10 @@ def seconds_of(call: Callable[[], object]) -> float:
 def test_a_budget_bounds_each_wait_in_it() -> None:
     """Outside there is none; inside, a wait gets what is left of the whole, and at last next to nothing."""
     assert left(5.0) == 5.0
-    with within(0.05):
+    with within(60.0):
         assert left(0.01) == 0.01
-        assert 0 < left(5.0) <= 0.05
+        assert 1.0 < left(100.0) <= 60.0
+    with within(0.05):
         wait_until(lambda: left(5.0) == MOMENT)
     assert left(5.0) == 5.0
 
@@ -115,10 +117,10 @@ def test_what_hangs_is_not_waited_for(oracle: Oracle) -> None:
     oracle.free.clear()
 
     first = seconds_of(lambda: lookup.get(30.0))
-    second = seconds_of(lambda: lookup.get(30.0))
+    others = seconds_of(lambda: [lookup.get(30.0) for _ in range(math.ceil(15.0 / PATIENCE))])
 
     assert first < 15.0
-    assert second < PATIENCE
+    assert others < 15.0
 
 
 def test_what_came_late_counts_the_next_time(oracle: Oracle) -> None:

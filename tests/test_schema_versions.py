@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from services.redis_store import ScriptRunner
-from services.stream_records import Chunk, NewStream, Snapshot, Takeover, Write, taken_stream
+from services.stream_records import Appended, Chunk, NewStream, Snapshot, Takeover, Write, taken_stream
 from services.stream_store import SCHEMA_VERSION, StreamStore, stream_keys
 from tests.schema_1.replica import FIELDS, OldReplica
 from tests.test_takeover_manager import Replica
@@ -40,7 +40,7 @@ class Pair:
     def opens(self) -> None:
         """Open the stream as this version does, with a first chunk."""
         assert self.store.open(NewStream(ID, "new", {**FIELDS, "asks": "0"}, frame_seconds=FRAME))[0]
-        assert self.writes("年", index=0) == ["ok", 1]
+        assert self.writes("年", index=0) == Appended("ok", 1)
 
     def writes(self, *texts: str, index: int, epoch: int = 1) -> Any:
         chunks = tuple(Chunk(text, "t") for text in texts)
@@ -143,7 +143,7 @@ def test_a_dead_old_owners_stream_is_gone_on_with(pair: Pair) -> None:
     assert (taken.kind, taken.takeovers) == ("takeover", 1)
     assert taken.seconds_left == pytest.approx(pair.store.max_seconds - LEASE - GRACE)
     assert (new.epoch, new.start, new.frame_seconds, new.age) == (2, 0, FRAME, LEASE + GRACE)
-    assert pair.writes("假", index=1, epoch=2) == ["ok", 2]
+    assert pair.writes("假", index=1, epoch=2) == Appended("ok", 2)
     assert pair.old.append("日") == ["refused", "2", "new"]
     assert pair.sees().text == "年假"
 
@@ -185,14 +185,14 @@ def test_the_old_version_ends_this_ones_lapsed_stream(pair: Pair) -> None:
     assert pair.old.reap() == "taken"
 
     assert (pair.sees().text, pair.sees().status, pair.sees().error_code) == ("年", "error", "interrupted")
-    assert pair.writes("假", index=1) == ["refused", "2", "old"]
+    assert pair.writes("假", index=1) == Appended("refused", epoch=2, owner="old")
 
 
 def test_a_stream_is_cancelled_by_the_other_version(pair: Pair) -> None:
     """Its owner learns of it with its next append."""
     pair.opens()
     assert pair.old.cancel() == "processing"
-    assert pair.writes("假", index=1) == ["closed", "cancelled"]
+    assert pair.writes("假", index=1) == Appended("closed", status="cancelled")
 
     pair.client.delete(*KEYS)
     pair.old.open()
@@ -224,7 +224,7 @@ def test_a_newer_versions_stream_is_read_and_left_to_it(pair: Pair) -> None:
 
     assert outcomes == ["newer"] * 3
     assert (pair.sees().text, pair.sees().frame_over) == ("年", True)
-    assert pair.writes("假", index=1) == ["ok", 2]
+    assert pair.writes("假", index=1) == Appended("ok", 2)
     pair.pass_time(pair.store.max_seconds)
     assert pair.store.takeover(ID, "new 2").outcome == "suspect"
     pair.pass_time(GRACE)

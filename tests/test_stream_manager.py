@@ -17,7 +17,7 @@ from services.errors import AnswerError, AuthError, ProviderError
 from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Told, Usage, UserInfo
 from services.redis_store import ScriptRunner, connect
 from services.stream_manager import StreamManager
-from services.stream_records import Chunk, NewStream, Snapshot, Write
+from services.stream_records import Appended, Chunk, NewStream, Snapshot, Write
 from services.stream_store import StreamStore, stream_keys
 from tests.servers import FakeClock, RedisServer, wait_until
 from utils.deadline import Deadline
@@ -267,7 +267,7 @@ def test_an_owner_that_was_replaced_stops_and_changes_nothing(
     go_on.set()
 
     wait_until(lambda: desk.manager.running == 0)
-    assert desk.store.write([Write("s", 2, "another", 0, 1, (Chunk("新", "t"),))]) == [["ok", 2]]
+    assert desk.store.write([Write("s", 2, "another", 0, 1, (Chunk("新", "t"),))]) == [Appended("ok", 2)]
     assert (desk.sees().text, desk.sees().status, new.epoch) == ("旧新", "processing", 1)
     (line,) = [vars(record) for record in caplog.records if record.getMessage() == "stream"]
     assert line["outcome"] == "fenced"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import fakeredis
 from hypothesis import example, given, settings
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable
 from services.owned_stream import MAX_REPLACEMENTS, OwnedStream
 from services.redis_store import ScriptRunner
-from services.stream_records import NewStream, Snapshot, Write
+from services.stream_records import Appended, NewStream, Snapshot, Write
 from services.stream_store import StreamStore, stream_keys
 from tests.properties import examples
 from utils.deadline import Deadline
@@ -57,7 +56,8 @@ class World:
         write = self.owned.next_write()
         if write is None or outcome == "lost request":
             return
-        reply = self.store.write([write])[0]
+        (reply,) = self.store.write([write])
+        assert isinstance(reply, Appended)
         if outcome == "late copy" and self._old:
             self.store.write([self._old])
         self._old = write
@@ -86,7 +86,13 @@ class World:
             self.flush("ok")
         assert self.owned.closed == "done"
 
-    def _settle(self, write: Write, reply: Sequence[Any]) -> None:
+    def settled(self, owner: OwnedStream, write: Write) -> str:
+        """Send an owner's write and have it take in the reply; return what that was."""
+        (reply,) = self.store.write([write])
+        assert isinstance(reply, Appended)
+        return owner.settle(write, reply)
+
+    def _settle(self, write: Write, reply: Appended) -> None:
         if self.owned.settle(write, reply) == "gone":
             whole = self.owned.whole()
             self.owned.rewritten(whole, self.store.open(whole)[0])
@@ -177,7 +183,7 @@ def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int)
             continue
         owner.emit(text)
         write = owner.next_write()
-        if write and owner.settle(write, world.store.write([write])[0]) == "ok":
+        if write and world.settled(owner, write) == "ok":
             said[who] += text.encode("utf-8", "replace").decode()
 
     world.poll("")

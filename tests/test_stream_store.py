@@ -10,7 +10,7 @@ import redis
 
 from services.errors import SettingsError, StoreUnavailable
 from services.redis_store import ScriptRunner, connect
-from services.stream_records import PAGE_BYTES, PAGE_CHUNKS, Chunk, NewStream, Write
+from services.stream_records import PAGE_BYTES, PAGE_CHUNKS, Appended, Chunk, NewStream, Write
 from services.stream_store import SHORT_BYTES, SLICE_BYTES, StreamStore, stream_keys
 from tests.servers import FakeClock, free_port
 
@@ -115,7 +115,7 @@ def test_an_append_sent_again_changes_nothing(store: Store) -> None:
 
     replies = store.write([append("一", "二"), append("二", "三", index=1)])
 
-    assert replies == [["ok", 2], ["ok", 3]]
+    assert replies == [Appended("ok", 2), Appended("ok", 3)]
     assert text(store) == "一二三"
 
 
@@ -124,7 +124,7 @@ def test_a_gap_answers_with_the_length(store: Store) -> None:
     store.open(new())
     store.write([append("一")])
 
-    assert store.write([append("三", index=2)]) == [["gap", 1]]
+    assert store.write([append("三", index=2)]) == [Appended("gap", 1)]
     assert text(store) == "一"
 
 
@@ -133,13 +133,13 @@ def test_a_foreign_owner_or_epoch_is_refused(store: Store, foreign: dict[str, An
     """Only the pair of epoch and owner that is in the hash may write."""
     store.open(new())
 
-    assert store.write([append("x", **foreign)]) == [["refused", "1", "a"]]
+    assert store.write([append("x", **foreign)]) == [Appended("refused", epoch=1, owner="a")]
     assert text(store) == ""
 
 
 def test_a_stream_that_is_gone_says_so(store: Store) -> None:
     """An append to a vanished hash is no refusal."""
-    assert store.write([append("x")]) == [["gone"]]
+    assert store.write([append("x")]) == [Appended("gone")]
 
 
 def test_finish_carries_the_last_chunks_in_one_step(store: Store) -> None:
@@ -159,8 +159,8 @@ def test_a_finish_sent_again_is_fine_and_anything_later_is_closed(store: Store) 
     store.open(new())
     store.write([append("一"), finish(1)])
 
-    assert store.write([finish(1)]) == [["ok", 2]]
-    assert store.write([append("二", index=2)]) == [["closed", "completed"]]
+    assert store.write([finish(1)]) == [Appended("ok", 2)]
+    assert store.write([append("二", index=2)]) == [Appended("closed", status="completed")]
     assert text(store) == "一"
 
 
@@ -332,8 +332,8 @@ def test_a_late_append_from_the_old_owner_is_refused(store: Store, clock: FakeCl
     clock.advance(4.0)
     store.takeover(ID, "b")
 
-    assert store.write([append("旧主")]) == [["refused", "2", "b"]]
-    assert store.write([append("新主", owner="b", epoch=2)]) == [["ok", 1]]
+    assert store.write([append("旧主")]) == [Appended("refused", epoch=2, owner="b")]
+    assert store.write([append("新主", owner="b", epoch=2)]) == [Appended("ok", 1)]
     assert text(store) == "新主"
 
 
@@ -373,7 +373,7 @@ def test_cancel_ends_a_running_stream_once(store: Store) -> None:
     store.open(new())
 
     assert [store.cancel(ID), store.cancel(ID), store.cancel("unknown")] == ["processing", "cancelled", ""]
-    assert store.write([append("x")]) == [["closed", "cancelled"]]
+    assert store.write([append("x")]) == [Appended("closed", status="cancelled")]
 
 
 def test_a_stream_born_finished_has_its_sentence(store: Store) -> None:
@@ -481,8 +481,8 @@ def test_a_lost_text_is_asked_for_again(store: Store, redis_client: redis.Redis)
     store.write([append("一", "二")])
     redis_client.delete(stream_keys(ID).text)
 
-    assert store.write([append("三", index=2)]) == [["gap", 0]]
-    assert store.write([append("一", "二", "三")]) == [["ok", 3]]
+    assert store.write([append("三", index=2)]) == [Appended("gap", 0)]
+    assert store.write([append("一", "二", "三")]) == [Appended("ok", 3)]
     assert (text(store), len(store.load(ID)[1])) == ("一二三", 3)
 
 
