@@ -21,11 +21,12 @@ RUN pip install --no-cache-dir --no-index --no-deps --find-links wheels gunicorn
 # What runs, and nothing else. Settings come from the environment, so no secret is in any layer.
 COPY app.py gunicorn.conf.py ./
 COPY config/ config/
+COPY server/ server/
 COPY channels/ channels/
 COPY services/ services/
 COPY utils/ utils/
 COPY tools/ tools/
-COPY demo/__init__.py demo/ierror.py demo/WXBizJsonMsgCrypt.py demo/
+COPY demo/__init__.py services/wecom/codes.py services/wecom/crypto.py demo/
 RUN python -m compileall -q .
 
 # By number, so that Kubernetes can see it is not root. It owns no file of the image.

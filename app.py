@@ -12,39 +12,39 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from channels.batch import batch_blueprint
-from channels.batch_news import BatchNews
-from channels.callback_door import CallbackDoor
-from channels.chat import chat_blueprint
-from channels.chat_answers import Html
-from channels.compression import compress_answers
-from channels.connections import connections_blueprint
-from channels.cross_site import keep_pages_out
-from channels.docs import docs_blueprint
-from channels.guarded import Administrators, GuardedCallers
-from channels.http_chat import HttpChat, http_chat_blueprint
-from channels.http_waits import Waits
-from channels.index import index_blueprint
-from channels.ops import ops_blueprint
-from channels.pages import pages_blueprint
-from channels.plain_paths import PlainPaths
-from channels.realtime_asr import Manner, realtime_blueprint
-from channels.rest_errors import register_rest_errors
-from channels.sockets import Sockets
-from channels.wecom import WeComChannel, wecom_blueprint
-from config.connection_slots import ConnectionLimits
+from channels.batch.endpoints import batch_blueprint
+from channels.chat.answers import Html
+from channels.chat.channel import chat_blueprint
+from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
+from channels.http_chat.waits import Waits
+from channels.realtime.batch_news import BatchNews
+from channels.realtime.channel import Manner, realtime_blueprint
+from channels.sockets.connections import connections_blueprint
+from channels.sockets.endpoint import Sockets
+from channels.web.compression import compress_answers
+from channels.web.cross_site import keep_pages_out
+from channels.web.errors import register_rest_errors
+from channels.web.guarded import Administrators, GuardedCallers
+from channels.web.ops import ops_blueprint
+from channels.web.pages.docs import docs_blueprint
+from channels.web.pages.index import index_blueprint
+from channels.web.pages.pages import pages_blueprint
+from channels.web.plain_paths import PlainPaths
+from channels.wecom.callbacks import CallbackDoor
+from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
-from config.metrics_folder import VARIABLE
 from config.settings import Settings, load_settings
+from server.connection_slots import ConnectionLimits
 from services import metrics
 from services.container import Container
 from services.errors import CallbackRefused, SettingsError
-from services.guesses import Guesses
-from services.metrics_files import render_apart
-from services.metrics_page import MetricsPage
+from services.limits.guesses import Guesses
+from services.ops.metrics_files import render_apart
+from services.ops.metrics_folder import VARIABLE
+from services.ops.metrics_page import MetricsPage
 from utils.limited_log import LimitedLog
-from utils.markdown_blocks import BlockRenderer, render_slices
-from utils.questions import detect
+from utils.markdown.blocks import BlockRenderer, render_slices
+from utils.questions.detection import detect
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     door = CallbackDoor(app.wsgi_app, channel, note)
     app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
-    # The worker asks it without WSGI (config/gunicorn_lane).
+    # The worker asks it without WSGI (server/lane).
     app.extensions["wechatlaibao.callbacks"] = door
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:

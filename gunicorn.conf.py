@@ -12,11 +12,12 @@ from pathlib import Path  # noqa: E402
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.workers.base import Worker  # noqa: E402
 
-from config import metrics_folder, startup  # noqa: E402
 from config.addresses import bracketed  # noqa: E402
-from config.gunicorn_worker import count_reload, forget  # noqa: E402
 from config.settings import load_settings  # noqa: E402
+from server import startup
+from server.worker import count_reload, forget  # noqa: E402
 from services.errors import SettingsError  # noqa: E402
+from services.ops import metrics_folder  # noqa: E402
 
 try:
     settings = load_settings()
@@ -27,7 +28,7 @@ except SettingsError as exc:
 wsgi_app = "app:create_app()"
 bind = [f"{bracketed(settings.host)}:{port}" for port in (settings.port, settings.ops_port) if port]
 workers = settings.workers
-worker_class = "config.gunicorn_worker.DrainingWorker"
+worker_class = "server.worker.DrainingWorker"
 on_reload = count_reload
 http_parser = "auto"
 #: One greenlet per connection: every socket and every wait for an answer, and polls and REST calls beside them.
@@ -71,7 +72,7 @@ def on_starting(arbiter: Arbiter) -> None:
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     """Add what a dead worker had counted to what other dead ones had: whatever it died of, the arbiter comes here."""
     # Not before the folder is named: prometheus_client looks for it when it is first imported.
-    from services.metrics_files import merge_dead
+    from services.ops.metrics_files import merge_dead
 
     forget(worker)
     try:

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import chart, machine, report, sizing
+from bench import chart, report, sizing
 from bench.figures import Figure
-from bench.stage import ROOT
+from bench.stage import machine
+from bench.stage.replicas import ROOT
 
 #: The parts in their order, and what the names of their figures begin with; each is a module with `measure(scale)`.
 PARTS = {

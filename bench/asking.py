@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.callbacks import Callbacks
-from bench.cheap_dify import CheapDify, cheap_dify
 from bench.figures import Figure, percentile, ratios
-from bench.live_streams import LiveStreams, prose
-from bench.load import Job, LoadFailed, generator
+from bench.load.callbacks import Callbacks
+from bench.load.generator import Job, LoadFailed, generator
+from bench.load.live_streams import LiveStreams, prose
+from bench.load.turns import Bench, Turn, production, two_cores, worker
 from bench.report import show
-from bench.stage import Replica, redis_server
-from bench.turns import Bench, Turn, production, two_cores, worker
+from bench.stage.cheap_dify import CheapDify, cheap_dify
+from bench.stage.replicas import Replica, redis_server
 
 #: Questions a second whose delays are measured, with their goals for the 99th percentile in ms.
 PACES = {50: "", 100: "", 200: "< 100"}

@@ -18,7 +18,7 @@ from matplotlib.typing import RcKeyType
 
 from bench.figures import Figure
 from bench.report import RESULTS, read
-from bench.stage import ROOT
+from bench.stage.replicas import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 #: Inches: 800 pixels wide where a page shows a picture in its own size.

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
-from bench.callbacks import Callbacks
 from bench.figures import Figure, percentile
-from bench.posting import exchange
+from bench.load.callbacks import Callbacks
+from bench.load.posting import exchange
+from bench.load.socket_clients import Client, Crowd, stamps
 from bench.report import show
-from bench.socket_clients import Client, Crowd, stamps
-from bench.stage import allow_files, redis_server
+from bench.stage.replicas import allow_files, redis_server
 from bench.streams import Streams, staged
 
 #: Answers that go on meanwhile: half of what `bench.streams` has at the most.

@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bench import growth_length, growth_live, growth_replicas
 from bench.figures import Figure
+from bench.growing import length as growth_length
+from bench.growing import live as growth_live
+from bench.growing import replicas as growth_replicas
 from bench.report import show
 
 PARTS: Mapping[str, Callable[[float], Iterator[Figure]]] = {

@@ -1,4 +1,4 @@
-"""`python -m bench.polls`: what a poll of a running answer costs, beside the floor under it (bench/floor.py).
+"""`python -m bench.polls`: what a poll of a running answer costs, beside the floor under it (bench/load/floor.py).
 
 One worker of each, on the first core; Redis and the load generator on the second. Both read the same streams with the
 same callbacks, in turns: floor, product, floor, product. Figures are of the product where they do not say otherwise.
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.figures import Figure, percentile, ratios
-from bench.live_streams import LiveStreams, prose
-from bench.load import Job, LoadFailed, generator
+from bench.load.generator import Job, LoadFailed, generator
+from bench.load.live_streams import LiveStreams, prose
+from bench.load.turns import FLOOR, Bench, Turn, production, two_cores, worker
 from bench.report import show
-from bench.stage import Replica, redis_server
-from bench.turns import FLOOR, Bench, Turn, production, two_cores, worker
+from bench.stage.replicas import Replica, redis_server
 
 #: Connections that poll at once, and the running answers they poll: what one replica has when it is full.
 CONNECTIONS, STREAMS = 64, 1000

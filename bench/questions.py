@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.questions import Detection, Detector, detect
+from utils.questions.detection import Detection, Detector, detect
 
 FOLDER = Path(__file__).parent.parent / "tests" / "questions"
 

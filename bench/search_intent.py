@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.search_intent import Wants, by_rules
+from utils.questions.search_intent import Wants, by_rules
 
 FOLDER = Path(__file__).parent.parent / "tests" / "search"
 

@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cheap_dify import CheapDify, cheap_dify
 from bench.figures import Figure, percentile
-from bench.socket_clients import Client, Crowd
-from bench.stage import Dify, Replica, allow_files, redis_server, replicas, stamping_dify
-from bench.turns import production, two_cores, worker
+from bench.load.socket_clients import Client, Crowd
+from bench.load.turns import production, two_cores, worker
+from bench.stage.cheap_dify import CheapDify, cheap_dify
+from bench.stage.replicas import Dify, Replica, allow_files, redis_server, replicas, stamping_dify
 
 #: Seconds the replica rests before its memory is read, and during which its idle CPU is counted; rounds of `measure`.
 REST, IDLE, ROUNDS = 3.0, 20.0, 3

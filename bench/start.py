@@ -1,6 +1,6 @@
 """`python -m bench.start`: how long a replica takes from exec to ready, and what a worker costs that has nothing to do.
 
-Every other start is one of the floor (bench/floor.py): interpreter, gevent, gunicorn and settings without the app.
+Every other start is one of the floor (bench/load/floor.py): interpreter, gevent, gunicorn and settings without the app.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bench.figures import Figure
-from bench.growth_meter import Meter
+from bench.growing.meter import Meter
+from bench.load.turns import FLOOR, PRODUCT, production
 from bench.report import show
-from bench.stage import START_SECONDS, Replica, redis_server
-from bench.turns import FLOOR, PRODUCT, production
+from bench.stage.replicas import START_SECONDS, Replica, redis_server
 
 #: Starts of each, and seconds until what a start leaves behind is over.
 STARTS, REST = 7, 3.0

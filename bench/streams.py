@@ -2,7 +2,7 @@
 
 One gunicorn of two workers, Redis, the mock Dify and all that measures share all cores of this machine; what each takes
 of a core is among the figures. Questions come through WeCom's door; nobody polls meanwhile. Delays are those of
-`SAMPLE` streams (`bench.stream_reader`): at most 5 ms and one round trip to Redis too long. What looking for them costs
+`SAMPLE` streams (`bench.load.stream_reader`): at most 5 ms and one round trip to Redis too long. What looking for them costs
 Redis is measured before, while all is still, and taken off.
 """
 
@@ -21,16 +21,16 @@ from typing import Any
 
 import redis
 
-from bench.callbacks import Callbacks
-from bench.cheap_dify import CheapDify, cheap_dify
 from bench.figures import Figure, percentile
-from bench.posting import posted
+from bench.load.callbacks import Callbacks
+from bench.load.posting import posted
+from bench.load.stream_reader import Reader, reader
+from bench.load.stream_yardsticks import yardsticks
+from bench.load.turns import production
 from bench.report import show
-from bench.stage import RedisServer, Replica, allow_files, redis_server, replicas, wait_for
-from bench.stream_reader import Reader, reader
-from bench.stream_yardsticks import yardsticks
-from bench.turns import production
-from services.stream_store import stream_keys
+from bench.stage.cheap_dify import CheapDify, cheap_dify
+from bench.stage.replicas import RedisServer, Replica, allow_files, redis_server, replicas, wait_for
+from services.streams.store import stream_keys
 
 SIZES = (200, 500, 1000)
 ROUNDS = 3

@@ -19,12 +19,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from demo.cast import DIFY_MODES, PEOPLE
 from demo.console import ask
 from demo.gateway_process import GatewayFailed
-from demo.page_server import Conversations, PageServer, create_page
+from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import AES_KEY, TOKEN, CannotBegin, Stage, real_dify, running_stage
-from demo.wecom_simulator import CallbackFailed, RuleBroken
+from demo.wecom.simulator import CallbackFailed, RuleBroken
 from tools._pipes import until_nobody_reads
 
 PORT = "8080"

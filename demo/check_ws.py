@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from demo.gateway_process import GatewayFailed
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from demo.stage import DIFY_KEY, CannotBegin, Stage, real_dify, running_stage
 from tools import ws
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from config.texts import ZH
-from demo.wecom_simulator import Bubble, Frame, WeComUser, product_placeholders
+from demo.wecom.simulator import Bubble, Frame, WeComUser, product_placeholders
 
 #: WeCom stops polling this many seconds after the question.
 POLL_SECONDS = 360.0

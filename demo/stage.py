@@ -10,9 +10,9 @@ from pathlib import Path
 
 from demo.embedded_redis import EmbeddedRedis
 from demo.gateway_process import GatewayProcess
-from demo.mock_auth import DEMO_USER_QUERY, MockAuth, create_demo_users
-from demo.mock_dify import MockDify
-from demo.wecom_simulator import WeComUser
+from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import WeComUser
 
 #: Known to everybody, hence of no use anywhere else.
 TOKEN = "demo-token-not-secret"

@@ -14,15 +14,13 @@ import redis
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
-from services.answer import Answerer
-from services.batch_manager import BatchManager
-from services.callers import Callers
-from services.conversation_store import ConversationStore
+from services.answers.answer import Answerer
+from services.answers.conversation_store import ConversationStore
+from services.answers.gateway import Gateway
+from services.answers.takeover import TakeoverManager
+from services.batches.manager import BatchManager
 from services.errors import ProviderError, StoreUnavailable
-from services.gateway import Gateway
-from services.health import Health, Probe
-from services.keys import Keys
-from services.parts import (
+from services.factories import (
     batches_word,
     make_auth,
     make_backends,
@@ -34,15 +32,17 @@ from services.parts import (
     make_users,
     make_wechat,
 )
+from services.identity.callers import Callers
+from services.identity.keys import Keys
+from services.identity.secret_store import SecretStore
+from services.identity.token_store import TokenStore
+from services.limits.rate_limiter import RateLimiter
+from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
-from services.rate_limiter import RateLimiter
-from services.redis_store import ScriptRunner, connect
-from services.secret_store import SecretStore
-from services.socket_store import SocketStore
-from services.stream_manager import StreamManager
-from services.stream_readers import StreamReaders
-from services.takeover_manager import TakeoverManager
-from services.token_store import TokenStore
+from services.redis.store import ScriptRunner, connect
+from services.sockets.store import SocketStore
+from services.streams.manager import StreamManager
+from services.streams.readers import StreamReaders
 
 log = logging.getLogger(__name__)
 

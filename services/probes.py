@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from config.bots import BotSettings
-from services.batch_files import writable
+from services.batches.files import writable
 from services.errors import LaibaoError, StoreUnavailable
-from services.health import Probe
+from services.ops.health import Probe
 from services.providers.base import BaseRAGProvider
-from services.redis_store import ScriptRunner
+from services.redis.store import ScriptRunner
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from tests.properties import register_profiles
-from tests.redis_setups import ClusterServers, SentinelServers
-from tests.servers import FakeClock, MariaServer, RedisServer, redis_client_for
+from tests.support.properties import register_profiles
+from tests.support.servers.processes import FakeClock, MariaServer, RedisServer, redis_client_for
+from tests.support.servers.redis_setups import ClusterServers, SentinelServers
 
 # Fixtures import these on first use: a run of one file of tests of `utils` then starts without the application.
 if TYPE_CHECKING:
     from demo.embedded_redis import EmbeddedRedis
-    from demo.mock_dify import MockDify
-    from demo.wecom_simulator import WeComUser
-    from services.redis_store import ScriptRunner
-    from tests.house import House
+    from demo.mocks.dify.server import MockDify
+    from demo.wecom.simulator import WeComUser
+    from services.redis.store import ScriptRunner
+    from tests.support.house import House
 
 register_profiles()
 
@@ -136,7 +136,7 @@ def redis_client(any_redis_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
     """The product's way to an empty Redis, with time enough for a busy machine."""
-    from services.redis_store import ScriptRunner, connect
+    from services.redis.store import ScriptRunner, connect
 
     client = connect(any_redis_url, pool_size=4, timeout=5.0)
     yield ScriptRunner(client)
@@ -168,7 +168,7 @@ def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
     """A mock Dify of the test's own."""
-    from demo.mock_dify import MockDify
+    from demo.mocks.dify.server import MockDify
 
     with MockDify() as dify:
         yield dify

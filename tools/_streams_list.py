@@ -11,8 +11,8 @@ from typing import Any
 
 import redis
 
-from services.redis_store import redis_errors
-from services.stream_store import stream_keys
+from services.redis.store import redis_errors
+from services.streams.store import stream_keys
 
 #: Fields that are read of each stream, and streams that are read at once.
 FIELDS = ("status", "created_time", "error_code", "owner", "lease", "waiting", "asks", "takeovers", "question")

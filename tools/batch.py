@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from tools._batch_client import URL, Client
-from tools._batch_questions import submission
+from tools._batch.client import URL, Client
+from tools._batch.questions import submission
 from tools._command import checked_address, checked_key, json_object, key_from_stdin, run, seconds_or_none
 from tools._pipes import until_nobody_reads
 
@@ -226,7 +226,7 @@ _change("cancel", "DELETE", "", "End a task now.")
 def _work(port: int | None) -> int:
     """Work on batches, as BATCH_WORKER=external wants it; no client."""
     # Only this needs all of the product.
-    from tools._batch_worker import work
+    from tools._batch.worker import work
 
     return work(port)
 
@@ -235,7 +235,7 @@ def _work(port: int | None) -> int:
 @click.argument("kind", type=click.Choice(["mysql", "sqlite"]), default="mysql")
 def _tables(kind: str) -> int:
     """Print the SQL that creates the tables; no client."""
-    from tools._batch_tables import print_tables
+    from tools._batch.tables import print_tables
 
     return print_tables(kind)
 

@@ -24,12 +24,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from services.dify_urls import DifyUrls
 from services.errors import ProviderError, SettingsError
-from tools._checks import Finding
+from services.providers.dify.urls import DifyUrls
 from tools._command import INTERRUPTED, json_object, key_from_stdin, run, seconds
-from tools._dify_failures import Failure
-from tools._dify_talk import Talk
+from tools._dify.failures import Failure
+from tools._dify.talk import Talk
+from tools._doctor.checks import Finding
 from tools._page import Page, page_on
 from tools._pipes import until_nobody_reads
 

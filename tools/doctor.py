@@ -18,14 +18,14 @@ from functools import partial
 
 from config.logging import MASK, SHORTEST_SECRET
 from config.settings import Settings, load_settings
-from services.batch_files import writable
+from services.batches.files import writable
 from services.container import Container
 from services.errors import SettingsError
-from tools._check_callback import callback_urls, check_callback
-from tools._check_dify import check_dify
-from tools._check_redis import check_batch_redis, check_redis
-from tools._check_users import check_auth_api, check_users
-from tools._checks import Finding, Look, findings
+from tools._doctor.callback import callback_urls, check_callback
+from tools._doctor.checks import Finding, Look, findings
+from tools._doctor.dify import check_dify
+from tools._doctor.redis import check_batch_redis, check_redis
+from tools._doctor.users import check_auth_api, check_users
 from tools._pipes import until_nobody_reads
 
 

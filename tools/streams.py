@@ -23,8 +23,8 @@ import redis
 
 from config.settings import Settings, load_settings
 from services.errors import LaibaoError
-from services.redis_store import ScriptRunner, connect, servers
-from services.stream_store import StreamStore
+from services.redis.store import ScriptRunner, connect, servers
+from services.streams.store import StreamStore
 from tools._pipes import until_nobody_reads
 from tools._streams_list import STATUSES, Row, as_json, rows_of, table
 

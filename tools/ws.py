@@ -22,8 +22,8 @@ import click
 
 from tools._command import checked_address, checked_key, run, seconds
 from tools._pipes import until_nobody_reads
-from tools._ws_frames import Frame, Pattern, Step, frame_of, read_steps
-from tools._ws_talk import Plan, Refused, Talk, connected, typed
+from tools._ws.frames import Frame, Pattern, Step, frame_of, read_steps
+from tools._ws.talk import Plan, Refused, Talk, connected, typed
 
 PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
 #: Seconds a conversation may take that nobody types.

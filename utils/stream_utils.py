@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from utils.markdown import OpenFence, open_fence, render_markdown
+from utils.markdown.wecom import OpenFence, open_fence, render_markdown
 from utils.thinking import Part, Thinking, fold_thinking, has_tags, split_thinking, without_partial_tag
 
 __all__ = ["FRAME_BYTES", "clip_utf8", "fold_thinking", "render_frame", "render_markdown"]

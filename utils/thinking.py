@@ -12,7 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Literal
 
-from utils.markdown_lines import FenceTracker, code_spans
+from utils.markdown.lines import FenceTracker, code_spans
 
 Thinking = Literal["show", "hide"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.stage import FLAGS, PATIENCE
-from tests.house import Replica, dify_settings, replicas, settings_for
-from tests.servers import RedisServer, require_binary
+from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer, require_binary
 
 HERE = Path(__file__).parent
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.stage import PATIENCE, tab
-from tests.house import Replica, dify_settings, settings_for
-from tests.servers import RedisServer, wait_until
+from tests.support.house import Replica, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
 
 #: The fixtures a test module of the page imports.
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]

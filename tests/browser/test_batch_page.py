@@ -14,12 +14,12 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Download, Page, Route, expect
 
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.stage import LAPTOP, PATIENCE, PHONE, screenshot, tab
 from tests.browser.test_page_manners import WORKABLE, colours, names, tab_to, unreadable, walk
-from tests.house import Replica, dify_settings, replicas, settings_for
-from tests.servers import RedisServer
-from tests.test_question_files import workbook
+from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer
+from tests.unit.questions.test_question_files import workbook
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 

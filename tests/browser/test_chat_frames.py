@@ -15,9 +15,9 @@ from flask import Flask
 from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
 from werkzeug.serving import make_server
 
-from channels.pages import pages_blueprint
+from channels.web.pages.pages import pages_blueprint
 from tests.browser.stage import tab
-from tests.servers import wait_until
+from tests.support.servers.processes import wait_until
 
 pytestmark = pytest.mark.browser
 

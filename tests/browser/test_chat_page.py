@@ -13,11 +13,11 @@ import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, expect
 
 from config.texts import ZH
-from demo.mock_dify import SCRIPTS, MockDify, expected_answer
-from demo.mock_dify_scripts import says
+from demo.mocks.dify.scripts import says
+from demo.mocks.dify.server import SCRIPTS, MockDify, expected_answer
 from tests.browser.stage import PATIENCE, PHONE, Watch, screenshot, tab
-from tests.house import Replica, dify_settings, settings_for
-from tests.servers import RedisServer, wait_until
+from tests.support.house import Replica, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 

@@ -13,11 +13,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from config.texts import ZH
-from demo.page_server import Conversations, PageServer, create_page
+from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
-from demo.wecom_simulator import WeComUser
+from demo.wecom.simulator import WeComUser
 from tests.browser.stage import PATIENCE
-from tests.wecom_stub import AES_KEY, TOKEN, StubCallback
+from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 

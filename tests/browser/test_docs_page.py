@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from demo.embedded_redis import EmbeddedRedis
 from tests.browser.stage import PATIENCE, Watch, screenshot, tab
-from tests.house import House
+from tests.support.house import House
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 

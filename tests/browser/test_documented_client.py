@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from demo.mock_dify import MockDify
-from tests.frames import program
-from tests.house import dify_settings, replicas, settings_for
-from tests.servers import RedisServer, wait_until
-from tests.switchboard import Switchboard
+from demo.mocks.dify.server import MockDify
+from tests.support.house import dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.servers.switchboard import Switchboard
+from tests.support.sockets.frames import program
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 

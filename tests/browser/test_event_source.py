@@ -9,10 +9,10 @@ import pytest
 import requests
 from playwright.sync_api import Page
 
-from demo.mock_dify import MockDify
-from tests.house import dify_settings, replicas, settings_for
-from tests.servers import RedisServer
-from tests.switchboard import Switchboard
+from demo.mocks.dify.server import MockDify
+from tests.support.house import dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer
+from tests.support.servers.switchboard import Switchboard
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.stage import PATIENCE, tab
 from tests.browser.test_chat_frames import Line, pages_url
-from tests.house import Replica
+from tests.support.house import Replica
 
 __all__ = ["pages_url"]
 

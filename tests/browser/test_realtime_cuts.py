@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.realtime_visitor import (
     Enter,
     Visitor,
@@ -20,7 +20,7 @@ from tests.browser.realtime_visitor import (
     writer,
 )
 from tests.browser.stage import PATIENCE
-from tests.house import Replica, replicas
+from tests.support.house import Replica, replicas
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 

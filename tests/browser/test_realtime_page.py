@@ -8,10 +8,10 @@ import pytest
 from playwright.sync_api import expect
 
 from config.texts import ZH
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.realtime_visitor import Visitor, enter, mock_dify, own_env, replica, speaker, writer
 from tests.browser.stage import PATIENCE, PHONE, screenshot
-from tests.servers import wait_until
+from tests.support.servers.processes import wait_until
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from demo.mock_dify import MockDify
+from demo.mocks.dify.server import MockDify
 from tests.browser.realtime_visitor import (
     Enter,
     Visitor,
@@ -18,7 +18,7 @@ from tests.browser.realtime_visitor import (
     speaker,
     writer,
 )
-from tests.house import Replica
+from tests.support.house import Replica
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import requests
 
-from demo import mock_dify_plays as plays
-from demo.mock_dify import SCRIPTS, MockDify
-from demo.mock_dify_scripts import Script
-from demo.mock_dify_wire import Run, Step
-from services.batch_records import Item
-from services.batch_store import SqlBatchStore
-from tests.house import Replica, dify_settings, replicas, settings_for
-from tests.servers import MariaServer, RedisServer, wait_until
+from demo.mocks.dify import plays
+from demo.mocks.dify.scripts import Script
+from demo.mocks.dify.server import SCRIPTS, MockDify
+from demo.mocks.dify.wire import Run, Step
+from services.batches.records import Item
+from services.batches.store import SqlBatchStore
+from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
 #: Answers at once, over all replicas.
 CONCURRENT = 20

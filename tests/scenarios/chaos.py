@@ -22,14 +22,14 @@ from typing import NoReturn, Self, get_args
 
 import pytest
 
-from demo.mock_dify import MockDify
-from demo.mock_dify_runs import AfterDisconnect
-from demo.wecom_simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
-from tests.house import Replica, dify_settings, settings_for
-from tests.scenarios.chaos_fleet import Fleet, FleetOver, fleet
-from tests.scenarios.chaos_record import Record, examine, table
-from tests.scenarios.stage import stored
-from tests.servers import RedisServer, require_binary
+from demo.mocks.dify.runs import AfterDisconnect
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
+from tests.scenarios.stage.chaos_fleet import Fleet, FleetOver, fleet
+from tests.scenarios.stage.chaos_record import Record, examine, table
+from tests.scenarios.stage.people import stored
+from tests.support.house import Replica, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, require_binary
 
 #: Seconds between two polls of a bubble: WeCom's own rhythm is about one.
 POLL = 0.7

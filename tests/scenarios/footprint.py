@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from demo import mock_dify_player
-from demo.mock_dify import SCRIPTS, MockDify
-from demo.mock_dify_scripts import Script
-from demo.mock_dify_wire import Pause, Run, Step
-from demo.wecom_simulator import WeComUser
-from services.stream_store import stream_keys
-from tests.house import AES_KEY, TOKEN, Replica, dify_settings, settings_for
-from tests.servers import RedisServer, free_port, wait_until
+from demo.mocks.dify import player as mock_dify_player
+from demo.mocks.dify.scripts import Script
+from demo.mocks.dify.server import SCRIPTS, MockDify
+from demo.mocks.dify.wire import Pause, Run, Step
+from demo.wecom.simulator import WeComUser
+from services.streams.store import stream_keys
+from tests.support.house import AES_KEY, TOKEN, Replica, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, free_port, wait_until
 
 TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1 << 20

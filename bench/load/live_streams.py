@@ -1,0 +1,107 @@
+"""Running answers as they lie in Redis, written by the product's own store, and their readers' polls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import cycle
+
+from bench.load.callbacks import AES_KEY, Callbacks
+from config.bots import DEFAULT_BOT
+from services.models import Question
+from services.redis.store import ScriptRunner, connect
+from services.streams.access import Access
+from services.streams.records import Chunk, NewStream, Write, timestamp
+from services.streams.store import StreamStore
+from services.wecom.callback import derive_key
+
+#: How many there are: no two connections poll the same one at once.
+STREAMS = 256
+#: Seconds they live and stay their owner's: nothing lapses while they are polled.
+LIVES = 3600.0
+#: Characters of a delta.
+_DELTA = 20
+#: What stands for a stream's number in a text, so that no two of them have a sentence in common.
+NUMBER = "0000"
+_PROSE = """## 年假怎么申请
+
+员工每年享有 **5 到 15 天**带薪年假，按入职年限计算：
+
+1. 打开企业微信的 `工作台`，选择“假勤管理”；
+2. 选择“年假”，填写起止日期和交接人；
+3. 直属主管会在一个工作日内审批，结果会通知到您。
+
+- 未休完的年假可以顺延到次年三月底；
+- 试用期内的员工按实际出勤折算，详见《员工手册》第四章。
+
+> 如有疑问，请联系人力资源部：hr@example.com。
+
+"""
+
+
+class LiveStreams:
+    """So many running answers of the same length, each of another person."""
+
+    def __init__(self, name: str, text: str, count: int = STREAMS) -> None:
+        """Take a name of at most 16 characters that no other streams in the same Redis have.
+
+        `NUMBER` in the text becomes each stream's own: what a gateway remembers of one is of no use for another.
+        """
+        self._name = name
+        self._text = text
+        self._count = count
+
+    def write(self, redis_url: str) -> None:
+        """Open the streams and append the text, delta by delta, as their owner does."""
+        access = Access({DEFAULT_BOT: derive_key(AES_KEY, "stream")})
+        with connect(redis_url, pool_size=1, timeout=5.0) as client:
+            store = StreamStore(ScriptRunner(client), ttl=LIVES, lease=LIVES, max_seconds=LIVES)
+            for number in range(self._count):
+                question = Question("年假怎么申请", "wecom", DEFAULT_BOT, _person(number), msgid=f"m{number}")
+                fields = {"status": "processing", "question": question.to_json(), "access": access.readers(question)}
+                store.open(NewStream(self._id(number), "bench", fields, frame_seconds=LIVES))
+                chunks = [Chunk(piece, timestamp()) for piece in _deltas(self.text(number))]
+                store.write([Write(self._id(number), 1, "bench", 0, 0, chunks)])
+
+    def text(self, number: int) -> str:
+        """Return a stream's text so far."""
+        return self._text.replace(NUMBER, f"{number:0{len(NUMBER)}}")
+
+    def polls(self) -> list[bytes]:
+        """Return a callback of each one's reader, signed now."""
+        callbacks = Callbacks()
+        return [callbacks.refresh(self._id(number), _person(number)) for number in range(self._count)]
+
+    def wrong(self, bodies: Mapping[int, bytes]) -> list[str]:
+        """Return what is not as it must be in the replies to these polls."""
+        return [fault for number, body in bodies.items() if (fault := self._fault(number, body))]
+
+    def _fault(self, number: int, body: bytes) -> str:
+        try:
+            stream = Callbacks().opened(body)
+        except (ValueError, LookupError) as exc:
+            return f"{type(exc).__name__}: {body[:200]!r}"
+        expected = {"id": self._id(number), "finish": False, "content": self.text(number)}
+        return "" if stream == expected else str(stream)
+
+    def _id(self, number: int) -> str:
+        return f"{number:016x}{self._name:0>16}"
+
+
+def prose(size: int) -> str:
+    """Return Markdown of exactly so many bytes, no line twice: whole lines, and full stops for the rest."""
+    text = ""
+    for number, line in enumerate(cycle(_PROSE.splitlines())):
+        numbered = f"{line}（{NUMBER}-{number}）\n" if line else "\n"
+        if len((text + numbered).encode()) > size:
+            break
+        text += numbered
+    text = text.rstrip()
+    return text + "." * (size - len(text.encode()))
+
+
+def _person(number: int) -> str:
+    return f"u{number}"
+
+
+def _deltas(text: str) -> Iterator[str]:
+    return (text[start : start + _DELTA] for start in range(0, len(text), _DELTA))

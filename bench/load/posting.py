@@ -1,0 +1,45 @@
+"""Few requests with their replies, where no load generator is wanted; see bench/load/callbacks.py for what they hold."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
+
+#: Requests that wait for their replies at once, and seconds one may wait.
+SENDERS, _SECONDS = 16, 60.0
+
+
+def posted(port: int, requests: Sequence[bytes], every: float) -> list[bytes]:
+    """Send requests so many seconds apart at the least; return the bodies of their replies.
+
+    Each comes by a connection of its own: kept ones would give most of the questions to one worker.
+    """
+    began = time.monotonic()
+    with ThreadPoolExecutor(SENDERS) as senders:
+        replies = []
+        for number, request in enumerate(requests):
+            time.sleep(max(0.0, began + number * every - time.monotonic()))
+            replies.append(senders.submit(_post, port, request))
+        return [reply.result() for reply in replies]
+
+
+def _post(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), _SECONDS) as connection:
+        return exchange(connection, request)
+
+
+def exchange(connection: socket.socket, request: bytes) -> bytes:
+    """Send a request; return the body of its reply.
+
+    Raises:
+        OSError, HTTPException: there is none, or none that counts.
+    """
+    connection.sendall(request)
+    with HTTPResponse(connection) as reply:
+        reply.begin()
+        if reply.status != 200:
+            raise ConnectionError(f"the gateway answered {reply.status}")
+        return reply.read()

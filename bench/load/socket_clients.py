@@ -1,0 +1,167 @@
+"""Very many chat clients in one thread: they ask, keep what comes and when, and go on elsewhere when cut off."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from bench.stage.replicas import BETWEEN, WITHIN
+
+_READ_BYTES = 64 * 1024
+#: Seconds for connecting, and for a frame to be taken.
+_SECONDS = 30.0
+
+
+class Client:
+    """One client of /ws/chat with at most one question."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.question = ""
+        self.stream_id = ""
+        self.cursor = 0
+        self.text = ""
+        #: What the last frame of the answer said; "" while it goes on.
+        self.status = ""
+        #: How often it connected.
+        self.connects = 0
+        #: Seconds from the provider to here, of each piece.
+        self.delays: list[float] = []
+        #: The longest time without a piece, in seconds.
+        self.silence = 0.0
+        self._heard = 0.0
+        self._socket: socket.socket | None = None
+        self._protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
+
+    def connect(self, port: int) -> socket.socket:
+        """Open the connection, and go on with an answer that is not whole.
+
+        Raises:
+            OSError: nobody is there, or the handshake is refused.
+        """
+        self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws/chat/{self.name}"), max_size=2**24)
+        self._socket = socket.create_connection(("127.0.0.1", port), _SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        while self._protocol.state is State.CONNECTING and (data := self._socket.recv(_READ_BYTES)):
+            self._protocol.receive_data(data)
+        if self._protocol.state is not State.OPEN:
+            raise ConnectionError(f"handshake: {self._protocol.handshake_exc}")
+        self.connects += 1
+        if self.stream_id and not self.status:
+            self._send({"type": "resume", "stream_id": self.stream_id, "cursor": self.cursor})
+        return self._socket
+
+    def ask(self, question: str) -> None:
+        self.question, self.stream_id, self.cursor, self.text, self.status = question, "", 0, "", ""
+        self._heard = time.time()
+        self._send({"type": "chat", "id": question, "content": question})
+
+    def read(self) -> bool:
+        """Take what is there; False when the connection is over."""
+        assert self._socket
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        self._protocol.receive_data(data)
+        self._flush()
+        now = time.time()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                self._take(json.loads(bytes(event.data)), now)
+        return self._protocol.state is State.OPEN
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+
+    def _take(self, frame: Mapping[str, Any], now: float) -> None:
+        match frame:
+            case {"type": "chat", "role": "user"}:
+                self.stream_id = frame["stream_id"]
+            case {"type": "chat_delta", "content": str(content)}:
+                self.text, self.cursor = self.text + content, frame["cursor"]
+                self.delays += [now - sent for sent in stamps(content)]
+                self._hear(now)
+            case {"type": "reset"}:
+                self.text, self.cursor = "", frame["cursor"]
+            case {"type": "chat", "role": "assistant"}:
+                self.status = frame["status"] if frame["content"] == self.text else "not what its pieces were"
+            case {"type": "error"}:
+                self.status = str(frame["code"])
+
+    def _hear(self, now: float) -> None:
+        self.silence = max(self.silence, now - self._heard)
+        self._heard = now
+
+    def _send(self, frame: Mapping[str, Any]) -> None:
+        self._protocol.send_text(json.dumps(frame).encode())
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._socket
+        for data in self._protocol.data_to_send():
+            if data:
+                self._socket.sendall(data)
+
+
+def stamps(content: str) -> Iterator[float]:
+    """Yield the times the pieces in a text were sent at; a piece that came in two counts with its end."""
+    for piece in content.split(BETWEEN)[:-1]:
+        with suppress(ValueError):
+            yield float(piece.rpartition(WITHIN)[2])
+
+
+class Crowd:
+    """Clients that are read by one thread; whoever is cut off in an answer comes back at `port`."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.data.close()
+        self._selector.close()
+
+    def join(self, client: Client) -> None:
+        """Connect, and read what comes to it from now on."""
+        self._selector.register(client.connect(self.port), selectors.EVENT_READ, client)
+
+    def listen_for(self, seconds: float) -> None:
+        self.listen(lambda: False, seconds)
+
+    def listen(self, over: Callable[[], bool], seconds: float) -> bool:
+        """Read until `over`, at most so long; return whether it was."""
+        end = time.monotonic() + seconds
+        while not over():
+            if time.monotonic() > end:
+                return False
+            for key, _ in self._selector.select(min(0.05, max(0.0, end - time.monotonic()))):
+                if not key.data.read():
+                    self._come_back(key.fileobj, key.data)
+        return True
+
+    def _come_back(self, connection: Any, client: Client) -> None:
+        self._selector.unregister(connection)
+        client.close()
+        if client.question and not client.status:
+            self.join(client)

@@ -1,0 +1,190 @@
+"""What the addresses of batches answer: the models of the specification, and the values that have their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from channels.batch.models import Options
+from channels.web.rest import RestModel
+from services.batches.records import UNFINISHED, ItemStatus, Task, TaskStatus, utc_text
+
+
+class BatchStatus(Protocol):
+    """How the processor of batches is, as `services.batches.manager` tells."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def max_concurrent(self) -> int: ...
+
+    @property
+    def running_items(self) -> int: ...
+
+    @property
+    def totals(self) -> Mapping[TaskStatus, int]: ...
+
+    @property
+    def max_size(self) -> int: ...
+
+    @property
+    def available_slots(self) -> int: ...
+
+
+class Submitted(RestModel):
+    task_id: str = Field(examples=["3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34"])
+    status: TaskStatus
+    created_at: datetime
+    formulas_without_value: int = Field(
+        description="Formulas of the file's column that have no value and so are not asked: saved by another program "
+        "than a spreadsheet. Opening and saving the file in one gives them theirs."
+    )
+
+
+class Progress(RestModel):
+    """How far a task is. An item is in exactly one of completed, failed, cancelled, running, pending."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    running: int
+    pending: int
+    percentage: float = Field(description="Of the items, completed or failed: 0 to 100.")
+    rate: float = Field(description="Items per second since the start, pauses left out.")
+
+
+class TaskState(RestModel):
+    """A task. completed, failed and cancelled are final; failed: it has ended and not one item is completed."""
+
+    task_id: str
+    name: str
+    description: str
+    status: TaskStatus
+    progress: Progress
+    total_items: int
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    cancelled_at: datetime | None
+    estimated_completion: datetime | None
+    error_message: str | None
+    options: Options
+
+
+class Tasks(RestModel):
+    tasks: list[TaskState]
+    total: int
+    page: int
+    size: int
+
+
+class ItemError(RestModel):
+    code: str = Field(description="A stable word.", examples=["provider_timeout"])
+    message: str
+
+
+class Result(RestModel):
+    """One text and what became of it, so far."""
+
+    index: int = Field(description="Its place in what was submitted, from 0.")
+    text: str
+    status: ItemStatus
+    attempts: int
+    content: str
+    metadata: dict[str, Any]
+    sources: list[dict[str, Any]]
+    usage: dict[str, Any]
+    error: ItemError | None = Field(description="What the last attempt failed with.")
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+class Summary(RestModel):
+    total: int
+    success: int
+    failed: int
+
+
+class Results(RestModel):
+    """Results in the order of what was submitted, also of a task that is under way."""
+
+    task_id: str
+    status: TaskStatus
+    results: list[Result]
+    total: int
+    page: int
+    size: int
+    summary: Summary
+
+
+class Queue(RestModel):
+    total_tasks: int
+    pending: int
+    running: int
+    paused: int
+    max_size: int
+    available_slots: int
+
+
+class Processor(RestModel):
+    """What works on batches, over all replicas and callers."""
+
+    is_running: bool
+    workers: int
+    max_concurrent: int
+    running_items: int
+    queue: Queue
+
+
+def submitted_json(task: Task, unvalued: int) -> dict[str, Any]:
+    """Return the data of `Submitted`; of its file so many formulas had no value."""
+    told = {"task_id": task.task_id, "status": task.status, "created_at": utc_text(task.created_at)}
+    return {**told, "formulas_without_value": unvalued}
+
+
+def task_json(task: Task) -> dict[str, Any]:
+    """Return the data of `TaskState`."""
+    counts = ("total", "completed", "failed", "cancelled", "running", "pending", "percentage")
+    moments = ("created_at", "started_at", "completed_at", "cancelled_at", "estimated_completion")
+    return {
+        "task_id": task.task_id,
+        "name": task.name,
+        "description": task.description,
+        "status": task.status,
+        "progress": {**{name: getattr(task, name) for name in counts}, "rate": round(task.rate, 3)},
+        "total_items": task.total,
+        **{name: utc_text(getattr(task, name)) for name in moments},
+        "error_message": task.error_message or None,
+        "options": asdict(task.options),
+    }
+
+
+def summary_json(task: Task) -> dict[str, int]:
+    """Return the data of `Summary`."""
+    return {"total": task.total, "success": task.completed, "failed": task.failed}
+
+
+def processor_json(status: BatchStatus) -> dict[str, Any]:
+    """Return the data of `Processor`."""
+    waiting = {name: status.totals.get(name, 0) for name in UNFINISHED}
+    return {
+        "is_running": status.is_running,
+        "workers": status.workers,
+        "max_concurrent": status.max_concurrent,
+        "running_items": status.running_items,
+        "queue": {
+            "total_tasks": sum(status.totals.values()),
+            **waiting,
+            "max_size": status.max_size,
+            "available_slots": status.available_slots,
+        },
+    }

@@ -1,0 +1,214 @@
+"""The door for batches: many questions as one task, which is submitted, watched, stopped and collected by REST."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from flask import Blueprint, Response, request
+
+from channels.batch.answers import BatchStatus, processor_json, submitted_json, task_json
+from channels.batch.downloads import download, page
+from channels.batch.models import FileSubmission, ListQuery, Options, ResultsQuery, Submission
+from channels.batch.operations import KEY, OPERATIONS, STATUS, TASKS
+from channels.batch.uploads import FORM, uploaded
+from channels.web.envelope import envelope
+from channels.web.rest import MAX_ERRORS, Programs, RestError, body, caller, params
+from services import metrics
+from services.batches.records import BatchOptions, Item, Task, TaskStatus
+from services.errors import BatchUnknown
+from services.identity.callers import Caller
+from utils.sizes import is_longer
+
+__all__ = ["OPERATIONS", "BatchDoor", "Batches", "batch_blueprint"]
+
+#: When one may submit again who did so too often, in seconds.
+RETRY_AFTER = {"Retry-After": "30"}
+
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Batches(Protocol):
+    """What is used of the manager of batches. A task of somebody else is unknown; every method may find SQL away."""
+
+    def submit(
+        self,
+        *,
+        owner: str,
+        name: str,
+        texts: Sequence[str],
+        credential: str = "",
+        description: str = "",
+        options: BatchOptions | None = None,
+        key: str = "",
+    ) -> tuple[Task, bool]: ...
+
+    def get(self, task_id: str, owner: str) -> Task: ...
+
+    def list(
+        self, owner: str, status: TaskStatus | None = None, *, page: int = 1, size: int = 20
+    ) -> tuple[list[Task], int]: ...
+
+    def rows(self, task_id: str, owner: str, *, after: int = -1, limit: int | None = None) -> Iterator[Item]: ...
+
+    def cancel(self, task_id: str, owner: str) -> Task: ...
+
+    def pause(self, task_id: str, owner: str) -> Task: ...
+
+    def resume(self, task_id: str, owner: str) -> Task: ...
+
+    def status(self) -> BatchStatus: ...
+
+
+class Limiter(Protocol):
+    """Who asks too much."""
+
+    def question(self, principal: str, client_id: str) -> bool: ...
+
+
+class BatchDoor:
+    """Answers the addresses; None for `batches` where there is no SQL, or batches are not offered."""
+
+    def __init__(
+        self,
+        batches: Batches | None,
+        callers: Programs,
+        limiter: Limiter,
+        *,
+        sentence: Callable[[str], str],
+        max_bytes: int,
+        question_max_bytes: int,
+    ) -> None:
+        self._batches = batches
+        self._callers = callers
+        self._limiter = limiter
+        self._sentence = sentence
+        self._max_bytes = max_bytes
+        self._question_max_bytes = question_max_bytes
+
+    def submit(self) -> Response:
+        batches, who = self._enter()
+        key = _key()
+        if not self._limiter.question(who.principal, request.remote_addr or ""):
+            metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
+            raise RestError(429, self._sentence("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
+        submission, unvalued = self._submission()
+        task, created = batches.submit(owner=who.principal, credential=who.credential, key=key, **submission)
+        headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
+        return envelope(submitted_json(task, unvalued), status=201 if created else 200, headers=headers)
+
+    def list(self) -> Response:
+        batches, who = self._enter()
+        asked = params(ListQuery)
+        tasks, total = batches.list(who.principal, asked.status, page=asked.page, size=asked.size)
+        page = {"total": total, "page": asked.page, "size": asked.size}
+        return envelope({"tasks": [task_json(task) for task in tasks], **page})
+
+    def show(self, task_id: str) -> Response:
+        batches, who = self._enter(task_id)
+        return envelope(task_json(batches.get(task_id, who.principal)))
+
+    def cancel(self, task_id: str) -> Response:
+        batches, who = self._enter(task_id)
+        return envelope(task_json(batches.cancel(task_id, who.principal)))
+
+    def pause(self, task_id: str) -> Response:
+        batches, who = self._enter(task_id)
+        return envelope(task_json(batches.pause(task_id, who.principal)))
+
+    def resume(self, task_id: str) -> Response:
+        batches, who = self._enter(task_id)
+        return envelope(task_json(batches.resume(task_id, who.principal)))
+
+    def results(self, task_id: str) -> Response:
+        batches, who = self._enter(task_id)
+        asked = params(ResultsQuery)
+        task = batches.get(task_id, who.principal)
+        if asked.format == "json":
+            number, size = asked.page or 1, asked.size or 100
+            items = batches.rows(task_id, who.principal, after=(number - 1) * size - 1, limit=size)
+            return page(task, items, number=number, size=size)
+        if asked.page or asked.size:
+            raise _wrong("page" if asked.page else "size", "a download has all results, and no pages")
+        return download(task, batches.rows(task_id, who.principal), asked.format)
+
+    def status(self) -> Response:
+        batches, _ = self._enter()
+        return envelope(processor_json(batches.status()))
+
+    def _enter(self, task_id: str = "") -> tuple[Batches, Caller]:
+        """Return who asks and what answers; a task's id that is none need not be looked for."""
+        who = caller(self._callers, request)
+        if self._batches is None:
+            raise RestError(503, self._sentence("batch_unavailable"), reason="batch_unavailable")
+        if task_id and not _TASK_ID.fullmatch(task_id):
+            raise BatchUnknown
+        return self._batches, who
+
+    def _submission(self) -> tuple[dict[str, Any], int]:
+        """Return the task that is submitted, as `Batches.submit` takes it, and how many formulas have no value."""
+        sent: Submission | FileSubmission
+        if request.mimetype == FORM:
+            sent, reading = uploaded(max_bytes=self._max_bytes)
+            texts, unvalued = reading.texts, reading.unvalued
+        else:
+            sent = body(Submission, max_bytes=self._max_bytes)
+            texts, unvalued = sent.texts, 0
+        self._check(texts)
+        options = (sent.options or Options()).record()
+        told = {"name": sent.name, "texts": texts, "description": sent.description or "", "options": options}
+        return told, unvalued
+
+    def _check(self, texts: Sequence[str]) -> None:
+        """Refuse a task with a text that would be refused when its turn comes."""
+        limit = self._question_max_bytes
+        long = [index for index, text in enumerate(texts) if is_longer(text, limit)]
+        if long:
+            problem = f"is longer than {limit} bytes"
+            errors = [{"field": f"texts.{index}", "problem": problem} for index in long[:MAX_ERRORS]]
+            message, data = self._sentence("question_too_large"), {"errors": errors, "max_bytes": limit}
+            raise RestError(413, message, reason="question_too_large", data=data)
+
+
+def batch_blueprint(
+    batches: Batches | None,
+    callers: Programs,
+    limiter: Limiter,
+    *,
+    sentence: Callable[[str], str],
+    max_bytes: int,
+    question_max_bytes: int,
+) -> Blueprint:
+    """Return the addresses of batches; without `batches` they say that there are none here.
+
+    `max_bytes` bounds what is submitted, file or JSON, `question_max_bytes` each of its texts; `sentence` is what
+    people read for a code.
+    """
+    door = BatchDoor(
+        batches, callers, limiter, sentence=sentence, max_bytes=max_bytes, question_max_bytes=question_max_bytes
+    )
+    routes = Blueprint("batch", __name__)
+    one = f"{TASKS}/<task_id>"
+    routes.add_url_rule(TASKS, "submit", door.submit, methods=["POST"])
+    routes.add_url_rule(TASKS, "list", door.list, methods=["GET"])
+    routes.add_url_rule(one, "show", door.show, methods=["GET"])
+    routes.add_url_rule(one, "cancel", door.cancel, methods=["DELETE"])
+    routes.add_url_rule(f"{one}/pause", "pause", door.pause, methods=["POST"])
+    routes.add_url_rule(f"{one}/resume", "resume", door.resume, methods=["POST"])
+    routes.add_url_rule(f"{one}/results", "results", door.results, methods=["GET"])
+    routes.add_url_rule(STATUS, "status", door.status, methods=["GET"])
+    return routes
+
+
+def _key() -> str:
+    """Return the submission's own name, "" where it has none."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not KEY.fullmatch(key):
+        raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")
+    return key or ""
+
+
+def _wrong(field: str, problem: str) -> RestError:
+    data = {"errors": [{"field": field, "problem": problem}]}
+    return RestError(422, "Some fields are wrong.", reason="invalid_fields", data=data)

@@ -1,0 +1,141 @@
+"""How the chat door shows an answer: its deltas as they come, the whole at the end, whatever the end is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from channels.chat.frames import iso_now, names_of
+from channels.sockets.answer_queue import Shown
+from config.texts import Texts
+from services.streams.following import News
+from services.streams.records import Whole
+from utils.formats.json_slices import text_member
+
+
+class Sends(Protocol):
+    """What is used of a socket."""
+
+    @property
+    def closing(self) -> bool: ...
+
+    def send(self, frame: Mapping[str, Any]) -> bool: ...
+
+
+class Block(Protocol):
+    """One block of an answer as HTML that is safe to be shown."""
+
+    @property
+    def block(self) -> int: ...
+
+    @property
+    def html(self) -> str: ...
+
+
+class Blocks(Protocol):
+    """Renders a text that grows; returns the blocks that changed."""
+
+    def add(self, text: str) -> Sequence[Block]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Html:
+    """How answers become HTML: block by block while they grow, and whole."""
+
+    blocks: Callable[[], Blocks]
+    whole: Callable[[Iterable[str]], Iterator[str]]
+
+
+@dataclass(eq=False)
+class ChatAnswer(Shown):
+    """An answer on its way to a chat client."""
+
+    #: Its blocks so far; None for a client that wants the text alone.
+    blocks: Blocks | None = None
+    #: The client has some of it already, which it is to forget.
+    anew: bool = False
+    #: The question's words, "" where it was not asked here.
+    question: str = ""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return what every frame of this answer says."""
+        return names_of(self.stream_id, self.id)
+
+
+class ChatDisplay:
+    """The frames of one client's answers; its four callbacks are those of an `AnswerQueue`."""
+
+    def __init__(self, socket: Sends, client_id: str, *, texts: Texts, html: Html) -> None:
+        self._socket = socket
+        self._client_id = client_id
+        self._texts = texts
+        self._html = html
+
+    def blocks(self, html: bool) -> Blocks | None:
+        return self._html.blocks() if html else None
+
+    def begun(self, shown: ChatAnswer) -> None:
+        self._typing(shown, True)
+        if shown.anew:
+            self._reset(shown)
+
+    def show(self, shown: ChatAnswer, news: News) -> bool:
+        """Send what is new; False when nobody is there any more."""
+        if news.reset:
+            self._reset(shown)
+        if not news.chunks:
+            return not self._socket.closing
+        text = "".join(chunk.content for chunk in news.chunks)
+        frame = {"type": "chat_delta", **shown.names, "cursor": news.cursor, "content": text}
+        if shown.blocks:
+            frame["html"] = [{"block": changed.block, "html": changed.html} for changed in shown.blocks.add(text)]
+        return self._socket.send(frame)
+
+    def ended(self, shown: ChatAnswer, news: News, whole: Whole) -> None:
+        if whole.size or whole.status == "completed":
+            self._socket.send(self._answer(shown, news, whole))
+        if whole.status == "error":
+            self.error(whole.error_code or "answer_failed", news.sentence, **shown.names)
+        self._typing(shown, False)
+
+    def failed(self, shown: ChatAnswer, code: str) -> None:
+        self.error(code, **shown.names)
+        self._typing(shown, False)
+
+    def error(self, code: str, sentence: str = "", **names: str) -> None:
+        """Send an error's frame; its sentence is that of the code unless given, and empty names are left out."""
+        words = {"code": code.upper(), "content": sentence or self._texts.error(code)}
+        self._socket.send({"type": "error", **words, **{name: value for name, value in names.items() if value}})
+
+    def _reset(self, shown: ChatAnswer) -> None:
+        """Have the client forget the text; whoever is cut off before the new one comes begins at the beginning."""
+        shown.blocks = self.blocks(shown.blocks is not None)
+        self._socket.send({"type": "reset", **shown.names, "cursor": 0})
+
+    def _answer(self, shown: ChatAnswer, news: News, whole: Whole) -> dict[str, Any]:
+        # A long answer is read from Redis while it is sent, once for each of the two.
+        long = whole.long is not None
+        content = text_member(whole.slices, long=long)
+        frame: dict[str, Any] = {
+            "type": "chat",
+            "role": "assistant",
+            "content": content,
+            **shown.names,
+            "cursor": news.cursor,
+        }
+        frame |= {"status": whole.status, "sources": list(whole.sources)}
+        frame |= {"client_id": self._client_id, "timestamp": iso_now()}
+        if whole.error_code:
+            frame["code"] = whole.error_code.upper()
+        if whole.usage.known:
+            frame["usage"] = whole.usage.known
+        if whole.mock:
+            frame["mock"] = True
+        if shown.blocks:
+            frame["html"] = text_member(lambda: self._html.whole(whole.slices()), long=long)
+        return frame
+
+    def _typing(self, shown: ChatAnswer, status: bool) -> None:
+        self._socket.send({"type": "typing", "status": status, **shown.names})

@@ -1,0 +1,83 @@
+"""What a request of POST /api/chat, or for an answer there is, says beside its body."""
+
+from __future__ import annotations
+
+import re
+
+from flask import request
+
+from channels.chat.frames import MAX_ID
+from channels.http_chat.models import ChatQuestion
+from channels.http_chat.stream import END, MEDIA_TYPE
+from channels.web.rest import RestError
+from config.bots import DEFAULT_BOT
+from services.identity.callers import Caller
+from services.models import Question
+
+_STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: As documented; no stream has so many chunks.
+_CURSOR = re.compile(r"[0-9]{1,9}")
+
+
+def question_of(asked: ChatQuestion, caller: Caller, msgid: str) -> Question:
+    return Question(
+        asked.query,
+        "http",
+        DEFAULT_BOT,
+        caller.principal,
+        msgid=msgid,
+        inputs=asked.inputs,
+        session=asked.conversation or "",
+        credential=caller.credential,
+    )
+
+
+def client_id(asked: ChatQuestion) -> str:
+    """Return the client's own id of its question, from the body or the header Idempotency-Key; "" for none.
+
+    Raises:
+        RestError: there are two, or the header's is too long or empty.
+    """
+    named = request.headers.get("Idempotency-Key")
+    if named is None:
+        return asked.id or ""
+    if not 1 <= len(named) <= MAX_ID:
+        raise wrong_field("Idempotency-Key", f"1 to {MAX_ID} characters are taken")
+    if asked.id is not None and asked.id != named:
+        raise wrong_field("id", "differs from the header Idempotency-Key")
+    return named
+
+
+def wants_events() -> bool:
+    """Tell whether the client would rather have events than JSON, which is what it gets when it has no wish."""
+    return request.accept_mimetypes.best_match(["application/json", MEDIA_TYPE]) == MEDIA_TYPE
+
+
+def last_event() -> int | None:
+    """Return the cursor of the last event the client got, 0 for none, None when that was the last one of all.
+
+    Raises:
+        RestError: it is no id of ours.
+    """
+    shown = request.headers.get("Last-Event-ID", "0")
+    if shown == END:
+        return None
+    if not _CURSOR.fullmatch(shown):
+        raise wrong_field("Last-Event-ID", "is the id of no event")
+    return int(shown)
+
+
+def checked(stream_id: str) -> str:
+    """Return a stream's id from an address.
+
+    Raises:
+        RestError: no stream has such an id.
+    """
+    if not _STREAM_ID.fullmatch(stream_id):
+        raise RestError(404, reason="stream_unknown")
+    return stream_id
+
+
+def wrong_field(field: str, problem: str) -> RestError:
+    errors = [{"field": field, "problem": problem}]
+    return RestError(422, "Some fields are wrong.", reason="invalid_fields", data={"errors": errors})

@@ -1,0 +1,126 @@
+"""An answer as server-sent events: ids are cursors, so that who comes back with the last one goes on from there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from channels.http_chat.ends import answered, failed, refusal
+from channels.http_chat.line import Line
+from channels.http_chat.waits import Ended, Step, Wait
+from channels.web.envelope import enveloped
+from channels.web.rest import RestError
+from config.texts import Texts
+from services.errors import StoreUnavailable, StreamUnknown
+from services.streams.following import News
+from utils.formats.json_slices import json_pieces
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+#: The id of the last event: who comes back with it has it all.
+END = "end"
+#: Seconds of silence until a comment shows that there is somebody.
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+#: Milliseconds after which a browser that was cut off comes back.
+RETRY = b"retry: 1000\n\n"
+
+
+class EventStream:
+    """The body of a reply, to be iterated once; a client whose last event was not that of `END` comes back."""
+
+    def __init__(
+        self,
+        stream_id: str,
+        cursor: int,
+        wait: Wait,
+        line: Line,
+        texts: Texts,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream_id = stream_id
+        self._cursor = cursor
+        self._wait = wait
+        self._line = line
+        self._texts = texts
+        self._clock = clock
+        self._said_at = clock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for said in self._said():
+            yield from self._line.paced(said)
+
+    def _said(self) -> Iterator[bytes]:
+        yield RETRY + event("start", {"stream_id": self._stream_id}, self._cursor)
+        try:
+            for step in self._wait.steps():
+                if step is None and self._line.gone:
+                    return
+                for said in self._shown(step):
+                    self._said_at = self._clock()
+                    yield said
+        except (StreamUnknown, StoreUnavailable) as exc:
+            yield self._error(refusal(exc.code, self._texts, stream_id=self._stream_id))
+        except BrokenPipeError:
+            # The server sees to a reply that breaks off.
+            raise
+        except Exception:
+            log.exception("following an answer failed", extra={"stream_id": self._stream_id})
+            yield self._error(refusal("server_error", self._texts, stream_id=self._stream_id))
+
+    def _shown(self, step: Step) -> Iterator[bytes]:
+        match step:
+            case News():
+                yield from self._news(step)
+            case Ended():
+                yield from self._end(step)
+            case _ if self._clock() - self._said_at >= PING_SECONDS:
+                yield PING
+
+    def _news(self, news: News) -> Iterator[bytes]:
+        # Whoever is cut off after a reset, before the new text, begins at the beginning.
+        reset = event("reset", {}, 0) if news.reset else b""
+        text = "".join(chunk.content for chunk in news.chunks)
+        if said := reset + event("delta", {"content": text}, news.cursor) if text else reset:
+            yield said
+
+    def _end(self, end: Ended) -> Iterator[bytes]:
+        """Yield the last event. Where it breaks off, nothing follows: half an event is none, and its client comes back.
+
+        Raises:
+            BrokenPipeError: it does.
+        """
+        if end.whole.status == "completed":
+            pieces = event_pieces("done", answered(self._stream_id, end.whole, most=0), END)
+        else:
+            error = failed(self._stream_id, end.whole, end.sentence, self._texts, most=0)
+            pieces = event_pieces("error", self._enveloped(error), END)
+        yield from self._line.unless_missing(pieces)
+
+    def _error(self, error: RestError) -> bytes:
+        return b"".join(event_pieces("error", self._enveloped(error), END))
+
+    def _enveloped(self, error: RestError) -> Mapping[str, Any]:
+        return enveloped(error.data, status=error.status, code=error.code, message=error.message)
+
+
+def event(name: str, data: Mapping[str, Any], id: int | str) -> bytes:
+    """Return one event."""
+    return b"".join(event_pieces(name, data, id))
+
+
+def event_pieces(name: str, data: Mapping[str, Any], id: int | str) -> Iterator[bytes]:
+    """Yield one event, in pieces where a text in it comes in slices; JSON has no line ends, so its data is one line."""
+    waiting = f"id: {id}\nevent: {name}\ndata: ".encode()
+    for number, piece in enumerate(json_pieces(data)):
+        if number:
+            yield waiting
+            waiting = b""
+        waiting += piece
+    yield waiting + b"\n\n"

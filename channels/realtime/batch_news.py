@@ -1,0 +1,209 @@
+"""How batch tasks go, for those on sockets who asked: one look a second for all of them, and none while nobody did."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from services.batches.records import Task
+from services.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks, and after one that failed.
+INTERVAL = 1.0
+PAUSE = 2.0
+#: Tasks looked at in one query.
+LOOKS = 500
+#: Seconds a closing replica waits for its last look.
+STOP_SECONDS = 2.0
+
+#: Tells a client how a task is; `None`: it is there no more. Returns whether the client still listens.
+Tell = Callable[[str, Task | None], bool]
+
+
+class Batches(Protocol):
+    """What is used of the manager of batches. Both may raise `StoreUnavailable`."""
+
+    def get(self, task_id: str, owner: str) -> Task:
+        """Return the owner's task; raises `BatchUnknown`."""
+
+    def look_up(self, task_ids: Collection[str]) -> Sequence[Task]:
+        """Return those of these tasks that there are."""
+
+
+class BatchNews:
+    """The tasks that are followed in this process, and those who follow them."""
+
+    def __init__(
+        self, batches: Batches, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._batches = batches
+        self._interval = interval
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._followers: set[Follower] = set()
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="batch-news", daemon=True)
+
+    def follower(self, owner: str, tell: Tell) -> Follower:
+        """Return somebody's subscriptions, none yet; `tell` is called in a thread of its own."""
+        return Follower(self, owner, tell)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Nothing: whoever follows goes with the socket."""
+
+    def close_all(self) -> None:
+        """Nothing, as `leave`."""
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        self._wanted.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def get(self, task_id: str, owner: str) -> Task:
+        """Return the owner's task; raises `BatchUnknown`, `StoreUnavailable`."""
+        return self._batches.get(task_id, owner)
+
+    def add(self, follower: Follower) -> None:
+        """Have this one told, too."""
+        with self._lock:
+            self._followers.add(follower)
+        self._wanted.set()
+
+    def remove(self, follower: Follower) -> None:
+        with self._lock:
+            self._followers.discard(follower)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wanted.wait()
+            pause = self._interval
+            try:
+                self._look()
+            except StoreUnavailable:
+                pause = PAUSE
+            except Exception:
+                log.exception("batch tasks not looked at")
+                pause = PAUSE
+            self._stopping.wait(pause)
+
+    def _look(self) -> None:
+        with self._lock:
+            followers = list(self._followers)
+        wanted = [(follower, follower.task_ids) for follower in followers]
+        task_ids = sorted({task_id for _, followed in wanted for task_id in followed})
+        if not task_ids:
+            self._rest()
+            return
+        found: dict[str, Task] = {}
+        for first in range(0, len(task_ids), LOOKS):
+            found |= {task.task_id: task for task in self._batches.look_up(task_ids[first : first + LOOKS])}
+        for follower, followed in wanted:
+            follower.take({task_id: found.get(task_id) for task_id in followed})
+
+    def _rest(self) -> None:
+        """Look at nothing until somebody follows something."""
+        self._wanted.clear()
+        with self._lock:
+            followers = list(self._followers)
+        if self._stopping.is_set() or any(follower.task_ids for follower in followers):
+            self._wanted.set()
+
+
+class Follower:
+    """What one client follows. It is told the latest of each task: a client that reads slowly misses what is between.
+
+    The thread that tells is the client's own, so that nobody waits for a slow one.
+    """
+
+    def __init__(self, news: BatchNews, owner: str, tell: Tell) -> None:
+        self._news = news
+        self._owner = owner
+        self._tell = tell
+        self._lock = threading.Lock()
+        #: How each followed task was when it was last told or is to be told; None before the first look.
+        self._last: dict[str, Task | None] = {}
+        self._due: dict[str, Task | None] = {}
+        self._something = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def task_ids(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._last)
+
+    def follow(self, task_id: str) -> None:
+        """Tell how a task is, now and whenever its counts change, until it ends.
+
+        Raises:
+            BatchUnknown: there is none, or it is another's.
+            StoreUnavailable: the database is away.
+        """
+        task = self._news.get(task_id, self._owner)
+        with self._lock:
+            if self._closed:
+                return
+            self._due[task_id] = task
+            if not task.ended:
+                self._last[task_id] = task
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="batch-follower", daemon=True)
+                self._thread.start()
+        self._something.set()
+        self._news.add(self)
+
+    def forget(self, task_id: str) -> None:
+        """Tell nothing more of a task."""
+        with self._lock:
+            self._last.pop(task_id, None)
+            self._due.pop(task_id, None)
+
+    def close(self) -> None:
+        """Tell nothing more at all."""
+        self._news.remove(self)
+        with self._lock:
+            self._closed = True
+        self._something.set()
+
+    def take(self, seen: Mapping[str, Task | None]) -> None:
+        """Take in how tasks are; what is as it was is not told."""
+        with self._lock:
+            for task_id, task in seen.items():
+                if task_id in self._last and _counts(task) != _counts(self._last[task_id]):
+                    self._due[task_id] = self._last[task_id] = task
+                    if task is None or task.ended:
+                        del self._last[task_id]
+            changed = bool(self._due)
+        if changed:
+            self._something.set()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._something.wait()
+                self._something.clear()
+                with self._lock:
+                    due, self._due = self._due, {}
+                if not all(self._tell(task_id, task) for task_id, task in due.items()):
+                    self.close()
+        except Exception:
+            log.exception("batch tasks not told")
+            self.close()
+
+
+def _counts(task: Task | None) -> tuple[object, ...] | None:
+    """Return what a client wants to hear of when it changes."""
+    if task is None:
+        return None
+    return (task.status, task.total, task.completed, task.failed, task.cancelled, task.running)

@@ -1,0 +1,102 @@
+"""For administrators: who is connected, on all replicas, and how to close one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal, Protocol
+
+from flask import Blueprint, Response, request
+
+from channels.web.envelope import envelope
+from channels.web.guarded import Administrators
+from channels.web.rest import STORE_CODE, Operation, RestModel
+from services.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class Connection(RestModel):
+    """One socket."""
+
+    client_id: str
+    door: Literal["chat", "realtime"]
+    connected_at: str
+    #: Seconds since anything came from it.
+    idle_time: float
+    replica: str
+
+
+class Connections(RestModel):
+    """The sockets of all replicas."""
+
+    count: int
+    connections: list[Connection]
+
+
+class Disconnected(RestModel):
+    """How many sockets of a client were closed."""
+
+    client_id: str
+    disconnected: int
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/ws/connections",
+        "administrators: who is connected",
+        "administration",
+        answers={200: Connections, 404: None},
+        auth="admin",
+    ),
+    Operation(
+        "POST",
+        "/api/ws/disconnect/{client_id}",
+        "administrators: close a connection",
+        "administration",
+        answers={200: Disconnected, 404: None},
+        auth="admin",
+    ),
+)
+
+
+class Connected(Protocol):
+    """What is used of this replica's sockets."""
+
+    def connections(self) -> list[dict[str, Any]]: ...
+
+    def disconnect(self, client_id: str) -> int: ...
+
+
+def connections_blueprint(sockets: Connected, administrators: Administrators) -> Blueprint:
+    """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>, which are there for administrators."""
+    routes = Blueprint("connections", __name__)
+
+    @routes.before_request
+    def check() -> Response | None:
+        refused = administrators.refusal()
+        if refused is None:
+            return None
+        if refused.status == 401:
+            log.warning("administrator refused", extra={"path": request.path})
+        return envelope(status=refused.status, headers=refused.headers)
+
+    @routes.errorhandler(StoreUnavailable)
+    def away(error: StoreUnavailable) -> Response:
+        log.warning("request failed", extra={"code": error.code, "cause": str(error)})
+        return envelope(status=503, code=STORE_CODE)
+
+    @routes.get("/api/ws/connections")
+    def connections() -> Response:
+        found = sockets.connections()
+        return envelope({"count": len(found), "connections": found})
+
+    @routes.post("/api/ws/disconnect/<client_id>")
+    def disconnect(client_id: str) -> Response:
+        count = sockets.disconnect(client_id)
+        if not count:
+            return envelope(status=404)
+        log.info("sockets disconnected", extra={"client_id": client_id, "sockets": count})
+        return envelope({"client_id": client_id, "disconnected": count})
+
+    return routes

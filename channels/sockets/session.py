@@ -1,0 +1,117 @@
+"""One socket from its handshake to its end: nobody's until it shows a credential, then a door's."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from channels.sockets.inbox import TOO_MANY_MESSAGES
+from channels.sockets.socket import Closed, Peer, Socket
+from channels.web.admission import Checks
+from services.errors import AddressBlocked, AuthError, StoreUnavailable
+from services.identity.callers import Caller
+from services.sockets.store import OpenSocket
+
+#: Close codes of our own, and RFC 6455's for a fault of ours.
+UNAUTHENTICATED = 4401
+OUR_FAULT = 1011
+
+#: Seconds a client has for its first frame, where that must show its credential.
+AUTH_SECONDS = 10.0
+
+
+class Visit:
+    """The peer of a socket: it asks for the credential, and then has the door's own peer speak.
+
+    `admit` makes the door's peer once it is known who is there; it runs in the reader's thread.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        door: str,
+        client_id: str,
+        *,
+        callers: Checks,
+        admit: Callable[[Visit, Caller], Peer],
+        sentence: Callable[[str], str],
+        caller: Caller | None = None,
+        auth_seconds: float = AUTH_SECONDS,
+    ) -> None:
+        """Take the `caller` where the handshake said who that is."""
+        self.socket = socket
+        self.door = door
+        self.client_id = client_id
+        #: What the registry knows of it; None before it is known who is there.
+        self.entry: OpenSocket | None = None
+        #: An administrator wants it closed, which was begun.
+        self.dismissed = False
+        #: Messages received.
+        self.received_count = 0
+        self._callers = callers
+        self._admit = admit
+        self._sentence = sentence
+        self._caller = caller
+        self._peer: Peer | None = None
+        self._patience = threading.Timer(auth_seconds, self._give_up)
+        self._patience.daemon = True
+
+    @property
+    def busy(self) -> bool:
+        return self._peer is not None and self._peer.busy
+
+    def opened(self) -> None:
+        if self._caller:
+            self._begin(self._caller)
+            return
+        self._patience.start()
+        self.socket.send({"type": "auth_required"})
+
+    def received(self, text: str) -> None:
+        self.received_count += 1
+        if self._peer:
+            self._peer.received(text)
+        else:
+            self._authenticate(text)
+
+    def closed(self, closed: Closed) -> None:
+        self._patience.cancel()
+        if self._peer:
+            self._peer.closed(closed)
+
+    def close(self, code: int, key: str) -> None:
+        """Close with a sentence of the texts as the reason."""
+        self.socket.close(code, self._sentence(key))
+
+    def _authenticate(self, text: str) -> None:
+        try:
+            caller = self._callers.check(_token(text))
+        except AuthError:
+            self.close(UNAUTHENTICATED, "auth_failed")
+        except AddressBlocked as exc:
+            self.close(TOO_MANY_MESSAGES, exc.code)
+        except StoreUnavailable:
+            self.close(OUR_FAULT, "service_unavailable")
+        else:
+            self._begin(caller)
+
+    def _begin(self, caller: Caller) -> None:
+        self._patience.cancel()
+        self._peer = self._admit(self, caller)
+        self._peer.opened()
+
+    def _give_up(self) -> None:
+        if not self._peer:
+            self.close(UNAUTHENTICATED, "auth_required")
+
+
+def _token(text: str) -> str:
+    """Return the token of an auth frame, "" for any other message."""
+    try:
+        frame: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    token = frame.get("token") if isinstance(frame, dict) and frame.get("type") == "auth" else ""
+    return token if isinstance(token, str) else ""

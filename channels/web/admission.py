@@ -1,0 +1,129 @@
+"""The checks a handshake passes before there is a socket: where it comes from, how often, and what it shows."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from flask import Request, Response
+from werkzeug.datastructures import Headers
+
+from channels.web.envelope import envelope
+from services.errors import AddressBlocked, AuthError, StoreUnavailable
+from services.identity.callers import Caller
+from utils.origins import may_open
+
+#: The subprotocol that is ours, and the prefix of one that carries a credential: all a browser can add to a handshake.
+SUBPROTOCOL = "wechatlaibao"
+BEARER = "bearer."
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: Characters of a refused origin that go into the log.
+_LOGGED_ORIGIN = 200
+
+
+class Refused(Exception):
+    """A handshake that failed a check; `check` names it in the log."""
+
+    def __init__(
+        self, check: str, status: int, message: str, *, code: int = 0, origin: str = "", upgrade: bool = False
+    ) -> None:
+        super().__init__(check)
+        self.check = check
+        self.status = status
+        self._message = message
+        self._code = code
+        self._headers = {"Upgrade": "websocket"} if upgrade else {}
+        #: What the log says besides.
+        self.extra = {"origin": origin[:_LOGGED_ORIGIN]} if origin else {}
+
+    def reply(self) -> Response:
+        return envelope(status=self.status, code=self._code, message=self._message, headers=self._headers)
+
+
+class Checks(Protocol):
+    """What is used of `services.identity.callers.Callers`."""
+
+    @property
+    def open(self) -> bool: ...
+
+    def anonymous(self) -> Caller: ...
+
+    def check(self, secret: str) -> Caller: ...
+
+
+class Addresses(Protocol):
+    """What is used of the rate limiter."""
+
+    def address(self, ip: str) -> bool: ...
+
+
+class Admission:
+    """Decides about handshakes; keeps nothing."""
+
+    def __init__(self, callers: Checks, limiter: Addresses, origins: Sequence[str]) -> None:
+        self._callers = callers
+        self._limiter = limiter
+        self._origins = origins
+
+    def check(self, request: Request, client_id: str) -> None:
+        """Look at what needs no credential.
+
+        Raises:
+            Refused: it is no WebSocket, a foreign page's, or one too many of its address.
+        """
+        if not _asks_for_socket(request.headers):
+            raise Refused("not_a_websocket", 426, "This address speaks WebSocket only.", upgrade=True)
+        if not _CLIENT_ID.fullmatch(client_id):
+            raise Refused("client_id", 400, "A client id has 1 to 64 letters, digits, '.', '_' and '-'.", code=10000)
+        origin = request.headers.get("Origin")
+        if origin is not None and not may_open(origin, request.headers.get("Host", ""), self._origins):
+            raise Refused("origin", 403, "Pages of this origin may not open sockets here.", origin=origin)
+        if not self._limiter.address(request.remote_addr or ""):
+            raise Refused("rate_limit", 429, "Too many requests from this address.")
+
+    def caller(self, request: Request) -> Caller | None:
+        """Return who asks for the socket; None when that is still to be shown, in the first frame.
+
+        Raises:
+            Refused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
+        """
+        secret = credential(request.headers)
+        if secret is None:
+            return self._callers.anonymous() if self._callers.open else None
+        try:
+            return self._callers.check(secret)
+        except AuthError as exc:
+            raise Refused("credential", 401, "The credential is not, or no longer, valid.") from exc
+        except AddressBlocked as exc:
+            raise Refused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
+        except StoreUnavailable as exc:
+            raise Refused("store_unavailable", 503, "The credential cannot be checked now.", code=40000) from exc
+
+
+def credential(headers: Headers | Mapping[str, str]) -> str | None:
+    """Return the credential a handshake carries, None when there is none; never from the address."""
+    scheme, _, secret = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return secret.strip()
+    if (key := headers.get("X-API-Key")) is not None:
+        return key.strip()
+    offered = [one.strip() for one in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    carried = next((one for one in offered if one.startswith(BEARER)), None)
+    return None if carried is None else _decoded(carried.removeprefix(BEARER))
+
+
+def _decoded(text: str) -> str:
+    """Return what was base64url-encoded without padding; "", which is nobody's credential, where it was not."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def _asks_for_socket(headers: Headers | Mapping[str, str]) -> bool:
+    connection = [part.strip().lower() for part in headers.get("Connection", "").split(",")]
+    return "upgrade" in connection and headers.get("Upgrade", "").strip().lower() == "websocket"

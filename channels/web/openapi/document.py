@@ -1,0 +1,105 @@
+"""The REST addresses as OpenAPI 3.1, made from the same models that read requests and shape answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from channels.web.envelope import CODES
+from channels.web.openapi.answers import links_of, responses, shared_errors
+from channels.web.openapi.models import JSON, Json, Models, identifier, path_names
+from channels.web.rest import Operation
+
+_SECURITY: Mapping[str, list[Json]] = {
+    "key": [{"bearer": []}, {"apiKey": []}],
+    "admin": [{"administrator": []}],
+    "none": [],
+}
+_BEARER = {"type": "http", "scheme": "bearer"}
+_SCHEMES: Mapping[str, Json] = {
+    "bearer": {**_BEARER, "description": "One of `API_KEYS`; with `WEBSOCKET_AUTH=token` also a user's token."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same in its own header."},
+    "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. Where there is none, neither is the address."},
+}
+
+
+def document(operations: Iterable[Operation], *, name: str, version: str, open_to_all: bool = False) -> Json:
+    """Return the document of these operations; `open_to_all`: nobody needs to show a key."""
+    listed = tuple(operations)
+    models = Models.of(listed)
+    paths: dict[str, Json] = {}
+    for operation in listed:
+        described = _operation(operation, models, open_to_all)
+        for status, links in links_of(operation, listed):
+            described["responses"][status]["links"] = links
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": version, "description": _introduction()},
+        # Relative to where the document lies, so that it is right behind a proxy that adds a prefix.
+        "servers": [{"url": ".", "description": "this host"}],
+        "paths": paths,
+        "components": {"schemas": {**models.schemas, **shared_errors()}, "securitySchemes": _SCHEMES},
+    }
+
+
+def _introduction() -> str:
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in CODES.items())
+    return (
+        "Every answer is `{code, message, data}` with a fitting HTTP status, those of health and metrics excepted. "
+        f"The codes: {codes}."
+    )
+
+
+def _operation(operation: Operation, models: Models, open_to_all: bool) -> Json:
+    security = _SECURITY[operation.auth]
+    described: Json = {
+        "operationId": identifier(operation),
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [*_of_path(operation), *_of_query(operation, models), *_of_headers(operation)],
+        "requestBody": _request_body(operation, models),
+        "responses": responses(operation, models),
+        "security": [{}, *security] if open_to_all and operation.auth == "key" else security,
+    }
+    return {name: value for name, value in described.items() if value or name == "security"}
+
+
+def _of_path(operation: Operation) -> list[Json]:
+    names = path_names(operation)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _of_query(operation: Operation, models: Models) -> Iterator[Json]:
+    if operation.query is None:
+        return
+    schema = models.whole(operation.query)
+    for name, described in schema.get("properties", {}).items():
+        required = name in schema.get("required", ())
+        yield {"name": name, "in": "query", "required": required, **_parameter(_without_null(described))}
+
+
+def _of_headers(operation: Operation) -> Iterator[Json]:
+    for name, meaning in operation.headers.items():
+        described = {"type": "string", **({"description": meaning} if isinstance(meaning, str) else meaning)}
+        yield {"name": name, "in": "header", "required": False, **_parameter(described)}
+
+
+def _parameter(schema: Json) -> Json:
+    description = schema.get("description")
+    return {"schema": schema, **({"description": description} if description else {})}
+
+
+def _without_null(schema: Json) -> Json:
+    """Return the schema of a value where there is one: a query string has no way to write null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and value is None)}
+    if len(kinds) == 1:
+        return {**rest, **kinds[0]}
+    return {**rest, "anyOf": kinds} if kinds else rest
+
+
+def _request_body(operation: Operation, models: Models) -> Json | None:
+    taken = {JSON: operation.body, **operation.forms}
+    content = {media: {"schema": models.sent(model)} for media, model in taken.items() if model}
+    return {"required": True, "content": content} if content else None

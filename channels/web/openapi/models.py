@@ -1,0 +1,63 @@
+"""The models of the REST addresses as JSON Schema, and how their document names things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from channels.web.rest import Operation
+
+Json = dict[str, Any]
+
+JSON = "application/json"
+COMPONENT = "#/components/schemas/"
+
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The JSON Schema of every model that is used."""
+
+    schemas: dict[str, Json]
+    refs: Mapping[Any, Json]
+
+    @classmethod
+    def of(cls, operations: Iterable[Operation]) -> Models:
+        used = dict.fromkeys(one for operation in operations for one in _used(operation))
+        refs, top = models_json_schema(list(used), ref_template=COMPONENT + "{model}")
+        return cls(top.get("$defs", {}), refs)
+
+    def sent(self, model: type[BaseModel]) -> Json:
+        return self.refs[model, "validation"]
+
+    def answered(self, model: type[BaseModel]) -> Json:
+        return self.refs[model, "serialization"]
+
+    def whole(self, model: type[BaseModel]) -> Json:
+        """Return the schema itself of a model that is sent."""
+        return self.schemas[self.sent(model)["$ref"].removeprefix(COMPONENT)]
+
+
+def _used(operation: Operation) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
+    for sent in (operation.body, operation.query, *operation.forms.values()):
+        if sent:
+            yield sent, "validation"
+    for answered in operation.answers.values():
+        if answered:
+            yield answered, "serialization"
+
+
+def identifier(operation: Operation) -> str:
+    words = re.findall(r"\w+", operation.path) or ["index"]
+    return "_".join((operation.method.lower(), *words))
+
+
+def path_names(operation: Operation) -> list[str]:
+    """Return the names of what is to be filled into an operation's path."""
+    return _PARAMETER.findall(operation.path)

@@ -1,0 +1,150 @@
+"""What a developer opens first: every address there is, the REST ones to try, and the schemas of both worlds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from base64 import b64encode
+from collections.abc import Iterable
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from flask import Blueprint, Flask, Response, abort, current_app, render_template, request
+from markupsafe import Markup
+
+from channels.web.openapi.document import document
+from channels.web.pages.assets import Assets
+from channels.web.rest import Operation
+
+#: JSON Schema 2020-12 of every frame of both doors.
+FRAMES = Path(__file__).with_name("schema") / "websocket.json"
+HTML = Path(__file__).with_name("html")
+#: The package that brings Swagger UI's files. Nothing of its code is run.
+UI_PACKAGE = "flask_openapi3_swagger"
+UI_FILES = ("templates/swagger/js/swagger-ui-bundle.js", "templates/swagger/css/swagger-ui.css")
+
+OPERATIONS = (
+    Operation("GET", "/openapi.json", "the REST addresses as OpenAPI 3.1", "operations", auth="none",
+              answers={200: None}, media={200: "application/json"}),
+)  # fmt: skip
+
+
+class Address(NamedTuple):
+    """One line of the page: WS or a method, a path as its clients write it, and what is there."""
+
+    method: str
+    path: str
+    what: str
+    #: Whether a person can open it here and now.
+    opens: bool = False
+
+
+def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[Address, ...]:
+    """Return every address this product serves: the doors, the pages, and REST in the order of its modules."""
+    return (
+        Address("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
+        Address("POST", "/wechat/callback", "WeCom's messages to the default bot"),
+        Address("GET", "/wechat/callback/<bot>", "the same of a named bot"),
+        Address("POST", "/wechat/callback/<bot>", "the same of a named bot"),
+        Address("WS", "/ws/chat", "chat: questions in, answers out while they grow"),
+        Address("WS", "/ws/chat/<client_id>", "the same under a name of the client's own"),
+        Address("GET", "/chat", "the page of that door", opens=True),
+        Address("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
+        Address("GET", "/realtime", "the page of that door", opens=True),
+        Address("GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True),
+        Address("GET", "/docs", "this page"),
+        Address("GET", "/docs/assets/<name>", "what it is made of"),
+        Address("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
+        *(_address(operation) for operation in operations),
+    )
+
+
+def operations_of(app: Flask) -> tuple[Operation, ...]:
+    """Return the OPERATIONS of every module that made a blueprint of the application, in the order they came."""
+    modules = dict.fromkeys(blueprint.import_name for blueprint in app.blueprints.values())
+    return tuple(operation for name in modules for operation in getattr(sys.modules[name], "OPERATIONS", ()))
+
+
+def docs_blueprint(*, name: str, version: str, realtime_path: str, open_to_all: bool = False) -> Blueprint:
+    """Return /docs with what it needs, /docs/websocket.json and /openapi.json; `open_to_all`: REST asks for no key."""
+    routes = Blueprint("docs", __name__, template_folder=str(HTML))
+    frames = FRAMES.read_bytes()
+    assets = cache(_assets)
+
+    @cache
+    def page() -> str:
+        listed = addresses(realtime_path, operations_of(current_app))
+        parts = {"style": _part("docs.css"), "script": _part("docs.js"), "assets": assets().names}
+        return render_template("docs.html", name=name, version=version, addresses=listed, **parts)
+
+    @cache
+    def openapi() -> str:
+        listed = operations_of(current_app)
+        made = document(listed, name=name, version=version, open_to_all=open_to_all)
+        return json.dumps(made, ensure_ascii=False)
+
+    @routes.get("/docs")
+    def show() -> Response:
+        return _secured(Response(page(), mimetype="text/html"))
+
+    @routes.get("/docs/assets/<name>")
+    def asset(name: str) -> Response:
+        return (assets().find(name) or abort(404)).reply()
+
+    @routes.get("/docs/websocket.json")
+    def schema() -> Response:
+        return _secured(Response(frames, content_type="application/schema+json"))
+
+    @routes.get("/openapi.json")
+    def rest() -> Response:
+        return _secured(Response(openapi(), mimetype="application/json"))
+
+    return routes
+
+
+def _assets() -> Assets:
+    found = find_spec(UI_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"{UI_PACKAGE} of requirements.txt is not installed: /docs needs its files")
+    folder = Path(found.submodule_search_locations[0])
+    return Assets(folder / name for name in UI_FILES)
+
+
+def _address(operation: Operation) -> Address:
+    path = operation.path.replace("{", "<").replace("}", ">")
+    opens = operation.method == "GET" and operation.auth == "none"
+    return Address(operation.method, path, operation.summary, opens)
+
+
+def _part(name: str) -> Markup:
+    return Markup((HTML / name).read_text("utf-8"))
+
+
+@cache
+def _policy() -> str:
+    script, style = (f"'sha256-{_digest(name)}'" for name in ("docs.js", "docs.css"))
+    return (
+        f"default-src 'none'; script-src 'self' {script}; style-src 'self' {style}; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _digest(name: str) -> str:
+    return b64encode(sha256((HTML / name).read_bytes()).digest()).decode()
+
+
+def _secured(response: Response) -> Response:
+    """Let the page ask this host alone, with this script and style alone, in nobody's frame.
+
+    Who has it asks each time whether it is still so, as another version's page names other files.
+    """
+    response.headers["Content-Security-Policy"] = _policy()
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    response.make_conditional(request)
+    return response

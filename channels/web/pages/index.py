@@ -1,0 +1,40 @@
+"""What answers at the root: which product this is, and where its doors are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flask import Blueprint, Response
+
+from channels.web.envelope import envelope
+from channels.web.rest import Operation, RestModel
+
+
+class Index(RestModel):
+    """The product and its doors; paths are those of this host."""
+
+    name: str
+    version: str
+    status: Literal["running"]
+    docs_url: str
+    chat_url: str
+    websocket: str
+    health: str
+
+
+OPERATIONS = (
+    Operation("GET", "/", "what this is, and where its doors are", "operations", answers={200: Index}, auth="none"),
+)
+
+
+def index_blueprint(*, name: str, version: str, realtime_path: str) -> Blueprint:
+    """Return GET /; `websocket` is where transcripts go, since the chat page knows its own."""
+    routes = Blueprint("index", __name__)
+    doors = {"docs_url": "/docs", "chat_url": "/chat", "websocket": realtime_path, "health": "/health"}
+    shown = Index(name=name, version=version, status="running", **doors).model_dump()
+
+    @routes.get("/")
+    def index() -> Response:
+        return envelope(shown)
+
+    return routes

@@ -1,0 +1,199 @@
+"""WeCom's callback: parse, ask or read, render. It waits for Redis and for nothing else."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+from flask import Blueprint, Response, request
+
+from channels.wecom.callbacks import about_refusal
+from config.texts import Texts
+from services import metrics
+from services.answers.gateway import Gateway
+from services.errors import CallbackRefused, StoreUnavailable
+from services.models import Question
+from services.streams.records import Snapshot
+from services.streams.store import READ_BYTES
+from services.wecom.callback import Message, WechatService
+from utils.stream_utils import render_frame
+
+log = logging.getLogger(__name__)
+
+#: Seconds from which on a refresh is logged although nothing came of it.
+SLOW_SECONDS = 1.0
+
+
+class WeComChannel:
+    """Turns callbacks of one deployment's bots into the gateway's calls, and streams into frames."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        bots: Mapping[str, WechatService],
+        texts: Texts,
+        welcomes: Mapping[str, str],
+        thinking: Mapping[str, Literal["show", "hide"]],
+        sources: Collection[str] = (),
+        person: Callable[[Question], str] = lambda question: "",
+    ) -> None:
+        """Take what each bot has of its own, by its name.
+
+        `sources` are the bots that name an answer's sources; `person` is what the log calls who asks.
+        """
+        self._gateway = gateway
+        self._bots = bots
+        self._texts = texts
+        self._welcomes = welcomes
+        self._thinking = thinking
+        self._sources = sources
+        self._person = person
+
+    def verify(self, bot: str) -> Response:
+        """Answer WeCom's check of the address with the decrypted echo."""
+        try:
+            echo = self._service(bot).verify_url(request.args)
+        except CallbackRefused as error:
+            error.about = about_refusal(bot, request.remote_addr or "", request.args)
+            raise
+        log.info("callback verified", extra={"bot": bot})
+        return Response(echo, mimetype="text/plain")
+
+    def receive(self, bot: str, args: Mapping[str, str], body: bytes) -> bytes:
+        """Return the reply to one callback, by its URL's arguments and its body; b"" for none.
+
+        Raises:
+            CallbackRefused: it failed a check. Once it is decrypted and well-formed, there is always a reply.
+        """
+        began = time.monotonic()
+        service = self._service(bot)
+        message = service.open(args, body)
+        reply, outcome = self._answer(bot, message)
+        sealed = service.seal(reply, args["nonce"], pair=message.pair) if reply else b""
+        self._note(bot, message, reply.get("stream", {}), outcome, time.monotonic() - began)
+        return sealed
+
+    def _note(self, bot: str, message: Message, stream: Mapping[str, Any], outcome: str, seconds: float) -> None:
+        """Count one callback and log it; a refresh that finds its answer still growing is the everyday case."""
+        metrics.callback_seconds(message.msgtype).observe(seconds)
+        everyday = message.msgtype == "stream" and outcome == "processing"
+        level = logging.DEBUG if everyday and seconds < SLOW_SECONDS else logging.INFO
+        if log.isEnabledFor(level):
+            stream_id = stream.get("id") or message.stream_id
+            ids = {"bot": bot, "msgid": message.msgid, "msgtype": message.msgtype, "stream_id": stream_id}
+            ids["person"] = self._person(self._question(bot, message))
+            told = {"outcome": outcome, "finish": stream.get("finish"), "ms": round(seconds * 1000, 1)}
+            log.log(level, "callback", extra={**ids, **told})
+
+    def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
+        """Return the stream reply that shows a snapshot: a pure function of it."""
+        finish = snapshot.status != "processing" or snapshot.frame_over
+        # The store hands out a frame's worth of a long text; what is hidden of it may leave room, and no cut to see.
+        beyond = finish and not snapshot.frame_over and snapshot.size > READ_BYTES
+        truncated = self._texts.get("truncated")
+        content = render_frame(
+            snapshot.text,
+            growing=not finish,
+            suffix="\n\n".join(filter(None, (truncated if beyond else "", self._ending(snapshot)))),
+            thinking=self._thinking[bot],
+            truncated="" if beyond else truncated,
+            footnote="" if beyond else self._footnote(bot, snapshot),
+        )
+        return _stream(snapshot.stream_id, finish, content or self._placeholder(snapshot, finish))
+
+    def _ending(self, snapshot: Snapshot) -> str:
+        """Return the sentence that comes after the text, "" for none."""
+        if snapshot.frame_over:
+            return self._texts.get("frame_ended")
+        return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
+
+    def _footnote(self, bot: str, snapshot: Snapshot) -> str:
+        """Return where a whole answer comes from, for bots that say so."""
+        if snapshot.status != "completed" or snapshot.frame_over or not snapshot.cited or bot not in self._sources:
+            return ""
+        return f"{self._texts.get('sources_heading')}\n\n{snapshot.cited}"
+
+    def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
+        """Return what stands where there is nothing to show, such as an answer that is all hidden thinking."""
+        if finish:
+            return self._texts.error("provider_empty")
+        return self._texts.get("queued" if snapshot.waiting else "thinking")
+
+    def _service(self, bot: str) -> WechatService:
+        service = self._bots.get(bot)
+        if service is None:
+            raise CallbackRefused(code="unknown_bot")
+        return service
+
+    def _answer(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        """Return the reply (empty for none) and what it was, for the log; nothing that WeCom would send again."""
+        try:
+            return self._reply(bot, message)
+        except Exception:
+            log.exception("callback failed", extra={"bot": bot, "msgid": message.msgid})
+        if message.msgtype in ("stream", "event"):
+            return {}, "failed"
+        return _stream(secrets.token_hex(16), True, self._texts.error("answer_failed")), "failed"
+
+    def _reply(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        match message.msgtype:
+            case "stream":
+                return self._refresh(bot, message)
+            case "event":
+                return self._event(bot, message)
+            case "text":
+                snapshot = self._gateway.ask(self._question(bot, message), reply=message.response_url)
+            case _:
+                snapshot = self._gateway.say(self._question(bot, message), "unsupported_message")
+        return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+
+    def _question(self, bot: str, message: Message) -> Question:
+        return Question(message.text, "wecom", bot, message.userid, message.chatid, message.msgid)
+
+    def _refresh(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        try:
+            snapshot = self._gateway.read(message.stream_id, bot=bot, principal=message.userid, chat=message.chatid)
+        except StoreUnavailable as exc:
+            return {}, exc.code
+        if snapshot is None:
+            return _stream(message.stream_id, True, self._texts.get("stream_unknown")), "stream_unknown"
+        self._debug(snapshot)
+        return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
+
+    def _event(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
+        if message.event != "enter_chat" or not message.userid:
+            return {}, message.event
+        welcome = self._welcomes.get(bot) or self._texts.get("welcome")
+        return {"msgtype": "text", "text": {"content": welcome}}, "enter_chat"
+
+    def _debug(self, snapshot: Snapshot) -> None:
+        """Log the three lines the original documents for every poll; a poll reads all there is."""
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("[调试] 读取未读消息 - stream_id: %s", snapshot.stream_id)
+            log.debug("[调试] 消息索引: %d, 内容长度: %d", max(0, snapshot.length - 1), len(snapshot.text))
+            log.debug("[调试] 剩余未读消息数: %d", 0)
+
+
+def wecom_blueprint(channel: WeComChannel) -> Blueprint:
+    """Return the routes of the default bot and of named ones. WeCom's check of the address is answered here.
+
+    Callbacks themselves are answered before (`callback_door`); here they are named, for who asks what there is.
+    """
+    routes = Blueprint("wecom", __name__)
+    # Endpoints of their own: werkzeug would redirect /wechat/callback/default to the rule that has it as a default.
+    for name, rule, defaults in (("", "/wechat/callback", {"bot": "default"}), ("_bot", "/wechat/callback/<bot>", {})):
+        routes.add_url_rule(rule, f"verify{name}", channel.verify, methods=["GET"], defaults=defaults)
+        routes.add_url_rule(rule, f"receive{name}", _not_here, methods=["POST"], defaults=defaults)
+    return routes
+
+
+def _not_here(bot: str) -> Response:
+    raise LookupError("a callback came past its door")
+
+
+def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:
+    return {"msgtype": "stream", "stream": {"id": stream_id, "finish": finish, "content": content}}

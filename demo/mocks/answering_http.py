@@ -1,0 +1,153 @@
+"""The HTTP side that the mock answer services share: reads questions, refuses, plays scripts to whoever asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from demo.mocks.dify.answers import answer_to, marker
+from demo.mocks.dify.player import Client, whole
+from demo.mocks.dify.wire import Cut, Pause, Step
+from demo.mocks.http import Handler
+
+if TYPE_CHECKING:
+    from demo.mocks.answering import MockAnswering
+
+#: How often a script that waits looks whether its client is still there, in seconds.
+_LOOK = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as it came in, refused or not. The names of its headers are in lower case."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A reply that is no stream."""
+
+    status: int
+    body: bytes
+    media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def json(
+        cls, payload: Any, status: int = 200, *, indent: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> Whole:
+        return cls(status, json.dumps(payload, ensure_ascii=False, indent=indent).encode(), headers=headers or {})
+
+
+BAD_GATEWAY = Whole(502, b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>", "text/html")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One behaviour. `answer` is what a client must end up with; "" where it ends without an answer."""
+
+    #: The pieces of a reply, or a whole one, from what was asked and the mock.
+    play: Callable[[Asked, Any], Iterator[Step] | Whole]
+    answer: Callable[[str], str] = answer_to
+    media: str = "text/event-stream; charset=utf-8"
+    #: False: no length and no chunks, the body ends with the connection.
+    chunked: bool = True
+    #: Rewrites the bytes on their way out, each piece its own write.
+    cut: Callable[[bytes], list[bytes]] = whole
+    refusal: Whole | None = None
+    #: How often a question is refused before it is answered; None is always.
+    refusals: int | None = None
+    #: Seconds before the response's headers.
+    headers_after: float = 0.0
+
+
+class AnsweringHandler(Handler):
+    mock: MockAnswering
+    timeout = 60.0
+
+    def get(self) -> None:
+        mock = self.mock
+        if self.path == mock.generating:
+            mock.record(Asked(self.path, self._headers, {}, ""))
+        else:
+            mock.looks.append((self.path, self.authorization))
+        if not self._authorized():
+            self._send(mock.refusal(401, "invalid_api_key"))
+        else:
+            self._send(mock.look(self.path) or mock.refusal(404, "not_found"))
+
+    def post(self) -> None:
+        mock = self.mock
+        body = self.json_body()
+        question = mock.question(body) if isinstance(body, dict) else None
+        if self.path == mock.generating:
+            mock.record(Asked(self.path, self._headers, body if isinstance(body, dict) else {}, question or ""))
+        if not self._authorized():
+            self._send(mock.refusal(401, "invalid_api_key"))
+        elif self.path != mock.generating:
+            self._send(mock.refusal(404, "not_found"))
+        elif isinstance(body, dict) and (refused := mock.refused(body)):
+            self._send(refused)
+        elif question is None:
+            self._send(mock.refusal(400, "invalid_request_error"))
+        else:
+            self._answer(Asked(self.path, self._headers, body, question))
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers.items()}
+
+    def _authorized(self) -> bool:
+        wanted = self.mock.api_key
+        return not wanted or self.headers.get("Authorization") == f"Bearer {wanted}"
+
+    def _answer(self, asked: Asked) -> None:
+        mock = self.mock
+        script = mock.scripts().get(marker(asked.question) or mock.default)
+        if script is None:
+            self._send(mock.refusal(400, "no_such_script"))
+        elif script.refusal is not None and mock.refuses(script, asked.question):
+            self._send(script.refusal)
+        elif isinstance(reply := script.play(asked, mock), Whole):
+            self._send(reply)
+        else:
+            with mock.streaming():
+                self._stream(script, reply)
+
+    def _stream(self, script: Script, steps: Iterator[Step]) -> None:
+        mock = self.mock
+        client = Client(self.connection, limit=mock.limit, chunked=script.chunked, cut=script.cut)
+        ends = time.monotonic() + mock.limit
+        self.close_connection = True
+        if not self._wait(script.headers_after, client, ends):
+            return
+        self.begin_stream(script.media, chunked=script.chunked)
+        if all(self._step(step, client, ends) for step in steps):
+            client.finish()
+            self.close_connection = not script.chunked
+
+    def _step(self, step: Step, client: Client, ends: float) -> bool:
+        if isinstance(step, Cut):
+            client.reset()
+            return False
+        if isinstance(step, Pause):
+            return self._wait(step.seconds, client, ends)
+        if isinstance(step, bytes):
+            client.write(step)
+        return time.monotonic() < ends
+
+    def _wait(self, seconds: float, client: Client, ends: float) -> bool:
+        until = min(time.monotonic() + seconds, ends)
+        while (left := until - time.monotonic()) > 0 and not self.mock.closing.is_set():
+            client.watch(min(left, _LOOK))
+        return time.monotonic() < ends and not self.mock.closing.is_set()
+
+    def _send(self, reply: Whole) -> None:
+        self.send(reply.status, reply.body, reply.media, reply.headers)

@@ -1,0 +1,144 @@
+"""What the mock Dify tells of a question afterwards: the history, a user's conversations, a run."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from demo.mocks.dify.refusals import INVALID_USER, NO_ADDRESS, NO_CONVERSATION, NO_RUN, NOT_A_WORKFLOW, Refusal
+from demo.mocks.dify.wire import SOURCE, USAGE, Run
+
+if TYPE_CHECKING:
+    from demo.mocks.dify.server import MockDify
+
+#: How a run's result shows its outputs: it differs by version, and some have none.
+Outputs = Literal["object", "string", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """A call for what has become of a question: `messages`, `conversations`, `run` or `events`."""
+
+    kind: str
+    query: Mapping[str, str]
+    authorization: str
+
+
+def messages(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
+    """Return the latest rows of a conversation, oldest first."""
+    conversation_id, limit = query.get("conversation_id", ""), int(query.get("limit", "20"))
+    if not query.get("user"):
+        return INVALID_USER
+    if not is_uuid(conversation_id):
+        return Refusal.api(400, "invalid_param", "conversation_id must be a valid UUID")
+    if not 1 <= limit <= 100:
+        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+    if dify.conversations.get(conversation_id) != query["user"]:
+        return NO_CONVERSATION
+    turns = dify.runs.turns(conversation_id)
+    rows = [_row(run, turns[place - 1] if place else None) for place, run in enumerate(turns)]
+    return {"limit": limit, "has_more": len(rows) > limit, "data": rows[-limit:]}
+
+
+def conversations(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
+    """Return a user's conversations, the latest first, each named by its first question."""
+    limit = int(query.get("limit", "20"))
+    if not query.get("user"):
+        return INVALID_USER
+    if not 1 <= limit <= 100:
+        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+    own = [name for name, user in dify.conversations.copy().items() if user == query["user"]]
+    talks = [(name, turns) for name in own if (turns := dify.runs.turns(name))]
+    # Reversed at the end: of those of the same second the one begun last is the latest.
+    oldest_first = sorted((_conversation(*talk) for talk in talks), key=lambda row: row["updated_at"])
+    return {"limit": limit, "has_more": len(talks) > limit, "data": oldest_first[::-1][:limit]}
+
+
+def _conversation(conversation_id: str, turns: list[Run]) -> dict[str, Any]:
+    return {
+        "id": conversation_id,
+        "name": turns[0].query,
+        "inputs": {},
+        "status": "normal",
+        "introduction": "",
+        "created_at": turns[0].created_at,
+        "updated_at": turns[-1].created_at,
+    }
+
+
+def is_uuid(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _row(run: Run, parent: Run | None) -> dict[str, Any]:
+    thought = {"id": "th1", "position": 1, "thought": run.final if run.in_thoughts else "", "tool": "", "files": []}
+    return {
+        "id": run.message_id,
+        "conversation_id": run.conversation_id,
+        "parent_message_id": parent.message_id if parent else None,
+        "inputs": {},
+        "query": run.query,
+        "answer": "" if run.in_thoughts else run.saved,
+        "status": run.message_status,
+        "error": "Run failed" if run.message_status == "error" else None,
+        "message_files": [],
+        "feedback": None,
+        "retriever_resources": [SOURCE] if run.is_saved else [],
+        "agent_thoughts": [thought] if run.in_thoughts else [],
+        "created_at": run.created_at,
+        "extra_contents": [],
+        **_cost(run),
+    }
+
+
+def _cost(run: Run) -> Mapping[str, Any]:
+    """Return what Dify writes when it saves a message, and its defaults before."""
+    if not run.is_saved:
+        nothing = {"message_tokens": 0, "answer_tokens": 0, "total_tokens": 0}
+        return nothing | {"provider_response_latency": 0.0, "total_price": None, "currency": "USD"}
+    return {
+        "message_tokens": USAGE["prompt_tokens"],
+        "answer_tokens": USAGE["completion_tokens"],
+        "total_tokens": USAGE["total_tokens"],
+        "provider_response_latency": USAGE["latency"],
+        "total_price": USAGE["total_price"],
+        "currency": USAGE["currency"],
+    }
+
+
+def run_result(dify: MockDify, run_id: str) -> Refusal | dict[str, Any]:
+    """Return a run's result; while it works it has no outputs."""
+    run = dify.runs.find(run_id)
+    if dify.mode not in ("advanced-chat", "workflow"):
+        return NOT_A_WORKFLOW
+    if run is None:
+        return NO_RUN
+    working = run.status == "running"
+    outputs: Any = None if working or dify.outputs == "none" else run.outputs
+    return {
+        "id": run.run_id,
+        "workflow_id": "w1",
+        "status": run.status,
+        "inputs": json.dumps({"sys.query": run.query, "sys.user_id": run.user}, ensure_ascii=False),
+        "outputs": json.dumps(outputs, ensure_ascii=False) if dify.outputs == "string" and outputs else outputs,
+        "error": None,
+        "total_steps": 4,
+        "total_tokens": 0 if working else USAGE["total_tokens"],
+        "created_at": run.created_at,
+        "finished_at": None if working else int(time.time()),
+        "elapsed_time": 12.3,
+    }
+
+
+def run_to_follow(dify: MockDify, run_id: str, user: str) -> Refusal | Run:
+    """Return the run whose events somebody wants; another user's does not exist for them."""
+    if not dify.events:
+        return NO_ADDRESS
+    return (dify.runs.find(run_id, user) or NO_RUN) if user else INVALID_USER

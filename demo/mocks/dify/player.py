@@ -1,0 +1,167 @@
+"""The mock Dify's stream side: writes a script's steps to a client, byte for byte, and plays on without one."""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from demo.mocks.dify.broadcast import Heard
+from demo.mocks.dify.plays import stopped
+from demo.mocks.dify.wire import HANG, PING, Break, Cut, Loss, Pause, Run, Step
+from demo.mocks.http import ClientGone
+
+#: How often a script that waits looks whether it was stopped, in seconds.
+_LOOK = 0.05
+
+
+def whole(data: bytes) -> list[bytes]:
+    return [data]
+
+
+class Client:
+    """Who reads a stream."""
+
+    def __init__(
+        self, sock: socket.socket, *, limit: float, chunked: bool = True, cut: Callable[[bytes], list[bytes]] = whole
+    ) -> None:
+        self._socket = sock
+        self._chunked = chunked
+        self._cut = cut
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        sock.settimeout(limit)
+
+    def write(self, data: bytes) -> None:
+        for piece in self._cut(data):
+            self._socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+
+    def finish(self) -> None:
+        """Tell that the body is whole."""
+        if self._chunked:
+            self._socket.sendall(b"0\r\n\r\n")
+
+    def reset(self) -> None:
+        """Have the connection's close be a reset: it lingers for no time."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def watch(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            ClientGone: the client closed the connection meanwhile.
+        """
+        if self._poll.poll(1000 * seconds) and not self._socket.recv(1, socket.MSG_PEEK):
+            raise ClientGone
+
+
+class Player:
+    """Plays a run's steps until they, the client, the time or the mock itself come to an end."""
+
+    def __init__(self, run: Run, client: Client, *, limit: float, closing: threading.Event) -> None:
+        self._run = run
+        self._client: Client | None = client
+        self._closing = closing
+        self._ends = time.monotonic() + limit
+        self._silent = False
+
+    def play(self, steps: Iterator[Step]) -> bool:
+        """Play them; True means that the connection can be used again."""
+        for step in steps:
+            if self._run.stopped:
+                for last in stopped(self._run):
+                    self._write(last)
+                break
+            if not self._step(step):
+                return False
+        self._run.end()
+        if self._silent:
+            return self.wait(HANG.seconds)
+        if self._client is not None:
+            self._client.finish()
+        return True
+
+    def play_on(self, steps: Iterator[Step]) -> None:
+        """Play the rest for those who listen, at the same pace: the client is gone."""
+        self._client, self._silent = None, False
+        self.play(steps)
+
+    def _step(self, step: Step) -> bool:
+        if isinstance(step, Cut):
+            if self._client is not None:
+                self._client.reset()
+            return False
+        if isinstance(step, Pause):
+            return self.wait(step.seconds)
+        if isinstance(step, Break):
+            self._break(step.how)
+        self._write(step)
+        return time.monotonic() < self._ends
+
+    def _break(self, how: Loss) -> None:
+        """Raises: ClientGone, unless the client is to hear nothing more on an open connection."""
+        if self._client is None:
+            return
+        if how == "silence":
+            self._silent = True
+            return
+        if how == "reset":
+            self._client.reset()
+        else:
+            self._client.finish()
+        raise ClientGone
+
+    def _write(self, step: Step) -> None:
+        if isinstance(step, bytes):
+            self._run.live.say(step)
+            if self._client is not None and not self._silent:
+                self._client.write(step)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; False means that the mock closes or the run's time is over.
+
+        Raises:
+            ClientGone: the client closed the connection meanwhile.
+        """
+        until = min(time.monotonic() + seconds, self._ends)
+        while (left := until - time.monotonic()) > 0 and not self._run.stopped and not self._closing.is_set():
+            if self._client is not None:
+                self._client.watch(min(left, _LOOK))
+            else:
+                self._closing.wait(min(left, _LOOK))
+        return time.monotonic() < self._ends and not self._closing.is_set()
+
+
+def follow(run: Run, client: Client, *, ping_every: float, limit: float, closing: threading.Event) -> None:
+    """Write what a run says from now on, or how it ended; what was said before does not come again.
+
+    Raises:
+        ClientGone: the client closed the connection meanwhile.
+    """
+    with run.live.listening() as heard:
+        # In this order: a run that ends between the two is heard.
+        if run.status != "running":
+            client.write(run.workflow_finished(run.status, **run.outputs))
+        else:
+            _follow(heard, client, ping_every=ping_every, ends=time.monotonic() + limit, closing=closing)
+    client.finish()
+
+
+def _follow(heard: Heard, client: Client, *, ping_every: float, ends: float, closing: threading.Event) -> None:
+    ping_at = 0.0
+    while (now := time.monotonic()) < ends and not closing.is_set():
+        if now >= ping_at:
+            client.write(PING)
+            ping_at = now + ping_every
+        try:
+            words = heard.get(timeout=_LOOK)
+        except queue.Empty:
+            client.watch(0.0)
+            continue
+        if words is None:
+            return
+        client.write(words)

@@ -1,0 +1,204 @@
+"""A Dify to try things with: its service API over real HTTP, what it answers scripted by the question.
+
+    with MockDify() as dify:
+        requests.post(f"{dify.base_url}/v1/chat-messages", …)
+
+or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mocks/dify/scripts.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from demo.mocks.dify.answers import marker
+from demo.mocks.dify.http import DifyHandler, ReceivedRequest
+from demo.mocks.dify.look_ups import LookUp, Outputs
+from demo.mocks.dify.player import Player
+from demo.mocks.dify.refusals import Refusal
+from demo.mocks.dify.runs import AfterDisconnect, Runs
+from demo.mocks.dify.scripts import CHOICES, SCRIPTS, Script
+from demo.mocks.dify.wire import Run, Step
+from demo.mocks.http import HttpMock
+
+__all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer"]
+
+
+def expected_answer(question: str, default: str = "normal") -> str:
+    """Return the text a client must end up with; "" where the script ends without an answer."""
+    return SCRIPTS[marker(question) or default].answer(question)
+
+
+@dataclass
+class MockDify(HttpMock):
+    """The mock and what it saw. Every script ends within `limit` seconds, whatever the client does."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    #: The script of a question that names none.
+    default: str = "normal"
+    #: Seconds: between two pieces of an answer, between pings, between the pieces of a slow answer, at most in all.
+    delay: float = 0.0
+    ping_every: float = 10.0
+    slow: float = 0.5
+    limit: float = 30.0
+    #: What /info and /parameters say; the mode also of blocking replies.
+    mode: str = "advanced-chat"
+    user_input_form: list[dict[str, Any]] = field(default_factory=list)
+    #: Seconds by which its `Date` is ahead.
+    clock_ahead: float = 0.0
+    #: The one key that is let in; "" lets any in.
+    api_key: str = ""
+    after_disconnect: AfterDisconnect = "runs on"
+    #: Whether a run can be listened to, as it can since Dify 1.13.
+    events: bool = True
+    outputs: Outputs = "object"
+    #: False: messages are never saved, as when Dify's event bus breaks in the wrong moment.
+    saves: bool = True
+    #: What every look-up is answered with while it is set.
+    outage: Refusal | None = None
+    requests: list[ReceivedRequest] = field(default_factory=list)
+    #: How often each address was called: "GET /v1/info".
+    calls: Counter[str] = field(default_factory=Counter)
+    #: Calls for what has become of a question, in order.
+    look_ups: list[LookUp] = field(default_factory=list)
+    #: (task id, user) of each stop call.
+    stops: list[tuple[str, str]] = field(default_factory=list)
+    #: conversation id → the user it belongs to.
+    conversations: dict[str, str] = field(default_factory=dict)
+    open_streams: int = 0
+    peak_streams: int = 0
+    open_listeners: int = 0
+
+    def __post_init__(self) -> None:
+        self.runs = Runs()
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self.listen(self.host, self.port, DifyHandler)
+
+    @property
+    def base_url(self) -> str:
+        """The address, without /v1."""
+        return self.address
+
+    def expected_answer(self, question: str) -> str:
+        """Return the text a client must end up with, the present default considered."""
+        return expected_answer(question, self.default)
+
+    def asked(self, text: str) -> list[ReceivedRequest]:
+        """Return the requests whose query is this text."""
+        return [request for request in list(self.requests) if request.body.get("query") == text]
+
+    def looked_up(self) -> Counter[str]:
+        """Return how often each of `messages`, `conversations`, `run` and `events` was called."""
+        return Counter(look_up.kind for look_up in list(self.look_ups))
+
+    def forget_conversations(self) -> None:
+        """Make every conversation issued so far unknown."""
+        with self._lock:
+            self.conversations.clear()
+
+    def record(self, request: ReceivedRequest) -> None:
+        with self._lock:
+            self.requests.append(request)
+
+    def record_look_up(self, look_up: LookUp) -> None:
+        with self._lock:
+            self.look_ups.append(look_up)
+
+    def refuses(self, script: Script, body: Mapping[str, Any]) -> bool:
+        """Tell whether the script refuses this request, counting it."""
+        if script.refusal is None:
+            return False
+        with self._lock:
+            self._refused[body["user"], body["query"]] += 1
+            return script.refusals is None or self._refused[body["user"], body["query"]] <= script.refusals
+
+    def begin(self, script: Script, body: Mapping[str, Any], *, answers: bool = True) -> Run:
+        """Return a new run in the request's conversation, or in one of its own; whether it will answer is known."""
+        conversation_id = body.get("conversation_id") or str(uuid.uuid4())
+        run = Run(
+            script.text(body["query"]),
+            user=body["user"],
+            conversation_id=conversation_id,
+            query=body["query"],
+            final=script.answer(body["query"]) if answers else "",
+            in_thoughts=script.in_thoughts,
+            saves=self.saves,
+            delay=self.delay,
+            ping_every=self.ping_every,
+            slow=self.slow,
+        )
+        with self._lock:
+            self.conversations.setdefault(conversation_id, body["user"])
+        self.runs.add(run)
+        return run
+
+    def left_alone(self, run: Run, player: Player, steps: Iterator[Step]) -> None:
+        """Do with a run whose client is gone what this Dify does."""
+        if self.closing.is_set() or self.after_disconnect == "dies":
+            return
+        if self.after_disconnect == "aborts":
+            run.abort()
+        else:
+            threading.Thread(target=player.play_on, args=(steps,), name="mock-dify-run", daemon=True).start()
+
+    def stop(self, task_id: str, user: str) -> None:
+        """Stop a run; like Dify, ignore one that is unknown or another user's."""
+        with self._lock:
+            self.stops.append((task_id, user))
+        run = self.runs.find(task_id, user)
+        if run is not None:
+            run.stopped = True
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Count a stream for the block."""
+        with self._lock:
+            self.open_streams += 1
+            self.peak_streams = max(self.peak_streams, self.open_streams)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.open_streams -= 1
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Count a listener of a run for the block."""
+        with self._lock:
+            self.open_listeners += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.open_listeners -= 1
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m demo.mock_dify", description="A mock of Dify's service API.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5001)
+    parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
+    parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
+    parser.add_argument(
+        "--after-disconnect", choices=get_args(AfterDisconnect), default="runs on", help="a run whose client is gone"
+    )
+    parser.add_argument("--no-events", action="store_true", help="runs cannot be listened to, as before Dify 1.13")
+    parser.add_argument("--outputs", choices=get_args(Outputs), default="object", help="how a run shows its outputs")
+    options = vars(parser.parse_args())
+    events = not options.pop("no_events")
+    with MockDify(**options, events=events, limit=600.0) as dify:
+        print(f"mock Dify on {dify.base_url}/v1, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

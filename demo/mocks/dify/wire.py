@@ -1,0 +1,181 @@
+"""Dify's wire format as the mock writes it: one run with its ids, and each of its events as bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from demo.mocks.dify.broadcast import Broadcast
+
+#: The keep-alive of Dify: a named event without data, not a comment.
+PING = b"event: ping\n\n"
+
+USAGE = {
+    "prompt_tokens": 412,
+    "prompt_unit_price": "0.001",
+    "prompt_price_unit": "0.001",
+    "prompt_price": "0.000412",
+    "completion_tokens": 19,
+    "completion_unit_price": "0.002",
+    "completion_price_unit": "0.001",
+    "completion_price": "0.000018",
+    "total_tokens": 431,
+    "total_price": "0.00043",
+    "currency": "USD",
+    "latency": 1.8,
+}
+SOURCE = {
+    "position": 1,
+    "dataset_name": "员工手册",
+    "document_name": "handbook.md",
+    "segment_id": "s1",
+    "score": 0.91,
+    "content": "…",
+}
+METADATA = {"annotation_reply": None, "retriever_resources": [SOURCE], "usage": USAGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Send nothing for this many seconds; the run's own limit ends it sooner."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Reset the connection, as a proxy or a dying process does."""
+
+
+#: How a client can lose its stream: the connection is reset, the body ends, or nothing comes any more.
+Loss = Literal["reset", "end", "silence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Take the stream away from its client; the run goes on as it does when a client leaves."""
+
+    how: Loss
+
+
+HANG = Pause(float("inf"))
+Step = bytes | Pause | Cut | Break
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(eq=False)
+class Run:
+    """One question on its way: what a script needs to play it, and what has become of it so far."""
+
+    answer: str
+    user: str
+    conversation_id: str
+    query: str = ""
+    #: What the history has at the end; "" of a script that fails.
+    final: str = ""
+    #: The history has it as an agent's thoughts, beside an empty answer.
+    in_thoughts: bool = False
+    #: Whether the message can be saved.
+    saves: bool = True
+    #: Seconds between two pieces of an answer, between pings, and between the pieces of a slow one.
+    delay: float = 0.0
+    ping_every: float = 10.0
+    slow: float = 1.0
+    message_id: str = field(default_factory=_uuid)
+    task_id: str = field(default_factory=_uuid)
+    run_id: str = field(default_factory=_uuid)
+    created_at: int = field(default_factory=lambda: int(time.time()))
+    stopped: bool = False
+    status: str = "running"
+    outputs: dict[str, Any] = field(default_factory=dict)
+    message_status: str = "normal"
+    saved: str = ""
+    is_saved: bool = False
+    live: Broadcast = field(default_factory=Broadcast)
+
+    def save(self) -> None:
+        """Fill the history's row. What was said before a stop is lost, as Dify often has it."""
+        if self.saves and not self.is_saved:
+            self.saved, self.is_saved = "" if self.stopped else self.final, True
+
+    def end(self) -> None:
+        """Do what Dify does after a run's last event; one that neither answered nor failed is lost, left as it is."""
+        if self.final:
+            self.save()
+            if self.status == "running":
+                self.status, self.outputs = "succeeded", {"answer": self.answer}
+        if self.status != "running":
+            self.live.say(None)
+
+    def abort(self) -> None:
+        """End as Dify 1.16.0 does when nobody listens: stopped, and nothing saved."""
+        if self.status == "running" and not self.is_saved:
+            self.stopped = True
+            self.live.say(self.workflow_finished("stopped"))
+            self.live.say(None)
+
+    def event(self, name: str, **fields: Any) -> bytes:
+        """Return an event with the fields every event of a chat app has."""
+        if name == "error":
+            self.message_status = "error"
+        common = {
+            "event": name,
+            "conversation_id": self.conversation_id,
+            "message_id": self.message_id,
+            "created_at": self.created_at,
+            "task_id": self.task_id,
+        }
+        return frame(common | fields)
+
+    def workflow(self, name: str, **data: Any) -> bytes:
+        """Return an event of the workflow family: its payload is nested."""
+        if name == "workflow_paused":
+            self.status = self.message_status = "paused"
+        return self.event(name, workflow_run_id=self.run_id, data=data)
+
+    def piece(self, text: str, *, event: str = "message", **fields: Any) -> bytes:
+        return self.event(event, id=self.message_id, answer=text, **fields)
+
+    def say(self, *, event: str = "message", delay: float | None = None, **fields: Any) -> Iterator[Step]:
+        """Yield the answer in pieces."""
+        for text in pieces(self.answer):
+            yield self.piece(text, event=event, **fields)
+            yield Pause(self.delay if delay is None else delay)
+
+    def message_end(self, metadata: Any = METADATA) -> bytes:
+        """Return the event; as in Dify, the message is saved before it is sent."""
+        self.save()
+        return self.event("message_end", id=self.message_id, metadata=metadata, files=None)
+
+    def workflow_started(self) -> bytes:
+        inputs = {"sys.user_id": self.user}
+        return self.workflow("workflow_started", id=self.run_id, workflow_id="w1", inputs=inputs, reason="initial")
+
+    def node(self, name: str, **data: Any) -> bytes:
+        node = {"id": "ne1", "node_id": "kr", "node_type": "knowledge-retrieval", "title": "查知识库", "index": 2}
+        return self.workflow(name, **node, **data)
+
+    def workflow_finished(self, status: str = "succeeded", error: str | None = None, **outputs: Any) -> bytes:
+        """Return the event; from here on the run has this outcome."""
+        self.status, self.outputs = status, outputs
+        outcome = {"status": status, "outputs": outputs, "error": error, "elapsed_time": 12.3, "total_tokens": 431}
+        return self.workflow("workflow_finished", id=self.run_id, workflow_id="w1", **outcome, total_steps=4, files=[])
+
+
+def frame(payload: Any, *, ascii_only: bool = False) -> bytes:
+    """Return one event: Dify puts one JSON object on one line; before 1.8 it escaped all but ASCII."""
+    text = json.dumps(payload, ensure_ascii=ascii_only, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+def pieces(text: str, count: int = 30) -> list[str]:
+    """Cut a text into about as many pieces as a model would send it in."""
+    size = max(1, -(-len(text) // count))
+    return [text[start : start + size] for start in range(0, len(text), size)]

@@ -1,0 +1,208 @@
+"""An OpenAI-compatible server to try things with: its chat API over real HTTP, its answers scripted by the question.
+
+    with MockOpenAI() as server:
+        requests.post(f"{server.base_url}/chat/completions", …)
+
+or `python -m demo.mock_openai --port 5002`. A question that holds `[[name]]` is answered by that script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from demo.mocks.answering import BAD_GATEWAY, MockAnswering, Script, Whole
+from demo.mocks.dify.answers import answer_to
+from demo.mocks.dify.scripts import bytewise, crlf, no_answer, separators
+from demo.mocks.openai import faults, plays
+from demo.mocks.openai.plays import MODEL, REFUSED, THOUGHT, Chat, Play
+
+
+@dataclass
+class MockOpenAI(MockAnswering):
+    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do.
+
+    `version` is the path above the API's addresses, `query` the query string that each of them must have.
+    """
+
+    takes_usage: bool = True
+    version: str = "/v1"
+    query: str = ""
+
+    def __post_init__(self) -> None:
+        self.generating = f"{self.version}/chat/completions{self.query}"
+        super().__post_init__()
+
+    @property
+    def base_url(self) -> str:
+        """The address with its version."""
+        return self.address + self.version
+
+    def scripts(self) -> Mapping[str, Script]:
+        return SCRIPTS
+
+    def question(self, body: Mapping[str, Any]) -> str | None:
+        messages = body.get("messages")
+        last = messages[-1] if isinstance(messages, list) and messages else None
+        text = last.get("content") if isinstance(last, dict) and last.get("role") == "user" else None
+        return text if isinstance(text, str) and isinstance(body.get("model"), str) else None
+
+    def refused(self, body: Mapping[str, Any]) -> Whole | None:
+        """Return the refusal of a field that this server does not know."""
+        if "stream_options" not in body or self.takes_usage:
+            return None
+        return Whole.json({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422)
+
+    def look(self, path: str) -> Whole | None:
+        if path != f"{self.version}/models{self.query}":
+            return None
+        return Whole.json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "demo"}]})
+
+    def refusal(self, status: int, code: str) -> Whole:
+        return refusal(status, code)
+
+
+def refusal(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> Whole:
+    """Return OpenAI's own envelope."""
+    error = {"message": "the mock refuses: sk-secret in https://secret.example", "type": kind, "param": None}
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return Whole.json({"error": error | {"code": code}}, status, headers=headers)
+
+
+def _script(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> Script:
+    said = answer_to if answer is no_answer else answer
+    return Script(lambda asked, mock: play(Chat(asked, mock, said(asked.question))), answer, **options)
+
+
+def _fails(play: Play, **options: Any) -> Script:
+    return _script(play, no_answer, **options)
+
+
+def _refuses(refused: Whole, times: int | None = None) -> Script:
+    return _script(plays.normal, no_answer if times is None else answer_to, refusal=refused, refusals=times)
+
+
+def _thinks(play: Play) -> Script:
+    def ends_up(question: str) -> str:
+        return f"<think>{THOUGHT}</think>{answer_to(question)}"
+
+    return Script(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), ends_up)
+
+
+def _cut_short(finish: str) -> Script:
+    """Return a script whose first piece is all that comes; the rest of the answer exists."""
+    play = plays.ends_with(finish)
+    return Script(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), no_answer)
+
+
+REFUSALS = {
+    "400": refusal(400, "context_length_exceeded"),
+    "400-filter": refusal(400, "content_filter"),
+    "400-inspection": refusal(400, "data_inspection_failed", "data_inspection_failed"),
+    "401": refusal(401, "invalid_api_key"),
+    "402": refusal(402, "insufficient_balance"),
+    "403": refusal(403, "unsupported_country"),
+    "404": refusal(404, "model_not_found"),
+    "422": refusal(422, "unprocessable"),
+    "429-later": refusal(429, "rate_limit_exceeded", "requests", retry_after="30"),
+    "503-later": refusal(503, "", "server_error", retry_after="30"),
+    "429": refusal(429, "rate_limit_exceeded", "requests"),
+    "429-quota": refusal(429, "insufficient_quota", "insufficient_quota"),
+    "500": refusal(500, "", "server_error"),
+    "502": BAD_GATEWAY,
+    "503": refusal(503, "", "server_error"),
+}
+
+SCRIPTS: dict[str, Script] = {
+    "normal": _script(plays.normal),
+    "split-utf8": _script(plays.normal, cut=bytewise),
+    "crlf": _script(plays.normal, cut=crlf),
+    "close-delimited": _script(plays.normal, chunked=False),
+    "separators": _script(plays.normal, separators),
+    "choices-null": _script(plays.choices_null),
+    "delta-null": _script(plays.delta_null),
+    "usage-everywhere": _script(plays.usage_everywhere),
+    "two-choices": _script(plays.two_choices),
+    "parts": _script(plays.parts),
+    "refusal": _script(plays.refusal, lambda question: REFUSED),
+    "reasoning": _thinks(plays.reasoning("reasoning_content")),
+    "thinking-parts": _thinks(plays.thinking_parts),
+    "reasoning-short-name": _thinks(plays.reasoning("reasoning")),
+    "closing-message": _thinks(plays.closing_message()),
+    "closing-message-chunk": _thinks(plays.closing_message(kind="chat.completion.chunk")),
+    "closing-message-adds": _thinks(plays.closing_message(1)),
+    "closing-message-alone": _thinks(plays.closing_message(0)),
+    "closing-message-trimmed": _script(plays.closing_message_trimmed, lambda question: f"\n\n{answer_to(question)}"),
+    "closing-message-differs": _script(plays.closing_message_differs),
+    "growing-messages": _script(plays.growing_messages),
+    "message-pieces": _script(plays.message_pieces),
+    "without-done": _script(plays.without_done),
+    "without-finish": _script(plays.without_finish),
+    "open-after-end": _script(plays.open_after_end),
+    "open-after-done": _script(plays.open_after_done),
+    "comments": _script(plays.comments),
+    "keep-alive": _script(plays.keep_alive),
+    "no-space": _script(plays.no_space),
+    "glued": _script(plays.glued),
+    "odd": _script(plays.odd),
+    "whole": _script(lambda chat: chat.whole()),
+    "slow": _script(plays.normal),
+    "length": _cut_short("length"),
+    "content-filter": _cut_short("content_filter"),
+    "sensitive": _cut_short("sensitive"),
+    "model-length": _cut_short("model_length"),
+    "network-error": _cut_short("network_error"),
+    "tool-calls": _fails(plays.tool_calls),
+    "function-call": _fails(plays.function_call),
+    "only-reasoning": _fails(plays.only_reasoning),
+    "empty": _fails(faults.empty),
+    "blank": _fails(faults.blank),
+    "eof": _fails(faults.eof),
+    "eof-close-delimited": _fails(faults.eof, chunked=False),
+    "nothing": _fails(faults.nothing),
+    "error-at-once": _fails(faults.error_at_once),
+    "error-after-text": _fails(faults.error_after_text),
+    "error-named": _fails(faults.error_named),
+    "error-of-vllm": _fails(faults.error_of_vllm),
+    "error-is-text": _fails(faults.error_is_text),
+    "rate-limit-in-stream": _fails(faults.rate_limit_in_stream),
+    "counted-then-dropped": _fails(faults.counted_then_dropped),
+    "counted-then-failed": _fails(faults.counted_then_failed),
+    "counted-then-silent": _fails(faults.counted_then_silent),
+    "broken-json": _fails(faults.broken_json),
+    "silent": _fails(faults.silent),
+    "no-headers": _fails(faults.silent, headers_after=float("inf")),
+    "comments-only": _fails(faults.comments_only),
+    "silent-after-text": _fails(faults.silent_after_text),
+    "drip": _fails(faults.drip),
+    "drip-bytes": _fails(faults.drip_bytes),
+    "drop": _fails(faults.drop),
+    "drop-at-once": _fails(faults.drop_at_once),
+    "drop-in-a-line": _fails(faults.drop_in_a_line),
+    "endless-line": _fails(faults.endless_line),
+    "html": _fails(faults.html),
+    **{name: _refuses(refused) for name, refused in REFUSALS.items()},
+    "429-soon": _refuses(refusal(429, "rate_limit_exceeded", "requests", retry_after="1"), 1),
+    **{f"{name}-once": _refuses(REFUSALS[name], 1) for name in ("429", "500", "502")},
+}
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m demo.mock_openai", description="A mock of the chat API.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5002)
+    parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
+    parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
+    with MockOpenAI(**vars(parser.parse_args()), limit=600.0) as server:
+        print(f"mock model server on {server.base_url}, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The page that plays WeCom: this server encrypts and polls the real callback, the browser sees only JSON."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flask import Flask, Response, jsonify, redirect, request
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from demo.page.bubble_html import render, split_thinking
+from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.wecom.simulator import Bubble, CallbackFailed, Frame, RuleBroken, WeComUser
+
+PAGES = Path(__file__).parent / "html"
+#: Everything the page needs comes from this server; markup in an answer can load and run nothing.
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+#: Pages of the gateway.
+GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
+#: The largest request body, in bytes.
+MAX_BODY = 64 * 1024
+#: How many bubbles can be polled; the oldest goes first.
+MAX_BUBBLES = 200
+
+
+class Conversations:
+    """The open bubbles of everyone at the page, by a key that cannot be guessed."""
+
+    def __init__(self, user_for: Callable[[str], WeComUser]) -> None:
+        self._users = {person.id: user_for(person.id) for person in PEOPLE}
+        self._bubbles: OrderedDict[str, tuple[WeComUser, Bubble]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        for user in self._users.values():
+            user.close()
+
+    def enter(self, userid: str) -> str:
+        """Return the welcome text."""
+        return self._users[userid].enters()
+
+    def send(self, userid: str, text: str) -> tuple[str, Frame]:
+        """Send a question; return the key of its bubble and the first frame."""
+        user, key = self._users[userid], secrets.token_urlsafe(12)
+        bubble = user.says(text)
+        with self._lock:
+            self._bubbles[key] = user, bubble
+            while len(self._bubbles) > MAX_BUBBLES:
+                self._bubbles.popitem(last=False)
+        return key, bubble.last
+
+    def poll(self, key: str) -> Frame:
+        """Raises: KeyError when the bubble is not known (any more)."""
+        with self._lock:
+            user, bubble = self._bubbles[key]
+        return user.polls(bubble)
+
+
+def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None, *, gateway: str = "") -> Flask:
+    """Build the page's application; without `set_mode` a real Dify answers and nobody can choose how.
+
+    `gateway` is the gateway's address: whoever looks for one of its pages here is sent there.
+    """
+    app = Flask("demo", static_folder=str(PAGES), static_url_path="")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    modes = DIFY_MODES if set_mode else ()
+
+    @app.get("/")
+    def index() -> Response:
+        return app.send_static_file("index.html")
+
+    @app.get("/choices")
+    def choices() -> Response:
+        return jsonify(people=[asdict(person) for person in PEOPLE], modes=[asdict(mode) for mode in modes])
+
+    @app.post("/enter")
+    def enter() -> Response:
+        welcome = conversations.enter(_choice("user", PEOPLE))
+        return jsonify(html=render(welcome))
+
+    @app.post("/send")
+    def send() -> Response:
+        userid, text = _choice("user", PEOPLE), _text("text")
+        if set_mode:
+            set_mode(_choice("mode", modes))
+        key, frame = conversations.send(userid, text)
+        return jsonify(bubble=key, frame=_shown(frame))
+
+    @app.post("/poll")
+    def poll() -> Response:
+        try:
+            return jsonify(frame=_shown(conversations.poll(_text("bubble"))))
+        except KeyError:
+            raise NotFound("unknown bubble") from None
+
+    for path in GATEWAY_PAGES if gateway else ():
+        app.add_url_rule(path, path, partial(redirect, f"{gateway}{path}"))
+    _add_errors(app)
+    app.after_request(_guard)
+    return app
+
+
+def _add_errors(app: Flask) -> None:
+    @app.errorhandler(CallbackFailed)
+    def callback_failed(error: CallbackFailed) -> tuple[Response, int]:
+        return jsonify(error="refused" if error.status else "unreachable", detail=str(error), status=error.status), 502
+
+    @app.errorhandler(RuleBroken)
+    def rule_broken(error: RuleBroken) -> tuple[Response, int]:
+        return jsonify(error="rule_broken", detail=str(error)), 502
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error="bad_request", detail=error.description), error.code or 500
+
+
+def _guard(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _text(name: str) -> str:
+    body = request.get_json()
+    value = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest(f"{name} is missing")
+    # JSON can spell half a surrogate pair, which no message can carry.
+    return value.encode("utf-8", "replace").decode()
+
+
+def _choice(name: str, choices: tuple[Any, ...]) -> str:
+    value = _text(name)
+    if value not in {choice.id for choice in choices}:
+        raise BadRequest(f"unknown {name}")
+    return value
+
+
+def _shown(frame: Frame) -> dict[str, Any]:
+    thinking, answer = split_thinking(frame.content)
+    return {
+        "html": render(answer),
+        "thinking": render(thinking),
+        "finish": frame.finish,
+        "bytes": frame.size,
+        "at": round(frame.at, 1),
+        "ms": round(frame.ms),
+        "empty": frame.empty,
+    }
+
+
+class PageServer:
+    """Serves the page on a listening socket, in threads of this process; a context manager.
+
+    The socket is the caller's: werkzeug, asked to bind one itself, ends the process when the port is taken.
+    """
+
+    def __init__(self, app: Flask, listener: socket.socket) -> None:
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://{host}:{port}"
+        self._server = make_server(host, port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno())
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join(5.0)
+        self._server.server_close()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing: the terminal belongs to the demo."""

@@ -1,0 +1,139 @@
+"""WeCom's end of the wire: seals a callback, posts it, and opens the reply only if WeCom would accept it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from services.wecom.crypto import WXBizJsonMsgCrypt
+
+#: WeCom cuts the connection after this many seconds without an answer.
+REPLY_TIMEOUT = 5.0
+#: How many requests of one user may be under way before the next waits for a connection.
+CONNECTIONS = 64
+
+
+class CallbackFailed(Exception):
+    """The gateway gave WeCom no answer; `status` is the HTTP status, 0 where there was none."""
+
+    def __init__(self, reason: str, *, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class RuleBroken(Exception):
+    """The gateway answered, but WeCom would not show it, or show it wrongly."""
+
+
+@dataclass(frozen=True)
+class Callback:
+    """One request as WeCom sends it; `dataclasses.replace` makes a forged one."""
+
+    #: The query: msg_signature, timestamp, nonce; echostr in a verification.
+    params: Mapping[str, str]
+    body: bytes = b""
+
+
+class Wire:
+    """Carries messages of one bot to its callback; `urls` are used in turn, as a load balancer would."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        token: str,
+        aes_key: str,
+        receive_id: str = "",
+        *,
+        timeout: float = REPLY_TIMEOUT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._urls = itertools.cycle(urls)
+        self._lock = threading.Lock()
+        self._crypt = WXBizJsonMsgCrypt(token, aes_key, receive_id)
+        self._timeout = timeout
+        self._clock = clock
+        self._http = requests.Session()
+        # A proxy named in the environment must not get what goes to a callback on this machine.
+        self._http.trust_env = False
+        self._http.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def seal(self, message: Mapping[str, Any]) -> Callback:
+        """Encrypt and sign a message as WeCom does."""
+        ciphertext, params = self._sealed(json.dumps(message, ensure_ascii=False))
+        return Callback(params, json.dumps({"encrypt": ciphertext}).encode())
+
+    def post(self, callback: Callback) -> dict[str, Any] | None:
+        """Post a callback and return the opened reply; None is the empty reply.
+
+        Raises: CallbackFailed, RuleBroken.
+        """
+        body = self._exchange("POST", callback)
+        return self._opened(body, callback.params["nonce"]) if body else None
+
+    def verify(self) -> str:
+        """Verify the URL as the console does on Save; return the plaintext the callback answered with.
+
+        Raises: CallbackFailed, RuleBroken.
+        """
+        plain = str(secrets.randbelow(10**19))
+        ciphertext, params = self._sealed(plain)
+        body = self._exchange("GET", Callback({**params, "echostr": ciphertext}))
+        if body != plain.encode():
+            raise RuleBroken("the answer to the verification is not the plaintext of echostr, byte for byte")
+        return plain
+
+    def _sealed(self, plain: str) -> tuple[str, dict[str, str]]:
+        nonce = str(secrets.randbelow(10**10))
+        code, sealed = self._crypt.EncryptMsg(plain, nonce, str(int(self._clock())))
+        if code or sealed is None:
+            raise ValueError(f"this token and AES key cannot encrypt: {code}")
+        reply = json.loads(sealed)
+        params = {"msg_signature": reply["msgsignature"], "timestamp": str(reply["timestamp"]), "nonce": nonce}
+        return reply["encrypt"], params
+
+    def _exchange(self, method: str, callback: Callback) -> bytes:
+        with self._lock:
+            url = next(self._urls)
+        try:
+            reply = self._http.request(
+                method, url, params=callback.params, data=callback.body, timeout=self._timeout, allow_redirects=False
+            )
+        except requests.RequestException as exc:
+            raise CallbackFailed(f"no answer from the callback: {type(exc).__name__}") from exc
+        if reply.status_code != 200:
+            raise CallbackFailed(f"the callback answered {reply.status_code}", status=reply.status_code)
+        return reply.content
+
+    def _opened(self, body: bytes, nonce: str) -> dict[str, Any]:
+        envelope = _object(body, "the reply")
+        if envelope.get("nonce") != nonce:
+            raise RuleBroken("the reply does not carry the nonce of the request")
+        if type(envelope.get("timestamp")) is not int:
+            raise RuleBroken("the reply's timestamp is not a number")
+        signature = str(envelope.get("msgsignature", ""))
+        code, plain = self._crypt.DecryptMsg(body, signature, str(envelope["timestamp"]), nonce)
+        if code or plain is None:
+            raise RuleBroken(f"the reply cannot be opened: {code}")
+        return _object(plain, "the decrypted reply")
+
+
+def _object(text: bytes | str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise RuleBroken(f"{what} is not JSON") from exc
+    if not isinstance(value, dict):
+        raise RuleBroken(f"{what} is not a JSON object")
+    return value

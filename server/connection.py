@@ -1,0 +1,105 @@
+"""One connection of a worker that has a lane for callbacks: its requests, one after the other."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Protocol
+
+import gevent
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.parser import RequestParser
+from gunicorn.util import close
+
+from server.connection_slots import ConnectionSlots
+from server.lane import MOST, CallbackLane
+
+#: What a connection says whose client is gone.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+
+
+class Serving(Protocol):
+    """What a connection needs of its worker: gunicorn's own, and whether connections are kept."""
+
+    cfg: Any
+    log: Any
+    keeps: bool
+    alive: bool
+
+    def timeout_ctx(self) -> gevent.Timeout: ...
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None: ...
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None: ...
+
+
+class LanedConnection:
+    """Answers callbacks by their lane, and leaves all other requests to the worker."""
+
+    def __init__(self, worker: Serving, lane: CallbackLane, slots: ConnectionSlots, client: Any, addr: Any) -> None:
+        self._worker = worker
+        self._lane = lane
+        self._slots = slots
+        self._client = client
+        self._addr = addr
+        self._parser = RequestParser(worker.cfg, client, addr)
+
+    def serve(self, listener_name: Any) -> None:
+        """Answer requests in their order until there are no more, and close the connection."""
+        worker, client, request = self._worker, self._client, None
+        try:
+            while request := self._next():
+                worker.handle_request(listener_name, request, client, self._addr)
+        except (NoMoreData, StopIteration):
+            pass
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                worker.log.exception("Socket error processing request.")
+        except Exception as exc:
+            worker.handle_error(request, client, self._addr, exc)
+        finally:
+            close(client)
+
+    def _next(self) -> Any:
+        """Return the next request that is no callback, None where none comes; callbacks before it are answered.
+
+        Raises:
+            StopIteration: the last request was the connection's last.
+        """
+        worker, parser, client = self._worker, self._parser, self._client
+        if parser.mesg and (parser.mesg.should_close() or not self._finished()):
+            return None
+        while True:
+            data = parser.unreader.take_buffered()
+            with worker.timeout_ctx():
+                data = data or client.recv(MOST)
+            if not data:
+                return None
+            # While the worker leaves, each reply ends its connection: gunicorn's say so.
+            if not (worker.keeps and self._answered(data)):
+                return self._parsed(data)
+            # The worker has ended the connections that waited; this one would begin to wait after that. A new one is
+            # answered until the listener is closed.
+            if not worker.alive:
+                return None
+
+    def _parsed(self, data: bytes) -> Any:
+        """Return the request that begins with `data`, None where it does not come to its head's end in time."""
+        self._parser.unreader.unread(data)
+        with self._worker.timeout_ctx():
+            return next(self._parser)
+        return None
+
+    def _answered(self, data: bytes) -> bool:
+        """Answer what is a whole callback; return False for anything else."""
+        if not self._lane.takes(data):
+            return False
+        self._slots.exempt(self._client)
+        reply = self._lane.reply(data)
+        if reply is not None:
+            self._client.sendall(reply)
+        self._slots.wait(self._client)
+        return reply is not None
+
+    def _finished(self) -> bool:
+        """Take in what is left of the last request's body; tell whether it came to its end in time."""
+        with self._worker.timeout_ctx():
+            return bool(self._parser.finish_body())
+        return False

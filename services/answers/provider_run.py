@@ -1,0 +1,135 @@
+"""One question put to its provider: what the provider says, and the look-up of an answer whose stream broke off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from services.answers.memory import Recollection
+from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
+from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.providers.base import BaseRAGProvider
+from services.providers.closing import closing_events
+from services.streams.answer_events import AnswerEvent, Resumed, difference
+from services.streams.owned_stream import LEAVING
+from utils.deadline import Deadline
+
+
+def looked_up(
+    provider: BaseRAGProvider, query: Query, ids: ProviderIds, deadline: Deadline, reason: str
+) -> Iterator[AnswerEvent]:
+    """Yield what the text `query.said` lacks of the answer that the provider has.
+
+    Raises:
+        Unrecoverable: it has none; nothing was yielded.
+        ProviderError: as `BaseRAGProvider.recover` does.
+    """
+    found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
+    rest = difference(query.said, found.text, reason)
+    if found.ids.findable and not ids.findable:
+        yield found.ids
+    yield from rest
+    yield found.usage
+
+
+class ProviderRun:
+    """One run at a provider; used once. Its conversation is kept from the first event on."""
+
+    def __init__(
+        self,
+        provider: BaseRAGProvider,
+        query: Query,
+        memory: Recollection,
+        stream_id: str,
+        deadline: Deadline,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take what is asked and where; `clock` tells seconds since 1970."""
+        self._provider = provider
+        self._query = query
+        self._memory = memory
+        self._stream_id = stream_id
+        self._deadline = deadline
+        self._clock = clock
+        self._asked_at = 0.0
+        self._ids = ProviderIds()
+        # Pieces, joined at the end: to add to a string copies all of it, now and then with every delta.
+        self._said: list[str] = []
+        self._sources: tuple[Mapping[str, Any], ...] = ()
+        self._remembered = True
+        self._mocked = False
+
+    def events(self) -> Iterator[AnswerEvent]:
+        """Yield the run's events; closing this stops the run.
+
+        Raises:
+            ConversationGone: ask once more without the conversation.
+            AnswerError: the answer failed.
+        """
+        memory, ended = self._memory, False
+        self._asked_at = self._clock()
+        try:
+            with closing(self._heard()) as heard:
+                for event in heard:
+                    self._take(event)
+                    yield event
+            if not self._said:
+                raise ProviderError("not a word, and no error either", code="provider_empty")
+            ended = True
+            if not self._remembered:
+                memory.note(self._ids.conversation_id, patient=True)
+            if not self._mocked:
+                memory.keep(self._query.text, "".join(self._said), self._stream_id)
+        except AnswerError as exc:
+            # Of a broken stream the run may go on, for nobody.
+            ended = not self._deadline.over and not isinstance(exc, StreamBroken)
+            raise
+        finally:
+            self._leave(ended)
+
+    def _leave(self, ended: bool) -> None:
+        if self._deadline.aborted in LEAVING:
+            return
+        if not ended:
+            self._provider.cancel(self._ids, self._query.user)
+        if not self._said and not self._memory.conversation_id:
+            self._memory.note("")
+
+    def _heard(self) -> Generator[AnswerEvent]:
+        """Yield what the provider says; where its stream breaks off, what it has of the answer: it is asked once."""
+        try:
+            with closing_events(self._provider.stream_query(self._query, self._deadline)) as events:
+                yield from events
+        except StreamBroken as exc:
+            yield from self._rest(exc)
+
+    def _rest(self, broken: StreamBroken) -> Iterator[AnswerEvent]:
+        said = "".join(self._said)
+        query = replace(self._query, said=said, sources=self._sources, asked_at=self._asked_at)
+        ids = self._ids if self._ids.findable else ProviderIds(self._query.conversation_id)
+        try:
+            yield from looked_up(self._provider, query, ids, self._deadline, "stream_broken")
+        except Unrecoverable as exc:
+            yield Resumed("lost", str(exc), "stream_broken")
+            if isinstance(exc, RunFailed):
+                raise ProviderError(str(exc), code="provider_error") from exc
+            raise broken from exc
+
+    def _take(self, event: ProviderEvent | AnswerEvent) -> None:
+        match event:
+            case Delta(text):
+                self._said += [text] if text else []
+            case ProviderIds():
+                if not self._remembered or event.conversation_id != self._ids.conversation_id:
+                    self._remembered = self._memory.note(event.conversation_id)
+                self._ids = event
+            case Replacement(text):
+                self._said = [text] if text else []
+            case Usage():
+                self._sources = event.sources
+            case Mocked():
+                self._mocked = True

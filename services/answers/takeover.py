@@ -1,0 +1,168 @@
+"""Goes on with the streams of owners that are gone: found by a poll, or by the sweep that every replica runs.
+
+Whoever finds a lapsed lease marks the stream; once the mark is old enough, exactly one of all who ask becomes its owner
+(lua/takeover.lua). The mark is what keeps an outage of Redis from costing healthy owners their streams: the first
+write that passes takes it away.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from services import metrics
+from services.answers.answer import Answerer
+from services.answers.memory import patiently
+from services.errors import StoreUnavailable
+from services.models import Question
+from services.streams.manager import StreamManager, is_whole
+from services.streams.records import NewStream, Takeover, taken_stream
+from services.streams.store import StreamStore
+
+log = logging.getLogger(__name__)
+
+#: Owners a stream may lose before its question is not asked any more, and before nothing more is tried for it: a
+#: question that kills its owners must come to an end. In between its answer is looked up. Handovers do not count.
+MAX_TAKEOVERS = 5
+MAX_LOOK_UPS = 8
+#: Seconds a closing replica waits for its sweep.
+STOP_SECONDS = 2.0
+
+
+class TakeoverManager:
+    """Looks for lapsed streams, and has this replica's manager go on with those it gets."""
+
+    def __init__(
+        self,
+        store: StreamStore,
+        manager: StreamManager,
+        answerer: Answerer,
+        *,
+        dice: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._store = store
+        self._manager = manager
+        self._answerer = answerer
+        self._dice = dice
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def attempt(self, stream_id: str) -> str:
+        """Mark a lapsed stream, or go on with it here when it is ripe; return what lua/takeover.lua said.
+
+        Nothing is tried, and "" returned, where this replica writes the stream itself (it renews it or is refused with
+        its next write), leaves, or is full.
+
+        Raises:
+            StoreUnavailable: Redis is away; where it took the stream over, the lease lapses once more.
+        """
+        if self._manager.owns(stream_id) or self._manager.reserve():
+            return ""
+        going_on, owner = False, self._manager.new_owner()
+        try:
+            taken = self._store.takeover(stream_id, owner)
+            if taken.outcome == "taken":
+                metrics.TAKEOVERS.labels(taken.kind).inc()
+                self._manager.start_thread(self._go_on, stream_id, owner, taken)
+                going_on = True
+            return taken.outcome
+        finally:
+            if not going_on:
+                self._manager.give_back()
+
+    def sweep(self) -> bool:
+        """Try every noted stream whose lease is over; return whether one of them is suspect now.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        suspects = False
+        for stream_id in self._store.lapsed():
+            # What is wrong with one stream, or with its node, is no reason to leave the others alone.
+            try:
+                outcome = self.attempt(stream_id)
+                if outcome in ("ended", "gone"):
+                    self._forget(stream_id)
+                suspects = suspects or outcome == "suspect"
+            except StoreUnavailable:
+                log.debug("stream not swept", extra={"stream_id": stream_id})
+            except Exception:
+                log.exception("stream not swept", extra={"stream_id": stream_id})
+        return suspects
+
+    def _run(self) -> None:
+        """Sweep about once a lease, each replica at moments of its own; who is suspect is looked at when ripe."""
+        lease = self._store.lease
+        pause = self._dice(0.0, lease)
+        while not self._stopping.wait(pause):
+            pause = self._dice(0.8, 1.2) * lease
+            try:
+                if self.sweep():
+                    pause = min(pause, lease / 3 + 1 + self._dice(0.1, 0.5))
+            except StoreUnavailable:
+                log.debug("no sweep without redis")
+            except Exception:
+                log.exception("sweep failed")
+
+    def _forget(self, stream_id: str) -> None:
+        """Give back what an ended stream's owner was killed too soon to give back, and take it out of the index."""
+        question = _question(self._store.question(stream_id))
+        after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
+        self._store.write([], *after, *self._store.ended_calls([stream_id]))
+
+    def _go_on(self, stream_id: str, owner: str, taken: Takeover) -> None:
+        """Load what there is and produce the rest; the manager gives the place back from there on."""
+        try:
+            fields, chunks = patiently(lambda: self._store.load(stream_id))
+            new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
+            question = _question(fields.get("question", ""))
+            known = self._answerer.knows(question)
+            after = self._answerer.leave_calls(question, stream_id) if known else ()
+        except Exception:
+            # Its lease lapses once more, unless it is gone altogether.
+            log.exception("stream not gone on with", extra={"stream_id": stream_id, **_owners(owner, taken)})
+            self._manager.give_back()
+            return
+        about = {"stream_id": stream_id, **self._manager.about(fields.get("access", ""), question)}
+        log.warning("stream taken over", extra={**about, "kind": taken.kind, **_owners(owner, taken)})
+        self._manager.resume(
+            new,
+            question,
+            former_owner=taken.former_owner,
+            seconds_left=taken.seconds_left,
+            ending=_ending(new, taken, known=known),
+            may_ask=taken.takeovers < MAX_TAKEOVERS,
+            after=after,
+        )
+
+
+def _ending(stream: NewStream, taken: Takeover, *, known: bool) -> str | None:
+    """Return the code a taken stream ends with at once, "" for a whole answer; None where it is gone on with."""
+    if is_whole(stream):
+        return ""
+    if taken.seconds_left <= 0:
+        return "answer_timeout"
+    most = MAX_TAKEOVERS if stream.fields.get("asks") == "0" else MAX_LOOK_UPS
+    return None if known and taken.takeovers < most else "interrupted"
+
+
+def _owners(owner: str, taken: Takeover) -> dict[str, object]:
+    return {"owner": owner, "former_owner": taken.former_owner, "epoch": taken.epoch}
+
+
+def _question(written: str) -> Question:
+    """Return a stream's question; of one that cannot be read, a question no bot knows."""
+    try:
+        return Question.from_json(written)
+    except (KeyError, ValueError, TypeError):
+        return Question("", "unknown", "", "")

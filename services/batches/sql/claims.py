@@ -1,0 +1,194 @@
+"""Which item a lane gets next, and what becomes of it: the steps of the batches that happen all the time.
+
+A candidate is looked for without a lock; taking it locks its task's row and looks again. Where a statement could read a
+task's every row, it names its index: servers were seen to choose the texts themselves, which took half a second.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from services.batches.records import Claimed
+from services.batches.sql.rows import Row, by_status, claimed_of, count
+from services.batches.sql.tables import ITEMS, TASKS
+
+#: What is claimed from. Those that were never served come first, and then who was served longest ago.
+WORKED = ("pending", "running")
+
+#: When the first waiting item of a task may be asked: one entry of an index.
+_FIRST_DUE = (
+    by_status(sa.select(ITEMS.c.due))
+    .where(ITEMS.c.task_id == TASKS.c.task_id, ITEMS.c.status == "pending")
+    .order_by(ITEMS.c.due)
+    .limit(1)
+    .correlate(TASKS)
+    .scalar_subquery()
+)
+
+
+class Overtaken(Exception):
+    """Somebody else claimed for the same lane: it is to be looked again."""
+
+
+class Held(NamedTuple):
+    """An item that is running, and the lane that has it."""
+
+    task_id: str
+    item_index: int
+    lane: int
+
+
+def held(connection: sa.Connection) -> list[Held]:
+    """Return every item that is running: never more than there are lanes."""
+    columns = (ITEMS.c.task_id, ITEMS.c.item_index, ITEMS.c.lane)
+    return [Held(*row) for row in connection.execute(sa.select(*columns).where(ITEMS.c.lane >= 0))]
+
+
+def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held | None:
+    """Return the item that is running in this lane, or else one in a lane that is no more."""
+    gone = (item for item in running if lanes is not None and item.lane >= lanes)
+    return next((item for item in running if item.lane == lane), None) or next(gone, None)
+
+
+def candidate(
+    connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, begin: bool
+) -> Callable[[sa.Connection], Claimed | None] | None:
+    """Return the step that may claim something for a lane, found without a lock: one that runs, or else may `begin`."""
+    running = held(connection)
+    if found := left_behind(running, lane, lanes):
+        return lambda c: take_again(c, found, lane)
+    if begin and (task_id := next_task(connection, running, now)):
+        return lambda c: take(c, task_id, lane, now)
+    return None
+
+
+def next_task(connection: sa.Connection, running: Collection[Held], now: datetime) -> str | None:
+    """Return the task whose turn it is."""
+    open_tasks = TASKS.c.task_id.not_in(_full(connection, running))
+    for status in WORKED:
+        ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
+        task_id = connection.scalar(ready.order_by(TASKS.c.served, TASKS.c.task_id).limit(1))
+        if task_id is not None:
+            return str(task_id)
+    return None
+
+
+def next_due(connection: sa.Connection, now: datetime) -> float | None:
+    """Return the seconds until the first of the items that wait to be asked again; `None`: none waits."""
+    first = sa.select(_FIRST_DUE.label("due")).where(TASKS.c.status.in_(WORKED)).subquery()
+    due = connection.scalar(sa.select(sa.func.min(first.c.due)).where(first.c.due > micros(now)))
+    return None if due is None else (due - micros(now)) / 1e6
+
+
+def _full(connection: sa.Connection, running: Collection[Held]) -> list[str]:
+    """Return the tasks of which as many items are running as their owners want."""
+    counts = Counter(item.task_id for item in running)
+    bounds = sa.select(TASKS.c.task_id, TASKS.c.max_concurrent)
+    bounded = bounds.where(TASKS.c.task_id.in_(counts), TASKS.c.max_concurrent.is_not(None))
+    return [row[0] for row in connection.execute(bounded) if counts[row[0]] >= row[1]] if counts else []
+
+
+def locked(connection: sa.Connection, task_id: str) -> Row | None:
+    """Return a task, and keep everybody else from it and its items until the transaction ends."""
+    return connection.execute(sa.select(TASKS).where(TASKS.c.task_id == task_id).with_for_update()).first()
+
+
+def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> Claimed | None:
+    """Claim the next item of a task; `None` when others were faster.
+
+    Raises:
+        Overtaken: the lane has one by now.
+    """
+    task = locked(connection, task_id)
+    if task is None or task.status not in WORKED or _is_full(connection, task):
+        return None
+    item = _next_item(connection, task_id, now)
+    if item is None:
+        return None
+    attempt = item.attempts + 1
+    mine = {"status": "running", "lane": lane, "attempts": attempt, "started_at": now}
+    _put(connection, _key(task_id, item.item_index), mine)
+    _serve(connection, task, now)
+    return claimed_of(task, item, attempt=attempt, lane=lane, again=False)
+
+
+def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | None:
+    """Claim an item whose worker is gone; `None` when it is no longer there. Raises as `take` does."""
+    task = locked(connection, found.task_id)
+    if task is None or found not in held(connection):
+        return None
+    mine = _key(found.task_id, found.item_index)
+    item = connection.execute(sa.select(ITEMS).where(*mine)).one()
+    _put(connection, mine, {"lane": lane})
+    return claimed_of(task, item, attempt=item.attempts, lane=lane, again=True)
+
+
+def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any], now: datetime) -> bool:
+    """Write what became of an attempt, and end the task with its last item; `False` when the attempt is over."""
+    task = locked(connection, claimed.task.task_id)
+    running = (ITEMS.c.status == "running", ITEMS.c.attempts == claimed.attempt)
+    change = ITEMS.update().where(*_key(claimed.task.task_id, claimed.index), *running)
+    if task is None or not connection.execute(change.values(lane=None, **values)).rowcount:
+        return False
+    if not _is_unfinished(connection, task.task_id):
+        _end(connection, task, values.get("error_message") or "", now)
+    return True
+
+
+def micros(moment: datetime) -> int:
+    """Return a time as whole microseconds since 1970."""
+    # By whole parts: a float of today's seconds has room for no more digits than these.
+    return int(moment.astimezone(UTC).replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _key(task_id: str, item_index: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return (ITEMS.c.task_id == task_id, ITEMS.c.item_index == item_index)
+
+
+def _is_full(connection: sa.Connection, task: Row) -> bool:
+    if task.max_concurrent is None:
+        return False
+    mine = sum(item.task_id == task.task_id for item in held(connection))
+    return bool(mine >= task.max_concurrent)
+
+
+def _put(connection: sa.Connection, item: tuple[sa.ColumnElement[bool], ...], values: Mapping[str, Any]) -> None:
+    """Give an item to a lane, which has one at a time: the index of the lanes sees to that."""
+    try:
+        connection.execute(ITEMS.update().where(*item).values(values))
+    except IntegrityError as exc:
+        raise Overtaken from exc
+
+
+def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | None:
+    waiting = by_status(sa.select(ITEMS)).where(ITEMS.c.task_id == task_id, ITEMS.c.status == "pending")
+    ready = waiting.where(ITEMS.c.due <= micros(now)).order_by(ITEMS.c.due, ITEMS.c.item_index)
+    return connection.execute(ready.limit(1)).first()
+
+
+def _serve(connection: sa.Connection, task: Row, now: datetime) -> None:
+    """Move the task to the end of the line; also when the clock stands still, or another replica's is behind."""
+    served = max(micros(now), task.served + 1)
+    values = {"status": "running", "served": served, "started_at": task.started_at or now}
+    connection.execute(TASKS.update().where(TASKS.c.task_id == task.task_id).values(values))
+
+
+def _is_unfinished(connection: sa.Connection, task_id: str) -> bool:
+    left = by_status(sa.select(ITEMS.c.item_index)).where(ITEMS.c.task_id == task_id, ITEMS.c.status.in_(WORKED))
+    return connection.scalar(left.limit(1)) is not None
+
+
+def _end(connection: sa.Connection, task: Row, message: str, now: datetime) -> None:
+    counts = count(connection, [task.task_id])
+    completed, failed = counts[task.task_id, "completed"], counts[task.task_id, "failed"]
+    failure = {"status": "failed", "error_message": message}
+    values = {"status": "completed"} if completed else failure
+    ended = TASKS.update().where(TASKS.c.task_id == task.task_id)
+    # Nobody is asked any more as whoever submitted it.
+    connection.execute(ended.values(ended_at=now, completed=completed, failed=failed, credential="", **values))

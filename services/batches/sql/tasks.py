@@ -1,0 +1,65 @@
+"""The life of a batch task as steps within a transaction: it is paused, resumed and cancelled."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from services.batches.records import ENDED, TASK_STATUSES, Task
+from services.batches.sql.claims import locked, micros
+from services.batches.sql.rows import Row, by_status, count, tasks_of
+from services.batches.sql.tables import ITEMS, TASKS
+from services.errors import BatchFinished, BatchUnknown
+
+
+def owned(connection: sa.Connection, task_id: str, owner: str | None) -> Row:
+    """Return a task, locked, that has not ended.
+
+    Raises:
+        BatchUnknown: there is none, or it is another owner's.
+        BatchFinished: it has ended.
+    """
+    row = visible(locked(connection, task_id), owner)
+    if row.status in ENDED:
+        raise BatchFinished(f"the task is {row.status}")
+    return row
+
+
+def visible(row: Row | None, owner: str | None) -> Row:
+    """Return the row if it is one that `owner` may know of; `None` may know of all. Raises BatchUnknown."""
+    if row is None or row.status not in TASK_STATUSES or (owner is not None and row.owner != owner):
+        raise BatchUnknown("no such task")
+    return row
+
+
+def pause(connection: sa.Connection, row: Row, now: datetime) -> Task:
+    """Have no more of a locked task begun, and return it."""
+    since = row.paused_at or (now if row.started_at else None)
+    return _changed(connection, row.task_id, {"status": "paused", "paused_at": since}, now)
+
+
+def resume(connection: sa.Connection, row: Row, now: datetime) -> Task:
+    """Go on with a locked task, and return it; its pause is over."""
+    status = "running" if row.started_at else "pending"
+    paused = row.paused + max(0, micros(now) - micros(row.paused_at)) if row.paused_at else row.paused
+    return _changed(connection, row.task_id, {"status": status, "paused": paused, "paused_at": None}, now)
+
+
+def cancel(connection: sa.Connection, row: Row, now: datetime) -> tuple[Task, list[tuple[int, int]]]:
+    """End a locked task; return it, and index and attempt of what was running."""
+    running = by_status(sa.select(ITEMS.c.item_index, ITEMS.c.attempts))
+    found = connection.execute(running.where(ITEMS.c.task_id == row.task_id, ITEMS.c.status == "running"))
+    stopped = sorted((index, attempt) for index, attempt in found)
+    theirs = (ITEMS.c.task_id == row.task_id, ITEMS.c.item_index.in_([index for index, _ in stopped]))
+    connection.execute(ITEMS.update().where(*theirs).values(status="cancelled", lane=None, ended_at=now))
+    counts = count(connection, [row.task_id])
+    done = {name: counts[row.task_id, name] for name in ("completed", "failed")}
+    end = {"status": "cancelled", "ended_at": now, "credential": "", **done}
+    return _changed(connection, row.task_id, end, now), stopped
+
+
+def _changed(connection: sa.Connection, task_id: str, values: dict[str, object], now: datetime) -> Task:
+    mine = TASKS.c.task_id == task_id
+    connection.execute(TASKS.update().where(mine).values(values))
+    return tasks_of(connection, connection.execute(sa.select(TASKS).where(mine)).all(), now)[0]

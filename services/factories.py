@@ -1,0 +1,160 @@
+"""What the parts of a replica are made with: settings in, parts out. `container` says which, and in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydantic import SecretStr
+
+from config.bots import DEFAULT_BOT, BotSettings
+from config.settings import Settings
+from config.texts import Texts
+from services.answers.answer import Backend
+from services.answers.gateway import Door
+from services.answers.history_store import HistoryStore
+from services.batches.store import SqlBatchStore
+from services.errors import SettingsError
+from services.identity.auth_service import AuthService
+from services.identity.token_store import TokenStore
+from services.identity.user_store import SqlUserStore
+from services.models import SOCKET_CHANNELS
+from services.providers.base import BaseRAGProvider
+from services.providers.registry import build_provider
+from services.redis.lock_store import LockStore
+from services.redis.store import ScriptRunner
+from services.streams.store import StreamStore
+from services.wecom.callback import WechatService
+
+#: Seconds a question of any door but WeCom's may wait for Redis: longer than a crowd takes, shorter than people do.
+PATIENCE = 4.0
+
+
+def make_wechat(bot: BotSettings) -> WechatService:
+    """Return who speaks with WeCom for a bot.
+
+    Raises:
+        SettingsError: its mode is none of this version's.
+    """
+    if bot.mode != "callback":
+        raise SettingsError(f"WECHAT_MODE: {bot.mode}, expected callback: this version has no other")
+    return WechatService(
+        bot.name,
+        tokens=bot.tokens,
+        aes_keys=bot.aes_keys,
+        receive_id=bot.receive_id,
+        bot_name=bot.bot_name,
+        aibotid=bot.bot_id,
+        timestamp_window=bot.timestamp_window,
+    )
+
+
+def make_streams(settings: Settings, runner: ScriptRunner) -> StreamStore:
+    return StreamStore(
+        runner, ttl=settings.stream_ttl, lease=settings.stream_lease, max_seconds=settings.stream_max_seconds
+    )
+
+
+def make_history(settings: Settings, runner: ScriptRunner) -> HistoryStore:
+    return HistoryStore(
+        runner,
+        ttl=settings.conversation_ttl,
+        max_tokens=settings.history_max_tokens,
+        max_seconds=settings.history_max_seconds,
+    )
+
+
+def sql_pools(settings: Settings) -> tuple[int, int]:
+    """Return how many SQL connections the user query has, and how many batches: together `MYSQL_POOL_SIZE`.
+
+    Each has one at least, where both are wanted.
+    """
+    size = settings.mysql_pool_size
+    if not settings.batch_enabled:
+        return size, 0
+    if settings.auth_mode != "external":
+        return 0, size
+    return max(1, size - size // 2), max(1, size // 2)
+
+
+def make_users(settings: Settings) -> SqlUserStore | None:
+    """Return who knows the users; None where nobody asks for them."""
+    if settings.auth_mode != "external" or settings.sql_url is None:
+        return None
+    return SqlUserStore(
+        settings.sql_url.get_secret_value(),
+        settings.auth_user_query or "",
+        read_url=_revealed(settings.sql_read_url),
+        pool_size=sql_pools(settings)[0],
+    )
+
+
+def make_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore | None) -> AuthService:
+    return AuthService(
+        settings.auth_mode or "external",
+        token_store=TokenStore(runner),
+        user_store=users,
+        lock_store=LockStore(runner),
+        url=str(settings.auth_service_url or ""),
+        method=settings.auth_service_method,
+        token_ttl=settings.auth_token_ttl,
+        allowlist=settings.auth_allowlist,
+        pool_size=settings.http_pool_size,
+    )
+
+
+def make_batch_store(settings: Settings) -> SqlBatchStore | None:
+    """Return who keeps batches; None where there is no SQL to keep them in, or nobody wants them."""
+    if not settings.batch_enabled or settings.sql_url is None:
+        return None
+    return SqlBatchStore(
+        settings.sql_url.get_secret_value(),
+        max_unfinished=settings.batch_max_queue_size,
+        max_per_owner=settings.batch_max_per_key,
+        pool_size=sql_pools(settings)[1],
+    )
+
+
+def batches_word(settings: Settings) -> str:
+    """Return where batches are worked off, for the log."""
+    if not settings.batch_enabled:
+        return "off"
+    return settings.batch_worker if settings.sql_url else "off: they need MYSQL_HOST or DATABASE_PATH"
+
+
+def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvider]:
+    """Return who answers for each bot, and on the doors that have none."""
+    asked = {DEFAULT_BOT: settings.provider} | {name: bot.provider for name, bot in settings.bots.items()}
+    pool_size = settings.http_pool_size
+    return {
+        name: build_provider(provider, bot=name, pool_size=pool_size, sentence=texts.get)
+        for name, provider in asked.items()
+    }
+
+
+def make_backends(settings: Settings, providers: Mapping[str, BaseRAGProvider]) -> dict[str, Backend]:
+    backends = {DEFAULT_BOT: Backend(providers[DEFAULT_BOT])}
+    return backends | {
+        name: Backend(providers[name], bot.corp, bot.group_conversation == "shared", name)
+        for name, bot in settings.bots.items()
+    }
+
+
+def make_doors(settings: Settings) -> dict[tuple[str, str], Door]:
+    """Return what each channel allows; all but WeCom's bound by themselves how many questions one has under way."""
+    bots, places = settings.bots, settings.stream_max_per_user
+    doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot.commands)) for name, bot in bots.items()}
+    socket = Door(resets=_resets(settings.wechat_commands), patience=PATIENCE, resends=True, compares=True)
+    http = replace(socket, keeps_refusals=False)
+    # A batch has no conversation to begin anew: its texts are questions, whatever they are. Its ids are its own.
+    batch = replace(http, resets=frozenset(), compares=False)
+    doors |= {(channel, DEFAULT_BOT): socket for channel in SOCKET_CHANNELS}
+    return doors | {("http", DEFAULT_BOT): http, ("batch", DEFAULT_BOT): batch}
+
+
+def _resets(commands: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(words for words, command in commands.items() if command == "reset")
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""

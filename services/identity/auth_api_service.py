@@ -1,0 +1,200 @@
+"""The external auth API: credentials go in, a token comes out, and nothing of either is ever in a message or a log.
+
+POST JSON {"usercode", "password"}, or GET with the same as parameters. Success is HTTP 200 and
+{"success": true, "data": "<token>"}, where data may also be {"token", "expires_in"}. Every answer that is not the API's
+own (a proxy's page, a redirect, a 5xx, silence) is `auth_unavailable`, never a refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from services.errors import AuthError, ProviderError
+from services.http.service import Exchange, HTTPService
+from services.identity.user_store import UserRecord
+from utils.deadline import Deadline
+
+Method = Literal["post", "get"]
+
+#: Bytes of the API's answer that are read; a longer one is no answer.
+MAX_ANSWER = 65_536
+#: Characters of a token; it must fit into a header.
+MAX_TOKEN = 4096
+#: What a probe logs in with: a person who does not exist.
+PROBE = {"usercode": "wechatlaibao-probe", "password": "not-a-real-password"}
+#: Seconds for which the last proper answer counts: each probe is a failed login in the API's own log.
+PROVEN_SECONDS = 600.0
+CONNECT_TIMEOUT = 5.0
+
+
+class AuthApi:
+    """Ask over a bounded pool; safe to use from many threads. `timeout` is the seconds one whole answer may take."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        method: Method = "post",
+        timeout: float = 10.0,
+        pool_size: int = 10,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._method = method
+        self._timeout = timeout
+        self._clock = clock
+        #: When the API last answered in its own form, by the clock, and the status of HEAD since then.
+        self._proven = float("-inf")
+        self._head: int | None = None
+        self._slots = threading.BoundedSemaphore(pool_size)
+        self._http = HTTPService(pool_size=pool_size)
+        if method == "get":
+            logging.getLogger("urllib3.connectionpool").addFilter(_without_parameters)
+
+    def token(self, record: UserRecord) -> tuple[str, float]:
+        """Return a new token and the seconds the API gives it; infinite when it does not say.
+
+        Raises:
+            AuthError: `auth_refused`, or `auth_unavailable` for every answer that is not the API's.
+        """
+        # Some directories take an empty password for an anonymous login that succeeds.
+        if not record.password:
+            raise AuthError("no password in the user database", code="auth_refused")
+        return self._login({"usercode": record.user.user_code, "password": record.password})
+
+    def check(self) -> None:
+        """See that the API works, without a real person's password.
+
+        The first call logs in as a person who does not exist. Later calls send HEAD, which logs nobody in, and log in
+        again only when its status changed, a login failed, or the last proper answer is older than `PROVEN_SECONDS`.
+
+        Raises:
+            AuthError: `auth_unavailable`.
+        """
+        status = self._head_status()
+        if self._clock() - self._proven > PROVEN_SECONDS or self._head not in (None, status):
+            self.refuses_strangers()
+        self._head = status
+
+    def refuses_strangers(self) -> bool:
+        """Log in as a person who does not exist; return whether the API refused it, as it should.
+
+        Raises:
+            AuthError: `auth_unavailable`: the answer is not the API's own.
+        """
+        try:
+            self._login(PROBE)
+        except AuthError as exc:
+            if exc.code == "auth_refused":
+                return True
+            raise
+        return False
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _login(self, credentials: dict[str, str]) -> tuple[str, float]:
+        """Return the token and its seconds, and note whether the API answered in its own form."""
+        try:
+            granted = _granted(*self._ask(credentials))
+        except AuthError as exc:
+            self._proven = self._clock() if exc.code == "auth_refused" else float("-inf")
+            raise
+        self._proven = self._clock()
+        return granted
+
+    def _head_status(self) -> int:
+        with self._call("HEAD") as reply:
+            return reply.status
+
+    def _ask(self, credentials: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        sent = {"json": credentials} if self._method == "post" else {"params": credentials}
+        with self._call(self._method.upper(), **sent) as reply:
+            return reply.status, _parse(reply.status, self._body(reply))
+
+    @contextmanager
+    def _call(self, verb: str, **sent: Any) -> Iterator[Exchange]:
+        if not self._slots.acquire(timeout=self._timeout):
+            raise _unavailable("every connection to the auth API is in use")
+        until = Deadline(self._timeout, clock=self._clock)
+        options: dict[str, Any] = {"patience": self._timeout, "headers": {"Accept": "application/json"}, **sent}
+        try:
+            with self._http.exchange(verb, self._url, deadline=until, **options) as reply:
+                yield reply
+        except ProviderError as exc:
+            # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
+            self._http.close()
+            # Without the cause: its text has the address, with GET the password too.
+            raise _unavailable(str(exc)) from None
+        finally:
+            self._slots.release()
+
+    def _body(self, reply: Exchange) -> bytes:
+        """Read the answer piece by piece: a long one ends here, a drip with the deadline."""
+        body = b""
+        while piece := reply.read(self._timeout):
+            body += piece
+            if len(body) > MAX_ANSWER:
+                raise _unavailable("the answer is too long")
+        return body
+
+
+def _parse(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        kind = "a redirect" if 300 <= status < 400 else "not JSON"
+        raise _unavailable(f"HTTP {status}, {kind}") from None
+    if not isinstance(answer, dict):
+        raise _unavailable(f"HTTP {status}, not a JSON object")
+    return answer
+
+
+def _granted(status: int, answer: dict[str, Any]) -> tuple[str, float]:
+    if status == 200 and answer.get("success") is True:
+        return _token(answer.get("data"))
+    if status < 500 and status != 429 and answer.get("success") is False:
+        raise AuthError(f"the auth API said no, HTTP {status}", code="auth_refused")
+    raise _unavailable(f"HTTP {status} without a success that is true or false")
+
+
+def _token(given: Any) -> tuple[str, float]:
+    life = float("inf")
+    if isinstance(given, dict):
+        life = _seconds(given.get("expires_in"))
+        given = given.get("token")
+    # It goes into a header and a key: anything but plain text is no token.
+    if not isinstance(given, str) or not given.isascii() or not given.isprintable():
+        raise _unavailable("success without a token")
+    if given != given.strip() or not 0 < len(given) <= MAX_TOKEN:
+        raise _unavailable("success with a token that is empty, padded or too long")
+    return given, life
+
+
+def _seconds(given: Any) -> float:
+    if given is None:
+        return float("inf")
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0 or isinstance(given, bool):
+        raise _unavailable("expires_in is not a number above 0")
+    return seconds
+
+
+def _unavailable(cause: str) -> AuthError:
+    return AuthError(cause, code="auth_unavailable")
+
+
+def _without_parameters(record: logging.LogRecord) -> bool:
+    """Cut the parameters off the addresses that urllib3 logs at debug level."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(a.partition("?")[0] if isinstance(a, str) else a for a in record.args)
+    return True

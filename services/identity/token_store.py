@@ -1,0 +1,152 @@
+"""The users' tokens in Redis, where the external auth service may write and expire them too.
+
+    authorization:wechatid:<userid>           string, the user's token; we write it, with the token's life
+    authorization:wechatid:<corp>:<userid>    the same for bots of another corp
+    authorization.wechatid.<userid>           read as a fall-back, never written
+    authorization:token:<token>               string, JSON user_info without the password. A token is valid while this
+                                              key is there. Written with NX: the auth service's own value and life win
+    authorization:denied:[<corp>:]<userid>    string, the code of a failed authentication; lives seconds
+
+The keys of one user lie in different slots of a Cluster, so each step is a pipeline of plain commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from services.models import UserInfo
+from services.redis.lock_store import delete_if
+from services.redis.store import Call, ScriptRunner
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A valid token. `user` is `None` when the auth service wrote a value that is not our user_info."""
+
+    token: str = field(repr=False)
+    user: UserInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A failed authentication that is still fresh; `code` is its `AuthError` code."""
+
+    code: str
+
+
+class TokenStore:
+    """Read and write what is known about a user's authentication."""
+
+    def __init__(self, runner: ScriptRunner) -> None:
+        self._runner = runner
+
+    def load(self, userid: str, corp: str = "") -> Cached | Denied | None:
+        """Return the user's valid token, else a fresh denial, else `None`: authenticate.
+
+        A token whose validity key is gone is no token; its pointer is deleted. A valid one costs two round trips.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        pointer, *_ = keys = _pointers(userid, corp)
+        *tokens, denied = self._run([("GET", key) for key in [*keys, _denied(userid, corp)]])
+        for token, valid, text in self._validity([t for t in dict.fromkeys(tokens) if _is_text(t)]):
+            if valid:
+                return Cached(token, _read_user(text))
+        if _is_text(tokens[0]):
+            self._runner.run([delete_if(pointer, tokens[0])])
+        return Denied(denied) if _is_text(denied) else None
+
+    def user_of(self, token: str) -> Cached | None:
+        """Return a token somebody shows, with its user; `None` when it is not valid.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        [(_, valid, text)] = self._validity([token])
+        return Cached(token, _read_user(text)) if valid else None
+
+    def save(self, userid: str, corp: str, token: str, user: UserInfo, ttl: float) -> None:
+        """Keep a new token for `ttl` seconds and forget the denials before it.
+
+        Raises:
+            StoreUnavailable: Redis did not take it.
+        """
+        life = max(1, int(ttl * 1000))
+        # The validity key first: a pointer to a token that is not valid yet would be deleted by a reader.
+        self._run(
+            [
+                ("SET", _validity_key(token), user.to_json(), "NX", "PX", life),
+                ("SET", _pointers(userid, corp)[0], token, "PX", life),
+                ("DEL", _denied(userid, corp)),
+            ]
+        )
+
+    def deny(self, userid: str, corp: str, code: str, seconds: float) -> None:
+        """Remember for `seconds` that authentication ended with `code`.
+
+        Raises:
+            StoreUnavailable: Redis did not take it.
+        """
+        self._run([("SET", _denied(userid, corp), code, "PX", max(1, int(seconds * 1000)))])
+
+    def forget(self, userid: str, corp: str = "") -> None:
+        """Drop the user's token and denial here; the auth service's own key stays.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        self._run([("DEL", _pointers(userid, corp)[0]), ("DEL", _denied(userid, corp))])
+
+    def _validity(self, tokens: Sequence[str]) -> list[tuple[str, bool, Any]]:
+        """Return each token, whether it is valid, and the value of its validity key."""
+        if not tokens:
+            return []
+        # EXISTS beside GET: the auth service may keep a value that GET refuses, such as a hash.
+        replies = self._run([(name, _validity_key(token)) for token in tokens for name in ("EXISTS", "GET")])
+        return [(token, replies[2 * i] == 1, replies[2 * i + 1]) for i, token in enumerate(tokens)]
+
+    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send the commands in one round trip; a key of another type than asked for reads as an error object."""
+        return self._runner.run([Call(None, command) for command in commands], mistyped=True)
+
+
+def _pointers(userid: str, corp: str) -> list[str]:
+    """Return the keys that may name the user's token, best first; only the first is written."""
+    key = f"authorization:wechatid:{_owner(userid, corp)}"
+    return [key] if corp else [key, f"authorization.wechatid.{userid}"]
+
+
+def _denied(userid: str, corp: str) -> str:
+    return f"authorization:denied:{_owner(userid, corp)}"
+
+
+def _validity_key(token: str) -> str:
+    return f"authorization:token:{token}"
+
+
+def _owner(userid: str, corp: str) -> str:
+    """Return the key's last part. A colon in a name is escaped, so that no userid reads as another corp's user."""
+    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in (corp, userid) if part)
+
+
+def _is_text(reply: object) -> bool:
+    """Tell a value from nothing and from an error, such as a key of another type."""
+    return isinstance(reply, str) and bool(reply)
+
+
+def _read_user(text: object) -> UserInfo | None:
+    """Return our user_info, and `None` for a value in any other form: the auth service may write its own."""
+    if not isinstance(text, str):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("user_code"), str) or not value["user_code"]:
+        return None
+    known = {f.name: value[f.name] for f in fields(UserInfo) if isinstance(value.get(f.name), str)}
+    return UserInfo(**known)

@@ -1,0 +1,165 @@
+"""The users as a company's own SQL database knows them, read by a query of the operator's.
+
+The query, `AUTH_USER_QUERY`, has `:userid` (and may have `:corp`) and returns user_code, password and any of user_name,
+phone and gender, in any case and order. Nothing is written here, and each lookup is one statement in autocommit: on
+SQLite there is no transaction that could yield to another greenlet while it holds the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.errors import SettingsError, StoreUnavailable
+from services.models import UserInfo
+from services.sql.database import NoAnswer, SqlDatabase
+
+log = logging.getLogger(__name__)
+
+REQUIRED = ("user_code", "password")
+OPTIONAL = ("user_name", "phone", "gender")
+#: Seconds the main database serves alone after the reading one failed, before that is tried again.
+READ_PAUSE = 30.0
+
+Rows = tuple[list[str], Sequence[Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A user with the password the external auth API asks for; it goes there and nowhere else."""
+
+    user: UserInfo
+    password: str = field(repr=False)
+
+
+class SqlUserStore:
+    """Find users over a bounded pool of connections to MySQL or SQLite. Nothing connects before the first use.
+
+    `read_url`, when given, serves the query for as long as it answers, `url` while it does not. Timeouts are seconds:
+    `pool_timeout` for a free connection, `connect_timeout` to open one, `read_timeout` for the server's answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        query: str,
+        *,
+        read_url: str = "",
+        pool_size: int = 5,
+        pool_timeout: float = 2.0,
+        connect_timeout: float = 3.0,
+        read_timeout: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._query = sa.text(query)
+        self._names = _checked_names(self._query)
+        database = partial(
+            SqlDatabase,
+            pool_size=pool_size,
+            pool_timeout=pool_timeout,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+        )
+        self._main = database(url)
+        self._reader = database(read_url) if read_url and read_url != url else None
+        self._clock = clock
+        #: When the reading database failed last; None while it serves.
+        self._reader_failed: float | None = None
+
+    def find(self, userid: str, corp: str = "") -> UserRecord | None:
+        """Return the user, or `None` when the query knows nobody by that id.
+
+        Raises:
+            SettingsError: the query does not return what it must.
+            StoreUnavailable: the database is away, too slow, or refuses the query.
+        """
+        given = {"userid": userid, "corp": corp}
+        columns, rows = self._run(self._query, {name: given[name] for name in self._names})
+        _require_columns(columns)
+        if len(rows) > 1:
+            log.warning("AUTH_USER_QUERY returns more than one row for a user; the first counts")
+        return _record(dict(zip(columns, rows[0], strict=True))) if rows else None
+
+    def check(self) -> None:
+        """Ask the database for nothing, to see that it answers.
+
+        Raises:
+            StoreUnavailable: it does not.
+        """
+        self._run(sa.text("SELECT 1"), {})
+
+    def check_query(self) -> None:
+        """Run the query for a user who cannot be, to see that it runs and returns the right columns.
+
+        Raises:
+            SettingsError, StoreUnavailable: as `find` does.
+        """
+        self.find("")
+
+    def close(self) -> None:
+        """Close the idle connections; one in use closes when its lookup ends."""
+        for database in filter(None, (self._main, self._reader)):
+            database.close()
+
+    def _run(self, statement: sa.TextClause, values: dict[str, str]) -> Rows:
+        """Return the column names in lower case and at most two rows."""
+        failed = self._reader_failed
+        if self._reader is None or (failed is not None and self._clock() - failed < READ_PAUSE):
+            return _fetched(self._main, statement, values)
+        try:
+            found = _fetched(self._reader, statement, values)
+        except NoAnswer as exc:
+            self._note_reader(away=exc)
+            return _fetched(self._main, statement, values)
+        self._note_reader(away=None)
+        return found
+
+    def _note_reader(self, away: StoreUnavailable | None) -> None:
+        """Log the beginning of an outage and its end, not one line per lookup."""
+        failed, self._reader_failed = self._reader_failed, self._clock() if away else None
+        if away and failed is None:
+            log.warning("the reading database is away, the main one serves", extra={"cause": str(away)})
+        elif failed is not None and not away:
+            log.warning("the reading database is back")
+
+
+def _fetched(database: SqlDatabase, statement: sa.TextClause, values: dict[str, str]) -> Rows:
+    with database.connected() as connection:
+        result = connection.execute(statement, values)
+        if not result.returns_rows:
+            return [], []
+        return [name.lower() for name in result.keys()], result.fetchmany(2)  # noqa: SIM118 - not a dict
+
+
+def _checked_names(query: sa.TextClause) -> set[str]:
+    names = set(query.compile().params)
+    if "userid" not in names or names - {"userid", "corp"}:
+        raise SettingsError("AUTH_USER_QUERY must be SQL with :userid (and may have :corp), and no other :name")
+    return names
+
+
+def _require_columns(columns: Sequence[str]) -> None:
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise SettingsError(f"AUTH_USER_QUERY does not return the column {missing[0]}")
+
+
+def _record(row: dict[str, Any]) -> UserRecord | None:
+    texts = {name: _text(row.get(name)) for name in (*REQUIRED, *OPTIONAL)}
+    password = texts.pop("password")
+    if not texts["user_code"]:
+        log.warning("AUTH_USER_QUERY returns a row without a user_code; the user counts as unknown")
+        return None
+    return UserRecord(UserInfo(**texts), password)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,101 @@
+"""How often one may ask, over all replicas: fixed windows of the library `limits`, counted in Redis.
+
+    dify_rate:LIMITER/<kind>/<who>/<amount>/<multiples>/<unit>    string, a count; lives one window. `who` is hashed
+
+Redis away means allowed: a limit spares the provider, and nobody is locked out by an outage that ends questions anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+
+from limits import RateLimitItem, parse_many
+from limits.storage import Storage
+from limits.strategies import FixedWindowRateLimiter
+
+from services.errors import StoreUnavailable
+from services.redis.store import Call, ScriptRunner, script
+from utils.keyring import Keyring, keys_of
+from utils.networks import network
+
+PREFIX = "dify_rate"
+
+
+class RateLimiter:
+    """Counts questions and requests; safe to use from many threads.
+
+    `user` and `ip` are rates such as "20/minute;100/hour", "" for none. `secret` is what names are hashed with, the
+    same on all replicas: nobody's address can be read, or guessed, from Redis.
+    """
+
+    def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: Keyring, prefix: str = PREFIX) -> None:
+        self._limiter = FixedWindowRateLimiter(RedisWindows(runner, prefix))
+        self._user = _items(user)
+        self._ip = _items(ip)
+        self._secret = secret
+
+    def question(self, principal: str, client_id: str) -> bool:
+        """Count a question and tell whether it may be asked; also when Redis is away.
+
+        A user has one count wherever they sit. A key, or nobody's name, stands for many: each of its clients has one.
+        """
+        name = principal if principal.startswith("user:") else f"{principal}/{client_id}"
+        return self._counts(self._user, "user", name)
+
+    def address(self, ip: str) -> bool:
+        """Count a request of an address and tell whether it may go on; also when Redis is away, or for "", nobody's."""
+        return not ip or self._counts(self._ip, "ip", network(ip))
+
+    def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
+        try:
+            secret = keys_of(self._secret)[0]
+            hashed = hmac.new(secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
+            # What a short window refuses is not counted by the longer ones.
+            return all(self._limiter.hit(item, kind, hashed) for item in items)
+        except StoreUnavailable:
+            return True
+
+
+class RedisWindows(Storage):
+    """A storage of `limits` that goes the product's way to Redis: its pools, its bounded waits, every kind of Redis."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, runner: ScriptRunner, prefix: str) -> None:
+        super().__init__()
+        self._runner = runner
+        self._prefix = prefix
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return StoreUnavailable
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return int(self._runner.run([Call(script("sockets_count"), (self._key(key),), (amount, expiry))])[0])
+
+    def get(self, key: str) -> int:
+        return int(self._runner.run([Call(None, ("GET", self._key(key)))])[0] or 0)
+
+    def get_expiry(self, key: str) -> float:
+        """Return the time, in seconds since 1970, at which the window ends."""
+        return time.time() + int(self._runner.run([Call(None, ("PTTL", self._key(key)))])[0]) / 1000
+
+    def check(self) -> bool:
+        self._runner.ping()
+        return True
+
+    def reset(self) -> int | None:
+        raise NotImplementedError("windows end by themselves")
+
+    def clear(self, key: str) -> None:
+        self._runner.run([Call(None, ("DEL", self._key(key)))])
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}:{key}"
+
+
+def _items(rates: str) -> list[RateLimitItem]:
+    """Return the windows of a setting, the shortest first."""
+    return sorted(parse_many(rates), key=RateLimitItem.get_expiry) if rates else []

@@ -1,0 +1,115 @@
+"""One answer of a company's own service, record by record: a state machine without I/O.
+
+A whole body and the records of a stream are read alike. The first field that brings text is the one the answer's pieces
+come in; text in another of them later is the whole answer, as a closing record repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from services.errors import ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.providers.client.json_fields import mapping, mappings, text
+from services.providers.client.refusals import stream_error
+from services.providers.client.usage_fields import usage_of
+from utils.formats.json_records import Record
+
+#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
+State = Literal["running", "finishing", "done"]
+
+#: Where text may be; of two in the same record the first counts.
+_TEXTS = ("delta", "answer", "content", "response")
+#: How a stream may say that it is over, by an event's name or by a field that is true.
+_LAST_EVENTS = ("done", "end")
+_LAST_FIELDS = ("done", "is_final", "final")
+
+
+class CustomTurn:
+    """Feed it each record; at the stream's end, `close` says how it went."""
+
+    def __init__(self) -> None:
+        self.state: State = "running"
+        self.usage = Usage()
+        self._text = ""
+        self._field = ""
+        self._metadata: Mapping[str, Any] = {}
+        self._sources: list[Mapping[str, Any]] = []
+        self._heard = False
+        self._message_id = ""
+
+    def take(self, record: Record) -> Iterator[ProviderEvent]:
+        """Yield what a record tells us; fields that are not known tell nothing.
+
+        Raises:
+            ProviderError: the service says that it failed.
+        """
+        fields = record.fields
+        self._heard = self._heard or bool(fields) or record.last
+        if record.event == "error" or fields.get("error"):
+            raise stream_error(fields)
+        yield from self._learn_id(text(fields.get("message_id")))
+        yield from self._take_text(fields)
+        self._take_rest(fields)
+        if record.last:
+            self.state = "done"
+        elif self.state == "running" and _is_last(record):
+            self.state = "finishing"
+
+    def close(self, *, cut_off: bool) -> Iterator[ProviderEvent]:
+        """Yield what is left when no record comes any more; `cut_off` is whether the connection broke.
+
+        Raises:
+            ProviderError: the answer was cut off, is without a word, or what came was no answer.
+        """
+        yield from self.leave()
+        if cut_off and self.state == "running":
+            code = "provider_truncated" if self._text else "provider_error"
+            raise ProviderError("the connection broke before the answer's end", code=code)
+        if not self._heard:
+            raise ProviderError("the reply holds no JSON object", code="provider_error")
+        if not self._text.strip():
+            raise ProviderError("the answer has no text", code="provider_empty")
+
+    def leave(self) -> Iterator[ProviderEvent]:
+        """Yield what is known of the answer beside its text, also where it broke off."""
+        if self._metadata:
+            yield Told(self._metadata)
+        if self.usage != Usage():
+            yield self.usage
+
+    def _learn_id(self, message_id: str) -> Iterator[ProviderEvent]:
+        if message_id and message_id != self._message_id:
+            self._message_id = message_id
+            yield ProviderIds(message_id=message_id)
+
+    def _take_text(self, fields: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        found = {name: said for name in _TEXTS if (said := text(fields.get(name)))}
+        if not found:
+            return
+        self._field = self._field or next(iter(found))
+        if self._field in found:
+            self._text += found[self._field]
+            yield Delta(found[self._field])
+        elif (whole := next(iter(found.values()))) != self._text:
+            self._text = whole
+            yield Replacement(whole)
+
+    def _take_rest(self, fields: Mapping[str, Any]) -> None:
+        """Keep what is told beside the text; the last record that tells it counts."""
+        self._metadata = mapping(fields.get("metadata")) or self._metadata
+        self._sources = _sources(fields.get("sources")) or self._sources
+        spent = usage_of(mapping(fields.get("usage")))
+        self.usage = replace(spent if spent != Usage() else self.usage, sources=tuple(self._sources))
+
+
+def _is_last(record: Record) -> bool:
+    return record.event in _LAST_EVENTS or any(record.fields.get(name) is True for name in _LAST_FIELDS)
+
+
+def _sources(value: Any) -> list[Mapping[str, Any]]:
+    """Return the sources; one that is a name alone is a title."""
+    rows = value if isinstance(value, list) else []
+    return mappings([{"title": text(row)} if isinstance(row, str) else row for row in rows])

@@ -1,0 +1,287 @@
+"""Dify as an answer provider: a `Query` becomes its request, its event stream our events."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import tzinfo
+from typing import Any, Literal
+
+from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken, Unrecoverable
+from services.http.service import TransientError
+from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
+from services.providers.base import BaseRAGProvider
+from services.providers.dify.inputs import InputsTemplate
+from services.providers.dify.recovery import DifyRecovery
+from services.providers.dify.search import Asked
+from services.providers.dify.service import DifyService
+from services.providers.dify.stream import ChatStream
+from services.providers.dify.turn import DifyTurn
+from services.providers.dify.watch import PATIENCE, Patience
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+AuthMode = Literal["app_key", "user_token"]
+
+
+class DifyProvider(BaseRAGProvider):
+    """Streams from any of Dify's chat apps: chat, agent, chatflow, New Agent."""
+
+    name = "dify"
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_keys: Sequence[str],
+        chat_endpoint: str = "/v1/chat-messages",
+        auth_mode: AuthMode = "app_key",
+        auth_prefix: str = "Bearer",
+        timeout: float = 60.0,
+        user: str = "",
+        inputs: Mapping[str, Any] | None = None,
+        max_concurrent: int = 0,
+        pool_size: int = 100,
+        retries: int = 2,
+        backoff: float = 0.5,
+        end_grace: float = 4.0,
+        failure_grace: float = 3.0,
+        linger: float = 0.2,
+        patience: Patience = PATIENCE,
+        clock: Callable[[], float] = time.time,
+        timezone: tzinfo | None = None,
+    ) -> None:
+        """Take the app's address, key and bounds; nothing connects.
+
+        Of several keys the first is used; in the mode `user_token` it is the bot code that precedes the user's token.
+        `user` asks where no person is known. `end_grace` and `failure_grace` are how long a finished or failed workflow
+        may take to say its last word, `linger` how long a finished stream may take to close, all in seconds; `patience`
+        bounds a recovery. `clock` (epoch seconds) and `timezone` make `{time_info}`.
+
+        Raises:
+            SettingsError: no key, no address, or an unknown placeholder in `inputs`.
+        """
+        self._code = next((key for key in api_keys if key), "")
+        if auth_mode == "app_key" and not self._code:
+            raise SettingsError("DIFY_API_KEY: missing, expected the app's key (app-...)")
+        self._auth_mode = auth_mode
+        self._auth_prefix = auth_prefix
+        self._user = user
+        self._inputs = InputsTemplate(inputs or {}, clock=clock, timezone=timezone)
+        self._end_grace = end_grace
+        self._failure_grace = failure_grace
+        self._linger = linger
+        self._patience = patience
+        self._mode = ""
+        self._service = DifyService(
+            base_url=base_url,
+            chat_endpoint=chat_endpoint,
+            timeout=timeout,
+            max_concurrent=max_concurrent,
+            pool_size=pool_size,
+            retries=retries,
+            backoff=backoff,
+        )
+        self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Ask Dify, and yield what it says as it says it.
+
+        A conversation counts as gone when Dify says so, and also when it was named and nothing but pings came for the
+        whole of `timeout`: chatflows of Dify 1.13 to 1.15 answer an unknown conversation like that. The app's mode
+        decides the second case; it is asked for then, not before, and an unknown mode counts as a chatflow's.
+
+        Raises:
+            ConversationGone: ask once more without the conversation; nothing was yielded but ids.
+            StreamBroken: the stream broke off: `recover` may have the answer.
+            ProviderError: anything else; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        turn = DifyTurn()
+        try:
+            yield from self._ask(query, deadline, turn)
+        except ProviderError as exc:
+            if exc.code != "interrupted":
+                log.warning("[Dify RAG Error] %s: %s", exc.code, exc)
+            raise
+        log.info("[Dify RAG] Tokens: %s, Price: %s %s", *_cost(turn.usage))
+
+    def _ask(self, query: Query, deadline: Deadline, turn: DifyTurn) -> Iterator[ProviderEvent]:
+        only_pings = False
+        authorization = self._authorization(query.identity.token)
+        try:
+            with self._service.chat_messages(
+                self._body(query), authorization=authorization, deadline=deadline
+            ) as stream:
+                try:
+                    yield from self._events(stream, turn)
+                finally:
+                    only_pings = stream.pings > 0 and not stream.began
+        except ProviderError as exc:
+            # Here the response is closed: Dify must not see two runs of one question at the same time.
+            if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
+                raise _as_break(exc, turn) from exc.__cause__
+            raise ConversationGone("nothing but pings for a named conversation") from exc
+
+    def _events(self, stream: ChatStream, turn: DifyTurn) -> Iterator[ProviderEvent]:
+        for event in stream:
+            yield from turn.take(event)
+            if turn.state == "done":
+                break
+            if turn.state != "running":
+                stream.end_within(self._end_grace if turn.state == "finishing" else self._failure_grace)
+        yield from turn.close()
+        yield Complete()
+        if turn.state == "done":
+            stream.drain(self._linger)
+
+    def _body(self, query: Query) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "query": query.text,
+            "inputs": self._inputs.fill(query),
+            "user": query.user or self._user,
+            "response_mode": "streaming",
+            "auto_generate_name": False,
+        }
+        # Dify 1.11.0 refuses an empty id, so the key is left out.
+        if query.conversation_id:
+            body["conversation_id"] = query.conversation_id
+        if query.files:
+            body["files"] = [_local_file(each) for each in query.files]
+        return body
+
+    def _authorization(self, token: str) -> str:
+        if self._auth_mode == "app_key":
+            return _joined(self._auth_prefix, self._code)
+        if not token:
+            raise ProviderError("no token of this user to send", code="provider_unauthorized")
+        return _joined(self._auth_prefix, self._code, token)
+
+    @property
+    def _own_authorization(self) -> str:
+        return _joined(self._auth_prefix, self._code)
+
+    def _is_chatflow(self) -> bool:
+        if not self._mode:
+            with suppress(ProviderError):
+                self._learn_mode()
+        return self._mode in ("", "advanced-chat")
+
+    def health_check(self) -> bool:
+        """Tell whether network, key, app, chat address and fixed inputs are right, without costing tokens.
+
+        Each of up to three calls takes 5 seconds at most.
+        """
+        try:
+            self._learn_mode()
+            self.check_chat()
+            wrong = self.wrong_inputs() if self._inputs.names else []
+        except ProviderError as exc:
+            log.warning("Dify is not well: %s: %s", exc.code, exc)
+            return False
+        if wrong:
+            log.warning("Dify is not well: DIFY_INPUTS: %s", "; ".join(wrong))
+        return not wrong
+
+    def _learn_mode(self) -> None:
+        mode = self._service.info(authorization=self._own_authorization).get("mode")
+        self._mode = mode if isinstance(mode, str) else ""
+
+    def check_chat(self) -> None:
+        """See that questions go to Dify's chat address. Where Dify wants users' tokens, its refusal says as much.
+
+        Raises:
+            ProviderError: something else answers there, or nothing.
+        """
+        try:
+            self._service.check_chat(authorization=self._own_authorization)
+        except ProviderError as exc:
+            if self._auth_mode != "user_token" or exc.http_status not in (401, 403):
+                raise
+
+    def missing_inputs(self) -> list[str]:
+        """Name the inputs the app requires and DIFY_INPUTS lacks: without them a run may hang instead of failing.
+
+        Raises:
+            ProviderError: the app could not be asked.
+        """
+        return self._inputs.missing(self._form())
+
+    def wrong_inputs(self) -> list[str]:
+        """Say which values of DIFY_INPUTS the app's selects do not offer.
+
+        Raises:
+            ProviderError: the app could not be asked.
+        """
+        return self._inputs.wrong(self._form())
+
+    def _form(self) -> Any:
+        return self._service.parameters(authorization=self._own_authorization).get("user_input_form")
+
+    def clock_skew(self) -> float | None:
+        return self._service.clock_skew
+
+    def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        """Return the answer of a run that an earlier owner began, from Dify's history, waiting while the run goes on.
+
+        Raises:
+            Unrecoverable: there is none, or none that Dify tells of in time.
+            ProviderError: `provider_paused` when the run waits for a person: to ask again would pause again;
+                `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        try:
+            recovered = self._recovery(query, ids, deadline).answer()
+        except ProviderError as exc:
+            if not deadline.aborted:
+                code = "unrecoverable" if isinstance(exc, Unrecoverable) else exc.code
+                log.warning("[Dify RAG Error] %s: %s", code, exc)
+            raise
+        log.info("[Dify RAG] Recovered, Tokens: %s, Price: %s %s", *_cost(recovered.usage))
+        return recovered
+
+    def _recovery(self, query: Query, ids: ProviderIds, deadline: Deadline) -> DifyRecovery:
+        try:
+            authorization = self._authorization(query.identity.token)
+        except ProviderError as exc:
+            raise Unrecoverable(str(exc)) from exc
+        asked = Asked(ids, query.user or self._user, authorization, query.text, query.asked_at)
+        return DifyRecovery(self._service, asked, deadline, patience=self._patience)
+
+    def cancel(self, ids: ProviderIds, user: str) -> None:
+        """Tell Dify to stop a run; it must be the user who asked. Where Dify wants user tokens it may refuse."""
+        if not ids.task_id:
+            return
+        try:
+            self._service.stop(ids.task_id, user or self._user, authorization=self._own_authorization)
+        except ProviderError as exc:
+            log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._service.close()
+
+
+#: Codes of a stream that ended before its answer did, for a reason that is not Dify's.
+_BREAKS = ("provider_timeout", "provider_unreachable")
+
+
+def _as_break(exc: ProviderError, turn: DifyTurn) -> ProviderError:
+    """Return an error of the stream as `StreamBroken` where it broke off: Dify may have the answer."""
+    broken = exc.code in _BREAKS and turn.state == "running" and not isinstance(exc, TransientError)
+    return StreamBroken(str(exc), code=exc.code) if broken else exc
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _cost(usage: Usage) -> tuple[int, str, str]:
+    return usage.total_tokens, usage.total_price or "0", usage.currency or "-"
+
+
+def _local_file(file_id: str) -> dict[str, str]:
+    # The upload knows the real type; what the question carries is its id alone.
+    return {"type": "custom", "transfer_method": "local_file", "upload_file_id": file_id}

@@ -1,0 +1,157 @@
+"""One answer of a Dify app, event by event: a state machine without I/O that knows when the answer is over.
+
+Which events come, and which of them is the last, differs by app type and Dify version; this reads them all alike:
+`message_end` is success, `error` and `workflow_paused` are failures, `workflow_finished` may be either and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from services.errors import ConversationGone, ProviderError, StreamBroken
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
+from services.providers.client.json_fields import count, mapping, mappings, price, text
+from services.providers.dify.errors import paused_error, stream_error
+
+#: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
+State = Literal["running", "finishing", "failing", "done"]
+_Handler = Callable[[Mapping[str, Any]], Iterable[ProviderEvent]]
+
+
+class DifyTurn:
+    """Feed it each event; at the stream's end, `close` says how it went."""
+
+    def __init__(self) -> None:
+        self.state: State = "running"
+        self.ids = ProviderIds()
+        self.usage = Usage()
+        self._said: list[str] = []
+        #: The ids of the last event, as it had them: each event of a run repeats them.
+        self._last_ids: tuple[Any, ...] = ()
+        self._from_agent = False
+        self._outputs_answer = ""
+        self._handlers: Mapping[str, _Handler] = {
+            "message": self._message,
+            "agent_message": self._agent_message,
+            "message_replace": self._message_replace,
+            "message_end": self._message_end,
+            "error": self._error,
+            "workflow_started": self._workflow_started,
+            "workflow_finished": self._workflow_finished,
+            "workflow_paused": self._workflow_paused,
+        }
+
+    def take(self, event: Mapping[str, Any]) -> Iterable[ProviderEvent]:
+        """Return what an event tells us; nodes, thoughts, speech and events not known yet tell at most ids.
+
+        Raises:
+            ConversationGone: the conversation is unknown and there is no text yet.
+            ProviderError: the answer ended in failure.
+        """
+        get = event.get
+        ids = (get("conversation_id"), get("message_id"), get("task_id"), get("workflow_run_id"))
+        handler = self._handlers.get(text(get("event")), _nothing)
+        return handler(event) if ids == self._last_ids else self._with_new_ids(ids, handler, event)
+
+    def _with_new_ids(
+        self, ids: tuple[Any, ...], handler: _Handler, event: Mapping[str, Any]
+    ) -> Iterator[ProviderEvent]:
+        self._last_ids = ids
+        names = ("conversation_id", "message_id", "task_id", "run_id")
+        yield from self._learn_ids(**dict(zip(names, ids, strict=True)))
+        yield from handler(event)
+
+    @property
+    def _text(self) -> str:
+        """What was said, joined when it is asked for: to add to a string would copy all of it with each delta."""
+        return "".join(self._said)
+
+    def close(self) -> Iterator[ProviderEvent]:
+        """Yield what is left when no event comes any more.
+
+        Raises:
+            StreamBroken: it was cut off.
+            ProviderError: the run failed, or ended without a word.
+        """
+        if self.state == "failing":
+            raise ProviderError("the workflow failed", code="provider_error")
+        if self.state == "running":
+            code = "provider_truncated" if self._said else "provider_error"
+            raise StreamBroken("the stream ended before the answer did", code=code)
+        if not self._said and self._outputs_answer:
+            yield self._append(self._outputs_answer)
+        if not self._said:
+            raise ProviderError("the answer has no text", code="provider_empty")
+
+    def _learn_ids(self, **found: Any) -> Iterator[ProviderEvent]:
+        known = replace(self.ids, **{name: value for name, value in found.items() if value and isinstance(value, str)})
+        if known != self.ids:
+            self.ids = known
+            yield known
+
+    def _append(self, text: str) -> Delta:
+        self._said.append(text)
+        return Delta(text)
+
+    def _message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
+        answer = text(event.get("answer"))
+        # After agent_messages a message is the closing one of a New Agent and repeats the whole answer.
+        if self._from_agent:
+            return (self._replacement(answer),) if answer and answer != self._text else ()
+        return (self._append(answer),) if answer else ()
+
+    def _agent_message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
+        self._from_agent = True
+        answer = text(event.get("answer"))
+        return (self._append(answer),) if answer else ()
+
+    def _message_replace(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        yield self._replacement(text(event.get("answer")))
+
+    def _replacement(self, answer: str) -> Replacement:
+        self._said = [answer] if answer else []
+        return Replacement(answer)
+
+    def _message_end(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        if self.state != "failing":
+            self.state = "done"
+            self.usage = _usage(mapping(event.get("metadata")))
+            yield self.usage
+
+    def _error(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        error = stream_error(event)
+        if isinstance(error, ConversationGone) and self._said:
+            raise ProviderError(str(error), code="provider_error", http_status=error.http_status)
+        raise error
+
+    def _workflow_started(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        if not self.ids.run_id:
+            yield from self._learn_ids(run_id=mapping(event.get("data")).get("id"))
+
+    def _workflow_finished(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        run = mapping(event.get("data"))
+        if run.get("status") == "paused":
+            yield from self._workflow_paused(event)
+        self.state = "failing" if run.get("status") == "failed" else "finishing"
+        self._outputs_answer = text(mapping(run.get("outputs")).get("answer"))
+
+    def _workflow_paused(self, event: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        raise paused_error()
+
+
+def _nothing(_event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
+    return ()
+
+
+def _usage(metadata: Mapping[str, Any]) -> Usage:
+    usage = mapping(metadata.get("usage"))
+    return Usage(
+        total_tokens=count(usage.get("total_tokens")),
+        prompt_tokens=count(usage.get("prompt_tokens")),
+        completion_tokens=count(usage.get("completion_tokens")),
+        total_price=price(usage.get("total_price")),
+        currency=text(usage.get("currency")),
+        sources=tuple(mappings(metadata.get("retriever_resources"))),
+    )

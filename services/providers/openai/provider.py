@@ -1,0 +1,117 @@
+"""Any OpenAI-compatible server as an answer provider; under the name `context` with settings of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from services.errors import ProviderError, SettingsError
+from services.models import ProviderEvent, Query
+from services.providers.base import BaseRAGProvider
+from services.providers.client.asking_service import AskingService, checked_headers, checked_url
+from services.providers.client.record_events import record_events
+from services.providers.client.retries import LONGEST_WAIT
+from services.providers.openai.service import OpenAIService, endpoint
+from services.providers.openai.turn import OpenAITurn
+from utils.deadline import Deadline
+from utils.thinking import fold_thinking
+
+log = logging.getLogger(__name__)
+
+
+class OpenAIProvider(BaseRAGProvider):
+    """Streams chat completions. The server remembers nothing: a conversation's earlier turns go along."""
+
+    keeps_conversations = False
+
+    def __init__(
+        self,
+        *,
+        name: str = "openai",
+        base_url: str,
+        api_key: str,
+        model: str,
+        timeout: float = 60.0,
+        system_prompt: str = "",
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        pool_size: int = 100,
+        retries: int = 2,
+        backoff: float = 0.5,
+        end_grace: float = 4.0,
+        linger: float = 0.2,
+    ) -> None:
+        """Take the server's address, key and model; nothing connects.
+
+        `name` is the provider's, and the beginning of its settings' names. What is None, and an empty system prompt, is
+        not sent. `headers` and the fields of `body` go with each question, over ours; a field that is None is left out.
+        `timeout` is the longest silence, `end_grace` how long an ended answer's usage may take, `linger` how long a
+        finished stream may take to close, all in seconds.
+
+        Raises:
+            SettingsError: no key and no header in its place, no model, or no address.
+        """
+        self.name = name
+        setting = name.upper()
+        more, fields = dict(headers or {}), dict(body or {})
+        if not model or not (api_key or more):
+            missing = "API_KEY" if model else "MODEL"
+            raise SettingsError(f"{setting}_{missing}: missing; a server that needs none takes any word")
+        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        sent = checked_headers(f"{setting}_API_KEY", key) | checked_headers(f"{setting}_HEADERS", more)
+        base = checked_url(f"{setting}_BASE_URL", base_url)
+        asking = AskingService(timeout=timeout, pool_size=pool_size, retries=retries, backoff=backoff)
+        self._service = OpenAIService(asking, base_url=base, headers=sent, counts="stream_options" not in fields)
+        # Models that take the newer of the two names refuse both together.
+        limit = None if "max_completion_tokens" in fields else max_tokens
+        wanted = {"model": model, "max_tokens": limit, "temperature": temperature, **fields}
+        self._options = {name: value for name, value in wanted.items() if value is not None}
+        self._system_prompt = system_prompt
+        self._end_grace = end_grace
+        self._linger = linger
+        # Without headers as it always was: another name would begin every conversation anew.
+        named = [json.dumps(sorted(more.items()))] if more else []
+        whole = "\n".join((endpoint(base, ""), api_key, model, system_prompt, *named))
+        self.app = hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        """Ask, and yield what the model says as it says it.
+
+        Raises:
+            ProviderError: it failed; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+        """
+        turn = OpenAITurn()
+        try:
+            # A batch waits for all its items at once, and so not here.
+            longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
+            with self._service.chat_completions(
+                self._body(query), deadline=deadline, longest_wait=longest_wait
+            ) as stream:
+                yield from record_events(stream, turn, end_grace=self._end_grace, linger=self._linger)
+                yield from turn.close()
+        except ProviderError as exc:
+            if exc.code != "interrupted":
+                log.warning("[%s RAG Error] %s: %s", self.name, exc.code, exc)
+            raise
+        log.info("[%s RAG] Tokens: %s", self.name, turn.usage.total_tokens)
+
+    def _body(self, query: Query) -> dict[str, Any]:
+        said = [("system", self._system_prompt)] if self._system_prompt else []
+        for turn in query.history:
+            # A model is not shown its own thoughts again: they cost tokens, and some servers refuse them.
+            said += [("user", turn.question), ("assistant", fold_thinking(turn.answer, "hide"))]
+        messages = [{"role": role, "content": content} for role, content in (*said, ("user", query.text))]
+        return {**self._options, "messages": messages}
+
+    def health_check(self) -> bool:
+        """Tell whether network and key are right, by the list of models: within 5 seconds and without cost."""
+        return self._service.answers()
+
+    def close(self) -> None:
+        """Give the pooled connections back."""
+        self._service.close()

@@ -1,0 +1,185 @@
+"""One answer of an OpenAI-compatible server, record by record: a state machine without I/O.
+
+Servers differ in what they leave out: `choices` may be missing, null or empty, `[DONE]` or `finish_reason` may never
+come, `usage` may be in every record or in one after the last, and the last record may repeat the whole message. What a
+model thinks comes in a field of its own, and stands in front of the answer as `<think>…</think>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from services.errors import ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.providers.client.json_fields import mapping, mappings, text
+from services.providers.client.refusals import stream_error
+from services.providers.client.usage_fields import usage_of
+from utils.formats.json_records import Record
+
+#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
+State = Literal["running", "finishing", "done"]
+
+_TOO_LONG = ("answer_too_long", "the model's limit of tokens ended the answer")
+_FILTERED = ("provider_filtered", "a content filter ended the answer")
+#: Fields in which a model asks for tools.
+_CALLS = ("tool_calls", "function_call")
+_STOPPED = ("provider_truncated", "the server stopped")
+#: How an answer can end other than well, by its `finish_reason`; one that is not known is an end like `stop`.
+_FAILURES = {
+    "length": _TOO_LONG,
+    "max_tokens": _TOO_LONG,
+    "model_length": _TOO_LONG,  # Mistral
+    "content_filter": _FILTERED,
+    "sensitive": _FILTERED,  # Zhipu
+    "error": ("provider_error", "the model failed"),
+    "abort": _STOPPED,
+    "network_error": _STOPPED,  # Zhipu
+    "insufficient_system_resource": _STOPPED,  # DeepSeek
+}
+
+
+class OpenAITurn:
+    """Feed it each record; at the stream's end, `close` says how it went."""
+
+    def __init__(self) -> None:
+        self.state: State = "running"
+        self.usage = Usage()
+        self._model = ""
+        self._finish_reason = ""
+        self._message_id = ""
+        #: Whether `<think>` was opened and not closed yet.
+        self._thinking = False
+        #: Thoughts and answer as they came, to compare a message that repeats them.
+        self._thoughts: list[str] = []
+        self._words: list[str] = []
+        self._calls_tools = False
+
+    def take(self, record: Record) -> Iterator[ProviderEvent]:
+        """Yield what a record tells us.
+
+        Raises:
+            ProviderError: the server says that it failed.
+        """
+        fields = record.fields
+        if record.last:
+            self.state = "done"
+        if record.event == "error" or fields.get("error") or fields.get("object") == "error":
+            raise stream_error(fields)
+        yield from self._learn_id(text(fields.get("id")))
+        self._model = text(fields.get("model")) or self._model
+        if usage := mapping(fields.get("usage")):
+            self.usage = usage_of(usage)
+        for choice in mappings(fields.get("choices")):
+            if not choice.get("index"):
+                yield from self._take_choice(choice, whole=fields.get("object") == "chat.completion")
+
+    def close(self) -> Iterator[ProviderEvent]:
+        """Yield what is left when no record comes any more.
+
+        Raises:
+            ProviderError: the answer was cut off, ended badly, or is without a word.
+        """
+        yield from self.leave()
+        if self.state == "running":
+            code = "provider_truncated" if self._thoughts or self._words else "provider_error"
+            raise ProviderError("the stream ended before the answer did", code=code)
+        # Gemini says why after a colon: "content_filter: PROHIBITED_CONTENT".
+        if failure := _FAILURES.get(self._finish_reason.partition(":")[0]):
+            raise ProviderError(failure[1], code=failure[0])
+        if "".join(self._words).strip():
+            return
+        if self._calls_tools:
+            raise ProviderError("the model asks for tools, which nobody runs here", code="provider_tools")
+        raise ProviderError("the answer has no text", code="provider_empty")
+
+    def leave(self) -> Iterator[ProviderEvent]:
+        """Yield what is known of the answer beside its text, also where it broke off."""
+        yield from self._stop_thinking()
+        told = {"model": self._model, "finish_reason": self._finish_reason}
+        if known := {name: word for name, word in told.items() if word}:
+            yield Told(known)
+        if self.usage != Usage():
+            yield self.usage
+
+    def _learn_id(self, message_id: str) -> Iterator[ProviderEvent]:
+        if message_id and not self._message_id:
+            self._message_id = message_id
+            yield ProviderIds(message_id=message_id)
+
+    def _take_choice(self, choice: Mapping[str, Any], *, whole: bool) -> Iterator[ProviderEvent]:
+        """Take a piece and a message; `whole` is whether the record is a whole completion, not a chunk of one."""
+        reason = text(choice.get("finish_reason"))
+        delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
+        self._calls_tools = self._calls_tools or any(piece.get(name) for piece in (delta, message) for name in _CALLS)
+        yield from self._add(*_words_of(delta))
+        thought, said = _words_of(message)
+        yield from self._take_message(thought, said, whole=whole, closing=whole or bool(reason))
+        if reason:
+            self._finish_reason = reason
+            self.state = "done" if self.state == "done" else "finishing"
+
+    def _take_message(self, thought: str, said: str, *, whole: bool, closing: bool) -> Iterator[ProviderEvent]:
+        """Add what a message has beyond the text so far.
+
+        A server that does not stream sends the answer as one message, MiniMax repeats it at the end, others send a
+        message that grows, or each piece as a message. A whole completion with another text takes the text's place.
+        """
+        if thought and not self._words:
+            more = _addition("".join(self._thoughts), thought, closing=closing)
+            yield from self._add(thought if more is None else more, "")
+        more = _addition("".join(self._words), said, closing=closing)
+        if more is None and whole:
+            yield self._begin_anew(said)
+        else:
+            yield from self._add("", said if more is None else more)
+
+    def _add(self, thought: str, said: str) -> Iterator[ProviderEvent]:
+        if thought:
+            opening = "" if self._thinking else "<think>"
+            self._thinking = True
+            self._thoughts.append(thought)
+            yield Delta(opening + thought)
+        if said:
+            yield from self._stop_thinking()
+            self._words.append(said)
+            yield Delta(said)
+
+    def _begin_anew(self, said: str) -> Replacement:
+        self._thinking, self._words = False, [said]
+        thoughts = "".join(self._thoughts)
+        return Replacement(f"<think>{thoughts}</think>{said}" if thoughts else said)
+
+    def _stop_thinking(self) -> Iterator[ProviderEvent]:
+        if self._thinking:
+            self._thinking = False
+            yield Delta("</think>")
+
+
+def _words_of(piece: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a piece or message thinks, and what it says."""
+    content = piece.get("content")
+    thought = text(piece.get("reasoning_content")) or text(piece.get("reasoning")) or _parts(content, "thinking")
+    said = _parts(content, "text") if isinstance(content, list) else text(content)
+    # A refusal is the model's own word to who asked, in the place of an answer.
+    return thought, said or text(piece.get("refusal"))
+
+
+def _parts(content: Any, kind: str) -> str:
+    """Join the texts of one kind of a message's parts; Mistral's thinking parts hold text parts in turn."""
+    found = [part.get(kind) for part in mappings(content) if part.get("type") == kind]
+    return "".join(_parts(each, "text") if isinstance(each, list) else text(each) for each in found)
+
+
+def _addition(before: str, message: str, *, closing: bool) -> str | None:
+    """Return what a message adds to the text before it, None where it does not continue that text.
+
+    A closing message may lack blanks around the text, or its end.
+    """
+    if message.startswith(before):
+        return message[len(before) :]
+    if closing and before.strip().startswith(message.strip()):
+        return ""
+    if closing and message.lstrip().startswith(before.lstrip()):
+        return message.lstrip()[len(before.lstrip()) :]
+    return None

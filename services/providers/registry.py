@@ -1,0 +1,143 @@
+"""The answer providers by the name `RAG_PROVIDER` gives them, and what is put in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pydantic import SecretStr
+
+from config.groups import ProviderSettings
+from services.providers.base import BaseRAGProvider, BaseSearchProvider
+from services.providers.custom.provider import CustomProvider
+from services.providers.dify.provider import DifyProvider
+from services.providers.mock import MockProvider
+from services.providers.mock_fallback import MockFallback
+from services.providers.openai.provider import OpenAIProvider
+from services.providers.plugins import load_plugin
+from services.providers.search.provider import SearchFirst
+from services.providers.search.serper import SerperSearch
+from utils.questions.search_intent import router
+
+Build = Callable[[ProviderSettings, str, int], BaseRAGProvider]
+
+
+def build_provider(
+    settings: ProviderSettings, *, bot: str, pool_size: int, sentence: Callable[[str], str] = str
+) -> BaseRAGProvider:
+    """Return who answers for a bot; it connects when first asked. `sentence` words what a search has to say.
+
+    Raises:
+        SettingsError: the provider is unknown here, or its settings do not fit together.
+    """
+    provider = _rag(settings, bot, pool_size)
+    if settings.search_provider:
+        provider = SearchFirst(
+            provider,
+            _search(settings, bot, pool_size),
+            wants=router(settings.search_route, settings.search_prefix),
+            show=settings.search_results,
+            sentence=sentence,
+            timeout=settings.serper_timeout,
+        )
+    if settings.mock_fallback and not isinstance(provider, MockProvider):
+        return MockFallback(provider, MockProvider())
+    return provider
+
+
+def _rag(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    build = PROVIDERS.get(settings.rag_provider)
+    if build:
+        return build(settings, bot, pool_size)
+    name, known = settings.rag_provider, sorted(PROVIDERS)
+    return load_plugin("RAG_PROVIDER", name, BaseRAGProvider, settings, known=known)  # type: ignore[type-abstract]
+
+
+def _search(settings: ProviderSettings, bot: str, pool_size: int) -> BaseSearchProvider:
+    name = settings.search_provider or ""
+    if name != "serper":
+        known = ["serper"]
+        return load_plugin("SEARCH_PROVIDER", name, BaseSearchProvider, settings, known=known)  # type: ignore[type-abstract]
+    return SerperSearch(
+        api_key=_revealed(settings.serper_api_key),
+        base_url=settings.serper_base_url,
+        timeout=settings.serper_timeout,
+        gl=settings.serper_gl,
+        hl=settings.serper_hl,
+        num=settings.serper_num,
+        pool_size=pool_size,
+    )
+
+
+def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    # In the mode of a patched Dify the bot's code precedes the user's token: its name, where no key was given.
+    code = (bot,) if settings.dify_auth_mode == "user_token" else ()
+    return DifyProvider(
+        base_url=settings.dify_base_url,
+        api_keys=settings.dify_api_keys or code,
+        chat_endpoint=settings.dify_chat_endpoint,
+        auth_mode=settings.dify_auth_mode,
+        auth_prefix=settings.dify_auth_prefix,
+        timeout=settings.dify_timeout,
+        user=settings.dify_user,
+        inputs=settings.dify_inputs,
+        max_concurrent=settings.dify_max_concurrent,
+        pool_size=pool_size,
+    )
+
+
+def _openai(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    return OpenAIProvider(
+        name="openai",
+        api_key=_revealed(settings.openai_api_key),
+        base_url=settings.openai_base_url,
+        model=settings.openai_model,
+        timeout=settings.openai_timeout,
+        system_prompt=settings.openai_system_prompt,
+        max_tokens=settings.openai_max_tokens,
+        temperature=settings.openai_temperature,
+        headers=settings.openai_headers.get_secret_value(),
+        body=settings.openai_body,
+        pool_size=pool_size,
+    )
+
+
+def _context(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    return OpenAIProvider(
+        name="context",
+        api_key=_revealed(settings.context_api_key),
+        base_url=settings.context_base_url,
+        model=settings.context_model,
+        timeout=settings.context_timeout,
+        system_prompt=settings.context_system_prompt,
+        max_tokens=settings.context_max_tokens,
+        temperature=settings.context_temperature,
+        pool_size=pool_size,
+    )
+
+
+def _custom(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    return CustomProvider(
+        api_url=settings.custom_rag_api_url or "",
+        api_key=_revealed(settings.custom_rag_api_key),
+        headers=settings.custom_rag_headers.get_secret_value(),
+        health_url=settings.custom_rag_health_url or "",
+        timeout=settings.custom_rag_timeout,
+        pool_size=pool_size,
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
+def _mock(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
+    return MockProvider()
+
+
+PROVIDERS: Mapping[str, Build] = {
+    "dify": _dify,
+    "openai": _openai,
+    "context": _context,
+    "custom": _custom,
+    "mock": _mock,
+}

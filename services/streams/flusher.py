@@ -1,0 +1,259 @@
+"""Group commit: what all streams of this replica have to say goes to Redis in one pipeline.
+
+A flush begins as soon as there is news that somebody waits for: first words, fields, the end. Text that goes on waits a
+little, so that flushes take a tenth of the time at the most: with thousands of deltas a second, a write then carries
+several deltas of its stream. A stream that says nothing has its lease renewed every third of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from services import metrics
+from services.errors import StoreUnavailable
+from services.redis.store import Call
+from services.streams.owned_stream import OwnedStream
+from services.streams.records import Appended, Write, timestamp
+from services.streams.store import StreamStore
+
+log = logging.getLogger(__name__)
+
+#: Bytes of text in one pipeline, of any number of streams: what goes over a slow line within a socket's timeout.
+BATCH_BYTES = 1024 * 1024
+#: Seconds from the beginning of a flush to that of the next, unless somebody waits for that one: the least, the most,
+#: and how often as long as the last flush took.
+PACE, SLOWEST, PART = 0.01, 0.15, 10.0
+#: How often within a lease silent streams are looked for.
+LOOKS = 12
+#: Lost replies to opening a stream that are remembered.
+MAX_AMENDS = 1000
+#: Seconds between tries while Redis is away.
+RETRY_SECONDS = (0.05, 0.5)
+
+
+class Flusher:
+    """One thread that writes every stream of this replica."""
+
+    def __init__(self, store: StreamStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._streams: dict[str, OwnedStream] = {}
+        #: Streams with news, first come first served. A line that takes no lock: each delta may come by here.
+        self._line: deque[OwnedStream] = deque()
+        #: Those whose lease the next write is to renew in any case; the flusher's own.
+        self._due: set[str] = set()
+        #: Ends of streams that may have been opened without our knowing; the oldest give way to the newest.
+        self._amends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_AMENDS)
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._stopping = False
+        self._looked = self._indexed = clock()
+        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Write what is left, then end."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def add(self, stream: OwnedStream) -> None:
+        """Take a stream in; its lease is renewed from now on."""
+        with self._lock:
+            self._streams[stream.stream_id] = stream
+        self.changed(stream)
+
+    def changed(self, stream: OwnedStream) -> None:
+        """Have the stream's news written soon."""
+        # Whoever finds it noted may go: it is taken from the line, and the mark away, before its news is asked for.
+        if not stream.noted:
+            stream.noted = True
+            self._line.append(stream)
+            self._wake.set()
+        if stream.urgent:
+            self._hurry.set()
+
+    def later(self, end: Write, after: Sequence[Call]) -> None:
+        """Send `end` when Redis answers again and, where the stream is that writer's or nobody's, `after`."""
+        self._amends.append((end, after))
+
+    def streams(self) -> list[OwnedStream]:
+        with self._lock:
+            return list(self._streams.values())
+
+    def owned(self, stream_id: str) -> OwnedStream | None:
+        with self._lock:
+            return self._streams.get(stream_id)
+
+    def _run(self) -> None:
+        pause = RETRY_SECONDS[0]
+        began = ended = 0.0
+        while True:
+            self._wake.wait(self._store.lease / LOOKS)
+            pace = min(SLOWEST, max(PACE, PART * (ended - began)))
+            if self._line and (left := began + pace - time.monotonic()) > 0.0:
+                self._hurry.wait(left)
+            began = time.monotonic()
+            self._wake.clear()
+            self._hurry.clear()
+            try:
+                more, away = self._flush()
+                ended = time.monotonic()
+                pause = RETRY_SECONDS[0]
+                if away:
+                    time.sleep(pause)
+            except StoreUnavailable:
+                more = True
+                time.sleep(pause)
+                pause = min(2 * pause, RETRY_SECONDS[1])
+            except Exception:
+                log.exception("flush failed")
+                more = True
+                time.sleep(RETRY_SECONDS[1])
+            if more:
+                self._wake.set()
+            if self._stopping and not self._line:
+                return
+
+    def _flush(self) -> tuple[bool, bool]:
+        """Send one pipeline; return whether there is more to send, and whether a node of a cluster is away."""
+        self._note_renewals()
+        batch = self._collect()
+        if not (batch or self._amends):
+            return False, False
+        away = self._send(batch)
+        if not away:
+            self._make_amends()
+        return bool(self._line), away
+
+    def _note_renewals(self) -> None:
+        """Have those written whose lease nothing renewed for a while: their owner lives."""
+        now = self._clock()
+        lease = self._store.lease
+        if now - self._looked < lease / LOOKS:
+            return
+        self._looked = now
+        latest = now - lease / 3 + lease / LOOKS
+        for stream in self.streams():
+            if stream.acked_at <= latest:
+                self._due.add(stream.stream_id)
+                self.changed(stream)
+
+    def _collect(self) -> list[tuple[OwnedStream, Write]]:
+        """Return what is to be sent now; what is too much for one pipeline waits."""
+        batch: list[tuple[OwnedStream, Write]] = []
+        size = 0
+        stamp = timestamp()
+        while self._line and size <= BATCH_BYTES:
+            stream = self._line.popleft()
+            stream.noted = False
+            due = stream.stream_id in self._due
+            if write := stream.next_write(renew=due, stamp=stamp):
+                batch.append((stream, write))
+                size += write.size
+            if due:
+                self._due.discard(stream.stream_id)
+        return batch
+
+    def _send(self, batch: Sequence[tuple[OwnedStream, Write]]) -> bool:
+        """Send the writes; return whether a node of a cluster is away: its streams wait, the others went on."""
+        try:
+            replies = self._store.write([write for _, write in batch], *self._notes(batch))
+            for (stream, write), reply in zip(batch, replies, strict=True):
+                self._after(stream, write, reply)
+        except Exception:
+            # Every lease is renewed with the first write that passes.
+            self._indexed = self._looked = -math.inf
+            for stream, _ in batch:
+                self._failed(stream)
+            raise
+        away = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        if away and len(away) == len(replies):
+            raise away[0]
+        return bool(away)
+
+    def _notes(self, batch: Sequence[tuple[OwnedStream, Write]]) -> list[Call]:
+        """Return what keeps the index of running streams: all, every third of a lease, and who leaves, at once."""
+        leaving = [write.stream_id for _, write in batch if write.op == "release"]
+        notes = self._store.running_calls(leaving, seconds=0.0)
+        now = self._clock()
+        if now - self._indexed >= self._store.lease / 3:
+            self._indexed = now
+            notes = [*self._store.running_calls([stream.stream_id for stream in self.streams()]), *notes]
+        return notes
+
+    def _make_amends(self) -> None:
+        """End what a lost reply may have left behind, one by one: it is rare."""
+        while self._amends:
+            entry = self._amends[0]
+            end, after = entry
+            (reply,) = self._store.write([end])
+            if isinstance(reply, StoreUnavailable):
+                raise reply
+            if reply.outcome in ("ok", "gone"):
+                self._store.write([], *after)
+            # Where there are too many of them, the newest may have pushed this one out meanwhile.
+            if self._amends and self._amends[0] is entry:
+                self._amends.popleft()
+
+    def _failed(self, stream: OwnedStream) -> None:
+        """Have its news sent again, and its lease renewed: what arrived all the same is skipped there."""
+        stream.failed()
+        self._due.add(stream.stream_id)
+        self.changed(stream)
+        self._drop_closed(stream)
+
+    def _after(self, stream: OwnedStream, write: Write, reply: Appended | StoreUnavailable) -> None:
+        if isinstance(reply, StoreUnavailable):
+            self._failed(stream)
+            return
+        outcome = stream.settle(write, reply)
+        if outcome == "gone":
+            self._write_anew(stream)
+        elif outcome == "behind":
+            self.changed(stream)
+        elif outcome == "refused":
+            _note_refusal(stream, reply.epoch, reply.owner)
+        elif stream.closed == "released":
+            metrics.HANDOVERS.inc()
+            log.info("stream handed over", extra={**stream.about, "owner": stream.owner})
+        self._drop_closed(stream)
+
+    def _write_anew(self, stream: OwnedStream) -> None:
+        """Redis has lost the stream: create it again as its owner knows it."""
+        whole = stream.whole()
+        if whole.age >= self._store.ttl:
+            stream.lose()
+            return
+        ours, snapshot, _ = self._store.open(whole)
+        ours = ours and snapshot.epoch == stream.epoch
+        stream.rewritten(whole, ours)
+        if ours:
+            metrics.REWRITTEN.inc()
+            log.warning("stream written anew", extra={**stream.about, "owner": stream.owner})
+            self.changed(stream)
+        else:
+            _note_refusal(stream, snapshot.epoch, snapshot.owner)
+
+    def _drop_closed(self, stream: OwnedStream) -> None:
+        if not stream.closed:
+            return
+        self._due.discard(stream.stream_id)
+        with self._lock:
+            if self._streams.get(stream.stream_id) is stream:
+                self._streams.pop(stream.stream_id)
+
+
+def _note_refusal(stream: OwnedStream, epoch: int, owner: str) -> None:
+    metrics.OWNERS_REFUSED.inc()
+    owners = {"owner": stream.owner, "present_owner": owner}
+    log.warning("owner refused", extra={**stream.about, **owners, "epoch": epoch})

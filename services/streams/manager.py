@@ -1,0 +1,259 @@
+"""The producers of this replica: a bounded number of threads that each turn one question into one finished stream."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from config.log_fields import log_fields
+from services import metrics
+from services.errors import StoreUnavailable
+from services.models import Past, ProviderIds, Question
+from services.redis.store import Call
+from services.streams.access import person_of
+from services.streams.backlog import Backlog
+from services.streams.flusher import Flusher
+from services.streams.owned_stream import OwnedStream
+from services.streams.producer import Answer, Producer
+from services.streams.records import NewStream, Snapshot, Write, read_sources
+from services.streams.store import StreamStore
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+#: Seconds a producer waits for Redis to take its end; the flusher gives up a little earlier.
+END_SECONDS = 30.0
+#: Seconds a leaving replica waits for Redis to take what it releases.
+RELEASE_SECONDS = 2.0
+
+
+class StreamManager:
+    """Starts producers, writes what they say, and ends them."""
+
+    def __init__(
+        self,
+        store: StreamStore,
+        answer: Answer,
+        *,
+        sentence: Callable[[str], str],
+        max_streams: int,
+        max_bytes: int,
+        writer: StreamStore | None = None,
+        replica: str = "replica",
+        log_content: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the store; `writer` is one with a connection of its own: no crowd of readers delays a renewal."""
+        self._store = store
+        self._answer = answer
+        self._sentence = sentence
+        self._max_streams = max_streams
+        self._max_bytes = max_bytes
+        self._replica = replica
+        self._log_content = log_content
+        self._clock = clock
+        self._flusher = Flusher(writer or store, clock=clock)
+        self._places = threading.Condition()
+        self._taken = 0
+        self.draining = False
+        self._leaving = False
+
+    def start(self) -> None:
+        metrics.STREAMS_MAX.inc(self._max_streams)
+        self._flusher.start()
+
+    def new_owner(self) -> str:
+        """Return an owner's name: the host, the process, and what makes it this one time's."""
+        return f"{self._replica}:{os.getpid()}:{secrets.token_hex(4)}"
+
+    def reserve(self) -> str:
+        """Take a place for one more stream; return "" or the code of why there is none."""
+        with self._places:
+            if self.draining:
+                return "draining"
+            if self._taken >= self._max_streams:
+                return "replica_full"
+            self._taken += 1
+        metrics.STREAMS_RUNNING.inc()
+        return ""
+
+    def give_back(self) -> None:
+        """Return a place that was reserved."""
+        with self._places:
+            self._taken -= 1
+            self._places.notify_all()
+        metrics.STREAMS_RUNNING.dec()
+
+    @property
+    def running(self) -> int:
+        return self._taken
+
+    def produce(
+        self,
+        new: NewStream,
+        question: Question,
+        *,
+        answer: Answer | None = None,
+        waiting: bool = False,
+        after: Sequence[Call] = (),
+    ) -> None:
+        """Answer the question in a thread of its own; the place must have been reserved.
+
+        `answer` does it, where more is known of this question than of any; `waiting` tells that the conversation's
+        earlier questions come first; `after` is sent when the stream has ended.
+        """
+        stream = self._own(new, question, self._store.max_seconds)
+        if waiting:
+            stream.set(waiting="1")
+        producer = self._producer(stream, question, answer=answer)
+        try:
+            self.start_thread(self._run, stream, producer, producer.run, after)
+        except RuntimeError:
+            producer.end("replica_full")
+            raise
+
+    def start_thread(self, work: Callable[..., None], *args: Any) -> None:
+        """Run a producer's work in a thread of its own, at a place that was reserved; the work gives it back.
+
+        Raises:
+            RuntimeError: there can be no more threads; the place is still the caller's.
+        """
+        threading.Thread(target=work, args=args, name="producer", daemon=True).start()
+
+    def resume(
+        self,
+        new: NewStream,
+        question: Question,
+        *,
+        former_owner: str,
+        seconds_left: float,
+        ending: str | None = None,
+        may_ask: bool = True,
+        after: Sequence[Call] = (),
+    ) -> None:
+        """Go on with a stream that was taken over, in the caller's thread; the place must have been reserved.
+
+        With the code `ending` it only ends, with what was said and that code's sentence, "" for none. `may_ask` is
+        whether the question may be asked once more where its answer is lost.
+        """
+        past = replace(past_of(new), may_ask=may_ask)
+        stream = self._own(new, question, seconds_left)
+        producer = self._producer(stream, question, past, former_owner)
+        work = producer.run if ending is None else lambda: producer.end(ending)
+        self._run(stream, producer, work, after)
+
+    def owned(self, stream_id: str) -> OwnedStream | None:
+        """Return a stream that this replica writes."""
+        return self._flusher.owned(stream_id)
+
+    def owns(self, stream_id: str) -> bool:
+        """Tell whether this replica writes the stream."""
+        return self._flusher.owned(stream_id) is not None
+
+    def known(self, stream_id: str) -> Snapshot | None:
+        """Return a stream as this replica knows it without Redis, if it writes it; None of any other."""
+        stream = self._flusher.owned(stream_id)
+        return stream.known(self._store.lease) if stream else None
+
+    def make_amends(self, end: Write, after: Sequence[Call]) -> None:
+        """End a stream later that may have been opened although Redis's reply was lost, and what it holds."""
+        self._flusher.later(end, after)
+
+    def drain(self, seconds: float) -> None:
+        """Take no more questions, let the running ones finish, then release what is left for others to go on with."""
+        self.draining = True
+        with self._places:
+            self._places.wait_for(lambda: self._taken == 0, timeout=seconds)
+        self._leaving = True
+        for stream in self._flusher.streams():
+            stream.release()
+        with self._places:
+            self._places.wait_for(lambda: self._taken == 0, timeout=RELEASE_SECONDS)
+
+    def close(self) -> None:
+        self._flusher.stop()
+
+    def about(self, readers: str, question: Question) -> dict[str, str]:
+        """Return what log lines say of a stream besides its id, by the fingerprints of its readers."""
+        return {"bot": question.bot, "person": question.principal if self._log_content else person_of(readers)}
+
+    def _own(self, new: NewStream, question: Question, seconds: float) -> OwnedStream:
+        stream = OwnedStream(
+            new,
+            deadline=Deadline(seconds, clock=self._clock),
+            changed=self._flusher.changed,
+            max_bytes=self._max_bytes,
+            about=self.about(new.fields.get("access", ""), question),
+            clock=self._clock,
+        )
+        self._flusher.add(stream)
+        if self._leaving:
+            # It was on its way when all others were released.
+            stream.release()
+        return stream
+
+    def _producer(
+        self,
+        stream: OwnedStream,
+        question: Question,
+        past: Past | None = None,
+        former_owner: str = "",
+        answer: Answer | None = None,
+    ) -> Producer:
+        return Producer(
+            stream,
+            question,
+            answer or self._answer,
+            sentence=self._sentence,
+            past=past,
+            former_owner=former_owner,
+            log_content=self._log_content,
+            clock=self._clock,
+        )
+
+    def _run(self, stream: OwnedStream, producer: Producer, work: Callable[[], str], after: Sequence[Call]) -> None:
+        with log_fields(**stream.about):
+            self._write(stream, producer, work, after)
+
+    def _write(self, stream: OwnedStream, producer: Producer, work: Callable[[], str], after: Sequence[Call]) -> None:
+        outcome = "answer_failed"
+        try:
+            outcome = work()
+            stream.wait_closed(END_SECONDS)
+            # It may have said its end before it learned that the stream is another's.
+            outcome = outcome if stream.closed in ("", "done") else stream.closed
+            if stream.closed in ("done", "cancelled"):
+                # In one step: while the index has the stream, the sweep does it for an owner that is killed before.
+                self._store.write([], *after, *self._store.ended_calls([stream.stream_id]))
+        except StoreUnavailable:
+            log.warning("places not given back; they lapse", extra={"stream_id": stream.stream_id})
+        except Exception:
+            log.exception("producer failed", extra={"stream_id": stream.stream_id})
+        finally:
+            try:
+                producer.report(outcome)
+            finally:
+                self.give_back()
+
+
+def past_of(stream: NewStream) -> Past:
+    """Return what earlier owners did; those of schema version 1 did not count how often they asked."""
+    fields = stream.fields
+    ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
+    asks = fields.get("asks", "")
+    text = Backlog(stream.chunks, stream.start).text
+    sources, resets = read_sources(fields.get("sources")), fields.get("resets", "")
+    asked_at = float(fields.get("asked_at") or 0.0)
+    return Past(int(asks) if asks.isdecimal() else 1, ids, text, sources, resets, asked_at=asked_at)
+
+
+def is_whole(stream: NewStream) -> bool:
+    """Tell whether an earlier owner noted that the text is all of the answer, and all of it is here."""
+    noted = stream.fields.get("whole", "")
+    return bool(noted) and noted == str(len(Backlog(stream.chunks, stream.start).text.encode()))

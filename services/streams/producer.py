@@ -1,0 +1,236 @@
+"""One producer: turns a question into its finished stream, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from services import metrics
+from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
+from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
+from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting
+from services.streams.owned_stream import LEAVING, OwnedStream
+from services.streams.records import written_sources, written_told, written_usage
+from utils.citations import citation_lines
+from utils.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+#: Outcomes that nobody has to look after: the person may not ask, or asks too much at once.
+OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
+
+Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
+
+
+class Producer:
+    """Writes one answer into one stream."""
+
+    def __init__(
+        self,
+        stream: OwnedStream,
+        question: Question,
+        answer: Answer,
+        *,
+        sentence: Callable[[str], str],
+        past: Past | None = None,
+        former_owner: str = "",
+        log_content: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what it works on; `past` and `former_owner` are of a stream that was taken over."""
+        self._stream = stream
+        self._question = question
+        self._answer = answer
+        self._sentence = sentence
+        self._past = past
+        self._former_owner = former_owner
+        self._log_content = log_content
+        self._clock = clock
+        self._began = clock()
+        self._spoke = past is not None
+        #: Why the answer failed, for its line; an exception that is none of ours goes there with its traceback.
+        self._cause = ""
+        self._unexpected: Exception | None = None
+        self._usage = Usage()
+        # A search tells its hits before the answer, and they come again with the answer's.
+        self._sources_counted = 0
+
+    def run(self) -> str:
+        """Write the whole answer and say its end; return the error's code, "" for none."""
+        stream = self._stream
+        code = ""
+        self._debug_question()
+        events = self._answer(self._question, stream.stream_id, stream.deadline, self._past)
+        try:
+            for event in events:
+                self._take(event)
+        except StreamClosed as exc:
+            return str(exc)
+        except AnswerError as exc:
+            code = self._code(exc)
+        except StoreUnavailable as exc:
+            code, self._cause = exc.code, str(exc)
+            if stream.stalled:
+                # Whoever finds it when Redis is back goes on with it, and with the run.
+                stream.deadline.abort("lost")
+                stream.release()
+                return "lost"
+        except Exception as exc:
+            self._unexpected = exc
+            code = "answer_failed"
+        finally:
+            self._close(events)
+        return self.end(code)
+
+    def end(self, code: str = "") -> str:
+        """End the stream, with the code's sentence where there is one; return the code."""
+        if code:
+            self._stream.finish("error", error_code=code, sentence=self._sentence(code))
+        else:
+            self._stream.finish("completed")
+        return code
+
+    def report(self, outcome: str) -> None:
+        """Write the stream's one canonical line, and count it: at ERROR where the answer failed."""
+        outcome = outcome or "completed"
+        seconds = self._clock() - self._began
+        ids = {**self._stream.about, "channel": self._question.channel}
+        figures = {"outcome": outcome, "ms": round(seconds * 1000), **self._stream.figures, **self._cost}
+        cause = {"cause": self._cause} if self._cause else {}
+        log.log(self._level(outcome), "stream", extra={**ids, **figures, **cause}, exc_info=self._unexpected)
+        if outcome not in LEAVING:
+            metrics.STREAMS.labels(self._question.channel, outcome).inc()
+            metrics.STREAM_SECONDS.labels(self._question.channel).observe(seconds)
+
+    def _level(self, outcome: str) -> int:
+        if self._unexpected:
+            return logging.ERROR
+        if outcome in ("completed", "cancelled", *LEAVING):
+            return logging.INFO
+        return logging.WARNING if outcome in OF_THE_PERSON else logging.ERROR
+
+    @property
+    def _cost(self) -> dict[str, Any]:
+        """Return who answered, and what the provider said it cost and rests on."""
+        usage = self._usage
+        tokens = {"tokens": usage.total_tokens, "prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+        price = {"price": usage.total_price, "currency": usage.currency, "sources": len(usage.sources)}
+        return {"provider": self._stream.field("provider"), **tokens, **price}
+
+    def _close(self, events: Iterator[AnswerEvent]) -> None:
+        """Let the answer clean up; what fails in that must not keep the stream from its end."""
+        try:
+            events.close()  # type: ignore[attr-defined]
+        except Exception:
+            log.exception("answer not closed", extra={"stream_id": self._stream.stream_id})
+
+    def _code(self, error: AnswerError) -> str:
+        """Return what ended the answer: its own limits come before what the provider made of them."""
+        stream, self._cause = self._stream, str(error)
+        if isinstance(error, AuthError):
+            stream.set(auth_state=error.code)
+        if isinstance(error, ProviderError) and error.retry_after:
+            stream.set(retry_after=f"{error.retry_after:g}")
+        if stream.deadline.over and not stream.deadline.aborted:
+            return "answer_timeout"
+        log.warning("answer error", extra={"stream_id": stream.stream_id, "code": error.code, "cause": str(error)})
+        return error.code
+
+    def _take(self, event: AnswerEvent) -> None:
+        stream = self._stream
+        match event:
+            case Delta(text):
+                self._note_first_text()
+                stream.emit(text)
+                self._debug(text)
+            case Replacement(text):
+                stream.replace(text)
+            case ProviderIds():
+                ids = {"conversation_id": event.conversation_id, "message_id": event.message_id}
+                stream.set(**ids, task_id=event.task_id, run_id=event.run_id)
+            case Waiting(waiting):
+                stream.set(waiting="1" if waiting else "")
+            case Identity():
+                user_info = event.user.to_json() if event.user else ""
+                stream.set(auth_state=event.state, user_info=user_info, token=fingerprint(event.token))
+            case Asking():
+                self._note_asking(event)
+            case Resumed():
+                self._note_recovery(event)
+            case Usage():
+                self._note_usage(event)
+            case Told(fields):
+                stream.set(told=written_told(fields))
+            case Mocked():
+                stream.set(mock="1")
+            case Complete():
+                # Written with the last chunk: an owner that is lost before the end is written costs nothing then.
+                stream.set(whole=str(stream.figures["bytes"]))
+
+    def _note_asking(self, asking: Asking) -> None:
+        """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
+        asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
+        # The names of an earlier run are not this one's.
+        unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": ""}
+        self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
+        self._stream.wait_stored()
+        if asking.cause:
+            metrics.REASKS.inc()
+            log.warning("question asked again", extra={"cause": asking.cause, **self._owners})
+
+    def _note_usage(self, usage: Usage) -> None:
+        cited = citation_lines(usage.sources)
+        self._stream.set(usage=written_usage(usage), sources=written_sources(usage.sources), cited=cited)
+        self._usage = usage
+        labels = (self._question.bot, self._stream.field("provider"))
+        metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)
+        metrics.TOKENS.labels(*labels, "completion").inc(usage.completion_tokens)
+        # Some providers tell only a total, or count in it what is in neither part.
+        unsplit = usage.total_tokens - usage.prompt_tokens - usage.completion_tokens
+        metrics.TOKENS.labels(*labels, "total").inc(max(0, unsplit))
+        metrics.SOURCES.labels(*labels).inc(max(0, len(usage.sources) - self._sources_counted))
+        self._sources_counted = max(self._sources_counted, len(usage.sources))
+        if price := usage.price:
+            metrics.PRICE.labels(*labels, metrics.currency_label(usage.currency)).inc(price)
+
+    def _note_recovery(self, resumed: Resumed) -> None:
+        metrics.RECOVERIES.labels(resumed.outcome, resumed.reason).inc()
+        fields = {"outcome": resumed.outcome, "reason": resumed.reason, **self._owners}
+        if resumed.outcome == "lost":
+            log.warning("answer not recovered", extra={"cause": resumed.cause, **fields})
+        else:
+            log.info("answer recovered", extra=fields)
+
+    @property
+    def _owners(self) -> dict[str, Any]:
+        return {
+            "stream_id": self._stream.stream_id,
+            "owner": self._stream.owner,
+            "former_owner": self._former_owner,
+        }
+
+    def _note_first_text(self) -> None:
+        if not self._spoke:
+            self._spoke = True
+            metrics.FIRST_TEXT_SECONDS.labels(self._question.channel).observe(self._clock() - self._began)
+
+    def _debug_question(self) -> None:
+        if self._log_content:
+            log.debug("question", extra={"content": self._question.text})
+
+    def _debug(self, text: str) -> None:
+        """Log the two lines the original documents for every piece of an answer."""
+        if not log.isEnabledFor(logging.DEBUG):
+            return
+        shown = f"{text[:100]}..." if self._log_content else "***"
+        log.debug("[调试] Dify返回内容块 (长度: %d): %s", len(text), shown)
+        figures = self._stream.figures
+        log.debug("[调试] 累计内容长度: %d, 消息队列长度: %d", len(self._stream.text), figures["chunks"])
+
+
+def fingerprint(token: str) -> str:
+    """Return what stands for a token where the token itself must not: "" for none."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""

@@ -1,0 +1,473 @@
+"""The addresses of batches: what may be submitted, what is shown of it, who may see it, and every way to be refused."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from channels.batch import endpoints as batch
+from channels.batch.answers import Processor, Results, Submitted, Tasks, TaskState, task_json
+from channels.web.rest import Operation
+from services.batches.records import BatchOptions, Item, Task
+from services.errors import AuthError
+from tests.support.batches.counter import KEY, OTHER_KEY, TASKS, Counter, CountingLimiter, client_of, data_of, refused
+from tests.support.batches.twin import START, BatchesTwin
+from utils.questions.files import MAX_CHARS, MAX_TEXTS
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+OF_ONE = (
+    ("GET", ""),
+    ("DELETE", ""),
+    ("POST", "/pause"),
+    ("POST", "/resume"),
+    ("GET", "/results"),
+    ("GET", "/results?format=csv"),
+)
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+def matches(model: type[BaseModel], shown: Any) -> bool:
+    """Tell whether data is what the specification says: all fields, no others, and of their kinds."""
+    return set(model.model_validate(shown).model_dump()) == set(shown)
+
+
+def done(index: int, text: str, content: str = "Like this.") -> Item:
+    return Item(index, text, "completed", content=content, usage={"total_tokens": 7})
+
+
+def failed(index: int, text: str) -> Item:
+    return Item(index, text, "failed", error={"code": "provider_timeout", "message": "Too slow."})
+
+
+def test_a_submission_is_answered_by_its_task(counter: Counter) -> None:
+    """201, where it is to be seen, and nothing is said of who asked."""
+    reply = counter.submits("How?", "Why?", description="Two of them")
+
+    told = data_of(reply, 201)
+    assert matches(Submitted, told)
+    assert uuid.UUID(told["task_id"]).version == 4
+    assert told["status"] == "pending"
+    assert reply.headers["Location"] == f"{TASKS}/{told['task_id']}"
+
+
+def test_a_task_is_shown_with_its_progress_and_its_options(counter: Counter) -> None:
+    """Every documented field is there from the beginning, null while there is nothing to say."""
+    options = {"inputs": {"role": "all", "n": 3, "x": 0.5, "on": True}, "max_attempts": 2, "max_concurrent": 4}
+    task_id = counter.task(description="Two of them", options=options)
+
+    shown = data_of(counter.asks("GET", f"{TASKS}/{task_id}"))
+
+    assert matches(TaskState, shown)
+    assert shown["options"] == options
+    assert (shown["name"], shown["description"], shown["total_items"]) == ("FAQ", "Two of them", 2)
+    assert shown["created_at"] == "2026-11-21T08:30:01.000Z"
+    assert [shown[f"{name}_at"] for name in ("started", "completed", "cancelled")] == [None, None, None]
+    assert shown["error_message"] is None
+    assert shown["progress"] == {
+        "total": 2, "completed": 0, "failed": 0, "cancelled": 0, "running": 0, "pending": 2,
+        "percentage": 0.0, "rate": 0.0,
+    }  # fmt: skip
+
+
+def test_options_that_are_left_out_have_their_defaults(counter: Counter) -> None:
+    """Null says as much as nothing."""
+    submissions: tuple[dict[str, Any], ...] = ({}, {"options": None, "description": None}, {"options": {}})
+    for fields in submissions:
+        shown = data_of(counter.asks("GET", f"{TASKS}/{counter.task(**fields)}"))
+
+        assert shown["options"] == {"inputs": {}, "max_attempts": 3, "max_concurrent": None}
+        assert shown["description"] == ""
+
+
+def test_a_running_task_tells_its_rate_and_when_it_may_end() -> None:
+    """Two of four in ten seconds: as many seconds again."""
+    started = START + timedelta(seconds=1)
+    seen = START + timedelta(seconds=11)
+    task = Task(UNKNOWN, "key:a", "FAQ", "", "running", BatchOptions(), 4, START, seen, completed=2, started_at=started)
+
+    shown = task_json(task)
+
+    assert (shown["progress"]["rate"], shown["progress"]["percentage"]) == (0.2, 50.0)
+    assert shown["estimated_completion"] == "2026-11-21T08:30:21.000Z"
+    assert task_json(replace(task, status="failed", error_message="Gone."))["error_message"] == "Gone."
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": " \t"}, "name"),
+        ({"name": "n" * 101}, "name"),
+        ({"name": 5}, "name"),
+        ({"description": "d" * 501}, "description"),
+        ({"texts": []}, "texts"),
+        ({"texts": ["How?"] * (MAX_TEXTS + 1)}, "texts"),
+        ({"texts": ["How?", ""]}, "texts.1"),
+        ({"texts": ["How?", " \n"]}, "texts.1"),
+        ({"texts": ["x" * (MAX_CHARS + 1)]}, "texts.0"),
+        ({"texts": [5]}, "texts.0"),
+        ({"priority": 1}, "priority"),
+        ({"options": {"question": "x"}}, "options.question"),
+        ({"options": {"user": "x"}}, "options.user"),
+        ({"options": {"conversation_id": "x"}}, "options.conversation_id"),
+        ({"options": {"model": "x"}}, "options.model"),
+        ({"options": {"files": []}}, "options.files"),
+        ({"options": {"max_attempts": 0}}, "options.max_attempts"),
+        ({"options": {"max_attempts": 6}}, "options.max_attempts"),
+        ({"options": {"max_attempts": "3"}}, "options.max_attempts"),
+        ({"options": {"max_concurrent": 0}}, "options.max_concurrent"),
+        ({"options": {"max_concurrent": 1001}}, "options.max_concurrent"),
+        ({"options": {"inputs": {"a": []}}}, "options.inputs.a"),
+        ({"options": {"inputs": {"a": None}}}, "options.inputs.a"),
+        ({"options": {"inputs": {"a": "0" * MAX_CHARS + "1"}}}, "options.inputs.a"),
+        ({"options": {"inputs": {str(n): 1 for n in range(51)}}}, "options.inputs"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_kept(counter: Counter, fields: dict[str, Any], wrong: str) -> None:
+    """422 with the field's place; options that nobody knows reach no provider."""
+    reply = counter.submits(**fields)
+
+    assert refused(reply) == (422, 10000, "invalid_fields")
+    named = [error["field"] for error in reply.get_json()["data"]["errors"]]
+    assert any(name == wrong or name.startswith(f"{wrong}.") for name in named), named
+    assert counter.batches.status().totals["pending"] == 0
+
+
+def test_the_longest_submission_is_taken() -> None:
+    """Exactly as many texts as may be; the longest text is taken too."""
+    counter = Counter()
+
+    many = data_of(counter.submits(*["?"] * MAX_TEXTS), 201)
+    data_of(counter.submits("x" * MAX_CHARS), 201)
+
+    assert data_of(counter.asks("GET", f"{TASKS}/{many['task_id']}"))["total_items"] == MAX_TEXTS
+
+
+def test_a_body_beyond_the_limit_is_refused(counter: Counter) -> None:
+    assert refused(counter.submits(*["x" * MAX_CHARS] * 21)) == (413, 10000, "too_large")
+
+
+def test_a_text_is_kept_as_it_was_sent(counter: Counter) -> None:
+    """White space around it too: who submitted it finds it again."""
+    task_id = counter.task("  年假有几天？ \n", "=1+1")
+
+    assert counter.texts(task_id) == ["  年假有几天？ \n", "=1+1"]
+
+
+def test_a_key_finds_its_task_again(counter: Counter) -> None:
+    """Sent twice, a submission is one task: 201, then 200 with the same data."""
+    first = counter.submits(key="order-1")
+    again = counter.submits(key="order-1")
+
+    assert data_of(first, 201) == data_of(again, 200)
+    assert data_of(counter.asks("GET", TASKS))["total"] == 1
+
+
+def test_a_key_stands_for_one_submission(counter: Counter) -> None:
+    """With other texts it is a conflict, said in a sentence."""
+    counter.submits("How?", key="order-1")
+
+    reply = counter.submits("Why?", key="order-1")
+
+    assert refused(reply) == (409, 20000, "batch_conflict")
+    assert reply.get_json()["message"] == "This idempotency key stands for another submission."
+
+
+@pytest.mark.parametrize("key", ["", "k" * 65, "with space", "é"])
+def test_a_key_that_is_none_is_refused(counter: Counter, key: str) -> None:
+    """An empty one too: who sends it means to send a key."""
+    body = {"name": "FAQ", "texts": ["How?"]}
+
+    reply = counter.asks("POST", TASKS, json=body, headers={"Idempotency-Key": key})
+
+    assert refused(reply) == (422, 10000, "invalid_fields")
+    assert reply.get_json()["data"]["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_a_text_that_is_too_large_is_refused_before_the_task(counter: Counter) -> None:
+    """413 names the text and the limit, of JSON and of a file; nothing is taken in."""
+    long = "字" * 7_000
+
+    sent = counter.asks("POST", TASKS, json={"name": "FAQ", "texts": ["How?", long]})
+    file = counter.asks("POST", TASKS, data={"file": (BytesIO(f"How?\n{long}".encode()), "q.txt")})
+
+    errors = [{"field": "texts.1", "problem": "is longer than 20000 bytes"}]
+    for reply in (sent, file):
+        assert refused(reply) == (413, 10000, "question_too_large")
+        assert reply.get_json()["data"]["errors"] == errors
+    assert data_of(counter.asks("GET", TASKS))["total"] == 0
+
+
+def test_a_full_queue_says_so_until_a_task_ends() -> None:
+    """Only what is unfinished counts: an ended task makes room."""
+    counter = Counter(BatchesTwin(max_size=1))
+    first = counter.task()
+
+    assert refused(counter.submits()) == (429, 20000, "batch_queue_full")
+
+    counter.asks("DELETE", f"{TASKS}/{first}")
+    data_of(counter.submits(), 201)
+
+
+def test_who_submits_too_often_is_told_when_to_come_back() -> None:
+    """Counted by who asks and from where, before the body is read."""
+    counter = Counter(limiter=CountingLimiter(1))
+    counter.task()
+
+    reply = counter.asks("POST", TASKS, data=b"no body at all")
+
+    assert refused(reply) == (429, 20000, "rate_limited")
+    assert int(reply.headers["Retry-After"]) > 0
+    assert counter.limiter.asked[0] == counter.limiter.asked[1]
+    assert counter.limiter.asked[0][0].startswith("key:")
+    data_of(counter.asks("GET", TASKS))
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", TASKS), ("GET", TASKS), ("GET", "/api/batch/status")])
+def test_an_address_needs_a_key(method: str, path: str) -> None:
+    """401 without, or with a wrong one, and nothing is counted."""
+    counter = Counter(key="wrong")
+
+    assert refused(counter.asks(method, path)) == (401, 401, AuthError(code="auth_failed").code)
+    assert refused(counter.client.open(path, method=method)) == (401, 401, "auth_required")
+    assert counter.limiter.asked == []
+
+
+@pytest.mark.parametrize(("method", "rest"), OF_ONE)
+def test_a_task_of_somebody_else_is_as_unknown_as_one_that_is_not(method: str, rest: str) -> None:
+    """Nothing tells the two apart, and nothing happens to it."""
+    mine = Counter()
+    task_id = mine.task()
+    other = Counter(mine.batches, key=OTHER_KEY)
+
+    theirs = other.asks(method, f"{TASKS}/{task_id}{rest}")
+    nobodys = other.asks(method, f"{TASKS}/{UNKNOWN}{rest}")
+
+    assert refused(theirs) == refused(nobodys) == (404, 404, "batch_unknown")
+    assert theirs.data == nobodys.data
+    assert data_of(mine.asks("GET", f"{TASKS}/{task_id}"))["status"] == "pending"
+    assert data_of(other.asks("GET", TASKS))["tasks"] == []
+
+
+@pytest.mark.parametrize("task_id", ["x", "任务", UNKNOWN.upper().replace("0", "A"), f"{UNKNOWN}%20", "%00"])
+def test_what_is_no_task_id_is_unknown_without_a_look(counter: Counter, task_id: str) -> None:
+    """No odd character of an address comes to a database."""
+    counter.batches.away = True
+
+    assert refused(counter.asks("GET", f"{TASKS}/{task_id}")) == (404, 404, "batch_unknown")
+
+
+def test_a_cancelled_task_stays_so(counter: Counter) -> None:
+    """What was answered stays; the rest is cancelled, and nothing can be done about it any more."""
+    task_id = counter.task("How?", "Why?")
+    counter.batches.answer(task_id, done(0, "How?"))
+
+    cancelled = data_of(counter.asks("DELETE", f"{TASKS}/{task_id}"))
+
+    assert (cancelled["status"], cancelled["completed_at"]) == ("cancelled", None)
+    assert cancelled["cancelled_at"]
+    assert (cancelled["progress"]["completed"], cancelled["progress"]["cancelled"]) == (1, 1)
+    for method, rest in (("DELETE", ""), ("POST", "/pause"), ("POST", "/resume")):
+        reply = counter.asks(method, f"{TASKS}/{task_id}{rest}")
+        assert refused(reply) == (409, 20000, "batch_finished")
+    results = data_of(counter.asks("GET", f"{TASKS}/{task_id}/results"))
+    assert [result["status"] for result in results["results"]] == ["completed", "cancelled"]
+
+
+def test_a_task_pauses_and_goes_on(counter: Counter) -> None:
+    """Both answer the task; said twice they change nothing."""
+    task_id = counter.task()
+    counter.batches.answer(task_id, done(0, "How?"))
+
+    paused = [data_of(counter.asks("POST", f"{TASKS}/{task_id}/pause"))["status"] for _ in range(2)]
+    resumed = [data_of(counter.asks("POST", f"{TASKS}/{task_id}/resume"))["status"] for _ in range(2)]
+
+    assert (paused, resumed) == (["paused"] * 2, ["running"] * 2)
+
+
+def test_tasks_are_listed_newest_first_by_pages(counter: Counter) -> None:
+    ids = [counter.task() for _ in range(5)]
+
+    first = data_of(counter.asks("GET", f"{TASKS}?size=2"))
+    last = data_of(counter.asks("GET", f"{TASKS}?size=2&page=3"))
+    beyond = data_of(counter.asks("GET", f"{TASKS}?size=2&page=4"))
+
+    assert matches(Tasks, first)
+    assert [task["task_id"] for task in first["tasks"]] == [ids[4], ids[3]]
+    assert [task["task_id"] for task in last["tasks"]] == [ids[0]]
+    assert (beyond["tasks"], beyond["total"], beyond["page"], beyond["size"]) == ([], 5, 4, 2)
+
+
+def test_tasks_are_listed_by_status(counter: Counter) -> None:
+    """Of one status only, and counted so."""
+    kept, dropped = counter.task(), counter.task()
+    counter.asks("DELETE", f"{TASKS}/{dropped}")
+
+    listed = data_of(counter.asks("GET", f"{TASKS}?status=pending"))
+
+    assert ([task["task_id"] for task in listed["tasks"]], listed["total"]) == ([kept], 1)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["?status=processing", "?page=0", "?size=101", "?size=x", "?owner=me", "?page=1&page=2"],
+)
+def test_a_list_is_asked_for_properly(counter: Counter, query: str) -> None:
+    assert refused(counter.asks("GET", f"{TASKS}{query}")) == (422, 10000, "invalid_fields")
+
+
+def test_results_come_in_the_order_of_the_texts_while_they_come_in(counter: Counter) -> None:
+    """The last text is answered first; the others are there too, with what they are."""
+    task_id = counter.task("How?", "Why?", "When?")
+    counter.batches.answer(task_id, done(2, "When?", "Now."))
+    counter.batches.answer(task_id, failed(0, "How?"))
+
+    shown = data_of(counter.asks("GET", f"{TASKS}/{task_id}/results"))
+
+    assert matches(Results, shown)
+    assert (shown["status"], shown["total"], shown["page"], shown["size"]) == ("running", 3, 1, 100)
+    assert shown["summary"] == {"total": 3, "success": 1, "failed": 1}
+    rows = [(one["index"], one["text"], one["status"], one["content"]) for one in shown["results"]]
+    assert rows == [(0, "How?", "failed", ""), (1, "Why?", "pending", ""), (2, "When?", "completed", "Now.")]
+    assert shown["results"][0]["error"] == {"code": "provider_timeout", "message": "Too slow."}
+    assert shown["results"][2]["usage"] == {"total_tokens": 7}
+    assert shown["results"][2]["error"] is None
+    assert shown["results"][2]["completed_at"].endswith("Z")
+
+
+def test_a_task_of_which_nothing_succeeded_has_failed(counter: Counter) -> None:
+    """No error is shown as if it were an answer."""
+    task_id = counter.task("How?")
+    counter.batches.answer(task_id, failed(0, "How?"))
+
+    assert data_of(counter.asks("GET", f"{TASKS}/{task_id}"))["status"] == "failed"
+    assert data_of(counter.asks("GET", f"{TASKS}/{task_id}/results"))["results"][0]["content"] == ""
+
+
+def test_results_have_pages(counter: Counter) -> None:
+    """Together they are all of them, each once; beyond them there is nothing."""
+    task_id = counter.task(*[f"q{number}" for number in range(7)])
+
+    pages = [data_of(counter.asks("GET", f"{TASKS}/{task_id}/results?size=3&page={page}")) for page in (1, 2, 3, 4)]
+
+    assert [[one["index"] for one in page["results"]] for page in pages] == [[0, 1, 2], [3, 4, 5], [6], []]
+    assert {page["total"] for page in pages} == {7}
+
+
+def test_a_page_of_results_reads_no_others(counter: Counter) -> None:
+    """A page in the midst of ten thousand costs a page."""
+    task_id = counter.task(*["?"] * 1000)
+
+    counter.asks("GET", f"{TASKS}/{task_id}/results?size=10&page=50")
+
+    assert counter.batches.handed_out == 10
+
+
+def test_a_page_that_would_be_huge_is_refused(counter: Counter) -> None:
+    """Answers may be long: a smaller page, or the download, has them all the same."""
+    task_id = counter.task(*["?"] * 40)
+    for index in range(40):
+        counter.batches.answer(task_id, done(index, "?", "x" * 1_000_000))
+
+    assert refused(counter.asks("GET", f"{TASKS}/{task_id}/results")) == (422, 10000, "page_too_large")
+    assert len(data_of(counter.asks("GET", f"{TASKS}/{task_id}/results?size=20"))["results"]) == 20
+
+
+@pytest.mark.parametrize(
+    "query", ["?size=1001", "?page=0", "?format=xml", "?format=csv&page=1", "?format=jsonl&size=9"]
+)
+def test_results_are_asked_for_properly(counter: Counter, query: str) -> None:
+    """A download has no pages: who asks for one is told, and not given everything."""
+    assert refused(counter.asks("GET", f"{TASKS}/{counter.task()}/results{query}")) == (422, 10000, "invalid_fields")
+
+
+def test_the_processor_tells_how_it_stands(counter: Counter) -> None:
+    """The documented fields, over all callers."""
+    kept, dropped = counter.task(), counter.task()
+    counter.asks("DELETE", f"{TASKS}/{dropped}")
+    counter.batches.answer(kept, done(0, "How?"))
+
+    shown = data_of(Counter(counter.batches, key=OTHER_KEY).asks("GET", "/api/batch/status"))
+
+    assert matches(Processor, shown)
+    assert shown == {
+        "is_running": True,
+        "workers": 1,
+        "max_concurrent": 5,
+        "running_items": 0,
+        "queue": {
+            "total_tasks": 2, "pending": 0, "running": 1, "paused": 0, "max_size": 1000, "available_slots": 999
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("GET", "/status"), *OF_ONE])
+def test_without_its_database_the_door_says_so(method: str, rest: str) -> None:
+    """503 with the table's code for SQL, before a byte of a download is sent."""
+    counter = Counter()
+    task_id = counter.task()
+    counter.batches.away = True
+    path = "/api/batch/status" if rest == "/status" else f"{TASKS}/{task_id}{rest}"
+
+    assert refused(counter.asks(method, path)) == (503, 40000, "store_unavailable")
+
+
+def test_where_batches_are_not_offered_every_address_says_so() -> None:
+    """To those who may ask."""
+    client = client_of(None, CountingLimiter())
+
+    for method, path in (("POST", TASKS), ("GET", TASKS), ("GET", "/api/batch/status"), ("GET", f"{TASKS}/{UNKNOWN}")):
+        reply = client.open(path, method=method, headers={"Authorization": f"Bearer {KEY}"})
+        assert refused(reply) == (503, 503, "batch_unavailable")
+        assert reply.get_json()["message"] == "Batch processing is not available here."
+        assert refused(client.open(path, method=method))[0] == 401
+
+
+def test_head_and_options_and_other_methods_are_answered(counter: Counter) -> None:
+    """HEAD is GET without a body, OPTIONS names what there is, and the rest is 405 with Allow."""
+    task_id = counter.task()
+
+    head = counter.asks("HEAD", f"{TASKS}/{task_id}/results?format=csv")
+    options = counter.client.options(f"{TASKS}/{task_id}")
+    put = counter.asks("PUT", TASKS, json={})
+
+    assert (head.status_code, head.data, head.mimetype) == (200, b"", "text/csv")
+    assert set(options.headers["Allow"].split(", ")) == {"GET", "HEAD", "DELETE", "OPTIONS"}
+    assert (put.status_code, put.get_json()["code"]) == (405, 405)
+    assert "POST" in put.headers["Allow"]
+
+
+def test_the_credential_of_who_submits_goes_with_the_task(counter: Counter) -> None:
+    """An API key needs none; it is never shown."""
+    counter.task()
+
+    assert counter.batches.credentials == [""]
+
+
+def test_every_address_is_documented() -> None:
+    """By the paths that are served and no others."""
+    rules = {
+        (method, str(rule).replace("<", "{").replace(">", "}"))
+        for rule in client_of(None, CountingLimiter()).application.url_map.iter_rules()
+        if str(rule).startswith("/api/batch")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+
+    assert {(one.method, one.path) for one in batch.OPERATIONS} == rules
+
+
+@pytest.mark.parametrize("operation", batch.OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+def test_every_address_says_what_it_answers(operation: Operation) -> None:
+    """A model for each success."""
+    assert operation.summary
+    assert all(model for status, model in operation.answers.items() if status < 300)

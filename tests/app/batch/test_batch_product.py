@@ -1,0 +1,89 @@
+"""Batches from a person's file to a person's file, through the whole product: HTTP, SQL, Redis and its workers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.house import House
+from tests.support.servers.processes import wait_until
+from tests.unit.questions.test_question_files import workbook
+
+KEY = "obviously-fake-api-key"
+QUESTIONS = ["年假有几天？", "How?", "@all 怎么报销？", "两行\n文字"]
+
+
+@pytest.fixture
+def houses(redis_url: str, tmp_path: Path) -> Iterator[tuple[House, House]]:
+    """Two replicas over one Redis and one database."""
+    settings = {
+        "DATABASE_PATH": str(tmp_path / "laibao.db"),
+        "BATCH_STORAGE_PATH": str(tmp_path / "batches"),
+        "WEBSOCKET_AUTH": "key",
+        "API_KEYS": KEY,
+    }
+    with House(redis_url, **settings) as one, House(redis_url, **settings) as other:
+        yield one, other
+
+
+def ask(house: House, method: str, path: str, **more: Any) -> requests.Response:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return requests.request(method, f"{house.url}/api/batch{path}", headers=headers, timeout=30, **more)
+
+
+def ended(house: House, path: str) -> dict[str, Any]:
+    """Return the task when it has ended, and nothing before."""
+    task: dict[str, Any] = ask(house, "GET", path).json()["data"]
+    return task if task["status"] in ("completed", "failed", "cancelled") else {}
+
+
+def test_a_workbook_comes_back_as_answers_from_any_replica(houses: tuple[House, House], tmp_path: Path) -> None:
+    """Uploaded at one, collected at the other; page, JSONL download and stored JSONL are one and the same."""
+    one, other = houses
+    book = workbook([["id", "问题"], *([number, text] for number, text in enumerate(QUESTIONS))])
+
+    submitted = ask(one, "POST", "/tasks", files={"file": ("常见问题.xlsx", book)})
+    path = f"/tasks/{submitted.json()['data']['task_id']}"
+    task = wait_until(lambda: ended(other, path), timeout=60)
+
+    assert (submitted.status_code, task["status"], task["name"]) == (201, "completed", "常见问题")
+    assert task["progress"]["percentage"] == 100.0
+    results = ask(other, "GET", f"{path}/results").json()["data"]["results"]
+    assert [result["text"] for result in results] == QUESTIONS
+    assert all(text in result["content"] for text, result in zip(QUESTIONS, results, strict=True))
+    jsonl = ask(one, "GET", f"{path}/results?format=jsonl").content
+    assert [json.loads(line) for line in jsonl.splitlines()] == results
+    stored = tmp_path / "batches" / f"{task['task_id']}.jsonl"
+    assert wait_until(lambda: stored.exists() and stored.read_bytes(), timeout=60) == jsonl
+    sheet = ask(one, "GET", f"{path}/results?format=csv").content.decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(sheet, newline="")))
+    assert [row["text"] for row in rows] == ["年假有几天？", "How?", "'@all 怎么报销？", "两行\n文字"]
+    assert [row["content"] for row in rows] == [result["content"] for result in results]
+
+
+def test_a_task_is_listed_and_stopped_at_any_replica(houses: tuple[House, House]) -> None:
+    """Paused at one so that it waits, seen and cancelled at the other; its end is final everywhere."""
+    one, other = houses
+    body = {"name": "FAQ", "texts": ["How?"] * 200, "options": {"max_concurrent": 1}}
+    headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "order-1"}
+
+    sent = [requests.post(f"{at.url}/api/batch/tasks", json=body, headers=headers, timeout=30) for at in houses]
+    path = f"/tasks/{sent[0].json()['data']['task_id']}"
+    paused = ask(one, "POST", f"{path}/pause")
+    listed = ask(other, "GET", "/tasks?status=paused").json()["data"]
+    cancelled = ask(other, "DELETE", path)
+
+    assert [reply.status_code for reply in sent] == [201, 200]
+    assert sent[0].json()["data"]["task_id"] == sent[1].json()["data"]["task_id"]
+    assert (paused.status_code, listed["total"]) == (200, 1)
+    assert cancelled.json()["data"]["status"] == "cancelled"
+    assert ask(one, "POST", f"{path}/resume").status_code == 409
+    state = ask(one, "GET", "/status").json()["data"]
+    assert (state["is_running"], state["max_concurrent"], state["queue"]["available_slots"]) == (True, 5, 1000)

@@ -1,0 +1,247 @@
+"""Batches as files: what a form may say, how a file is read apart, and what of it is refused."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import TestResponse
+
+from channels.batch import uploads as batch_uploads
+from tests.support.batches.counter import MAX_BYTES, TASKS, Counter, data_of, refused
+from tests.unit.questions.test_question_files import SHEET, rewritten, sheet_xml, workbook
+
+CUT = b"--x\r\nContent-Disposition: form-data; name=file; filename=q.txt\r\n\r\nHo"
+CSV = "id,question\n1,年假有几天？\n2,How?\n".encode()
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+def uploaded(counter: Counter, filename: str, content: bytes, **fields: str) -> list[str]:
+    """Return the texts of the task that became of a file."""
+    return counter.texts(data_of(counter.uploads(filename, content, **fields), 201)["task_id"])
+
+
+@pytest.mark.parametrize(
+    ("filename", "content"),
+    [
+        # Each file has a process of its own that reads it; what becomes of its rows is in test_question_files.
+        ("q.csv", CSV.decode().encode("gb18030")),
+        ("q.xlsx", workbook([["id", "question"], [1, "年假有几天？"], [2, "How?"]])),
+        pytest.param("q.txt", "年假有几天？\nHow?".encode("utf-8-sig"), marks=pytest.mark.full),
+        pytest.param("q.csv", CSV, marks=pytest.mark.full),
+    ],
+    ids=["csv in gb18030", "xlsx", "text", "csv"],
+)
+def test_a_file_becomes_a_task(counter: Counter, filename: str, content: bytes) -> None:
+    """Its texts in its order, under its name."""
+    reply = counter.uploads(filename, content)
+
+    shown = data_of(counter.asks("GET", reply.headers["Location"]))
+    assert counter.texts(shown["task_id"]) == ["年假有几天？", "How?"]
+    assert (shown["name"], shown["description"]) == ("q", "")
+
+
+def test_formulas_without_a_value_are_reported(counter: Counter) -> None:
+    """The task is made of the other questions, and the reply says how many are missing; of other files it says 0."""
+    book = workbook([["id", "question"], [1, "How?"], [2, '="Wh"&"y?"']])
+
+    told = data_of(counter.uploads("q.xlsx", book), 201)
+
+    assert (counter.texts(told["task_id"]), told["formulas_without_value"]) == (["How?"], 1)
+    assert data_of(counter.uploads("q.csv", CSV), 201)["formulas_without_value"] == 0
+
+
+def test_a_file_whose_column_is_unclear_names_its_columns(counter: Counter) -> None:
+    """The reply says what to choose from, and the choice is taken."""
+    content = "编号,事项,说明\n101,年假,五天\n".encode()
+
+    error = counter.uploads("q.csv", content).get_json()["data"]["errors"][0]
+
+    assert (error["field"], error["problem"].endswith(": 1 编号, 2 事项, 3 说明.")) == ("column", True)
+    assert uploaded(counter, "q.csv", content, column="事项") == ["年假"]
+
+
+def test_a_form_says_what_json_does(counter: Counter) -> None:
+    """Name, description and options, these as JSON."""
+    fields = {"name": "FAQ", "description": "all", "options": '{"max_attempts": 1, "inputs": {"role": "x"}}'}
+
+    reply = counter.uploads("q.csv", CSV, **fields)
+
+    shown = data_of(counter.asks("GET", reply.headers["Location"]))
+    assert (shown["name"], shown["description"]) == ("FAQ", "all")
+    assert shown["options"] == {"inputs": {"role": "x"}, "max_attempts": 1, "max_concurrent": None}
+
+
+def test_a_form_says_where_the_texts_are(counter: Counter) -> None:
+    """Column, header, sheet and encoding, as far as they are not found by themselves."""
+    book = workbook([["x"]], other=[["a", "b"], ["c", "d"]])
+
+    assert uploaded(counter, "q.xlsx", book, sheet="other", column="2", header="no") == ["b", "d"]
+    assert uploaded(counter, "q.csv", CSV.decode().encode("utf-16"), encoding="utf-16", column="ID") == ["1", "2"]
+
+
+def test_empty_fields_of_a_form_say_nothing(counter: Counter) -> None:
+    """A page sends them all."""
+    empty = dict.fromkeys(("name", "description", "options", "column", "header", "sheet", "encoding"), "")
+
+    assert uploaded(counter, "q.csv", CSV, **empty) == ["年假有几天？", "How?"]
+
+
+def test_a_name_is_the_files_without_folders_and_not_too_long(counter: Counter) -> None:
+    replies = [counter.uploads(name, b"How?") for name in ("z/常见.问题.txt", f"/a/{'n' * 150}.txt")]
+
+    names = [data_of(counter.asks("GET", reply.headers["Location"]))["name"] for reply in replies]
+    assert names == ["常见.问题", "n" * 100]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"column": "answer"}, "column"),
+        ({"header": "maybe"}, "header"),
+        ({"encoding": "klingon"}, "encoding"),
+        ({"options": "{"}, "options"),
+        ({"options": '{"user": "x"}'}, "options.user"),
+        ({"texts": "How?"}, "texts"),
+        ({"name": "n" * 101}, "name"),
+    ],
+)
+def test_a_wrong_field_is_named(counter: Counter, fields: dict[str, str], field: str) -> None:
+    reply = counter.uploads("q.csv", CSV, **fields)
+
+    assert refused(reply)[:2] == (422, 10000)
+    assert reply.get_json()["data"]["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "status", "reason"),
+    [
+        ("q.pdf", b"%PDF", 415, "unsupported_file"),
+        ("q.xls", bytes.fromhex("d0cf11e0a1b11ae1"), 415, "unsupported_file"),
+        ("q.xlsx", b"PK\x03\x04broken", 422, "unreadable_file"),
+        ("q.txt", b"x\n" * 10_001, 422, "too_many_texts"),
+        pytest.param("q.csv", b"\xff\xff", 422, "bad_encoding", marks=pytest.mark.full),
+        pytest.param("q.csv", "question\nÇa\n".encode("latin-1"), 422, "bad_encoding", marks=pytest.mark.full),
+        pytest.param("q.csv", "编号,事项\n101,年假\n".encode(), 422, "unclear_column", marks=pytest.mark.full),
+        pytest.param("q.txt", b"", 422, "no_texts", marks=pytest.mark.full),
+        pytest.param("q.txt", b"x" * 10_001, 422, "text_too_long", marks=pytest.mark.full),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_file_that_cannot_be_taken_says_why(
+    counter: Counter, filename: str, content: bytes, status: int, reason: str
+) -> None:
+    assert refused(counter.uploads(filename, content)) == (status, 10000, reason)
+
+
+def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
+    """Exactly at it is fine; and so for a form that is longer still, whose file is not looked at."""
+    most = (b"How?\n" * (MAX_BYTES // 5))[:MAX_BYTES]
+    assert refused(counter.uploads("q.txt", most))[2] == "too_many_texts"
+
+    for beyond in (1, batch_uploads.FORM_BYTES + 1):
+        reply = counter.uploads("q.txt", most + b"x" * beyond)
+        assert refused(reply) == (413, 10000, "too_large")
+        assert reply.get_json()["data"]["max_bytes"] == MAX_BYTES
+
+
+def test_fields_of_a_form_are_bounded(counter: Counter) -> None:
+    """A field that is as long as a file is none, and neither are very many."""
+    assert counter.uploads("q.txt", b"How?", options="x" * (batch_uploads.FORM_BYTES + 1)).status_code == 413
+    assert counter.uploads("q.txt", b"How?", **{f"f{n}": "" for n in range(30)}).status_code == 413
+
+
+def test_there_is_one_file_under_its_name(counter: Counter) -> None:
+    """None, another name, or two of them is a mistake."""
+    one, two, three, four, five = ((io.BytesIO(b"How?"), "q.txt") for _ in range(5))
+    forms = ({"name": "x"}, {"document": one}, {"file": [two, three]}, {"file": four, "more": five})
+
+    for form in forms:
+        reply = counter.asks("POST", TASKS, data=form, content_type="multipart/form-data")
+        assert refused(reply) == (422, 10000, "invalid_fields")
+        assert reply.get_json()["data"]["errors"][0]["field"] == "file"
+
+
+def test_a_field_is_given_once(counter: Counter) -> None:
+    reply = counter.asks("POST", TASKS, data={"file": (io.BytesIO(b"How?"), "q.txt"), "name": ["a", "b"]})
+
+    assert reply.get_json()["data"]["errors"] == [{"field": "name", "problem": "was given more than once"}]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("multipart/form-data", b"--x--"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name=file; filename=q.txt\r\n\r\nHo",
+        ),
+    ],
+    ids=["no boundary", "cut"],
+)
+def test_a_broken_form_is_refused(counter: Counter, content_type: str, content: bytes) -> None:
+    """Half a file makes no task."""
+    reply = counter.asks("POST", TASKS, data=content, content_type=content_type)
+
+    assert refused(reply) == (400, 10000, "broken_form")
+
+
+def test_a_key_finds_the_task_of_a_file_again(counter: Counter) -> None:
+    """What counts is what was read from it."""
+
+    def send(content: bytes) -> TestResponse:
+        form = {"file": FileStorage(io.BytesIO(content), "q.csv"), "name": "FAQ"}
+        return counter.asks("POST", TASKS, data=form, headers={"Idempotency-Key": "k"})
+
+    first, again = data_of(send(CSV), 201), data_of(send(b"\xef\xbb\xbf" + CSV), 200)
+
+    assert first == again
+
+
+def test_what_costs_too_much_to_read_is_refused(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading ends with its time, and the process that reads with it."""
+    monkeypatch.setattr(batch_uploads, "READ_SECONDS", 0.0)
+
+    assert refused(counter.uploads("q.csv", CSV)) == (422, 10000, "file_too_complex")
+
+
+def test_only_so_many_files_are_read_at_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is told to come back; a file that was refused keeps no place."""
+    monkeypatch.setattr(batch_uploads, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(batch_uploads, "_readers", threading.BoundedSemaphore(1))
+    counter.uploads("q.csv", b"\xff\xff")
+
+    data_of(counter.uploads("q.csv", CSV), 201)
+    batch_uploads._readers.acquire()
+
+    reply = counter.uploads("q.csv", CSV)
+    assert refused(reply) == (503, 503, "busy")
+    assert int(reply.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "rows"),
+    [
+        pytest.param("MEMORY", 160_000_000, b"<row>" + b"<c/>" * 500_000 + b"</row>", marks=pytest.mark.full),
+        ("CPU_SECONDS", 1, (b"<row>" + b"<c/>" * 10 + b"</row>") * 100_000),
+    ],
+    ids=["a row that takes memory", "rows that take time"],
+)
+def test_a_hostile_workbook_costs_the_server_nothing(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, rows: bytes
+) -> None:
+    """It meets the limits of the process that reads it, and this one goes on."""
+    bomb = rewritten(workbook([["How?"]]), SHEET, sheet_xml(rows))
+    monkeypatch.setattr(batch_uploads, limit, most)
+    # Not the clock: on a busy machine that would end it first.
+    monkeypatch.setattr(batch_uploads, "READ_SECONDS", 100.0)
+
+    assert len(bomb) <= MAX_BYTES
+    assert refused(counter.uploads("q.xlsx", bomb)) == (422, 10000, "file_too_complex")
+    data_of(counter.uploads("q.csv", CSV), 201)

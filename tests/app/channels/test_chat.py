@@ -1,0 +1,742 @@
+"""The chat door's frames, on a gateway that says what the test says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response
+
+from channels.chat.channel import MOST, ChatDoor, chat_blueprint
+from channels.sockets.socket import Closed
+from config.texts import ZH, Texts
+from services import metrics
+from services.errors import StoreUnavailable, StreamUnknown
+from services.identity.callers import Caller
+from services.models import Question, Status, Usage
+from services.streams.following import News
+from services.streams.records import Chunk, Snapshot, Whole
+from tests.support.servers.processes import wait_until
+from tests.support.sockets.chat_room import LINES, ChatClient, Limit
+from tests.support.streams.told_stream import Stream
+
+ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def grown(cursor: int, *texts: str, **others: Any) -> News:
+    return News(cursor, tuple(Chunk(text, "2025-01-01T00:00:00.000+00:00") for text in texts), **others)
+
+
+def ended(cursor: int, status: Status = "completed", **others: Any) -> News:
+    return News(cursor, ended=True, status=status, **others)
+
+
+class Told(Stream):
+    """A stream that is whole as the test says."""
+
+    answer = Whole("", "completed")
+
+    def whole(self) -> Whole:
+        super().whole()
+        return self.answer
+
+
+class FakeGateway:
+    """Streams s1, s2, … in the order they are asked; a message's id has one stream."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+        self.streams: dict[str, Told] = {}
+        self.named: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
+        self.running: set[str] = set()
+        self.cancelled: list[str] = []
+        self.followed: list[tuple[str, int]] = []
+        self.fails: Exception | None = None
+        self.outcome = ""
+        #: Chunks that a refused question has in Redis.
+        self.kept = 0
+
+    def ask(self, question: Question) -> Snapshot:
+        if self.fails:
+            raise self.fails
+        self.questions.append(question)
+        stream_id = self.named.get(question.msgid, f"s{len(self.streams) + 1}")
+        if self.outcome:
+            return Snapshot(stream_id, "error", error_code=self.outcome, length=self.kept)
+        if self.conflicts(question):
+            return Snapshot(stream_id, "error", error_code="id_conflict")
+        if question.msgid:
+            self.named[question.msgid] = stream_id
+        if stream_id not in self.streams:
+            self.streams[stream_id] = Told()
+            self.running.add(stream_id)
+        return Snapshot(stream_id, "processing")
+
+    def person(self, question: Question) -> str:
+        return f"who:{question.principal}"
+
+    def find(self, question: Question) -> Snapshot | None:
+        stream_id = self.named.get(question.msgid)
+        if stream_id and self.conflicts(question):
+            return Snapshot(stream_id, "error", error_code="id_conflict")
+        return Snapshot(stream_id, "processing") if stream_id else None
+
+    def conflicts(self, question: Question) -> bool:
+        """Tell whether the question's id stands for other words."""
+        return bool(question.msgid) and self.texts.setdefault(question.msgid, question.text) != question.text
+
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Told:
+        self.followed.append((stream_id, cursor))
+        if stream_id not in self.streams:
+            unknown = Told()
+            unknown.tells(StreamUnknown(stream_id))
+            return unknown
+        return self.streams[stream_id]
+
+    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str:
+        if self.fails:
+            raise self.fails
+        if stream_id not in self.running:
+            return "completed" if stream_id in self.streams else ""
+        self.running.remove(stream_id)
+        self.cancelled.append(stream_id)
+        self.streams[stream_id].answer = Whole("so far", "cancelled", "cancelled")
+        self.streams[stream_id].tells(ended(5, "cancelled", error_code="cancelled"))
+        return "processing"
+
+    def answers(self, stream_id: str, *texts: str) -> None:
+        """Have a stream say these chunks and end."""
+        self.streams[stream_id].answer = Whole("".join(texts), "completed")
+        for number, text in enumerate(texts, 1):
+            self.streams[stream_id].tells(grown(number, text))
+        self.streams[stream_id].tells(ended(len(texts)))
+
+
+def refused(code: str) -> float:
+    return metrics.REGISTRY.get_sample_value("wechatlaibao_questions_refused_total", {"code": code}) or 0.0
+
+
+@pytest.fixture
+def gateway() -> FakeGateway:
+    return FakeGateway()
+
+
+@pytest.fixture
+def arrives(gateway: FakeGateway) -> Iterator[Callable[..., ChatClient]]:
+    """Opens a client's socket; all of them are closed in the end."""
+    clients: list[ChatClient] = []
+
+    def arrives(**who: Any) -> ChatClient:
+        clients.append(ChatClient(gateway, **who))
+        return clients[-1]
+
+    yield arrives
+    for client in clients:
+        client.leaves()
+
+
+@pytest.fixture
+def client(arrives: Callable[..., ChatClient]) -> ChatClient:
+    return arrives()
+
+
+def untimed(frame: dict[str, Any]) -> dict[str, Any]:
+    """Return a frame without its time, which is one."""
+    assert ISO.fullmatch(frame["timestamp"])
+    return {name: value for name, value in frame.items() if name != "timestamp"}
+
+
+def test_a_client_is_greeted_once(client: ChatClient) -> None:
+    """A07: the system frame says who the client is."""
+    assert [untimed(frame) for frame in client.frames] == [
+        {"type": "system", "content": "Connected to chat server. Start chatting!", "client_id": "c1"}
+    ]
+
+
+def test_a_question_and_its_answer(client: ChatClient, gateway: FakeGateway) -> None:
+    """A03, A26: echo, typing, deltas, the whole answer, typing; each names its question."""
+    stream_id = client.asks(" 年假几天？ ", id="q1")
+    gateway.answers(stream_id, "五", "天")
+
+    client.sees_end(stream_id)
+
+    names = {"stream_id": "s1", "id": "q1"}
+    whole = {"type": "chat", "role": "assistant", "content": "五天", "cursor": 2, "status": "completed", "sources": []}
+    frames = [untimed(frame) if "timestamp" in frame else frame for frame in client.frames[1:]]
+    assert frames == [
+        {"type": "chat", "role": "user", "content": "年假几天？", "client_id": "c1", **names},
+        {"type": "typing", "status": True, **names},
+        {"type": "chat_delta", "cursor": 1, "content": "五", **names},
+        {"type": "chat_delta", "cursor": 2, "content": "天", **names},
+        {**whole, "client_id": "c1", **names},
+        {"type": "typing", "status": False, **names},
+    ]
+
+
+def test_no_frame_has_an_id_where_the_question_has_none(client: ChatClient, gateway: FakeGateway) -> None:
+    """The stream's id names it well enough."""
+    stream_id = client.asks("年假？")
+    gateway.answers(stream_id, "五天")
+
+    client.sees_end(stream_id)
+
+    assert all("id" not in frame for frame in client.frames)
+    assert gateway.questions[0].msgid == ""
+
+
+def test_a_question_is_put_as_the_caller(client: ChatClient, gateway: FakeGateway) -> None:
+    """A24: by itself, no conversation, named within its client, with the caller's sealed credential."""
+    client.asks("年假？", id="q1")
+
+    assert gateway.questions == [
+        Question("年假？", "chat", "default", "anonymous", msgid="c1/q1", credential="sealed-anonymous")
+    ]
+
+
+def test_a_conversation_is_the_clients_own(client: ChatClient, gateway: FakeGateway) -> None:
+    """Asked for, the question belongs to the client's conversation."""
+    client.asks("年假？", conversation=True)
+
+    assert gateway.questions[0].session == "c1"
+
+
+def test_what_else_an_answer_brings(client: ChatClient, gateway: FakeGateway) -> None:
+    """Its sources and that it is a mock's go with the whole."""
+    stream_id = client.asks("年假？")
+    gateway.streams[stream_id].answer = Whole(
+        "五天", "completed", sources=({"title": "手册"},), mock=True, usage=Usage(7, 3, 4)
+    )
+    gateway.streams[stream_id].tells(grown(1, "五天"), ended(1))
+
+    whole = client.sees(type="chat", role="assistant")
+
+    assert (whole["sources"], whole["mock"]) == ([{"title": "手册"}], True)
+    assert (whole["usage"]["total_tokens"], whole["usage"]["completion_tokens"]) == (7, 4)
+
+
+def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGateway) -> None:
+    """DA6: the second is asked at once and shown when the first is whole; each frame names its question."""
+    first = client.asks("一？", id="q1")
+    second = client.asks("二？", id="q2")
+    gateway.answers(second, "two")
+    client.sees(type="typing", stream_id=first)
+    asked = [question.text for question in gateway.questions]
+
+    gateway.answers(first, "one")
+    client.sees_end(second)
+
+    answers = [frame for frame in client.frames if frame["type"] != "system" and frame.get("role") != "user"]
+    assert asked == ["一？", "二？"]
+    assert [frame["stream_id"] for frame in answers] == [first] * 4 + [second] * 4
+
+
+def test_a_failed_answer_without_text(client: ChatClient, gateway: FakeGateway) -> None:
+    """A08, DA11: an error in words for people with the stream's own code, then typing false; no empty answer."""
+    stream_id = client.asks("年假？", id="q1")
+    gateway.streams[stream_id].answer = Whole("", "error", "provider_timeout")
+    gateway.streams[stream_id].tells(ended(1, "error", error_code="provider_timeout", sentence="太久了"))
+
+    frames = client.sees_end(stream_id)
+
+    names = {"stream_id": stream_id, "id": "q1"}
+    assert frames[1:] == [
+        {"type": "error", "code": "PROVIDER_TIMEOUT", "content": "太久了", **names},
+        {"type": "typing", "status": False, **names},
+    ]
+
+
+def test_a_failed_answer_with_text(client: ChatClient, gateway: FakeGateway) -> None:
+    """What there is of it comes whole, then the error, then typing false."""
+    stream_id = client.asks("年假？")
+    gateway.streams[stream_id].answer = Whole("五", "error", "interrupted")
+    gateway.streams[stream_id].tells(grown(1, "五"), ended(2, "error", error_code="interrupted"))
+
+    frames = client.sees_end(stream_id)
+
+    assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "error", "typing"]
+    assert (frames[2]["status"], frames[2]["content"], frames[2]["code"]) == ("error", "五", "INTERRUPTED")
+    assert frames[3]["content"] == ZH["interrupted"]
+
+
+def test_an_answer_without_words_is_an_answer(client: ChatClient, gateway: FakeGateway) -> None:
+    """Completed is completed: the whole answer comes, and it is empty."""
+    stream_id = client.asks("年假？")
+    gateway.answers(stream_id)
+
+    frames = client.sees_end(stream_id)
+
+    assert [(frame["type"], frame.get("content")) for frame in frames[1:]] == [("chat", ""), ("typing", None)]
+
+
+def test_a_replaced_text_begins_anew(client: ChatClient, gateway: FakeGateway) -> None:
+    """`reset` comes before the new text; its cursor leads to all of it."""
+    stream_id = client.asks("年假？")
+    gateway.streams[stream_id].tells(grown(1, "no"), grown(3, "yes", reset=True))
+    gateway.streams[stream_id].answer = Whole("yes", "completed")
+    gateway.streams[stream_id].tells(ended(3))
+
+    frames = client.sees_end(stream_id)
+
+    assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "reset", "chat_delta", "chat", "typing"]
+    assert frames[2] == {"type": "reset", "stream_id": stream_id, "cursor": 0}
+    assert client.text(stream_id) == "yes"
+
+
+def test_waiting_in_line_is_no_text(client: ChatClient, gateway: FakeGateway) -> None:
+    """News without chunks makes no delta."""
+    stream_id = client.asks("年假？")
+    gateway.streams[stream_id].tells(News(0, waiting=True))
+    gateway.answers(stream_id, "五天")
+
+    frames = client.sees_end(stream_id)
+
+    assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "typing"]
+
+
+def test_html_comes_block_by_block(client: ChatClient, gateway: FakeGateway) -> None:
+    """Each delta says which blocks are how now; the whole answer is rendered whole."""
+    stream_id = client.asks("年假？", render="html")
+    gateway.answers(stream_id, "a", "b\nc")
+
+    frames = client.sees_end(stream_id)
+
+    assert [frame.get("html") for frame in frames] == [
+        None,
+        [{"block": 0, "html": "<p>a</p>"}],
+        [{"block": 0, "html": "<p>ab</p>"}, {"block": 1, "html": "<p>c</p>"}],
+        "<main>ab\nc</main>",
+        None,
+    ]
+
+
+def test_html_begins_anew_with_the_text(client: ChatClient, gateway: FakeGateway) -> None:
+    """After a reset nothing is left of the blocks before."""
+    stream_id = client.asks("年假？", render="html")
+    gateway.streams[stream_id].tells(grown(1, "no\nno"), grown(3, "yes", reset=True))
+
+    client.sees(type="chat_delta", cursor=3)
+
+    assert client.of(stream_id, "chat_delta")[-1]["html"] == [{"block": 0, "html": "<p>yes</p>"}]
+
+
+def test_a_stream_is_resumed_from_its_cursor(
+    client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
+) -> None:
+    """Shown like any other, without an id: the client knows the stream by its own."""
+    other = arrives(client_id="c2")
+    stream_id = other.asks("年假？", id="q1")
+    other.sees(type="typing")
+
+    client.says(type="resume", stream_id=stream_id, cursor=7)
+    client.sees(type="typing", status=True)
+
+    assert gateway.followed[-1] == (stream_id, 7)
+    assert client.of(stream_id) == [{"type": "typing", "status": True, "stream_id": stream_id}]
+
+
+def test_html_is_resumed_from_the_beginning(client: ChatClient, gateway: FakeGateway) -> None:
+    """A block may begin before the cursor: the client is told to forget, and gets every block."""
+    gateway.streams["s1"] = Told()
+    gateway.answers("s1", "a", "b")
+
+    client.says(type="resume", stream_id="s1", cursor=1, render="html")
+    frames = client.sees_end("s1")
+
+    assert gateway.followed == [("s1", 0)]
+    assert [frame["type"] for frame in frames] == ["typing", "reset", "chat_delta", "chat_delta", "chat", "typing"]
+
+
+def test_html_resumed_at_its_beginning_has_nothing_to_forget(client: ChatClient, gateway: FakeGateway) -> None:
+    """Cursor 0 says that the client has nothing yet."""
+    gateway.streams["s1"] = Told()
+    gateway.answers("s1", "a")
+
+    client.says(type="resume", stream_id="s1", render="html")
+
+    assert "reset" not in [frame["type"] for frame in client.sees_end("s1")]
+
+
+def test_an_unknown_stream_is_not_resumed(client: ChatClient) -> None:
+    """Its error names it, and typing ends."""
+    client.says(type="resume", stream_id="nowhere", cursor=3)
+
+    frames = client.sees_end("nowhere")
+
+    assert [frame["type"] for frame in frames] == ["typing", "error", "typing"]
+    assert (frames[1]["code"], frames[1]["content"]) == ("STREAM_UNKNOWN", ZH["stream_unknown"])
+
+
+def test_a_question_sent_again_is_shown_once(client: ChatClient, gateway: FakeGateway) -> None:
+    """While its answer is on its way, it gets its echo and nothing else."""
+    stream_id = client.asks("年假？", id="q1")
+    again = client.asks("年假？", id="q1")
+    gateway.answers(stream_id, "五天")
+
+    frames = client.sees_end(stream_id)
+
+    assert (again, len(gateway.questions)) == (stream_id, 1)
+    assert len([frame for frame in client.frames if frame.get("role") == "user"]) == 2
+    assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "typing"]
+
+
+def test_an_answered_question_sent_again_is_shown_again(client: ChatClient, gateway: FakeGateway) -> None:
+    """From the beginning: whoever asks again has nothing."""
+    stream_id = client.asks("年假？", id="q1")
+    gateway.answers(stream_id, "五天")
+    client.sees_end(stream_id)
+    client.frames.clear()
+    gateway.answers(stream_id, "五天")
+
+    again = client.asks("年假？", id="q1")
+    frames = client.sees_end(stream_id)
+
+    assert again == stream_id
+    assert gateway.followed == [(stream_id, 0), (stream_id, 0)]
+    assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "typing"]
+
+
+@pytest.mark.parametrize("when", ["shown", "answered", "too fast"])
+def test_other_words_under_a_used_id_are_refused(client: ChatClient, gateway: FakeGateway, when: str) -> None:
+    """An error with the id, no echo, and nothing of the first question's answer."""
+    stream_id = client.asks("年假？", id="q1")
+    if when != "shown":
+        gateway.answers(stream_id, "五天")
+        client.sees_end(stream_id)
+    client.limit.allows = when != "too fast"
+    before = len(client.frames)
+
+    client.says(type="chat", content="病假？", id="q1")
+    refusals = client.frames[before:]
+    client.limit.allows = True
+    other = client.asks("病假？", id="q2")
+
+    assert [frame for frame in refusals if frame["type"] not in ("typing", "chat_delta")] == [
+        {"type": "error", "code": "ID_CONFLICT", "content": ZH["id_conflict"], "id": "q1"}
+    ]
+    assert other != stream_id
+    assert client.unknown() == []
+
+
+def test_a_stream_that_is_being_shown_is_not_resumed_beside_it(client: ChatClient, gateway: FakeGateway) -> None:
+    """Neither the one on the screen nor one that waits comes twice."""
+    first, second = client.asks("一？"), client.asks("二？")
+
+    client.says(type="resume", stream_id=first)
+    client.says(type="resume", stream_id=second)
+    gateway.answers(first, "one")
+    gateway.answers(second, "two")
+    client.sees_end(second)
+
+    assert [frame["type"] for frame in client.of(first)] == ["typing", "chat_delta", "chat", "typing"]
+    assert [frame["type"] for frame in client.of(second)] == ["typing", "chat_delta", "chat", "typing"]
+
+
+def test_a_resumed_stream_is_not_shown_beside_itself_by_asking_again(client: ChatClient, gateway: FakeGateway) -> None:
+    """Resumed first and asked again then, it is one answer all the same."""
+    gateway.streams["s1"] = Told()
+    gateway.named["c1/q1"] = "s1"
+    client.says(type="resume", stream_id="s1")
+
+    again = client.asks("年假？", id="q1")
+    gateway.answers("s1", "five")
+    frames = client.sees_end("s1")
+
+    assert again == "s1"
+    assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "typing"]
+
+
+def test_a_stopped_answer_ends_as_cancelled(client: ChatClient, gateway: FakeGateway) -> None:
+    """The provider's run is cancelled; its text so far is the whole answer."""
+    stream_id = client.asks("年假？")
+
+    client.says(type="stop", stream_id=stream_id)
+    frames = client.sees_end(stream_id)
+
+    assert gateway.cancelled == [stream_id]
+    assert [frame["type"] for frame in frames] == ["typing", "chat", "typing"]
+    assert (frames[1]["status"], frames[1]["content"], frames[1]["code"]) == ("cancelled", "so far", "CANCELLED")
+
+
+def test_stop_alone_stops_all_of_this_socket(
+    client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
+) -> None:
+    """The one on the screen and those that wait; each has its end."""
+    ids = [client.asks(f"{number}？") for number in range(3)]
+    other = arrives(client_id="c2").asks("还在？")
+
+    client.says(type="stop")
+
+    for stream_id in ids:
+        assert client.sees_end(stream_id)[-2]["status"] == "cancelled"
+    assert gateway.cancelled == ids
+    assert other in gateway.running
+
+
+def test_what_ended_needs_no_stop(client: ChatClient, gateway: FakeGateway) -> None:
+    """A stop that comes too late is no error."""
+    stream_id = client.asks("年假？")
+    gateway.running.clear()
+
+    client.says(type="stop", stream_id=stream_id)
+    gateway.answers(stream_id, "五天")
+    client.sees_end(stream_id)
+    client.says(type="stop", stream_id=stream_id)
+    client.says(type="stop")
+
+    assert client.of(stream_id, "error") == []
+
+
+def test_an_unknown_stream_is_not_stopped(client: ChatClient) -> None:
+    """Whether it is unknown or somebody else's is not said."""
+    client.says(type="stop", stream_id="nowhere")
+
+    assert client.frames[-1] == {
+        "type": "error",
+        "code": "STREAM_UNKNOWN",
+        "content": ZH["stream_unknown"],
+        "stream_id": "nowhere",
+    }
+
+
+def test_a_ping_is_answered(client: ChatClient) -> None:
+    """A04: with the client's own time and the server's."""
+    client.says(type="ping", timestamp=1700000000123)
+
+    pong = client.frames[-1]
+    assert (pong["type"], pong["timestamp"]) == ("pong", 1700000000123)
+    assert ISO.fullmatch(pong["server_time"])
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "sentence"),
+    [
+        ("{", "INVALID_JSON", "无效的JSON格式"),
+        ("[]", "INVALID_MESSAGE", "消息格式不对：object"),
+        ('{"type":"chat","content":" ","id":"q1"}', "MESSAGE_EMPTY", ZH["message_empty"]),
+        ('{"type":"dance"}', "UNSUPPORTED_TYPE", "不支持的消息类型: dance"),
+        (f'{{"content":"{"字" * 10_001}"}}', "MESSAGE_TOO_LONG", "消息太长，最多 10000 个字。请分几次提问。"),
+    ],
+)
+def test_a_wrong_message_is_told_so(
+    client: ChatClient, gateway: FakeGateway, text: str, code: str, sentence: str
+) -> None:
+    """A17: a code and a sentence; the socket stays, nothing is asked."""
+    client.door.received(text)
+
+    error = client.frames[-1]
+    assert (error["type"], error["code"], error["content"]) == ("error", code, sentence)
+    assert (gateway.questions, client.limit.asked) == ([], [])
+    assert error.get("id") == ("q1" if "q1" in text else None)
+
+
+def test_what_asks_for_nothing_gets_nothing(client: ChatClient) -> None:
+    """Frames of old clients are passed over."""
+    client.says(type="offer", sdp="x")
+
+    assert len(client.frames) == 1
+
+
+def test_too_many_unanswered_questions(client: ChatClient, gateway: FakeGateway) -> None:
+    """The one beyond is refused before it is counted or asked; one of those that wait may still be sent again."""
+    for number in range(MOST):
+        client.asks(f"{number}？", id=f"q{number}")
+
+    client.says(type="chat", content="还有？", id="q9")
+    refused = client.frames[-1]
+    client.says(type="resume", stream_id="s99")
+    unresumed = client.frames[-1]
+    client.says(type="chat", content="0？", id="q0")
+
+    assert (refused["code"], refused["id"]) == ("TOO_MANY_QUESTIONS", "q9")
+    assert (unresumed["code"], unresumed["stream_id"]) == ("TOO_MANY_QUESTIONS", "s99")
+    assert (client.frames[-1]["role"], client.frames[-1]["stream_id"]) == ("user", "s1")
+    assert len(gateway.questions) == len(client.limit.asked) == MOST
+
+
+def test_refused_questions_are_counted(client: ChatClient) -> None:
+    """By their code, as all that get a sentence instead of an answer."""
+    before = {code: refused(code) for code in ("rate_limited", "too_many_questions")}
+    client.limit.allows = False
+    client.says(type="chat", content="年假？")
+    client.limit.allows = True
+    for _ in range(MOST + 1):
+        client.says(type="chat", content="年假？")
+
+    assert {code: refused(code) - before[code] for code in before} == {"rate_limited": 1, "too_many_questions": 1}
+
+
+def test_who_asks_too_much_is_not_asked_for(client: ChatClient, gateway: FakeGateway) -> None:
+    """The limiter is asked for this caller and client; the provider hears nothing."""
+    client.limit.allows = False
+
+    client.says(type="chat", content="年假？", id="q1")
+
+    assert (client.frames[-1]["code"], client.frames[-1]["id"]) == ("RATE_LIMITED", "q1")
+    assert (client.limit.asked, gateway.questions) == ([("anonymous", "c1")], [])
+
+
+def test_who_sends_a_question_again_is_not_one_too_many(
+    client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
+) -> None:
+    """Its echo was lost with the socket: it is found, whatever the rate, and not asked again."""
+    stream_id = client.asks("年假？", id="q1")
+    wait_until(lambda: gateway.followed)
+    again = arrives()
+    again.limit.allows = False
+    # What one reader of it is told, no other is: the first one, which follows by now, keeps the stream it has.
+    gateway.streams[stream_id] = Told()
+
+    again.says(type="chat", content="年假？", id="q1")
+    gateway.answers(stream_id, "五天")
+    again.sees_end(stream_id)
+
+    assert again.text(stream_id) == "五天"
+    assert len(gateway.questions) == 1
+    assert [frame["code"] for frame in again.frames if frame["type"] == "error"] == []
+
+
+def test_a_question_that_was_not_kept_is_told_so(client: ChatClient, gateway: FakeGateway) -> None:
+    """Redis away: an error that names the client's id, no echo, nothing to wait for."""
+    gateway.outcome = "store_unavailable"
+
+    client.says(type="chat", content="年假？", id="q1")
+
+    assert client.frames[1:] == [
+        {"type": "error", "code": "SERVICE_UNAVAILABLE", "content": ZH["store_unavailable"], "id": "q1"}
+    ]
+    assert not client.door.busy
+
+
+@pytest.mark.parametrize(
+    ("fails", "code"), [(StoreUnavailable(), "SERVICE_UNAVAILABLE"), (ValueError("secret"), "SERVER_ERROR")]
+)
+def test_an_error_leaves_the_socket_usable(
+    client: ChatClient, gateway: FakeGateway, fails: Exception, code: str
+) -> None:
+    """DA11: whatever goes wrong with a message is told in our words, and the next one is taken."""
+    gateway.fails = fails
+    client.says(type="chat", content="年假？")
+    error = client.frames[-1]
+    gateway.fails = None
+
+    client.asks("年假？")
+
+    assert (error["code"], error["content"]) == (code, ZH[code.lower()])
+
+
+def test_redis_away_while_stopping(client: ChatClient, gateway: FakeGateway) -> None:
+    """It is told once, however many were to be stopped."""
+    client.asks("一？")
+    client.asks("二？")
+    gateway.fails = StoreUnavailable()
+
+    client.says(type="stop")
+
+    assert [frame["code"] for frame in client.frames if frame["type"] == "error"] == ["SERVICE_UNAVAILABLE"]
+
+
+@pytest.mark.parametrize("code", ["replica_full", "store_unavailable"])
+def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gateway: FakeGateway, code: str) -> None:
+    """Its refusal is shown as any failed answer; also that of one which an outage kept from being asked."""
+    gateway.streams["s1"] = Told()
+    gateway.streams["s1"].answer = Whole("", "error", code)
+    gateway.named["c1/q1"] = "s1"
+    gateway.outcome, gateway.kept = code, 1
+    gateway.streams["s1"].tells(ended(1, "error", error_code=code, sentence="不行"))
+
+    client.asks("年假？", id="q1")
+
+    frames = client.sees_end("s1")
+    assert [(frame["type"], frame.get("code")) for frame in frames[1:]] == [("error", code.upper()), ("typing", None)]
+
+
+def test_a_door_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway: FakeGateway) -> None:
+    """From the question until its answer is shown."""
+    before = client.door.busy
+    stream_id = client.asks("年假？")
+    under_way = client.door.busy
+    gateway.answers(stream_id, "五天")
+    client.sees_end(stream_id)
+
+    assert (before, under_way) == (False, True)
+    client.sees(type="typing", status=False)
+
+
+def test_a_door_is_busy_while_a_question_is_put(gateway: FakeGateway) -> None:
+    """A leaving replica does not close a socket between its question and the echo."""
+    busy: list[bool] = []
+    doors: list[ChatDoor] = []
+
+    class Watching(Limit):
+        def question(self, principal: str, client_id: str) -> bool:
+            busy.append(doors[0].busy)
+            return False
+
+    client = ChatClient(gateway, limit=Watching())
+    doors.append(client.door)
+
+    client.says(type="chat", content="年假？")
+
+    assert (busy, client.door.busy) == ([True], False)
+
+
+def test_a_socket_that_ends_ends_no_stream(
+    client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
+) -> None:
+    """A16: nothing is cancelled, nothing is sent any more, and another socket gets the answer."""
+    stream_id = client.asks("年假？", id="q1")
+    client.sees(type="typing")
+    shown = len(client.frames)
+
+    client.leaves()
+    client.says(type="chat", content="late", id="q2")
+    other = arrives()
+    other.asks("年假？", id="q1")
+    gateway.answers(stream_id, "五天")
+
+    assert other.sees_end(stream_id)[-2]["content"] == "五天"
+    assert (len(client.frames), gateway.cancelled) == (shown, [])
+
+
+class FakeSockets:
+    """Remembers whom it is to serve."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[str, str]] = []
+        self.opens: list[Callable[[Any, Caller, str], ChatDoor]] = []
+
+    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], ChatDoor]) -> Response:
+        self.served.append((door, client_id))
+        self.opens.append(open)
+        return Response("served", 426)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "Upgrade", "Upgrade": "websocket"}])
+@pytest.mark.parametrize(("path", "client_id"), [("/ws/chat", ""), ("/ws/chat/my.phone-1", "my.phone-1")])
+def test_the_doors_addresses(gateway: FakeGateway, headers: dict[str, str], path: str, client_id: str) -> None:
+    """A01, A02: with a client's name or without, a handshake and a plain request come to the sockets."""
+    sockets = FakeSockets()
+    app = Flask(__name__)
+    app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))
+
+    response = app.test_client().get(path, headers=headers)
+
+    assert (response.status_code, response.text) == (426, "served")
+    assert sockets.served == [("chat", client_id)]
+
+
+def test_the_address_opens_a_door(gateway: FakeGateway, client: ChatClient) -> None:
+    """What the sockets open is the door of that caller and client."""
+    sockets = FakeSockets()
+    app = Flask(__name__)
+    app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))
+    app.test_client().get("/ws/chat")
+
+    door = sockets.opens[0](client, Caller("key:1"), "given")
+    door.received('{"content":"年假？"}')
+
+    assert (gateway.questions[0].principal, client.frames[-1]["client_id"]) == ("key:1", "given")
+    door.closed(Closed(1000))

@@ -1,0 +1,651 @@
+"""WeCom's callback over real HTTP: what a person sees, whose it is, and that nothing is asked or shown twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import redis
+import requests
+from flask import Flask
+
+from app import note_refusal
+from channels.wecom.callbacks import CallbackDoor
+from channels.wecom.channel import WeComChannel
+from config.texts import EN, ZH, Texts
+from demo.mocks.dify.answers import answer_to
+from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.scripts import half_answer
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import FRAME_BYTES, Bubble, Frame, WeComUser
+from services.streams.records import Snapshot
+from services.streams.store import READ_BYTES
+from services.wecom.crypto import WXBizJsonMsgCrypt
+from tests.support.forgery import OTHER_KEY, echo
+from tests.support.house import AES_KEY, TOKEN, House, dify_settings
+from tests.support.servers.processes import wait_until
+from utils.limited_log import LimitedLog
+from utils.stream_utils import render_frame
+
+QUESTION = "年假怎么申请"
+#: Some text, then nothing more, then nothing at all: for answers that stay as they are while a test looks.
+STOPS = f"{QUESTION} [[pings-after-text]]"
+SILENT = f"{QUESTION} [[silent]]"
+
+
+@pytest.fixture
+def values(redis_url: str, dify: MockDify) -> dict[str, str]:
+    """The settings of a replica that asks the mock Dify and does not wait for answers when it leaves."""
+    return {"redis_url": redis_url, "DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
+
+
+@pytest.fixture
+def house(values: dict[str, str]) -> Iterator[House]:
+    with House(**values) as house:
+        yield house
+
+
+def sees_text(user: WeComUser, bubble: Bubble) -> Frame:
+    """Poll until the bubble shows more than a placeholder."""
+    wait_until(lambda: user.polls(bubble).content not in (ZH["thinking"], ZH["queued"]), timeout=30.0)
+    return bubble.last
+
+
+def sees_finish(user: WeComUser, bubble: Bubble) -> str:
+    return user.sees_finish(bubble, every=0.05)
+
+
+def test_the_address_is_verified_with_the_plaintext(house: House, user: WeComUser) -> None:
+    """The echo comes back decrypted, as it is, and nothing around it."""
+    assert user.verifies_url().isdigit()
+
+    reply = requests.get(f"{house.url}/wechat/callback", params=echo("你好 echo"), timeout=10)
+
+    assert reply.content == "你好 echo".encode()
+    assert reply.headers["Content-Type"].startswith("text/plain")
+
+
+def test_a_question_is_answered_at_once_with_a_placeholder(user: WeComUser) -> None:
+    """The first frame is there while the provider has not said a word."""
+    bubble = user.says(SILENT)
+
+    assert (bubble.finish, bubble.content) == (False, ZH["thinking"])
+    assert bubble.stream_id
+
+
+def test_the_bubble_grows_to_the_whole_answer(user: WeComUser, dify: MockDify) -> None:
+    """Each refresh shows all there is so far, the last one everything."""
+    dify.delay = 0.05
+    bubble = user.says(QUESTION)
+
+    answer = sees_finish(user, bubble)
+
+    assert answer == render_frame(answer_to(QUESTION), growing=False)
+    # Half a list marker is text until the rest of it comes, so line breaks may change.
+    shown = ["".join(frame.content.rstrip("`*").split()) for frame in bubble.frames if frame.content != ZH["thinking"]]
+    assert len(set(shown)) > 1
+    assert all("".join(answer.split()).startswith(content) for content in shown)
+
+
+def test_the_last_poll_may_be_repeated(user: WeComUser, dify: MockDify) -> None:
+    """A poll that was lost on its way, or comes late, shows the same answer and the same end."""
+    bubble = user.says(QUESTION)
+    sees_finish(user, bubble)
+
+    again = [user.polls(bubble) for _ in range(5)]
+
+    assert {(frame.finish, frame.content, frame.empty) for frame in again} == {(True, bubble.content, False)}
+    assert len(dify.requests) == 1
+
+
+def test_an_idle_poll_shows_what_was_shown(user: WeComUser) -> None:
+    """A provider that pauses does not empty the bubble, nor bring the placeholder back."""
+    bubble = user.says(STOPS)
+    text = sees_text(user, bubble).content
+
+    frames = [user.polls(bubble) for _ in range(10)]
+
+    assert {(frame.finish, frame.content, frame.empty) for frame in frames} == {(False, text, False)}
+
+
+def test_polls_at_once_show_the_same(user: WeComUser) -> None:
+    """Refreshes may overlap."""
+    bubble = user.says(STOPS)
+    text = sees_text(user, bubble).content
+    poll = {"msgtype": "stream", "stream": {"id": bubble.stream_id}}
+
+    with ThreadPoolExecutor(10) as pool:
+        replies = list(pool.map(lambda _: user.sends(poll), range(20)))
+
+    assert {json.dumps(reply, sort_keys=True) for reply in replies if reply} == {
+        json.dumps(frame(bubble.stream_id, text, finish=False), sort_keys=True)
+    }
+    assert None not in replies
+
+
+def test_a_second_question_says_that_it_waits(user: WeComUser, dify: MockDify) -> None:
+    """The turns of a conversation come one after the other."""
+    dify.slow = 0.02
+    first, second = user.says(f"{QUESTION} [[slow]]"), user.says("报销要什么材料")
+
+    assert (first.content, second.content) == (ZH["thinking"], ZH["queued"])
+    assert sees_finish(user, first)
+    assert sees_finish(user, second) == render_frame(answer_to("报销要什么材料"), growing=False)
+    assert dify.peak_streams == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "shown", "code"),
+    [
+        (f"{QUESTION} [[error-after-text]]", half_answer, "provider_error"),
+        (f"{QUESTION} [[eof]]", half_answer, "provider_truncated"),
+        (f"{QUESTION} [[error-event]]", lambda _: "", "provider_error"),
+        (f"{QUESTION} [[401-unauthorized]]", lambda _: "", "provider_unauthorized"),
+        (f"{QUESTION} [[empty]]", lambda _: "", "provider_empty"),
+    ],
+)
+def test_an_error_is_a_sentence_after_what_was_said(
+    user: WeComUser, dify: MockDify, question: str, shown: Any, code: str
+) -> None:
+    """The text so far stays; what went wrong is said in words for people, and repeated when asked again."""
+    dify.outage = REFUSALS["403-forbidden"]
+    bubble = user.says(question)
+
+    end = sees_finish(user, bubble)
+
+    assert end == render_frame(shown(question), growing=False, suffix=ZH[code])
+    assert end.endswith(ZH[code])
+    assert (user.polls(bubble).finish, bubble.content) == (True, end)
+
+
+def test_the_frame_ends_before_wecom_loses_patience(values: dict[str, str], dify: MockDify) -> None:
+    """After its time the bubble is finished with what there is, and stays exactly so, whatever comes later."""
+    dify.slow = 0.15
+    with House(**values, WECHAT_ANSWER_SECONDS="2") as house, house.user() as user:
+        question = f"{QUESTION} [[slow]]"
+        bubble, silent = user.says(question), user.says(SILENT)
+
+        end = user.sees_finish(bubble, every=0.2, timeout=30.0)
+        nothing = user.sees_finish(silent, every=0.2, timeout=30.0)
+        running = house.container.manager.running
+        wait_until(lambda: house.container.manager.running < running, timeout=60.0)
+
+        assert nothing == ZH["frame_ended"]
+        assert end.endswith(f"\n\n{ZH['frame_ended']}")
+        assert len(end) < len(answer_to(question))
+        assert (user.polls(bubble).content, bubble.finish) == (end, True)
+
+
+def test_an_answer_too_long_to_show_is_cut_and_says_so(user: WeComUser) -> None:
+    """The frame keeps WeCom's limit and the beginning of the text; it never shrinks on the way."""
+    question = "长" * 8000
+    bubble = user.says(question)
+
+    end = sees_finish(user, bubble)
+
+    assert end.endswith(f"\n\n{ZH['truncated']}")
+    assert FRAME_BYTES - 200 < bubble.last.size <= FRAME_BYTES
+    assert answer_to(question).startswith(end.removesuffix(f"\n\n{ZH['truncated']}"))
+
+
+@pytest.mark.parametrize(
+    ("thinking", "shown"), [("show", "<think>先想想</think>\n\n"), ("hide", "")], ids=["shown", "hidden"]
+)
+def test_thinking_is_shown_or_not(values: dict[str, str], thinking: str, shown: str) -> None:
+    """What a model thought aloud is for those who want it."""
+    with House(**values, WECHAT_THINKING=thinking) as house, house.user() as user:
+        answer = sees_finish(user, user.says(f"{QUESTION} [[think]]"))
+
+    assert answer == shown + render_frame(answer_to(QUESTION), growing=False)
+
+
+def test_a_bot_speaks_the_language_it_is_told(values: dict[str, str]) -> None:
+    """Placeholders, welcome and errors are one language."""
+    with House(**values, LOCALE="en") as house, house.user() as user:
+        assert user.enters() == EN["welcome"]
+        assert user.says(SILENT).content == EN["thinking"]
+
+
+class NoGateway:
+    """A gateway nobody may need, or one that fails in a way nobody thought of."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError("secret detail")
+
+
+def channel_of(house: House, gateway: Any, thinking: str = "show", sources: tuple[str, ...] = ()) -> WeComChannel:
+    thoughts: dict[str, Any] = {"default": thinking}
+    return WeComChannel(
+        gateway=gateway,
+        bots=house.container.wechat,
+        texts=Texts(),
+        welcomes={"default": ""},
+        thinking=thoughts,
+        sources=sources,
+    )
+
+
+def test_a_bot_may_name_its_sources(house: House) -> None:
+    """Under a whole answer, for the bots that want it; not while it grows, nor where its time was over."""
+    whole = Snapshot("s", "completed", text="五天", size=6, cited="1. 手册")
+    others = [replace(whole, status="processing"), replace(whole, frame_over=True), replace(whole, status="cancelled")]
+
+    channel, silent = (channel_of(house, NoGateway(), sources=bots) for bots in (("default",), ("hr",)))
+
+    assert channel.frame("default", whole)["stream"]["content"] == "五天\n\n参考资料：\n\n1. 手册"
+    assert silent.frame("default", whole)["stream"]["content"] == "五天"
+    assert not ["手册" for other in others if "手册" in channel.frame("default", other)["stream"]["content"]]
+
+
+def test_the_sources_of_dify_reach_the_bubble(values: dict[str, str]) -> None:
+    """From its message_end, by way of Redis."""
+    with House(**values, WECHAT_SOURCES="true") as house, house.user() as user:
+        answer = sees_finish(user, user.says(QUESTION))
+
+    text, _, cited = answer.rpartition(f"\n\n{ZH['sources_heading']}\n\n")
+    assert text == render_frame(answer_to(QUESTION), growing=False)
+    assert cited.startswith("1. ")
+
+
+def test_a_growing_text_never_takes_back_what_it_showed(house: House) -> None:
+    """Room for the sentence about the cut is kept before it is needed."""
+    channel, text = channel_of(house, NoGateway()), "字" * 6900
+    shown = [
+        channel.frame("default", Snapshot("s", "processing", text=text[:count], size=3 * count))["stream"]["content"]
+        for count in (6000, 6780, 6790, 6800, 6810, 6820)
+    ]
+    done = Snapshot("s", "completed", text=text[: READ_BYTES // 3], size=3 * len(text))
+    shown.append(channel.frame("default", done)["stream"]["content"])
+
+    plain = [content.removesuffix(f"\n\n{ZH['truncated']}") for content in shown]
+
+    assert all(new.startswith(old) for old, new in pairwise(plain))
+    assert shown[-1].endswith(ZH["truncated"])
+
+
+def test_a_text_whose_rest_was_not_read_says_so(house: House) -> None:
+    """Hidden thinking may take most of what a poll reads; then the frame has room left and the answer is cut."""
+    thought = "<think>" + "想" * 5000 + "</think>"
+    text = thought + "答" * 5000
+    read = text.encode()[:READ_BYTES].decode(errors="ignore")
+    channel = channel_of(house, NoGateway(), thinking="hide")
+
+    growing = channel.frame("default", Snapshot("s", "processing", text=read, size=len(text.encode())))["stream"]
+    whole = channel.frame("default", Snapshot("s", "completed", text=read, size=len(text.encode())))["stream"]
+    failed = Snapshot("s", "error", error_code="provider_error", text=read, size=len(text.encode()))
+
+    assert set(growing["content"]) == {"答"}
+    assert whole["content"] == f"{growing['content']}\n\n{ZH['truncated']}"
+    assert channel.frame("default", failed)["stream"]["content"] == f"{whole['content']}\n\n{ZH['provider_error']}"
+
+
+def test_a_frame_whose_time_is_over_minds_no_more_text(house: House) -> None:
+    """However much the producer writes afterwards, the frame stays the same."""
+    channel = channel_of(house, NoGateway())
+    shown = Snapshot("s", "processing", frame_over=True, text="答到这里", size=12)
+
+    frames = [
+        channel.frame("default", each)
+        for each in (
+            shown,
+            replace(shown, size=READ_BYTES + 1),
+            replace(shown, status="completed", size=READ_BYTES + 1),
+            replace(shown, status="error", error_code="interrupted"),
+        )
+    ]
+
+    assert frames == [frame("s", f"答到这里\n\n{ZH['frame_ended']}")] * 4
+
+
+def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(house: House) -> None:
+    """While it grows the placeholder stands; at the end there is a sentence."""
+    channel = channel_of(house, NoGateway(), thinking="hide")
+    thought = "<think>想</think>"
+
+    growing = channel.frame("default", Snapshot("s", "processing", text=thought, size=30))["stream"]
+    done = channel.frame("default", Snapshot("s", "completed", text=thought, size=30))["stream"]
+
+    assert (growing["finish"], growing["content"]) == (False, ZH["thinking"])
+    assert (done["finish"], done["content"]) == (True, ZH["provider_empty"])
+
+
+def test_a_cancelled_answer_says_so(user: WeComUser, house: House) -> None:
+    """The bubble ends with what there was."""
+    bubble = user.says(STOPS)
+    text = sees_text(user, bubble).content
+
+    assert house.container.gateway.cancel(bubble.stream_id, bot="default", principal="zhangsan")
+
+    assert sees_finish(user, bubble) == f"{text}\n\n{ZH['cancelled']}"
+
+
+@pytest.mark.parametrize(("setting", "welcome"), [("", ZH["welcome"]), ("欢迎找 HR 来宝", "欢迎找 HR 来宝")])
+def test_who_enters_is_welcomed(values: dict[str, str], setting: str, welcome: str) -> None:
+    """With the bot's own words, or ours; WeCom's own example has no chattype."""
+    with House(**values, WECHAT_WELCOME=setting) as house, house.user() as user:
+        assert user.enters() == welcome
+
+        bare = {"msgid": "e-0001", "aibotid": "aibEXAMPLE", "from": {"userid": "zhangsan"}, "create_time": 1700000000}
+        event = {**bare, "msgtype": "event", "event": {"eventtype": "enter_chat"}}
+        assert user.wire.post(user.wire.seal(event)) == {"msgtype": "text", "text": {"content": welcome}}
+
+
+@pytest.mark.parametrize("event", ["template_card_event", "feedback_event", "enter_check_update", "made_up_event"])
+def test_other_events_get_an_empty_reply(user: WeComUser, event: str, stored: redis.Redis) -> None:
+    """They are taken note of in the log, and nothing is kept."""
+    assert user.sends({"msgtype": "event", "event": {"eventtype": event, event: {"id": "1"}}}) is None
+    assert stored.dbsize() == 0
+
+
+@pytest.mark.parametrize("msgtype", ["image", "voice", "file", "video", "mixed", "sticker"])
+def test_other_messages_get_a_friendly_sentence(
+    user: WeComUser, dify: MockDify, stored: redis.Redis, msgtype: str
+) -> None:
+    """It is a finished stream, the same one when the message comes again, and costs no answer."""
+    message = {"msgtype": msgtype, msgtype: {"url": "https://media.invalid/x", "content": "语音", "msg_item": []}}
+
+    first = user.shows(message, "m-media")
+    again = user.shows(message, "m-media")
+
+    assert (first.finish, first.content) == (True, ZH["unsupported_message"])
+    assert (again.stream_id, again.finish, again.content) == (first.stream_id, True, ZH["unsupported_message"])
+    assert user.polls(first).content == ZH["unsupported_message"]
+    assert dify.requests == []
+    assert stored.hget(f"dify_stream:{first.stream_id}", "status") == "completed"
+
+
+@pytest.mark.parametrize(("chatid", "text"), [("wrGROUP", "@来宝"), ("wrGROUP", "@来宝 \u2005 "), ("", "   \n")])
+def test_a_message_without_words_gets_a_sentence(house: House, dify: MockDify, chatid: str, text: str) -> None:
+    """A mention alone is no question."""
+    with house.user(chatid=chatid) as user:
+        bubble = user.says(text)
+
+        assert (bubble.finish, bubble.content) == (True, ZH["empty_question"])
+        assert user.polls(bubble).content == ZH["empty_question"]
+    assert dify.requests == []
+
+
+def test_a_mention_is_not_part_of_the_question(house: House, dify: MockDify) -> None:
+    """The provider is asked what the person meant."""
+    with house.user(chatid="wrGROUP") as user:
+        sees_finish(user, user.says(f"@来宝 {QUESTION}"))
+
+    assert [request.body["query"] for request in dify.requests] == [QUESTION]
+
+
+@pytest.mark.parametrize("command", ["/reset", "新对话", " 新对话 "])
+def test_a_person_begins_anew(user: WeComUser, dify: MockDify, command: str) -> None:
+    """The command is answered at once; the next question knows nothing of the earlier ones."""
+    for question in ("营业时间", "报销"):
+        sees_finish(user, user.says(question))
+
+    reset = user.says(command)
+    sees_finish(user, user.says(QUESTION))
+
+    assert (reset.finish, reset.content) == (True, ZH["reset_done"])
+    named = [request.body.get("conversation_id") for request in dify.requests]
+    assert [bool(conversation) for conversation in named] == [False, True, False]
+
+
+def test_an_unknown_stream_is_finished_with_a_sentence(
+    user: WeComUser, stored: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that never was, or whose time in Redis is over; for some seconds an owner may yet bring it back.
+
+    It is logged with its id, and not as an outage of a Redis that is well.
+    """
+    caplog.set_level(logging.INFO, "channels.wecom.channel")
+    poll = {"msgtype": "stream", "stream": {"id": "1" * 32}}
+    expired = user.says(QUESTION)
+    sees_finish(user, expired)
+    stored.flushall()
+
+    assert (user.sends(poll), user.polls(expired).empty) == (None, True)
+    assert wait_until(lambda: user.sends(poll), every=0.1) == frame("1" * 32, ZH["stream_unknown"])
+    assert wait_until(lambda: user.polls(expired).content == ZH["stream_unknown"], every=0.1)
+    assert expired.finish
+
+    told = [vars(record) for record in caplog.records if record.getMessage() == "callback"]
+    outcomes = [line["outcome"] for line in told if line["stream_id"] == "1" * 32]
+    assert (outcomes[0], outcomes[-1]) == ("stream_missing", "stream_unknown")
+    assert set(outcomes) == {"stream_missing", "stream_unknown"}
+
+
+@pytest.mark.parametrize(
+    ("asker", "reader", "sees"),
+    [
+        (("zhangsan", ""), ("lisi", ""), False),
+        (("zhangsan", "wrONE"), ("lisi", "wrONE"), True),
+        (("zhangsan", "wrONE"), ("lisi", "wrTWO"), False),
+        (("zhangsan", "wrONE"), ("lisi", ""), False),
+        (("zhangsan", ""), ("lisi", "zhangsan"), False),
+    ],
+)
+def test_a_stream_is_shown_to_its_person_and_its_group(
+    house: House, asker: tuple[str, str], reader: tuple[str, str], sees: bool
+) -> None:
+    """To anybody else it does not exist: the reply is that of an expired one."""
+    with house.user(*asker) as asking, house.user(*reader) as reading:
+        bubble = asking.says(QUESTION)
+        answer = sees_finish(asking, bubble)
+
+        reply = reading.sends({"msgtype": "stream", "stream": {"id": bubble.stream_id}})
+
+    assert reply == frame(bubble.stream_id, answer if sees else ZH["stream_unknown"])
+
+
+def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
+    """The same message id is another question at another bot, and its stream is nobody else's."""
+    hr = {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY, "WECHAT_WELCOME": "HR"}
+    with House(**values, WECHAT_BOTS=json.dumps({"hr": hr})) as house, house.user() as one, hr_user(house) as other:
+        first, second = one.says(QUESTION, "m-same"), other.says(QUESTION, "m-same")
+        answer = sees_finish(one, first)
+        foreign = other.sends({"msgtype": "stream", "stream": {"id": first.stream_id}})
+
+        assert first.stream_id != second.stream_id
+        assert sees_finish(other, second) == answer
+        assert foreign == frame(first.stream_id, ZH["stream_unknown"])
+        assert (one.enters(), other.enters()) == (ZH["welcome"], "HR")
+    assert len(dify.requests) == 2
+
+
+def hr_user(house: House, path: str = "/wechat/callback/hr") -> WeComUser:
+    return WeComUser(house.url + path, "HRTESTTOKEN", OTHER_KEY, "zhangsan")
+
+
+def test_keys_change_without_a_pause(values: dict[str, str]) -> None:
+    """While two are in force each callback is answered under the one it came with, and streams go on."""
+    both = {"WECHAT_TOKEN": f"{TOKEN},HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": f"{AES_KEY},{OTHER_KEY}"}
+    with House(**values, **both) as house, house.user() as old, hr_user(house, "/wechat/callback") as new:
+        assert new.verifies_url()
+        bubble = old.says(QUESTION)
+
+        assert sees_finish(new, bubble) == render_frame(answer_to(QUESTION), growing=False)
+
+
+def test_the_default_bot_has_a_name_too(house: House) -> None:
+    """Its second address is answered, not redirected: WeCom follows no redirect."""
+    with house.user(bot="default") as user:
+        assert user.verifies_url()
+        assert user.enters() == ZH["welcome"]
+
+
+def test_a_redelivered_message_finds_its_stream(user: WeComUser, dify: MockDify) -> None:
+    """While the answer runs and when it is finished, the same message is the same bubble with what there is now."""
+    first = user.says(STOPS, "m-1")
+    text = sees_text(user, first).content
+    again = user.says(STOPS, "m-1")
+    done = user.says(QUESTION, "m-2")
+    assert (again.stream_id, again.finish, again.content) == (first.stream_id, False, text)
+    assert done.content == ZH["queued"]
+
+    user.sends({"msgtype": "text", "text": {"content": STOPS}, "msgid": "m-1"})
+
+    assert len(dify.asked(STOPS)) == 1
+
+
+def test_a_finished_answer_is_redelivered_whole(user: WeComUser, dify: MockDify) -> None:
+    """A retry that comes after the end gets the end."""
+    answer = sees_finish(user, user.says(QUESTION, "m-1"))
+
+    again = user.says(QUESTION, "m-1")
+
+    assert (again.finish, again.content) == (True, answer)
+    assert len(dify.requests) == 1
+
+
+def test_twenty_deliveries_at_once_on_two_replicas_ask_once(values: dict[str, str], dify: MockDify) -> None:
+    """Whoever comes first has the producer, everybody the stream."""
+    with House(**values) as one, House(**values) as other, one.user() as here, other.user() as there:
+        with ThreadPoolExecutor(20) as pool:
+            bubbles = list(pool.map(lambda n: (here, there)[n % 2].says(QUESTION, "m-same"), range(20)))
+        answers = {sees_finish(there, bubble) for bubble in bubbles[:4]}
+
+    assert len({bubble.stream_id for bubble in bubbles}) == 1
+    assert len(dify.requests) == 1
+    assert answers == {render_frame(answer_to(QUESTION), growing=False)}
+
+
+def test_a_fourth_question_is_refused_for_good(user: WeComUser, house: House, dify: MockDify) -> None:
+    """It says why, and a redelivery repeats it; another person is not concerned."""
+    for _ in range(3):
+        assert not user.says(SILENT).finish
+
+    fourth = user.says(QUESTION, "m-4")
+    again = user.says(QUESTION, "m-4")
+
+    for bubble in (fourth, again):
+        assert (bubble.stream_id, bubble.finish, bubble.content) == (fourth.stream_id, True, ZH["user_full"])
+    assert user.polls(fourth).content == ZH["user_full"]
+    assert dify.asked(QUESTION) == []
+    with house.user("lisi") as other:
+        assert not other.says(QUESTION).finish
+
+
+def test_a_full_replica_says_so(values: dict[str, str], dify: MockDify) -> None:
+    """Beyond its places a question has its sentence, and a redelivery repeats it."""
+    with House(**values, STREAM_MAX_PER_REPLICA="1") as house, house.user() as one, house.user("lisi") as other:
+        one.says(SILENT)
+
+        refused = other.says(QUESTION, "m-1")
+        again = other.says(QUESTION, "m-1")
+
+        for bubble in (refused, again):
+            assert (bubble.stream_id, bubble.finish) == (refused.stream_id, True)
+            assert bubble.content == ZH["replica_full"]
+    assert dify.asked(QUESTION) == []
+
+
+def test_a_leaving_replica_answers_polls_only(user: WeComUser, house: House) -> None:
+    """A new question has a sentence, a running one goes on."""
+    bubble = user.says(STOPS)
+    text = sees_text(user, bubble).content
+    house.container.manager.draining = True
+
+    refused = user.says(QUESTION)
+
+    assert (refused.finish, refused.content) == (True, ZH["draining"])
+    assert (user.polls(bubble).finish, bubble.content) == (False, text)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ({"msgtype": "text", "text": {"content": QUESTION}}, (True, ZH["answer_failed"])),
+        ({"msgtype": "image", "image": {"url": "x"}}, (True, ZH["answer_failed"])),
+        ({"msgtype": "stream", "stream": {"id": "s"}}, None),
+    ],
+)
+def test_whatever_fails_a_well_formed_callback_is_answered_200(
+    house: House,
+    user: WeComUser,
+    caplog: pytest.LogCaptureFixture,
+    message: dict[str, Any],
+    shown: tuple[bool, str] | None,
+) -> None:
+    """An error would make WeCom send it again; the log has the traceback, the reply no word of it."""
+    app = Flask("broken")
+    note = partial(note_refusal, lines=LimitedLog(logging.getLogger("app"), "callback refused"))
+    app.wsgi_app = CallbackDoor(app.wsgi_app, channel_of(house, NoGateway()), note)  # type: ignore[method-assign]
+    sent = user.seals(message)
+
+    reply = app.test_client().post("/wechat/callback", query_string=dict(sent.params), data=sent.body)
+
+    assert reply.status_code == 200
+    assert opened(reply.data) == shown
+    (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.message == "callback failed"
+    assert error.exc_info
+
+
+def opened(body: bytes) -> tuple[bool, str] | None:
+    """Return whether a reply finishes its stream, and the text; None for the empty reply."""
+    if not body:
+        return None
+    envelope = json.loads(body)
+    signed = (envelope["msgsignature"], str(envelope["timestamp"]), envelope["nonce"])
+    stream = json.loads(str(WXBizJsonMsgCrypt(TOKEN, AES_KEY, "").DecryptMsg(body, *signed)[1]))["stream"]
+    return stream["finish"], stream["content"]
+
+
+def test_each_callback_is_one_line(user: WeComUser, caplog: pytest.LogCaptureFixture) -> None:
+    """What it was, whose stream, and how it went; no words and no name."""
+    bubble = user.says(QUESTION, "m-1")
+    sees_finish(user, bubble)
+    user.enters()
+    user.verifies_url()
+
+    lines = [vars(r) for r in caplog.records if r.name == "channels.wecom.channel" and r.levelno == logging.INFO]
+    first, *polls, event, verified = lines
+
+    ids = {"bot": "default", "msgid": "m-1", "msgtype": "text", "stream_id": bubble.stream_id}
+    assert {**ids, "outcome": "processing", "finish": False}.items() <= first.items()
+    assert first["ms"] >= 0
+    assert {"msgtype": "stream", "outcome": "completed", "finish": True}.items() <= polls[-1].items()
+    assert {"msgtype": "event", "outcome": "enter_chat", "stream_id": "", "finish": None}.items() <= event.items()
+    assert verified["message"] == "callback verified"
+
+
+def test_a_poll_logs_what_it_read_for_debugging(values: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    """The three lines are those of the original."""
+    with House(**values, LOG_LEVEL="DEBUG") as house, house.user() as user:
+        bubble = user.says(QUESTION)
+        sees_finish(user, bubble)
+        caplog.clear()
+
+        user.polls(bubble)
+
+        lines = [
+            r.getMessage() for r in caplog.records if r.name == "channels.wecom.channel" and r.levelno == logging.DEBUG
+        ]
+        document = house.container.streams.document(bubble.stream_id)
+    assert document
+    size, last = len(answer_to(QUESTION)), len(document["messages"]) - 1
+    assert lines == [
+        f"[调试] 读取未读消息 - stream_id: {bubble.stream_id}",
+        f"[调试] 消息索引: {last}, 内容长度: {size}",
+        "[调试] 剩余未读消息数: 0",
+    ]
+
+
+def frame(stream_id: str, content: str, *, finish: bool = True) -> dict[str, Any]:
+    return {"msgtype": "stream", "stream": {"id": stream_id, "finish": finish, "content": content}}
+
+
+def test_nothing_is_left_running(values: dict[str, str]) -> None:
+    """A house that closes takes its producers along, also those that would have gone on."""
+    before = set(threading.enumerate())
+
+    with House(**values) as house, house.user() as user:
+        user.says(SILENT)
+
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name in ("producer", "flusher")]

@@ -1,0 +1,90 @@
+"""What all mocks stand on: connections are counted and cut, bodies are JSON or nothing, heads say how a body ends."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from demo.mocks.http import Handler, HttpMock
+from tests.support.servers.processes import wait_until
+
+pytestmark = pytest.mark.full
+
+
+class Echo(Handler):
+    """GET is a stream that ends with its connection; POST says what came."""
+
+    def get(self) -> None:
+        self.begin_stream("text/plain", chunked=False, headers={"Cache-Control": "no-cache"})
+        self.wfile.write(b"words")
+        self.close_connection = True
+
+    def post(self) -> None:
+        self.reply({"came": self.json_body(16)})
+
+
+class Mock(HttpMock):
+    def __init__(self) -> None:
+        self.listen("127.0.0.1", 0, Echo)
+
+
+@pytest.fixture
+def mock() -> Iterator[Mock]:
+    with Mock() as mock:
+        yield mock
+
+
+def test_connections_are_counted(mock: Mock) -> None:
+    """Two requests of one client are one connection; it is open until the client closes it."""
+    with requests.Session() as client:
+        for _ in range(2):
+            client.post(mock.address, json=1, timeout=30)
+        assert (mock.accepted_connections, mock.open_connections, mock.peak_connections) == (1, 1, 1)
+
+    wait_until(lambda: mock.open_connections == 0)
+
+
+def test_a_mock_that_closes_cuts_idle_connections() -> None:
+    """Nobody waits for a connection that is kept alive."""
+    mock = Mock().start()
+    with socket.create_connection(("127.0.0.1", int(mock.address.rpartition(":")[2])), 30.0) as client:
+        wait_until(lambda: mock.open_connections == 1)
+        mock.close()
+
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("body", "came"),
+    [
+        (b'{"a": "\xe4\xb8\x80"}', '{"came": {"a": "一"}}'),
+        (b"{", '{"came": null}'),
+        (b"[1234567890, 123]", '{"came": null}'),
+    ],
+    ids=["json", "none", "too long"],
+)
+def test_a_body_is_json_or_nothing(mock: Mock, body: bytes, came: str) -> None:
+    """What is no JSON, or longer than a handler reads, is None; the reply is JSON with its length."""
+    reply = requests.post(mock.address, data=body, timeout=30)
+
+    assert (reply.text, reply.headers["Content-Type"]) == (came, "application/json")
+    assert int(reply.headers["Content-Length"]) == len(came.encode())
+
+
+def test_a_stream_without_chunks_ends_with_its_connection(mock: Mock) -> None:
+    """Its head says so, and what a mock adds stands in it."""
+    reply = requests.get(mock.address, timeout=30)
+
+    assert reply.text == "words"
+    assert reply.headers["Connection"] == "close"
+    assert reply.headers["Cache-Control"] == "no-cache"
+    assert "Content-Length" not in reply.headers
+
+
+def test_other_methods_are_refused_as_by_any_server(mock: Mock) -> None:
+    """A mock that answers HEAD says so itself."""
+    assert requests.head(mock.address, timeout=30).status_code == 501
+    assert requests.put(mock.address, timeout=30).status_code == 501

@@ -1,0 +1,522 @@
+"""The whole application: its replies to errors, its outages, what a message costs, and that no secret leaves it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+from flask import request
+
+from app import create_app
+from config.settings import load_settings
+from config.texts import ZH
+from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import RESPONSE_URL, Bubble, WeComUser
+from services.errors import LaibaoError, StoreUnavailable
+from services.wecom.callback import derive_key
+from tests.support.forgery import FORGED
+from tests.support.house import AES_KEY, ROOT, TOKEN, House, dify_settings, settings_for
+from tests.support.scrapes import samples, scrape
+from tests.support.servers.processes import RedisServer, free_port, wait_until
+from tests.support.servers.raw_server import RawServer
+from tests.support.streams.turns import count_turns
+from utils.sealed import unseal
+
+QUESTION = "年假怎么申请"
+STOPS = f"{QUESTION} [[pings-after-text]]"
+SILENT = f"{QUESTION} [[silent]]"
+#: Milliseconds a callback may take, also while Redis is away.
+PATIENCE_MS = 2000.0
+
+
+@pytest.fixture
+def values(dify: MockDify) -> dict[str, str]:
+    return {"DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
+
+
+@pytest.fixture
+def house(redis_url: str, values: dict[str, str]) -> Iterator[House]:
+    with House(redis_url, **values) as house:
+        yield house
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis that a test may stop or freeze."""
+    with RedisServer() as server:
+        yield server
+
+
+def sees_text(user: WeComUser, bubble: Bubble) -> str:
+    """Poll until the bubble shows more than a placeholder."""
+    wait_until(lambda: user.polls(bubble).content not in (ZH["thinking"], ZH["queued"]), timeout=30.0)
+    return bubble.content
+
+
+def polls(user: WeComUser, bubble: Bubble) -> dict[str, Any] | None:
+    """Poll and return the reply as it is, None for the empty one."""
+    return user.sends({"msgtype": "stream", "stream": {"id": bubble.stream_id}})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/wechat/callback/hr/more", 404, "not_found"),
+        ("DELETE", "/wechat/callback", 405, "method_not_allowed"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+    ],
+)
+def test_what_is_not_here_has_a_stable_code(house: House, method: str, path: str, status: int, code: str) -> None:
+    """No page of the framework's, no word about what is here."""
+    reply = requests.request(method, house.url + path, timeout=10)
+
+    assert (reply.status_code, reply.json()) == (status, {"code": code})
+
+
+def test_options_are_no_page(house: House) -> None:
+    """What a client may do is in a header; there is nothing to be unpacked."""
+    reply = requests.options(f"{house.url}/chat", headers={"Accept-Encoding": "br, gzip"}, timeout=10)
+
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert "GET" in reply.headers["Allow"]
+    assert "Content-Encoding" not in reply.headers
+
+
+def test_what_is_nowhere_has_the_shape_of_rest(house: House) -> None:
+    """Whoever asks for an address that is nobody's gets the envelope."""
+    reply = requests.get(f"{house.url}/no/such/page", timeout=10)
+
+    assert (reply.status_code, reply.json()) == (404, {"code": 404, "message": "Not Found", "data": None})
+
+
+def broken_app(redis_url: str, error: Exception) -> Any:
+    """Return a client of the application with one more view, which fails."""
+    app = create_app(load_settings(settings_for(redis_url), None))
+
+    def broken() -> str:
+        raise error
+
+    app.add_url_rule("/broken", view_func=broken)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "line"),
+    [
+        (ValueError("secret detail"), 500, (90000, None), "unexpected error"),
+        (StoreUnavailable("secret detail"), 503, (40000, {"reason": "store_unavailable"}), "request failed"),
+        (LaibaoError("secret detail", code="seal_failed"), 500, (500, {"reason": "seal_failed"}), "request failed"),
+    ],
+)
+def test_an_error_shows_its_code_and_nothing_of_its_words(
+    redis_url: str, caplog: pytest.LogCaptureFixture, error: Exception, status: int, said: tuple[Any, ...], line: str
+) -> None:
+    """The log has the cause; of an error nobody expected, the traceback."""
+    app = broken_app(redis_url, error)
+    caplog.clear()
+
+    reply = app.test_client().get("/broken")
+
+    body = reply.get_json()
+    assert (reply.status_code, (body["code"], body["data"])) == (status, said)
+    assert b"secret" not in reply.data
+    assert reply.headers.get("Retry-After") == ("5" if status == 503 else None)
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.message == line
+    assert bool(record.exc_info) is (said == (90000, None))
+    app.extensions["wechatlaibao"].close()
+
+
+@pytest.mark.parametrize(("proxies", "client"), [("", "127.0.0.1"), ("1", "203.0.113.7")])
+def test_only_a_trusted_proxy_says_who_the_client_is(redis_url: str, proxies: str, client: str) -> None:
+    """Without one anybody could claim any address."""
+    app = create_app(load_settings(settings_for(redis_url, TRUSTED_PROXIES=proxies or "0"), None))
+    app.add_url_rule("/whoami", view_func=lambda: {"client": request.remote_addr})
+
+    reply = app.test_client().get("/whoami", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.7"})
+
+    assert reply.get_json() == {"client": client}
+    app.extensions["wechatlaibao"].close()
+
+
+def test_what_is_odd_about_the_settings_is_said_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A variable with a name of ours that is none of ours stops nothing."""
+    app = create_app(load_settings(settings_for(redis_url, DIFY_BASE_ULR="x"), None))
+
+    warnings = [vars(record)["warning"] for record in caplog.records if record.message == "settings"]
+    assert any("DIFY_BASE_ULR" in warning for warning in warnings)
+    app.extensions["wechatlaibao"].close()
+
+
+def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:
+    """It names the variable; there is no traceback."""
+    env = {"PATH": os.environ["PATH"], "WECHAT_TOKEN": "t", "PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "app.py")], cwd="/", env=env, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("wechatlaibao: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_house_is_healthy(house: House) -> None:
+    """The three addresses of an orchestrator and its operator."""
+    answers = {path: requests.get(house.url + path, timeout=10) for path in ("/healthz", "/readyz", "/health")}
+
+    assert [reply.status_code for reply in answers.values()] == [200, 200, 200]
+    assert answers["/healthz"].json()["service"] == "WechatLaibao"
+    health = answers["/health"].json()
+    assert (health["status"], health["providers"]["rag"]["name"]) == ("healthy", "dify")
+    assert health["dependencies"] == {"redis": "ok", "clock": "ok"}
+
+
+def test_a_draining_replica_is_alive_and_not_ready(house: House) -> None:
+    """It is taken out of the service and finishes what it has."""
+    house.container.manager.drain(0.0)
+
+    assert requests.get(f"{house.url}/readyz", timeout=10).status_code == 503
+    assert requests.get(f"{house.url}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{house.url}/health", timeout=10).status_code == 200
+
+
+def test_health_asks_the_provider_for_nothing_that_costs(redis_url: str) -> None:
+    """Twenty reports are one look at the app's name and one empty question, which is refused; never a real one."""
+    with MockDify() as dify, House(redis_url, **dify_settings(dify.base_url)) as house:
+        reports = [requests.get(f"{house.url}/health", timeout=20).json() for _ in range(20)]
+
+        assert {report["status"] for report in reports} == {"healthy"}
+        assert (dify.requests, dify.calls["GET /v1/info"], dify.calls["POST /v1/chat-messages"]) == ([], 1, 1)
+
+
+def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
+    """It comes within seconds, and says who does not answer."""
+    with RawServer(b"", hang=True) as dify, House(redis_url, **dify_settings(dify.url)) as house:
+        began = time.monotonic()
+        report = requests.get(f"{house.url}/health", timeout=30).json()
+
+        assert time.monotonic() - began < 15.0
+        assert (report["status"], report["services"]["rag"]) == ("degraded", False)
+
+
+def test_a_replica_without_redis_is_ready_and_says_what_is_wrong(dify: MockDify, values: dict[str, str]) -> None:
+    """Were readiness tied to Redis, every replica would leave the service at once."""
+    with House(f"redis://127.0.0.1:{free_port()}/1", **values) as house:
+        assert requests.get(f"{house.url}/readyz", timeout=10).status_code == 200
+        health = requests.get(f"{house.url}/health", timeout=20)
+
+    assert (health.status_code, health.json()["status"]) == (200, "unhealthy")
+    assert health.json()["dependencies"] == {"redis": "unavailable", "clock": "ok"}
+
+
+def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.getMessage() == message]
+
+
+def test_redis_may_go_and_come_back(
+    own_redis: RedisServer, values: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The owner shows what it knows, another replica nothing, a question has a sentence; then all goes on."""
+    with (
+        House(own_redis.url(), **values) as owner,
+        House(own_redis.url(), **values) as other,
+        owner.user() as user,
+        other.user() as elsewhere,
+    ):
+        bubble = user.says(STOPS)
+        text = sees_text(user, bubble)
+        own_redis.stop()
+
+        for _ in range(5):
+            frame = user.polls(bubble)
+            assert (frame.finish, frame.empty, frame.content) == (False, False, text)
+            assert polls(elsewhere, bubble) is None
+        refused = [elsewhere.says(QUESTION, "m-lost"), elsewhere.shows({"msgtype": "image", "image": {}})]
+
+        assert [(b.finish, b.content) for b in refused] == [(True, ZH["store_unavailable"])] * 2
+        assert all(b.last.ms < PATIENCE_MS for b in (bubble, *refused))
+        assert requests.get(f"{owner.url}/readyz", timeout=10).ok
+        assert len(lines(caplog, "redis is away")) == 2
+
+        own_redis.start()
+
+        wait_until(lambda: (reply := polls(elsewhere, bubble)) and reply["stream"]["content"] == text, timeout=30.0)
+        again = elsewhere.says(QUESTION, "m-lost")
+        assert again.stream_id == refused[0].stream_id
+        assert not again.finish
+
+        # A replica says so when it has not failed for a while, with the next thing it asks.
+        def told() -> bool:
+            polls(user, bubble), polls(elsewhere, bubble)
+            return len(lines(caplog, "redis is back")) == 2
+
+        wait_until(told, timeout=30.0)
+        assert len(lines(caplog, "redis is away")) == 2
+
+
+def test_an_outage_is_no_line_per_poll(
+    own_redis: RedisServer, values: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Above the one line of each callback there is a single one with the cause."""
+    with House(own_redis.url(), **values) as house, house.user() as user:
+        bubble = user.says(QUESTION)
+        user.sees_finish(bubble, every=0.05)
+        # Whoever asks Redis first notices, and that need be no poll.
+        caplog.clear()
+        own_redis.stop()
+
+        assert [polls(user, bubble) for _ in range(20)] == [None] * 20
+
+        loud = [r for r in caplog.records if r.levelno > logging.INFO and r.name.startswith(("services.redis", "chan"))]
+        assert [(r.levelname, r.message) for r in loud] == [("ERROR", "redis is away")]
+        assert {vars(record)["outcome"] for record in lines(caplog, "callback")} == {"store_unavailable"}
+        own_redis.start()
+
+
+def test_a_frozen_redis_holds_no_callback(own_redis: RedisServer, values: dict[str, str]) -> None:
+    """Neither a new question nor a poll waits for it longer than WeCom would; afterwards nothing is amiss."""
+    with House(own_redis.url(), **values) as house, house.user() as user:
+        bubble = user.says(STOPS)
+        text = sees_text(user, bubble)
+        own_redis.pause()
+        try:
+            refused = user.says(QUESTION, "m-frozen")
+            frame = user.polls(bubble)
+        finally:
+            own_redis.resume()
+
+        assert (refused.finish, refused.content) == (True, ZH["store_unavailable"])
+        assert (frame.finish, frame.content) == (False, text)
+        assert max(refused.last.ms, frame.ms) < PATIENCE_MS
+        wait_until(lambda: not user.polls(bubble).empty and bubble.content == text, timeout=30.0)
+        with house.user("lisi") as other:
+            assert other.sees_finish(other.says(QUESTION), every=0.05)
+
+
+def served(turns: Counter[str]) -> int:
+    """Return the round trips that callbacks waited for: each is served by a thread of its own."""
+    return sum(count for name, count in turns.items() if "process_request" in name)
+
+
+@pytest.fixture
+def turns(house: House) -> Counter[str]:
+    """The round trips of the replica, over connections that are open."""
+    turns = count_turns(house.container.redis)
+    barrier = threading.Barrier(8)
+
+    def open_one() -> None:
+        barrier.wait(30.0)
+        house.container.runner.ping()
+
+    threads = [threading.Thread(target=open_one, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+    turns.clear()
+    return turns
+
+
+def test_a_poll_is_one_round_trip(user: WeComUser, turns: Counter[str]) -> None:
+    """While the answer grows, when it is finished, and when the stream is unknown."""
+    growing, finished = user.says(STOPS), user.says(SILENT)
+    sees_text(user, growing)
+    for stream_id in (growing.stream_id, finished.stream_id, "0" * 32):
+        turns.clear()
+
+        user.sends({"msgtype": "stream", "stream": {"id": stream_id}})
+
+        assert served(turns) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [(QUESTION, 2), (" ", 1), ("/reset", 2)],
+    ids=["a question", "nothing", "a command"],
+)
+def test_a_new_message_is_two_round_trips_at_most(
+    user: WeComUser, turns: Counter[str], text: str, allowed: int
+) -> None:
+    """Before its reply; so is the same message again."""
+    before = Counter(turns)
+    user.says(text, "m-1")
+    first = served(turns) - served(before)
+    user.says(text, "m-1")
+
+    assert 1 <= first <= allowed
+    assert 1 <= served(turns) - served(before) - first <= 2
+
+
+def test_a_refused_question_is_two_round_trips_at_most(user: WeComUser, turns: Counter[str]) -> None:
+    """The fourth of a person steps back from what it took."""
+    for _ in range(3):
+        user.says(SILENT)
+    turns.clear()
+
+    assert user.says(QUESTION).content == ZH["user_full"]
+
+    assert served(turns) == 2
+
+
+def test_an_event_and_a_verification_cost_nothing(user: WeComUser, turns: Counter[str]) -> None:
+    """They need no Redis, so it cannot hold them up."""
+    user.enters()
+    user.verifies_url()
+
+    assert served(turns) == 0
+
+
+def test_a_poll_writes_only_that_it_read(redis_url: str, values: dict[str, str], stored: redis.Redis) -> None:
+    """Redis carries one script for it, and no text goes back."""
+    # With a lease so long no sweep for lost answers is counted.
+    with House(redis_url, **{**values, "STREAM_LEASE": "1000"}) as house, house.user() as user:
+        bubble = user.says(QUESTION)
+        user.sees_finish(bubble, every=0.05)
+        wait_until(lambda: not stored.zcard("dify_user:default:zhangsan"), timeout=30.0)
+        user.polls(bubble)
+        stored.config_resetstat()
+
+        user.polls(bubble)
+
+    ran = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stored.info("commandstats").items()}
+    writes = ran.keys() & {"set", "append", "rpush", "del", "expire", "pexpire", "zadd"}
+    assert (ran["evalsha"], writes) == (1, set())
+
+
+def searched(client: redis.Redis) -> dict[str, str]:
+    """Return every key of Redis with all that it holds, as text."""
+    readers = {
+        "hash": client.hgetall,
+        "list": lambda key: client.lrange(key, 0, -1),
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        "string": client.get,
+    }
+    return {str(key): str(readers[str(client.type(key))](key)) for key in client.scan_iter("*")}
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The settings of a replica that authenticates people, with a database of them."""
+    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    with MockAuth() as auth:
+        where = {"AUTH_SERVICE_URL": auth.url, "DATABASE_PATH": str(tmp_path / "users.db")}
+        yield {"AUTH_MODE": "external", **where, "AUTH_USER_QUERY": DEMO_USER_QUERY}
+
+
+def conversation(house: House) -> list[str]:
+    """Have a whole conversation with good and bad turns; return its stream ids."""
+    questions = (QUESTION, f"{QUESTION} [[error-after-text]]", f"{QUESTION} [[401-unauthorized]]", "/reset", " ")
+    with house.user() as user, house.user("lisi") as unknown:
+        bubbles = [user.says(text) for text in questions]
+        for bubble in bubbles:
+            user.sees_finish(bubble, every=0.05)
+        user.enters()
+        user.verifies_url()
+        unknown.sees_finish(unknown.says(QUESTION), every=0.05)
+        return [bubble.stream_id for bubble in bubbles]
+
+
+@pytest.mark.parametrize("log_format", ["json", "plain"])
+def test_the_log_of_a_whole_conversation_tells_no_secret(
+    redis_url: str,
+    values: dict[str, str],
+    external: dict[str, str],
+    stored: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    log_format: str,
+) -> None:
+    """Not in the records themselves, nor in what is written of them, at the most talkative level."""
+    with House(redis_url, **values, **external, LOG_LEVEL="DEBUG", LOG_FORMAT=log_format) as house:
+        conversation(house)
+        user_token = str(stored.get("authorization:wechatid:zhangsan"))
+
+    told = capsys.readouterr().out + "".join(f"{r.getMessage()} {vars(r)}" for r in caplog.records)
+    assert user_token.startswith("demo-token-")
+    assert "[调试] Dify返回内容块" in told
+    assert "callback" in told
+    words = (QUESTION, "人事", "审批", "demo-password", "13800000001", "张三")
+    for secret in (TOKEN, AES_KEY, RESPONSE_URL, "response_code", user_token, "app-test-key-not-real", *words):
+        assert secret not in told
+
+
+def test_the_metrics_of_a_whole_conversation_name_nobody(
+    redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
+) -> None:
+    """Neither who asked nor what, no id, no address, no secret; nor what a stranger sends as a kind of message."""
+    with House(redis_url, **values, **external) as house:
+        streams = conversation(house)
+        with house.user() as user:
+            user.sends({"msgtype": "kind-of-a-stranger"})
+        requests.post(f"{house.url}/wechat/callback/bot-of-a-stranger", timeout=10)
+        user_token = str(stored.get("authorization:wechatid:zhangsan"))
+        shown = scrape(house.url)
+
+    assert 'wechatlaibao_callback_seconds_count{msgtype="text"}' in shown
+    assert shown.isascii()
+    people = ("zhangsan", "lisi", "demo-password", "13800000001", "stranger")
+    secrets = (TOKEN, AES_KEY, "http:", "https:", "response_code", user_token, "app-test-key-not-real", "127.0.0.1")
+    assert not [word for word in (*streams, *people, *secrets) if word in shown]
+
+
+def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(house: House, user: WeComUser) -> None:
+    """The kinds WeCom documents by name, all others as one."""
+    before = samples(scrape(house.url))
+
+    bubble = user.says(SILENT)
+    for _ in range(3):
+        user.polls(bubble)
+    user.sends({"msgtype": "sticker"})
+    user.sends({"msgtype": "location"})
+    forged = FORGED["bad_signature"]()
+    requests.post(f"{house.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
+
+    wait_until(lambda: samples(scrape(house.url)) != before)
+    after = samples(scrape(house.url))
+    counted = {key[1]: after[key] - before.get(key, 0) for key in after if key[0].endswith("callback_seconds_count")}
+    assert {kind: number for kind, number in counted.items() if number} == {"text": 1, "stream": 3, "other": 2}
+    refused = ("wechatlaibao_callbacks_refused_total", "bad_signature")
+    assert after[refused] - before.get(refused, 0) == 1
+
+
+def test_content_is_logged_where_that_is_wanted(
+    redis_url: str, values: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The original's lines with the beginning of each piece."""
+    with House(redis_url, **values, LOG_LEVEL="DEBUG", LOG_CONTENT="on") as house, house.user() as user:
+        user.sees_finish(user.says(QUESTION), every=0.05)
+
+    assert any("年假申请" in record.getMessage() for record in caplog.records)
+
+
+def test_redis_has_the_reply_address_sealed_and_no_token_in_a_stream(
+    redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
+) -> None:
+    """Whoever reads Redis cannot answer in the bot's name; the keys tell nobody's words."""
+    with House(redis_url, **values, **external) as house:
+        stream_id, *_ = conversation(house)
+        user_token = str(stored.get("authorization:wechatid:zhangsan"))
+        key = derive_key(AES_KEY, "stream")
+
+    held = searched(stored)
+    everything = json.dumps(held, ensure_ascii=False)
+    assert not [secret for secret in (RESPONSE_URL, "response_code", "demo-password", AES_KEY) if secret in everything]
+    assert not [name for name in held if "stream" in name and user_token in held[name]]
+    assert not [name for name in held if not name.isascii() or "张三" in name]
+    sealed = stored.hget(f"dify_stream:{stream_id}", "reply")
+    assert unseal(key, str(sealed)).startswith(f"{RESPONSE_URL}?response_code=")

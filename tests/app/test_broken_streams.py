@@ -1,0 +1,222 @@
+"""Answers whose stream from Dify breaks although Dify finishes them: the whole product, real HTTP, the mock Dify."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+
+from config.texts import ZH
+from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.server import SCRIPTS, MockDify
+from demo.wecom.simulator import WeComUser
+from services.streams.store import stream_keys
+from tests.support.house import House, dify_settings
+from tests.support.servers.processes import wait_until
+from tests.support.sockets.event_reader import events
+from utils.stream_utils import render_frame
+
+KEY = "obviously-fake-api-key"
+#: One of each way to break and each place; `make test-all` has every script.
+QUICK = ("chat-silence-middle", "chatflow-end-whole", "chatflow-reset-start")
+BROKEN = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.full)
+    for name in sorted(name for name, script in SCRIPTS.items() if script.breaks)
+]
+
+
+@pytest.fixture
+def house(redis_url: str, dify: MockDify, tmp_path: Path) -> Iterator[House]:
+    """A replica that gives up a silent Dify after a second."""
+    dify.delay = 0.005
+    settings = {
+        **dify_settings(dify.base_url),
+        "DIFY_TIMEOUT": "1",
+        "DRAIN_SECONDS": "0",
+        "DATABASE_PATH": str(tmp_path / "laibao.db"),
+        "BATCH_STORAGE_PATH": str(tmp_path / "batches"),
+        "WEBSOCKET_AUTH": "key",
+        "API_KEYS": KEY,
+    }
+    with House(redis_url, **settings) as house:
+        yield house
+
+
+@pytest.fixture
+def user(house: House) -> Iterator[WeComUser]:
+    with house.user() as person:
+        yield person
+
+
+def recovered(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Return the fields of the log lines that say what became of a broken stream."""
+    said = ("answer recovered", "answer not recovered")
+    return [vars(record) for record in caplog.records if record.getMessage() in said]
+
+
+@pytest.mark.parametrize("script", BROKEN)
+def test_an_answer_that_dify_finishes_is_whole(
+    user: WeComUser, dify: MockDify, script: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reset, ended or silent, before the first text, in the middle or after the last: the same bubble has all of it."""
+    caplog.set_level(logging.INFO, "services")
+    question = f"[[{script}]] 年假怎么申请？"
+    bubble = user.says(question)
+
+    end = user.sees_finish(bubble, every=0.05)
+
+    assert end == render_frame(dify.expected_answer(question), growing=False)
+    assert len(dify.asked(question)) == 1
+    assert dify.stops == []
+    outcome = "unchanged" if script.endswith("whole") else "extended"
+    assert [(line["outcome"], line["reason"]) for line in recovered(caplog)] == [(outcome, "stream_broken")]
+
+
+def test_programs_and_batches_get_it_too(house: House, dify: MockDify) -> None:
+    """One way from the question to the answer serves every channel."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    question = "[[chatflow-reset-middle]] 年假"
+
+    body = {"query": question}
+    answered = requests.post(f"{house.url}/api/chat", json=body, headers=headers, timeout=30).json()["data"]
+    items = {"name": "FAQ", "texts": [f"{question} {number}" for number in range(2)]}
+    task = requests.post(f"{house.url}/api/batch/tasks", json=items, headers=headers, timeout=30).json()["data"]
+    path = f"{house.url}/api/batch/tasks/{task['task_id']}"
+
+    def finished() -> bool:
+        found = requests.get(path, headers=headers, timeout=30).json()["data"]
+        return bool(found["status"] == "completed")
+
+    wait_until(finished, timeout=60)
+    results = requests.get(f"{path}/results", headers=headers, timeout=30).json()["data"]["results"]
+
+    assert answered["content"] == dify.expected_answer(question)
+    assert [result["content"] for result in results] == [dify.expected_answer(result["text"]) for result in results]
+    assert len(dify.requests) == 3
+
+
+def test_what_dify_has_no_answer_to_ends_with_the_sentence(
+    user: WeComUser, dify: MockDify, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The text stays, nothing is asked again, and the run that is given up is stopped."""
+    dify.outage = REFUSALS["403-forbidden"]
+    question = "[[chatflow-end-middle]] 年假"
+    bubble = user.says(question)
+
+    end = user.sees_finish(bubble, every=0.05)
+
+    assert end.endswith(ZH["provider_truncated"])
+    text = end.removesuffix(ZH["provider_truncated"]).rstrip()
+    assert text
+    assert render_frame(dify.expected_answer(question), growing=False).startswith(text[:20])
+    assert len(dify.asked(question)) == 1
+    wait_until(lambda: len(dify.stops) == 1)
+    assert [(line["reason"]) for line in recovered(caplog)] == ["stream_broken"]
+
+
+def test_a_silent_stream_without_an_answer_says_so(user: WeComUser, dify: MockDify) -> None:
+    """The sentence is the one of the failure that came first."""
+    dify.outage = REFUSALS["403-forbidden"]
+    question = "[[chat-silence-middle]] 年假"
+
+    assert user.sees_finish(user.says(question), every=0.05).endswith(ZH["provider_timeout"])
+    assert len(dify.asked(question)) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("error-after-text", "provider_error"),
+        ("chatflow-failed", "provider_error"),
+        ("chatflow-failed-quietly", "provider_error"),
+        ("chatflow-paused", "provider_paused"),
+    ],
+)
+def test_what_dify_says_itself_is_not_looked_up(user: WeComUser, dify: MockDify, script: str, code: str) -> None:
+    """A failed run has failed, and a paused one waits for a person."""
+    assert user.sees_finish(user.says(f"[[{script}]]"), every=0.05).endswith(ZH[code])
+    assert dify.looked_up().total() == 0
+
+
+@pytest.mark.parametrize(("status", "code"), [("failed", "provider_error"), ("paused", "provider_paused")])
+def test_a_run_that_fails_unheard_keeps_its_own_sentence(
+    user: WeComUser, dify: MockDify, status: str, code: str
+) -> None:
+    """The stream broke, and the look-up says what became of the run."""
+    dify.after_disconnect = "dies"
+    bubble = user.says("[[chatflow-reset-middle]] 年假")
+    wait_until(lambda: dify.looked_up()["events"] > 0)
+    run = dify.runs.turns(next(iter(dify.conversations)))[0]
+
+    run.live.say(run.workflow_finished(status))
+
+    assert user.sees_finish(bubble, every=0.05).endswith(ZH[code])
+    assert len(dify.requests) == 1
+
+
+def test_who_cancels_while_it_is_looked_up_stops_the_run(house: House, dify: MockDify) -> None:
+    """Nobody wants the answer any more: the look-ups end, and Dify is told."""
+    dify.after_disconnect = "dies"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    body = {"query": "[[chat-reset-middle]] 年假", "stream": True}
+    with requests.post(f"{house.url}/api/chat", json=body, headers=headers, stream=True, timeout=30) as began:
+        stream_id = next(events(line.decode() for line in began.iter_lines())).data["stream_id"]
+        wait_until(lambda: dify.looked_up()["messages"] > 0)
+
+        requests.delete(f"{house.url}/api/chat/{stream_id}", headers=headers, timeout=30)
+
+        wait_until(lambda: len(dify.stops) == 1)
+    wait_until(lambda: house.container.manager.running == 0)
+    assert len(dify.requests) == 1
+
+
+def test_the_streams_own_time_bounds_the_look_up(redis_url: str, dify: MockDify) -> None:
+    """However long Dify might still be looked at."""
+    bounds = {"STREAM_MAX_SECONDS": "3", "STREAM_LEASE": "3"}
+    dify.after_disconnect = "dies"
+    with House(redis_url, **dify_settings(dify.base_url), **bounds) as house, house.user() as user:
+        bubble = user.says("[[chat-reset-middle]] 年假")
+        assert user.sees_finish(bubble, timeout=10.0, every=0.05).endswith(ZH["answer_timeout"])
+    wait_until(lambda: len(dify.stops) == 1)
+
+
+def test_the_conversation_goes_on(user: WeComUser, dify: MockDify) -> None:
+    """The recovered answer's conversation is the next question's."""
+    user.sees_finish(user.says("[[chatflow-reset-start]] 一"), every=0.05)
+    user.sees_finish(user.says("[[chatflow]] 二"), every=0.05)
+
+    first, second = dify.requests
+    assert "conversation_id" not in first.body
+    assert second.body["conversation_id"] in dify.conversations
+
+
+def test_a_successor_is_told_that_the_last_word_was_heard(user: WeComUser, redis_url: str) -> None:
+    """With the length of the whole text, and when it was asked: before the end is written."""
+    bubble = user.says("[[chatflow]] 年假")
+    user.sees_finish(bubble, every=0.05)
+    keys = stream_keys(bubble.stream_id)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        whole, asked_at = client.hmget(keys.hash, "whole", "asked_at")
+        size = client.strlen(keys.text)
+
+    assert whole == str(size)
+    assert abs(float(str(asked_at)) - time.time()) < 60.0
+
+
+def test_what_it_cost_is_known(user: WeComUser, redis_url: str) -> None:
+    """The history tells it, and the stream keeps it."""
+    bubble = user.says("[[chat-reset-middle]] 年假")
+    user.sees_finish(bubble, every=0.05)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        usage = client.hget(stream_keys(bubble.stream_id).hash, "usage")
+
+    assert json.loads(str(usage))["total_tokens"] == 431

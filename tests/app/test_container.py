@@ -1,0 +1,387 @@
+"""The container: what a replica is made of, when it may get traffic, and that it gives everything back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from config.settings import load_settings
+from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from demo.mocks.dify.server import MockDify
+from services.container import Container
+from services.factories import sql_pools
+from services.models import Question
+from tests.support.house import AES_KEY, TOKEN, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, free_port, wait_until
+
+QUESTION = Question("年假怎么申请", "wecom", "default", "zhangsan", msgid="m-1")
+OTHER_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
+
+
+def container(redis_url: str, **changes: str) -> Container:
+    return Container(load_settings(settings_for(redis_url, **changes), None))
+
+
+def ours() -> set[threading.Thread]:
+    """Return the product's threads that are alive."""
+    return {t for t in threading.enumerate() if t.name in ("producer", "flusher") or t.name.startswith("probe-")}
+
+
+@pytest.fixture
+def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+def test_nothing_connects_before_it_is_used() -> None:
+    """Building needs none of the parties, so a wrong address stops no import."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    built = container(
+        f"redis://127.0.0.1:{free_port()}/1",
+        **dify_settings(nowhere),
+        AUTH_MODE="external",
+        AUTH_SERVICE_URL=nowhere,
+        MYSQL_HOST="127.0.0.1",
+        MYSQL_PORT=str(free_port()),
+        MYSQL_DATABASE="laibao",
+        AUTH_USER_QUERY=DEMO_USER_QUERY,
+    )
+
+    assert not built.ready
+    built.close()
+
+
+def test_a_replica_is_ready_from_its_start_to_its_drain(redis_url: str) -> None:
+    """Not before, and not after."""
+    replica = container(redis_url)
+    before = replica.ready
+    replica.start()
+    running = replica.ready
+    replica.close()
+
+    assert (before, running, replica.ready) == (False, True, False)
+
+
+def test_a_replica_is_ready_without_redis(caplog: pytest.LogCaptureFixture) -> None:
+    """Were it not, every replica would leave the service at once; Redis may come later."""
+    replica = container(f"redis://127.0.0.1:{free_port()}/1")
+    with caplog.at_level(logging.INFO):
+        replica.start()
+
+    assert replica.ready
+    assert [record.message for record in caplog.records] == ["redis is away", "started"]
+    replica.close()
+
+
+def test_the_start_says_what_was_started(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Bots, providers and the way people are authenticated, in one line."""
+    bots = {"hr": {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY, "RAG_PROVIDER": "mock"}}
+    replica = container(
+        redis_url, **dify_settings("http://dify.invalid"), WECHAT_BOTS=json.dumps(bots), AUTH_MODE="none"
+    )
+    with caplog.at_level(logging.INFO):
+        replica.start()
+    replica.close()
+
+    started = next(vars(record) for record in caplog.records if record.message == "started")
+    assert (started["bots"], started["providers"], started["auth"]) == (["default", "hr"], ["dify", "mock"], "none")
+
+
+def test_an_input_that_nobody_fills_in_is_named_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that lacks one may hang instead of failing; a Dify that is away stops no start."""
+    required = [{"text-input": {"variable": name, "required": True}} for name in ("department", "city")]
+    with MockDify(user_input_form=required) as dify:
+        inputs = json.dumps({"city": "上海"})
+        replicas = [
+            container(redis_url, **dify_settings(dify.base_url), DIFY_INPUTS=inputs),
+            container(redis_url, **dify_settings(f"http://127.0.0.1:{free_port()}")),
+        ]
+        for replica in replicas:
+            replica.start()
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name == "missing-inputs"], timeout=30.0)
+        for replica in replicas:
+            replica.close()
+
+    named = [(vars(record)["bot"], vars(record)["input"]) for record in caplog.records if hasattr(record, "input")]
+    assert named == [("default", "department")]
+
+
+def test_the_first_question_finds_every_script_loaded(redis_url: str, stored: redis.Redis) -> None:
+    """Nobody's first callback pays for it."""
+    replica = container(redis_url)
+    replica.start()
+    loaded = stored.info("memory")["number_of_cached_scripts"]
+
+    replica.gateway.ask(QUESTION)
+    wait_until(lambda: replica.manager.running == 0, timeout=30.0)
+
+    assert stored.info("memory")["number_of_cached_scripts"] == loaded
+    replica.close()
+
+
+def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_path: Path) -> None:
+    """Threads, and connections to Redis, Dify and the auth API, after answers that ended and one that did not."""
+    url = f"sqlite:///{tmp_path / 'users.db'}"
+    create_demo_users(url)
+    others, before = len(stored.client_list()), ours()
+    with MockDify() as dify, MockAuth() as auth:
+        replica = container(
+            redis_url,
+            **dify_settings(dify.base_url),
+            AUTH_MODE="external",
+            AUTH_SERVICE_URL=auth.url,
+            DATABASE_PATH=str(tmp_path / "users.db"),
+            AUTH_USER_QUERY=DEMO_USER_QUERY,
+            DRAIN_SECONDS="0",
+        )
+        replica.start()
+        replica.health.report()
+        replica.gateway.ask(QUESTION)
+        wait_until(lambda: replica.manager.running == 0, timeout=30.0)
+        replica.gateway.ask(Question("[[silent]]", "wecom", "default", "zhangsan", msgid="m-2"))
+        wait_until(lambda: dify.open_streams == 1, timeout=30.0)
+        replica.gateway.ask(Question("?", "wecom", "default", "wangwu", msgid="m-3"))
+        wait_until(lambda: replica.manager.running == 1, timeout=30.0)
+        assert dify.open_connections == 2
+        assert len(stored.client_list()) > others
+
+        replica.close()
+
+        wait_until(lambda: not ours() - before, timeout=30.0)
+        wait_until(lambda: len(stored.client_list()) == others, timeout=30.0)
+        wait_until(lambda: dify.open_connections == 0, timeout=30.0)
+        assert dify.stops == []
+        assert auth.calls == {"E1001": 1, "E1002": 1, "wechatlaibao-probe": 1}
+
+
+def test_a_leaving_replica_lets_answers_finish(redis_url: str) -> None:
+    """What can be finished in time is finished."""
+    with MockDify(delay=0.05) as dify:
+        replica = container(redis_url, **dify_settings(dify.base_url), DRAIN_SECONDS="30")
+        replica.start()
+        asked = replica.gateway.ask(QUESTION)
+
+        replica.close()
+
+        reader = container(redis_url)
+        end = reader.streams.read(asked.stream_id)
+        reader.close()
+        assert end
+        assert (end.status, end.text) == ("completed", dify.expected_answer(QUESTION.text))
+
+
+def test_an_answer_that_is_not_finished_is_let_go(redis_url: str) -> None:
+    """Its lease is over at once, so that another replica need not wait for that."""
+    with MockDify() as dify:
+        replica = container(redis_url, **dify_settings(dify.base_url), DRAIN_SECONDS="0")
+        replica.start()
+        asked = replica.gateway.ask(Question("[[silent]]", "wecom", "default", "zhangsan", msgid="m-1"))
+        replica.close()
+
+    reader = container(redis_url)
+    left = reader.streams.read(asked.stream_id)
+    reader.close()
+    assert left
+    assert (left.status, left.lapsed) == ("processing", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, ["redis", "clock"]),
+        ({"AUTH_MODE": "allowlist", "AUTH_ALLOWLIST": "zhangsan"}, ["redis", "clock"]),
+        ({"AUTH_MODE": "external"}, ["redis", "clock", "sql", "auth"]),
+    ],
+    ids=["none", "allowlist", "external"],
+)
+def test_health_shows_the_parts_that_are_used(
+    redis_url: str, tmp_path: Path, changes: dict[str, str], parts: list[str]
+) -> None:
+    """What a deployment does not need cannot make it unwell."""
+    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    with MockAuth() as auth:
+        if changes.get("AUTH_MODE") == "external":
+            where = {"AUTH_SERVICE_URL": auth.url, "DATABASE_PATH": str(tmp_path / "users.db")}
+            changes = {**changes, **where, "AUTH_USER_QUERY": DEMO_USER_QUERY}
+        replica = container(redis_url, **changes)
+
+        report = replica.health.report()
+
+        assert (report["status"], report["dependencies"]) == ("healthy", dict.fromkeys(parts, "ok"))
+        assert set(auth.calls) <= {"wechatlaibao-probe"}
+        replica.close()
+
+
+def test_health_says_what_is_away() -> None:
+    """Redis away is the end of every answer, the provider of the answers it would give."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    replica = container(f"redis://127.0.0.1:{free_port()}/1", **dify_settings(nowhere))
+
+    report = replica.health.report()
+
+    assert (report["status"], report["services"]["rag"]) == ("unhealthy", False)
+    assert report["dependencies"] == {"redis": "unavailable", "clock": "ok"}
+    replica.close()
+
+
+def test_health_says_what_is_wrong_though_it_answers(redis_server: RedisServer, tmp_path: Path) -> None:
+    """An auth API that fails every login, a wrong clock, a folder without room, a database Redis lacks."""
+    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    with MockAuth() as auth, MockDify() as dify:
+        auth.behaviour, dify.clock_ahead = "garbage", 1200.0
+        external = {"AUTH_MODE": "external", "AUTH_SERVICE_URL": auth.url, "AUTH_USER_QUERY": DEMO_USER_QUERY}
+        batches = {"BATCH_STORAGE_PATH": "/proc/nope", "BATCH_REDIS_URL": redis_server.url(db=99)}
+        own = {"DATABASE_PATH": str(tmp_path / "users.db"), **external, **batches}
+        replica = container(redis_server.url(), **own, **dify_settings(dify.base_url))
+        assert replica.providers["default"].health_check()
+
+        report = replica.health.report()
+
+        wrong = {name for name, word in report["dependencies"].items() if word != "ok"}
+        assert (report["status"], wrong) == ("degraded", {"auth", "clock", "batch_storage", "batch_redis"})
+        replica.close()
+
+
+def test_a_conversations_name_depends_on_its_own_bot_alone(redis_url: str) -> None:
+    """Replicas find each other's, whatever other bots there are; nobody without the bot's key can name one."""
+    more = json.dumps({"hr": {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY}})
+    built = [container(redis_url), container(redis_url), container(redis_url, WECHAT_BOTS=more)]
+
+    keys = [each.answerer.conversation(QUESTION) for each in built]
+
+    assert keys[0] == keys[1] == keys[2]
+    assert "zhangsan" not in "".join(keys)
+    for each in built:
+        each.close()
+
+
+@pytest.mark.parametrize("keys", [{"API_KEYS": "not-a-real-key"}, {"WEBSOCKET_AUTH": "none"}])
+def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str, str]) -> None:
+    """Its streams have the same ids on every replica, by a secret that is not WeCom's."""
+    nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
+    built, twin = (container(redis_url, **nothing, **keys) for _ in range(2))
+    for each in (built, twin):
+        each.start()
+    try:
+        caller = built.callers.check("not-a-real-key")
+        question = Question("年假?", "chat", "default", caller.principal, msgid="c/1")
+        asked = built.gateway.ask(question)
+        following = twin.gateway.follow(asked.stream_id, bot="default", principal=caller.principal)
+        news = None
+        while not (news and news.ended):
+            news = following.next(5.0)
+
+        assert twin.gateway.ask(question).stream_id == asked.stream_id
+        assert news.status == "completed"
+        assert following.whole().mock
+    finally:
+        built.close()
+        twin.close()
+
+
+def test_guests_leave_before_answers_end_and_close_after(redis_url: str) -> None:
+    """Who waits for nothing is sent away when the drain begins, the others when their answers are whole."""
+    built = container(redis_url)
+    told: list[str] = []
+
+    class Guests:
+        def start(self) -> None:
+            told.append("start")
+
+        def leave(self) -> None:
+            told.append(f"leave, ready: {built.ready}")
+
+        def close_all(self) -> None:
+            told.append(f"close_all, running: {built.manager.running}")
+
+        def stop(self) -> None:
+            told.append("stop")
+
+    built.attach(Guests())
+    built.start()
+    built.gateway.ask(QUESTION)
+    built.close()
+
+    assert told == ["start", "leave, ready: False", "close_all, running: 0", "stop"]
+
+
+def test_a_bots_commands_are_those_that_reset(redis_url: str) -> None:
+    """What a deployment calls starting anew starts anew, and nothing else does."""
+    replica = container(redis_url, WECHAT_COMMANDS=json.dumps({"从头来": "reset"}))
+    replica.start()
+
+    def asks(text: str) -> str:
+        return replica.gateway.ask(Question(text, "wecom", "default", "zhangsan", msgid=text)).status
+
+    assert (asks("从头来"), asks("/reset")) == ("completed", "processing")
+    replica.close()
+
+
+def test_a_groups_memory_is_as_its_bot_says(redis_url: str) -> None:
+    """One per person, unless the bot shares it."""
+    shared = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_GROUP_CONVERSATION": "shared"}
+    replica = container(redis_url, WECHAT_BOTS=json.dumps({"hr": shared}))
+    group = [Question("?", "wecom", bot, who, "wrGROUP") for bot in ("default", "hr") for who in ("a", "b")]
+
+    own_a, own_b, shared_a, shared_b = (replica.answerer.conversation(question) for question in group)
+
+    assert own_a != own_b
+    assert shared_a == shared_b
+    replica.close()
+
+
+def test_bots_of_one_corp_share_identities(redis_url: str, stored: redis.Redis, tmp_path: Path) -> None:
+    """A person asks two bots of a corp and is authenticated once; another corp's is somebody else."""
+    create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
+    bot = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY, "corp": "acme"}
+    with MockAuth() as auth:
+        replica = container(
+            redis_url,
+            WECHAT_BOTS=json.dumps({"hr": bot, "it": bot}),
+            AUTH_MODE="external",
+            AUTH_SERVICE_URL=auth.url,
+            DATABASE_PATH=str(tmp_path / "users.db"),
+            AUTH_USER_QUERY=DEMO_USER_QUERY,
+        )
+        replica.start()
+        for name in ("hr", "it", "default"):
+            replica.gateway.ask(Question("?", "wecom", name, "zhangsan", msgid="m-1"))
+            wait_until(lambda: replica.manager.running == 0, timeout=30.0)
+        replica.close()
+
+    keys = set(stored.scan_iter("authorization:wechatid:*"))
+    assert keys == {"authorization:wechatid:acme:zhangsan", "authorization:wechatid:zhangsan"}
+    assert auth.calls.total() == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "enabled", "pools"),
+    [
+        ("5", "external", "true", (3, 2)),
+        ("3", "external", "true", (2, 1)),
+        ("1", "external", "true", (1, 1)),
+        ("5", "external", "false", (5, 0)),
+        ("5", "none", "true", (0, 5)),
+    ],
+)
+def test_batches_and_the_user_query_share_the_connections(
+    redis_url: str, tmp_path: Path, size: str, mode: str, enabled: str, pools: tuple[int, int]
+) -> None:
+    """As many as the setting says, together."""
+    auth = {"AUTH_SERVICE_URL": "http://127.0.0.1:9", "AUTH_USER_QUERY": DEMO_USER_QUERY} if mode == "external" else {}
+    settings = settings_for(
+        redis_url,
+        MYSQL_POOL_SIZE=size,
+        AUTH_MODE=mode,
+        BATCH_ENABLED=enabled,
+        DATABASE_PATH=str(tmp_path / "x"),
+        **auth,
+    )
+
+    assert sql_pools(load_settings(settings, None)) == pools

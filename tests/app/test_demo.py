@@ -1,0 +1,352 @@
+"""`python -m demo`: it answers with nothing set up, says in a line what is wrong, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import requests
+
+from config.texts import ZH
+from demo.__main__ import main
+from demo.console import ask, ends_in_error
+from demo.mocks.auth import DEMO_USERS, UNKNOWN_USERID
+from demo.mocks.dify.server import CHOICES, MockDify, expected_answer
+from demo.page.cast import DIFY_MODES, PEOPLE
+from demo.wecom.simulator import CallbackFailed, WeComUser
+from tests.support.servers.processes import wait_until
+from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
+
+ROOT = Path(__file__).parents[2]
+#: A start imports the whole product; wide, for a busy machine.
+START = 60.0
+
+scenario = pytest.mark.scenario
+
+
+class Console:
+    """A person at a terminal in front of a callback of our own: what is printed, and how it ended."""
+
+    def __init__(self, callback: StubCallback) -> None:
+        self.callback = callback
+        self.lines: list[str] = []
+        self.answered = False
+
+    def asks(self, text: str = "年假", timeout: float = 30.0) -> str:
+        with WeComUser(self.callback.url, TOKEN, AES_KEY, "zhangsan") as user:
+            self.answered = ask(user, text, show=self.lines.append, every=0.01, timeout=timeout)
+        return re.sub(r"\d+\.\ds", "0.0s", "\n".join(self.lines))
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    """A terminal in front of a callback of our own."""
+    with StubCallback() as callback:
+        yield Console(callback)
+
+
+class Demo:
+    """A demo in a process of its own, with a folder for its temporary files."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.printed = ""
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        while "Ctrl-C" not in self.printed:
+            line = self.process.stdout.readline()
+            assert line, f"the demo ended: {self.printed}"
+            self.printed += line
+
+    def address(self, name: str) -> str:
+        found = re.search(rf"^ *{name} +(\S+)$", self.printed, re.MULTILINE)
+        assert found, self.printed
+        return found[1]
+
+    @property
+    def descendants(self) -> list[int]:
+        """Return the processes it started, and theirs."""
+        found, parents = [self.process.pid], _parents()
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found[1:]
+
+
+def _parents() -> dict[int, int]:
+    """Return every running process with its parent; what is only waiting to be reaped does not run."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(stat.parent.name)] = int(parent)
+    return parents
+
+
+@contextmanager
+def demo_process(folder: Path, *arguments: str, **variables: str) -> Iterator[Demo]:
+    """Start the demo elsewhere than in the repository, as its own user would, and end it whatever happens."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "PORT": "0", **variables}
+    command = [sys.executable, "-m", "demo", *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        demo = Demo(process, folder)
+        try:
+            yield demo
+        finally:
+            process.kill()
+
+
+@contextmanager
+def two_ports() -> Iterator[tuple[int, int]]:
+    """Give two neighbouring ports that nobody listens on."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe, suppress(OSError):
+            port: int = probe.getsockname()[1]
+            socket.create_server(("127.0.0.1", port + 1)).close()
+            break
+    yield port, port + 1
+
+
+def nobody_listens(url: str) -> bool:
+    port = int(re.findall(r":(\d+)", url)[0])
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@scenario
+def test_a_question_in_the_terminal_shows_the_bubble_growing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Placeholder, text in pieces and finish are printed, and the answer is the provider's."""
+    status = main(["--ask", "年假怎么申请"], {})
+
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert "s … 思考中..." in printed
+    assert "s + " in printed
+    assert "s = finish" in printed
+    assert expected_answer("年假怎么申请").rpartition("\n")[2] in re.sub(r"\n? +\d+\.\ds \+ ", "", printed)
+
+
+@pytest.mark.full
+@scenario
+def test_a_question_without_an_answer_ends_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown person reads why, and the status tells a script."""
+    assert main(["--user", "lisi"], {"ASK": "年假怎么申请"}) == 1
+    assert ZH["unknown_user"] in capsys.readouterr().out
+
+
+@pytest.mark.full
+@scenario
+def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """With an address and a key nothing is simulated but WeCom and the company."""
+    with MockDify(api_key="app-of-the-developer") as dify:
+        own = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-of-the-developer"}
+        assert main(["--ask", "营业时间"], own) == 0
+        assert len(dify.requests) == 1
+
+        assert main(["--ask", "营业时间"], {**own, "DIFY_API_KEY": "app-wrong"}) == 1
+        said = capsys.readouterr()
+        assert ZH["provider_unauthorized"] in said.out
+        assert "provider_unauthorized" in said.err, "the log's own words say why"
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"DIFY_BASE_URL": "http://127.0.0.1:9"}, "DIFY_API_KEY is missing"),
+        ({"DIFY_API_KEY": "app-x"}, "DIFY_BASE_URL is missing"),
+        ({"PORT": "http"}, "PORT=http is not a port"),
+        ({"PORT": "65536"}, "PORT=65536 is not a port"),
+        ({"PORT": "65535"}, "PORT=65535 is not a port: a number from 0 to 65534"),
+    ],
+)
+def test_what_the_person_can_mend_is_one_line(
+    capsys: pytest.CaptureFixture[str], environ: dict[str, str], line: str
+) -> None:
+    """A wrong start names the variable and ends with status 2."""
+    assert main([], environ) == 2
+
+    printed = capsys.readouterr()
+    assert line in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line names the port and says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        assert main([], {"PORT": str(port)}) == 2
+
+    assert re.fullmatch(rf"Port {port} is not free \(.*\): try PORT=\d+\.\n", capsys.readouterr().err)
+
+
+def test_a_taken_port_of_the_gateway_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The gateway's port is the next one, and the line says so."""
+    with two_ports() as (port, taken), socket.create_server(("127.0.0.1", taken)):
+        assert main([], {"PORT": str(port)}) == 2
+
+    said = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
+
+
+@pytest.mark.full
+@scenario
+def test_a_gateway_that_does_not_start_shows_the_end_of_its_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """The cause is on the screen, not only in a file that is gone."""
+    wrong = {"DIFY_BASE_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", "DIFY_TIMEOUT": "soon"}
+
+    assert main(["--ask", "hello"], wrong) == 1
+
+    assert "DIFY_TIMEOUT" in capsys.readouterr().err
+
+
+@scenario
+def test_a_demo_is_where_it_says_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its page is on PORT, its gateway on PORT + 1; SIGTERM, even twice, ends its processes and removes its files.
+
+    Neither a .env nor the product's variables around it reach its gateway; what developers need is printed.
+    """
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    (folder / ".env").write_text("LOCALE=nonsense\nWECHAT_TOKEN=anothertoken\n")
+    own = {"WECHAT_TOKEN": "yetanother", "REDIS_URL": "nonsense"}
+    with two_ports() as (port, next_one), demo_process(folder, PORT=str(port), **own) as demo:
+        demo.wait_ready()
+        children, temporary = demo.descendants, set(folder.iterdir())
+        gateway = f"http://127.0.0.1:{next_one}"
+
+        assert demo.address("page") == f"http://127.0.0.1:{port}"
+        assert requests.get(demo.address("page"), timeout=5).status_code == 200
+        assert demo.address("callback") == f"{gateway}/wechat/callback"
+        for name in ("chat", "realtime", "batch", "docs"):
+            assert demo.address(name) == f"{gateway}/{name}"
+            reply = requests.get(f"http://127.0.0.1:{port}/{name}", timeout=10)
+            assert (reply.status_code, reply.url.rstrip("/")) == (200, f"{gateway}/{name}")
+        with WeComUser(demo.address("callback"), demo.address("token"), demo.address("AES key"), "zhangsan") as user:
+            assert user.verifies_url()
+            assert user.enters() == ZH["welcome"]
+            assert user.sees_finish(user.says("营业时间"), every=0.2) == expected_answer("营业时间")
+
+        demo.process.send_signal(signal.SIGTERM)
+        demo.process.send_signal(signal.SIGTERM)
+
+        assert demo.process.wait(START) == 0
+    assert len(children) >= 2
+    assert not set(children) & _parents().keys()
+    assert len(temporary) >= 2
+    assert [path.name for path in folder.iterdir()] == [".env"]
+    assert nobody_listens(demo.address("page"))
+    assert nobody_listens(gateway)
+
+
+@pytest.mark.full
+@scenario
+def test_a_question_that_is_interrupted_was_not_answered(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of an answer, even twice, ends everything with the usual status."""
+    with demo_process(tmp_path, "--dify", "silent", "--ask", "hello") as demo:
+        assert demo.process.stdout is not None
+        while "思考中" not in demo.process.stdout.readline():
+            assert demo.process.poll() is None
+        children = demo.descendants
+
+        demo.process.send_signal(signal.SIGINT)
+        demo.process.send_signal(signal.SIGINT)
+
+        assert demo.process.wait(START) == 130
+    assert len(children) >= 2
+    assert not set(children) & _parents().keys()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.full
+@scenario
+def test_a_killed_demo_takes_its_gateway_along(tmp_path: Path) -> None:
+    """Also when nothing of it can run any more, no process stays."""
+    with demo_process(tmp_path) as demo:
+        demo.wait_ready()
+        children = demo.descendants
+        assert len(children) >= 2
+
+        demo.process.kill()
+
+        wait_until(lambda: not set(children) & _parents().keys(), START)
+
+
+@pytest.mark.full
+@scenario
+def test_a_gateway_that_dies_ends_the_demo(tmp_path: Path) -> None:
+    """The demo does not go on without what it shows."""
+    with demo_process(tmp_path) as demo:
+        demo.wait_ready()
+
+        os.kill(min(demo.descendants), signal.SIGKILL)
+
+        assert demo.process.wait(START) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_terminal_prints_only_what_is_new(console: Console) -> None:
+    """A growing text is printed in pieces, each of its lines once."""
+    console.callback.grows(ZH["thinking"], "一", "一\n\n二", "一\n\n二", "一\n\n二三")
+
+    assert console.asks() == (
+        "zhangsan: 年假\n"
+        f"   0.0s … {ZH['thinking']}\n"
+        "   0.0s > 一\n"
+        "   0.0s + \n"
+        "\n"
+        "          二\n"
+        "   0.0s + 三\n"
+        "   0.0s = finish (5 frames, 11 bytes)"
+    )
+    assert console.answered
+
+
+def test_the_terminal_prints_a_replacement_whole(console: Console) -> None:
+    """Text that does not go on where it was is printed anew."""
+    console.callback.grows("one two", "one three")
+
+    assert "> one two\n   0.0s > one three" in console.asks()
+
+
+def test_the_terminal_gives_up_when_wecom_does(console: Console) -> None:
+    """Without a finish there is no answer."""
+    assert "no finish" in console.asks(timeout=0.05)
+    assert not console.answered
+
+
+def test_only_the_products_sentences_for_errors_are_errors() -> None:
+    """An error sentence also counts behind partial text; greetings and notes do not."""
+    assert ends_in_error(ZH["unknown_user"])
+    assert ends_in_error("a part\n\n" + ZH["interrupted"])
+    assert not ends_in_error(ZH["reset_done"])
+    assert not ends_in_error("年假十天")
+
+
+def test_what_can_be_chosen_is_what_the_mocks_know() -> None:
+    """Every behaviour on the page is one of the mock Dify's, and two of the three people have an account."""
+    accounts = {user.userid for user in DEMO_USERS}
+
+    assert tuple(mode.id for mode in DIFY_MODES) == CHOICES
+    assert [person.id for person in PEOPLE if person.id not in accounts] == [UNKNOWN_USERID]
+
+
+def test_a_gateway_that_refuses_ends_the_question(console: Console) -> None:
+    """What cannot be asked is reported, not swallowed."""
+    console.callback.status = 403
+
+    with pytest.raises(CallbackFailed, match="403"):
+        console.asks()

@@ -1,0 +1,171 @@
+"""/docs: every address on one page, the REST ones to try, and nothing that is not this host's own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import brotli  # type: ignore[import-untyped]
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from channels.sockets.connections import OPERATIONS
+from channels.web.compression import compress_answers
+from channels.web.errors import register_rest_errors
+from channels.web.guarded import Administrators
+from channels.web.ops import ops_blueprint
+from channels.web.pages.assets import CACHE, Assets
+from channels.web.pages.docs import HTML, addresses, docs_blueprint, operations_of
+from services.limits.guesses import Guesses
+from services.ops.health import Health
+from tests.support.house import House
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    """A client of an application that has the documentation and the operations' addresses."""
+    app = Flask(__name__, static_folder=None)
+    app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr"))
+    health = Health(rag=("mock", lambda: True), dependencies={})
+    parts: dict[str, Any] = {"health": health, "ready": lambda: True, "metrics": lambda: b"", "ops_port": None}
+    parts["administrators"] = Administrators(None, Guesses(), None)
+    app.register_blueprint(ops_blueprint(name="x", version="1", **parts))
+    register_rest_errors(app)
+    compress_answers(app)
+    return app.test_client()
+
+
+def linked(page: str) -> list[str]:
+    """Return every address the page has the browser fetch."""
+    return re.findall(r'<(?:script src|link rel="stylesheet" href)="([^"]+)"', page)
+
+
+def test_the_page_names_every_address(client: FlaskClient) -> None:
+    """Each is on it as its clients write it, the configured one too, and the name cannot add an element."""
+    text = client.get("/docs").get_data(as_text=True)
+
+    for address in addresses("/ws/asr", operations_of(client.application)):
+        assert f"<code>{address.path}</code>" in unescape(text)
+        assert not address.opens or f'href="{address.path[1:]}"' in text
+    assert "/ws/asr" in text
+    assert 'href="docs/websocket.json"' in text
+    assert "Lai&lt;b&gt;ao 1.2.3" in text
+    assert "<b>" not in text
+
+
+def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path) -> None:
+    """Every address of the application is on the page, and nothing that is not there."""
+    with House(redis_url, WS_PATH="/ws/asr", DATABASE_PATH=str(tmp_path / "laibao.db")) as house:
+        rules = list(house.app.url_map.iter_rules())
+        listed = {(address.method, address.path) for address in addresses("/ws/asr", operations_of(house.app))}
+    doors = {rule.rule for rule in rules if rule.websocket}
+    methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in doors}
+
+    served = {(method, path) for method, path in methods if method not in ("HEAD", "OPTIONS")}
+    assert listed == served | {("WS", path) for path in doors}
+
+
+def test_addresses_of_rest_are_written_like_the_others() -> None:
+    """With what is to be filled in between angle brackets, and no link where nobody can just look."""
+    (_, closing) = [address for address in addresses("/ws/asr", OPERATIONS) if address.path.startswith("/api/")]
+
+    assert (closing.method, closing.path, closing.opens) == ("POST", "/api/ws/disconnect/<client_id>", False)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json", "/openapi.json"])
+def test_the_page_speaks_to_this_host_alone(client: FlaskClient, path: str) -> None:
+    """Its script and style are let in by their digests, others by name from here; nothing is framed or evaluated."""
+    reply = client.get(path)
+    policy = reply.headers["Content-Security-Policy"]
+    digests = [b64encode(sha256((HTML / name).read_bytes()).digest()).decode() for name in ("docs.js", "docs.css")]
+
+    assert policy.startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.findall(r"https?:|[*]", policy)
+    assert all(f"'sha256-{digest}'" in policy for digest in digests)
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert reply.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_page_holds_its_script_and_style_as_they_are_digested(client: FlaskClient) -> None:
+    """Byte for byte, for else the browser would not run them."""
+    text = client.get("/docs").get_data(as_text=True)
+
+    for name, tag in (("docs.js", "script"), ("docs.css", "style")):
+        assert f"<{tag}>{(HTML / name).read_text('utf-8')}</{tag}>" in text
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_the_files_of_the_page_may_be_kept_for_ever(client: FlaskClient) -> None:
+    """Each is there under a name with a digest of its content, as what it is, and small on the way."""
+    paths = linked(client.get("/docs").get_data(as_text=True))
+
+    assert len(paths) == 2
+    for path in paths:
+        reply = client.get(path, headers={"Accept-Encoding": "br"})
+        plain = client.get(path)
+        assert (reply.status_code, reply.headers["Cache-Control"]) == (200, CACHE)
+        assert "immutable" in CACHE
+        assert reply.mimetype == ("text/css" if path.endswith(".css") else "text/javascript")
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert len(reply.data) < len(plain.data) / 3
+        assert re.search(r"-([0-9a-f]{16})\.", path).group(1) == sha256(plain.data).hexdigest()[:16]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json", "/openapi.json"])
+@pytest.mark.parametrize("coding", ["identity", "gzip", "br"])
+def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, path: str, coding: str) -> None:
+    """A browser asks each time, for another version's page names other files; what it has it is not sent."""
+    accepts = {"Accept-Encoding": coding}
+    first = client.get(path, headers=accepts)
+
+    again = client.get(path, headers={**accepts, "If-None-Match": first.headers.get("ETag", "")})
+    other = client.get(path, headers={**accepts, "If-None-Match": '"another"'})
+
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert (again.status_code, again.data) == (304, b"")
+    # gzip writes the time into what it packs.
+    unpack = {"identity": bytes, "gzip": gzip.decompress, "br": brotli.decompress}[coding]
+    assert (other.status_code, unpack(other.data)) == (200, unpack(first.data))
+
+
+@pytest.mark.parametrize(
+    "name", ["swagger-ui.css", "swagger-ui-0000000000000000.css", "..%2f..%2fapp.py", "__init__.py"]
+)
+def test_no_other_file_is_there(client: FlaskClient, name: str) -> None:
+    """Names without the digest, with another one, or of anything else."""
+    reply = client.get(f"/docs/assets/{name}")
+
+    assert (reply.status_code, (reply.json or {})["code"]) == (404, 404)
+    assert "Cache-Control" not in reply.headers
+
+
+def test_other_content_has_another_name(tmp_path: Path) -> None:
+    """What was kept under the old name is nobody's any more."""
+    (tmp_path / "a.js").write_text("1")
+    before = Assets([tmp_path / "a.js"])
+    (tmp_path / "a.js").write_text("2")
+    after = Assets([tmp_path / "a.js"])
+
+    assert before.names["a.js"] != after.names["a.js"]
+    assert after.find(before.names["a.js"]) is None
+    assert (found := after.find(after.names["a.js"]))
+    assert found.content == b"2"
+
+
+def test_the_document_that_the_page_shows_is_the_one_that_is_served(client: FlaskClient) -> None:
+    """The page asks for it under its own address."""
+    assert "openapi.json" in json.dumps((HTML / "docs.js").read_text("utf-8"))
+    assert (client.get("/openapi.json").json or {})["info"] == {
+        **(client.get("/openapi.json").json or {})["info"],
+        "title": "Lai<b>ao",
+        "version": "1.2.3",
+    }

@@ -1,0 +1,582 @@
+"""`python -m tools.batch`: from a person's file to a person's file, through outages, and the process that works."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from werkzeug.serving import make_server
+
+from demo.mocks.dify.server import MockDify
+from tests.support.house import House, Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
+from tests.support.servers.raw_server import RawServer
+from tests.unit.questions.test_question_files import workbook
+from tools import batch as tool
+from tools._batch.api import Api, Away, Failed, patiently
+from tools._batch.progress import Lines, duration, sentence
+from tools._batch.questions import json_texts
+from tools._page import page_on
+
+ROOT = Path(__file__).parents[3]
+KEY = "obviously-fake-api-key"
+QUESTIONS = ["年假有几天？", "How?", "怎么报销？"]
+STRANGER = "11111111-2222-4333-8444-555555555555"
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[MockDify]:
+    """The Dify that the house asks."""
+    with MockDify(slow=0.04) as mock:
+        yield mock
+
+
+@pytest.fixture(scope="module")
+def shared_house(redis_server: RedisServer, app: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A replica that asks for a key; its database of Redis is its own, as are its tasks."""
+    database = str(tmp_path_factory.mktemp("house") / "laibao.db")
+    settings = {"DATABASE_PATH": database, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
+    limits = {"RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
+    with House(redis_server.url(2), **settings, **limits, **dify_settings(app.base_url)) as house:
+        yield house
+
+
+@pytest.fixture
+def house(shared_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """The replica; its address and the key are in the environment, and the tool looks at its tasks often."""
+    monkeypatch.setenv("LAIBAO_URL", shared_house.url)
+    monkeypatch.setenv("LAIBAO_KEY", KEY)
+    monkeypatch.setattr("tools._batch.client.LOOK", 0.1)
+    return shared_house
+
+
+def run(*argv: object) -> int:
+    """Run the tool in this process; usage errors are its status too."""
+    try:
+        return tool.main([str(arg) for arg in argv])
+    except SystemExit as exc:
+        return int(exc.code or 0)
+
+
+def written(folder: Path, name: str, questions: list[str]) -> Path:
+    """Write questions into a file of the kind its name says."""
+    path = folder / name
+    contents = {
+        ".txt": "\n".join(questions).encode(),
+        ".csv": b"id,question\n" + b"".join(f"{n},{text}\n".encode() for n, text in enumerate(questions)),
+        ".xlsx": workbook([["id", "问题"], *([n, text] for n, text in enumerate(questions))]),
+        ".jsonl": "".join(f"{json.dumps({'query': text})}\n" for text in questions).encode(),
+    }
+    path.write_bytes(contents[path.suffix])
+    return path
+
+
+def tasks_of(house: House) -> list[dict[str, Any]]:
+    headers = {"X-API-Key": KEY}
+    reply = requests.get(f"{house.url}/api/batch/tasks", headers=headers, timeout=30)
+    tasks: list[dict[str, Any]] = reply.json()["data"]["tasks"]
+    return tasks
+
+
+# From file to file
+
+
+@pytest.mark.parametrize("kind", [".txt", ".csv", ".xlsx", ".jsonl"])
+def test_a_file_of_questions_comes_back_as_answers(
+    kind: str, house: House, app: MockDify, tmp_path: Path, capsys: Printed
+) -> None:
+    """Whatever kind it is: JSONL with every question, its answer, in their order; status 0, plain lines."""
+    file, out = written(tmp_path, f"常见问题{kind}", QUESTIONS), tmp_path / "answers.jsonl"
+
+    status = run("run", file, "--out", out)
+
+    items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    printed = capsys.readouterr()
+    assert status == 0, printed
+    assert [(item["text"], item["content"]) for item in items] == [(q, app.expected_answer(q)) for q in QUESTIONS]
+    assert tasks_of(house)[0]["name"] == "常见问题"
+    lines = printed.out.splitlines()
+    assert re.fullmatch("task [0-9a-f-]{36}", lines[0])
+    assert lines[-2].startswith("completed: 3/3 done")
+    assert lines[-1] == f"results in {out}"
+    assert "\x1b" not in printed.out
+    assert not list(tmp_path.glob(".*part"))
+
+
+def test_a_csv_is_saved_where_the_name_says_so(house: House, tmp_path: Path) -> None:
+    """With the chosen column, the app's variables and the other options of the task."""
+    file, out = tmp_path / "q.csv", tmp_path / "a.csv"
+    file.write_text("city,ask\nBerlin,How?\n", "utf-8")
+
+    assert run("run", file, "--out", out, "--column", "ask", "--inputs", '{"city": "上海"}', "--max-attempts", 1) == 0
+
+    (row,) = csv.DictReader(io.StringIO(out.read_text("utf-8-sig"), newline=""))
+    assert (row["text"], row["status"]) == ("How?", "completed")
+    assert tasks_of(house)[0]["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
+
+
+def test_without_a_file_results_are_alone_on_standard_output(house: House, tmp_path: Path, capsysbinary: Any) -> None:
+    """JSONL that a program reads; how it goes is on standard error."""
+    assert run("run", written(tmp_path, "q.txt", QUESTIONS)) == 0
+
+    printed = capsysbinary.readouterr()
+    assert [json.loads(line)["text"] for line in printed.out.splitlines()] == QUESTIONS
+    assert b"completed: 3/3 done" in printed.err
+
+
+@pytest.mark.parametrize("answered", [["一"], []], ids=["some", "none"])
+def test_a_question_that_failed_is_status_2(answered: list[str], house: House, tmp_path: Path) -> None:
+    """One of them, or all; the results say which."""
+    out = tmp_path / "a.jsonl"
+
+    assert run("run", written(tmp_path, "q.txt", [*answered, "[[400-invalid_param]] 二"]), "--out", out) == 2
+
+    items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert items[-1]["status"] == "failed"
+    assert items[-1]["error"]["code"] == "provider_rejected"
+
+
+# By steps
+
+
+def test_a_task_is_led_by_its_id(house: House, tmp_path: Path, capsys: Printed) -> None:
+    """Submit prints the id alone; pause, status, list, results as they are, cancel, and then the wait is status 1."""
+    assert run("submit", written(tmp_path, "q.txt", ["[[silent]] 年假"] * 40), "--max-concurrent", 1) == 0
+    task_id = capsys.readouterr().out.strip()
+    assert re.fullmatch("[0-9a-f-]{36}", task_id)
+
+    seen = []
+    for argv in (["pause", task_id], ["status", task_id], ["list", "--status", "paused"], ["resume", task_id]):
+        assert run(*argv) == 0
+        seen.append(capsys.readouterr().out)
+    assert run("results", task_id, "--now", "--out", tmp_path / "part.jsonl") == 0
+    assert run("cancel", task_id) == 0
+    capsys.readouterr()
+
+    assert all(line.startswith(f"{task_id}  20") for line in seen)
+    assert ["paused: " in line for line in seen] == [True, True, True, False]
+    assert len((tmp_path / "part.jsonl").read_text("utf-8").splitlines()) == 40
+    assert run("results", task_id, "--out", tmp_path / "end.csv") == 1
+    assert "cancelled: 0/40 done, 40 cancelled" in capsys.readouterr().out
+    assert run("cancel", task_id) == 1
+    assert "任务已经结束，不能再更改。 (HTTP 409)" in capsys.readouterr().err
+
+
+def test_how_batches_stand(house: House, capsys: Printed) -> None:
+    """Workers, questions at once, tasks, and the room that is left."""
+    said = "1 workers, 0 of 5 questions at once; tasks: 0 pending, 0 running, 0 paused, room for 1000 more\n"
+
+    # What other tests cancelled is over a moment later.
+    wait_until(lambda: run("status") == 0 and capsys.readouterr().out == said)
+
+
+def test_a_submission_under_a_name_of_ones_own_is_one_task(house: House, tmp_path: Path, capsys: Printed) -> None:
+    """Said twice it finds its task; said of other questions it is refused."""
+    file, before = written(tmp_path, "q.txt", QUESTIONS), len(tasks_of(house))
+
+    assert run("submit", file, "--id", "order-1") == run("submit", file, "--id", "order-1") == 0
+
+    first, second = capsys.readouterr().out.split()
+    assert first == second
+    assert len(tasks_of(house)) == before + 1
+    assert run("submit", written(tmp_path, "other.txt", ["What?"]), "--id", "order-1") == 1
+    assert "这个幂等键已经用于另一次提交。 (HTTP 409)" in capsys.readouterr().err
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "q.pdf", "--out", "a.csv"], "q.pdf: expected one of .txt, .csv, .tsv, .xlsx, .jsonl"),
+        (["run", "missing.txt"], "No such file or directory: 'missing.txt'"),
+        (["run", "q.txt", "--out", "a.xlsx"], "expected a name that ends in .csv or .jsonl"),
+        (["run", "q.txt", "--out", "nowhere/a.csv"], "there is no folder"),
+        (["status", "7"], "expected a task's id such as"),
+        (["status", "--url", "http://user:secret@host"], "never into an address"),
+        (["status", "--url", "http://host/?api_key=secret"], "never into an address"),
+        (["status", "--url", "ftp://host"], "expected http://host:port"),
+        (["status", "--key", "secret"], "'--key': expected -, and the key on standard input"),
+        ([], "Usage: python -m tools.batch [OPTIONS] COMMAND"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_status_1(argv: list[str], said: str, capsys: Printed) -> None:
+    """In a sentence, before anything is sent; 2 has another meaning."""
+    assert run(*argv) == 1
+
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "secret" not in printed
+
+
+def test_what_the_server_refuses_is_said_in_its_words(house: House, tmp_path: Path, capsys: Printed) -> None:
+    """The field and what is wrong with it; of a task that is not theirs nothing more than that."""
+    assert run("submit", written(tmp_path, "q.txt", ["x"]), "--max-attempts", 9) == 1
+    assert "max_attempts" in capsys.readouterr().err
+    assert run("status", STRANGER) == 1
+    assert capsys.readouterr().err == "任务不存在 (HTTP 404)\n"
+
+
+def test_jsonl_of_several_shapes() -> None:
+    """A line is a string or an object; blank lines are passed over, what has no question is named."""
+    assert json_texts('\ufeff"一"\n\n{"问题": "二"}\n{"id": 1, "text": "三"}\n'.encode()) == ["一", "二", "三"]
+    for wrong in ("7", "{}", '{"text": 1}', "{"):
+        with pytest.raises(ValueError, match="line 2"):
+            json_texts(f'"ok"\n{wrong}\n'.encode())
+
+
+# The key
+
+
+def test_a_wrong_key_is_told_and_not_shown(house: House, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
+    """Status 1, the server's sentence."""
+    monkeypatch.setenv("LAIBAO_KEY", "wrong-key-9")
+
+    assert run("status") == 1
+
+    printed = capsys.readouterr()
+    assert "(HTTP 401)" in printed.err
+    assert "wrong-key-9" not in printed.out + printed.err
+
+
+def test_a_minus_reads_the_key_from_standard_input(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the environment's."""
+    monkeypatch.setenv("LAIBAO_KEY", "wrong")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
+
+    assert run("status", "--key", "-") == 0
+
+
+def test_at_a_terminal_the_key_is_asked_for_where_one_is_wanted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unseen, and then it goes on."""
+    monkeypatch.delenv("LAIBAO_KEY")
+    terminal, stdin = pty.openpty()
+    with program("status", stdin=stdin) as process:
+        wait_until(lambda: b"API key: " in seen(process, "stderr"), timeout=30)
+        os.write(terminal, f"{KEY}\n".encode())
+        out, err = process.communicate(timeout=60)
+    os.close(terminal)
+    os.close(stdin)
+
+    assert process.returncode == 0, err
+    assert b"1 workers" in out
+
+
+# Outages
+
+
+class Clerk:
+    """Answers at last, after being away some times."""
+
+    def __init__(self, away: int, after: float = 0.0) -> None:
+        self.clock, self.said, self.slept = FakeClock(), list[str](), list[float]()
+        self._away = [Away("nobody is there", after)] * away
+
+    def asked(self, patience: float) -> str:
+        return patiently(self._call, patience, self.said.append, clock=self.clock, sleep=self._sleep)
+
+    def _call(self) -> str:
+        if self._away:
+            raise self._away.pop()
+        return "answer"
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+
+
+def test_an_outage_is_waited_out_later_each_time() -> None:
+    """Half a second, then twice as long each time, up to a bound; it is said once, and when it was over."""
+    clerk = Clerk(8)
+
+    assert clerk.asked(600) == "answer"
+
+    assert clerk.slept == [0.5, 1, 2, 4, 8, 15, 15, 15]
+    assert clerk.said == ["nobody is there; trying again for up to 600 s", "connected again"]
+
+
+def test_what_the_server_asks_for_is_waited_within_bounds() -> None:
+    """Retry-After is kept to, up to the longest pause."""
+    clerk = Clerk(1, after=3)
+    assert clerk.asked(600) == "answer"
+    later = Clerk(1, after=9_999)
+    assert later.asked(600) == "answer"
+
+    assert (clerk.slept, later.slept) == ([3], [15])
+
+
+def test_patience_has_an_end() -> None:
+    """Then it has failed, for the reason of the last try."""
+    clerk = Clerk(100)
+
+    with pytest.raises(Failed, match="nobody is there, and did not for 10 s"):
+        clerk.asked(10)
+
+    assert sum(clerk.slept) <= 10
+
+
+def test_where_nobody_listens_it_says_so(capsys: Printed) -> None:
+    """Status 1 once its patience is over."""
+    port = free_port()
+
+    assert run("status", "--url", f"http://127.0.0.1:{port}", "--patience", 0) == 1
+
+    assert f"cannot connect to 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_gateways_page_is_an_outage(capsys: Printed) -> None:
+    """It is no JSON; status and reason are said."""
+    with RawServer(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>") as server:
+        assert run("status", "--url", server.url, "--patience", 0) == 1
+
+    assert "Bad Gateway (HTTP 502), and did not for 0 s" in capsys.readouterr().err
+
+
+def test_a_service_without_batches_is_not_waited_for(redis_url: str, capsys: Printed) -> None:
+    """503 means that there will be none."""
+    with House(redis_url, WEBSOCKET_AUTH="none") as house:
+        assert run("status", "--url", house.url) == 1
+
+    assert capsys.readouterr().err == "批量处理服务不可用 (HTTP 503)\n"
+
+
+def test_a_netrc_is_not_taken_for_the_key(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """requests would send what that has for the host."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    # Refused, it would raise; the processor is counted a moment after the replica's begin.
+    wait_until(lambda: Api(house.url, KEY).ask("GET", "/status")["is_running"] is True)
+
+
+# What one sees
+
+
+def progress(status: str = "running", **counts: float) -> dict[str, Any]:
+    kept = {"total": 10, "completed": 0, "failed": 0, "cancelled": 0, "running": 0, "rate": 0.0}
+    return {"status": status, "progress": {**kept, **counts}}
+
+
+def test_a_task_in_a_line() -> None:
+    """What is not there is not said."""
+    assert sentence(progress("pending")) == "pending: 0/10 done"
+    assert sentence(progress(completed=3, failed=1, running=2, rate=0.5)) == (
+        "running: 4/10 done, 1 failed, 2 running, 0.5/s, 12 s left"
+    )
+    assert [duration(seconds) for seconds in (9.4, 130, 3_900)] == ["9 s", "2 min 10 s", "1 h 05 min"]
+
+
+def test_where_there_is_no_terminal_lines_come_now_and_then(capsys: Printed) -> None:
+    """At once when the status changes, else every five seconds while something does."""
+    clock = FakeClock()
+    lines = Lines(page_on(key=KEY), clock=clock)
+    for passes, task in [
+        (0, progress("pending")), (1, progress()), (1, progress(completed=1)), (5, progress(completed=2)),
+        (9, progress(completed=2)), (0, progress("completed", completed=10)),
+    ]:  # fmt: skip
+        clock.advance(passes)
+        lines.show(task)
+    lines.note(f"\x1b[31m{KEY}")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "pending: 0/10 done", "running: 0/10 done", "running: 2/10 done", "completed: 10/10 done", "\ufffd[31m***",
+    ]  # fmt: skip
+
+
+def test_at_a_terminal_a_bar_grows(house: House, tmp_path: Path) -> None:
+    """With its counts, until all is done."""
+    terminal, screen = pty.openpty()
+    file, out = written(tmp_path, "q.txt", QUESTIONS), tmp_path / "a.csv"
+    with program("run", file, "--out", out, stdout=screen, TERM="xterm", COLUMNS="100") as process:
+        os.close(screen)
+        shown = b""
+        # A terminal whose other end is closed cannot be read any more.
+        with suppress(OSError):
+            while piece := os.read(terminal, 65536):
+                shown += piece
+        assert process.wait(60) == 0
+    os.close(terminal)
+
+    assert "━".encode() in shown
+    assert b"3/3 done" in shown
+
+
+# Processes
+
+
+def program(*argv: object, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE, **variables: str) -> Any:
+    """Start the tool in a process of its own."""
+    process = subprocess.Popen(
+        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        ["env", "--default-signal=INT", sys.executable, "-m", "tools.batch", *map(str, argv)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr
+    os.set_blocking(process.stderr.fileno(), False)
+    return process
+
+
+def seen(process: Any, name: str = "stdout") -> bytes:
+    """Return what the process has printed since the last look."""
+    return getattr(process, name).read() or b""
+
+
+@pytest.mark.full
+def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed) -> None:
+    """Status 130; the task goes on, and the command that is named brings its results."""
+    out, before = tmp_path / "a.jsonl", len(tasks_of(house))
+    with program("run", written(tmp_path, "q.txt", ["[[slow]] 年假"]), "--out", out) as process:
+        (task, *_) = wait_until(lambda: tasks_of(house)[: len(tasks_of(house)) - before], timeout=60)
+        wait_until(lambda: b"running" in process.stdout.readline(), timeout=60)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    found = re.search(r"python -m tools\.batch (results .+?); end it: python -m tools\.batch cancel", err.decode())
+    assert found, err
+    assert b"Traceback" not in err
+    assert found[1] == f"results {task['task_id']} --out {out} --url {house.url}"
+    assert not out.exists()
+    assert run(*found[1].split()) == 0
+    assert len(out.read_text("utf-8").splitlines()) == 1
+
+
+@contextmanager
+def served(house: House, port: int = 0) -> Iterator[int]:
+    """Serve the house at another port, which can be gone while the house is there."""
+    server = make_server("127.0.0.1", port, house.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def test_the_service_may_be_away_meanwhile(house: House, app: MockDify, tmp_path: Path, capsys: Printed) -> None:
+    """The client waits until it is back, and saves every answer; nothing is asked twice."""
+    out, asked = tmp_path / "a.jsonl", len(app.requests)
+    file = written(tmp_path, "q.txt", [f"[[slow]] 年假 {n}" for n in range(4)])
+    with ThreadPoolExecutor(1) as client:
+        with served(house) as port:
+            url = f"http://127.0.0.1:{port}"
+            status = client.submit(run, "run", file, "--out", out, "--url", url)
+            wait_until(lambda: len(app.requests) > asked, timeout=30)
+        shown = wait_until(lambda: "".join(re.findall(".*trying again.*", capsys.readouterr().out)), timeout=30)
+        with served(house, port):
+            assert status.result(60) == 0
+
+    assert f"cannot connect to 127.0.0.1:{port}; trying again for up to 600 s" in shown
+    assert "connected again" in capsys.readouterr().out
+    items = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [item["content"] for item in items] == [app.expected_answer(item["text"]) for item in items]
+    assert len(items) == len(app.requests) - asked == 4
+
+
+class Worker(Replica):
+    """A process that only works on batches, in the replica's surroundings."""
+
+    def __init__(self, env: dict[str, str], folder: Path) -> None:
+        super().__init__(env, folder, command=("-m", "tools.batch", "work"))
+
+
+@pytest.fixture
+def dify() -> Iterator[MockDify]:
+    """A Dify that nothing else asks."""
+    with MockDify(slow=0.04) as mock:
+        yield mock
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+    """The web only takes the task; a worker does it, tells how it is, hands over when it is told to go, and another
+    one ends the task."""
+    settings = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "BATCH_WORKER": "external", "BATCH_MAX_CONCURRENT": "2"}
+    open_door = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "DRAIN_SECONDS": "20"}
+    env = settings_for(redis_url, **settings, **open_door, **dify_settings(dify.base_url))
+    texts = [f"[[slow]] 年假 {n}" for n in range(4)]
+    with replicas(1, env, tmp_path) as (web,):
+        tasks = f"{web.url}/api/batch/tasks"
+        task_id = requests.post(tasks, json={"name": "q", "texts": texts}, timeout=30).json()["data"]["task_id"]
+        workers = requests.get(f"{web.url}/api/batch/status", timeout=30).json()["data"]["workers"]
+        first = Worker(env, tmp_path)
+        try:
+            first.wait_ready()
+            wait_until(lambda: dify.open_streams, timeout=60)
+            health = requests.get(f"{first.url}/healthz", timeout=30)
+            counted = requests.get(f"{first.url}/metrics", timeout=30).text
+            code = first.stop()
+            asked = len(dify.requests)
+            second = Worker(env, tmp_path)
+            try:
+                ended = ("completed", "failed")
+
+                def task() -> Any:
+                    told = requests.get(f"{tasks}/{task_id}", timeout=30).json()["data"]
+                    return told["status"] in ended and told
+
+                told = wait_until(task, timeout=120)
+            finally:
+                second.kill()
+        finally:
+            first.kill()
+
+    assert (workers, health.text, code) == (0, "ok\n", 0)
+    assert "wechatlaibao_batch_lanes_busy" in counted
+    assert 0 < asked < len(texts)
+    assert told["progress"]["completed"] == len(texts)
+    assert len(dify.requests) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "they need BATCH_ENABLED, and MYSQL_HOST or DATABASE_PATH"),
+        ({"REDIS_URL": "ftp://nowhere"}, "REDIS_URL"),
+    ],
+    ids=["no-sql", "wrong"],
+)
+def test_a_worker_without_work_says_why(
+    changes: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """One line on standard error, status 1."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**settings_for("redis://127.0.0.1:1/0"), **changes}.items():
+        monkeypatch.setenv(name, value)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert run("work") == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.err + printed.out

@@ -1,0 +1,562 @@
+"""`python -m tools.dify`: what it asks, what it shows, how it ends, and that it keeps the key to itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.mocks.dify.plays import MODERATED
+from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.server import MockDify
+from tests.support.servers.processes import free_port, wait_until, when
+from tests.support.servers.raw_server import RawServer, self_signed
+from tools import dify as tool
+from tools._dify.record import Record
+from tools._page import Page
+
+ROOT = Path(__file__).parents[3]
+KEY = "app-not-a-real-key-0123456789"
+STRANGER = "11111111-2222-4333-8444-555555555555"
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def dify(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockDify]:
+    """A mock that lets one key in; its address and that key are in the environment."""
+    with MockDify(ping_every=0.05, slow=0.05, api_key=KEY) as mock:
+        monkeypatch.setenv("DIFY_BASE_URL", mock.base_url)
+        monkeypatch.setenv("DIFY_API_KEY", KEY)
+        yield mock
+
+
+def run(*argv: str) -> int:
+    """Run the tool in this process; usage errors are its status too."""
+    try:
+        return tool.main(argv)
+    except SystemExit as exc:
+        return int(exc.code or 0)
+
+
+def field(printed: str, name: str) -> str:
+    """Return the value of one line of the report."""
+    (line,) = [line for line in printed.splitlines() if line.startswith(f"{name} ")]
+    return line.removeprefix(name).strip()
+
+
+# What it shows
+
+
+def test_an_answer_is_shown_whole_with_what_it_cost(dify: MockDify, capsys: Printed) -> None:
+    """The banner, every piece of the answer, then tokens, price, ids, sources and the count of events."""
+    assert run("-q", "年假怎么申请") == 0
+
+    printed = capsys.readouterr().out
+    (run_,) = dify.runs.turns(next(iter(dify.conversations)))
+    assert printed.startswith(f"POST {dify.base_url}/v1/chat-messages, streaming\n")
+    assert f"\n\n{dify.expected_answer('年假怎么申请')}\n\n" in printed
+    assert field(printed, "tokens") == "431 (412 prompt, 19 answer)"
+    assert field(printed, "price") == "0.00043 USD"
+    assert field(printed, "message") == run_.message_id
+    assert field(printed, "task") == run_.task_id
+    assert printed.count(run_.conversation_id) == 1
+    assert field(printed, "source 1") == "handbook.md, score 0.91, from 员工手册"
+    assert field(printed, "events").startswith("34: message 29, workflow_started 1, ")
+    assert "unknown" not in printed
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("chat", "agent-chat", "new-agent", "chatflow-old-order", "no-message-end", "outputs-only", "annotation"),
+        *("no-workflow-finished", "stopped", "split-utf8", "crlf", "glued", "ascii", "think", "odd-metadata"),
+    ],
+)
+def test_every_kind_of_stream_is_shown_once(script: str, dify: MockDify, capsys: Printed) -> None:
+    """Whatever the app's type, its last event and its transport: the answer is there, and not twice."""
+    assert run("-q", f"[[{script}]] 营业时间") == 0
+
+    answer = dify.expected_answer(f"[[{script}]] 营业时间")
+    assert capsys.readouterr().out.count(f"\n{answer}\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"), [("moderation", MODERATED), ("new-agent-differs", "周一至周五 9:00-18:00 🙂")]
+)
+def test_a_replaced_answer_is_told_apart(script: str, answer: str, dify: MockDify, capsys: Printed) -> None:
+    """What was shown cannot be taken back: a line says that the whole answer follows anew."""
+    assert run("-q", f"[[{script}]] 营业时间") == 0
+
+    before, after = capsys.readouterr().out.split("\n[replaced] the answer is now:\n")
+    assert after.startswith(f"{answer}\n\ntokens")
+    assert ("[message_replace] output_moderation" in before) is (script == "moderation")
+
+
+def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) -> None:
+    """A tool's call and result, though Dify sends a step again as it fills; a file's address is made whole."""
+    assert run("-q", "[[agent-chat]] 营业时间") == 0
+
+    printed = capsys.readouterr().out
+    assert printed.count('[tool] dalle3 {"dalle3": {"prompt": "cat"}}\n') == 1
+    assert printed.count('[result] {"dalle3": "ok"}\n') == 1
+    assert f"[file] image {dify.base_url}/files/tools/9d1c.png?timestamp=" in printed
+    assert field(printed, "events").endswith("agent_thought 2, message_file 1, message_end 1")
+
+
+def test_what_dify_sends_again_is_shown_once() -> None:
+    """A step grows from event to event; a last thought often repeats the answer."""
+    record = Record("https://dify.example/v1")
+    steps = [
+        {"thought": ""},
+        {"thought": "Look it up"},
+        {"thought": "Look it up", "tool": "search"},
+        {"thought": "Monday"},
+    ]
+    record.answer = "On Monday."
+
+    notes = [list(record.notes({"event": "agent_thought", "id": "th1", **step})) for step in steps]
+
+    assert notes == [[], ["[thought] Look it up"], ["[tool] search"], []]
+    assert record.counts == {"agent_thought": 4}
+
+
+def test_events_nobody_knows_are_counted_by_name(dify: MockDify, capsys: Printed) -> None:
+    """They are no reason to stumble, and no part of the answer."""
+    assert run("-q", "[[odd-events]] 营业时间") == 0
+
+    printed = capsys.readouterr().out
+    assert field(printed, "unknown") == "(without a name) 1, a_future_event 1"
+    assert field(printed, "tokens") == "Dify did not tell"
+    assert "nein" not in printed
+
+
+def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locale without Chinese is no reason to fail."""
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, "ascii", write_through=True))
+
+    assert run("-q", "营业时间") == 0
+    assert b"?????" in screen.getvalue()
+
+
+def test_words_from_outside_give_no_orders_and_hold_no_key() -> None:
+    """Escape sequences lose their escape, carriage returns go, and the key is masked."""
+    said: list[str] = []
+    page = Page(said.append, key=KEY)
+
+    page.words(f"\x1b]0;title\x07a\rb\tc {KEY}")
+    page.field("name", "two\nlines\x9b1m")
+
+    assert "".join(said) == "\ufffd]0;title\ufffdab\tc ***\nname          two lines\ufffd1m\n"
+
+
+# What it asks
+
+
+def test_it_asks_streaming_and_for_a_title(dify: MockDify) -> None:
+    """Without options: a new conversation of test-user, whose id is not even an empty string."""
+    assert run("--query", "一") == 0
+
+    (request,) = dify.requests
+    assert request.body == {
+        **{"query": "一", "inputs": {}, "user": "test-user"},
+        **{"response_mode": "streaming", "auto_generate_name": True},
+    }
+    assert request.authorization == f"Bearer {KEY}"
+
+
+IMAGE = {"type": "image", "transfer_method": "remote_url", "url": "https://example.com/a.png"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "fields"),
+    [
+        (["--user", "zhangsan"], {"user": "zhangsan"}),
+        (["--inputs", '{"city": "上海", "days": 2}'], {"inputs": {"city": "上海", "days": 2}}),
+        (["--blocking"], {"response_mode": "blocking"}),
+        (["--files", json.dumps([IMAGE])], {"files": [IMAGE]}),
+        (["--files", json.dumps(IMAGE)], {"files": [IMAGE]}),
+        (["--no-auto-name"], {"auto_generate_name": False}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_each_option_is_in_the_request(argv: list[str], fields: dict[str, Any], dify: MockDify) -> None:
+    """As Dify's API has it."""
+    assert run("-q", "一", *argv) == 0
+
+    body = dify.requests[0].body
+    assert {name: body[name] for name in fields} == fields
+
+
+def test_a_second_turn_is_in_the_conversation_of_the_first(dify: MockDify, capsys: Printed) -> None:
+    """The id that the first one printed goes on with it."""
+    run("-q", "一")
+    (conversation,) = dify.conversations
+
+    assert run("-q", "二", "--conversation-id", conversation) == 0
+    assert [turn.query for turn in dify.runs.turns(conversation)] == ["一", "二"]
+
+
+def test_a_blocking_answer_is_shown_with_the_same_figures(dify: MockDify, capsys: Printed) -> None:
+    """One reply, taken for one event."""
+    assert run("-q", "营业时间", "--blocking") == 0
+
+    printed = capsys.readouterr().out
+    assert "\n\n周一至周五 9:00-18:00 🙂\n\n" in printed
+    assert field(printed, "price") == "0.00043 USD"
+    assert field(printed, "source 1") == "handbook.md, score 0.91, from 员工手册"
+    assert field(printed, "events") == "1: message 1"
+
+
+def test_conversations_are_listed_without_a_question(dify: MockDify, capsys: Printed) -> None:
+    """Those of the user, the latest first; nothing is asked and nothing else needed."""
+    for user, query in (("zhangsan", "一"), ("lisi", "二"), ("zhangsan", "三")):
+        run("-q", query, "--user", user)
+    capsys.readouterr()
+
+    assert run("--list-conversations", "--user", "zhangsan") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:-1]] == ["三", "一"]
+    assert lines[-1] == "2 conversations of the user zhangsan"
+    assert dify.conversations[lines[0].split()[0]] == "zhangsan"
+    assert len(dify.requests) == 3
+
+
+# The key
+
+
+def test_the_key_is_the_first_of_the_environments(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the product, where a list of keys may stand."""
+    monkeypatch.setenv("DIFY_API_KEY", f" {KEY} , app-another")
+
+    assert run("-q", "一") == 0
+
+
+def test_a_minus_reads_the_key_from_standard_input(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """Before the environment's; nothing warns."""
+    monkeypatch.setenv("DIFY_API_KEY", "app-wrong")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
+
+    assert run("-q", "一", "--api-key", "-") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_key_on_the_command_line_works_with_a_warning(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """Old scripts go on; people are told what to do instead."""
+    monkeypatch.delenv("DIFY_API_KEY")
+
+    assert run("-q", "一", "--api-key", KEY) == 0
+
+    printed = capsys.readouterr()
+    assert printed.err.startswith("warning: a key on the command line is seen by everybody on this machine")
+    assert KEY not in printed.out + printed.err
+
+
+def test_at_a_terminal_the_key_is_typed_unseen(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """A prompt asks for it where standard input is a terminal; what is typed there is not shown."""
+    monkeypatch.delenv("DIFY_API_KEY")
+    terminal, typed = pty.openpty()
+    with os.fdopen(typed) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr("getpass.getpass", lambda prompt: KEY if prompt == "Dify API key: " else "")
+        assert run("-q", "营业时间") == 0
+    os.close(terminal)
+
+    assert KEY not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["", " , "])
+def test_without_a_key_it_says_where_to_put_one(
+    given: str, dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """It is wrong usage; nothing has been sent."""
+    monkeypatch.setenv("DIFY_API_KEY", given)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+    assert run("-q", "一") == run("-q", "一", "--api-key", "-") == 2
+    assert "no API key: set DIFY_API_KEY to the app's key" in capsys.readouterr().err
+    assert dify.accepted_connections == 0
+
+
+# How it fails
+
+
+@pytest.mark.parametrize(
+    ("script", "advice"),
+    [
+        ("401-unauthorized", "copy the key of this very app from its page API Access (app-...) into DIFY_API_KEY"),
+        ("403-app_api_disabled", "switch its API on"),
+        ("404-wrong-path", "correct --base-url or DIFY_BASE_URL"),
+        ("400-invalid_param", "look at --inputs, --files and --conversation-id"),
+        ("400-not_chat_app", "use the key of a chatbot, agent or chatflow"),
+        ("400-app_unavailable", "set its model and publish it in Dify"),
+        ("400-provider_quota_exceeded", "fill it up, or choose another model"),
+        ("400-conversation_completed", "leave --conversation-id out"),
+        ("413-html", "shorten it"),
+        ("429-too_many_requests", "wait, or raise the limit in Dify"),
+        ("500-internal_server_error", "see their logs, and try again"),
+        ("504-html", "see their logs, and try again"),
+        ("silent", "nothing came for 0.5 s: give it longer (--timeout 1)"),
+        ("no-headers", "nothing came for 0.5 s: give it longer (--timeout 1)"),
+        ("ping-only", "see that Dify's worker runs, or give it longer (--timeout 1)"),
+        ("pings-after-text", "only signs of life came for 0.5 s"),
+        (
+            "error-after-text",
+            'see the app\'s logs in Dify. Dify says: "Internal Server Error, please contact support."',
+        ),
+        ("chatflow-failed", 'Dify says: "Run failed: [openai] Rate limit reached"'),
+        ("chatflow-failed-quietly", 'Dify says: "[openai] Rate limit reached"'),
+        ("chatflow-paused", "decide it in Dify"),
+        ("empty", "look at the app's answer node"),
+        ("eof", "look for a proxy before Dify that ends long answers"),
+        ("drop-at-once", "does not answer as Dify does"),
+    ],
+)
+def test_every_failure_says_what_to_do(script: str, advice: str, dify: MockDify, capsys: Printed) -> None:
+    """Status 1 and one sentence on standard error; Dify's own words follow where it said any."""
+    patience = "0.5" if "0.5 s" in advice or "--timeout 1" in advice else "60"
+    assert run("-q", f"[[{script}]] 一", "--timeout", patience) == 1
+
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("failed (")
+    assert advice in sentence
+    assert len(dify.requests) == 1
+
+
+def test_the_refusals_own_words_are_shown(dify: MockDify, capsys: Printed) -> None:
+    """They name the field that Dify does not like."""
+    run("-q", "[[400-too_many_files]] 一")
+
+    assert json.loads(REFUSALS["400-too_many_files"].body)["message"] in capsys.readouterr().err
+
+
+def test_a_wrong_key_is_told_and_not_shown(dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
+    """Asking and listing end alike."""
+    monkeypatch.setenv("DIFY_API_KEY", "app-wrong")
+
+    assert run("-q", "一") == run("--list-conversations") == 1
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second
+    assert first.startswith("failed (HTTP 401 unauthorized): Dify refuses the key")
+    assert "app-wrong" not in first
+
+
+def test_a_strangers_conversation_is_told(dify: MockDify, capsys: Printed) -> None:
+    """Neither asked again nor begun anew behind one's back."""
+    assert run("-q", "一", "--conversation-id", STRANGER) == 1
+    assert "Dify does not know this conversation as one of the user test-user" in capsys.readouterr().err
+    assert len(dify.requests) == 1
+
+
+@pytest.mark.parametrize("mode", ["agent-chat", "agent"])
+def test_an_agent_that_refuses_blocking_is_told(mode: str, dify: MockDify, capsys: Printed) -> None:
+    """In the words of neither kind of agent, but ours; in streaming mode it answers."""
+    dify.mode = mode
+
+    assert run("-q", "一", "--blocking") == 1
+    assert f"an agent app ({mode}) refuses blocking mode: ask without --blocking" in capsys.readouterr().err
+    assert run("-q", "一") == 0
+
+
+@pytest.mark.parametrize("script", ["400-invalid_param", "ping-only"])
+def test_inputs_the_app_requires_are_named(script: str, dify: MockDify, capsys: Printed) -> None:
+    """Without them some versions refuse and others never begin to answer."""
+    dify.user_input_form = [{"text-input": {"variable": name, "required": name != "note"}} for name in ("age", "note")]
+
+    assert run("-q", f"[[{script}]] 一", "--timeout", "0.5") == 1
+    assert 'the app requires age, which --inputs lacks: add it (--inputs \'{"age": "..."}\')' in (
+        capsys.readouterr().err
+    )
+    run("-q", f"[[{script}]] 一", "--timeout", "0.5", "--inputs", '{"age": 7}')
+    assert "requires" not in capsys.readouterr().err
+
+
+def test_nobody_there_is_told(dify: MockDify, capsys: Printed) -> None:
+    """With the address that was tried."""
+    url = f"http://127.0.0.1:{free_port()}"
+
+    assert run("-q", "一", "--base-url", url) == 1
+    assert f"no connection to {url}/v1: see that the name resolves" in capsys.readouterr().err
+
+
+def test_a_certificate_that_is_not_trusted_is_told(dify: MockDify, tmp_path: Path, capsys: Printed) -> None:
+    """With the variable that mends it."""
+    context, _ = self_signed(tmp_path)
+    with RawServer(b"", tls=context) as server:
+        assert run("-q", "一", "--base-url", server.url) == 1
+
+    assert "REQUESTS_CA_BUNDLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reply", "advice"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "does not answer as Dify does"),
+        (
+            b"HTTP/1.1 301 Moved\r\nLocation: https://x\r\nContent-Length: 0\r\n\r\n",
+            "set --base-url or DIFY_BASE_URL to where",
+        ),
+    ],
+    ids=["a web page", "a redirect"],
+)
+@pytest.mark.parametrize("options", [["-q", "x"], ["-q", "x", "--blocking"], ["--list-conversations"]], ids=" ".join)
+def test_what_is_not_dify_is_told(
+    options: list[str], reply: bytes, advice: str, dify: MockDify, capsys: Printed
+) -> None:
+    """However it is asked."""
+    with RawServer(reply) as server:
+        assert run(*options, "--base-url", server.url) == 1
+
+    assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--user", "zhangsan"],
+        ["-q", "一", "--inputs", "{broken"],
+        ["-q", "一", "--inputs", "[1]"],
+        ["-q", "一", "--files", '"a.png"'],
+        ["-q", "一", "--files", "[1]"],
+        ["-q", "一", "--timeout", "0"],
+        ["-q", "一", "--timeout", "inf"],
+        ["-q", "一", "--base-url", "dify.example"],
+        ["-q", "一", "--base-url", "https://me:secret@dify.example"],
+        ["-q", "一", "--api-key", "app- with blanks"],
+    ],
+    ids=lambda argv: " ".join(argv[-2:]),
+)
+def test_wrong_usage_is_told_before_anything_is_sent(argv: list[str], dify: MockDify) -> None:
+    """It is 2."""
+    assert run(*argv) == 2
+    assert dify.accepted_connections == 0
+
+
+# Ctrl-C
+
+
+def program(*argv: str) -> subprocess.Popen[bytes]:
+    """Start the tool in a process of its own."""
+    process = subprocess.Popen(
+        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        ["env", "--default-signal=INT", sys.executable, "-m", "tools.dify", *argv],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    for stream in (process.stdout, process.stderr):
+        assert stream
+        os.set_blocking(stream.fileno(), False)
+    return process
+
+
+def seen(process: subprocess.Popen[bytes]) -> bytes:
+    """Return what the process has printed since the last look."""
+    assert process.stdout
+    return process.stdout.read() or b""
+
+
+def test_ctrl_c_tells_dify_to_stop(dify: MockDify) -> None:
+    """Its words are on the screen while Dify still speaks; then the run does not go on for nobody, status 130."""
+    dify.slow = 0.2
+    with program("-q", "[[slow]] 年假", "--user", "zhangsan") as process:
+        shown = wait_until(lambda: (out := seen(process)).partition(b"**")[1] and out, timeout=30)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert b"tokens" not in shown
+    assert b"interrupted: Dify was told to stop task " in err
+    assert b"Traceback" not in err
+    assert [user for _, user in dify.stops] == ["zhangsan"]
+    assert all(dify.runs.find(task).stopped for task, _ in dify.stops)  # type: ignore[union-attr]
+
+
+def test_ctrl_c_before_dify_named_a_task_says_so(dify: MockDify, capsys: Printed) -> None:
+    """There is nothing that could be stopped."""
+    main_thread, before = threading.get_ident(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    when(lambda: dify.open_streams, lambda: signal.pthread_kill(main_thread, signal.SIGINT))
+    try:
+        assert run("-q", "[[silent]] 年假") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert capsys.readouterr().err.startswith("interrupted: Dify named no task that")
+    assert dify.stops == []
+
+
+# --check
+
+
+def outcomes(printed: str) -> list[list[str]]:
+    return [line.split()[:2] for line in printed.splitlines()[1:]]
+
+
+def test_a_check_is_a_line_each(dify: MockDify, capsys: Printed) -> None:
+    """Four questions, the last two in one conversation, and no titles that cost a call; the options hold."""
+    assert run("--check", "--user", "checker", "--no-auto-name") == 0
+
+    printed = capsys.readouterr().out
+    assert outcomes(printed) == [["ok", "stream"], ["ok", "blocking"], ["ok", "two"], ["ok", "list"]]
+    assert [request.body["response_mode"] for request in dify.requests] == [
+        *("streaming", "blocking", "streaming", "streaming")
+    ]
+    assert {request.body["user"] for request in dify.requests} == {"checker"}
+    answer = dify.expected_answer(dify.requests[0].body["query"])
+    assert printed.count(f" {len(answer)} characters in ") == 2
+    assert dify.requests[3].body["conversation_id"] in printed
+    assert "3 conversations of the user checker, this one among them" in printed
+
+
+def test_a_check_takes_an_agents_refusal_of_blocking_as_it_is_meant(dify: MockDify, capsys: Printed) -> None:
+    """The product never asks so."""
+    dify.mode = "agent-chat"
+
+    assert run("--check") == 0
+    assert "refused, as by any agent app (agent-chat)" in capsys.readouterr().out
+
+
+def test_a_check_says_what_failed_and_goes_on(dify: MockDify, capsys: Printed) -> None:
+    """Each line has its own remedy; the status is 1."""
+    dify.outage = REFUSALS["500-internal_server_error"]
+
+    assert run("--check") == 1
+
+    printed = capsys.readouterr().out
+    assert outcomes(printed)[-1] == ["FAILED", "list"]
+    assert [words[0] for words in outcomes(printed)] == ["ok", "ok", "ok", "FAILED"]
+    assert "see their logs, and try again" in printed
+
+
+def test_a_check_with_a_wrong_key_fails_everywhere(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """No line claims what could not be looked at."""
+    monkeypatch.setenv("DIFY_API_KEY", "app-wrong")
+
+    assert run("--check") == 1
+    assert [words[0] for words in outcomes(capsys.readouterr().out)] == ["FAILED"] * 4

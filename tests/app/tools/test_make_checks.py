@@ -1,0 +1,162 @@
+"""`make check-dify` and `make check-ws`: what they run, what they say of a sick Dify, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from demo.mocks.dify.server import MockDify
+from tests.project.test_makefile import Workshop
+from tests.support.servers.processes import free_port, wait_until
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+@contextmanager
+def check_ws(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Run what `make check-ws` runs; its temporary folders are in this one, and so are the traces it leaves."""
+    process = subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "-m", "demo.check_ws"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def output_of(folder: Path, **variables: str) -> tuple[int, str]:
+    with check_ws(folder, **variables) as process:
+        out, _ = process.communicate(timeout=100)
+        return process.returncode, out
+
+
+def gateways_of(folder: Path) -> list[int]:
+    """Return the processes that run in a folder below this one: the gateway and its workers."""
+    return [int(cwd.parent.name) for cwd in Path("/proc").glob("[0-9]*/cwd") if _leads_into(cwd, folder)]
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    try:
+        # The folder of a process that outlived it is "… (deleted)".
+        return str(link.readlink()).startswith(f"{folder}/")
+    except OSError:
+        return False
+
+
+def assert_nothing_is_left(folder: Path) -> None:
+    assert gateways_of(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+# make check-dify
+
+
+def test_check_dify_asks_the_app_it_was_given(workshop: Workshop) -> None:
+    """Address and key reach the tool as they were typed, and so do its options."""
+    workshop.toy_python()
+    (workshop.commands.parent / "toy").write_text(
+        '#!/bin/sh\nprintf "%s|" "$@" "$DIFY_BASE_URL" "$DIFY_API_KEY" >>"$LOG"; echo >>"$LOG"\n'
+    )
+
+    code, _ = workshop.make(
+        "check-dify", "DIFY_BASE_URL=http://dify/v1", "DIFY_API_KEY=app-$5", "CHECK_ARGS=--user 'a b'"
+    )
+
+    assert code == 0
+    assert workshop.asked[-1] == "-m|tools.dify|--check|--user|a b|http://dify/v1|app-$5|"
+
+
+def test_check_dify_fails_where_the_app_does(workshop: Workshop) -> None:
+    """The tool's status is make's."""
+    workshop.toy_python()
+    workshop.make("demo")
+    (workshop.project / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
+
+    assert workshop.make("check-dify")[0] != 0
+
+
+# make check-ws
+
+
+def test_check_ws_starts_the_check(workshop: Workshop) -> None:
+    """With what the demo needs installed, and no more."""
+    workshop.toy_python()
+
+    assert workshop.make("check-ws")[0] == 0
+    assert workshop.asked[-1].startswith("-m|demo.check_ws|")
+    assert not any("requirements-dev.txt" in call for call in workshop.asked)
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_both_sockets_answer_and_the_log_is_shown(tmp_path: Path) -> None:
+    """The real server with the mock's answer: every frame is printed, then the end of the log; then all is gone."""
+    code, out = output_of(tmp_path)
+
+    assert code == 0, out
+    assert re.findall(r"^--- (\w+)", out, re.M) == ["chat", "realtime", "both", "the"]
+    assert out.count("**年假申请**") >= 2
+    log = out.partition("--- the last of")[2]
+    assert "Starting gunicorn" in log
+    assert log.count("outcome=completed") == 2
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_a_dify_that_is_away_fails_the_check_soon(tmp_path: Path) -> None:
+    """Each socket's error ends its part; the log says why, and is shown also then."""
+    dify = {"DIFY_BASE_URL": f"http://127.0.0.1:{free_port()}", "DIFY_API_KEY": "app-fake"}
+
+    code, out = output_of(tmp_path, **dify)
+
+    assert code == 1
+    assert "--- no whole answer from: chat, realtime" in out
+    assert "code=provider_unreachable" in out.partition("--- the last of")[2]
+    assert "app-fake" not in out
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
+    """In the middle of an answer, by SIGTERM as by Ctrl-C, the gateway ends and its folder goes."""
+    with MockDify(default="silent") as dify:
+        named = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-fake"}
+        with check_ws(tmp_path, **named) as process:
+            wait_until(lambda: dify.open_streams, timeout=60)
+            assert gateways_of(tmp_path) != []
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130, out
+    assert "--- the last of" in out
+    assert "Traceback" not in out
+    assert_nothing_is_left(tmp_path)
+
+
+def test_half_of_a_real_dify_is_told(tmp_path: Path) -> None:
+    """An address without a key starts nothing."""
+    code, out = output_of(tmp_path, DIFY_BASE_URL="https://dify.example/v1")
+
+    assert (code, out) == (2, "DIFY_BASE_URL and DIFY_API_KEY go together: DIFY_API_KEY is missing.\n")

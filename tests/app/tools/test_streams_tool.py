@@ -1,0 +1,240 @@
+"""`python -m tools.streams` shows a stream in its documented shape, without a credential."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from config.settings import Settings, load_settings
+from services.errors import SettingsError
+from tests.support.house import House, settings_for
+from tests.support.servers.processes import free_port
+from tools import streams
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def house(redis_url: str) -> Iterator[House]:
+    """A replica that answers by the mock provider, on a real Redis."""
+    with House(redis_url) as replica:
+        yield replica
+
+
+def run(redis_url: str, *argv: str) -> int:
+    return streams.main(argv, load=lambda: load_settings(settings_for(redis_url), None))
+
+
+def asked(house: House, text: str) -> str:
+    """Ask, see the end, and return the stream's id."""
+    with house.user() as user:
+        bubble = user.says(text)
+        user.sees_finish(bubble, every=0.05)
+        return bubble.stream_id
+
+
+def test_show_prints_the_documented_shape(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json has content, status, dify_finished and the messages with `read`; never token or reply."""
+    stream_id = asked(house, "年假怎么申请")
+
+    status = run(redis_url, "show", stream_id, "--json")
+
+    document = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert (document["content"], document["status"], document["dify_finished"]) == ("年假怎么申请", "completed", True)
+    assert {"content", "timestamp", "read"} <= document["messages"][0].keys()
+    assert document["messages"][-1]["is_final"] is True
+    assert all(message["read"] for message in document["messages"])
+    assert not {"token", "reply"} & document.keys()
+
+
+def test_show_prints_lines_for_a_person(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --json each field and each chunk has a line of its own."""
+    stream_id = asked(house, "年假怎么申请")
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        sealed = client.hget(f"dify_stream:{stream_id}", "reply")
+
+    assert run(redis_url, "show", stream_id) == 0
+
+    printed = capsys.readouterr().out
+    assert sealed
+    assert str(sealed) not in printed
+    assert f"stream           {stream_id}" in printed
+    assert "status           completed" in printed
+    assert "read final" in printed
+
+
+def test_show_marks_an_error_and_what_nobody_read(
+    house: House, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chunk beyond the hash's `read` is unread, an error chunk is marked."""
+    with house.user() as user:
+        stream_id = user.says("  ").stream_id
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(f"dify_stream:{stream_id}", "read", "0")
+
+    run(redis_url, "show", stream_id)
+
+    assert "unread error final: 没有看到问题内容" in capsys.readouterr().out
+
+
+def test_an_unknown_stream_is_one_line(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing on standard output, one line on the other, exit status 1."""
+    assert run(redis_url, "show", "no-such-stream") == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["no stream no-such-stream: it never was, or its life (STREAM_TTL) is over"]
+
+
+def test_list_has_no_words(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stream is a line with id, time and status, the newest first, and nobody's words."""
+    first, second = asked(house, "first question"), asked(house, "second question")
+
+    assert run(redis_url, "list") == 0
+
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["STREAM", "AGE", "CHANNEL", "BOT", "PERSON", "BYTES", "OWNER", "STATE"]
+    assert [line.split()[0] for line in lines] == [second, first]
+    assert all("completed" in line and "question" not in line for line in lines)
+    assert all(line.index("zhangsan") == header.index("PERSON") for line in lines)
+
+
+def test_list_stops_at_its_limit(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--limit keeps the newest."""
+    _, second = asked(house, "first question"), asked(house, "second question")
+
+    run(redis_url, "list", "--limit", "1")
+
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [second]
+
+
+#: Streams as they stand: fields of each that differ, and how a person reads them.
+STANDS: dict[str, tuple[dict[str, str], str]] = {
+    "alive": ({"lease": "+4"}, "being answered"),
+    "taken": ({"lease": "+4", "takeovers": "2"}, "being answered, taken over 2 times"),
+    "silent": ({"lease": "-6"}, "owner silent for 12 s"),
+    "left": ({"lease": "0"}, "left by its owner, waits for another"),
+    "waiting": ({"lease": "+4", "waiting": "1"}, "waits for an earlier question"),
+    "done": ({"lease": "-6", "status": "completed"}, "completed"),
+    "failed": ({"status": "error", "error_code": "provider_timeout", "lease": "-6"}, "error: provider_timeout"),
+    "stopped": ({"status": "cancelled", "lease": "-6"}, "cancelled"),
+}
+
+
+@pytest.fixture
+def stands(redis_url: str) -> None:
+    """The streams above in Redis, asked some minutes ago by two people on two channels."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        now = float(client.time()[0])
+        for age, (name, (fields, _)) in enumerate(STANDS.items()):
+            who = {"principal": f"p{age % 2}", "channel": ("wecom", "chat")[age % 2], "bot": "hr", "text": '{"a": 1}'}
+            created = datetime.fromtimestamp(now - 60 * age, UTC).isoformat()
+            base = {"status": "processing", "created_time": created, "question": json.dumps(who), "owner": "vm:1:a"}
+            lease = fields["lease"]
+            written = {"lease": lease if lease == "0" else str(now + float(lease))}
+            client.hset(f"dify_stream:{name}", mapping={**base, **fields, **written})
+
+
+def listed(redis_url: str, capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict[str, Any]]:
+    """Return what `list --json` prints."""
+    assert run(redis_url, "list", "--json", *argv) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+@pytest.mark.usefixtures("stands")
+def test_list_says_in_words_how_each_stream_stands(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asked where and how long ago, in columns; a dead owner is one that fell silent, as long as it has been."""
+    assert run(redis_url, "list") == 0
+
+    header, *lines = capsys.readouterr().out.splitlines()
+    told = {line.split()[0]: re.sub("1[2345] s$", "12 s", line[header.index("STATE") :]) for line in lines}
+    assert told == {name: words for name, (_, words) in STANDS.items()}
+    assert re.search(r"^silent +2 min +wecom +hr +p0 +0 +vm:1:a +owner silent", "\n".join(lines), re.MULTILINE)
+
+
+@pytest.mark.usefixtures("stands")
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["--status", "processing"], ["alive", "taken", "silent", "left", "waiting"]),
+        (["--silent"], ["silent"]),
+        (["--channel", "chat", "--person", "p1"], ["taken", "left", "done", "stopped"]),
+        (["--bot", "hr", "--older-than", "300"], ["done", "failed", "stopped"]),
+        (["--bot", "other"], []),
+        (["--channel", "wecom", "--limit", "1"], ["alive"]),
+    ],
+)
+def test_list_chooses(redis_url: str, capsys: pytest.CaptureFixture[str], argv: list[str], names: list[str]) -> None:
+    """By status, channel, bot, person, age and silence, all of them together; the limit counts what is chosen."""
+    assert [row["stream"] for row in listed(redis_url, capsys, *argv)] == names
+
+
+def test_json_is_json_all_the_way_down(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Objects and numbers of the hash are objects and numbers; people's words stay words, a credential stays out."""
+    stream_id = asked(house, '{"a": 1}')
+
+    run(redis_url, "show", stream_id, "--json")
+    document = json.loads(capsys.readouterr().out)
+    (row,) = listed(redis_url, capsys)
+
+    assert (document["content"], document["question"]["text"]) == ('{"a": 1}', '{"a": 1}')
+    assert (document["question"]["principal"], document["user_info"]["user_code"]) == ("zhangsan", "zhangsan")
+    assert "credential" not in document["question"]
+    assert (document["epoch"], isinstance(document["lease"], float)) == (1, True)
+    assert (row["stream"], row["person"], row["channel"], row["bot"]) == (stream_id, "zhangsan", "wecom", "default")
+    assert (row["status"], row["state"], row["silent"]) == ("completed", "completed", 0)
+    assert "a" not in row
+
+
+def test_names_cannot_leave_their_column(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name with a line break or an order to the terminal is one harmless word; what is no JSON is no name."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        for name, question in (("a", json.dumps({"principal": "x\n\x1b[2J y"})), ("b", "{"), ("c", "[1]")):
+            client.hset(f"dify_stream:{name}", mapping={"status": "completed", "question": question})
+
+    assert run(redis_url, "list") == 0
+
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[5] for line in lines) == ["-", "-", "x??[2J?y"]
+
+
+@pytest.mark.parametrize("argv", [("list",), ("show", "abc")])
+def test_no_redis_is_one_line(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """A Redis that is away is said in one line with exit status 1."""
+    assert run(f"redis://127.0.0.1:{free_port()}/1", *argv) == 1
+
+    assert capsys.readouterr().err.startswith("redis: ConnectionError")
+
+
+def test_a_wrong_setting_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings' own line is printed."""
+
+    def load() -> Settings:
+        raise SettingsError("PORT='x' is wrong: expected a whole number")
+
+    assert streams.main(["list"], load=load) == 1
+    assert capsys.readouterr().err == "PORT='x' is wrong: expected a whole number\n"
+
+
+def test_it_runs_as_a_program(redis_url: str) -> None:
+    """`python -m tools.streams` ends with the status of its command."""
+    env = {"PATH": os.environ["PATH"], **settings_for(redis_url)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.streams", "show", "nobody"], cwd=ROOT, env=env, capture_output=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no stream nobody" in done.stderr

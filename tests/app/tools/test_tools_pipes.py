@@ -1,0 +1,102 @@
+"""`python -m tools.… | head -1`: when the reader is gone a tool ends at once, without a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.mocks.dify.server import MockDify
+from tests.support.house import House, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+from tools._pipes import NOBODY_READS
+
+ROOT = Path(__file__).parents[3]
+KEY = "obviously-fake-api-key"
+Program = tuple[dict[str, str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def dify() -> Iterator[MockDify]:
+    with MockDify(delay=0.02, slow=0.3) as mock:
+        yield mock
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pipes")
+
+
+@pytest.fixture(scope="module")
+def house(redis_server: RedisServer, dify: MockDify, folder: Path) -> Iterator[House]:
+    """A replica with a stream and a task in it."""
+    own = {"DATABASE_PATH": str(folder / "laibao.db"), "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
+    with House(redis_server.url(8), **own, **dify_settings(dify.base_url)) as house, house.user() as user:
+        user.sees_finish(user.says("年假"), every=0.05)
+        yield house
+
+
+@pytest.fixture(scope="module")
+def programs(house: House, redis_server: RedisServer, dify: MockDify, folder: Path) -> dict[str, Program]:
+    """The environment and the arguments of each tool that prints more than a line."""
+    (folder / "q.txt").write_text("年假有几天？\nHow?\n", "utf-8")
+    settings = settings_for(redis_server.url(8), **dify_settings(dify.base_url), PORT=house.url.rpartition(":")[2])
+    key = {"LAIBAO_KEY": KEY, "LAIBAO_URL": house.url, "LAIBAO_WS_KEY": KEY}
+    app = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-test-key-not-real"}
+    return {
+        "ws": (key, ["tools.ws", "--url", house.url.replace("http", "ws"), "--send", "年假"]),
+        "dify": (app, ["tools.dify", "-q", "[[slow]] 年假"]),
+        "dify check": (app, ["tools.dify", "--check"]),
+        "dify help": (app, ["tools.dify", "--help"]),
+        "batch run": (key, ["tools.batch", "run", str(folder / "q.txt")]),
+        "batch status": (key, ["tools.batch", "status"]),
+        "streams": (settings, ["tools.streams", "list"]),
+        "doctor": (settings, ["tools.doctor"]),
+    }
+
+
+def ended(program: Program, *, lines: int) -> tuple[int, bytes]:
+    """Run a tool, read so many lines of its output and close it; return exit status and standard error."""
+    variables, arguments = program
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        for _ in range(lines):
+            assert process.stdout.readline()
+        process.stdout.close()
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "name", ["ws", "dify", "dify check", "dify help", "batch run", "batch status", "streams", "doctor"]
+)
+def test_a_tool_whose_output_nobody_reads_ends_quietly(name: str, programs: dict[str, Program]) -> None:
+    """Whatever it prints first finds no reader; only what it has to tell of a batch is on standard error."""
+    status, said = ended(programs[name], lines=0)
+
+    assert status == NOBODY_READS
+    assert said == b"" or (name == "batch run" and b"rror" not in said and b"completed" in said)
+
+
+@pytest.mark.parametrize("name", ["dify", *(pytest.param(name, marks=pytest.mark.full) for name in ("ws", "doctor"))])
+def test_a_tool_ends_when_its_reader_has_enough(name: str, programs: dict[str, Program]) -> None:
+    """As `head -1` does it, in the middle of an answer."""
+    assert ended(programs[name], lines=1) == (NOBODY_READS, b"")
+
+
+@pytest.mark.full
+def test_dify_is_told_to_stop_what_nobody_reads(programs: dict[str, Program], dify: MockDify) -> None:
+    """The answer would cost on."""
+    told = len(dify.stops)
+
+    assert ended(programs["dify"], lines=8)[0] == NOBODY_READS
+
+    wait_until(lambda: len(dify.stops) > told)

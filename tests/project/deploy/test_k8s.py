@@ -1,0 +1,262 @@
+"""The manifests as kubectl renders them: valid for Kubernetes, and in step with what the gateway itself does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+
+from app import VERSION
+from config.settings import Settings, load_settings
+from services.ops import metrics_folder
+from tests.support.servers.manifests import (
+    BASE,
+    DEV,
+    PROD,
+    ROOT,
+    config_of,
+    container_in,
+    every,
+    everywhere,
+    example_secret,
+    gateway_in,
+    gunicorn_of,
+    labels_of,
+    memory,
+    named_by,
+    one,
+    pod_of,
+    ports_of,
+    read,
+    render,
+    selects,
+)
+
+pytestmark = pytest.mark.full
+
+#: Old clusters and new ones; both schemas ship with the validator.
+VERSIONS = ["1.29", "1.37"]
+
+
+@everywhere
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_is_valid_for_kubernetes(folder: Path, version: str) -> None:
+    """Kubernetes' own schemas accept every manifest, and know every field in it."""
+    for manifest in [*render(folder), read(ROOT / "k8s/secret.example.yaml")]:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_wrong_manifest_is_seen() -> None:
+    """The check above refuses a field that Kubernetes does not know."""
+    gateway = gateway_in(BASE)
+    wrong = {**gateway, "spec": {**gateway["spec"], "replica": 3}}
+
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+@everywhere
+def test_a_rolling_update_never_has_fewer_ready_pods(folder: Path) -> None:
+    """The deployment is wechatlaibao, at least three pods, and an old one goes only after a new one has been ready."""
+    spec = gateway_in(folder)["spec"]
+
+    assert spec.get("replicas", 3) == 3
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert spec["minReadySeconds"] > 0
+
+
+@everywhere
+def test_the_grace_period_is_what_a_leaving_pod_may_need(folder: Path) -> None:
+    """terminationGracePeriodSeconds = preStop + gunicorn's own graceful_timeout + 5, and that is beyond the drain."""
+    command, seconds = container_in(folder)["lifecycle"]["preStop"]["exec"]["command"]
+    graceful_timeout = gunicorn_of(folder)["graceful_timeout"]
+
+    assert command == "sleep"
+    assert graceful_timeout > float(config_of(render(folder))["DRAIN_SECONDS"])
+    assert pod_of(gateway_in(folder))["terminationGracePeriodSeconds"] == int(seconds) + graceful_timeout + 5
+
+
+@everywhere
+def test_probes_ask_the_right_pages(folder: Path) -> None:
+    """Start and life are /healthz, traffic is /readyz, all by the port of the callbacks."""
+    container = container_in(folder)
+    probes = {name: probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")}
+
+    paths = {name: probe["path"] for name, probe in probes.items()}
+
+    assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert {probe["port"] for probe in probes.values()} == {"http"}
+
+
+@everywhere
+def test_a_draining_pod_is_seen_to_be_unready_in_time(folder: Path) -> None:
+    """Readiness fails long before the drain is over, and a hung pod is not restarted sooner than it fails."""
+    container = container_in(folder)
+    unready, dead = (
+        probe["periodSeconds"] * probe["failureThreshold"]
+        for probe in (container["readinessProbe"], container["livenessProbe"])
+    )
+
+    assert unready <= float(config_of(render(folder))["DRAIN_SECONDS"]) / 2
+    assert unready < dead
+
+
+@everywhere
+def test_the_ports_are_those_the_gateway_listens_on(folder: Path) -> None:
+    """The container's ports `http` and `ops` are what gunicorn binds to: PORT and OPS_PORT."""
+    config, ports = config_of(render(folder)), ports_of(gateway_in(folder))
+
+    assert ports == {"http": int(config["PORT"]), "ops": int(config["OPS_PORT"])}
+    assert gunicorn_of(folder)["bind"] == [f"0.0.0.0:{port}" for port in ports.values()]
+
+
+@everywhere
+def test_a_worker_for_every_cpu_of_the_limit(folder: Path) -> None:
+    """WORKERS is the CPU limit: fewer leave a CPU unused, more share one."""
+    resources = container_in(folder)["resources"]
+
+    assert gunicorn_of(folder)["workers"] == int(resources["limits"]["cpu"])
+    assert memory(resources["requests"]["memory"]) < memory(resources["limits"]["memory"])
+
+
+@everywhere
+def test_no_pod_has_more_rights_than_it_needs(folder: Path) -> None:
+    """Every pod is non-root, with the runtime's seccomp profile, without capabilities and a Kubernetes token."""
+    pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet")]
+
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+    for container in (container for pod in pods for container in pod["containers"]):
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+@everywhere
+def test_only_named_places_of_the_gateway_are_writable(folder: Path) -> None:
+    """The root file system is read-only; what is mounted over it is named and bounded."""
+    container, volumes = container_in(folder), pod_of(gateway_in(folder))["volumes"]
+
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm"}
+    assert all("sizeLimit" in volume["emptyDir"] for volume in volumes)
+
+
+@everywhere
+def test_heartbeats_and_metrics_have_a_writable_place(folder: Path) -> None:
+    """gunicorn's heartbeats and the files of the metrics are where a volume is, and it has room for them."""
+    mounts = {mount["mountPath"]: mount["name"] for mount in container_in(folder)["volumeMounts"]}
+    sizes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod_of(gateway_in(folder))["volumes"]}
+
+    assert gunicorn_of(folder)["worker_tmp_dir"] in mounts
+    assert memory(sizes[mounts[str(metrics_folder.MEMORY)]]) > metrics_folder.ROOM
+
+
+@everywhere
+def test_the_image_is_this_version(folder: Path) -> None:
+    """The image's tag is the version of the application."""
+    registry = "registry.example.com/" if folder == PROD else ""
+
+    assert container_in(folder)["image"] == f"{registry}wechatlaibao:{VERSION}"
+
+
+def test_the_image_runs_as_the_user_of_the_manifest() -> None:
+    """The Dockerfile's USER and the deployment's runAsUser are the same number."""
+    security = pod_of(gateway_in(BASE))["securityContext"]
+
+    user = re.search(r"^USER (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert user
+    assert user[1] == f"{security['runAsUser']}:{security['runAsGroup']}"
+
+
+@everywhere
+def test_selectors_select_the_pods(folder: Path) -> None:
+    """Deployments, budgets, affinities, spreads, Services and policies speak of labels that the pods have."""
+    gateway = gateway_in(folder)
+    labels, pod = labels_of(gateway), pod_of(gateway)
+    (preferred,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    budget = one(render(folder), "PodDisruptionBudget", "wechatlaibao")
+
+    apart, spread = preferred["podAffinityTerm"], pod["topologySpreadConstraints"][0]
+
+    assert (apart["topologyKey"], spread["topologyKey"]) == ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    for owner in (gateway["spec"]["selector"], apart["labelSelector"], spread["labelSelector"]):
+        assert selects(owner, labels)
+    assert selects(budget["spec"]["selector"], labels)
+    assert budget["spec"]["maxUnavailable"] < gateway["spec"].get("replicas", 3)
+
+
+def test_the_base_brings_no_secret_and_no_database() -> None:
+    """What is kept elsewhere is not in the base."""
+    kinds = {"ConfigMap", "Deployment", "Service", "Ingress", "PodDisruptionBudget", "NetworkPolicy"}
+
+    assert {manifest["kind"] for manifest in render(BASE)} == kinds
+
+
+def test_dev_brings_redis_and_mysql_under_the_names_the_gateway_asks_for() -> None:
+    """The Services redis-service and mysql-service exist, lead to a pod, and are the configured hosts."""
+    dev, config = render(DEV), config_of(render(DEV))
+
+    assert (config["REDIS_HOST"], config["MYSQL_HOST"]) == ("redis-service", "mysql-service")
+    for store in ("redis", "mysql"):
+        service, pods = one(dev, "Service", f"{store}-service"), one(dev, "StatefulSet", store)
+        assert selects(service["spec"]["selector"], labels_of(pods))
+        assert service["spec"]["ports"][0]["port"] == int(config[f"{store.upper()}_PORT"])
+
+
+@pytest.mark.parametrize("folder", [DEV, PROD], ids=["dev", "prod"])
+def test_pods_find_their_settings_and_secrets(folder: Path) -> None:
+    """Every ConfigMap that a pod reads is in the overlay, and every Secret, where the overlay brings one."""
+    manifests = render(folder)
+    there = {(manifest["kind"].lower(), manifest["metadata"]["name"]) for manifest in manifests}
+    there |= {("secret", "wechatlaibao-secret")} if folder == PROD else set()
+    pods = [pod_of(manifest) for manifest in every(manifests, "Deployment", "StatefulSet")]
+
+    asked_for = {(kind.lower(), name) for pod in pods for kind, name in named_by(pod)}
+
+    assert asked_for
+    assert asked_for <= there
+
+
+def test_the_secret_example_holds_what_dev_generates() -> None:
+    """The example and the overlay's Secret name the same settings, and the example's values are fakes."""
+    example = read(ROOT / "k8s/secret.example.yaml")
+
+    assert example["metadata"]["name"] == "wechatlaibao-secret"
+    assert example["stringData"].keys() == one(render(DEV), "Secret", "wechatlaibao-secret")["data"].keys()
+    assert all("fake" in value for value in example["stringData"].values())
+
+
+@everywhere
+def test_every_name_in_config_and_secret_is_a_setting(folder: Path) -> None:
+    """Nothing is set that the gateway does not read, whatever its name begins with."""
+    given = {*config_of(render(folder)), *example_secret()}
+
+    assert given <= {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("folder", "auth_mode", "redis"),
+    [
+        (BASE, "external", "redis://:{}@redis-service:6379/1"),
+        (DEV, "none", "redis://:{}@redis-service:6379/1"),
+        (PROD, "external", "redis+sentinel://:{}@redis-0:26379,redis-1:26379,redis-2:26379/laibao/1"),
+    ],
+    ids=["base", "dev", "prod"],
+)
+def test_the_gateway_starts_with_what_the_manifests_set(folder: Path, auth_mode: str, redis: str) -> None:
+    """ConfigMap and Secret together are complete settings, with nothing to warn of."""
+    secret = example_secret()
+
+    settings = load_settings({**config_of(render(folder)), **secret}, env_file=None)
+
+    assert settings.warnings == ()
+    assert (settings.port, settings.ops_port, settings.drain_seconds) == (5000, 9090, 60)
+    assert settings.auth_mode == auth_mode
+    assert settings.redis_address.get_secret_value() == redis.format(secret["REDIS_PASSWORD"])

@@ -1,0 +1,131 @@
+"""Who reaches the gateway and whom it may reach: Service, ingress, and the network policies of every overlay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from channels.batch.uploads import FORM_BYTES
+from config.settings import load_settings
+from tests.support.servers.manifests import (
+    PROD,
+    Manifest,
+    config_of,
+    every,
+    everywhere,
+    example_secret,
+    gateway_in,
+    labels_of,
+    one,
+    ports_of,
+    render,
+    selects,
+)
+from tests.support.servers.nginx import SITE
+
+pytestmark = pytest.mark.full
+
+
+def policies_in(folder: Path) -> list[Manifest]:
+    """Return the network policies that hold for the gateway's pods."""
+    labels = labels_of(gateway_in(folder))
+    return [p for p in every(render(folder), "NetworkPolicy") if selects(p["spec"]["podSelector"], labels)]
+
+
+def api_in(folder: Path) -> Manifest:
+    """The ingress of programs."""
+    return one(render(folder), "Ingress", "wechatlaibao-api")
+
+
+def paths_of(ingress: Manifest) -> dict[str, str]:
+    """Return the Service each path leads to."""
+    (rule,) = ingress["spec"]["rules"]
+    return {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+
+
+def annotation(ingress: Manifest, name: str) -> str:
+    value: str = ingress["metadata"]["annotations"][f"nginx.ingress.kubernetes.io/{name}"]
+    return value
+
+
+@everywhere
+def test_programs_get_the_room_and_the_time_they_need(folder: Path) -> None:
+    """The longest batch passes, an answer may come as late as its record lives, and events are not collected."""
+    api = api_in(folder)
+    settings = load_settings({**config_of(render(folder)), **example_secret()}, env_file=None)
+
+    beyond = int(annotation(api, "proxy-body-size").removesuffix("m")) * 2**20 - settings.batch_max_bytes
+    assert FORM_BYTES < beyond <= 2**20
+    assert int(annotation(api, "proxy-read-timeout")) > settings.stream_ttl
+    assert annotation(api, "proxy-buffering") == "off"
+
+
+@everywhere
+def test_the_ingress_is_as_patient_as_nginx_elsewhere(folder: Path) -> None:
+    """Its annotations say what deploy/nginx.conf says: sockets, answers, who is asked next, and the same host."""
+    site = SITE.read_text()
+    callbacks, people, api = (
+        one(render(folder), "Ingress", f"wechatlaibao{name}") for name in ("-callback", "", "-api")
+    )
+
+    for ingress in (people, api):
+        for name, value in (("connections", "500"), ("rps", "50"), ("burst-multiplier", "4")):
+            assert annotation(ingress, f"limit-{name}") == value
+        assert "limit_conn wechatlaibao_connections 500;" in site
+        assert "rate=50r/s;" in site
+        assert "burst=200 nodelay;" in site
+        assert f"proxy_read_timeout {annotation(ingress, 'proxy-read-timeout')}s;" in site
+    assert not any("limit" in name for name in callbacks["metadata"]["annotations"])
+    for ingress in (callbacks, people, api):
+        assert f"proxy_connect_timeout {annotation(ingress, 'proxy-connect-timeout')}s;" in site
+        assert f"proxy_next_upstream {annotation(ingress, 'proxy-next-upstream')};" in site
+        assert f"server_name {ingress['spec']['rules'][0]['host']};" in site
+    assert f"client_max_body_size {annotation(api, 'proxy-body-size')};" in site
+    assert callbacks["spec"]["tls"] == people["spec"]["tls"] == api["spec"]["tls"]
+
+
+@everywhere
+def test_traffic_finds_the_pods(folder: Path) -> None:
+    """Ingresses lead callbacks, sockets, pages and REST to the Service and that to the pods, nobody to operators."""
+    manifests, gateway = render(folder), gateway_in(folder)
+    service = one(manifests, "Service", "wechatlaibao")
+    callbacks = paths_of(one(manifests, "Ingress", "wechatlaibao-callback"))
+    people, programs = paths_of(one(manifests, "Ingress", "wechatlaibao")), paths_of(api_in(folder))
+
+    assert list(callbacks) == ["/wechat/callback"]
+    assert list(people) == ["/ws", "/chat", "/realtime", "/batch", "/docs", "/openapi.json"]
+    assert list(programs) == ["/api/chat", "/api/batch"]
+    assert {*callbacks.values(), *people.values(), *programs.values()} == {"wechatlaibao"}
+    assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
+    assert selects(service["spec"]["selector"], labels_of(gateway))
+
+
+@everywhere
+def test_the_gateway_hears_only_the_ingress_and_prometheus(folder: Path) -> None:
+    """Callbacks come from the ingress controller's namespace, scrapes from monitoring, each to its own port alone."""
+    rules = [rule for policy in policies_in(folder) for rule in policy["spec"].get("ingress", [])]
+
+    allowed = {
+        source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: [p["port"] for p in rule["ports"]]
+        for rule in rules
+        for source in rule["from"]
+    }
+
+    assert allowed == {"ingress-nginx": ["http"], "monitoring": ["ops"]}
+    assert set().union(*allowed.values()) == ports_of(gateway_in(folder)).keys()
+
+
+@everywhere
+def test_the_gateway_may_speak_to_everybody_it_has_to(folder: Path) -> None:
+    """DNS, Redis, MySQL and HTTP(S) are open, nothing else is, and no way leads to a cloud's metadata service."""
+    config, policies = config_of(render(folder)), policies_in(folder)
+    rules = [rule for policy in policies for rule in policy["spec"].get("egress", [])]
+
+    open_ports = {port["port"] for rule in rules for port in rule["ports"]}
+
+    redis = {"redis", "sentinel"} if folder == PROD else {int(config["REDIS_PORT"]), 26379}
+    assert open_ports == {53, int(config["MYSQL_PORT"]), 80, 443} | redis
+    assert all("Egress" in policy["spec"]["policyTypes"] for policy in policies)
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
+    assert "169.254.0.0/16" in next(block["except"] for block in blocks if block["cidr"] == "0.0.0.0/0")

@@ -1,0 +1,214 @@
+"""The Redis of overlays/prod, run: its own script in three pods' worth of real servers, on addresses of loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from config.redis_urls import parse_redis_url
+from services.redis.store import connect
+from tests.support.servers.manifests import PROD, config_of, render
+from tests.support.servers.processes import Server, free_port, redis_client_for, require_binary, wait_until
+
+pytestmark = [pytest.mark.full, pytest.mark.scenario]
+
+SCRIPT = PROD / "redis.sh"
+PASSWORD = "fakepassword"
+#: Seconds until all agree again: sentinels look every ten seconds, and the machine may be busy.
+PATIENCE = 80.0
+
+
+class Container(Server):
+    """One of the two containers of a pod: a part of the script."""
+
+    def __init__(self, part: str, env: dict[str, str], port: int) -> None:
+        super().__init__(port=port)
+        require_binary("redis-server")
+        self._part = part
+        self.env = env
+
+    def command(self) -> list[str]:
+        return ["env", *(f"{name}={value}" for name, value in self.env.items()), "sh", str(SCRIPT), self._part]
+
+    def client(self) -> redis.Redis:
+        password = PASSWORD if self._part == "redis" else None
+        return redis_client_for(f"redis://{self.env['BIND']}:{self.port}", password=password)
+
+    def answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+class Pod:
+    """A Redis and its sentinel with the volume they share; an address stands for the name of its Service."""
+
+    def __init__(self, address: str, hosts: str, ports: tuple[int, int], volume: Path) -> None:
+        self.address = address
+        self.volume = volume
+        env = {"HOSTS": hosts, "ME": address, "BIND": address, "DATA": str(volume), "REDIS_PASSWORD": PASSWORD}
+        env |= {"PORT": str(ports[0]), "SENTINEL_PORT": str(ports[1]), "MAXMEMORY": "64mb"}
+        self.redis, self.sentinel = Container("redis", env, ports[0]), Container("sentinel", env, ports[1])
+
+    def start(self) -> None:
+        self.volume.mkdir(exist_ok=True)
+        self.sentinel.start()
+        self.redis.start()
+
+    def kill(self) -> None:
+        self.redis.kill()
+        self.sentinel.kill()
+
+    def close(self) -> None:
+        self.redis.close()
+        self.sentinel.close()
+
+    def leave(self) -> None:
+        """Do what preStop does."""
+        env = {"PATH": os.environ["PATH"], **self.redis.env}
+        subprocess.run(["sh", str(SCRIPT), "leave"], env=env, check=True, capture_output=True, timeout=PATIENCE)
+
+    def master(self) -> str:
+        """Return the master in its sentinel's eyes."""
+        with self.sentinel.client() as client:
+            return str(client.sentinel_master("laibao")["ip"])
+
+    def sees_all_in_place(self) -> bool:
+        """Tell whether its sentinel knows two others, and two replicas that follow a master that is one."""
+        with self.sentinel.client() as client:
+            master, replicas = client.sentinel_master("laibao"), client.sentinel_slaves("laibao")
+        seen: list[Any] = [(one["flags"], one["master-link-status"], one["master-host"]) for one in replicas]
+        whole = (master["flags"], int(master["num-other-sentinels"])) == ("master", 2)
+        return whole and seen == [("slave", "ok", master["ip"])] * 2
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pod]]:
+    """Three pods as a first apply starts them."""
+    # Addresses of this process's own: others run the same at the same time.
+    addresses = [f"127.{os.getpid() % 250 + 2}.{os.getpid() // 250 % 250}.{number}" for number in (1, 2, 3)]
+    ports, folder = (free_port(), free_port()), tmp_path_factory.mktemp("redis")
+    pods = [Pod(address, " ".join(addresses), ports, folder / address) for address in addresses]
+    try:
+        for pod in pods:
+            pod.start()
+        yield pods
+    finally:
+        for pod in pods:
+            pod.close()
+
+
+@pytest.fixture
+def settled(pods: list[Pod]) -> str:
+    """The address of the master that all agree on, after what the test before did."""
+    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=PATIENCE)
+    (master,) = {pod.master() for pod in pods}
+    return master
+
+
+@pytest.fixture
+def gateway(pods: list[Pod]) -> Iterator[redis.Redis]:
+    """The gateway's own client, by the address in the manifest."""
+    url = parse_redis_url(config_of(render(PROD))["REDIS_URL"])
+    hosts = ",".join(f"{pod.address}:{pod.sentinel.port}" for pod in pods)
+    with connect(f"redis+sentinel://:{PASSWORD}@{hosts}/{url.service}/1", pool_size=2) as client:
+        yield client
+
+
+def at(pods: list[Pod], address: str) -> Pod:
+    return next(pod for pod in pods if pod.address == address)
+
+
+def succeeds(action: Callable[[], object]) -> Callable[[], bool]:
+    """Return whether Redis carries it out, now."""
+
+    def tried() -> bool:
+        try:
+            return bool(action())
+        except redis.RedisError:
+            return False
+
+    return tried
+
+
+def tell(gateway: redis.Redis, name: str) -> None:
+    """Write a word, and wait until both replicas have it."""
+    wait_until(succeeds(lambda: gateway.set(name, "before") and gateway.wait(2, 300) == 2), timeout=PATIENCE)
+
+
+def test_a_first_start_has_a_master_and_two_replicas(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
+    """The first pod is the master; the others have what it was told."""
+    tell(gateway, "first")
+
+    roles = {}
+    for pod in pods:
+        with pod.redis.client() as client:
+            roles[pod.address] = client.info("replication")["role"]
+    assert roles == {pod.address: "master" if pod is pods[0] else "slave" for pod in pods}
+    assert settled == pods[0].address
+
+
+def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(
+    pods: list[Pod], settled: str, gateway: redis.Redis
+) -> None:
+    """The gateway's client finds the new one by itself, with what the old one was told."""
+    tell(gateway, "killed")
+
+    at(pods, settled).kill()
+
+    wait_until(succeeds(lambda: gateway.get("killed") == "before" and gateway.set("killed", "after")), PATIENCE)
+    at(pods, settled).start()
+    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=PATIENCE)
+    assert pods[0].master() != settled
+
+
+def test_a_master_that_leaves_hands_over_first(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
+    """When preStop is done another one is the master, although this one still lives; then it may go."""
+    tell(gateway, "left")
+    leaving, others = at(pods, settled), [pod for pod in pods if pod.address != settled]
+
+    leaving.leave()
+
+    wait_until(lambda: settled not in {pod.master() for pod in others})
+    assert leaving.redis.running
+    leaving.kill()
+    wait_until(succeeds(lambda: gateway.get("left") == "before" and gateway.set("left", "after")), PATIENCE)
+    leaving.start()
+
+
+def test_all_three_may_be_lost_at_once(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
+    """They come back with the master they had and with what it was told, from their volumes."""
+    tell(gateway, "lost")
+    for pod in pods:
+        pod.redis.stop()
+        pod.sentinel.stop()
+
+    for pod in pods:
+        pod.start()
+
+    wait_until(succeeds(lambda: gateway.get("lost") == "before" and gateway.set("lost", "after")), PATIENCE)
+    assert {pod.master() for pod in pods} == {settled}
+
+
+def test_a_pod_with_a_new_volume_follows_the_master(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
+    """A lost disk costs nothing: whoever starts empty asks who the master is before it calls itself one."""
+    tell(gateway, "emptied")
+    emptied = next(pod for pod in pods if pod.address != settled)
+    emptied.kill()
+    shutil.rmtree(emptied.volume)
+
+    emptied.start()
+
+    with emptied.redis.client() as replica:
+        assert replica.info("replication")["role"] == "slave"
+        wait_until(lambda: replica.info("keyspace").get("db1"), timeout=PATIENCE)
+    assert gateway.get("emptied") == "before"

@@ -1,0 +1,53 @@
+"""What CI does beside the Makefile: its audit of packages says what it found, or why it found nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def audit(**env: str) -> tuple[int, str]:
+    """Run CI's audit; return its exit code and what it said."""
+    done = subprocess.run(
+        [str(ROOT / ".ci/audit")], env={**os.environ, **env}, capture_output=True, text=True, timeout=110
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "exit_code", "expected"),
+    [
+        ("No known vulnerabilities found", 0, 0, "pip-audit: no known vulnerability in requirements.lock\n"),
+        ("Found 1 known vulnerability in 1 package", 1, 1, "Found 1 known vulnerability in 1 package\n"),
+        (
+            "ConnectionError: no route",
+            1,
+            0,
+            "pip-audit skipped: its database cannot be reached (ConnectionError: no route)\n",
+        ),
+    ],
+    ids=["clean", "found", "away"],
+)
+def test_only_a_known_vulnerability_fails_the_audit(
+    tmp_path: Path, said: str, code: int, exit_code: int, expected: str
+) -> None:
+    """A database that cannot be reached is one line, and CI goes on."""
+    stub = tmp_path / "pip-audit"
+    stub.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+    stub.chmod(0o755)
+
+    assert audit(PIP_AUDIT=str(stub)) == (exit_code, expected)
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_without_an_index_the_audit_is_skipped() -> None:
+    """It is installed into an environment of its own; where that fails, the one of the tests is as it was."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+
+    assert audit(**nowhere) == (0, "pip-audit skipped: it could not be installed\n")

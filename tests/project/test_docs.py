@@ -1,0 +1,290 @@
+"""The documents tell the truth: settings, links, tests, keys, sentences and commands they name are really there."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pydantic import Secret, SecretStr
+from pydantic.fields import FieldInfo
+
+from channels.web.envelope import CODES
+from config import rules
+from config.settings import Settings
+from config.texts import ZH
+from services.wecom import callback as wechat_service
+from tests.support.house import House
+from tests.support.servers.processes import RedisServer, require_binary
+
+ROOT = Path(__file__).parents[2]
+README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").glob("*.md"))]
+#: Stands after the variables that have no effect yet.
+LATER = " ◌"
+#: Names in capitals that are no settings: what make, tests and other programs take.
+NOT_OURS = {"ASK", "PYTEST_ARGS", "REQUESTS_CA_BUNDLE", "REQUIRE_REAL_SERVERS", "ID", "KEY", "TOKEN", "URL", "WARNING"}
+NOT_OURS |= {
+    "LAIBAO_WS_KEY",
+    "LAIBAO_KEY",
+    "LAIBAO_URL",
+    "CHECK_ARGS",
+    "OPERATIONS",
+    "KEYS",
+    "STREAM",
+    "INFO",
+    "SIGTERM",
+    "SIGHUP",
+    "SIGKILL",
+    "FAILED",
+}
+
+
+class Row(NamedTuple):
+    """One setting in a README's table."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def rows(document: Path) -> list[Row]:
+    pattern = re.compile(r"^\| `([A-Z_]+)`(?: ◌)? \| (?:`(.*?)`)? ?\| (.*) \|$", re.MULTILINE)
+    return [Row(name, default, html.unescape(meaning)) for name, default, meaning in pattern.findall(text(document))]
+
+
+def later(document: Path) -> set[str]:
+    """Return the variables a README marks as without effect."""
+    return set(re.findall(rf"^\| `([A-Z_]+)`{LATER} \|", text(document), re.MULTILINE))
+
+
+def text(document: Path) -> str:
+    return document.read_text("utf-8")
+
+
+def prose(document: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text(document), flags=re.MULTILINE | re.DOTALL)
+
+
+def shown(name: str, field: FieldInfo) -> str:
+    """Return a default as the table writes it."""
+    if name == "workers":
+        return "CPUs, ≤ 4"
+    default: Any = field.default
+    if isinstance(default, (Secret, SecretStr)):
+        default = default.get_secret_value()
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, dict):
+        return json.dumps(default, ensure_ascii=False) if default else ""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+# The README and its translation
+
+
+def test_the_first_screen_has_picture_and_commands() -> None:
+    """Before anything else: what it is, how it looks, and the two commands."""
+    first = "\n".join(text(README).splitlines()[:20])
+
+    assert all(part in first for part in ("docs/images/simulator.png", "make demo", "make test", "WeCom"))
+
+
+def test_the_table_has_every_setting_with_default_and_meaning() -> None:
+    """The README's tables are the settings, in their order."""
+    expected = [
+        Row(name.upper(), shown(name, field), str(field.description)) for name, field in Settings.model_fields.items()
+    ]
+
+    assert rows(README) == expected
+
+
+def test_the_translation_has_the_same_settings() -> None:
+    """Names, defaults and marks are the same; meanings are in Chinese."""
+    assert [row[:2] for row in rows(README_ZH)] == [row[:2] for row in rows(README)]
+    assert later(README_ZH) == later(README)
+    assert not {row.meaning for row in rows(README_ZH)} & {row.meaning for row in rows(README)}
+
+
+def test_the_translation_is_in_step() -> None:
+    """Same headings by level, same blocks of code, same links, as many rows."""
+
+    def shape(document: Path) -> tuple[list[str], list[str], set[str], int]:
+        links = {target for _, target in links_of(document)} - {"README.md", "README.zh-CN.md"}
+        blocks = re.findall(r"^```.*?^```", text(document), flags=re.MULTILINE | re.DOTALL)
+        rows_and_lists = len(re.findall(r"^(?:\||- )", prose(document), re.MULTILINE))
+        return re.findall(r"^#+ ", prose(document), re.MULTILINE), blocks, links, rows_and_lists
+
+    assert shape(README_ZH) == shape(README)
+
+
+def test_what_is_marked_as_without_effect_has_none() -> None:
+    """A marked variable is read nowhere but where settings are made and checked; every other one is."""
+    folders = ("channels", "config", "services", "utils", "demo")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    paths += [ROOT / "app.py", ROOT / "gunicorn.conf.py"]
+    code = "\n".join(path.read_text("utf-8") for path in paths if path.name not in ("groups.py", "rules.py"))
+    marked = {name.lower() for name in later(README)}
+
+    read = Settings.model_fields.keys() & set(re.findall(r"\b(?:settings|provider|self)\.(?=(\w+))", code))
+    bots = {f"wechat_{name}" for name in re.findall(r"\bbot\.(\w+)", code)}
+    assert marked == set(rules.LATER)
+    assert not marked & (read | bots)
+    # Read by way of another name: an alias, a bot's tokens, a template's groups.
+    indirect = {"wechat_token", "wechat_encoding_aes_key", "dify_api_key", "dify_api_url", "mock_mode", "use_mock_rag"}
+    assert set(Settings.model_fields) - marked - read - bots <= indirect
+
+
+# What documents point to
+
+
+def links_of(document: Path) -> list[tuple[Path, str]]:
+    return [(document, target) for target in re.findall(r"\]\(([^)\s]+)\)", prose(document))]
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors GitHub gives a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    """Files exist, and so do the headings they are opened at; what is elsewhere is not asked here."""
+    for _, target in links_of(document):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_tests_exist(document: Path) -> None:
+    """A promise that names its test names one that is there."""
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text(document)):
+        assert (ROOT / path).is_file(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text("utf-8"), f"{path}::{name}"
+
+
+def test_named_modules_exist() -> None:
+    """`python -m` in a document starts something that is there."""
+    named = {name for document in DOCUMENTS for name in re.findall(r"python -m ([\w.]+)", text(document))}
+    ours = {name for name in named if name.split(".")[0] in ("tools", "demo")}
+
+    assert {"tools.doctor", "tools.streams"} <= ours
+    assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in ours)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_variables_are_settings(document: Path) -> None:
+    """A name in capitals is a setting, or on the short list of those that are not."""
+    named = set(re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", prose(document)))
+    named |= set(re.findall(r"^([A-Z][A-Z_]+)=", text(document), re.MULTILINE))
+
+    assert named - NOT_OURS - {name.upper() for name in Settings.model_fields} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_quoted_sentences_are_said(document: Path) -> None:
+    """What a table says users see is a part of a sentence of ours."""
+    for quoted in re.findall(r'"([^"`]*[\u4e00-\u9fff][^"`]*)"', prose(document).replace("“", '"').replace("”", '"')):
+        if document.parent.name == "docs":
+            assert any(quoted in sentence for sentence in ZH.values()), quoted
+
+
+def test_named_codes_exist() -> None:
+    """Error codes have a sentence, and checks of a callback are those of the service."""
+    codes = {code for document in DOCUMENTS for code in re.findall(r"Error\] (\w+):|failed: (\w+)", prose(document))}
+    checks = set(re.findall(r"with `(\w+)`", prose(ROOT / "docs" / "connect-dify.md")))
+
+    assert {name for pair in codes for name in pair if name} <= set(ZH)
+    assert checks - {"unknown_bot"} <= set(re.findall(r"\w+", str(wechat_service.__doc__)))
+
+
+def test_every_choice_is_in_its_settings_meaning() -> None:
+    """A setting with a few values names them all."""
+    fields = Settings.model_fields.items()
+    choices = {name: re.findall(r"'(\w+)'", str(field.annotation)) for name, field in fields if "Literal" in str(field)}
+    # `locale` says in words what its two values are.
+    lacking = {
+        (name, choice)
+        for name, values in choices.items()
+        for choice in values
+        if name != "locale" and choice not in (Settings.model_fields[name].description or "")
+    }
+
+    assert len(choices) > 8
+    assert lacking == set()
+
+
+def test_the_http_page_has_every_code_of_the_envelope() -> None:
+    """The table of all REST addresses names each code there is, those that nothing sends too."""
+    table = text(ROOT / "docs" / "http-api.md").partition("## Every REST address")[2]
+    rows_of_codes = re.findall(r"^\| `?(\d+)`? \| ([A-Z][\w -]+)[;|]", table, re.MULTILINE)
+
+    assert {int(code): name.strip() for code, name in rows_of_codes} == CODES
+
+
+def test_figures_of_other_pages_are_those_that_were_measured() -> None:
+    """What a poll costs stands in docs/kubernetes.md and the manifests as in docs/performance.md."""
+    measured = json.loads((ROOT / "bench" / "results.json").read_text("utf-8"))
+    poll = round(measured["figures"]["polls.cpu.1k"]["value"] / 1000, 1)
+
+    for page in (ROOT / "docs" / "kubernetes.md", ROOT / "k8s" / "base" / "deployment.yaml"):
+        assert f"{poll} ms" in text(page), page
+
+
+# Redis
+
+
+def keys() -> Iterator[str]:
+    """Yield every key pattern of the stores' schemas."""
+    for store in [*sorted((ROOT / "services").glob("*_store.py")), ROOT / "services" / "rate_limiter.py"]:
+        schema = importlib.import_module(f"services.{store.stem}").__doc__ or ""
+        yield from re.findall(r"^    (\S*[:.]\S*)  ", schema, re.MULTILINE)
+
+
+def test_operations_shows_every_key() -> None:
+    """Each key pattern of the stores has a row with a command."""
+    patterns = set(keys())
+    shown_keys = set(re.findall(r"^\| `([^`]+)` \| `redis-cli ", text(OPERATIONS), re.MULTILINE))
+
+    assert len(patterns) > 10
+    assert shown_keys == patterns
+
+
+def test_the_redis_lines_work(redis_server: RedisServer, redis_url: str) -> None:
+    """Every redis-cli line runs on a Redis that holds an answer, and those of its stream show it."""
+    client = require_binary("redis-cli")
+    with House(redis_url) as house, house.user() as user:
+        bubble = user.says("年假怎么申请")
+        user.sees_finish(bubble, every=0.05)
+    lines = re.findall(r"`?(redis-cli -n 1 [^`#\n]*)", text(OPERATIONS))
+
+    replies = {line: run_line(client, redis_server.port, line, bubble.stream_id) for line in lines}
+
+    assert len(replies) > 10
+    assert "completed" in replies["redis-cli -n 1 HGETALL 'dify_stream:ID'"]
+    assert "is_final" in replies["redis-cli -n 1 LRANGE '{dify_stream:ID}:messages' 0 -1"]
+    assert "模拟回答" in replies["redis-cli -n 1 GET '{dify_stream:ID}:text'"]
+    assert not [line for line, reply in replies.items() if reply.startswith(("ERR", "(error)", "WRONGTYPE"))]
+
+
+def run_line(client: str, port: int, line: str, stream_id: str) -> str:
+    """Run a documented line with a real stream's id in the place of ID; return what it prints."""
+    words = shlex.split(re.sub(r"\bID\b", stream_id, line))
+    done = subprocess.run([client, "-p", str(port), *words[1:]], capture_output=True, timeout=30, check=True)
+    return done.stdout.decode()

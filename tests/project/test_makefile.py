@@ -1,0 +1,275 @@
+"""The Makefile: it installs once, hands on what was typed, and says in one line what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers.processes import require_binary, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+class Workshop:
+    """A copy of the Makefile in an empty folder, with a PATH that holds only what a test puts there."""
+
+    SOURCES = ("Makefile", *(path.name for path in ROOT.glob("requirements*")), "constraints.txt")
+    TOOLS = ("sh", "touch", "rm", "find", "grep", "tail", "awk", "mkdir", "cp", "sleep")
+
+    def __init__(self, directory: Path) -> None:
+        self.project = directory / "a project"
+        self.commands = directory / "bin"
+        self.commands.mkdir(parents=True)
+        self.project.mkdir()
+        for name in self.SOURCES:
+            shutil.copy(ROOT / name, self.project)
+        for tool in self.TOOLS:
+            (self.commands / tool).symlink_to(require_binary(tool))
+
+    def command(self, name: str, script: str) -> None:
+        """Put a shell script on the PATH."""
+        path = self.commands / name
+        # The system's own tools are links here: write beside one, never through it.
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def python(self, interpreter: str = sys.executable) -> None:
+        self.command("python3", f'exec "{interpreter}" "$@"')
+
+    def toy_python(self) -> None:
+        """Put a python3 on the PATH whose virtual environments install nothing and write down what they are asked."""
+        toy = self.commands.parent / "toy"
+        toy.write_text('#!/bin/sh\nprintf "%s|" "$@" "$ASK" "$DIFY_API_KEY" "$PORT" >>"$LOG"; echo >>"$LOG"\n')
+        toy.chmod(0o755)
+        self.command("python3", f'case "$2" in venv) mkdir -p .venv/bin; cp -f "{toy}" .venv/bin/python ;; esac')
+
+    @property
+    def asked(self) -> list[str]:
+        """What the toy was asked, call by call."""
+        log = self.project / "log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        # Nothing of this run's own make, pip or Python reaches the one inside.
+        env = {"PATH": str(self.commands), "HOME": str(self.project), "LC_ALL": "C.UTF-8"}
+        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        interruptible = [require_binary("env"), "--default-signal=INT"]
+        return subprocess.Popen(
+            [*interruptible, require_binary("make"), "-C", str(self.project), *arguments],
+            env={**env, "PIP_CONFIG_FILE": os.devnull, "LOG": str(self.project / "log"), **variables},
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def make(self, *arguments: str, **variables: str) -> tuple[int, list[str]]:
+        """Run make from elsewhere, and return its exit code and what it said, make's own folder lines left out."""
+        process = self.start(*arguments, **variables)
+        out, err = process.communicate(timeout=100)
+        return process.returncode, [line for line in (out + err).splitlines() if "ing directory" not in line]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+def test_no_python_is_one_line(workshop: Workshop) -> None:
+    """Without Python, make names the packages to install, and says nothing else."""
+    code, said = workshop.make("demo")
+
+    assert code != 0
+    (line,) = said
+    assert "Python 3.11 or newer is missing: apt install python3 python3-venv" in line
+
+
+def test_an_old_python_is_one_line(workshop: Workshop) -> None:
+    """With a Python that is too old, make says which one it found."""
+    workshop.command("python3", 'case "$2" in *version_info*) exit 1 ;; *) echo 3.9.2 ;; esac')
+
+    code, said = workshop.make("demo")
+
+    assert code != 0
+    (line,) = said
+    assert "Python 3.11 or newer is missing (python3 is 3.9.2): apt install python3 python3-venv" in line
+
+
+def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
+    """Where python3 is too old, make takes the python3.11 beside it."""
+    workshop.toy_python()
+    (workshop.commands / "python3").rename(workshop.commands / "python3.11")
+    workshop.command("python3", "exit 1")
+
+    assert workshop.make("demo")[0] == 0
+    assert any(call.startswith("-m|demo|") for call in workshop.asked)
+
+
+def test_a_missing_venv_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
+    """Where Debian's python3-venv is not installed, make names it."""
+    (tmp_path / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
+    workshop.command("python3", f'PYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"')
+
+    code, said = workshop.make("demo")
+
+    assert code != 0
+    (line,) = said
+    assert "python3 lacks venv: apt install python3-venv" in line
+
+
+@pytest.mark.full
+@pytest.mark.scenario
+def test_no_network_is_one_line(workshop: Workshop) -> None:
+    """Where the package index cannot be reached, make says so; pip's own words are in its log."""
+    workshop.python()
+
+    code, said = workshop.make("demo", PIP_INDEX_URL="http://127.0.0.1:9/simple")
+
+    assert code != 0
+    assert said[0].startswith("Installing requirements-demo.txt")
+    (line,) = said[1:]
+    assert "No connection to the Python package index" in line
+    assert "ERROR" in (workshop.project / ".venv/pip.log").read_text()
+
+
+def test_another_failure_of_pip_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
+    """Whatever else stops pip is said in pip's own last words."""
+    workshop.toy_python()
+    (tmp_path / "toy").write_text('#!/bin/sh\necho "ERROR: no space left"\nexit 1\n')
+
+    code, said = workshop.make("demo")
+
+    assert code != 0
+    assert "pip could not install requirements-demo.txt (see .venv/pip.log): ERROR: no space left" in said[1]
+    assert len(said) == 2
+
+
+def test_the_demo_gets_what_was_typed(workshop: Workshop) -> None:
+    """ASK, DIFY_API_KEY and PORT reach the demo byte for byte, given on the command line or in the environment."""
+    workshop.toy_python()
+
+    assert workshop.make("demo", "ASK=年假 $5 (怎么)申请?", "DIFY_API_KEY=app-fake", PORT="8$0")[0] == 0
+
+    assert workshop.asked[-1] == "-m|demo|年假 $5 (怎么)申请?|app-fake|8$0|"
+
+
+def test_nothing_is_installed_twice(workshop: Workshop) -> None:
+    """The second start goes straight to the demo; a changed pin installs anew."""
+    workshop.toy_python()
+    workshop.make("demo")
+    first = len(workshop.asked)
+
+    workshop.make("demo")
+    second = len(workshop.asked)
+    changed = workshop.project / "requirements.txt"
+    os.utime(changed, (changed.stat().st_atime, (workshop.project / ".venv/demo.stamp").stat().st_mtime + 10))
+    workshop.make("demo")
+
+    assert (first, second) == (2, 3)
+    assert "install" in workshop.asked[3]
+
+
+def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
+    """An environment that was not finished is never taken for a good one."""
+    workshop.toy_python()
+    workshop.command("touch", "exit 1")
+    workshop.make("demo")
+
+    workshop.make("demo")
+
+    assert ["install" in call for call in workshop.asked] == [True, True]
+
+
+def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
+    """`make test` installs the development requirements, leaves the full tests out, and hands PYTEST_ARGS on."""
+    workshop.toy_python()
+
+    assert workshop.make("test", "PYTEST_ARGS=-k name")[0] == 0
+
+    assert any("requirements-dev.txt" in call for call in workshop.asked)
+    call = workshop.asked[-1]
+    assert call.startswith("-m|pytest|")
+    assert "|-m|not full|-k|name|" in call
+
+
+def test_every_test_is_run_with_all_its_examples(workshop: Workshop) -> None:
+    """`make test-all` leaves nothing out and selects Hypothesis' full profile."""
+    workshop.toy_python()
+
+    assert workshop.make("test-all", "PYTEST_ARGS=-k name")[0] == 0
+
+    call = workshop.asked[-1]
+    assert "|--hypothesis-profile=full|-k|name|" in call
+    assert "not full" not in call
+
+
+def test_ci_installs_by_hash(workshop: Workshop) -> None:
+    """LOCK=1 takes every package from the locks."""
+    workshop.toy_python()
+
+    assert workshop.make("venv", "LOCK=1")[0] == 0
+
+    installed = [call.partition("--require-hashes|--requirement|")[2] for call in workshop.asked if "install" in call]
+    assert [names.split("|")[0] for names in installed] == [
+        "requirements-dev.lock",
+        "requirements-dev.lock",
+        "requirements-fast.lock",
+    ]
+
+
+#: A demo that runs until Ctrl-C, and says when it ends.
+ENDLESS = """#!/bin/sh
+trap 'echo gone >>"$LOG"; exit 0' INT
+echo $$ >>"$LOG"
+while :; do sleep 0.1; done
+"""
+
+
+def test_ctrl_c_ends_the_demo_too(workshop: Workshop) -> None:
+    """Ctrl-C reaches the demo and make waits for its end: no process stays behind."""
+    workshop.toy_python()
+    workshop.make("demo")
+    (workshop.project / ".venv/bin/python").write_text(ENDLESS)
+
+    process = workshop.start("demo")
+    try:
+        (pid,) = wait_until(lambda: workshop.asked[2:], timeout=30)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    assert workshop.asked[3:] == ["gone"]
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_clean_takes_the_environment_away(workshop: Workshop) -> None:
+    """`make clean` leaves the sources and nothing that make made."""
+    workshop.toy_python()
+    workshop.make("venv")
+
+    assert workshop.make("clean") == (0, [])
+
+    assert sorted(p.name for p in workshop.project.iterdir()) == sorted(["log", *workshop.SOURCES])
+
+
+def test_help_names_every_command(workshop: Workshop) -> None:
+    """`make` alone lists each command with what it does."""
+    code, said = workshop.make()
+
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert code == 0
+    assert [line.split()[1] for line in said] == phony.split()

@@ -1,0 +1,176 @@
+"""The pins: what is installed is exactly what is written, and what is imported is installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
+#: May be missing here: it needs a compiler.
+FAST = "requirements-fast.txt"
+PINS = (*CHOSEN, FAST, "constraints.txt")
+#: What the image serves; the rest of demo/ and the tests have requirements of their own.
+RUNS = ("app.py", "gunicorn.conf.py", "config", "channels", "services", "utils", "tools")
+
+
+def lines(name: str) -> list[str]:
+    return [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith(("#", "-"))]
+
+
+def requirements(*names: str) -> dict[str, Requirement]:
+    """Return the requirements of these files by normalised name."""
+    parsed = [Requirement(line.partition("#")[0]) for name in names for line in lines(name)]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def brought_along(requirement: Requirement) -> Iterator[Requirement]:
+    """Yield what an installed package needs on this Python."""
+    extras = requirement.extras or {""}
+    for text in distribution(requirement.name).requires or []:
+        needed = Requirement(text)
+        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            yield needed
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_every_version_is_exact(name: str) -> None:
+    """Each line pins one version with ==."""
+    pinned = requirements(name).values()
+
+    assert pinned
+    assert [str(r) for r in pinned if [s.operator for s in r.specifier] != ["=="]] == []
+
+
+@pytest.mark.parametrize("name", [*CHOSEN, FAST])
+def test_every_package_has_its_reason(name: str) -> None:
+    """Each package we chose has a comment that says what for."""
+    assert [line for line in lines(name) if not line.partition("#")[2].strip()] == []
+
+
+def test_what_packages_bring_along_is_pinned_too() -> None:
+    """No package comes in at a version that is written nowhere, and constraints.txt holds nothing else."""
+    pinned = requirements(*CHOSEN, "constraints.txt")
+    waiting = list(requirements(*CHOSEN).values())
+    seen = {canonicalize_name(r.name) for r in waiting}
+
+    while waiting:
+        for needed in brought_along(waiting.pop()):
+            if (name := canonicalize_name(needed.name)) not in seen:
+                seen.add(name)
+                waiting.append(needed)
+
+    assert seen == pinned.keys()
+
+
+def test_a_plain_install_reads_the_constraints() -> None:
+    """`pip install -r requirements.txt` alone is exact: the files lead to constraints.txt."""
+    assert "-c constraints.txt\n" in (ROOT / "requirements.txt").read_text()
+    assert "-r requirements.txt\n" in (ROOT / "requirements-demo.txt").read_text()
+    assert "-r requirements-demo.txt\n" in (ROOT / "requirements-dev.txt").read_text()
+
+
+def imported_packages(paths: list[Path]) -> set[str]:
+    """Return the top-level names that these files import, Python's own left out."""
+    every = (node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    nodes = [node for node in every if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("where", "files"),
+    [(RUNS, (CHOSEN[0], FAST)), (("demo",), CHOSEN[:2]), (("tests", "bench"), PINS)],
+    ids=["product", "demo", "tests"],
+)
+def test_what_is_imported_is_required(where: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Every package that the code imports is named in the files it is installed from."""
+    paths = [p for name in where for p in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])]
+    ours = {path.stem for path in ROOT.iterdir()}
+    of_package = packages_distributions()
+
+    imported = imported_packages([path for path in paths if path.exists()]) - ours
+
+    asked = requirements(*files).keys()
+    assert [i for i in imported if not asked & {canonicalize_name(d) for d in of_package.get(i, [i])}] == []
+
+
+def test_gunicorn_does_without_the_parser_that_needs_a_compiler() -> None:
+    """Neither gunicorn.conf.py nor the callbacks' lane insists on gunicorn_h1c: a fresh machine cannot build it."""
+    without = "import sys; sys.modules['gunicorn_h1c'] = None; from server.lane import CallbackLane"
+    without += "; print(CallbackLane.possible())"
+    told = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert told.stdout == "False\n", told.stderr
+    assert not re.search(r"^http_parser = .fast", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
+
+
+#: What only Python before 3.11.3 needs: redis brings it along there, and Debian 12 has 3.11.2.
+OLDER = {"async-timeout": "5.0.1"}
+LOCKS = ("requirements.lock", "requirements-fast.lock", "requirements-dev.lock")
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the version and the hashes of each package of a lock."""
+    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).strip())
+    found = (re.match(r"(\S+)==(\S+) \\\n", entry) for entry in entries)
+    hashes = [re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry) for entry in entries]
+    return {canonicalize_name(f[1]): (f[2], h) for f, h in zip(found, hashes, strict=True) if f}
+
+
+def closure(*names: str) -> set[str]:
+    """Return what these files install, with all that it brings along."""
+    waiting = list(requirements(*names).values())
+    seen: set[str] = {canonicalize_name(requirement.name) for requirement in waiting}
+    while waiting:
+        fresh = {canonicalize_name(r.name): r for r in brought_along(waiting.pop())}
+        waiting += [requirement for name, requirement in fresh.items() if name not in seen]
+        seen |= fresh.keys()
+    return seen
+
+
+@pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[1], (FAST,)), (LOCKS[2], CHOSEN)])
+def test_a_lock_has_what_its_requirements_install(lock: str, files: tuple[str, ...]) -> None:
+    """The same packages at the same versions, each with hashes, and nothing else."""
+    pinned = OLDER | {name: next(iter(r.specifier)).version for name, r in requirements(*PINS).items()}
+    found = locked(lock)
+
+    expected = closure(*files) | OLDER.keys() if lock != LOCKS[1] else requirements(FAST).keys()
+    assert found.keys() == expected
+    assert {name: version for name, (version, _) in found.items()} == {name: pinned[name] for name in found}
+    assert [name for name, (_, hashes) in found.items() if not hashes] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_address(lock: str) -> None:
+    """Packages come from the index that the machine is set up with."""
+    text = (ROOT / lock).read_text()
+
+    assert not re.search(r"://|^\s*(--(extra-)?index-url|--find-links|--trusted-host|-i|-f)\b", text, re.MULTILINE)
+
+
+def images() -> set[str]:
+    """Return every image that is named in the Dockerfile, compose.yaml and the manifests."""
+    found = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    for path in (ROOT / "compose.yaml", *(ROOT / "k8s").rglob("*.yaml")):
+        found |= set(re.findall(r"^\s*(?:- )?image: (\S+)", path.read_text(), re.MULTILINE))
+    return found
+
+
+def test_images_are_pinned_by_exact_tag() -> None:
+    """A tag of three numbers; what compose builds itself has none."""
+    others = images() - {"wechatlaibao"}
+
+    assert {image.partition(":")[0] for image in others} == {"python", "redis", "mysql", "wechatlaibao"}
+    assert [image for image in others if not re.search(r":\d+\.\d+\.\d+(-[a-z-]+)?$", image)] == []
+    assert "@sha256:" in (ROOT / "Dockerfile").read_text()

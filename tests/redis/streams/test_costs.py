@@ -1,0 +1,266 @@
+"""What things cost, counted and never timed: round trips to Redis, its commands, bytes on the way, memory.
+
+Who adds a round trip, a command or a kilobyte to what happens a thousand times a second finds out here. The figures
+are in one table: to change one of them is a decision.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from services.streams.owned_stream import OwnedStream
+from services.streams.records import NewStream
+from services.streams.shared_reads import SharedReads
+from services.streams.store import READ_BYTES
+from tests.support.house import House
+from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.streams.counting_relay import CountingRelay, Names, commands
+from tests.support.streams.desk import CALLER, Desk
+from tests.support.streams.talker import Talker, answered, running, said
+from utils.deadline import Deadline
+
+#: What a poll has Redis do (lua/read.lua): look at the clock, the fields, the list's length, and the text.
+POLL = {"evalsha": 1, "time": 1, "hmget": 1, "llen": 1, "getrange": 1}
+#: Where the list has grown since the last poll: note how far it was read.
+POLL_WITH_NEWS = {**POLL, "hset": 1}
+#: Bytes of its request: the script's digest, three keys of a stream whose id has 32 characters, two arguments.
+POLL_SENT = 259
+#: Bytes of its reply beside the text, at the most: a dozen short members, the longest of them the owner's name.
+POLL_FRAME = 160
+
+#: A new question's round trip: its person's place, its conversation's turn with what that remembers, the stream, and
+#: the index of running ones.
+ASKING: Names = ("enter", "turn", "open", "running")
+#: Writes before its provider is asked, at the most: who asks, and that it will be asked, often in one.
+WRITES_BEFORE = 2
+#: And after: the conversation, as soon as the provider has named it, and the run's ids; the answer with its end, where
+#: Redis is slow enough for nothing to go by itself; what is given back.
+GIVING_BACK: Names = ("ZREM", "LREM", "ZREM")
+AFTER: list[Names] = [("remember",), ("append",), ("append",), GIVING_BACK]
+
+#: 1,000 deltas that come while Redis is busy: the first goes by itself, all others together.
+DELTAS = 1000
+APPENDS: list[Names] = [("append",), ("append",)]
+#: What the two have Redis do (lua/append.lua): look at fence, list and text; push an entry and add to the text; renew
+#: the lease. The first gives each of the two new keys its end: PTTL, PEXPIRE.
+APPENDS_COMMANDS = {
+    **{"evalsha": 2, "time": 2, "hmget": 2, "llen": 2, "exists": 2},
+    **{"rpush": 2, "append": 2, "hset": 2, "pttl": 2, "pexpire": 2},
+}
+#: Bytes of both beside the text, at the most. The text itself goes twice: in the list's entry, and to the text's end.
+APPENDS_FRAME = 1000
+
+#: Bytes this process keeps of a running stream beside its text, at the most.
+STREAM_MEMORY = 6 * 1024
+#: Scripts of what goes on beside any callback: streams without an owner are looked for, open sockets are renewed.
+BESIDE = {"lapsed", "sockets_renew"}
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the real Redis that nothing counts; it is empty."""
+    with redis_server.client(db=0) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer, server: redis.Redis) -> Iterator[CountingRelay]:
+    with CountingRelay(redis_server.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+def talker() -> Talker:
+    return Talker()
+
+
+@pytest.fixture
+def desk(relay: CountingRelay, talker: Talker) -> Iterator[Desk]:
+    """A replica whose leases are so long that none is renewed meanwhile."""
+    desk = Desk(relay.url, talker, lease=1000.0)
+    desk.runner.load()
+    relay.forget()
+    yield desk
+    relay.hold(nothing)
+    talker.lets_go()
+    desk.close()
+
+
+def nothing(names: Names) -> bool:
+    return False
+
+
+def appends(names: Names) -> bool:
+    return "append" in names
+
+
+def test_a_poll_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis) -> None:
+    """And in it a handful of commands, with one more where the reader sees something new."""
+    stream_id = answered(relay, desk, talker)
+    commands(server)
+
+    found = []
+    for _ in range(2):
+        desk.reads(stream_id)
+        found.append(commands(server))
+
+    assert relay.names == [("read",)] * 2
+    assert found == [POLL_WITH_NEWS, POLL]
+
+
+@pytest.mark.parametrize("size", [1024, 30 * 1024])
+def test_a_polls_bytes_are_those_of_its_text(size: int, relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """Of a text that no frame holds, those of a frame."""
+    talker.deltas = ["a" * size]
+    stream_id = answered(relay, desk, talker)
+
+    desk.reads(stream_id)
+
+    (trip,) = relay.trips
+    assert trip.sent == POLL_SENT
+    assert 0 < trip.received - min(size, READ_BYTES) <= POLL_FRAME
+
+
+def test_64_polls_at_once_are_two_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """The first goes at once; all that come while it is under way go together."""
+    stream_id = answered(relay, desk, talker)
+    # With more patience than a callback has: a busy machine takes its time to start so many threads.
+    reads = desk.gateway._reads = SharedReads(desk.streams, patience=30.0)
+    relay.hold(lambda names: names == ("read",))
+
+    with ThreadPoolExecutor(64) as pool:
+        polls = [pool.submit(desk.reads, stream_id) for _ in range(64)]
+        relay.sees_held(("read",))
+        wait_until(lambda: len(reads._lines[""].waiting) == 63, timeout=30.0)
+        relay.hold(nothing)
+
+    assert relay.names == [("read",), ("read",) * 63]
+    assert {snapshot.text for poll in polls if (snapshot := poll.result())} == {"年假"}
+
+
+def test_a_question_costs_so_many_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """One until it has its stream. Its later writes are held until there is more to say: no luck makes them fewer."""
+    relay.hold(lambda names: names == ("remember",))
+    owned = desk.manager.owned(desk.asks().stream_id)
+    assert owned
+    relay.sees_held(("remember",))
+    before = relay.names
+    relay.hold(appends)
+    relay.sees_held(("append",))
+    talker.lets_go()
+    wait_until(lambda: owned.field("status") == "completed")
+    relay.hold(nothing)
+    wait_until(lambda: desk.manager.running == 0)
+
+    assert before[0] == ASKING
+    assert set(before[1:-1]) == {("append",)}
+    assert len(before[1:-1]) <= WRITES_BEFORE
+    assert relay.names[len(before) - 1 :] == AFTER
+
+
+def test_a_message_that_comes_again_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """The same as the first time."""
+    answered(relay, desk, talker)
+
+    desk.asks()
+
+    assert relay.names == [ASKING]
+
+
+def test_a_programs_question_is_compared_only_when_it_comes_again(
+    relay: CountingRelay, desk: Desk, talker: Talker
+) -> None:
+    """The first time it costs what any question does; again, one field of its stream is read."""
+    desk.asks(channel="http", principal=CALLER.principal)
+    asked = relay.names[0]
+    talker.lets_go()
+    wait_until(lambda: desk.manager.running == 0)
+    relay.forget()
+
+    again = desk.asks(channel="http", principal=CALLER.principal)
+
+    assert again.status == "completed"
+    assert (asked, relay.names) == (("open", "running"), [("open", "running"), ("HGET",)])
+
+
+def test_1000_deltas_while_redis_is_busy_are_two_writes(
+    relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis
+) -> None:
+    """Whatever comes meanwhile becomes one chunk; its bytes are those of the text."""
+    talker.deltas *= DELTAS
+    text = "".join(talker.deltas)
+    owned = running(relay, desk, talker)
+    commands(server)
+
+    relay.hold(appends)
+    talker.go_on.set()
+    relay.sees_held(("append",))
+    talker.more.set()
+    wait_until(lambda: owned.text == text)
+    relay.hold(nothing)
+    wait_until(lambda: said(owned) == text)
+
+    assert relay.names == APPENDS
+    assert commands(server) == APPENDS_COMMANDS
+    assert 0 < sum(trip.sent for trip in relay.trips) - 2 * len(text.encode()) <= APPENDS_FRAME
+
+
+def test_who_follows_a_stream_where_it_is_written_asks_redis_nothing(
+    relay: CountingRelay, desk: Desk, talker: Talker
+) -> None:
+    """Sockets and event streams of the owner's replica read from memory what Redis is known to have."""
+    stream_id = answered(relay, desk, talker)
+
+    news = desk.gateway.follow(stream_id, bot="default", principal="zhangsan").next(30.0)
+
+    assert news
+    assert [chunk.content for chunk in news.chunks] == ["年假"]
+    assert relay.names == []
+
+
+def test_a_callback_asks_redis_once(relay: CountingRelay, server: redis.Redis) -> None:
+    """From the HTTP request on; neither routes nor limits nor metrics add to what the gateway asks."""
+    with House(relay.url, STREAM_LEASE="300") as house, house.user() as user:
+        relay.forget()
+        bubble = user.says("年假怎么申请")
+        wait_until(lambda: house.container.manager.running == 0)
+        asked = foreground(relay)
+        relay.forget()
+        for _ in range(5):
+            user.polls(bubble)
+        polled = foreground(relay)
+
+    assert [names for names in asked if not appends(names)] == [ASKING, GIVING_BACK]
+    assert polled == [("read",)] * 5
+    assert bubble.finish
+
+
+def foreground(relay: CountingRelay) -> list[Names]:
+    return [names for names in relay.names if not set(names) <= BESIDE]
+
+
+def test_a_running_stream_takes_little_memory() -> None:
+    """Of a thousand with a kilobyte each: what is kept beside the text is bounded."""
+    piece, count = "a" * 128, 1000
+    fields = dict.fromkeys(("status", "content", "question", "access", "created_time", "auth_state", "usage"), "")
+    tracemalloc.start()
+    try:
+        streams = []
+        for number in range(count):
+            new = NewStream(f"{number:032x}", f"replica:1:{number}", dict(fields), frame_seconds=330.0)
+            stream = OwnedStream(new, deadline=Deadline(60.0), changed=lambda stream: None, max_bytes=100_000)
+            for _ in range(8):
+                stream.emit(piece)
+            stream.next_write()
+            streams.append(stream)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 0 < kept / count - 8 * len(piece) < STREAM_MEMORY

@@ -1,0 +1,521 @@
+"""The one path: asking once, reading what is one's own, refusing with a sentence that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from services.errors import StoreUnavailable
+from services.models import Question
+from services.streams.store import stream_keys
+from tests.support.servers.processes import RedisServer, free_port, wait_until
+from tests.support.streams.desk import CALLER, KEY, Desk, SlowProvider
+from utils.sealed import unseal
+
+
+@pytest.fixture
+def provider() -> Iterator[SlowProvider]:
+    provider = SlowProvider()
+    yield provider
+    provider.go_on.set()
+
+
+@pytest.fixture
+def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
+    desk = Desk(any_redis_url, provider)
+    yield desk
+    provider.go_on.set()
+    desk.close()
+
+
+def test_a_question_is_answered(desk: Desk, provider: SlowProvider) -> None:
+    """It runs at once and ends with the provider's answer."""
+    provider.go_on.set()
+
+    asked = desk.asks()
+
+    assert (asked.status, asked.text, asked.waiting) == ("processing", "", False)
+    assert desk.sees_end(asked.stream_id).text == "答：年假?"
+
+
+def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:
+    """Running or finished, it is never asked a second time."""
+    first = desk.asks()
+    running = desk.asks()
+    provider.go_on.set()
+    desk.sees_end(first.stream_id)
+
+    finished = desk.asks()
+
+    assert running.stream_id == finished.stream_id == first.stream_id
+    assert (finished.status, finished.text) == ("completed", "答：年假?")
+    assert provider.asked == ["年假?"]
+
+
+def test_a_message_id_of_another_person_finds_nothing(desk: Desk, provider: SlowProvider) -> None:
+    """WeCom gives each message an id of its own; one that is used again asks the second person's own question."""
+    provider.go_on.set()
+    first = desk.asks("工资?", msgid="m1")
+    desk.sees_end(first.stream_id)
+
+    second = desk.asks("年假?", msgid="m1", principal="lisi")
+
+    assert (second.status, second.text) == ("processing", "")
+    assert desk.sees_end(second.stream_id, principal="lisi").text == "答：年假?"
+    assert desk.reads(first.stream_id, principal="lisi") is None
+    assert provider.asked == ["工资?", "年假?"]
+
+
+def test_twenty_deliveries_at_once_on_two_replicas_ask_once(redis_url: str, provider: SlowProvider) -> None:
+    """Concurrent redeliveries have one stream, one producer, one call."""
+    desks = [Desk(redis_url, provider), Desk(redis_url, provider)]
+
+    with ThreadPoolExecutor(20) as pool:
+        asked = list(pool.map(lambda n: desks[n % 2].asks(), range(20)))
+    provider.go_on.set()
+    desks[0].sees_end(asked[0].stream_id)
+
+    assert len({snapshot.stream_id for snapshot in asked}) == 1
+    assert provider.asked == ["年假?"]
+    wait_until(lambda: all(desk.manager.running == 0 for desk in desks))
+    for desk in desks:
+        desk.close()
+
+
+def test_the_stream_id_is_the_same_on_every_process_and_no_secret(desk: Desk) -> None:
+    """It is a keyed hash of bot, person and message: nobody guesses it, every replica knows it."""
+    asked = desk.asks(msgid="m1")
+
+    assert asked.stream_id == "071adba50e590d3c6469ee22331e5857"
+    assert desk.asks(msgid="m1", bot="hr").stream_id != asked.stream_id
+    assert desk.asks(msgid="m1", principal="lisi").stream_id != asked.stream_id
+    assert desk.asks(msgid="m2").stream_id != asked.stream_id
+
+
+def test_a_message_without_an_id_has_a_stream_of_its_own(desk: Desk) -> None:
+    """Without a client's id nothing can be the same message."""
+    assert desk.asks(msgid="").stream_id != desk.asks(msgid="").stream_id
+
+
+def test_the_fourth_question_of_a_person_is_refused_for_good(desk: Desk, provider: SlowProvider) -> None:
+    """It has a stream that says so, and a redelivery repeats it even when there is room again."""
+    for number in range(3):
+        desk.asks(f"问{number}", msgid=str(number))
+
+    fourth = desk.asks("问3", msgid="3")
+    other = desk.asks("别人", msgid="x", principal="lisi")
+    provider.go_on.set()
+    wait_until(lambda: desk.manager.running == 0)
+    again = desk.asks("问3", msgid="3")
+
+    assert (fourth.status, fourth.error_code, other.status) == ("error", "user_full", "processing")
+    assert (again.error_code, again.stream_id) == ("user_full", fourth.stream_id)
+    assert "问3" not in provider.asked
+
+
+def test_an_ended_answer_makes_room(desk: Desk, provider: SlowProvider) -> None:
+    """Places are given back."""
+    provider.go_on.set()
+    for number in range(5):
+        desk.sees_end(desk.asks(msgid=str(number)).stream_id)
+        wait_until(lambda: desk.manager.running == 0)
+
+    assert len(provider.asked) == 5
+
+
+def test_a_redelivery_takes_no_place(desk: Desk, provider: SlowProvider, redis_client: redis.Redis) -> None:
+    """Neither among the person's questions nor in the conversation's line."""
+    provider.go_on.set()
+    asked = desk.asks()
+    desk.sees_end(asked.stream_id)
+    wait_until(lambda: desk.manager.running == 0)
+
+    desk.asks()
+
+    assert redis_client.exists("dify_user:default:zhangsan") == 0
+    assert redis_client.keys("*:turns") == []
+
+
+def test_a_late_redelivery_leaves_its_running_stream_in_line(
+    desk: Desk, provider: SlowProvider, redis_client: redis.Redis
+) -> None:
+    """A place that has lapsed by then is not the conversation's turn."""
+    asked = desk.asks()
+    wait_until(lambda: len(provider.asked) == 1)
+    redis_client.delete("dify_user:default:zhangsan")
+
+    desk.asks()
+
+    (line,) = redis_client.keys("*:turns")
+    assert redis_client.lrange(line, 0, -1) == [asked.stream_id]
+    provider.go_on.set()
+    wait_until(lambda: desk.manager.running == 0)
+    assert redis_client.exists("dify_user:default:zhangsan", line) == 0, "its end gives all of it back"
+
+
+def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> None:
+    """The sentence stays; a message it already answers is still found."""
+    desk = Desk(any_redis_url, provider, max_streams=1)
+    first = desk.asks(msgid="1")
+
+    refused = desk.asks(msgid="2")
+
+    assert (refused.status, refused.error_code) == ("error", "replica_full")
+    assert desk.asks(msgid="1").stream_id == first.stream_id
+    assert desk.asks(msgid="1").status == "processing"
+    provider.go_on.set()
+    desk.close()
+
+
+def test_a_programs_question_without_a_place_may_come_again(desk: Desk, provider: SlowProvider) -> None:
+    """Nothing is kept of a refusal for want of a place: the same id, sent again, is asked like any other."""
+    program = {"channel": "http", "principal": CALLER.principal, "msgid": "again"}
+    desk.manager.draining = True
+    refused = desk.asks(**program)
+    desk.manager.draining = False
+
+    taken = desk.asks(**program)
+
+    assert (refused.status, refused.error_code, refused.length) == ("error", "draining", 0)
+    assert (taken.stream_id, taken.status) == (refused.stream_id, "processing")
+    provider.go_on.set()
+    assert desk.sees_end(taken.stream_id, principal=CALLER.principal).status == "completed"
+
+
+def test_a_program_finds_its_answer_where_there_is_no_place(desk: Desk, provider: SlowProvider) -> None:
+    """A leaving replica takes no questions, and shows the answers of those that came before."""
+    program = {"channel": "http", "principal": CALLER.principal, "msgid": "again"}
+    taken = desk.asks(**program)
+    desk.manager.draining = True
+
+    found = desk.asks(**program)
+
+    assert (found.stream_id, found.status) == (taken.stream_id, "processing")
+    provider.go_on.set()
+    desk.sees_end(taken.stream_id, principal=CALLER.principal)
+
+
+def test_a_draining_replica_answers_polls_only(desk: Desk, provider: SlowProvider) -> None:
+    """New questions get a sentence."""
+    first = desk.asks(msgid="1")
+    desk.manager.draining = True
+
+    assert desk.asks(msgid="2").error_code == "draining"
+    provider.go_on.set()
+    assert desk.sees_end(first.stream_id).status == "completed"
+
+
+def test_the_second_question_of_a_conversation_waits(desk: Desk, provider: SlowProvider) -> None:
+    """It says so from its first frame on, and goes on where the first one was."""
+    first = desk.asks("一", msgid="1")
+    wait_until(lambda: provider.asked == ["一"])
+    second = desk.asks("二", msgid="2")
+    other_chat = desk.asks("三", msgid="3", chat="group")
+
+    assert (first.waiting, second.waiting, other_chat.waiting) == (False, True, False)
+    wait_until(lambda: bool((s := desk.reads(second.stream_id)) and s.waiting) and "三" in provider.asked)
+    assert "二" not in provider.asked
+    provider.go_on.set()
+    end = desk.sees_end(second.stream_id)
+    assert (end.text, end.waiting) == ("答：二", False)
+    assert provider.conversations[provider.asked.index("二")] == "c1"
+
+
+def test_a_full_line_is_refused(any_redis_url: str, provider: SlowProvider) -> None:
+    """At most three wait behind a running question."""
+    desk = Desk(any_redis_url, provider, places=10)
+
+    asked = [desk.asks(msgid=str(number)) for number in range(5)]
+
+    assert [snapshot.waiting for snapshot in asked] == [False, True, True, True, True]
+    assert desk.sees_end(asked[4].stream_id).error_code == "turns_full"
+    provider.go_on.set()
+    desk.close()
+
+
+def test_a_reset_begins_anew(desk: Desk, provider: SlowProvider) -> None:
+    """The command is answered by us, and the next question is a new conversation."""
+    provider.go_on.set()
+    desk.sees_end(desk.asks("一", msgid="1").stream_id)
+    wait_until(lambda: desk.manager.running == 0)
+
+    reset = desk.asks(" /reset ", msgid="2")
+    desk.sees_end(desk.asks("二", msgid="3").stream_id)
+
+    assert (reset.status, reset.text, reset.error_code) == ("completed", "<reset_done>", "")
+    assert provider.conversations == ["", ""]
+    assert provider.asked == ["一", "二"]
+
+
+def test_a_redelivered_reset_ends_nothing_that_came_after_it(desk: Desk, provider: SlowProvider) -> None:
+    """The command works once."""
+    provider.go_on.set()
+    desk.asks("/reset", msgid="1")
+    desk.sees_end(desk.asks("一", msgid="2").stream_id)
+    wait_until(lambda: desk.manager.running == 0)
+
+    desk.asks("/reset", msgid="1")
+    desk.sees_end(desk.asks("二", msgid="3").stream_id)
+
+    assert provider.conversations == ["", "c1"]
+
+
+def test_a_lost_reply_to_opening_locks_nobody_out(
+    desk: Desk, redis_client: redis.Redis, provider: SlowProvider
+) -> None:
+    """The person was told that nothing was saved; what was is ended and given back when Redis answers again."""
+    run = desk.streams._runner.run_each
+    lost: list[bool] = []
+
+    def losing(calls: Any, **options: Any) -> Any:
+        replies = run(calls, **options)
+        if not lost:
+            lost.append(True)
+            raise StoreUnavailable("the reply is lost")
+        return replies
+
+    desk.streams._runner.run_each = losing  # type: ignore[method-assign]
+
+    refused = desk.asks()
+
+    assert (refused.status, refused.error_code) == ("error", "store_unavailable")
+    wait_until(lambda: redis_client.keys("*:turns") == [] and not redis_client.exists("dify_user:default:zhangsan"))
+    assert redis_client.hget(stream_keys(refused.stream_id).hash, "status") == "error"
+    assert provider.asked == []
+
+
+def test_a_refusal_that_redis_did_not_take_is_made_good(
+    desk: Desk, redis_client: redis.Redis, provider: SlowProvider
+) -> None:
+    """The person was refused: nobody may find the stream running and have it answered after all."""
+    for number in range(3):
+        desk.asks(msgid=str(number), chat=f"chat{number}")
+    write, lost = desk.streams.write, iter([True])
+
+    def losing(writes: Any, *others: Any) -> Any:
+        if writes and next(lost, False):
+            return [StoreUnavailable("its node is away")]
+        return write(writes, *others)
+
+    desk.streams.write = losing  # type: ignore[method-assign]
+
+    refused = desk.asks(msgid="one too many")
+
+    assert refused.error_code == "user_full"
+    wait_until(lambda: redis_client.hget(stream_keys(refused.stream_id).hash, "status") == "error")
+
+
+def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -> None:
+    """Nothing is asked."""
+    assert desk.asks("  \n").error_code == "empty_question"
+    assert provider.asked == []
+
+
+@pytest.mark.parametrize("text", ["x" * 65_537, "字" * 21_846])
+def test_a_question_that_is_too_large_gets_a_sentence(
+    desk: Desk, provider: SlowProvider, redis_client: redis.Redis, text: str
+) -> None:
+    """Nothing is asked, also of a redelivery, and little of it is kept; at the limit itself it is asked."""
+    refused = desk.asks(text, msgid="large")
+
+    assert (refused.status, refused.error_code) == ("error", "question_too_large")
+    assert desk.asks(text, msgid="large") == refused
+    assert provider.asked == []
+    assert sum(len(value) for value in redis_client.hgetall(stream_keys(refused.stream_id).hash).values()) < 10_000
+    assert desk.asks("x" * 65_536, msgid="largest").status == "processing"
+
+
+def test_a_sentence_of_ours_is_a_finished_stream(desk: Desk) -> None:
+    """The same for every delivery of the message."""
+    question = Question("", "wecom", "default", "zhangsan", msgid="i1")
+
+    first, again = desk.gateway.say(question, "unsupported_message"), desk.gateway.say(question, "welcome")
+
+    assert (first.status, first.text) == ("completed", "<unsupported_message>")
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("reader", "sees"),
+    [
+        ({}, True),
+        ({"chat": "group"}, True),
+        ({"principal": "lisi", "chat": "group"}, True),
+        ({"principal": "lisi"}, False),
+        ({"principal": "lisi", "chat": "other"}, False),
+        ({"bot": "hr"}, False),
+    ],
+)
+def test_a_stream_is_read_by_its_person_and_its_chat(desk: Desk, reader: dict[str, str], sees: bool) -> None:
+    """For anybody else it does not exist."""
+    asked = desk.asks(chat="group")
+
+    assert (desk.reads(asked.stream_id, **reader) is not None) == sees
+
+
+def test_only_its_person_cancels_a_stream(desk: Desk, provider: SlowProvider) -> None:
+    """Cancelling ends it for all readers."""
+    asked = desk.asks()
+
+    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="lisi")
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan") == "processing"
+    assert desk.sees_end(asked.stream_id).status == "cancelled"
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal="zhangsan") == "cancelled"
+    assert desk.gateway.cancel("nowhere", bot="default", principal="zhangsan") == ""
+
+
+def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Redis) -> None:
+    """A one-time address lies in Redis under a key only the replicas have."""
+    asked = desk.gateway.ask(Question("?", "wecom", "default", "z", msgid="1"), reply="https://wecom.invalid/once")
+
+    sealed = redis_client.hget(stream_keys(asked.stream_id).hash, "reply")
+
+    assert isinstance(sealed, str)
+    assert "wecom.invalid" not in sealed
+    assert unseal(KEY, sealed) == "https://wecom.invalid/once"
+
+
+def test_a_dead_owners_stream_goes_on_for_its_reader(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
+    """The poll that finds it past lease and suspicion has the question answered where it came in."""
+    asked = desk.asks()
+    desk.dies()
+    for mark in ("lease", "suspect"):
+        redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
+    reader = Desk(any_redis_url, provider := SlowProvider())
+    provider.go_on.set()
+
+    snapshot = reader.reads(asked.stream_id)
+
+    assert snapshot
+    assert snapshot.status == "processing"
+    end = reader.sees_end(asked.stream_id)
+    assert (end.status, end.text, end.epoch) == ("completed", "答：年假?", 2)
+    wait_until(lambda: reader.manager.running == 0)
+    assert redis_client.exists("dify_user:default:zhangsan") == 0, "the person's place is free again"
+    assert redis_client.keys("*:turns") == []
+    reader.close()
+
+
+def test_a_full_or_leaving_replica_takes_nothing_over(any_redis_url: str, redis_client: redis.Redis) -> None:
+    """It still answers the poll; another replica goes on with the stream."""
+    asking, full = Desk(any_redis_url, SlowProvider()), Desk(any_redis_url, SlowProvider(), max_streams=0)
+    asked = asking.asks()
+    asking.dies()
+    for mark in ("lease", "suspect"):
+        redis_client.hset(stream_keys(asked.stream_id).hash, mark, "1")
+
+    shown = full.reads(asked.stream_id)
+
+    assert shown
+    assert (shown.status, shown.lapsed) == ("processing", True)
+    assert redis_client.hget(stream_keys(asked.stream_id).hash, "epoch") == "1"
+    full.close()
+    asking.close()
+
+
+def test_a_stream_redis_lost_just_now_is_not_called_expired(
+    desk: Desk, any_redis_url: str, redis_client: redis.Redis, provider: SlowProvider
+) -> None:
+    """A replica that does not write it says nothing until its owner has written it anew."""
+    reader = Desk(any_redis_url, SlowProvider())
+    asked = desk.asks()
+
+    redis_client.delete(*stream_keys(asked.stream_id))
+
+    wait_until(lambda: settled(reader, asked.stream_id))
+    provider.go_on.set()
+    assert reader.sees_end(asked.stream_id).text == "答：年假?"
+    reader.close()
+
+
+def test_a_stream_that_stays_away_is_unknown(any_redis_url: str) -> None:
+    """Nobody is kept waiting for what does not come back."""
+    desk = Desk(any_redis_url, SlowProvider(), lease=0.3)
+
+    def settled() -> bool:
+        try:
+            return desk.reads("unknown") is None
+        except StoreUnavailable:
+            return False
+
+    wait_until(settled)
+    desk.close()
+
+
+def test_a_stream_has_every_field_from_its_beginning(desk: Desk, redis_client: redis.Redis) -> None:
+    """Who looks into Redis finds the documented names; `suspect`, `shown` and `read` come with what they tell."""
+    asked = desk.asks()
+
+    fields = redis_client.hgetall(stream_keys(asked.stream_id).hash)
+
+    documented = "content token user_info status conversation_id dify_finished created_time"
+    ours = "v question auth_state deadline epoch owner lease start frame_deadline error_code reply delivered"
+    assert set(f"{documented} {ours} message_id task_id run_id asks".split()) <= set(fields)
+
+
+def test_without_redis_a_question_gets_a_sentence(provider: SlowProvider) -> None:
+    """Nothing is asked that could not be kept."""
+    desk = Desk(f"redis://127.0.0.1:{free_port()}/0", provider)
+
+    assert desk.asks().error_code == "store_unavailable"
+    assert desk.gateway.say(Question("", "wecom", "default", "z", msgid="1"), "welcome").status == "error"
+    assert provider.asked == []
+    assert desk.manager.running == 0
+    desk.close()
+
+
+def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvider) -> None:
+    """Only a replica that does not write the stream has nothing to say."""
+    with RedisServer() as server:
+        desk = Desk(server.url(), provider)
+        asked = desk.asks()
+        wait_until(lambda: len(provider.asked) == 1)
+        server.kill()
+        provider.go_on.set()
+
+        known = desk.reads(asked.stream_id)
+
+        assert known
+        assert (known.status, known.text) == ("processing", ""), "no more than other replicas might still read"
+        assert desk.reads(asked.stream_id, principal="lisi") is None, "nobody else's, Redis or not"
+        with pytest.raises(StoreUnavailable):
+            desk.reads("unknown")
+        desk.dies()
+        desk.close()
+
+
+def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvider) -> None:
+    """Another replica might show less than was seen, now and in the first moments after."""
+    with RedisServer(aof=True) as server:
+        desk, reader = Desk(server.url(), provider), Desk(server.url(), SlowProvider())
+        asked = desk.asks()
+        ended = desk.gateway.say(Question("", "wecom", "default", "zhangsan", msgid="2"), "welcome")
+        assert reader.reads(asked.stream_id)
+
+        server.kill()
+
+        for stream_id in (asked.stream_id, ended.stream_id):
+            with pytest.raises(StoreUnavailable):
+                reader.reads(stream_id)
+        assert desk.reads(asked.stream_id)
+        server.start()
+        wait_until(lambda: settled(reader, asked.stream_id) or not reader.streams.away(asked.stream_id))
+        assert settled(reader, ended.stream_id), "an end is an end"
+        wait_until(lambda: settled(reader, asked.stream_id))
+        provider.go_on.set()
+        reader.close()
+        desk.close()
+
+
+def settled(desk: Desk, stream_id: str) -> bool:
+    """Tell whether a stream that is there can be shown; in no case it is called unknown."""
+    try:
+        snapshot = desk.reads(stream_id)
+    except StoreUnavailable:
+        return False
+    assert snapshot, "called unknown"
+    return True

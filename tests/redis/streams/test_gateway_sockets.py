@@ -1,0 +1,288 @@
+"""What the gateway does for sockets: questions that stand for themselves, sessions, clients' own ids, following."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from services.errors import StoreUnavailable, StreamUnknown
+from services.models import Question, Usage
+from services.streams.following import News
+from services.streams.records import Snapshot, read_sources, written_sources
+from services.streams.store import stream_keys
+from tests.support.servers.processes import wait_until
+from tests.support.streams.desk import CALLER, Desk, SlowProvider
+
+
+@pytest.fixture
+def provider() -> Iterator[SlowProvider]:
+    provider = SlowProvider()
+    yield provider
+    provider.go_on.set()
+
+
+@pytest.fixture
+def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
+    desk = Desk(any_redis_url, provider)
+    yield desk
+    provider.go_on.set()
+    desk.close()
+
+
+def asks(desk: Desk, text: str = "年假?", *, channel: str = "chat", msgid: str = "", session: str = "") -> Snapshot:
+    return desk.gateway.ask(Question(text, channel, "default", CALLER.principal, msgid=msgid, session=session))
+
+
+def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple[str, News]:
+    """Follow a stream to its end; return its text and the last news."""
+    following, text = desk.gateway.follow(stream_id, bot="default", principal=principal), ""
+    while True:
+        if news := following.next(0.3):
+            text = ("" if news.reset else text) + "".join(chunk.content for chunk in news.chunks)
+            if news.ended:
+                return text, news
+
+
+def test_an_answer_is_followed_to_its_end(desk: Desk, provider: SlowProvider) -> None:
+    """Its words come as they are said."""
+    provider.go_on.set()
+
+    text, end = sees(desk, asks(desk).stream_id)
+
+    assert (text, end.status) == ("答：年假?", "completed")
+
+
+def test_questions_without_a_session_wait_for_nobody(desk: Desk, provider: SlowProvider) -> None:
+    """Each stands for itself: nothing is remembered, and none waits for another."""
+    ids = [asks(desk, f"问{number}").stream_id for number in range(6)]
+    wait_until(lambda: len(provider.asked) == 6)
+    provider.go_on.set()
+    for stream_id in ids:
+        assert sees(desk, stream_id)[1].status == "completed"
+    asks(desk, "又")
+    wait_until(lambda: len(provider.asked) == 7)
+
+    assert set(provider.conversations) == {""}
+    assert list(desk.client.scan_iter("*dify_conversation*")) == []
+
+
+def test_a_session_is_a_conversation_of_its_own(desk: Desk, provider: SlowProvider) -> None:
+    """Its questions are asked in turn and share the provider's conversation; another session has its own."""
+    first = asks(desk, "一", session="s1")
+    second = asks(desk, "二", session="s1")
+    other = asks(desk, "三", session="s2")
+    wait_until(lambda: sorted(provider.asked) == ["一", "三"])
+    provider.go_on.set()
+    for asked in (first, second, other):
+        assert sees(desk, asked.stream_id)[1].status == "completed"
+
+    conversations = dict(zip(provider.asked, provider.conversations, strict=True))
+    assert conversations == {"一": "", "三": "", "二": "c1"}
+
+
+def test_a_reset_is_for_who_has_a_conversation(desk: Desk, provider: SlowProvider) -> None:
+    """Whoever asks without one asks what it says."""
+    provider.go_on.set()
+
+    assert sees(desk, asks(desk, "/reset").stream_id)[0] == "答：/reset"
+    assert sees(desk, asks(desk, "/reset", session="s1").stream_id)[0] == "<reset_done>"
+
+
+def test_a_clients_own_id_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:
+    """Sent again after a cut, it asks nobody again."""
+    first, again = asks(desk, msgid="c1/1"), asks(desk, msgid="c1/1")
+    wait_until(lambda: bool(provider.asked))
+
+    assert first.stream_id == again.stream_id
+    assert provider.asked == ["年假?"]
+
+
+@pytest.mark.parametrize("channel", ["chat", "http"])
+def test_other_words_under_a_used_id_are_refused(desk: Desk, provider: SlowProvider, channel: str) -> None:
+    """They are not asked, and do not get the first question's answer; that one goes on."""
+    first = asks(desk, channel=channel, msgid="c1/1")
+    wait_until(lambda: bool(provider.asked))
+
+    other = asks(desk, "病假?", channel=channel, msgid="c1/1")
+    found = desk.gateway.find(Question("病假?", channel, "default", CALLER.principal, msgid="c1/1"))
+
+    conflict = Snapshot(first.stream_id, "error", error_code="id_conflict")
+    assert (other, found) == (conflict, conflict)
+    assert asks(desk, channel=channel, msgid="c1/1").status == "processing"
+    assert provider.asked == ["年假?"]
+
+
+def test_other_words_do_not_end_the_conversations_turn(desk: Desk, provider: SlowProvider) -> None:
+    """What the refused question took of the running stream stays that stream's."""
+    first = asks(desk, msgid="c1/1", session="s1")
+    wait_until(lambda: bool(provider.asked))
+
+    assert asks(desk, "病假?", msgid="c1/1", session="s1").error_code == "id_conflict"
+    assert asks(desk, "事假?", msgid="c1/2", session="s1").waiting
+
+    provider.go_on.set()
+    assert sees(desk, first.stream_id)[0] == "答：年假?"
+
+
+def test_refused_questions_keep_their_ids(desk: Desk) -> None:
+    """Of one that was too long the beginning is kept: sent again it is the same, other words are not."""
+    long = "长" * 30_000
+    first = asks(desk, long, msgid="c1/1")
+
+    assert asks(desk, long, msgid="c1/1") == first
+    assert asks(desk, "年假?", msgid="c1/1").error_code == "id_conflict"
+    assert asks(desk, "短" * 30_000, msgid="c1/1").error_code == "id_conflict"
+
+
+def test_an_id_that_redis_cannot_compare_is_asked_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis went away in between: nobody gets an answer that may be another question's."""
+    asks(desk, msgid="c1/1")
+
+    def away(stream_id: str) -> str:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(desk.streams, "content", away)
+    assert asks(desk, "病假?", msgid="c1/1").error_code == "store_unavailable"
+
+
+def test_clients_choose_ids_each_for_itself(desk: Desk, provider: SlowProvider) -> None:
+    """The same id of another principal, or at another door, is another question."""
+    mine = asks(desk, msgid="1").stream_id
+    theirs = desk.gateway.ask(Question("年假?", "chat", "default", "user:lisi", msgid="1")).stream_id
+    realtime = asks(desk, channel="realtime", msgid="1").stream_id
+
+    assert len({mine, theirs, realtime}) == 3
+
+
+def test_a_stream_is_followed_and_cancelled_by_who_asked(desk: Desk, provider: SlowProvider) -> None:
+    """To anybody else it is unknown; a client's session gives nobody a right to read."""
+    asked = asks(desk, session="s1")
+
+    with pytest.raises(StreamUnknown):
+        sees(desk, asked.stream_id, "user:lisi")
+    assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="user:lisi")
+    assert desk.gateway.read(asked.stream_id, bot="default", principal="user:lisi", chat="s1") is None
+    assert desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
+    assert sees(desk, asked.stream_id)[1].status == "cancelled"
+
+
+def test_a_cancelled_answer_is_let_go_at_once(any_redis_url: str, provider: SlowProvider) -> None:
+    """However silent the provider, and however far the next renewal: its owner hears of it."""
+    desk = Desk(any_redis_url, provider, lease=300.0)
+    try:
+        asked = asks(desk)
+        hash_key = stream_keys(asked.stream_id).hash
+        wait_until(lambda: desk.client.hget(hash_key, "task_id") == "t1")
+
+        desk.gateway.cancel(asked.stream_id, bot="default", principal=CALLER.principal)
+
+        wait_until(lambda: desk.manager.owned(asked.stream_id) is None, 6.0)
+    finally:
+        provider.go_on.set()
+        desk.close()
+
+
+def test_a_withdrawn_key_asks_nothing(desk: Desk, provider: SlowProvider) -> None:
+    """Who shows a key is checked again by whoever asks for them."""
+    asked = desk.gateway.ask(Question("年假?", "chat", "default", "key:0000000000000000"))
+
+    _, end = sees(desk, asked.stream_id, "key:0000000000000000")
+
+    assert (end.error_code, provider.asked) == ("auth_refused", [])
+
+
+@pytest.mark.parametrize(("channel", "session", "user"), [("realtime", "s1", "ws-user-s1"), ("chat", "s1", "")])
+def test_who_asks_has_the_name_of_the_door(
+    desk: Desk, provider: SlowProvider, channel: str, session: str, user: str
+) -> None:
+    """Where no person is known a session is one at the realtime door, and the provider's own nobody at the other."""
+    asks(desk, channel=channel, session=session)
+    wait_until(lambda: bool(provider.queries))
+
+    assert (provider.queries[0].user, provider.queries[0].channel) == (user, channel)
+
+
+def test_a_new_question_is_one_exchange(desk: Desk, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream is opened in one pipeline; following it where it is written costs no exchange at all."""
+    exchanges: list[int] = []
+    attempt = desk.runner._attempt
+
+    def counted(*args: object) -> object:
+        if threading.current_thread() is threading.main_thread():
+            exchanges.append(1)
+        return attempt(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desk.runner, "_attempt", counted)
+
+    asked = asks(desk, session="s1")
+    assert len(exchanges) == 1
+    following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
+    assert following.next(0.0) is not None
+    assert following.next(0.1) is None
+    assert len(exchanges) == 1
+
+
+def test_where_an_answer_comes_from_is_kept_with_it(desk: Desk, provider: SlowProvider) -> None:
+    """Pages show the sources below the answer."""
+    sources = ({"title": "员工手册", "content": "年假五天", "score": 0.9},)
+    provider.usage = Usage(7, sources=sources)
+    provider.go_on.set()
+
+    asked = asks(desk)
+    following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
+    sees(desk, asked.stream_id)
+
+    assert following.whole().sources == sources
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "kept"), [(3, 10, 3), (50, 10, 20), (4, 20_000, 3), (1, 100_000, 0), (0, 0, 0)]
+)
+def test_sources_are_bounded(count: int, size: int, kept: int) -> None:
+    """A provider that sends its whole library fills no Redis: twenty at the most, 64 KiB of them."""
+    written = written_sources([{"content": "x" * size}] * count)
+
+    assert len(read_sources(written)) == kept
+
+
+def test_a_question_whose_opening_got_no_reply_is_asked_all_the_same(
+    any_redis_url: str, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client sends it again by its id: it finds an answer then, not the end of what nobody wanted."""
+    desk = Desk(any_redis_url, provider, lease=0.5)
+    opens = desk.streams.open
+    try:
+
+        def reply_lost(*args: object, **options: object) -> object:
+            opens(*args, **options)  # type: ignore[arg-type]
+            raise StoreUnavailable("no reply")
+
+        provider.go_on.set()
+        monkeypatch.setattr(desk.streams, "open", reply_lost)
+        assert asks(desk, msgid="c1/1").error_code == "store_unavailable"
+        monkeypatch.undo()
+
+        again = asks(desk, msgid="c1/1")
+        wait_until(lambda: desk.streams.read(again.stream_id).lapsed)  # type: ignore[union-attr]
+        text, end = sees(desk, again.stream_id)
+
+        assert (text, end.status, provider.asked) == ("答：年假?", "completed", ["年假?"])
+    finally:
+        desk.close()
+
+
+def test_a_message_is_found_without_being_asked(desk: Desk, provider: SlowProvider) -> None:
+    """Only by who sent it, and only one that has its own id."""
+    question = Question("年假?", "chat", "default", CALLER.principal, msgid="c1/1")
+    assert desk.gateway.find(question) is None
+    asked = desk.gateway.ask(question)
+
+    found = desk.gateway.find(question)
+
+    assert found
+    assert found.stream_id == asked.stream_id
+    assert desk.gateway.find(replace(question, principal="user:lisi")) is None
+    assert desk.gateway.find(replace(question, msgid="")) is None

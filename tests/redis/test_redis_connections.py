@@ -1,0 +1,469 @@
+"""A connection finds its server, greets it in one round trip, and makes nobody wait for longer than it may."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from services.errors import SettingsError, StoreUnavailable
+from services.redis.client import BoundedPool
+from services.redis.store import WHOLE, Call, ScriptRunner, connect, script
+from tests.scenarios.stage.slow_proxy import SlowProxy
+from tests.support.house import ROOT
+from tests.support.servers.processes import RedisServer, free_port, wait_until
+from tests.support.servers.redis_setups import ClusterNode, Sentinel
+from tests.support.streams.turns import count_turns
+
+PING = Call(None, ("PING",))
+#: Seconds a callback has, and half of one for a busy machine.
+IN_TIME = 2.5
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("memcached://a", "begins with one of redis://"),
+        ("redis://", "begins with one of redis://"),
+        ("redis://a,b", "like redis://"),
+        ("redis://a:99999", "ports up to 65535"),
+        ("redis://a/one", "like redis://"),
+        ("redis://a/1/2", "like redis://"),
+        ("redis+sentinel://a:26379", "/service"),
+        ("redis+sentinel://a:26379,/main", "host:26379,host2:26379"),
+        ("redis+cluster://a/1", "no databases"),
+        ("unix://", "begins with one of"),
+        ("redis://a?no_such_option=1", "no_such_option"),
+        ("redis://a?health_check_interval=often", "health_check_interval"),
+    ],
+)
+def test_a_wrong_address_is_one_line(url: str, expected: str) -> None:
+    """It says what an address looks like and does not quote the one that was given."""
+    with pytest.raises(SettingsError) as caught:
+        connect(url.replace("://a", "://me:fake-secret@a"), pool_size=1)
+
+    assert str(caught.value).startswith("REDIS_URL is wrong: expected ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "fake-secret" not in str(caught.value)
+
+
+def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
+    """Its other options go to the client library."""
+    client = connect(f"{redis_url}?socket_timeout=60&timeout=60&max_connections=99&client_name=laibao", pool_size=2)
+
+    pool = client.connection_pool
+    with closing(client):
+        assert client.client_getname() == "laibao"
+
+    assert isinstance(pool, BoundedPool)
+    assert (pool.max_connections, pool.timeout, pool.get_connection().socket_timeout) == (2, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:fake-secret@a",
+        "rediss://me:fake-secret@a?ssl_password=fake-secret",
+        "redis+sentinel://:fake-secret@a/main?sentinel_password=fake-secret",
+        "redis+cluster://:fake-secret@a,b",
+    ],
+)
+def test_a_client_that_is_printed_tells_no_secret(url: str) -> None:
+    """Nor do its pool and its connections."""
+    client = connect(url, pool_size=1)
+    pool = client.connection_pool
+
+    printed = [repr(client), repr(pool), repr(pool.make_connection())]
+
+    assert "fake-secret" not in "".join(printed)
+
+
+def test_a_greeting_is_one_round_trip() -> None:
+    """Password and database go together: one turn for them, one for the command."""
+    with RedisServer(options=("--requirepass", "fake-password")) as server:
+        client = connect(f"redis://:fake-password@127.0.0.1:{server.port}/3", pool_size=1, timeout=10.0)
+        turns = count_turns(client)
+
+        client.set("k", "v")
+
+        assert turns.total() == 2
+        with server.client(3, password="fake-password") as other:
+            assert other.get("k") == "v"
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("login", "db", "said"), [("", 1, "Authentication"), (":wrong@", 1, "invalid username"), (":fake@", 99, "DB")]
+)
+def test_what_the_server_says_to_a_greeting_is_said(login: str, db: int, said: str) -> None:
+    """A wrong password, none, and a database there is not; and nothing of it is left open."""
+    with RedisServer(options=("--requirepass", "fake")) as server:
+        client = connect(f"redis://{login}127.0.0.1:{server.port}/{db}", pool_size=1, timeout=10.0)
+
+        with pytest.raises(StoreUnavailable, match=said):
+            ScriptRunner(client).ping()
+
+        with server.client(0, password="fake") as other:
+            wait_until(lambda: len(other.client_list()) == 1)
+        client.close()
+
+
+def test_a_socket_file_is_an_address_too(tmp_path: Path) -> None:
+    """With its database, and everything else as over TCP."""
+    with RedisServer(options=("--unixsocket", str(tmp_path / "s"))) as server:
+        client = connect(f"unix://{tmp_path / 's'}?db=2", pool_size=1, timeout=10.0)
+
+        assert ScriptRunner(client).run([Call(None, ("SET", "k", "v"))])
+
+        with server.client(2) as other:
+            assert other.get("k") == "v"
+        client.close()
+
+
+def test_a_route_that_changed_is_followed_by_every_connection(redis_url: str) -> None:
+    """Each is made anew when it is next used; none that somebody uses is touched."""
+    client = connect(redis_url, pool_size=2, timeout=10.0)
+    pool = client.connection_pool
+    assert isinstance(pool, BoundedPool)
+    before = client.client_id()
+    assert client.client_id() == before
+
+    pool.route.renew()
+
+    after = client.client_id()
+    assert after != before
+    assert client.client_id() == after
+    client.close()
+
+
+# Names
+
+
+class Names:
+    """Stands for the system's resolver: knows some names, and hangs while it is told to."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, list[str]] = {}
+        self.free = threading.Event()
+        self.free.set()
+        self._real = socket.getaddrinfo
+
+    def __call__(self, host: str, port: Any, *args: Any, **options: Any) -> Any:
+        if host.startswith("127."):
+            return self._real(host, port, *args, **options)
+        self.free.wait(60.0)
+        if host not in self.known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [found for name in self.known[host] for found in self._real(name, port, *args, **options)]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    yield names
+    names.free.set()
+
+
+def elapsed(call: Callable[[], object]) -> tuple[float, object]:
+    """Return how long a call took, and what it came to: its value or its error."""
+    began = time.monotonic()
+    try:
+        outcome = call()
+    except Exception as exc:
+        outcome = exc
+    return time.monotonic() - began, outcome
+
+
+def test_a_resolver_that_hangs_keeps_nobody_waiting(redis_server: RedisServer, names: Names) -> None:
+    """The last good answer serves new connections; without one it is an outage, within a run's time."""
+    names.known["redis.example"] = ["127.0.0.1"]
+    client = connect(f"redis://redis.example:{redis_server.port}/1", pool_size=2)
+    stranger = connect(f"redis://other.example:{redis_server.port}/1", pool_size=2)
+    runner = ScriptRunner(client)
+    wait_until(lambda: not isinstance(elapsed(runner.ping)[1], Exception))
+    names.free.clear()
+    client.connection_pool.disconnect()
+
+    known, answer = elapsed(runner.ping)
+    unknown, refusal = elapsed(lambda: ScriptRunner(stranger).run([PING]))
+
+    print(f"\nresolver hangs: {known:.2f} s with a known address, {unknown:.2f} s without")
+    assert answer is None
+    assert isinstance(refusal, StoreUnavailable)
+    assert "Timeout resolving the name other.example" in str(refusal)
+    assert max(known, unknown) < IN_TIME
+    client.close()
+
+
+def test_an_unknown_name_is_said(names: Names) -> None:
+    """As the system says it."""
+    with pytest.raises(StoreUnavailable, match="Name or service not known"):
+        ScriptRunner(connect("redis://nobody.example:6379/1", pool_size=1)).ping()
+
+
+def test_every_address_of_a_name_is_tried(redis_server: RedisServer, names: Names) -> None:
+    """One that refuses is passed over, and a name that moved is followed."""
+    names.known["redis.example"] = ["127.0.0.9", "127.0.0.1"]
+    client = connect(f"redis://redis.example:{redis_server.port}/1", pool_size=1, timeout=10.0)
+
+    assert client.ping()
+
+    names.known["redis.example"] = ["127.0.0.9"]
+    client.connection_pool.disconnect()
+    with pytest.raises(redis.ConnectionError, match=r"redis\.example"):
+        client.ping()
+    client.close()
+
+
+UNDER_GEVENT = """
+from gevent import monkey, get_hub, spawn, sleep
+import time
+hang = time.sleep
+monkey.patch_all()
+import socket
+from services.redis.store import ScriptRunner, connect
+real = socket.getaddrinfo
+socket.getaddrinfo = lambda *args, **options: get_hub().threadpool.apply(hang, (20,))
+ticks = []
+def tick():
+    while True:
+        ticks.append(time.monotonic())
+        sleep(0.01)
+spawn(tick)
+runner = ScriptRunner(connect("redis://redis.example:6379/1", pool_size=1))
+began = time.monotonic()
+try:
+    runner.ping()
+except Exception as exc:
+    print(time.monotonic() - began, max(b - a for a, b in zip(ticks, ticks[1:])), exc, flush=True)
+import os
+os._exit(0)
+"""
+
+
+def test_greenlets_are_not_held_up_either() -> None:
+    """Under gunicorn's worker a hanging resolver holds neither the caller nor anybody else."""
+    run = subprocess.run([sys.executable, "-c", UNDER_GEVENT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    seconds, pause, said = run.stdout.split(" ", 2)
+    print(f"\nunder gevent: {float(seconds):.2f} s, the longest pause of another greenlet {float(pause):.2f} s")
+    assert "Timeout resolving the name redis.example" in said
+    assert float(seconds) < IN_TIME
+    assert float(pause) < float(seconds)
+
+
+# Slowness
+
+
+def test_two_runs_over_a_slow_line_take_less_than_two_seconds() -> None:
+    """Each reply is 0.4 s late: connecting anew, with a password, scripts lost: a callback's two runs have an end."""
+    with (
+        RedisServer(options=("--requirepass", "fake")) as server,
+        SlowProxy(server.port) as proxy,
+        proxy.slow(0.4),
+    ):
+        runner = ScriptRunner(connect(f"redis://:fake@127.0.0.1:{proxy.port}/1", pool_size=2))
+        standing = Call(script("head"), ("dify_stream:nobody",), ("",))
+
+        lost, _ = elapsed(lambda: (elapsed(lambda: runner.run([standing])), elapsed(lambda: runner.run([standing]))))
+        known, answer = elapsed(lambda: runner.run([standing]) + runner.run([standing]))
+
+    print(f"\nreplies 0.4 s late: two runs took {lost:.2f} s on a new connection, {known:.2f} s on an open one")
+    assert lost < IN_TIME
+    assert known < IN_TIME
+    assert answer == [None, None]
+
+
+def test_a_place_in_the_pool_is_waited_for_within_the_same_time() -> None:
+    """Ten at once share one connection to a slow Redis: each has its answer or its error when its time is over."""
+    with RedisServer() as server, SlowProxy(server.port) as proxy:
+        runner = ScriptRunner(connect(proxy_url(proxy), pool_size=1))
+        runner.ping()
+        with proxy.slow(0.4):
+            took: list[float] = []
+            threads = [threading.Thread(target=lambda: took.append(elapsed(runner.ping)[0])) for _ in range(10)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60.0)
+
+    print(f"\nten on one connection: the last had its answer or error after {max(took):.2f} s")
+    assert max(took) < IN_TIME
+
+
+def test_a_crowd_at_the_pool_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever finds no free connection is refused in time; that Redis were away is not said, for it is not."""
+    with RedisServer() as server:
+        client = connect(server.url(), pool_size=1)
+        runner = ScriptRunner(client)
+        taken = client.connection_pool.get_connection()
+        with pytest.raises(StoreUnavailable):
+            runner.ping()
+        client.connection_pool.release(taken)
+        runner.ping()
+        client.close()
+
+    assert caplog.messages == ["all connections to redis are in use"]
+
+
+def proxy_url(proxy: SlowProxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}/0"
+
+
+@contextmanager
+def dripping(seconds: float) -> Iterator[int]:
+    """Serve a Redis on the port it yields whose replies come a byte at a time, one each `seconds`."""
+    ended = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            while client.recv(65536):
+                for byte in b"$1000\r\n" + b"x" * 1000 + b"\r\n":
+                    client.sendall(bytes([byte]))
+                    if ended.wait(seconds):
+                        return
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_reply_that_drips_is_not_waited_for_drop_by_drop() -> None:
+    """Each byte comes within the socket's timeout, the whole would take two minutes."""
+    with dripping(0.1) as port:
+        runner = ScriptRunner(connect(f"redis://127.0.0.1:{port}/0", pool_size=1))
+
+        took, outcome = elapsed(lambda: runner.run([Call(None, ("GET", "k"))]))
+
+    print(f"\na dripping reply was given up after {took:.2f} s")
+    assert isinstance(outcome, StoreUnavailable)
+    assert WHOLE * 0.5 - 0.1 <= took < IN_TIME
+
+
+def test_a_redis_that_does_not_read_is_given_up_in_time() -> None:
+    """What is to be sent is sent as a whole: not each of its parts has the whole time."""
+    with RedisServer() as server:
+        runner = ScriptRunner(connect(server.url(), pool_size=1))
+        runner.ping()
+        server.pause()
+
+        took, outcome = elapsed(lambda: runner.run([Call(None, ("SET", "k", "x" * 50_000_000))]))
+
+        server.resume()
+    assert isinstance(outcome, StoreUnavailable)
+    assert took < IN_TIME
+
+
+# TLS
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a key and a certificate for 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis for tests")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "redis.key", folder / "redis.crt"
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths[0].write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+    paths[1].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    return Tls(tmp_path_factory.mktemp("tls"))
+
+
+class Tls:
+    """A certificate for 127.0.0.1, and what servers and clients need to use it."""
+
+    def __init__(self, folder: Path) -> None:
+        key, self.certificate = certificate(folder)
+        files = {"key": key, "cert": self.certificate, "ca-cert": self.certificate}
+        self.lines = [f"tls-{name}-file {path}" for name, path in files.items()] + ["tls-auth-clients no"]
+        self.query = f"?ssl_ca_certs={self.certificate}"
+
+    def options(self, port: int) -> tuple[str, ...]:
+        words = [word for line in self.lines for word in f"--{line}".split(" ")]
+        return (*words, "--tls-port", str(port))
+
+
+def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
+    """A certificate nobody vouches for is refused; a frozen server is given up in time."""
+    port = free_port()
+    with RedisServer(options=tls.options(port)) as server:
+        url = f"rediss://127.0.0.1:{port}/1"
+        trusting = connect(url + tls.query, pool_size=1, timeout=10.0)
+        assert trusting.ping()
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            ScriptRunner(connect(url, pool_size=1, timeout=10.0)).ping()
+        server.pause()
+
+        took, outcome = elapsed(lambda: ScriptRunner(connect(url + tls.query, pool_size=1)).run([PING]))
+
+        server.resume()
+        trusting.close()
+    assert isinstance(outcome, StoreUnavailable)
+    assert took < IN_TIME
+
+
+@pytest.mark.full
+def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
+    """Whoever names a server names its port for TLS."""
+    server_port, sentinel_port, node_port = free_port(), free_port(), free_port()
+    lines = (*tls.lines, f"tls-port {sentinel_port}", "tls-replication yes")
+    with (
+        RedisServer(options=tls.options(server_port)),
+        Sentinel(server_port, lines=lines),
+        ClusterNode(options=(*tls.options(node_port), "--tls-cluster", "yes")) as node,
+    ):
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        urls = [f"rediss+sentinel://127.0.0.1:{sentinel_port}/main", f"rediss+cluster://127.0.0.1:{node_port}"]
+        runners = [ScriptRunner(connect(url + tls.query, pool_size=1, timeout=10.0)) for url in urls]
+
+        for runner in runners:
+            wait_until(lambda runner=runner: stores(runner), timeout=30.0)  # type: ignore[misc]
+
+
+def stores(runner: ScriptRunner) -> bool:
+    """Tell whether Redis takes a value: a cluster does once it knows that it is whole."""
+    with suppress(StoreUnavailable):
+        return runner.run([Call(None, ("SET", "k", "v"))]) == [True]
+    return False

@@ -1,0 +1,236 @@
+"""The contract of every kind of Redis: each Lua script runs, through the store that sends it, and replies as it should.
+
+These tests, and those of other modules with the mark `every_redis`, run on a single server, the embedded Redis, a
+Cluster and behind Sentinels. All other tests run on one Redis. A new script needs a step here, see
+`test_every_script_has_a_step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from services.answers.conversation_store import ConversationStore, Memory
+from services.answers.history_store import HistoryStore
+from services.batches.lanes_store import LEASE, BatchLanesStore
+from services.identity.token_store import Cached, Denied, TokenStore
+from services.limits.rate_limiter import RateLimiter
+from services.models import Question, Turn, UserInfo
+from services.redis.client import all_scripts
+from services.redis.lock_store import LockStore
+from services.redis.store import Call, ScriptRunner, connect
+from services.sockets.store import OpenSocket, SocketStore
+from services.streams.records import Appended, Chunk, NewStream, Write
+from services.streams.store import StreamStore, stream_keys
+
+#: Streams of the steps below: enough for every node of a cluster to have some.
+STREAMS = [f"s{number}" for number in range(12)]
+NOW = 1_700_000_000.0
+
+
+class RecordingRunner(ScriptRunner):
+    """A runner that keeps the names of the scripts it sent."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.sent: set[str] = set()
+
+    def run(self, calls: Sequence[Call], **options: Any) -> list[Any]:
+        self._record(calls)
+        return super().run(calls, **options)
+
+    def run_each(self, calls: Sequence[Call], **options: Any) -> list[Any]:
+        self._record(calls)
+        return super().run_each(calls, **options)
+
+    def _record(self, calls: Sequence[Call]) -> None:
+        self.sent.update(call.script.name for call in calls if call.script)
+
+
+@pytest.fixture
+def runner(any_redis_url: str) -> Iterator[RecordingRunner]:
+    client = connect(any_redis_url, pool_size=4, timeout=5.0)
+    yield RecordingRunner(client)
+    client.close()
+
+
+def store_at(runner: ScriptRunner, seconds: float) -> StreamStore:
+    """Return a store of streams whose scripts see the time `seconds` after NOW."""
+    return StreamStore(runner, lease=6.0, now=str(NOW + seconds))
+
+
+def new(stream_id: str, owner: str = "a") -> NewStream:
+    fields = {"status": "processing", "content": "问题", "question": "{}", "access": "tag"}
+    return NewStream(owner=owner, fields=fields, frame_seconds=330.0, stream_id=stream_id)
+
+
+def write(stream_id: str, *texts: str, index: int = 0, **changes: Any) -> Write:
+    chunks = tuple(Chunk(text, "t") for text in texts)
+    settings: dict[str, Any] = {"epoch": 1, "owner": "a", "start": 0, "index": index, "chunks": chunks, **changes}
+    return Write(stream_id=stream_id, **settings)
+
+
+def streams(runner: ScriptRunner) -> None:
+    """Open, append, read, fence, end and cancel streams; one pipeline carries calls of all nodes."""
+    store = store_at(runner, 0.0)
+    opened = [store.open(new(stream_id), *store.running_calls([stream_id])) for stream_id in STREAMS]
+    assert all(created for created, _, _ in opened)
+    assert not store.open(new("s0", "b"))[0]
+
+    assert store.write([write(stream_id, "一", "二") for stream_id in STREAMS]) == [Appended("ok", 2)] * 12
+    again = [write("s0", "二", "三😀", index=1), write("s1", "x", index=9), write("s2", "x", owner="b", index=2)]
+    assert [getattr(reply, "outcome", reply) for reply in store.write(again)] == ["ok", "gap", "refused"]
+    assert [shown and getattr(shown, "text", "") for shown in store.snapshots(["s0", "s1"])] == ["一二三😀", "一二"]
+    page = store.chunks("s0", 1)
+    assert page
+    assert [chunk.content for chunk in page.chunks] == ["二", "三😀"]
+    assert (store.text("s0", 3).text, store.standing("s1")) == ("二三😀", ("processing", 0.0))
+
+    end = write("s0", index=3, chunks=(Chunk("", "t", is_final=True),), fields={"status": "completed"}, op="finish")
+    (reply,) = store.write([end])
+    assert isinstance(reply, Appended)
+    assert reply.outcome == "ok"
+    assert (store.cancel("s0"), store.cancel("s1"), store.cancel("nowhere")) == ("completed", "processing", "")
+
+
+def takeovers(runner: ScriptRunner) -> None:
+    """Find lapsed streams, suspect them and take them over; the owner before is refused from then on."""
+    for stream_id in STREAMS:
+        store = store_at(runner, 0.0)
+        store.open(new(stream_id), *store.running_calls([stream_id]))
+
+    assert store_at(runner, 5.0).lapsed() == []
+    assert sorted(store_at(runner, 7.0).lapsed()) == sorted(STREAMS)
+    outcomes = [store_at(runner, seconds).takeover("s0", "b").outcome for seconds in (5.0, 7.0, 8.0, 11.0, 11.1)]
+
+    assert outcomes == ["alive", "suspect", "suspect", "taken", "taken"]
+    late, mine = write("s0", "迟"), write("s0", "接", epoch=2, owner="b")
+    replies = store_at(runner, 12.0).write([late, mine])
+    assert [getattr(reply, "outcome", reply) for reply in replies] == ["refused", "ok"]
+
+
+def places(runner: ScriptRunner) -> None:
+    """A person has so many places, and a question's turn and place are taken in the exchange that opens it."""
+    store = store_at(runner, 0.0)
+    calls = [store.enter_call("default", "zhangsan", f"s{n}", places=2, seconds=60.0) for n in (0, 1, 2, 0)]
+
+    assert runner.run(calls) == [1, 1, 0, 2]
+    assert runner.run([store.leave_call("default", "zhangsan", "s0"), calls[2]]) == [1, 1]
+
+
+def conversations(runner: ScriptRunner) -> None:
+    """Turns wait in line, what is remembered outlives a change of keys, and a reset ends it."""
+    question = Question("?", "wecom", "default", "zhangsan")
+    old, store = (
+        ConversationStore(runner, secret={"default": lambda ring=ring: ring}, ttl=100.0)  # type: ignore[misc]
+        for ring in ((b"old",), (b"new", b"old"))
+    )
+    history = HistoryStore(runner, ttl=100.0, clock=lambda: NOW)
+    former, key = old.key("app", question), store.key("app", question)
+    old.remember(former, Memory("c1", "0"))
+    history.add(former, "0", "s0", Turn("问", "答"))
+
+    found = store.place(key, "s1").memory
+    assert (found.former, store.carry_over(key, found.former)) == (former, Memory("c1", "0"))
+    assert history.load(key) == (Turn("问", "答"),)
+    assert [store.place(key, stream_id).place for stream_id in ("s2", "s1")] == [1, 0]
+    runner.run([store.reset_call(key, "command")])
+    store.remember(key, Memory("late", "0"))
+    assert (store.load(key), history.load(key)) == (Memory("", "1"), ())
+
+
+def sockets(runner: ScriptRunner) -> None:
+    """The newest socket of a client stays, is listed on every replica, and may be dismissed."""
+    here, there = (SocketStore(runner, replica=name, secret=b"s") for name in ("one", "two"))
+    older, newer = (OpenSocket(token, "chat", "user:E1001", "client", NOW) for token in ("x", "y"))
+    older = replace(older, since=here.register(older))
+    newer = replace(newer, since=there.register(newer, after=older.since))
+
+    assert here.renew([(older, 0.0)]) == {"x": "superseded"}
+    here.leave([older])
+    assert [one.token for one in here.connections()] == ["y"]
+    assert here.dismiss("client") == ["y"]
+    assert there.renew([(newer, 0.0)]) == {"y": "dismissed"}
+    there.leave([newer])
+    assert here.connections() == []
+
+
+def lanes(runner: ScriptRunner) -> None:
+    """A lane has one holder, renewals and looks tell of it, and all lanes pause together."""
+    store = BatchLanesStore(runner, lanes=3, worker="one", now=str(NOW))
+
+    assert (store.take(0, "a"), store.take(0, "b"), store.take(1, "b")) == (True, False, True)
+    assert store.renew({0: "a"}) == (1, [])
+    assert (store.look().held, store.release({0: "a"})) == (2, 1)
+    store.now = str(NOW + LEASE + 0.1)
+    assert (store.look().suspect, store.pause(30.0), store.paused().seconds) == (1, 30.0, 30.0)
+
+
+def locks(runner: ScriptRunner) -> None:
+    """A lock has one holder, and only the holder gives it back."""
+    store = LockStore(runner)
+    token = store.acquire("a", 30.0)
+
+    assert token
+    assert (store.acquire("a", 30.0), store.release("a", "other"), store.release("a", token)) == (None, False, True)
+
+
+def rates(runner: ScriptRunner) -> None:
+    """The third question of two a minute is one too many."""
+    limiter = RateLimiter(runner, user="2/minute", ip="", secret=b"s")
+
+    assert [limiter.question("user:E1001", "a") for _ in range(3)] == [True, True, False]
+
+
+def tokens(runner: ScriptRunner) -> None:
+    """Keys of several nodes are written and read together; a key of another type is no error."""
+    store, user = TokenStore(runner), UserInfo("E1001", "张三", "138", "男")
+    store.save("zhangsan", "", "t1", user, 100.0)
+    store.save("wangwu", "acme", "t2", user, 100.0)
+    store.deny("lisi", "", "auth_denied", 100.0)
+    runner.run(
+        [Call(None, ("DEL", "authorization:token:t2")), Call(None, ("HSET", "authorization:token:t2", "a", "b"))]
+    )
+
+    assert (store.load("zhangsan"), store.load("wangwu", "acme")) == (Cached("t1", user), Cached("t2", None))
+    assert (store.load("lisi"), store.load("nobody")) == (Denied("auth_denied"), None)
+
+
+STEPS: list[Callable[[ScriptRunner], None]] = [
+    streams, takeovers, places, conversations, sockets, lanes, locks, rates, tokens
+]  # fmt: skip
+
+
+@pytest.mark.every_redis
+@pytest.mark.parametrize("step", STEPS)
+def test_a_store_works_on_every_redis(runner: RecordingRunner, step: Callable[[ScriptRunner], None]) -> None:
+    """Each store's operations give the same replies whatever Redis it is."""
+    step(runner)
+
+
+@pytest.mark.every_redis
+def test_scripts_that_redis_forgot_are_loaded_again(runner: RecordingRunner, redis_client: redis.Redis) -> None:
+    """After a failover or SCRIPT FLUSH a pipeline of several streams is carried out all the same, once."""
+    store = store_at(runner, 0.0)
+    for stream_id in STREAMS:
+        store.open(new(stream_id))
+    redis_client.script_flush()
+
+    assert store.write([write(stream_id, "一") for stream_id in STREAMS]) == [Appended("ok", 1)] * 12
+
+    redis_client.script_flush()
+    assert [store.read(stream_id).text for stream_id in STREAMS] == ["一"] * 12  # type: ignore[union-attr]
+    assert redis_client.llen(stream_keys("s0").messages) == 1
+
+
+def test_every_script_has_a_step(runner: RecordingRunner, redis_client: redis.Redis) -> None:
+    """The steps send every file of `services/lua`: a script that is missing here is tested on one Redis only."""
+    for step in STEPS:
+        redis_client.flushall()
+        step(runner)
+
+    assert runner.sent == {one.name for one in all_scripts()}

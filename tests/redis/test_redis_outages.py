@@ -1,0 +1,60 @@
+"""When what Redis has of a key may be behind what was shown: its node is away, or may have taken it over just now."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.errors import StoreUnavailable
+from services.redis.outages import CROWD_SECONDS, FAILOVER_SECONDS, QUIET_SECONDS, Outages
+from tests.support.servers.processes import FakeClock
+
+AWAY = StoreUnavailable("gone")
+
+
+def test_an_outage_concerns_its_node_until_it_is_back(clock: FakeClock) -> None:
+    """And for a quiet moment more."""
+    outages = Outages(clock)
+    assert not outages.concern("a")
+
+    outages.note({"a": AWAY}, lambda: ["a"])
+    clock.advance(100.0)
+    assert outages.concern("a")
+    outages.note({"a": None}, lambda: ["a"])
+
+    assert not outages.concern("a")
+
+
+def test_a_success_right_after_a_failure_settles_nothing(clock: FakeClock) -> None:
+    """One that refuses writes still answers reads."""
+    outages = Outages(clock)
+    outages.note({"a": AWAY}, lambda: ["a"])
+
+    clock.advance(QUIET_SECONDS / 2)
+    outages.note({"a": None}, lambda: ["a"])
+
+    assert outages.concern("a")
+
+
+def test_a_nodes_outage_concerns_the_others_only_while_its_keys_may_move(clock: FakeClock) -> None:
+    """A node that stays away for hours does not keep the streams of the others from their readers."""
+    outages = Outages(clock)
+
+    outages.note({"a": AWAY, "b": None}, lambda: ["a", "b"])
+
+    assert outages.concern("b")
+    clock.advance(FAILOVER_SECONDS)
+    assert not outages.concern("b")
+    assert outages.concern("a")
+
+
+def test_a_crowd_is_no_outage_and_said_once_in_a_while(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """All connections in use says nothing about Redis."""
+    outages = Outages(clock)
+
+    for _ in range(5):
+        outages.crowded()
+    clock.advance(CROWD_SECONDS + 1)
+    outages.crowded()
+
+    assert caplog.messages == ["all connections to redis are in use"] * 2
+    assert not outages.concern("a")

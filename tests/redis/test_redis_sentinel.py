@@ -1,0 +1,174 @@
+"""A master that Sentinels name: whoever of them is away or behind, the connection leads to the right server in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from services.errors import StoreUnavailable
+from services.redis.store import Call, ScriptRunner, connect
+from tests.support.servers.processes import RedisServer, free_port, wait_until
+from tests.support.servers.redis_setups import Sentinel, sentinel_url
+
+#: Seconds a callback has, and half of one for a busy machine.
+IN_TIME = 2.5
+#: Several real servers: `make test-all` has them.
+pytestmark = pytest.mark.full
+PORT = Call(None, ("CONFIG", "GET", "port"))
+
+
+@pytest.fixture(scope="module")
+def master() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sentinels(master: RedisServer) -> Iterator[list[Sentinel]]:
+    """Three of them that watch one master and never think of failing over."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Sentinel(master.port, quorum=3)) for _ in range(3)]
+
+
+def port(runner: ScriptRunner) -> int:
+    """Return the port of the server the runner speaks to."""
+    return int(runner.run([PORT])[0][1])
+
+
+@pytest.mark.parametrize("hung", [1, 2])
+def test_sentinels_that_hang_hold_nobody_up(master: RedisServer, sentinels: list[Sentinel], hung: int) -> None:
+    """The others' answer is enough, at the first contact too."""
+    for sentinel in sentinels[:hung]:
+        sentinel.pause()
+    try:
+        runner = ScriptRunner(connect(sentinel_url(*sentinels), pool_size=1, timeout=1.0))
+        began = time.monotonic()
+
+        found = port(runner)
+
+        took = time.monotonic() - began
+    finally:
+        for sentinel in sentinels[:hung]:
+            sentinel.resume()
+    print(f"\n{hung} of 3 sentinels hang: the first contact took {took:.2f} s")
+    assert found == master.port
+    assert took < IN_TIME
+
+
+def test_without_sentinels_the_last_known_master_serves(master: RedisServer, sentinels: list[Sentinel]) -> None:
+    """New connections go there: that nobody can say where the master is does not mean that it is away."""
+    client = connect(sentinel_url(*sentinels), pool_size=2, timeout=1.0)
+    runner = ScriptRunner(client)
+    wait_until(lambda: answers(runner))
+    for sentinel in sentinels:
+        sentinel.pause()
+    try:
+        client.connection_pool.disconnect()
+        began = time.monotonic()
+
+        found = [port(runner) for _ in range(3)]
+
+        took = time.monotonic() - began
+    finally:
+        for sentinel in sentinels:
+            sentinel.resume()
+    assert found == [master.port] * 3
+    assert took < IN_TIME
+
+
+def answers(runner: ScriptRunner) -> bool:
+    try:
+        runner.ping()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def test_where_no_sentinel_ever_answered_is_said() -> None:
+    """In time, and with the service's name."""
+    url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/main"
+    began = time.monotonic()
+
+    with pytest.raises(StoreUnavailable, match=r"no sentinel names a master of main: .*refused"):
+        port(ScriptRunner(connect(url, pool_size=1)))
+
+    assert time.monotonic() - began < IN_TIME
+
+
+def test_a_service_they_do_not_know_is_said(sentinels: list[Sentinel]) -> None:
+    """In the Sentinels' own words."""
+    url = sentinel_url(*sentinels).replace("/main/", "/other/")
+
+    with pytest.raises(StoreUnavailable, match="no sentinel names a master of other: No such master"):
+        port(ScriptRunner(connect(url, pool_size=1, timeout=10.0)))
+
+
+def test_sentinels_have_a_password_of_their_own(master: RedisServer) -> None:
+    """It is asked for by Sentinels only; the master gets its own."""
+    with Sentinel(master.port, lines=("requirepass fake-secret",)) as sentinel:
+        told = sentinel_url(sentinel, query="?sentinel_password=fake-secret")
+
+        assert port(ScriptRunner(connect(told, pool_size=1, timeout=10.0))) == master.port
+        with pytest.raises(StoreUnavailable, match="no sentinel names a master of main: Authentication") as caught:
+            port(ScriptRunner(connect(sentinel_url(sentinel), pool_size=1, timeout=10.0)))
+        assert "fake-secret" not in str(caught.value)
+
+
+def test_of_differing_sentinels_the_latest_failover_counts(master: RedisServer) -> None:
+    """One that was cut off names the master of before."""
+    with RedisServer() as newer, Sentinel(master.port, lines=("sentinel config-epoch main 3",)) as behind:
+        epoch = "sentinel config-epoch main 4"
+        with Sentinel(newer.port, lines=(epoch,)) as ahead:
+            for order in ((behind, ahead), (ahead, behind)):
+                runner = ScriptRunner(connect(sentinel_url(*order), pool_size=1, timeout=10.0))
+                assert port(runner) == newer.port
+
+
+def test_connections_to_a_master_of_before_are_left_at_once(master: RedisServer) -> None:
+    """When one of them has found the new master, none of the others waits for the old one, which may hang."""
+    with RedisServer() as old, RedisServer() as new, ExitStack() as stack:
+        sentinel = stack.enter_context(Sentinel(old.port, lines=("sentinel config-epoch main 1",)))
+        runner = ScriptRunner(connect(sentinel_url(sentinel), pool_size=8, timeout=1.0))
+        busy(runner, 8)
+        place = sentinel.port
+        sentinel.close()
+        stack.enter_context(Sentinel(new.port, lines=("sentinel config-epoch main 2",), port=place))
+        old.pause()
+
+        with pytest.raises(StoreUnavailable):
+            port(runner)
+        wait_until(lambda: answers(runner))
+        began = time.monotonic()
+        found = busy(runner, 8)
+        took = time.monotonic() - began
+
+        old.resume()
+    assert found == [new.port] * 8
+    assert took < IN_TIME
+
+
+def busy(runner: ScriptRunner, count: int) -> list[int]:
+    """Use so many connections at once; return the ports of the servers they lead to."""
+    ports: list[int] = []
+    together = threading.Barrier(count, timeout=60.0)
+
+    def use() -> None:
+        together.wait()
+        # Long enough for all to be there at once.
+        _, found = runner.run([Call(None, ("EVAL", BUSY, "0")), PORT])
+        ports.append(int(found[1]))
+
+    threads = [threading.Thread(target=use) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+    return ports
+
+
+#: Keeps the server busy for 20 ms, and so its clients apart.
+BUSY = "local t = redis.call('TIME') repeat local n = redis.call('TIME') until (n[1]-t[1])*1000000+n[2]-t[2] > 20000"

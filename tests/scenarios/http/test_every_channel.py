@@ -1,0 +1,129 @@
+"""The same question through every door gives the same answer, whoever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from demo.mocks.custom.server import MockCustom
+from demo.mocks.dify.server import MockDify
+from demo.mocks.openai.server import MockOpenAI
+from services.providers.mock import mock_answer
+from tests.scenarios.stage.people import PATIENCE
+from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.support.servers.processes import wait_until
+from tests.support.sockets.doors import visit
+from utils.markdown.wecom import render_markdown
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+QUESTION = "年假怎么申请？"
+KEY = "obviously-fake-api-key"
+
+Answering = tuple[Mapping[str, str], Callable[[str], str]]
+
+
+def _dify(stack: ExitStack) -> Answering:
+    dify = stack.enter_context(MockDify())
+    return dify_settings(dify.base_url), dify.expected_answer
+
+
+def _openai(stack: ExitStack) -> Answering:
+    service = stack.enter_context(MockOpenAI())
+    settings = {"RAG_PROVIDER": "openai", "OPENAI_BASE_URL": service.base_url, "OPENAI_API_KEY": "sk-fake"}
+    return settings, service.expected_answer
+
+
+def _context(stack: ExitStack) -> Answering:
+    service = stack.enter_context(MockOpenAI())
+    settings = {"RAG_PROVIDER": "context", "CONTEXT_BASE_URL": service.base_url, "CONTEXT_API_KEY": "ctx-fake"}
+    return settings, service.expected_answer
+
+
+def _custom(stack: ExitStack) -> Answering:
+    service = stack.enter_context(MockCustom())
+    return {"RAG_PROVIDER": "custom", "CUSTOM_RAG_API_URL": service.url}, service.expected_answer
+
+
+def _mock(stack: ExitStack) -> Answering:
+    return {"RAG_PROVIDER": "mock"}, mock_answer
+
+
+PROVIDERS = {"dify": _dify, "openai": _openai, "context": _context, "custom": _custom, "mock": _mock}
+
+
+@pytest.fixture(params=sorted(PROVIDERS))
+def house(
+    request: pytest.FixtureRequest, redis_url: str, tmp_path: Path
+) -> Iterator[tuple[Replica, Callable[[str], str]]]:
+    with ExitStack() as stack:
+        settings, expected = PROVIDERS[request.param](stack)
+        env = settings_for(
+            redis_url, API_KEYS=KEY, DATABASE_PATH=str(tmp_path / "house.db"), BATCH_MAX_CONCURRENT="2", **settings
+        )
+        (replica,) = stack.enter_context(replicas(1, env, tmp_path))
+        yield replica, expected
+
+
+def test_every_door_has_the_same_answer(house: tuple[Replica, Callable[[str], str]]) -> None:
+    """Byte for byte what the provider said, by WeCom, both sockets, plain HTTP and a batch.
+
+    WeCom's bubble has it with its line breaks as WeCom reads them; the built-in mock has the chat door's own sentence.
+    """
+    replica, expected = house
+    answers = {door: ask(replica.url) for door, ask in DOORS.items()}
+
+    wanted = {**dict.fromkeys(DOORS, expected(QUESTION)), "wecom": render_markdown(expected(QUESTION))}
+    if expected is mock_answer:
+        wanted["chat"] = mock_answer(QUESTION, "chat")
+    assert answers == wanted
+
+
+def _wecom(url: str) -> str:
+    with wecom_user([url]) as user:
+        return user.sees_finish(user.says(QUESTION), PATIENCE, 0.1)
+
+
+def _chat(url: str) -> str:
+    with visit(url, "chat", key=KEY) as client:
+        client.says({"type": "chat", "content": QUESTION, "id": "1"})
+        return str(client.until({"type": "chat", "role": "assistant"})["content"])
+
+
+def _realtime(url: str) -> str:
+    with visit(url, "realtime", key=KEY) as client:
+        client.says({"type": "asr_chunk", "text": QUESTION, "is_final": True})
+        client.until({"type": "answer", "final": True})
+        return "".join(frame["content"] for frame in client.frames if frame["type"] == "answer")
+
+
+def _http(url: str) -> str:
+    reply = requests.post(f"{url}/api/chat", json={"query": QUESTION}, headers={"X-API-Key": KEY}, timeout=PATIENCE)
+    return str(reply.json()["data"]["content"])
+
+
+def _batch(url: str) -> str:
+    tasks, headers = f"{url}/api/batch/tasks", {"X-API-Key": KEY}
+    body = {"name": "一个问题", "texts": [QUESTION]}
+    task_id = requests.post(tasks, json=body, headers=headers, timeout=PATIENCE).json()["data"]["task_id"]
+
+    def ended() -> bool:
+        reply = requests.get(f"{tasks}/{task_id}", headers=headers, timeout=PATIENCE)
+        return reply.json()["data"]["status"] in ("completed", "failed")
+
+    wait_until(ended, PATIENCE)
+    (item,) = requests.get(f"{tasks}/{task_id}/results", headers=headers, timeout=PATIENCE).json()["data"]["results"]
+    return str(item["content"])
+
+
+DOORS: Mapping[str, Callable[[str], str]] = {
+    "wecom": _wecom,
+    "chat": _chat,
+    "realtime": _realtime,
+    "http": _http,
+    "batch": _batch,
+}

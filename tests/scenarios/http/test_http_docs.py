@@ -1,0 +1,149 @@
+"""docs/http-api.md tells the truth: its commands run, its answers have the shape it shows, its client comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels.http_chat.ends import refusal
+from channels.http_chat.stream import PING_SECONDS
+from channels.web.envelope import envelope
+from config.texts import ZH, Texts
+from demo.mocks.dify.server import MockDify
+from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer, require_binary
+from tests.support.servers.switchboard import Switchboard
+from tests.support.sockets.event_reader import WIDE, events
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+TEXT = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text("utf-8")
+KEY = "not-a-real-key"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def shape(value: Any) -> Any:
+    """Return what a JSON value is made of: its members' names and types."""
+    if isinstance(value, dict):
+        return {name: shape(member) for name, member in value.items()}
+    return type(value).__name__
+
+
+@pytest.fixture(scope="module")
+def dify() -> Iterator[MockDify]:
+    with MockDify(slow=0.1) as dify:
+        yield dify
+
+
+@pytest.fixture(scope="module")
+def pair(
+    redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Replica]]:
+    """Two replicas; the last test of this module loses one."""
+    own = dify_settings(dify.base_url, API_KEYS=KEY, STREAM_LEASE="2")
+    with replicas(2, settings_for(redis_server.url(), **own), tmp_path_factory.mktemp("docs")) as both:
+        yield both
+
+
+def environment(url: str, key: str = KEY) -> dict[str, str]:
+    return {**os.environ, "LAIBAO_URL": url, "LAIBAO_KEY": key, "PYTHONIOENCODING": "utf-8"}
+
+
+def test_the_commands_do_what_they_say(pair: list[Replica], tmp_path: Path) -> None:
+    """Run one after the other in one shell: JSON of the shape that is shown, and events that resume."""
+    require_binary("curl"), require_binary("jq")
+    prepare, *commands = blocks("sh")
+    assert f"LAIBAO_KEY={KEY}" in prepare
+    script = "\n".join(
+        f"({command}) > {number}\n" if "STREAM=" not in command else parted(command, number)
+        for number, command in enumerate(commands)
+    )
+
+    shell = ["bash", "-euo", "pipefail", "-c", script]
+    subprocess.run(shell, cwd=tmp_path, env=environment(pair[0].url), check=True, timeout=WIDE * 2)
+
+    waited, grown, resumed, cancelled = ((tmp_path / str(number)).read_text("utf-8") for number in range(4))
+    shown_answer, shown_cancel = (json.loads(block) for block in blocks("json"))
+    assert shape(json.loads(waited)) == shape(shown_answer)
+    assert shape(json.loads(cancelled)) == shape(shown_cancel)
+    assert json.loads(cancelled)["data"]["status"] == "completed"
+    came, rest = list(events(grown.split("\n"))), list(events(resumed.split("\n")))
+    shown_names = re.findall(r"event: (\w+)", blocks("text")[0])
+    assert list(dict.fromkeys(event.name for event in came)) == list(dict.fromkeys(shown_names))
+    assert "".join(event.data["content"] for event in came if event.name == "delta") == rest[-1].data["content"]
+    assert [event for event in came if event.name == "delta" and int(event.id) > 1] == [
+        event for event in rest if event.name == "delta"
+    ]
+
+
+def parted(command: str, number: int) -> str:
+    """Return a command whose first line sets a variable for those after it."""
+    first, _, second = command.partition("\ncurl")
+    return f"{first}\ncurl{second.rstrip()} > {number}\n"
+
+
+def test_the_errors_are_those_of_the_code() -> None:
+    """Each row's status and code are what the reasons it names are answered with; those of requests are not theirs."""
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (.*?) \|", TEXT, re.MULTILINE)
+    named = {
+        reason: (int(status), int(code))
+        for status, code, reasons in rows
+        for reason in re.findall(r"`([a-z_]+)`", reasons)
+    }
+
+    assert len(named) > 15
+    assert named == {reason: answered(reason) for reason in named}
+    assert set(named) <= set(ZH)
+    assert f"every {PING_SECONDS:.0f} seconds" in TEXT
+
+
+def answered(reason: str) -> tuple[int, int]:
+    """Return the status and the code that a reason is answered with."""
+    error = refusal(reason, Texts("en"))
+    return error.status, json.loads(envelope(status=error.status, code=error.code).get_data())["code"]
+
+
+def test_the_python_client_gives_up_where_coming_back_changes_nothing(pair: list[Replica], tmp_path: Path) -> None:
+    """A wrong key is said, once."""
+    done = subprocess.run(
+        client(tmp_path, "hello"), env=environment(pair[1].url, "wrong"), capture_output=True, timeout=WIDE * 2
+    )
+
+    assert (done.returncode, done.stderr.decode().strip()) == (1, "The credential is not, or no longer, valid.")
+
+
+def test_the_python_client_sees_its_answer_through(pair: list[Replica], dify: MockDify, tmp_path: Path) -> None:
+    """The document's own program, cut off by a killed replica, prints the whole answer, and asked once."""
+    question = "[[slow]] Python 年假怎么申请"
+    with Switchboard(pair[0].port) as board:
+        command = client(tmp_path, question)
+        env, pipe = environment(board.url), subprocess.PIPE
+        with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe) as process:
+            assert process.stdout
+            first = os.read(process.stdout.fileno(), 4096)
+            pair[0].kill()
+            board.target = pair[1].port
+            rest, complaint = process.communicate(timeout=WIDE * 3)
+
+    assert (process.returncode, complaint) == (0, b"")
+    assert (first + rest).decode().removesuffix("\n") == dify.expected_answer(question)
+    assert len(dify.asked(question)) == 1
+
+
+def client(folder: Path, question: str) -> list[str]:
+    """Write the document's program, and return the command that runs it."""
+    (program,) = blocks("python")
+    path = folder / "client.py"
+    path.write_text(program, "utf-8")
+    return [sys.executable, "-W", "error", str(path), question]

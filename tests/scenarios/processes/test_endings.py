@@ -1,0 +1,132 @@
+"""Always an end, one question one answer, one producer, no secret: on real processes that are frozen and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from config.texts import ZH
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import Bubble, WeComUser
+from tests.scenarios.stage.people import PATIENCE, ask, at_once, stored
+from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.support.servers.processes import RedisServer, wait_until
+from utils.stream_utils import render_frame
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+#: What a provider may do instead of answering, and the code of how that ends.
+WAYS_TO_FAIL = {
+    # What broke off or fell silent is looked up at the provider until the stream's own time is over.
+    "silent": "answer_timeout",
+    "no-headers": "answer_timeout",
+    "ping-only": "answer_timeout",
+    "pings-after-text": "answer_timeout",
+    "drip-bytes": "answer_timeout",
+    "drip-events": "answer_timeout",
+    "drop": "answer_timeout",
+    "drop-in-a-line": "answer_timeout",
+    "eof": "answer_timeout",
+    "error-after-text": "provider_error",
+    "endless-line": "provider_error",
+}
+
+
+def test_every_stream_ends_whatever_the_provider_does(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """Silence, drips, pings and broken connections: all end within the bounds set, with what came and a sentence."""
+    limits = {"DIFY_TIMEOUT": "2", "STREAM_MAX_SECONDS": "4", "STREAM_LEASE": "2"}
+    with MockDify(ping_every=0.3) as dify:
+        with replicas(2, settings_for(redis_url, **dify_settings(dify.base_url), **limits), tmp_path) as (one, other):
+            urls = (one.url, other.url)
+            began = time.monotonic()
+            bubbles = at_once(partial(ask, urls, way, f"[[{way}]]年假") for way in WAYS_TO_FAIL)
+            took = time.monotonic() - began
+        wait_until(lambda: dify.open_streams == 0)
+
+    for (way, code), bubble in zip(WAYS_TO_FAIL.items(), bubbles, strict=True):
+        found = stored(redis_server, bubble.stream_id)
+        assert (way, found.fields["status"], found.fields["error_code"]) == (way, "error", code)
+        assert bubble.content == render_frame(found.text.decode(), growing=False, suffix=ZH[code])
+    assert took < 20
+
+
+@contextmanager
+def growing(replica: Replica, question: str = "入职流程 [[slow]]") -> Iterator[tuple[WeComUser, Bubble]]:
+    """Let somebody ask a replica, and wait until a first piece of the answer is shown."""
+    with wecom_user([replica.url]) as person:
+        bubble = person.says(question)
+        wait_until(lambda: "入职" in person.polls(bubble).content, PATIENCE)
+        yield person, bubble
+
+
+@contextmanager
+def frozen(replica: Replica) -> Iterator[None]:
+    """Stop a replica's processes where they are, and let them go on after the block."""
+    pids = [replica.process.pid, *replica.workers]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def polls_to_the_end(url: str, bubble: Bubble) -> Bubble:
+    """Go on with a bubble on another replica until it is finished."""
+    moved = Bubble(bubble.msgid, [bubble.last], bubble.asked)
+    with wecom_user([url]) as person:
+        person.sees_finish(moved, PATIENCE, every=0.1)
+    return moved
+
+
+def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """WeCom sees the end in its time; later polls show the same, also when the owner comes back and completes."""
+    times = {"WECHAT_ANSWER_SECONDS": "3", "STREAM_LEASE": "30"}
+    with MockDify(slow=0.2) as dify:
+        env = settings_for(redis_url, **dify_settings(dify.base_url), **times)
+        with replicas(2, env, tmp_path) as (owner, other), growing(owner) as (_, bubble):
+            with frozen(owner):
+                moved = polls_to_the_end(other.url, bubble)
+            partial_text = stored(redis_server, bubble.stream_id).fields["shown"]
+            wait_until(lambda: stored(redis_server, bubble.stream_id).fields["status"] == "completed", PATIENCE)
+            with wecom_user([owner.url, other.url]) as later:
+                again = {later.polls(moved).content for _ in range(4)}
+
+        answer = dify.expected_answer("入职流程 [[slow]]")
+        assert 3.0 <= moved.frames[-5].at < 10.0
+        assert answer.startswith(partial_text)
+        assert len(partial_text) < len(answer)
+        assert again == {render_frame(partial_text, growing=False, suffix=ZH["frame_ended"])}
+        assert stored(redis_server, bubble.stream_id).text == answer.encode(), "the producer has its own deadline"
+
+
+def test_a_message_keeps_its_stream_over_processes_and_restarts(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """The id is made from the bot's key and the message, so that whoever gets it again finds it."""
+    with MockDify() as dify:
+        env = settings_for(redis_url, **dify_settings(dify.base_url))
+        ids, contents = [], []
+        for _ in range(2):
+            with replicas(2, env, tmp_path) as pair:
+                for replica in pair:
+                    with wecom_user([replica.url]) as person:
+                        bubble = person.says("营业时间", "the-message")
+                        contents.append(person.sees_finish(bubble, every=0.05))
+                        ids.append(bubble.stream_id)
+
+        assert len(set(ids)) == 1
+        assert set(contents) == {dify.expected_answer("营业时间")}
+        assert len(dify.requests) == 1

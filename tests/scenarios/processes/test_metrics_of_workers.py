@@ -1,0 +1,232 @@
+"""Metrics of real gunicorns: what workers that die, reload or drain leave in them, and who sees them at which port."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+import requests
+
+from demo.mocks.dify.server import MockDify
+from services.ops.metrics_files import RENDER_SECONDS
+from services.ops.metrics_folder import PREFIX, locked
+from tests.scenarios.stage.people import PATIENCE
+from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.support.scrapes import Samples, ask_metrics, samples, scrape
+from tests.support.servers.processes import free_port, wait_until
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+POLLS = ("wechatlaibao_callback_seconds_count", "stream")
+QUESTIONS = ("wechatlaibao_callback_seconds_count", "text")
+PLACES = ("wechatlaibao_streams_max",)
+RUNNING = ("wechatlaibao_streams_running",)
+GROWING = ("_total", "_count", "_sum", "_bucket")
+
+
+def folder_of(replica: Replica) -> Path:
+    """Return the folder of a replica's metrics: where the files are that its workers have mapped."""
+    mapped = {Path(line.split()[-1]).parent for pid in replica.workers for line in maps(pid) if PREFIX in line}
+    (folder,) = mapped
+    return folder
+
+
+def maps(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/maps").read_text().splitlines()
+
+
+def shown(url: str) -> Samples:
+    return samples(scrape(url))
+
+
+def ask(replica: Replica, number: int = 1) -> int:
+    """Ask so many questions to their ends, each on a connection of its own; return how often was polled."""
+    frames = 0
+    for n in range(number):
+        with wecom_user([replica.url], f"user{n}") as person:
+            bubble = person.says("你好")
+            person.sees_finish(bubble, PATIENCE)
+            frames += len(bubble.frames) - 1
+    return frames
+
+
+def test_killed_workers_take_no_count_with_them(redis_url: str, tmp_path: Path) -> None:
+    """No count falls, the places of the dead go and those of their successors come, and no files collect."""
+    env = settings_for(redis_url, WORKERS="2", STREAM_MAX_PER_REPLICA="70")
+    with replicas(1, env, tmp_path) as (replica,):
+        polls = ask(replica, 5)
+        before = counted(replica.url, 5)
+
+        for round_number in range(3):
+            victim = replica.workers[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(partial(replaced, replica, {victim}), PATIENCE)
+            polls += ask(replica)
+            after = counted(replica.url, 6 + round_number)
+
+            fallen = {key for key in before if key[0].endswith(GROWING) and after[key] < before[key]}
+            assert (fallen, after[POLLS], after[PLACES]) == (set(), polls, 140)
+            before = after
+
+
+def counted(url: str, questions: int) -> Samples:
+    """Wait for a scrape that has so many questions, and both workers' places: a text is up to a second old.
+
+    A worker has its files before it has its places: it is still loading then.
+    """
+
+    def whole() -> Samples | None:
+        seen = shown(url)
+        return seen if (seen.get(QUESTIONS), seen.get(PLACES)) == (questions, 140) else None
+
+    return cast(Samples, wait_until(whole, PATIENCE))
+
+
+def replaced(replica: Replica, gone: set[int]) -> bool:
+    """Tell whether these workers are gone, their files with them, and two others have begun theirs."""
+    workers = set(replica.workers)
+    expected = {"dead", *map(str, workers)}
+    return not gone & workers and len(workers) == 2 and pids_of_files(folder_of(replica)) == expected
+
+
+def pids_of_files(folder: Path) -> set[str]:
+    return {path.stem.rpartition("_")[2] for path in folder.glob("*.db")}
+
+
+def test_a_reload_goes_on_counting_and_a_start_begins_anew(redis_url: str, tmp_path: Path) -> None:
+    """At the end nothing is left behind."""
+    env = settings_for(redis_url)
+    with replicas(1, env, tmp_path) as (replica,):
+        ask(replica, 3)
+        old, folder = replica.workers, folder_of(replica)
+        replica.signal(signal.SIGHUP)
+        wait_until(lambda: replica.workers and not set(old) & set(replica.workers), PATIENCE)
+        replica.wait_ready()
+        ask(replica)
+        wait_until(lambda: shown(replica.url)[QUESTIONS] == 4, PATIENCE)
+        assert folder_of(replica) == folder
+        assert replica.stop() == 0
+        assert not folder.exists()
+
+    with replicas(1, env, tmp_path) as (replica,):
+        assert shown(replica.url).get(QUESTIONS, 0) == 0
+        assert folder_of(replica) != folder
+
+
+def test_a_scrape_that_hangs_holds_up_nobody(redis_url: str, tmp_path: Path) -> None:
+    """The one worker goes on answering; the scrape has an end, and the next one is as if nothing had been."""
+    with replicas(1, settings_for(redis_url), tmp_path) as (replica,), ThreadPoolExecutor(3) as pool:
+        ask(replica)
+        with locked(folder_of(replica), fcntl.LOCK_EX):
+            scrapes = [pool.submit(ask_metrics, replica.url) for _ in range(3)]
+            while not all(scrape.done() for scrape in scrapes):
+                ask(replica)
+        replies = [scrape.result() for scrape in scrapes]
+        assert [(reply.status_code, reply.json()) for reply in replies] == [(503, {"code": "metrics_unavailable"})] * 3
+        assert max(reply.elapsed.total_seconds() for reply in replies) > RENDER_SECONDS - 1
+
+        wait_until(lambda: ask_metrics(replica.url).ok, PATIENCE)
+        assert shown(replica.url)[QUESTIONS] > 1
+        assert children_of(replica.workers[0]) == []
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@contextmanager
+def with_ops_port(redis_url: str, folder: Path, **changes: str) -> Iterator[tuple[Replica, str]]:
+    """Run a replica of two workers; yield it and the address of its operators' port."""
+    port = free_port()
+    env = settings_for(redis_url, OPS_PORT=str(port), WORKERS="2", **changes)
+    with replicas(1, env, folder) as (replica,):
+        yield replica, f"http://127.0.0.1:{port}"
+
+
+def test_operators_have_a_port_of_their_own(redis_url: str, tmp_path: Path) -> None:
+    """Whatever a client's headers or a proxy's say, on the public one nothing of theirs is shown."""
+    with with_ops_port(redis_url, tmp_path, TRUSTED_PROXIES="1") as (replica, ops):
+        host = ops.removeprefix("http://")
+        said = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
+        for headers in ({}, said):
+            assert requests.get(f"{replica.url}/metrics", headers=headers, timeout=30).status_code == 404
+            assert requests.get(f"{replica.url}/health", headers=headers, timeout=30).json() == {"status": "healthy"}
+
+        assert shown(ops)[RUNNING] == 0
+        assert requests.get(f"{ops}/health", timeout=30).json()["dependencies"]["redis"] == "ok"
+        for url in (replica.url, ops):
+            assert requests.get(f"{url}/healthz", timeout=30).ok
+            assert requests.get(f"{url}/readyz", timeout=30).ok
+
+
+def test_a_drain_can_be_watched_to_its_end(redis_url: str, tmp_path: Path) -> None:
+    """Both ports say that it is not ready; polls and scrapes are served until the last answer is whole."""
+    with MockDify(slow=0.14) as dify:
+        changes = {"DRAIN_SECONDS": "30", **dify_settings(dify.base_url)}
+        with with_ops_port(redis_url, tmp_path, **changes) as (replica, ops), wecom_user([replica.url]) as person:
+            bubble = person.says("第一个问题 [[slow]]")
+            wait_until(lambda: dify.open_streams == 1)
+            replica.signal(signal.SIGTERM)
+            wait_until(lambda: [ready(url) for url in (replica.url, ops)] == [503, 503])
+            scrapes = []
+            while dify.open_streams:
+                scrapes.append(shown(ops)[RUNNING])
+                person.polls(bubble)
+                time.sleep(0.2)
+
+            assert replica.process.wait(PATIENCE) == 0
+            assert scrapes
+            assert set(scrapes) <= {0.0, 1.0}
+            assert scrapes[0] == 1.0
+
+
+def ready(url: str) -> int:
+    return requests.get(f"{url}/readyz", timeout=5).status_code
+
+
+def test_a_reload_refuses_nobody_on_either_port(redis_url: str, tmp_path: Path) -> None:
+    """Both are handed over together."""
+    with with_ops_port(redis_url, tmp_path) as (replica, ops), ExitStack() as stack:
+        old = replica.workers
+        failures = [stack.enter_context(failing_requests(url)) for url in (f"{ops}/metrics", f"{replica.url}/healthz")]
+        replica.signal(signal.SIGHUP)
+        wait_until(lambda: len(replica.workers) == 2 and not set(old) & set(replica.workers), PATIENCE)
+
+        assert shown(ops)[PLACES] > 0
+    assert failures == [[], []]
+    assert re.findall('"level": "ERROR".*', replica.log) == []
+
+
+@contextmanager
+def failing_requests(url: str) -> Iterator[list[str]]:
+    """Ask for it again and again, each time on a new connection; the list gets what was no 200."""
+    failures: list[str] = []
+    over = threading.Event()
+
+    def ask_on() -> None:
+        while not over.wait(0.1):
+            try:
+                reply = requests.get(url, timeout=30)
+            except requests.RequestException as exc:
+                failures.append(type(exc).__name__)
+            else:
+                failures.extend([str(reply.status_code)] if not reply.ok else [])
+
+    thread = threading.Thread(target=ask_on)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,71 @@
+"""A replica with many sockets is lost: every answer goes on elsewhere. The full numbers: `python -m bench.sockets`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import sockets
+from bench.load.socket_clients import Client, Crowd
+from bench.stage.replicas import stamping_dify
+from tests.support.house import dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+IDLE, ANSWERING = 100, 40
+#: Seconds for all the answers, a takeover and a busy machine.
+PATIENCE = 90.0
+
+
+def test_all_answers_of_a_killed_replica_go_on_elsewhere(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """A hundred sockets idle and forty in mid-answer: after kill -9 each text is whole, byte for byte, asked for once.
+
+    A second question of each on the other replica is answered as well.
+    """
+    asking = [Client(f"asking-{n}") for n in range(ANSWERING)]
+    with stamping_dify(pieces=40, every=0.15) as dify:
+        own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="none", RATE_LIMIT_USER="off")
+        env = settings_for(redis_url, **own, RATE_LIMIT_IP="off", REDIS_POOL_SIZE="50")
+        with replicas(2, env, tmp_path) as (first, second), Crowd(first.port) as crowd:
+            for client in [*(Client(f"idle-{n}") for n in range(IDLE)), *asking]:
+                crowd.join(client)
+            for client in asking:
+                client.ask(f"first {client.name}")
+                crowd.listen_for(0.05)
+            assert crowd.listen(lambda: all(client.text or client.status for client in asking), PATIENCE)
+            crowd.port = second.port
+            first.kill()
+            assert crowd.listen(lambda: all(client.status for client in asking), PATIENCE)
+            whole = {client.question: client.text for client in asking}
+            asked_once = dify.told()
+            ends = {client.status for client in asking}
+            for client in asking:
+                client.ask(f"second {client.name}")
+                crowd.listen_for(0.05)
+            assert crowd.listen(lambda: all(client.status for client in asking), PATIENCE)
+            answers, asks = dify.told()
+
+    assert ends == {"completed"}
+    assert whole == asked_once[0]
+    assert {client.connects for client in asking} == {2}
+    assert {client.question: client.text for client in asking}.items() <= answers.items()
+    assert set(asks.values()) == {1}
+    assert len(asks) == 2 * ANSWERING
+
+
+def test_the_benchmark_prints_its_table(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With small numbers it goes through all its phases, finds nothing wrong, and says so by its status."""
+    monkeypatch.setattr(sockets, "REST", 0.2)
+    monkeypatch.setattr(sockets, "IDLE", 0.2)
+
+    assert sockets.main(["--idle", "5", "--answering", "3", "--pieces", "20", "--every", "0.1", "--within", "0.1"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "| 3 of 3, byte for byte, each asked for once |" in printed
+    assert "p99" in printed

@@ -1,0 +1,267 @@
+"""The realtime door of real replicas: whole sessions, answers that outlive their socket, runs that are told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.mocks.dify.server import MockDify
+from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.sockets.doors import PATIENCE, Visitor, visit
+from tests.support.sockets.realtime_desk import stages
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+#: A question whose answer takes long enough to do something meanwhile.
+SLOW = "年假怎么申请？[[slow]]"
+
+Speaks = Callable[[int], AbstractContextManager[Visitor]]
+
+
+@pytest.fixture(scope="module")
+def dify() -> Iterator[MockDify]:
+    """A Dify that takes seconds for a slow answer."""
+    with MockDify(delay=0.05, slow=0.1) as dify:
+        yield dify
+
+
+@pytest.fixture(scope="module")
+def houses(
+    redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Replica]]:
+    """Two replicas of one deployment, open to everybody."""
+    own = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off", "STREAM_LEASE": "3"}
+    env = settings_for(redis_server.url(), **dify_settings(dify.base_url, **own))
+    folder: Path = tmp_path_factory.mktemp("realtime")
+    with replicas(2, env, folder) as both:
+        yield both
+
+
+@pytest.fixture
+def speaks(houses: list[Replica]) -> Speaks:
+    """How somebody comes to the realtime door of a replica."""
+    return lambda number: visit(houses[number].url, "realtime")
+
+
+def say(visitor: Visitor, text: str, **members: Any) -> None:
+    visitor.says({"type": "asr_chunk", "text": text, "is_final": True, **members})
+
+
+def control(visitor: Visitor, action: str, **members: Any) -> None:
+    visitor.says({"type": "control", "action": action, **members})
+
+
+def until_idle(visitor: Visitor) -> list[dict[str, Any]]:
+    """Read on until the stage is idle; return what came."""
+    since = len(visitor.frames)
+    visitor.until({"stage": "idle"})
+    return visitor.frames[since:]
+
+
+def text_of(frames: list[dict[str, Any]]) -> str:
+    """Return the answer that frames put together, whose pieces must be numbered without a gap."""
+    answers = [frame for frame in frames if frame["type"] == "answer"]
+    numbers = [frame["stream_index"] for frame in answers]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert [frame["final"] for frame in answers] == [False] * (len(answers) - 1) + [True]
+    return "".join(frame["content"] for frame in answers)
+
+
+def asked_of(dify: MockDify, text: str) -> list[dict[str, Any]]:
+    return [dict(request.body) for request in dify.requests if text in request.body["query"]]
+
+
+def test_a_whole_session(speaks: Speaks, dify: MockDify) -> None:
+    """From the greeting to the close, with everything a client can say in between."""
+    question = "报销要多久？"
+    with speaks(0) as visitor:
+        say(visitor, "我昨天出差回来。", session_id="whole", timestamp=7)
+        visitor.says({"type": "asr_chunk", "text": "报销"})
+        say(visitor, question)
+        answered = until_idle(visitor)
+        visitor.says({"type": "keepalive"})
+        control(visitor, "pause")
+        say(visitor, "病假呢？")
+        control(visitor, "resume")
+        control(visitor, "instant_query")
+        instant = until_idle(visitor)
+        control(visitor, "stop")
+        visitor.until({"stage": "idle"})
+        control(visitor, "stop", close=True)
+        code = visitor.until_closed()
+
+    words = [word for word in stages(answered) if word.islower()]
+    assert words[:8] == ["ack", "listening", "ack", "waiting_for_question", "ack", "ack", "analyzing", "querying_rag"]
+    assert answered[2]["timestamp"] == 7
+    assert {frame["session_id"] for frame in answered[2:]} == {"whole"}
+    assert text_of(answered) == dify.expected_answer("我昨天出差回来。" + question)
+    assert stages(instant)[:8] == ["ack", "ack", "paused", "ack", "paused", "ack", "listening", "ack"]
+    assert stages(instant)[8:10] == ["instant_query", "querying_rag"]
+    assert (instant[8]["question"], text_of(instant)) == (question, dify.expected_answer(question))
+    assert (stages(visitor.frames)[-1], code) == ("closed", 1000)
+    assert asked_of(dify, "病假呢") == []
+
+
+def test_a_pause_in_mid_answer_is_read_at_once(speaks: Speaks, dify: MockDify) -> None:
+    """DR1: its ack comes between the pieces of the answer, which goes on to its end."""
+    with speaks(0) as visitor:
+        say(visitor, SLOW)
+        visitor.until({"type": "answer"})
+        control(visitor, "pause")
+        visitor.until({"stage": "paused"})
+        rest = until_idle(visitor)
+        visitor.until({"stage": "paused"})
+
+    assert [frame["final"] for frame in rest if frame["type"] == "answer"][:1] == [False]
+    assert text_of(visitor.frames) == dify.expected_answer(SLOW)
+
+
+def test_a_question_spoken_during_an_answer_is_answered_next(speaks: Speaks, dify: MockDify) -> None:
+    """DR5: both are answered, in their order, in one conversation."""
+    with speaks(0) as visitor:
+        say(visitor, SLOW, session_id="next")
+        visitor.until({"type": "answer"})
+        say(visitor, "报销流程是什么？")
+        first = until_idle(visitor)
+        second = until_idle(visitor)
+
+    assert "queued" in stages(first)
+    assert stages(second)[:2] == ["analyzing", "querying_rag"]
+    assert text_of(second) == dify.expected_answer("报销流程是什么？")
+    asked = [request.body for request in dify.requests if request.body["user"] == "ws-user-next"]
+    assert [body["query"] for body in asked] == [SLOW, "报销流程是什么？"]
+    assert asked[1]["conversation_id"]
+
+
+def test_an_answer_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:
+    """A connection breaks in mid-answer; on the other replica the rest comes, byte for byte, for one call."""
+    question = "婚假有几天？[[slow]]"
+    with speaks(0) as visitor:
+        say(visitor, question, session_id="outlives")
+        visitor.until({"type": "answer"})
+        last = visitor.until({"type": "answer"})
+        before = [frame for frame in visitor.frames if frame["type"] == "answer"]
+        visitor.connection.socket.close()
+
+    with speaks(1) as visitor:
+        resumed = {"stream_id": last["stream_id"], "cursor": last["cursor"]}
+        visitor.says({"type": "resume", **resumed, "session_id": "outlives"})
+        after = until_idle(visitor)
+
+    assert text_of([*before, *after]) == dify.expected_answer(question)
+    assert len(asked_of(dify, "婚假")) == 1
+
+
+def test_a_waiting_question_outlives_its_socket(speaks: Speaks, dify: MockDify) -> None:
+    """Its stream is named before its turn comes: a client that comes back asks for it, and gets all of it."""
+    with speaks(0) as visitor:
+        say(visitor, SLOW, session_id="waits")
+        visitor.until({"type": "answer"})
+        say(visitor, "产假有几天？")
+        queued = visitor.until({"type": "queued"})
+        visitor.connection.socket.close()
+
+    with speaks(1) as visitor:
+        visitor.says({"type": "resume", "stream_id": queued["stream_id"], "session_id": "waits"})
+        frames = until_idle(visitor)
+
+    assert text_of(frames) == dify.expected_answer("产假有几天？")
+    assert len(asked_of(dify, "产假")) == 1
+
+
+def test_a_conversation_is_its_session_s(speaks: Speaks, dify: MockDify) -> None:
+    """R22, DR7: kept within a session, also on another socket and replica; another session begins its own."""
+    with speaks(0) as visitor:
+        say(visitor, "甲有几天？", session_id="one")
+        until_idle(visitor)
+        say(visitor, "乙有几天？")
+        until_idle(visitor)
+        say(visitor, "丙有几天？", session_id="two")
+        until_idle(visitor)
+    with speaks(1) as visitor:
+        say(visitor, "丁有几天？", session_id="one")
+        until_idle(visitor)
+
+    bodies = [asked_of(dify, f"{name}有几天")[0] for name in "甲乙丙丁"]
+    known = [body.get("conversation_id", "") for body in bodies]
+    assert (known[0], known[2]) == ("", "")
+    assert known[1] == known[3] != ""
+    assert [body["user"] for body in bodies] == ["ws-user-one", "ws-user-one", "ws-user-two", "ws-user-one"]
+
+
+@pytest.mark.parametrize("way", ["stop", "instant_query", "switch", "leave"])
+def test_giving_up_stops_the_run(speaks: Speaks, dify: MockDify, way: str) -> None:
+    """R08–R11, DR2: whatever gives an answer up, the provider is told to stop; the socket says so."""
+    session = f"given-up-by-{way}"
+    user = f"ws-user-{session}"
+    with speaks(0) as visitor:
+        say(visitor, SLOW, session_id=session)
+        visitor.until({"type": "answer"})
+        if way == "leave":
+            visitor.connection.close(1000)
+        elif way == "switch":
+            visitor.says({"type": "keepalive", "session_id": f"{session}-2"})
+            visitor.until({"stage": "listening"})
+        else:
+            control(visitor, way)
+            visitor.until({"stage": "idle" if way == "stop" else "instant_query"})
+        wait_until(lambda: user in [who for _, who in dify.stops], PATIENCE)
+
+    told = stages(visitor.frames)
+    assert ("interrupting" in told, "final CANCELLED" in told) == (way != "leave",) * 2
+
+
+@pytest.mark.parametrize("code", [1001, None])
+def test_a_client_that_may_come_back_finds_its_answer(speaks: Speaks, dify: MockDify, code: int | None) -> None:
+    """DR2: a page that is left, and a connection that breaks, stop nothing."""
+    session = f"comes-back-after-{code}"
+    with speaks(0) as visitor:
+        say(visitor, SLOW, session_id=session)
+        first = visitor.until({"type": "answer"})
+        visitor.connection.close(code) if code else visitor.connection.socket.close()
+
+    with speaks(0) as visitor:
+        visitor.says({"type": "resume", "stream_id": first["stream_id"]})
+        frames = until_idle(visitor)
+
+    assert text_of(frames) == dify.expected_answer(SLOW)
+    assert f"ws-user-{session}" not in [who for _, who in dify.stops]
+
+
+def test_a_failure_of_the_provider_ends_in_idle(speaks: Speaks) -> None:
+    """DR4, DR11: an error without a word of the provider's, and the next question is answered."""
+    with speaks(0) as visitor:
+        say(visitor, "几天？[[error-after-text]]")
+        failed = until_idle(visitor)
+        say(visitor, "几天？")
+        answered = until_idle(visitor)
+
+    error = next(frame for frame in failed if frame["type"] == "error")
+    assert (error["code"], stages(failed)[-2:]) == ("RAG_ERROR", [f"final {error['detail']}", "idle"])
+    assert "http" not in error["message"]
+    assert stages(answered)[-2:] == ["final", "idle"]
+
+
+def test_sessions_are_apart(speaks: Speaks, dify: MockDify) -> None:
+    """Many at once: each gets its own answers, in its own session's name."""
+    names = [f"apart{number}" for number in range(8)]
+    visitors, opened = [], []
+    try:
+        for number, name in enumerate(names):
+            opened.append(speaks(number % 2))
+            visitors.append(opened[-1].__enter__())
+            say(visitors[-1], f"{name}有几天？", session_id=name)
+        told = list(map(partial(until_idle), visitors))
+    finally:
+        for context in opened:
+            context.__exit__(None, None, None)
+
+    for name, frames in zip(names, told, strict=True):
+        assert text_of(frames) == dify.expected_answer(f"{name}有几天？")
+        assert {frame["session_id"] for frame in frames[2:]} == {name}

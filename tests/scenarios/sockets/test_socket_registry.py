@@ -1,0 +1,120 @@
+"""Who is connected, over real replicas: what administrators see and close, and what a killed replica leaves behind."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.house import Replica, replicas, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.sockets.chat_room import WIDE, ChatSocket
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+KEY = "not-a-real-key"
+ADMIN = "not-a-real-admin-token"
+
+
+@pytest.fixture
+def pair(redis_url: str, tmp_path: Path) -> Iterator[tuple[Replica, Replica]]:
+    """Two replicas of two workers each."""
+    env = settings_for(redis_url, API_KEYS=KEY, ADMIN_TOKEN=ADMIN, RATE_LIMIT_IP="off", WORKERS="2")
+    with replicas(2, env, tmp_path) as (one, other):
+        yield one, other
+        assert "Traceback" not in one.log + other.log
+
+
+def administrator(replica: Replica, method: str, path: str) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+    reply = requests.request(method, f"{replica.url}/api/ws/{path}", headers=headers, timeout=WIDE)
+    return reply.status_code, reply.json()["data"]
+
+
+def connected(replica: Replica) -> list[str]:
+    """Return the client ids an administrator sees, sorted."""
+    status, data = administrator(replica, "GET", "connections")
+    assert (status, data["count"]) == (200, len(data["connections"]))
+    return sorted(one["client_id"] for one in data["connections"])
+
+
+def test_an_administrator_sees_and_closes_a_client_wherever_it_is(pair: tuple[Replica, Replica]) -> None:
+    """Any worker of any replica lists all of them at once; a closed client hears why, and others stay."""
+    one, other = pair
+    people = {f"phone-{i}": ChatSocket(pair[i % 2].url, f"phone-{i}", key=KEY) for i in range(6)}
+    assert connected(one) == connected(other) == sorted(people)
+
+    assert administrator(other, "POST", "disconnect/phone-0") == (200, {"client_id": "phone-0", "disconnected": 1})
+    assert administrator(one, "POST", "disconnect/nobody")[0] == 404
+
+    gone = people.pop("phone-0")
+    assert gone.close_code() == 4410
+    assert gone.sees(type="system", client_id="phone-0")
+    wait_until(lambda: connected(one) == sorted(people), WIDE)
+    for person in people.values():
+        person.asks("还在吗？")
+        person.leaves()
+    wait_until(lambda: connected(other) == [], WIDE)
+
+
+def test_a_client_that_comes_back_again_and_again_has_one_socket(pair: tuple[Replica, Replica]) -> None:
+    """Whichever worker gets it: every older socket is closed with 4409, the last one stays."""
+    sockets = [ChatSocket(pair[i % 2].url, "phone", key=KEY) for i in range(6)]
+
+    assert [socket.close_code() for socket in sockets[:-1]] == [4409] * 5
+
+    wait_until(lambda: connected(pair[0]) == ["phone"], WIDE)
+    sockets[-1].asks("还在吗？")
+    sockets[-1].leaves()
+
+
+def test_a_killed_replicas_clients_are_forgotten(pair: tuple[Replica, Replica]) -> None:
+    """Nobody says that they left; seconds later they are no more."""
+    one, other = pair
+    lost, stays = ChatSocket(one.url, "lost", key=KEY), ChatSocket(other.url, "stays", key=KEY)
+    assert connected(other) == ["lost", "stays"]
+
+    one.kill()
+
+    lost.close_code()
+    wait_until(lambda: connected(other) == ["stays"], WIDE)
+    stays.asks("还在吗？")
+    stays.leaves()
+
+
+def test_a_leaving_replicas_clients_come_back_elsewhere(pair: tuple[Replica, Replica]) -> None:
+    """They hear 1012, and at its end the list has only who came back."""
+    one, other = pair
+    moved, stays = ChatSocket(one.url, "moved", key=KEY), ChatSocket(other.url, "stays", key=KEY)
+
+    one.signal(signal.SIGTERM)
+
+    assert moved.close_code() == 1012
+    back = ChatSocket(other.url, "moved", key=KEY)
+    assert one.process.wait(WIDE) == 0
+    assert connected(other) == ["moved", "stays"]
+    for person in (back, stays):
+        person.asks("还在吗？")
+        person.leaves()
+
+
+def test_a_restart_of_redis_closes_nobody(tmp_path: Path) -> None:
+    """While it is away the list is a 503, and nobody notices anything else; afterwards all are listed again."""
+    with RedisServer() as redis:
+        env = settings_for(redis.url(), API_KEYS=KEY, ADMIN_TOKEN=ADMIN)
+        with replicas(1, env, tmp_path) as (replica,):
+            people = [ChatSocket(replica.url, f"phone-{i}", key=KEY) for i in range(3)]
+
+            redis.kill()
+            assert administrator(replica, "GET", "connections") == (503, None)
+            redis.start()
+
+            wait_until(lambda: administrator(replica, "GET", "connections")[0] == 200, WIDE)
+            wait_until(lambda: connected(replica) == ["phone-0", "phone-1", "phone-2"], WIDE)
+            for person in people:
+                person.asks("还在吗？")
+                person.leaves()

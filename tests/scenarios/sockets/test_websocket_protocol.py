@@ -1,0 +1,427 @@
+"""The sockets' protocol as docs/websocket.md tells it, spoken with the real product: gunicorn, Redis, a mock Dify."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
+
+from demo.mocks.dify.server import MockDify, expected_answer
+from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+from tests.support.servers.switchboard import Switchboard
+from tests.support.sockets.doors import PATIENCE, Visitor, visit
+from tests.support.sockets.frames import SCHEMA, Example, examples, program
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+ROOT = Path(__file__).parents[3]
+#: The one the document shows.
+KEY = "not-a-real-key"
+ADMIN = "not-a-real-admin-token"
+BY_CLIENT = [example for example in examples() if example.by_client and not example.name.endswith(".auth")]
+#: What says that a frame is not one of the protocol's.
+REFUSALS = {"INVALID_JSON", "INVALID_MESSAGE", "UNSUPPORTED_TYPE", "UNKNOWN_ACTION", "SERVER_ERROR", "STREAM_UNKNOWN"}
+
+
+def socket_settings(redis_url: str, dify: MockDify, **changes: str) -> dict[str, str]:
+    """Return the environment of a replica that lets this key in, and does not limit how often."""
+    own = {
+        **dify_settings(dify.base_url, STREAM_LEASE="3"),
+        "WEBSOCKET_AUTH": "key",
+        "API_KEYS": KEY,
+        "ADMIN_TOKEN": ADMIN,
+        "RATE_LIMIT_USER": "off",
+        "RATE_LIMIT_IP": "off",
+        "LOCALE": "en",
+    }
+    return settings_for(redis_url, **{**own, **changes})
+
+
+@pytest.fixture(scope="module")
+def dify() -> Iterator[MockDify]:
+    """A Dify whose answers take about a second, its slow ones three or four."""
+    with MockDify(delay=0.04, slow=0.1) as dify:
+        yield dify
+
+
+@pytest.fixture(scope="module")
+def url(dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A replica of the test's own, whose heartbeats come soon."""
+    beats = {"WEBSOCKET_HEARTBEAT_INTERVAL": "1", "WEBSOCKET_HEARTBEAT_TIMEOUT": "8"}
+    folder = tmp_path_factory.mktemp("replica")
+    own = {**beats, "DATABASE_PATH": str(folder / "laibao.db")}
+    with RedisServer() as redis, replicas(1, socket_settings(redis.url(), dify, **own), folder) as (replica,):
+        yield replica.url
+
+
+@pytest.fixture
+def chat(url: str) -> Iterator[Visitor]:
+    """Somebody at the chat door."""
+    with visit(url, "chat", key=KEY) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def realtime(url: str) -> Iterator[Visitor]:
+    """Somebody at the realtime door."""
+    with visit(url, "realtime", key=KEY) as visitor:
+        yield visitor
+
+
+def asked(visitor: Visitor, question: str = "[[slow]] 年假") -> str:
+    """Ask something, see it begin, and return its stream's id."""
+    if visitor.door == "chat":
+        visitor.says({"type": "chat", "content": question})
+    else:
+        visitor.says({"type": "asr_chunk", "text": question + "怎么申请？", "is_final": True})
+    begun = visitor.until(lambda frame: frame["type"] in ("chat_delta", "answer"))
+    return str(begun["stream_id"])
+
+
+def submitted(url: str) -> str:
+    """Submit a batch with the visitor's key, and return its task's id."""
+    body, headers = {"name": "批量", "texts": ["营业时间"]}, {"X-API-Key": KEY}
+    reply = requests.post(f"{url}/api/batch/tasks", json=body, headers=headers, timeout=PATIENCE)
+    return str(reply.json()["data"]["task_id"])
+
+
+# What clients send
+
+
+@pytest.mark.parametrize("example", BY_CLIENT, ids=str)
+def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> None:
+    """Each example of a client's frame is sent as it stands there, and nothing of it is refused.
+
+    Where it names an answer, one of this connection's own is put in the place of the document's.
+    """
+    with visit(url, example.door, key=KEY) as visitor:
+        named = {"stream_id": asked(visitor)} if "stream_id" in example.frame else {}
+        visitor.says({**example.frame, **named})
+        if example.frame.get("close"):
+            assert visitor.until_closed() == 1000
+        else:
+            visitor.until_done()
+
+    assert {frame["code"] for frame in visitor.frames if frame["type"] == "error"} & REFUSALS == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("{", "INVALID_JSON"),
+        ("[1]", "INVALID_MESSAGE"),
+        ('{"type": 7}', "INVALID_MESSAGE"),
+        ('{"type": "chat"}', "INVALID_MESSAGE"),
+        ('{"type": "chat", "content": {}}', "INVALID_MESSAGE"),
+        ('{"type": "chat", "content": "x", "id": ""}', "INVALID_MESSAGE"),
+        ('{"type": "chat", "content": "x", "render": "pdf"}', "INVALID_MESSAGE"),
+        ('{"type": "resume", "stream_id": "x", "cursor": -1}', "INVALID_MESSAGE"),
+        ('{"type": "chat", "content": " \\n "}', "MESSAGE_EMPTY"),
+        (json.dumps({"type": "chat", "content": "x" * 10_001}), "MESSAGE_TOO_LONG"),
+        ('{"type": "dance"}', "UNSUPPORTED_TYPE"),
+        ('{"type": "resume", "stream_id": "0123456789abcdef"}', "STREAM_UNKNOWN"),
+        ('{"type": "stop", "stream_id": "fedcba9876543210"}', "STREAM_UNKNOWN"),
+    ],
+    ids=lambda value: value[:50],
+)
+def test_the_chat_door_names_what_is_wrong(chat: Visitor, said: str, code: str) -> None:
+    """A frame that cannot be taken gets its code and a sentence, and the connection goes on."""
+    chat.says(said)
+
+    error = chat.until({"type": "error"})
+    assert error["code"] == code
+    assert "Traceback" not in error["content"]
+    chat.until_done()
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("{", "INVALID_JSON"),
+        ("[1]", "INVALID_MESSAGE"),
+        ('{"type": "asr_chunk"}', "INVALID_MESSAGE"),
+        ('{"type": "asr_chunk", "text": 7}', "INVALID_MESSAGE"),
+        ('{"type": "asr_chunk", "text": "x", "is_final": "yes"}', "INVALID_MESSAGE"),
+        ('{"type": "asr_chunk", "text": "x", "timestamp": "1"}', "INVALID_MESSAGE"),
+        ('{"type": "control", "action": "dance"}', "UNKNOWN_ACTION"),
+        ('{"type": "control"}', "UNKNOWN_ACTION"),
+        ('{"type": "control", "action": "instant_query"}', "NO_FINAL_ASR"),
+        ('{"type": "dance"}', "UNSUPPORTED_TYPE"),
+        ('{"type": "resume", "stream_id": "0123456789abcdef"}', "STREAM_UNKNOWN"),
+        (json.dumps({"type": "asr_chunk", "text": "x" * 10_001, "is_final": True}), "MESSAGE_TOO_LONG"),
+    ],
+    ids=lambda value: value[:50],
+)
+def test_the_realtime_door_names_what_is_wrong(realtime: Visitor, said: str, code: str) -> None:
+    """A frame that cannot be taken gets its code and a sentence, and the connection goes on."""
+    realtime.says(said)
+
+    error = realtime.until({"type": "error"})
+    assert error["code"] == code
+    realtime.until_done()
+
+
+# Whole sessions: every frame there is
+
+
+def test_a_whole_session_of_the_chat_door(url: str) -> None:
+    """Each frame of the schema comes at least once, and each one that comes is one of them."""
+    with visit(url, "chat", client_id="whole-session", lively=False) as chat:
+        assert chat.hears() == {"type": "auth_required"}
+        chat.says({"type": "auth", "token": KEY})
+        assert chat.until({"type": "system"})["client_id"] == "whole-session"
+        chat.says({"type": "chat", "content": "年假", "id": "q-1", "render": "html", "conversation": True})
+        chat.says({"type": "chat", "content": "[[new-agent-differs]] 营业时间", "id": "q-2"})
+        chat.says({"type": "chat", "content": "[[error-after-text]]"})
+        came = chat.until_done()
+        again = {"type": "resume", "stream_id": came[0]["stream_id"], "cursor": 3, "render": "html"}
+        chat.says(again)
+        chat.until({"type": "reset"})
+        chat.until_done()
+        stopped = asked(chat)
+        chat.says({"type": "stop"})
+        assert chat.until({"type": "chat", "stream_id": stopped})["status"] == "cancelled"
+        chat.until_done()
+        chat.until({"type": "heartbeat"})
+
+    answers = [frame for frame in came if frame.get("role") == "assistant"]
+    assert [frame["status"] for frame in answers] == ["completed", "completed", "error"]
+    assert answers[1]["content"] == expected_answer("[[new-agent-differs]] 营业时间")
+    assert answers[0]["html"].count("<li>") >= 4
+    assert answers[0]["sources"]
+    assert chat.seen == {name for name in SCHEMA["$defs"] if name.startswith("chat.server.")}
+
+
+def test_a_whole_session_of_the_realtime_door(url: str) -> None:
+    """Each frame of the schema and each stage comes at least once, and each one that comes is one of them."""
+    with visit(url, "realtime", lively=False) as visitor:
+        assert visitor.hears() == {"type": "auth_required"}
+        visitor.says({"type": "auth", "token": KEY})
+        visitor.until({"type": "status", "stage": "listening"})
+        visitor.says({"type": "asr_chunk", "text": "年假", "timestamp": 7})
+        visitor.says({"type": "asr_chunk", "text": "今天天气不错", "is_final": True})
+        visitor.until({"stage": "waiting_for_question"})
+        visitor.says({"type": "control", "action": "pause"})
+        visitor.says({"type": "asr_chunk", "text": "没有人听见", "is_final": True})
+        visitor.until({"message": "paused"})
+        visitor.says({"type": "control", "action": "resume"})
+        visitor.says({"type": "asr_chunk", "text": "[[new-agent-differs]] 年假怎么申请？", "is_final": True})
+        visitor.until({"type": "status", "stage": "idle"})
+        visitor.says({"type": "asr_chunk", "text": "[[error]] 报销需要什么材料？", "is_final": True})
+        visitor.until({"type": "status", "stage": "idle"})
+        asked(visitor)
+        visitor.says({"type": "asr_chunk", "text": "报销需要什么材料？", "is_final": True})
+        visitor.until({"type": "queued"})
+        visitor.says({"type": "control", "action": "instant_query"})
+        visitor.until({"type": "status", "mode": "instant", "stage": "querying_rag"})
+        visitor.says({"type": "keepalive"})
+        visitor.until({"received_type": "keepalive"})
+        visitor.says({"type": "subscribe", "task_id": submitted(url)})
+        visitor.until({"type": "batch_progress", "status": "completed", "progress": 100.0})
+        visitor.until({"type": "heartbeat"})
+        visitor.says({"type": "ping", "timestamp": 1})
+        visitor.says({"type": "control", "action": "stop", "close": True})
+        assert visitor.until_closed() == 1000
+
+    stages = {frame["stage"] for frame in visitor.frames if frame["type"] == "status"}
+    assert stages == set(SCHEMA["$defs"]["realtime.server.status"]["properties"]["stage"]["enum"])
+    assert visitor.seen == {name for name in SCHEMA["$defs"] if name.startswith("realtime.server.")}
+    finals = [frame for frame in visitor.frames if frame["type"] == "answer" and frame["final"]]
+    assert len({frame["stream_id"] for frame in finals}) == len(finals)
+
+
+# Who may connect, and how it ends
+
+
+@pytest.mark.parametrize("way", ["Authorization", "X-API-Key", "subprotocol"])
+def test_a_key_is_taken_in_each_documented_way(url: str, way: str) -> None:
+    """By either header, or as a page can: by a subprotocol."""
+    headers = {"Authorization": f"Bearer {KEY}", "X-API-Key": KEY}
+    options: dict[str, Any] = {"key": KEY, "by_page": True}
+    if way in headers:
+        options = {"additional_headers": {way: headers[way]}}
+
+    with visit(url, "chat", **options) as visitor:
+        assert visitor.hears()["type"] == "system"
+        assert visitor.connection.subprotocol == ("wechatlaibao" if way == "subprotocol" else None)
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"client_id": "no%20spaces"}, 400),
+        ({"client_id": "x" * 65}, 400),
+        ({"key": "wrong"}, 401),
+        ({"origin": "https://elsewhere.example"}, 403),
+    ],
+    ids=str,
+)
+def test_a_refused_handshake_says_why(url: str, options: dict[str, Any], status: int) -> None:
+    """The status is the document's, and the body an envelope without data."""
+    with pytest.raises(InvalidStatus) as refused, visit(url, "chat", **{"key": KEY, **options}):
+        pass
+
+    body = json.loads(refused.value.response.body or b"")
+    assert refused.value.response.status_code == status
+    assert body.keys() == {"code", "message", "data"}
+
+
+def test_no_key_is_taken_from_an_address(url: str) -> None:
+    """A key in the query opens nothing: the server asks for one."""
+    with visit(url, "chat", client_id=f"c?token={KEY}&key={KEY}") as visitor:
+        assert visitor.hears() == {"type": "auth_required"}
+
+
+def test_a_plain_request_is_told_to_upgrade(url: str) -> None:
+    """Both doors answer 426 to who does not speak WebSocket."""
+    replies = [requests.get(url + path, timeout=10) for path in ("/ws/chat", "/ws/chat/me", "/ws/realtime-asr")]
+
+    assert [reply.status_code for reply in replies] == [426, 426, 426]
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (Frame(Opcode.BINARY, b"x").serialize(mask=True), 1003),
+        (Frame(Opcode.TEXT, b"\xff").serialize(mask=True), 1007),
+        (Frame(Opcode.TEXT, b"x" * (64 * 1024 + 1)).serialize(mask=True), 1009),
+    ],
+    ids=["binary", "no UTF-8", "too large"],
+)
+def test_a_message_beyond_the_protocol_closes_with_its_code(chat: Visitor, raw: bytes, code: int) -> None:
+    """The close codes of RFC 6455 are used as they are meant."""
+    chat.connection.socket.sendall(raw)
+
+    assert chat.until_closed() == code
+
+
+def test_a_wrong_token_closes_with_4401(url: str) -> None:
+    """The first frame must be a valid credential."""
+    with visit(url, "chat") as visitor:
+        visitor.says({"type": "auth", "token": "wrong"})
+
+        assert visitor.until_closed() == 4401
+
+
+def test_silence_is_noticed_and_then_closed_with_4408(url: str) -> None:
+    """First heartbeats, which are no activity themselves, then the close."""
+    with visit(url, "chat", key=KEY, lively=False) as visitor:
+        assert visitor.until_closed() == 4408
+
+    assert "chat.server.heartbeat" in visitor.seen
+
+
+def test_the_newer_of_two_stays(url: str) -> None:
+    """The same client id again closes the older connection with 4409."""
+    with (
+        visit(url, "chat", key=KEY, client_id="twice") as older,
+        visit(url, "chat", key=KEY, client_id="twice") as newer,
+    ):
+        assert older.until_closed() == 4409
+        assert newer.until_done()
+
+
+def test_an_administrator_closes_with_4410(url: str) -> None:
+    """The client reads why before its connection ends."""
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+    with visit(url, "chat", key=KEY, client_id="unwanted") as visitor:
+        visitor.until_done()
+        assert requests.post(f"{url}/api/ws/disconnect/unwanted", headers=headers, timeout=10).ok
+
+        assert visitor.until_closed() == 4410
+        assert visitor.frames[-1]["content"] == "You have been disconnected by the server."
+
+
+def test_too_many_messages_close_with_4429(url: str) -> None:
+    """A client that never stops talking is closed."""
+    with visit(url, "chat", key=KEY) as visitor:
+        visitor.until({"type": "system"})
+        pings = Frame(Opcode.TEXT, b'{"type":"pong"}').serialize(mask=True) * 2000
+        visitor.connection.socket.sendall(pings)
+
+        assert visitor.until_closed() == 4429
+
+
+# The documented clients
+
+
+@contextmanager
+def two_replicas(redis_url: str, dify: MockDify, folder: Path) -> Iterator[tuple[list[Replica], Switchboard]]:
+    """Two replicas, and an address that leads to the first."""
+    with replicas(2, socket_settings(redis_url, dify), folder) as both, Switchboard(both[0].port) as board:
+        yield both, board
+
+
+def test_the_python_client_sees_its_answer_through(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+    """The document's own program, cut off by a killed replica, prints the whole answer, and asked once."""
+    question = "[[slow]] Python 年假怎么申请"
+    client = tmp_path / "client.py"
+    client.write_text(program("python"), "utf-8")
+    with two_replicas(redis_url, dify, tmp_path) as (both, board):
+        command = [sys.executable, "-W", "error", str(client), f"ws://127.0.0.1:{board.port}/ws/chat", question]
+        env = {**os.environ, "LAIBAO_WS_KEY": KEY, "PYTHONIOENCODING": "utf-8"}
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            first = os.read(process.stdout.fileno(), 4096)
+            both[0].kill()
+            board.target = both[1].port
+            rest, complaint = process.communicate(timeout=4 * PATIENCE)
+
+    assert (process.returncode, complaint) == (0, b"")
+    assert (first + rest).decode().removesuffix("\n") == dify.expected_answer(question)
+    assert len(dify.asked(question)) == 1
+
+
+def test_the_python_client_gives_up_where_coming_back_changes_nothing(url: str, tmp_path: Path) -> None:
+    """A wrong key is said, once."""
+    client = tmp_path / "client.py"
+    client.write_text(program("python"), "utf-8")
+
+    command = [sys.executable, str(client), url.replace("http", "ws") + "/ws/chat", "hello"]
+    done = subprocess.run(command, env={**os.environ, "LAIBAO_WS_KEY": "wrong"}, capture_output=True, timeout=60)
+
+    assert (done.returncode, done.stderr.decode().strip()) == (1, "refused: 401")
+
+
+def test_the_tool_talks_to_both_doors(url: str) -> None:
+    """`python -m tools.ws` asks, sees the answer and says 0; a wrong key is 3, in words."""
+    address = ["--url", url.replace("http", "ws")]
+
+    def tool(*argv: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "LAIBAO_WS_KEY": key}
+        command = [sys.executable, "-m", "tools.ws", *argv, *address]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
+
+    chat = tool("--send", "年假", "--expect", '{"role": "assistant", "status": "completed"}')
+    realtime = tool(
+        "realtime", "--send", "年假怎么申请？", "--expect", '{"final": true}', "--expect", '{"stage": "idle"}'
+    )
+    refused = tool("--send", "hello", key="not-the-key")
+
+    assert (chat.returncode, chat.stderr) == (0, "")
+    assert (realtime.returncode, realtime.stderr) == (0, "")
+    assert refused.returncode == 3
+    assert refused.stderr.startswith("refused: HTTP 401")
+    assert "not-the-key" not in refused.stderr + refused.stdout
+
+
+def test_a_leaving_replica_closes_with_1012(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+    """A connection without a question under way is told at once to come back."""
+    with replicas(1, socket_settings(redis_url, dify), tmp_path) as (replica,):
+        with visit(replica.url, "chat", key=KEY) as visitor:
+            visitor.until_done()
+            replica.signal(signal.SIGTERM)
+            assert visitor.until_closed() == 1012
+        wait_until(lambda: replica.process.poll() is not None, PATIENCE)

@@ -1,0 +1,65 @@
+"""The product with one address more: how many threads, greenlets and sockets its process has, and how much memory.
+
+Replica(env, folder, command=COMMAND)
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import requests
+from flask import Flask
+from gevent import Greenlet
+
+from app import create_app
+from tests.support.house import GUNICORN, Replica
+
+COMMAND = (*GUNICORN, "tests.scenarios.stage.leftovers:application()")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one process holds."""
+
+    threads: int
+    greenlets: int
+    sockets: int
+    #: MiB of resident memory.
+    memory: float
+
+    def more_than(self, before: Figures, kept: Figures) -> dict[str, float]:
+        """Return what there is more of than before, beyond what a process may keep."""
+        now, then, most = asdict(self), asdict(before), asdict(kept)
+        return {name: round(now[name] - then[name], 1) for name in now if now[name] - then[name] > most[name]}
+
+
+def application() -> Flask:
+    app = create_app()
+    app.add_url_rule("/figures", view_func=lambda: asdict(count()))
+    return app
+
+
+def count() -> Figures:
+    """Count what this process has now; what only waits to be collected does not count."""
+    gc.collect()
+    alive = [each for each in gc.get_objects() if issubclass(type(each), Greenlet) and not each.dead]
+    links = [_target(entry) for entry in Path("/proc/self/fd").iterdir()]
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    memory = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+    return Figures(threading.active_count(), len(alive), sum("socket" in link for link in links), memory)
+
+
+def figures(replica: Replica) -> Figures:
+    """Ask a replica's worker."""
+    return Figures(**requests.get(f"{replica.url}/figures", timeout=10, headers={"Connection": "close"}).json())
+
+
+def _target(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:
+        return ""

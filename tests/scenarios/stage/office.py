@@ -1,0 +1,185 @@
+"""A company's servers, each behind a proxy that can be made slow, silent or gone, and two replicas that use them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo.mocks.auth import MockAuth
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import Bubble, Frame
+from tests.scenarios.stage.leftovers import COMMAND, Figures, figures
+from tests.scenarios.stage.people import PATIENCE, company_settings, people
+from tests.scenarios.stage.slow_proxy import SlowProxy
+from tests.support.house import Replica, dify_settings, settings_for, wecom_user
+from tests.support.servers.processes import MariaServer, RedisServer, wait_until
+
+#: People the company has; each question is another's, so that nobody is known from before.
+PEOPLE = 600
+#: Seconds: a stream's lease, the silence until Dify counts as away, and the time between the pieces of a slow answer.
+LEASE, DIFY_TIMEOUT, SLOW = 3.0, 3.0, 0.12
+#: What a process may have more of after an outage than before it: connections kept for the next question.
+KEPT = Figures(threads=2, greenlets=2, sockets=20, memory=15.0)
+
+Answer = tuple[int, bytes, dict[str, str]]
+
+
+class MoodyAuth(MockAuth):
+    """An auth API that treats some people as it never should."""
+
+    def __init__(self) -> None:
+        super().__init__(people(PEOPLE))
+        #: user_code → what that person's call gets instead of an answer; None for no answer at all.
+        self.moods: dict[str, Answer | None] = {}
+        self._over = threading.Event()
+
+    def answer(self, method: str, usercode: str, password: str) -> Answer:
+        if usercode not in self.moods:
+            return super().answer(method, usercode, password)
+        mood = self.moods[usercode]
+        if mood is None:
+            self._over.wait(PATIENCE)
+            raise ConnectionAbortedError
+        return mood
+
+    def close(self) -> None:
+        self._over.set()
+        super().close()
+
+
+def never(frame: Frame) -> bool:
+    return False
+
+
+@dataclass
+class Office:
+    """Everything there is; the replicas know their neighbours by the addresses of the gates."""
+
+    redis: RedisServer
+    maria: MariaServer
+    auth: MoodyAuth
+    dify: MockDify
+    redis_gate: SlowProxy
+    sql_gate: SlowProxy
+    reader_gate: SlowProxy
+    auth_gate: SlowProxy
+    dify_gate: SlowProxy
+    replicas: list[Replica] = field(default_factory=list)
+    _newest: int = 0
+
+    def newcomers(self, count: int) -> list[str]:
+        """Return people who never asked before."""
+        self._newest += count
+        assert self._newest <= PEOPLE
+        return [f"user{number:03}" for number in range(self._newest - count, self._newest)]
+
+    def ask(self, userid: str, question: str, at: int = 0) -> Bubble:
+        """Ask a replica, once."""
+        with wecom_user([self.url(at)], userid) as person:
+            return person.says(question)
+
+    def follow(self, userid: str, bubble: Bubble, at: int = 0) -> Bubble:
+        """Poll a replica until the bubble is finished; return what was seen on the way."""
+        seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)
+        with wecom_user([self.url(at)], userid) as person:
+            person.sees_finish(seen, PATIENCE, every=0.1)
+        return seen
+
+    def answered(self, userid: str, question: str, at: int = 0) -> Bubble:
+        """Ask a replica, and return the bubble when it is finished."""
+        return self.follow(userid, self.ask(userid, question, at), at)
+
+    def watch(
+        self, userid: str, bubble: Bubble, at: int, seconds: float = PATIENCE, until: Callable[[Frame], bool] = never
+    ) -> Bubble:
+        """Poll a replica for so many seconds, or until a frame is as wished; return what was seen."""
+        seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)
+        end = time.monotonic() + seconds
+        with wecom_user([self.url(at)], userid) as person:
+            while not until(person.polls(seen)) and time.monotonic() < end:
+                time.sleep(0.15)
+        return seen
+
+    def taken_again(self, at: int) -> float:
+        """Ask a replica until it takes a question again; return the seconds until then."""
+        began = time.monotonic()
+        wait_until(lambda: not self.ask(self.newcomers(1)[0], "还在吗？", at).finish, PATIENCE)
+        return time.monotonic() - began
+
+    def redis_is_back(self) -> bool:
+        """Tell whether every replica has said so as often as it said that Redis is away."""
+        logs = [replica.log for replica in self.replicas]
+        return all(log.count('"redis is away"') == log.count('"redis is back"') for log in logs)
+
+    @contextmanager
+    def overheard(self) -> Iterator[list[dict[str, Any]]]:
+        """Give a list that gets, at the end of the block, what replicas had to say beyond INFO, `by` number."""
+        lines: list[dict[str, Any]] = []
+        before = [len(replica.log) for replica in self.replicas]
+        yield lines
+        for number, (replica, start) in enumerate(zip(self.replicas, before, strict=True)):
+            told = [json.loads(line) for line in replica.log[start:].splitlines() if line.startswith("{")]
+            lines.extend({**line, "by": number} for line in told if line["level"] != "INFO")
+
+    @contextmanager
+    def nothing_left_behind(self) -> Iterator[None]:
+        """Check that soon after the block every replica has hardly more of anything than before it."""
+        before = [figures(replica) for replica in self.replicas]
+        yield
+        end = time.monotonic() + PATIENCE
+        while more := self._more_than(before):
+            assert time.monotonic() < end, more
+            time.sleep(0.1)
+        print(
+            *(f"before {had}, after {figures(each)}" for each, had in zip(self.replicas, before, strict=True)), sep="\n"
+        )
+
+    def _more_than(self, before: Sequence[Figures]) -> list[Mapping[str, float]]:
+        """Return what replicas have more of than before, beyond what they may keep."""
+        more = [figures(replica).more_than(had, KEPT) for replica, had in zip(self.replicas, before, strict=True)]
+        return [each for each in more if each]
+
+    def url(self, at: int) -> str:
+        return self.replicas[at % len(self.replicas)].url
+
+
+@contextmanager
+def office(folder: Path) -> Iterator[Office]:
+    """Open the office, with two replicas that are ready."""
+    with ExitStack() as stack:
+        redis, maria = stack.enter_context(RedisServer(aof=True)), stack.enter_context(MariaServer())
+        auth, dify = stack.enter_context(MoodyAuth()), stack.enter_context(MockDify(delay=0.02, slow=SLOW))
+        targets = (redis.port, maria.port, int(auth.url.split(":")[2].split("/")[0]), int(dify.base_url.split(":")[2]))
+        redis_gate, sql_gate, auth_gate, dify_gate = (stack.enter_context(SlowProxy(target)) for target in targets)
+        # The settings have one port for both databases: the second one has an address of its own.
+        reader_gate = stack.enter_context(SlowProxy(maria.port, host="127.0.0.2", port=sql_gate.port))
+        gates = (redis_gate, sql_gate, reader_gate, auth_gate, dify_gate)
+        here = Office(redis, maria, auth, dify, *gates)
+        env = _settings(here)
+        for _ in range(2):
+            here.replicas.append(Replica(env, folder, command=COMMAND))
+            stack.callback(here.replicas[-1].kill)
+        for replica in here.replicas:
+            replica.wait_ready()
+        yield here
+
+
+def _settings(here: Office) -> dict[str, str]:
+    gates = {
+        "MYSQL_PORT": str(here.sql_gate.port),
+        "MYSQL_READ_HOST": here.reader_gate.host,
+        "MYSQL_USER": "reader",
+        "AUTH_SERVICE_URL": f"http://127.0.0.1:{here.auth_gate.port}/auth/login",
+    }
+    users = company_settings(here.maria, "office", here.auth, **gates)
+    for statement in ("CREATE USER reader@'%'", "GRANT SELECT ON office.* TO reader@'%'"):
+        here.maria.execute(statement)
+    dify = dify_settings(f"http://127.0.0.1:{here.dify_gate.port}", DIFY_TIMEOUT=f"{DIFY_TIMEOUT:g}")
+    redis = f"redis://127.0.0.1:{here.redis_gate.port}/1"
+    return settings_for(redis, **dify, **users, STREAM_LEASE=f"{LEASE:g}")

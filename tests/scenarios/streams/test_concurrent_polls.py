@@ -1,0 +1,63 @@
+"""Fifty polls of one stream at the same moment, on two processes, again and again while its text grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from config.texts import ZH
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import Bubble, Frame
+from tests.scenarios.stage.people import at_once, stored
+from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.support.servers.processes import RedisServer
+from utils.stream_utils import render_frame
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+POLLERS = 50
+QUESTION = "怎么办理入职？"
+
+
+def watch(urls: Sequence[str], bubble: Bubble) -> list[list[Frame]]:
+    """Poll so many times at once, in rounds, until every poller saw the end twice; return what each was shown."""
+    with ExitStack() as stack:
+        pollers = [stack.enter_context(wecom_user([urls[n % len(urls)]])) for n in range(POLLERS)]
+        own = [Bubble(bubble.msgid, [bubble.last]) for _ in pollers]
+        while not all(frame.finish for each in own for frame in each.frames[-2:]):
+            at_once(partial(poller.polls, each) for poller, each in zip(pollers, own, strict=True))
+        return [each.frames for each in own]
+
+
+def places(frames: list[Frame], answer: str) -> list[int]:
+    """Return how much of the answer each frame shows; -1 where it shows anything else."""
+    shown = {render_frame(answer[:end], growing=True): end for end in range(1, len(answer) + 1)}
+    shown |= {"": 0, ZH["thinking"]: 0, render_frame(answer, growing=False): len(answer)}
+    return [shown.get(frame.content, -1) for frame in frames]
+
+
+def test_fifty_polls_at_once_neither_lose_repeat_nor_shrink_text(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """Every frame is the rendered beginning of the answer, never shorter than the one before; the end is the whole."""
+    with MockDify(delay=0.12) as dify:
+        answer = dify.expected_answer(QUESTION)
+        with (
+            replicas(2, settings_for(redis_url, **dify_settings(dify.base_url)), tmp_path) as pair,
+            wecom_user([pair[0].url]) as person,
+        ):
+            bubble = person.says(QUESTION)
+            seen = watch([replica.url for replica in pair], bubble)
+
+    for frames in seen:
+        shown = places(frames, answer)
+        assert -1 not in shown
+        assert shown == sorted(shown)
+        assert len(set(shown)) > 3, "the text grew while it was polled"
+    assert {frames[-1].content for frames in seen} == {render_frame(answer, growing=False)}
+    found = stored(redis_server, bubble.stream_id)
+    assert (found.text, found.said, len(dify.requests)) == (answer.encode(), answer.encode(), 1)

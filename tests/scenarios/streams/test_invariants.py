@@ -1,0 +1,184 @@
+"""Invariants 2, 3, 6 and 7 on real processes: what `make test` shows of them. `make test-all` adds the other scenarios.
+
+The tests share a Redis, a mock Dify and a fleet. Each begins with two replicas: it starts those that were killed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import requests
+
+from config.texts import ZH
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import Bubble
+from tests.scenarios.stage.chaos_fleet import Fleet, fleet
+from tests.scenarios.stage.chaos_record import Record, examine
+from tests.scenarios.stage.chaos_talk import LEASE, Talk, begin
+from tests.scenarios.stage.people import PATIENCE, at_once, sees_end, stored
+from tests.support.house import Replica, dify_settings, settings_for, wecom_user
+from tests.support.servers.processes import RedisServer, wait_until
+
+pytestmark = pytest.mark.scenario
+
+#: Seconds between the pieces of an answer; each answer takes some six seconds.
+PACE = 0.2
+
+
+@dataclass
+class Stage:
+    """Two replicas, their Redis, which keeps every acknowledged write, and their Dify."""
+
+    redis: RedisServer
+    dify: MockDify
+    replicas: Fleet
+
+    def record(self, question: str, bubble: Bubble) -> Record:
+        """Return what became of a question whose bubble is finished."""
+        found, answer = stored(self.redis, bubble.stream_id), self.dify.expected_answer(question)
+        takeovers = self.replicas.takeovers()[bubble.stream_id]
+        return examine(question, bubble, found, answer, calls=len(self.dify.asked(question)), takeovers=takeovers)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with RedisServer(aof=True) as redis, MockDify(slow=PACE, after_disconnect="runs on") as dify:
+        changes = {"STREAM_LEASE": f"{LEASE:g}", "DRAIN_SECONDS": "30"}
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), **changes)
+        with fleet(0, env, tmp_path_factory.mktemp("replicas")) as replicas:
+            yield Stage(redis, dify, replicas)
+
+
+@pytest.fixture
+def stage(servers: Stage) -> Stage:
+    """The servers, with two replicas that run."""
+    servers.replicas.complete(2)
+    return servers
+
+
+def says(logs: Sequence[Replica], message: str) -> bool:
+    """Tell whether each of these replicas has logged this message as often as it had to."""
+    return all(f'"message": "{message}"' in replica.log for replica in logs)
+
+
+def test_2_a_redis_that_hangs_and_is_killed_costs_and_doubles_no_text(stage: Stage) -> None:
+    """Invariant 2: while ten people poll, Redis hangs until replies are lost, and is then killed and restarted.
+
+    Owners send again what may or may not have been stored. The text, the list of chunks and every bubble are the
+    provider's answer, byte for byte.
+    """
+    members = stage.replicas.members
+    urls = [member.url for member in members]
+    questions = [f"第{number}个问题 [[slow]]" for number in range(4)]
+    with ExitStack() as stack:
+        people = [stack.enter_context(wecom_user(urls[n % 2 :] + urls[: n % 2], f"asks{n}")) for n in range(4)]
+        bubbles = [person.says(question) for person, question in zip(people, questions, strict=True)]
+        wait_until(lambda: all(stored(stage.redis, bubble.stream_id).text for bubble in bubbles), PATIENCE)
+        crowd = [stack.enter_context(wecom_user(urls, f"asks{n % 4}")) for n in range(10)]
+        seen = [Bubble(bubbles[n % 4].msgid, [bubbles[n % 4].last]) for n in range(10)]
+        polls = [partial(person.sees_finish, bubble, PATIENCE, 0.3) for person, bubble in zip(crowd, seen, strict=True)]
+        with ThreadPoolExecutor(len(polls)) as pool:
+            polling = [pool.submit(poll) for poll in polls]
+            hang_and_kill(stage.redis, members)
+            for person in polling:
+                person.result(PATIENCE)
+
+    records = [stage.record(questions[n % 4], bubble) for n, bubble in enumerate(seen)]
+    assert [str(record) for record in records if not record.right] == []
+    assert {(record.calls, record.backwards, tuple(record.takeovers)) for record in records} == {(1, 0, ())}
+
+
+def hang_and_kill(redis: RedisServer, members: Sequence[Replica]) -> None:
+    """Freeze Redis until every replica has missed a reply; go on, and once all are well again kill it and start it."""
+    redis.pause()
+    try:
+        wait_until(lambda: says(members, "redis is away"), PATIENCE)
+    finally:
+        redis.resume()
+    wait_until(lambda: says(members, "redis is back"), PATIENCE)
+    redis.kill()
+    redis.start()
+
+
+def test_3_a_redelivered_message_is_asked_once_also_when_its_owner_is_killed(stage: Stage) -> None:
+    """Invariant 3: delivered to both replicas at once, and again to the survivor of a kill -9: one stream, one call."""
+    killed, survivor = stage.replicas.members
+    twice = [(number, member.url) for number in range(4) for member in (killed, survivor)]
+
+    first = at_once(partial(delivered, number, url) for number, url in twice)
+    wait_until(lambda: all(stage.dify.asked(redelivered(number)) for number in range(4)), PATIENCE)
+    killed.kill()
+    again = at_once(partial(delivered, number, survivor.url) for number, _ in twice)
+    ends = at_once(partial(poll_to_the_end, survivor.url, number, bubble) for number, bubble in enumerate(again[::2]))
+
+    ids = [bubble.stream_id for bubble in first]
+    assert ids[::2] == ids[1::2]
+    assert [bubble.stream_id for bubble in again] == ids
+    assert len(set(ids)) == 4
+    records = [stage.record(redelivered(number), bubble) for number, bubble in enumerate(ends)]
+    assert [(record.right, record.calls) for record in records] == [(True, 1)] * 4, list(map(str, records))
+
+
+def redelivered(number: int) -> str:
+    return f"重复的问题{number} [[slow]]"
+
+
+def delivered(number: int, url: str) -> Bubble:
+    """Deliver a person's message to a replica."""
+    with wecom_user([url], f"again{number}") as person:
+        return person.says(redelivered(number), f"message-{number}")
+
+
+def poll_to_the_end(url: str, number: int, bubble: Bubble) -> Bubble:
+    with wecom_user([url], f"again{number}") as person:
+        person.sees_finish(bubble, PATIENCE, every=0.3)
+    return bubble
+
+
+def test_6_answers_of_a_killed_replica_go_on_within_seconds(stage: Stage) -> None:
+    """Invariant 6: after kill -9 of the owner its answers are whole, without another question to the provider.
+
+    One of them is polled by nobody until it is complete: the sweep finds it.
+    """
+    talks = [begin(stage.replicas, stage.dify, "", f"killed{n}", f"第{n}件事怎么办？[[slow]]") for n in range(3)]
+    at_once(talk.wait_text for talk in talks)
+    stage.replicas.members[0].kill()
+    *polled, unpolled = talks
+    ends: list[Callable[[], None]] = [talk.wait_end for talk in polled]
+    at_once([*ends, partial(completed, stage.redis, unpolled)])
+
+    records = [talk.record(stage.redis, stage.replicas) for talk in talks]
+    assert [(r.right, r.calls, set(r.takeovers)) for r in records] == [(True, 1, {"takeover"})] * 3, records
+
+
+def completed(redis: RedisServer, talk: Talk) -> None:
+    """Wait until the answer is whole in Redis, and only then poll once."""
+    wait_until(lambda: stored(redis, talk.bubble.stream_id).fields["status"] == "completed", PATIENCE)
+    talk.person.polls(talk.bubble)
+
+
+def test_7_a_terminated_replica_serves_until_its_answers_are_whole(stage: Stage) -> None:
+    """Invariant 7: after SIGTERM polls are served, new questions get a sentence, and no answer changes hands."""
+    leaving, staying = stage.replicas.members
+    running: Callable[[], bool] = lambda: stage.dify.open_streams > 0  # noqa: E731 - passed on twice
+    questions = [f"最后的问题{number} [[slow]]" for number in range(6)]
+    with ExitStack() as stack:
+        people = [stack.enter_context(wecom_user([leaving.url], f"last{n}")) for n in range(6)]
+        bubbles = at_once(partial(person.says, text) for person, text in zip(people, questions, strict=True))
+        wait_until(lambda: stage.dify.open_streams == 6, PATIENCE)
+        leaving.signal(signal.SIGTERM)
+        wait_until(lambda: requests.get(f"{leaving.url}/readyz", timeout=5).status_code == 503, PATIENCE)
+        late = stack.enter_context(wecom_user([leaving.url], "late")).says("还在吗？")
+        assert running(), "all this while answers ran"
+        at_once(partial(sees_end, *each, staying.url, running) for each in zip(people, bubbles, strict=True))
+        code = leaving.process.wait(PATIENCE)
+
+    records = [stage.record(text, bubble) for text, bubble in zip(questions, bubbles, strict=True)]
+    assert [(r.right, r.calls, list(r.takeovers)) for r in records] == [(True, 1, [])] * 6, list(map(str, records))
+    assert (late.finish, late.content, code) == (True, ZH["draining"], 0)

@@ -1,0 +1,190 @@
+"""Appends over a network that loses requests and replies, and on a Redis that is restarted: byte-exact all the same."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import pytest
+
+from services.errors import StoreUnavailable
+from services.models import Delta, Past, Question, Replacement
+from services.redis.store import ScriptRunner, connect
+from services.streams.answer_events import AnswerEvent
+from services.streams.manager import StreamManager
+from services.streams.records import NewStream
+from services.streams.store import StreamStore, stream_keys
+from tests.scenarios.stage.people import PATIENCE, stored
+from tests.scenarios.stage.proxy import LossyProxy
+from tests.support.servers.processes import RedisServer, wait_until
+from utils.deadline import Deadline
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+STREAMS = 6
+DELTAS = 60
+
+
+class Writer:
+    """A replica's stream manager, its answers written beforehand, and a reader beside it."""
+
+    def __init__(self, url: str, answers: Sequence[Sequence[AnswerEvent]], pause: float) -> None:
+        self._client = connect(url, pool_size=8)
+        self.store = StreamStore(ScriptRunner(self._client), max_seconds=60.0)
+        self._answers = answers
+        self._pause = pause
+        self._manager = StreamManager(
+            self.store, self._answer, sentence=lambda code: f"<{code}>", max_streams=STREAMS, max_bytes=1_000_000
+        )
+        self._manager.start()
+
+    def _answer(
+        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None
+    ) -> Iterator[AnswerEvent]:
+        for event in self._answers[int(question.text)]:
+            yield event
+            time.sleep(self._pause)
+
+    def begin(self) -> list[str]:
+        """Open all streams, as a callback that WeCom repeats until it is answered, and start their producers."""
+        ids = [f"s{number}" for number in range(STREAMS)]
+        for number, stream_id in enumerate(ids):
+            question = Question(str(number), "wecom", "default", "zhangsan")
+            fields = {"status": "processing", "content": question.text, "question": question.to_json()}
+            new = NewStream(stream_id, f"owner{number}", fields, frame_seconds=330.0)
+            while not self._opened(new):
+                pass
+            self._manager.reserve()
+            self._manager.produce(new, question)
+        return ids
+
+    def _opened(self, new: NewStream) -> bool:
+        try:
+            return self.store.open(new)[0]
+        except StoreUnavailable:
+            return False
+
+    def sees(self, stream_id: str) -> str | None:
+        """Return what a poll shows, None where it was lost."""
+        with suppress(StoreUnavailable):
+            snapshot = self.store.read(stream_id)
+            assert snapshot, "a stream that was opened is there"
+            return snapshot.text
+        return None
+
+    def wait_end(self) -> None:
+        wait_until(lambda: self._manager.running == 0, PATIENCE)
+
+    def close(self) -> None:
+        self._manager.close()
+        self._client.close()
+
+
+def scripted(seed: int) -> list[list[AnswerEvent]]:
+    """Return answers whose every piece is different; one of them begins anew half-way."""
+    dice = random.Random(seed)
+    signs = '年假申请🙂é\n"\\\u2028x '
+    answers: list[list[AnswerEvent]] = [
+        [
+            Delta(f"[{stream}.{piece}]" + "".join(dice.choices(signs, k=dice.randrange(1, 30))))
+            for piece in range(DELTAS)
+        ]
+        for stream in range(STREAMS)
+    ]
+    answers[0][DELTAS // 2] = Replacement("从头再来")
+    return answers
+
+
+def whole(events: Sequence[AnswerEvent]) -> str:
+    """Return the text these events make."""
+    text = ""
+    for event in events:
+        match event:
+            case Delta(piece):
+                text += piece
+            case Replacement(piece):
+                text = piece
+    return text
+
+
+def beginnings(events: Sequence[AnswerEvent]) -> dict[str, int]:
+    """Return every text the stream may ever show, and how many events made it."""
+    return {whole(events[:count]): count for count in range(len(events) + 1)}
+
+
+def read_along(writer: Writer, ids: Sequence[str], answers: Sequence[Sequence[AnswerEvent]]) -> Callable[[], None]:
+    """Poll all streams in a thread until the returned function is called, which checks that none ever went back."""
+    over = threading.Event()
+    shown: dict[str, list[str]] = {stream_id: [] for stream_id in ids}
+
+    def poll() -> None:
+        while not over.is_set():
+            for stream_id in ids:
+                if (text := writer.sees(stream_id)) is not None:
+                    shown[stream_id].append(text)
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+
+    def check() -> None:
+        over.set()
+        reader.join()
+        for stream_id, events in zip(ids, answers, strict=True):
+            known = beginnings(events)
+            places = [known.get(text, -1) for text in shown[stream_id]]
+            assert -1 not in places
+            assert places == sorted(places)
+
+    return check
+
+
+def assert_exact(server: RedisServer, ids: Sequence[str], answers: Sequence[Sequence[AnswerEvent]]) -> None:
+    for stream_id, events in zip(ids, answers, strict=True):
+        found, answer = stored(server, stream_id), whole(events).encode()
+        assert found.fields["status"] == "completed"
+        assert (found.text, found.said) == (answer, answer)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_appends_stay_exact_over_a_lossy_network(redis_server: RedisServer, redis_url: str, seed: int) -> None:
+    """List, text and answer are equal, byte for byte, however many requests and replies were lost on the way."""
+    answers = scripted(seed)
+    with LossyProxy(redis_server.port, seed, silent_every=10) as proxy:
+        writer = Writer(proxy.url, answers, pause=0.01)
+        ids = writer.begin()
+        check = read_along(writer, ids, answers)
+        writer.wait_end()
+        check()
+        writer.close()
+
+    assert_exact(redis_server, ids, answers)
+    assert proxy.losses["reply"] + proxy.losses["half"] > 0
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["restarted", "killed"])
+def test_appends_stay_exact_over_a_restarted_redis(crash: bool) -> None:
+    """What was acknowledged is in the append-only file; the rest is sent again when Redis is back."""
+    answers = scripted(100)
+    with RedisServer(aof=True) as server:
+        writer = Writer(server.url(), answers, pause=0.03)
+        ids = writer.begin()
+        check = read_along(writer, ids, answers)
+        for _ in range(2):
+            enough = written(server, ids) + 30
+            wait_until(lambda: written(server, ids) > enough)  # noqa: B023 - called before the next round
+            (server.kill if crash else server.stop)()
+            server.start()
+        writer.wait_end()
+        check()
+        writer.close()
+
+        assert_exact(server, ids, answers)
+
+
+def written(server: RedisServer, ids: Sequence[str]) -> int:
+    """Return how many chunks there are."""
+    with server.client() as client:
+        return sum(client.llen(stream_keys(stream_id).messages) for stream_id in ids)

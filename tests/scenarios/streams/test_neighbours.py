@@ -1,0 +1,71 @@
+"""The two things that break every bot that keeps its streams in one process: a second replica, and a restart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from config.texts import ZH
+from demo.mocks.dify.server import MockDify
+from tests.scenarios.stage.chaos_fleet import fleet
+from tests.scenarios.stage.chaos_record import beginnings, examine
+from tests.scenarios.stage.chaos_talk import report
+from tests.scenarios.stage.people import PATIENCE, stored
+from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.support.scrapes import scrape
+from tests.support.servers.processes import RedisServer, wait_until
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+QUESTION = "怎么领电脑？"
+
+
+def test_polls_that_alternate_between_two_replicas_see_one_answer(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """A, B, A, B: each frame has the answer so far, never less than the one before; none is empty or ends it early."""
+    with MockDify(delay=0.1) as dify:
+        env = settings_for(redis_url, **dify_settings(dify.base_url))
+        with replicas(2, env, tmp_path) as pair, wecom_user([replica.url for replica in pair]) as person:
+            bubble = person.says(QUESTION)
+            person.sees_finish(bubble, PATIENCE, every=0.1)
+            shown = [scrape(replica.url) for replica in pair]
+
+        answer = dify.expected_answer(QUESTION)
+        record = examine(QUESTION, bubble, stored(redis_server, bubble.stream_id), answer, calls=len(dify.requests))
+        said = [frame for frame in bubble.frames if frame.content != ZH["thinking"]]
+        assert len(said) >= 8
+        assert {frame.content for frame in said} <= beginnings(answer)
+        assert all(len(old.content) <= len(new.content) for old, new in pairwise(said))
+        assert [frame.finish for frame in said].index(True) == len(said) - 1
+        assert (record.right, record.calls) == (True, 1)
+    polls = [re.search(r'wechatlaibao_callback_seconds_count{msgtype="stream"} (\S+)', text) for text in shown]
+    assert all(found and float(found[1]) >= 4 for found in polls), "both were polled"
+
+
+def test_the_restarted_process_finishes_what_the_killed_one_began(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """`kill -9` of the only replica, then the same command again: the bubble pauses, and then has its whole answer."""
+    with MockDify(delay=0.3, after_disconnect="runs on") as dify:
+        env = settings_for(redis_url, **dify_settings(dify.base_url), STREAM_LEASE="3")
+        with fleet(1, env, tmp_path) as alone:
+            person = alone.person("zhangsan")
+            bubble = person.says(QUESTION)
+            answer = dify.expected_answer(QUESTION)
+            wait_until(lambda: person.polls(bubble).content in beginnings(answer), PATIENCE)
+            (killed,) = alone.members
+            killed.kill()
+            alone.replace(killed)
+            person.sees_finish(bubble, PATIENCE, every=0.5)
+            takeovers = alone.takeovers()[bubble.stream_id]
+
+        found = stored(redis_server, bubble.stream_id)
+        record = examine(QUESTION, bubble, found, answer, calls=len(dify.requests), takeovers=takeovers)
+        report({"killed and restarted": record}, record_property)
+        assert {frame.content for frame in bubble.frames} - {ZH["thinking"]} <= beginnings(answer)
+        assert (record.right, record.calls, list(record.takeovers)) == (True, 1, ["takeover"])

@@ -1,0 +1,75 @@
+"""An owner that was stopped for longer than its lease comes back, and finds that its streams are another's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.server import MockDify
+from tests.scenarios.stage.chaos_fleet import fleet
+from tests.scenarios.stage.chaos_talk import LEASE, begin, report
+from tests.scenarios.stage.people import at_once
+from tests.support.house import AES_KEY, TOKEN, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+#: Seconds until a run that says nothing is given up.
+SILENCE = "8"
+
+
+@contextmanager
+def difys() -> Iterator[dict[str, MockDify]]:
+    """Run a Dify of each kind, by the name of its bot: what becomes of the run that the paused owner listens to."""
+    with (
+        MockDify(delay=0.5, after_disconnect="runs on") as lasts,
+        MockDify(delay=0.5, after_disconnect="dies") as dies,
+        MockDify(delay=0.5, after_disconnect="runs on", outage=REFUSALS["403-forbidden"]) as hides,
+    ):
+        yield {"lasts": lasts, "dies": dies, "hides": hides}
+
+
+def bots(by_name: Mapping[str, MockDify]) -> dict[str, str]:
+    own = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY}
+    ways = {name: {**own, **dify_settings(dify.base_url, DIFY_TIMEOUT=SILENCE)} for name, dify in by_name.items()}
+    return {"WECHAT_BOTS": json.dumps(ways), "STREAM_LEASE": f"{LEASE:g}"}
+
+
+def test_an_owner_that_comes_back_is_refused(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """It writes nothing more, names in its log who refused it, and does not tell the provider to stop.
+
+    The new owner waits for a run that lasts, asks again once the old owner's hanging up has ended it, and asks again
+    at once where it is shown nothing: then both have an answer to write at the same moment.
+    """
+    with difys() as by_name:
+        with fleet(2, settings_for(redis_url, **bots(by_name)), tmp_path) as replicas:
+            talks = {name: begin(replicas, dify, name, f"user-{name}", "请假流程") for name, dify in by_name.items()}
+            at_once(talk.wait_text for talk in talks.values())
+            ids = {talk.bubble.stream_id for talk in talks.values()}
+            owner, other = replicas.members
+            with replicas.paused(owner):
+                at_once(partial(talk.poll_until, lambda: replicas.takeovers().keys() >= ids) for talk in talks.values())
+            at_once(talk.wait_end for talk in talks.values())
+            records = {name: talk.record(redis_server, replicas) for name, talk in talks.items()}
+            report({f"its run {name}": record for name, record in records.items()}, record_property)
+            assert {name: (r.right, r.calls, r.replaced, list(r.takeovers)) for name, r in records.items()} == {
+                "lasts": (True, 1, False, ["takeover"]),
+                "dies": (True, 2, False, ["takeover"]),
+                "hides": (True, 2, False, ["takeover"]),
+            }
+            wait_until(lambda: len(replicas.said("owner refused")) >= len(talks))
+            taken, refused = replicas.said("stream taken over"), replicas.said("owner refused")
+
+        names = {line["stream_id"]: (line["former_owner"], line["owner"]) for line in taken}
+        assert {line["stream_id"]: (line["owner"], line["present_owner"]) for line in refused} == names
+        assert ({line["by"] for line in taken}, {line["by"] for line in refused}) == ({1}, {0})
+        assert by_name["lasts"].stops == [], "its answer was still wanted"
+        assert '"level": "ERROR"' not in owner.log + other.log

@@ -1,0 +1,229 @@
+"""Replicas replaced under load as Kubernetes does it, by the manifest's own values: no question is lost or refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.mocks.dify.server import MockDify
+from demo.wecom.simulator import Bubble, Callback, WeComUser
+from tests.scenarios.stage.chaos_fleet import Fleet, Service, fleet
+from tests.scenarios.stage.chaos_record import Record, examine, table
+from tests.scenarios.stage.people import PATIENCE, stored
+from tests.support.house import ROOT, Replica, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, wait_until
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+PEOPLE = 12
+#: Seconds until whoever sends requests has heard that a pod is leaving; preStop must be longer.
+HEARD = 1.0
+#: Seconds of a stream's lease.
+LEASE = 3.0
+
+Property = Callable[[str, object], None]
+
+
+class Strict(Service):
+    """One conversation's way round a fleet, where a callback that gets no answer is an error."""
+
+    def post(self, callback: Callback) -> dict[str, Any] | None:
+        return self._next().post(callback)
+
+
+class Load:
+    """People who ask one question after the other until the block's end, some with long and some with short answers."""
+
+    def __init__(self, replicas: Fleet, *scripts: str, strict: bool = True) -> None:
+        self._replicas = replicas
+        self._scripts = scripts
+        self._strict = strict
+        self._over = threading.Event()
+        #: Question → its bubble.
+        self.asked: dict[str, Bubble] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Ask for as long as the block runs, then wait for the last answers.
+
+        Raises: whatever went wrong in front of a person's eyes.
+        """
+        with ThreadPoolExecutor(PEOPLE) as pool:
+            asking = [pool.submit(self._ask, number) for number in range(PEOPLE)]
+            try:
+                yield
+            finally:
+                self._over.set()
+            for future in asking:
+                future.result(2 * PATIENCE)
+
+    def all_speak(self, redis: RedisServer) -> bool:
+        """Tell whether everybody has asked, and the first answers have begun."""
+        asked = list(self.asked.values())[:PEOPLE]
+        return len(asked) == PEOPLE and all(stored(redis, bubble.stream_id).text for bubble in asked)
+
+    def _person(self, number: int) -> WeComUser:
+        person = self._replicas.person(f"user{number}", at=number)
+        if self._strict:
+            person.wire = Strict(self._replicas, number, "/wechat/callback")
+        return person
+
+    def _ask(self, number: int) -> None:
+        with self._person(number) as person:
+            for turn in range(1000):
+                question = f"{number} 号的第 {turn} 个问题 [[{self._scripts[number % len(self._scripts)]}]]"
+                self.asked[question] = bubble = person.says(question)
+                person.sees_finish(bubble, PATIENCE, every=0.4)
+                if self._over.is_set():
+                    return
+
+
+def records_of(load: Load, replicas: Fleet, redis: RedisServer, dify: MockDify) -> list[Record]:
+    calls, takeovers = Counter(request.body["query"] for request in list(dify.requests)), replicas.takeovers()
+    return [
+        examine(
+            question,
+            bubble,
+            stored(redis, bubble.stream_id),
+            dify.expected_answer(question),
+            calls=calls[question],
+            takeovers=takeovers[bubble.stream_id],
+        )
+        for question, bubble in load.asked.items()
+    ]
+
+
+def assert_nothing_lost(records: Sequence[Record], record_property: Property, title: str) -> None:
+    """Check that every answer is whole and was asked for once; print what it took."""
+    print(f"\n{table(title, {'answers': records})}")
+    record_property("stall_seconds", max(record.stall for record in records))
+    assert [str(record) for record in records if not record.right] == []
+    assert {record.calls for record in records} == {1}
+
+
+class Manifest:
+    """The values of `k8s/base` by which a pod leaves, in seconds."""
+
+    def __init__(self) -> None:
+        manifest = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text("utf-8"))
+        recipe = yaml.safe_load((ROOT / "k8s/base/kustomization.yaml").read_text("utf-8"))
+        pod = manifest["spec"]["template"]["spec"]
+        command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert command[0] == "sleep"
+        self.pre_stop = float(command[1])
+        self.grace = float(pod["terminationGracePeriodSeconds"])
+        self.replicas = int(manifest["spec"]["replicas"])
+        self.update = manifest["spec"]["strategy"]["rollingUpdate"]
+        settings = dict(literal.split("=", 1) for literal in recipe["configMapGenerator"][0]["literals"])
+        self.drain = settings["DRAIN_SECONDS"]
+
+    def leave(self, replicas: Fleet, old: Replica) -> float:
+        """Delete a pod as the kubelet does; return the seconds from SIGTERM to its end."""
+        time.sleep(HEARD)
+        replicas.members = [replica for replica in replicas.members if replica is not old]
+        time.sleep(self.pre_stop - HEARD)
+        old.signal(signal.SIGTERM)
+        told = time.monotonic()
+        assert old.process.wait(self.grace - self.pre_stop) == 0
+        return time.monotonic() - told
+
+
+def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Property) -> None:
+    """Every question asked meanwhile is answered whole, none refused, none asked twice, none handed over.
+
+    Each new pod is ready before an old one is deleted; an old one's end is not waited for, as in Kubernetes. Not waited
+    for either is minReadySeconds, so it all happens faster than it would. Half the answers take longer than preStop.
+    """
+    manifest = Manifest()
+    assert manifest.update == {"maxUnavailable": 0, "maxSurge": 1}
+    with RedisServer() as redis, MockDify(delay=0.02, slow=manifest.pre_stop / 20) as dify:
+        env = settings_for(
+            redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", DRAIN_SECONDS=manifest.drain
+        )
+        with fleet(manifest.replicas, env, tmp_path) as replicas, ThreadPoolExecutor() as kubelet:
+            load = Load(replicas, "slow", "chat")
+            leaving: list[Future[float]] = []
+            with load.running():
+                wait_until(lambda: load.all_speak(redis), PATIENCE)
+                for old in list(replicas.members):
+                    replicas.start(1)
+                    leaving.append(kubelet.submit(manifest.leave, replicas, old))
+                took = [future.result(manifest.grace) for future in leaving]
+            records = records_of(load, replicas, redis, dify)
+
+    print(f"\nended {', '.join(f'{seconds:.1f}' for seconds in took)} s after SIGTERM")
+    assert_nothing_lost(records, record_property, "rolling update")
+    assert {tuple(record.takeovers) for record in records} == {()}
+    assert len(records) > 3 * PEOPLE, "there was load all the time"
+
+
+def test_what_a_short_drain_leaves_is_handed_over(tmp_path: Path, record_property: Property) -> None:
+    """Answers longer than DRAIN_SECONDS go on elsewhere at once, without another question to the provider."""
+    with RedisServer() as redis, MockDify(slow=0.3) as dify:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", DRAIN_SECONDS="2")
+        with fleet(2, env, tmp_path) as replicas:
+            load = Load(replicas, "slow")
+            with load.running():
+                wait_until(lambda: load.all_speak(redis), PATIENCE)
+                old = replicas.members[0]
+                replicas.members = replicas.members[1:]
+                old.signal(signal.SIGTERM)
+                assert old.process.wait(PATIENCE) == 0
+            records = records_of(load, replicas, redis, dify)
+
+    released = {line["stream_id"]: line["time"] for line in replicas.said("stream handed over")}
+    taken = {line["stream_id"]: line["time"] for line in replicas.said("stream taken over")}
+    gaps = [(datetime.fromisoformat(taken[each]) - datetime.fromisoformat(released[each])) for each in released]
+    print(f"\ntaken over at most {max(gaps).total_seconds():.2f} s after the release")
+    assert_nothing_lost(records, record_property, "short drain")
+    assert max(gaps).total_seconds() < LEASE
+    assert Counter(kind for record in records for kind in record.takeovers) == {"handover": PEOPLE // 2}
+
+
+def a_writer(redis: RedisServer) -> int:
+    """Return the pid of a worker that writes an answer now, 0 where there is none: an owner's name tells it."""
+    with redis.client() as client:
+        for key in client.keys("dify_stream:*"):
+            status, owner = client.hmget(key, "status", "owner")
+            if status == "processing":
+                return int(str(owner).split(":")[1])
+    return 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["told", "killed"])
+def test_a_worker_that_ends_costs_no_answer(tmp_path: Path, record_property: Property, how: signal.Signals) -> None:
+    """One that is told to leaves new questions to its sibling and ends its answers; those of a dead one are taken over.
+
+    The arbiter starts another one in its place.
+    """
+    with RedisServer() as redis, MockDify(delay=0.02, slow=0.12) as dify:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", WORKERS="2")
+        with fleet(1, env, tmp_path) as replicas:
+            replica = replicas.members[0]
+            wait_until(lambda: len(replica.workers) == 2, PATIENCE)
+            # A connection to a worker that dies breaks, and WeCom delivers again.
+            scripts = {signal.SIGTERM: ("slow", "chat"), signal.SIGKILL: ("slow",)}[how]
+            load = Load(replicas, *scripts, strict=how is signal.SIGTERM)
+            with load.running():
+                wait_until(lambda: load.all_speak(redis), PATIENCE)
+                # The one that is killed in the middle of an answer: the other may be between two at the moment.
+                old = wait_until(lambda: a_writer(redis), PATIENCE)
+                os.kill(old, how)
+                wait_until(lambda: old not in replica.workers and len(replica.workers) == 2, PATIENCE)
+            records = records_of(load, replicas, redis, dify)
+
+    assert_nothing_lost(records, record_property, f"worker ended by {how.name}")
+    kinds = {kind for record in records for kind in record.takeovers}
+    assert kinds == (set() if how is signal.SIGTERM else {"takeover"})

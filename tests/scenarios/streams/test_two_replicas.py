@@ -1,0 +1,173 @@
+"""Two processes, a real Redis and a real MariaDB: many people at once, each answered whole and asked for once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from config.texts import ZH
+from demo.mocks.auth import DEMO_USER_QUERY, MockAuth
+from demo.mocks.dify.server import MockDify
+from tests.scenarios.stage.people import PATIENCE, ask, at_once, company_settings, people, stored
+from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.support.servers.processes import MariaServer, RedisServer, wait_until
+from utils.stream_utils import render_frame
+
+pytestmark = [pytest.mark.scenario, pytest.mark.full]
+
+#: Every app type, and every way bytes travel.
+SCRIPTS = ("chat", "agent-chat", "new-agent", "chatflow", "new-agent-differs", "crlf", "close-delimited", "split-utf8")
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A Redis that nobody but the replicas connects to."""
+    with RedisServer() as server:
+        yield server
+
+
+def test_twenty_people_ask_at_once_on_two_replicas(
+    redis: RedisServer, maria_server: MariaServer, tmp_path: Path
+) -> None:
+    """Everybody, asking both at the same moment, is authenticated once and gets the provider's whole answers."""
+    crowd = people(20)
+    asked = {f"{user.user_name}的{n}号问题 [[{SCRIPTS[n % 8]}]]": user for n, user in enumerate(crowd * 2)}
+    with MockAuth(crowd) as auth, MockDify(delay=0.04) as dify:
+        users = company_settings(maria_server, "laibao_crowd", auth)
+        with replicas(2, settings_for(redis.url(), **dify_settings(dify.base_url), **users), tmp_path) as pair:
+            urls = [replica.url for replica in pair]
+            bubbles = at_once(
+                partial(ask, urls[:: (-1) ** (n // 20)], user.userid, question, 0.3, replacements="differs" in question)
+                for n, (question, user) in enumerate(asked.items())
+            )
+
+        for question, bubble in zip(asked, bubbles, strict=True):
+            answer = dify.expected_answer(question)
+            found = stored(redis, bubble.stream_id)
+            assert (found.text, found.said) == (answer.encode(), answer.encode())
+            assert found.fields["status"] == "completed"
+            assert bubble.content == render_frame(answer, growing=False)
+        states = Counter(stored(redis, bubble.stream_id).fields["auth_state"] for bubble in bubbles)
+        assert states == {"renewed": 20, "cached": 20}
+        assert auth.calls == Counter(user.user_code for user in crowd)
+        assert Counter(request.body["query"] for request in dify.requests) == Counter(list(asked))
+        assert {r.body["query"]: r.body["user"] for r in dify.requests} == {q: u.user_code for q, u in asked.items()}
+
+
+def test_a_redelivered_message_finds_its_stream_on_the_other_replica(redis: RedisServer, tmp_path: Path) -> None:
+    """Delivered at the same moment to both, and again while it runs: one stream, one question to the provider."""
+    with MockDify(delay=0.06) as dify:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url))
+        with replicas(2, env, tmp_path) as (one, other):
+            twice = [(number, url) for number in range(5) for url in (one.url, other.url)]
+            first = at_once(partial(delivered, number, url) for number, url in twice)
+            wait_until(lambda: len(dify.requests) >= 5)
+            again = at_once(partial(delivered, number, url) for number, url in twice)
+            wait_until(lambda: all(stored(redis, stream_id).fields["status"] == "completed" for stream_id in first))
+
+        assert first[::2] == first[1::2] == again[::2] == again[1::2]
+        assert len(set(first)) == 5
+        assert sorted(request.body["query"] for request in dify.requests) == [f"问题{number}" for number in range(5)]
+
+
+def delivered(number: int, url: str) -> str:
+    """Deliver a person's message to a replica and return the stream it got."""
+    with wecom_user([url], f"user{number}") as person:
+        return person.says(f"问题{number}", f"msg-{number}").stream_id
+
+
+def test_a_persons_questions_are_answered_in_order_over_replicas(redis: RedisServer, tmp_path: Path) -> None:
+    """The second says that it waits, is asked once the first has its answer, and goes on in its conversation."""
+    with MockDify(delay=0.04) as dify:
+        env = settings_for(redis.url(), **dify_settings(dify.base_url))
+        with (
+            replicas(2, env, tmp_path) as (one, other),
+            wecom_user([one.url]) as here,
+            wecom_user([other.url]) as there,
+        ):
+            first = here.says("第一个问题")
+            wait_until(lambda: dify.asked("第一个问题"))
+            second = there.says("第二个问题")
+            answers = at_once(
+                [partial(here.sees_finish, first, every=0.1), partial(there.sees_finish, second, every=0.1)]
+            )
+
+        asked = [request.body for request in dify.requests]
+        assert second.frames[0].content == ZH["queued"]
+        assert [body["query"] for body in asked] == ["第一个问题", "第二个问题"]
+        assert "conversation_id" not in asked[0]
+        assert asked[1]["conversation_id"] == stored(redis, first.stream_id).fields["conversation_id"] != ""
+        assert dify.peak_streams == 1
+        assert answers == [render_frame(dify.expected_answer(body["query"]), growing=False) for body in asked]
+
+
+@dataclass
+class Peaks:
+    """The most connections ever seen at the two databases, looked at again and again."""
+
+    redis: RedisServer
+    maria: MariaServer
+    database: str
+    clients: int = 0
+    queries: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        listing = f"SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = '{self.database}'"
+        with self.redis.client(single_connection_client=True) as client:
+            while not self._over.wait(0.02):
+                self.clients = max(self.clients, len(client.client_list()) - 1)
+                self.queries = max(self.queries, int(self.maria.execute(listing)[0][0]))
+
+
+def test_200_questions_need_no_more_connections_than_the_pools_have(
+    redis: RedisServer, maria_server: MariaServer, tmp_path: Path
+) -> None:
+    """Each process has one Redis, one SQL and one HTTP pool, of the sizes in the settings, whatever the load."""
+    crowd = people(200)
+    sizes = {"REDIS_POOL_SIZE": "8", "MYSQL_POOL_SIZE": "5", "HTTP_POOL_SIZE": "5", "DIFY_MAX_CONCURRENT": "8"}
+    # Lookups that take a moment overlap, so that a pool without a bound would show.
+    query = f"{DEMO_USER_QUERY} AND SLEEP(0.05) = 0"
+    with MockAuth(crowd) as auth, MockDify(delay=0.005) as dify:
+        users = company_settings(maria_server, "laibao_load", auth, AUTH_USER_QUERY=query)
+        env = settings_for(redis.url(), **{**dify_settings(dify.base_url), **users, **sizes})
+        peaks = Peaks(redis, maria_server, "laibao_load")
+        with replicas(2, env, tmp_path) as (one, other), peaks.watched():
+            urls = (one.url, other.url)
+            shares = [crowd[start::40] for start in range(40)]
+            answered = at_once(partial(ask_in_turn, urls, [user.userid for user in share]) for share in shares)
+            wait_until(lambda: dify.open_streams == 0, PATIENCE)
+            kept = dify.open_connections
+
+        assert {userid: content for share in answered for userid, content in share.items()} == {
+            user.userid: render_frame(dify.expected_answer(f"{user.userid}问"), growing=False) for user in crowd
+        }
+        assert len(dify.requests) == 200
+        assert auth.calls == Counter(user.user_code for user in crowd)
+        assert 2 <= peaks.clients <= 2 * 8
+        assert 2 <= peaks.queries <= 2 * 5
+        # The mock may learn of a closed connection a moment after the next one is there.
+        assert 2 <= dify.peak_connections <= 2 * 8 + 4
+        assert kept <= 2 * 5
+
+
+def ask_in_turn(urls: Sequence[str], userids: Sequence[str]) -> dict[str, str]:
+    """Let these people ask one after the other; return what each was shown at the end."""
+    return {userid: ask(urls, userid, f"{userid}问", 0.4).content for userid in userids}

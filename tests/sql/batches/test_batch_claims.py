@@ -1,0 +1,344 @@
+"""The work on batch tasks in SQL, one contract on SQLite and MariaDB: who gets which item, and how a task ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.batches.records import Claimed
+from services.errors import BatchFinished
+from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
+from tests.support.servers.processes import FakeClock
+
+
+@pytest.fixture(scope="module", params=SQL_KINDS)
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database of each kind for all tests here: creating one takes longer than most of them."""
+    return empty_database(request, tmp_path_factory)
+
+
+@pytest.fixture
+def shelf(url: str, clock: FakeClock) -> Iterator[Shelf]:
+    """A store with nothing in it, whose clock stands still."""
+    with Shelf(url, clock=clock) as shelf:
+        yield shelf
+
+
+def test_items_are_claimed_in_the_order_of_their_texts(shelf: Shelf, clock: FakeClock) -> None:
+    """A claim carries all that asking needs, and the task has started."""
+    task = shelf.submits(["一", "二"], inputs={"a": 1}, credential="sealed-fake")
+    clock.advance(5.0)
+
+    first, second = shelf.claims(0), shelf.claims(1)
+
+    assert (first.text, first.index, first.attempt, first.again) == ("一", 0, 1, False)
+    assert (second.text, second.index) == ("二", 1)
+    assert (first.task.owner, first.task.options.inputs, first.task.credential) == (OWNER, {"a": 1}, "sealed-fake")
+    started = shelf.store.get(task.task_id)
+    assert (started.status, started.started_at, started.running, started.pending) == ("running", at(clock), 2, 0)
+    assert shelf.store.claim(2) is None
+
+
+def test_a_lane_goes_on_with_the_item_it_has(shelf: Shelf) -> None:
+    """Whoever works the lane after a worker that died gets the same attempt, before anything new, paused or not."""
+    task = shelf.submits()
+    first = shelf.claims(3)
+    shelf.store.pause(task.task_id)
+
+    again = shelf.claims(3)
+
+    assert again == Claimed(first.task, first.index, first.text, 1, 3, again=True)
+    assert shelf.store.running_lanes() == {3}
+    assert shelf.store.complete(again, content="答")
+    assert shelf.store.running_lanes() == set()
+
+
+def test_the_item_of_a_lane_that_is_no_more_is_taken_over(shelf: Shelf) -> None:
+    """With fewer lanes than before, what a higher one had is done by another, and its first worker is still heard."""
+    shelf.submits()
+    lost = shelf.claims(7)
+
+    found = shelf.store.claim(1, lanes=5)
+
+    assert found == Claimed(lost.task, lost.index, lost.text, 1, 1, again=True)
+    assert shelf.store.running_lanes() == {1}
+    assert [shelf.store.complete(claimed, content="答") for claimed in (lost, found)] == [True, False]
+
+
+def test_a_lane_in_work_takes_over_nothing(shelf: Shelf) -> None:
+    """Its own item comes first."""
+    shelf.submits()
+    shelf.claims(7)
+    own = shelf.claims(1)
+
+    again = shelf.store.claim(1, lanes=5)
+
+    assert again
+    assert (again.index, again.again) == (own.index, True)
+
+
+def test_the_task_served_longest_ago_comes_next(shelf: Shelf, clock: FakeClock) -> None:
+    """Tasks take turns, a new one first, also when the clock stands still or goes back."""
+    shelf.submits(["a"] * 5)
+    shelf.submits(["b"] * 5)
+    order = []
+    for lane in range(4):
+        order.append(shelf.claims(lane).text)
+        clock.advance(-1.0)
+    shelf.submits(["new"])
+
+    order += [shelf.claims(lane).text for lane in range(4, 9)]
+
+    assert [sorted(pair) for pair in (order[:2], order[2:4], order[5:7], order[7:])] == [["a", "b"]] * 4
+    assert order[4] == "new"
+
+
+def test_a_task_has_as_many_items_in_work_as_its_owner_wants(shelf: Shelf) -> None:
+    """Beyond its own bound other tasks come, and a place that is free again is used."""
+    shelf.submits(["bound"] * 3, max_concurrent=1)
+    shelf.submits(["free"] * 2)
+    held = [shelf.claims(lane) for lane in range(3)]
+    assert sorted(claimed.text for claimed in held) == ["bound", "free", "free"]
+    assert shelf.store.claim(3) is None
+    assert shelf.store.runnable() == (False, None)
+
+    shelf.store.complete(next(claimed for claimed in held if claimed.text == "bound"), content="答")
+
+    assert shelf.store.runnable() == (True, None)
+    assert shelf.claims(3).text == "bound"
+
+
+def test_an_answer_is_kept_with_all_that_goes_with_it(shelf: Shelf, clock: FakeClock) -> None:
+    """The item shows it at once, while others wait."""
+    task = shelf.submits(2)
+    claimed = shelf.claims()
+    clock.advance(2.5)
+
+    kept = shelf.store.complete(
+        claimed, content="答", metadata={"provider": "dify"}, sources=[{"title": "手册"}], usage={"total_tokens": 7}
+    )
+
+    item, waiting = shelf.store.results(task.task_id)
+    assert kept
+    assert (item.index, item.status, item.attempts, item.content, item.error) == (0, "completed", 1, "答", None)
+    assert (item.metadata, item.sources) == ({"provider": "dify"}, ({"title": "手册"},))
+    assert (item.usage, item.started_at, item.completed_at) == ({"total_tokens": 7}, at(clock, -2.5), at(clock))
+    assert (waiting.status, waiting.attempts, waiting.content, waiting.started_at) == ("pending", 0, "", None)
+    assert shelf.store.get(task.task_id).percentage == 50.0
+
+
+def test_what_a_failed_item_said_and_cost_is_kept(shelf: Shelf) -> None:
+    """Beside its error; one that said nothing keeps nothing."""
+    task = shelf.submits(2)
+    said: dict[str, Any] = {"content": "半句", "usage": {"total_tokens": 7}, "metadata": {"provider": "openai"}}
+
+    shelf.store.fail(shelf.claims(), "provider_filtered", "停了", sources=({"title": "手册"},), **said)
+    shelf.store.fail(shelf.claims(), "provider_error", "出错了")
+
+    first, second = shelf.store.results(task.task_id)
+    assert (first.status, first.content, first.usage) == ("failed", "半句", {"total_tokens": 7})
+    assert (first.metadata, first.sources) == ({"provider": "openai"}, ({"title": "手册"},))
+    assert first.error == {"code": "provider_filtered", "message": "停了"}
+    assert (second.content, second.usage, second.metadata, second.sources) == ("", {}, {}, ())
+
+
+def test_a_wait_counts_for_nothing(shelf: Shelf) -> None:
+    """Its attempt is a new one for whoever reports late, and is not one of those that are shown or bounded."""
+    task = shelf.submits(1)
+    first = shelf.claims()
+
+    assert shelf.store.wait(first, 0.0, "provider_busy", "忙")
+    waiting = shelf.store.rows(task.task_id)[0]
+    second = shelf.claims()
+
+    assert (waiting.attempts, waiting.metadata, waiting.error) == (0, {}, {"code": "provider_busy", "message": "忙"})
+    assert (second.attempt, second.waits, second.tries) == (2, 1, 1)
+    assert shelf.store.rows(task.task_id)[0].attempts == 1
+    assert shelf.claims() == replace(second, again=True)
+    assert not shelf.store.complete(first, content="late")
+    assert shelf.store.retry(second, 0.0, "provider_error", "出错了")
+    third = shelf.claims()
+    assert (third.attempt, third.tries) == (3, 2)
+    assert shelf.store.claim_again(1) is None
+    assert shelf.store.complete(third, content="答", metadata={"waits": "the provider's own"})
+    ended = shelf.store.rows(task.task_id)[0]
+    assert (ended.attempts, ended.metadata) == (2, {"waits": "the provider's own"})
+
+
+def test_what_was_answered_stays(shelf: Shelf) -> None:
+    """A second report of the same attempt, whatever it says, changes nothing."""
+    task = shelf.submits(2)
+    claimed = shelf.claims()
+    assert shelf.store.complete(claimed, content="答")
+
+    said = [
+        shelf.store.complete(claimed, content="other"),
+        shelf.store.fail(claimed, "provider_error", "出错了"),
+        shelf.store.retry(claimed, 0.0, "provider_error", "出错了"),
+    ]
+
+    assert said == [False] * 3
+    assert shelf.store.rows(task.task_id)[0].content == "答"
+
+
+def test_a_late_report_of_an_earlier_attempt_is_refused(shelf: Shelf) -> None:
+    """Once an item is asked again, only the attempt of now is heard."""
+    task = shelf.submits(1)
+    early = shelf.claims(0)
+    assert shelf.store.retry(early, 0.0, "provider_timeout", "超时")
+    late = shelf.claims(1)
+
+    assert late.attempt == 2
+    assert not shelf.store.complete(early, content="early")
+    assert shelf.store.complete(late, content="late")
+
+    item = shelf.store.rows(task.task_id)[0]
+    assert (item.content, item.attempts, item.error) == ("late", 2, None)
+
+
+def test_a_retry_waits_for_its_time(shelf: Shelf, clock: FakeClock) -> None:
+    """Until then nobody gets it, its last error shows, and it is told when to come back."""
+    task = shelf.submits(1)
+    shelf.store.retry(shelf.claims(), 30.0, "provider_busy", "稍后")
+    assert shelf.store.claim(0) is None
+    assert shelf.store.runnable() == (False, 30.0)
+    item = shelf.store.rows(task.task_id)[0]
+    assert (item.status, item.error) == ("pending", {"code": "provider_busy", "message": "稍后"})
+
+    clock.advance(30.0)
+
+    assert shelf.store.runnable() == (True, None)
+    assert shelf.claims().attempt == 2
+
+
+def test_what_was_never_asked_comes_before_a_retry(shelf: Shelf) -> None:
+    """An item that failed a moment ago does not keep the others waiting."""
+    shelf.submits(["failing", "fresh"])
+    shelf.store.retry(shelf.claims(), 0.0, "provider_error", "出错了")
+
+    assert [shelf.claims(lane).text for lane in (0, 1)] == ["fresh", "failing"]
+
+
+def test_a_task_ends_with_its_last_item(shelf: Shelf, clock: FakeClock) -> None:
+    """With one answer it is completed, however many items failed; its times and numbers stay."""
+    task = shelf.submits(3)
+    shelf.store.complete(shelf.claims(), content="答")
+    shelf.store.fail(shelf.claims(), "provider_error", "出错了")
+    last = shelf.claims()
+    clock.advance(10.0)
+    assert shelf.store.get(task.task_id).estimated_completion == at(clock, 5.0)
+
+    shelf.store.fail(last, "provider_error", "出错了")
+
+    ended = shelf.store.get(task.task_id)
+    clock.advance(99.0)
+    assert (ended.status, ended.completed, ended.failed, ended.running) == ("completed", 1, 2, 0)
+    assert (ended.completed_at, ended.cancelled_at, ended.error_message) == (at(clock, -99.0), None, "")
+    assert (ended.percentage, ended.rate, ended.estimated_completion) == (100.0, 0.3, None)
+    assert shelf.store.get(task.task_id).rate == 0.3
+    assert shelf.store.runnable() == (False, None)
+
+
+def test_a_task_without_any_answer_has_failed(shelf: Shelf) -> None:
+    """It says what its last item failed with, and every item says its own."""
+    task = shelf.ends(shelf.submits(2), failing=True)
+
+    assert (task.status, task.failed, task.error_message) == ("failed", 2, "出错了")
+    assert [item.error for item in shelf.store.rows(task.task_id)] == [
+        {"code": "provider_error", "message": "出错了"}
+    ] * 2
+
+
+def test_a_cancelled_task_stays_cancelled(shelf: Shelf, clock: FakeClock) -> None:
+    """What runs is named to be stopped, what it then says is refused, and what waited is cancelled with it."""
+    task = shelf.submits(4)
+    shelf.store.complete(shelf.claims(), content="答")
+    running = [shelf.claims(lane) for lane in (0, 1)]
+
+    ended, stopped = shelf.store.cancel(task.task_id)
+
+    assert stopped == [(claimed.index, claimed.attempt) for claimed in running]
+    assert (ended.status, ended.completed, ended.cancelled, ended.running) == ("cancelled", 1, 3, 0)
+    assert (ended.cancelled_at, ended.completed_at) == (at(clock), None)
+    assert not any(shelf.store.complete(claimed, content="late") for claimed in running)
+    assert not shelf.store.retry(running[0], 0.0, "provider_error", "出错了")
+    assert shelf.statuses(task) == ["completed", "cancelled", "cancelled", "cancelled"]
+    assert shelf.store.claim(0) is None
+    assert shelf.store.running_lanes() == set()
+    assert shelf.store.get(task.task_id) == ended
+
+
+def test_a_task_is_cancelled_before_it_starts(shelf: Shelf) -> None:
+    """Nothing ran, and all of it is cancelled."""
+    task = shelf.submits(3)
+
+    ended, stopped = shelf.store.cancel(task.task_id)
+
+    assert (stopped, ended.cancelled, ended.started_at, ended.rate) == ([], 3, None, 0.0)
+    assert shelf.statuses(task) == ["cancelled"] * 3
+
+
+def test_a_paused_task_gives_no_items(shelf: Shelf) -> None:
+    """What runs may end, nothing new begins, and it goes on where it was."""
+    task = shelf.submits(3)
+    claimed = shelf.claims(0)
+
+    assert shelf.store.pause(task.task_id).status == "paused"
+
+    assert shelf.store.claim(1) is None
+    assert shelf.store.runnable() == (False, None)
+    assert shelf.store.complete(claimed, content="答")
+    assert shelf.store.get(task.task_id).status == "paused"
+    assert shelf.store.resume(task.task_id).status == "running"
+    assert shelf.claims(1).index == 1
+
+
+def test_a_task_paused_before_it_starts_is_pending_when_it_resumes(shelf: Shelf) -> None:
+    """Pausing twice and resuming twice is as once."""
+    task = shelf.submits()
+
+    assert [shelf.store.pause(task.task_id).status for _ in range(2)] == ["paused"] * 2
+    assert [shelf.store.resume(task.task_id).status for _ in range(2)] == ["pending"] * 2
+
+
+def test_a_paused_task_ends_with_its_last_item(shelf: Shelf) -> None:
+    """There is nothing left to resume."""
+    task = shelf.submits(1)
+    claimed = shelf.claims()
+    shelf.store.pause(task.task_id)
+
+    shelf.store.complete(claimed, content="答")
+
+    assert shelf.store.get(task.task_id).status == "completed"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+@pytest.mark.parametrize("change", ["cancel", "pause", "resume"])
+def test_what_has_ended_cannot_be_changed(shelf: Shelf, end: str, change: str) -> None:
+    """Each end is final, whatever is asked for then."""
+    task = shelf.submits(1)
+    if end == "cancelled":
+        shelf.store.cancel(task.task_id)
+    else:
+        shelf.ends(task, failing=end == "failed")
+    before = shelf.store.get(task.task_id)
+
+    with pytest.raises(BatchFinished):
+        getattr(shelf.store, change)(task.task_id)
+
+    assert before.status == end
+    assert shelf.store.get(task.task_id) == before
+
+
+def test_ended_tasks_are_told_from_those_that_go_on(shelf: Shelf) -> None:
+    """A worker learns which of its tasks are over; one that is gone is over too."""
+    going, paused = shelf.submits(1), shelf.submits(1)
+    over = shelf.submits(1)
+    shelf.store.pause(paused.task_id)
+    shelf.store.cancel(over.task_id)
+
+    assert shelf.store.ended({going.task_id, paused.task_id, over.task_id, "gone"}) == {over.task_id, "gone"}
+    assert shelf.store.ended(set()) == set()

@@ -1,0 +1,347 @@
+"""Batches on several replicas: one bound over all of them, in order, each item once; changed and shown from any."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services import metrics
+from services.batches.item import question_of
+from services.batches.lanes_store import SUSPECTS
+from services.batches.records import BatchOptions, Order, Task
+from services.batches.store import SqlBatchStore
+from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUnavailable
+from services.redis.store import Call
+from tests.support.batches.desk import OWNER, PATIENCE, BatchDesk, ScriptedProvider, desks, texts
+from tests.support.servers.processes import RedisServer, wait_until
+
+Open = Callable[..., BatchDesk]
+
+
+@pytest.fixture
+def provider() -> ScriptedProvider:
+    return ScriptedProvider()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
+    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}", max_unfinished=100)
+    store.prepare()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def opened(redis_url: str, provider: ScriptedProvider, store: SqlBatchStore) -> Open:
+    """Make replicas of one Redis, one database and one provider."""
+    return lambda **options: BatchDesk(redis_url, provider, store, **options)
+
+
+@pytest.mark.every_redis
+def test_a_task_is_worked_on_any_redis(any_redis_url: str, provider: ScriptedProvider, store: SqlBatchStore) -> None:
+    """A Cluster of three nodes too: every item has its answer, in the order of the texts."""
+    with BatchDesk(any_redis_url, provider, store) as desk:
+        task_id = desk.submits(texts(12))
+        task = desk.ends(task_id)
+
+    assert (task.status, task.completed, task.failed) == ("completed", 12, 0)
+    assert [item.content for item in desk.items(task_id)] == [f"答：{text}" for text in texts(12)]
+    assert Counter(provider.asked) == Counter(texts(12))
+
+
+def test_two_replicas_work_within_one_bound(opened: Open, provider: ScriptedProvider, store: SqlBatchStore) -> None:
+    """Three lanes over both: never more than three calls at once, each item once, and both have a part in it."""
+    provider.delay = 0.03
+    one, other = opened(name="one"), opened(name="other")
+    with desks(one, other):
+        tasks = [one.submits(texts(30)), other.submits([f"{text}!" for text in texts(30)])]
+        ended = [one.ends(task_id) for task_id in tasks]
+
+    assert [task.completed for task in ended] == [30, 30]
+    assert provider.peak == 3
+    assert max(Counter(provider.asked).values()) == 1
+
+
+def test_a_tasks_own_bound_holds_too(opened: Open, provider: ScriptedProvider) -> None:
+    """One that wants one item at a time leaves the other lanes to others."""
+    provider.delay = 0.01
+    with opened() as desk:
+        task_id = desk.submits(texts(6), max_concurrent=1)
+        desk.ends(task_id)
+
+    assert provider.peak == 1
+
+
+def test_a_replica_that_leaves_hands_its_items_over(opened: Open, provider: ScriptedProvider) -> None:
+    """What it was asking goes on as the same attempt, on another replica, in the same stream."""
+    one, other = opened(name="one", lease=1.0), opened(name="other", lease=1.0)
+    one.__enter__()
+    provider.held.add("第0问")
+    task_id = one.submits(texts(4))
+    wait_until(lambda: len(one.store.rows(task_id)) and provider.running == 1, timeout=PATIENCE)
+    wait_until(lambda: one.store.get(task_id).completed == 3, timeout=PATIENCE)
+    with other:
+        one.leaves()
+        provider.held.clear()
+        task = other.ends(task_id)
+        items = other.items(task_id)
+
+    assert task.completed == 4
+    assert [item.attempts for item in items] == [1, 1, 1, 1]
+
+
+def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: ScriptedProvider) -> None:
+    """At the provider too, at once; what was done stays, and the end is final."""
+    one, other = opened(name="one"), opened(name="other", works=False)
+    provider.held.update(("第1问", "第2问"))
+    with desks(one, other):
+        task_id = one.submits(texts(3))
+        wait_until(lambda: one.store.get(task_id).completed == 1 and provider.running == 2, timeout=PATIENCE)
+
+        task = other.batches.cancel(task_id, OWNER)
+        order = Order(task_id, OWNER, BatchOptions())
+        for index in (1, 2):
+            stopped = other.gateway.find(question_of(order, index, 1))
+            assert stopped
+            assert stopped.status == "cancelled"
+        wait_until(lambda: provider.running == 0, timeout=PATIENCE)
+
+        assert (task.status, task.completed, task.cancelled) == ("cancelled", 1, 2)
+        assert [item.status for item in one.items(task_id)] == ["completed", "cancelled", "cancelled"]
+        for change in (other.batches.cancel, other.batches.pause, other.batches.resume):
+            with pytest.raises(BatchFinished):
+                change(task_id, OWNER)
+
+
+def test_a_paused_task_waits_and_goes_on(opened: Open, provider: ScriptedProvider) -> None:
+    """What runs is finished, nothing is begun until it is resumed."""
+    provider.held.add("第0问")
+    with opened(lanes=1) as desk:
+        task_id = desk.submits(texts(3))
+        wait_until(lambda: provider.running == 1, timeout=PATIENCE)
+        assert desk.batches.pause(task_id, OWNER).status == "paused"
+        provider.held.clear()
+        wait_until(lambda: desk.store.get(task_id).completed == 1, timeout=PATIENCE)
+        wait_until(lambda: desk.batches.status().running_items == 0, timeout=PATIENCE)
+        assert provider.asked == ["第0问"]
+
+        desk.batches.resume(task_id, OWNER)
+
+        assert desk.ends(task_id).completed == 3
+
+
+def test_what_waits_for_another_attempt_is_found_when_it_is_due(opened: Open, provider: ScriptedProvider) -> None:
+    """No lane waits for it meanwhile, and no sweep is late for it."""
+    provider.failures["第1问"] = ["provider_busy"]
+    with opened() as desk:
+        task_id = desk.submits(texts(3))
+        task = desk.ends(task_id)
+
+    assert task.completed == 3
+    assert [item.attempts for item in desk.items(task_id)] == [1, 2, 1]
+
+
+def test_work_that_nobody_told_of_is_found(opened: Open, store: SqlBatchStore) -> None:
+    """The sweep finds what a replica took in and died before it could say so."""
+    task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
+    with opened() as desk:
+        assert desk.ends(task.task_id).completed == 1
+
+
+def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
+    """Whoever fetched it may have died, or never got the reply: the lane is free, so the next sweep tells again."""
+    length = Call(None, ("LLEN", "{dramatiq}:batch"))
+    with opened(works=False) as desk:
+        desk.submits(texts(5))
+        wait_until(lambda: desk.runner.run([length]) == [3], timeout=PATIENCE)
+        desk.runner.run([Call(None, ("DEL", "{dramatiq}:batch"))])
+
+        desk.batches.sweep()
+
+        assert desk.runner.run([length]) == [3]
+
+
+@pytest.mark.parametrize("lane", [1, 17])
+def test_an_item_all_workers_of_which_died_is_found(opened: Open, store: SqlBatchStore, lane: int) -> None:
+    """Nothing waits any more, but one item is running in a lane that nobody has, or that there is no more."""
+    task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
+    assert store.claim(lane)
+    desk = opened(lanes=2)
+    # Redis has not lost anything a moment ago.
+    desk.runner.run([Call(None, ("HSET", SUSPECTS), ("since", "0.0"))])
+
+    with desk:
+        assert desk.ends(task.task_id).completed == 1
+
+
+def test_who_does_not_work_only_sends_messages(
+    opened: Open, provider: ScriptedProvider, redis_url: str, redis_server: RedisServer
+) -> None:
+    """With workers of their own, replicas take tasks in, and no message is sent twice for nobody."""
+    taker, worker = opened(works=False), opened(name="worker")
+    with taker:
+        task_id = taker.submits(texts(5))
+        wait_until(lambda: taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3], timeout=PATIENCE)
+        for _ in range(3):
+            taker.batches.sweep()
+        assert taker.batches.status().is_running is False
+        assert taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3]
+        assert provider.asked == []
+
+        with worker:
+            assert taker.ends(task_id).completed == 5
+            assert taker.batches.status().is_running is True
+
+
+def test_the_same_key_is_the_same_task(opened: Open) -> None:
+    """Sent again with the same words it finds its task; with others it is refused, and counted."""
+    desk = opened()
+    said: dict[str, Any] = {"owner": OWNER, "name": "t", "texts": ["一", "二"], "key": "k1"}
+    before = metrics.REGISTRY.get_sample_value("wechatlaibao_batch_refused_total", {"code": "batch_conflict"}) or 0
+    with desk:
+        first, created = desk.batches.submit(**said)
+        again, created_again = desk.batches.submit(**said)
+        changed: list[dict[str, Any]] = [
+            {"texts": ["一"]},
+            {"texts": ["一二"]},
+            {"name": "u"},
+            {"options": BatchOptions({"a": 1})},
+        ]
+        for change in changed:
+            with pytest.raises(BatchConflict):
+                desk.batches.submit(**{**said, **change})
+
+    assert (created, created_again) == (True, False)
+    assert first.task_id == again.task_id
+    after = metrics.REGISTRY.get_sample_value("wechatlaibao_batch_refused_total", {"code": "batch_conflict"})
+    assert after == before + len(changed)
+
+
+def test_a_task_is_its_owners(opened: Open) -> None:
+    """To everybody else it is unknown, whatever they ask."""
+    with opened() as desk:
+        task_id = desk.submits(["一"])
+        batches = desk.batches
+        for ask in (batches.get, batches.rows, batches.cancel, batches.pause, batches.resume):
+            with pytest.raises(BatchUnknown):
+                ask(task_id, "key:another")
+        assert batches.list("key:another") == ([], 0)
+
+
+def test_the_state_of_all_batches(opened: Open, provider: ScriptedProvider) -> None:
+    """Who works, what runs, how many tasks there are and how many there may be."""
+    provider.held.update(texts(9))
+    with opened(lanes=3) as desk:
+        task_id = desk.submits(texts(9))
+        wait_until(lambda: provider.running == 3, timeout=PATIENCE)
+        status = desk.batches.status()
+        provider.held.clear()
+        desk.ends(task_id)
+
+    assert (status.workers, status.is_running, status.max_concurrent, status.running_items) == (1, True, 3, 3)
+    assert (status.totals["running"], status.unfinished) == (1, 1)
+    assert (status.max_size, status.available_slots) == (100, 99)
+
+
+def test_an_ended_task_has_one_line_and_one_file(
+    opened: Open, tmp_path: Path, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On one of the replicas, whichever asked its items: a line of JSON for each, in order, and a line in the log."""
+    provider.failures["第1问"] = ["provider_rejected"]
+    folder = tmp_path / "deep" / "store"
+    caplog.set_level(logging.INFO, "services.batches.archive")
+    one, other = opened(name="one", folder=folder), opened(name="other", folder=folder)
+    with desks(one, other):
+        task_id = one.submits(texts(4))
+        task = one.ends(task_id)
+        wait_until(lambda: one.store.unstored() == [], timeout=PATIENCE)
+
+    lines = (folder / f"{task_id}.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [item.to_dict() for item in one.items(task_id)]
+    assert [json.loads(line)["status"] for line in lines] == ["completed", "failed", "completed", "completed"]
+    assert [path.name for path in folder.iterdir()] == [f"{task_id}.jsonl"]
+    told = [record for record in caplog.records if record.message == "batch task"]
+    assert [(r.__dict__["outcome"], r.__dict__["completed"], r.__dict__["failed"]) for r in told] == [
+        ("completed", 3, 1)
+    ]
+    assert task.completed == 3
+
+
+def test_an_outage_of_redis_costs_no_item(provider: ScriptedProvider, store: SqlBatchStore) -> None:
+    """Redis restarts in the middle: every item has its one answer, and the bound holds."""
+    provider.delay = 0.05
+    with RedisServer(aof=True) as server, BatchDesk(server.url(), provider, store) as desk:
+        task_id = desk.submits(texts(60))
+        wait_until(lambda: desk.store.get(task_id).completed >= 10, timeout=PATIENCE)
+        server.kill()
+        server.start()
+        task: Task = desk.ends(task_id, timeout=60.0)
+
+        assert task.completed == 60
+        assert max(Counter(provider.asked).values()) == 1
+        assert provider.peak <= 3
+
+
+def test_a_redis_that_lost_everything_has_nothing_asked_twice(opened: Open, provider: ScriptedProvider) -> None:
+    """A replica with time on its hands waits until the others have said again what they hold and ask."""
+    provider.held.update(texts(3))
+    one, other = opened(name="one"), opened(name="other")
+    with one:
+        task_id = one.submits(texts(3))
+        wait_until(lambda: provider.running == 3, timeout=PATIENCE)
+        with other:
+            wait_until(lambda: other.batches.status().workers == 2, timeout=PATIENCE)
+            other.client.flushdb()
+            other.batches.sweep()
+            wait_until(lambda: other.batches.status().running_items == 3, timeout=PATIENCE)
+            other.batches.sweep()
+            provider.held.clear()
+            task = other.ends(task_id)
+
+    assert task.completed == 3
+    assert (Counter(provider.asked), provider.peak) == (Counter(texts(3)), 3)
+
+
+def test_an_outage_of_the_database_costs_no_item(
+    redis_url: str, provider: ScriptedProvider, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Claims and ends wait for it; nothing is asked twice."""
+
+    class Away(SqlBatchStore):
+        away = False
+
+        def claim(self, lane: int, *, lanes: int | None = None) -> Any:
+            self._look()
+            return super().claim(lane, lanes=lanes)
+
+        def complete(self, claimed: Any, **answer: Any) -> bool:
+            self._look()
+            return super().complete(claimed, **answer)
+
+        def runnable(self) -> tuple[bool, float | None]:
+            self._look()
+            return super().runnable()
+
+        def _look(self) -> None:
+            if self.away:
+                raise StoreUnavailable("away")
+
+    provider.delay = 0.02
+    away = Away(f"sqlite:///{tmp_path / 'away.db'}")
+    with BatchDesk(redis_url, provider, away) as desk:
+        task_id = desk.submits(texts(30))
+        wait_until(lambda: desk.store.get(task_id).completed >= 5, timeout=PATIENCE)
+        away.away = True
+        wait_until(lambda: provider.running == 0, timeout=PATIENCE)
+        away.away = False
+        task = desk.ends(task_id)
+
+    assert task.completed == 30
+    assert max(Counter(provider.asked).values()) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -1,0 +1,240 @@
+"""Batches whose provider is busy and says when to come back: items wait together, and it costs them no attempt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.mocks.openai.server import MockOpenAI
+from services.batches.item import ItemAsker, question_of
+from services.batches.lanes_store import BUSY_SECONDS, OWN_WAIT_MOST, PAUSE, PROBE_SECONDS, BatchLanesStore
+from services.batches.records import BatchOptions
+from services.batches.store import SqlBatchStore
+from services.batches.worker import LaneWorker
+from services.errors import ProviderError
+from services.models import ProviderEvent, Query
+from services.providers.openai.provider import OpenAIProvider
+from services.redis.store import Call, ScriptRunner
+from tests.support.batches.desk import OWNER, PATIENCE, BatchDesk, ScriptedProvider, desks, texts
+from tests.support.servers.processes import wait_until
+from tests.support.streams.desk import Desk
+from utils.deadline import Deadline
+
+
+class BusyProvider(ScriptedProvider):
+    """Refuses with 429 for `busy` seconds from its first question on, and says to come back in `wait`."""
+
+    def __init__(self, *, busy: float = 0.0, wait: float = 1.0) -> None:
+        super().__init__()
+        self.busy = busy
+        self.wait = wait
+        self.refused: list[float] = []
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        now = time.monotonic()
+        if now < (self.refused[0] if self.refused else now) + self.busy:
+            self.refused.append(now)
+            raise ProviderError("HTTP 429", code="provider_busy", http_status=429, retry_after=self.wait)
+        yield from super().stream_query(query, deadline)
+
+
+Open = Callable[..., BatchDesk]
+
+
+@pytest.fixture
+def provider() -> BusyProvider:
+    return BusyProvider()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
+    store = SqlBatchStore(f"sqlite:///{tmp_path / 'batch.db'}", max_unfinished=100)
+    store.prepare()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def opened(redis_url: str, provider: BusyProvider, store: SqlBatchStore) -> Open:
+    """Make replicas of one Redis, one database and one provider."""
+    return lambda **options: BatchDesk(redis_url, provider, store, **{"lanes": 5, **options})
+
+
+def test_a_busy_provider_is_waited_for_with_few_calls(opened: Open, provider: BusyProvider) -> None:
+    """Ten items on two replicas: each lane is refused once at the most, and then all are answered by one attempt."""
+    provider.busy, provider.wait = 1.5, 1.5
+    one, other = opened(name="one"), opened(name="other")
+    with desks(one, other):
+        task_id = one.submits(texts(10))
+        task = one.ends(task_id)
+
+        assert (task.completed, task.failed) == (10, 0)
+        assert len(provider.refused) <= 5
+        assert {item.attempts for item in one.items(task_id)} == {1}
+        assert all("waits" not in item.metadata for item in one.items(task_id))
+
+
+def test_one_item_finds_out_whether_the_provider_is_still_busy(opened: Open, provider: BusyProvider) -> None:
+    """A provider that is busy for two seconds more than it says is asked after 1 and 2 more, by one item each time."""
+    provider.busy, provider.wait = 2.0, 0.1
+    with opened() as desk:
+        task_id = desk.submits(texts(10), max_attempts=1)
+        task = desk.ends(task_id)
+
+    assert task.completed == 10
+    assert len(provider.refused) <= 5 + 1
+    rounds = [at - provider.refused[0] for at in provider.refused if at - provider.refused[0] > 0.9]
+    assert len(rounds) <= 1
+
+
+def test_what_waits_can_be_cancelled_and_paused(opened: Open, provider: BusyProvider) -> None:
+    """A cancelled task is asked no more; a paused one goes on when it is resumed, even if the wait was over before."""
+    provider.busy, provider.wait = 1.5, 1.5
+    with opened() as desk:
+        cancelled, paused = desk.submits(texts(3)), desk.submits([f"{text}!" for text in texts(3)])
+        wait_until(lambda: bool(provider.refused), timeout=PATIENCE)
+        desk.batches.cancel(cancelled, OWNER)
+        desk.batches.pause(paused, OWNER)
+        wait_until(lambda: not desk.store.running_lanes(), timeout=PATIENCE)
+        assert [item.attempts for item in desk.items(paused)] == [0, 0, 0]
+
+        wait_until(lambda: not desk_paused(desk), timeout=PATIENCE)
+        desk.batches.sweep()
+        assert provider.asked == []
+        desk.batches.resume(paused, OWNER)
+        task = desk.ends(paused)
+
+    assert task.completed == 3
+    assert desk.store.get(cancelled).status == "cancelled"
+    assert not {text for text in provider.asked if not text.endswith("!")}
+
+
+def test_a_replica_that_leaves_while_it_waits_costs_nothing(opened: Open, provider: BusyProvider) -> None:
+    """Another one waits on, and asks when the time has come."""
+    provider.busy, provider.wait = 1.5, 1.5
+    one, other = opened(name="one"), opened(name="other")
+    with other:
+        with one:
+            task_id = one.submits(texts(6))
+            wait_until(lambda: bool(provider.refused) and not one.store.running_lanes(), timeout=PATIENCE)
+        task = other.ends(task_id)
+
+        assert task.completed == 6
+        assert len(provider.refused) <= 5
+        assert {item.attempts for item in other.items(task_id)} == {1}
+
+
+def test_a_killed_workers_refusal_is_waited_out_by_the_next(
+    redis_url: str, store: SqlBatchStore, provider: BusyProvider
+) -> None:
+    """The stream of the item keeps what the provider said, and the question is not asked again for it."""
+    provider.busy, provider.wait = 600.0, 30.0
+    desk = Desk(redis_url, provider)
+    store.create(owner=OWNER, name="t", texts=["一", "二"], options=BatchOptions())
+    claimed = store.claim(0)
+    assert claimed
+    desk.gateway.ask(question_of(claimed.task, 0, 1, "一"))
+
+    worker = worker_of(desk, store)
+    assert worker.step(0) is False
+
+    assert len(provider.refused) == 1
+    assert 25.0 < BatchLanesStore(desk.runner, lanes=1).paused().seconds <= 30.0
+    runnable, due = store.runnable()
+    assert (runnable, due is None or due > 25.0) == (True, True)
+    desk.close()
+
+
+def test_the_header_of_a_real_429_reaches_the_batch(redis_url: str, store: SqlBatchStore) -> None:
+    """Over HTTP, through the stream, into the pause and out of it: two calls, one attempt."""
+    with MockOpenAI() as server:
+        openai = OpenAIProvider(base_url=server.base_url, api_key="sk-fake", model="m1")
+        desk = Desk(redis_url, openai)
+        task, _ = store.create(owner=OWNER, name="t", texts=["[[429-soon]] 年假"], options=BatchOptions(max_attempts=1))
+        worker = worker_of(desk, store)
+
+        worker.step(0)
+        waiting = store.rows(task.task_id)[0]
+        wait_until(lambda: not desk_paused(desk) and store.runnable()[0], timeout=PATIENCE)
+        worker.step(0)
+        answered = store.rows(task.task_id)[0]
+
+        assert (waiting.status, waiting.attempts, waiting.metadata) == ("pending", 0, {})
+        assert waiting.error is not None
+        assert waiting.error["code"] == "provider_busy"
+        assert (answered.status, answered.attempts, answered.error) == ("completed", 1, None)
+        assert len(server.asked) == 2
+        desk.close()
+        openai.close()
+
+
+def desk_paused(desk: Desk) -> float:
+    return BatchLanesStore(desk.runner, lanes=1).paused().seconds
+
+
+def worker_of(desk: Desk, store: SqlBatchStore) -> LaneWorker:
+    lanes = BatchLanesStore(desk.runner, lanes=1, worker="w")
+    return LaneWorker(store, lanes, ItemAsker(desk.gateway), sentence=lambda code: f"<{code}>", back_off=0.0)
+
+
+@pytest.fixture
+def lanes(runner: ScriptRunner) -> BatchLanesStore:
+    return BatchLanesStore(runner, lanes=3, now="1000.0")
+
+
+def at(lanes: BatchLanesStore, now: float) -> BatchLanesStore:
+    lanes.now = str(now)
+    return lanes
+
+
+def test_a_pause_holds_for_as_long_as_the_provider_asks(lanes: BatchLanesStore, runner: ScriptRunner) -> None:
+    """Right after it one item probes, then all may; an answer ends all that, and every key has a life."""
+    assert lanes.paused().doubtful is False
+
+    assert lanes.pause(30.0) == 30.0
+    assert at(lanes, 1010.0).pause(5.0) == 20.0
+    assert lanes.pause(40.0) == 40.0
+    assert lanes.paused().seconds == 40.0
+    probing = at(lanes, 1050.5).paused()
+    later = at(lanes, 1051.0 + PROBE_SECONDS).paused()
+
+    assert (probing.seconds, probing.doubtful, probing.probing) == (0.0, True, True)
+    assert (later.seconds, later.doubtful, later.probing) == (0.0, True, False)
+    assert runner.run([Call(None, ("PTTL", PAUSE))])[0] > 0
+    lanes.go_on()
+    assert lanes.paused().doubtful is False
+
+
+def test_each_round_waits_longer_and_not_for_ever(lanes: BatchLanesStore) -> None:
+    """1, 2, 4 … 60 seconds where less is asked for; after an hour of it nothing is waited for."""
+    now, waits = 1000.0, list[float]()
+    for _ in range(8):
+        waits.append(at(lanes, now).pause(0.5))
+        now += waits[-1] + 0.001
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, OWN_WAIT_MOST, OWN_WAIT_MOST]
+    assert at(lanes, 1001.0 + BUSY_SECONDS).pause(30.0) == 0.0
+
+
+def test_after_an_hour_items_fail_as_others_do(redis_url: str, store: SqlBatchStore, provider: BusyProvider) -> None:
+    """Attempts are spent then, and the last one's failure is the item's."""
+
+    class Tired(BatchLanesStore):
+        def pause(self, seconds: float) -> float:
+            return 0.0
+
+    provider.busy, provider.wait = 600.0, 0.01
+    desk = Desk(redis_url, provider)
+    task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions(max_attempts=2))
+    options: dict[str, Any] = {"sentence": str, "back_off": 0.0}
+    worker = LaneWorker(store, Tired(desk.runner, lanes=1), ItemAsker(desk.gateway), **options)
+
+    wait_until(lambda: worker.step(0) or store.get(task.task_id).ended, timeout=PATIENCE)
+
+    assert len(provider.refused) == 2
+    assert store.rows(task.task_id)[0].attempts == 2
+    desk.close()

@@ -1,0 +1,421 @@
+"""One lane's step: its item is asked once, whoever works the lane, and its end is stored, whatever is away then."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.batches.item import ItemAsker, Outcome, question_of
+from services.batches.lanes_store import OWNERS, BatchLanesStore
+from services.batches.records import BatchOptions, Claimed, Item
+from services.batches.store import SqlBatchStore
+from services.batches.worker import LaneWorker
+from services.errors import ProviderError, StoreUnavailable
+from services.models import Delta, ProviderEvent, Query, Usage
+from services.redis.store import Call
+from tests.support.batches.desk import OWNER, PATIENCE, ScriptedProvider, in_thread
+from tests.support.servers.processes import FakeClock, wait_until
+from tests.support.streams.desk import Desk
+from utils.deadline import Deadline
+
+
+class Worker(LaneWorker):
+    """A process that works lanes at a desk; its threads are the test's."""
+
+    def __init__(self, desk: Desk, store: SqlBatchStore, **options: Any) -> None:
+        self.lanes = BatchLanesStore(desk.runner, lanes=3, worker="w")
+        asker = options.pop("asker", None) or ItemAsker(desk.gateway)
+        super().__init__(store, self.lanes, asker, sentence=lambda code: f"<{code}>", back_off=0.0, **options)
+
+
+class Forgetful(SqlBatchStore):
+    """A store whose database is away for the first few ends, or breaks when it has committed them."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.away = 0
+        self.lost = 0
+
+    def complete(self, claimed: Claimed, **answer: Any) -> bool:
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailable("away")
+        done = super().complete(claimed, **answer)
+        if self.lost:
+            self.lost -= 1
+            raise StoreUnavailable("the reply to the commit was lost")
+        return done
+
+
+@pytest.fixture
+def provider() -> ScriptedProvider:
+    return ScriptedProvider()
+
+
+@pytest.fixture
+def desk(redis_url: str, provider: ScriptedProvider) -> Iterator[Desk]:
+    desk = Desk(redis_url, provider)
+    yield desk
+    provider.held.clear()
+    desk.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Forgetful]:
+    store = Forgetful(f"sqlite:///{tmp_path / 'batch.db'}")
+    store.prepare()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def worker(desk: Desk, store: Forgetful) -> Worker:
+    return Worker(desk, store)
+
+
+def submitted(store: SqlBatchStore, *texts: str, **options: Any) -> str:
+    task, _ = store.create(owner=OWNER, name="t", texts=texts, options=BatchOptions(**options))
+    return task.task_id
+
+
+def ended(thread: threading.Thread) -> None:
+    """Wait for a thread's end, which must come."""
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def item(store: SqlBatchStore, task_id: str, index: int = 0) -> Item:
+    return store.rows(task_id, index - 1, 1)[0]
+
+
+def test_a_lane_is_worked_until_nothing_is_left(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider, desk: Desk
+) -> None:
+    """Its items are asked one after the other, with the task's inputs and no memory, and have their whole answers."""
+    task_id = submitted(store, "一", "二", inputs={"lang": "zh"})
+
+    assert worker.step(0) is False
+
+    assert store.get(task_id).status == "completed"
+    found = item(store, task_id, 1)
+    assert (found.content, found.sources, found.usage["total_tokens"]) == ("答：二", ({"title": "手册"},), 7)
+    assert (found.metadata["provider"], found.metadata["message_id"]) == ("scripted", "m-二")
+    assert [(query.text, query.channel, query.conversation_id) for query in provider.queries] == [
+        ("一", "batch", ""),
+        ("二", "batch", ""),
+    ]
+    assert provider.queries[0].inputs == {"lang": "zh"}
+    assert worker.lanes.look().held == 0
+
+
+def test_a_lane_somebody_has_is_left_alone(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
+    """A message that came twice is dropped; so is one for a lane there is not."""
+    submitted(store, "一")
+    worker.lanes.take(0, "another")
+
+    assert [worker.step(0), worker.step(3)] == [False, False]
+
+    assert provider.asked == []
+
+
+def test_a_lane_is_passed_on_after_a_while(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
+    """A step ends with its time, and says that there is more."""
+    submitted(store, "一", "二", "三")
+    worker = Worker(desk, store, step_seconds=0.0)
+
+    assert worker.step(0) is True
+
+    assert provider.asked == []
+
+
+@pytest.mark.parametrize("code", ["provider_busy", "provider_timeout", "provider_truncated", "provider_error"])
+def test_what_may_pass_is_asked_again(worker: Worker, store: Forgetful, provider: ScriptedProvider, code: str) -> None:
+    """A second attempt that goes well leaves no error behind."""
+    provider.failures["一"] = [code]
+    task_id = submitted(store, "一")
+
+    worker.step(0)
+
+    found = item(store, task_id)
+    assert (found.status, found.attempts, found.content, found.error) == ("completed", 2, "答：一", None)
+
+
+def test_what_does_not_pass_is_not_asked_again(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
+    """A refused key fails the item at once, with its code and a sentence; the error is no answer."""
+    provider.failures["一"] = ["provider_unauthorized"]
+    task_id = submitted(store, "一")
+
+    worker.step(0)
+
+    found = item(store, task_id)
+    assert (found.status, found.attempts, found.content) == ("failed", 1, "")
+    assert found.error == {"code": "provider_unauthorized", "message": "<provider_unauthorized>"}
+    assert store.get(task_id).status == "failed"
+
+
+def test_a_failed_item_keeps_what_was_said_and_what_it_cost(redis_url: str, store: Forgetful) -> None:
+    """The text so far, its tokens, and who said it; the sentence of the error is no part of the text."""
+
+    class Filtered(ScriptedProvider):
+        def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+            yield Delta("半句")
+            yield Usage(31, 21, 10)
+            raise ProviderError(code="provider_filtered")
+
+    other = Desk(redis_url, Filtered())
+    task_id = submitted(store, "一")
+
+    Worker(other, store).step(0)
+
+    found = item(store, task_id)
+    assert (found.status, found.attempts, found.content) == ("failed", 1, "半句")
+    assert (found.usage["total_tokens"], found.metadata["provider"]) == (31, "scripted")
+    assert found.error == {"code": "provider_filtered", "message": "<provider_filtered>"}
+    other.close()
+
+
+def test_attempts_are_bounded_by_the_task(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
+    """The last attempt's failure is the item's."""
+    provider.failures["一"] = ["provider_busy"] * 5
+    task_id = submitted(store, "一", max_attempts=2)
+
+    worker.step(0)
+
+    assert item(store, task_id).status == "failed"
+    assert provider.asked == ["一", "一"]
+
+
+def test_later_attempts_wait_longer_and_not_all_as_long(desk: Desk, store: Forgetful) -> None:
+    """Back-off doubles to a minute, and the dice spread it."""
+    waits: list[float] = []
+
+    class Timed(Forgetful):
+        def retry(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
+            waits.append(after)
+            return True
+
+    worker = LaneWorker(
+        Timed.__new__(Timed),
+        BatchLanesStore(desk.runner, lanes=1),
+        ItemAsker(desk.gateway),
+        sentence=str,
+        dice=lambda low, high: high,
+    )
+    submitted(store, "一", max_attempts=5)
+    claimed = store.claim(0)
+    assert claimed
+
+    for attempt in (1, 2, 3, 4):
+        worker._store_end(_at(claimed, attempt), Outcome("provider_busy"))
+
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+
+
+def _at(claimed: Claimed, attempt: int) -> Claimed:
+    return Claimed(claimed.task, claimed.index, claimed.text, attempt, claimed.lane)
+
+
+def test_a_killed_workers_item_is_found_and_not_asked_twice(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider, desk: Desk
+) -> None:
+    """Whoever has its lane next finds the item by the lane and the answer by its stream."""
+    task_id = submitted(store, "一", "二")
+    claimed = store.claim(0)
+    assert claimed
+    desk.gateway.ask(question_of(claimed.task, 0, 1, "一"))
+
+    worker.step(0)
+
+    assert store.get(task_id).completed == 2
+    assert provider.asked == ["一", "二"]
+    assert item(store, task_id).attempts == 1
+
+
+def test_a_holder_that_lost_its_lane_stops_following(
+    desk: Desk, worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """Paused for too long, it learns of its loss, asks nothing more, and the next holder stores its item's end."""
+    provider.held.add("一")
+    task_id = submitted(store, "一", "二")
+    thread = in_thread(lambda: worker.step(0))
+    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+    desk.runner.run([Call(None, ("HSET", OWNERS), ("0", "another's token"))])
+
+    worker.renew()
+    ended(thread)
+
+    assert store.running_lanes() == {0}
+    desk.runner.run([Call(None, ("HDEL", OWNERS), ("0",))])
+    provider.held.clear()
+    Worker(desk, store).step(0)
+    assert store.get(task_id).status == "completed"
+    assert provider.asked == ["一", "二"]
+
+
+def test_two_holders_of_one_lane_do_the_same_work_once(
+    desk: Desk, worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """Where Redis lost who has a lane, both follow one stream: no second call, no second end."""
+    provider.held.add("一")
+    task_id = submitted(store, "一")
+    first = in_thread(lambda: worker.step(0))
+    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+    desk.runner.run([Call(None, ("DEL", OWNERS))])
+    second = in_thread(lambda: Worker(desk, store).step(0))
+    wait_until(lambda: desk.runner.run([Call(None, ("HLEN", OWNERS))]) == [1], timeout=PATIENCE)
+
+    provider.held.clear()
+    ended(first)
+    ended(second)
+
+    assert store.get(task_id).completed == 1
+    assert provider.asked == ["一"]
+
+
+def test_a_lane_given_back_stays_so(desk: Desk, worker: Worker) -> None:
+    """A renewal on its way at that moment does not take it again."""
+    lane = in_step(worker)
+
+    class Late(BatchLanesStore):
+        def renew(self, held: Any, *, leaving: bool = False) -> tuple[int, list[int]]:
+            worker._held.pop(0)
+            worker.lanes.release({0: lane})
+            return super().renew(held, leaving=leaving)
+
+    worker._lanes = Late(desk.runner, lanes=3, worker="w")
+    worker.renew()
+
+    assert worker.lanes.look().free == (0, 1, 2)
+
+
+def in_step(worker: Worker) -> str:
+    """Have the worker hold lane 0 as in a step; return its token."""
+    from services.batches.worker import Lane
+
+    lane = Lane(0)
+    assert worker._take(lane)
+    return lane.token
+
+
+def test_an_end_is_stored_when_the_database_is_back(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """The item waits with its answer; nothing is lost or asked twice."""
+    store.away = 3
+    task_id = submitted(store, "一", "二")
+
+    worker.step(0)
+
+    assert store.get(task_id).completed == 2
+    assert provider.asked == ["一", "二"]
+
+
+def test_an_end_whose_reply_was_lost_is_stored_once(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """Stored again it changes nothing, and the lane goes on."""
+    store.lost = 1
+    task_id = submitted(store, "一", "二")
+
+    worker.step(0)
+
+    assert [found.attempts for found in store.rows(task_id)] == [1, 1]
+    assert store.get(task_id).completed == 2
+
+
+def test_who_leaves_finishes_its_item_and_begins_none(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """Its lane is free then, and somebody is told that there is more."""
+    provider.held.add("一")
+    task_id = submitted(store, "一", "二")
+    more: list[bool] = []
+    thread = in_thread(lambda: more.append(worker.step(0)))
+    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+
+    worker.leave()
+    provider.held.clear()
+    ended(thread)
+
+    assert more == [True]
+    assert worker.step(1) is True
+    assert [found.status for found in store.rows(task_id)] == ["completed", "pending"]
+    assert worker.lanes.look().held == 0
+
+
+def test_who_stops_leaves_its_item_to_others(
+    desk: Desk, worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """The stream goes on and is found again; the attempt is the same."""
+    provider.held.add("一")
+    task_id = submitted(store, "一")
+    thread = in_thread(lambda: worker.step(0))
+    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+
+    worker.stop()
+    ended(thread)
+    assert item(store, task_id).status == "running"
+
+    provider.held.clear()
+    Worker(desk, store).step(0)
+    assert (item(store, task_id).status, item(store, task_id).attempts) == ("completed", 1)
+    assert provider.asked == ["一"]
+
+
+def test_what_was_cancelled_elsewhere_is_stopped_by_the_watch(
+    worker: Worker, store: Forgetful, provider: ScriptedProvider
+) -> None:
+    """Also where the canceller saw no stream: the provider's run ends, the item stays cancelled, the lane goes on."""
+    provider.held.add("一")
+    first, second = submitted(store, "一"), submitted(store, "二")
+    thread = in_thread(lambda: worker.step(0))
+    wait_until(lambda: provider.running == 1 and all(lane.stream_id for lane in worker._held.values()), PATIENCE)
+
+    worker.watch()
+    assert provider.running == 1
+    store.cancel(first)
+    worker.watch()
+    wait_until(lambda: provider.running == 0, timeout=PATIENCE)
+    ended(thread)
+
+    assert item(store, first).status == "cancelled"
+    assert store.get(second).status == "completed"
+
+
+def test_a_full_replica_costs_an_item_no_attempt(
+    desk: Desk, store: Forgetful, provider: ScriptedProvider, clock: FakeClock
+) -> None:
+    """It passes the lane on after a while; with room, the item's first attempt is asked."""
+    asker = ItemAsker(desk.gateway, sleep=clock.advance, clock=clock)
+    worker = Worker(desk, store, asker=asker)
+    task_id = submitted(store, "一")
+    desk.manager.draining = True
+
+    assert worker.step(0) is True
+    assert provider.asked == []
+
+    desk.manager.draining = False
+    Worker(desk, store).step(0)
+    assert (item(store, task_id).status, item(store, task_id).attempts) == ("completed", 1)
+
+
+def test_what_nobody_expected_fails_the_item_alone(
+    desk: Desk, store: Forgetful, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An item that breaks whoever asks it does not come for ever."""
+
+    class Broken(ItemAsker):
+        def ask(self, claimed: Claimed, *, going_on: Callable[[], bool], opened: Any = None) -> Outcome | None:
+            raise ValueError("broken")
+
+    task_id = submitted(store, "一")
+
+    Worker(desk, store, asker=Broken(desk.gateway)).step(0)
+
+    found = item(store, task_id)
+    assert found.error == {"code": "answer_failed", "message": "<answer_failed>"}
+    assert "ValueError: broken" in caplog.text

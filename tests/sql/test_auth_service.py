@@ -1,0 +1,611 @@
+"""Who a user is, over a real Redis, a real database and a real HTTP API: once per user, and closed on every failure."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
+from services.errors import AuthError, SettingsError
+from services.identity.auth_service import LOCK_MARGIN, AuthService, _Turns
+from services.identity.token_store import TokenStore
+from services.identity.user_store import SqlUserStore
+from services.models import Identity, UserInfo
+from services.redis.lock_store import LockStore
+from services.redis.store import ScriptRunner
+from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for, wait_until
+
+NO_PATIENCE = {"patience": 0.0, "outage": 0.0}
+ZHANGSAN = UserInfo("E1001", "张三", "13800000001", "男")
+MakeService = Callable[..., AuthService]
+
+
+class HeldAuth(MockAuth):
+    """An auth API whose answers wait until the test lets them go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def answer(self, method: str, usercode: str, password: str) -> tuple[int, bytes, dict[str, str]]:
+        self.asked.set()
+        assert self.go_on.wait(30.0)
+        return super().answer(method, usercode, password)
+
+
+@pytest.fixture
+def auth() -> Iterator[MockAuth]:
+    with MockAuth() as mock:
+        yield mock
+
+
+@pytest.fixture
+def held() -> Iterator[HeldAuth]:
+    with HeldAuth() as mock:
+        yield mock
+        mock.go_on.set()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """The address of an SQLite file that knows the demo's users."""
+    url = f"sqlite:///{tmp_path / 'users.db'}"
+    create_demo_users(url)
+    return url
+
+
+@pytest.fixture
+def make_service(any_redis_url: str, database: str, auth: MockAuth) -> Iterator[MakeService]:
+    """Return services that share Redis, database and API as replicas do: each with clients of its own."""
+    closing: list[Callable[[], None]] = []
+
+    def make(*, redis_url: str = any_redis_url, database: str = database, **options: Any) -> AuthService:
+        client = redis_client_for(redis_url, socket_timeout=10.0)
+        users = SqlUserStore(database, options.pop("query", DEMO_USER_QUERY), pool_timeout=30.0)
+        parts: dict[str, Any] = {
+            "token_store": TokenStore(ScriptRunner(client)),
+            "user_store": users,
+            "lock_store": LockStore(ScriptRunner(client)),
+        }
+        service = AuthService(
+            "external", **{**parts, "url": auth.url, "timeout": 30.0, "wait": 60.0, **NO_PATIENCE, **options}
+        )
+        closing.extend([service.close, users.close, client.close])
+        return service
+
+    yield make
+    for close in closing:
+        close()
+
+
+def refused(service: AuthService, userid: str, corp: str = "") -> str:
+    with pytest.raises(AuthError) as caught:
+        service.authenticate(userid, corp)
+    return caught.value.code
+
+
+def at_once(*calls: Callable[[], Identity]) -> list[Identity | AuthError]:
+    """Make the calls at the same moment and return what each brought."""
+    outcomes: list[Identity | AuthError] = []
+    ready = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Identity]) -> None:
+        ready.wait(30.0)
+        try:
+            outcomes.append(call())
+        except AuthError as exc:
+            outcomes.append(exc)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90.0)
+    return outcomes
+
+
+def test_a_new_user_is_renewed_and_then_cached(make_service: MakeService, auth: MockAuth) -> None:
+    """The first question asks the API, the next one the cache."""
+    service = make_service()
+
+    assert service.authenticate("zhangsan") == Identity("renewed", ZHANGSAN, auth.tokens[0])
+    assert service.authenticate("zhangsan") == Identity("cached", ZHANGSAN, auth.tokens[0])
+
+    assert auth.calls == {"E1001": 1}
+
+
+def test_a_token_lives_as_long_as_configured(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """Pointer and validity key get `token_ttl`."""
+    make_service(token_ttl=500.0).authenticate("zhangsan")
+
+    lives = [redis_client.ttl(key) for key in redis_client.keys("authorization:*")]
+    assert len(lives) == 2
+    assert all(400 < life <= 500 for life in lives)
+
+
+def test_the_apis_shorter_life_wins(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """expires_in below the setting is kept to, above it the setting is."""
+    service = make_service(token_ttl=500.0)
+
+    auth.says(200, {"success": True, "data": {"token": "fake-short", "expires_in": 100}})
+    service.authenticate("zhangsan")
+    auth.says(200, {"success": True, "data": {"token": "fake-long", "expires_in": 9000}})
+    service.authenticate("wangwu")
+
+    assert 0 < redis_client.ttl("authorization:token:fake-short") <= 100
+    assert 0 < redis_client.ttl("authorization:wechatid:zhangsan") <= 100
+    assert 400 < redis_client.ttl("authorization:token:fake-long") <= 500
+
+
+def test_an_ended_token_is_renewed_by_itself(
+    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
+) -> None:
+    """When the auth service ends a token, the next question brings a new one."""
+    service = make_service()
+    service.authenticate("zhangsan")
+    redis_client.delete(f"authorization:token:{auth.tokens[0]}")
+
+    assert service.authenticate("zhangsan") == Identity("renewed", ZHANGSAN, auth.tokens[1])
+
+
+def test_an_expired_token_is_renewed_by_itself(make_service: MakeService, auth: MockAuth) -> None:
+    """王五's tokens last a second: after it a question of his asks the API again."""
+    service = make_service()
+    assert service.authenticate("wangwu").state == "renewed"
+
+    wait_until(lambda: service.authenticate("wangwu").state == "renewed")
+
+    assert auth.calls == {"E1002": 2}
+
+
+def test_the_auth_services_own_key_survives(
+    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
+) -> None:
+    """A validity key that the auth service wrote keeps its value and its life; SQL knows the user then."""
+    redis_client.set("authorization:token:fake-own", "written by the auth service", ex=100)
+    auth.says(200, {"success": True, "data": "fake-own"})
+    service = make_service()
+
+    assert service.authenticate("zhangsan") == Identity("renewed", ZHANGSAN, "fake-own")
+    assert service.authenticate("zhangsan") == Identity("cached", ZHANGSAN, "fake-own")
+
+    assert redis_client.get("authorization:token:fake-own") == "written by the auth service"
+    assert 0 < redis_client.ttl("authorization:token:fake-own") <= 100
+
+
+def test_a_foreign_token_of_a_user_nobody_knows_opens_nothing(
+    make_service: MakeService, redis_client: redis.Redis
+) -> None:
+    """A valid token without a readable user needs the user in SQL."""
+    redis_client.set("authorization:wechatid:lisi", "fake-own")
+    redis_client.set("authorization:token:fake-own", "1")
+
+    assert refused(make_service(), "lisi") == "unknown_user"
+
+
+def test_the_dotted_key_saves_the_call(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """A valid token under the old spelling is a cached one."""
+    redis_client.set("authorization.wechatid.zhangsan", "fake-old")
+    redis_client.set("authorization:token:fake-old", ZHANGSAN.to_json())
+
+    assert make_service().authenticate("zhangsan") == Identity("cached", ZHANGSAN, "fake-old")
+
+    assert not auth.calls
+
+
+def test_bots_of_another_corp_have_tokens_of_their_own(
+    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
+) -> None:
+    """The same userid in two corps is authenticated twice, under two keys, and the query may tell them apart."""
+    service = make_service(query=f"{DEMO_USER_QUERY} AND :corp IN ('', 'acme')")
+
+    service.authenticate("zhangsan")
+    assert service.authenticate("zhangsan", "acme").state == "renewed"
+    assert service.authenticate("zhangsan", "acme").state == "cached"
+    assert refused(service, "zhangsan", "other") == "unknown_user"
+
+    assert redis_client.get("authorization:wechatid:acme:zhangsan") == auth.tokens[1]
+
+
+def test_no_password_is_in_redis(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """Nothing that authentication keeps has the password in it."""
+    service = make_service()
+    service.authenticate("zhangsan")
+    refused(service, "lisi")
+
+    assert "demo-password" not in "".join(str(redis_client.get(key)) for key in redis_client.scan_iter())
+    assert not redis_client.keys("dify_lock:*")
+
+
+@pytest.mark.parametrize(
+    ("userid", "behaviour", "code"),
+    [
+        ("lisi", "normal", "unknown_user"),
+        ("", "normal", "unknown_user"),
+        ("zhangsan", "refuse", "auth_refused"),
+        ("zhangsan", "error", "auth_unavailable"),
+        ("zhangsan", "garbage", "auth_unavailable"),
+    ],
+)
+def test_each_failure_has_its_code(
+    make_service: MakeService, auth: MockAuth, userid: str, behaviour: Any, code: str
+) -> None:
+    """Unknown, refused and unavailable are three things."""
+    auth.behaviour = behaviour
+
+    assert refused(make_service(), userid) == code
+
+
+def test_an_unknown_user_costs_the_api_nothing(make_service: MakeService, auth: MockAuth) -> None:
+    """Nobody the database does not know is ever sent to the API."""
+    refused(make_service(), "lisi")
+
+    assert not auth.calls
+
+
+def test_a_refusal_is_remembered_on_every_replica(
+    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
+) -> None:
+    """For its seconds a refusal is repeated without asking; then the API is asked again."""
+    one, other = make_service(), make_service()
+    auth.behaviour = "refuse"
+    assert refused(one, "zhangsan") == "auth_refused"
+    auth.behaviour = "normal"
+
+    assert refused(other, "zhangsan") == "auth_refused"
+    assert auth.calls == {"E1001": 1}
+    assert 10_000 < redis_client.pttl("authorization:denied:zhangsan") <= 30_000
+
+    redis_client.delete("authorization:denied:zhangsan")
+    assert other.authenticate("zhangsan").state == "renewed"
+
+
+def test_an_outage_of_the_api_is_remembered_for_two_seconds_at_most(
+    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
+) -> None:
+    """An outage spares the API for a moment and is over soon after it is mended."""
+    service = make_service()
+    auth.behaviour = "error"
+    assert refused(service, "zhangsan") == "auth_unavailable"
+    assert 0 < redis_client.pttl("authorization:denied:zhangsan") <= 2000
+    auth.behaviour = "normal"
+
+    redis_client.delete("authorization:denied:zhangsan")
+
+    assert service.authenticate("zhangsan").state == "renewed"
+
+
+def test_twenty_threads_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
+    """Twenty questions of one user at once: one renews, all have its token."""
+    auth.behaviour, auth.delay = "slow", 0.2
+    service = make_service()
+
+    outcomes = at_once(*[lambda: service.authenticate("zhangsan")] * 20)
+
+    assert auth.calls == {"E1001": 1}
+    assert {o.token for o in outcomes if isinstance(o, Identity)} == {auth.tokens[0]}
+    assert sorted(o.state for o in outcomes if isinstance(o, Identity)) == ["cached"] * 19 + ["renewed"]
+
+
+def test_two_replicas_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
+    """Two processes that are asked at once: the other waits for the token and takes it from the cache."""
+    auth.behaviour, auth.delay = "slow", 0.3
+    one, other = make_service(), make_service()
+
+    outcomes = at_once(
+        *[lambda: one.authenticate("zhangsan")] * 5,
+        *[lambda: other.authenticate("zhangsan")] * 5,
+    )
+
+    assert auth.calls == {"E1001": 1}
+    assert sorted(o.state for o in outcomes if isinstance(o, Identity)) == ["cached"] * 9 + ["renewed"]
+
+
+def test_a_refusal_reaches_all_who_wait(make_service: MakeService, auth: MockAuth) -> None:
+    """Waiters of a call that is refused do not each ask again."""
+    auth.behaviour = "refuse"
+    one, other = make_service(), make_service()
+
+    outcomes = at_once(*[lambda: one.authenticate("zhangsan"), lambda: other.authenticate("zhangsan")] * 5)
+
+    assert auth.calls == {"E1001": 1}
+    assert {o.code for o in outcomes if isinstance(o, AuthError)} == {"auth_refused"}
+    assert len(outcomes) == 10
+
+
+def test_users_do_not_wait_for_each_other(make_service: MakeService, auth: MockAuth) -> None:
+    """A user whose call hangs holds up nobody else."""
+    service = make_service()
+    auth.behaviour = "hang"
+    stuck = threading.Thread(target=at_once, args=(lambda: service.authenticate("wangwu"),))
+    stuck.start()
+    wait_until(lambda: auth.calls["E1002"])
+    auth.behaviour = "normal"
+
+    assert service.authenticate("zhangsan").state == "renewed"
+
+    assert stuck.is_alive()
+    auth.close()
+    stuck.join(60.0)
+
+
+def test_a_wait_for_another_replica_is_bounded(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """A lock that nobody gives back costs `wait` seconds, not for ever."""
+    redis_client.set("dify_lock:auth::zhangsan", "a dead replica", px=60_000)
+
+    assert refused(make_service(wait=0.1), "zhangsan") == "auth_unavailable"
+
+    assert redis_client.get("dify_lock:auth::zhangsan") == "a dead replica"
+
+
+def test_a_dead_replicas_lock_ends(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """Whoever waits takes over when the lock's life is over."""
+    redis_client.set("dify_lock:auth::zhangsan", "a dead replica", px=200)
+
+    assert make_service().authenticate("zhangsan").state == "renewed"
+
+    assert auth.calls == {"E1001": 1}
+
+
+def test_a_wait_within_the_process_is_bounded(make_service: MakeService, auth: MockAuth) -> None:
+    """A second question of a user whose call hangs gets its answer after `wait`."""
+    service = make_service(wait=0.1)
+    auth.behaviour = "hang"
+    stuck = threading.Thread(target=at_once, args=(lambda: service.authenticate("wangwu"),))
+    stuck.start()
+    wait_until(lambda: auth.calls["E1002"])
+
+    assert refused(service, "wangwu") == "auth_unavailable"
+
+    auth.close()
+    stuck.join(60.0)
+
+
+def test_one_thread_of_a_process_has_a_users_turn() -> None:
+    """A second thread waits its bound for the same name, and enters another name at once."""
+    turns = _Turns()
+    with turns.of("zhangsan", 1.0):
+        with pytest.raises(AuthError, match="too long"), turns.of("zhangsan", 0.01):
+            pytest.fail("entered twice")
+        with turns.of("wangwu", 0.0):
+            pass
+
+    with turns.of("zhangsan", 0.0):
+        pass
+
+
+def test_no_name_is_kept_after_its_turn(make_service: MakeService) -> None:
+    """The process forgets who waited: a million users leave nothing behind."""
+    service = make_service()
+    at_once(*[lambda: service.authenticate("zhangsan")] * 5)
+
+    assert service._external is not None
+    assert not service._external._turns._turns
+
+
+def test_redis_away_is_unavailable(make_service: MakeService, auth: MockAuth) -> None:
+    """Without the cache nobody is let in and the API is spared."""
+    service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1")
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+    assert not auth.calls
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        # A token that cannot be kept is not used.
+        ({"success": True, "data": "fake-token"}, "auth_unavailable"),
+        # The lock that cannot be given back does not hide what the API said.
+        ({"success": False}, "auth_refused"),
+    ],
+)
+def test_redis_lost_during_the_call_lets_nobody_in(
+    make_service: MakeService, held: HeldAuth, answer: dict[str, object], code: str
+) -> None:
+    """When Redis goes while the API is asked, the outcome is a failure with the right code."""
+    held.says(200, answer)
+    outcomes: list[Identity | AuthError] = []
+    with RedisServer() as server:
+        service = make_service(redis_url=server.url(), url=held.url)
+        caller = threading.Thread(target=lambda: outcomes.extend(at_once(lambda: service.authenticate("zhangsan"))))
+        caller.start()
+        assert held.asked.wait(30.0)
+
+        server.kill()
+        held.go_on.set()
+        caller.join(60.0)
+
+    assert [o.code for o in outcomes if isinstance(o, AuthError)] == [code]
+
+
+def test_a_redis_that_lost_everything_is_filled_again(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """An emptied Redis, scripts and all, costs one more call."""
+    service = make_service()
+    service.authenticate("zhangsan")
+    redis_client.flushall()
+    redis_client.script_flush()
+
+    assert service.authenticate("zhangsan").state == "renewed"
+    assert service.authenticate("zhangsan").state == "cached"
+
+
+def test_a_database_away_is_unavailable_for_a_moment(
+    make_service: MakeService, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """SQL's outage is not a refusal, and is remembered no longer than the API's."""
+    service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}")
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+    assert 0 < redis_client.pttl("authorization:denied:zhangsan") <= 2000
+
+
+def test_a_query_without_a_password_is_unavailable(make_service: MakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator's mistake lets nobody in, and the log names it."""
+    service = make_service(query="SELECT user_code FROM demo_users WHERE userid = :userid")
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+    assert "AUTH_USER_QUERY does not return the column password" in caplog.text
+
+
+@pytest.mark.full
+def test_users_of_a_real_database_are_authenticated_once_each(
+    make_service: MakeService, auth: MockAuth, maria_server: MariaServer
+) -> None:
+    """On MariaDB as on SQLite, two replicas make one call per user."""
+    url = maria_server.fresh_database("auth")
+    create_demo_users(url)
+    one, other = make_service(database=url), make_service(database=url)
+    auth.users["E1002"] = auth.users["E1001"]
+
+    at_once(
+        *[lambda: one.authenticate("zhangsan"), lambda: other.authenticate("zhangsan")] * 3,
+        *[lambda: one.authenticate("wangwu"), lambda: other.authenticate("wangwu")] * 3,
+    )
+
+    assert auth.calls == {"E1001": 1, "E1002": 1}
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+@pytest.mark.parametrize("behaviour", ["normal", "refuse", "error", "garbage"])
+def test_no_secret_is_logged(
+    make_service: MakeService, auth: MockAuth, caplog: pytest.LogCaptureFixture, method: str, behaviour: Any
+) -> None:
+    """Whatever happens, at debug level too, no password, token or phone is in a log line or a traceback."""
+    auth.behaviour = behaviour
+    service = make_service(method=method)
+
+    with caplog.at_level(logging.DEBUG):
+        try:
+            service.authenticate("zhangsan")
+        except AuthError:
+            logging.getLogger("test").exception("failed")
+
+    assert all(secret not in caplog.text for secret in ["demo-password", "13800000001", *auth.tokens])
+
+
+def test_each_failure_is_logged_once(
+    make_service: MakeService, auth: MockAuth, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning with the code and the cause; a remembered failure is no news."""
+    service = make_service()
+    auth.behaviour = "error"
+
+    refused(service, "zhangsan")
+    refused(service, "zhangsan")
+
+    warnings = [record.getMessage() for record in caplog.records if record.name == "services.identity.auth_service"]
+    assert warnings == ["authentication failed: auth_unavailable (HTTP 500 without a success that is true or false)"]
+
+
+def test_mode_none_lets_everybody_in() -> None:
+    """Without authentication the userid is the user_code; where there is none, nobody is known."""
+    service = AuthService("none")
+
+    assert service.authenticate("anyone") == Identity("none", UserInfo("anyone"))
+    assert service.authenticate("") == Identity("none", None)
+    service.check()
+    service.close()
+
+
+def test_mode_allowlist_lets_in_whom_it_names() -> None:
+    """A listed userid comes in, in its own corp only."""
+    service = AuthService("allowlist", allowlist=["zhangsan", "acme:wangwu"])
+
+    assert service.authenticate("zhangsan") == Identity("none", UserInfo("zhangsan"))
+    assert service.authenticate("wangwu", "acme").state == "none"
+    for userid, corp in [("lisi", ""), ("", ""), ("ZHANGSAN", ""), ("wangwu", ""), ("zhangsan", "acme")]:
+        assert refused(service, userid, corp) == "not_allowed"
+
+
+def test_an_empty_allowlist_lets_nobody_in() -> None:
+    """No list is no permission."""
+    assert refused(AuthService("allowlist"), "zhangsan") == "not_allowed"
+
+
+def test_mode_external_needs_its_parts() -> None:
+    """Without an address or a store the start fails and names the variable."""
+    with pytest.raises(SettingsError, match="AUTH_SERVICE_URL"):
+        AuthService("external")
+
+
+def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
+    """The check passes while the API answers, and fails when it is gone."""
+    service = make_service()
+    service.check()
+
+    auth.close()
+
+    with pytest.raises(AuthError):
+        service.check()
+
+
+@pytest.mark.full
+def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeService) -> None:
+    """What comes back within the patience is waited for; nothing is remembered against the user."""
+    with MariaServer() as server:
+        database = server.fresh_database()
+        create_demo_users(database)
+        service = make_service(database=database, patience=30.0)
+        server.stop()
+        outcome: list[Identity] = []
+        asking = threading.Thread(target=lambda: outcome.append(service.authenticate("zhangsan")))
+        asking.start()
+        server.start()
+
+        asking.join(40.0)
+
+    assert [identity.state for identity in outcome] == ["renewed"]
+
+
+def test_an_outage_of_redis_is_waited_through(make_service: MakeService, held: HeldAuth) -> None:
+    """Whoever is being authenticated when Redis goes is let in once it is back, whoever holds the lock it kept."""
+    outcomes: list[Identity | AuthError] = []
+    with RedisServer(aof=True) as server:
+        service = make_service(redis_url=server.url(), url=held.url, outage=60.0)
+        caller = threading.Thread(target=lambda: outcomes.extend(at_once(lambda: service.authenticate("zhangsan"))))
+        caller.start()
+        assert held.asked.wait(30.0)
+        server.kill()
+        held.go_on.set()
+        wait_until(lambda: held.tokens, timeout=30.0)
+        server.start()
+        # Less than the life of the lock that could not be given back.
+        caller.join(20.0)
+
+        assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == held.tokens
+        assert held.calls["E1001"] == 1
+
+
+def test_a_redis_that_stays_away_costs_the_outage(make_service: MakeService, auth: MockAuth) -> None:
+    """After `outage` seconds nobody waits any longer, whatever the patience with the database is."""
+    service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1", outage=0.5, patience=600.0)
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+    assert not auth.calls
+
+
+def test_a_database_that_stays_away_costs_its_own_patience(make_service: MakeService, tmp_path: Path) -> None:
+    """What one waits for Redis does not prolong the wait for SQL."""
+    service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}", patience=0.0, outage=600.0)
+
+    assert refused(service, "zhangsan") == "auth_unavailable"
+
+
+def test_a_dead_replicas_lock_ends_before_those_who_wait_give_up() -> None:
+    """A replica killed in an authentication costs the next one seconds, not the person's answer."""
+    defaults = {name: p.default for name, p in inspect.signature(AuthService).parameters.items()}
+
+    assert defaults["timeout"] + LOCK_MARGIN < defaults["wait"]

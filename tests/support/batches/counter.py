@@ -1,0 +1,87 @@
+"""The addresses of batches over the twin, for tests: who asks by two keys, and nothing else of the product."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from channels.batch.endpoints import batch_blueprint
+from channels.web.errors import register_rest_errors
+from config.texts import Texts
+from services.identity.callers import Callers
+from tests.support.batches.twin import BatchesTwin
+
+KEY, OTHER_KEY = "obviously-fake-key-a", "obviously-fake-key-b"
+TASKS = "/api/batch/tasks"
+MAX_BYTES = 200_000
+QUESTION_BYTES = 20_000
+
+
+class CountingLimiter:
+    """Lets as many questions in as `left`."""
+
+    def __init__(self, left: int = 1_000_000) -> None:
+        self.left = left
+        self.asked: list[tuple[str, str]] = []
+
+    def question(self, principal: str, client_id: str) -> bool:
+        self.asked.append((principal, client_id))
+        self.left -= 1
+        return self.left >= 0
+
+
+class Counter:
+    """One who asks at the addresses, by their key."""
+
+    def __init__(self, batches: BatchesTwin | None = None, *, key: str = KEY, limiter: CountingLimiter | None = None):
+        self.batches = batches or BatchesTwin()
+        self.limiter = limiter or CountingLimiter()
+        self.client = client_of(self.batches, self.limiter)
+        self._key = key
+
+    def asks(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> TestResponse:
+        return self.client.open(path, method=method, headers={"X-API-Key": self._key, **(headers or {})}, **more)
+
+    def submits(self, *texts: str, key: str = "", **fields: Any) -> TestResponse:
+        body = {"name": "FAQ", "texts": list(texts) or ["How?", "Why?"], **fields}
+        return self.asks("POST", TASKS, json=body, headers={"Idempotency-Key": key} if key else {})
+
+    def uploads(self, filename: str, content: bytes, **fields: str) -> TestResponse:
+        return self.asks("POST", TASKS, data={"file": (io.BytesIO(content), filename), **fields})
+
+    def task(self, *texts: str, **fields: Any) -> str:
+        """Submit a task and return its id."""
+        return str(data_of(self.submits(*texts, **fields), 201)["task_id"])
+
+    def texts(self, task_id: str) -> list[str]:
+        return [result["text"] for result in data_of(self.asks("GET", f"{TASKS}/{task_id}/results"))["results"]]
+
+
+def client_of(batches: BatchesTwin | None, limiter: CountingLimiter) -> FlaskClient:
+    app = Flask(__name__)
+    texts = Texts("en")
+    register_rest_errors(app, texts.known)
+    callers = Callers("key", api_keys=(KEY, OTHER_KEY))
+    bounds = {"max_bytes": MAX_BYTES, "question_max_bytes": QUESTION_BYTES}
+    app.register_blueprint(batch_blueprint(batches, callers, limiter, sentence=texts.get, **bounds))
+    return app.test_client()
+
+
+def data_of(reply: TestResponse, status: int = 200) -> Any:
+    """Return the data of a reply that went well."""
+    assert reply.status_code == status, reply.get_data(as_text=True)
+    said = reply.get_json()
+    assert {**said, "data": None} == {"code": 200, "message": "Success", "data": None}
+    return said["data"]
+
+
+def refused(reply: TestResponse) -> tuple[int, int, str]:
+    """Return the status, the code and the reason of one that did not."""
+    said = reply.get_json()
+    assert set(said) == {"code", "message", "data"}
+    return reply.status_code, said["code"], said["data"]["reason"]

@@ -1,0 +1,50 @@
+"""The provider that docs/providers.md shows, and a mock of the service it asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from demo.mocks.answering import MockAnswering, Script, Whole
+from demo.mocks.custom import server as mock_custom
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
+MODULE = "my_provider"
+
+
+def shown_file() -> str:
+    """Return the document's file, as a reader copies it."""
+    (file,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return str(file)
+
+
+@dataclass
+class MockOllama(MockAnswering):
+    """Ollama's native API: an object a line, its text in `response`."""
+
+    generating: str = "/api/generate"
+
+    def scripts(self) -> Mapping[str, Script]:
+        return SCRIPTS
+
+    def question(self, body: Mapping[str, Any]) -> str | None:
+        prompt = body.get("prompt")
+        return prompt if isinstance(prompt, str) else None
+
+    def look(self, path: str) -> Whole | None:
+        return Whole.json({"models": []}) if path == "/api/tags" else None
+
+    def refusal(self, status: int, code: str) -> Whole:
+        return Whole.json({"error": "the mock refuses"}, status)
+
+
+def _renamed(cut: Callable[[bytes], list[bytes]]) -> Callable[[bytes], list[bytes]]:
+    return lambda data: cut(data.replace(b'"content"', b'"response"'))
+
+
+#: The same lines as a company's own service sends, under Ollama's name.
+SCRIPTS = {name: replace(script, cut=_renamed(script.cut)) for name, script in mock_custom.SCRIPTS.items()}
+SCRIPTS["eof"] = SCRIPTS["drop-in-a-line"]

@@ -1,0 +1,250 @@
+"""Every provider with a mock of what it asks, driven alike: what the contract suite runs on."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from demo.mocks.answering import MockAnswering
+from demo.mocks.custom.server import MockCustom
+from demo.mocks.dify.server import MockDify
+from demo.mocks.openai.server import MockOpenAI
+from services.providers.base import BaseRAGProvider
+from services.providers.client.asking_service import AskingService
+from services.providers.custom.provider import CustomProvider
+from services.providers.dify.provider import DifyProvider
+from services.providers.mock import MockProvider, mock_answer
+from services.providers.openai.provider import OpenAIProvider
+from tests.support.own_provider import MODULE, MockOllama, shown_file
+from tests.support.servers.processes import free_port
+
+#: What keys look like in these tests, so that they can be searched for.
+KEY = "key-fake-0123456789"
+
+
+class Driver(ABC):
+    """One provider and the far side of it."""
+
+    #: Its scripts that end in each way, by the error's code.
+    faults: Mapping[str, str] = {}
+    #: Scripts that do the same at every far side: silent, endless, in single bytes, and refused once.
+    silent, drip, bytewise, refused_once = "silent", "drip", "split-utf8", "500-once"
+
+    @abstractmethod
+    def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
+        """Return a new provider of the far side."""
+
+    @abstractmethod
+    def unreachable(self) -> BaseRAGProvider:
+        """Return one whose far side is not there."""
+
+    @abstractmethod
+    def expected(self, question: str) -> str:
+        """Return what an answer must be."""
+
+    @property
+    @abstractmethod
+    def asked(self) -> list[Mapping[str, Any]]:
+        """What came in at the address that generates."""
+
+    @property
+    @abstractmethod
+    def open_streams(self) -> int:
+        """How many answers are being sent."""
+
+    def costing_nothing(self) -> AbstractContextManager[None]:
+        """Fail if the block reaches the address that generates."""
+        return _unasked(self)
+
+    def earlier(self, body: Mapping[str, Any]) -> Any:
+        """Return what a request says of earlier turns, flat."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the far side."""
+
+
+@contextmanager
+def _unasked(driver: Driver) -> Iterator[None]:
+    before = len(driver.asked)
+    yield
+    assert len(driver.asked) == before, "the address that generates was reached, which costs"
+
+
+class DifyDriver(Driver):
+    drip, bytewise = "drip-events", "split-utf8"
+    faults = {  # noqa: RUF012
+        "provider_unauthorized": "401-unauthorized",
+        "provider_busy": "429-too_many_requests",
+        "provider_error": "endless-line",
+        "provider_empty": "empty",
+        "provider_truncated": "drop",
+        "provider_timeout": "ping-only",
+        "answer_timeout": "drip-events",
+    }
+
+    def __init__(self) -> None:
+        self.far = MockDify(ping_every=0.02, slow=0.02).start()
+
+    def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
+        return self._at(self.far.base_url, timeout)
+
+    def unreachable(self) -> BaseRAGProvider:
+        return self._at(f"http://127.0.0.1:{free_port()}", 30.0)
+
+    def _at(self, url: str, timeout: float) -> BaseRAGProvider:
+        return DifyProvider(base_url=url, api_keys=[KEY], timeout=timeout, backoff=0.01, linger=0.1)
+
+    def expected(self, question: str) -> str:
+        return self.far.expected_answer(question)
+
+    @property
+    def asked(self) -> list[Mapping[str, Any]]:
+        return [request.body for request in list(self.far.requests)]
+
+    @property
+    def open_streams(self) -> int:
+        return self.far.open_streams
+
+    def close(self) -> None:
+        self.far.close()
+
+
+class AnsweringDriver(Driver):
+    """A provider whose mock is one of `demo.mocks.answering`."""
+
+    faults = {  # noqa: RUF012
+        "provider_unauthorized": "401",
+        "provider_not_found": "404",
+        "provider_rejected": "400",
+        "provider_busy": "429",
+        "provider_error": "endless-line",
+        "provider_empty": "empty",
+        "provider_truncated": "drop-in-a-line",
+        "provider_timeout": "silent",
+        "answer_timeout": "drip",
+    }
+
+    def __init__(self, far: MockAnswering, make: Callable[[str, float], BaseRAGProvider]) -> None:
+        self.far = far.start()
+        self._make = make
+
+    def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
+        return self._make(self.far.address, timeout)
+
+    def unreachable(self) -> BaseRAGProvider:
+        return self._make(f"http://127.0.0.1:{free_port()}", 30.0)
+
+    def expected(self, question: str) -> str:
+        return self.far.expected_answer(question)
+
+    @property
+    def asked(self) -> list[Mapping[str, Any]]:
+        return [asked.body for asked in list(self.far.asked)]
+
+    @property
+    def open_streams(self) -> int:
+        return self.far.open_streams
+
+    def costing_nothing(self) -> AbstractContextManager[None]:
+        return self.far.costing_nothing()
+
+    def close(self) -> None:
+        self.far.close()
+
+
+class OpenAIDriver(AnsweringDriver):
+    def __init__(self, name: str) -> None:
+        def make(address: str, timeout: float) -> BaseRAGProvider:
+            return OpenAIProvider(
+                name=name, base_url=address, api_key=KEY, model="m1", timeout=timeout, backoff=0.01, linger=0.1
+            )
+
+        super().__init__(MockOpenAI(), make)
+
+    def earlier(self, body: Mapping[str, Any]) -> Any:
+        return [message["content"] for message in body["messages"][:-1]]
+
+
+class CustomDriver(AnsweringDriver):
+    def __init__(self) -> None:
+        def make(address: str, timeout: float) -> BaseRAGProvider:
+            return CustomProvider(api_url=f"{address}/ask", api_key=KEY, timeout=timeout, backoff=0.01, linger=0.1)
+
+        super().__init__(MockCustom(), make)
+
+    def earlier(self, body: Mapping[str, Any]) -> Any:
+        return [words for turn in body["history"] for words in (turn["question"], turn["answer"])]
+
+
+class OwnDriver(AnsweringDriver):
+    """The provider of docs/providers.md; what it does not do itself it has from what it is built on."""
+
+    faults = {name: script for name, script in AnsweringDriver.faults.items() if name != "provider_empty"}  # noqa: RUF012
+
+    def __init__(self, folder: Path) -> None:
+        (folder / f"{MODULE}.py").write_text(shown_file(), "utf-8")
+        sys.path.insert(0, str(folder))
+        shown = import_module(MODULE).Ollama
+
+        def make(address: str, timeout: float) -> BaseRAGProvider:
+            provider: Any = shown()
+            provider.url, provider.service = f"{address}/api", AskingService(timeout=timeout, backoff=0.01)
+            return provider  # type: ignore[no-any-return]
+
+        super().__init__(MockOllama(), make)
+
+    def close(self) -> None:
+        super().close()
+        sys.path.pop(0)
+        sys.modules.pop(MODULE, None)
+
+
+class MockDriver(Driver):
+    """The built-in mock, which has no far side: it never fails but by its deadline."""
+
+    silent = drip = bytewise = refused_once = "normal"
+
+    def provider(self, *, timeout: float = 30.0) -> BaseRAGProvider:
+        return MockProvider(delay=0.0)
+
+    def unreachable(self) -> BaseRAGProvider:
+        return MockProvider(delay=0.0)
+
+    def expected(self, question: str) -> str:
+        return mock_answer(question)
+
+    @property
+    def asked(self) -> list[Mapping[str, Any]]:
+        return []
+
+    @property
+    def open_streams(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+#: By name; each takes a folder of its own.
+DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
+    "dify": lambda folder: DifyDriver(),
+    "openai": lambda folder: OpenAIDriver("openai"),
+    "context": lambda folder: OpenAIDriver("context"),
+    "custom": lambda folder: CustomDriver(),
+    "ollama": OwnDriver,
+    "mock": lambda folder: MockDriver(),
+}
+#: Those with a far side that can fail.
+FAILING = [name for name in DRIVERS if name != "mock"]
+EVERY_FAULT = [
+    *((name, code) for name in ("openai", "context", "custom") for code in AnsweringDriver.faults),
+    *(("dify", code) for code in DifyDriver.faults),
+    *(("ollama", code) for code in OwnDriver.faults),
+]

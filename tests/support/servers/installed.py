@@ -1,0 +1,45 @@
+"""The product as docs/deployment.md installs it: a folder with code, `venv` and `.env`, in a test's own place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from configparser import RawConfigParser
+from pathlib import Path
+
+from tests.support.house import ROOT
+
+DEPLOY = ROOT / "deploy"
+WEB, BATCH = DEPLOY / "wechatlaibao@.service", DEPLOY / "wechatlaibao-batch.service"
+SUPERVISOR = DEPLOY / "supervisor.conf"
+#: Where everything is installed, say the files of `deploy/`.
+HOME = "/opt/wechatlaibao"
+#: What is of the product in the project's folder.
+PARTS = ["app.py", "gunicorn.conf.py", "config", "channels", "services", "utils", "tools", "demo", "docs"]
+
+
+def install(home: Path, settings: Mapping[str, str]) -> Path:
+    """Make a home of links to the code and to this interpreter's environment, with a .env of its own; return it."""
+    home.mkdir()
+    for part in PARTS:
+        (home / part).symlink_to(ROOT / part)
+    (home / "venv").symlink_to(sys.prefix)
+    write_settings(home, settings)
+    return home
+
+
+def write_settings(home: Path, settings: Mapping[str, str]) -> None:
+    (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+
+def unit_lines(unit: Path) -> dict[str, str]:
+    """Return a unit's lines by name; of a name that comes more than once the last."""
+    lines = [line for line in unit.read_text().splitlines() if "=" in line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def program(name: str) -> dict[str, str]:
+    """Return a program of the supervisor file."""
+    parser = RawConfigParser()
+    parser.read_string(SUPERVISOR.read_text())
+    return dict(parser[f"program:{name}"])

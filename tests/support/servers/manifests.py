@@ -1,0 +1,149 @@
+"""The manifests of k8s/ as kubectl renders them, and what tests look for in them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.servers.processes import require_binary
+
+ROOT = Path(__file__).parents[3]
+BASE = ROOT / "k8s" / "base"
+DEV = ROOT / "k8s" / "overlays" / "dev"
+PROD = ROOT / "k8s" / "overlays" / "prod"
+MONITORING = ROOT / "k8s" / "monitoring"
+
+Manifest = dict[str, Any]
+
+#: For tests of what the gateway is in every overlay.
+everywhere = pytest.mark.parametrize("folder", [BASE, DEV, PROD], ids=["base", "dev", "prod"])
+
+
+@cache
+def render(folder: Path) -> list[Manifest]:
+    """Return what `kubectl apply -k folder` would send; no cluster is asked."""
+    done = kustomize(folder)
+    if done.returncode:
+        with TemporaryDirectory() as copy:
+            done = kustomize(for_old_kubectl(folder, Path(copy)))
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [require_binary("kubectl"), "kustomize", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def for_old_kubectl(folder: Path, copy: Path) -> Path:
+    """Return a copy for kubectl before 1.21, Debian 12's own: it takes a folder, and a patch, under an older name."""
+    shutil.copytree(ROOT / "k8s", copy / "k8s")
+    place = copy / folder.relative_to(ROOT)
+    recipe = place / "kustomization.yaml"
+    lines = recipe.read_text().replace("resources:\n  - ../../base\n", "bases:\n  - ../../base\nresources:\n")
+    recipe.write_text(lines.replace("patches:\n", "patchesStrategicMerge:\n").replace("  - path: ", "  - "))
+    return place
+
+
+def read(path: Path) -> Manifest:
+    manifest: Manifest = yaml.safe_load(path.read_text())
+    return manifest
+
+
+def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    """Return the manifest of that kind whose name is `name`, with or without a generated hash."""
+    hashed = re.compile(f"{name}(-[a-z0-9]{{10}})?")
+    found = [m for m in manifests if m["kind"] == kind and hashed.fullmatch(m["metadata"]["name"])]
+    assert len(found) == 1, f"{len(found)} manifests are a {kind} {name}"
+    return found[0]
+
+
+def every(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def config_of(manifests: list[Manifest]) -> dict[str, str]:
+    config: dict[str, str] = one(manifests, "ConfigMap", "wechatlaibao-config")["data"]
+    return config
+
+
+def example_secret() -> dict[str, str]:
+    secret: dict[str, str] = read(ROOT / "k8s/secret.example.yaml")["stringData"]
+    return secret
+
+
+def pod_of(manifest: Manifest) -> Manifest:
+    spec: Manifest = manifest["spec"]["template"]["spec"]
+    return spec
+
+
+def gateway_in(folder: Path) -> Manifest:
+    """The gateway's deployment."""
+    return one(render(folder), "Deployment", "wechatlaibao")
+
+
+def container_in(folder: Path) -> Manifest:
+    (container,) = pod_of(gateway_in(folder))["containers"]
+    found: Manifest = container
+    return found
+
+
+def labels_of(manifest: Manifest) -> dict[str, str]:
+    """Return the labels of the pods that a Deployment or StatefulSet makes."""
+    labels: dict[str, str] = manifest["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def ports_of(manifest: Manifest) -> dict[str, int]:
+    """Return the ports of a pod's containers by name."""
+    return {port["name"]: port["containerPort"] for c in pod_of(manifest)["containers"] for port in c["ports"]}
+
+
+def named_by(pod: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield (kind, name) of every ConfigMap and Secret the pod reads."""
+    for container in pod["containers"]:
+        for source in container.get("envFrom", []):
+            yield from ((kind.removesuffix("Ref"), ref["name"]) for kind, ref in source.items())
+        for variable in container.get("env", []):
+            sources = variable.get("valueFrom", {})
+            yield from ((k.removesuffix("KeyRef"), ref["name"]) for k, ref in sources.items() if k != "fieldRef")
+    yield from (("configMap", v["configMap"]["name"]) for v in pod.get("volumes", []) if "configMap" in v)
+
+
+def selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    """Tell whether a label selector, or a Service's, selects pods with these labels."""
+    if "matchExpressions" in selector:
+        return all(e["operator"] == "In" and labels.get(e["key"]) in e["values"] for e in selector["matchExpressions"])
+    wanted: dict[str, str] = selector.get("matchLabels", selector)
+    return wanted.items() <= labels.items()
+
+
+def memory(quantity: str) -> int:
+    """Return the bytes of a Kubernetes quantity such as 64Mi, or of Redis's such as 1gb."""
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi|mb|gb)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) << (20 if unit[0].lower() == "m" else 30)
+
+
+@cache
+def gunicorn_of(folder: Path) -> Manifest:
+    """Return what gunicorn.conf.py makes of an overlay's settings: the very file, in a process of its own."""
+    names = ["bind", "workers", "graceful_timeout", "worker_tmp_dir"]
+    code = (
+        f"import json, runpy; c = runpy.run_path('gunicorn.conf.py'); print(json.dumps({{n: c[n] for n in {names}}}))"
+    )
+    env = {**config_of(render(folder)), **example_secret()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    values: Manifest = json.loads(done.stdout)
+    return values

@@ -1,0 +1,155 @@
+"""A real nginx with the configuration this project ships; addresses and the certificate's path alone differ."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from demo.wecom.simulator import WeComUser
+from tests.support.house import ROOT, Replica, wecom_user
+from tests.support.servers.processes import Server, free_port, require_binary
+
+SITE = ROOT / "deploy" / "nginx.conf"
+#: Where the configuration looks for its certificate.
+PLACE = "/etc/ssl/laibao"
+#: The rest of a server's configuration, with what a distribution or a neighbour may have switched on for all sites.
+MAIN = """
+user {user} {group};
+worker_processes 2;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 512; }}
+http {{
+    log_format upstream '$status $upstream_addr $request_method $uri';
+    access_log {folder}/access.log upstream;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    gzip on;
+    gzip_proxied any;
+    gzip_min_length 1;
+    gzip_types *;
+    include {folder}/site.conf;
+}}
+"""
+
+
+class Nginx(Server):
+    """Nginx in front of two replicas, with TLS on 127.0.0.1."""
+
+    def __init__(self, replicas: Sequence[Replica], *, site: str = "") -> None:
+        """Take the replicas, and the text of the site where it is not the project's own."""
+        super().__init__()
+        self._binary = require_binary("nginx")
+        self._site = site or SITE.read_text()
+        self._replicas = replicas
+        self.plain_port = free_port()
+        self.certificate = self.directory / "fullchain.pem"
+        self_signed(self.certificate, self.directory / "key.pem")
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        (self.directory / "site.conf").write_text(self.placed())
+        main = self.directory / "main.conf"
+        user = pwd.getpwuid(os.geteuid())
+        group = grp.getgrgid(user.pw_gid).gr_name
+        main.write_text(MAIN.format(folder=self.directory, user=user.pw_name, group=group))
+        # SIGKILL would end the master alone, and its workers would serve for ever.
+        dying = [setpriv, "--pdeathsig", "TERM"] if (setpriv := shutil.which("setpriv")) else []
+        return [*dying, self._binary, "-e", str(self.directory / "error.log"), "-c", str(main)]
+
+    def placed(self) -> str:
+        """Return the site with addresses and paths of this machine in the place of its own."""
+        ports = {"80": self.plain_port, "443": self.port}
+        site = re.sub(r"listen (\d+)", lambda m: f"listen 127.0.0.1:{ports[m[1]]}", self._site)
+        site = re.sub(r"listen \[::\]:(\d+)", lambda m: f"listen 127.0.0.2:{ports[m[1]]}", site)
+        for shipped, replica in zip(upstream_of(self._site), self._replicas, strict=True):
+            site = site.replace(f"server {shipped} ", f"server 127.0.0.1:{replica.port} ")
+        return site.replace(PLACE, str(self.directory))
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        self.stop()
+
+    def log(self) -> str:
+        return super().log() + (self.directory / "error.log").read_text(errors="replace")[-2000:]
+
+    def served(self, path: str) -> list[tuple[str, str]]:
+        """Return the status and the replica's address of each request of a path so far."""
+        lines = [line.split() for line in (self.directory / "access.log").read_text().splitlines()]
+        return [(words[0], words[1]) for words in lines if words[-1] == path]
+
+    def person(self, userid: str = "zhangsan") -> WeComUser:
+        """Return a person whose callbacks come by way of nginx."""
+        user = wecom_user([self.url], userid)
+        user.wire._http.verify = str(self.certificate)
+        return user
+
+    def protocol(self) -> str | None:
+        """Return what a client that also speaks HTTP/2 is offered."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        ):
+            return secure.selected_alpn_protocol()
+
+
+@contextmanager
+def in_front_of(replicas: Sequence[Replica]) -> Iterator[Nginx]:
+    """Run nginx in front of two replicas; `requests` and WebSocket clients trust its certificate meanwhile."""
+    with Nginx(replicas) as nginx, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(nginx.certificate))
+        patch.setenv("SSL_CERT_FILE", str(nginx.certificate))
+        yield nginx
+
+
+def upstream_of(site: str) -> list[str]:
+    """Return the addresses of the replicas a site names."""
+    return re.findall(r"^ +server ([\d.:]+) ", site, re.MULTILINE)
+
+
+def self_signed(certificate: Path, key: Path) -> None:
+    """Write a certificate for 127.0.0.1 that signs itself, and its key."""
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "laibao.example.com")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(secret.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(secret, SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

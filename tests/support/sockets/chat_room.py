@@ -1,0 +1,193 @@
+"""Chat clients, with a network and without: their frames are a list, and they wait for those they want to see."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from channels.chat.answers import Html
+from channels.chat.channel import ChatDoor
+from channels.sockets.socket import Closed
+from config.texts import Texts
+from services.identity.callers import Caller
+from tests.support.servers.processes import wait_until
+from tests.support.sockets.frames import kinds
+
+#: Seconds in which a frame must have come: wide, for a busy machine.
+WIDE = 30.0
+
+Frame = dict[str, Any]
+
+
+ANYBODY = Caller("anonymous", "sealed-anonymous")
+
+
+class Limit:
+    """Says who asks too much, as the test has it."""
+
+    def __init__(self) -> None:
+        self.allows = True
+        self.asked: list[tuple[str, str]] = []
+
+    def question(self, principal: str, client_id: str) -> bool:
+        self.asked.append((principal, client_id))
+        return self.allows
+
+
+class Line:
+    """One block for each line."""
+
+    def __init__(self, block: int, html: str) -> None:
+        self.block = block
+        self.html = html
+
+
+class Lines:
+    """Renders a text line by line: the blocks that changed are those from the last one on."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def add(self, text: str) -> list[Line]:
+        first = self.text.count("\n")
+        self.text += text
+        return [Line(number, f"<p>{line}</p>") for number, line in enumerate(self.text.split("\n")) if number >= first]
+
+
+LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main>"]))
+
+
+class Screen:
+    """The frames a client got, in their order, and ways to look at them."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def of(self, stream_id: str, *types: str) -> list[Frame]:
+        """Return the frames of a stream, of these types only where any are named; not the question's echo."""
+        named = [f for f in list(self.frames) if f.get("stream_id") == stream_id and f.get("role") != "user"]
+        return [frame for frame in named if not types or frame["type"] in types]
+
+    def sees(self, **members: Any) -> Frame:
+        """Wait for a frame with these members, and return it."""
+
+        def found() -> Frame | None:
+            return next((frame for frame in list(self.frames) if members.items() <= frame.items()), None)
+
+        return wait_until(found, WIDE) or {}
+
+    def sees_text(self, stream_id: str, length: int) -> None:
+        """Wait until there are so many characters of an answer."""
+        wait_until(lambda: len(self.text(stream_id)) >= length, WIDE)
+
+    def sees_end(self, stream_id: str) -> list[Frame]:
+        """Wait for a stream's last frame, and return all of its frames."""
+        self.sees(type="typing", status=False, stream_id=stream_id)
+        return self.of(stream_id)
+
+    def text(self, stream_id: str) -> str:
+        """Return what a client has of a stream by its deltas."""
+        text = ""
+        for frame in self.of(stream_id, "chat_delta", "reset"):
+            text = text + frame["content"] if frame["type"] == "chat_delta" else ""
+        return text
+
+    def cursor(self, stream_id: str) -> int:
+        """Return what a client resumes from."""
+        return next((f["cursor"] for f in reversed(self.of(stream_id)) if "cursor" in f), 0)
+
+    def unknown(self) -> list[Frame]:
+        """Return the frames that the published schema does not know."""
+        return [frame for frame in self.frames if len(kinds("chat.server", frame)) != 1]
+
+
+class ChatClient(Screen):
+    """One client and its socket; what it sends goes to a door of the test's own gateway."""
+
+    def __init__(
+        self, gateway: Any, *, caller: Caller = ANYBODY, client_id: str = "c1", limit: Limit | None = None
+    ) -> None:
+        super().__init__()
+        self.closing = False
+        self.limit = limit or Limit()
+        texts = Texts("zh")
+        self.door = ChatDoor(self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES)
+        self.door.opened()
+
+    def send(self, frame: Mapping[str, Any]) -> bool:
+        """What the door calls."""
+        if self.closing:
+            return False
+        self.frames.append(json.loads(json.dumps(frame)))
+        return True
+
+    def says(self, **frame: Any) -> None:
+        self.door.received(json.dumps(frame, ensure_ascii=False))
+
+    def asks(self, content: str, **others: Any) -> str:
+        """Ask, and return the stream's id."""
+        self.says(type="chat", content=content, **others)
+        echo = next(frame for frame in reversed(self.frames) if frame.get("role") == "user")
+        return str(echo["stream_id"])
+
+    def leaves(self) -> None:
+        self.closing = True
+        self.door.closed(Closed(1006))
+
+
+class ChatSocket(Screen):
+    """One client at a real socket; what comes is read as it comes."""
+
+    def __init__(self, url: str, client_id: str = "", *, key: str = "") -> None:
+        """Connect to the replica at an http address."""
+        super().__init__()
+        address = url.replace("http", "ws", 1) + "/ws/chat" + (f"/{client_id}" if client_id else "")
+        shown = {"Authorization": f"Bearer {key}"} if key else {}
+        options: dict[str, Any] = {"compression": None, "open_timeout": WIDE, "ping_interval": None, "max_size": 2**24}
+        self._open = ExitStack()
+        self._connection = self._open.enter_context(connect(address, additional_headers=shown, **options))
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.sees(type="system")
+
+    def says(self, **frame: Any) -> None:
+        self._connection.send(json.dumps(frame, ensure_ascii=False))
+
+    def asks(self, content: str, **others: Any) -> str:
+        """Ask, and return the stream's id."""
+        known = len(self.frames)
+        self.says(type="chat", content=content, **others)
+        echo = wait_until(lambda: next((f for f in self.frames[known:] if f.get("role") == "user"), None), WIDE)
+        return str((echo or {})["stream_id"])
+
+    def is_cut(self) -> None:
+        """Lose the connection as a network loses it: without a word."""
+        self._connection.socket.shutdown(socket.SHUT_RDWR)
+        self.close_code()
+
+    def leaves(self) -> None:
+        self._open.close()
+        self.close_code()
+
+    @property
+    def over(self) -> bool:
+        return not self._reader.is_alive()
+
+    def close_code(self) -> int | None:
+        """Wait for the socket's end, and return the code it was closed with; None or 1006 when it was just lost."""
+        self._reader.join(WIDE)
+        assert self.over, self.frames[-3:]
+        code: int | None = self._connection.close_code
+        return code
+
+    def _read(self) -> None:
+        with suppress(ConnectionClosed):
+            for message in self._connection:
+                self.frames.append(json.loads(message))

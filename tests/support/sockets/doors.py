@@ -1,0 +1,114 @@
+"""A client of the sockets for tests: every frame it gets is held against the published schema."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.support.sockets.frames import faults, kinds
+from tools._ws.frames import Transcript, is_part
+
+PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
+#: Seconds for anything that takes a moment on an idle machine.
+PATIENCE = 30.0
+
+Fits = Mapping[str, Any] | Callable[[Any], bool]
+
+
+class Visitor:
+    """Somebody at a door. What came is in `frames`, the schema's names of it in `seen`."""
+
+    def __init__(self, connection: ClientConnection, door: str) -> None:
+        self.door = door
+        self.connection = connection
+        self.frames: list[dict[str, Any]] = []
+        self.seen: set[str] = set()
+        self._transcript = Transcript()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way."""
+        return self._transcript.busy
+
+    def says(self, frame: Any) -> None:
+        """Send a frame; a str as it is."""
+        self.connection.send(frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False))
+
+    def hears(self, timeout: float = PATIENCE) -> dict[str, Any]:
+        """Return the next frame, which must be one of the door's; raises TimeoutError, ConnectionClosed."""
+        raw = self.connection.recv(timeout)
+        assert isinstance(raw, str)
+        frame: dict[str, Any] = self._transcript.take(raw).frame
+        (name,) = kinds(f"{self.door}.server", frame) or [f"{faults(self.door + '.server', frame)}: {raw}"]
+        assert name.startswith(self.door), name
+        self.frames.append(frame)
+        self.seen.add(name)
+        return frame
+
+    def until(self, fits: Fits) -> dict[str, Any]:
+        """Return the next frame of which `fits` is a part, or is true; fail after `PATIENCE` seconds."""
+        end = time.monotonic() + PATIENCE
+        since = len(self.frames)
+        while time.monotonic() < end:
+            frame = self.hears(max(0.01, end - time.monotonic()))
+            if fits(frame) if callable(fits) else is_part(fits, frame):
+                return frame
+        raise AssertionError(f"{fits} did not come; what came: {self.frames[since:]}")
+
+    def until_done(self) -> list[dict[str, Any]]:
+        """Wait until all said so far is read and no answer is under way; return what came."""
+        since = len(self.frames)
+        stamp = time.monotonic_ns()
+        self.says({"type": "ping", "timestamp": stamp})
+        self.until({"type": "pong", "timestamp": stamp})
+        if self.busy:
+            self.until(lambda frame: not self.busy)
+        return self.frames[since:]
+
+    def until_closed(self) -> int | None:
+        """Read on until the server closes; return its code, or fail after `PATIENCE` seconds."""
+        with suppress(ConnectionClosed):
+            self.until(lambda frame: False)
+        return self.connection.close_code
+
+
+@contextmanager
+def visit(
+    url: str,
+    door: str,
+    *,
+    key: str = "",
+    client_id: str = "",
+    lively: bool = True,
+    by_page: bool = False,
+    **options: Any,
+) -> Iterator[Visitor]:
+    """Open a connection to a door of the replica at an http address; with `by_page`, as a page shows its key.
+
+    `lively` connections ping, so that no heartbeat timeout ends them.
+    """
+    address = url.replace("http", "ws", 1) + PATHS[door] + (f"/{client_id}" if client_id else "")
+    if by_page:
+        carried = "bearer." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+        options["subprotocols"] = [Subprotocol("wechatlaibao"), Subprotocol(carried)]
+    elif key:
+        options["additional_headers"] = {"Authorization": f"Bearer {key}"}
+    options |= {"compression": None, "ping_interval": 1 if lively else None, "ping_timeout": None, "max_size": 2**24}
+    try:
+        connection = connect(address, **options)
+    except TimeoutError:
+        # Under TLS this client reads and writes in two threads, and Python's ssl is suspected of mixing them up: now
+        # and then the request is never sent.
+        if not address.startswith("wss:"):
+            raise
+        connection = connect(address, **options)
+    with connection:
+        yield Visitor(connection, door)

@@ -1,0 +1,154 @@
+"""Clients of POST /api/chat: what came as server-sent events, whole or while it comes over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import requests
+
+from channels.http_chat.models import ChatAnswered, ChatFailed
+from tests.support.servers.processes import wait_until
+
+#: Seconds in which something must have come: wide, for a busy machine.
+WIDE = 30.0
+
+
+class Event(NamedTuple):
+    name: str
+    id: str
+    data: Mapping[str, Any]
+
+
+def events(lines: Iterable[str]) -> Iterator[Event]:
+    """Yield the events of complete lines; each must be of the documented shape, and comments are passed over."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line and name:
+            fields[name] = value
+        elif "event" in fields:
+            yield checked(Event(fields["event"], fields["id"], json.loads(fields["data"])))
+        if not line:
+            fields = {}
+
+
+def checked(event: Event) -> Event:
+    """Return an event whose data are as documented."""
+    match event.name:
+        case "done":
+            ChatAnswered.model_validate(event.data)
+        case "error":
+            assert set(event.data) == {"code", "message", "data"}
+            ChatFailed.model_validate(event.data["data"])
+        case _:
+            assert set(event.data) == {"start": {"stream_id"}, "delta": {"content"}, "reset": set()}[event.name]
+    return event
+
+
+class Reader:
+    """Somebody who reads the events of one answer as they come; `kept` is what an earlier reader has of it."""
+
+    def __init__(self, reply: requests.Response, kept: str = "", last: str = "") -> None:
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["Content-Type"].startswith("text/event-stream")
+        self.events: list[Event] = []
+        self.text = kept
+        #: The id of the last event, to come back with.
+        self.last = last
+        self.comments = 0
+        self._reply = reply
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def stream_id(self) -> str:
+        return str(self.sees("start").data["stream_id"])
+
+    @property
+    def over(self) -> bool:
+        """Whether no more comes, for whatever reason."""
+        return not self._thread.is_alive()
+
+    def named(self, name: str) -> list[Event]:
+        return [event for event in list(self.events) if event.name == name]
+
+    def sees(self, name: str) -> Event:
+        """Wait for an event of that name, and return the first."""
+        wait_until(lambda: self.named(name) or self.over, WIDE)
+        return self.named(name)[0]
+
+    def sees_text(self, length: int) -> None:
+        wait_until(lambda: len(self.text) >= length or self.over, WIDE)
+        assert len(self.text) >= length, self.events
+
+    def sees_end(self) -> Event:
+        """Wait until no more comes, and return the last event."""
+        wait_until(lambda: self.over, WIDE)
+        return self.events[-1]
+
+    def leaves(self) -> None:
+        """Go away without a word."""
+        with suppress(OSError, AttributeError):
+            connection: Any = self._reply.raw.connection
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(WIDE)
+
+    def _read(self) -> None:
+        with suppress(requests.RequestException, AttributeError, ValueError, OSError):
+            for event in events(self._lines()):
+                self._take(event)
+
+    def _lines(self) -> Iterator[str]:
+        # Not iter_lines: it cuts at U+2028, which is a character of the answer like any other.
+        rest = b""
+        for piece in self._reply.iter_content(None):
+            *lines, rest = (rest + piece).split(b"\n")
+            self.comments += sum(line.startswith(b":") for line in lines)
+            yield from (line.decode() for line in lines)
+
+    def _take(self, event: Event) -> None:
+        if event.name == "delta":
+            self.text += event.data["content"]
+        elif event.name == "reset":
+            self.text = ""
+        self.last = event.id
+        self.events.append(event)
+
+
+class Program:
+    """A program with a key that asks at one address, or another."""
+
+    def __init__(self, key: str) -> None:
+        self._headers = {"Authorization": f"Bearer {key}"}
+
+    def asks(self, url: str, query: str, **fields: Any) -> requests.Response:
+        """Ask, and wait for the whole answer."""
+        return requests.post(
+            f"{url}/api/chat", json={"query": query, **fields}, headers=self._headers, timeout=WIDE * 2
+        )
+
+    def reads(self, url: str, query: str, **fields: Any) -> Reader:
+        """Ask, and read the answer while it grows."""
+        body = {"query": query, "stream": True, **fields}
+        options: dict[str, Any] = {"headers": self._headers, "stream": True, "timeout": WIDE * 2}
+        return Reader(requests.post(f"{url}/api/chat", json=body, **options))
+
+    def comes_back(self, url: str, before: Reader) -> Reader:
+        """Read on where an earlier reader stopped."""
+        headers = {**self._headers, "Accept": "text/event-stream", "Last-Event-ID": before.last}
+        address = f"{url}/api/chat/{before.stream_id}"
+        reply = requests.get(address, headers=headers, stream=True, timeout=WIDE * 2)
+        return Reader(reply, before.text, before.last)
+
+    def gets(self, url: str, stream_id: str, **headers: str) -> requests.Response:
+        """Wait for the whole of an answer there is."""
+        address = f"{url}/api/chat/{stream_id}"
+        return requests.get(address, headers={**self._headers, **headers}, timeout=WIDE * 2)
+
+    def cancels(self, url: str, stream_id: str) -> requests.Response:
+        return requests.delete(f"{url}/api/chat/{stream_id}", headers=self._headers, timeout=WIDE)

@@ -1,0 +1,160 @@
+"""The other end of a WebSocket in a test's hands: any frame, any byte, and as slow a reader as the test likes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, cast
+
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import CLIENT, Protocol
+
+from channels.sockets.socket import Closed, Socket, converse
+from tests.support.servers.processes import wait_until
+
+#: Seconds any of it may take: a bound for a stuck test.
+PATIENCE = 30.0
+
+
+def tcp_pair(*, buffer: int = 0) -> tuple[socket.socket, socket.socket]:
+    """Return two ends of a connection; `buffer` bytes in the kernel on the way to the far one, 0 for its own choice."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.socket()
+        if buffer:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        far.connect(listener.getsockname())
+        near, _ = listener.accept()
+    far.settimeout(PATIENCE)
+    return near, far
+
+
+class Door:
+    """A peer that writes down what happens to it; `on_text` and `on_open` are what it does besides."""
+
+    busy = False
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.ends: list[Closed] = []
+        self.on_open: Callable[[], None] = lambda: None
+        self.on_text: Callable[[str], None] = lambda text: None
+
+    def opened(self) -> None:
+        self.on_open()
+
+    def received(self, text: str) -> None:
+        self.texts.append(text)
+        self.on_text(text)
+
+    def closed(self, closed: Closed) -> None:
+        self.ends.append(closed)
+
+
+class FarEnd:
+    """A socket with its reader in a thread, and what a client can do to it."""
+
+    def __init__(self, *, buffer: int = 0, door: Door | None = None, **options: Any) -> None:
+        near, self.raw = tcp_pair(buffer=buffer)
+        self.socket = Socket(near, **options)
+        self.door = door or Door()
+        self._near = near
+        self._protocol = Protocol(CLIENT, max_size=None)
+        self._frames: list[Frame] = []
+        self._reader = threading.Thread(target=converse, args=(self.socket, self.door), daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> FarEnd:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.raw.close()
+        self._reader.join(PATIENCE)
+        self._near.close()
+
+    def put(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
+        """Send a frame."""
+        self.raw.sendall(masked(opcode, data, fin=fin))
+
+    def says(self, text: str) -> None:
+        self.put(Opcode.TEXT, text.encode())
+
+    def closes(self, code: int, reason: str = "") -> None:
+        self.put(Opcode.CLOSE, Close(code, reason).serialize())
+
+    def frame(self) -> Frame:
+        """Return the next frame there is."""
+        while not self._frames:
+            data = self.raw.recv(65536)
+            assert data, "the connection ended"
+            self._protocol.receive_data(data)
+            self._frames += cast(list[Frame], self._protocol.events_received())
+            assert self._protocol.parser_exc is None, repr(self._protocol.parser_exc)
+        return self._frames.pop(0)
+
+    def sees(self) -> dict[str, Any]:
+        """Return the next frame, which is a text, as JSON."""
+        frame = self.frame()
+        assert frame.opcode is Opcode.TEXT
+        return cast(dict[str, Any], json.loads(bytes(frame.data)))
+
+    def message(self) -> dict[str, Any]:
+        """Return the next message, of one frame or of several, as JSON."""
+        frames = [self.frame()]
+        while not frames[-1].fin:
+            frames.append(self.frame())
+        assert [frame.opcode for frame in frames] == [Opcode.TEXT, *[Opcode.CONT] * (len(frames) - 1)]
+        return cast(dict[str, Any], json.loads(b"".join(bytes(frame.data) for frame in frames)))
+
+    def close_frame(self) -> Close:
+        """Return what the next frame, which is a close, says."""
+        frame = self.frame()
+        assert frame.opcode is Opcode.CLOSE
+        return Close.parse(frame.data)
+
+    def eof(self) -> bool:
+        """Tell whether the connection ends without another byte."""
+        return self.raw.recv(1) == b""
+
+    def hangs_up(self) -> None:
+        """End the connection in order: nothing more comes."""
+        self.raw.shutdown(socket.SHUT_WR)
+
+    def vanishes(self) -> None:
+        """Reset the connection, as a machine does that knows nothing of it any more."""
+        self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.raw.close()
+
+    def end(self) -> Closed:
+        """Wait for the end and return it."""
+        self._reader.join(PATIENCE)
+        assert not self._reader.is_alive()
+        (closed,) = self.door.ends
+        return closed
+
+    def heard(self, count: int) -> list[str]:
+        """Wait until so many messages came through, and return all that did."""
+        wait_until(lambda: len(self.door.texts) >= count, PATIENCE)
+        return self.door.texts
+
+
+def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    """Return a frame as a client sends it."""
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin `work` in a thread; return a function that waits for what it returns."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(PATIENCE)
+        assert results, "it did not return"
+        return results[0]
+
+    return result

@@ -1,0 +1,111 @@
+"""A realtime session for tests, with somebody who does what it wants: asks, follows, cancels, and tells of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from config.texts import Texts
+from services.models import Status
+from services.realtime.effects import Answer, Ask, Cancel, Close, Effect, Follow, Frame
+from services.realtime.session import RealtimeSession
+
+NOW = "2026-11-21T03:56:57.133Z"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the tests' detector says: whatever ends in a question mark is a question, sentence by sentence."""
+
+    is_question: bool
+    confidence: float
+    question: str
+
+
+def detect(text: str) -> Found:
+    asking = [part for part in text.replace("。", "。|").replace("？", "？|").split("|") if part.endswith(("？", "?"))]
+    return Found(bool(asking), 0.97318, "".join(asking))
+
+
+class Desk:
+    """One session, what its client got, and the line of its answers."""
+
+    def __init__(self, stop: Literal["idle", "close"] = "idle", session_id: str = "s1") -> None:
+        self.texts = Texts("zh")
+        self.session = RealtimeSession(session_id, detect=detect, texts=self.texts, now=lambda: NOW, stop=stop)
+        self.frames: list[Frame] = []
+        #: What was asked, and in which conversation.
+        self.asked: list[tuple[str, str]] = []
+        self.line: list[Answer] = []
+        self.cancelled: list[str] = []
+        self.close: Close | None = None
+        #: The codes the next questions are refused with.
+        self.refusals: list[str] = []
+
+    def sends(self, message: object) -> list[Frame]:
+        """Let the client send something; return what it gets at once."""
+        return self.does(self.session.received(message))
+
+    def says(self, text: str, **members: Any) -> list[Frame]:
+        """Let the client send a final text."""
+        return self.sends({"type": "asr_chunk", "text": text, "is_final": True, **members})
+
+    def controls(self, action: str, **members: Any) -> list[Frame]:
+        return self.sends({"type": "control", "action": action, **members})
+
+    def asks(self, text: str = "年假有几天？") -> Answer:
+        """Let the client say a question, and its answer begin."""
+        self.says(text)
+        answer = self.line[0]
+        self.begins()
+        return answer
+
+    def begins(self) -> list[Frame]:
+        """Let the first answer in the line have its turn."""
+        return self.does(self.session.begun(self.line[0]))
+
+    def grows(self, *pieces: str, first: int = 0, cursor: int = 0, reset: bool = False) -> list[Frame]:
+        """Let the answer that has its turn grow; `cursor` is the place of the first piece."""
+        placed = [(piece, cursor + number) for number, piece in enumerate(pieces, start=1)]
+        end = cursor + len(pieces)
+        return self.does(self.session.grew(self.line[0], placed, first=first, cursor=end, reset=reset))
+
+    def ends(self, status: Status = "completed", **news: Any) -> list[Frame]:
+        return self.does(self.session.ended(self.line.pop(0), status, **news))
+
+    def does(self, effects: Sequence[Effect]) -> list[Frame]:
+        """Do what the session wants, in its order; return the frames of it all."""
+        start = len(self.frames)
+        for effect in effects:
+            self._do(effect)
+        return self.frames[start:]
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case dict():
+                self.frames.append(effect)
+            case Ask(answer, text):
+                if self.refusals:
+                    self.does(self.session.refused(answer, self.refusals.pop(0)))
+                else:
+                    self.asked.append((text, answer.session_id))
+                    self.does(self.session.asked(answer, f"stream{len(self.asked)}"))
+            case Follow(answer):
+                self.line.append(answer)
+            case Cancel(answers):
+                self.cancelled += [answer.stream_id for answer in answers]
+                self.line = [waiting for waiting in self.line if waiting not in answers]
+            case Close():
+                self.close = effect
+
+
+def stages(frames: Sequence[Frame]) -> list[str]:
+    """Return what the frames say in a word each: a status's stage, an answer's content, else the type or the code."""
+    return [_word(frame) for frame in frames]
+
+
+def _word(frame: Frame) -> str:
+    if frame["type"] == "answer":
+        return f"final {frame.get('error', '')}".strip() if frame["final"] else str(frame["content"])
+    return str(frame.get("stage") or frame.get("code") or frame["type"])

@@ -1,0 +1,136 @@
+"""The gateway with its parts and without HTTP: a replica of its own for each desk, whatever Redis they share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from services.answers.answer import Answerer, Backend
+from services.answers.conversation_store import ConversationStore
+from services.answers.gateway import Door, Gateway
+from services.answers.takeover import TakeoverManager
+from services.identity.auth_service import AuthService
+from services.identity.callers import Callers
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
+from services.providers.base import BaseRAGProvider
+from services.redis.store import ScriptRunner, connect
+from services.streams.manager import StreamManager
+from services.streams.readers import StreamReaders
+from services.streams.records import Snapshot
+from services.streams.store import StreamStore
+from tests.support.servers.processes import wait_until
+from utils.deadline import Deadline
+
+KEY = b"k" * 32
+#: What opens sockets.
+API_KEY = "not-a-real-key"
+CALLER = Callers("key", api_keys=[API_KEY]).check(API_KEY)
+
+
+class SlowProvider(BaseRAGProvider):
+    """Answers when the test lets it, and counts what it is asked."""
+
+    name = "slow"
+    app = "app1"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.queries: list[Query] = []
+        self.go_on = threading.Event()
+        self.conversations: list[str] = []
+        self.usage = Usage()
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        self.asked.append(query.text)
+        self.queries.append(query)
+        self.conversations.append(query.conversation_id)
+        yield ProviderIds("c1", "m1", "t1")
+        self.go_on.wait(30.0)
+        yield Delta(f"答：{query.text}")
+        yield self.usage
+
+    def health_check(self) -> bool:
+        return True
+
+
+class Desk:
+    """A replica without its HTTP."""
+
+    def __init__(
+        self, url: str, provider: BaseRAGProvider, *, max_streams: int = 20, places: int = 3, lease: float = 6.0
+    ) -> None:
+        self.client = connect(url, pool_size=30, timeout=5.0)
+        self._provider = provider
+        self._dead = False
+        runner = ScriptRunner(self.client)
+        self.streams = StreamStore(runner, lease=lease)
+        conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
+        backends = {"default": Backend(provider), "hr": Backend(provider)}
+        answerer = Answerer(
+            auth=AuthService("none"),
+            backends=backends,
+            conversations=conversations,
+            streams=self.streams,
+            callers=Callers("key", api_keys=[API_KEY]),
+        )
+        self.manager = StreamManager(
+            self.streams, answerer.answer, sentence=lambda c: f"<{c}>", max_streams=max_streams, max_bytes=100_000
+        )
+        self.runner = runner
+        takeovers = TakeoverManager(self.streams, self.manager, answerer)
+        self.gateway = Gateway(
+            streams=self.streams,
+            manager=self.manager,
+            takeovers=takeovers,
+            answerer=answerer,
+            conversations=conversations,
+            keys={"default": KEY, "hr": KEY},
+            doors={
+                ("wecom", "default"): Door(places, 330.0, frozenset({"/reset"})),
+                ("wecom", "hr"): Door(places, 330.0),
+                ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True, compares=True),
+                ("realtime", "default"): Door(resets=frozenset({"/reset"}), resends=True),
+                ("http", "default"): replace(programs := Door(resends=True, keeps_refusals=False), compares=True),
+                ("batch", "default"): programs,
+            },
+            sentence=lambda key: f"<{key}>",
+            readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),
+        )
+        self.readers = readers
+        self.manager.start()
+        self.readers.start()
+
+    def asks(self, text: str = "年假?", msgid: str = "m1", **changes: str) -> Snapshot:
+        fields: dict[str, Any] = {"channel": "wecom", "bot": "default", "principal": "zhangsan", **changes}
+        return self.gateway.ask(Question(text, msgid=msgid, **fields))
+
+    def reads(self, stream_id: str, **changes: str) -> Snapshot | None:
+        return self.gateway.read(stream_id, **{"bot": "default", "principal": "zhangsan", **changes})
+
+    def sees_end(self, stream_id: str, **changes: str) -> Snapshot:
+        def ended() -> bool:
+            snapshot = self.reads(stream_id, **changes)
+            assert snapshot
+            return snapshot.status != "processing"
+
+        wait_until(ended)
+        snapshot = self.reads(stream_id, **changes)
+        assert snapshot
+        return snapshot
+
+    def dies(self) -> None:
+        """Write nothing any more, as a killed process does; `close` does not wait for its producers."""
+        self._dead = True
+        self.manager.close()
+
+    def close(self) -> None:
+        """End all that runs: a producer that waits for its turn would stay in the queue of the next test."""
+        self.readers.close()
+        if isinstance(self._provider, SlowProvider):
+            self._provider.go_on.set()
+        if not self._dead:
+            self.manager.drain(3.0)
+            self.manager.close()
+        self.client.close()

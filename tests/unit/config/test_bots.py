@@ -1,0 +1,114 @@
+"""Bots: each has its own keys, its own provider where it says so, and the default bot's manners otherwise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.settings_values import AES_KEY, OTHER_AES_KEY, refusal, settings
+
+HR = {"WECHAT_TOKEN": "fake-hr-token", "WECHAT_ENCODING_AES_KEY": OTHER_AES_KEY}
+
+
+def bots(**given: dict[str, Any]) -> str:
+    return json.dumps(given)
+
+
+def test_the_default_bot_has_the_variables_of_its_own() -> None:
+    """WECHAT_* describe the default bot."""
+    bot = settings(WECHAT_BOT_NAME="来宝", WECHAT_WELCOME="您好", WECHAT_THINKING="hide").bots["default"]
+
+    assert (bot.name, bot.tokens, bot.aes_keys) == ("default", ("fake-wechat-token",), (AES_KEY,))
+    assert (bot.receive_id, bot.bot_name, bot.welcome, bot.thinking) == ("", "来宝", "您好", "hide")
+    assert bot.commands == {"/reset": "reset", "新对话": "reset"}
+    assert bot.provider.dify_api_keys == ("app-not-a-real-key",)
+
+
+def test_a_named_bot_has_its_own_keys_and_provider() -> None:
+    """What a bot of WECHAT_BOTS sets is its own."""
+    own = {**HR, "DIFY_API_KEY": "app-fake-hr", "DIFY_TIMEOUT": 9, "WECHAT_SOURCES": True, "corp": "acme"}
+
+    found = settings(WECHAT_BOTS=bots(hr=own)).bots
+
+    assert list(found) == ["default", "hr"]
+    hr = found["hr"]
+    assert (hr.name, hr.corp, hr.tokens, hr.aes_keys) == ("hr", "acme", ("fake-hr-token",), (OTHER_AES_KEY,))
+    assert (hr.provider.dify_api_keys, hr.provider.dify_timeout, hr.sources) == (("app-fake-hr",), 9, True)
+
+
+def test_a_named_bot_inherits_the_rest() -> None:
+    """What a bot does not set is as for the default bot, except what WeCom gives to each bot anew."""
+    found = settings(
+        WECHAT_BOTS=bots(hr=HR),
+        WECHAT_ANSWER_SECONDS="100",
+        WECHAT_RECEIVE_ID="corp1",
+        WECHAT_BOT_NAME="来宝",
+        WECHAT_BOT_ID="bot1",
+        DIFY_API_URL="https://dify.example",
+    )
+
+    hr = found.bots["hr"]
+    assert hr.answer_seconds == 100
+    assert hr.provider == found.provider
+    assert (hr.receive_id, hr.bot_name, hr.bot_id) == ("", "", "")
+
+
+def test_named_bots_alone_are_enough() -> None:
+    """Without WECHAT_TOKEN there is no default bot, and none is missed."""
+    found = settings(WECHAT_TOKEN="", WECHAT_ENCODING_AES_KEY="", WECHAT_BOTS=bots(hr=HR))
+
+    assert list(found.bots) == ["hr"]
+
+
+@pytest.mark.parametrize("name", ["DIFY_BASE_URL", "DIFY_API_URL"])
+def test_a_bot_has_its_own_dify_under_either_name(name: str) -> None:
+    """A bot's address does not quarrel with an inherited one of the other name."""
+    found = settings(WECHAT_BOTS=bots(hr={**HR, name: "https://hr.example"}), DIFY_API_URL="https://dify.example")
+
+    assert found.bots["hr"].provider.dify_base_url == "https://hr.example"
+
+
+def test_a_bot_may_leave_the_mock() -> None:
+    """A mock switch turned off for one bot lets Dify answer for it."""
+    found = settings(USE_MOCK_RAG="true", WECHAT_BOTS=bots(hr={**HR, "USE_MOCK_RAG": False}, it=HR)).bots
+
+    assert {name: bot.provider.rag_provider for name, bot in found.items()} == {
+        "default": "mock",
+        "hr": "dify",
+        "it": "mock",
+    }
+
+
+def test_a_bot_may_be_mocked_alone() -> None:
+    """A mock switch turned on for one bot is on for it only."""
+    found = settings(WECHAT_BOTS=bots(hr={**HR, "MOCK_MODE": "1"})).bots
+
+    assert (found["default"].provider.rag_provider, found["hr"].provider.rag_provider) == ("dify", "mock")
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "line"),
+    [
+        ("HR", HR, "WECHAT_BOTS='HR' is wrong: expected bot names"),
+        ("default", HR, "WECHAT_BOTS='default' is wrong: expected bot names"),
+        ("hr", {**HR, "WECHAT_TOKN": "x"}, "WECHAT_BOTS='hr.WECHAT_TOKN' is wrong"),
+        ("hr", {**HR, "REDIS_HOST": "x"}, "WECHAT_BOTS='hr.REDIS_HOST' is wrong"),
+        ("hr", {**HR, "dify_user": "x"}, "WECHAT_BOTS='hr.dify_user' is wrong"),
+        ("hr", {**HR, "WECHAT_MODE": "pigeon"}, "WECHAT_BOTS: hr.WECHAT_MODE='pigeon' is wrong"),
+        ("hr", {**HR, "DIFY_TIMEOUT": 0}, "WECHAT_BOTS: hr.DIFY_TIMEOUT='0' is wrong: expected more than 0"),
+        ("hr", {**HR, "DIFY_API_KEY": {"a": 1}}, "WECHAT_BOTS: hr.DIFY_API_KEY='***' is wrong"),
+        ("hr", {"WECHAT_TOKEN": "x"}, "WECHAT_BOTS: hr.WECHAT_ENCODING_AES_KEY is missing"),
+        ("hr", {**HR, "RAG_PROVIDER": "openai"}, "WECHAT_BOTS: hr.OPENAI_API_KEY is missing"),
+        ("hr", {**HR, "WECHAT_TOKEN": ""}, "WECHAT_BOTS: hr.WECHAT_TOKEN is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_bot_is_named(name: str, own: dict[str, Any], line: str) -> None:
+    """The line names the bot and its variable."""
+    assert refusal(WECHAT_BOTS=bots(**{name: own})).startswith(line)
+
+
+def test_a_slip_in_a_bots_variable_is_put_right() -> None:
+    """An unknown variable comes with the name that was meant."""
+    assert refusal(WECHAT_BOTS=bots(hr={**HR, "WECHAT_TOKN": "x"})).endswith("did you mean WECHAT_TOKEN?")

@@ -1,0 +1,132 @@
+"""The environment: what counts as set, what is not ours, and how many CPUs there are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from config.environment import available_cpus, read_environment
+from services.errors import SettingsError
+from tests.support.settings_values import settings
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    """`.env` fills in what the environment lacks."""
+    file = tmp_path / ".env"
+    file.write_text('PORT=1\nHOST="here"  # a comment\nDIFY_INPUTS={"a": "b"}\n')
+
+    found = read_environment({"PORT": "2"}, str(file))
+
+    assert found == {"PORT": "2", "HOST": "here", "DIFY_INPUTS": '{"a": "b"}'}
+
+
+def test_empty_values_count_as_unset(tmp_path: Path) -> None:
+    """Compose and Kubernetes pass on empty values: they hide nothing, in the file neither."""
+    file = tmp_path / ".env"
+    file.write_text("PORT=1\nHOST=\nLOCALE\n")
+
+    assert read_environment({"PORT": "", "LOG_DIR": "  "}, str(file)) == {"PORT": "1"}
+
+
+def test_values_are_stripped() -> None:
+    """A Secret that was made with a line break at its end is still the right token."""
+    assert read_environment({"WECHAT_TOKEN": "fake\n"}, None) == {"WECHAT_TOKEN": "fake"}
+
+
+def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
+    """Containers have no `.env`."""
+    assert read_environment({}, str(tmp_path / ".env")) == {}
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    """Notepad's UTF-8 is UTF-8."""
+    file = tmp_path / ".env"
+    file.write_text("APP_NAME=来宝\n", encoding="utf-8-sig")
+
+    assert read_environment({}, str(file)) == {"APP_NAME": "来宝"}
+
+
+def test_a_file_in_another_encoding_stops_the_start(tmp_path: Path) -> None:
+    """A file that is not UTF-8 is named instead of misread."""
+    file = tmp_path / ".env"
+    file.write_text("APP_NAME=来宝\n", encoding="gbk")
+
+    with pytest.raises(SettingsError, match="UTF-8 file of NAME=value lines"):
+        read_environment({}, str(file))
+
+
+KUBERNETES = {
+    "REDIS_PORT": "tcp://10.0.0.1:6379",
+    "REDIS_PORT_6379_TCP": "tcp://10.0.0.1:6379",
+    "REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+    "REDIS_PORT_6379_TCP_PORT": "6379",
+    "REDIS_PORT_6379_TCP_PROTO": "tcp",
+    "REDIS_SERVICE_HOST": "10.0.0.1",
+    "REDIS_SERVICE_PORT": "tcp://10.0.0.2:6379",
+    "REDIS_SERVICE_PORT_REDIS": "6379",
+    "REDIS_SERVICE_SERVICE_HOST": "10.0.0.2",
+    "MYSQL_SERVICE_SERVICE_PORT": "3306",
+    "MYSQL_PORT": "tcp://10.0.0.3:3306",
+}
+
+
+def test_what_kubernetes_says_about_services_is_not_taken_for_settings() -> None:
+    """A Service named redis sets REDIS_PORT to an address: neither an error nor a warning."""
+    found = settings(**KUBERNETES)
+
+    assert (found.redis_port, found.mysql_port, found.warnings) == (6379, 3306, ())
+
+
+def test_an_unknown_name_of_ours_warns_with_what_was_meant() -> None:
+    """A slip of the pen is named; what merely looks like nothing of ours is left alone."""
+    found = settings(STREAM_TLL="1", WECHAT_CORP="x", OTHER_NAME="y", WORKRES="3")
+
+    assert found.warnings == (
+        "STREAM_TLL is not a setting and has no effect; did you mean STREAM_TTL?",
+        "WECHAT_CORP is not a setting and has no effect",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "usable", "cpus"),
+    [
+        ({}, 2, 2),
+        ({}, 64, 4),
+        ({"cpu.max": "max 100000\n"}, 3, 3),
+        ({"cpu.max": "100000 100000\n"}, 8, 1),
+        ({"cpu.max": "150000 100000\n"}, 8, 2),
+        ({"cpu.max": "20000 100000\n"}, 8, 1),
+        ({"cpu.max": "800000 100000\n"}, 3, 3),
+        ({"cpu.max": "800000 100000\n"}, 16, 4),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3, 3),
+        ({"cpu/cpu.cfs_quota_us": "200000\n"}, 3, 3),
+        ({"cpu.max": "nonsense\n"}, 3, 3),
+        ({"cpu.max": "100000 0\n"}, 3, 3),
+    ],
+)
+def test_workers_follow_the_containers_cpu_limit(tmp_path: Path, files: dict[str, str], usable: int, cpus: int) -> None:
+    """The limit of cgroup version 2 or 1, the CPUs the scheduler gives, at least 1 and at most 4."""
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    assert available_cpus(tmp_path, usable=usable) == cpus
+
+
+def test_without_a_limit_the_scheduler_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process bound to one CPU gets one worker, and where nobody can be asked the machine's CPUs count."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    assert available_cpus(tmp_path) == 1
+
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert available_cpus(tmp_path) == 3
+
+
+def test_workers_can_be_set() -> None:
+    """WORKERS overrides what the machine offers."""
+    assert settings(WORKERS="7").workers == 7
+    assert 1 <= settings().workers <= 4

@@ -1,0 +1,190 @@
+"""What the settings of an OpenAI-compatible provider may say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from demo.mocks.openai.server import MockOpenAI
+from services.errors import SettingsError
+from services.providers.openai.provider import OpenAIProvider
+from services.providers.openai.service import endpoint
+from tests.support.answers import ask
+from tests.support.settings_values import refusal, settings
+
+KEY = "sk-fake-key"
+
+
+#: Services, the base that each one's documentation gives, and the two addresses that are asked there.
+SERVICES = [
+    ("OpenAI", "https://api.openai.com", "https://api.openai.com/v1/{}"),
+    ("DeepSeek", "https://api.deepseek.com", "https://api.deepseek.com/v1/{}"),
+    (
+        "Qwen",
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        "https://dashscope.aliyuncs.com/compatible-mode/v1/{}",
+    ),
+    ("Zhipu", "https://open.bigmodel.cn/api/paas/v4/", "https://open.bigmodel.cn/api/paas/v4/{}"),
+    ("Moonshot", "https://api.moonshot.cn/v1", "https://api.moonshot.cn/v1/{}"),
+    ("MiniMax", "https://api.minimaxi.com/v1/chat/completions", "https://api.minimaxi.com/v1/{}"),
+    ("Ark", "https://ark.cn-beijing.volces.com/api/v3", "https://ark.cn-beijing.volces.com/api/v3/{}"),
+    (
+        "Gemini",
+        "https://generativelanguage.googleapis.com/v1beta/openai/",
+        "https://generativelanguage.googleapis.com/v1beta/openai/{}",
+    ),
+    ("Mistral", "https://api.mistral.ai/v1", "https://api.mistral.ai/v1/{}"),
+    ("OpenRouter", "https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/{}"),
+    ("Perplexity", "https://api.perplexity.ai/", "https://api.perplexity.ai/{}"),
+    ("GitHub Models", "https://models.github.ai/inference", "https://models.github.ai/inference/{}"),
+    ("Ollama", "http://127.0.0.1:11434", "http://127.0.0.1:11434/v1/{}"),
+    ("vLLM", "http://vllm:8000/v1/", "http://vllm:8000/v1/{}"),
+    (
+        "Azure",
+        "https://acme.openai.azure.com/openai/deployments/gpt-4o?api-version=2024-10-21",
+        "https://acme.openai.azure.com/openai/deployments/gpt-4o/{}?api-version=2024-10-21",
+    ),
+    (
+        "Azure v1",
+        "https://acme.openai.azure.com/openai/v1/?api-version=preview",
+        "https://acme.openai.azure.com/openai/v1/{}?api-version=preview",
+    ),
+    ("a gateway", "https://gateway.example?tenant=a/", "https://gateway.example/v1/{}?tenant=a/"),
+    ("a whole address", "https://gateway.example/chat/completions", "https://gateway.example/{}"),
+]
+
+
+@pytest.mark.parametrize(("base", "asked"), [row[1:] for row in SERVICES], ids=[row[0] for row in SERVICES])
+def test_a_base_gives_the_addresses_of_its_service(base: str, asked: str) -> None:
+    """A bare host gets /v1; a base with a path, or a / at its end, is used as it is, and its query stays."""
+    given = settings(RAG_PROVIDER="openai", OPENAI_API_KEY="fake", OPENAI_BASE_URL=base).openai_base_url
+
+    assert endpoint(given, "chat/completions") == asked.format("chat/completions")
+    assert endpoint(given, "models") == asked.format("models")
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [("", "/v1"), ("/", ""), ("/v1/", "/v1"), ("/proxy", "/proxy"), ("/proxy/chat/completions", "/proxy")],
+)
+@pytest.mark.parametrize("query", ["", "?api-version=2024-10-21"])
+def test_questions_and_probes_arrive_there(given: str, path: str, query: str) -> None:
+    """What the table says is what goes over the wire."""
+    with MockOpenAI(version=path, query=query) as server:
+        provider = OpenAIProvider(base_url=f"{server.address}{given}{query}", api_key=KEY, model="m1")
+
+        assert ask(provider, "年假").error is None
+        assert provider.health_check()
+        provider.close()
+
+
+def test_more_headers_and_fields_go_along() -> None:
+    """Also with the probe; without a key none is sent, and an Authorization of one's own takes the key's place."""
+    with MockOpenAI() as server:
+        body = {"enable_thinking": False, "max_completion_tokens": 90, "temperature": None, "stop": ["。"]}
+        azure = provider_of(server, api_key="", headers={"api-key": "k"}, body=body, max_tokens=50, temperature=0.5)
+        own = provider_of(server, headers={"authorization": "Basic eA=="})
+
+        for provider in (azure, own):
+            assert ask(provider, "年假").error is None
+            assert provider.health_check()
+            provider.close()
+
+        first, second = server.asked
+        assert (first.headers["api-key"], first.headers.get("authorization")) == ("k", None)
+        assert second.headers["authorization"] == "Basic eA=="
+        assert [authorization for _, authorization in server.looks] == ["", "Basic eA=="]
+        sent = {
+            name: value for name, value in first.body.items() if name not in ("messages", "stream", "stream_options")
+        }
+        assert sent == {"model": "m1", "enable_thinking": False, "max_completion_tokens": 90, "stop": ["。"]}
+
+
+@pytest.mark.parametrize("options", [None, {"include_usage": False}])
+def test_stream_options_can_be_left_out_or_replaced(options: object) -> None:
+    """For a server that refuses them without saying so."""
+    with MockOpenAI() as server:
+        provider = provider_of(server, body={"stream_options": options})
+
+        assert ask(provider, "年假").error is None
+        provider.close()
+
+        assert server.asked[0].body.get("stream_options") == options
+
+
+def provider_of(server: MockOpenAI, **options: Any) -> OpenAIProvider:
+    return OpenAIProvider(**{"base_url": server.base_url, "api_key": KEY, "model": "m1"} | options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("OPENAI_HEADERS", "api-key: s3cret", "a JSON object"),
+        ("OPENAI_HEADERS", '["s3cret"]', "a JSON object"),
+        ("OPENAI_HEADERS", '{"api-key": 7}', "a valid string"),
+        ("OPENAI_HEADERS", '{"api key": "s3cret"}', "headers that can be sent, not 'api key'"),
+        ("OPENAI_HEADERS", '{"api-key": "s3cret密"}', "headers that can be sent, not 'api-key'"),
+        ("OPENAI_HEADERS", '{"api-key": "s3cret\\r\\nX: y"}', "headers that can be sent, not 'api-key'"),
+        ("OPENAI_HEADERS", '{"Content-Length": "1"}', "headers other than 'Content-Length'"),
+        ("OPENAI_BODY", "reasoning_effort=low", "a JSON object"),
+        ("OPENAI_BODY", "[1]", "a JSON object"),
+        ("OPENAI_BODY", '{"stream": false}', "fields other than stream"),
+        ("OPENAI_BODY", '{"messages": []}', "fields other than messages"),
+        ("OPENAI_BODY", '{"model": "m"}', "fields other than model"),
+        ("OPENAI_BODY", '{"seed": NaN}', "a JSON object"),
+    ],
+)
+def test_wrong_headers_and_fields_stop_the_start(name: str, value: str, expected: str) -> None:
+    """One line names the variable, and shows no header's value."""
+    line = refusal(**{"RAG_PROVIDER": "openai", "OPENAI_API_KEY": "fake", name: value})
+
+    assert line.startswith(f"{name}=")
+    assert f"expected {expected}" in line
+    assert "s3cret" not in line
+
+
+def test_headers_may_take_the_keys_place() -> None:
+    """Azure takes its key in a header of its own, which is a secret like any key."""
+    found = settings(RAG_PROVIDER="openai", OPENAI_HEADERS='{"api-key": "fake-azure-key"}', OPENAI_BODY='{"seed": 7}')
+
+    assert found.openai_body == {"seed": 7}
+    assert "fake-azure-key" in found.secrets
+    assert "fake-azure-key" not in repr(found)
+    assert refusal(RAG_PROVIDER="openai").startswith("OPENAI_API_KEY is missing")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "variable"),
+    [
+        ({"api_key": ""}, "OPENAI_API_KEY"),
+        ({"api_key": "sk-密"}, "OPENAI_API_KEY"),
+        ({"name": "context", "api_key": ""}, "CONTEXT_API_KEY"),
+        ({"name": "context", "model": ""}, "CONTEXT_MODEL"),
+        ({"base_url": "ftp://x"}, "OPENAI_BASE_URL"),
+        ({"base_url": "https://"}, "OPENAI_BASE_URL"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_stops_the_start(wrong: dict[str, str], variable: str) -> None:
+    """The line names the variable and never the key."""
+    right = {"base_url": "https://models.example", "api_key": KEY, "model": "m1"}
+
+    with pytest.raises(SettingsError, match=variable) as caught:
+        OpenAIProvider(**right | wrong)  # type: ignore[arg-type]
+
+    assert "密" not in str(caught.value)
+
+
+def test_bots_that_differ_are_apps_that_differ() -> None:
+    """Else two of them would share their conversations; one address has one spelling."""
+
+    def app(**other: Any) -> str:
+        return OpenAIProvider(**{"base_url": "https://a.example", "api_key": KEY, "model": "m1"} | other).app
+
+    differing = [app(), app(model="m2"), app(system_prompt="海盗"), app(api_key="k"), app(base_url="https://b.example")]
+    differing.append(app(base_url="https://a.example/v1?tenant=b"))
+    differing.append(app(headers={"X-Tenant": "b"}))
+    assert len(set(differing)) == 7
+    assert app(base_url="https://a.example/v1/") == app()
+    assert KEY not in app()

@@ -1,0 +1,534 @@
+"""Settings: what starts, what stops the start and in which words, and that secrets stay inside."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import traceback
+from pathlib import Path
+
+import pytest
+from pydantic import Secret, SecretStr, ValidationError
+from pydantic_core import PydanticUndefined
+
+from config.settings import Settings, load_settings
+from services.errors import SettingsError
+from tests.support.settings_values import AES_KEY, LEAST, OTHER_AES_KEY, refusal, settings
+
+DEMO_ENV = Path(__file__).parents[3] / "demo.env"
+
+EXTERNAL = {
+    "AUTH_MODE": "external",
+    "AUTH_SERVICE_URL": "https://auth.example/login",
+    "MYSQL_HOST": "mysql.example",
+    "MYSQL_DATABASE": "people",
+    "AUTH_USER_QUERY": "SELECT code AS user_code, password FROM users WHERE wecom_id = :userid",
+}
+
+
+def test_the_least_settings_start_with_the_documented_defaults() -> None:
+    """What is not set has the default of the documentation."""
+    found = settings()
+
+    assert (found.host, found.port, found.locale) == ("0.0.0.0", 5000, "zh")
+    assert (found.wechat_answer_seconds, found.wechat_timestamp_window) == (330, 600)
+    assert (found.stream_ttl, found.stream_lease, found.stream_max_seconds) == (1800, 6, 1200)
+    assert (found.stream_max_per_replica, found.stream_max_per_user, found.drain_seconds) == (1000, 3, 60)
+    assert (found.dify_timeout, found.dify_auth_prefix, found.rag_provider) == (60, "Bearer", "dify")
+    assert (found.auth_token_ttl, found.auth_service_method) == (604800, "post")
+    assert (found.debug, found.log_content, found.mock_fallback) == (False, False, False)
+    assert found.warnings == ()
+
+
+def test_the_process_environment_is_read_when_no_other_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The environment of the process and `.env` of its folder are what counts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PORT=5001\nLOG_LEVEL=debug\n")
+    for name, value in {**LEAST, "PORT": "5002"}.items():
+        monkeypatch.setenv(name, value)
+
+    found = load_settings()
+
+    assert (found.port, found.log_level) == (5002, "DEBUG")
+
+
+def test_settings_cannot_be_changed() -> None:
+    """A setting is read once and stays."""
+    found = settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        found.port = 1  # type: ignore[misc]
+
+
+def test_every_field_says_what_it_means() -> None:
+    """A line of meaning is part of every setting."""
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+class TestDemoEnv:
+    def test_it_lists_every_setting_in_the_same_order(self) -> None:
+        """demo.env and Settings have the same names in the same order."""
+        assert list(_demo_values()) == [field.upper() for field in Settings.model_fields]
+
+    def test_every_line_is_explained_by_the_one_above(self) -> None:
+        """Above every variable stands a comment."""
+        lines = DEMO_ENV.read_text(encoding="utf-8").splitlines()
+
+        for above, line in itertools.pairwise(lines):
+            if line and not line.startswith("#"):
+                assert above.startswith("# "), line
+
+    def test_it_shows_the_defaults(self) -> None:
+        """But for Redis' place, the mode of authentication and the log folder, a value shown is the default."""
+        chosen = {"REDIS_HOST": "127.0.0.1", "AUTH_MODE": "allowlist", "LOG_DIR": "logs"}
+
+        shown = {name: value for name, value in _demo_values().items() if value != _default_text(name)}
+
+        assert shown == chosen
+
+    def test_it_starts_once_the_marked_lines_are_filled_in(self, tmp_path: Path) -> None:
+        """A copy with its four marked lines filled in is a complete configuration."""
+        filled = {
+            "WECHAT_TOKEN": "t",
+            "WECHAT_ENCODING_AES_KEY": AES_KEY,
+            "DIFY_API_KEY": "app-x",
+            "AUTH_ALLOWLIST": "li",
+        }
+        text = DEMO_ENV.read_text(encoding="utf-8")
+        assert text.count("# FILL IN") == len(filled)
+        for name, value in filled.items():
+            text = text.replace(f"\n{name}=\n", f"\n{name}={value}\n")
+        (tmp_path / ".env").write_text(text, encoding="utf-8")
+
+        found = load_settings({}, str(tmp_path / ".env"))
+
+        assert found.auth_allowlist == ("li",)
+        assert found.log_dir == "logs"
+        assert found.warnings == ()
+
+    def test_as_it_is_it_stops_the_start(self) -> None:
+        """Nothing in demo.env passes for a real token or key."""
+        with pytest.raises(SettingsError, match="is missing"):
+            load_settings({}, str(DEMO_ENV))
+
+
+class TestRefusals:
+    """A wrong or missing value stops the start with one line: the variable, the value, what is expected."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("PORT", "abc", "a whole number"),
+            ("PORT", "70000", "at most 65535"),
+            ("WORKERS", "0", "at least 1"),
+            ("DEBUG", "perhaps", "true or false"),
+            ("LOCALE", "fr", "'zh' or 'en'"),
+            ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
+            ("WECHAT_ANSWER_SECONDS", "360", "less than 360"),
+            ("DRAIN_SECONDS", "-1", "at least 0"),
+            ("DIFY_TIMEOUT", "0", "more than 0"),
+            ("STREAM_LEASE", "1.9", "at least 2"),
+            ("STREAM_MAX_BYTES", "20479", "at least 20480"),
+            ("STREAM_LEASE", "soon", "a number"),
+            ("STREAM_LEASE", "inf", "a finite number"),
+            ("DIFY_BASE_URL", "dify.example", "an address like https://"),
+            ("AUTH_SERVICE_URL", "ftp://auth.example", "an address like https://"),
+            ("PUBLIC_ORIGINS", "https://chat.example/page", "without a path"),
+            ("ALLOWED_HOSTS", "https://chat.example", "without scheme and port"),
+            ("ALLOWED_HOSTS", "chat.example:443", "without scheme and port"),
+            ("DIFY_CHAT_ENDPOINT", "chat-messages", "begins with /"),
+            ("DIFY_INPUTS", '["a"]', "a JSON object"),
+            ("DIFY_INPUTS", '{"who": "{usercode}"}', "got {usercode}"),
+            ("WECHAT_COMMANDS", "{", "a JSON object"),
+            ("AUTH_ALLOWLIST", '["a"', "a list: comma-separated or JSON"),
+            ("AUTH_USER_QUERY", "SELECT 1", "SQL with :userid"),
+            ("AUTH_USER_QUERY", "DELETE FROM users WHERE userid = :userid", "a SELECT"),
+            ("AUTH_USER_QUERY", "/* SELECT */ DROP TABLE :userid", "a SELECT"),
+            ("AUTH_USER_QUERY", "selection :userid", "a SELECT"),
+            ("HOST", "999.1.1.1", "a host name or an IP address alone"),
+            ("HOST", "http://here", "a host name or an IP address alone"),
+            ("REDIS_HOST", "redis.example:6379", "a host name or an IP address alone"),
+            ("MYSQL_HOST", "mysql.example:3306", "a host name or an IP address alone"),
+            ("MYSQL_READ_HOST", "1::2::3", "a host name or an IP address alone"),
+            ("RAG_PROVIDER", "chatgpt", "context, custom, dify, mock, openai, the name of an installed provider"),
+            ("RAG_PROVIDER", "no_such_package.module:Class", "a module that can be imported"),
+            ("SEARCH_PROVIDER", "google", "serper, the name of an installed provider"),
+            ("RATE_LIMIT_USER", "20", "a rate like 20/minute"),
+        ],
+    )
+    def test_a_wrong_value_is_named(self, name: str, value: str, expected: str) -> None:
+        """The line has the variable's name, its value and what would be right."""
+        line = refusal(**{name: value})
+
+        assert line.startswith(f"{name}={value!r} is wrong: expected ")
+        assert expected in line
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("WECHAT_ENCODING_AES_KEY", "too-short", "43 letters and digits"),
+            ("WECHAT_ENCODING_AES_KEY", "!" * 43, "43 letters and digits"),
+            ("WECHAT_ENCODING_AES_KEY", "钥" * 43, "43 letters and digits"),
+            ("REDIS_URL", "http://:fake-password@redis.example", "redis+cluster://"),
+            ("REDIS_URL", "redis://", "an address that begins"),
+            ("API_KEYS", '{"fake": "key"}]', ""),
+            ("ADMIN_TOKEN", "fake-67", "at least 8 characters, got 7"),
+            ("DIFY_API_KEY", "Bearer app-fake", "without Bearer"),
+            ("DIFY_API_KEY", "app-good, bearer app-fake", "without Bearer"),
+            ("OPENAI_API_KEY", "Bearer sk-fake", "without Bearer"),
+            ("CUSTOM_RAG_API_KEY", "Bearer fake", "without Bearer"),
+            ("WECHAT_BOTS", '{"hr": "fake-token"}', "a valid dictionary"),
+            ("CUSTOM_RAG_HEADERS", '{"Authorization": ["fake-token"]}', "a valid string"),
+        ],
+    )
+    def test_a_wrong_secret_is_named_but_not_shown(self, name: str, value: str, expected: str) -> None:
+        """The value of a secret never gets into the line."""
+        if name == "API_KEYS":
+            value = f"[{value}"
+
+        line = refusal(**{name: value})
+
+        assert line.startswith(f"{name}='***' is wrong: expected ")
+        assert expected in line
+        assert "fake" not in line
+
+    def test_credentials_in_an_address_are_refused_and_not_shown(self) -> None:
+        """An address carries no password, neither in use nor in the line that refuses it."""
+        line = refusal(AUTH_SERVICE_URL="https://me:fake-password@auth.example")
+
+        assert "without a user and password" in line
+        assert "fake-password" not in line
+
+    def test_no_traceback_leads_to_the_values(self) -> None:
+        """Whatever prints the error prints no secret: nothing is chained to it."""
+        secret = "-".join(["fake", "secret", "key"])  # put together, for a traceback quotes this line
+
+        with pytest.raises(SettingsError) as caught:
+            settings(WECHAT_ENCODING_AES_KEY=secret)
+
+        assert secret not in "".join(traceback.format_exception(caught.value, chain=True))
+        assert caught.value.__context__ is None
+
+    def test_a_long_value_is_cut(self) -> None:
+        """A value of many lines makes no line longer than a line."""
+        line = refusal(DIFY_INPUTS="no json\n" * 100)
+
+        assert len(line) < 300
+        assert "…" in line
+
+    def test_several_wrong_values_are_named(self) -> None:
+        """The first is named, the others are counted."""
+        assert refusal(PORT="x", STREAM_LEASE="y", LOCALE="z").endswith("(also: LOCALE, STREAM_LEASE)")
+
+    @pytest.mark.parametrize(
+        ("variables", "name", "expected"),
+        [
+            ({"REDIS_HOST": ""}, "REDIS_URL", "`make demo`"),
+            ({"WECHAT_TOKEN": ""}, "WECHAT_TOKEN", "mode is callback"),
+            ({"WECHAT_ENCODING_AES_KEY": ""}, "WECHAT_ENCODING_AES_KEY", "mode is callback"),
+            ({"WECHAT_MODE": "websocket"}, "WECHAT_BOT_ID", "mode is websocket"),
+            ({"WECHAT_MODE": "websocket", "WECHAT_BOT_ID": "b"}, "WECHAT_BOT_SECRET", "mode is websocket"),
+            ({"AUTH_MODE": ""}, "AUTH_MODE", "AUTH_SERVICE_URL"),
+            ({"AUTH_MODE": "allowlist"}, "AUTH_ALLOWLIST", "userids"),
+            ({**EXTERNAL, "AUTH_SERVICE_URL": ""}, "AUTH_SERVICE_URL", "external"),
+            ({**EXTERNAL, "MYSQL_HOST": ""}, "MYSQL_HOST", "DATABASE_PATH"),
+            ({**EXTERNAL, "MYSQL_DATABASE": ""}, "MYSQL_DATABASE", "mysql.example"),
+            ({**EXTERNAL, "AUTH_USER_QUERY": ""}, "AUTH_USER_QUERY", ":userid"),
+            ({"DIFY_API_KEY": ""}, "DIFY_API_KEY", "USE_MOCK_RAG"),
+            ({"RAG_PROVIDER": "openai"}, "OPENAI_API_KEY", "RAG_PROVIDER is openai"),
+            ({"RAG_PROVIDER": "context"}, "CONTEXT_API_KEY", "RAG_PROVIDER is context"),
+            ({"RAG_PROVIDER": "custom"}, "CUSTOM_RAG_API_URL", "RAG_PROVIDER is custom"),
+            ({"SEARCH_PROVIDER": "serper"}, "SERPER_API_KEY", "SEARCH_PROVIDER is serper"),
+        ],
+    )
+    def test_a_missing_value_is_named(self, variables: dict[str, str], name: str, expected: str) -> None:
+        """The line names the variable to set and why."""
+        line = refusal(**variables)
+
+        assert line.startswith(f"{name} is missing: expected ")
+        assert expected in line
+
+    @pytest.mark.parametrize(
+        ("variables", "name", "expected"),
+        [
+            ({**EXTERNAL, "DATABASE_PATH": "users.db"}, "DATABASE_PATH", "MYSQL_HOST is set"),
+            ({"REDIS_URL": "redis+cluster://a:7000", "REDIS_DB": "1"}, "REDIS_DB", "Cluster"),
+            (
+                {"DIFY_BASE_URL": "https://a.example", "DIFY_API_URL": "https://b.example"},
+                "DIFY_API_URL",
+                "DIFY_BASE_URL",
+            ),
+            ({"DIFY_AUTH_MODE": "user_token"}, "DIFY_AUTH_MODE", "AUTH_MODE=none"),
+            ({"STREAM_MAX_SECONDS": "1741"}, "STREAM_TTL", "STREAM_MAX_SECONDS + 60, which is 1801"),
+            ({"STREAM_TTL": "300", "STREAM_MAX_SECONDS": "300"}, "WECHAT_ANSWER_SECONDS", "STREAM_TTL, which is 300"),
+            ({"STREAM_LEASE": "1300"}, "STREAM_LEASE", "STREAM_MAX_SECONDS"),
+            ({"WEBSOCKET_HEARTBEAT_TIMEOUT": "20"}, "WEBSOCKET_HEARTBEAT_INTERVAL", "which is 20"),
+            ({"OPS_PORT": "5000"}, "OPS_PORT", "another port"),
+            ({"WEBSOCKET_AUTH": "token"}, "WEBSOCKET_AUTH", "AUTH_MODE=none"),
+            ({"WS_PATH": "/ws/chat"}, "WS_PATH", "nothing else has"),
+            ({"WS_PATH": "/wechat/callback"}, "WS_PATH", "nothing else has"),
+            ({"WS_PATH": "/chat"}, "WS_PATH", "nothing else has"),
+        ],
+    )
+    def test_a_contradiction_is_named(self, variables: dict[str, str], name: str, expected: str) -> None:
+        """Two values that cannot both be meant stop the start."""
+        line = refusal(**variables)
+
+        assert line.startswith(f"{name}=")
+        assert expected in line
+
+    @pytest.mark.parametrize("variables", [{"API_KEYS": "not-a-real-key"}, {"WEBSOCKET_AUTH": "none"}])
+    def test_sockets_may_be_all_there_is(self, variables: dict[str, str]) -> None:
+        """Whoever said who may open them needs no bot of WeCom; half a bot is a mistake all the same."""
+        nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
+
+        assert not settings(**nothing, **variables).bots
+        assert refusal(WECHAT_TOKEN="", **variables).startswith("WECHAT_TOKEN is missing")
+        assert refusal(**nothing, WEBSOCKET_AUTH="key").startswith("WECHAT_TOKEN is missing")
+
+
+class TestMeanings:
+    def test_lists_are_comma_separated_or_json(self) -> None:
+        """A token, a key or a userid may be several: the first signs, all verify."""
+        found = settings(
+            WECHAT_TOKEN="new, old",
+            WECHAT_ENCODING_AES_KEY=json.dumps([AES_KEY, OTHER_AES_KEY]),
+            API_KEYS='["a,b", "c"]',
+            PUBLIC_ORIGINS="https://a.example/,http://b.example:8080",
+        )
+
+        assert found.bots["default"].tokens == ("new", "old")
+        assert found.bots["default"].aes_keys == (AES_KEY, OTHER_AES_KEY)
+        assert [key.get_secret_value() for key in found.api_keys] == ["a,b", "c"]
+        assert found.public_origins == ("https://a.example", "http://b.example:8080")
+
+    def test_a_secret_key_that_can_be_guessed_is_refused(self) -> None:
+        """Every one of a list has a length; the line shows none of them."""
+        line = refusal(SECRET_KEY="not-a-real-secret-1,fake-short")
+
+        assert line.startswith("SECRET_KEY='***' is wrong: expected at least 16 random characters in each")
+
+    @pytest.mark.parametrize(("more", "warned"), [({}, True), ({"SECRET_KEY": "not-a-real-secret-1"}, False)])
+    def test_tokens_that_only_one_process_can_open_are_warned_of(self, more: dict[str, str], warned: bool) -> None:
+        """Without a bot and without SECRET_KEY nothing is left to seal them with."""
+        found = settings(**EXTERNAL, WECHAT_TOKEN="", WECHAT_ENCODING_AES_KEY="", WEBSOCKET_AUTH="token", **more)
+
+        assert any(line.startswith("SECRET_KEY is empty") for line in found.warnings) == warned
+
+    def test_an_auth_api_alone_means_external(self) -> None:
+        """An address of the auth API is the wish to use it; none is ever assumed otherwise."""
+        assert settings(**{**EXTERNAL, "AUTH_MODE": ""}).auth_mode == "external"
+
+    def test_external_authentication_is_content_with_sqlite(self) -> None:
+        """One machine may keep its users in an SQLite file."""
+        found = settings(**{**EXTERNAL, "MYSQL_HOST": "", "DATABASE_PATH": "users.db"})
+
+        assert found.sql_url == SecretStr("sqlite:///users.db")
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "select 1 where :userid",
+            "/* who asks */ -- by id\n  (SELECT user_code FROM users WHERE id = :userid)",
+            "WITH known AS (SELECT * FROM users) SELECT * FROM known WHERE id = :userid",
+        ],
+    )
+    def test_a_query_may_begin_with_comments_and_subqueries(self, query: str) -> None:
+        """A SELECT is one whatever stands before it."""
+        assert settings(AUTH_USER_QUERY=query).auth_user_query == query
+
+    @pytest.mark.parametrize(
+        ("given", "host"), [("::1", "::1"), ("[::1]", "::1"), ("redis_1", "redis_1"), ("127.1", "127.1")]
+    )
+    def test_a_host_is_a_name_or_an_address(self, given: str, host: str) -> None:
+        """An IPv6 address may have its brackets or not."""
+        assert settings(REDIS_HOST=given).redis_host == host
+
+    def test_a_user_token_needs_no_app_key(self) -> None:
+        """In the original's mode the user's token takes the key's place."""
+        assert settings(**EXTERNAL, DIFY_AUTH_MODE="user_token", DIFY_API_KEY="").provider.dify_api_keys == ()
+
+    @pytest.mark.parametrize("switch", ["MOCK_MODE", "USE_MOCK_RAG"])
+    @pytest.mark.parametrize("on", ["1", "true", "True", "yes"])
+    def test_a_mock_switch_needs_no_key(self, switch: str, on: str) -> None:
+        """Either switch makes the mock answer, whatever provider is named."""
+        found = settings(**{switch: on}, RAG_PROVIDER="openai", DIFY_API_KEY="")
+
+        assert found.rag_provider == found.provider.rag_provider == "mock"
+
+    def test_a_mock_switch_that_is_no_switch_is_named(self) -> None:
+        """A slip in a switch is not taken for off."""
+        assert refusal(MOCK_MODE="ture").startswith("MOCK_MODE='ture' is wrong: expected true or false")
+
+    @pytest.mark.parametrize(
+        ("variables", "base"),
+        [
+            ({"DIFY_API_URL": "https://a.example/v1"}, "https://a.example/v1"),
+            ({"DIFY_API_URL": "https://a.example/v1/", "DIFY_BASE_URL": "https://a.example"}, "https://a.example"),
+            ({"DIFY_BASE_URL": "https://a.example/dify/"}, "https://a.example/dify"),
+        ],
+    )
+    def test_dify_has_two_names_for_its_address(self, variables: dict[str, str], base: str) -> None:
+        """DIFY_API_URL stands in for DIFY_BASE_URL, and may repeat it."""
+        assert settings(**variables).dify_base_url == base
+
+    @pytest.mark.parametrize("rate", ["20/minute", "20 per minute", "5/second; 100/15 minutes"])
+    def test_a_rate_has_the_form_of_the_library(self, rate: str) -> None:
+        """A rate is taken as written."""
+        assert settings(RATE_LIMIT_USER=rate).rate_limit_user == rate
+
+    def test_a_rate_can_be_off(self) -> None:
+        """Without a limit the rate is empty."""
+        assert settings(RATE_LIMIT_IP="off").rate_limit_ip == ""
+
+    def test_words_are_taken_in_any_case(self) -> None:
+        """JSON and json, info and INFO are the same."""
+        found = settings(LOG_FORMAT="Plain", LOG_LEVEL="warning", LOCALE="EN")
+
+        assert (found.log_format, found.log_level, found.locale) == ("plain", "WARNING", "en")
+
+    def test_what_has_no_effect_warns(self) -> None:
+        """A value that another one hides starts, with a warning."""
+        found = settings(REDIS_URL="redis://a.example", AUTH_SERVICE_URL="https://auth.example")
+
+        assert found.warnings == (
+            "REDIS_HOST has no effect, because REDIS_URL is set",
+            "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
+        )
+
+    def test_a_record_that_is_forgotten_within_the_replay_window_warns(self) -> None:
+        """A callback that is sent again would be asked again; every bot has a window of its own."""
+        bots = json.dumps(
+            {"hr": {"WECHAT_TOKEN": "t", "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_TIMESTAMP_WINDOW": 1801}}
+        )
+
+        assert settings(WECHAT_TIMESTAMP_WINDOW="1800").warnings == ()
+        for changes, bot in (({"WECHAT_TIMESTAMP_WINDOW": "1801"}, "default"), ({"WECHAT_BOTS": bots}, "hr")):
+            (warning,) = settings(**changes).warnings
+            assert warning.startswith(f"STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW of bot {bot} is 1801: ")
+
+    def test_a_cluster_is_told_by_its_address(self) -> None:
+        """Only redis+cluster:// is a Cluster."""
+        assert settings(REDIS_URL="redis+cluster://a:7000").on_redis_cluster
+        assert not settings().on_redis_cluster
+
+
+class TestSecrets:
+    HELD = {  # noqa: RUF012 - read only
+        "WECHAT_TOKEN": "fake-held-token",
+        "WECHAT_BOT_SECRET": "fake-held-bot-secret",
+        "WECHAT_BOTS": json.dumps(
+            {
+                "hr": {
+                    "WECHAT_TOKEN": "fake-held-hr",
+                    "WECHAT_ENCODING_AES_KEY": OTHER_AES_KEY,
+                    "DIFY_API_KEY": "fake-held-app",
+                }
+            }
+        ),
+        "REDIS_URL": "redis://:fake-held%2Furl@redis.example",
+        "REDIS_PASSWORD": "fake-held-redis",
+        "MYSQL_HOST": "mysql.example",
+        "MYSQL_DATABASE": "people",
+        "MYSQL_PASSWORD": "fake-held-mysql",
+        "ADMIN_TOKEN": "fake-held-admin",
+        "SECRET_KEY": "fake-held-secret-one,fake-held-secret-two",
+        "API_KEYS": "fake-held-api-1,fake-held-api-2",
+        "CUSTOM_RAG_HEADERS": '{"Authorization": "fake-held-header"}',
+    }
+
+    def test_no_repr_shows_one(self) -> None:
+        """Settings, their bots and their addresses can be printed."""
+        found = settings(**self.HELD)
+
+        shown = repr((found, dict(found.bots), found.provider, found.redis_address, found.sql_url, found.sql_read_url))
+
+        assert "fake-held" not in shown
+        assert AES_KEY not in shown
+        assert OTHER_AES_KEY not in shown
+        assert LEAST["DIFY_API_KEY"] not in shown
+
+    def test_no_validation_error_quotes_one(self) -> None:
+        """Whoever builds settings by hand gets an error without the input in it."""
+        with pytest.raises(ValidationError) as caught:
+            Settings.model_validate({"wechat_encoding_aes_key": "fake-held-key"})
+
+        assert "fake-held" not in str(caught.value)
+
+    def test_all_are_known_to_who_must_mask_them(self) -> None:
+        """Every secret given is in `secrets`, the password inside an address too; other values are not."""
+        known = settings(**self.HELD).secrets
+
+        parts = [
+            "token",
+            "bot-secret",
+            "hr",
+            "app",
+            "redis",
+            "mysql",
+            "admin",
+            "secret-one",
+            "secret-two",
+            "api-1",
+            "api-2",
+            "header",
+        ]
+        assert {f"fake-held-{part}" for part in parts} <= set(known)
+        assert {"fake-held/url", AES_KEY, OTHER_AES_KEY, LEAST["DIFY_API_KEY"]} <= set(known)
+        assert not {"", "redis.example", "people", ".myqcloud.com"} & set(known)
+
+
+class TestTextsFile:
+    def test_own_wording_is_loaded(self, tmp_path: Path) -> None:
+        """A JSON object of key and sentence rewords sentences, also one that Notepad saved."""
+        path = tmp_path / "texts.json"
+        path.write_text('{"thinking": "正在查阅制度..."}', encoding="utf-8-sig")
+
+        assert settings(TEXTS_FILE=str(path)).texts_overrides == {"thinking": "正在查阅制度..."}
+
+    def test_without_a_file_nothing_is_reworded(self) -> None:
+        """No file, no own wording."""
+        assert settings().texts_overrides == {}
+
+    @pytest.mark.parametrize("content", [None, "{", "[]", '{"thinkin": "x"}'])
+    def test_a_bad_file_stops_the_start(self, tmp_path: Path, content: str | None) -> None:
+        """A file that is missing, no JSON object, or rewords what does not exist is named."""
+        path = tmp_path / "texts.json"
+        if content is not None:
+            path.write_text(content)
+
+        assert refusal(TEXTS_FILE=str(path)).startswith("TEXTS_FILE")
+
+
+def _demo_values() -> dict[str, str]:
+    lines = DEMO_ENV.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def _default_text(name: str) -> str:
+    default = Settings.model_fields[name.lower()].default
+    match default:
+        case bool():
+            return str(default).lower()
+        case tuple():
+            return ",".join(default)
+        case dict():
+            return json.dumps(default, ensure_ascii=False) if default else ""
+        case None | Secret():
+            return ""
+    return "" if default is PydanticUndefined else str(default)
+
+
+def test_a_command_that_does_nothing_is_named() -> None:
+    """What a word is to do must be something the product does; upper case is no other command."""
+    assert refusal(WECHAT_COMMANDS='{"/x": "dance"}').startswith("WECHAT_COMMANDS='dance' is wrong: expected 'reset'")
+    assert settings(WECHAT_COMMANDS='{"/x": "RESET"}').wechat_commands == {"/x": "reset"}
+
+
+def test_what_has_no_effect_in_this_version_says_so() -> None:
+    """Whoever sets it learns at start that it does nothing yet."""
+    (warning,) = settings(MEDIA_MAX_BYTES="9").warnings
+
+    assert warning == "MEDIA_MAX_BYTES has no effect in this version"

@@ -1,0 +1,205 @@
+"""Texts: both languages say the same things, every error has its sentence, and own wording fits."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.texts import EN, LOCALES, ZH, Texts, check_overrides
+from services.errors import AnswerError, LaibaoError, SettingsError, StoreUnavailable
+
+SENTENCES = [
+    "thinking",
+    "queued",
+    "welcome",
+    "reset_done",
+    "unsupported_message",
+    "empty_question",
+    "question_too_large",
+    "stream_unknown",
+    "frame_ended",
+    "truncated",
+    "sources_heading",
+    "socket_connected",
+    "invalid_json",
+    "invalid_message",
+    "unsupported_type",
+    "unknown_action",
+    "no_final_asr",
+    "message_empty",
+    "message_too_long",
+    "too_many_questions",
+    "rate_limited",
+    "auth_required",
+    "auth_failed",
+    "address_blocked",
+    "service_unavailable",
+    "server_error",
+    "socket_disconnected",
+    "socket_replaced",
+    "note_listening",
+    "note_waiting",
+    "note_analyzing",
+    "note_querying",
+    "note_idle",
+    "note_paused",
+    "note_resumed",
+    "note_stopped",
+    "note_instant",
+    "note_closed",
+    "note_paused_chunk",
+    "batch_task_not_found",
+    "batch_task_failed",
+    "unsupported",
+    "too_many_subscriptions",
+    "batch_progress",
+    "rag_error",
+    "search_failed",
+    "search_empty",
+    "search_heading",
+    "http_full",
+    "batch_queue_full",
+    "batch_key_full",
+    "batch_unavailable",
+    "batch_unknown",
+    "batch_finished",
+    "id_conflict",
+    "batch_conflict",
+    "unknown_user",
+    "auth_refused",
+    "auth_unavailable",
+    "credential_lost",
+    "not_allowed",
+    "provider_unauthorized",
+    "provider_not_found",
+    "provider_rejected",
+    "provider_filtered",
+    "provider_busy",
+    "provider_error",
+    "provider_unreachable",
+    "provider_timeout",
+    "provider_truncated",
+    "provider_empty",
+    "provider_tools",
+    "provider_paused",
+    "conversation_gone",
+    "answer_too_long",
+    "answer_timeout",
+    "interrupted",
+    "cancelled",
+    "replica_full",
+    "user_full",
+    "turns_full",
+    "draining",
+    "store_unavailable",
+    "answer_failed",
+]
+
+
+#: What sockets and batches say: some of it the originals' words, which end as they do.
+ORIGINALS = SENTENCES[SENTENCES.index("sources_heading") : SENTENCES.index("batch_unknown") + 1]
+
+
+def test_both_languages_have_the_same_sentences() -> None:
+    """Nobody meets a sentence that their language lacks."""
+    assert list(ZH) == list(EN) == SENTENCES
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_both_languages_ask_for_the_same_parts(key: str) -> None:
+    """A sentence's placeholders are the same in every language."""
+    assert _placeholders(ZH[key]) == _placeholders(EN[key])
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("key", SENTENCES)
+def test_every_sentence_is_one_for_people(locale: str, key: str) -> None:
+    """A sentence is whole, ends, and shows no code, address or status; some are the originals' words."""
+    sentence = Texts(locale).get(
+        key, **dict.fromkeys(("what", "type", "action", "limit", "question", "sentence", "done", "total"), "x")
+    )
+
+    assert sentence == sentence.strip()
+    assert sentence.endswith(("。", ".", "...", "）", ")", "”")) or key in ORIGINALS
+    assert not re.search(r"https?:|[a-z]_[a-z]|\b[1-5]\d\d\b|Exception|Error:", sentence)
+
+
+def test_every_error_has_its_sentence() -> None:
+    """The code of each error that can end an answer has a sentence of its own."""
+    errors: list[type[LaibaoError]] = [StoreUnavailable, *_answer_errors(AnswerError)]
+
+    assert {error.code for error in errors} <= set(ZH)
+
+
+def test_every_code_named_in_an_error_has_its_sentence() -> None:
+    """Whatever code the services give to an answer's error, a sentence is there."""
+    pattern = re.compile(r'(?:Answer|Auth|Provider)Error\([^()]*(?:\([^()]*\))?[^()]*code="(\w+)"')
+    services = Path(__file__).parents[3] / "services"
+    sources = (path.read_text(encoding="utf-8") for path in services.rglob("*.py"))
+
+    named = {code for source in sources for code in pattern.findall(source)}
+
+    assert "unknown_user" in named
+    assert named <= set(ZH)
+
+
+def test_the_originals_words_are_kept() -> None:
+    """Chinese is the default, and waiting looks as people know it."""
+    texts = Texts()
+
+    assert texts.get("thinking") == "思考中..."
+    assert texts.get("queued").startswith("排在上一个问题之后")
+    assert texts.get("reset_done").startswith("已开始新对话")
+    assert texts.error("auth_unavailable") == "认证服务暂时不可用，请稍后再试。"
+
+
+def test_an_error_without_a_sentence_says_that_it_did_not_work() -> None:
+    """A code nobody thought of still ends in words."""
+    assert Texts("en").error("never_heard_of") == EN["answer_failed"]
+    assert Texts("en").error("user_full") == EN["user_full"]
+
+
+def test_a_key_nobody_wrote_is_a_mistake() -> None:
+    """The code asks for sentences that exist."""
+    with pytest.raises(KeyError):
+        Texts().get("never_heard_of")
+
+
+def test_own_wording_takes_the_place_of_ours() -> None:
+    """What an operator rewords is said in their words, the rest in ours; doubled braces are braces."""
+    texts = Texts("zh", {"thinking": "查阅中 {{1}}"})
+
+    assert texts.get("thinking") == "查阅中 {1}"
+    assert texts.get("queued") == ZH["queued"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"thinkin": "x"}, "TEXTS_FILE: thinkin is not the key of a sentence; did you mean thinking?"),
+        ({"thinking": ""}, "TEXTS_FILE: thinking is wrong: expected a sentence"),
+        ({"thinking": 1}, "TEXTS_FILE: thinking is wrong: expected a sentence, got 1"),
+        ({"thinking": "{name}"}, "TEXTS_FILE: thinking is wrong: expected no {…}"),
+        ({"thinking": "{"}, "TEXTS_FILE: thinking is wrong: "),
+    ],
+)
+def test_own_wording_that_does_not_fit_is_refused(overrides: dict[str, object], line: str) -> None:
+    """A slip in TEXTS_FILE is found at the start, not in front of a user."""
+    with pytest.raises(SettingsError) as caught:
+        check_overrides(overrides)
+
+    assert str(caught.value).startswith(line)
+
+
+def _answer_errors(error: type[AnswerError]) -> Iterator[type[AnswerError]]:
+    yield error
+    for narrower in error.__subclasses__():
+        yield from _answer_errors(narrower)
+
+
+def _placeholders(sentence: str) -> set[str | None]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence)} - {None}

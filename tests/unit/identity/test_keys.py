@@ -1,0 +1,348 @@
+"""Keys over time: bots come, go and change places, keys are rotated, versions are updated, and nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from config.settings import load_settings
+from demo.mocks.dify.server import MockDify
+from demo.mocks.openai.server import MockOpenAI
+from services.answers.conversation_store import ConversationStore, Memory
+from services.answers.history_store import HistoryStore
+from services.errors import StoreUnavailable
+from services.identity.keys import Keys
+from services.identity.secret_store import KEY, SecretStore
+from services.models import Question, Turn
+from services.redis.store import ScriptRunner, connect
+from services.streams.access import Access
+from services.wecom.callback import derive_key
+from tests.support.house import AES_KEY, TOKEN, House, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer, free_port, wait_until
+from utils.keyring import keys_of
+from utils.sealed import seal, unseal, unseal_any
+
+NEW_AES_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
+AES_KEYS = {"hr": NEW_AES_KEY, "it": NEW_AES_KEY.replace("Not", "Nor")}
+SECRET, NEW_SECRET = "not-a-real-secret-1", "not-a-real-secret-2"
+
+
+def bots(*names: str) -> dict[str, str]:
+    """Return the setting of bots in this order, each with an AES key of its own."""
+    given = {name: {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEYS[name]} for name in names}
+    return {"WECHAT_BOTS": json.dumps(given)}
+
+
+full = pytest.mark.full
+#: What was set when a conversation began, and what is set when it goes on.
+CHANGES = [
+    pytest.param({}, bots("hr"), id="add"),
+    pytest.param(bots("hr"), bots("hr", "it"), id="add-another", marks=full),
+    pytest.param(bots("hr", "it"), bots("it", "hr"), id="reorder", marks=full),
+    pytest.param(bots("hr", "it"), bots("it"), id="remove"),
+    pytest.param(
+        {"WECHAT_ENCODING_AES_KEY": AES_KEY}, {"WECHAT_ENCODING_AES_KEY": f"{NEW_AES_KEY},{AES_KEY}"}, id="rotate-aes"
+    ),
+    pytest.param({}, {"SECRET_KEY": SECRET}, id="set-secret"),
+    pytest.param({"SECRET_KEY": SECRET}, {"SECRET_KEY": f"{NEW_SECRET},{SECRET}"}, id="rotate-secret", marks=full),
+    pytest.param({"SECRET_KEY": SECRET}, {"SECRET_KEY": SECRET, **bots("hr")}, id="add-with-secret", marks=full),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_a_conversation_outlives_changes_of_bots_and_keys(
+    redis_url: str, before: dict[str, str], after: dict[str, str]
+) -> None:
+    """The next question is asked within the provider's same conversation, and a third one too."""
+    with MockDify() as dify:
+        asked = [ask_one(redis_url, dify, changes) for changes in (before, after, after)]
+
+    assert asked[0] == ""
+    assert asked[1] == asked[2] != ""
+
+
+def ask_one(redis_url: str, dify: MockDify, changes: dict[str, str]) -> str:
+    """Ask at a gateway with these settings; return the conversation that its provider was asked in."""
+    with House(redis_url, **{**dify_settings(dify.base_url), **changes}) as house, house.user() as user:
+        user.sees_finish(user.says("年假怎么申请"), every=0.05)
+        wait_until(lambda: house.container.manager.running == 0)
+    return str(dify.requests[-1].body.get("conversation_id", ""))
+
+
+def test_what_was_said_outlives_a_rotation(redis_url: str) -> None:
+    """Where the provider keeps nothing, the turns are carried over."""
+    with MockOpenAI() as server:
+        model = {"RAG_PROVIDER": "openai", "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "not-a-real-key"}
+        for number, keys in enumerate((AES_KEY, f"{NEW_AES_KEY},{AES_KEY}", f"{NEW_AES_KEY},{AES_KEY}")):
+            changes = {**model, "WECHAT_ENCODING_AES_KEY": keys}
+            with House(redis_url, **changes) as house, house.user() as user:
+                user.sees_finish(user.says(f"问题{number}"), every=0.05)
+                wait_until(lambda container=house.container: container.manager.running == 0)  # type: ignore[misc]
+
+        told = [[m["content"] for m in one.body["messages"] if m["role"] == "user"] for one in server.asked]
+    assert told == [["问题0"], ["问题0", "问题1"], ["问题0", "问题1", "问题2"]]
+
+
+def test_a_conversation_begun_anew_stays_new(redis_url: str) -> None:
+    """Nothing of a former key comes back after it."""
+    rotated = {"WECHAT_ENCODING_AES_KEY": f"{NEW_AES_KEY},{AES_KEY}"}
+    with MockDify() as dify:
+        ask_one(redis_url, dify, {})
+        with House(redis_url, **dify_settings(dify.base_url), **rotated) as house, house.user() as user:
+            user.says("/reset")
+
+        assert ask_one(redis_url, dify, rotated) == ""
+
+
+# The version before
+
+
+def former_key(purpose: str, *aes_keys: str) -> bytes:
+    """Return what that version derived from all bots, in the order of their names; never to be changed."""
+    return hashlib.sha256(b"".join(derive_key(key, purpose) for key in aes_keys)).digest()
+
+
+def former_name(secret: bytes, app: str, channel: str, principal: str, chat: str) -> str:
+    hidden = (hmac.digest(secret, part.encode(), "sha256").hex()[:24] for part in (channel, principal, chat))
+    return ":".join(("dify_conversation", app, *hidden))
+
+
+def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) -> None:
+    """Neither a bot's among several, nor a program's that belongs to no bot."""
+    several = bots("hr", "it")
+    secret = former_key("conversation", AES_KEY, AES_KEYS["hr"], AES_KEYS["it"])
+    questions = [
+        Question("?", "wecom", "default", "zhangsan"),
+        Question("?", "wecom", "hr", "zhangsan", "wrGROUP"),
+        Question("?", "chat", "default", "key:1", session="tab"),
+    ]
+    with House(redis_url, **several) as house:
+        store, answerer = house.container.conversations, house.container.answerer
+        for number, one in enumerate(questions):
+            name = former_name(secret, "mock", one.channel, f"{one.bot}/{one.principal}", one.chat or one.session)
+            stored.set(name, f"c{number}", ex=100)
+            stored.set(f"{{{name}}}:resets", "2", ex=100)
+        keys = [answerer.conversation(one) for one in questions]
+        found = [store.load(key) for key in keys]
+        carried = [store.carry_over(key, memory.former) for key, memory in zip(keys, found, strict=True)]
+
+        assert [memory.former != "" for memory in found] == [True] * 3
+        assert carried == [Memory(f"c{number}", "2") for number in range(3)]
+        assert [store.load(key) for key in keys] == carried
+
+
+def test_a_single_bots_names_are_those_of_the_version_before(redis_url: str) -> None:
+    """So both versions of a rolling update share its conversations and their lines."""
+    with House(redis_url) as house:
+        key = house.container.conversations.key("mock", Question("?", "wecom", "default", "zhangsan"))
+
+    assert key == former_name(former_key("conversation", AES_KEY), "mock", "wecom", "default/zhangsan", "")
+    assert key.former == ()
+
+
+def test_a_token_that_the_version_before_sealed_is_opened(redis_url: str) -> None:
+    """A batch of before the update goes on as the person who submitted it."""
+    ring = keys_of(keys(redis_url, **bots("hr")).tokens())
+
+    assert unseal_any(ring, seal(former_key("callers", AES_KEY, NEW_AES_KEY), "user-token-not-real"))
+
+
+# Carrying over, step by step
+
+
+@pytest.fixture
+def stored(redis_server: RedisServer, redis_url: str) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.mark.every_redis
+def test_what_lies_under_a_former_key_is_found_in_the_questions_own_round_trip(
+    runner: ScriptRunner, redis_client: redis.Redis
+) -> None:
+    """With its id, its reset count and its turns, each for a conversation's life; and carried over once."""
+    question = Question("?", "wecom", "default", "zhangsan")
+    old, new = (store_with(runner, *ring) for ring in ((b"old",), (b"new", b"old")))
+    history = HistoryStore(runner, ttl=100.0)
+    former = old.key("app", question)
+    old.remember(former, Memory("c1", "0"))
+    history.add(former, "0", "s0", Turn("问", "答"))
+    key = new.key("app", question)
+
+    found = new.place(key, "s1").memory
+    carried = new.carry_over(key, found.former)
+    again = new.place(key, "s1").memory
+
+    assert (found, carried, again) == (Memory("", "0", former), Memory("c1", "0"), Memory("c1", "0"))
+    assert history.load(key) == (Turn("问", "答"),)
+    assert all(0 < redis_client.pttl(one) <= 100_000 for one in (key, f"{{{key}}}:resets", f"{{{key}}}:history"))
+    assert old.load(former) == Memory("c1", "0")
+
+
+def test_a_conversation_that_is_used_takes_nothing_over(runner: ScriptRunner) -> None:
+    """Of two replicas that carry it over at once, the second changes nothing; nor does one that comes late."""
+    question = Question("?", "wecom", "default", "zhangsan")
+    old, new = (store_with(runner, *ring) for ring in ((b"old",), (b"new", b"old")))
+    key, former = new.key("app", question), old.key("app", question)
+    old.remember(former, Memory("c1", "0"))
+    new.remember(key, Memory("c2", "0"))
+
+    assert new.carry_over(key, former) == Memory("c2", "0")
+    assert new.place(key, "s").memory == Memory("c2", "0")
+
+
+def store_with(runner: ScriptRunner, *ring: bytes) -> ConversationStore:
+    return ConversationStore(runner, secret={"default": lambda: ring}, ttl=100.0)
+
+
+# Readers and ids
+
+
+def test_a_reader_is_known_by_any_key_that_a_replica_has() -> None:
+    """While keys are rotated, replicas with either order of the list serve each other's streams."""
+    question = Question("?", "wecom", "default", "zhangsan", "wrGROUP", "m1")
+    rings = [(b"a",), (b"a", b"b"), (b"b", b"a"), (b"b",)]
+    access = [Access({"default": lambda ring=ring: ring}) for ring in rings]  # type: ignore[misc]
+
+    for one, other in ((0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2)):
+        readers = access[one].readers(question)
+        assert access[other].allows(readers, "default", "zhangsan", "")
+        assert access[other].allows(readers, "default", "lisi", "wrGROUP")
+        assert not access[other].allows(readers, "default", "lisi", "")
+    assert access[0].stream_id(question) == access[1].stream_id(question) != access[2].stream_id(question)
+
+
+# What belongs to no bot
+
+NO_BOT = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": "", "API_KEYS": "not-a-real-key"}
+
+
+def keys(redis_url: str, **changes: str) -> Keys:
+    client = connect(redis_url, pool_size=2)
+    return Keys(load_settings(settings_for(redis_url, **changes), None), SecretStore(ScriptRunner(client)))
+
+
+def test_without_a_bot_names_come_from_a_random_secret_in_redis(redis_url: str, stored: redis.Redis) -> None:
+    """All replicas have the same, and nobody can compute it from settings that others know too."""
+    one, two = (keys(redis_url, **NO_BOT) for _ in range(2))
+
+    assert not stored.exists(KEY)
+    assert keys_of(one.names()) == keys_of(two.names())
+    assert keys_of(one.streams()["default"])[0] == keys_of(two.streams()["default"])[0]
+    assert len(str(stored.get(KEY))) == 64
+    assert stored.ttl(KEY) == -1
+    stored.flushdb()
+    assert keys_of(keys(redis_url, **NO_BOT).names()) != keys_of(one.names())
+
+
+def test_with_a_secret_key_nothing_is_kept_in_redis(redis_url: str, stored: redis.Redis) -> None:
+    """It takes the place of all other derivations, and every name and bot has a key of its own."""
+    ring = keys(redis_url, SECRET_KEY=f"{NEW_SECRET},{SECRET}", **bots("hr"))
+    rings = [*ring.streams().values(), *ring.conversations().values(), ring.names(), ring.tokens()]
+
+    first, second = zip(*(keys_of(one)[:2] for one in rings), strict=True)
+
+    assert len({*first, *second}) == 2 * len(rings)
+    assert all(len(key) == 32 for key in first)
+    assert not stored.exists(KEY)
+
+
+def test_tokens_are_never_sealed_under_what_lies_in_redis(redis_url: str, stored: redis.Redis) -> None:
+    """Without SECRET_KEY and without a bot, each process has a key of its own that no other one has."""
+    one, two = (keys(redis_url, **NO_BOT, APP_NAME="WechatLaibao") for _ in range(2))
+    keys_of(one.names())
+    sealed = seal(keys_of(one.tokens())[0], "user-token-not-real")
+
+    assert unseal(keys_of(one.tokens())[0], sealed)
+    with pytest.raises(ValueError, match="MAC"):
+        unseal_any(keys_of(two.tokens()), sealed)
+
+
+@pytest.mark.parametrize("more", [bots("hr"), {"SECRET_KEY": SECRET}])
+def test_another_replica_opens_tokens_that_a_bot_or_secret_key_sealed(redis_url: str, more: dict[str, str]) -> None:
+    """Also one with another bot added at the end."""
+    nobody = {**NO_BOT, **more}
+    later = {**NO_BOT, **bots("hr", "it"), **{name: value for name, value in more.items() if name == "SECRET_KEY"}}
+    one, two = keys(redis_url, **nobody), keys(redis_url, **later)
+
+    assert unseal_any(keys_of(two.tokens()), seal(keys_of(one.tokens())[0], "t")) == "t"
+    assert unseal_any(keys_of(one.tokens()), seal(keys_of(two.tokens())[0], "t")) == "t"
+
+
+# The random secret
+
+
+def test_a_secret_is_fetched_once_and_only_when_it_is_needed(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """Redis away later costs nothing."""
+    store = SecretStore(runner)
+    assert not redis_client.exists(KEY)
+    known = store.secrets()
+    redis_client.delete(KEY)
+
+    assert store.secrets() == known
+    assert not redis_client.exists(KEY)
+
+
+def test_a_secret_that_redis_lost_is_written_back(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """By whoever knows it, within seconds."""
+    store = SecretStore(runner, interval=0.02)
+    known = store.secrets()
+    store.start()
+    try:
+        redis_client.delete(KEY)
+
+        wait_until(lambda: redis_client.get(KEY) == known[0].decode())
+    finally:
+        store.close()
+
+
+def test_replicas_agree_again_when_another_wrote_a_new_secret(
+    runner: ScriptRunner, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one in Redis counts for all; what a process knew goes on being read."""
+    one = SecretStore(runner)
+    former = one.secrets()
+    redis_client.delete(KEY)
+    two = SecretStore(runner)
+    (present,) = two.secrets()
+
+    with caplog.at_level(logging.WARNING):
+        agreed = one.check()
+
+    assert agreed == (present, *former)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert former[0].decode() not in caplog.text
+    assert one.check() == agreed
+
+
+def test_a_process_that_starts_without_redis_gets_the_secret_later() -> None:
+    """What needs it fails in bounded time until then."""
+    port = free_port()
+    with connect(f"redis://127.0.0.1:{port}/1", pool_size=2) as client:
+        store = SecretStore(ScriptRunner(client))
+        with pytest.raises(StoreUnavailable):
+            store.secrets()
+        with RedisServer(port=port):
+            assert wait_until(store.secrets)
+
+
+def test_a_gateway_without_a_bot_starts_without_redis_and_recovers() -> None:
+    """A question gets its sentence while Redis is away, and an answer as soon as it is there."""
+    port = free_port()
+    with House(f"redis://127.0.0.1:{port}/1", **NO_BOT) as house:
+        gateway = house.container.gateway
+        caller = house.container.callers.check("not-a-real-key")
+        question = Question("年假?", "http", "default", caller.principal, msgid="m1", session="s")
+        refused = gateway.ask(question)
+        allowed = house.container.limiter.question("key:1", "client")
+        with RedisServer(port=port):
+            wait_until(lambda: gateway.ask(question).status == "completed", timeout=30.0)
+
+    assert (refused.status, refused.error_code) == ("error", "store_unavailable")
+    assert allowed

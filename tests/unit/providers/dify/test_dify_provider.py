@@ -1,0 +1,496 @@
+"""Dify as a provider, against the mock Dify over HTTP: what a user ends up with, script by script."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.mocks.dify.server import SCRIPTS, MockDify
+from demo.mocks.dify.wire import SOURCE
+from services.errors import ConversationGone, ProviderError, SettingsError, StreamBroken
+from services.models import Delta, Identity, ProviderIds, Query, Replacement, Usage, UserInfo
+from services.providers.dify.provider import DifyProvider
+from tests.support.servers.processes import wait_until, when
+from tests.support.servers.raw_server import RawServer, self_signed
+from utils.deadline import Deadline
+
+SOON = 8.0
+KEY = "app-fake-key"
+STALE = "11111111-2222-4333-8444-555555555555"
+
+
+@pytest.fixture
+def dify() -> Iterator[MockDify]:
+    """A mock Dify whose pings come fast."""
+    with MockDify(ping_every=0.05, slow=0.02) as mock:
+        yield mock
+
+
+Make = Callable[..., DifyProvider]
+
+
+@pytest.fixture
+def make(dify: MockDify) -> Iterator[Make]:
+    """Make providers of the mock, with options; they are closed after the test."""
+    made: list[DifyProvider] = []
+
+    def provider(**options: Any) -> DifyProvider:
+        wanted: dict[str, Any] = {"base_url": dify.base_url, "api_keys": [KEY], "timeout": 5.0, "backoff": 0.01}
+        quick = {"end_grace": 0.2, "failure_grace": 0.2, "linger": 0.1}
+        made.append(DifyProvider(**wanted | quick | options))
+        return made[-1]
+
+    yield provider
+    for each in made:
+        each.close()
+
+
+@dataclass
+class Answer:
+    """What a stream came to."""
+
+    text: str = ""
+    ids: ProviderIds = field(default_factory=ProviderIds)
+    usage: Usage | None = None
+    error: ProviderError | None = None
+
+    @property
+    def code(self) -> str:
+        return self.error.code if self.error else ""
+
+
+def ask(
+    provider: DifyProvider, text: str, *, deadline: Deadline | None = None, into: Answer | None = None, **fields: Any
+) -> Answer:
+    """Ask, and collect whatever comes, an error included; `into` can be looked at meanwhile."""
+    answer = into or Answer()
+    try:
+        for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(20.0)):
+            match event:
+                case Delta(piece):
+                    answer.text += piece
+                case Replacement(whole):
+                    answer.text = whole
+                case ProviderIds():
+                    answer.ids = event
+                case Usage():
+                    answer.usage = event
+    except ProviderError as exc:
+        answer.error = exc
+    return answer
+
+
+ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假") and not script.breaks)
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_answer_arrives_byte_for_byte(make: Make, dify: MockDify, name: str) -> None:
+    """Whatever the app type, the order of the end and the transport, the text is Dify's."""
+    question = f"[[{name}]] 年假怎么申请？"
+
+    answer = ask(make(), question)
+
+    assert answer.error is None
+    assert answer.text == dify.expected_answer(question)
+    assert answer.ids.conversation_id in dify.conversations
+
+
+FAILURES = {
+    "chatflow-failed": "provider_error",
+    "chatflow-failed-quietly": "provider_error",
+    "chatflow-failed-open": "provider_error",
+    "chatflow-paused": "provider_paused",
+    "eof": "provider_truncated",
+    "eof-close-delimited": "provider_truncated",
+    "eof-without-text": "provider_error",
+    "error": "provider_error",
+    "error-event": "provider_error",
+    "error-after-text": "provider_error",
+    "error-without-code": "provider_error",
+    "empty": "provider_empty",
+    "ping-only": "provider_timeout",
+    "pings-after-text": "provider_timeout",
+    "silent": "provider_timeout",
+    "silent-close-delimited": "provider_timeout",
+    "no-headers": "provider_timeout",
+    "drip-bytes": "provider_timeout",
+    "drip-events": "answer_timeout",
+    "drop": "provider_truncated",
+    "drop-at-once": "provider_error",
+    "drop-in-a-line": "provider_truncated",
+    "endless-line": "provider_error",
+}
+#: What the answer's owner looks up, by how and where the stream breaks.
+BREAKS = {
+    name: "provider_timeout" if "-silence-" in name else code
+    for name, script in SCRIPTS.items()
+    for code in ["provider_error" if name.endswith(("-start", "-unheard")) else "provider_truncated"]
+    if script.breaks
+}
+
+
+@pytest.mark.parametrize("name", sorted(FAILURES))
+def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
+    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
+    # Only what says nothing is to be waited out; a busy machine must not make the others late.
+    timeout, seconds = (0.3, 1.5) if FAILURES[name].endswith("_timeout") else (10.0, 30.0)
+    answer = ask(make(timeout=timeout), f"[[{name}]]", deadline=Deadline(seconds))
+
+    assert answer.code == FAILURES[name]
+    assert not isinstance(answer.error, ConversationGone)
+    assert len(dify.requests) == 1
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_a_stream_that_breaks_says_that_its_answer_may_be_had(make: Make, dify: MockDify, name: str) -> None:
+    """It may be known by its ids; the code is the one its sentence is found by where there is no answer."""
+    answer = ask(make(timeout=0.3 if "-silence-" in name else 10.0), f"[[{name}]]")
+
+    assert isinstance(answer.error, StreamBroken)
+    assert (answer.code, answer.ids.findable) == (BREAKS[name], not name.endswith("-unheard"))
+    assert len(dify.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["502-html", "error-after-text", "chatflow-failed", "chatflow-paused", "endless-line"])
+def test_what_dify_says_itself_is_no_break(make: Make, name: str) -> None:
+    """It refused, or it has said its last word: there is nothing to look up."""
+    assert not isinstance(ask(make(timeout=0.3), f"[[{name}]]").error, StreamBroken)
+
+
+def test_every_script_is_either_answered_or_fails_as_told() -> None:
+    """No script of the mock is left without an expectation; refusals have theirs in test_dify_service."""
+    refusals = {name for name, script in SCRIPTS.items() if script.refusal and script.refusals is None}
+
+    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | refusals == set(SCRIPTS)
+    assert set(ANSWERED).isdisjoint(FAILURES)
+
+
+def test_a_new_agent_final_word_replaces_its_draft(make: Make) -> None:
+    """The closing message differs from what was streamed: one replacement, of the whole."""
+    events = list(make().stream_query(Query("[[new-agent-differs]]", "u1"), Deadline(20.0)))
+
+    assert sum(isinstance(event, Replacement) for event in events) == 1
+
+
+def test_usage_and_sources_are_told(make: Make) -> None:
+    """What message_end counts is passed on; without it there is none."""
+    assert ask(make(), "年假").usage == Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
+    assert ask(make(), "[[no-message-end]]").usage is None
+
+
+def test_a_finished_stream_is_left_though_the_socket_stays_open(make: Make, dify: MockDify) -> None:
+    """After message_end, or the grace without one, nobody waits for the server to close."""
+    provider, started = make(timeout=30.0), time.monotonic()
+
+    for script in ("open-after-end", "no-message-end-open", "chatflow-failed-open"):
+        ask(provider, f"[[{script}]]")
+
+    assert time.monotonic() - started < SOON
+
+
+def test_answers_share_one_connection(make: Make, dify: MockDify) -> None:
+    """A stream is read out at its end, so the next question finds its connection open."""
+    provider = make()
+
+    for _ in range(4):
+        assert ask(provider, "[[chatflow]]").error is None
+
+    assert dify.accepted_connections == 1
+
+
+def test_the_request_is_what_dify_expects(make: Make, dify: MockDify) -> None:
+    """Streaming, no title, and no conversation_id where there is none: an empty one is refused by some versions."""
+    ask(make(inputs={"who": "{user_code}"}), "你好", files=("f1",), inputs={"lang": "zh"})
+
+    request = dify.requests[0]
+    assert request.authorization == f"Bearer {KEY}"
+    assert request.body == {
+        "query": "你好",
+        "inputs": {"who": "u1", "lang": "zh"},
+        "user": "u1",
+        "response_mode": "streaming",
+        "auto_generate_name": False,
+        "files": [{"type": "custom", "transfer_method": "local_file", "upload_file_id": "f1"}],
+    }
+
+
+def test_a_conversation_goes_on(make: Make, dify: MockDify) -> None:
+    """The id of the first answer carries the second question."""
+    provider = make()
+    first = ask(provider, "一")
+
+    second = ask(provider, "二", conversation_id=first.ids.conversation_id)
+
+    assert second.ids.conversation_id == first.ids.conversation_id
+    assert second.ids.message_id != first.ids.message_id
+    assert "files" not in dify.requests[1].body
+
+
+@pytest.mark.parametrize("prefix", ["", "[[error-conversation]]", "[[stale-pings]]"])
+def test_a_stale_conversation_is_told_in_whatever_way_dify_says_it(make: Make, dify: MockDify, prefix: str) -> None:
+    """404, an error in the stream, or nothing but pings: the same error, nothing said, and the response closed."""
+    answer = ask(make(timeout=0.4), f"{prefix}你好", conversation_id=STALE)
+
+    assert isinstance(answer.error, ConversationGone)
+    assert answer.text == ""
+    assert len(dify.requests) == 1
+    wait_until(lambda: dify.open_streams == 0)
+
+
+@pytest.mark.parametrize("mode", ["chat", "agent-chat", "agent"])
+def test_pings_mean_a_stale_conversation_in_chatflows_only(make: Make, dify: MockDify, mode: str) -> None:
+    """Other apps answer 404: where they only ping, something else is wrong."""
+    dify.mode = mode
+
+    assert ask(make(timeout=0.3), "[[stale-pings]]", conversation_id=STALE).code == "provider_timeout"
+
+
+@pytest.mark.parametrize("script", ["silent", "pings-after-text"])
+def test_only_pings_and_nothing_else_mean_a_stale_conversation(make: Make, script: str) -> None:
+    """Not a word at all, or silence after text, is a timeout."""
+    provider = make(timeout=0.3)
+    known = ask(provider, "一").ids.conversation_id
+
+    assert ask(provider, f"[[{script}]]", conversation_id=known).code == "provider_timeout"
+
+
+def test_an_app_of_unknown_mode_counts_as_a_chatflow(make: Make, dify: MockDify) -> None:
+    """When /info does not answer either, asking anew is the better guess."""
+    provider = make(timeout=1.0)
+    when(lambda: dify.requests, lambda: setattr(dify, "api_key", "app-other"))
+
+    assert ask(provider, "[[stale-pings]]", conversation_id=STALE).code == "conversation_gone"
+
+
+def test_user_token_sends_bot_code_and_token(make: Make, dify: MockDify) -> None:
+    """The original's header, for a patched Dify; only the first of several keys is used."""
+    provider = make(auth_mode="user_token", api_keys=["", "bot7", "bot8"])
+    person = Identity("cached", UserInfo("u01"), token="fake-token")
+
+    assert ask(provider, "你好", identity=person).error is None
+    assert dify.requests[0].authorization == "Bearer bot7 fake-token"
+
+
+def test_user_token_without_a_token_asks_nothing(make: Make, dify: MockDify) -> None:
+    """No token, no question."""
+    assert ask(make(auth_mode="user_token"), "你好").code == "provider_unauthorized"
+    assert dify.requests == []
+
+
+def test_the_default_user_asks_where_nobody_is_known(make: Make, dify: MockDify) -> None:
+    """DIFY_USER stands in."""
+    list(make(user="somebody").stream_query(Query("你好", ""), Deadline(20.0)))
+
+    assert dify.requests[0].body["user"] == "somebody"
+
+
+def test_time_info_is_of_the_injected_clock(make: Make, dify: MockDify) -> None:
+    """The clock and its time zone are arguments."""
+    ask(make(inputs={"timeinfo": "{time_info}"}, clock=lambda: 1_790_000_000.0, timezone=UTC), "你好")
+
+    assert '"当前日期": "2026-09-21"' in dify.requests[0].body["inputs"]["timeinfo"]
+
+
+@pytest.mark.parametrize("keys", [[], [""]])
+def test_without_a_key_there_is_no_provider(keys: list[str]) -> None:
+    """The start stops and names the variable."""
+    with pytest.raises(SettingsError, match="DIFY_API_KEY"):
+        DifyProvider(base_url="https://dify.example", api_keys=keys)
+
+
+def test_an_unknown_placeholder_stops_the_start() -> None:
+    """So does a template that cannot be filled."""
+    with pytest.raises(SettingsError, match="DIFY_INPUTS"):
+        DifyProvider(base_url="https://dify.example", api_keys=[KEY], inputs={"a": "{nobody}"})
+
+
+def test_the_app_is_told_apart_without_its_key() -> None:
+    """One app is one fingerprint however its address is written; another key or address is another."""
+
+    def app(base: str, key: str) -> str:
+        return DifyProvider(base_url=base, api_keys=[key]).app
+
+    assert app("https://dify.example", KEY) == app("https://dify.example/v1/", KEY)
+    assert len({app("https://a.example", "k1"), app("https://a.example", "k2"), app("https://b.example", "k1")}) == 3
+    assert KEY not in app("https://dify.example", KEY)
+
+
+def test_health_is_one_free_call(make: Make, dify: MockDify) -> None:
+    """It asks no question, and a wrong key is not well."""
+    provider = make()
+
+    assert provider.health_check()
+    dify.api_key = "app-other"
+    assert not provider.health_check()
+    assert dify.requests == []
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat-message", "/v1/info", "/chat"])
+def test_a_wrong_chat_address_is_not_well(make: Make, endpoint: str) -> None:
+    """The app is there, and no question would reach it."""
+    assert not make(chat_endpoint=endpoint).health_check()
+
+
+def test_a_value_that_no_select_offers_is_not_well(make: Make, dify: MockDify) -> None:
+    """Dify would refuse every question."""
+    dify.user_input_form = [{"select": {"variable": "lang", "required": True, "options": ["zh"]}}]
+
+    assert make(inputs={"lang": "zh"}).health_check()
+    assert not make(inputs={"lang": "fr"}).health_check()
+    assert make(inputs={"lang": "fr"}).wrong_inputs() == ["lang is 'fr', expected one of 'zh'"]
+
+
+def test_the_clock_is_compared_with_difys(make: Make, dify: MockDify) -> None:
+    """Before the first call nothing is known of it."""
+    provider = make()
+    assert provider.clock_skew() is None
+    dify.clock_ahead = 1200.0
+    provider.health_check()
+
+    assert provider.clock_skew() == pytest.approx(1200.0, abs=30.0)
+
+
+def test_inputs_the_app_requires_and_the_template_lacks_are_named(make: Make, dify: MockDify) -> None:
+    """Optional ones, and those the template has, are not."""
+    dify.user_input_form = [
+        {"text-input": {"label": "城市", "variable": "city", "required": True}},
+        {"select": {"label": "语言", "variable": "lang", "required": True, "options": ["zh"]}},
+        {"paragraph": {"label": "备注", "variable": "note", "required": False}},
+    ]
+
+    assert make(inputs={"lang": "zh"}).missing_inputs() == ["city"]
+    dify.user_input_form = []
+    assert make().missing_inputs() == []
+
+
+def test_cancel_tells_dify_to_stop(make: Make, dify: MockDify) -> None:
+    """The task is stopped for the user who asked; a run without an id cannot be."""
+    provider = make()
+
+    provider.cancel(ProviderIds(task_id="t1"), "u1")
+    provider.cancel(ProviderIds(), "u1")
+
+    assert dify.stops == [("t1", "u1")]
+
+
+def test_a_stop_that_fails_is_logged_not_raised(make: Make, dify: MockDify, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever cancels has nothing to do about it."""
+    dify.api_key = "app-other"
+
+    make().cancel(ProviderIds(task_id="t1"), "u1")
+
+    assert "did not take the stop" in caplog.text
+
+
+def test_closing_the_generator_closes_the_response(make: Make, dify: MockDify) -> None:
+    """A reader that leaves after the first piece frees Dify's slot."""
+    events = make().stream_query(Query("[[drip-events]]", "u1"), Deadline(60.0))
+    next(events)
+    assert dify.open_streams == 1
+
+    events.close()  # type: ignore[attr-defined]
+
+    ends = time.monotonic() + SOON
+    while dify.open_streams and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert dify.open_streams == 0
+
+
+def test_an_abort_ends_the_answer_where_it_is(make: Make, dify: MockDify) -> None:
+    """What was said stays said, and the error tells that it was us."""
+    deadline, answer = Deadline(600.0), Answer()
+    when(lambda: answer.text, lambda: deadline.abort("cancelled"))
+
+    ask(make(timeout=600.0), "[[pings-after-text]]", deadline=deadline, into=answer)
+
+    assert answer.code == "interrupted"
+    assert answer.text
+
+
+def test_the_log_counts_tokens_and_price(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """One line per answer, in the original's words, without the user's."""
+    caplog.set_level(logging.INFO, "services")
+
+    ask(make(), "机密问题")
+    ask(make(), "[[no-message-end]]")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "[Dify RAG] Tokens: 431, Price: 0.00043 USD",
+        "[Dify RAG] Tokens: 0, Price: 0 -",
+    ]
+
+
+def test_the_log_names_a_failure_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Code and status, not the key, the address, the question or Dify's words."""
+    caplog.set_level(logging.INFO, "services")
+
+    ask(make(), "[[401-unauthorized]] 机密问题")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "[Dify RAG Error] provider_unauthorized: HTTP 401 unauthorized"
+    ]
+
+
+UNDER_GEVENT = """
+    from gevent import monkey
+    monkey.patch_all()
+    import sys, threading, time
+    from services.errors import ProviderError
+    from services.models import Delta, Query
+    from services.providers.dify.provider import DifyProvider
+    from utils.deadline import Deadline
+
+    plain, tls = (DifyProvider(base_url=url, api_keys=["app-fake"], timeout=600.0) for url in sys.argv[1:3])
+    texts, codes = [], []
+
+    def ask(provider, question, deadline):
+        try:
+            events = provider.stream_query(Query(question, "u1"), deadline)
+            texts.append("".join(event.text for event in events if isinstance(event, Delta)))
+        except ProviderError as exc:
+            codes.append(exc.code)
+
+    def together(jobs):
+        threads = [threading.Thread(target=ask, args=job) for job in jobs]
+        [thread.start() for thread in threads]
+        return threads
+
+    [thread.join(60.0) for thread in together([(plain, f"年假 {n}", Deadline(60.0)) for n in range(20)])]
+    print(len(texts), len(set(texts)), codes, sep="|")
+
+    hangs = [(plain, f"[[{name}]]") for name in ("silent", "no-headers", "silent-close-delimited", "ping-only")]
+    deadlines = [Deadline(600.0) for _ in range(5)]
+    threads = together([(*hang, deadline) for hang, deadline in zip([*hangs, (tls, "hi")], deadlines)])
+    time.sleep(0.5)
+    [deadline.abort("cancelled") for deadline in deadlines]
+    [thread.join(30.0) for thread in threads]
+    print(*codes, sep="|")
+"""
+
+
+def test_under_gevent_streams_run_side_by_side_and_aborts_are_heard(
+    dify: MockDify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a patched process twenty answers stream at once, and a blocked read ends on abort, plain and over TLS."""
+    context, trusted = self_signed(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
+    dify.delay = 0.02
+    reply = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    with RawServer(reply, hang=True, tls=context) as tls:
+        command = [sys.executable, "-c", textwrap.dedent(UNDER_GEVENT), dify.base_url, tls.url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100.0, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["20|1|[]", "|".join(["interrupted"] * 5)]
+    assert dify.peak_streams == 20

@@ -1,0 +1,249 @@
+"""One Dify answer as a state machine: every event, every order of them, every key missing or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.errors import ConversationGone, ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Usage
+from services.providers.dify.turn import DifyTurn
+
+Event = Mapping[str, Any]
+
+
+def told(*events: Event) -> list[ProviderEvent]:
+    turn = DifyTurn()
+    return [said for event in events for said in turn.take(event)] + list(turn.close())
+
+
+def failure(*events: Event) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        told(*events)
+    return caught.value
+
+
+def message(answer: Any, event: str = "message") -> dict[str, Any]:
+    return {"event": event, "answer": answer}
+
+
+def finished(status: str, **outputs: Any) -> Event:
+    return {"event": "workflow_finished", "data": {"status": status, "outputs": outputs}}
+
+
+END: dict[str, Any] = {"event": "message_end"}
+
+
+def test_messages_are_appended() -> None:
+    """A delta is passed on as it is, an empty one is not."""
+    assert told(message("ha"), message(""), message("haha"), END) == [Delta("ha"), Delta("haha"), Usage()]
+
+
+def test_an_agent_closing_message_is_not_said_twice() -> None:
+    """A New Agent repeats its whole answer at the end; nothing new is nothing to say."""
+    pieces = [message("一", "agent_message"), message("二", "agent_message")]
+
+    assert told(*pieces, message("一二"), END) == [Delta("一"), Delta("二"), Usage()]
+    assert told(*pieces, message(""), END) == [Delta("一"), Delta("二"), Usage()]
+
+
+def test_an_agent_closing_message_that_differs_replaces() -> None:
+    """What was streamed was a draft."""
+    assert told(message("草稿", "agent_message"), message("定稿"), END) == [
+        Delta("草稿"),
+        Replacement("定稿"),
+        Usage(),
+    ]
+
+
+def test_an_agent_that_streams_nothing_is_heard() -> None:
+    """Its one message is the answer."""
+    assert told(message("", "agent_message"), message("答"), END)[0] == Replacement("答")
+    assert told(message("答"), END)[0] == Delta("答")
+
+
+def test_moderation_replaces_and_what_follows_is_appended() -> None:
+    """message_replace discards everything before it."""
+    assert told(message("坏"), message("好", "message_replace"), message("!"), END) == [
+        Delta("坏"),
+        Replacement("好"),
+        Delta("!"),
+        Usage(),
+    ]
+
+
+def test_a_stream_that_is_moderated_away_is_empty() -> None:
+    """An answer replaced by nothing is no answer."""
+    assert failure(message("坏"), message("", "message_replace"), END).code == "provider_empty"
+
+
+def test_ids_are_told_as_they_become_known() -> None:
+    """Whichever event has an id first tells it, and only what is new is told."""
+    assert told(
+        {"event": "workflow_started", "task_id": "t", "data": {"id": "r"}},
+        message("答") | {"conversation_id": "c", "message_id": "m", "task_id": "t", "workflow_run_id": "r"},
+        END | {"conversation_id": "c", "task_id": ""},
+    ) == [
+        ProviderIds(task_id="t"),
+        ProviderIds(task_id="t", run_id="r"),
+        ProviderIds("c", "m", "t", "r"),
+        Delta("答"),
+        Usage(),
+    ]
+
+
+def test_usage_and_sources_come_from_the_end() -> None:
+    """Tokens are counts, the price stays the string it is, sources are kept as they came."""
+    usage = {"total_tokens": 9, "prompt_tokens": 7, "completion_tokens": 2, "total_price": "0.00043", "currency": "USD"}
+    end = {"event": "message_end", "metadata": {"usage": usage, "retriever_resources": [{"position": 1}, "x"]}}
+
+    assert told(message("答"), end)[-1] == Usage(9, 7, 2, "0.00043", "USD", ({"position": 1},))
+
+
+@pytest.mark.parametrize("metadata", [None, [], "x", {"usage": None}, {"usage": [], "retriever_resources": {}}])
+def test_metadata_may_be_anything(metadata: Any) -> None:
+    """What is missing or of a wrong type counts as nothing."""
+    assert told(message("答"), END | {"metadata": metadata})[-1] == Usage()
+
+
+def test_usage_of_wrong_types_counts_as_nothing() -> None:
+    """A number where a string belongs is still a price; a boolean is no count."""
+    usage = {"total_tokens": True, "prompt_tokens": "7", "total_price": 0.5, "currency": None}
+
+    assert told(message("答"), END | {"metadata": {"usage": usage}})[-1] == Usage(total_price="0.5")
+    assert told(message("答"), END | {"metadata": {"usage": {"total_price": True}}})[-1] == Usage()
+
+
+@pytest.mark.parametrize("status", ["succeeded", "partial-succeeded", "stopped"])
+def test_a_finished_workflow_is_success_without_message_end(status: str) -> None:
+    """Some versions forget message_end: the text is whole, the usage unknown."""
+    assert told(message("答"), finished(status)) == [Delta("答")]
+
+
+def test_a_workflow_whose_text_was_lost_is_read_from_its_outputs() -> None:
+    """Dify's event bus may lose messages; the outputs hold the answer."""
+    assert told(finished("succeeded", answer="答")) == [Delta("答")]
+    assert told(message("答"), finished("succeeded", answer="别的"), END) == [Delta("答"), Usage()]
+
+
+def test_a_failed_workflow_is_a_failure_whatever_follows() -> None:
+    """Neither silence nor a message_end makes it good; its error event has the last word."""
+    assert failure(message("答"), finished("failed")).code == "provider_error"
+    assert failure(message("答"), finished("failed"), END).code == "provider_error"
+    error = {"event": "error", "code": "invalid_param", "message": "Run failed: secret", "status": 400}
+    assert str(failure(finished("failed"), error)) == "in the stream: HTTP 400 invalid_param"
+
+
+@pytest.mark.parametrize("event", [{"event": "workflow_paused"}, finished("paused")])
+def test_a_pause_is_an_end_of_its_own(event: Event) -> None:
+    """The workflow waits for a person, who cannot be asked here."""
+    assert failure(message("答"), event).code == "provider_paused"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"event": "error", "message": "boom", "status": 500},
+        {"event": "error"},
+        {"event": "error", "status": "x", "code": 7, "message": None},
+        {"event": "error", "status": 401, "code": "unauthorized", "message": "?"},
+        {"event": "error", "status": 400, "code": "Not A Code; with user words", "message": "?"},
+    ],
+)
+def test_an_error_event_is_a_provider_error(error: Event) -> None:
+    """Its own code says little about the cause, and its words are for nobody."""
+    raised = failure(message("答"), error)
+
+    assert raised.code == "provider_error"
+    assert "words" not in str(raised)
+
+
+def test_a_conversation_that_is_gone_can_be_asked_anew_only_before_text() -> None:
+    """Nothing but ids was told, so the caller may start over; after text it may not."""
+    gone = {"event": "error", "message": "404 Not Found: Conversation Not Exists. You have", "conversation_id": "c"}
+
+    assert isinstance(failure(gone), ConversationGone)
+    assert not isinstance(failure(message("答"), gone), ConversationGone)
+
+
+def test_an_end_without_an_end_event_is_truncated_or_an_error() -> None:
+    """Whether text came decides."""
+    assert failure(message("答")).code == "provider_truncated"
+    assert failure({"event": "workflow_started"}).code == "provider_error"
+    assert failure().code == "provider_error"
+
+
+def test_success_without_text_is_empty() -> None:
+    """A success that says nothing is no answer."""
+    assert failure(END).code == "provider_empty"
+    assert failure(finished("succeeded")).code == "provider_empty"
+
+
+def test_half_a_surrogate_pair_cannot_harm_a_store() -> None:
+    """JSON can spell what UTF-8 cannot: it is replaced, whole pairs are not."""
+    assert told(message("\ud83d"), message("\ud83d\ude42"), END)[:2] == [Delta("\ufffd"), Delta("🙂")]
+
+
+IGNORED = [
+    "agent_thought",
+    "message_file",
+    "tts_message",
+    "tts_message_end",
+    "ping",
+    "reasoning_chunk",
+    "node_started",
+    "node_finished",
+    "node_retry",
+    "iteration_started",
+    "iteration_next",
+    "iteration_completed",
+    "loop_started",
+    "loop_next",
+    "loop_completed",
+    "parallel_branch_started",
+    "parallel_branch_finished",
+    "agent_log",
+    "text_chunk",
+    "text_replace",
+    "human_input_required",
+    "human_input_form_filled",
+    "human_input_form_timeout",
+    "a_future_event",
+]
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_other_events_are_no_answer(name: str) -> None:
+    """Progress, files, speech, reasoning and what is not known yet never reach the text."""
+    event = {"event": name, "answer": "nein", "data": {"text": "nein", "answer": "nein", "status": "failed"}}
+
+    assert told(message("答"), event, END) == [Delta("答"), Usage()]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3), lambda each: st.lists(each), max_leaves=3
+)
+KEYS = st.sampled_from(["answer", "data", "metadata", "conversation_id", "task_id", "status", "code", "message"])
+NAMES = st.sampled_from(
+    ["message", "agent_message", "message_replace", "message_end", "workflow_finished", "error", "x"]
+)
+EVENTS = st.builds(lambda name, rest: {**rest, "event": name}, NAMES, st.dictionaries(KEYS, JSON, max_size=4))
+
+
+@given(events=st.lists(EVENTS, max_size=8))
+def test_no_event_of_any_shape_is_more_than_a_provider_error(events: list[Event]) -> None:
+    """Keys may be missing or of any type: the outcome is an answer or one of our errors, and deltas are text."""
+    turn = DifyTurn()
+    said: list[ProviderEvent] = []
+
+    with suppress(ProviderError):
+        for event in events:
+            said.extend(turn.take(event))
+        said.extend(turn.close())
+
+    assert all(each.text for each in said if isinstance(each, Delta))

@@ -1,0 +1,282 @@
+"""A company's own service as a provider, against the mock over HTTP: what a user ends up with, script by script."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from demo.mocks.custom.plays import METADATA, SOURCE
+from demo.mocks.custom.server import REFUSALS, SCRIPTS, MockCustom
+from services.errors import SettingsError
+from services.models import Delta, Query, Replacement, Turn, Usage
+from services.providers.custom.provider import CustomProvider
+from tests.support.answers import BOUNDS, PATIENCE, ask
+from utils.deadline import Deadline
+
+KEY = "fake-key"
+SPENT = Usage(31, 21, 10, sources=(SOURCE,))
+
+
+@pytest.fixture
+def service() -> Iterator[MockCustom]:
+    with MockCustom() as mock:
+        yield mock
+
+
+Make = Callable[..., CustomProvider]
+
+
+@pytest.fixture
+def make(service: MockCustom) -> Iterator[Make]:
+    """Make providers of the mock, with options; they are closed after the test."""
+    made: list[CustomProvider] = []
+
+    def provider(**options: Any) -> CustomProvider:
+        wanted: dict[str, Any] = {"api_url": service.url, "api_key": KEY, "timeout": 10.0}
+        made.append(CustomProvider(**wanted | {"backoff": 0.01, "end_grace": 0.2, "linger": 0.1} | options))
+        return made[-1]
+
+    yield provider
+    for each in made:
+        each.close()
+
+
+ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假"))
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_answer_arrives_byte_for_byte(make: Make, service: MockCustom, name: str) -> None:
+    """Lines, events or a whole body, whatever the Content-Type says: the text is the service's, and nothing else."""
+    question = f"[[{name}]] 年假怎么申请？"
+
+    answer = ask(make(), question)
+
+    assert answer.error is None
+    assert answer.text == service.expected_answer(question)
+
+
+FAILURES = {
+    "empty": "provider_empty",
+    "whole-empty": "provider_empty",
+    "whole-other": "provider_empty",
+    "whole-cut": "provider_error",
+    "whole-error": "provider_error",
+    "html": "provider_error",
+    "words": "provider_error",
+    "nothing": "provider_error",
+    "error-after-text": "provider_error",
+    "error-after-usage": "provider_error",
+    "error-event": "provider_error",
+    "broken-json": "provider_error",
+    "silent": "provider_timeout",
+    "no-headers": "provider_timeout",
+    "signs-of-life": "provider_timeout",
+    "drip": "answer_timeout",
+    "drop": "provider_truncated",
+    "drop-at-once": "provider_error",
+    "drop-in-a-line": "provider_truncated",
+    "endless-line": "provider_error",
+    "endless-body": "provider_error",
+}
+
+
+def test_a_broken_answer_says_what_it_cost(make: Make) -> None:
+    """And what it rests on: what was told before the error is not lost with it."""
+    answer = ask(make(), "[[error-after-usage]]")
+
+    assert answer.code == "provider_error"
+    assert answer.usage is not None
+    assert (answer.usage.total_tokens > 0, len(answer.usage.sources)) == (True, 1)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_has_its_code(make: Make, service: MockCustom, name: str) -> None:
+    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
+    silence, seconds = BOUNDS.get(FAILURES[name], (PATIENCE, PATIENCE))
+
+    answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
+
+    assert answer.code == FAILURES[name]
+    assert len(service.asked) == 1
+    assert "secret" not in str(answer.error)
+
+
+REFUSED_AS = {
+    "400": "provider_rejected",
+    "401": "provider_unauthorized",
+    "404": "provider_not_found",
+    "422": "provider_rejected",
+    "429": "provider_busy",
+    "500": "provider_error",
+    "502": "provider_error",
+    "redirect": "provider_not_found",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_AS)
+def test_a_refusal_has_its_code(make: Make, service: MockCustom, name: str) -> None:
+    """Only what may pass is asked again, twice; a redirect is not followed."""
+    answer = ask(make(), f"[[{name}]]")
+
+    assert answer.code == REFUSED_AS[name]
+    assert len(service.asked) == (3 if name in ("429", "500", "502") else 1)
+
+
+def test_every_script_is_either_answered_or_fails_as_told() -> None:
+    """No script of the mock is left without an expectation."""
+    assert set(REFUSED_AS) == set(REFUSALS)
+    assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
+    assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
+
+
+STREAMED = [name for name in ANSWERED if not name.startswith("whole")]
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_stream_is_passed_on_as_it_comes(make: Make, name: str) -> None:
+    """More than one piece, and none of them is wire format."""
+    pieces = [event.text for event in ask(make(), f"[[{name}]]").events if isinstance(event, Delta | Replacement)]
+
+    assert len(pieces) > 1
+    assert not any(sign in "".join(pieces) for sign in ("data:", "event:", '{"', "keep-alive", "DONE"))
+
+
+@pytest.mark.parametrize("name", ["lines", "events", "whole", "whole-pretty", "whole-content", "lines-repeated"])
+def test_sources_tokens_and_metadata_are_told(make: Make, name: str) -> None:
+    """Wherever the service puts them, once; what it calls itself is not our provider's name."""
+    result = make().query(Query(f"[[{name}]]", "u1"), Deadline(PATIENCE))
+
+    assert [event for event in ask(make(), f"[[{name}]]").events if isinstance(event, Usage)] == [SPENT]
+    assert list(result.sources) == [SOURCE]
+    assert result.usage["tokens"] == 31
+    assert result.metadata == {**METADATA, "provider": "custom", "conversation_id": "", "message_id": ""}
+
+
+def test_a_closing_record_that_repeats_the_answer_says_nothing_twice(make: Make) -> None:
+    """Text in another field than the pieces came in is the whole answer: passed over, or in its place."""
+    same = ask(make(), "[[lines-repeated]]").events
+    other = ask(make(), "[[lines-corrected]]").events
+
+    assert not [event for event in same if isinstance(event, Replacement)]
+    assert len([event for event in other if isinstance(event, Replacement)]) == 1
+
+
+def test_fields_of_wrong_types_tell_nothing(make: Make) -> None:
+    """Sources that are names alone become titles."""
+    usage = ask(make(), "[[odd]]").usage
+
+    assert usage is not None
+    assert (usage.total_tokens, usage.sources) == (0, ({"title": "手册"}, SOURCE))
+
+
+def test_the_request_says_what_there_is_to_say(make: Make, service: MockCustom) -> None:
+    """Question, person, inputs and earlier turns; a strict service gets no field that is empty."""
+    provider = make()
+    ask(provider, "三", inputs={"lang": "zh"}, history=(Turn("一", "<think>嗯</think>答一"),))
+    list(provider.stream_query(Query("四", ""), Deadline(PATIENCE)))
+
+    assert [asked.body for asked in service.asked] == [
+        {
+            "question": "三",
+            "stream": True,
+            "user": "u1",
+            "inputs": {"lang": "zh"},
+            "history": [{"question": "一", "answer": "答一"}],
+        },
+        {"question": "四", "stream": True},
+    ]
+
+
+def test_headers_of_its_own_are_sent_with_questions_and_probes(make: Make, service: MockCustom) -> None:
+    """CUSTOM_RAG_HEADERS add to ours, and take the key's place where they have an Authorization."""
+    service.api_key = "own"
+    provider = make(headers={"X-Tenant": "a", "authorization": "Bearer own"})
+
+    assert ask(provider, "你好").error is None
+    assert provider.health_check()
+    headers = service.asked[0].headers
+    assert (headers["x-tenant"], headers["authorization"]) == ("a", "Bearer own")
+    assert headers["accept"].startswith("text/event-stream")
+    assert service.looks == [("/ask/health", "Bearer own")]
+
+
+def test_without_a_key_none_is_sent(make: Make, service: MockCustom) -> None:
+    """A service in one's own network may need none."""
+    ask(make(api_key=""), "你好")
+
+    assert "authorization" not in service.asked[0].headers
+
+
+def test_the_health_address_may_be_another(make: Make, service: MockCustom) -> None:
+    """Its own path, or `/health` below; a service that is not well is told so."""
+    assert make(health_url=f"{service.address}/status").health_check()
+    assert make(api_url=f"{service.url}/?tenant=a").health_check()
+    service.healthy = False
+    assert not make().health_check()
+    assert [path for path, _ in service.looks] == ["/status", "/ask/health", "/ask/health"]
+
+
+def test_the_key_is_shown_to_no_other_server(make: Make, service: MockCustom) -> None:
+    """A health address on another host is asked without it."""
+    with MockCustom() as monitor:
+        assert make(health_url=f"{monitor.address}/status").health_check()
+
+    assert monitor.looks == [("/status", "")]
+
+
+def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
+    """After the last record, or [DONE], nobody waits for a socket that stays open."""
+    provider, started = make(timeout=600.0), time.monotonic()
+
+    for name in ("open-after-last", "open-after-done"):
+        assert ask(provider, f"[[{name}]]").error is None
+
+    assert time.monotonic() - started < PATIENCE / 2
+
+
+def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """One line per answer; of a refusal its status and code, not its sentence, the address, the key or the question."""
+    caplog.set_level(logging.INFO, "services")
+
+    ask(make(), "机密问题")
+    ask(make(), "[[401]] 机密问题")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "[custom RAG] Tokens: 31, Price: 0 -",
+        "[custom RAG Error] provider_unauthorized: HTTP 401 unauthorized",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "variable"),
+    [
+        ({"api_url": ""}, "CUSTOM_RAG_API_URL"),
+        ({"api_key": "密"}, "CUSTOM_RAG_API_KEY"),
+        ({"health_url": "status"}, "CUSTOM_RAG_HEALTH_URL"),
+        ({"headers": {"X-Tenant": "密"}}, "CUSTOM_RAG_HEADERS.*X-Tenant"),
+        ({"headers": {"X Tenant": "a"}}, "CUSTOM_RAG_HEADERS"),
+        ({"headers": {"X": "a\r\nX-Evil: b"}}, "CUSTOM_RAG_HEADERS"),
+        ({"headers": {"content-length": "1"}}, "CUSTOM_RAG_HEADERS: content-length cannot be set"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_stops_the_start(wrong: dict[str, Any], variable: str) -> None:
+    """The line names the variable and never a value."""
+    with pytest.raises(SettingsError, match=variable) as caught:
+        CustomProvider(**{"api_url": "https://rag.example/ask"} | wrong)
+
+    assert "密" not in str(caught.value)
+
+
+def test_services_that_differ_are_apps_that_differ() -> None:
+    """Another address, key or header may be another company's."""
+
+    def app(**other: Any) -> str:
+        return CustomProvider(**{"api_url": "https://a.example/ask"} | other).app
+
+    assert len({app(), app(api_url="https://a.example/b"), app(api_key=KEY), app(headers={"X-Tenant": "b"})}) == 4
+    assert app() == app()

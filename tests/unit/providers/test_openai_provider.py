@@ -1,0 +1,351 @@
+"""An OpenAI-compatible server as a provider, against the mock over HTTP: what a user ends up with, script by script."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from demo.mocks.openai.plays import REFUSED, THOUGHT
+from demo.mocks.openai.server import REFUSALS, SCRIPTS, MockOpenAI
+from services.models import Delta, ProviderIds, Query, Told, Turn, Usage
+from services.providers.openai.provider import OpenAIProvider
+from tests.support.answers import BOUNDS, PATIENCE, ask
+from tests.support.servers.processes import wait_until
+from utils.deadline import Deadline
+
+KEY = "sk-fake-key"
+
+
+@pytest.fixture
+def server() -> Iterator[MockOpenAI]:
+    with MockOpenAI() as mock:
+        yield mock
+
+
+Make = Callable[..., OpenAIProvider]
+
+
+@pytest.fixture
+def make(server: MockOpenAI) -> Iterator[Make]:
+    """Make providers of the mock, with options; they are closed after the test."""
+    made: list[OpenAIProvider] = []
+
+    def provider(**options: Any) -> OpenAIProvider:
+        wanted: dict[str, Any] = {"base_url": server.base_url, "api_key": KEY, "model": "m1", "timeout": 10.0}
+        made.append(OpenAIProvider(**wanted | {"backoff": 0.01, "end_grace": 0.2, "linger": 0.1} | options))
+        return made[-1]
+
+    yield provider
+    for each in made:
+        each.close()
+
+
+ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年假"))
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_answer_arrives_byte_for_byte(make: Make, server: MockOpenAI, name: str) -> None:
+    """Whatever the server leaves out or adds, the text is the model's, and its thoughts stand in front of it."""
+    question = f"[[{name}]] 年假怎么申请？"
+
+    answer = ask(make(), question)
+
+    assert answer.error is None
+    assert answer.text == server.expected_answer(question)
+
+
+FAILURES = {
+    "length": "answer_too_long",
+    "content-filter": "provider_filtered",
+    "sensitive": "provider_filtered",
+    "model-length": "answer_too_long",
+    "network-error": "provider_truncated",
+    "tool-calls": "provider_tools",
+    "function-call": "provider_tools",
+    "only-reasoning": "provider_empty",
+    "empty": "provider_empty",
+    "blank": "provider_empty",
+    "eof": "provider_truncated",
+    "eof-close-delimited": "provider_truncated",
+    "nothing": "provider_error",
+    "error-at-once": "provider_error",
+    "error-after-text": "provider_error",
+    "error-named": "provider_error",
+    "error-of-vllm": "provider_rejected",
+    "error-is-text": "provider_error",
+    "rate-limit-in-stream": "provider_busy",
+    "counted-then-dropped": "provider_truncated",
+    "counted-then-failed": "provider_error",
+    "counted-then-silent": "provider_timeout",
+    "broken-json": "provider_error",
+    "silent": "provider_timeout",
+    "no-headers": "provider_timeout",
+    "comments-only": "answer_timeout",
+    "silent-after-text": "answer_timeout",
+    "drip": "answer_timeout",
+    "drip-bytes": "provider_timeout",
+    "drop": "provider_truncated",
+    "drop-at-once": "provider_error",
+    "drop-in-a-line": "provider_truncated",
+    "endless-line": "provider_error",
+    "html": "provider_error",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
+    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
+    silence, seconds = BOUNDS.get(FAILURES[name], (PATIENCE, PATIENCE))
+
+    answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
+
+    assert answer.code == FAILURES[name]
+    assert len(server.asked) == 1
+
+
+REFUSED_AS = {
+    "400": "provider_rejected",
+    "400-filter": "provider_filtered",
+    "400-inspection": "provider_filtered",
+    "401": "provider_unauthorized",
+    "402": "provider_unauthorized",
+    "403": "provider_unauthorized",
+    "404": "provider_not_found",
+    "422": "provider_rejected",
+    "429": "provider_busy",
+    "429-later": "provider_busy",
+    "503-later": "provider_error",
+    "429-quota": "provider_unauthorized",
+    "500": "provider_error",
+    "502": "provider_error",
+    "503": "provider_error",
+}
+PASSING = ("429", "500", "502", "503")
+
+
+@pytest.mark.parametrize("name", REFUSED_AS)
+def test_a_refusal_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
+    """Only what may pass is asked again, twice."""
+    answer = ask(make(), f"[[{name}]]")
+
+    assert answer.code == REFUSED_AS[name]
+    assert len(server.asked) == (3 if name in PASSING else 1)
+
+
+def test_every_script_is_either_answered_or_fails_as_told() -> None:
+    """No script of the mock is left without an expectation."""
+    assert set(REFUSED_AS) == set(REFUSALS)
+    assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
+    assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
+
+
+@pytest.mark.parametrize("name", ["429-once", "429-soon", "500-once", "502-once"])
+def test_what_passes_is_asked_again(make: Make, server: MockOpenAI, name: str) -> None:
+    """One refusal, one answer, nothing said twice."""
+    question = f"[[{name}]] 报销"
+
+    assert ask(make(), question).text == server.expected_answer(question)
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("name", ["429-later", "503-later"])
+def test_a_server_that_says_when_to_come_back_is_not_asked_before(make: Make, server: MockOpenAI, name: str) -> None:
+    """The error tells how long, and whoever asked decides what to do with that time."""
+    error = ask(make(), f"[[{name}]] 报销").error
+
+    assert error is not None
+    assert error.retry_after == 30.0
+    assert len(server.asked) == 1
+
+
+def test_a_batch_leaves_even_a_short_wait_to_its_worker(make: Make, server: MockOpenAI) -> None:
+    """It waits for all items of the batch at once, where a person is waited for here."""
+    batch = ask(make(), "[[429-soon]] 报销", channel="batch")
+    person = ask(make(), "[[429-soon]] 报销", channel="http")
+
+    assert (batch.code, batch.error.retry_after if batch.error else 0.0) == ("provider_busy", 1.0)
+    assert person.text == server.expected_answer("[[429-soon]] 报销")
+
+
+def test_nothing_is_asked_again_after_the_first_words(make: Make, server: MockOpenAI) -> None:
+    """What was said stays said, and the error follows it."""
+    answer = ask(make(), "[[drop]] 报销")
+
+    assert answer.text
+    assert len(server.asked) == 1
+
+
+def test_the_request_is_what_such_a_server_expects(make: Make, server: MockOpenAI) -> None:
+    """Only what is set is sent, and nobody's name."""
+    ask(make(), "你好")
+
+    assert server.asked[0].body == {
+        "model": "m1",
+        "messages": [{"role": "user", "content": "你好"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_settings_and_earlier_turns_go_along(make: Make, server: MockOpenAI) -> None:
+    """System prompt, earlier turns without the model's thoughts, question; bounds as they are set, 0 included."""
+    provider = make(system_prompt="你是助手", max_tokens=50, temperature=0.0)
+    earlier = (Turn("一", "<think>嗯</think>答一"), Turn("二", "答二"))
+
+    ask(provider, "三", history=earlier)
+
+    body = server.asked[0].body
+    assert [(each["role"], each["content"]) for each in body["messages"]] == [
+        ("system", "你是助手"),
+        ("user", "一"),
+        ("assistant", "答一"),
+        ("user", "二"),
+        ("assistant", "答二"),
+        ("user", "三"),
+    ]
+    assert (body["max_tokens"], body["temperature"]) == (50, 0.0)
+
+
+def test_a_server_that_knows_no_stream_options_is_asked_without(make: Make, server: MockOpenAI) -> None:
+    """It answers, without tokens; from then on it is asked that way at once."""
+    server.takes_usage = False
+    provider = make()
+
+    answers = [ask(provider, "年假") for _ in range(2)]
+
+    assert [answer.code for answer in answers] == ["", ""]
+    assert [answer.usage for answer in answers] == [None, None]
+    assert ["stream_options" in asked.body for asked in server.asked] == [True, False, False]
+
+
+def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make, server: MockOpenAI) -> None:
+    """A 400 that does not name stream_options says nothing about them, and is not asked twice."""
+    provider = make()
+    ask(provider, "[[400]]")
+    assert len(server.asked) == 1
+
+    assert ask(provider, "年假").usage == Usage(31, 21, 10)
+
+
+@pytest.mark.parametrize("name", ["normal", "choices-null", "usage-everywhere", "whole", "open-after-end", "length"])
+def test_tokens_are_told_once(make: Make, name: str) -> None:
+    """Wherever the server puts them, and also when the answer's end was a bad one."""
+    answer = ask(make(), f"[[{name}]]")
+
+    assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+
+
+@pytest.mark.parametrize("name", ["counted-then-dropped", "counted-then-failed", "counted-then-silent"])
+def test_a_broken_answer_says_what_it_cost(make: Make, name: str) -> None:
+    """What was counted before the end is told once, the model too, and a thought that was begun is closed."""
+    answer = ask(make(timeout=0.4), f"[[{name}]]")
+
+    assert answer.code == FAILURES[name]
+    assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
+    assert Told({"model": "mock-model"}) in answer.events
+    assert answer.text.count("<think>") == answer.text.count("</think>")
+
+
+def test_names_are_told(make: Make) -> None:
+    """The answer's id, its model, and why it ended."""
+    result = make().query(Query("年假", "u1"), Deadline(PATIENCE))
+
+    assert result.metadata == {
+        "provider": "openai",
+        "conversation_id": "",
+        "message_id": "chatcmpl-mock",
+        "model": "mock-model",
+        "finish_reason": "stop",
+    }
+    assert result.usage["tokens"] == 31
+
+
+def test_thoughts_come_before_the_answer_as_they_are_thought(make: Make) -> None:
+    """The tag opens with the first thought and closes before the first word, or where there is none."""
+    pieces = [event.text for event in ask(make(), "[[reasoning]]").events if isinstance(event, Delta)]
+    only = ask(make(), "[[only-reasoning]]")
+
+    assert pieces[0].startswith("<think>用")
+    assert pieces.count("</think>") == 1
+    assert only.text == f"<think>{THOUGHT}</think>"
+
+
+def test_a_refusal_of_the_model_is_its_answer(make: Make) -> None:
+    """It is the model's own word to the person."""
+    assert ask(make(), "[[refusal]]").text == REFUSED
+
+
+def test_comments_are_signs_of_life(make: Make, server: MockOpenAI) -> None:
+    """A server that sends comments is waited for beyond the longest silence, and no longer than the total time."""
+    provider = make(timeout=0.5)
+
+    answered, endless = ask(provider, "[[keep-alive]] 年假"), ask(provider, "[[comments-only]]", deadline=Deadline(1.0))
+
+    assert answered.text == server.expected_answer("[[keep-alive]] 年假")
+    assert endless.code == "answer_timeout"
+
+
+def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
+    """After the last piece, or [DONE], nobody waits for a socket that stays open."""
+    provider, started = make(timeout=600.0), time.monotonic()
+
+    for name in ("open-after-end", "open-after-done"):
+        assert ask(provider, f"[[{name}]]").error is None
+
+    assert time.monotonic() - started < PATIENCE / 2
+
+
+def test_answers_share_one_connection(make: Make, server: MockOpenAI) -> None:
+    """A stream is read out at its end, so the next question finds its connection open."""
+    provider = make()
+
+    for _ in range(4):
+        assert ask(provider, "年假").error is None
+
+    assert server.accepted_connections == 1
+
+
+def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """One line per answer; of a refusal its status and code, not its sentence, the address, the key or the question."""
+    caplog.set_level(logging.INFO, "services")
+
+    ask(make(), "机密问题")
+    ask(make(name="context"), "[[404]] 机密问题")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "[openai RAG] Tokens: 31",
+        "[context RAG Error] provider_not_found: HTTP 404 model_not_found invalid_request_error",
+    ]
+
+
+def test_a_key_read_from_a_file_may_end_in_a_newline(make: Make, server: MockOpenAI) -> None:
+    """Secrets are often mounted as files."""
+    ask(make(api_key=f"{KEY}\n"), "你好")
+
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_nothing_is_told_to_stop_but_the_connection(make: Make, server: MockOpenAI) -> None:
+    """Such a server stops when its client goes, and knows no other way."""
+    provider = make()
+    events = provider.stream_query(Query("[[drip]]", "u1"), Deadline(PATIENCE))
+    next(events)
+
+    events.close()  # type: ignore[attr-defined]
+    provider.cancel(ProviderIds(message_id="chatcmpl-mock"), "u1")
+
+    wait_until(lambda: server.open_streams == 0, PATIENCE)
+    assert len(server.asked) == 1
+    assert not server.looks
+
+
+def test_a_model_that_is_not_named_is_not_told(make: Make) -> None:
+    """Fields of wrong types tell nothing."""
+    told = [event for event in ask(make(), "[[odd]]").events if isinstance(event, Told)]
+
+    assert told == [Told({"model": "mock-model", "finish_reason": "stop"})]

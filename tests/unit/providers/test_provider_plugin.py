@@ -1,0 +1,67 @@
+"""A person's own provider: the very file that docs/providers.md shows, found by import path and by entry point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.groups import ProviderSettings
+from services.providers.base import BaseRAGProvider
+from services.providers.registry import build_provider
+from tests.support.answers import ask
+from tests.support.own_provider import MODULE, MockOllama, shown_file
+
+
+@pytest.fixture
+def ollama() -> Iterator[MockOllama]:
+    with MockOllama() as mock:
+        yield mock
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that Python looks in, with the shown file."""
+    (tmp_path / f"{MODULE}.py").write_text(shown_file(), "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop(MODULE, None)
+
+
+def built(name: str, ollama: MockOllama) -> BaseRAGProvider:
+    """Return the provider a setting means, told where the mock is."""
+    settings = ProviderSettings.model_validate({"rag_provider": name})
+    provider = build_provider(settings, bot="default", pool_size=1)
+    provider.url = f"{ollama.address}/api"  # type: ignore[attr-defined]
+    return provider
+
+
+def test_the_shown_file_is_twenty_lines() -> None:
+    """Blank ones apart, and it is whole: nothing is left to the reader."""
+    assert len([line for line in shown_file().splitlines() if line.strip()]) <= 20
+
+
+def test_a_file_is_found_by_its_import_path(folder: Path, ollama: MockOllama) -> None:
+    """`RAG_PROVIDER=my_provider:Ollama`."""
+    provider = built(f"{MODULE}:Ollama", ollama)
+
+    assert ask(provider, "年假").text == ollama.expected_answer("年假")
+    assert ollama.asked[0].body == {"model": "qwen3", "prompt": "年假"}
+    assert provider.health_check()
+
+
+def test_a_package_is_found_by_its_entry_point(folder: Path, ollama: MockOllama) -> None:
+    """`RAG_PROVIDER=ollama`, once a package with the shown entry point is installed."""
+    installed = folder / "my_provider-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-provider\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(f"[wechatlaibao.providers]\nollama = {MODULE}:Ollama\n")
+
+    assert ask(built("ollama", ollama), "年假").text == ollama.expected_answer("年假")
+
+
+def test_an_answer_that_breaks_off_says_so(folder: Path, ollama: MockOllama) -> None:
+    """The shown file knows the end of its own stream."""
+    assert ask(built(f"{MODULE}:Ollama", ollama), "[[eof]]").code == "provider_truncated"

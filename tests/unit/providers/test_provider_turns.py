@@ -1,0 +1,109 @@
+"""The state machines behind openai and custom, fed with what no server should send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.errors import ProviderError
+from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.providers.client.usage_fields import usage_of
+from services.providers.custom.turn import CustomTurn
+from services.providers.openai.turn import OpenAITurn
+from utils.formats.json_records import JSONRecords, Record
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+WORDS = st.sampled_from(["content", "delta", "message", "role", "index", "finish_reason", "usage", "error", "id"])
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = [
+    *("choices", "usage", "id", "model", "error", "object", "delta", "answer", "content", "response"),
+    *("metadata", "sources", "message_id", "done", "final"),
+]
+RECORDS = st.lists(
+    st.builds(
+        Record, st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4), st.sampled_from(["", "done", "error", "x"])
+    ),
+    max_size=5,
+)
+
+
+def openai(records: list[Record]) -> list[ProviderEvent]:
+    turn, events = OpenAITurn(), list[ProviderEvent]()
+    try:
+        for record in records:
+            events += turn.take(record)
+        events += turn.close()
+    except ProviderError:
+        pass
+    return events
+
+
+def custom(records: list[Record]) -> list[ProviderEvent]:
+    turn, events = CustomTurn(), list[ProviderEvent]()
+    try:
+        for record in records:
+            events += turn.take(record)
+        events += turn.close(cut_off=False)
+    except ProviderError:
+        pass
+    return events
+
+
+@pytest.mark.parametrize("turn", [openai, custom], ids=["openai", "custom"])
+@given(records=RECORDS)
+def test_any_json_gives_text_and_counts_or_a_defined_error(
+    turn: Callable[[list[Record]], list[ProviderEvent]], records: list[Record]
+) -> None:
+    """No other exception leaves, text is text that can be stored, and no counter can fall."""
+    for event in turn(records):
+        match event:
+            case Delta(text) | Replacement(text):
+                assert text
+                text.encode()
+            case ProviderIds():
+                event.message_id.encode()
+            case Usage():
+                assert min(event.total_tokens, event.prompt_tokens, event.completion_tokens) >= 0
+                assert event.price >= 0
+            case _:
+                assert isinstance(event, Told)
+
+
+def test_a_record_can_be_written_as_json_again() -> None:
+    """Half characters, NaN and numbers beyond all bounds would break whoever reads them next."""
+    line = b'{"a": "\\ud83d!", "b": NaN, "c": 1e999, "d": "\\ud83d\\ude42", "e": 0.5, "f": -Infinity}\n'
+
+    (record,) = JSONRecords().feed(line)
+
+    assert record.fields == {"a": "\ufffd!", "b": None, "c": None, "d": "🙂", "e": 0.5, "f": None}
+    json.dumps(record.fields, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "usage"),
+    [
+        ({}, Usage()),
+        ({"total_tokens": 3, "prompt_tokens": 2, "completion_tokens": 1}, Usage(3, 2, 1)),
+        ({"prompt_tokens": 2, "completion_tokens": 1}, Usage(3, 2, 1)),
+        ({"tokens": 3}, Usage(3)),
+        ({"total_tokens": -1, "prompt_tokens": 10**15, "completion_tokens": True}, Usage()),
+        ({"total_price": "0.00043", "currency": "USD"}, Usage(total_price="0.00043", currency="USD")),
+        ({"price": 0.5}, Usage(total_price="0.5")),
+        ({"price": 4.3e-05}, Usage(total_price="4.3e-05")),
+        ({"price": "about a dollar", "currency": "look here\n"}, Usage()),
+        ({"price": "nan", "currency": 7}, Usage()),
+    ],
+    ids=range(10),
+)
+def test_usage_is_what_can_be_counted(fields: dict[str, Any], usage: Usage) -> None:
+    """Nonsense counts as nothing said."""
+    assert usage_of(fields) == usage

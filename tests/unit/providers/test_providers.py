@@ -1,0 +1,146 @@
+"""What every provider offers, and which one a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from config.groups import ProviderSettings
+from config.plugins import RAG_PROVIDERS
+from services.errors import SettingsError, Unrecoverable
+from services.models import Delta, ProviderEvent, ProviderIds, Query, Replacement, Usage
+from services.providers.base import BaseRAGProvider
+from services.providers.dify.provider import DifyProvider
+from services.providers.mock import MockProvider
+from services.providers.registry import PROVIDERS, build_provider
+from utils.deadline import Deadline
+
+
+class Parrot(BaseRAGProvider):
+    """Says one thing, takes it back, says another."""
+
+    name = "parrot"
+    app = "app"
+
+    def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
+        yield ProviderIds("c", "m")
+        yield Delta("旧")
+        yield Replacement("新")
+        yield Delta("的")
+        yield Usage(7, 3, 4, "0.1", "CNY", ({"title": "FAQ"},))
+
+    def health_check(self) -> bool:
+        return True
+
+
+def test_a_query_collects_the_stream() -> None:
+    """Content, ids, sources and usage of a whole answer."""
+    result = Parrot().query(Query("?", "u"), Deadline(1.0))
+
+    assert result.content == "新的"
+    assert result.metadata == {"provider": "parrot", "conversation_id": "c", "message_id": "m"}
+    assert (list(result.sources), result.usage["tokens"], result.usage["price"]) == ([{"title": "FAQ"}], 7, "0.1")
+
+
+def test_what_is_optional_does_nothing() -> None:
+    """A provider need not be able to stop, to close, or to know its inputs."""
+    parrot = Parrot()
+
+    parrot.cancel(ProviderIds(), "u")
+    parrot.close()
+    assert parrot.missing_inputs() == []
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [Parrot(), MockProvider(), DifyProvider(base_url="https://dify.example", api_keys=["app-fake"])],
+    ids=lambda provider: provider.name,
+)
+def test_an_answer_that_nobody_keeps_is_unrecoverable(provider: BaseRAGProvider) -> None:
+    """A provider that keeps no answers says so, and so does one that cannot know which answer is meant."""
+    with pytest.raises(Unrecoverable):
+        provider.recover(Query("?", "u"), ProviderIds(), Deadline(5.0))
+    provider.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("dify", "DifyProvider"),
+        ("openai", "OpenAIProvider"),
+        ("context", "OpenAIProvider"),
+        ("custom", "CustomProvider"),
+        ("mock", "MockProvider"),
+        ("tests.unit.providers.test_providers:Parrot", "Parrot"),
+    ],
+)
+def test_a_name_means_a_provider(name: str, kind: str) -> None:
+    """Nothing connects when it is built."""
+    keys = {"dify_api_key": ("app-fake",), "openai_api_key": "fake", "context_api_key": "fake"}
+    settings = ProviderSettings.model_validate(
+        {"rag_provider": name, "custom_rag_api_url": "http://rag.example", **keys}
+    )
+
+    assert type(build_provider(settings, bot="default", pool_size=1)).__name__ == kind
+
+
+def test_a_provider_that_is_not_there_is_a_wrong_setting() -> None:
+    """The line names the variable and what there is."""
+    settings = ProviderSettings.model_validate({"rag_provider": "opena1"})
+
+    with pytest.raises(SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"):
+        build_provider(settings, bot="default", pool_size=1)
+
+
+def test_the_settings_know_what_is_built_in() -> None:
+    """The names that the start accepts are those that are made."""
+    assert sorted(PROVIDERS) == sorted(RAG_PROVIDERS)
+
+
+class Configured(Parrot):
+    """Made of the settings."""
+
+    @classmethod
+    def from_settings(cls, settings: ProviderSettings) -> Configured:
+        made = cls()
+        made.app = settings.dify_user
+        return made
+
+
+class Moody(Parrot):
+    def __init__(self) -> None:
+        raise ValueError("not today")
+
+
+def test_a_plug_in_may_be_made_of_the_settings() -> None:
+    """It gets the bot's own."""
+    settings = ProviderSettings(rag_provider="tests.unit.providers.test_providers:Configured", dify_user="somebody")
+
+    assert build_provider(settings, bot="default", pool_size=1).app == "somebody"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("tests.unit.providers.test_providers:Nothing", "cannot be imported: AttributeError"),
+        ("tests.no_such_module:Class", "cannot be imported: ModuleNotFoundError"),
+        ("tests.unit.providers.test_providers:Moody", "cannot be made: ValueError: not today"),
+        ("tests.unit.providers.test_providers:Query", "is no BaseRAGProvider"),
+        ("tests.unit.providers.test_providers:build_provider", "is no BaseRAGProvider"),
+    ],
+)
+def test_a_plug_in_that_is_none_stops_the_start(name: str, why: str) -> None:
+    """The one line says which setting, which class, and why."""
+    with pytest.raises(SettingsError, match=f"RAG_PROVIDER: {name} {why}"):
+        build_provider(ProviderSettings(rag_provider=name), bot="default", pool_size=1)
+
+
+def test_a_search_of_ones_own_stands_before_the_provider() -> None:
+    """What is no search stops the start likewise."""
+    with pytest.raises(SettingsError, match="Parrot is no BaseSearchProvider"):
+        build_provider(
+            ProviderSettings(rag_provider="mock", search_provider="tests.unit.providers.test_providers:Parrot"),
+            bot="",
+            pool_size=1,
+        )

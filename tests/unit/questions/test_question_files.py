@@ -1,0 +1,462 @@
+"""Questions out of people's files: which cells they are, in what encoding, and how much of a file is too much."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import openpyxl
+import pytest
+
+from utils.formats import xlsx_rows
+from utils.questions.files import MAX_CHARS, MAX_TEXTS, FileRefused, Kind, Wanted, kind_of, read_file, read_texts
+
+SHEET = "xl/worksheets/sheet1.xml"
+
+
+def workbook(rows: Iterable[Sequence[Any]], **more: Iterable[Sequence[Any]]) -> bytes:
+    """Return an .xlsx with these rows in its first sheet, and in others by name."""
+    book = openpyxl.Workbook()
+    for sheet, its_rows in ((book.active, rows), *((book.create_sheet(name), one) for name, one in more.items())):
+        assert sheet is not None
+        for row in its_rows:
+            sheet.append(list(row))
+    return saved(book)
+
+
+def saved(book: openpyxl.Workbook) -> bytes:
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def rewritten(content: bytes, part: str, xml: bytes) -> bytes:
+    """Return the workbook with other words in one of its parts."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, xml if name == part else old.read(name))
+    return out.getvalue()
+
+
+def sheet_xml(rows: bytes, before: bytes = b"") -> bytes:
+    space = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    return before + b'<worksheet xmlns="' + space + b'"><sheetData>' + rows + b"</sheetData></worksheet>"
+
+
+def refusal(content: bytes, wanted: Wanted) -> str:
+    with pytest.raises(FileRefused) as refused:
+        read_texts(content, wanted)
+    return refused.value.reason
+
+
+def of_csv(text: str, **wanted: Any) -> list[str]:
+    return read_texts(text.encode(), Wanted("csv", **wanted))
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "kind"),
+    [
+        ("a.txt", b"x", "text"),
+        ("A.CSV", b"x", "csv"),
+        ("a.tsv", b"x", "csv"),
+        ("a.xlsx", xlsx_rows.MAGIC, "xlsx"),
+        ("workbook called.csv", xlsx_rows.MAGIC, "xlsx"),
+        ("a.xlsx", b"no workbook", "xlsx"),
+    ],
+)
+def test_a_file_is_told_by_its_first_bytes_else_by_its_name(filename: str, content: bytes, kind: Kind) -> None:
+    """A workbook is one whatever it is called; a text file needs its name."""
+    assert kind_of(filename, content) == kind
+
+
+@pytest.mark.parametrize(
+    ("filename", "content"), [("a.pdf", b"%PDF"), ("noname", b"x"), ("old.xls", bytes.fromhex("d0cf11e0a1b11ae1"))]
+)
+def test_a_file_of_another_kind_is_unsupported(filename: str, content: bytes) -> None:
+    """An old workbook, one with a password (which looks the same), and everything else is refused as such."""
+    with pytest.raises(FileRefused) as refused:
+        kind_of(filename, content)
+
+    assert refused.value.reason == "unsupported_file"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
+def test_each_line_of_plain_text_is_a_text(line_end: str) -> None:
+    """White space around is dropped, and blank lines are passed over; what looks like a header is a question."""
+    text = line_end.join(["question", "  年假有几天？ ", "", "\t", 'Is "this" one, too?', ""])
+
+    assert read_texts(text.encode(), Wanted("text")) == ["question", "年假有几天？", 'Is "this" one, too?']
+
+
+@pytest.mark.parametrize(
+    ("encoded", "encoding"),
+    [
+        ("怎么报销？".encode(), "auto"),
+        ("怎么报销？".encode("utf-8-sig"), "auto"),
+        ("怎么报销？".encode("utf-8-sig"), "utf-8"),
+        ("怎么报销？".encode("gb18030"), "auto"),
+        ("怎么报销？".encode("gb18030"), "gb18030"),
+        ("怎么报销？".encode("utf-16"), "auto"),
+        ("怎么报销？".encode("utf-16"), "utf-16"),
+    ],
+    ids=["utf-8", "marked", "marked and told", "gb18030", "gb18030 told", "utf-16", "utf-16 told"],
+)
+@pytest.mark.parametrize("kind", ["text", "csv"])
+def test_the_encodings_of_windows_and_of_excel_are_read(kind: Kind, encoded: bytes, encoding: Any) -> None:
+    """UTF-8 with and without its mark, UTF-16 as Excel's Unicode text has it, and GB18030 of old Chinese programs."""
+    assert read_texts(encoded, Wanted(kind, encoding=encoding)) == ["怎么报销？"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (b"\xff\xff\xff", "auto"),
+        ("Où est le café ? Ça coûte très cher.".encode("latin-1"), "auto"),
+        ("Wie hoch ist die Vergütung? Natürlich!".encode("cp1252"), "auto"),
+        ("有給休暇は何日ありますか？経費の精算はどうすればいいですか？".encode("shift-jis"), "auto"),
+        ("請問年假有幾天？如何報銷差旅費？".encode("big5"), "auto"),
+        ("Как оформить отпуск? Сколько дней положено?".encode("cp1251"), "auto"),
+        (
+            "연차 휴가는 며칠입니까? 경비는 어떻게 정산합니까? 출장 신청은 어디에서 합니까? "
+            "급여는 언제 지급됩니까? 회의실은 어떻게 예약합니까?".encode("euc-kr"),
+            "auto",
+        ),
+        ("怎么报销？".encode("gb18030"), "utf-8"),
+        ("怎么报销？".encode("utf-16-le"), "auto"),
+        ("how?".encode("utf-16-le"), "auto"),
+    ],
+    ids=[
+        *("no encoding", "latin-1", "cp1252", "shift-jis", "big5", "cp1251", "euc-kr"),
+        *("not as told", "utf-16 unmarked", "latin utf-16 unmarked"),
+    ],
+)
+def test_characters_that_cannot_be_read_are_refused(content: bytes, encoding: Any) -> None:
+    """No question goes out with replacement characters, or with zeros between its letters."""
+    assert refusal(content, Wanted("text", encoding=encoding)) == "bad_encoding"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "怎么报销？",
+        "喆是谁？",
+        "VPN 怎么连？" * 50,
+        "年假\n病假\n产假\n婚假\n社保\n公积金\n差旅\n报销".replace("\n", " "),
+        "请问产假（含难产假、多胞胎假）共有几天，镕基先生？①是 ②否 →《制度》" * 20,
+        "鞠躬尽瘁饕餮蹉跎，请问这些词怎么读？",
+        "¥100 以内的发票可以报销吗？“例外”由谁批准……",
+    ],
+)
+def test_chinese_in_gbk_is_read_as_it_is(text: str) -> None:
+    """Rare names, symbols and Western words among it are no reason to refuse it."""
+    assert read_texts(text.encode("gb18030"), Wanted("text")) == [text]
+
+
+def test_an_encoding_that_is_told_is_taken_at_its_word() -> None:
+    """Whoever knows that rare characters are right can say so."""
+    assert read_texts("镕".encode("gbk"), Wanted("text", encoding="gb18030")) == ["镕"]
+
+
+def test_the_column_with_a_usual_name_has_the_texts() -> None:
+    """It is found whatever its place and its letters' size, and the row of names is no question."""
+    assert of_csv("id,Question ,note\n1,How?,x\n2,Why?,y\n") == ["How?", "Why?"]
+    assert of_csv("编号,问题\n1,年假有几天？\n") == ["年假有几天？"]
+
+
+def test_of_two_usual_names_the_surer_one_wins() -> None:
+    assert of_csv("text,question\nbackground,How?\n") == ["How?"]
+
+
+def test_without_a_usual_name_the_one_column_of_words_has_the_texts_and_no_row_is_skipped() -> None:
+    """A file of questions without a header loses none of them, wherever its numbers, dates and codes are."""
+    assert of_csv("How?,1\nWhy?,2\n") == ["How?", "Why?"]
+    assert of_csv("1,2026-01-02,How?,A-17,是\n2,2026-01-03,Why?,A-18,否\n") == ["How?", "Why?"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "编号,内容\n101,年假有几天\n102,怎么报销\n",
+        "内容,编号\n年假有几天,101\n怎么报销,102\n",
+        "Nr,Frage\n101,年假有几天\n102,怎么报销\n",
+        "编号,问题类型,问题（必填）\n101,人事,年假有几天\n102,财务,怎么报销\n",
+        "标题,内容\n年假有几天?,五天。\n怎么报销?,在系统里填单。\n",
+        "部门,咨询,备注\n人事,年假有几天？,急\n财务,怎么报销？,\n",
+    ],
+    ids=["numbers", "numbers behind", "a word above numbers", "a longer name", "questions and answers", "one asks"],
+)
+def test_without_a_usual_name_a_column_is_found_by_what_is_in_it(rows: str) -> None:
+    """The header, which names no question, is not asked either."""
+    assert [text.rstrip("?？") for text in of_csv(rows)] == ["年假有几天", "怎么报销"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ("编号,事项,说明\n101,年假,五天\n102,报销,三天\n", "1 编号, 2 事项, 3 说明"),
+        ("怎么请假,在系统里申请\n怎么报销,找财务\n", "1 怎么请假, 2 在系统里申请"),
+        ("Hello, how are you?\nWhy?\n", "1 Hello, 2 how are you?"),
+        ("编号,数量\n101,5\n102,6\n", "1 编号, 2 数量"),
+        ("1,2\n3,4\n", "1 1, 2 2"),
+        ("问题,问题\n一?,二?\n", "1 问题, 2 问题"),
+        (f"{'长' * 50},,x\na,b,c\n", f"1 {'长' * 30}, 2 (blank), 3 x"),
+    ],
+    ids=["two of words", "no header", "a comma in a question", "numbers only", "numbers alone", "twice", "shown short"],
+)
+def test_in_doubt_the_file_is_refused_and_its_columns_are_named(rows: str, columns: str) -> None:
+    """Nobody pays for answers to the wrong column; by its number it is taken as it is."""
+    with pytest.raises(FileRefused) as refused:
+        read_texts(rows.encode(), Wanted("csv"))
+
+    assert (refused.value.reason, refused.value.field) == ("unclear_column", "column")
+    assert refused.value.problem.endswith(f"choose one of these: {columns}.")
+    assert len(of_csv(rows, column="2")) >= 1
+
+
+def test_a_header_is_not_asked_where_a_column_is_chosen_by_its_number() -> None:
+    """It is one when any of its names is usual, or when it has words above numbers."""
+    assert of_csv("编号,问题\n1,年假有几天\n", column="2") == ["年假有几天"]
+    assert of_csv("编号,问题\n1,年假有几天\n", column="1") == ["1"]
+    assert of_csv("编号,内容\n101,年假有几天\n", column="2") == ["年假有几天"]
+    assert of_csv("Nr,Frage\n1,年假有几天\n", column="2") == ["年假有几天"]
+    assert of_csv("人事,年假有几天\n财务,怎么报销\n", column="2") == ["年假有几天", "怎么报销"]
+
+
+@pytest.mark.parametrize("column", ["note", " NOTE ", "3"])
+def test_a_column_is_chosen_by_its_name_or_by_its_number_from_1(column: str) -> None:
+    """By its name the first row is a header; by a number it is one where it is told so."""
+    header = "yes" if column == "3" else "auto"
+
+    assert of_csv("id,question,note\n1,How?,a\n2,Why?,b\n", column=column, header=header) == ["a", "b"]
+
+
+def test_a_number_is_also_the_name_of_a_column() -> None:
+    """A table by years has columns that are called by numbers."""
+    assert of_csv("2024,1\na,b\n", column="1") == ["b"]
+    assert of_csv("2024,1\na,b\n", column="2024") == ["a"]
+
+
+def test_whether_there_is_a_header_can_be_told() -> None:
+    """`no` keeps a first row with a usual name; `yes` drops a first row without one."""
+    assert of_csv("question\nHow?\n", header="no") == ["question", "How?"]
+    assert of_csv("whatever\nHow?\n", header="yes") == ["How?"]
+    assert of_csv("question\nHow?\n", header="auto", column="1") == ["How?"]
+
+
+def test_a_column_that_is_not_there_is_refused() -> None:
+    assert refusal(b"id,question\n1,How?\n", Wanted("csv", column="answer")) == "no_such_column"
+    assert refusal(b"id,question\n1,How?\n", Wanted("csv", column="question", header="no")) == "no_such_column"
+    assert refusal(b"id,question\n1,How?\n", Wanted("csv", column="7")) == "no_texts"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+def test_the_delimiter_is_the_one_that_the_first_line_has_most_of(delimiter: str) -> None:
+    """What stands in quotes does not count."""
+    others = ",;\t".replace(delimiter, "") * 3
+    row = delimiter.join([f'"{others}"', "How?"])
+
+    assert of_csv(f"{row}\n{row}\n", column="2", header="no") == ["How?", "How?"]
+
+
+def test_excels_line_that_names_the_delimiter_counts() -> None:
+    assert of_csv("sep=;\r\nid;question\r\n1,5;How, then?\r\n") == ["How, then?"]
+
+
+def test_a_cell_may_have_lines_and_quotes() -> None:
+    assert of_csv('question,id\n"Two\nlines, ""quoted""",1\nHe said "hm",2\n') == [
+        'Two\nlines, "quoted"',
+        'He said "hm"',
+    ]
+
+
+def test_a_quote_that_is_never_closed_is_refused() -> None:
+    """Otherwise it would silently swallow all questions after it."""
+    assert refusal(b'question\n"How?\nWhy?\n', Wanted("csv")) == "unreadable_file"
+
+
+def test_short_and_blank_rows_are_passed_over() -> None:
+    assert of_csv("id,question\n\n1\n2,\n3,How?\n,,\n") == ["How?"]
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [(b"", Wanted("text")), (b" \n\n", Wanted("text")), (b"question\n", Wanted("csv")), (workbook([]), Wanted("xlsx"))],
+    ids=["empty", "blank", "header only", "empty sheet"],
+)
+def test_a_file_without_texts_is_refused(content: bytes, wanted: Wanted) -> None:
+    assert refusal(content, wanted) == "no_texts"
+
+
+def test_there_are_as_many_texts_as_may_be_and_no_more() -> None:
+    """The bound is exact."""
+    most = "x\n" * MAX_TEXTS
+
+    assert len(read_texts(most.encode(), Wanted("text"))) == MAX_TEXTS
+    assert refusal((most + "x").encode(), Wanted("text")) == "too_many_texts"
+
+
+def test_a_text_is_as_long_as_may_be_and_no_longer() -> None:
+    """Characters count, not bytes; the refusal names the place and quotes nothing."""
+    assert len(read_texts(("问" * MAX_CHARS).encode(), Wanted("text"))[0]) == MAX_CHARS
+
+    with pytest.raises(FileRefused) as refused:
+        read_texts(("How?\n" + "问" * (MAX_CHARS + 1)).encode(), Wanted("text"))
+
+    assert (refused.value.reason, refused.value.problem) == ("text_too_long", "Line 2 has more than 10000 characters.")
+
+
+def test_all_texts_together_are_bounded() -> None:
+    """A workbook writes a text once and uses it ten thousand times: its size says nothing."""
+    repeated = workbook([["x" * 1000]] * 200)
+
+    assert len(repeated) < 20_000
+    assert len(read_texts(repeated, Wanted("xlsx", max_bytes=200_000))) == 200
+    assert refusal(repeated, Wanted("xlsx", max_bytes=199_999)) == "too_many_texts"
+
+
+def test_cells_of_a_workbook_are_read_as_a_person_sees_them() -> None:
+    """Numbers without a decimal zero, days without an hour, Excel's escapes undone."""
+    cells = [
+        "How?",
+        5,
+        2.0,
+        2.5,
+        True,
+        datetime(2026, 1, 2),
+        datetime(2026, 1, 2, 3, 4),
+        date(2026, 1, 3),
+        "a_x000D_\nb",
+    ]
+
+    texts = read_texts(workbook([["question"], *([cell] for cell in cells)]), Wanted("xlsx"))
+
+    assert texts == ["How?", "5", "2", "2.5", "TRUE", "2026-01-02", "2026-01-02 03:04:00", "2026-01-03", "a\r\nb"]
+
+
+def test_formulas_without_a_value_are_counted() -> None:
+    """Programs write formulas to be calculated later; what they would have asked is not in the file."""
+    rows: list[list[Any]] = [["id", "question"], [1, "How?"], [2, '="Wh"&"y?"'], ["=1+1", ""], [4, "=A2"]]
+
+    reading = read_file(workbook(rows), Wanted("xlsx"))
+
+    assert (reading.texts, reading.unvalued) == (["How?"], 2)
+    assert read_file(workbook([["question"], ["How?"], [""]]), Wanted("xlsx")).unvalued == 0
+
+
+def test_a_file_of_formulas_without_values_says_so() -> None:
+    """The refusal tells what to do."""
+    for rows in ([["question"], ["=A2"], ["=A3"]], [["=A2"], ["=A3"]]):
+        with pytest.raises(FileRefused, match="2 formulas have no value: open and save it in Excel") as refused:
+            read_texts(workbook(rows), Wanted("xlsx"))
+        assert refused.value.reason == "no_texts"
+
+
+def test_a_formula_with_a_value_counts_as_what_it_came_to() -> None:
+    """As Excel writes it, also where the XML's names have a prefix."""
+    row = b'<row r="%d"><c r="A%d" t="str"><f>A1</f>%b</c></row>'
+    xml = sheet_xml(row % (1, 1, b"<v>How?</v>") + row % (2, 2, b""))
+
+    for sheet in (xml, xml.replace(b"<f>", b"<x:f xmlns:x='y'>").replace(b"</f>", b"</x:f>")):
+        assert read_texts(rewritten(workbook([["x"]]), SHEET, sheet), Wanted("xlsx")) == ["How?"]
+    assert read_file(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")).unvalued == 1
+
+
+def test_half_a_character_in_an_escape_does_not_get_through() -> None:
+    """It could be written nowhere."""
+    texts = read_texts(workbook([["a_xD800_b"]]), Wanted("xlsx"))
+
+    assert texts == ["a\N{REPLACEMENT CHARACTER}b"]
+
+
+def test_the_first_sheet_that_is_not_hidden_is_read_or_the_one_that_is_named() -> None:
+    """A hidden one counts when it is named."""
+    book = openpyxl.load_workbook(io.BytesIO(workbook([["first"]], second=[["2"]], third=[["3"]])))
+    book["Sheet"].sheet_state = "hidden"
+    content = saved(book)
+
+    assert read_texts(content, Wanted("xlsx")) == ["2"]
+    assert read_texts(content, Wanted("xlsx", sheet="third")) == ["3"]
+    assert read_texts(content, Wanted("xlsx", sheet="Sheet")) == ["first"]
+    assert refusal(content, Wanted("xlsx", sheet="fourth")) == "no_such_sheet"
+
+
+def test_gaps_in_a_sheet_cost_nothing() -> None:
+    """Columns are counted where they are, not among those with something in them."""
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    book.active["C4"], book.active["C90000"] = "问题", "年假有几天？"
+
+    assert read_texts(saved(book), Wanted("xlsx")) == ["年假有几天？"]
+
+
+def test_what_a_sheet_says_of_its_own_size_does_not_count() -> None:
+    """Programs write a wrong one, and some none."""
+    wrong = b'<dimension ref="A1"/><sheetData>'
+    row = b'<row r="%d"><c r="A%d" t="str"><v>q%d</v></c></row>'
+    xml = sheet_xml(b"".join(row % (n, n, n) for n in (1, 2))).replace(b"<sheetData>", wrong, 1)
+
+    assert read_texts(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")) == ["q1", "q2"]
+
+
+def test_a_zip_bomb_is_refused_before_anything_is_unpacked() -> None:
+    """130 MiB of nothing in some 130 KiB."""
+    bomb = rewritten(workbook([["How?"]]), SHEET, b" " * (xlsx_rows.MAX_UNPACKED + 1))
+
+    assert len(bomb) < 1_000_000
+    assert refusal(bomb, Wanted("xlsx")) == "file_too_complex"
+
+
+def test_a_part_that_lies_about_its_length_is_read_no_further() -> None:
+    """The sizes that are added up are those that unpacking keeps to."""
+    rows = b'<row><c t="str"><v>How?</v></c></row>' * 20_000
+    bomb = bytearray(rewritten(workbook([["How?"]]), SHEET, sheet_xml(rows)))
+    size = len(sheet_xml(rows)).to_bytes(4, "little")
+
+    lying = bytes(bomb.replace(size, (300).to_bytes(4, "little")))
+
+    assert lying != bytes(bomb)
+    assert refusal(lying, Wanted("xlsx")) == "unreadable_file"
+
+
+def test_a_workbook_of_very_many_parts_is_refused() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(xlsx_rows.MAX_PARTS + 1):
+            archive.writestr(f"{number}", b"")
+
+    assert refusal(out.getvalue(), Wanted("xlsx")) == "file_too_complex"
+
+
+def test_rows_beyond_those_of_a_sheet_are_not_counted_up_to() -> None:
+    """A row may claim any number, and what is between counts as blank."""
+    far = sheet_xml(b'<row r="999999999999"><c t="str"><v>How?</v></c></row>')
+
+    assert refusal(rewritten(workbook([["x"]]), SHEET, far), Wanted("xlsx")) == "file_too_complex"
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>',
+        b'<!DOCTYPE x [<!ENTITY b SYSTEM "file:///etc/hostname">]>',
+    ],
+    ids=["laughs", "a file of the server"],
+)
+def test_entities_are_refused(declared: bytes) -> None:
+    """Neither those that multiply nor those that fetch."""
+    xml = sheet_xml(b'<row><c t="str"><v>&b;</v></c></row>', declared)
+
+    assert refusal(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")) == "unreadable_file"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"PK\x03\x04", workbook([["How?"]])[:-200], rewritten(workbook([["How?"]]), SHEET, b"<no xml"), b"plain"],
+    ids=["only the mark", "cut", "broken part", "no zip"],
+)
+def test_a_broken_workbook_is_refused(content: bytes) -> None:
+    assert refusal(content, Wanted("xlsx")) == "unreadable_file"

@@ -1,0 +1,95 @@
+"""The callbacks' lane: what it takes, what it leaves to gunicorn, and what its replies look like."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.lane import CallbackLane
+from tests.support.servers.processes import FakeClock
+
+pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
+
+HEAD = b"POST /wechat/callback?nonce=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+WHOLE = HEAD + b"\r\n{}"
+
+
+class Answers:
+    """Answers callbacks of one path, and keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, bytes]] = []
+
+    def __call__(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes] | None:
+        self.asked.append((path, query, body))
+        return None if path.endswith("/nobody") else (200, "text/plain", "密".encode())
+
+
+def test_a_whole_callback_is_answered_with_one_piece() -> None:
+    """Head and body in one; the length is in bytes, and the connection stays."""
+    answers, clock = Answers(), FakeClock(1_000_000_000.0)
+    lane = CallbackLane(answers, "/wechat/callback", clock=clock)
+
+    assert lane.reply(WHOLE) == (
+        b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: Sun, 09 Sep 2001 01:46:40 GMT\r\nConnection: keep-alive\r\n"
+        b"Content-Type: text/plain\r\nContent-Length: 3\r\n\r\n" + "密".encode()
+    )
+    assert answers.asked == [("/wechat/callback", "nonce=1", b"{}")]
+    clock.advance(1)
+    assert b"01:46:41" in (lane.reply(WHOLE) or b"")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"",
+        WHOLE[:-1],
+        HEAD,
+        WHOLE + b"P",
+        WHOLE + WHOLE,
+        WHOLE.replace(b"POST", b"PUT"),
+        WHOLE.replace(b"POST", b"post"),
+        WHOLE.replace(b"/wechat/callback", b"/api/chat"),
+        WHOLE.replace(b"/wechat/callback", b"/wechat/callback/nobody"),
+        WHOLE.replace(b"callback", b"callback/%68r"),
+        WHOLE.replace(b"nonce", b"#nonce"),
+        WHOLE.replace(b"callback", "callback/人".encode()),
+        WHOLE.replace(b"nonce", "消".encode()),
+        WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        WHOLE.replace(b"HTTP/1.1", b"HTTP/2.0"),
+        WHOLE.replace(b"Host: x", b"Connection: close"),
+        WHOLE.replace(b"Host: x", b"Connection: keep-alive, close"),
+        WHOLE.replace(b"Host: x", b"Expect: 100-continue"),
+        WHOLE.replace(b"Host: x", b"Connection: Upgrade\r\nUpgrade: websocket"),
+        WHOLE.replace(b"Host: x", b"Content-Length: 2"),
+        WHOLE.replace(b"Host: x", b"Transfer-Encoding: chunked"),
+        WHOLE.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked"),
+        WHOLE.replace(b"Content-Length: 2", b"Content-Length: +2"),
+        WHOLE.replace(b"Content-Length: 2", b"Content-Length : 2"),
+        WHOLE.replace(b"Content-Length: 2\r\n", b""),
+        WHOLE.replace(b"Host: x", b"Ho st: x"),
+        WHOLE.replace(b"Host: x", b"Host: x\r\n folded"),
+    ],
+)
+def test_what_is_not_plainly_a_whole_callback_is_left_to_gunicorn(request_: bytes) -> None:
+    """Nobody is asked for an answer to it, but where only the path's owner can tell."""
+    answers = Answers()
+
+    assert CallbackLane(answers, "/wechat/callback").reply(request_) is None
+    assert [path for path, _, _ in answers.asked if not path.endswith("/nobody")] == []
+
+
+@given(st.binary(max_size=200), st.integers(0, len(HEAD)))
+def test_no_bytes_break_the_lane(noise: bytes, at: int) -> None:
+    """Whatever comes, it is answered or left."""
+    reply = CallbackLane(Answers(), "/wechat/callback").reply(HEAD[:at] + noise + WHOLE[at:])
+
+    assert reply is None or reply.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_refused_callback_has_its_status() -> None:
+    """Whoever answers says which."""
+    lane = CallbackLane(lambda *request: (400, "application/json", b"{}"), "/wechat/callback")
+
+    assert (lane.reply(WHOLE) or b"").startswith(b"HTTP/1.1 400 Bad Request\r\n")

@@ -1,0 +1,307 @@
+"""The line of one socket's answers: one after the other, each with an end, and nothing for nobody."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from channels.sockets.answer_queue import AnswerQueue, Shown
+from services.errors import StoreUnavailable, StreamUnknown
+from services.streams.following import News
+from services.streams.records import Chunk
+from tests.support.servers.processes import FakeClock, wait_until
+from tests.support.streams.told_stream import Stream
+from utils.deadline import Deadline
+
+END = News(9, ended=True, status="completed")
+#: Seconds in which something must have come: wide, for a busy machine.
+WIDE = 30.0
+
+
+def news(cursor: int, text: str) -> News:
+    return News(cursor, (Chunk(text, "2025-01-01T00:00:00.000+00:00"),))
+
+
+class Streams:
+    """A gateway of the test's own streams."""
+
+    def __init__(self) -> None:
+        self.streams = {name: Stream() for name in "abcdefghi"}
+        self.followed: list[tuple[str, int, str]] = []
+
+    def __getitem__(self, name: str) -> Stream:
+        return self.streams[name]
+
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Stream:
+        assert bot == "default"
+        self.followed.append((stream_id, cursor, principal))
+        return self.streams[stream_id]
+
+
+class Screen:
+    """What one socket's people see."""
+
+    def __init__(self, streams: Streams, *, most: int = 8, clock: FakeClock | None = None) -> None:
+        self.before = set(threading.enumerate())
+        self.seen: list[tuple[str, ...]] = []
+        self.gone = False
+        self.takes = True
+        self.breaks_at: str | None = None
+        self.queue: AnswerQueue[Shown] = AnswerQueue(
+            streams,
+            "anonymous",
+            begun=lambda shown: self.see(shown, "begun"),
+            show=lambda shown, news: self.see(shown, *(chunk.content for chunk in news.chunks)),
+            ended=lambda shown, news, whole: self.see(shown, "ended", whole.text),
+            failed=lambda shown, code: self.see(shown, "failed", code),
+            closing=lambda: self.gone,
+            most=most,
+            clock=clock or FakeClock(),
+        )
+
+    def see(self, shown: Shown, *words: str) -> bool:
+        self.seen.append((shown.stream_id, *words))
+        if self.breaks_at in words:
+            raise ValueError("a callback that breaks")
+        return self.takes
+
+    def sees(self, *last: str) -> None:
+        wait_until(lambda: self.seen[-1:] == [last], WIDE)
+
+    def is_idle(self) -> bool:
+        return not any(thread.name == "answers" for thread in set(threading.enumerate()) - self.before)
+
+
+@pytest.fixture
+def streams() -> Streams:
+    return Streams()
+
+
+@pytest.fixture
+def screen(streams: Streams) -> Iterator[Screen]:
+    screen = Screen(streams)
+    yield screen
+    screen.queue.close()
+    wait_until(screen.is_idle, WIDE)
+
+
+def test_an_answer_is_shown_from_its_beginning_to_its_end(streams: Streams, screen: Screen) -> None:
+    """Begun, all that comes, ended with the whole; read for the principal from the cursor."""
+    streams["a"].tells(news(4, "one"), news(5, "two"), END)
+
+    assert screen.queue.add(Shown("a"), 3)
+
+    screen.sees("a", "ended", "whole")
+    assert screen.seen == [("a", "begun"), ("a", "one"), ("a", "two"), ("a",), ("a", "ended", "whole")]
+    assert streams.followed == [("a", 3, "anonymous")]
+
+
+def test_the_second_answer_waits_for_the_first(streams: Streams, screen: Screen) -> None:
+    """Though it is there already, it is not begun before the first has ended."""
+    streams["b"].tells(news(1, "fast"), END)
+    screen.queue.add(Shown("a"))
+    screen.queue.add(Shown("b"))
+    screen.sees("a", "begun")
+    waiting = [shown.stream_id for shown in screen.queue.unfinished()]
+
+    streams["a"].tells(news(1, "slow"), END)
+
+    screen.sees("b", "ended", "whole")
+    assert waiting == ["a", "b"]
+    assert [stream_id for stream_id, *_ in screen.seen] == ["a"] * 4 + ["b"] * 4
+
+
+def test_no_thread_is_left_when_there_is_nothing_to_show(streams: Streams, screen: Screen) -> None:
+    """The thread lives while an answer does, and another one comes for the next answer."""
+    for name in "ab":
+        streams[name].tells(END)
+        screen.queue.add(Shown(name))
+        screen.sees(name, "ended", "whole")
+
+        wait_until(screen.is_idle, WIDE)
+
+        assert not screen.queue.busy
+
+
+def test_an_answer_added_when_the_thread_ends_is_not_forgotten(streams: Streams, screen: Screen) -> None:
+    """However closely one follows another's end, each is shown."""
+    patience = Deadline(WIDE)
+    for _ in range(300):
+        streams["a"].tells(END)
+        screen.queue.add(Shown("a"))
+        while screen.queue.busy:
+            assert not patience.over
+            time.sleep(0)
+
+    assert screen.seen.count(("a", "ended", "whole")) == 300
+
+
+def test_no_more_wait_than_may(streams: Streams) -> None:
+    """One too many is refused; one that ended makes room."""
+    screen = Screen(streams, most=2)
+
+    taken = [screen.queue.add(Shown(name)) for name in "abc"]
+    full = screen.queue.full
+    streams["a"].tells(END)
+    wait_until(lambda: not screen.queue.full, WIDE)
+
+    assert (taken, full) == ([True, True, False], True)
+    assert screen.queue.add(Shown("c"))
+    screen.queue.close()
+
+
+def test_an_unknown_stream_fails_and_the_next_one_is_shown(streams: Streams, screen: Screen) -> None:
+    """Its code goes out instead of an end."""
+    streams["a"].tells(StreamUnknown("a"))
+    streams["b"].tells(END)
+
+    screen.queue.add(Shown("a"))
+    screen.queue.add(Shown("b"))
+
+    screen.sees("b", "ended", "whole")
+    assert screen.seen[:2] == [("a", "begun"), ("a", "failed", "stream_unknown")]
+
+
+def test_an_error_of_ours_fails_that_answer_alone(
+    streams: Streams, screen: Screen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with its cause, and the next answer is shown."""
+    streams["a"].tells(ValueError("of ours"))
+    streams["b"].tells(END)
+
+    screen.queue.add(Shown("a"))
+    screen.queue.add(Shown("b"))
+
+    screen.sees("b", "ended", "whole")
+    assert screen.seen[1] == ("a", "failed", "server_error")
+    assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("where", ["begun", "one", "ended"])
+def test_a_callback_that_breaks_ends_no_queue(streams: Streams, screen: Screen, where: str) -> None:
+    """Whatever a door does wrong, the next answer is shown."""
+    streams["a"].tells(news(1, "one"), END)
+    screen.breaks_at = where
+    screen.queue.add(Shown("a"))
+    wait_until(lambda: any(where in words for words in screen.seen), WIDE)
+    screen.breaks_at = None
+    streams["b"].tells(END)
+
+    screen.queue.add(Shown("b"))
+
+    screen.sees("b", "ended", "whole")
+    wait_until(lambda: not screen.queue.busy, WIDE)
+
+
+def test_an_outage_at_the_end_is_waited_through(streams: Streams, screen: Screen) -> None:
+    """The whole answer comes when Redis is back, once."""
+    streams["a"].wholes = [StoreUnavailable(), StoreUnavailable()]
+    streams["a"].tells(END)
+
+    screen.queue.add(Shown("a"))
+
+    screen.sees("a", "ended", "whole")
+    assert screen.seen == [("a", "begun"), ("a",), ("a", "ended", "whole")]
+
+
+def test_an_answer_without_news_is_given_up_in_the_end(streams: Streams) -> None:
+    """No outage keeps an answer for ever: after half an hour without news it fails."""
+    clock = FakeClock()
+    screen = Screen(streams, clock=clock)
+    screen.queue.add(Shown("a"))
+    screen.sees("a", "begun")
+    clock.advance(1700.0)
+    streams["a"].tells(news(1, "one"))
+    screen.sees("a", "one")
+
+    waits = streams["a"].waits
+    clock.advance(1700.0)
+    wait_until(lambda: streams["a"].waits > waits + 1, WIDE)
+    streams["a"].tells(news(2, "two"))
+    screen.sees("a", "two")
+    clock.advance(1801.0)
+
+    screen.sees("a", "failed", "service_unavailable")
+
+
+def test_the_whole_answer_is_given_up_in_the_end(streams: Streams) -> None:
+    """A Redis that stays away after the last news is no reason to wait for ever either."""
+    clock = FakeClock()
+    screen = Screen(streams, clock=clock)
+    streams["a"].wholes = [StoreUnavailable() for _ in range(1000)]
+    streams["a"].tells(END)
+    screen.queue.add(Shown("a"))
+    screen.sees("a")
+
+    clock.advance(1801.0)
+
+    screen.sees("a", "failed", "service_unavailable")
+
+
+def test_nothing_is_shown_to_nobody(streams: Streams, screen: Screen) -> None:
+    """When the socket closes, no callback comes any more, and nothing is taken."""
+    screen.queue.add(Shown("a"))
+    screen.queue.add(Shown("b"))
+    screen.sees("a", "begun")
+
+    screen.gone = True
+    streams["a"].tells(news(1, "late"), END)
+
+    wait_until(screen.is_idle, WIDE)
+    assert screen.seen == [("a", "begun")]
+    assert not screen.queue.add(Shown("c"))
+
+
+def test_a_closed_queue_ends_its_thread(streams: Streams, screen: Screen) -> None:
+    """Even one whose answer never has news; nothing waits any more, and nothing is taken."""
+    screen.queue.add(Shown("a"))
+    screen.queue.add(Shown("b"))
+    screen.sees("a", "begun")
+
+    screen.queue.close()
+
+    wait_until(screen.is_idle, WIDE)
+    assert not screen.queue.add(Shown("c"))
+    assert (screen.seen, screen.queue.busy, screen.queue.unfinished()) == ([("a", "begun")], False, [])
+
+
+def test_an_answer_that_is_not_taken_is_shown_no_more(streams: Streams, screen: Screen) -> None:
+    """`show` has the last word."""
+    screen.takes = False
+    streams["a"].tells(news(1, "one"), news(2, "two"), END)
+
+    screen.queue.add(Shown("a"))
+
+    wait_until(screen.is_idle, WIDE)
+    assert screen.seen == [("a", "begun"), ("a", "one")]
+
+
+def test_a_dropped_answer_is_shown_no_more(streams: Streams, screen: Screen) -> None:
+    """The one on the screen ends there, a waiting one is never begun, and the next comes."""
+    for name in "abc":
+        screen.queue.add(Shown(name))
+    screen.sees("a", "begun")
+    streams["c"].tells(END)
+
+    screen.queue.drop("a")
+    screen.queue.drop("b")
+    streams["a"].tells(news(1, "late"), END)
+
+    screen.sees("c", "ended", "whole")
+    assert [stream_id for stream_id, *_ in screen.seen] == ["a", "c", "c", "c"]
+
+
+def test_a_dropped_answer_does_not_fail(streams: Streams, screen: Screen) -> None:
+    """What goes wrong with it afterwards is nobody's business."""
+    screen.queue.add(Shown("a"))
+    screen.sees("a", "begun")
+
+    screen.queue.drop("a")
+    streams["a"].tells(StreamUnknown("a"))
+
+    wait_until(screen.is_idle, WIDE)
+    assert screen.seen == [("a", "begun")]

@@ -1,0 +1,173 @@
+"""The opening of a WebSocket inside a WSGI request, and the request's end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+from werkzeug.serving import make_server
+
+from channels.sockets.socket import SEND_BUFFER, Closed, HandshakeRefused, Socket, accept, converse, finish
+from tests.support.servers.processes import wait_until
+from tests.support.sockets.far_end import PATIENCE, Door, tcp_pair
+
+
+def environ(**changes: str | None) -> dict[str, Any]:
+    """Return a request as RFC 6455, 1.3 has it; None takes a header away."""
+    headers = {
+        "HTTP_CONNECTION": "keep-alive, Upgrade",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate",
+        "REQUEST_METHOD": "GET",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        **changes,
+    }
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def answer(request: dict[str, Any], **options: Any) -> list[str]:
+    """Return the lines of what comes over the connection."""
+    near, far = tcp_pair()
+    with near, far:
+        accept({**request, "gunicorn.socket": near}, **options)
+        return far.recv(4096).decode().split("\r\n")
+
+
+def test_the_handshake_is_the_specs_own() -> None:
+    """The accept key of the RFC's example; no extension, whatever is offered: deflate would cost 100 KiB a socket."""
+    lines = answer(environ())
+
+    assert lines[0] == "HTTP/1.1 101 Switching Protocols"
+    assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in lines
+    assert not [line for line in lines if line.startswith(("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"))]
+    assert lines[-2:] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("offered", "ours", "selected"),
+    [
+        ("wechatlaibao, bearer.a2V5", "wechatlaibao", ["Sec-WebSocket-Protocol: wechatlaibao"]),
+        ("bearer.a2V5,wechatlaibao", "wechatlaibao", ["Sec-WebSocket-Protocol: wechatlaibao"]),
+        ("bearer.a2V5", "wechatlaibao", []),
+        ("wechatlaibao", "", []),
+        (None, "wechatlaibao", []),
+    ],
+)
+def test_the_subprotocol_is_selected_when_both_want_it(offered: str | None, ours: str, selected: list[str]) -> None:
+    """Never one that the client did not offer, and never its credential."""
+    lines = answer(environ(HTTP_SEC_WEBSOCKET_PROTOCOL=offered), subprotocol=ours)
+
+    assert [line for line in lines if line.startswith("Sec-WebSocket-Protocol")] == selected
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"HTTP_UPGRADE": None}, 426),
+        ({"HTTP_CONNECTION": "keep-alive"}, 426),
+        ({"HTTP_UPGRADE": "h2c"}, 426),
+        ({"HTTP_SEC_WEBSOCKET_KEY": None}, 400),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "c2hvcnQ="}, 400),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 400),
+        ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a b"}, 400),
+        ({"REQUEST_METHOD": "POST"}, 405),
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, 505),
+    ],
+)
+def test_what_is_no_handshake_is_refused_with_nothing_written(changes: dict[str, str | None], status: int) -> None:
+    """The caller answers; the connection is as it was."""
+    near, far = tcp_pair()
+    with near, far:
+        with pytest.raises(HandshakeRefused) as refused:
+            accept({**environ(**changes), "gunicorn.socket": near})
+        near.sendall(b"untouched")
+
+        assert refused.value.status == status
+        assert far.recv(100) == b"untouched"
+
+
+def test_a_server_that_keeps_its_socket_is_refused() -> None:
+    """Such as a test client's."""
+    with pytest.raises(HandshakeRefused) as refused:
+        accept(environ())
+
+    assert refused.value.status == 501
+
+
+def test_a_client_that_left_during_the_handshake_is_a_lost_socket() -> None:
+    """The door is opened and told of the end as ever."""
+    near, far = tcp_pair()
+    with near:
+        far.close()
+        door = Door()
+        converse(accept({**environ(), "gunicorn.socket": near}), door)
+
+    assert door.ends == [Closed(1006, "", by_peer=True, clean=False)]
+
+
+def echo(sock: Socket, text: str) -> None:
+    sock.send({"echo": text})
+
+
+def test_what_lies_in_the_kernel_for_a_slow_client_is_bounded() -> None:
+    """Left alone it grows to megabytes a socket. Frames are not held back for others, either."""
+    near, far = tcp_pair()
+    with near, far:
+        accept({**environ(), "gunicorn.socket": near})
+
+        # Linux doubles what it is asked for.
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, Door]]:
+    """Serve an echo by werkzeug's own server."""
+    app, door = Flask("echo"), Door()
+
+    @app.get("/ws", websocket=True)
+    def ws() -> Any:
+        sock = accept(request.environ)
+        door.on_text = lambda text: echo(sock, text)
+        converse(sock, door)
+        return finish()
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield f"ws://127.0.0.1:{server.server_port}/ws", door
+    server.shutdown()
+    server.server_close()
+    thread.join(PATIENCE)
+
+
+def test_werkzeugs_server_serves_sockets_too(served: tuple[str, Door], caplog: pytest.LogCaptureFixture) -> None:
+    """A client of the library is answered and closed in order; the request ends without a word in the log."""
+    url, door = served
+    caplog.set_level(logging.INFO)
+
+    with connect(url, subprotocols=[Subprotocol("other")]) as client:
+        client.send("hello")
+        assert client.recv(PATIENCE) == '{"echo":"hello"}'
+        assert client.ping().wait(PATIENCE)
+
+    assert wait_until(lambda: door.ends, PATIENCE) == [Closed(1000, "", by_peer=True, clean=True)]
+    assert caplog.messages == []
+
+
+def test_a_refused_handshake_is_an_http_answer(served: tuple[str, Door]) -> None:
+    """Nothing that spoke WebSocket has been said by then."""
+    url, _ = served
+
+    with pytest.raises(InvalidStatus), connect(url + "/nowhere"):
+        pass

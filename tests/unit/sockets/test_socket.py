@@ -1,0 +1,323 @@
+"""One WebSocket against a client that may do anything; tests/unit/sockets/test_socket_sending.py has the slow ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+
+import pytest
+from websockets.frames import Close, Opcode
+
+from channels.sockets.socket import Closed
+from tests.support.servers.processes import FakeClock
+from tests.support.sockets.far_end import Door, FarEnd, masked
+
+
+def test_a_frame_is_one_compact_json_text() -> None:
+    """Signs beyond ASCII are themselves; half a character pair, which JSON can name, becomes a question mark."""
+    with FarEnd() as far:
+        assert far.socket.send({"type": "chat", "content": "你好", "half": "\ud800"})
+
+        assert bytes(far.frame().data).decode() == '{"type":"chat","content":"你好","half":"?"}'
+        assert far.socket.sent == 1
+
+
+def test_messages_arrive_one_by_one() -> None:
+    """Several in one segment, one in single bytes: each is handed over once and whole."""
+    with FarEnd() as far:
+        far.raw.sendall(masked(Opcode.TEXT, b"one") + masked(Opcode.TEXT, "zwölf".encode()))
+        for byte in masked(Opcode.TEXT, b"three"):
+            far.raw.sendall(bytes([byte]))
+
+        assert far.heard(3) == ["one", "zwölf", "three"]
+
+
+def test_a_message_in_fragments_arrives_whole() -> None:
+    """Fragments may part a character, be empty, and have a ping between them, which is answered at once."""
+    with FarEnd() as far:
+        far.put(Opcode.TEXT, b"a\xe4\xbd", fin=False)
+        far.put(Opcode.CONT, b"", fin=False)
+        far.put(Opcode.PING, b"there?")
+        pong = far.frame()
+        far.put(Opcode.CONT, b"\xa0b")
+
+        assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"there?")
+        assert far.heard(1) == ["a你b"]
+
+
+def test_what_was_read_with_the_request_comes_first() -> None:
+    """A client that did not wait for the handshake's answer loses nothing."""
+    half = masked(Opcode.TEXT, b"half of this")
+    with FarEnd(early=masked(Opcode.TEXT, b"early") + half[:7]) as far:
+        far.raw.sendall(half[7:])
+
+        assert far.heard(2) == ["early", "half of this"]
+
+
+def test_the_client_closes() -> None:
+    """Its code comes back, the connection ends, and the door knows who began."""
+    with FarEnd() as far:
+        far.closes(1000, "bye")
+
+        assert far.close_frame() == Close(1000, "bye")
+        assert far.eof()
+        assert far.end() == Closed(1000, "bye", by_peer=True, clean=True)
+        assert far.socket.closing
+
+
+def test_a_close_without_a_code_is_one() -> None:
+    """RFC 6455 calls that 1005."""
+    with FarEnd() as far:
+        far.put(Opcode.CLOSE)
+
+        assert far.end() == Closed(1005, "", by_peer=True, clean=True)
+
+
+def test_messages_before_the_clients_close_are_heard() -> None:
+    """Who asks and leaves has asked; no frame follows the answer to a close."""
+    door = Door()
+    answered: list[bool] = []
+    with FarEnd(door=door) as far:
+        door.on_text = lambda text: answered.append(far.socket.send({"echo": text}))
+        far.raw.sendall(masked(Opcode.TEXT, b"question") + masked(Opcode.CLOSE, Close(1001, "").serialize()))
+
+        assert far.close_frame().code == 1001
+        assert far.eof()
+        assert far.end().code == 1001
+        assert (door.texts, answered) == (["question"], [False])
+
+
+def test_the_server_closes() -> None:
+    """It says why, waits for the client's own close frame, and hears nothing else."""
+    with FarEnd() as far:
+        far.socket.close(4409, "replaced")
+        far.socket.close(1011, "a second one is nothing")
+        said = far.close_frame()
+        far.says("too late")
+        far.closes(4409)
+
+        assert said == Close(4409, "replaced")
+        assert far.eof()
+        assert far.end() == Closed(4409, "replaced", by_peer=False, clean=True)
+        assert far.door.texts == []
+
+
+def test_a_long_reason_is_cut_to_what_a_close_frame_holds() -> None:
+    """123 bytes of it, and no half characters."""
+    with FarEnd() as far:
+        far.socket.close(1011, "你" * 100)
+
+        assert far.close_frame() == Close(1011, "你" * 41)
+
+
+def test_a_client_that_does_not_answer_a_close_is_left() -> None:
+    """Also when the reader waits for the next heartbeat, half a minute off."""
+    with FarEnd() as far:
+        far.socket.close(1012)
+
+        assert far.end() == Closed(1012, "", by_peer=False, clean=False)
+        assert far.close_frame().code == 1012
+        assert far.eof()
+
+
+def test_nothing_is_sent_after_a_close() -> None:
+    """Who sends on is told so, and the client sees the close frame as the last one."""
+    with FarEnd() as far:
+        far.socket.close(1000)
+        assert not far.socket.send({"type": "late"})
+
+        assert far.close_frame().code == 1000
+        far.closes(1000)
+        assert far.eof()
+
+
+def test_a_client_that_vanishes_is_a_lost_connection() -> None:
+    """Reset or ended without a close frame: 1006, and nothing can be sent."""
+    with FarEnd() as far:
+        far.vanishes()
+
+        assert far.end() == Closed(1006, "", by_peer=True, clean=False)
+        assert not far.socket.send({"type": "late"})
+
+
+def test_a_connection_that_is_half_closed_is_over() -> None:
+    """A client that will say nothing more cannot say goodbye."""
+    with FarEnd() as far:
+        far.hangs_up()
+
+        assert far.end() == Closed(1006, "", by_peer=True, clean=False)
+        assert far.eof()
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (masked(Opcode.BINARY, b"\0\1"), 1003),
+        (masked(Opcode.BINARY, b"\0\1", fin=False), 1003),
+        (masked(Opcode.TEXT, b"\xff"), 1007),
+        (masked(Opcode.TEXT, b"\xe4\xbd", fin=False) + masked(Opcode.CONT, b"x"), 1007),
+        (masked(Opcode.TEXT, b"x" * 101)[:2], None),
+        (masked(Opcode.TEXT, b"x" * 200)[:4], 1009),
+        (masked(Opcode.TEXT, b"x" * 60, fin=False) + masked(Opcode.CONT, b"x" * 60, fin=False), 1009),
+        (b"\x81\x01x", 1002),
+        (masked(Opcode.CONT, b"x"), 1002),
+    ],
+    ids=["binary", "binary-part", "utf8", "utf8-parts", "short", "long", "long-parts", "unmasked", "lone-part"],
+)
+def test_what_a_client_must_not_send_ends_the_socket(sent: bytes, code: int | None) -> None:
+    """Each wrong has its code, a long message as soon as its length is known; nothing of it is handed over."""
+    with FarEnd(max_bytes=100) as far:
+        far.raw.sendall(sent)
+
+        if code is None:
+            far.raw.sendall(masked(Opcode.TEXT, b"x" * 101)[2:])
+            code = 1009
+        assert far.close_frame().code == code
+        far.hangs_up()
+        assert far.end().code == code
+        assert far.door.texts == []
+
+
+def test_a_client_that_goes_on_sending_too_much_still_reads_why() -> None:
+    """The rest is read and thrown away: a connection closed over unread bytes is reset, and the reason with it."""
+    with FarEnd(max_bytes=100) as far:
+        far.raw.sendall(masked(Opcode.TEXT, b"x" * 1_000_000))
+
+        assert far.close_frame().code == 1009
+        assert far.eof()
+        assert far.end().code == 1009
+
+
+def test_too_many_messages_at_once_end_the_socket() -> None:
+    """So many at once are fair, and so many a second for ever; one more is not."""
+    clock = FakeClock()
+    with FarEnd(clock=clock) as far:
+        far.raw.sendall(masked(Opcode.TEXT, b"x") * 500)
+        far.heard(500)
+        clock.advance(1.0)
+        far.raw.sendall(masked(Opcode.TEXT, b"x") * 50)
+        far.heard(550)
+        far.says("x")
+
+        assert far.close_frame().code == 4429
+        far.closes(4429)
+        assert far.end() == Closed(4429, "too many messages", by_peer=False, clean=True)
+        assert len(far.door.texts) == 550
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CONT])
+def test_frames_that_say_nothing_count_too(opcode: Opcode) -> None:
+    """A message of empty parts never grows and never ends; pings cost an answer."""
+    with FarEnd(clock=FakeClock()) as far:
+        if opcode is Opcode.CONT:
+            far.put(Opcode.TEXT, fin=False)
+        far.raw.sendall(masked(opcode, fin=opcode is not Opcode.CONT) * 501)
+
+        while (frame := far.frame()).opcode is Opcode.PONG:
+            pass
+        assert Close.parse(frame.data).code == 4429
+
+
+def test_silence_brings_heartbeats_and_then_the_end() -> None:
+    """Heartbeats are no sign of life of the client: 4408 comes when it should, whatever was said into the silence."""
+    clock = FakeClock()
+    with FarEnd(clock=clock, heartbeat_interval=0.01, heartbeat_timeout=0.05) as far:
+        far.socket.heartbeat = {"session_id": "s1"}
+        beats = []
+        for _ in range(4):
+            clock.advance(0.011)
+            beats.append(far.sees())
+        clock.advance(0.011)
+
+        assert far.close_frame().code == 4408
+        far.closes(4408)
+        assert far.end() == Closed(4408, "silent too long", by_peer=False, clean=True)
+        assert {(beat["type"], beat["session_id"]) for beat in beats} == {("heartbeat", "s1")}
+        assert beats[0]["timestamp"].endswith("Z")
+
+
+def test_who_stood_still_closes_nobody_for_it() -> None:
+    """A frozen process finds what its clients sent meanwhile before it calls them silent."""
+    clock, sent, door = FakeClock(), threading.Event(), Door()
+
+    def stand_still(text: str) -> None:
+        if text == "freeze" and sent.wait(30.0):
+            clock.advance(1000.0)
+
+    door.on_text = stand_still
+    with FarEnd(clock=clock, heartbeat_timeout=100.0, door=door) as far:
+        far.says("freeze")
+        far.heard(1)
+        far.says("still here")
+        sent.set()
+
+        assert far.heard(2) == ["freeze", "still here"]
+        assert not far.socket.closing
+
+
+def test_any_bytes_are_a_sign_of_life() -> None:
+    """A ping, too: whoever sends now and then stays, and is sent no heartbeats."""
+    clock = FakeClock()
+    with FarEnd(clock=clock, heartbeat_interval=0.03, heartbeat_timeout=0.05) as far:
+        for _ in range(5):
+            clock.advance(0.02)
+            far.put(Opcode.PING)
+            assert far.frame().opcode is Opcode.PONG
+
+        far.says("still here")
+        assert far.heard(1) == ["still here"]
+
+
+def test_a_door_that_fails_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
+    """The traceback is in the log, and the next message is not tried."""
+    door = Door()
+    door.on_text = lambda text: json.loads(text)
+    with FarEnd(door=door) as far:
+        far.raw.sendall(masked(Opcode.TEXT, b"no json") * 2)
+
+        assert far.close_frame().code == 1011
+        far.closes(1011)
+        assert far.end().code == 1011
+        assert door.texts == ["no json"]
+        assert "JSONDecodeError" in caplog.text
+
+
+def test_a_door_that_cannot_open_is_closed_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It hears of the end, and of nothing before."""
+    door = Door()
+    door.on_open = lambda: json.loads("no json")
+    with FarEnd(door=door, early=masked(Opcode.TEXT, b"hello")) as far:
+        assert far.close_frame().code == 1011
+        far.closes(1011)
+
+        assert far.end() == Closed(1011, "", by_peer=False, clean=True)
+        assert door.texts == []
+        assert "socket could not be opened" in caplog.text
+
+
+def test_a_door_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The request ends as ever."""
+
+    class Failing(Door):
+        def closed(self, closed: Closed) -> None:
+            super().closed(closed)
+            raise RuntimeError("a bug")
+
+    with FarEnd(door=Failing()) as far:
+        far.closes(1000)
+
+        assert far.end().code == 1000
+        assert "a bug" in caplog.text
+
+
+def test_nothing_people_write_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even when everything is logged."""
+    caplog.set_level(logging.DEBUG)
+    with FarEnd() as far:
+        far.says("my secret")
+        far.heard(1)
+        far.closes(1000)
+        far.end()
+
+    assert not [record for record in caplog.records if record.name.startswith("channels")]

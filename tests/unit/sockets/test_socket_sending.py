@@ -1,0 +1,293 @@
+"""What a WebSocket sends: whole, in order, from many threads, to clients that read slowly or not at all."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from websockets.frames import Close, Opcode
+
+from channels.sockets.socket import Closed
+from channels.sockets.wire import Wire
+from services.errors import StoreUnavailable
+from tests.support.servers.processes import FakeClock, wait_until
+from tests.support.sockets.far_end import PATIENCE, FarEnd, in_thread, tcp_pair
+from utils.formats.json_slices import Slices
+
+#: A frame that no kernel's buffers take.
+LONG = "x" * 8_000_000
+SMALL = 8192
+#: More than the buffers take at once: a frame goes out in pieces.
+PAD = "y" * 100_000
+
+
+class CountingClock(FakeClock):
+    """A clock that knows how often it was looked at."""
+
+    looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return super().__call__()
+
+
+def speak(far: FarEnd, who: int) -> bool:
+    return all(far.socket.send({"who": who, "n": n, "pad": PAD}) for n in range(10))
+
+
+def test_frames_of_many_threads_never_mix() -> None:
+    """Each arrives whole, and each thread's in the order it sent them, though the client's window is small."""
+    with FarEnd(buffer=SMALL) as far:
+        jobs = [in_thread(partial(speak, far, who)) for who in range(8)]
+        seen: dict[int, list[int]] = defaultdict(list)
+        for _ in range(8 * 10):
+            frame = far.sees()
+            assert frame["pad"] == PAD
+            seen[frame["who"]].append(frame["n"])
+
+        assert [job() for job in jobs] == [True] * 8
+        assert seen == {who: list(range(10)) for who in range(8)}
+
+
+def test_pings_during_a_long_frame_are_answered_after_it() -> None:
+    """Not within it; the last of them is enough, and the reader went on hearing all the while."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        for n in range(3):
+            far.put(Opcode.PING, b"%d" % n)
+        far.says("heard")
+        far.heard(1)
+
+        assert far.sees() == {"long": LONG}
+        pong = far.frame()
+        assert (sent(), pong.opcode, bytes(pong.data)) == (True, Opcode.PONG, b"2")
+
+
+def sliced(slices: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    return {"long": Slices(slices)}
+
+
+def test_a_text_in_slices_is_one_message() -> None:
+    """Of several WebSocket frames, between which pings are answered and no other message stands."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["答" * 1000] * 2000)))
+        far.raw.recv(1, socket.MSG_PEEK)
+        other = in_thread(lambda: far.socket.send({"type": "next"}))
+        far.put(Opcode.PING, b"1")
+        far.says("heard")
+        far.heard(1)
+
+        frames = [far.frame()]
+        while not (frames[-1].fin and frames[-1].opcode is not Opcode.PONG):
+            frames.append(far.frame())
+        words = [frame for frame in frames if frame.opcode is not Opcode.PONG]
+
+        assert [frame.opcode for frame in words] == [Opcode.TEXT, *[Opcode.CONT] * (len(words) - 1)]
+        assert json.loads(b"".join(frame.data for frame in words)) == {"long": "答" * 2_000_000}
+        assert max(len(frame.data) for frame in words) < 32 * 1024
+        assert len(frames) == len(words) + 1
+        assert far.sees() == {"type": "next"}
+        assert (sent(), other(), far.socket.sent) == (True, True, 2)
+
+
+def test_a_text_that_cannot_be_read_to_its_end_is_no_message() -> None:
+    """The connection is lost: half of it must not look like all of it."""
+
+    def slices() -> Iterator[str]:
+        yield "x" * 100_000
+        raise StoreUnavailable("away")
+
+    def send() -> str:
+        try:
+            return str(far.socket.send(sliced(slices)))
+        except StoreUnavailable:
+            return "raised"
+
+    with FarEnd() as far:
+        sent = in_thread(send)
+        assert sent() == "raised"
+        assert not far.frame().fin
+        assert far.end().code == 1006
+        assert not far.socket.send({"type": "next"})
+
+
+def test_a_close_during_a_text_in_slices_comes_after_it() -> None:
+    """To clients a close frame within a message is an error, and its code is lost."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 100)))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.socket.close(1012, "leaving")
+
+        assert far.message() == {"long": "x" * 400_000}
+        assert far.close_frame() == Close(1012, "leaving")
+        assert sent()
+
+
+def test_a_text_in_slices_that_is_not_read_ends_with_the_close() -> None:
+    """The peer has the time of a close for it; then the connection is over."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 10_000)))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.socket.close(1012, "leaving")
+
+        assert not sent()
+        assert not far.end().clean
+
+
+def test_a_close_during_a_long_frame_comes_after_it() -> None:
+    """`close` does not wait for the frame, and what else wanted to be sent is dropped."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        waiting = in_thread(lambda: far.socket.send({"type": "next"}))
+        far.socket.close(1012, "leaving")
+
+        assert far.sees() == {"long": LONG}
+        assert far.close_frame() == Close(1012, "leaving")
+        far.closes(1012)
+        assert far.end() == Closed(1012, "leaving", by_peer=False, clean=True)
+        assert (sent(), waiting()) == (True, False)
+
+
+def test_the_clients_close_during_a_long_frame_is_answered_after_it() -> None:
+    """The frame was on its way."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.closes(1000)
+
+        assert far.sees() == {"long": LONG}
+        assert far.close_frame().code == 1000
+        assert far.eof()
+        far.hangs_up()
+        assert far.end() == Closed(1000, "", by_peer=True, clean=True)
+        assert sent()
+
+
+def test_a_client_that_does_not_read_is_given_up() -> None:
+    """After `send_seconds` the connection is lost: half a frame is out, so no close frame can follow."""
+    clock = FakeClock()
+    with FarEnd(buffer=SMALL, clock=clock, heartbeat_interval=1e9, heartbeat_timeout=1e9) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        waiting = in_thread(lambda: far.socket.send({"type": "next"}))
+
+        def later() -> bool:
+            # Again and again, for the last bytes that fit somewhere begin the time anew.
+            clock.advance(31.0)
+            return far.socket.closing
+
+        wait_until(later, PATIENCE)
+
+        assert (sent(), waiting()) == (False, False)
+        assert far.end() == Closed(1006, "", by_peer=False, clean=False)
+
+
+def test_a_client_that_does_not_read_holds_no_close_up() -> None:
+    """`close` returns at once, and a sender that waits gives up as soon as the close has had its time."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.socket.close(1012)
+
+        assert not sent()
+        assert far.end() == Closed(1012, "", by_peer=False, clean=False)
+
+
+def test_a_client_that_vanishes_ends_a_waiting_send() -> None:
+    """At once, and not after `send_seconds`."""
+    with FarEnd(buffer=SMALL) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        far.vanishes()
+
+        assert not sent()
+        assert far.end().code == 1006
+
+
+def test_no_heartbeat_waits_behind_a_frame() -> None:
+    """What is sent is a sign of life itself; the reader reads on."""
+    clock = CountingClock()
+    with FarEnd(buffer=SMALL, clock=clock, heartbeat_interval=0.01, send_seconds=100.0) as far:
+        sent = in_thread(lambda: far.socket.send({"long": LONG}))
+        far.raw.recv(1, socket.MSG_PEEK)
+        clock.advance(1.0)
+        looked = clock.looks
+        wait_until(lambda: clock.looks > looked + 5, PATIENCE)
+        far.says("heard")
+        far.heard(1)
+
+        assert far.sees() == {"long": LONG}
+        assert sent()
+
+
+@pytest.mark.parametrize(("frame_seconds", "whole"), [(300.0, True), (50.0, False)])
+def test_a_slow_client_has_time_while_it_reads_but_not_for_ever(frame_seconds: float, whole: bool) -> None:
+    """Some bytes in every `send_seconds` are enough, until the time for one frame is over."""
+    near, far = tcp_pair(buffer=SMALL)
+    clock = FakeClock()
+    wire = Wire(near, send_seconds=30.0, frame_seconds=frame_seconds, clock=clock)
+    with near, far, far.makefile("rb") as stream:
+        sent = in_thread(lambda: wire.send(LONG.encode()))
+        pieces = 0
+        while pieces < 8 and len(stream.read(1_000_000)) == 1_000_000:
+            pieces += 1
+            clock.advance(20.0)
+
+        assert sent() is whole
+        assert (pieces == 8, wire.stalled) == (whole, not whole)
+
+
+def test_a_frame_that_nobody_takes_is_given_up_after_send_seconds() -> None:
+    """Long before a frame's whole time is over."""
+    near, far = tcp_pair(buffer=SMALL)
+    clock = FakeClock()
+    wire = Wire(near, send_seconds=30.0, frame_seconds=1e9, clock=clock)
+    with near, far:
+        sent = in_thread(lambda: wire.send(LONG.encode()))
+
+        def later() -> bool:
+            clock.advance(31.0)
+            return wire.stalled
+
+        wait_until(later, PATIENCE)
+        assert not sent()
+        assert wire.lost
+
+
+def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
+    """The reader itself may be the one who says it: nobody else would wake it."""
+    near, far = tcp_pair(buffer=SMALL)
+    clock = FakeClock()
+    wire = Wire(near, send_seconds=30.0, clock=clock)
+    with near, far:
+        wire.part(2.0)
+        wire.queue([LONG.encode()])
+        flushed = in_thread(wire.flush)
+        clock.advance(3.0)
+
+        flushed()
+        assert wire.lost
+
+
+def test_what_waits_for_a_stuck_frame_is_bounded() -> None:
+    """However many pings come meanwhile, one pong waits."""
+    near, far = tcp_pair(buffer=SMALL)
+    wire = Wire(near, send_seconds=30.0, clock=FakeClock())
+    with near, far:
+        sent = in_thread(lambda: wire.send(LONG.encode()))
+        wait_until(lambda: wire.busy, PATIENCE)
+        for _ in range(1000):
+            wire.queue([b"\x8a\x00"])
+            wire.flush()
+        wire.queue([b"\x88\x00", b""])
+
+        data = b"".join(iter(lambda: far.recv(1_000_000), b""))
+        assert sent()
+        assert data == LONG.encode() + b"\x8a\x00\x88\x00"

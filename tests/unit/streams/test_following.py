@@ -1,0 +1,488 @@
+"""A reader's way along a stream: nothing twice, nothing lost, wherever it is written and whatever its owner's fate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.errors import StoreUnavailable, StreamUnknown
+from services.models import Delta, Past, Question, Replacement, Status
+from services.redis.store import ScriptRunner
+from services.streams.following import Following, News
+from services.streams.manager import StreamManager
+from services.streams.misses import Misses
+from services.streams.readers import StreamReaders
+from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Whole, Write
+from services.streams.store import StreamStore, stream_keys
+from tests.support.properties import examples
+from tests.support.servers.processes import wait_until
+from utils.deadline import Deadline
+
+ID = "s"
+SECONDS = 20.0
+
+
+class Script:
+    """What the producers of a test say, step by step."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.said = threading.Condition()
+        self.over = False
+
+    def say(self, *pieces: str) -> None:
+        with self.said:
+            self.steps += pieces
+            self.said.notify_all()
+
+    def end(self) -> None:
+        with self.said:
+            self.over = True
+            self.said.notify_all()
+
+    def answer(
+        self, question: Question, stream_id: str, deadline: Deadline, past: Past | None
+    ) -> Iterator[Delta | Replacement]:
+        told = 0
+        while True:
+            with self.said:
+                while len(self.steps) == told:
+                    if self.over or not self.said.wait(SECONDS):
+                        return
+                piece = self.steps[told]
+            told += 1
+            yield Replacement(piece[1:]) if piece.startswith("!") else Delta(piece)
+
+
+class Replica:
+    """One process's part in it: a store, a manager, readers."""
+
+    def __init__(self, client: redis.Redis, script: Script, *, lease: float = 6.0) -> None:
+        self.store = StreamStore(ScriptRunner(client), lease=lease)
+        self.manager = StreamManager(
+            self.store, script.answer, sentence=lambda code: f"<{code}>", max_streams=10, max_bytes=100_000
+        )
+        self.tried: list[str] = []
+        self.readers = StreamReaders(self.store, self.manager, attempt=self.attempt)
+        self.misses = Misses(0.5)
+        self.manager.start()
+        self.readers.start()
+
+    def attempt(self, stream_id: str) -> str:
+        self.tried.append(stream_id)
+        return "suspect"
+
+    def asks(self) -> NewStream:
+        new = NewStream(ID, self.manager.new_owner(), {"status": "processing", "access": "me"})
+        assert self.manager.reserve() == ""
+        self.store.open(new)
+        self.manager.produce(new, Question("问", "chat", "default", "p"))
+        return new
+
+    def follows(self, cursor: int = 0, *, stream_id: str = ID, allowed: bool = True) -> Following:
+        return Following(self.readers, stream_id, cursor, allows=lambda _: allowed, misses=self.misses)
+
+    def close(self) -> None:
+        self.readers.close()
+        self.manager.drain(0.0)
+        self.manager.close()
+
+
+class Pair:
+    """Two replicas, one answer."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.script = Script()
+        self.here, self.there = Replica(client, self.script), Replica(client, self.script)
+        self.client = client
+
+
+@pytest.fixture
+def pair(redis_client: redis.Redis) -> Iterator[Pair]:
+    pair = Pair(redis_client)
+    yield pair
+    pair.script.end()
+    pair.here.close()
+    pair.there.close()
+
+
+@pytest.fixture(params=["here", "there"])
+def reader(request: pytest.FixtureRequest, pair: Pair) -> Replica:
+    """The replica that writes the stream, or another one."""
+    replica: Replica = getattr(pair, request.param)
+    return replica
+
+
+def see(following: Following, text: str = "") -> tuple[str, News]:
+    """Follow until something is new; return the text so far, and the news."""
+    news: list[News] = []
+
+    def found() -> bool:
+        if something := following.next(1.0):
+            news.append(something)
+        return bool(news)
+
+    wait_until(found, SECONDS)
+    return ("" if news[0].reset else text) + "".join(chunk.content for chunk in news[0].chunks), news[0]
+
+
+def see_text(following: Following, wanted: str, text: str = "") -> News:
+    """Follow until the text is as wanted; it never is anything else than a beginning of it."""
+    while True:
+        text, news = see(following, text)
+        assert wanted.startswith(text)
+        if text == wanted:
+            return news
+
+
+def see_end(following: Following, text: str = "") -> tuple[str, News]:
+    while True:
+        text, news = see(following, text)
+        if news.ended:
+            return text, news
+
+
+def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> None:
+    """What is said comes to readers of every replica, in order and once, and its end is told."""
+    pair.here.asks()
+    following = reader.follows()
+
+    pair.script.say("年", "假")
+    see_text(following, "年假")
+    pair.script.say("怎么", "申请")
+    news = see_text(following, "年假怎么申请", "年假")
+    pair.script.end()
+    text, end = see_end(following, "年假怎么申请")
+
+    assert not news.ended
+    assert (text, end.status, end.error_code, end.sentence) == ("年假怎么申请", "completed", "", "")
+    assert following.whole() == Whole("年假怎么申请", "completed")
+
+
+def test_a_reader_comes_back_to_its_place(pair: Pair, reader: Replica) -> None:
+    """Who has a cursor gets what it lacks, on whichever replica it comes back."""
+    pair.here.asks()
+    pair.script.say("年假")
+    seen = see_text(reader.follows(), "年假")
+
+    pair.script.say("怎么申请")
+    back = pair.there if reader is pair.here else pair.here
+    news = see_text(back.follows(seen.cursor), "怎么申请")
+
+    assert (news.first, news.reset) == (1, False)
+
+
+def test_chunks_are_numbered_within_the_text(pair: Pair, reader: Replica) -> None:
+    """The first is 0, also after a replacement."""
+    pair.here.asks()
+    following = reader.follows()
+    pair.script.say("年假")
+    first = see_text(following, "年假")
+    pair.script.say("怎么")
+    second = see_text(following, "年假怎么", "年假")
+
+    pair.script.say("!病假")
+    _, anew = see(following)
+
+    assert (first.first, second.first) == (0, 1)
+    assert (anew.reset, anew.first, [chunk.content for chunk in anew.chunks]) == (True, 0, ["病假"])
+
+
+def test_who_saw_what_was_replaced_is_told_once(pair: Pair, reader: Replica) -> None:
+    """One reset, then the new text; who had seen nothing is told no reset."""
+    pair.here.asks()
+    early, late = reader.follows(), reader.follows()
+    pair.script.say("年假")
+    see_text(early, "年假")
+
+    pair.script.say("!病假")
+    pair.script.say("怎么请")
+    pair.script.end()
+    resets, text = 0, "年假"
+    while True:
+        text, news = see(early, text)
+        resets += news.reset
+        if news.ended:
+            break
+
+    assert (text, resets) == ("病假怎么请", 1)
+    assert see_end(late)[0] == "病假怎么请"
+
+
+def test_a_cursor_beyond_the_end_begins_anew(pair: Pair, reader: Replica) -> None:
+    """Redis may have lost what it was made of: the text is shown from its beginning."""
+    pair.here.asks()
+    pair.script.say("年假")
+    see_text(reader.follows(), "年假")
+
+    following = reader.follows(7)
+    _, news = see(following, "什么")
+
+    assert (news.reset, news.chunks) == (True, ())
+    see_text(following, "年假")
+
+
+def test_an_error_is_the_end_and_has_its_sentence(pair: Pair, reader: Replica) -> None:
+    """The sentence is no part of the text."""
+    pair.here.store.open(NewStream(ID, "o", {"status": "processing", "access": "me"}))
+    following = reader.follows()
+    chunks = (Chunk("年假", "t"), Chunk("出错了", "t", is_error=True, is_final=True))
+    fields = {"status": "error", "error_code": "provider_error", "sources": '[{"title":"手册"}]', "mock": "1"}
+    pair.here.store.write([Write(ID, 1, "o", 0, 0, chunks, fields, "finish")])
+
+    text, end = see_end(following)
+
+    assert (text, end.status, end.error_code, end.sentence) == ("年假", "error", "provider_error", "出错了")
+    assert following.whole() == Whole("年假", "error", "provider_error", ({"title": "手册"},), True)
+
+
+def test_what_is_somebody_elses_is_unknown(pair: Pair, reader: Replica) -> None:
+    """A stream id alone opens nothing."""
+    pair.here.asks()
+    pair.script.say("年假")
+
+    with pytest.raises(StreamUnknown):
+        see(reader.follows(allowed=False))
+
+
+def test_what_nobody_writes_is_unknown_after_a_while(pair: Pair) -> None:
+    """Its owner would have written it again by then."""
+    with pytest.raises(StreamUnknown):
+        see(pair.here.follows(stream_id="nothing"))
+
+
+def test_a_stream_that_comes_back_is_followed_on(pair: Pair, reader: Replica) -> None:
+    """A Redis that lost it gets it again from its owner; nothing is shown twice."""
+    pair.here.asks()
+    following = reader.follows()
+    pair.script.say("年假")
+    see_text(following, "年假")
+
+    pair.client.delete(*stream_keys(ID))
+    pair.script.say("怎么申请")
+    pair.script.end()
+
+    assert see_end(following, "年假")[0] == "年假怎么申请"
+
+
+def test_a_stream_that_goes_while_it_is_followed_is_unknown(pair: Pair) -> None:
+    """Nobody waits for what has expired."""
+    pair.there.store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
+    following = pair.there.follows()
+    see(following)
+
+    pair.client.delete(*stream_keys(ID))
+
+    with pytest.raises(StreamUnknown):
+        see(following)
+
+
+def test_a_lapsed_stream_is_tried_by_who_follows_it(pair: Pair) -> None:
+    """A reader need not wait for the sweep."""
+    store = StreamStore(ScriptRunner(pair.client), lease=0.2)
+    store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
+    following = pair.there.follows()
+    see(following)
+
+    wait_until(lambda: following.next(0.2) is None and bool(pair.there.tried), SECONDS)
+
+    assert set(pair.there.tried) == {ID}
+
+
+def test_a_cancelled_stream_ends_for_its_readers(pair: Pair, reader: Replica) -> None:
+    """Its owner is silent: who follows learns it all the same."""
+    new = pair.here.asks()
+    pair.script.say("年假")
+    following = reader.follows()
+    see_text(following, "年假")
+
+    assert pair.there.store.cancel(ID) == "processing"
+    owned = pair.here.manager.owned(ID)
+    assert owned
+    assert owned.owner == new.owner
+    owned.touch()
+    text, end = see_end(following, "年假")
+
+    assert (text, end.status, end.error_code) == ("年假", "cancelled", "cancelled")
+
+
+class Counted(StreamStore):
+    """Counts the streams of each exchange."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(ScriptRunner(client))
+        self.exchanges: list[int] = []
+
+    def pages(self, places: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
+        self.exchanges.append(len(places))
+        return super().pages(places)
+
+
+def test_many_readers_share_one_look(pair: Pair) -> None:
+    """Fifty readers of another replica's streams cost one exchange a round, and none when nobody follows."""
+    store = Counted(pair.client)
+    readers = StreamReaders(store, pair.there.manager, attempt=lambda _: "")
+    store.open(NewStream("elsewhere", "o", {"status": "processing", "access": "me"}))
+    seen = Standing("processing", "", 0, 0, 1, owner="o")
+    waiting = [threading.Thread(target=readers.wait, args=("elsewhere", 0, seen, SECONDS)) for _ in range(50)]
+    for thread in waiting:
+        thread.start()
+    wait_until(lambda: len(readers._looks) == 50, SECONDS)
+
+    readers.start()
+    wait_until(lambda: len(store.exchanges) > 2, SECONDS)
+    rounds = store.exchanges[:3]
+    store.write([Write("elsewhere", 1, "o", 0, 0, (Chunk("年", "t"),))])
+    for thread in waiting:
+        thread.join(SECONDS)
+    wait_until(lambda: not readers._wanted.is_set(), SECONDS)
+    counted = len(store.exchanges)
+    threading.Event().wait(0.5)
+    readers.close()
+
+    assert rounds == [50, 50, 50]
+    assert not any(thread.is_alive() for thread in waiting)
+    assert len(store.exchanges) == counted
+
+
+class Pages:
+    """Readers over a list that the test changes as it likes: what any owner, or a Redis that loses things, may do."""
+
+    def __init__(self) -> None:
+        self.chunks: list[str] = []
+        self.start = 0
+        self.epoch = 1
+        self.owner = "a"
+        self.ended = False
+
+    @property
+    def standing(self) -> Standing:
+        status: Status = "completed" if self.ended else "processing"
+        return Standing(status, "", self.start, len(self.chunks), self.epoch, owner=self.owner)
+
+    def page(self, stream_id: str, cursor: int) -> ChunkPage:
+        return ChunkPage(self.standing, [Chunk(text, "t") for text in self.chunks[cursor : cursor + 3]], "me")
+
+    def wait(self, stream_id: str, cursor: int, seen: Standing, timeout: float) -> ChunkPage | None:
+        return self.page(stream_id, cursor) if self.standing != seen else None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.chunks[self.start :])
+
+
+@pytest.mark.parametrize(("epoch", "reset"), [(1, False), (2, True)])
+def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool) -> None:
+    """Redis lost the end: its owner writes the same again, which nobody notices; another one goes its own way."""
+    pages = Pages()
+    pages.chunks = ["年", "假"]
+    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    assert see(following)[0] == "年假"
+
+    pages.chunks, pages.epoch = ["年"], epoch
+    lost = following.next(0.0)
+    pages.chunks = ["年", "假", "怎么"]
+    text, news = see(following, "年假" if not reset else "")
+
+    assert lost
+    assert (lost.reset, lost.chunks) == (reset, ())
+    assert (text, news.reset) == ("年假怎么", False)
+
+
+def test_a_stream_that_was_asked_anew_is_shown_anew() -> None:
+    """Redis lost it, and its question came again elsewhere: that owner's epoch is 1 too, its words are its own."""
+    pages = Pages()
+    pages.chunks = ["年", "假"]
+    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+    assert see(following)[0] == "年假"
+
+    pages.chunks, pages.owner = ["病", "假", "怎么请"], "b"
+    first = following.next(0.0)
+    text, _ = see(following)
+
+    assert first
+    assert (first.reset, first.chunks, text) == (True, (), "病假怎么请")
+
+
+STEPS = st.lists(st.sampled_from(["append", "replace", "look", "take over", "lose", "come back"]), max_size=40)
+
+
+@settings(max_examples=examples(400))
+@given(STEPS)
+def test_whatever_happens_to_it_a_reader_ends_with_the_text(steps: list[str]) -> None:
+    """Appended, replaced, taken over, partly lost and written again: what a client puts together is the text."""
+    pages, shown, cursor, count = Pages(), "", 0, 0
+    lost: list[str] = []
+    following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+
+    def look() -> News | None:
+        nonlocal shown, cursor
+        if news := following.next(0.0):
+            shown = ("" if news.reset else shown) + "".join(chunk.content for chunk in news.chunks)
+            cursor = news.cursor
+        return news
+
+    for step in [*steps, "write again"]:
+        match step:
+            case "append" if not lost:
+                pages.chunks.append(f"<{(count := count + 1)}>")
+            case "replace" if not lost:
+                pages.start = len(pages.chunks)
+                pages.chunks.append(f"<{(count := count + 1)}>")
+            case "look":
+                look()
+            case "come back":
+                # The client's socket broke: another reader goes on from the cursor it was told.
+                following = Following(pages, ID, cursor, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
+            case "lose" if len(pages.chunks) > pages.start + 1 and not lost:
+                # Redis loses acknowledged writes; the owner has them and writes them again.
+                lost = pages.chunks[pages.start + 1 :]
+                del pages.chunks[pages.start + 1 :]
+            case "take over" if not lost:
+                pages.epoch += 1
+            case _ if lost:
+                pages.chunks += lost
+                lost = []
+    pages.ended = True
+    while not ((news := look()) and news.ended):
+        pass
+
+    assert shown == pages.text
+
+
+@contextmanager
+def unreachable(readers: StreamReaders) -> Iterator[None]:
+    """Have Redis be away for these readers."""
+    store = readers._store
+
+    class Away:
+        def chunks(self, *args: object) -> None:
+            raise StoreUnavailable("away")
+
+        pages = chunks
+
+    readers._store = Away()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        readers._store = store
+
+
+def test_an_outage_is_waited_through(pair: Pair) -> None:
+    """A reader of another replica's stream sees nothing meanwhile, and goes on after it."""
+    pair.here.asks()
+    pair.script.say("年假")
+    following = pair.there.follows()
+    see_text(following, "年假")
+
+    with unreachable(pair.there.readers):
+        pair.script.say("怎么申请")
+        assert [following.next(0.2) for _ in range(3)] == [None] * 3
+
+    see_text(following, "年假怎么申请", "年假")

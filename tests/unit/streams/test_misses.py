@@ -1,0 +1,42 @@
+"""A stream that is not in Redis may come back for a while, and is unknown after that."""
+
+from __future__ import annotations
+
+from services.streams.misses import MAX_MISSES, Misses
+from tests.support.servers.processes import FakeClock
+
+
+def test_a_missed_stream_may_come_back_for_a_while(clock: FakeClock) -> None:
+    """The time counts from the first miss."""
+    misses = Misses(4.0, clock=clock)
+
+    assert misses.note("s")
+    clock.advance(3.9)
+    assert misses.note("s")
+    clock.advance(0.1)
+    assert not misses.note("s")
+    assert misses.note("another")
+
+
+def test_a_stream_that_came_back_may_be_missed_again(clock: FakeClock) -> None:
+    """Redis may lose its data twice."""
+    misses = Misses(4.0, clock=clock)
+    misses.note("s")
+    clock.advance(5.0)
+
+    misses.forget("s")
+    misses.forget("never missed")
+
+    assert misses.note("s")
+
+
+def test_only_so_many_are_remembered(clock: FakeClock) -> None:
+    """Whoever asks for ever new streams makes nothing grow; the first missed is the first forgotten."""
+    misses = Misses(4.0, clock=clock)
+
+    for number in range(MAX_MISSES + 1):
+        misses.note(str(number))
+    clock.advance(5.0)
+
+    assert misses.note("0")
+    assert not misses.note(str(MAX_MISSES))

@@ -1,0 +1,203 @@
+"""Polls that share round trips: how many there are, who gets what, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from services.errors import StoreUnavailable
+from services.streams.records import Snapshot
+from services.streams.shared_reads import MAX_TOGETHER, SharedReads
+from services.streams.store import StreamStore
+from tests.support.servers.processes import wait_until
+
+
+class Store:
+    """A store whose exchanges wait until the test lets them go."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.gate = threading.Event()
+        #: What an exchange of these waits for.
+        self.hold: Callable[[Sequence[str]], object] = self._wait_for_gate
+        self.error: BaseException | None = None
+
+    def _wait_for_gate(self, stream_ids: Sequence[str]) -> None:
+        assert self.gate.wait(20)
+
+    def home(self, stream_id: str) -> str:
+        return stream_id.partition(":")[0]
+
+    def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
+        self.asked.append(list(stream_ids))
+        self.hold(stream_ids)
+        if self.error:
+            raise self.error
+        answers: dict[str, Any] = {"gone": None, "away": StoreUnavailable("its node is away")}
+        return [answers.get(one.rpartition(":")[2], Snapshot(one, "processing", text=one)) for one in stream_ids]
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def shared(store: Store, patience: float = 60.0) -> SharedReads:
+    return SharedReads(cast(StreamStore, store), patience=patience)
+
+
+@contextmanager
+def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[Any]]:
+    """Have each stream polled by a thread, in this order; yields what they get, in theirs, when all are in line."""
+    got: list[Any] = [None] * len(stream_ids)
+
+    def came() -> int:
+        return sum(len(line.waiting) for line in list(reads._lines.values())) + sum(map(len, store.asked))
+
+    def poll(place: int) -> None:
+        try:
+            got[place] = reads.read(stream_ids[place])
+        except BaseException as exc:
+            got[place] = exc
+
+    threads = [threading.Thread(target=poll, args=(place,)) for place in range(len(stream_ids))]
+    before = came()
+    for place, thread in enumerate(threads):
+        thread.start()
+        wait_until(lambda place=place: got[place] is not None or came() > before + place, 30.0)  # type: ignore[misc]
+    yield got
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_lone_poll_goes_at_once(store: Store) -> None:
+    """Nothing is waited for where nobody else asks."""
+    store.gate.set()
+
+    assert shared(store).read(":one") == Snapshot(":one", "processing", text=":one")
+    assert store.asked == [[":one"]]
+
+
+def test_who_comes_meanwhile_goes_together(store: Store) -> None:
+    """However many come while an exchange is under way, the next one is for all of them, and each gets its own."""
+    reads = shared(store)
+    names = [f":{number}" for number in range(20)]
+    with polls(reads, store, *names) as got:
+        wait_until(lambda: len(reads._lines[""].waiting) == 19)
+        store.gate.set()
+
+    assert [sorted(ids) for ids in store.asked] == [[":0"], sorted(names[1:])]
+    assert [snapshot.text for snapshot in got] == names
+
+
+def test_an_exchange_has_a_bound(store: Store) -> None:
+    """What is too much for one goes with the next."""
+    reads = shared(store)
+    with polls(reads, store, *(f":{number}" for number in range(MAX_TOGETHER + 10))):
+        wait_until(lambda: len(reads._lines[""].waiting) == MAX_TOGETHER + 9)
+        store.gate.set()
+
+    assert [len(ids) for ids in store.asked] == [1, MAX_TOGETHER, 9]
+
+
+def test_each_node_is_asked_by_itself(store: Store) -> None:
+    """Who waits for one node of a cluster does not wait for another."""
+    reads = shared(store)
+    with polls(reads, store, "a:1", "b:1"):
+        wait_until(lambda: len(store.asked) == 2)
+        store.gate.set()
+
+    assert sorted(store.asked) == [["a:1"], ["b:1"]]
+
+
+def test_each_poll_gets_its_own_error(store: Store) -> None:
+    """A stream that is not there, and one whose node is away, say nothing about the others."""
+    store.gate.set()
+    with polls(shared(store), store, ":gone", ":away", ":one") as got:
+        pass
+
+    assert got[0] is None
+    assert isinstance(got[1], StoreUnavailable)
+    assert got[2].text == ":one"
+
+
+def test_an_outage_is_everybodys_and_the_next_poll_tries_again(store: Store) -> None:
+    """Nobody waits for ever, and no error is remembered."""
+    store.error = StoreUnavailable("away")
+    reads = shared(store)
+    with polls(reads, store, ":0", ":1", ":2") as got:
+        store.gate.set()
+    assert [type(one) for one in got] == [StoreUnavailable] * 3
+
+    store.error = None
+    assert reads.read(":0") is not None
+
+
+def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
+    """Its companions are told that there is no answer, and somebody else leads those who came after."""
+    reads = shared(store)
+    store.error = SystemExit("ended")
+    with polls(reads, store, ":0") as first:
+        wait_until(lambda: len(store.asked) == 1)
+        with polls(reads, store, ":1", ":2") as later:
+            wait_until(lambda: len(reads._lines[""].waiting) == 2)
+            store.gate.set()
+            wait_until(lambda: isinstance(first[0], SystemExit))
+
+    assert isinstance(later[0], SystemExit)
+    assert isinstance(later[1], StoreUnavailable)
+    store.error = None
+    assert reads.read(":3") is not None
+
+
+def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
+    """Who gives up leaves the line, and is not asked for."""
+    reads = shared(store, patience=0.2)
+    with polls(reads, store, ":0", ":1") as got:
+        wait_until(lambda: got[1] is not None)
+        assert isinstance(got[1], StoreUnavailable)
+        store.gate.set()
+
+    assert store.asked == [[":0"]]
+    assert got[0].text == ":0"
+    assert reads.read(":1") is not None
+
+
+def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
+    """Its patience is for its turn; an exchange under way has a bound of its own."""
+    store.gate.set()
+    reads = shared(store, patience=1.5)
+    go_on = threading.Event()
+
+    def slowly(stream_ids: Sequence[str]) -> None:
+        if ":1" in stream_ids:
+            time.sleep(2.0)
+        else:
+            go_on.wait(20)
+
+    store.hold = slowly
+    with polls(reads, store, ":0", ":1", ":2") as got:
+        wait_until(lambda: len(reads._lines[""].waiting) == 2)
+        go_on.set()
+
+    assert [one.text for one in got] == [":0", ":1", ":2"]
+
+
+def test_a_thousand_polls_of_many_threads_get_their_own(store: Store) -> None:
+    """Nothing is mixed up, lost or left behind."""
+    store.gate.set()
+    reads = shared(store)
+    names = [f"{number % 3}:{number}" for number in range(1000)]
+
+    with ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(reads.read, names))
+
+    assert [one.text if one else None for one in got] == names
+    assert not any(line.waiting or line.led for line in reads._lines.values())

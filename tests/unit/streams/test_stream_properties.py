@@ -1,0 +1,203 @@
+"""The invariants of a stream under any order of events: lost requests, lost replies, redelivery, polls, lost data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import fakeredis
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from services.errors import StoreUnavailable
+from services.redis.store import ScriptRunner
+from services.streams.owned_stream import MAX_REPLACEMENTS, OwnedStream
+from services.streams.records import Appended, NewStream, Snapshot, Write
+from services.streams.store import StreamStore, stream_keys
+from tests.support.properties import examples
+from utils.deadline import Deadline
+
+ID = "s"
+TEXT = st.text(max_size=12)
+EMIT = st.tuples(st.just("emit"), TEXT)
+REPLACE = st.tuples(st.just("replace"), TEXT)
+FLUSH = st.tuples(st.just("flush"), st.sampled_from(["ok", "ok", "lost request", "lost reply", "late copy"]))
+POLL = st.tuples(st.just("poll"), st.just(""))
+LOSS = st.tuples(st.just("loss"), st.sampled_from(["everything", "the tail"]))
+
+
+class World:
+    """One stream, its owner, a Redis, and a line between them that loses what the test says."""
+
+    def __init__(self) -> None:
+        self.redis = fakeredis.FakeRedis(decode_responses=True, encoding_errors="ignore")
+        self.redis.flushall()
+        self.store = StreamStore(ScriptRunner(self.redis))
+        new = NewStream(ID, "owner", {"status": "processing"})
+        self.store.open(new)
+        self.owned = OwnedStream(new, deadline=Deadline(1000.0), changed=lambda _: None, max_bytes=10_000)
+        self.said = ""
+        self.replaced = 0
+        self.seen: list[Snapshot] = []
+        self._old: Write | None = None
+
+    def emit(self, text: str) -> None:
+        self.said += text.encode("utf-8", "replace").decode()
+        self.owned.emit(text)
+
+    def replace(self, text: str) -> None:
+        if self.replaced == MAX_REPLACEMENTS:
+            return
+        self.replaced += 1
+        self.said = text.encode("utf-8", "replace").decode()
+        self.owned.replace(text)
+
+    def flush(self, outcome: str) -> None:
+        write = self.owned.next_write()
+        if write is None or outcome == "lost request":
+            return
+        (reply,) = self.store.write([write])
+        assert isinstance(reply, Appended)
+        if outcome == "late copy" and self._old:
+            self.store.write([self._old])
+        self._old = write
+        if outcome != "lost reply":
+            self._settle(write, reply)
+
+    def poll(self, _: str) -> None:
+        snapshot = self.store.read(ID)
+        assert snapshot
+        self.seen.append(snapshot)
+
+    def loss(self, what: str) -> None:
+        """Redis comes back without writes it had acknowledged."""
+        if what == "everything":
+            self.redis.flushall()
+        elif self.redis.llen(stream_keys(ID).messages) > int(str(self.redis.hget(stream_keys(ID).hash, "start") or 0)):
+            last = self.store.load(ID)[1][-1].content
+            text = str(self.redis.get(stream_keys(ID).text) or "")
+            self.redis.rpop(stream_keys(ID).messages)
+            self.redis.set(stream_keys(ID).text, text[: len(text) - len(last)], keepttl=True)
+
+    def ends(self) -> None:
+        """Finish, and flush until Redis has it all."""
+        self.owned.finish("completed")
+        for _ in range(10):
+            self.flush("ok")
+        assert self.owned.closed == "done"
+
+    def settled(self, owner: OwnedStream, write: Write) -> str:
+        """Send an owner's write and have it take in the reply; return what that was."""
+        (reply,) = self.store.write([write])
+        assert isinstance(reply, Appended)
+        return owner.settle(write, reply)
+
+    def _settle(self, write: Write, reply: Appended) -> None:
+        if self.owned.settle(write, reply) == "gone":
+            whole = self.owned.whole()
+            self.owned.rewritten(whole, self.store.open(whole)[0])
+
+    def plays(self, events: Sequence[tuple[str, str]]) -> None:
+        for name, argument in events:
+            getattr(self, name)(argument)
+
+
+@settings(max_examples=examples(150))
+@given(st.lists(EMIT | FLUSH | POLL, max_size=30))
+def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, str]]) -> None:
+    """Invariants 1 and 2: every poll shows a prefix of the answer, each at least as long as the one before."""
+    world = World()
+
+    world.plays(events)
+    world.ends()
+    world.poll("")
+
+    texts = [snapshot.text for snapshot in world.seen]
+    assert texts[-1] == world.said
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+
+
+@settings(max_examples=examples(150))
+@given(st.lists(EMIT | REPLACE | FLUSH | POLL, max_size=30))
+def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> None:
+    """A poll with the same start shows what the last one showed, and perhaps more."""
+    world = World()
+
+    world.plays(events)
+    world.ends()
+    world.poll("")
+
+    assert world.seen[-1].text == world.said
+    for earlier, later in pairwise(world.seen):
+        assert later.start >= earlier.start
+        assert later.start > earlier.start or later.text.startswith(earlier.text)
+
+
+@settings(max_examples=examples(150))
+@given(st.lists(EMIT | REPLACE | FLUSH, max_size=30))
+def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
+    """The chunks from `start` on, without errors, are the text, at any moment."""
+    world = World()
+
+    for event in events:
+        world.plays([event])
+        start = int(str(world.redis.hget(stream_keys(ID).hash, "start")))
+        chunks = world.store.load(ID)[1][start:]
+        assert "".join(chunk.content for chunk in chunks if not chunk.is_error) == (
+            world.redis.get(stream_keys(ID).text) or ""
+        )
+
+
+@settings(max_examples=examples(150))
+@given(st.lists(EMIT | REPLACE | FLUSH | LOSS, max_size=30))
+@example([("emit", "a"), ("flush", "ok"), ("loss", "the tail")])
+@example([("emit", "a"), ("flush", "ok"), ("replace", "b"), ("flush", "ok"), ("loss", "everything")])
+def test_what_redis_loses_its_owner_restores(events: list[tuple[str, str]]) -> None:
+    """After lost writes the owner sends again, until the text is whole and once."""
+    world = World()
+
+    world.plays(events)
+    world.ends()
+    world.poll("")
+
+    assert (world.seen[-1].text, world.seen[-1].status) == (world.said, "completed")
+
+
+@settings(max_examples=examples(100))
+@given(st.lists(st.tuples(st.sampled_from("ab"), TEXT), max_size=20), st.integers(0, 20))
+def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int) -> None:
+    """Invariant 4: whatever the old owner still sends after a takeover changes nothing."""
+    world = World()
+    other: OwnedStream | None = None
+    said = {"a": "", "b": ""}
+
+    for number, (who, text) in enumerate(writes):
+        if number == takeover_at:
+            world.redis.hset(stream_keys(ID).hash, mapping={"lease": "0", "suspect": "0"})
+            taken = world.store.takeover(ID, "b")
+            chunks = world.store.load(ID)[1]
+            new = NewStream(ID, "b", {}, chunks, epoch=taken.epoch)
+            other = OwnedStream(new, deadline=Deadline(1000.0), changed=lambda _: None, max_bytes=10_000)
+        owner = world.owned if who == "a" else other
+        if owner is None or owner.closed:
+            continue
+        owner.emit(text)
+        write = owner.next_write()
+        if write and world.settled(owner, write) == "ok":
+            said[who] += text.encode("utf-8", "replace").decode()
+
+    world.poll("")
+    assert world.seen[-1].text == said["a"] + said["b"]
+
+
+def test_a_line_that_is_down_is_an_error_not_an_answer() -> None:
+    """The world above uses the product's own way to Redis."""
+    server = fakeredis.FakeServer()
+    server.connected = False
+    store = StreamStore(ScriptRunner(fakeredis.FakeRedis(server=server)))
+
+    try:
+        store.read(ID)
+    except StoreUnavailable:
+        return
+    raise AssertionError("no error")

@@ -1,0 +1,25 @@
+"""A stream's values as Redis has them."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.streams.records import Chunk
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=50)
+
+
+@given(content=TEXT, is_error=st.booleans(), is_final=st.booleans())
+def test_a_chunk_is_written_as_every_version_wrote_it(content: str, is_error: bool, is_final: bool) -> None:
+    """Byte for byte: marks that are not true are left out, and only what JSON must escape is escaped."""
+    chunk = Chunk(content, "2026-01-02T03:04:05.678+00:00", is_error, is_final)
+
+    written, added = chunk.args()
+
+    marks = {name: True for name, set_ in (("is_error", is_error), ("is_final", is_final)) if set_}
+    entry = {"content": content, "timestamp": "2026-01-02T03:04:05.678+00:00", **marks}
+    assert written == json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+    assert (Chunk.read(written), added) == (chunk, "" if is_error else content)

@@ -1,0 +1,57 @@
+"""What a Retry-After header asks for, in both of its forms."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.formats.retry_after import LONGEST, retry_after
+
+#: 21 Oct 2015 07:28:00 GMT, the date of RFC 9110's example.
+DATE, SECONDS = "Wed, 21 Oct 2015 07:28:00 GMT", 1445412480.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("30", 30.0),
+        (" 30 ", 30.0),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("601", LONGEST),
+        ("9" * 5000, LONGEST),
+        ("", 0.0),
+        (None, 0.0),
+        ("-5", 0.0),
+        ("soon", 0.0),
+        ("nan", 0.0),
+        ("1e3", 0.0),
+        ("٣٠", 0.0),
+        ("30, 60", 0.0),
+    ],
+)
+def test_seconds_are_taken_up_to_ten_minutes(value: str | None, seconds: float) -> None:
+    """What is no number of seconds asks for nothing."""
+    assert retry_after(value, now=SECONDS) == seconds
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"), [(SECONDS - 30, 30.0), (SECONDS, 0.0), (SECONDS + 5, 0.0), (SECONDS - 86400, LONGEST)]
+)
+@pytest.mark.parametrize("date", [DATE, "Wed, 21 Oct 2015 07:28:00 +0000", "Wednesday, 21-Oct-15 07:28:00 GMT"])
+def test_a_date_is_taken_for_the_time_until_then(date: str, now: float, seconds: float) -> None:
+    """Also in the older forms; a date that is past asks for nothing."""
+    assert retry_after(date, now=now) == seconds
+
+
+def test_a_date_is_measured_by_the_servers_own_clock() -> None:
+    """A clock of ours that is an hour off changes nothing where the reply says what time it was."""
+    assert retry_after(DATE, now=SECONDS + 3600, date="Wed, 21 Oct 2015 07:27:30 GMT") == 30.0
+    assert retry_after(DATE, now=SECONDS - 7, date="nonsense") == 7.0
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_header_gives_a_wait_within_bounds(value: str, date: str) -> None:
+    """Servers and proxies send what they like."""
+    assert 0.0 <= retry_after(value, now=SECONDS, date=date) <= LONGEST

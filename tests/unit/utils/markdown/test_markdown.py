@@ -1,0 +1,302 @@
+"""Line breaks survive markdown_v2, and nothing else about a text changes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.properties import examples
+from utils.markdown.lines import State, classify, render_lines
+from utils.markdown.wecom import open_fence, render_markdown
+
+#: Texts out of the pieces that mean something in Markdown, far likelier to go wrong than random letters.
+PIECES = st.sampled_from(
+    [
+        *("\n", "\n", "\n\n", "\r\n", "\r", " ", "  ", "    ", "\t", "\u3000", "a", "b c", "年假", "\\"),
+        *(
+            "- ",
+            "* ",
+            "1. ",
+            "2) ",
+            "-",
+            "--",
+            "---",
+            "===",
+            "***",
+            "# ",
+            "#",
+            "> ",
+            ">",
+            "|",
+            "| a | b |",
+            "|---|---|",
+        ),
+        *("`", "``", "```", "````", "```py", "~~~", "<think>", "</think>", "**", "_", "[x](https://x.example)"),
+    ]
+)
+MARKDOWN = st.lists(PIECES, max_size=40).map("".join)
+
+
+def without_space(text: str) -> str:
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one\ntwo", "one\n\ntwo"),
+        ("one  \ntwo", "one  \n\ntwo"),
+        ("一、甲\n二、乙\n三、丙", "一、甲\n\n二、乙\n\n三、丙"),
+        ("• one\n• two", "• one\n\n• two"),
+        ("one\n\u3000\ntwo", "one\n\n\u3000\n\ntwo"),
+        ("steps:\n- one\n- two\nend", "steps:\n\n- one\n- two\n\nend"),
+        ("steps:\n2. two\n3. three", "steps:\n\n2. two\n3. three"),
+        ("> said\nanswer", "> said\n\nanswer"),
+        ("code:\n    x = 1\n    y = 2\nend", "code:\n\n    x = 1\n    y = 2\n\nend"),
+        ("one\r\ntwo\rthree", "one\n\ntwo\n\nthree"),
+        ("title\n-", "title\n\n-"),
+        ("- item\n```\nx\n```\n  one\n  two", "- item\n```\nx\n```\n  one\n\n  two"),
+        ("    ```\none\ntwo", "    ```\n\none\n\ntwo"),
+        ("a\n--\nb", "a\n--\nb"),
+    ],
+)
+def test_single_breaks_become_blank_lines(text: str, expected: str) -> None:
+    """Where the second line would continue the first one's paragraph, a blank line comes between."""
+    assert render_markdown(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("text\n| a | b |\n|---|---|\n| 1 | 2 |", "text\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
+        ("# head\na | b\n:-- | --:\n1 | 2\nend", "# head\n\na | b\n:-- | --:\n1 | 2\n\nend"),
+        ("- item\n| a |\n|---|", "- item\n\n| a |\n|---|"),
+        ("```\nx\n```\n| a |\n|---|", "```\nx\n```\n\n| a |\n|---|"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |\n- item", "| a | b |\n|---|---|\n| 1 | 2 |\n- item"),
+        ("| no |\n| table |", "| no |\n\n| table |"),
+    ],
+)
+def test_tables_stand_alone(text: str, expected: str) -> None:
+    """A table gets the blank line before it that it needs, and its end is an end; its rows stay together."""
+    assert render_markdown(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\none\n\n\n\ntwo\n",
+        "# one\ntext\n\n## two\ntext",
+        "title\n=====\ntext\n\ntitle\n-----\ntext",
+        "text\n# head",
+        "text\n> quote\n>> deeper",
+        "text\n***\ntext",
+        "- one\n  more\n  - deeper\n\n      even\n- two\n* three\n+ four\n1. five\n2) six",
+        "- one\n\n  a paragraph\n  of the item",
+        "```py\nx\n\ny\n- z\n| a |\n|---|\n```",
+        "text\n```\nx\ny\n```\ntext",
+        "~~~\n```\nx\ny\n~~~",
+        "````\n```\nx\ny\n```\nz\n````",
+        "1. step\n   ```sh\nunindented\nlines\n   ```\n   more",
+        "1. step\n\n        ```sh\n        cmd\n        cmd\n        ```",
+        "- ```py\n  x\n  y\n  ```\n- two",
+        "```\nnever\nclosed",
+        "```\n    ```\nstill\ncode\n```",
+        "    x = 1\n    y = 2",
+        "`inline\ncode`",
+        "a ``b ` c\nd`` e",
+    ],
+)
+def test_blocks_are_left_as_they_are(text: str) -> None:
+    """Lists, quotes, headings, code and inline code over several lines come out byte for byte."""
+    assert render_markdown(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["an `open\ntick", "``x\ny`", "```not a fence```\ny", "2024\nyear", "*em*\n#tag", "1.x\ny"]
+)
+def test_lookalikes_are_text(text: str) -> None:
+    """An unclosed backtick, a number or a sign without its space makes no block."""
+    assert render_markdown(text) == text.replace("\n", "\n\n")
+
+
+@given(text=MARKDOWN | st.text(max_size=200))
+@example("- a\n  \t```\nb\nc")
+def test_only_white_space_changes(text: str) -> None:
+    """No character is lost, added or moved, other than white space."""
+    assert without_space(render_markdown(text)) == without_space(text)
+
+
+@given(text=MARKDOWN | st.text(max_size=200))
+@example("a\n--\nb\n==")
+@example("| a |\n|---\n- | -\nx")
+def test_a_second_time_changes_nothing(text: str) -> None:
+    """Rendering what was rendered gives the same."""
+    once = render_markdown(text)
+
+    assert render_markdown(once) == once
+
+
+@given(lines=st.lists(st.sampled_from(["word", "两个词", "x = 1", "**bold**", "a, b"]), min_size=1, max_size=20))
+def test_every_break_of_prose_survives(lines: list[str]) -> None:
+    """Each line of plain text is a paragraph of its own."""
+    assert render_markdown("\n".join(lines)).split("\n\n") == lines
+
+
+@given(code=MARKDOWN.filter(lambda text: "~" not in text and "\r" not in text))
+def test_fenced_code_is_never_touched(code: str) -> None:
+    """Whatever is between fences stays byte for byte."""
+    assert render_markdown(f"~~~\n{code}\n~~~") == f"~~~\n{code}\n~~~"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no fence", None),
+        ("```\nclosed\n```", None),
+        ("~~~ closed too\n~~~~", None),
+        ("inline ```x``` only", None),
+        ("text\n```py\ncode", (5, 8, "```")),
+        ("````\n```", (0, 4, "````")),
+        ("  ~~~\nx", (2, 5, "  ~~~")),
+        ("- ```\n  x", (2, 5, "  ```")),
+        ("- item\n  - ```", (11, 14, "    ```")),
+        ("```\na\n```\n```\nb", (10, 13, "```")),
+    ],
+)
+def test_open_fence_is_found(text: str, expected: tuple[int, int, str] | None) -> None:
+    """A fence nobody closed is found with its marker's start and end and the line that closes it."""
+    found = open_fence(text)
+
+    assert (found and (found.start, found.end, found.closer)) == expected
+
+
+@given(text=MARKDOWN)
+def test_the_closer_closes(text: str) -> None:
+    """After its closing line no fence is open."""
+    text = render_markdown(text)
+
+    if found := open_fence(text):
+        assert open_fence(f"{text}\n{found.closer}") is None
+
+
+# What watches for covered lines would double the work, and the small texts above pass the same ones.
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "`" * 2**18,
+            "`a" * 2**17,
+            "a\n" * 2**17,
+            "- a\n" * 2**16,
+            "```\n" * 2**16,
+            "|\n" * 2**17,
+            "|a|\n|-|\n" * 2**15,
+        ),
+        *(" " * 2**18 + "x", "-" * 2**18, "> \n" * 2**16, "".join("`" * n + " " for n in range(720))),
+    ],
+    ids=lambda text: repr(text[:10]),
+)
+def test_long_texts_take_bounded_time(text: str) -> None:
+    """No text makes the scan quadratic: 256 KiB of the worst take far below what a quadratic scan would."""
+    started = time.monotonic()
+
+    render_markdown(text)
+    open_fence(text)
+
+    assert time.monotonic() - started < 20
+
+
+def test_breaks_inside_a_quote_survive() -> None:
+    """Two quoted lines of plain text become two quotes; quoted code, lists and blank lines stay as they are."""
+    assert render_markdown("> 一\n> 二") == "> 一\n\n> 二"
+    assert render_markdown("> 一\n\n> 二") == "> 一\n\n> 二"
+    for kept in ("> ```\n> a\n> b\n> ```", "> - a\n> - b", "> a\n>\n> b", "> `a\n> b`", "> | a |\n> |---|\n> | 1 |"):
+        assert render_markdown(kept) == kept
+
+
+def by_rules(text: str) -> str:
+    """Render as the rules say, line by line, without stretches."""
+    return render_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), State())[0]
+
+
+#: Stretches of the kinds that are recognised as a whole, and what just misses being one.
+STRETCHES = st.lists(
+    st.one_of(
+        MARKDOWN,
+        st.sampled_from(
+            [
+                *(
+                    "一段话",
+                    "一段\n两行",
+                    "**粗** 体\n2024 年",
+                    "# 标题",
+                    "# 标题\n文字",
+                    "1. 一\n2. 二",
+                    "- 甲\n  - 乙\n- 丙",
+                ),
+                *(
+                    "- **甲**：一\n- 乙",
+                    "```py\nx = 1\n\ny = 2\n```",
+                    "```\nx\n```",
+                    "```",
+                    "~~~\nx",
+                    "- a\n---",
+                    "* * *",
+                ),
+                *(
+                    "  - deep",
+                    "    code",
+                    "- ```\n  x",
+                    "文字\n- 表",
+                    "a | b\n--|--\n1 | 2",
+                    "- a | b\n|--|",
+                    "x `a\nb` y",
+                ),
+                *(
+                    "10. ",
+                    "1.x",
+                    "2024.",
+                    "3)",
+                    "_a_\nb",
+                    "**\nb",
+                    "a\n===",
+                    "a\n--",
+                    "> q\n> r",
+                    "```a`b",
+                    "````\nx\n````",
+                ),
+            ]
+        ),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=examples(600))
+@given(STRETCHES.map("\n\n".join), st.sampled_from(["", "\n", " "]))
+@example("```\na\n\n```\nb\n\nc\nd", "")
+@example("- a\n\n    ```\n\nx\ny\n\n    ```\nz\nw", "")
+def test_stretches_render_as_their_lines_do(text: str, end: str) -> None:
+    """What is recognised as a whole, and what is remembered, is what the rules make of each line."""
+    assert render_markdown(text + end) == by_rules(text + end)
+    assert render_markdown(text + end) == by_rules(text + end)
+
+
+@settings(max_examples=examples(300))
+@given(STRETCHES.map("\n\n".join))
+def test_an_open_fence_is_found_where_the_rules_find_it(text: str) -> None:
+    """The fence that is open at the end is the one that the lines leave open, wherever it began."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    (_, state) = list(classify(lines, State()))[-1]
+    found = open_fence(text)
+
+    assert (found is None) is (state.fence is None)
+    if found and state.fence:
+        assert text[: found.start].count("\n") == state.fence.line
+        assert text[found.start : found.end] == state.fence.marker

@@ -1,0 +1,173 @@
+"""What orchestrators and operators ask over HTTP, on an app of the operations' routes alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.serving import make_server
+
+from channels.web.guarded import Administrators
+from channels.web.ops import ops_blueprint
+from services.limits.guesses import Guesses
+from services.ops.health import Health
+from tests.support.servers.processes import free_port
+
+
+class Replica:
+    """The routes before a replica whose state the test sets."""
+
+    def __init__(self, ops_port: int | None = None, admin_token: str | None = None) -> None:
+        self.ready, self.redis, self.rag = True, True, True
+        self.app = Flask("ops")
+        self.app.register_blueprint(
+            ops_blueprint(
+                name="来宝",
+                version="1.2.3",
+                health=self.health,
+                ready=lambda: self.ready,
+                metrics=lambda: b"counted 1\n",
+                administrators=Administrators(admin_token, Guesses(most=2), ops_port),
+                ops_port=ops_port,
+            )
+        )
+        self.client: FlaskClient = self.app.test_client()
+
+    @property
+    def health(self) -> Health:
+        return Health(rag=("mock", lambda: self.rag), dependencies={"redis": lambda: self.redis}, wait_seconds=30.0)
+
+    def says(self, path: str) -> tuple[int, dict[str, Any]]:
+        reply = self.client.get(path)
+        return reply.status_code, reply.get_json()
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+def is_now(timestamp: str) -> bool:
+    return abs(datetime.fromisoformat(timestamp) - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+def test_a_process_that_answers_is_alive(replica: Replica) -> None:
+    """Liveness says nothing about anybody else."""
+    replica.ready = replica.redis = False
+
+    status, body = replica.says("/healthz")
+
+    assert status == 200
+    assert is_now(body.pop("timestamp"))
+    assert body == {"status": "ok", "service": "来宝"}
+
+
+@pytest.mark.parametrize(("ready", "answer"), [(True, (200, "ready")), (False, (503, "not ready"))])
+def test_only_a_ready_replica_gets_traffic(replica: Replica, ready: bool, answer: tuple[int, str]) -> None:
+    """It is asked each time, for draining begins at any moment."""
+    replica.ready = ready
+
+    status, body = replica.says("/readyz")
+
+    assert (status, body["status"]) == answer
+    assert is_now(body["timestamp"])
+
+
+@pytest.mark.parametrize(
+    ("away", "status"),
+    [("", "healthy"), ("rag", "degraded"), ("redis", "unhealthy")],
+    ids=lambda value: value or "none",
+)
+def test_the_report_is_always_200(replica: Replica, away: str, status: str) -> None:
+    """A monitor reads the words; a balancer that looks at the code must not take the replica away."""
+    if away:
+        setattr(replica, away, False)
+
+    code, body = replica.says("/health")
+
+    assert (code, body["status"], body["version"]) == (200, status, "1.2.3")
+    assert is_now(body["timestamp"])
+    assert {"services", "providers", "dependencies"} <= body.keys()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/metrics"])
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_nothing_can_be_changed_here(replica: Replica, path: str, method: str) -> None:
+    """They are for reading."""
+    send: Callable[[str], Any] = getattr(replica.client, method)
+
+    assert send(path).status_code == 405
+
+
+def test_without_a_port_of_its_own_the_metrics_are_for_administrators() -> None:
+    """As text, in the format that every Prometheus reads; nobody else sees them, and guesses are limited."""
+    client = Replica(admin_token="obviously-fake-admin-token").client
+    shown = [{}, *({"Authorization": f"Bearer {word}"} for word in ("obviously-fake-admin-token", "a", "b", "c"))]
+
+    replies = [client.get("/metrics", headers=headers) for headers in shown]
+
+    assert [reply.status_code for reply in replies] == [401, 200, 401, 401, 429]
+    assert replies[1].text == "counted 1\n"
+    assert replies[1].content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert (replies[0].json, replies[4].json) == ({"code": "unauthorized"}, {"code": "too_many_requests"})
+    assert int(replies[4].headers["Retry-After"]) in range(1, 61)
+
+
+def test_without_a_port_and_a_token_there_are_no_metrics(replica: Replica) -> None:
+    """Nobody can be told from an administrator."""
+    reply = replica.client.get("/metrics", headers={"Authorization": "Bearer "})
+
+    assert (reply.status_code, reply.json) == (404, {"code": "not_found"})
+
+
+@contextmanager
+def two_ports() -> Iterator[tuple[str, str]]:
+    """Serve one app on two ports; yield the address of each, the operators' last."""
+    ops_port = free_port()
+    app = Replica(ops_port).app
+    with ExitStack() as stack:
+        addresses = []
+        for port in (0, ops_port):
+            server = stack.enter_context(make_server("127.0.0.1", port, app))
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            stack.callback(server.shutdown)
+            addresses.append(f"http://127.0.0.1:{server.server_port}")
+        yield addresses[0], addresses[1]
+
+
+def test_the_operators_port_alone_shows_what_is_theirs() -> None:
+    """On the other one the metrics are not there and health is one word; alive and ready are asked on both."""
+    with two_ports() as (public, ops):
+        assert requests.get(f"{ops}/metrics", timeout=30).text == "counted 1\n"
+        assert requests.get(f"{ops}/health", timeout=30).json()["dependencies"] == {"redis": "ok"}
+        assert requests.get(f"{public}/metrics", timeout=30).status_code == 404
+        assert requests.get(f"{public}/health", timeout=30).json() == {"status": "healthy"}
+        for address in (public, ops):
+            assert requests.get(f"{address}/healthz", timeout=30).json()["status"] == "ok"
+            assert requests.get(f"{address}/readyz", timeout=30).json()["status"] == "ready"
+
+
+def test_no_header_makes_a_request_an_operators() -> None:
+    """The socket it came by tells, not what the client or a proxy writes."""
+    with two_ports() as (public, ops):
+        host = ops.removeprefix("http://")
+        said = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
+
+        assert requests.get(f"{public}/metrics", headers=said, timeout=30).status_code == 404
+        assert requests.get(f"{public}/health", headers=said, timeout=30).json() == {"status": "healthy"}
+
+
+def test_where_no_socket_is_known_nothing_is_shown() -> None:
+    """A server that does not hand its socket on is no operators' port."""
+    replica = Replica(ops_port=5001)
+
+    reply = replica.client.get("/metrics", environ_overrides={"SERVER_PORT": "5001"})
+
+    assert reply.status_code == 404

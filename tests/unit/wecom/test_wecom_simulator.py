@@ -1,0 +1,345 @@
+"""The simulator against a callback that misbehaves on demand: what WeCom would not accept, it does not accept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import request
+
+from demo.wecom.simulator import Bubble, CallbackFailed, Frame, RuleBroken, WeComUser, product_placeholders
+from tests.support.servers.processes import FakeClock, free_port
+from tests.support.wecom_stub import AES_KEY, TOKEN, Reply, StubCallback, frame
+
+
+@pytest.fixture
+def callback() -> Iterator[StubCallback]:
+    """A callback of our own on a real port."""
+    with StubCallback() as stub:
+        yield stub
+
+
+@pytest.fixture
+def user(callback: StubCallback) -> Iterator[WeComUser]:
+    """Zhang San in his single chat with the bot."""
+    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", placeholders=["thinking"]) as user:
+        yield user
+
+
+def test_a_question_becomes_a_text_callback_with_every_documented_field(
+    callback: StubCallback, user: WeComUser
+) -> None:
+    """A text carries msgid, bot, chat type, sender, response_url and content."""
+    user.says("你好", msgid="m1")
+
+    (message,) = callback.messages
+    assert message.pop("response_url").startswith("https://wecom.invalid/")
+    assert message == {
+        "msgid": "m1",
+        "aibotid": "aibDEMO",
+        "chattype": "single",
+        "from": {"userid": "zhangsan"},
+        "msgtype": "text",
+        "text": {"content": "你好"},
+    }
+
+
+def test_a_group_message_names_the_chat(callback: StubCallback) -> None:
+    """With a chatid the chat is a group."""
+    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", "wrGROUP") as user:
+        user.says("@Bot hello")
+
+    assert callback.messages[0]["chattype"] == "group"
+    assert callback.messages[0]["chatid"] == "wrGROUP"
+
+
+def test_every_message_has_its_own_id_unless_it_is_redelivered(callback: StubCallback, user: WeComUser) -> None:
+    """Two questions differ in msgid; a redelivery repeats it."""
+    first = user.says("one")
+    user.says("two")
+    again = user.says("one", msgid=first.msgid)
+
+    ids = [message["msgid"] for message in callback.messages]
+    assert ids[0] != ids[1]
+    assert ids[2] == ids[0] == again.msgid
+
+
+def test_the_bubble_grows_until_it_finishes_and_keeps_its_history(callback: StubCallback, user: WeComUser) -> None:
+    """Polling goes on until finish, and every frame is kept with its time."""
+    callback.grows("thinking", "年", "年假", "年假十天")
+
+    bubble = user.says("年假")
+    answer = user.sees_finish(bubble, timeout=30, every=0.01)
+
+    assert answer == bubble.content == "年假十天"
+    assert [one.content for one in bubble.frames] == ["thinking", "年", "年假", "年假十天"]
+    assert [one.finish for one in bubble.frames] == [False, False, False, True]
+    assert bubble.last.size == 12
+    assert bubble.frames[0].at <= bubble.last.at
+
+
+def test_a_poll_names_the_stream_and_carries_no_response_url(callback: StubCallback, user: WeComUser) -> None:
+    """A refresh holds the id the callback chose, nothing that could answer later."""
+    user.polls(user.says("hello"))
+
+    refresh = callback.messages[1]
+    assert refresh["msgtype"] == "stream"
+    assert refresh["stream"] == {"id": "s1"}
+    assert "response_url" not in refresh
+
+
+def test_an_answer_that_is_finished_at_once_is_not_polled(callback: StubCallback, user: WeComUser) -> None:
+    """A first frame with finish needs no refresh."""
+    callback.grows("done")
+
+    assert user.sees_finish(user.says("hello"), every=0.01) == "done"
+    assert len(callback.messages) == 1
+
+
+def test_text_that_shrinks_is_refused(callback: StubCallback, user: WeComUser) -> None:
+    """An answer never goes backwards."""
+    callback.grows("thinking", "a long beginning", "a long")
+    bubble = user.says("hello")
+
+    with pytest.raises(RuleBroken, match="shrank from 16 to 6"):
+        user.sees_finish(bubble, every=0.01)
+
+
+def test_what_a_snapshot_closes_for_the_time_being_is_no_loss(callback: StubCallback, user: WeComUser) -> None:
+    """A code fence closed in one frame may be open again in the next."""
+    callback.grows("```py\nx\n``\n```", "```py\nx\n```", "```py\nx\n```\nand that is all")
+
+    assert user.sees_finish(user.says("hello"), every=0.01, replacements=0).endswith("all")
+
+
+def test_a_replacement_that_is_expected_may_shrink_the_text(callback: StubCallback, user: WeComUser) -> None:
+    """One announced replacement is allowed, a second one is not."""
+    callback.grows("a long beginning", "short", "short and more")
+    assert user.sees_finish(user.says("hello"), every=0.01, replacements=1) == "short and more"
+
+    callback.grows("a long beginning", "short", "shorter", "s")
+    with pytest.raises(RuleBroken, match="shrank"):
+        user.sees_finish(user.says("hello"), every=0.01, replacements=1)
+
+
+def test_the_products_own_placeholders_may_be_longer_than_the_answer(callback: StubCallback) -> None:
+    """A placeholder gives way to any text, in both languages."""
+    for placeholder in product_placeholders():
+        callback.grows(placeholder, "x", "xy")
+        with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan") as user:
+            assert user.sees_finish(user.says("hello"), every=0.01) == "xy"
+
+
+def test_an_answer_that_never_ends_times_out(user: WeComUser) -> None:
+    """Waiting for the finish is bounded."""
+    bubble = user.says("hello")
+
+    with pytest.raises(TimeoutError, match=r"not finished within 0\.05 s"):
+        user.sees_finish(bubble, timeout=0.05, every=0.01)
+
+
+def test_an_empty_reply_to_a_poll_repeats_what_is_shown(callback: StubCallback, user: WeComUser) -> None:
+    """Nothing new leaves the bubble as it is, and polling goes on."""
+    bubble = user.says("hello")
+    callback.reply = lambda message: None
+
+    shown = user.polls(bubble)
+
+    assert shown.empty
+    assert (shown.content, shown.finish, shown.stream_id) == ("…", False, "s1")
+
+
+def test_an_empty_reply_to_a_question_is_refused(callback: StubCallback, user: WeComUser) -> None:
+    """Without a first frame there is no bubble to poll."""
+    callback.reply = lambda message: None
+
+    with pytest.raises(RuleBroken, match="no bubble"):
+        user.says("hello")
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ({"msgtype": "text", "text": {"content": "hi"}}, "not a stream"),
+        ({"msgtype": "stream"}, "not a stream"),
+        (frame("x", stream_id=""), "no id"),
+        ({"msgtype": "stream", "stream": {"id": "s1", "content": "x"}}, "finish and content"),
+        ({"msgtype": "stream", "stream": {"id": "s1", "finish": "true", "content": "x"}}, "finish and content"),
+        ({"msgtype": "stream", "stream": {"id": "s1", "finish": True}}, "finish and content"),
+        (frame("年" * 6827), "more than 20480 bytes"),
+        ("[]", "not a JSON object"),
+        ("nonsense", "not JSON"),
+    ],
+)
+def test_a_reply_wecom_would_not_show_is_refused(
+    callback: StubCallback, user: WeComUser, reply: Reply, reason: str
+) -> None:
+    """A frame must be a stream with an id, finish, and content within the limit."""
+    callback.reply = lambda message: reply
+
+    with pytest.raises(RuleBroken, match=reason):
+        user.says("hello")
+
+
+def test_a_frame_of_exactly_the_limit_is_shown(callback: StubCallback, user: WeComUser) -> None:
+    """20,480 bytes are allowed."""
+    callback.reply = lambda message: frame("x" * 20_480)
+
+    assert user.says("hello").last.size == 20_480
+
+
+def test_a_frame_of_another_stream_is_refused(callback: StubCallback, user: WeComUser) -> None:
+    """A poll is answered with its own stream."""
+    bubble = user.says("hello")
+    callback.reply = lambda message: frame("x", stream_id="s2")
+
+    with pytest.raises(RuleBroken, match="another stream"):
+        user.polls(bubble)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda envelope: envelope | {"nonce": "another"}, "nonce"),
+        (lambda envelope: envelope | {"timestamp": str(envelope["timestamp"])}, "not a number"),
+        (lambda envelope: envelope | {"timestamp": envelope["timestamp"] + 1}, "-40001"),
+        (lambda envelope: envelope | {"msgsignature": "0" * 40}, "-40001"),
+        (lambda envelope: {k: v for k, v in envelope.items() if k != "msgsignature"}, "-40001"),
+        (lambda envelope: {k: v for k, v in envelope.items() if k != "encrypt"}, "-40002"),
+        (lambda envelope: "success", "not JSON"),
+        (lambda envelope: "[]", "not a JSON object"),
+    ],
+)
+def test_a_reply_in_a_wrong_envelope_is_refused(
+    callback: StubCallback, user: WeComUser, change: Callable[[dict[str, Any]], Any], reason: str
+) -> None:
+    """Signature, nonce and timestamp of the reply are checked."""
+    callback.envelope = change
+
+    with pytest.raises(RuleBroken, match=reason):
+        user.says("hello")
+
+
+def test_a_refusal_tells_its_status(callback: StubCallback, user: WeComUser) -> None:
+    """An answer other than 200 is a failed callback with that status."""
+    callback.status = 403
+
+    with pytest.raises(CallbackFailed, match="403") as refused:
+        user.says("hello")
+
+    assert refused.value.status == 403
+
+
+def test_a_gateway_that_is_away_is_a_failed_callback_without_a_status() -> None:
+    """Nobody listening is status 0."""
+    with (
+        WeComUser(f"http://127.0.0.1:{free_port()}/", TOKEN, AES_KEY, "zhangsan") as user,
+        pytest.raises(CallbackFailed) as failed,
+    ):
+        user.says("hello")
+
+    assert failed.value.status == 0
+
+
+def test_a_gateway_that_takes_too_long_is_cut_off(callback: StubCallback) -> None:
+    """WeCom hangs up after its timeout."""
+    asked = threading.Event()
+    callback.reply = lambda message: frame(str(asked.wait(30.0)))
+
+    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", timeout=0.1) as user, pytest.raises(CallbackFailed):
+        user.says("hello")
+    asked.set()
+
+
+def test_entering_shows_the_welcome_text(callback: StubCallback, user: WeComUser) -> None:
+    """enter_chat is an event whose text reply is shown; an empty reply shows nothing."""
+    callback.reply = lambda message: {"msgtype": "text", "text": {"content": "欢迎"}}
+    assert user.enters() == "欢迎"
+    assert callback.messages[0]["event"] == {"eventtype": "enter_chat"}
+    assert "response_url" not in callback.messages[0]
+
+    callback.reply = lambda message: None
+    assert user.enters() == ""
+
+    callback.reply = lambda message: frame("x")
+    with pytest.raises(RuleBroken, match="only a text"):
+        user.enters()
+
+
+def test_any_other_message_can_be_sent_raw(callback: StubCallback, user: WeComUser) -> None:
+    """A raw message is completed, and its reply comes back as it is."""
+    callback.reply = lambda message: {"anything": 1}
+
+    assert user.sends({"msgtype": "image", "image": {"url": "https://example.com/x"}}) == {"anything": 1}
+    assert callback.messages[0]["image"] == {"url": "https://example.com/x"}
+    assert callback.messages[0]["from"] == {"userid": "zhangsan"}
+
+
+def test_the_url_is_verified_byte_for_byte(callback: StubCallback, user: WeComUser) -> None:
+    """The answer must be the plaintext of echostr and nothing else."""
+    assert user.verifies_url().isdigit()
+
+    callback.envelope = lambda answer: {"plain": f'"{answer["plain"]}"'}
+    with pytest.raises(RuleBroken, match="byte for byte"):
+        user.verifies_url()
+
+
+def test_several_addresses_are_used_in_turn(callback: StubCallback) -> None:
+    """Requests alternate between the replicas."""
+    urls = [f"{callback.url}?replica={number}" for number in (1, 2)]
+    callback.reply = lambda message: frame(request.args["replica"], finish=False)
+
+    with WeComUser(urls, TOKEN, AES_KEY, "zhangsan") as user:
+        bubble = user.says("hello")
+        for _ in range(3):
+            user.polls(bubble)
+
+    assert [one.content for one in bubble.frames] == ["1", "2", "1", "2"]
+
+
+def test_the_clock_signs_the_request(callback: StubCallback) -> None:
+    """A user whose clock stands in the past sends stale callbacks."""
+    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", clock=FakeClock(1_700_000_000.0)) as user:
+        sealed = user.seals({"msgtype": "text", "text": {"content": "hello"}})
+
+    assert sealed.params["timestamp"] == "1700000000"
+
+
+def test_a_sealed_callback_can_be_posted_twice_and_forged(callback: StubCallback, user: WeComUser) -> None:
+    """A test can repeat the very same request, or change what it likes in it."""
+    sealed = user.seals({"msgtype": "text", "text": {"content": "hello"}})
+
+    user.wire.post(sealed)
+    user.wire.post(sealed)
+    assert callback.messages[0] == callback.messages[1]
+
+    with pytest.raises(CallbackFailed, match="500"):
+        user.wire.post(replace(sealed, params={**sealed.params, "msg_signature": "0" * 40}))
+
+
+def test_a_key_that_cannot_encrypt_is_named_at_once(callback: StubCallback) -> None:
+    """A wrong AES key is the caller's mistake, not the gateway's."""
+    with WeComUser(callback.url, TOKEN, "short", "zhangsan") as user, pytest.raises(ValueError, match="AES key"):
+        user.says("hello")
+
+
+def test_many_polls_of_one_bubble_at_once_are_all_kept(callback: StubCallback, user: WeComUser) -> None:
+    """A bubble may be polled from many threads."""
+    bubble = user.says("hello")
+
+    with ThreadPoolExecutor(20) as pool:
+        frames = list(pool.map(user.polls, [bubble] * 40))
+
+    assert all(isinstance(one, Frame) and one.content == "…" for one in frames)
+    assert len(bubble.frames) == 41
+
+
+def test_a_bubble_reads_from_its_last_frame() -> None:
+    """Content, finish and id are those of the frames."""
+    bubble = Bubble("m1", [Frame("s1", False, "a"), Frame("s1", True, "ab")])
+
+    assert (bubble.stream_id, bubble.content, bubble.finish) == ("s1", "ab", True)

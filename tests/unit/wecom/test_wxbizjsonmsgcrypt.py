@@ -1,0 +1,393 @@
+"""WeCom's envelope: the published vectors byte for byte, then what no input may do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+from typing import Any
+
+import pytest
+from Crypto.Cipher import AES
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.wecom import codes as ierror
+from services.wecom.crypto import CryptError, Prpcrypt, WXBizJsonMsgCrypt, decode_key, decrypt_media, signature
+
+APP_TOKEN, APP_RECEIVER = "QDG6eK", "wx5823bf96d3bd56c7"
+APP_KEY = "jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"
+APP_ECHO = "P9nAzCzyDtyTWESHep1vC5X9xho/qYX3Zpb4yKa9SKld1DsH3Iyt3tP3zNdtp+4RPcs8TgAE7OaBO+FZXvnaqQ=="
+APP_POST = (
+    "RypEvHKD8QQKFhvQ6QleEB4J58tiPdvo+rtK1I9qca6aM/wvqnLSV5zEPeusUiX5L5X/0lWfrf0QADHHhGd3QczcdCUpj911L3vg3W/sYYvuJTs3"
+    "TUUkSUXxaccAS0qhxchrRYt66wiSpGLYL42aM6A8dTT+6k4aSknmPj48kzJs8qLjvd4Xgpue06DOdnLxAUHzM6+kDZ+HMZfJYuR+LtwGc2hgf5gs"
+    "ijff0ekUNXZiqATP7PF5mZxZ3Izoun1s4zG4LUMnvw2r+KqCKIw+3IQH03v+BCA9nMELNqbSf6tiWSrXJB3LAVGUcallcrw8V2t9EL4EhzJWrQUa"
+    "x5wLVMNS0+rUPA3k22Ncx4XXZS9o0MBH27Bo6BpNelZpS+/uh9KsNlY6bHCmJU9p8g7m3fVKn28H3KDYA5Pl/T8Z1ptDAVe0lXdQ2YoyyH2uyPIG"
+    "HBZZIs2pDBS8R07+qN+E7Q=="
+)
+
+TOKEN, RANDOM = "TESTTOKEN0123456789", b"1234567890123456"
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+OTHER_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+STAMP, NONCE = "1700000000", "123412323"
+
+TEXT_MESSAGE = (
+    '{"msgid":"MSGID1","aibotid":"AIBOT1","chattype":"single","from":{"userid":"alice"},'
+    '"response_url":"https://qyapi.weixin.qq.com/cgi-bin/aibot/response?response_code=CODE1",'
+    '"msgtype":"text","text":{"content":"你好"}}'
+)
+STREAM_REPLY = '{"msgtype":"stream","stream":{"id":"S1","finish":false,"content":"正在"}}'
+
+#: Plain text, ciphertext, signature: B1, B2, B3 and both of B4.
+BOT_VECTORS = {
+    "echostr": (
+        "7283940561728394056",
+        "ubT/hyl6kROaPuzc7P2P3wXZKy1rf+lFi3O8GzbQE7kHiBlJD8cVlElEMsugQTCtwTczVPAtwyzwVZogSUY7bw==",
+        "49e68c7f59d22fd66753e0b599ea37c6835b2bf0",
+    ),
+    "text message": (
+        TEXT_MESSAGE,
+        "ubT/hyl6kROaPuzc7P2P300eZVdVmEouTL/zd9NRWfn+N357aGwzkqR7KThi5F0ZJ8OtUKA8/YC9sMvPjsr0H+x7Nenyxm5woLwobkxzTqMSqXcZ"
+        "3V00tzsLsEEWU/ZhhB4e9rYTj7UyRwbSse/9SQYNtZvEw7JcdrH+To9F8O0eM1+P0QzSxbwmI+0Ezfxln9JI15jJUi3f7HL0aHxfWGAPFgBAddUu"
+        "bso3Z25dWa6XJK29zHxTHRgokbqvj/AOronZs/dA6arY9OgVQeCiVsfNrcar47zUg7UOu7NYJhgI1H592oPm/Toil86/+rQXisk6E3dKRn/ICiaT"
+        "luqRGg==",
+        "54b58a43777baa8fefa697b6bece3dcd84d11238",
+    ),
+    "stream reply": (
+        STREAM_REPLY,
+        "ubT/hyl6kROaPuzc7P2P38Z7RZJM63FBKOQgh/lIObiYX3idM7PLwMlOyEG48Ut8LCiduhbXbABaSkTOLSlhiBgFwGvDllupsyG9Zo8Naca48T8m"
+        "inAdGRX2kr0JgxmK",
+        "175a3ca9c6703203c4bfd59c9f9d989079413cb8",
+    ),
+    "a full block of padding": (
+        "x" * 12,
+        "ubT/hyl6kROaPuzc7P2P34LCre5Bm1U0tjvH4hFCZ9ktl6V2t1Yog9l2cESBsxfIu3Xs3kX6kas3IVdFcWNS4w==",
+        "09c22291e1b5d6427d29fce50c2ca7798ee3616b",
+    ),
+    "padding of 31": (
+        "x" * 13,
+        "ubT/hyl6kROaPuzc7P2P3xrur9ctdXyJY+kY0vCqwQpct8KglBtQwHEKNfZFs8q/uYfcaNzBjDRETnLsdFC4EA==",
+        "6de1f52d05ecac690cd462162b901a44e6abcb64",
+    ),
+}
+
+
+def crypt(*, token: str = TOKEN, key: str = KEY, receiver: str = "") -> WXBizJsonMsgCrypt:
+    return WXBizJsonMsgCrypt(token, key, receiver)
+
+
+def raw_encrypt(plain: bytes, key: str = KEY) -> str:
+    """Encrypt exactly these bytes, with no prefix, length or padding of ours."""
+    secret = decode_key(key)
+    return base64.b64encode(AES.new(secret, AES.MODE_CBC, secret[:16]).encrypt(plain)).decode()
+
+
+def padded(plain: bytes) -> bytes:
+    count = 32 - len(plain) % 32
+    return plain + bytes([count]) * count
+
+
+def opened(encrypted: str, *, receiver: str = "") -> tuple[int, str | None]:
+    """Open a ciphertext that is signed correctly, whatever it holds."""
+    return crypt(receiver=receiver).open(encrypted, signature(TOKEN, STAMP, NONCE, encrypted), STAMP, NONCE)
+
+
+def test_official_url_verification_is_opened() -> None:
+    """The published GET example of applications verifies and decrypts, its receiveid checked."""
+    official = crypt(token=APP_TOKEN, key=APP_KEY, receiver=APP_RECEIVER)
+
+    code, text = official.VerifyURL("5c45ff5e21c57e6ad56bac8758b79b1d9ac89fd3", "1409659589", "263014780", APP_ECHO)
+
+    assert (code, text) == (ierror.WXBizMsgCrypt_OK, "1616140317555161061")
+
+
+def test_official_message_is_opened_and_made_again() -> None:
+    """The published POST example decrypts, and encrypting it anew with its random bytes gives the same ciphertext."""
+    official = crypt(token=APP_TOKEN, key=APP_KEY, receiver=APP_RECEIVER)
+    body = json.dumps({"encrypt": APP_POST})
+
+    code, text = official.DecryptMsg(body, "477715d11cdb4164915debcba66cb864d751f3e6", "1409659813", "1372623149")
+
+    assert code == ierror.WXBizMsgCrypt_OK
+    assert text is not None
+    assert text.startswith("<xml>")
+    again = Prpcrypt(decode_key(APP_KEY), random=lambda _: b"0960688932c47ef1")
+    assert again.encrypt(text, APP_RECEIVER) == APP_POST
+
+
+@pytest.mark.parametrize("name", BOT_VECTORS)
+def test_bot_vector_is_written_byte_for_byte(name: str) -> None:
+    """With the vector's random bytes our ciphertext and signature are the vector's."""
+    plain, encrypted, signed = BOT_VECTORS[name]
+
+    written = Prpcrypt(decode_key(KEY), random=lambda _: RANDOM).encrypt(plain, "")
+
+    assert written == encrypted
+    assert signature(TOKEN, STAMP, NONCE, written) == signed
+
+
+@pytest.mark.parametrize("name", BOT_VECTORS)
+def test_bot_vector_is_read_byte_for_byte(name: str) -> None:
+    """Every vector opens, as an echostr and as a message body."""
+    plain, encrypted, signed = BOT_VECTORS[name]
+
+    assert crypt().VerifyURL(signed, STAMP, NONCE, encrypted) == (ierror.WXBizMsgCrypt_OK, plain)
+    body = json.dumps({"encrypt": encrypted, "agentid": "ignored"}).encode()
+    assert crypt().DecryptMsg(body, signed, STAMP, NONCE) == (ierror.WXBizMsgCrypt_OK, plain)
+
+
+def test_media_vector_is_read() -> None:
+    """A file's bytes carry neither prefix nor length: only the padding goes."""
+    encrypted = base64.b64decode("JC96JgNvim/F/CWWBiCrSQEt1wz6qkZz38krjFYpOuo=")
+
+    content = decrypt_media(encrypted, decode_key(KEY))
+
+    assert content == b"plain-file-content-no-header"
+    assert hashlib.md5(content).hexdigest() == "cc1830da8634b5b280f8392e95e1a7a8"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>404</html>", b"x" * 32])
+def test_media_that_is_no_ciphertext_is_refused(body: bytes) -> None:
+    """An error page or an empty body in the place of a file is a decryption error, not content."""
+    with pytest.raises(CryptError) as caught:
+        decrypt_media(body, decode_key(KEY))
+
+    assert caught.value.code == ierror.WXBizMsgCrypt_DecryptAES_Error
+
+
+def test_envelope_has_the_documented_members() -> None:
+    """A reply is `encrypt`, `msgsignature`, an integer `timestamp` and the nonce; the signature is over them."""
+    code, text = crypt().EncryptMsg(STREAM_REPLY, NONCE, STAMP)
+
+    assert code == ierror.WXBizMsgCrypt_OK
+    assert text is not None
+    envelope = json.loads(text)
+    assert envelope == {
+        "encrypt": envelope["encrypt"],
+        "msgsignature": signature(TOKEN, STAMP, NONCE, envelope["encrypt"]),
+        "timestamp": 1700000000,
+        "nonce": NONCE,
+    }
+
+
+def test_timestamp_is_now_by_default() -> None:
+    """Without a timestamp the envelope carries the present second, signed as its decimal text."""
+    _, text = crypt().EncryptMsg("hello", NONCE)
+
+    assert text is not None
+    envelope = json.loads(text)
+    stamp = envelope["timestamp"]
+    assert stamp > 1_700_000_000
+    assert envelope["msgsignature"] == signature(TOKEN, str(stamp), NONCE, envelope["encrypt"])
+
+
+def test_every_envelope_has_its_own_random_bytes() -> None:
+    """The same reply twice gives two ciphertexts."""
+    assert crypt().EncryptMsg("same", NONCE, STAMP) != crypt().EncryptMsg("same", NONCE, STAMP)
+
+
+@given(text=st.text(max_size=300), receiver=st.text(max_size=40), nonce=st.text(max_size=20))
+def test_any_text_comes_back(text: str, receiver: str, nonce: str) -> None:
+    """Whatever is encrypted for whatever receiver, the envelope's reader gets it back."""
+    both = crypt(receiver=receiver)
+
+    code, envelope = both.EncryptMsg(text, nonce)
+
+    assert code == ierror.WXBizMsgCrypt_OK
+    assert envelope is not None
+    sent = json.loads(envelope)
+    read = both.DecryptMsg(envelope, sent["msgsignature"], str(sent["timestamp"]), sent["nonce"])
+    assert read == (ierror.WXBizMsgCrypt_OK, text)
+
+
+@pytest.mark.parametrize("length", range(70))
+def test_every_length_is_padded_to_whole_blocks(length: int) -> None:
+    """The ciphertext is a multiple of 32 bytes, with 1 to 32 bytes of padding, at every length."""
+    encrypted = Prpcrypt(decode_key(KEY)).encrypt("a" * length, "")
+
+    size = len(base64.b64decode(encrypted))
+    assert size % 32 == 0
+    assert 1 <= size - (20 + length) <= 32
+    assert opened(encrypted) == (ierror.WXBizMsgCrypt_OK, "a" * length)
+
+
+def test_no_flipped_bit_passes_the_signature() -> None:
+    """Each single flipped bit of the ciphertext is refused under the signature of the original."""
+    _, encrypted, signed = BOT_VECTORS["stream reply"]
+    raw = base64.b64decode(encrypted)
+
+    for bit in range(len(raw) * 8):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        code, text = crypt().open(base64.b64encode(flipped).decode(), signed, STAMP, NONCE)
+        assert (code, text) == (ierror.WXBizMsgCrypt_ValidateSignature_Error, None)
+
+
+def test_no_flipped_bit_raises_even_when_signed_anew() -> None:
+    """Each single flipped bit, signed correctly, gives a code of the library; a text comes only with OK."""
+    raw = base64.b64decode(BOT_VECTORS["stream reply"][1])
+    known = {value for name, value in vars(ierror).items() if name.startswith("WXBizMsgCrypt_")}
+
+    for bit in range(len(raw) * 8):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        code, text = opened(base64.b64encode(flipped).decode())
+        assert code in known
+        assert (text is not None) == (code == ierror.WXBizMsgCrypt_OK)
+
+
+def test_no_truncation_passes() -> None:
+    """A ciphertext cut anywhere is never read, not even when what is left is signed correctly."""
+    _, encrypted, signed = BOT_VECTORS["text message"]
+
+    for end in range(len(encrypted)):
+        assert crypt().open(encrypted[:end], signed, STAMP, NONCE)[0] != ierror.WXBizMsgCrypt_OK
+        assert opened(encrypted[:end])[0] != ierror.WXBizMsgCrypt_OK
+
+
+@given(
+    body=st.binary(max_size=200) | st.text(max_size=200), words=st.lists(st.text(max_size=30), min_size=3, max_size=3)
+)
+def test_no_body_raises(body: bytes | str, words: list[str]) -> None:
+    """Any body under any signature is answered by a code, never by an exception and never by a text."""
+    code, text = crypt().DecryptMsg(body, *words)
+
+    assert code != ierror.WXBizMsgCrypt_OK
+    assert text is None
+
+
+@given(plain=st.binary(max_size=200))
+def test_no_plaintext_raises(plain: bytes) -> None:
+    """Any bytes below a valid padding give a code; a text comes only with OK."""
+    code, text = opened(raw_encrypt(padded(plain)))
+
+    assert (text is not None) == (code == ierror.WXBizMsgCrypt_OK)
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", '"encrypt"', "{}", '{"encrypt": 7}', '{"encrypt": null}', "[" * 100_000, b"\xff"]
+)
+def test_body_without_ciphertext_is_a_parse_error(body: str | bytes) -> None:
+    """A body that is no object with an `encrypt` text is ParseJson, however odd."""
+    assert crypt().DecryptMsg(body, "x", STAMP, NONCE) == (ierror.WXBizMsgCrypt_ParseJson_Error, None)
+
+
+def test_wrong_token_is_a_signature_error() -> None:
+    """Another token makes another signature."""
+    _, encrypted, signed = BOT_VECTORS["echostr"]
+
+    code, _ = crypt(token="OTHERTOKEN").VerifyURL(signed, STAMP, NONCE, encrypted)
+
+    assert code == ierror.WXBizMsgCrypt_ValidateSignature_Error
+
+
+@pytest.mark.parametrize("given_signature", ["", "é", "\ud800", "49E68C7F59D22FD66753E0B599EA37C6835B2BF0", None])
+def test_odd_signature_is_a_signature_error(given_signature: Any) -> None:
+    """A signature that is empty, not ASCII, upper-case or no text is refused like any wrong one."""
+    code, _ = crypt().VerifyURL(given_signature, STAMP, NONCE, BOT_VECTORS["echostr"][1])
+
+    assert code == ierror.WXBizMsgCrypt_ValidateSignature_Error
+
+
+@pytest.mark.parametrize("nonce", [None, 5, b"bytes", "\ud800"])
+def test_signature_over_something_else_than_text_cannot_be_computed(nonce: Any) -> None:
+    """A nonce that is no encodable text is ComputeSignature, reading and writing."""
+    assert crypt().VerifyURL("x", STAMP, nonce, "x") == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
+    assert crypt().EncryptMsg("x", nonce, STAMP) == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
+
+
+@pytest.mark.parametrize("reply", [None, 5, b"bytes", "\ud800"])
+def test_reply_that_is_no_text_cannot_be_encrypted(reply: Any) -> None:
+    """A reply without a UTF-8 form is EncryptAES."""
+    assert crypt().EncryptMsg(reply, NONCE, STAMP) == (ierror.WXBizMsgCrypt_EncryptAES_Error, None)
+
+
+@pytest.mark.parametrize("stamp", ["soon", [], float("inf")])
+def test_timestamp_that_is_no_number_cannot_be_enveloped(stamp: Any) -> None:
+    """A timestamp that is no integer is GenReturnJson."""
+    assert crypt().EncryptMsg("x", NONCE, stamp) == (ierror.WXBizMsgCrypt_GenReturnJson_Error, None)
+
+
+@pytest.mark.parametrize("key", ["", KEY[:-1], KEY + "A", KEY[:-1] + "!", "é" * 43, None])
+def test_illegal_key_is_reported_by_every_method(key: Any) -> None:
+    """A key that is not 43 characters of base64 is IllegalAesKey, whichever method is called."""
+    broken = crypt(key=key)
+
+    assert broken.VerifyURL("x", STAMP, NONCE, "x") == (ierror.WXBizMsgCrypt_IllegalAesKey, None)
+    assert broken.DecryptMsg('{"encrypt": "x"}', "x", STAMP, NONCE) == (ierror.WXBizMsgCrypt_IllegalAesKey, None)
+    assert broken.EncryptMsg("x", NONCE, STAMP) == (ierror.WXBizMsgCrypt_IllegalAesKey, None)
+
+
+def test_last_character_of_a_key_may_carry_unused_bits() -> None:
+    """A key whose last character has bits beyond the 32 bytes is accepted: WeCom hands out such keys."""
+    assert decode_key(KEY[:-1] + "9") == decode_key(KEY)
+
+
+def test_wrong_key_is_a_decryption_error() -> None:
+    """With another key the padding cannot be right; the code is DecryptAES, not one about the receiver."""
+    _, encrypted, signed = BOT_VECTORS["text message"]
+
+    assert crypt(key=OTHER_KEY).open(encrypted, signed, STAMP, NONCE) == (ierror.WXBizMsgCrypt_DecryptAES_Error, None)
+
+
+def test_other_receiver_is_refused() -> None:
+    """A text for another receiveid, or for none, is ValidateCorpid."""
+    for_us = Prpcrypt(decode_key(KEY)).encrypt("x", "wwUS")
+    for_nobody = Prpcrypt(decode_key(KEY)).encrypt("x", "")
+
+    assert opened(for_us, receiver="wwUS") == (ierror.WXBizMsgCrypt_OK, "x")
+    assert opened(for_us)[0] == ierror.WXBizMsgCrypt_ValidateCorpid_Error
+    assert opened(for_nobody, receiver="wwUS")[0] == ierror.WXBizMsgCrypt_ValidateCorpid_Error
+
+
+@pytest.mark.parametrize("encrypted", ["", "not base64!", "YQ", "é", "YWJj\n"])
+def test_ciphertext_must_be_base64_of_whole_blocks(encrypted: str) -> None:
+    """What is no standard base64 is DecodeBase64; an empty one has no block."""
+    expected = ierror.WXBizMsgCrypt_DecodeBase64_Error if encrypted else ierror.WXBizMsgCrypt_DecryptAES_Error
+
+    assert opened(encrypted) == (expected, None)
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\x21", b"\xff", b"\x01\x02", b"\x05\x05\x04\x05\x05"])
+def test_wrong_padding_is_refused(tail: bytes) -> None:
+    """A pad of 0, above 32, or with a byte that differs is DecryptAES."""
+    plain = (RANDOM + struct.pack(">I", 1) + b"x" * 64)[: 64 - len(tail)] + tail
+
+    assert opened(raw_encrypt(plain)) == (ierror.WXBizMsgCrypt_DecryptAES_Error, None)
+
+
+def test_padding_is_to_32_bytes() -> None:
+    """A text padded to AES' 16 only, as other libraries do, is DecryptAES."""
+    plain = RANDOM + struct.pack(">I", 12) + b"x" * 12 + b"\x10" * 16
+
+    assert opened(raw_encrypt(plain)) == (ierror.WXBizMsgCrypt_DecryptAES_Error, None)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [RANDOM, RANDOM + b"\x00\x00\x00", RANDOM + b"\xff\xff\xff\xff" + b"x", RANDOM + b"\x00\x00\x00\x02" + b"x"],
+)
+def test_layout_that_does_not_add_up_is_refused(plain: bytes) -> None:
+    """Too short for prefix and length, or a length beyond the end, is IllegalBuffer."""
+    assert opened(raw_encrypt(padded(plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
+
+
+def test_message_that_is_no_utf8_is_refused() -> None:
+    """A message of broken UTF-8 is IllegalBuffer."""
+    plain = RANDOM + struct.pack(">I", 2) + b"\xff\xfe"
+
+    assert opened(raw_encrypt(padded(plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
+
+
+def test_empty_message_is_read() -> None:
+    """A message of no bytes is OK and the empty text."""
+    assert opened(raw_encrypt(padded(RANDOM + b"\x00\x00\x00\x00"))) == (ierror.WXBizMsgCrypt_OK, "")
+
+
+def test_error_shows_only_its_code() -> None:
+    """A crypt error's words hold the number and nothing of the input."""
+    with pytest.raises(CryptError) as caught:
+        decode_key("secret-looking-but-too-short")
+
+    assert str(caught.value) == "code -40004"

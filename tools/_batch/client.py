@@ -1,0 +1,140 @@
+"""The batch client at work: waits out an outage, asks for a key where one is wanted, and saves a file whole or not."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tools._batch.api import Api, Data, Failed, Locked, patiently
+from tools._batch.progress import Lines, sentence, view_on
+from tools._command import INTERRUPTED, checked_key, key_from_stdin
+from tools._page import page_on
+
+URL = "http://127.0.0.1:5000"
+#: Seconds between two looks at a task.
+LOOK = 1.0
+ENDED = ("completed", "failed", "cancelled")
+
+T = TypeVar("T")
+
+
+class Client:
+    """What a command does at a running service."""
+
+    def __init__(self, url: str, key: str, patience: float) -> None:
+        self._url = url
+        self._key = key
+        self._patience = patience
+        self._api = Api(url, key)
+        #: Takes lines about an outage.
+        self._note = self.complain
+        #: How to go on after an interruption, as the end of a sentence.
+        self._way_on = ""
+
+    def run(self, command: Callable[..., int], **options: Any) -> int:
+        """Run a command with this client; return the exit status."""
+        try:
+            return self._unlocked(partial(command, self, **options))
+        except Failed as exc:
+            self.complain(str(exc))
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            self.complain(f"{exc.filename}: {exc.strerror}")
+        except KeyboardInterrupt:
+            self.complain(f"interrupted{self._way_on}")
+            return INTERRUPTED
+        finally:
+            self._api.close()
+        return 1
+
+    def _unlocked(self, command: Callable[[], int]) -> int:
+        try:
+            return command()
+        except Locked:
+            if self._key or not sys.stdin.isatty():
+                raise
+        # Nobody said before that a key is wanted here.
+        self._key = checked_key(key_from_stdin())
+        self._api = Api(self._url, self._key)
+        return command()
+
+    def say(self, words: str) -> None:
+        page_on(key=self._key).line(words)
+
+    def complain(self, words: str) -> None:
+        page_on(sys.stderr, key=self._key).line(words)
+
+    def ask(self, method: str, path: str, **more: Any) -> Data:
+        """Ask the service; an outage is waited out."""
+        return self._patiently(lambda: self._api.ask(method, path, **more))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        return patiently(call, self._patience, self._note)
+
+    def submit(self, body: Mapping[str, Any], name: str) -> str:
+        """Submit a task, once however often it has to be sent; return its id."""
+        name = name or uuid.uuid4().hex
+        self._way_on = f"; whether the task was taken is not known: with --id {name} it is submitted once"
+        taken = self.ask("POST", "/tasks", headers={"Idempotency-Key": name}, **body)
+        if without := taken.get("formulas_without_value"):
+            self.complain(f"{without} formulas have no value and are not asked: open and save the file in Excel")
+        return str(taken["task_id"])
+
+    def wait(self, task_id: str, view: Lines, out: Path | None) -> Data:
+        """Return the task when it has ended."""
+        url = "" if self._url == URL else f" --url {self._url}"
+        go_on = f"python -m tools.batch results {task_id}{f' --out {out}' if out else ''}{url}"
+        end = f"python -m tools.batch cancel {task_id}{url}"
+        self._way_on = f"; the task goes on. Wait for it: {go_on}; end it: {end}"
+        while True:
+            task = self.ask("GET", f"/tasks/{task_id}")
+            view.show(task)
+            if task["status"] in ENDED:
+                return task
+            time.sleep(LOOK)
+
+    def save(self, task_id: str, out: Path | None) -> None:
+        """Write the results to standard output, or into a file, whole or not at all."""
+        path = f"/tasks/{task_id}/results"
+        if out is None:
+            for piece in self._api.download(path, format="jsonl"):
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            return
+
+        def download() -> None:
+            with _written_whole(out) as partly, partly.open("wb") as file:
+                for piece in self._api.download(path, format=out.suffix.lower().removeprefix(".")):
+                    file.write(piece)
+
+        self._patiently(download)
+        self._note(f"results in {out}")
+
+    @contextmanager
+    def view(self, out: Path | None) -> Iterator[Lines]:
+        """Show how it goes: not where the results themselves go."""
+        with view_on(sys.stdout if out else sys.stderr, self._key) as view:
+            self._note = view.note
+            yield view
+
+    def tell(self, task: Data) -> None:
+        self.say(f"{task['task_id']}  {task['created_at']}  {task['name']}  {sentence(task)}")
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """Give the block a file to write, which becomes `path` after it."""
+    partly = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partly
+        partly.replace(path)
+    finally:
+        partly.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""The process that works on batches and does nothing else: beside a web that leaves them to it.
+
+It is a replica without doors: it takes lanes, asks their questions, and drains on SIGTERM as every replica does.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from config.logging import configure_logging
+from config.settings import Settings, load_settings
+from server.startup import check_folders
+from services import metrics
+from services.container import Container
+from services.errors import SettingsError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+#: Seconds a probe may take to say what it wants.
+PROBE_SECONDS = 10.0
+TEXT = "text/plain; charset=utf-8"
+
+
+def work(port: int | None = None) -> int:
+    """Work until SIGTERM or SIGINT, then drain; return the exit status.
+
+    Probes and Prometheus are answered on `port`, else on OPS_PORT, else on PORT.
+    """
+    leave = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leave.set())
+    try:
+        settings = load_settings()
+        check_folders(settings)
+        configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
+        container = worker_container(settings)
+        with answering(container, settings.host, port or settings.ops_port or settings.port):
+            _work(container, leave)
+    except SettingsError as exc:
+        print(f"wechatlaibao: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def worker_container(settings: Settings) -> Container:
+    """Return a replica that works on batches whoever else does.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    if settings.batch_worker == "embedded":
+        log.warning("the web works on batches too: BATCH_WORKER is embedded")
+    working: dict[str, Any] = {"batch_worker": "embedded"}
+    container = Container(settings.model_copy(update=working))
+    if container.batches is None:
+        raise SettingsError("there are no batches to work on: they need BATCH_ENABLED, and MYSQL_HOST or DATABASE_PATH")
+    return container
+
+
+@contextmanager
+def answering(container: Container, host: str, port: int) -> Iterator[None]:
+    """Answer probes and Prometheus meanwhile.
+
+    Raises:
+        SettingsError: the port is somebody else's.
+    """
+
+    class Answers(BaseHTTPRequestHandler):
+        timeout = PROBE_SECONDS
+
+        def do_GET(self) -> None:
+            status, text = answer(container, self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", TEXT)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing of probes."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Answers)
+    except OSError as exc:
+        raise SettingsError(f"--port, OPS_PORT or PORT: {host}:{port} cannot be used ({exc.strerror})") from exc
+    server.daemon_threads = True
+    with server:
+        threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+def answer(container: Container, path: str) -> tuple[int, bytes]:
+    """Return status and text for a probe's path."""
+    match path.partition("?")[0]:
+        case "/healthz":
+            return 200, b"ok\n"
+        case "/readyz":
+            return (200, b"ready\n") if container.ready else (503, b"starting or leaving\n")
+        case "/metrics":
+            return 200, metrics.render()
+    return 404, b"only /healthz, /readyz and /metrics\n"
+
+
+def _work(container: Container, leave: threading.Event) -> None:
+    try:
+        if container.batch_store:
+            # A worker has nothing else to do: tables that cannot be had are a reason not to start.
+            with suppress(StoreUnavailable):
+                container.batch_store.prepare()
+        container.start()
+        leave.wait()
+    finally:
+        container.close()

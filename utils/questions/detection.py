@@ -1,0 +1,125 @@
+"""Does an utterance ask something, and which of its sentences do.
+
+For final transcripts of live speech recognition, in Chinese, English and both at once, with and without punctuation.
+By rules alone: no model, no network, and time in proportion to the text's length. What counts as a question is told
+beside the labelled utterances on which it is measured, in `tests/unit/questions/utterances/README.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from utils.questions import chinese as questions_zh
+from utils.questions import english as questions_en
+
+#: From this confidence on an utterance counts as a question.
+THRESHOLD = 0.5
+
+#: What a question mark makes of a sentence that nothing else speaks for or against.
+_MARKED = 0.9
+
+_END = re.compile(
+    # A stop within a number, a name or an address ends nothing; what follows 吗 without a mark is said apart.
+    r"""(?: [。！？…；;\n] | [!?]+(?![\w=&/]) | (?<!\.)\.+(?=\s|$) )+ ["'”’」』）)]*
+      | (?<=吗)(?=(?!啡)[\u4e00-\u9fff])""",
+    re.VERBOSE,
+)
+_ABBREVIATION = re.compile(
+    r"\b(?:dr|mr|mrs|ms|prof|st|vs|approx|e\.g|i\.e|a\.m|p\.m|u\.s|u\.k|[a-hj-z])$",
+    re.IGNORECASE,
+)
+#: A comma, a change of topic, or the pause that Chinese recognition writes as a blank.
+_BORDER = re.compile(
+    r"[，,、：:—]+\s*(?!\d)|\b(?:by the way|btw)\b|(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])", re.IGNORECASE
+)
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+_LATIN = re.compile(r"[A-Za-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What an utterance asks."""
+
+    is_question: bool
+    #: From 0, surely asks nothing, to 1, surely asks.
+    confidence: float
+    #: The sentences that ask, as they stand in the text; "" when none does.
+    question: str
+
+
+class Detector(Protocol):
+    """Tells questions from what only looks like one; `detect` is ours."""
+
+    def __call__(self, text: str) -> Detection: ...
+
+
+def detect(text: str) -> Detection:
+    """Judge an utterance sentence by sentence: it asks when one of them does."""
+    judged = [_judge(sentence) for sentence in sentences(text)]
+    confidence = max((each for each, _ in judged), default=0.0)
+    asking = [sentence for each, sentence in judged if each >= THRESHOLD]
+    return Detection(bool(asking), confidence, _joined(asking))
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Yield the sentences of a text in order with their marks, without blanks around them."""
+    start = 0
+    for end in _END.finditer(text):
+        if end[0].startswith(".") and _ABBREVIATION.search(text, max(0, end.start() - 8), end.start()):
+            continue
+        if sentence := text[start : end.end()].strip():
+            yield sentence
+        start = end.end()
+    if sentence := text[start:].strip():
+        yield sentence
+
+
+def _joined(parts: list[str]) -> str:
+    text = ""
+    for part in parts:
+        text += f" {part}" if text and text[-1].isascii() else part
+    return text
+
+
+def _judge(sentence: str) -> tuple[float, str]:
+    """Return a sentence's confidence, and the sentence without what was said before its question in one breath."""
+    clauses = [clause.strip() for clause in _BORDER.split(sentence)]
+    body = [clause.rstrip("。！？!?….；;\"'”’」』）) \n") for clause in clauses]
+    body = _with_its_tag([clause for clause in body if clause])
+    best, begin = 0.0, 0
+    for number, clause in enumerate(body):
+        confidence, start = _judge_clause(clause, first=number == 0, last=number == len(body) - 1)
+        if confidence > best:
+            best, begin = confidence, start
+    best = _with_mark(sentence, body, best)
+    return best, sentence[sentence.find(body[0]) + begin :] if begin and len(body) == 1 else sentence
+
+
+def _with_its_tag(clauses: list[str]) -> list[str]:
+    """Join a tag that wants no answer to what it states: I said so, didn't I."""
+    whole = " ".join(clauses[-2:])
+    return [*clauses[:-2], whole] if questions_en.states(whole) else clauses
+
+
+def _with_mark(sentence: str, clauses: list[str], confidence: float) -> float:
+    """Weigh the mark at a sentence's end, which speech recognition sets by the voice, but not always."""
+    tail = sentence[-3:]
+    if not clauses or ("?" not in tail and "？" not in tail):
+        return confidence * 0.6 if "!" in tail and not _HAN.search(sentence) else confidence
+    return confidence if _rhetorical(clauses[-1]) else max(confidence, _MARKED)
+
+
+def _rhetorical(clause: str) -> bool:
+    return questions_zh.is_rhetorical(clause) or questions_en.is_rhetorical(clause)
+
+
+def _judge_clause(clause: str, *, first: bool, last: bool) -> tuple[float, int]:
+    """Return a clause's confidence and where its question begins; the languages of a mixed one are both asked."""
+    chinese = questions_zh.confidence(clause, last=last) if _HAN.search(clause) else 0.0
+    if not _LATIN.search(clause):
+        return chinese, 0
+    english, start = questions_en.confidence(clause, first=first)
+    return (chinese, 0) if chinese >= english else (english, start)

@@ -1,0 +1,262 @@
+"""Questions out of a person's file: plain text, CSV, or a workbook of Excel, one to a line or row.
+
+Reading a large one takes the CPU for seconds, and a hostile one all memory it can get. So the server runs this module
+as a process of its own, under limits of its own (`main`); `read_texts` alone is for people's own files.
+
+    arguments   seconds of CPU and bytes of memory that the process may use
+    stdin       the fields of `Wanted` as one line of JSON, then the file
+    stdout      {"unvalued": n}, then each text as one line of JSON; or {"reason", "field", "problem"} of a refusal
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import resource
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from typing import Literal
+
+from utils.formats.encodings import decoded
+from utils.formats.xlsx_rows import MAGIC as XLSX_MAGIC
+from utils.formats.xlsx_rows import TooComplex, Unreadable, sheet_rows, unvalued_formulas
+from utils.questions.columns import SAMPLE, Header, Missing, Row, Unclear, find_column
+
+Kind = Literal["text", "csv", "xlsx"]
+Encoding = Literal["auto", "utf-8", "utf-16", "gb18030"]
+
+#: Texts of a batch, and characters of each.
+MAX_TEXTS = 10_000
+MAX_CHARS = 10_000
+#: What parts the columns of a CSV.
+DELIMITERS = ",;\t"
+
+_OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
+_KINDS: dict[str, Kind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+class FileRefused(Exception):
+    """No batch can be made of this file. `reason` is a stable word, `field` what of the request is to be changed."""
+
+    def __init__(self, reason: str, problem: str, field: str = "file") -> None:
+        super().__init__(problem)
+        self.reason = reason
+        self.problem = problem
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where in a file the questions are, and how many there may be."""
+
+    kind: Kind
+    #: A column's name or its number from 1; "": the one that must be meant by its name or by what is in it.
+    column: str = ""
+    #: Whether the first row names the columns; auto: when it has a usual name, or words above numbers.
+    header: Header = "auto"
+    #: A sheet's name; "": the first that is not hidden.
+    sheet: str = ""
+    encoding: Encoding = "auto"
+    #: Bytes of all texts together, as UTF-8.
+    max_bytes: int = 32 * 1024 * 1024
+
+
+def kind_of(filename: str, content: bytes) -> Kind:
+    """Tell what a file is by its first bytes, else by its name.
+
+    Raises:
+        FileRefused: `unsupported_file`.
+    """
+    if content.startswith(_OLE_MAGIC):
+        raise FileRefused("unsupported_file", "An old or locked workbook: save it as .xlsx without a password.")
+    if content.startswith(XLSX_MAGIC):
+        return "xlsx"
+    if kind := _KINDS.get(filename.lower().rpartition(".")[2]):
+        return kind
+    raise FileRefused("unsupported_file", "The file's name has to end in .txt, .csv, .tsv or .xlsx.")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file has: its questions, and how many formulas among them have no value and so are not asked."""
+
+    texts: list[str]
+    unvalued: int = 0
+
+
+def read_texts(content: bytes, wanted: Wanted) -> list[str]:
+    """Return the questions in their order, without white space around them; what is blank is passed over.
+
+    Raises:
+        FileRefused: it cannot be read, has no questions, too many, or one that is too long.
+    """
+    return read_file(content, wanted).texts
+
+
+def read_file(content: bytes, wanted: Wanted) -> Reading:
+    """Return the questions as `read_texts` does, and what could not be read of them.
+
+    Raises:
+        FileRefused: as there.
+    """
+    table = _Table(content, wanted)
+    texts = _bounded(table.numbered(), wanted.max_bytes)
+    unvalued = table.unvalued()
+    if not texts:
+        formulas = f" {unvalued} formulas have no value: open and save it in Excel." if unvalued else ""
+        raise FileRefused("no_texts", f"There is no text in it.{formulas}")
+    return Reading(texts, unvalued)
+
+
+def _bounded(numbered: Iterable[tuple[str, str]], max_bytes: int) -> list[str]:
+    texts: list[str] = []
+    size = 0
+    for place, text in numbered:
+        size += len(text.encode())
+        if len(text) > MAX_CHARS:
+            raise FileRefused("text_too_long", f"{place} has more than {MAX_CHARS} characters.")
+        if len(texts) == MAX_TEXTS or size > max_bytes:
+            raise FileRefused("too_many_texts", f"{MAX_TEXTS} texts of {max_bytes} bytes are taken at most.")
+        texts.append(text)
+    return texts
+
+
+class _Table:
+    """A file's rows, of which one column has the questions; plain text has one column."""
+
+    def __init__(self, content: bytes, wanted: Wanted) -> None:
+        self._content = content
+        self._wanted = wanted
+        #: The column's, once it is known; None where no row has any text.
+        self._index: int | None = None
+
+    def numbered(self) -> Iterator[tuple[str, str]]:
+        """Yield each text with the words for its place, for an error."""
+        numbered: Iterable[tuple[int, str]]
+        if self._wanted.kind == "text":
+            lines = _LINE_END.split(_decoded(self._content, self._wanted.encoding))
+            numbered, place = enumerate(lines, 1), "Line"
+        else:
+            numbered, place = self._column(_rows(self._content, self._wanted)), "Row"
+        for number, text in numbered:
+            if stripped := text.strip():
+                yield f"{place} {number}", stripped
+
+    def unvalued(self) -> int:
+        """Return how many formulas of the column had no value; asked after the texts."""
+        if self._wanted.kind != "xlsx":
+            return 0
+        with _refusing():
+            return unvalued_formulas(self._content, self._wanted.sheet, self._index)
+
+    def _column(self, rows: Iterator[Row]) -> Iterator[tuple[int, str]]:
+        """Yield one column's cells with the numbers of their rows."""
+        numbered = ((number, row) for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row))
+        sample = list(islice(numbered, SAMPLE))
+        if not sample:
+            return
+        try:
+            index, headed = find_column([row for _, row in sample], self._wanted.column, self._wanted.header)
+        except Missing as missing:
+            raise FileRefused("no_such_column", f"There is no such column. The columns: {missing}.", "column") from None
+        except Unclear as unclear:
+            problem = f"Which column has the questions? Call it 问题 or question, or choose one of these: {unclear}."
+            raise FileRefused("unclear_column", problem, "column") from None
+        self._index = index
+        for number, row in chain(sample[headed:], numbered):
+            yield number, _cell(row, index)
+
+
+def _rows(content: bytes, wanted: Wanted) -> Iterator[Row]:
+    if wanted.kind == "csv":
+        yield from _csv_rows(_decoded(content, wanted.encoding))
+        return
+    with _refusing():
+        yield from sheet_rows(content, wanted.sheet)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what reading a workbook raises into a refusal."""
+    try:
+        yield
+    except KeyError as exc:
+        raise FileRefused("no_such_sheet", "The workbook has no sheet of this name to be seen.", "sheet") from exc
+    except TooComplex as exc:
+        raise FileRefused("file_too_complex", "It unpacks to more than is taken.") from exc
+    except Unreadable as exc:
+        raise FileRefused("unreadable_file", "It is no readable workbook.") from exc
+
+
+def _csv_rows(text: str) -> Iterator[list[str]]:
+    first, _, rest = text.partition("\n")
+    # Excel's own way to say what parts the columns.
+    if told := re.fullmatch(r"sep=(.)\r?", first):
+        delimiter, text = told[1], rest
+    else:
+        delimiter = _delimiter(first)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        yield from reader
+    except csv.Error as exc:
+        raise FileRefused("unreadable_file", f"Line {reader.line_num} is no CSV: are all quotes closed?") from exc
+
+
+def _delimiter(line: str) -> str:
+    """Return what parts the columns of a first line: what is there most often outside quotes."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    return max(DELIMITERS, key=bare.count)
+
+
+def _cell(row: Row, index: int) -> str:
+    return row[index] if index < len(row) else ""
+
+
+def _decoded(content: bytes, encoding: Encoding) -> str:
+    """Return the file's text: in the encoding that was told, or in the one that is found out."""
+    told = {"auto": [], "utf-8": ["utf-8-sig"]}.get(encoding, [encoding])
+    text = decoded(content, told)
+    if text is None:
+        problem = "Its characters are neither UTF-8 nor UTF-16 nor GBK: save it as UTF-8."
+        raise FileRefused("bad_encoding", problem, "encoding")
+    return text
+
+
+def _limit(cpu_seconds: int, memory: int) -> None:
+    for what, most in ((resource.RLIMIT_CPU, cpu_seconds), (resource.RLIMIT_AS, memory)):
+        # Not every system knows both.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(what, (most, most))
+
+
+def _answer(line: bytes, content: bytes) -> Iterator[str]:
+    try:
+        reading = read_file(content, Wanted(**json.loads(line)))
+    except FileRefused as refused:
+        yield json.dumps({"reason": refused.reason, "field": refused.field, "problem": refused.problem})
+        return
+    yield json.dumps({"unvalued": reading.unvalued})
+    yield from (json.dumps(text, ensure_ascii=False) for text in reading.texts)
+
+
+def request(wanted: Wanted) -> bytes:
+    """Return what goes before the file to a process apart."""
+    return json.dumps(asdict(wanted)).encode() + b"\n"
+
+
+def main(cpu_seconds: int, memory: int) -> None:
+    _limit(cpu_seconds, memory)
+    line = sys.stdin.buffer.readline()
+    out = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="\n")
+    out.writelines(f"{text}\n" for text in _answer(line, sys.stdin.buffer.read()))
+    out.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
