@@ -14,7 +14,7 @@ from gunicorn.workers.base import Worker  # noqa: E402
 
 from config.addresses import bracketed  # noqa: E402
 from config.settings import load_settings  # noqa: E402
-from server import startup
+from server import startup  # noqa: E402
 from server.worker import count_reload, forget  # noqa: E402
 from services.errors import SettingsError  # noqa: E402
 from services.ops import metrics_folder  # noqa: E402

@@ -2,8 +2,8 @@
 
 One gunicorn of two workers, Redis, the mock Dify and all that measures share all cores of this machine; what each takes
 of a core is among the figures. Questions come through WeCom's door; nobody polls meanwhile. Delays are those of
-`SAMPLE` streams (`bench.load.stream_reader`): at most 5 ms and one round trip to Redis too long. What looking for them costs
-Redis is measured before, while all is still, and taken off.
+`SAMPLE` streams (`bench.load.stream_reader`): at most 5 ms and one round trip to Redis too long. What looking for them
+costs Redis is measured before, while all is still, and taken off.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
-"""WeCom's message crypt under the names that existing integrations import; it lives in `services.wecom.crypto`."""
+"""WeCom's message crypt under the name that integrations import; it lives in `services.wecom.crypto`."""
 
-from services.wecom.crypto import *  # noqa: F403
+from services.wecom.crypto import Prpcrypt, WXBizJsonMsgCrypt
+
+__all__ = ["Prpcrypt", "WXBizJsonMsgCrypt"]

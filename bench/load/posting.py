@@ -1,4 +1,4 @@
-"""Few requests with their replies, where no load generator is wanted; see bench/load/callbacks.py for what they hold."""
+"""Few requests with their replies, where no load generator is wanted; bench/load/callbacks.py has what they hold."""
 
 from __future__ import annotations
 

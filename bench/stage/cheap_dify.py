@@ -1,8 +1,8 @@
 """A mock Dify that costs little, in a process of its own: about 20 µs of CPU a delta.
 
 It answers like a chatflow of Dify 1.x. Each delta is a few Chinese words and the time it was sent at, between the marks
-of `bench.stage.replicas`. Whatever is asked gets `pieces` of them, `every` seconds apart, the first after `every` as well; a
-question that ends in "*12" gets twelve. A run whose client hangs up runs on, and can be looked up.
+of `bench.stage.replicas`. Whatever is asked gets `pieces` of them, `every` seconds apart, the first after `every` as
+well; a question that ends in "*12" gets twelve. A run whose client hangs up runs on, and can be looked up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server of `bench.stage.cheap_dify`: one thread, epoll, and deltas out of prebuilt bytes with the time patched in."""
+"""The server of `bench.stage.cheap_dify`: one thread, epoll, and deltas of prebuilt bytes with the time patched in."""
 
 from __future__ import annotations
 

@@ -162,7 +162,3 @@ def main() -> None:
         print(f"mock Serper on {serper.base_url}, any key", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """Keys as earlier versions derived them, only to read with: an update loses no conversation and no sealed token.
 
-Delete this module and its uses in `services/identity/keys.py` once no process of a version without `SECRET_KEY` (0.1.0, or a
-build of before that setting) has run for `CONVERSATION_TTL`, seven days by default: by then whatever is still in use
-was carried over.
+Delete this module and its uses in `services/identity/keys.py` once no process of a version without `SECRET_KEY`
+(0.1.0, or a build of before that setting) has run for `CONVERSATION_TTL`, seven days by default: by then whatever is
+still in use was carried over.
 """
 
 from __future__ import annotations

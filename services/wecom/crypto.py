@@ -1,7 +1,7 @@
 """WeCom's encrypted envelope, both ways, under the names and codes WeCom's developers know.
 
-`WXBizJsonMsgCrypt` never raises: each method returns a code of `services.wecom.codes` and the text. It plays either side:
-`DecryptMsg` reads what `EncryptMsg` wrote, and the envelope's `msgsignature` is what the URL of a callback carries.
+`WXBizJsonMsgCrypt` never raises: each method returns a code of `services.wecom.codes` and the text. It plays either
+side: `DecryptMsg` reads what `EncryptMsg` wrote, and the envelope's `msgsignature` is what a callback's URL carries.
 
 What is encrypted (AES-256-CBC, IV = the key's first 16 bytes, PKCS#7 to 32):
 

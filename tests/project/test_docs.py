@@ -131,7 +131,7 @@ def test_the_translation_is_in_step() -> None:
 
 def test_what_is_marked_as_without_effect_has_none() -> None:
     """A marked variable is read nowhere but where settings are made and checked; every other one is."""
-    folders = ("channels", "config", "services", "utils", "demo")
+    folders = ("channels", "config", "server", "services", "utils", "demo")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     paths += [ROOT / "app.py", ROOT / "gunicorn.conf.py"]
     code = "\n".join(path.read_text("utf-8") for path in paths if path.name not in ("groups.py", "rules.py"))
@@ -252,8 +252,9 @@ def test_figures_of_other_pages_are_those_that_were_measured() -> None:
 
 def keys() -> Iterator[str]:
     """Yield every key pattern of the stores' schemas."""
-    for store in [*sorted((ROOT / "services").glob("*_store.py")), ROOT / "services" / "rate_limiter.py"]:
-        schema = importlib.import_module(f"services.{store.stem}").__doc__ or ""
+    stores = sorted((ROOT / "services").glob("*/*store.py"))
+    for store in [*stores, ROOT / "services" / "limits" / "rate_limiter.py"]:
+        schema = importlib.import_module(f"services.{store.parent.name}.{store.stem}").__doc__ or ""
         yield from re.findall(r"^    (\S*[:.]\S*)  ", schema, re.MULTILINE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,47 +13,48 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("config", "channels", "services", "utils", "tools", "bench", "demo")
+FOLDERS = ("config", "server", "channels", "services", "utils", "tools", "bench", "demo")
 FILES = ("app", "gunicorn.conf")
 
-#: The floors of docs/architecture.md, matched in this order: a module, or all below a package.
+#: The floors of docs/architecture.md: packages, and the modules that stand beside them in `services`.
 FLOORS = {
-    "config": 0, "utils": 0, "services.errors": 0, "services.models": 0, "services.metrics": 0,
-    "services.wecom.crypto": 0, "services.wecom.codes": 0,
-    "services.answers.answer": 2, "services.streams.owned_stream": 2, "services.streams.flusher": 2, "services.streams.manager": 2,
-    "services.streams.producer": 2, "services.streams.readers": 2, "services.streams.following": 2,
-    "services.answers.memory": 2, "services.answers.provider_run": 2,
-    "services.answers.takeover": 3, "services.answers.gateway": 3, "services.deliverer": 3,
-    "services.batches.manager": 3, "services.batches.worker": 3, "services.batches.item": 3,
-    "channels": 4,
-    "app": 5, "gunicorn.conf": 5, "tools": 5, "bench": 5, "demo": 5,
-    "services": 1,
+    "app": 6, "gunicorn.conf": 6, "server": 6, "tools": 6, "demo": 6, "bench": 6,
+    "services.container": 6, "services.factories": 6, "services.probes": 6,
+    "channels": 5,
+    "services.batches": 4, "services.realtime": 4,
+    "services.answers": 3,
+    "services.streams": 2, "services.identity": 2, "services.wecom": 2, "services.providers": 2,
+    "services.sockets": 2, "services.limits": 2, "services.ops": 2,
+    "services.redis": 1, "services.sql": 1, "services.http": 1,
+    "services.errors": 0, "services.models": 0, "services.metrics": 0, "config": 0, "utils": 0,
 }  # fmt: skip
-#: Beside the stairs: it imports everything, and only the top floor imports it; its parts are its own.
-CONTAINER, PARTS = "services.container", "services.factories"
+#: Names of earlier versions for what others import, each a re-export and nothing else; nothing of ours imports them.
+FORMER = ("services.asking_service", "services.sql_batch_tables", "config.gunicorn_worker")
+#: What channels share: each of the others is a channel, and channels do not import each other.
+SHARED_BY_CHANNELS = ("channels.web", "channels.sockets")
 
 #: A package from outside, and the modules that may import it; `*` is any name.
 OUTSIDE = {
     "redis": (
-        "services.*_store",
-        "services.redis_*",
+        "services.redis.*",
+        "services.*.*store",
         "services.limits.rate_limiter",
         "services.batches.broker",
-        CONTAINER,
+        "services.container",
     ),
     "dramatiq": ("services.batches.broker",),
-    "sqlalchemy": ("services.*_store", "services.sql_*"),
-    "pymysql": ("services.sql_*",),
-    "requests": ("services.*_service", "services.http.connections", "services.providers.*"),
-    "urllib3": ("services.*_service", "services.http.connections", "services.providers.*"),
+    "sqlalchemy": ("services.*.*store", "services.sql.*", "services.batches.sql.*"),
+    "pymysql": ("services.sql.*", "services.batches.sql.*"),
+    "requests": ("services.*_service", "services.http.*", "services.providers.*"),
+    "urllib3": ("services.*_service", "services.http.*", "services.providers.*"),
     "flask": ("app", "channels.*", "demo.*"),
-    "gunicorn": ("config.gunicorn_*", "gunicorn.conf", "app"),
-    "gevent": ("config.gunicorn_*", "gunicorn.conf"),
+    "gunicorn": ("server.*", "gunicorn.conf", "app"),
+    "gevent": ("server.*", "gunicorn.conf"),
     "prometheus_client": ("services.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
 }
-#: Floor 5 is for people at a terminal: it may also look into Redis and speak HTTP by itself.
-TOP_MAY = ("redis", "sqlalchemy", "pymysql", "requests", "urllib3")
+#: Floor 6 is for people at a terminal: it may also look into Redis and speak HTTP by itself.
+TOP, TOP_MAY = 6, ("redis", "sqlalchemy", "pymysql", "requests", "urllib3")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,14 @@ def imports(importer: str, source: str, known: set[str]) -> Iterator[Import]:
 
 
 def floor(module: str) -> int | None:
-    """Return the floor of one of our modules; None for the container and for what is not ours."""
-    if module in (CONTAINER, PARTS):
-        return None
+    """Return the floor of one of our modules; None for what is not ours."""
     return next((level for name, level in FLOORS.items() if _below(module, name)), None)
+
+
+def package(module: str) -> str:
+    """Return the package a module belongs to: `services.redis` of `services.redis.store`, `utils` of `utils.sse`."""
+    depth = 2 if module.split(".")[0] in ("services", "channels") else 1
+    return ".".join(module.split(".")[:depth])
 
 
 def _below(module: str, package: str) -> bool:
@@ -100,19 +106,24 @@ def _below(module: str, package: str) -> bool:
 
 def may_import(module: str, package: str) -> bool:
     """Tell whether a module may import a package from outside."""
-    if package in TOP_MAY and floor(module) == 5:
+    if package in TOP_MAY and floor(module) == TOP:
         return True
     return any(fnmatchcase(module, place) for place in OUTSIDE[package])
 
 
 def climbs(found: Import) -> bool:
-    """Tell whether an import goes up, or to the container from below the top floor."""
+    """Tell whether an import goes up; a former name leads to wherever the thing is now."""
+    if found.importer in FORMER:
+        return False
     own, other = floor(found.importer), floor(found.imported)
-    if found.imported == CONTAINER:
-        return own != 5
-    if found.imported == PARTS:
-        return found.importer != CONTAINER
     return own is not None and other is not None and other > own
+
+
+def between_channels(found: Import) -> bool:
+    """Tell whether one channel imports another."""
+    own, other = package(found.importer), package(found.imported)
+    ours = own.startswith("channels.") and other.startswith("channels.")
+    return ours and own != other and other not in SHARED_BY_CHANNELS
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +134,47 @@ def found() -> list[Import]:
 
 
 def test_imports_go_down_only(found: list[Import]) -> None:
-    """No module imports one of a floor above its own; the container is imported by the top floor alone."""
+    """No module imports one of a floor above its own."""
     assert [str(i) for i in found if climbs(i)] == []
+
+
+def test_channels_do_not_import_each_other(found: list[Import]) -> None:
+    """What two channels need is in a package that they share."""
+    assert [str(i) for i in found if between_channels(i)] == []
+
+
+def test_packages_make_no_circle(found: list[Import]) -> None:
+    """Below the top floor no package needs, by whatever way, a package that needs it."""
+    needs: dict[str, set[str]] = defaultdict(set)
+    for one in found:
+        own, other = package(one.importer), package(one.imported)
+        if (
+            own != other
+            and one.importer not in FORMER
+            and floor(one.importer) != TOP
+            and floor(one.imported) is not None
+        ):
+            needs[own].add(other)
+
+    assert circles(needs) == []
+
+
+def circles(needs: dict[str, set[str]]) -> list[str]:
+    """Return each circle once, as the packages on its way."""
+
+    def ways(way: tuple[str, ...]) -> Iterator[str]:
+        for name in sorted(needs.get(way[-1], ())):
+            if name == way[0]:
+                yield " > ".join((*way, name))
+            elif name > way[0] and name not in way:
+                yield from ways((*way, name))
+
+    return [circle for name in sorted(needs) for circle in ways((name,))]
+
+
+def test_a_circle_is_seen() -> None:
+    """A circle is found from any of its packages, and named once."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a > b > c > a"]
 
 
 def test_what_speaks_to_the_outside_has_its_place(found: list[Import]) -> None:
@@ -139,7 +189,20 @@ def test_every_module_has_a_floor() -> None:
     names = set(modules())
 
     assert {"services.errors", "services.models", "utils.deadline"} <= names
-    assert {name for name in names if floor(name) is None} == {CONTAINER, PARTS}
+    assert {name for name in names if floor(name) is None} - set(FORMER) == {"services"}
+
+
+def test_every_floor_exists() -> None:
+    """No row of the tables is about a module that is gone."""
+    names = set(modules())
+    named = {*FLOORS, *FORMER, *SHARED_BY_CHANNELS, *(place for places in OUTSIDE.values() for place in places)}
+
+    assert [name for name in sorted(named) if not any(fnmatchcase(module, name) for module in names)] == []
+
+
+def test_former_names_are_for_others(found: list[Import]) -> None:
+    """Nothing of ours imports by a former name."""
+    assert [str(i) for i in found if i.imported in FORMER] == []
 
 
 def test_nothing_imports_the_tests(found: list[Import]) -> None:
@@ -150,10 +213,11 @@ def test_nothing_imports_the_tests(found: list[Import]) -> None:
 @pytest.mark.parametrize(
     ("importer", "line", "wrong"),
     [
-        ("services.streams.store", "from services import gateway", True),
+        ("services.streams.store", "from services.answers import gateway", True),
         ("services.streams.store", "import services.answers.gateway", True),
         ("utils.formats.sse", "def f():\n    from services.streams.store import StreamStore", True),
         ("channels.wecom.channel", "from services.container import Container", True),
+        ("services.redis.store", "from services.streams.store import StreamStore", True),
         ("app", "from services.container import Container", False),
         ("services.container", "from channels.wecom.channel import blueprint", False),
         ("channels.wecom.channel", "from services.answers.gateway import Gateway", False),
@@ -190,7 +254,7 @@ def test_only_the_settings_read_the_environment() -> None:
     readers = {
         name
         for name, path in modules().items()
-        if (floor(name) or 0) < 5 and not _below(name, "config") and _reads_environment(path.read_text("utf-8"))
+        if (floor(name) or 0) < TOP and not _below(name, "config") and _reads_environment(path.read_text("utf-8"))
     }
 
     assert readers == set()

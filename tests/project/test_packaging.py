@@ -20,7 +20,7 @@ CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
 FAST = "requirements-fast.txt"
 PINS = (*CHOSEN, FAST, "constraints.txt")
 #: What the image serves; the rest of demo/ and the tests have requirements of their own.
-RUNS = ("app.py", "gunicorn.conf.py", "config", "channels", "services", "utils", "tools")
+RUNS = ("app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools")
 
 
 def lines(name: str) -> list[str]:

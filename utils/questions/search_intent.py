@@ -2,7 +2,8 @@
 
 Next to a company's own papers: a search is wanted where somebody asks for one in words, and where the answer changes by
 the day and is in nobody's papers (weather, news, prices, scores). By rules alone: no model, no network, and time in
-proportion to the text's length. What counts is told beside the labelled texts, in `tests/unit/questions/searches/README.md`.
+proportion to the text's length. What counts is told beside the labelled texts, in
+`tests/unit/questions/searches/README.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The words and phrases by which English asks, and those that only look so; `utils.questions.english` says what follows.
+"""The words and phrases by which English asks, and those that only look so; `english` says what follows.
 
 The classes are closed, or nearly: verbs that change places with their subject, pronouns, determiners, prepositions. The
 phrases are matched on words in lower case with single blanks between them, contractions of question words written out.

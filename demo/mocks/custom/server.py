@@ -151,7 +151,3 @@ def main() -> None:
         print(f"mock answer service at {service.url}, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

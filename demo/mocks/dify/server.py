@@ -198,7 +198,3 @@ def main() -> None:
         print(f"mock Dify on {dify.base_url}/v1, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

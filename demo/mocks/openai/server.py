@@ -202,7 +202,3 @@ def main() -> None:
         print(f"mock model server on {server.base_url}, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -348,7 +348,7 @@ def test_closing_the_mock_cuts_its_streams() -> None:
 
 def test_it_runs_by_itself() -> None:
     """`python -m demo.mock_dify` prints its address and answers."""
-    command = [sys.executable, "-m", "demo.mocks.dify.server", "--port", "0", "--delay", "0"]
+    command = [sys.executable, "-m", "demo.mock_dify", "--port", "0", "--delay", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

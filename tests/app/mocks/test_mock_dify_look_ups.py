@@ -386,7 +386,7 @@ def test_runs_are_remembered_for_a_while_only() -> None:
 
 def test_by_itself_it_takes_the_same_switches() -> None:
     """`python -m demo.mock_dify` can be an old Dify too."""
-    command = [sys.executable, "-m", "demo.mocks.dify.server", "--port", "0", "--delay", "0.05"]
+    command = [sys.executable, "-m", "demo.mock_dify", "--port", "0", "--delay", "0.05"]
     command += ["--after-disconnect", "dies", "--no-events", "--outputs", "string"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -76,7 +76,7 @@ def test_only_what_runs_is_in_the_image(image: Image) -> None:
     demo = {path.name for path in (image.workdir / "demo").iterdir()} - {"__pycache__"}
     files = [path.name for path in image.workdir.rglob("*")]
 
-    code = {"app.py", "gunicorn.conf.py", "config", "channels", "services", "utils", "tools", "demo"}
+    code = {"app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools", "demo"}
     assert here == {*code, "requirements.lock", "wheels"}
     assert demo == {"__init__.py", "WXBizJsonMsgCrypt.py", "ierror.py"}
     assert [name for name in files if name.startswith(".env") or name.endswith(".db")] == []

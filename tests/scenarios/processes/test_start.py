@@ -20,7 +20,7 @@ from tests.support.servers.processes import RedisServer, free_port, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
-SOURCES = ("channels", "config", "services", "utils", "demo")
+SOURCES = ("channels", "config", "server", "services", "utils", "demo")
 
 
 #: What stops the start, by the variable that the line names. `{taken}` is a port on which somebody listens.

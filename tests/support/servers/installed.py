@@ -15,7 +15,7 @@ SUPERVISOR = DEPLOY / "supervisor.conf"
 #: Where everything is installed, say the files of `deploy/`.
 HOME = "/opt/wechatlaibao"
 #: What is of the product in the project's folder.
-PARTS = ["app.py", "gunicorn.conf.py", "config", "channels", "services", "utils", "tools", "demo", "docs"]
+PARTS = ["app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools", "demo", "docs"]
 
 
 def install(home: Path, settings: Mapping[str, str]) -> Path:

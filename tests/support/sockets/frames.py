@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "websocket.md"
-SCHEMA = json.loads((ROOT / "channels" / "schema" / "websocket.json").read_text("utf-8"))
+SCHEMA = json.loads((ROOT / "channels" / "web" / "pages" / "schema" / "websocket.json").read_text("utf-8"))
 SIDES = ("chat.client", "chat.server", "realtime.client", "realtime.server")
 
 

@@ -1,7 +1,7 @@
 """A model check of leases, epochs and takeovers: any order of crashes, pauses, lost and late calls, and lost data.
 
-The world is in `tests/support/streams/lease_world.py`. Each machine plays random events, checks the invariants after each, and at its
-end lets whoever is left go on until the stream has its end.
+The world is in `tests/support/streams/lease_world.py`. Each machine plays random events, checks the invariants after
+each, and at its end lets whoever is left go on until the stream has its end.
 """
 
 from __future__ import annotations

@@ -1,0 +1,6 @@
+"""`python -m demo.mock_dify`: a mock Dify; it lives in `demo.mocks.dify.server`."""
+
+from demo.mocks.dify.server import main
+
+if __name__ == "__main__":
+    main()
