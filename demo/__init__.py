@@ -1,0 +1,5 @@
+"""The whole bot on one machine: a simulator of WeCom, an embedded Redis, mocks of the services it asks.
+
+May import everything; nothing below imports it. `WXBizJsonMsgCrypt` and `ierror` are the classic names of
+`services.wecom`.
+"""

@@ -1,0 +1,1 @@
+"""Commands for a terminal: `python -m tools.<name>`. A package with an underscore belongs to one command."""

@@ -1,0 +1,1 @@
+"""The realtime WebSocket: `channel.py` does what `services.realtime.session` decides; news of batches."""

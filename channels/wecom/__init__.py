@@ -1,0 +1,1 @@
+"""WeCom's callbacks: `channel.py` asks and renders frames, `callbacks.py` answers requests before Flask."""

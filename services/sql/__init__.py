@@ -1,0 +1,4 @@
+"""How the SQL server or the SQLite file is reached: a bounded pool, bounded waits, our errors.
+
+Imports floor 0 alone. Tables and queries are in the stores that own them (`services.identity`, `services.batches.sql`).
+"""

@@ -1,0 +1,1 @@
+"""Incremental decoders and readers of formats: server-sent events, JSON records, encodings, workbooks."""

@@ -1,0 +1,1 @@
+"""Markdown as WeCom needs it, and as safe HTML for pages."""

@@ -1,0 +1,1 @@
+"""A mock of a company's own answer service."""

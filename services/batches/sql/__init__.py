@@ -1,0 +1,1 @@
+"""The tables of batches and the transactions that change them, for MySQL, MariaDB and SQLite."""
