@@ -13,7 +13,7 @@ from config.problems import Problem
 if TYPE_CHECKING:
     from config.settings import Settings
 
-#: What is checked and does nothing in this version; the README marks the same.
+#: What is checked and does nothing in this version; docs/settings.md marks the same.
 LATER = """
     debug wechat_bot_secret wechat_progress wechat_suggestions media_max_bytes media_hosts
 """.split()  # noqa: SIM905 - names read better as words
