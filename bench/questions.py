@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utils.questions.detection import Detection, Detector, detect
 
-FOLDER = Path(__file__).parent.parent / "tests" / "questions"
+FOLDER = Path(__file__).parent.parent / "tests" / "unit" / "questions" / "utterances"
 
 #: The originals' first rules: a hit anywhere, also within a word, makes the whole utterance a question.
 V2_HINTS = ("what", "why", "how", "when", "where", "?", "吗", "呢", "怎么", "为何", "为什么", "请问", "多少", "哪")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.questions.search_intent import Wants, by_rules
 
-FOLDER = Path(__file__).parent.parent / "tests" / "search"
+FOLDER = Path(__file__).parent.parent / "tests" / "unit" / "questions" / "searches"
 
 #: The originals' words: one of them anywhere, also within a word, makes it a search.
 V2_WORDS = ("搜索", "查找", "找", "search", "find", "lookup")
