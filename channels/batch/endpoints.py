@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response, request
 
+from channels.asking import Limiter
 from channels.batch.answers import BatchStatus, processor_json, submitted_json, task_json
 from channels.batch.downloads import download, page
 from channels.batch.models import FileSubmission, ListQuery, Options, ResultsQuery, Submission
@@ -59,12 +60,6 @@ class Batches(Protocol):
     def resume(self, task_id: str, owner: str) -> Task: ...
 
     def status(self) -> BatchStatus: ...
-
-
-class Limiter(Protocol):
-    """Who asks too much."""
-
-    def question(self, principal: str, client_id: str) -> bool: ...
 
 
 class BatchDoor:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from channels.chat.frames import iso_now, names_of
+from channels.asking import iso_now
+from channels.chat.frames import names_of
 from channels.sockets.answer_queue import Shown
 from config.texts import Texts
 from services.streams.following import News

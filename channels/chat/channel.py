@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response
 
+from channels.asking import Finds, Limiter, iso_now
 from channels.chat.answers import ChatAnswer, ChatDisplay, Html, Sends
-from channels.chat.frames import Ask, FrameRefused, Incoming, Ping, Resume, Stop, iso_now, names_of, read_frame
-from channels.sockets.answer_queue import AnswerQueue, Streams
+from channels.chat.frames import Ask, FrameRefused, Incoming, Ping, Resume, Stop, names_of, read_frame
+from channels.sockets.answer_queue import AnswerQueue
 from channels.sockets.socket import Closed
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
@@ -24,24 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Questions of one socket that may be unanswered.
 MOST = 8
-
-
-class Asks(Streams, Protocol):
-    """What is used of the gateway."""
-
-    def ask(self, question: Question) -> Snapshot: ...
-
-    def find(self, question: Question) -> Snapshot | None: ...
-
-    def person(self, question: Question) -> str: ...
-
-    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str: ...
-
-
-class Limiter(Protocol):
-    """Who asks too much."""
-
-    def question(self, principal: str, client_id: str) -> bool: ...
 
 
 class Opens(Protocol):
@@ -65,7 +48,7 @@ class ChatDoor:
         caller: Caller,
         client_id: str,
         *,
-        gateway: Asks,
+        gateway: Finds,
         limiter: Limiter,
         texts: Texts,
         html: Html,
@@ -206,7 +189,7 @@ class ChatDoor:
         return {"client_id": self._client_id, "timestamp": iso_now()}
 
 
-def chat_blueprint(sockets: Opens, *, gateway: Asks, limiter: Limiter, texts: Texts, html: Html) -> Blueprint:
+def chat_blueprint(sockets: Opens, *, gateway: Finds, limiter: Limiter, texts: Texts, html: Html) -> Blueprint:
     """Return the door's two addresses: a client names itself in the path, or gets a name."""
 
     def opened(socket: Sends, caller: Caller, client_id: str) -> ChatDoor:

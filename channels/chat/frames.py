@@ -7,16 +7,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
 from services.errors import LaibaoError
 
-#: Characters of the longest question, and of a client's own id of one.
-MAX_CONTENT = 10_000
-MAX_ID = 64
-#: The largest cursor taken: more chunks than any stream may have.
-MAX_CURSOR = 2**31 - 1
 #: What old clients send about their calls, and what asks for nothing.
 IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})
 
@@ -100,11 +95,6 @@ def read_object(text: str) -> dict[str, Any]:
     if not isinstance(frame, dict):
         raise FrameRefused("invalid_message", what="object")
     return frame
-
-
-def iso_now() -> str:
-    """Return the time as ISO 8601 in UTC, with milliseconds and Z."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def names_of(stream_id: str, id: str) -> dict[str, str]:

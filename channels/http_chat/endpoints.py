@@ -8,8 +8,7 @@ from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
 
-from channels.chat.channel import Asks, Limiter
-from channels.chat.frames import MAX_ID
+from channels.asking import MAX_ID, Finds, Limiter
 from channels.http_chat.ends import answered, failed, refusal
 from channels.http_chat.line import Line
 from channels.http_chat.models import ChatAnswered, ChatCancelled, ChatFailed, ChatPlace, ChatQuestion
@@ -36,7 +35,7 @@ class HttpChat:
     """Puts questions, and shows answers to who waits for them; whoever goes away ends no answer."""
 
     def __init__(
-        self, *, gateway: Asks, limiter: Limiter, waits: Waits, texts: Texts, ready: Callable[[], bool]
+        self, *, gateway: Finds, limiter: Limiter, waits: Waits, texts: Texts, ready: Callable[[], bool]
     ) -> None:
         """Take its parts; `ready` is false while the process starts or drains."""
         self._gateway = gateway

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
-from channels.chat.frames import MAX_CONTENT, MAX_CURSOR, MAX_ID
+from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
 from channels.web.rest import RestModel
 
 #: The largest whole number that every reader of JSON has exactly; no number beyond it is taken.

@@ -6,7 +6,7 @@ import re
 
 from flask import request
 
-from channels.chat.frames import MAX_ID
+from channels.asking import MAX_ID
 from channels.http_chat.models import ChatQuestion
 from channels.http_chat.stream import END, MEDIA_TYPE
 from channels.web.rest import RestError

@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response
 
-from channels.chat.frames import iso_now
+from channels.asking import Asks, Limiter, iso_now
 from channels.realtime.batch_news import BatchNews
-from channels.sockets.answer_queue import AnswerQueue, Shown, Streams
+from channels.sockets.answer_queue import AnswerQueue, Shown
 from channels.sockets.outbox import Goodbye, Outbox, Wire
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
@@ -26,26 +26,12 @@ from services.models import Question
 from services.realtime.effects import Answer, Ask, Cancel, Close, Effect, Follow, Unwatch, Watch
 from services.realtime.session import MOST, Detected, RealtimeSession
 from services.streams.following import News
-from services.streams.records import Snapshot, Whole
+from services.streams.records import Whole
 
 log = logging.getLogger(__name__)
 
 #: How a client takes its leave: the code for that, or a close frame without any.
 ORDERLY = (1000, 1005)
-
-
-class Asks(Streams, Protocol):
-    """What is used of the gateway."""
-
-    def ask(self, question: Question) -> Snapshot: ...
-
-    def cancel(self, stream_id: str, *, bot: str, principal: str) -> str: ...
-
-
-class Limiter(Protocol):
-    """Who asks too much."""
-
-    def question(self, principal: str, client_id: str) -> bool: ...
 
 
 class RealtimeSocket(Wire, Protocol):

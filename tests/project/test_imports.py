@@ -31,7 +31,7 @@ FLOORS = {
 #: Names of earlier versions for what others import, each a re-export and nothing else; nothing of ours imports them.
 FORMER = ("services.asking_service", "services.sql_batch_tables", "config.gunicorn_worker")
 #: What channels share: each of the others is a channel, and channels do not import each other.
-SHARED_BY_CHANNELS = ("channels.web", "channels.sockets")
+SHARED_BY_CHANNELS = ("channels.asking", "channels.web", "channels.sockets")
 
 #: A package from outside, and the modules that may import it; `*` is any name.
 OUTSIDE = {
