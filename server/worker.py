@@ -79,7 +79,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     _servers: Sequence[PacedServer] = ()
     #: The connections of each listener, by the listener's name.
     _slots: Mapping[Any, ConnectionSlots] = MappingProxyType({})
-    _patience = 0
+    _patience: float = 0.0
     _lane: CallbackLane | None = None
     #: Whether a connection is kept for another request; while the worker leaves, each reply is the last.
     keeps = True

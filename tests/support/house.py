@@ -83,8 +83,8 @@ class House:
 class Replica:
     """One gunicorn of the product, a process group of its own.
 
-    The fork server (`tests/support/servers/fork_server.py`) starts it, unless it has a command or a copy of the product of its own, or
-    `forked` is False, as its memory is that of a process that shares nothing.
+    The fork server (`tests/support/servers/fork_server.py`) starts it, unless it has a command or a copy of the product
+    of its own. With `forked=False` a process of its own is executed, whose memory is shared with no other.
     """
 
     def __init__(

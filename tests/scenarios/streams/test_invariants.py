@@ -150,8 +150,9 @@ def test_6_answers_of_a_killed_replica_go_on_within_seconds(stage: Stage) -> Non
     at_once(talk.wait_text for talk in talks)
     stage.replicas.members[0].kill()
     *polled, unpolled = talks
-    ends: list[Callable[[], None]] = [talk.wait_end for talk in polled]
-    at_once([*ends, partial(completed, stage.redis, unpolled)])
+    ends: list[Callable[[], object]] = [talk.wait_end for talk in polled]
+    ends.append(partial(completed, stage.redis, unpolled))
+    at_once(ends)
 
     records = [talk.record(stage.redis, stage.replicas) for talk in talks]
     assert [(r.right, r.calls, set(r.takeovers)) for r in records] == [(True, 1, {"takeover"})] * 3, records
