@@ -130,8 +130,7 @@ class AuthApi:
         except ProviderError as exc:
             # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
             self._http.close()
-            # Without the cause: its text has the address, with GET the password too.
-            raise _unavailable(str(exc)) from None
+            raise _unavailable(_reason(exc)) from None
         finally:
             self._slots.release()
 
@@ -187,6 +186,11 @@ def _seconds(given: Any) -> float:
     if not seconds > 0 or isinstance(given, bool):
         raise _unavailable("expires_in is not a number above 0")
     return seconds
+
+
+def _reason(exc: ProviderError) -> str:
+    """Return what failed and the class of its cause, whose text has the address, with GET the password too."""
+    return f"{exc} ({type(exc.__cause__).__name__})" if exc.__cause__ else str(exc)
 
 
 def _unavailable(cause: str) -> AuthError:
