@@ -26,7 +26,7 @@ COPY channels/ channels/
 COPY services/ services/
 COPY utils/ utils/
 COPY tools/ tools/
-COPY demo/__init__.py services/wecom/codes.py services/wecom/crypto.py demo/
+COPY demo/__init__.py demo/ierror.py demo/WXBizJsonMsgCrypt.py demo/
 RUN python -m compileall -q .
 
 # By number, so that Kubernetes can see it is not root. It owns no file of the image.

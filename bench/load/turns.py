@@ -17,7 +17,7 @@ from bench.stage.replicas import ROOT, RedisServer, Replica, wait_for
 from services.streams.store import RUNNING_SHARDS
 
 PRODUCT = ROOT / "gunicorn.conf.py"
-FLOOR = ROOT / "bench" / "floor_conf.py"
+FLOOR = ROOT / "bench" / "load" / "floor_conf.py"
 
 
 @dataclass(frozen=True, slots=True)
