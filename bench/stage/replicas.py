@@ -27,9 +27,9 @@ import redis
 import requests
 
 from demo.mocks.dify import player as mock_dify_player
-from demo.mocks.dify.scripts import Script
+from demo.mocks.dify.scripts import DifyScript
 from demo.mocks.dify.server import SCRIPTS, MockDify
-from demo.mocks.dify.wire import Pause, Run, Step
+from demo.mocks.dify.wire import Gap, Run, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds a server may take until it answers.
@@ -247,7 +247,7 @@ def _serve_dify(pipe: Connection, pieces: int, every: float) -> None:
         for number in range(pieces):
             said.append(f"{number:04} 年假申请{WITHIN}{time.time():.6f}{BETWEEN}")
             yield run.piece(said[-1])
-            yield Pause(every)
+            yield Gap(every)
         run.answer = run.final = answers[run.query] = "".join(said)
         yield run.message_end()
         yield run.workflow_finished(answer=run.answer)
@@ -255,7 +255,7 @@ def _serve_dify(pipe: Connection, pieces: int, every: float) -> None:
     # Nobody stops these runs: a look in ten seconds leaves the machine to the replica.
     mock_dify_player._LOOK = 10.0
     threading.stack_size(256 * 1024)
-    SCRIPTS["stamps"] = Script(play, "times")
+    SCRIPTS["stamps"] = DifyScript(play, "times")
     with MockDify(default="stamps", limit=3600.0, after_disconnect="runs on") as dify:
         pipe.send(dify.base_url)
         while pipe.recv():

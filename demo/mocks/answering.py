@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from demo.mocks.answering_http import BAD_GATEWAY, AnsweringHandler, Asked, Script, Whole
+from demo.mocks.answering_http import BAD_GATEWAY, AnsweringHandler, AnswerScript, ReceivedQuestion, WholeReply
 from demo.mocks.dify.answers import marker
 from demo.mocks.http import HttpMock
 
-__all__ = ["BAD_GATEWAY", "Asked", "MockAnswering", "Script", "Whole"]
+__all__ = ["BAD_GATEWAY", "AnswerScript", "MockAnswering", "ReceivedQuestion", "WholeReply"]
 
 
 @dataclass
@@ -33,37 +33,35 @@ class MockAnswering(HttpMock, ABC):
     limit: float = 30.0
     #: The one key that is let in; "" lets any in.
     api_key: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ReceivedQuestion] = field(default_factory=list)
     #: What was looked at without asking: (path, Authorization).
     looks: list[tuple[str, str]] = field(default_factory=list)
-    open_streams: int = 0
-    peak_streams: int = 0
 
     #: The path whose requests cost.
     generating = ""
 
     def __post_init__(self) -> None:
-        self._refused: Counter[str] = Counter()
+        self._errors_sent: Counter[str] = Counter()
         self.listen(self.host, self.port, AnsweringHandler)
 
     @abstractmethod
-    def scripts(self) -> Mapping[str, Script]:
+    def scripts(self) -> Mapping[str, AnswerScript]:
         """Return what it can do with a question, by name."""
 
     @abstractmethod
     def question(self, body: Mapping[str, Any]) -> str | None:
         """Return what a request asks, None where it is none."""
 
-    def refused(self, body: Mapping[str, Any]) -> Whole | None:
+    def field_error(self, body: Mapping[str, Any]) -> WholeReply | None:
         """Return the refusal of a request whose fields the service does not take, None where it takes them."""
         return None
 
     @abstractmethod
-    def look(self, path: str) -> Whole | None:
+    def look(self, path: str) -> WholeReply | None:
         """Return what a free address answers, None where there is none."""
 
     @abstractmethod
-    def refusal(self, status: int, code: str) -> Whole:
+    def error_reply(self, status: int, code: str) -> WholeReply:
         """Return the service's own way to refuse."""
 
     def expected_answer(self, question: str) -> str:
@@ -82,26 +80,14 @@ class MockAnswering(HttpMock, ABC):
         if len(self.asked) != before:
             raise AssertionError(f"{self.generating} was reached, which costs")
 
-    def record(self, asked: Asked) -> None:
+    def record(self, asked: ReceivedQuestion) -> None:
         with self._lock:
             self.asked.append(asked)
 
-    def refuses(self, script: Script, question: str) -> bool:
+    def sends_error(self, script: AnswerScript, question: str) -> bool:
         """Tell whether the script refuses this request, counting it."""
-        if script.refusal is None:
+        if script.error_reply is None:
             return False
         with self._lock:
-            self._refused[question] += 1
-            return script.refusals is None or self._refused[question] <= script.refusals
-
-    @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Count a stream for the block."""
-        with self._lock:
-            self.open_streams += 1
-            self.peak_streams = max(self.peak_streams, self.open_streams)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.open_streams -= 1
+            self._errors_sent[question] += 1
+            return script.error_times is None or self._errors_sent[question] <= script.error_times

@@ -72,7 +72,7 @@ class MockAuth(HttpMock):
         #: Tokens in the order they were given.
         self.tokens: list[str] = []
         self._scripted: tuple[int, bytes, dict[str, str]] | None = None
-        self.listen("127.0.0.1", port, _Handler)
+        self.listen("127.0.0.1", port, _AuthHandler)
         self.url = f"{self.address}/auth/login"
 
     def says(self, status: int, body: Any, **headers: str) -> None:
@@ -108,7 +108,7 @@ class MockAuth(HttpMock):
         return {"success": True, "data": {"token": token, "expires_in": user.expires_in}}
 
 
-class _Handler(Handler):
+class _AuthHandler(Handler):
     mock: MockAuth
 
     def get(self) -> None:

@@ -30,9 +30,11 @@ class HttpMock:
         self.closing = threading.Event()
         #: Connections since the start, those that are open, and the most at once.
         self.accepted_connections = self.open_connections = self.peak_connections = 0
+        #: Answers being streamed, and the most at once.
+        self.open_streams = self.peak_streams = 0
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
-        self._server = _Server((host, port), handler, self)
+        self._server = _MockServer((host, port), handler, self)
         name = f"{type(self).__name__} on {self.address}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name=name, daemon=True)
 
@@ -81,8 +83,20 @@ class HttpMock:
                 self._sockets.discard(sock)
                 self.open_connections -= 1
 
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Count a stream while the block runs."""
+        with self._lock:
+            self.open_streams += 1
+            self.peak_streams = max(self.peak_streams, self.open_streams)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.open_streams -= 1
 
-class _Server(ThreadingHTTPServer):
+
+class _MockServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
@@ -101,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: _MockServer
     #: The mock itself; a subclass says which.
     mock: HttpMock
 

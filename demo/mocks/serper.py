@@ -8,20 +8,18 @@ or `python -m demo.mock_serper --port 5003`.
 
 from __future__ import annotations
 
-import argparse
 import json
-import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from demo.mocks.command import mock_arguments, serve_until_interrupted
 from demo.mocks.http import Handler, HttpMock
 
 Behaviour = Literal[
     "normal", "slow", "drip", "hang", "unauthorized", "busy", "error", "no_credits", "empty", "malformed"
 ]
 
-_REFUSALS: dict[Behaviour, tuple[int, str]] = {
+_ERRORS: dict[Behaviour, tuple[int, str]] = {
     "unauthorized": (403, "Unauthorized."),
     "busy": (429, "Too many requests"),
     "error": (500, "Internal server error"),
@@ -63,7 +61,7 @@ class MockSerper(HttpMock):
 
     def __post_init__(self) -> None:
         self._scripted: tuple[int, bytes] | None = None
-        self.listen(self.host, self.port, _Handler)
+        self.listen(self.host, self.port, _SerperHandler)
 
     @property
     def base_url(self) -> str:
@@ -78,7 +76,7 @@ class MockSerper(HttpMock):
         with self._lock:
             self.requests.append((method, path))
         if (self.api_key and key != self.api_key) or self.behaviour == "unauthorized":
-            return _message(*_REFUSALS["unauthorized"])
+            return _message(*_ERRORS["unauthorized"])
         if (method, path) == ("GET", "/account"):
             return self._account()
         if (method, path) == ("POST", "/search"):
@@ -87,7 +85,7 @@ class MockSerper(HttpMock):
 
     def _account(self) -> tuple[int, bytes]:
         if self.behaviour == "error":
-            return _message(*_REFUSALS["error"])
+            return _message(*_ERRORS["error"])
         left = 0 if self.behaviour == "no_credits" else self.balance - self.spent
         return 200, json.dumps({"balance": left, "rateLimit": 50}).encode()
 
@@ -98,8 +96,8 @@ class MockSerper(HttpMock):
             raise ConnectionAbortedError("the mock is closing")
         if self._scripted:
             return self._scripted
-        if self.behaviour in _REFUSALS:
-            return _message(*_REFUSALS[self.behaviour])
+        if self.behaviour in _ERRORS:
+            return _message(*_ERRORS[self.behaviour])
         with self._lock:
             self.spent += 1
         if self.behaviour == "malformed":
@@ -129,7 +127,7 @@ def _message(status: int, message: str) -> tuple[int, bytes]:
     return status, json.dumps({"message": message, "statusCode": status}).encode()
 
 
-class _Handler(Handler):
+class _SerperHandler(Handler):
     mock: MockSerper
 
     def get(self) -> None:
@@ -154,11 +152,7 @@ class _Handler(Handler):
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m demo.mock_serper", description="A mock of serper.dev.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5003)
+    parser = mock_arguments("python -m demo.mock_serper", "A mock of serper.dev.", port=5003)
     parser.add_argument("--behaviour", choices=get_args(Behaviour), default="normal", help="what a search gets")
     with MockSerper(**vars(parser.parse_args())) as serper:
-        print(f"mock Serper on {serper.base_url}, any key", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        serve_until_interrupted(f"mock Serper on {serper.base_url}, any key")

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from demo.mocks.dify.refusals import INVALID_USER, NO_ADDRESS, NO_CONVERSATION, NO_RUN, NOT_A_WORKFLOW, Refusal
+from demo.mocks.dify.error_replies import (
+    INVALID_USER,
+    NO_ADDRESS,
+    NO_CONVERSATION,
+    NO_RUN,
+    NOT_A_WORKFLOW,
+    MockErrorReply,
+)
 from demo.mocks.dify.wire import SOURCE, USAGE, Run
 
 if TYPE_CHECKING:
@@ -28,15 +35,15 @@ class LookUp:
     authorization: str
 
 
-def messages(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
+def messages(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:
     """Return the latest rows of a conversation, oldest first."""
     conversation_id, limit = query.get("conversation_id", ""), int(query.get("limit", "20"))
     if not query.get("user"):
         return INVALID_USER
     if not is_uuid(conversation_id):
-        return Refusal.api(400, "invalid_param", "conversation_id must be a valid UUID")
+        return MockErrorReply.api(400, "invalid_param", "conversation_id must be a valid UUID")
     if not 1 <= limit <= 100:
-        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+        return MockErrorReply.api(400, "invalid_param", "limit must be between 1 and 100")
     if dify.conversations.get(conversation_id) != query["user"]:
         return NO_CONVERSATION
     turns = dify.runs.turns(conversation_id)
@@ -44,13 +51,13 @@ def messages(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, An
     return {"limit": limit, "has_more": len(rows) > limit, "data": rows[-limit:]}
 
 
-def conversations(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
+def conversations(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:
     """Return a user's conversations, the latest first, each named by its first question."""
     limit = int(query.get("limit", "20"))
     if not query.get("user"):
         return INVALID_USER
     if not 1 <= limit <= 100:
-        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+        return MockErrorReply.api(400, "invalid_param", "limit must be between 1 and 100")
     own = [name for name, user in dify.conversations.copy().items() if user == query["user"]]
     talks = [(name, turns) for name in own if (turns := dify.runs.turns(name))]
     # Reversed at the end: of those of the same second the one begun last is the latest.
@@ -113,7 +120,7 @@ def _cost(run: Run) -> Mapping[str, Any]:
     }
 
 
-def run_result(dify: MockDify, run_id: str) -> Refusal | dict[str, Any]:
+def run_result(dify: MockDify, run_id: str) -> MockErrorReply | dict[str, Any]:
     """Return a run's result; while it works it has no outputs."""
     run = dify.runs.find(run_id)
     if dify.mode not in ("advanced-chat", "workflow"):
@@ -137,7 +144,7 @@ def run_result(dify: MockDify, run_id: str) -> Refusal | dict[str, Any]:
     }
 
 
-def run_to_follow(dify: MockDify, run_id: str, user: str) -> Refusal | Run:
+def run_to_follow(dify: MockDify, run_id: str, user: str) -> MockErrorReply | Run:
     """Return the run whose events somebody wants; another user's does not exist for them."""
     if not dify.events:
         return NO_ADDRESS

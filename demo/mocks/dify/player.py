@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from demo.mocks.dify.broadcast import Heard
 from demo.mocks.dify.plays import stopped
-from demo.mocks.dify.wire import HANG, PING, Break, Cut, Loss, Pause, Run, Step
+from demo.mocks.dify.wire import HANG, PING, Break, Cut, Gap, Loss, Run, Step
 from demo.mocks.http import ClientGone
 
 #: How often a script that waits looks whether it was stopped, in seconds.
@@ -23,7 +23,7 @@ def whole(data: bytes) -> list[bytes]:
     return [data]
 
 
-class Client:
+class StreamClient:
     """Who reads a stream."""
 
     def __init__(
@@ -62,9 +62,9 @@ class Client:
 class Player:
     """Plays a run's steps until they, the client, the time or the mock itself come to an end."""
 
-    def __init__(self, run: Run, client: Client, *, limit: float, closing: threading.Event) -> None:
+    def __init__(self, run: Run, client: StreamClient, *, limit: float, closing: threading.Event) -> None:
         self._run = run
-        self._client: Client | None = client
+        self._client: StreamClient | None = client
         self._closing = closing
         self._ends = time.monotonic() + limit
         self._silent = False
@@ -95,7 +95,7 @@ class Player:
             if self._client is not None:
                 self._client.reset()
             return False
-        if isinstance(step, Pause):
+        if isinstance(step, Gap):
             return self.wait(step.seconds)
         if isinstance(step, Break):
             self._break(step.how)
@@ -136,7 +136,7 @@ class Player:
         return time.monotonic() < self._ends and not self._closing.is_set()
 
 
-def follow(run: Run, client: Client, *, ping_every: float, limit: float, closing: threading.Event) -> None:
+def follow(run: Run, client: StreamClient, *, ping_every: float, limit: float, closing: threading.Event) -> None:
     """Write what a run says from now on, or how it ended; what was said before does not come again.
 
     Raises:
@@ -151,7 +151,7 @@ def follow(run: Run, client: Client, *, ping_every: float, limit: float, closing
     client.finish()
 
 
-def _follow(heard: Heard, client: Client, *, ping_every: float, ends: float, closing: threading.Event) -> None:
+def _follow(heard: Heard, client: StreamClient, *, ping_every: float, ends: float, closing: threading.Event) -> None:
     ping_at = 0.0
     while (now := time.monotonic()) < ends and not closing.is_set():
         if now >= ping_at:

@@ -8,22 +8,22 @@ or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mocks/dify/s
 
 from __future__ import annotations
 
-import argparse
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import marker
+from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
-from demo.mocks.dify.refusals import Refusal
 from demo.mocks.dify.runs import AfterDisconnect, Runs
-from demo.mocks.dify.scripts import CHOICES, SCRIPTS, Script
+from demo.mocks.dify.scripts import CHOICES, SCRIPTS, DifyScript
 from demo.mocks.dify.wire import Run, Step
 from demo.mocks.http import HttpMock
 
@@ -62,7 +62,7 @@ class MockDify(HttpMock):
     #: False: messages are never saved, as when Dify's event bus breaks in the wrong moment.
     saves: bool = True
     #: What every look-up is answered with while it is set.
-    outage: Refusal | None = None
+    outage: MockErrorReply | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
     #: How often each address was called: "GET /v1/info".
     calls: Counter[str] = field(default_factory=Counter)
@@ -72,13 +72,11 @@ class MockDify(HttpMock):
     stops: list[tuple[str, str]] = field(default_factory=list)
     #: conversation id → the user it belongs to.
     conversations: dict[str, str] = field(default_factory=dict)
-    open_streams: int = 0
-    peak_streams: int = 0
     open_listeners: int = 0
 
     def __post_init__(self) -> None:
         self.runs = Runs()
-        self._refused: Counter[tuple[str, str]] = Counter()
+        self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
 
     @property
@@ -111,15 +109,15 @@ class MockDify(HttpMock):
         with self._lock:
             self.look_ups.append(look_up)
 
-    def refuses(self, script: Script, body: Mapping[str, Any]) -> bool:
+    def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
         """Tell whether the script refuses this request, counting it."""
-        if script.refusal is None:
+        if script.error_reply is None:
             return False
         with self._lock:
-            self._refused[body["user"], body["query"]] += 1
-            return script.refusals is None or self._refused[body["user"], body["query"]] <= script.refusals
+            self._errors_sent[body["user"], body["query"]] += 1
+            return script.error_times is None or self._errors_sent[body["user"], body["query"]] <= script.error_times
 
-    def begin(self, script: Script, body: Mapping[str, Any], *, answers: bool = True) -> Run:
+    def begin(self, script: DifyScript, body: Mapping[str, Any], *, answers: bool = True) -> Run:
         """Return a new run in the request's conversation, or in one of its own; whether it will answer is known."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
@@ -157,18 +155,6 @@ class MockDify(HttpMock):
             run.stopped = True
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Count a stream for the block."""
-        with self._lock:
-            self.open_streams += 1
-            self.peak_streams = max(self.peak_streams, self.open_streams)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.open_streams -= 1
-
-    @contextmanager
     def listening(self) -> Iterator[None]:
         """Count a listener of a run for the block."""
         with self._lock:
@@ -182,11 +168,8 @@ class MockDify(HttpMock):
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m demo.mock_dify", description="A mock of Dify's service API.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5001)
-    parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
-    parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
+    description = "A mock of Dify's service API."
+    parser = answering_arguments("python -m demo.mock_dify", description, port=5001, scripts=SCRIPTS)
     parser.add_argument(
         "--after-disconnect", choices=get_args(AfterDisconnect), default="runs on", help="a run whose client is gone"
     )
@@ -195,6 +178,4 @@ def main() -> None:
     options = vars(parser.parse_args())
     events = not options.pop("no_events")
     with MockDify(**options, events=events, limit=600.0) as dify:
-        print(f"mock Dify on {dify.base_url}/v1, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        serve_until_interrupted(f"mock Dify on {dify.base_url}/v1, any key", SCRIPTS)

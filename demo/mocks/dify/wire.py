@@ -40,7 +40,7 @@ METADATA = {"annotation_reply": None, "retriever_resources": [SOURCE], "usage": 
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Gap:
     """Send nothing for this many seconds; the run's own limit ends it sooner."""
 
     seconds: float
@@ -62,8 +62,8 @@ class Break:
     how: Loss
 
 
-HANG = Pause(float("inf"))
-Step = bytes | Pause | Cut | Break
+HANG = Gap(float("inf"))
+Step = bytes | Gap | Cut | Break
 
 
 def _uuid() -> str:
@@ -147,7 +147,7 @@ class Run:
         """Yield the answer in pieces."""
         for text in pieces(self.answer):
             yield self.piece(text, event=event, **fields)
-            yield Pause(self.delay if delay is None else delay)
+            yield Gap(self.delay if delay is None else delay)
 
     def message_end(self, metadata: Any = METADATA) -> bytes:
         """Return the event; as in Dify, the message is saved before it is sent."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from demo.mocks.answering import Asked, MockAnswering, Whole
-from demo.mocks.dify.wire import HANG, Pause, Step, frame, pieces
+from demo.mocks.answering import MockAnswering, ReceivedQuestion, WholeReply
+from demo.mocks.dify.wire import HANG, Gap, Step, frame, pieces
 
 MODEL = "mock-model"
 USAGE = {"prompt_tokens": 21, "completion_tokens": 10, "total_tokens": 31}
@@ -18,10 +18,10 @@ THOUGHT = "用户在问制度，先查手册。"
 class Chat:
     """One answer as the server writes it."""
 
-    def __init__(self, asked: Asked, mock: MockAnswering, text: str) -> None:
+    def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.pieces = pieces(text)
-        self._delay = Pause(mock.delay)
-        self.slow = Pause(mock.slow)
+        self._delay = Gap(mock.delay)
+        self.slow = Gap(mock.slow)
         self._head = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "model": MODEL, "created": 1}
         options = asked.body.get("stream_options") or {}
         self._counts = bool(options.get("include_usage"))
@@ -56,14 +56,14 @@ class Chat:
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         return frame(self._head | {"object": kind, "choices": [choice]})
 
-    def whole(self, content: Any = None) -> Whole:
+    def whole(self, content: Any = None) -> WholeReply:
         """Return the answer as a server sends it that does not stream."""
         message = {"role": "assistant", "content": content or "".join(self.pieces)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return Whole.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
+        return WholeReply.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
 
 
-Play = Callable[[Chat], Iterator[Step] | Whole]
+Play = Callable[[Chat], Iterator[Step] | WholeReply]
 
 
 def normal(chat: Chat) -> Iterator[Step]:
@@ -230,7 +230,7 @@ def keep_alive(chat: Chat) -> Iterator[Step]:
     """Send comments for two seconds before the answer, as DeepSeek does while its queue is long."""
     for number in range(10):
         yield b": keep-alive\n\n" if number % 2 else b": keep-alive\n"
-        yield Pause(0.2)
+        yield Gap(0.2)
     yield b"\n"
     yield from normal(chat)
 
