@@ -1,6 +1,6 @@
-"""What the mock answer services share: who asked what, scripts by name, and a trip-wire for probes.
+"""The base of the mock answer services: recorded requests, scripts by name, and a check that probes cost nothing.
 
-A service has one address that generates, and so costs; everything else about it is free to look at.
+A service has one path that generates answers and so costs money. All its other paths are free.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ __all__ = ["BAD_GATEWAY", "AnswerScript", "MockAnswering", "ReceivedQuestion", "
 
 @dataclass
 class MockAnswering(HttpMock, ABC):
-    """The mock and what it saw. Every script ends within `limit` seconds, whatever the client does."""
+    """A mock and the requests it received. Every script ends within `limit` seconds, whatever the client does."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    #: The script of a question that names none.
+    #: The script for questions that name none.
     default: str = "normal"
-    #: Seconds: between two pieces of an answer, between the pieces of a slow answer, at most in all.
+    #: Seconds between two pieces of an answer, between the pieces of a slow answer, and at most in all.
     delay: float = 0.0
     slow: float = 0.02
     limit: float = 30.0
-    #: The one key that is let in; "" lets any in.
+    #: The only accepted key; "" accepts any.
     api_key: str = ""
     asked: list[ReceivedQuestion] = field(default_factory=list)
-    #: What was looked at without asking: (path, Authorization).
+    #: GET requests to free paths: (path, Authorization).
     looks: list[tuple[str, str]] = field(default_factory=list)
 
-    #: The path whose requests cost.
+    #: The path that generates answers.
     generating = ""
 
     def __post_init__(self) -> None:
@@ -46,34 +46,34 @@ class MockAnswering(HttpMock, ABC):
 
     @abstractmethod
     def scripts(self) -> Mapping[str, AnswerScript]:
-        """Return what it can do with a question, by name."""
+        """Return the scripts by name."""
 
     @abstractmethod
     def question(self, body: Mapping[str, Any]) -> str | None:
-        """Return what a request asks, None where it is none."""
+        """Return the question in a request's body; None if there is none."""
 
     def field_error(self, body: Mapping[str, Any]) -> WholeReply | None:
-        """Return the refusal of a request whose fields the service does not take, None where it takes them."""
+        """Return the error reply to a request with unsupported fields; None if all are supported."""
         return None
 
     @abstractmethod
     def look(self, path: str) -> WholeReply | None:
-        """Return what a free address answers, None where there is none."""
+        """Return the reply to a GET of a free path; None if the path is unknown."""
 
     @abstractmethod
     def error_reply(self, status: int, code: str) -> WholeReply:
-        """Return the service's own way to refuse."""
+        """Return an error reply in the service's own format."""
 
     def expected_answer(self, question: str) -> str:
-        """Return the text a client must end up with, the present default considered."""
+        """Return the complete answer a client must have received, by the question's script or the current default."""
         return self.scripts()[marker(question) or self.default].answer(question)
 
     @contextmanager
     def costing_nothing(self) -> Iterator[None]:
-        """Let the block do anything that costs nothing.
+        """Check that the block sends no request to the path that generates answers.
 
         Raises:
-            AssertionError: it reached the address that generates.
+            AssertionError: it sent one.
         """
         before = len(self.asked)
         yield
@@ -85,7 +85,7 @@ class MockAnswering(HttpMock, ABC):
             self.asked.append(asked)
 
     def sends_error(self, script: AnswerScript, question: str) -> bool:
-        """Tell whether the script refuses this request, counting it."""
+        """Return whether this request gets the script's error reply, and count it."""
         if script.error_reply is None:
             return False
         with self._lock:

@@ -1,4 +1,4 @@
-"""The HTTP side that the mock answer services share: reads questions, refuses, plays scripts to whoever asked."""
+"""The HTTP handler of the mock answer services: reads questions, sends error replies, plays scripts to clients."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from demo.mocks.http import Handler
 if TYPE_CHECKING:
     from demo.mocks.answering import MockAnswering
 
-#: How often a script that waits looks whether its client is still there, in seconds.
+#: Seconds between two checks of whether the client of a waiting script is still connected.
 _LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedQuestion:
-    """A question as it came in, refused or not. The names of its headers are in lower case."""
+    """A request to the generating path, including rejected ones. Header names are in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -32,7 +32,7 @@ class ReceivedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class WholeReply:
-    """A reply that is no stream."""
+    """A reply that is not a stream."""
 
     status: int
     body: bytes
@@ -53,20 +53,20 @@ BAD_GATEWAY = WholeReply(
 
 @dataclass(frozen=True, slots=True)
 class AnswerScript:
-    """One behaviour. `answer` is what a client must end up with; "" where it ends without an answer."""
+    """One behaviour. `answer` returns the complete answer a client must receive; "" if the script ends without one."""
 
-    #: The pieces of a reply, or a whole one, from what was asked and the mock.
+    #: Returns the steps of a stream, or a whole reply, for a question and the mock.
     play: Callable[[ReceivedQuestion, Any], Iterator[Step] | WholeReply]
     answer: Callable[[str], str] = answer_to
     media: str = "text/event-stream; charset=utf-8"
-    #: False: no length and no chunks, the body ends with the connection.
+    #: If False, the body has neither a length nor chunks: it ends with the connection.
     chunked: bool = True
-    #: Rewrites the bytes on their way out, each piece its own write.
+    #: Rewrites the bytes of a step; each element of the result is written separately.
     cut: Callable[[bytes], list[bytes]] = whole
     error_reply: WholeReply | None = None
-    #: How often a question is refused before it is answered; None is always.
+    #: How often a question gets the error reply before it is answered; None means always.
     error_times: int | None = None
-    #: Seconds before the response's headers.
+    #: Seconds until the response's headers are sent.
     headers_after: float = 0.0
 
 

@@ -1,4 +1,4 @@
-"""Serper to try things with: its search and its account over real HTTP, and what each search cost.
+"""A mock of serper.dev over real HTTP: its search, its account, and the credits each search costs.
 
     with MockSerper() as serper:
         SerperSearch(api_key="any", base_url=serper.base_url)
@@ -28,7 +28,7 @@ _ERRORS: dict[Behaviour, tuple[int, str]] = {
 
 
 def results(query: str, num: int) -> list[dict[str, Any]]:
-    """Return the organic results that a search for `query` finds."""
+    """Return the organic results of a search for `query`."""
     return [
         {
             "title": f"{query} ({number})",
@@ -42,19 +42,18 @@ def results(query: str, num: int) -> list[dict[str, Any]]:
 
 @dataclass
 class MockSerper(HttpMock):
-    """The mock and what it saw; `behaviour` is what it does from now on."""
+    """The mock and the requests it received. `behaviour` applies to all later requests."""
 
     host: str = "127.0.0.1"
     port: int = 0
     behaviour: Behaviour = "normal"
-    #: Seconds that "slow" takes, and "drip" between two bytes.
+    #: Seconds that "slow" takes, and seconds between two bytes of "drip".
     delay: float = 1.0
-    #: The one key that is let in; "" lets any in.
+    #: The only accepted key; "" accepts any.
     api_key: str = ""
     balance: int = 2500
-    #: The credits spent.
     spent: int = 0
-    #: The bodies of the searches, also of those that failed.
+    #: The bodies of all searches, including failed ones.
     searches: list[dict[str, Any]] = field(default_factory=list)
     #: Method and path of every request.
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -68,11 +67,11 @@ class MockSerper(HttpMock):
         return self.address
 
     def says(self, status: int, body: Any) -> None:
-        """Answer every search with this: bytes as they are, all else as JSON."""
+        """Answer every search with this status and body: bytes unchanged, anything else as JSON."""
         self._scripted = status, body if isinstance(body, bytes) else json.dumps(body).encode()
 
     def answer(self, method: str, path: str, key: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        """Note a request; return status and body of its answer."""
+        """Record a request and return the reply's status and body."""
         with self._lock:
             self.requests.append((method, path))
         if (self.api_key and key != self.api_key) or self.behaviour == "unauthorized":
@@ -115,11 +114,11 @@ class MockSerper(HttpMock):
 
     @property
     def byte_pause(self) -> float:
-        """Seconds between two bytes of an answer."""
+        """Seconds between two bytes of a reply."""
         return self.delay if self.behaviour == "drip" else 0.0
 
     def pause(self, seconds: float) -> bool:
-        """Wait; tell whether the mock goes on."""
+        """Wait; return False if the mock is closing."""
         return not self.closing.wait(seconds)
 
 

@@ -1,4 +1,4 @@
-"""What the mock of a company's own service sends: every form of JSON, every way to end and to fail, step by step."""
+"""The transcripts of the mock of a company's own service: every form of JSON, every way to end and to fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class CustomAnswer:
-    """One answer as the service writes it."""
+    """One answer in the service's format."""
 
     def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.text = text

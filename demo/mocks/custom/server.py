@@ -1,9 +1,9 @@
-"""A company's own answer service to try things with: JSON in, JSON out, in each form a stream of it may have.
+"""A mock of a company's own answer service: JSON requests and replies, in every form a stream may have.
 
     with MockCustom() as service:
         requests.post(service.url, json={"question": "…"})
 
-or `python -m demo.mock_custom --port 5003`. A question that holds `[[name]]` is answered by that script.
+or `python -m demo.mock_custom --port 5003`. A question that contains `[[name]]` is answered by that script.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LINES = "application/x-ndjson"
 
 @dataclass
 class MockCustom(MockAnswering):
-    """One service at one path. `healthy` is what its health address says."""
+    """One service at one path. `healthy` sets the reply of its health path."""
 
     healthy: bool = True
     generating: str = "/ask"
 
     @property
     def url(self) -> str:
-        """The full address that takes questions."""
+        """The URL that questions are posted to."""
         return self.address + self.generating
 
     def scripts(self) -> Mapping[str, AnswerScript]:

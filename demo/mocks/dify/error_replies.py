@@ -1,4 +1,4 @@
-"""Every reply Dify, or a proxy before it, answers with: HTTP status and body, by name."""
+"""All error replies of Dify or a proxy before it, by name: HTTP status and body."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HTML = "<html><head><title>{title}</title></head><body><center><h1>{title}</h1>
 
 @dataclass(frozen=True, slots=True)
 class MockErrorReply:
-    """A reply that is not a stream."""
+    """An error reply of the mock."""
 
     status: int
     body: bytes
@@ -18,13 +18,13 @@ class MockErrorReply:
 
     @classmethod
     def api(cls, status: int, code: str, message: str) -> MockErrorReply:
-        """Return Dify's own envelope."""
+        """Return an error reply in Dify's envelope."""
         envelope = {"code": code, "message": message, "status": status}
         return cls(status, json.dumps(envelope).encode())
 
     @classmethod
     def html(cls, status: int, title: str) -> MockErrorReply:
-        """Return what a layer in front of Dify answers."""
+        """Return an error reply as a proxy in front of Dify sends it."""
         return cls(status, _HTML.format(title=f"{status} {title}").encode(), "text/html")
 
 
@@ -35,7 +35,7 @@ NO_RUN = MockErrorReply.api(404, "not_found", "Workflow run not found")
 NOT_A_WORKFLOW = MockErrorReply.api(
     400, "not_workflow_app", "Please check if your app mode matches the right API route."
 )
-#: How an app of a mode refuses to be asked in blocking mode.
+#: Error replies to a request in blocking mode, by the app's mode.
 NO_BLOCKING = {
     "agent-chat": MockErrorReply.api(400, "invalid_param", "Agent Chat App does not support blocking mode"),
     "agent": MockErrorReply.api(400, "bad_request", "Agent App only supports streaming response mode."),

@@ -30,9 +30,9 @@ def chatflow_failed_open(run: Run) -> Iterator[Step]:
 
 
 def broken(play: Play, how: Loss, where: str) -> Play:
-    """Return a play whose client loses the stream.
+    """Return a play whose stream breaks.
 
-    Before its first event (`unheard`), after it (`start`), in the `middle`, or when the text is `whole`.
+    `where` is before the first event (`unheard`), after it (`start`), in the `middle`, or after all text (`whole`).
     """
 
     def steps(run: Run) -> Iterator[Step]:
@@ -130,7 +130,7 @@ def drop_in_a_line(run: Run) -> Iterator[Step]:
 
 
 def glued(run: Run) -> Iterator[Step]:
-    """Send events as a careless proxy joins them: no blank line between a ping and its neighbours."""
+    """Send events as a faulty proxy joins them: without a blank line between a ping and its neighbours."""
     first, *rest = pieces(run.answer)
     yield b"event: ping\n" + run.piece(first).removesuffix(b"\n") + b"event: ping\n\n"
     yield b"".join(run.piece(text).removesuffix(b"\n") for text in rest) + b"\n"
@@ -156,7 +156,7 @@ def without_last_blank_line(run: Run) -> Iterator[Step]:
 
 
 def odd_events(run: Run) -> Iterator[Step]:
-    """Send everything a relay must not stumble over."""
+    """Send unknown, huge and malformed events, which a client must ignore."""
     yield frame([1, 2])
     yield frame(None)
     yield b"data: {broken\n\n"
@@ -181,7 +181,7 @@ def odd_metadata(run: Run) -> Iterator[Step]:
 
 
 def endless_line(run: Run) -> Iterator[Step]:
-    """Send one line past every sensible bound."""
+    """Send one line of 6.5 MB."""
     yield from partial(run)
     for _ in range(100):
         yield b"x" * 65536

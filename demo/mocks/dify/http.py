@@ -1,4 +1,4 @@
-"""The mock Dify's HTTP side: reads requests, refuses what Dify refuses, hands streams to the player."""
+"""The mock Dify's HTTP handler: reads requests, sends Dify's error replies, passes streams to the player."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_BODY = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """A question as it came in, refused or not."""
+    """A question as it was received, including rejected ones. `at` is a reading of the monotonic clock."""
 
     body: Mapping[str, Any]
     authorization: str
@@ -119,7 +119,7 @@ class DifyHandler(Handler):
 
     def _chat(self, body: Any) -> None:
         dify = self.mock
-        # An empty object is how the doctor looks whether the address is right: no question.
+        # An empty object is a health check of the chat URL, not a question.
         if isinstance(body, dict) and body:
             dify.record(ReceivedRequest(body, self.authorization, time.monotonic()))
         problem = _problem(body)
@@ -144,7 +144,7 @@ class DifyHandler(Handler):
             self._blocking(script, dify.begin(script, body))
 
     def _blocking(self, script: DifyScript, run: Run) -> None:
-        # The app is an agent, or the question's script plays one.
+        # An agent app rejects blocking mode; the app's mode is set by the mock or by the script.
         error_reply = NO_BLOCKING.get(self.mock.mode) or NO_BLOCKING.get(script.mode)
         if error_reply is not None:
             self._send_error_reply(error_reply)

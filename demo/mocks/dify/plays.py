@@ -1,4 +1,4 @@
-"""The transcripts of the mock Dify: what each app type, ending and failure looks like, step by step."""
+"""The transcripts of the mock Dify: the events of each app type and each ending."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def partial(run: Run) -> Iterator[Step]:
 
 
 def stopped(run: Run) -> Iterator[Step]:
-    """Play the end of a run that somebody stopped."""
+    """Play the end of a run that was stopped."""
     yield run.workflow_finished("stopped")
     yield run.message_end()
 
@@ -137,7 +137,7 @@ def moderation(run: Run) -> Iterator[Step]:
 
 
 def chatflow_moderated(run: Run) -> Iterator[Step]:
-    """Play a chatflow whose answer is moderated at its end; the workflow's own outputs know nothing of it."""
+    """Play a chatflow whose answer is moderated at its end; the workflow's outputs keep the original text."""
     yield from _workflow(run)
     yield run.event("message_replace", answer=MODERATED, reason="output_moderation")
     yield run.message_end()

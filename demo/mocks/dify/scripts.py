@@ -1,6 +1,6 @@
-"""What the mock Dify can do with a question, by name: every app type, every way to end, every way to fail.
+"""The mock Dify's scripts by name: every app type, every way to end, every way to fail.
 
-A question that holds `[[name]]` is answered by that script, any other by the mock's default.
+A question that contains `[[name]]` is answered by that script, any other by the mock's default.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from demo.mocks.dify.wire import Loss, pieces
 
 @dataclass(frozen=True, slots=True)
 class DifyScript:
-    """One behaviour. `answer` is what a client must end up with; "" where it ends without an answer."""
+    """One behaviour. `answer` returns the complete answer a client must receive; "" if the script ends without one."""
 
     play: Play
-    #: What it shows: a closing sequence, a transport, or the row of a reply.
+    #: A description: the last events, the transport, or the error reply.
     shows: str
     mode: str = "advanced-chat"
     answer: Callable[[str], str] = answer_to
-    #: What it sends, or would have sent.
+    #: The text that the run sends, or would have sent without the fault.
     text: Callable[[str], str] = answer_to
-    #: False: no length and no chunks, the body ends with the connection.
+    #: If False, the body has neither a length nor chunks: it ends with the connection.
     chunked: bool = True
-    #: Rewrites the bytes on their way out, each piece its own write.
+    #: Rewrites the bytes of a step; each element of the result is written separately.
     cut: Callable[[bytes], list[bytes]] = lambda data: [data]
     error_reply: MockErrorReply | None = None
-    #: How often a user's question is refused before it is answered; None is always.
+    #: How often a user's question gets the error reply before it is answered; None means always.
     error_times: int | None = None
-    #: Played instead when the request names a conversation that does not exist; None answers 404.
+    #: Played instead if the request names an unknown conversation; None sends 404.
     stale: Play | None = None
-    #: Seconds before the response's headers.
+    #: Seconds until the response's headers are sent.
     headers_after: float = 0.0
-    #: The history has its answer in the agent's thoughts alone.
+    #: Whether the history has the answer only in the agent's thoughts.
     in_thoughts: bool = False
-    #: Its client loses the stream, and Dify has the answer all the same.
+    #: Whether the stream breaks although Dify completes the answer.
     breaks: bool = False
 
 
@@ -156,7 +156,7 @@ RETRIED: dict[str, DifyScript] = {
     "502-once": replies_with_error("502-html", times=1),
 }
 
-#: chatflow-reset-middle and its like. The first event of a chat has text already.
+#: Names such as chatflow-reset-middle. A chat has no `start`, because its first event already has text.
 BROKEN: dict[str, DifyScript] = {
     f"{app}-{how}-{where}": DifyScript(
         faults.broken(play, how, where), f"{app}, {how} at {where}, the run goes on", mode, breaks=True
@@ -179,5 +179,5 @@ SCRIPTS: dict[str, DifyScript] = {
     "error": CLOSINGS["error-without-code"],
 }
 
-#: What a person can choose between on the demo page, for questions that name no script.
+#: The scripts that the demo page offers for questions that name none.
 CHOICES = ("normal", "slow", "error", "silent")

@@ -1,4 +1,4 @@
-"""A Dify to try things with: its service API over real HTTP, what it answers scripted by the question.
+"""A mock of Dify: its service API over real HTTP, with answers scripted by the question.
 
     with MockDify() as dify:
         requests.post(f"{dify.base_url}/v1/chat-messages", …)
@@ -31,46 +31,46 @@ __all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer
 
 
 def expected_answer(question: str, default: str = "normal") -> str:
-    """Return the text a client must end up with; "" where the script ends without an answer."""
+    """Return the complete answer a client must receive; "" if the script ends without one."""
     return SCRIPTS[marker(question) or default].answer(question)
 
 
 @dataclass
 class MockDify(HttpMock):
-    """The mock and what it saw. Every script ends within `limit` seconds, whatever the client does."""
+    """The mock and the requests it received. Every script ends within `limit` seconds, whatever the client does."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    #: The script of a question that names none.
+    #: The script for questions that name none.
     default: str = "normal"
-    #: Seconds: between two pieces of an answer, between pings, between the pieces of a slow answer, at most in all.
+    #: Seconds between two pieces of an answer, between pings, between the pieces of a slow answer, and at most in all.
     delay: float = 0.0
     ping_every: float = 10.0
     slow: float = 0.5
     limit: float = 30.0
-    #: What /info and /parameters say; the mode also of blocking replies.
+    #: The replies of /info and /parameters; `mode` also applies to blocking replies.
     mode: str = "advanced-chat"
     user_input_form: list[dict[str, Any]] = field(default_factory=list)
-    #: Seconds by which its `Date` is ahead.
+    #: Seconds by which the header `Date` is ahead.
     clock_ahead: float = 0.0
-    #: The one key that is let in; "" lets any in.
+    #: The only accepted key; "" accepts any.
     api_key: str = ""
     after_disconnect: AfterDisconnect = "runs on"
-    #: Whether a run can be listened to, as it can since Dify 1.13.
+    #: Whether runs have event streams, as since Dify 1.13.
     events: bool = True
     outputs: Outputs = "object"
-    #: False: messages are never saved, as when Dify's event bus breaks in the wrong moment.
+    #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
-    #: What every look-up is answered with while it is set.
+    #: The reply to every look-up while it is set.
     outage: MockErrorReply | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
-    #: How often each address was called: "GET /v1/info".
+    #: Number of calls by method and path: "GET /v1/info".
     calls: Counter[str] = field(default_factory=Counter)
-    #: Calls for what has become of a question, in order.
+    #: Requests about earlier questions, in order.
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
-    #: conversation id → the user it belongs to.
+    #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
     open_listeners: int = 0
 
@@ -81,15 +81,15 @@ class MockDify(HttpMock):
 
     @property
     def base_url(self) -> str:
-        """The address, without /v1."""
+        """The URL without /v1."""
         return self.address
 
     def expected_answer(self, question: str) -> str:
-        """Return the text a client must end up with, the present default considered."""
+        """Return the complete answer a client must receive, by the question's script or the current default."""
         return expected_answer(question, self.default)
 
     def asked(self, text: str) -> list[ReceivedRequest]:
-        """Return the requests whose query is this text."""
+        """Return the requests with this query."""
         return [request for request in list(self.requests) if request.body.get("query") == text]
 
     def looked_up(self) -> Counter[str]:
@@ -97,7 +97,7 @@ class MockDify(HttpMock):
         return Counter(look_up.kind for look_up in list(self.look_ups))
 
     def forget_conversations(self) -> None:
-        """Make every conversation issued so far unknown."""
+        """Delete all conversations, so that their ids are unknown."""
         with self._lock:
             self.conversations.clear()
 
@@ -110,7 +110,7 @@ class MockDify(HttpMock):
             self.look_ups.append(look_up)
 
     def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
-        """Tell whether the script refuses this request, counting it."""
+        """Return whether this request gets the script's error reply, and count it."""
         if script.error_reply is None:
             return False
         with self._lock:
@@ -118,7 +118,7 @@ class MockDify(HttpMock):
             return script.error_times is None or self._errors_sent[body["user"], body["query"]] <= script.error_times
 
     def begin(self, script: DifyScript, body: Mapping[str, Any], *, answers: bool = True) -> Run:
-        """Return a new run in the request's conversation, or in one of its own; whether it will answer is known."""
+        """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
             script.text(body["query"]),
@@ -138,7 +138,7 @@ class MockDify(HttpMock):
         return run
 
     def left_alone(self, run: Run, player: Player, steps: Iterator[Step]) -> None:
-        """Do with a run whose client is gone what this Dify does."""
+        """Continue, abort or drop a run whose client is gone, by `after_disconnect`."""
         if self.closing.is_set() or self.after_disconnect == "dies":
             return
         if self.after_disconnect == "aborts":
@@ -147,7 +147,7 @@ class MockDify(HttpMock):
             threading.Thread(target=player.play_on, args=(steps,), name="mock-dify-run", daemon=True).start()
 
     def stop(self, task_id: str, user: str) -> None:
-        """Stop a run; like Dify, ignore one that is unknown or another user's."""
+        """Stop a run. Like Dify, ignore an unknown run and another user's run."""
         with self._lock:
             self.stops.append((task_id, user))
         run = self.runs.find(task_id, user)
@@ -156,7 +156,7 @@ class MockDify(HttpMock):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Count a listener of a run for the block."""
+        """Count a listener of a run while the block runs."""
         with self._lock:
             self.open_listeners += 1
         try:

@@ -1,4 +1,4 @@
-"""How the mock OpenAI-compatible server fails, step by step."""
+"""The transcripts of failures of the mock OpenAI-compatible server."""
 
 from __future__ import annotations
 

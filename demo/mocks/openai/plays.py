@@ -1,4 +1,4 @@
-"""What the mock OpenAI-compatible server sends: every way to stream, to end and to fail, step by step."""
+"""The transcripts of the mock OpenAI-compatible server: every way to stream and to end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THOUGHT = "用户在问制度，先查手册。"
 
 
 class Chat:
-    """One answer as the server writes it."""
+    """One answer in the server's format."""
 
     def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.pieces = pieces(text)
@@ -46,18 +46,18 @@ class Chat:
         yield DONE
 
     def usage(self, choices: Any = ()) -> Iterator[Step]:
-        """Yield what OpenAI sends after the last piece, if it was asked to: choices that are empty, and the tokens."""
+        """Yield the usage chunk with empty choices that OpenAI sends after the last piece, if it was requested."""
         if self._counts:
             yield self.chunk(None if choices is None else list(choices), usage=USAGE)
 
     def closing(self, content: str, *, thought: str = "", kind: str = "chat.completion") -> bytes:
-        """Return a last piece that repeats the whole message, as MiniMax sends it."""
+        """Return a last chunk that repeats the whole message, as MiniMax sends it."""
         message = {"role": "assistant", "content": content} | ({"reasoning_content": thought} if thought else {})
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         return frame(self._head | {"object": kind, "choices": [choice]})
 
     def whole(self, content: Any = None) -> WholeReply:
-        """Return the answer as a server sends it that does not stream."""
+        """Return the whole answer, as a server sends it that does not stream."""
         message = {"role": "assistant", "content": content or "".join(self.pieces)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return WholeReply.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
@@ -127,7 +127,7 @@ def reasoning(field: str) -> Play:
 
 
 def thinking_parts(chat: Chat) -> Iterator[Step]:
-    """Think and answer in content parts, as Mistral's models do."""
+    """Send thoughts and answer in content parts, as Mistral's models do."""
     yield chat.begin()
     for text in pieces(THOUGHT, 3):
         yield chat.piece(content=[{"type": "thinking", "thinking": [{"type": "text", "text": text}]}])
@@ -163,7 +163,7 @@ def ends_with(finish: str) -> Play:
 
 
 def closing_message(before: int | None = None, kind: str = "chat.completion") -> Play:
-    """Return an answer whose first pieces come one by one, all of them by default, and then the whole message."""
+    """Return a play that sends the first `before` pieces, all by default, and then the whole message."""
 
     def play(chat: Chat) -> Iterator[Step]:
         yield from chat.say("reasoning_content", texts=pieces(THOUGHT, 3))
@@ -227,7 +227,7 @@ def comments(chat: Chat) -> Iterator[Step]:
 
 
 def keep_alive(chat: Chat) -> Iterator[Step]:
-    """Send comments for two seconds before the answer, as DeepSeek does while its queue is long."""
+    """Send comments for two seconds before the answer, as DeepSeek does while a request is queued."""
     for number in range(10):
         yield b": keep-alive\n\n" if number % 2 else b": keep-alive\n"
         yield Gap(0.2)

@@ -1,9 +1,9 @@
-"""An OpenAI-compatible server to try things with: its chat API over real HTTP, its answers scripted by the question.
+"""A mock of an OpenAI-compatible server: its chat API over real HTTP, with answers scripted by the question.
 
     with MockOpenAI() as server:
         requests.post(f"{server.base_url}/chat/completions", …)
 
-or `python -m demo.mock_openai --port 5002`. A question that holds `[[name]]` is answered by that script.
+or `python -m demo.mock_openai --port 5002`. A question that contains `[[name]]` is answered by that script.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from demo.mocks.openai.plays import MODEL, REFUSED, THOUGHT, Chat, Play
 
 @dataclass
 class MockOpenAI(MockAnswering):
-    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do.
+    """One account with one model. If `takes_usage` is False, `stream_options` are rejected, as by older servers.
 
-    `version` is the path above the API's addresses, `query` the query string that each of them must have.
+    `version` is the path before the API's endpoints, `query` the query string that each request must have.
     """
 
     takes_usage: bool = True
@@ -37,7 +37,7 @@ class MockOpenAI(MockAnswering):
 
     @property
     def base_url(self) -> str:
-        """The address with its version."""
+        """The URL with the version."""
         return self.address + self.version
 
     def scripts(self) -> Mapping[str, AnswerScript]:
@@ -50,7 +50,7 @@ class MockOpenAI(MockAnswering):
         return text if isinstance(text, str) and isinstance(body.get("model"), str) else None
 
     def field_error(self, body: Mapping[str, Any]) -> WholeReply | None:
-        """Return the refusal of a field that this server does not know."""
+        """Return the error reply to a request with a field that this server does not know."""
         if "stream_options" not in body or self.takes_usage:
             return None
         return WholeReply.json({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422)
@@ -65,7 +65,7 @@ class MockOpenAI(MockAnswering):
 
 
 def error_reply(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> WholeReply:
-    """Return OpenAI's own envelope."""
+    """Return an error reply in OpenAI's envelope."""
     error = {"message": "the mock refuses: sk-secret in https://secret.example", "type": kind, "param": None}
     headers = {"Retry-After": retry_after} if retry_after else {}
     return WholeReply.json({"error": error | {"code": code}}, status, headers=headers)
@@ -92,7 +92,7 @@ def _thinks(play: Play) -> AnswerScript:
 
 
 def _cut_short(finish: str) -> AnswerScript:
-    """Return a script whose first piece is all that comes; the rest of the answer exists."""
+    """Return a script that sends the answer's first piece and ends with this `finish_reason`."""
     play = plays.ends_with(finish)
     return AnswerScript(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), no_answer)
 
