@@ -1,9 +1,9 @@
 """`python -m bench.sockets`: the cost of many WebSockets for a replica, and the effect of its death on answers.
 
-Some sockets stay idle, the others ask; every piece of an answer contains its send time. Then they
-ask again, the replica is killed (-9) during the answers, and they resume at another one. Memory and CPU are the worker's;
-clients, Redis and the provider share this machine's cores with it, so delays are longer than in production.
-The figures of `measure` are of a worker with its own core.
+Some sockets stay idle, the others ask; every piece of an answer contains its send time. Then they ask again, the
+replica is killed (-9) during the answers, and the clients resume at another one. Memory and CPU are the worker's;
+clients, Redis and the provider share this machine's cores with it, so delays are longer than in production. The figures
+of `measure` are of a worker with its own core.
 """
 
 from __future__ import annotations
