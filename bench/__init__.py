@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` measures everything, each module one part. `stage` has the servers, `load` clients."""
+"""Benchmarks. `python -m bench` runs all parts, one module each. `stage` has the servers, `load` the clients."""

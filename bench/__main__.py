@@ -1,7 +1,7 @@
 """`python -m bench`: measure everything on this machine, print one table, and make docs/performance.md of it.
 
-Rows go to standard error as they come, the whole table to standard output at the end. A part that fails is named, and
-the others go on. `--docs` measures nothing and rewrites the document from what was kept.
+Rows are printed to standard error as they are measured, the whole table to standard output at the end. If a part
+fails, the others still run. `--docs` measures nothing and rewrites the document from bench/results.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.figures import Figure
 from bench.stage import machine
 from bench.stage.replicas import ROOT
 
-#: The parts in their order, and what the names of their figures begin with; each is a module with `measure(scale)`.
+#: The parts in order, with the prefix of their figures' names. Each part is a module with `measure(scale)`.
 PARTS = {
     "polls": "polls",
     "asking": "questions",
@@ -37,7 +37,7 @@ Measure = Callable[[], Iterable[Figure]]
 
 
 def main(argv: Sequence[str] | None = None, measures: Mapping[str, Measure] | None = None) -> int:
-    """Measure, show, keep; return 1 when a part failed. `measures` stand in the place of the parts themselves."""
+    """Measure, print and store the figures; return 1 if a part failed. `measures` replaces the parts in tests."""
     options = parse(argv)
     if options.docs:
         rewrite()
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, measures: Mapping[str, Measure] | No
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the options. Of itself only a whole run at its full length replaces what the document is made of."""
+    """Parse the options. By default only a complete run at full length replaces bench/results.json."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway on this machine.")
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="length of each round, beside its usual one")
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measured(parts: Mapping[str, Measure]) -> tuple[list[Figure], list[str]]:
-    """Run the parts, one after another; return their figures and, of those that failed, one line each."""
+    """Run the parts one after another; return their figures, and one line for each part that failed."""
     figures: list[Figure] = []
     failed: list[str] = []
     for part, measure in parts.items():
@@ -82,14 +82,14 @@ def measured(parts: Mapping[str, Measure]) -> tuple[list[Figure], list[str]]:
 
 
 def merged(path: Path, parts: Collection[str], figures: Iterable[Figure]) -> list[Figure]:
-    """Return the new figures of these parts, and what the file has of the others, in their order."""
+    """Return the new figures of these parts and the file's figures of the others, in the parts' order."""
     left = set(PARTS.values()) - {PARTS[part] for part in parts}
     kept = [figure for figure in report.read(path)[0] if _prefix(figure) in left] if path.exists() else []
     return sorted([*kept, *figures], key=lambda figure: list(PARTS.values()).index(_prefix(figure)))
 
 
 def table(figures: Sequence[Figure], facts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of the one table: what a callback takes, the machine, every figure."""
+    """Yield the lines of the table: the cost of a callback, the machine, every figure."""
     yield from filter(None, [report.first_line(figures)])
     yield from machine.head(facts)
     yield ""
@@ -97,7 +97,7 @@ def table(figures: Sequence[Figure], facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def rewrite(page: Path = PAGE, images: Path = IMAGES, results: Path = report.RESULTS) -> None:
-    """Put the tables, the calculation and the charts of the results into the document.
+    """Write the tables, the calculation and the charts of the results into the document.
 
     Raises:
         LookupError: the results lack a row that the calculation or a chart needs.
@@ -111,7 +111,7 @@ def rewrite(page: Path = PAGE, images: Path = IMAGES, results: Path = report.RES
 
 
 def sections(figures: Sequence[Figure], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the document takes from the results, by the name of its place."""
+    """Return the generated sections of the document, by the name of their marks."""
     return {
         "claims": report.claims(figures),
         "machine": "\n".join(f"- {line}" for line in machine.head(facts)),
@@ -130,7 +130,7 @@ def _prefix(figure: Figure) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """Raises: argparse.ArgumentTypeError: there is no such part."""
+    """Parse the parts' names. Raises: argparse.ArgumentTypeError: a part is unknown."""
     named = text.split(",")
     if unknown := sorted(set(named) - PARTS.keys()):
         raise argparse.ArgumentTypeError(f"no part is called {', '.join(unknown)}")

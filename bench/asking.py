@@ -1,8 +1,8 @@
 """`python -m bench.asking`: what a new question costs, and how long its first frame takes.
 
 One worker on the first core; Redis, the load generator and a cheap Dify on the second. Questions come at a fixed pace,
-each of its own id and from many people, and get short answers, so that the limit of running answers is never reached.
-What one costs is measured while the worker has no pause, as it is for a poll: pauses alone double the cost of either.
+each with its own id and from many people, and get short answers, so the limit of running answers is never reached.
+The cost of a question is measured while the worker is never idle, as for polls: idle times double the cost of both.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from bench.report import show
 from bench.stage.cheap_dify import CheapDify, cheap_dify
 from bench.stage.replicas import Replica, redis_server
 
-#: Questions a second whose delays are measured, with their goals for the 99th percentile in ms.
+#: Rates in questions a second, with the goal for the 99th percentile of the delay in ms.
 PACES = {50: "", 100: "", 200: "< 100"}
-#: Seconds at each pace.
+#: Seconds at each rate.
 PACED = 10.0
-#: Rounds of polls and questions in turns; seconds of the one, and how many of the other.
+#: Rounds that alternate polls and questions; seconds of polls and number of questions in a round.
 ROUNDS, POLLING, BURST = 12, 0.7, 200
-#: Seconds of polls at each pace.
+#: Seconds of polls at each rate.
 POLLING_PACED = 4.0
 #: Pieces of an answer, and seconds between them.
 PIECES, EVERY = 5, 0.04
-#: Seconds after the last first frame in which the last answers come to their end.
+#: Seconds after the last first frame until the last answers have ended.
 ENDING = PIECES * EVERY + 0.8
-#: Seconds without any question.
+#: Seconds of idle time measured, without any question.
 REST = 3.0
 PEOPLE = 1000
 CONNECTIONS = 64
 
 
 def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` is how long it all takes, beside its usual time.
+    """Yield the figures; `scale` multiplies all durations.
 
     Raises:
         LoadFailed: a question got no first frame, or its answer was not whole in the end.
@@ -60,7 +60,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 
 
 class Asking:
-    """Questions at each pace, and then in turns with polls."""
+    """Asks questions at each rate, and then in turns with polls."""
 
     def __init__(self, bench: Bench, replica: Replica, dify: CheapDify, polled: LiveStreams, scale: float) -> None:
         self._bench = bench
@@ -78,7 +78,7 @@ class Asking:
             for percent, wanted in ((50, ""), (99, goal)):
                 delay, about = 1000 * percentile(turn.outcome.delays, percent), f"first frame at {pace} questions/s"
                 yield Figure(f"questions.{pace}.p{percent}", (delay,), "ms", f"p{percent}, {about}", goal=wanted)
-            # CPU is counted in hundredths of a second: there must be some.
+            # CPU time is counted in hundredths of a second, so a shorter measurement is too coarse.
             polled = self._poll(max(2.0, POLLING_PACED * min(1.0, self._scale)), pace)
             times = turn.micros / polled.micros
             about = "CPU of a question / of a poll, both at that pace"
@@ -104,7 +104,7 @@ class Asking:
         yield Figure("questions.redis_net", tuple(turn.redis_bytes / turn.count for turn in asked), "B", about)
 
     def _ask(self, count: int, pace: float | None = None) -> Turn:
-        """Ask so many questions, at so many a second or without a pause; wait for the answers, and look at them."""
+        """Ask this many questions, at a rate or without a pause; wait for the answers and check them."""
         numbers = range(self._asked, self._asked + count)
         self._asked = numbers.stop
         requests = [self._callbacks.question(_words(number), _person(number)) for number in numbers]
@@ -114,7 +114,7 @@ class Asking:
         return turn
 
     def _check(self, numbers: range, turn: Turn) -> None:
-        """Raises: LoadFailed: a question has no running stream, or another answer than Dify gave."""
+        """Raises: LoadFailed: a question has no running stream, or its answer differs from Dify's."""
         frames = [self._callbacks.opened(turn.outcome.bodies[place]) for place in range(len(numbers))]
         if refused := [frame for frame in frames if frame["finish"]]:
             raise LoadFailed(f"{len(refused)} of {len(frames)} questions were not taken: {refused[0]}")
@@ -146,7 +146,7 @@ def _person(number: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table; return 0 when every goal is reached."""
+    """Measure and print the table; return 0 if every goal is reached."""
     parser = argparse.ArgumentParser(prog="python -m bench.asking", description="What a new question costs.")
     parser.add_argument("--scale", type=float, default=1.0, help="how long it takes, beside its usual time")
     figures = show(measure(parser.parse_args(argv).scale))

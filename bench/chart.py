@@ -1,8 +1,8 @@
 """`python -m bench.chart`: draw what docs/performance.md shows of bench/results.json.
 
 Two pictures over the number of live streams: polls a second of one worker with the floor as a line, and the delay from
-a provider's delta to its place in Redis. Each picture carries its points as its description, so that a test can tell
-whether it belongs to the results without drawing it.
+a provider's delta to its write in Redis. Each picture contains its points as its description, so that a test can check
+that it belongs to the results without drawing it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from bench.report import RESULTS, read
 from bench.stage.replicas import ROOT
 
 IMAGES = ROOT / "docs" / "images"
-#: Inches: 800 pixels wide where a page shows a picture in its own size.
+#: Size in inches: 800 pixels wide if a page shows the picture unscaled.
 SIZE, PIXELS_AN_INCH = (8.0, 4.2), 100
 #: The goal for the 99th percentile of the delay at 1,000 answers at once, in ms.
 GOAL = 250.0
-#: Fonts come with matplotlib and are drawn as shapes, and nothing depends on the day: the same points, the same file.
+#: Fonts are matplotlib's own, drawn as shapes, and the file contains no date: the same points give the same file.
 STYLE: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -40,7 +40,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 class Line(NamedTuple):
-    """One line of a picture; a `measured` one shows its points, another is a bound to compare with."""
+    """One line of a picture. If `measured`, its points are marked; otherwise it is a limit to compare with."""
 
     label: str
     x: tuple[float, ...]
@@ -49,24 +49,24 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """One picture: the name of its file, what its axes say, and its lines."""
+    """One picture: its file name, its axis labels, and its lines."""
 
     name: str
     title: str
     across: str
     up: str
     lines: tuple[Line, ...]
-    #: Whether the numbers across span orders of magnitude.
+    #: Whether the horizontal axis is logarithmic.
     wide: bool = False
 
     @property
     def description(self) -> str:
-        """Its points, as the file holds them."""
+        """The points as text, as stored in the file."""
         return json.dumps([[line.label, line.x, [float(f"{y:.4g}") for y in line.y]] for line in self.lines])
 
 
 def charts(figures: Iterable[Figure]) -> tuple[Chart, Chart]:
-    """Return what is drawn.
+    """Return the charts.
 
     Raises:
         LookupError: the results lack a row.
@@ -77,7 +77,7 @@ def charts(figures: Iterable[Figure]) -> tuple[Chart, Chart]:
 
 def _polls(values: Mapping[str, float]) -> Chart:
     names, live = _counts(values, "growth.live.", ".poll_cpu")
-    # CPU, not the clock: a neighbour on the machine bends no line. One worker has one core.
+    # From CPU time, not elapsed time, so other load on the machine does not change it. One worker has one core.
     served = tuple(1e6 / values[f"growth.live.{name}.poll_cpu"] for name in names)
     floor = (1e6 / values["polls.floor_cpu.1k"],) * len(live)
     lines = Line("this gateway", live, served), Line("floor: the same work and nothing else", live, floor, False)
@@ -98,7 +98,7 @@ def _delays(values: Mapping[str, float]) -> Chart:
 
 
 def _counts(values: Mapping[str, float], start: str, end: str) -> tuple[list[str], tuple[float, ...]]:
-    """Return what stands between `start` and `end` in the names of figures, as it is written (`10k`) and as numbers."""
+    """Return the steps between `start` and `end` in figures' names, as written (`10k`) and as numbers."""
     names = [name.removeprefix(start).removesuffix(end) for name in values if name.startswith(start)]
     found = [name for name in names if f"{start}{name}{end}" in values]
     if not found:
@@ -107,7 +107,7 @@ def _counts(values: Mapping[str, float], start: str, end: str) -> tuple[list[str
 
 
 def draw(figures: Iterable[Figure], folder: Path) -> list[Path]:
-    """Draw the charts as SVG, and return their files."""
+    """Draw the charts as SVG; return the files by name."""
     return [_drawn(chart, folder / f"{chart.name}.svg") for chart in charts(figures)]
 
 
@@ -121,7 +121,7 @@ def _drawn(chart: Chart, path: Path) -> Path:
             axes.set_xscale("log")
         axes.set_xticks(chart.lines[0].x, [f"{x:,.0f}" for x in chart.lines[0].x], minor=False)
         axes.yaxis.set_major_formatter("{x:,.0f}")
-        # Room above every line, for the legend.
+        # Space above the lines for the legend.
         axes.set_ylim(0, 1.2 * max(y for line in chart.lines for y in line.y))
         axes.legend(loc="upper left", ncols=len(chart.lines), frameon=False)
         picture.savefig(path, metadata={"Date": None, "Description": chart.description})

@@ -1,4 +1,4 @@
-"""What a benchmark says: figures, each with the rounds it was measured in, its yardstick and its goal."""
+"""The figures of a benchmark, each with its value in every round, its yardstick and its goal."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class Figure:
     """One measured figure. `name` is its row in the table and in results.json: `part.what[.which]`."""
 
     name: str
-    #: Its value in each round, in their order; one where it is measured once.
+    #: The value in each round, in order; one value if it is measured once.
     rounds: tuple[float, ...]
     unit: str
-    #: What it is, in a few words.
+    #: A short description.
     about: str
-    #: The name of the figure it is to be compared with.
+    #: The name of the figure to compare it with; "" for none.
     yardstick: str = ""
-    #: What it should be, such as ">= 1.0" or "< 50", in its unit; "" for a figure without a goal.
+    #: The goal in the figure's unit, such as ">= 1.0" or "< 50"; "" for none.
     goal: str = ""
 
     @property
     def value(self) -> float:
-        """The median of its rounds."""
+        """The median of the rounds."""
         return median(self.rounds)
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None without one."""
+        """Whether the goal is reached; None if there is none."""
         if not self.goal:
             return None
         compare, bound = self.goal.split()
@@ -59,17 +59,17 @@ class Figure:
 
 
 def ratios(name: str, over: Sequence[float], under: Sequence[float], about: str, **more: str) -> Figure:
-    """Return the figure of two others measured in turns, round by round: `over` / `under`."""
+    """Return the figure `over` / `under`, round by round, for two figures measured in turns."""
     return Figure(name, tuple(a / b for a, b in zip(over, under, strict=True)), "ratio", about, **more)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value that so many percent of `values` do not exceed."""
+    """Return the value that this percentage of `values` does not exceed."""
     if len(values) == 1:
         return values[0]
     return quantiles(values, n=1000, method="inclusive")[max(0, round(percent * 10) - 1)]
 
 
 def _rounded(value: float) -> float:
-    """Return four significant digits: no figure here is better than that."""
+    """Round to four significant digits: no figure is more precise."""
     return float(f"{value:.4g}")

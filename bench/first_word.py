@@ -1,8 +1,8 @@
 """`python -m bench.first_word`: what the gateway adds between Dify's first delta and the moment a person can see it.
 
-A replica set as that of `bench.streams` is at half load: 500 answers go on, ten deltas a second each. Then one question
-after another is asked and its first delta looked for, in turns by WeCom's polls, each sent as soon as the last one is
-answered, and by a WebSocket. A poll's own time counts: `first_word.round_trip` is what one takes meanwhile.
+A replica set like that of `bench.streams` is at half load: 500 answers with ten deltas a second each. Questions are
+asked one after another and their first delta awaited, in turns by WeCom's polls, each sent as soon as the last one is
+answered, and by a WebSocket. The delay includes a poll's own time: `first_word.round_trip` measures that alone.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from bench.report import show
 from bench.stage.replicas import allow_files, redis_server
 from bench.streams import Streams, staged
 
-#: Answers that go on meanwhile: half of what `bench.streams` has at the most.
+#: Running answers in the background: half the maximum of `bench.streams`.
 BACKGROUND = 500
 #: Probes of each kind in a round.
 ROUNDS, PROBES = 3, 100
 #: Deltas of a probe's answer.
 PIECES = 3
-#: Sockets that ask in turns; they are spread over the workers.
+#: Number of sockets, which ask in turns and are spread over the workers.
 SOCKETS = 8
-#: Seconds after which a first word counts as never seen.
+#: Timeout for a first word, in seconds.
 PATIENCE = 20.0
-#: All questions come from one address, and a socket's are its person's.
+#: Limits are off or raised, because all questions come from one address and a socket belongs to one person.
 SETTINGS = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
 
 
 @dataclass(slots=True)
 class Round:
-    """Delays in seconds: of first words by polls and by sockets, and of single polls; and what the workers took."""
+    """Delays in seconds, of first words by polls and by sockets, and of single polls; and the workers' CPU share."""
 
     polls: list[float] = field(default_factory=list)
     sockets: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Round:
 
 
 class FirstWords:
-    """Probes of one replica set."""
+    """Measures the first words of one replica set."""
 
     def __init__(self, streams: Streams, crowd: Crowd) -> None:
         self._streams = streams
@@ -65,7 +65,7 @@ class FirstWords:
             crowd.join(client)
 
     def round(self, probes: int) -> Round:
-        """Raises: TimeoutError: a first word was not seen."""
+        """Raises: TimeoutError: a first word did not arrive."""
         result = Round()
         began, cpu = time.monotonic(), self._streams.replica.cpu
         for _ in range(probes):
@@ -79,7 +79,7 @@ class FirstWords:
         return f"第一个字 {self._asked} *{PIECES}"
 
     def _by_polls(self, round_trips: list[float]) -> float:
-        """Ask, poll until there is a word, and return the seconds from the word to its view."""
+        """Ask, poll until text arrives, and return the seconds between Dify's delta and the poll's reply."""
         question = self._question()
         end = time.monotonic() + PATIENCE
         with socket.create_connection(("127.0.0.1", self._streams.replica.port), PATIENCE) as line:
@@ -97,7 +97,7 @@ class FirstWords:
 
     def _by_socket(self) -> float:
         client, question = next(self._turn), self._question()
-        # Its last answer is whole.
+        # Wait until the client's previous answer is complete.
         self._crowd.listen(lambda: not client.question or bool(client.status), PATIENCE)
         client.delays.clear()
         client.ask(question)
@@ -107,7 +107,7 @@ class FirstWords:
 
 
 def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` is how many answers and probes there are, beside the usual number."""
+    """Yield the figures; `scale` multiplies the numbers of answers and probes."""
     allow_files(8 * BACKGROUND)
     count = max(4, round(BACKGROUND * scale))
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ def _figures(rounds: Sequence[Round], load: str) -> Iterator[Figure]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table; return 0 when every goal is reached."""
+    """Measure and print the table; return 0 if every goal is reached."""
     parser = argparse.ArgumentParser(prog="python -m bench.first_word", description="How long a first word takes.")
     parser.add_argument("--scale", type=float, default=1.0, help="number of answers and probes, beside the usual one")
     figures = show(measure(parser.parse_args(argv).scale))

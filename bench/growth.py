@@ -1,4 +1,4 @@
-"""`python -m bench.growth`: whether costs stay what they are when answers, live streams and replicas become more."""
+"""`python -m bench.growth`: whether costs stay constant with longer answers, more live streams and more replicas."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PARTS: Mapping[str, Callable[[float], Iterator[Figure]]] = {
 
 
 def measure(scale: float = 1.0, parts: Sequence[str] = tuple(PARTS)) -> Iterator[Figure]:
-    """Yield the figures of these parts; `scale` shortens all of them. Raises what the parts do."""
+    """Yield the figures of these parts; `scale` shortens all of them. Raises the parts' exceptions."""
     for part in parts:
         yield from PARTS[part](scale)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table; return 0 when every goal is reached."""
+    """Measure and print the table; return 0 if every goal is reached."""
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description="What grows with what.")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part, instead of all")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of it, beside the usual")

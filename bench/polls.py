@@ -1,7 +1,7 @@
-"""`python -m bench.polls`: what a poll of a running answer costs, beside the floor under it (bench/load/floor.py).
+"""`python -m bench.polls`: the cost of a poll of a running answer, compared with the floor (bench/load/floor.py).
 
 One worker of each, on the first core; Redis and the load generator on the second. Both read the same streams with the
-same callbacks, in turns: floor, product, floor, product. Figures are of the product where they do not say otherwise.
+same callbacks, in turns: floor, product, floor, product. Figures are of the product unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from bench.load.turns import FLOOR, Bench, Turn, production, two_cores, worker
 from bench.report import show
 from bench.stage.replicas import Replica, redis_server
 
-#: Connections that poll at once, and the running answers they poll: what one replica has when it is full.
+#: Polling connections, and the running answers they poll: the maximum of one replica.
 CONNECTIONS, STREAMS = 64, 1000
-#: Bytes of the streams' texts, by what the figures call them.
+#: Bytes of the streams' texts, by their name in figures.
 SIZES = {"1k": 1024, "16k": 16 * 1024}
-#: Many short rounds, seconds each: what another guest of this machine does for a second spoils few of them.
+#: Number and seconds of rounds: many short ones, so that other load on the machine affects few of them.
 ROUNDS, ROUND = 20, 1.0
-#: Seconds that count for nothing, before the rounds.
+#: Seconds of warm-up before the rounds.
 WARM = 1.5
-#: Polls a second of the paced run, and its seconds.
+#: Polls a second and seconds of the run at a fixed rate.
 PACE, PACED = 1000.0, 10.0
-#: Replies of each round that are looked at.
+#: Number of replies checked in each round.
 SAMPLES = 16
 
 
 @dataclass
 class Rounds:
-    """The turns of floor and product, in the same order."""
+    """The rounds of floor and product, in the same order."""
 
     floor: list[Turn] = field(default_factory=list)
     product: list[Turn] = field(default_factory=list)
 
 
 def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` is how long it all takes, beside its usual time.
+    """Yield the figures; `scale` multiplies all durations.
 
     Raises:
-        LoadFailed: a reply was not the one that WeCom must get.
+        LoadFailed: a reply was wrong.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -64,7 +64,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 
 
 class Polls:
-    """Floor and product in turns, and then the product alone at a pace."""
+    """Polls floor and product in turns, and then the product alone at a fixed rate."""
 
     def __init__(
         self, bench: Bench, floor: Replica, product: Replica, streams: dict[str, LiveStreams], scale: float
@@ -73,7 +73,7 @@ class Polls:
         self._floor = floor
         self._product = product
         self._streams = streams
-        # Signed once: they are good for ten minutes.
+        # Signed once: the signatures are valid for ten minutes.
         self._polls = {which: some.polls() for which, some in streams.items()}
         self._scale = scale
 
@@ -123,7 +123,7 @@ class Polls:
 
 
 def _around(which: str, rounds: Rounds, size: str, request: int) -> Iterator[Figure]:
-    """Yield what a poll takes of others, and how long; `request` is its bytes."""
+    """Yield the figures of a poll's delay, bytes and Redis use; `request` is the request's bytes."""
     product = rounds.product
     about = f"CPU of Redis a poll, {size}"
     yield _each(f"polls.redis_cpu.{which}", product, lambda turn: 1e6 * turn.redis / turn.count, "µs", about)
@@ -145,7 +145,7 @@ def _each(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table; return 0 when every goal is reached."""
+    """Measure and print the table; return 0 if every goal is reached."""
     parser = argparse.ArgumentParser(prog="python -m bench.polls", description="What a poll costs.")
     parser.add_argument("--scale", type=float, default=1.0, help="how long it takes, beside its usual time")
     figures = show(measure(parser.parse_args(argv).scale))

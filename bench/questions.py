@@ -1,7 +1,7 @@
-"""`python -m bench.questions`: how often the detector is right about who asks, beside the originals' keyword rules.
+"""`python -m bench.questions`: the accuracy of the question detector, compared with the originals' keyword rules.
 
-Measured on the labelled utterances of tests/questions, by default on the part that no rule was written for. What was
-taken for a question and is none, and what was missed, is listed below the table.
+Measured on the labelled utterances of tests/questions, by default on the part that no rule was written for. False
+positives and missed questions are listed below the table.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from utils.questions.detection import Detection, Detector, detect
 
 FOLDER = Path(__file__).parent.parent / "tests" / "unit" / "questions" / "utterances"
 
-#: The originals' first rules: a hit anywhere, also within a word, makes the whole utterance a question.
+#: The originals' first rules: a match anywhere, even inside a word, makes the whole utterance a question.
 V2_HINTS = ("what", "why", "how", "when", "where", "?", "吗", "呢", "怎么", "为何", "为什么", "请问", "多少", "哪")
-#: The originals' last rules: Chinese anywhere, English as whole words.
+#: The originals' last rules: Chinese matches anywhere, English matches whole words.
 V3_HINTS = ("?", "？", "吗", "呢", "什么", "怎么", "为什么", "如何", "哪里", "哪个", "谁", "几", "多少", "是否",
             "能否", "可否", "干嘛", "咋", "啥")  # fmt: skip
 V3_WORDS = re.compile(r"\b(?:what|how|why|when|where|who|which|whom|whose|can|could|would|should|is|are|do|does|did)\b")
@@ -28,7 +28,7 @@ V3_WORDS = re.compile(r"\b(?:what|how|why|when|where|who|which|whom|whose|can|co
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What was said, and whether a colleague at the table would say that it asks."""
+    """An utterance, and whether a human listener would take it for a question."""
 
     text: str
     question: bool
@@ -38,7 +38,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How one detector did: shares from 0 to 1, microseconds per utterance, and what it got wrong."""
+    """The score of one detector: shares from 0 to 1, microseconds per utterance, and its errors."""
 
     precision: float
     recall: float
@@ -48,13 +48,13 @@ class Score:
 
 
 def by_rules_of_v2(text: str) -> Detection:
-    """Judge like the originals' first three versions."""
+    """Classify like the originals' first three versions."""
     found = any(hint in text.lower() for hint in V2_HINTS)
     return Detection(found, float(found), text if found else "")
 
 
 def by_rules_of_v3(text: str) -> Detection:
-    """Judge like the originals' last version."""
+    """Classify like the originals' last version."""
     lower = text.lower()
     found = any(hint in lower for hint in V3_HINTS) or bool(V3_WORDS.search(lower))
     return Detection(found, float(found), text if found else "")
@@ -70,7 +70,7 @@ def utterances(part: str) -> list[Utterance]:
 
 
 def measure(detector: Detector, said: Sequence[Utterance], *, rounds: int = 1) -> Score:
-    """Return how a detector does on labelled utterances; the time is the best of so many rounds."""
+    """Return a detector's score on labelled utterances; the time is the best of `rounds`."""
     judged = [(each, detector(each.text).is_question) for each in said]
     found = [each for each, is_question in judged if is_question]
     asking = [each for each in said if each.question]
@@ -92,7 +92,7 @@ def _seconds(detector: Callable[[str], Detection], said: Iterable[Utterance]) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure all three and print the table, then what ours got wrong."""
+    """Measure all three and print the table, then the errors of the product's detector."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.questions", description="Which detector finds the questions."
     )

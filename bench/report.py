@@ -1,4 +1,4 @@
-"""How figures are shown and kept: as rows on a terminal, as results.json, and as the tables of docs/performance.md."""
+"""Prints and stores figures: as rows on a terminal, as results.json, and as the tables of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from bench.figures import Figure
 
 RESULTS = Path(__file__).with_name("results.json")
-#: What the original says of itself: the figure to lay beside each claim, and the claim.
+#: Claims of the original system: the figure to compare with each, and the claim.
 CLAIMS = (
     ("mean callback", "polls.mean", "200 ms"),
     ("callbacks a second", "polls.product.1k", "1,000"),
@@ -20,13 +20,13 @@ CLAIMS = (
 )
 _ROW = "{:<45} {:>10}  {:<19} {:<10} {:<10} {:<4} {}"
 _HEAD = ("figure", "median", "low–high", "unit", "goal", "met", "beside its yardstick")
-#: A figure of a series: what it is of, how much of it there was, and what that cost.
+#: The name of a figure in a series: subject, step, and cost.
 _AT_A_STEP = re.compile(r"(.+?)\.(\d+k?)\.(.+)")
 _MET = {None: "", True: "yes", False: "NO"}
 
 
 def show(figures: Iterable[Figure]) -> list[Figure]:
-    """Print each figure as it comes, and return them all; a yardstick that comes after its figure is only named."""
+    """Print each figure as it arrives and return all; a yardstick measured after its figure is only named."""
     shown: list[Figure] = []
     for row in rows(collected(figures, shown), shown):
         print(row, flush=True)
@@ -41,21 +41,21 @@ def rows(figures: Iterable[Figure], known: Sequence[Figure]) -> Iterator[str]:
 
 
 def collected(figures: Iterable[Figure], into: list[Figure]) -> Iterator[Figure]:
-    """Pass figures on and keep each: those that came before a failure stay."""
+    """Yield the figures and append each to the list, so that those before a failure are kept."""
     for figure in figures:
         into.append(figure)
         yield figure
 
 
 def first_line(figures: Iterable[Figure]) -> str:
-    """Return what a callback takes beside what the original claims; "" where polls were not measured."""
+    """Return a callback's time compared with the original's claim; "" if polls were not measured."""
     beside = (f"{what} {number(ours.value)} {ours.unit} ({claim})" for what, ours, claim in _claims(figures))
     line = ", ".join(beside)
     return f"A replica of one worker, and in brackets what the original claims: {line}" if line else ""
 
 
 def claims(figures: Iterable[Figure]) -> str:
-    """Return the same as a table in Markdown."""
+    """Return the comparison with the claims as a Markdown table."""
     columns = [(what, f"{number(ours.value)} {ours.unit}", claim) for what, ours, claim in _claims(figures)]
     names = ("", "a replica of one worker, measured", "the original's claim, never measured")
     lines = [[name, *cells] for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
@@ -63,7 +63,7 @@ def claims(figures: Iterable[Figure]) -> str:
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """Return the tables of docs/performance.md: for each part one of its single figures, and one of each series."""
+    """Return the tables of docs/performance.md: one of single figures per part, and one per series."""
     blocks: list[str] = []
     for part, group in groupby(figures, lambda figure: figure.name.partition(".")[0]):
         rows = list(group)
@@ -77,25 +77,25 @@ def markdown(figures: Sequence[Figure]) -> str:
 
 
 def write(path: Path, figures: Iterable[Figure], machine: Mapping[str, Any]) -> None:
-    """Keep the figures, with the machine they were measured on."""
+    """Store the figures with a description of the machine."""
     written = {"machine": dict(machine), "figures": {figure.name: figure.to_json() for figure in figures}}
     path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read(path: Path) -> tuple[list[Figure], dict[str, Any]]:
-    """Return what `write` kept: the figures in their order, and the machine."""
+    """Return the stored figures in their order, and the machine."""
     written = json.loads(path.read_text("utf-8"))
     return [Figure.from_json(name, figure) for name, figure in written["figures"].items()], written["machine"]
 
 
 def number(value: float) -> str:
-    """Write four significant digits, as they are kept; thousands are set apart."""
+    """Format a value with four significant digits and thousands separators."""
     rounded = float(f"{value:.4g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.4g}"
 
 
 def replaced(document: str, name: str, content: str) -> str:
-    """Put `content` between a document's marks `<!-- begin: name -->` and `<!-- end: name -->`.
+    """Replace the text between a document's marks `<!-- begin: name -->` and `<!-- end: name -->`.
 
     Raises:
         LookupError: the document has no such marks.
@@ -119,7 +119,7 @@ def _table(rows: Sequence[Figure], known: Sequence[Figure]) -> Iterator[str]:
 
 
 def _series(figures: Iterable[Figure]) -> dict[str, dict[str, dict[str, Figure]]]:
-    """Return the figures `name.step.cost` that were measured at several steps, by name, cost and step."""
+    """Group the figures `name.step.cost` by name, cost and step."""
     series: dict[str, dict[str, dict[str, Figure]]] = {}
     for figure in figures:
         if found := _AT_A_STEP.fullmatch(figure.name):
@@ -162,7 +162,7 @@ def _cells(figure: Figure, others: Iterable[Figure]) -> tuple[str, ...]:
 
 
 def _beside(figure: Figure, others: Iterable[Figure]) -> str:
-    """Say how often the figure holds its yardstick; of one in another unit, or not there, its name alone."""
+    """Return the figure's ratio to its yardstick; only the yardstick's name if it is missing or has another unit."""
     if not figure.yardstick:
         return ""
     yardstick = next((other for other in others if other.name == figure.yardstick), None)

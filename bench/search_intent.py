@@ -1,7 +1,7 @@
-"""`python -m bench.search_intent`: how often the rules are right about what wants a web search, beside the originals'.
+"""`python -m bench.search_intent`: the accuracy of the rules for web searches, compared with the originals' rules.
 
-Measured on the labelled texts of tests/search, by default on the part that no rule was written for. What was searched
-for and should not have been, and what was missed, is listed below the table.
+Measured on the labelled texts of tests/search, by default on the part that no rule was written for. False positives
+and missed searches are listed below the table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from utils.questions.search_intent import Wants, by_rules
 
 FOLDER = Path(__file__).parent.parent / "tests" / "unit" / "questions" / "searches"
 
-#: The originals' words: one of them anywhere, also within a word, makes it a search.
+#: The originals' words: a match anywhere, even inside a word, triggers a search.
 V2_WORDS = ("搜索", "查找", "找", "search", "find", "lookup")
 V3_WORDS = ("搜索", "查找", "找", "搜", "search", "find", "look up", "最新", "新闻", "latest", "news", "recent", "天气",
             "weather", "股票", "stock")  # fmt: skip
@@ -25,7 +25,7 @@ V3_WORDS = ("搜索", "查找", "找", "搜", "search", "find", "look up", "最�
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What was asked, and whether a sensible colleague would look it up on the web."""
+    """A question, and whether a person would look it up on the web."""
 
     text: str
     search: bool
@@ -35,7 +35,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How one router did: shares from 0 to 1, microseconds per text, and what it got wrong."""
+    """The score of one router: shares from 0 to 1, microseconds per text, and its errors."""
 
     precision: float
     recall: float
@@ -59,7 +59,7 @@ def labelled(part: str) -> list[Labelled]:
 
 
 def measure(wants: Wants, texts: Sequence[Labelled]) -> Score:
-    """Return how a router does on labelled texts."""
+    """Return a router's score on labelled texts."""
     begun = time.perf_counter()
     judged = [(each, wants(each.text) is not None) for each in texts]
     seconds = time.perf_counter() - begun
@@ -76,7 +76,7 @@ def measure(wants: Wants, texts: Sequence[Labelled]) -> Score:
 
 
 def main(argv: Sequence[str] | None = None, *, write: Callable[[str], None] = print) -> int:
-    """Measure all three and print the table, then what ours got wrong."""
+    """Measure all three and print the table, then the errors of the product's router."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.search_intent", description="Which router finds what wants a web search."
     )

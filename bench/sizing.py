@@ -1,9 +1,9 @@
-"""`python -m bench.sizing --users 100000`: replicas, Redis nodes, network and Dify for so many people, line by line.
+"""`python -m bench.sizing --users 100000`: replicas, Redis nodes, network and Dify for this number of people.
 
 Nothing is measured here. Every constant is a row of bench/results.json (`polls.cpu.1k`), a default of the product's
-settings (`STREAM_TTL`) or an option of this command (`--deltas`), and its name stands behind its number. A person is
-*concurrent* while the chat is open before them. Two cases are worked out: people who ask, wait, read and think
-(`usual`), and all of them waiting for an answer at the same moment, who ask again as soon as it has ended (`worst`).
+settings (`STREAM_TTL`) or an option of this command (`--deltas`), and its name is printed after its number. A person is
+*concurrent* while their chat is open. Two cases are calculated: people who ask, wait, read and think
+(`usual`), and people who all wait for an answer at the same time and ask again as soon as it has ended (`worst`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bench.report import RESULTS, number, read
 from config.settings import Settings
 
 CASES = ("usual", "worst")
-#: The lines that stand side by side above the calculation.
+#: The lines of both cases that are shown side by side above the calculation.
 SUMMARY = (
     *("live", "questions", "polls", "deltas", "replicas", "pods", "memory of a pod", "Redis nodes", "Redis servers"),
     *("memory of Redis", "WeCom network", "Redis network", "network of a node", "Dify network", "Dify containers"),
 )
-#: What turns one unit into another, and bounds.
+#: Unit conversions, and limits.
 CONVERSIONS = {
     "seconds a minute": 60.0,
     "µs a second": 1e6,
@@ -33,9 +33,9 @@ CONVERSIONS = {
     "MiB a GiB": 1024.0,
     "B/s a Gbit/s": 1e9 / 8,
     "answers of that row": 1000.0,
-    # Noise may say that replicas do more together than alone.
+    # Measurement noise may show more throughput per replica together than alone.
     "at the most": 1.0,
-    # Fewer primaries make no Redis Cluster; one server needs none.
+    # A Redis Cluster needs three primaries; a single server is no cluster.
     "primaries of the smallest cluster": 3.0,
     "servers for each, one of them its replica": 2.0,
 }
@@ -43,7 +43,7 @@ CONVERSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number, its unit, and the row, setting or option it is from; "" for what a line above came to."""
+    """A number, its unit, and its source: a row, a setting or an option; "" for the result of an earlier line."""
 
     value: float
     unit: str
@@ -54,10 +54,10 @@ class Quantity:
 
 
 class Sheet:
-    """Works out quantities from others; every step is kept as a line.
+    """Calculates quantities from others and keeps every step as a line.
 
-    A name with a dot is a row of the results, one in capitals a setting, one with `--` an option; the others are
-    conversions and what lines above came to.
+    A name with a dot is a row of the results, one in capitals a setting, one with `--` an option; all others are
+    conversions and results of earlier lines.
 
     Raises:
         LookupError: a name is none of these: its part of the benchmarks failed or was left out.
@@ -84,7 +84,7 @@ class Sheet:
             raise LookupError(f"the results have no {name}") from None
 
     def line(self, name: str, unit: str, times: Sequence[str], over: Sequence[str] = (), *, up: bool = False) -> None:
-        """Multiply, divide, and round up to a whole number if asked to."""
+        """Add a line that multiplies and divides, and rounds up to an integer if requested."""
         above, below = [self[factor] for factor in times], [self[factor] for factor in over]
         value = prod(factor.value for factor in above) / prod(factor.value for factor in below)
         terms = " × ".join(map(str, above)) + "".join(f" / {factor}" for factor in below)
@@ -93,12 +93,12 @@ class Sheet:
         )
 
     def total(self, name: str, unit: str, parts: Sequence[str]) -> None:
-        """Add lines up."""
+        """Add a line with the sum of lines."""
         terms = " + ".join(str(self[part]) for part in parts)
         self._keep(name, f"{terms} =", sum(self[part].value for part in parts), unit)
 
     def chosen(self, name: str, unit: str, choose: Callable[[Iterable[float]], float], of: Sequence[str]) -> None:
-        """Take the largest or the smallest."""
+        """Add a line with the largest or smallest of lines."""
         terms = ", ".join(str(self[part]) for part in of)
         self._keep(name, f"{choose.__name__}({terms}) =", choose(self[part].value for part in of), unit)
 
@@ -108,7 +108,7 @@ class Sheet:
 
 
 def derive(figures: Iterable[Figure], options: argparse.Namespace, case: str) -> Sheet:
-    """Work out one of `CASES`.
+    """Calculate one of `CASES`.
 
     Raises:
         LookupError: the results lack a row.
@@ -136,7 +136,7 @@ def _load(sheet: Sheet, case: str) -> None:
 def _gateway(sheet: Sheet, text: str) -> None:
     sheet.line("CPU of polls", "cores", ["polls", f"polls.cpu.{text}"], ["µs a second"])
     sheet.line("CPU of deltas", "cores", ["deltas", "streams.1000.cpu_per_delta"], ["µs a second"])
-    # Their short answers are in this row and in that of deltas: an upper bound.
+    # The short answers of the benchmark are in this row and in that of deltas, so this is an upper bound.
     sheet.line("CPU of questions", "cores", ["questions", "questions.cpu"], ["µs a second"])
     sheet.total("CPU of the gateway", "cores", ["CPU of polls", "CPU of deltas", "CPU of questions"])
     sheet.chosen("adding up", "ratio", min, ["growth.replicas.efficiency", "at the most"])
@@ -144,7 +144,7 @@ def _gateway(sheet: Sheet, text: str) -> None:
     sheet.line("replicas by answers", "replicas", ["live"], ["STREAM_MAX_PER_REPLICA"], up=True)
     sheet.chosen("replicas", "replicas", max, ["replicas by CPU", "replicas by answers"])
     sheet.line("pods", "pods", ["replicas"], ["--workers"], up=True)
-    # The row counts idle workers too, so this is an upper bound.
+    # The row includes idle workers, so this is an upper bound.
     sheet.line("memory of answers", "MiB", ["live", "streams.1000.rss"], ["answers of that row"])
     sheet.line("memory of workers", "MiB", ["replicas", "start.worker_rss"])
     sheet.total("memory of the gateway", "MiB", ["memory of answers", "memory of workers"])
@@ -156,7 +156,7 @@ def _redis(sheet: Sheet, text: str) -> None:
     sheet.line("Redis CPU of deltas", "cores", ["deltas", "streams.1000.redis_cpu_per_delta"], ["µs a second"])
     sheet.line("Redis CPU of questions", "cores", ["questions", "questions.redis_cpu"], ["µs a second"])
     sheet.total("CPU of Redis", "cores", ["Redis CPU of polls", "Redis CPU of deltas", "Redis CPU of questions"])
-    # A record lives for its time whether or not its answer has ended long before.
+    # A record is kept for its TTL, even if its answer has ended long before.
     sheet.line("stored", "stored streams", ["questions", "STREAM_TTL"])
     sheet.line("memory of Redis", "GB", ["stored", "growth.live.100k.redis_bytes_per_stream"], ["B a GB"])
     sheet.line("Redis nodes by CPU", "nodes", ["CPU of Redis"], ["--headroom"], up=True)
@@ -180,7 +180,7 @@ def _network(sheet: Sheet, text: str) -> None:
 
 
 def markdown(figures: Sequence[Figure], options: argparse.Namespace) -> str:
-    """Return both cases side by side, and below it each one's lines."""
+    """Return both cases side by side, followed by the lines of each."""
     sheets = {case: derive(figures, options, case) for case in CASES}
     head = [f"| {number(options.users)} concurrent users | {' | '.join(CASES)} |", "|---|---|---|"]
     table = [f"| {row} | {' | '.join(str(sheet[row]) for sheet in sheets.values())} |" for row in SUMMARY]
@@ -189,7 +189,7 @@ def markdown(figures: Sequence[Figure], options: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the calculation; return 1 and one line when the results lack a row."""
+    """Print the calculation; return 1 after one line of error if the results lack a row."""
     options = parse(argv)
     try:
         print(markdown(read(options.results)[0], options))
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the options; every default is an assumption, and printed as such."""
+    """Parse the options. Every default is an assumption and is printed as one."""
     parser = argparse.ArgumentParser(prog="python -m bench.sizing", description="What so many people need.")
     parser.add_argument("--users", type=float, default=100_000, help="people with the chat open")
     parser.add_argument("--questions-per-minute", type=float, default=1.0, help="what one of them asks (usual case)")

@@ -1,9 +1,9 @@
-"""`python -m bench.sockets`: what very many WebSockets cost one replica, and what its death costs the answers.
+"""`python -m bench.sockets`: the cost of many WebSockets for a replica, and the effect of its death on answers.
 
-So many sockets stay idle, so many others ask; every piece of an answer holds the time the provider sent it. Then they
-ask again, the replica is killed (-9) in mid-answer, and all go on at another one. Memory and CPU are the worker's;
-clients, Redis and the provider share this machine's cores with it, so delays are above what they are by themselves.
-What `measure` yields is of a worker that has a core to itself.
+Some sockets stay idle, the others ask; every piece of an answer contains its send time. Then they ask again, the
+replica is killed (-9) during the answers, and the clients resume at another one. Memory and CPU are the worker's;
+clients, Redis and the provider share this machine's cores with it, so delays are longer than in production. The figures
+of `measure` are of a worker with its own core.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from bench.load.turns import production, two_cores, worker
 from bench.stage.cheap_dify import CheapDify, cheap_dify
 from bench.stage.replicas import Dify, Replica, allow_files, redis_server, replicas, stamping_dify
 
-#: Seconds the replica rests before its memory is read, and during which its idle CPU is counted; rounds of `measure`.
+#: Seconds of rest before memory is read, seconds in which idle CPU is measured, and rounds of `measure`.
 REST, IDLE, ROUNDS = 3.0, 20.0, 3
-#: Seconds beyond an answer's own time until it is given up: a takeover, and a busy machine.
+#: Timeout in seconds beyond an answer's own duration, for a takeover on a busy machine.
 PATIENCE = 90.0
 
 Row = tuple[str, str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table; return 0 when every answer was whole and asked for once."""
+    """Measure and print the table; return 0 if every answer was complete and asked for once."""
     options = _options(argv)
     allow_files(4 * (options.idle + options.answering) + 2000)
     with ExitStack() as stack:
@@ -62,14 +62,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures of one worker on a core of its own; `scale` is for numbers of sockets, of pieces, and times."""
+    """Yield the figures of one worker on its own core; `scale` multiplies numbers of sockets and pieces, and times."""
     options = _options(["--pieces", str(max(8, round(80 * scale))), "--within", str(4 * scale)])
     options.scale, options.idle, options.answering = scale, round(1000 * scale), max(2, round(200 * scale))
     allow_files(4 * (options.idle + options.answering) + 2000)
     server, others = two_cores()
     with ExitStack() as stack:
         if others:
-            # The clients are in this process.
+            # The clients run in this process.
             stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
             os.sched_setaffinity(0, others)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -90,7 +90,7 @@ def _settings(redis_url: str, dify: Dify | CheapDify, sockets: int) -> Mapping[s
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What sockets cost that only listen: KiB of memory without and with them, percent of a core in each round."""
+    """The cost of idle sockets: KiB of memory without and with them, and percent of a core in each round."""
 
     before: int
     after: int
@@ -99,7 +99,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """What sockets cost that are answered: KiB more of each, seconds of all, CPU seconds, delays in seconds."""
+    """The cost of answering sockets: additional KiB per socket, duration and CPU in seconds, delays in seconds."""
 
     kib: float
     seconds: float
@@ -108,7 +108,7 @@ class Answering:
 
 
 class Bench:
-    """The phases, in their order."""
+    """Runs the phases in their order."""
 
     def __init__(self, options: argparse.Namespace, dify: Dify | CheapDify, crowd: Crowd, replica: Replica) -> None:
         self._options = options
@@ -116,14 +116,14 @@ class Bench:
         self._replica = replica
         self._crowd = crowd
         self._asking = [Client(f"asking-{n}") for n in range(options.answering)]
-        #: How many are sent while all are answered once.
+        #: Number of pieces sent while all sockets are answered once.
         self.pieces: int = options.pieces * options.answering
         self._whole = 0
-        #: What was not as it must be.
+        #: Descriptions of the errors found.
         self.wrong: list[str] = []
 
     def rows(self, second: Replica) -> Iterator[Row]:
-        """Yield all that is to be said; in the end answers go on at the `second` replica."""
+        """Yield the rows of the table; in the last phase answers resume at the `second` replica."""
         options = self._options
         yield "machine", f"{os.cpu_count()} cores for everything, {os.getloadavg()[0]:.1f} busy before"
         idle = self.idle(rounds=1)
@@ -149,7 +149,7 @@ class Bench:
         yield Figure("sockets.idle_cpu", idle.cpu, "%", "of a core that all of these take")
         self._enter(self._asking)
         told = [self.answering(f"round {number}") for number in range(ROUNDS)]
-        # Later rounds find the memory of the first.
+        # Only of the first round: later rounds reuse its memory.
         yield Figure("sockets.answering_kib", (told[0].kib,), "KiB", f"more for each of {asking} that are answered")
         cpu = tuple(1e6 * each.cpu / self.pieces for each in told)
         yield Figure(
@@ -166,7 +166,7 @@ class Bench:
         )
 
     def idle(self, *, rounds: int) -> Idle:
-        """Have very many sockets listen, and see what they cost."""
+        """Connect the idle sockets, and measure their cost."""
         warm = Client("warm")
         self._enter([warm])
         self._ask([warm], "warm")
@@ -182,7 +182,7 @@ class Bench:
         return 100 * (self._replica.cpu - cpu) / seconds
 
     def answering(self, name: str) -> Answering:
-        """Have all who ask be answered; `name` is used once."""
+        """Have all asking sockets answered, and measure the cost; `name` must be unique."""
         before, cpu, began = self._rested(), self._replica.cpu, time.monotonic()
         for client in self._asking:
             client.delays.clear()
@@ -213,7 +213,7 @@ class Bench:
             self._crowd.join(client)
 
     def _rested(self) -> int:
-        """Return the memory of the worker at rest, in KiB."""
+        """Return the worker's memory after a rest, in KiB."""
         self._crowd.listen_for(REST * self._options.scale)
         return self._replica.rss
 
@@ -223,7 +223,7 @@ class Bench:
             self._crowd.listen_for(self._options.within / len(clients))
 
     def _see_answered(self, clients: Sequence[Client]) -> None:
-        """Listen until all have their answers, and look whether each is what the provider said, and said once."""
+        """Listen until all answers are complete; check that each is the provider's text and was asked for once."""
         whole = self._options.pieces * self._options.every + PATIENCE
         self._crowd.listen(lambda: all(client.status for client in clients), whole)
         answers, asks = self._dify.told()
@@ -233,7 +233,7 @@ class Bench:
 
 
 def _fault(client: Client, answers: Mapping[str, str], asks: Mapping[str, int]) -> str:
-    """Return what is wrong with an answer, nothing when it is as it must be."""
+    """Return a description of what is wrong with an answer; "" if nothing is."""
     if client.status != "completed":
         return f"{client.question}: {client.status or 'not whole in time'}"
     if client.text != answers.get(client.question):

@@ -1,4 +1,4 @@
-"""`python -m bench.start`: how long a replica takes from exec to ready, and what a worker costs that has nothing to do.
+"""`python -m bench.start`: a replica's time from exec to ready, and the cost of an idle worker.
 
 Every other start is one of the floor (bench/load/floor.py): interpreter, gevent, gunicorn and settings without the app.
 """
@@ -20,17 +20,17 @@ from bench.load.turns import FLOOR, PRODUCT, production
 from bench.report import show
 from bench.stage.replicas import START_SECONDS, Replica, redis_server
 
-#: Starts of each, and seconds until what a start leaves behind is over.
+#: Starts of each, and seconds of rest until the after-effects of a start have ended.
 STARTS, REST = 7, 3.0
 #: Seconds during which an idle worker's CPU is counted.
 IDLE = 10.0
-#: Seconds between two looks whether somebody serves.
+#: Seconds between two checks of whether the server answers.
 LOOK = 0.005
 _ASK = b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
 
 
 def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` lessens starts and rests.
+    """Yield the figures; `scale` multiplies starts and rests.
 
     Raises:
         TimeoutError: a replica was not ready in time.
@@ -39,7 +39,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         store = stack.enter_context(redis_server(folder))
         settings = production(store.url)
-        # This one compiles what Python has not compiled yet.
+        # The first start compiles the modules' bytecode.
         with started(settings, folder, PRODUCT) as (_, replica), Meter(store, [replica]) as meter:
             time.sleep(REST * scale)
             before = meter.cpu()
@@ -58,7 +58,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 def _alternating(
     settings: Mapping[str, str], folder: Path, scale: float
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Return the seconds of each start, and the MiB of its worker after a rest: of the floor, and of the product."""
+    """Return the seconds of each start and the worker's MiB after a rest, for the floor and for the product."""
     said: dict[Path, list[tuple[float, float]]] = {FLOOR: [], PRODUCT: []}
     for _ in range(max(2, round(STARTS * scale))):
         for config, starts in said.items():
@@ -70,7 +70,7 @@ def _alternating(
 
 @contextmanager
 def started(settings: Mapping[str, str], folder: Path, config: Path) -> Iterator[tuple[float, Replica]]:
-    """Start a replica, and end it with the block; yield the seconds until its first 200 too."""
+    """Run a replica while the block runs; yield it with the seconds until its first 200."""
     began = time.perf_counter()
     replica = Replica(settings, folder, config=config)
     try:

@@ -1,9 +1,9 @@
-"""`python -m bench.streams`: what 200, 500 and 1,000 answers at once cost one replica set, ten deltas a second each.
+"""`python -m bench.streams`: the cost of 200, 500 and 1,000 concurrent answers with ten deltas a second each.
 
-One gunicorn of two workers, Redis, the mock Dify and all that measures share all cores of this machine; what each takes
-of a core is among the figures. Questions come through WeCom's door; nobody polls meanwhile. Delays are those of
-`SAMPLE` streams (`bench.load.stream_reader`): at most 5 ms and one round trip to Redis too long. What looking for them
-costs Redis is measured before, while all is still, and taken off.
+One gunicorn with two workers, Redis, the mock Dify and the measuring processes share all cores of this machine; the CPU
+use of each is among the figures. Questions are sent by WeCom's channel, and there are no polls. Delays are those of
+`SAMPLE` streams (`bench.load.stream_reader`): at most 5 ms and one round trip to Redis too long. Redis's cost of
+measuring them is determined before, without load, and subtracted.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ ROUNDS = 3
 EVERY = 0.1
 #: Deltas of an answer that goes on until it is finished.
 ENDLESS = 10**6
-#: Questions a second until all answers are under way.
+#: Questions a second until all answers are running.
 ASKED = 100.0
-#: Seconds until all is steady, and seconds that count.
+#: Seconds of warm-up, and seconds of the measurement.
 SETTLE, STEADY = 1.0, 12.0
-#: Seconds in which the reader alone is measured.
+#: Seconds in which the reader is measured alone.
 LOOKING = 1.0
-#: Streams whose tails are read, and seconds after which an answer that has not ended counts as lost.
+#: Number of streams whose tails are read, and seconds after which an unfinished answer counts as lost.
 SAMPLE, PATIENCE = 24, 60.0
 WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent so far, or in a while: CPU in seconds, `net` in bytes to and from Redis."""
+    """Resources used so far or in an interval: CPU in seconds, `net` in bytes to and from Redis."""
 
     seconds: float
     workers: float
@@ -67,7 +67,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One crowd of answers: what its steady time cost, delays in seconds, answers that were not whole, KiB."""
+    """The result for one number of answers: steady cost, delays in seconds, number of incomplete answers, KiB."""
 
     spent: Spent
     delays: Sequence[float]
@@ -84,7 +84,7 @@ class Turn:
 
 
 class Streams:
-    """A replica set, and the crowds that it answers."""
+    """Measures one replica set with different numbers of answers."""
 
     def __init__(self, store: RedisServer, dify: CheapDify, replica: Replica, reader: Reader) -> None:
         self.store = store
@@ -95,7 +95,7 @@ class Streams:
         self._still = self._looking()
 
     def turn(self, count: int, name: str, steady: float) -> Turn:
-        """Have so many answers told at once and measure them for so many seconds; `name` is used once."""
+        """Stream this many answers at once and measure them for this many seconds; `name` must be unique."""
         asked = self.ask(count, name)
         time.sleep(min(SETTLE, steady))
         before = self._spent()
@@ -107,7 +107,7 @@ class Streams:
         return Turn(alone, delays, self.lost(asked), rss)
 
     def ask(self, count: int, name: str) -> dict[str, str]:
-        """Ask so many questions whose answers go on until they are finished; return their streams' ids."""
+        """Ask questions whose answers run until Dify is told to finish; return their streams' ids."""
         callbacks = Callbacks()
         questions = [f"年假怎么申请 {name} {number}" for number in range(count)]
         requests = [callbacks.question(question, f"{name}-{number}") for number, question in enumerate(questions)]
@@ -115,7 +115,7 @@ class Streams:
         return {question: callbacks.opened(body)["id"] for question, body in zip(questions, replies, strict=True)}
 
     def lost(self, asked: dict[str, str]) -> int:
-        """Wait until all answers have ended; return how many are not, byte for byte, what Dify said when asked once."""
+        """Wait until all answers have ended; return how many differ from Dify's text or were asked more than once."""
         keys = [stream_keys(stream) for stream in asked.values()]
         statuses = [("HGET", key.hash, "status") for key in keys]
         with suppress(TimeoutError):
@@ -124,7 +124,7 @@ class Streams:
         return len(not_whole(dict(zip(asked, found, strict=True)), *self.dify.told()))
 
     def _looking(self) -> Spent:
-        """Return what looking for delays costs by itself."""
+        """Return the cost of the reader alone."""
         before = self._spent()
         self._reader.watch(self.store.url, [f"{number:032x}" for number in range(SAMPLE)], LOOKING)
         return self._spent() - before
@@ -143,7 +143,7 @@ class Streams:
 
 
 def measure(scale: float = 1.0) -> Iterator[Figure]:
-    """Yield the figures; `scale` shortens everything, crowds too."""
+    """Yield the figures; `scale` multiplies durations and numbers of answers."""
     allow_files(8 * SIZES[-1])
     naive: list[float] = []
     parse: list[float] = []
@@ -153,7 +153,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
         store = stack.enter_context(redis_server(folder))
         beside = stack.enter_context(yardsticks(store.url, scale))
         streams = stack.enter_context(staged(folder, store))
-        # The smaller first: memory that a worker once had is not given back.
+        # In ascending order, because a worker does not return memory to the system.
         for size, number in product(SIZES, range(max(1, round(ROUNDS * scale)))):
             naive.append(beside.naive())
             parse.append(beside.parse())
@@ -169,7 +169,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 def not_whole(
     found: Mapping[str, tuple[str | None, str | None]], answers: Mapping[str, str], asks: Mapping[str, int]
 ) -> list[str]:
-    """Return the questions whose status and text are not, byte for byte, what was answered to one asking."""
+    """Return the questions whose stream lacks exactly Dify's text and a completed status, or that were asked twice."""
     return [
         question
         for question, (status, text) in found.items()
@@ -179,7 +179,7 @@ def not_whole(
 
 @contextmanager
 def staged(folder: Path, store: RedisServer, **more: str) -> Iterator[Streams]:
-    """Give a replica set to the block, with production's settings and `more`."""
+    """Run a replica set with production settings and `more`."""
     with ExitStack() as stack:
         dify = stack.enter_context(cheap_dify(ENDLESS, EVERY))
         settings = production(store.url, DIFY_BASE_URL=dify.base_url, **more)
@@ -187,7 +187,7 @@ def staged(folder: Path, store: RedisServer, **more: str) -> Iterator[Streams]:
         yield Streams(store, dify, replica, stack.enter_context(reader()))
 
 
-#: What is said of each size: name, unit, what it is, its goal at the largest, and how a turn tells it.
+#: The figures of each size: name, unit, description, goal at the largest size, and a function of the turn.
 _ROWS: tuple[tuple[str, str, str, str, Callable[[Turn], float]], ...] = (
     ("delay_p50", "ms", "delta sent to readable in Redis", "", lambda turn: 1000 * percentile(turn.delays, 50)),
     ("delay_p99", "ms", "the slowest hundredth of them", "< 250", lambda turn: 1000 * percentile(turn.delays, 99)),
@@ -212,7 +212,7 @@ def _figures(size: int, turns: Sequence[Turn]) -> Iterator[Figure]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table; return 0 when every goal is reached."""
+    """Measure and print the table; return 0 if every goal is reached."""
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description="What very many answers cost.")
     parser.add_argument("--scale", type=float, default=1.0, help="size of crowds and time, beside the usual ones")
     figures = show(measure(parser.parse_args(argv).scale))

@@ -1,1 +1,1 @@
-"""The parts of `python -m bench.growth`: length of answers, live streams, replicas."""
+"""The parts of `python -m bench.growth`: the length of answers, live streams, and replicas."""

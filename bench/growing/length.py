@@ -1,7 +1,7 @@
-"""What a delta costs, and a byte of a poll's reply, in answers of 1,000 to 16,000 deltas.
+"""The cost of a delta, and of a byte of a poll's reply, in answers of 1,000 to 16,000 deltas.
 
-Answers wait at their half. The second half counts, as many deltas of one length after the other, so that what a
-neighbour costs the machine costs each of them alike; short answers are asked for again. Then they are polled.
+Answers stop at half their length. The second half is measured, with equal numbers of deltas of each length in turns,
+so that other load on the machine affects all lengths alike; short answers are asked for again. Then they are polled.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from bench.stage.replicas import WITHIN, Replica, redis_server, wait_for
 from services.streams.store import stream_keys
 
 LENGTHS = {"1k": 1000, "2k": 2000, "4k": 4000, "8k": 8000, "16k": 16000}
-#: Deltas that an answer goes on by, and those it has in a run however short. Writes are paced: what comes within a
-#: second has some more of them or some less.
+#: Deltas in one step of an answer, and the minimum in a shortened run. Writes are paced: a measurement of less than a
+#: second would contain a varying number of them.
 STEP, SHORTEST = 500, 200
-#: Answers at once of a length, seconds between two deltas of one, and seconds within which they are asked for.
+#: Concurrent answers of a length, seconds between two deltas of an answer, and seconds in which all are asked for.
 ANSWERS, EVERY, ASKING = 10, 0.004, 0.1
-#: Rounds of all lengths, turns of each length in one, and seconds after a turn until all of it is written.
+#: Rounds of all lengths, turns of each length in a round, and seconds after a turn until all deltas are written.
 ROUNDS, TURNS, SETTLING = 2, 8, 0.25
-#: Slices of polls in a round, seconds of one, and connections.
+#: Slices of polls in a round, seconds of a slice, and connections.
 POLL_SLICES, POLL_SLICE, CONNECTIONS = 8, 0.5, 64
-#: Seconds beyond an answer's own time until it is given up.
+#: Timeout in seconds beyond an answer's own duration.
 PATIENCE = 60.0
 COSTS = {
     "cpu_per_delta": ("µs", "CPU of the worker per delta"),
@@ -69,7 +69,7 @@ def measure(scale: float = 1.0) -> Iterator[Figure]:
 
 
 class Lengths:
-    """One worker, and answers of all lengths."""
+    """Measures one worker with answers of all lengths."""
 
     def __init__(
         self, client: redis.Redis, meter: Meter, dify: CheapDify, replica: Replica, load: Generator, scale: float
@@ -86,7 +86,7 @@ class Lengths:
         self._callbacks = Callbacks()
 
     def rounds(self, count: int) -> dict[str, Said]:
-        """Have answers written and polled in so many rounds; return what each length cost."""
+        """Measure writing and polling in this many rounds; return the costs by length."""
         rounds: dict[str, Said] = {which: defaultdict(list) for which in LENGTHS}
         self._dify.halt()
         for _ in range(count):
@@ -106,11 +106,11 @@ class Lengths:
         return rounds
 
     def _turns(self, which: str) -> int:
-        """Return how often an answer of this length can go on."""
+        """Return how many steps the second half of an answer of this length has."""
         return self._deltas[which] // 2 // self._step
 
     def _begin(self, lengths: Sequence[str]) -> None:
-        """Ask for answers of these lengths, so that all come to their half together."""
+        """Ask for answers of these lengths, timed so that all reach their half together."""
         self._wait_whole(set(lengths) & self._streams.keys())
         halves = {which: self._deltas[which] // 2 for which in lengths}
         held, longest, begin = (
@@ -127,14 +127,14 @@ class Lengths:
     def _asked(self, which: str) -> list[str]:
         words, deltas = f"{which}：年假怎么申请？", self._deltas[which]
         questions = [self._callbacks.question(f"{words}{each}*{deltas}", f"{which}-{each}") for each in range(ANSWERS)]
-        # Half of one less: the last is due before the end, and none after it.
+        # Half a question less, so that the last one is due before the end and none after it.
         job = Job(self._port, questions, ASKING, ANSWERS, (ANSWERS - 0.5) / ASKING, samples=ANSWERS)
-        # In the order of the questions, for whoever asked polls it; replies may have come in another.
+        # In the order of the questions, because each answer is polled by its own person; replies may arrive in another.
         replies = self._load.run(job).bodies
         return [self._callbacks.opened(replies[each])["id"] for each in range(ANSWERS)]
 
     def _go_on(self, which: str, costs: Said) -> None:
-        """Have some deltas of this length come and be written, and note what they cost."""
+        """Let answers of this length continue by some deltas, and record the cost of writing them."""
         deltas = self._step * ANSWERS
         net, sent, cpu = self._meter.stored().net, self._dify.deltas, self._meter.cpu()
         self._dify.let(f"{which}：", self._step)
@@ -149,7 +149,7 @@ class Lengths:
         wait_for(lambda: all(self._whole(self._streams[which]) for which in lengths), "whole answers", PATIENCE)
 
     def _kept(self, which: str) -> float:
-        """Return the bytes Redis keeps for each delta of these answers."""
+        """Return the bytes that Redis stores per delta of these answers."""
         kept = 0
         for stream in self._streams[which]:
             keys = stream_keys(stream)
@@ -161,7 +161,7 @@ class Lengths:
         return all(self._redis.hget(stream_keys(stream).hash, "status") == "completed" for stream in streams)
 
     def _poll(self, which: str, costs: Said) -> None:
-        """Poll these for a moment, and note what it cost."""
+        """Poll these answers for one slice, and record the cost."""
         requests = [
             self._callbacks.refresh(stream, f"{which}-{each}") for each, stream in enumerate(self._streams[which])
         ]

@@ -1,7 +1,7 @@
-"""What a live answer takes in Redis, and what a poll costs, with 1,000 to 100,000 live answers in Redis.
+"""The memory of a live answer in Redis, and the cost of a poll, with 1,000 to 100,000 live answers in Redis.
 
-Each number of them has a Redis and a worker of its own, which are polled in turns. An answer is 1 KiB of text so far,
-written by the product's own store with the fields the product gave a running one, and stands in the product's indexes.
+Each number of answers has its own Redis and worker, which are polled in turns. An answer is 1 KiB of text so far,
+written by the product's store with the fields of a real running answer, and is in the product's indexes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from services.streams.store import StreamStore, stream_keys
 COUNTS = {"1k": 1_000, "10k": 10_000, "100k": 100_000}
 #: Bytes of an answer so far, and characters of a delta.
 TEXT, DELTA = 1024, 20
-#: Answers written in one round trip, and how many of them are polled at random.
+#: Answers written in one round trip, and the number of answers among which polls choose at random.
 BATCH, POLLED = 500, 5_000
-#: Rounds, slices of polls in one, seconds of a slice, and connections.
+#: Rounds, slices of polls in a round, seconds of a slice, and connections.
 ROUNDS, SLICES, SLICE, CONNECTIONS = 3, 8, 0.5, 64
-#: Seconds that the product has for its first delta.
+#: Timeout for the product's first delta, in seconds.
 PATIENCE = 30.0
-#: Who asked all of it.
+#: The user id of all questions.
 PERSON = "u0"
 COSTS = {
     "redis_bytes_per_stream": ("B", "kept by Redis per live answer: 1 KiB of text, its list, fields and indexes"),
@@ -47,7 +47,7 @@ COSTS = {
 
 
 def measure(scale: float = 1.0, counts: Mapping[str, int] = COUNTS) -> Iterator[Figure]:
-    """Yield the figures for these numbers of answers; `scale` lessens answers, slices and rounds.
+    """Yield the figures for these numbers of answers; `scale` multiplies answers, slices and rounds.
 
     Raises:
         LoadFailed: a poll was not answered with the text.
@@ -99,7 +99,7 @@ class World:
         self.rounds: Said = defaultdict(list)
 
     def fill(self, count: int) -> None:
-        """Write so many live answers, and note what one takes."""
+        """Write this many live answers, and record the memory of one."""
         ids = [f"{number:032x}" for number in range(count)]
         with connect(self._store.url, pool_size=1, timeout=PATIENCE) as client:
             runner = ScriptRunner(client)
@@ -112,7 +112,7 @@ class World:
         self._requests = [self._callbacks.refresh(stream, PERSON) for stream in polled]
 
     def _asked(self, streams: StreamStore) -> Mapping[str, str]:
-        """Have the product answer a question; return the fields of the running answer."""
+        """Let the product answer a question; return the fields of the running answer."""
         question = self._callbacks.question("年假怎么申请？", PERSON)
         (body,) = send(Job(self._port, [question], 0.1, connections=1, rate=5.0, samples=1)).bodies.values()
         stream = self._callbacks.opened(body)["id"]
@@ -120,7 +120,7 @@ class World:
         return streams.load(stream)[0]
 
     def poll(self, load: Generator, seconds: float, slices: Said) -> None:
-        """Poll answers at random for a moment, and note what a poll cost."""
+        """Poll random answers for one slice, and record the cost of a poll."""
         before = self._meter.cpu()
         outcome = load.run(Job(self._port, self._requests, seconds, CONNECTIONS, samples=1))
         spent, polls = self._meter.cpu() - before, len(outcome.delays)
@@ -132,7 +132,7 @@ class World:
 
 
 class Shelf:
-    """Makes live answers out of the fields of one: the same person's, with the same text."""
+    """Creates live answers from the fields of one: with the same person and the same text."""
 
     def __init__(self, runner: ScriptRunner, fields: Mapping[str, str]) -> None:
         self._streams = StreamStore(runner, ttl=LIVES, lease=LIVES, max_seconds=LIVES)
@@ -140,11 +140,11 @@ class Shelf:
         own = {name: value for name, value in fields.items() if name not in KEPT_BY_REDIS}
         text = prose(TEXT)
         chunks = [Chunk(text[start : start + DELTA], timestamp()) for start in range(0, len(text), DELTA)]
-        # Made once: the answers differ in their keys alone.
+        # Built once: the answers differ only in their keys.
         self._open = self._streams.open_call(NewStream("", fields["owner"], own, chunks, frame_seconds=LIVES))
 
     def calls(self, ids: Sequence[str]) -> list[Call]:
-        """Return the calls that create these, each in the lines of a person and a conversation of its own."""
+        """Return the calls that create these answers, each in its own person's and conversation's queues."""
         calls = self._streams.running_calls(ids)
         for stream in ids:
             calls.append(self._open._replace(keys=stream_keys(stream)))

@@ -1,7 +1,7 @@
-"""What growth is measured with: what workers and Redis used, slice by slice, and how flat a row of figures is.
+"""Measures what workers and Redis use, slice by slice, and how flat a row of figures is.
 
-On a machine that others share, the same work takes up to twice the CPU time for a second here and there. So costs are
-taken in many short slices, what is compared in turns; a round is what its quietest quarter of slices does not exceed.
+On a shared machine the same work sometimes takes up to twice the CPU time for a second. So costs are measured in many
+short slices, compared items in turns; the value of a round is the 25th percentile of its slices.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import redis
 from bench.figures import Figure, percentile
 from bench.stage.replicas import RedisServer, Replica, cpu_of
 
-#: From the smallest to the largest, a cost that does not grow stays within this ratio.
+#: The goal for the ratio between the largest and the smallest step of a cost that should not grow.
 FLAT = "<= 1.15"
 
-#: What each cost is called, its unit, and what it is.
+#: The unit and the description of each cost, by its name.
 Costs = Mapping[str, tuple[str, str]]
-#: What each cost was, slice by slice or round by round.
+#: The values of each cost, by slice or by round.
 Said = defaultdict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """CPU seconds so far, or between two moments: of the workers, and of Redis."""
+    """CPU seconds of the workers and of Redis, so far or between two readings."""
 
     workers: float
     redis: float
@@ -39,14 +39,14 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Bytes to and from Redis so far, and those it keeps, without what its connections take."""
+    """Bytes to and from Redis so far, and the memory it uses without its connections."""
 
     net: int
     memory: int
 
 
 class Meter:
-    """Reads what replicas and their Redis use; the CPU without asking them."""
+    """Reads the resource use of replicas and their Redis. Reading the CPU time sends them no request."""
 
     def __init__(self, store: RedisServer, replicas: Iterable[Replica]) -> None:
         self._redis = redis.Redis.from_url(store.url)
@@ -69,13 +69,13 @@ class Meter:
 
 
 def settle(rounds: Said, slices: Said) -> None:
-    """Add a round: what its slices cost where nothing disturbed them, which only ever adds."""
+    """Add a round with the 25th percentile of its slices: other load on the machine only increases a cost."""
     for cost, values in slices.items():
         rounds[cost].append(percentile(values, 25))
 
 
 def table(part: str, costs: Costs, steps: Mapping[str, Said]) -> list[Figure]:
-    """Return the rows of a part: each cost at each step, and how flat it is."""
+    """Return the figures of a part: each cost at each step, and its growth."""
     rows: list[Figure] = []
     for cost, (unit, about) in costs.items():
         row = [Figure(f"{part}.{step}.{cost}", tuple(rounds[cost]), unit, about) for step, rounds in steps.items()]

@@ -1,8 +1,8 @@
-"""Whether replicas add up: what polls cost, and how many are answered, with 1, 2 and 4 replicas on one Redis.
+"""Scaling by replicas: the cost of polls, and the number answered, with 1, 2 and 4 replicas on one Redis.
 
-All of it shares the machine's cores. So costs are compared, at a pace of as many polls a second for each replica, which
-do not depend on cores; and replicas that are asked as fast as they answer, with what the machine has room for. As many
-replicas of the floor, in turns with them, say what the machine leaves of that.
+All processes share the machine's cores. So two things are compared: the cost of a poll at a fixed rate per replica,
+which does not depend on the cores; and the polls answered without a limit, with the machine's capacity. The same
+number of replicas of the floor, measured in turns, shows that capacity.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from bench.load.turns import FLOOR, PRODUCT, production
 from bench.stage.replicas import Replica, redis_server, replicas
 
 COUNTS = (1, 2, 4)
-#: What each replica is asked at a pace, as a share of what one alone answers: four of them leave room on two cores.
+#: The fixed rate per replica, as a share of what one alone answers: four replicas do not saturate two cores.
 PACE = 0.1
-#: Rounds, slices of all counts in one, seconds of a slice, and connections to each replica.
+#: Rounds, slices of each number of replicas in a round, seconds of a slice, and connections to each replica.
 ROUNDS, SLICES, SLICE, CONNECTIONS = 3, 6, 0.75, 32
-#: Replicas add up when they reach this part of what they should.
+#: The goal for the ratio of measured to ideal throughput.
 ADDS_UP = ">= 0.9"
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What some replicas answered in a moment, and what it took."""
+    """The polls that some replicas answered in one slice, and their cost."""
 
     polls: int
     seconds: float
@@ -45,7 +45,7 @@ class Slice:
 
 
 class Round:
-    """What a round's slices come to: what they cost where nothing disturbed them, and how much they answered there."""
+    """The result of a round: the cost and the rate of its least disturbed slices."""
 
     def __init__(self, slices: Sequence[Slice]) -> None:
         cores = len(os.sched_getaffinity(0))
@@ -53,19 +53,19 @@ class Round:
         self.cost = percentile([1e6 * each.served / each.polls for each in slices], 25)
         #: Polls a second.
         self.rate = percentile([each.polls / each.seconds for each in slices], 75)
-        #: Percent of all cores, the load generators' share among them.
+        #: Percent of all cores, including the load generators.
         self.machine = median(100 * (each.served + each.load) / (each.seconds * cores) for each in slices)
 
 
 class Asked(NamedTuple):
-    """The rounds of each number of replicas: asked as fast as they answer, and at a pace."""
+    """The rounds of each number of replicas: polled without a limit, and at the fixed rate."""
 
     most: dict[int, list[Round]]
     paced: dict[int, list[Round]]
 
 
 def measure(scale: float = 1.0, counts: Sequence[int] = COUNTS) -> Iterator[Figure]:
-    """Yield the figures for these numbers of replicas, 1 among them; `scale` shortens slices and lessens rounds.
+    """Yield the figures for these numbers of replicas, which include 1; `scale` multiplies slices and rounds.
 
     Raises:
         LoadFailed: a poll was not answered.
@@ -99,7 +99,7 @@ class Crowd:
         streams: LiveStreams,
         seconds: float,
     ) -> None:
-        """Take the replicas, a generator for each, and a meter for each number of them."""
+        """Set the replicas, one generator per replica, and one meter per number of replicas."""
         self._serving = serving
         self._loads = loads
         self._meters = meters
@@ -108,15 +108,15 @@ class Crowd:
         self.asked = Asked({number: [] for number in meters}, {number: [] for number in meters})
 
     def ask_for_most(self) -> None:
-        """Have a round in which each replica is polled as fast as it answers."""
+        """Run a round that polls each replica as fast as it answers."""
         self._round(self.asked.most, None)
 
     def ask_at_a_pace(self) -> None:
-        """Have a round in which each is polled at a part of what one alone answered at the most."""
+        """Run a round that polls each replica at `PACE` of the maximum that one alone answered."""
         self._round(self.asked.paced, PACE * median(each.rate for each in self.asked.most[1]))
 
     def _round(self, rounds: dict[int, list[Round]], rate: float | None) -> None:
-        # Nobody is polled for the first time where it counts.
+        # Every replica is polled once before the measurement.
         self._slice(max(rounds), rate)
         slices = [(number, self._slice(number, rate)) for number in [*rounds] * SLICES]
         for number in rounds:

@@ -1,4 +1,4 @@
-"""WeCom's callbacks as bytes on the wire, sealed and signed before the clock starts; and their replies, opened."""
+"""Builds WeCom's callbacks as bytes, encrypted and signed before the measurement, and decrypts their replies."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from urllib.parse import urlencode
 
 from services.wecom.crypto import WXBizJsonMsgCrypt
 
-#: Both are as long as real ones, and secret to nobody.
+#: Test values of the same length as real ones; not secrets.
 TOKEN = "bench-token-not-secret"
 AES_KEY = "benchKEYnotSECRETbenchKEYnotSECRETbenchKEYA"
 PATH = "/wechat/callback"
 
 
 class Callbacks:
-    """One bot's end of WeCom. What it makes is valid for as long as the receiver's window of timestamps."""
+    """WeCom's side of one bot. Its requests are valid within the receiver's window of timestamps."""
 
     def __init__(self, token: str = TOKEN, aes_key: str = AES_KEY, *, clock: Callable[[], float] = time.time) -> None:
         self._crypt = WXBizJsonMsgCrypt(token, aes_key, "")
         self._clock = clock
 
     def refresh(self, stream_id: str, userid: str) -> bytes:
-        """Return the request that asks for a stream's news."""
+        """Return the request that polls a stream."""
         return self._request({"msgtype": "stream", "stream": {"id": stream_id}}, userid)
 
     def question(self, text: str, userid: str) -> bytes:
-        """Return the request that brings a new text message, of an id that no other has."""
+        """Return the request with a new text message, with a unique id."""
         url = f"https://wecom.invalid/cgi-bin/aibot/response?response_code={secrets.token_hex(16)}"
         return self._request({"response_url": url, "msgtype": "text", "text": {"content": text}}, userid)
 
     def opened(self, body: bytes) -> dict[str, Any]:
-        """Return the stream of a reply: id, finish, content.
+        """Decrypt a reply and return its stream: id, finish, content.
 
         Raises:
-            ValueError, LookupError: it is none, or not sealed as WeCom demands.
+            ValueError, LookupError: the reply has no stream, or is not encrypted and signed as WeCom requires.
         """
         envelope = json.loads(body)
         signed = (envelope["msgsignature"], str(envelope["timestamp"]), envelope["nonce"])

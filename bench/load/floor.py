@@ -1,9 +1,9 @@
-"""The floor: what a poll costs a Python server at the least, when each request is answered by itself.
+"""The floor: the minimum cost of a poll in a Python server that answers each request separately.
 
 A bare WSGI function behind the product's own gunicorn settings. It checks the signature, decrypts, reads the stream's
 text from Redis in one round trip, encrypts and signs the reply: AES (the product's library) and SHA-1 twice each, JSON,
 base64. There is no framework, no log, no metric, no other check. The read is a plain GET of the text, the cheapest
-command that there is; whether the stream has ended, is overdue, or may be seen by this person is not asked.
+command; whether the stream has ended, is overdue, or belongs to this person is not checked.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-#: Bytes that the padding fills up to.
+#: The padding's block size in bytes.
 _BLOCK = 32
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 def create_app() -> Floor:
-    """Return the floor of the product's settings, as far as it has any."""
+    """Build the floor's application from the product's settings."""
     aes_key = base64.b64decode(os.environ["WECHAT_ENCODING_AES_KEY"] + "=")
     return Floor(os.environ["WECHAT_TOKEN"], aes_key, redis.Redis.from_url(os.environ["REDIS_URL"]))
 

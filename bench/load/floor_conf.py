@@ -1,4 +1,4 @@
-"""What the floor is served with: the product's own gunicorn.conf.py, line by line, around another application."""
+"""The floor's gunicorn configuration: executes the product's gunicorn.conf.py with another application."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A load generator in a process of its own: prebuilt requests over kept connections, one thread, one epoll.
+"""A load generator in its own process: prebuilt requests over persistent connections, one thread, one epoll.
 
-It does little for a request: a read, a search for the length, a write. What it takes of its core is in every outcome.
+The work per request is a read, a search for the length and a write. Each outcome contains the generator's CPU time.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from bench.stage.replicas import START_SECONDS, on_cores
 
 __all__ = ["Generator", "Job", "LoadFailed", "Outcome", "generator", "send"]
 
-#: Times a server may hang up on each connection.
+#: How often a server may close each connection.
 RECONNECTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be sent, in its order."""
+    """The requests to send, in order."""
 
     port: int
     requests: Sequence[bytes]
-    #: Seconds in which requests become due, from the first again after the last; None: each of them once.
+    #: Duration in seconds, with the requests repeated in a loop; None sends each request once.
     seconds: float | None = None
     connections: int = 64
-    #: Requests due in a second, at equal distances; None: as soon as a connection has its reply.
+    #: Requests a second, evenly spaced; None sends the next as soon as a connection has its reply.
     rate: float | None = None
-    #: How many of the first replies are handed back.
+    #: Number of first replies whose bodies are returned.
     samples: int = 0
-    #: Seconds without any reply until the job is given up.
+    #: Timeout in seconds without any reply.
     patience: float = 10.0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a job."""
+    """The result of a job."""
 
-    #: Seconds of each reply since its request was due, in the order they came.
+    #: Seconds from each request's due time to its reply, in the order of arrival.
     delays: array[float] = field(default_factory=lambda: array("d"))
     #: Seconds from the first request to the last reply.
     seconds: float = 0.0
-    #: CPU seconds of the generator meanwhile.
+    #: CPU seconds of the generator during the job.
     cpu: float = 0.0
-    #: Connections that the server closed instead of answering; what it closes at rest is not counted.
+    #: Connections that the server closed instead of answering. Closed idle connections are not counted.
     reconnects: int = 0
-    #: Bytes of all replies, heads included.
+    #: Bytes of all replies, including headers.
     received: int = 0
-    #: Bodies of the replies to the first requests, by the request's place.
+    #: Bodies of the replies to the first requests, by the request's index.
     bodies: dict[int, bytes] = field(default_factory=dict)
 
     @property
@@ -67,21 +67,21 @@ class Outcome:
 
     @property
     def share(self) -> float:
-        """Percent of a core that the generator took."""
+        """The generator's CPU use in percent of a core."""
         return 100 * self.cpu / self.seconds
 
 
 class Generator:
-    """The process that sends; one job at a time."""
+    """The sending process. It runs one job at a time."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
     def run(self, job: Job) -> Outcome:
-        """Send it all and return when every reply is there.
+        """Send the requests and return when every reply has arrived.
 
         Raises:
-            LoadFailed: a reply had another status than 200, or none came within its patience.
+            LoadFailed: a reply's status is not 200, or none arrived within the job's timeout.
         """
         self._pipe.send(job)
         outcome: Outcome | LoadFailed = self._pipe.recv()
@@ -92,7 +92,7 @@ class Generator:
 
 @contextmanager
 def generator(cores: Collection[int] | None = None) -> Iterator[Generator]:
-    """Run a generator on these cores, or on any."""
+    """Run a generator on these cores; None means any."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, cores), daemon=True)
@@ -110,7 +110,7 @@ def generator(cores: Collection[int] | None = None) -> Iterator[Generator]:
 
 
 def _serve(pipe: Connection, cores: Collection[int] | None) -> None:
-    # Ctrl-C is for who started it.
+    # Ctrl-C is handled by the parent process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if pin := on_cores(cores):
         pin()
@@ -123,7 +123,7 @@ def _serve(pipe: Connection, cores: Collection[int] | None) -> None:
             return
         place = (job.port, job.connections)
         try:
-            # Connections stay open from job to job: in rounds of a second, opening them would count.
+            # Connections stay open between jobs: opening them would distort rounds of a second.
             lines = kept.pop(place, None) or _Lines(*place)
             pipe.send(lines.send(job))
             kept[place] = lines
@@ -132,7 +132,7 @@ def _serve(pipe: Connection, cores: Collection[int] | None) -> None:
 
 
 def send(job: Job) -> Outcome:
-    """Do a job in this process; see `Generator.run`."""
+    """Run a job in this process; see `Generator.run`."""
     with closing(_Lines(job.port, job.connections)) as lines:
         return lines.send(job)
 
@@ -143,7 +143,7 @@ class _Lines:
     def __init__(self, port: int, connections: int) -> None:
         self._epoll = select.epoll()
         self._lines: dict[int, Line] = {}
-        # The one that rested longest is next: none becomes so old that the server closes it.
+        # The connection idle for longest is used next, so that none reaches the server's keep-alive timeout.
         self._idle: deque[Line] = deque()
         for _ in range(connections):
             self._enter(line := Line(port))
@@ -157,7 +157,7 @@ class _Lines:
         self._epoll.close()
 
     def send(self, job: Job) -> Outcome:
-        """Raises: LoadFailed, OSError: nothing can be sent over these connections any more."""
+        """Send the requests. Raises: LoadFailed, OSError: the connections cannot be used any more."""
         self._job, self._outcome = job, Outcome()
         began, cpu = time.perf_counter(), time.process_time()
         heard, number, most = began, 0, len(self._lines)
@@ -176,7 +176,7 @@ class _Lines:
         return self._outcome
 
     def _due(self, number: int, began: float, now: float) -> float:
-        """Return when the request of this number is due; infinity where there is none any more."""
+        """Return the due time of the request with this number; infinity after the last one."""
         job = self._job
         due = began + number / job.rate if job.rate else now
         over = number >= len(job.requests) if job.seconds is None else due >= began + job.seconds
@@ -191,9 +191,9 @@ class _Lines:
             self._again(line)
 
     def _receive(self, timeout: float) -> bool:
-        """Take in what is there within so many seconds; return whether there was anything."""
+        """Read the replies that arrive within `timeout` seconds; return whether there were any."""
         if self._job.rate:
-            # epoll's own timeout counts in whole milliseconds: a request would be sent up to one too late.
+            # epoll's own timeout has a resolution of one millisecond: a request would be sent up to 1 ms too late.
             select.select([self._epoll], [], [], timeout)
             timeout = 0
         ready = self._epoll.poll(timeout)
@@ -217,7 +217,7 @@ class _Lines:
             outcome.bodies[line.number] = body
 
     def _again(self, line: Line) -> None:
-        """Connect once more where the server hung up; a request under way is sent again, and was due when it was."""
+        """Reconnect after the server closed a connection. A pending request is sent again with its old due time."""
         del self._lines[line.sock.fileno()]
         line.sock.close()
         line.connect()

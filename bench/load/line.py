@@ -1,20 +1,20 @@
-"""One connection of the load generator: what it does for a request is all that a request costs the generator."""
+"""One connection of the load generator. Its work per request is the generator's whole cost of a request."""
 
 from __future__ import annotations
 
 import socket
 
-#: Seconds for connecting.
+#: Timeout of connecting, in seconds.
 _SECONDS = 10.0
 _READ_BYTES = 256 * 1024
 
 
 class LoadFailed(Exception):
-    """A reply was none that may be counted, or there was none."""
+    """A reply was invalid or missing."""
 
 
 class Line:
-    """One connection, with at most one request under way; it reads and writes when told to."""
+    """One connection with at most one pending request. It reads and writes only when called."""
 
     __slots__ = ("_port", "_reply", "due", "number", "request", "sock")
 
@@ -22,7 +22,7 @@ class Line:
         self._port = port
         self._reply = b""
         self.request = b""
-        #: The request's place among all, and when it was due.
+        #: The request's index and its due time.
         self.number = 0
         self.due = 0.0
         self.connect()
@@ -30,20 +30,20 @@ class Line:
     def connect(self) -> None:
         self.sock = socket.create_connection(("127.0.0.1", self._port), _SECONDS)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # With a timeout Python would look whether it can read before each read; epoll has said so.
+        # With a timeout, Python polls the socket before each read, although epoll has already reported it.
         self.sock.settimeout(None)
 
     def send(self, request: bytes, number: int, due: float) -> None:
-        """Raises: OSError: the server hung up; `connect` and send it again."""
+        """Send a request. Raises: OSError: the server closed the connection; call `connect` and send it again."""
         self.request, self.number, self.due, self._reply = request, number, due, b""
         self.sock.sendall(request)
 
     def receive(self) -> bytes | None:
-        """Read what is there; return the body of a reply that is complete, None for one that is not.
+        """Read available bytes; return the body if the reply is complete, else None.
 
         Raises:
-            EOFError, ConnectionError: the server hung up.
-            LoadFailed: it is another reply than 200, or has no length.
+            EOFError, ConnectionError: the server closed the connection.
+            LoadFailed: the status is not 200, or the reply has no length.
         """
         piece = self.sock.recv(_READ_BYTES)
         if not piece:
@@ -54,7 +54,7 @@ class Line:
             return None
         if not reply.startswith(b"HTTP/1.1 200 "):
             raise LoadFailed(f"a reply that is none: {reply[:200]!r}")
-        # One space after the colon: gunicorn and both applications write it so.
+        # Searched with one space after the colon, as gunicorn and both applications write it.
         length = reply.find(b"ontent-Length: ", 0, head) + 15
         if length < 15:
             raise LoadFailed(f"a reply without a length: {reply[:head]!r}")
@@ -63,5 +63,5 @@ class Line:
 
     @property
     def size(self) -> int:
-        """Bytes of the reply so far, its head included."""
+        """Bytes of the reply so far, including headers."""
         return len(self._reply)

@@ -1,4 +1,4 @@
-"""Running answers as they lie in Redis, written by the product's own store, and their readers' polls."""
+"""Running answers in Redis, written by the product's own store, and polls of their readers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from services.streams.records import Chunk, NewStream, Write, timestamp
 from services.streams.store import StreamStore
 from services.wecom.callback import derive_key
 
-#: How many there are: no two connections poll the same one at once.
+#: Number of streams: enough that no two connections poll the same one at once.
 STREAMS = 256
-#: Seconds they live and stay their owner's: nothing lapses while they are polled.
+#: Lifetime and lease in seconds, so that nothing expires while they are polled.
 LIVES = 3600.0
 #: Characters of a delta.
 _DELTA = 20
-#: What stands for a stream's number in a text, so that no two of them have a sentence in common.
+#: Placeholder of the stream's number in a text, so that no two streams share a sentence.
 NUMBER = "0000"
 _PROSE = """## 年假怎么申请
 
@@ -39,19 +39,19 @@ _PROSE = """## 年假怎么申请
 
 
 class LiveStreams:
-    """So many running answers of the same length, each of another person."""
+    """Running answers of equal length, each of a different person."""
 
     def __init__(self, name: str, text: str, count: int = STREAMS) -> None:
-        """Take a name of at most 16 characters that no other streams in the same Redis have.
+        """Set a name of at most 16 characters that is unique in this Redis.
 
-        `NUMBER` in the text becomes each stream's own: what a gateway remembers of one is of no use for another.
+        `NUMBER` in the text is replaced by each stream's number, so that no two streams share a gateway's render cache.
         """
         self._name = name
         self._text = text
         self._count = count
 
     def write(self, redis_url: str) -> None:
-        """Open the streams and append the text, delta by delta, as their owner does."""
+        """Open the streams and append the text delta by delta, as an owner does."""
         access = Access({DEFAULT_BOT: derive_key(AES_KEY, "stream")})
         with connect(redis_url, pool_size=1, timeout=5.0) as client:
             store = StreamStore(ScriptRunner(client), ttl=LIVES, lease=LIVES, max_seconds=LIVES)
@@ -67,12 +67,12 @@ class LiveStreams:
         return self._text.replace(NUMBER, f"{number:0{len(NUMBER)}}")
 
     def polls(self) -> list[bytes]:
-        """Return a callback of each one's reader, signed now."""
+        """Return one poll per stream by its reader, signed now."""
         callbacks = Callbacks()
         return [callbacks.refresh(self._id(number), _person(number)) for number in range(self._count)]
 
     def wrong(self, bodies: Mapping[int, bytes]) -> list[str]:
-        """Return what is not as it must be in the replies to these polls."""
+        """Return descriptions of the errors in the replies to these polls."""
         return [fault for number, body in bodies.items() if (fault := self._fault(number, body))]
 
     def _fault(self, number: int, body: bytes) -> str:
@@ -88,7 +88,7 @@ class LiveStreams:
 
 
 def prose(size: int) -> str:
-    """Return Markdown of exactly so many bytes, no line twice: whole lines, and full stops for the rest."""
+    """Return Markdown of exactly this many bytes without repeated lines, padded with full stops."""
     text = ""
     for number, line in enumerate(cycle(_PROSE.splitlines())):
         numbered = f"{line}（{NUMBER}-{number}）\n" if line else "\n"

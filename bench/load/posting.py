@@ -1,4 +1,4 @@
-"""Few requests with their replies, where no load generator is wanted; bench/load/callbacks.py has what they hold."""
+"""Sends a few requests without a load generator; bench/load/callbacks.py builds them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 
-#: Requests that wait for their replies at once, and seconds one may wait.
+#: Concurrent requests, and the timeout of one in seconds.
 SENDERS, _SECONDS = 16, 60.0
 
 
 def posted(port: int, requests: Sequence[bytes], every: float) -> list[bytes]:
-    """Send requests so many seconds apart at the least; return the bodies of their replies.
+    """Send requests with at least this interval in seconds; return the bodies of their replies.
 
-    Each comes by a connection of its own: kept ones would give most of the questions to one worker.
+    Each request uses a new connection: with persistent ones most questions would go to one worker.
     """
     began = time.monotonic()
     with ThreadPoolExecutor(SENDERS) as senders:
@@ -35,7 +35,7 @@ def exchange(connection: socket.socket, request: bytes) -> bytes:
     """Send a request; return the body of its reply.
 
     Raises:
-        OSError, HTTPException: there is none, or none that counts.
+        OSError, HTTPException: there is no valid reply.
     """
     connection.sendall(request)
     with HTTPResponse(connection) as reply:

@@ -1,4 +1,4 @@
-"""Very many chat clients in one thread: they ask, keep what comes and when, and go on elsewhere when cut off."""
+"""Many chat clients in one thread: they ask, record frames with their times, and reconnect when disconnected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from websockets.uri import parse_uri
 from bench.stage.replicas import BETWEEN, WITHIN
 
 _READ_BYTES = 64 * 1024
-#: Seconds for connecting, and for a frame to be taken.
+#: Timeout of connecting and of sending a frame, in seconds.
 _SECONDS = 30.0
 
 
@@ -32,11 +32,11 @@ class Client:
         self.stream_id = ""
         self.cursor = 0
         self.text = ""
-        #: What the last frame of the answer said; "" while it goes on.
+        #: Status in the answer's last frame; "" while it is running.
         self.status = ""
-        #: How often it connected.
+        #: Number of connects.
         self.connects = 0
-        #: Seconds from the provider to here, of each piece.
+        #: Delay of each piece from the provider to the client, in seconds.
         self.delays: list[float] = []
         #: The longest time without a piece, in seconds.
         self.silence = 0.0
@@ -45,10 +45,10 @@ class Client:
         self._protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
 
     def connect(self, port: int) -> socket.socket:
-        """Open the connection, and go on with an answer that is not whole.
+        """Open the connection, and resume an incomplete answer.
 
         Raises:
-            OSError: nobody is there, or the handshake is refused.
+            OSError: the connection or the handshake failed.
         """
         self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws/chat/{self.name}"), max_size=2**24)
         self._socket = socket.create_connection(("127.0.0.1", port), _SECONDS)
@@ -70,7 +70,7 @@ class Client:
         self._send({"type": "chat", "id": question, "content": question})
 
     def read(self) -> bool:
-        """Take what is there; False when the connection is over."""
+        """Read the available frames; return False if the connection is closed."""
         assert self._socket
         try:
             data = self._socket.recv(_READ_BYTES)
@@ -121,14 +121,14 @@ class Client:
 
 
 def stamps(content: str) -> Iterator[float]:
-    """Yield the times the pieces in a text were sent at; a piece that came in two counts with its end."""
+    """Yield the send times of the pieces in a text; a piece split over two frames counts with its end."""
     for piece in content.split(BETWEEN)[:-1]:
         with suppress(ValueError):
             yield float(piece.rpartition(WITHIN)[2])
 
 
 class Crowd:
-    """Clients that are read by one thread; whoever is cut off in an answer comes back at `port`."""
+    """Clients read by one thread. A client disconnected during an answer reconnects at `port`."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -143,14 +143,14 @@ class Crowd:
         self._selector.close()
 
     def join(self, client: Client) -> None:
-        """Connect, and read what comes to it from now on."""
+        """Connect a client and read its frames from now on."""
         self._selector.register(client.connect(self.port), selectors.EVENT_READ, client)
 
     def listen_for(self, seconds: float) -> None:
         self.listen(lambda: False, seconds)
 
     def listen(self, over: Callable[[], bool], seconds: float) -> bool:
-        """Read until `over`, at most so long; return whether it was."""
+        """Read until `over` returns True, for at most this many seconds; return whether it did."""
         end = time.monotonic() + seconds
         while not over():
             if time.monotonic() > end:

@@ -1,7 +1,7 @@
-"""When a delta became readable: a process of its own asks Redis for the tails of some streams every few milliseconds.
+"""Measures when a delta becomes readable: a separate process reads the tails of some streams every few milliseconds.
 
-A delay counts from the time within the delta to the moment the look that shows it is back. It is never too short, and
-too long by `TICK` and one round trip to Redis at the most.
+A delay is the time from the delta's own time stamp to the reply of the read that shows it. It is never too short, and
+too long by at most `TICK` and one round trip to Redis.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from bench.load.socket_clients import stamps
 from bench.stage.replicas import START_SECONDS
 from services.streams.store import stream_keys
 
-#: Seconds between two looks.
+#: Seconds between two reads.
 TICK = 0.005
-#: Seconds Redis may take for one.
+#: Timeout of a read, in seconds.
 PATIENCE = 30.0
 
 
 class Reader:
-    """The process that looks; one watch at a time."""
+    """The reading process. It runs one watch at a time."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
     def watch(self, redis_url: str, streams: Sequence[str], seconds: float) -> list[float]:
-        """Look at these streams for so long, and return the delay of each delta that came meanwhile, in seconds.
+        """Read these streams for this many seconds; return the delay of each delta that arrived, in seconds.
 
         Raises:
-            TimeoutError: the process does not come back.
+            TimeoutError: the process does not answer.
         """
         self._pipe.send((redis_url, streams, seconds))
         if not self._pipe.poll(seconds + PATIENCE):
@@ -74,7 +74,7 @@ def _serve(pipe: Connection) -> None:
 
 
 class _Tail:
-    """What of one stream was not seen yet."""
+    """The unread part of one stream."""
 
     def __init__(self, connection: Any, key: str) -> None:
         self._connection = connection
@@ -85,15 +85,15 @@ class _Tail:
 
     def see(self, count: int) -> None:
         self._seen += count
-        #: The question for it, packed once for many looks.
+        #: The Redis command, packed once for all reads.
         self.command = b"".join(self._connection.pack_command("LRANGE", self._key, self._seen, -1))
 
 
 def watch(redis_url: str, streams: Sequence[str], seconds: float) -> list[float]:
-    """Look in this process; see `Reader.watch`."""
+    """Read in this process; see `Reader.watch`."""
     delays: list[float] = []
     with redis.Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
-        # A pipeline packs every command anew for every look, which costs three times as much.
+        # A pipeline would pack every command again for each read, which costs three times as much.
         pool: Any = client.connection_pool
         connection = pool.get_connection()
         tails = [_Tail(connection, stream_keys(stream).messages) for stream in streams]

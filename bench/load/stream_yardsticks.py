@@ -1,4 +1,4 @@
-"""What streams are measured by: a plain program that does their work one delta after another, and parsing alone."""
+"""The yardsticks of streams: a simple program that processes one delta after another, and parsing alone."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import requests
 
 from bench.stage.cheap_dify import cheap_dify
 
-#: Deltas of the answer that is read, and seconds between two of them: each comes by itself, and is waited for.
+#: Deltas of the answer, and seconds between two of them: long enough that each arrives separately.
 PIECES, EVERY = 2000, 0.001
-#: Times the same bytes are parsed.
+#: How often the same bytes are parsed.
 PASSES = 20
 _KEY = "bench:naive"
 
 
 class Yardsticks:
-    """Both, measured as often as is asked for; in this process, so nothing else may run in it meanwhile."""
+    """Measures both yardsticks by the CPU time of this process, so nothing else may run in it."""
 
     def __init__(self, base_url: str, client: redis.Redis, pieces: int) -> None:
         self._base_url = base_url
@@ -28,7 +28,7 @@ class Yardsticks:
         self._pieces = pieces
         with self._asked() as reply:
             body = reply.content
-        #: Each read of a reader that is fast enough.
+        #: The bytes of each read, for a reader that keeps up.
         self._reads = [event + b"\n\n" for event in body.split(b"\n\n")[:-1]]
 
     def naive(self) -> float:
@@ -45,7 +45,7 @@ class Yardsticks:
         return 1e6 * spent / self._client.llen(_KEY)
 
     def parse(self) -> float:
-        """Return microseconds of CPU per delta for getting the answer out of bytes that are there already."""
+        """Return microseconds of CPU per delta for parsing bytes that have already been read."""
         began = time.process_time()
         for _ in range(PASSES):
             parse(self._reads)
@@ -60,13 +60,13 @@ class Yardsticks:
 
 @contextmanager
 def yardsticks(redis_url: str, scale: float) -> Iterator[Yardsticks]:
-    """Give them a Dify of their own, in which one answer comes faster."""
+    """Yield the yardsticks, with their own Dify that streams one answer faster."""
     with cheap_dify(PIECES, EVERY) as dify, redis.Redis.from_url(redis_url) as client:
         yield Yardsticks(dify.base_url, client, max(100, round(PIECES * scale)))
 
 
 def parse(reads: Sequence[bytes]) -> str:
-    """Return the answer in what was read from Dify, with the least that does it: cut, load, join."""
+    """Parse the answer from Dify's bytes with the minimum of work: split, load, join."""
     tail = b""
     said: list[str] = []
     for read in reads:

@@ -1,4 +1,4 @@
-"""One worker on a core of its own, under load turn by turn: what it and Redis took in each."""
+"""Measures one worker on its own core turn by turn: the CPU time of the worker and of Redis in each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOOR = ROOT / "bench" / "load" / "floor_conf.py"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What came of one job, and what it took meanwhile."""
+    """The result of one job, and the resources used during it."""
 
     outcome: Outcome
     #: CPU seconds of the worker, and of Redis.
@@ -30,12 +30,12 @@ class Turn:
     redis: float
     #: Bytes that Redis received and sent.
     redis_bytes: float
-    #: Seconds of all of it.
+    #: Duration in seconds.
     seconds: float
 
     @property
     def count(self) -> int:
-        """Replies."""
+        """Number of replies."""
         return len(self.outcome.delays)
 
     @property
@@ -44,14 +44,14 @@ class Turn:
         return 1e6 * self.worker / self.count
 
     def without(self, rest: Turn) -> Turn:
-        """Return what was taken beyond what is taken at rest."""
+        """Return the difference to the use of an idle worker over the same time."""
         part = self.seconds / rest.seconds
         worker, redis = self.worker - part * rest.worker, self.redis - part * rest.redis
         return Turn(self.outcome, worker, redis, self.redis_bytes - part * rest.redis_bytes, self.seconds)
 
 
 class Bench:
-    """A load generator, and the Redis of those that it asks."""
+    """A load generator, and the Redis of the replicas it calls."""
 
     def __init__(self, load: Generator, store: RedisServer) -> None:
         self._load = load
@@ -59,16 +59,16 @@ class Bench:
         self._client = redis.Redis.from_url(store.url)
 
     def turn(self, replica: Replica, job: Job, *, after: float = 0.0) -> Turn:
-        """Have the replica do a job, and wait so many seconds, and for the end of all answers, `after` that.
+        """Run a job against the replica, then wait `after` seconds and for the end of all answers.
 
         Raises:
             LoadFailed: see `Generator.run`.
-            TimeoutError: an answer does not end.
+            TimeoutError: an answer did not end.
         """
         return self._taken(replica, lambda: self._load.run(job), after)
 
     def rest(self, replica: Replica, seconds: float) -> Turn:
-        """Return what is taken while nobody asks for anything."""
+        """Measure the use while there are no requests."""
         return self._taken(replica, Outcome, seconds)
 
     def _taken(self, replica: Replica, act: Callable[[], Outcome], after: float) -> Turn:
@@ -81,7 +81,7 @@ class Bench:
         return Turn(outcome, *taken, time.monotonic() - began)
 
     def _none_running(self) -> bool:
-        # The product's own index of them; prepared streams are not in it.
+        # The product's index of running streams; prepared streams are not in it.
         return not self._client.exists(*(f"dify_streams:running:{shard}" for shard in range(RUNNING_SHARDS)))
 
     def _moved(self) -> int:
@@ -90,13 +90,13 @@ class Bench:
 
 
 def two_cores() -> tuple[Collection[int] | None, Collection[int] | None]:
-    """Return the core of the server and that of all others; None for both where there is only one."""
+    """Return the server's core and the core of all other processes; None for both if there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     return ({cores[0]}, {cores[1]}) if len(cores) > 1 else (None, None)
 
 
 def production(redis_url: str, **more: str) -> Mapping[str, str]:
-    """Return production's settings, of one bot without user accounts; nobody listens at its Dify unless `more` says."""
+    """Return production settings of one bot without user accounts; its Dify is unreachable unless `more` sets one."""
     return {
         "REDIS_URL": redis_url,
         "WECHAT_TOKEN": TOKEN,
@@ -115,7 +115,7 @@ def production(redis_url: str, **more: str) -> Mapping[str, str]:
 def worker(
     settings: Mapping[str, str], folder: Path, cores: Collection[int] | None, config: Path = PRODUCT
 ) -> Iterator[Replica]:
-    """Run one worker of the product, or of the floor."""
+    """Run one worker of the product or of the floor."""
     replica = Replica(settings, folder, cores=cores, config=config)
     try:
         replica.wait_ready()

@@ -1,8 +1,8 @@
-"""A mock Dify that costs little, in a process of its own: about 20 µs of CPU a delta.
+"""A mock Dify with little overhead, in its own process: about 20 µs of CPU per delta.
 
-It answers like a chatflow of Dify 1.x. Each delta is a few Chinese words and the time it was sent at, between the marks
-of `bench.stage.replicas`. Whatever is asked gets `pieces` of them, `every` seconds apart, the first after `every` as
-well; a question that ends in "*12" gets twelve. A run whose client hangs up runs on, and can be looked up.
+It answers like a chatflow of Dify 1.x. Each delta is a few Chinese words and its send time, between the marks
+of `bench.stage.replicas`. Every question gets `pieces` deltas, `every` seconds apart, the first after `every` as
+well; a question that ends in "*12" gets twelve. A run whose client disconnects continues, and can be looked up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.stage.replicas import START_SECONDS, cpu_of
 
 
 class CheapDify:
-    """The mock as a benchmark sees it."""
+    """The benchmark's handle of the mock."""
 
     def __init__(self, pid: int, pipe: Connection, counts: MutableSequence[int], base_url: str) -> None:
         self.pid = pid
@@ -35,33 +35,33 @@ class CheapDify:
 
     @property
     def deltas(self) -> int:
-        """How many it sent so far; asking costs it nothing."""
+        """Number of deltas sent so far, read without a request to the mock."""
         return self._counts[DELTAS]
 
     @property
     def bytes(self) -> int:
-        """How many these took on the wire; asking costs it nothing."""
+        """Bytes of these deltas on the wire, read without a request to the mock."""
         return self._counts[BYTES]
 
     @property
     def runs(self) -> int:
-        """How many answers it began so far; asking costs it nothing."""
+        """Number of answers begun so far, read without a request to the mock."""
         return self._counts[RUNS]
 
     def finish(self) -> None:
-        """Have all answers that are under way end with what they have said."""
+        """End all running answers with their text so far."""
         self._pipe.send(("finish", None))
 
     def halt(self) -> None:
-        """Have each answer that begins from now on wait at its half, until it is let go on."""
+        """Make each later answer wait at its half until `let` is called."""
         self._pipe.send(("halt", None))
 
     def let(self, question: str, more: int) -> None:
-        """Let the answers whose questions begin so go on by so many deltas."""
+        """Let the waiting answers whose questions start with `question` continue by `more` deltas."""
         self._pipe.send(("let", (question, more)))
 
     def told(self) -> tuple[dict[str, str], Counter[str]]:
-        """Return each question's whole answer, once it has ended, and how often each was asked."""
+        """Return each ended question's whole answer, and how often each question was asked."""
         self._pipe.send(("told", None))
         answers, asks = self._pipe.recv()
         return answers, asks
@@ -69,7 +69,7 @@ class CheapDify:
 
 @contextmanager
 def cheap_dify(pieces: int, every: float, cores: Collection[int] | None = None) -> Iterator[CheapDify]:
-    """Run it in a process of its own, on these cores or on any, with room for as many files as the caller has."""
+    """Run the mock in its own process, on these cores (None means any), with the caller's limit of open files."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     counts = context.RawArray("q", 3)

@@ -19,14 +19,14 @@ from bench.stage.replicas import BETWEEN, WITHIN
 from demo.mocks.dify.runs import Runs
 from demo.mocks.dify.wire import Run
 
-#: What deltas say, in turns.
+#: The texts of the deltas, in turns.
 WORDS = [
     words.encode() for words in ("员工每年", "可以享受带薪年假", "一共有五天，", "先在系统里提前三个工作日", "申请，")
 ]
 _WITHIN, _BETWEEN = WITHIN.encode(), BETWEEN.encode()
-#: Seconds between two looks at who has something to say, at the most.
+#: Maximum seconds between two checks for due deltas.
 TICK = 0.002
-#: What is counted, by its place: deltas sent, their bytes on the wire, and runs begun.
+#: Indexes of the counters: deltas sent, their bytes on the wire, and runs begun.
 DELTAS, BYTES, RUNS = range(3)
 _READ_BYTES = 65536
 _STREAM_HEAD = (
@@ -39,21 +39,21 @@ _HERE = "<answer>"
 
 
 class Answer:
-    """One run on its way to a client."""
+    """One run that is streamed to a client."""
 
     def __init__(self, run: Run, pieces: int, line: Line) -> None:
         self.run = run
         self.line = line
         self.said: list[bytes] = []
         self.pieces = pieces
-        #: Deltas it says before it waits, where answers wait.
+        #: Deltas the run may send before it waits, if answers wait.
         self.may = pieces // 2
-        # Deltas of a run differ in their answers alone.
+        # The deltas of a run differ only in their text.
         self._head, self._tail = run.piece(_HERE, from_variable_selector=["llm", "text"]).split(_HERE.encode())
         self._size = len(self._head) + len(self._tail)
 
     def delta(self) -> bytes:
-        """Return the next one as a chunk of HTTP."""
+        """Return the next delta as an HTTP chunk."""
         words = WORDS[len(self.said) % len(WORDS)]
         said = b"%b%b%.6f%b" % (words, _WITHIN, time.time(), _BETWEEN)
         self.said.append(said)
@@ -68,7 +68,7 @@ class Answer:
 
 
 class Line:
-    """One connection; what its client does not take at once is kept for it."""
+    """One connection, with a buffer for bytes that the client does not read at once."""
 
     def __init__(self, sock: socket.socket, epoll: select.epoll) -> None:
         self.socket = sock
@@ -82,14 +82,14 @@ class Line:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send what its client takes, and the rest later; nobody hears what is said to one that is gone."""
+        """Send as much as the socket accepts and buffer the rest; drop it if the client is gone."""
         if not self._open:
             return
         if self._outbox:
             self._outbox += data
             return
         sent = 0
-        # One that was reset is closed when epoll tells of it.
+        # A reset connection is closed when epoll reports it.
         with suppress(OSError):
             sent = self.socket.send(data)
         if sent < len(data):
@@ -103,7 +103,7 @@ class Line:
             self._epoll.modify(self.socket, select.EPOLLIN)
 
     def requests(self) -> Iterator[tuple[str, bytes]]:
-        """Take what is there; yield the requests that are whole: method and target, and body.
+        """Read available bytes; yield complete requests: method and target, and body.
 
         Raises:
             OSError: the connection is over.
@@ -124,13 +124,13 @@ class Line:
 
 
 class Server:
-    """Serves until its pipe is closed."""
+    """Serves until its pipe is closed by the benchmark."""
 
     def __init__(self, pipe: Connection, counts: MutableSequence[int], *, pieces: int, every: float) -> None:
         self._pipe = pipe
         self._counts = counts
         self._pieces = pieces
-        #: Each turn takes `every` seconds and gives everyone one delta, at a moment of their own.
+        #: A timer wheel: each turn takes `every` seconds and sends one delta per run, each at its own time.
         self._wheel: list[list[Answer]] = [[] for _ in range(max(1, round(every / TICK)))]
         self._tick = every / len(self._wheel)
         self._place = 0
@@ -145,13 +145,13 @@ class Server:
             self._epoll.register(source, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Raises: EOFError: the other end of the pipe is closed."""
+        """Serve. Raises: EOFError: the other end of the pipe is closed."""
         self._pipe.send(f"http://127.0.0.1:{self._listener.getsockname()[1]}")
         due = time.monotonic()
         while True:
             for place, events in self._epoll.poll(max(0.0, due - time.monotonic())):
                 self._hear(place, events)
-            # Whoever comes late makes up for it: the rate is the one that was asked for.
+            # A late turn is made up for, so the rate is the configured one.
             while due <= time.monotonic():
                 self._speak()
                 due += self._tick
@@ -250,7 +250,7 @@ class Server:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    """Return a message of the history; Dify fills it when the run has ended."""
+    """Return a message of the history. As in Dify, it is filled when the run has ended."""
     return {"id": run.message_id, "status": "normal", "answer": run.saved, "answer_tokens": 19 if run.is_saved else 0}
 
 

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: what the figures depend on, and which process had which core."""
+"""Describes the machine of a benchmark: what the figures depend on, and the core of each process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-#: Packages whose versions the figures depend on most; "" is written for one that is not installed.
+#: Packages whose versions affect the figures most; the version is "" if one is not installed.
 PACKAGES = ("gunicorn", "gunicorn_h1c", "gevent", "flask", "redis", "hiredis", "cryptography", "orjson", "urllib3")
 
 
 def describe(scale: float) -> dict[str, Any]:
-    """Return the machine as results.json keeps it; `scale` is how long rounds are, beside their usual length."""
+    """Return the machine's description for results.json; `scale` is the factor of all durations."""
     return {
         "scale": scale,
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -33,7 +33,7 @@ def describe(scale: float) -> dict[str, Any]:
 
 
 def head(machine: Mapping[str, Any]) -> list[str]:
-    """Return the lines above the table: the machine, its software, and who ran on which core."""
+    """Return the lines above the table: the machine, its software, and the core of each process."""
     software = {"Python": machine["python"], "redis-server": machine["redis_server"], **machine["packages"]}
     versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in software.items())
     busy = f"{machine['busy_before']:g} processes busy before"
@@ -44,7 +44,7 @@ def head(machine: Mapping[str, Any]) -> list[str]:
 
 
 def places(cores: int) -> list[str]:
-    """Say which process runs on which core; with one core there is no choice."""
+    """Describe which process runs on which core."""
     if cores < 2:
         return ["one core: servers, load generator, Redis and mock Dify share it"]
     return [

@@ -1,6 +1,6 @@
-"""What a benchmark stands on: a real redis-server, real replicas of one worker, and a Dify that says when it spoke.
+"""The servers of a benchmark: a real redis-server, real replicas, and a mock Dify whose answers hold send times.
 
-Everything is a process of its own on this machine, on a free port of 127.0.0.1, and ends with the block.
+Each server is a process on this machine, on a free port of 127.0.0.1, and ends with the block.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ import redis
 import requests
 
 from demo.mocks.dify import player as mock_dify_player
-from demo.mocks.dify.scripts import Script
+from demo.mocks.dify.scripts import DifyScript
 from demo.mocks.dify.server import SCRIPTS, MockDify
-from demo.mocks.dify.wire import Pause, Run, Step
+from demo.mocks.dify.wire import Gap, Run, Step
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds a server may take until it answers.
+#: Timeout of a server's start, in seconds.
 START_SECONDS = 60.0
-#: Stands between the parts of a piece, and between the pieces.
+#: Separators of the fields of a piece, and of pieces.
 WITHIN, BETWEEN = "@", "|"
 
 
 def allow_files(count: int) -> None:
-    """Let this process and its children hold so many files and connections.
+    """Raise the limit of open files and connections for this process and its children.
 
     Raises:
         ValueError, OSError: the system does not allow it.
@@ -50,7 +50,7 @@ def allow_files(count: int) -> None:
 
 
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
-    """Wait until something is the case; raises `TimeoutError` after so many seconds."""
+    """Wait until the condition is true; raises `TimeoutError` after this many seconds."""
     end = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > end:
@@ -59,35 +59,35 @@ def wait_for(happened: Callable[[], bool], what: str, seconds: float = START_SEC
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
+    """Return a free port of 127.0.0.1."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 def on_cores(cores: Collection[int] | None) -> Callable[[], None] | None:
-    """Return what makes a child run on these cores alone, for `Popen`'s `preexec_fn`; None for any core."""
+    """Return a `preexec_fn` for `Popen` that pins the child to these cores; None for any core."""
     return partial(os.sched_setaffinity, 0, cores) if cores else None
 
 
 def cpu_of(*pids: int) -> float:
-    """Return the CPU seconds that these processes took so far, all their present threads together.
+    """Return the CPU seconds used by these processes so far, summed over their present threads.
 
-    By the scheduler's own count, in nanoseconds: the ticks of /proc/<pid>/stat are 10 ms each.
+    Read from the scheduler's count in nanoseconds: the ticks of /proc/<pid>/stat are 10 ms each.
     """
     threads = (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
     return sum(int((task / "schedstat").read_text().split()[0]) for task in threads) / 1e9
 
 
 def rss_of(*pids: int) -> int:
-    """Return the resident memory of these processes in KiB; what they share counts for each."""
+    """Return the resident memory of these processes in KiB; shared pages are counted for each process."""
     lines = (line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """A redis-server of a benchmark's own."""
+    """A redis-server started for a benchmark."""
 
     url: str
     port: int
@@ -101,10 +101,10 @@ class RedisServer:
 
 @contextmanager
 def redis_server(folder: Path, cores: Collection[int] | None = None) -> Iterator[RedisServer]:
-    """Run a redis-server that keeps nothing on disk, on these cores or on any."""
+    """Run a redis-server without persistence, on these cores; None means any."""
     port = free_port()
     place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
-    # As the deployments in this repository have it.
+    # The same value as in the deployments of this repository.
     place += ["--hash-max-listpack-value", "1024"]
     log = folder / "redis.log"
     command = [shutil.which("redis-server") or "redis-server", *place, "--logfile", str(log)]
@@ -125,7 +125,7 @@ def _answers(client: redis.Redis) -> bool:
 
 
 class Replica:
-    """One gunicorn; what is measured of it are its workers."""
+    """One gunicorn. Only its workers are measured."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Replica:
         cores: Collection[int] | None = None,
         config: Path = ROOT / "gunicorn.conf.py",
     ) -> None:
-        """Start it with these settings and no others, on these cores or on any."""
+        """Start it with exactly these settings, on these cores; None means any."""
         self.port = free_port()
         self.log = folder / f"replica-{self.port}.log"
         local = {"PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", "PORT": str(self.port), "WORKERS": str(workers)}
@@ -156,7 +156,7 @@ class Replica:
         self.workers: list[int] = []
 
     def wait_ready(self) -> None:
-        """Raises: TimeoutError: it does not serve."""
+        """Wait until the replica is ready. Raises: TimeoutError: it is not within START_SECONDS."""
         wait_for(self._ready, f"the replica (see {self.log})")
 
     def _ready(self) -> bool:
@@ -179,7 +179,7 @@ class Replica:
         return cpu_of(*self.workers)
 
     def kill(self) -> None:
-        """End it as a lost machine does."""
+        """Kill it with SIGKILL, like a lost machine."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
@@ -195,7 +195,7 @@ def replicas(
     cores: Collection[int] | None = None,
     config: Path = ROOT / "gunicorn.conf.py",
 ) -> Iterator[list[Replica]]:
-    """Run so many replicas, all ready, on these cores or on any; none is left behind."""
+    """Run this many replicas on these cores (None: any), wait until all are ready, and end all with the block."""
     started = [Replica(settings, folder, workers=workers, cores=cores, config=config) for _ in range(count)]
     try:
         for replica in started:
@@ -207,14 +207,14 @@ def replicas(
 
 
 class Dify:
-    """A Dify in a process of its own; every piece of its answers holds the time at which it was sent."""
+    """A mock Dify in its own process; every piece of its answers contains its send time."""
 
     def __init__(self, pipe: Connection, base_url: str) -> None:
         self._pipe = pipe
         self.base_url = base_url
 
     def told(self) -> tuple[dict[str, str], Counter[str]]:
-        """Return what was answered to each question, and how often each was asked."""
+        """Return the answer to each question, and how often each was asked."""
         self._pipe.send("told")
         answers, asks = self._pipe.recv()
         return answers, asks
@@ -222,7 +222,7 @@ class Dify:
 
 @contextmanager
 def stamping_dify(pieces: int, every: float) -> Iterator[Dify]:
-    """Answer every question with so many pieces, so many seconds apart."""
+    """Run a mock Dify that answers every question with `pieces` pieces, `every` seconds apart."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_dify, args=(theirs, pieces, every), daemon=True)
@@ -247,15 +247,15 @@ def _serve_dify(pipe: Connection, pieces: int, every: float) -> None:
         for number in range(pieces):
             said.append(f"{number:04} 年假申请{WITHIN}{time.time():.6f}{BETWEEN}")
             yield run.piece(said[-1])
-            yield Pause(every)
+            yield Gap(every)
         run.answer = run.final = answers[run.query] = "".join(said)
         yield run.message_end()
         yield run.workflow_finished(answer=run.answer)
 
-    # Nobody stops these runs: a look in ten seconds leaves the machine to the replica.
+    # Runs are never stopped here: checking only every ten seconds leaves the CPU to the replica.
     mock_dify_player._LOOK = 10.0
     threading.stack_size(256 * 1024)
-    SCRIPTS["stamps"] = Script(play, "times")
+    SCRIPTS["stamps"] = DifyScript(play, "times")
     with MockDify(default="stamps", limit=3600.0, after_disconnect="runs on") as dify:
         pipe.send(dify.base_url)
         while pipe.recv():

@@ -1,4 +1,4 @@
-"""The HTTP side that the mock answer services share: reads questions, refuses, plays scripts to whoever asked."""
+"""The HTTP handler of the mock answer services: reads questions, sends error replies, plays scripts to clients."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from demo.mocks.dify.answers import answer_to, marker
-from demo.mocks.dify.player import Client, whole
-from demo.mocks.dify.wire import Cut, Pause, Step
+from demo.mocks.dify.player import StreamClient, whole
+from demo.mocks.dify.wire import Cut, Gap, Step
 from demo.mocks.http import Handler
 
 if TYPE_CHECKING:
     from demo.mocks.answering import MockAnswering
 
-#: How often a script that waits looks whether its client is still there, in seconds.
+#: Seconds between two checks of whether the client of a waiting script is still connected.
 _LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question as it came in, refused or not. The names of its headers are in lower case."""
+class ReceivedQuestion:
+    """A request to the generating path, including rejected ones. Header names are in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -31,8 +31,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """A reply that is no stream."""
+class WholeReply:
+    """A reply that is not a stream."""
 
     status: int
     body: bytes
@@ -42,29 +42,31 @@ class Whole:
     @classmethod
     def json(
         cls, payload: Any, status: int = 200, *, indent: int | None = None, headers: Mapping[str, str] | None = None
-    ) -> Whole:
+    ) -> WholeReply:
         return cls(status, json.dumps(payload, ensure_ascii=False, indent=indent).encode(), headers=headers or {})
 
 
-BAD_GATEWAY = Whole(502, b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>", "text/html")
+BAD_GATEWAY = WholeReply(
+    502, b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>", "text/html"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """One behaviour. `answer` is what a client must end up with; "" where it ends without an answer."""
+class AnswerScript:
+    """One behaviour. `answer` returns the complete answer a client must receive; "" if the script ends without one."""
 
-    #: The pieces of a reply, or a whole one, from what was asked and the mock.
-    play: Callable[[Asked, Any], Iterator[Step] | Whole]
+    #: Returns the steps of a stream, or a whole reply, for a question and the mock.
+    play: Callable[[ReceivedQuestion, Any], Iterator[Step] | WholeReply]
     answer: Callable[[str], str] = answer_to
     media: str = "text/event-stream; charset=utf-8"
-    #: False: no length and no chunks, the body ends with the connection.
+    #: If False, the body has neither a length nor chunks: it ends with the connection.
     chunked: bool = True
-    #: Rewrites the bytes on their way out, each piece its own write.
+    #: Rewrites the bytes of a step; each element of the result is written separately.
     cut: Callable[[bytes], list[bytes]] = whole
-    refusal: Whole | None = None
-    #: How often a question is refused before it is answered; None is always.
-    refusals: int | None = None
-    #: Seconds before the response's headers.
+    error_reply: WholeReply | None = None
+    #: How often a question gets the error reply before it is answered; None means always.
+    error_times: int | None = None
+    #: Seconds until the response's headers are sent.
     headers_after: float = 0.0
 
 
@@ -75,30 +77,32 @@ class AnsweringHandler(Handler):
     def get(self) -> None:
         mock = self.mock
         if self.path == mock.generating:
-            mock.record(Asked(self.path, self._headers, {}, ""))
+            mock.record(ReceivedQuestion(self.path, self._headers, {}, ""))
         else:
             mock.looks.append((self.path, self.authorization))
         if not self._authorized():
-            self._send(mock.refusal(401, "invalid_api_key"))
+            self._send(mock.error_reply(401, "invalid_api_key"))
         else:
-            self._send(mock.look(self.path) or mock.refusal(404, "not_found"))
+            self._send(mock.look(self.path) or mock.error_reply(404, "not_found"))
 
     def post(self) -> None:
         mock = self.mock
         body = self.json_body()
         question = mock.question(body) if isinstance(body, dict) else None
         if self.path == mock.generating:
-            mock.record(Asked(self.path, self._headers, body if isinstance(body, dict) else {}, question or ""))
+            mock.record(
+                ReceivedQuestion(self.path, self._headers, body if isinstance(body, dict) else {}, question or "")
+            )
         if not self._authorized():
-            self._send(mock.refusal(401, "invalid_api_key"))
+            self._send(mock.error_reply(401, "invalid_api_key"))
         elif self.path != mock.generating:
-            self._send(mock.refusal(404, "not_found"))
-        elif isinstance(body, dict) and (refused := mock.refused(body)):
-            self._send(refused)
+            self._send(mock.error_reply(404, "not_found"))
+        elif isinstance(body, dict) and (reply := mock.field_error(body)):
+            self._send(reply)
         elif question is None:
-            self._send(mock.refusal(400, "invalid_request_error"))
+            self._send(mock.error_reply(400, "invalid_request_error"))
         else:
-            self._answer(Asked(self.path, self._headers, body, question))
+            self._answer(ReceivedQuestion(self.path, self._headers, body, question))
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -108,22 +112,22 @@ class AnsweringHandler(Handler):
         wanted = self.mock.api_key
         return not wanted or self.headers.get("Authorization") == f"Bearer {wanted}"
 
-    def _answer(self, asked: Asked) -> None:
+    def _answer(self, asked: ReceivedQuestion) -> None:
         mock = self.mock
         script = mock.scripts().get(marker(asked.question) or mock.default)
         if script is None:
-            self._send(mock.refusal(400, "no_such_script"))
-        elif script.refusal is not None and mock.refuses(script, asked.question):
-            self._send(script.refusal)
-        elif isinstance(reply := script.play(asked, mock), Whole):
+            self._send(mock.error_reply(400, "no_such_script"))
+        elif script.error_reply is not None and mock.sends_error(script, asked.question):
+            self._send(script.error_reply)
+        elif isinstance(reply := script.play(asked, mock), WholeReply):
             self._send(reply)
         else:
             with mock.streaming():
                 self._stream(script, reply)
 
-    def _stream(self, script: Script, steps: Iterator[Step]) -> None:
+    def _stream(self, script: AnswerScript, steps: Iterator[Step]) -> None:
         mock = self.mock
-        client = Client(self.connection, limit=mock.limit, chunked=script.chunked, cut=script.cut)
+        client = StreamClient(self.connection, limit=mock.limit, chunked=script.chunked, cut=script.cut)
         ends = time.monotonic() + mock.limit
         self.close_connection = True
         if not self._wait(script.headers_after, client, ends):
@@ -133,21 +137,21 @@ class AnsweringHandler(Handler):
             client.finish()
             self.close_connection = not script.chunked
 
-    def _step(self, step: Step, client: Client, ends: float) -> bool:
+    def _step(self, step: Step, client: StreamClient, ends: float) -> bool:
         if isinstance(step, Cut):
             client.reset()
             return False
-        if isinstance(step, Pause):
+        if isinstance(step, Gap):
             return self._wait(step.seconds, client, ends)
         if isinstance(step, bytes):
             client.write(step)
         return time.monotonic() < ends
 
-    def _wait(self, seconds: float, client: Client, ends: float) -> bool:
+    def _wait(self, seconds: float, client: StreamClient, ends: float) -> bool:
         until = min(time.monotonic() + seconds, ends)
         while (left := until - time.monotonic()) > 0 and not self.mock.closing.is_set():
             client.watch(min(left, _LOOK))
         return time.monotonic() < ends and not self.mock.closing.is_set()
 
-    def _send(self, reply: Whole) -> None:
+    def _send(self, reply: WholeReply) -> None:
         self.send(reply.status, reply.body, reply.media, reply.headers)

@@ -1,4 +1,4 @@
-"""The external auth API as a company would run it, over real HTTP, with people to log in and faults to switch on."""
+"""A mock of a company's external auth API over real HTTP, with demo users and faults that can be switched on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Behaviour = Literal["normal", "slow", "error", "garbage", "refuse", "hang"]
 
 @dataclass(frozen=True, slots=True)
 class DemoUser:
-    """A person of the demo company; `expires_in` is the seconds the auth API gives this person's tokens."""
+    """A user of the demo company. `expires_in` is the lifetime of this user's tokens in seconds; None for no limit."""
 
     userid: str
     user_code: str
@@ -30,7 +30,7 @@ class DemoUser:
     expires_in: float | None = None
 
 
-#: 王五's tokens end after a second, so that every question of his shows a renewal. lisi is in no database.
+#: wangwu's tokens expire after a second, so each of this user's questions renews one. lisi is not in the database.
 DEMO_USERS = (
     DemoUser("zhangsan", "E1001", "张三", "13800000001", "男"),
     DemoUser("wangwu", "E1002", "王五", "13800000002", "女", expires_in=1.0),
@@ -40,7 +40,7 @@ DEMO_USER_QUERY = "SELECT user_code, password, user_name, phone, gender FROM dem
 
 
 def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
-    """Create the table `demo_users` anew with these people, in SQLite or MySQL."""
+    """Drop and create the table `demo_users` with these users, in SQLite or MySQL."""
     columns = ("userid", "user_code", "user_name", "phone", "gender", "password")
     table = sa.Table("demo_users", sa.MetaData(), *(sa.Column(name, sa.String(100)) for name in columns))
     rows = [{name: value for name, value in asdict(user).items() if name in columns} for user in users]
@@ -55,8 +55,8 @@ def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
 class MockAuth(HttpMock):
     """A context manager: `with MockAuth() as auth: AuthService(..., url=auth.url)`.
 
-    `behaviour` is what it does from now on; `delay` the seconds that "slow" takes; `calls` how often each user_code
-    asked for a token; `accepted_connections` how many were opened. `says` makes it answer anything at all.
+    `behaviour` applies to all later calls; `delay` is how many seconds "slow" takes; `calls` counts token requests by
+    user_code; `accepted_connections` counts connections. `says` sets an arbitrary reply.
     """
 
     def __init__(self, users: Iterable[DemoUser] = DEMO_USERS, *, port: int = 0) -> None:
@@ -67,21 +67,21 @@ class MockAuth(HttpMock):
         self.head_status = 405
         self.calls: Counter[str] = Counter()
         self.methods: Counter[str] = Counter()
-        #: The names of the headers the calls came with, in lower case.
+        #: Names of all request headers received, in lower case.
         self.headers: set[str] = set()
-        #: Tokens in the order they were given.
+        #: Issued tokens, oldest first.
         self.tokens: list[str] = []
         self._scripted: tuple[int, bytes, dict[str, str]] | None = None
-        self.listen("127.0.0.1", port, _Handler)
+        self.listen("127.0.0.1", port, _AuthHandler)
         self.url = f"{self.address}/auth/login"
 
     def says(self, status: int, body: Any, **headers: str) -> None:
-        """Answer every call with this status and body: bytes as they are, all else as JSON."""
+        """Answer every call with this status and body: bytes unchanged, anything else as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         self._scripted = (status, raw, headers)
 
     def answer(self, method: str, usercode: str, password: str) -> tuple[int, bytes, dict[str, str]]:
-        """Count the call and return status, body and headers of its answer."""
+        """Count the call and return the reply's status, body and headers."""
         with self._lock:
             self.calls[usercode] += 1
             self.methods[method] += 1
@@ -108,7 +108,7 @@ class MockAuth(HttpMock):
         return {"success": True, "data": {"token": token, "expires_in": user.expires_in}}
 
 
-class _Handler(Handler):
+class _AuthHandler(Handler):
     mock: MockAuth
 
     def get(self) -> None:

@@ -1,4 +1,4 @@
-"""What every mock over HTTP stands on: its server and connections, JSON in, whole replies and the heads of streams out.
+"""The base of every HTTP mock: the server, its connections, and reading and sending JSON and streams.
 
 A mock is an `HttpMock`, and its routes are a `Handler`.
 """
@@ -18,37 +18,39 @@ from typing import Any, Self
 
 
 class ClientGone(Exception):
-    """The client closed the connection; nobody reads on."""
+    """The client closed the connection."""
 
 
 class HttpMock:
-    """A server in threads of its own; a context manager. What derives from it calls `listen` when it is made."""
+    """A server that runs in its own threads; a context manager. Subclasses call `listen` in their constructor."""
 
     def listen(self, host: str, port: int, handler: type[Handler]) -> None:
-        """Take the port; requests are served from `start` on, each connection by a handler in its own thread."""
-        #: Set when the mock ends: what waits must give up.
+        """Bind the port. After `start`, each connection is served by a handler in its own thread."""
+        #: Set by `close`: waiting handlers must return.
         self.closing = threading.Event()
-        #: Connections since the start, those that are open, and the most at once.
+        #: Connections accepted so far, open now, and the most at once.
         self.accepted_connections = self.open_connections = self.peak_connections = 0
+        #: Answers being streamed now, and the most at once.
+        self.open_streams = self.peak_streams = 0
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
-        self._server = _Server((host, port), handler, self)
+        self._server = _MockServer((host, port), handler, self)
         name = f"{type(self).__name__} on {self.address}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name=name, daemon=True)
 
     @property
     def address(self) -> str:
-        """The address of the server, without a path."""
+        """The server's URL without a path."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
     def start(self) -> Self:
-        """Serve, in threads of its own."""
+        """Start serving."""
         self._thread.start()
         return self
 
     def close(self) -> None:
-        """Stop listening and cut every connection, also those that are kept waiting."""
+        """Stop listening and close every connection, including those with a waiting handler."""
         self.closing.set()
         if self._thread.is_alive():
             self._server.shutdown()
@@ -68,7 +70,7 @@ class HttpMock:
 
     @contextmanager
     def connected(self, sock: socket.socket) -> Iterator[None]:
-        """Count a connection for the block."""
+        """Count a connection while the block runs."""
         with self._lock:
             self._sockets.add(sock)
             self.accepted_connections += 1
@@ -81,8 +83,20 @@ class HttpMock:
                 self._sockets.discard(sock)
                 self.open_connections -= 1
 
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Count a stream while the block runs."""
+        with self._lock:
+            self.open_streams += 1
+            self.peak_streams = max(self.peak_streams, self.open_streams)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.open_streams -= 1
 
-class _Server(ThreadingHTTPServer):
+
+class _MockServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
@@ -91,18 +105,18 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet about clients that hang up; anything else is a bug of the mock and is printed."""
+        """Ignore clients that hang up. Any other error is a bug of the mock and is printed."""
         if not isinstance(sys.exception(), (OSError, ClientGone)):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a mock; a subclass has its routes in `get` and `post`."""
+    """Serves one connection of a mock. Subclasses implement the routes in `get` and `post`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
-    #: The mock itself; a subclass says which.
+    server: _MockServer
+    #: The mock; subclasses narrow its type.
     mock: HttpMock
 
     def setup(self) -> None:
@@ -118,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a POST."""
 
     def head(self) -> None:
-        """Answer a HEAD; no mock but one knows it."""
+        """Answer a HEAD. Only the auth API's mock supports it."""
         self.send_error(501, f"Unsupported method ({self.command!r})")
 
     def do_GET(self) -> None:
@@ -135,14 +149,14 @@ class Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: addresses and bodies hold people's words and passwords, and the terminal is the demo's."""
+        """Log nothing: URLs contain questions and passwords, and the terminal belongs to the demo."""
 
     @property
     def authorization(self) -> str:
         return self.headers.get("Authorization", "")
 
     def json_body(self, most: int = 4 * 2**20) -> Any:
-        """Return the body of at most so many bytes as JSON; None where it is none."""
+        """Parse at most `most` bytes of the body as JSON; None if it is not JSON."""
         length = int(self.headers.get("Content-Length") or 0)
         try:
             return json.loads(self.rfile.read(min(length, most)))
@@ -156,12 +170,12 @@ class Handler(BaseHTTPRequestHandler):
     def send(
         self, status: int, body: bytes, media: str = "application/json", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a whole reply; `headers` replace the usual two, or are added to them."""
+        """Send a whole reply. `headers` override or extend Content-Type and Content-Length."""
         self.send_head(status, {"Content-Type": media, "Content-Length": str(len(body)), **(headers or {})})
         self.wfile.write(body)
 
     def begin_stream(self, media: str, *, chunked: bool, headers: Mapping[str, str] | None = None) -> None:
-        """Send the head of a stream: in chunks, or as long as the connection lives."""
+        """Send the headers of a stream: chunked, or ended by closing the connection."""
         framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
         self.send_head(200, {"Content-Type": media, **(headers or {}), **framing})
 

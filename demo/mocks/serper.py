@@ -1,4 +1,4 @@
-"""Serper to try things with: its search and its account over real HTTP, and what each search cost.
+"""A mock of serper.dev over real HTTP: its search, its account, and the credits each search costs.
 
     with MockSerper() as serper:
         SerperSearch(api_key="any", base_url=serper.base_url)
@@ -8,20 +8,18 @@ or `python -m demo.mock_serper --port 5003`.
 
 from __future__ import annotations
 
-import argparse
 import json
-import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from demo.mocks.command import mock_arguments, serve_until_interrupted
 from demo.mocks.http import Handler, HttpMock
 
 Behaviour = Literal[
     "normal", "slow", "drip", "hang", "unauthorized", "busy", "error", "no_credits", "empty", "malformed"
 ]
 
-_REFUSALS: dict[Behaviour, tuple[int, str]] = {
+_ERRORS: dict[Behaviour, tuple[int, str]] = {
     "unauthorized": (403, "Unauthorized."),
     "busy": (429, "Too many requests"),
     "error": (500, "Internal server error"),
@@ -30,7 +28,7 @@ _REFUSALS: dict[Behaviour, tuple[int, str]] = {
 
 
 def results(query: str, num: int) -> list[dict[str, Any]]:
-    """Return the organic results that a search for `query` finds."""
+    """Return the organic results of a search for `query`."""
     return [
         {
             "title": f"{query} ({number})",
@@ -44,41 +42,40 @@ def results(query: str, num: int) -> list[dict[str, Any]]:
 
 @dataclass
 class MockSerper(HttpMock):
-    """The mock and what it saw; `behaviour` is what it does from now on."""
+    """The mock and the requests it received. `behaviour` applies to all later requests."""
 
     host: str = "127.0.0.1"
     port: int = 0
     behaviour: Behaviour = "normal"
-    #: Seconds that "slow" takes, and "drip" between two bytes.
+    #: Seconds that "slow" takes, and seconds between two bytes of "drip".
     delay: float = 1.0
-    #: The one key that is let in; "" lets any in.
+    #: The only accepted key; "" accepts any.
     api_key: str = ""
     balance: int = 2500
-    #: The credits spent.
     spent: int = 0
-    #: The bodies of the searches, also of those that failed.
+    #: The bodies of all searches, including failed ones.
     searches: list[dict[str, Any]] = field(default_factory=list)
     #: Method and path of every request.
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._scripted: tuple[int, bytes] | None = None
-        self.listen(self.host, self.port, _Handler)
+        self.listen(self.host, self.port, _SerperHandler)
 
     @property
     def base_url(self) -> str:
         return self.address
 
     def says(self, status: int, body: Any) -> None:
-        """Answer every search with this: bytes as they are, all else as JSON."""
+        """Answer every search with this status and body: bytes unchanged, anything else as JSON."""
         self._scripted = status, body if isinstance(body, bytes) else json.dumps(body).encode()
 
     def answer(self, method: str, path: str, key: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        """Note a request; return status and body of its answer."""
+        """Record a request and return the reply's status and body."""
         with self._lock:
             self.requests.append((method, path))
         if (self.api_key and key != self.api_key) or self.behaviour == "unauthorized":
-            return _message(*_REFUSALS["unauthorized"])
+            return _message(*_ERRORS["unauthorized"])
         if (method, path) == ("GET", "/account"):
             return self._account()
         if (method, path) == ("POST", "/search"):
@@ -87,7 +84,7 @@ class MockSerper(HttpMock):
 
     def _account(self) -> tuple[int, bytes]:
         if self.behaviour == "error":
-            return _message(*_REFUSALS["error"])
+            return _message(*_ERRORS["error"])
         left = 0 if self.behaviour == "no_credits" else self.balance - self.spent
         return 200, json.dumps({"balance": left, "rateLimit": 50}).encode()
 
@@ -98,8 +95,8 @@ class MockSerper(HttpMock):
             raise ConnectionAbortedError("the mock is closing")
         if self._scripted:
             return self._scripted
-        if self.behaviour in _REFUSALS:
-            return _message(*_REFUSALS[self.behaviour])
+        if self.behaviour in _ERRORS:
+            return _message(*_ERRORS[self.behaviour])
         with self._lock:
             self.spent += 1
         if self.behaviour == "malformed":
@@ -117,11 +114,11 @@ class MockSerper(HttpMock):
 
     @property
     def byte_pause(self) -> float:
-        """Seconds between two bytes of an answer."""
+        """Seconds between two bytes of a reply."""
         return self.delay if self.behaviour == "drip" else 0.0
 
     def pause(self, seconds: float) -> bool:
-        """Wait; tell whether the mock goes on."""
+        """Wait; return False if the mock is closing."""
         return not self.closing.wait(seconds)
 
 
@@ -129,7 +126,7 @@ def _message(status: int, message: str) -> tuple[int, bytes]:
     return status, json.dumps({"message": message, "statusCode": status}).encode()
 
 
-class _Handler(Handler):
+class _SerperHandler(Handler):
     mock: MockSerper
 
     def get(self) -> None:
@@ -154,11 +151,7 @@ class _Handler(Handler):
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m demo.mock_serper", description="A mock of serper.dev.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5003)
+    parser = mock_arguments("python -m demo.mock_serper", "A mock of serper.dev.", port=5003)
     parser.add_argument("--behaviour", choices=get_args(Behaviour), default="normal", help="what a search gets")
     with MockSerper(**vars(parser.parse_args())) as serper:
-        print(f"mock Serper on {serper.base_url}, any key", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        serve_until_interrupted(f"mock Serper on {serper.base_url}, any key")

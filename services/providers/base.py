@@ -1,4 +1,4 @@
-"""What every answer provider offers, whatever its wire format."""
+"""The interfaces of answer providers and search providers, independent of any wire format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.deadline import Deadline
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """A whole answer: its text, the provider's ids, where it comes from, what it cost."""
+    """A complete answer: its text, metadata such as the provider's ids, its sources and its usage."""
 
     content: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class QueryResult:
     usage: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the result as a dict that can be written as JSON."""
         return {
             "content": self.content,
             "metadata": dict(self.metadata),
@@ -32,52 +32,52 @@ class QueryResult:
 
 
 class BaseRAGProvider(ABC):
-    """An answer provider; one instance per process and app, safe to use from many threads."""
+    """An answer provider. There is one instance per process and app; it must be thread-safe."""
 
     name: str
-    #: Which app answers: part of a conversation's key, so that another app never gets this one's conversation id.
+    #: Identifies the app. It is part of a conversation's Redis key, so an app never gets another app's conversation id.
     app: str
     provider_type = "RAG"
-    #: Whether it remembers by itself what was said under a conversation id; else each question brings it along.
+    #: Whether the provider stores conversations itself; if False, each question carries the earlier turns.
     keeps_conversations = True
-    #: The search that is asked before it, for some questions; None for none.
+    #: The search provider that is queried before this provider for some questions; None if there is none.
     search_provider: BaseSearchProvider | None = None
 
     @abstractmethod
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Ask, and yield what the provider says as it says it. Closing the generator closes the connection.
+        """Ask the question and yield the answer's events as they arrive. Closing the generator closes the connection.
 
         Raises:
-            ConversationGone: the conversation is unknown there and nothing was yielded but ids.
-            ProviderError: anything else that ended the answer.
+            ConversationGone: the provider does not know the conversation; only ids were yielded before.
+            ProviderError: the answer failed for any other reason.
         """
 
     @abstractmethod
     def health_check(self) -> bool:
-        """Tell whether the provider would take a question, without asking one."""
+        """Return whether the provider would accept a question. Must not ask one, because questions cost money."""
 
     def missing_inputs(self) -> list[str]:
-        """Name the inputs the app requires and the settings lack.
+        """Return the names of inputs that the app requires and the settings lack.
 
         Raises:
-            ProviderError: the app could not be asked.
+            ProviderError: the request for the app's input form failed.
         """
         return []
 
     def wrong_inputs(self) -> list[str]:
-        """Say which inputs of the settings have values that the app refuses, and what it takes.
+        """Describe the inputs in the settings whose values the app rejects, with the values it accepts.
 
         Raises:
-            ProviderError: the app could not be asked.
+            ProviderError: the request for the app's input form failed.
         """
         return []
 
     def clock_skew(self) -> float | None:
-        """Return the seconds by which the provider's clock was ahead of this machine's; None where it does not say."""
+        """Return by how many seconds the provider's clock is ahead of this machine's; None if unknown."""
         return None
 
     def query(self, query: Query, deadline: Deadline) -> QueryResult:
-        """Ask, and return the answer when it is whole."""
+        """Ask the question and return the complete answer."""
         text, ids, usage, mocked, told = "", ProviderIds(), Usage(), False, dict[str, Any]()
         for event in self.stream_query(query, deadline):
             match event:
@@ -105,20 +105,21 @@ class BaseRAGProvider(ABC):
         return QueryResult(text, metadata, usage.sources, counted)
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        """Return the whole answer of a run that an earlier owner began, waiting while the provider still works on it.
+        """Return the complete answer of a run that an earlier owner started. Waits while the run is in progress.
 
         Raises:
-            Unrecoverable: there is none and there will be none: failed, stopped, lost, unknown, provider away.
-            ProviderError: `interrupted` after `deadline.abort`, `answer_timeout` when it is over; any other code when
-                the run ended in a way that asking again would only repeat.
+            Unrecoverable: there is no answer and there will be none: the run failed, was stopped, is lost or unknown,
+                or the provider cannot be reached.
+            ProviderError: `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed; any
+                other code when asking again would end in the same error.
         """
         raise Unrecoverable(f"{self.name} keeps no answers")
 
     def cancel(self, ids: ProviderIds, user: str) -> None:  # noqa: B027 - optional by contract
-        """Tell the provider to stop a run whose answer nobody wants; failures are logged, not raised."""
+        """Tell the provider to stop a run whose answer is no longer needed. Failures are logged, not raised."""
 
     def close(self) -> None:  # noqa: B027 - optional by contract
-        """Give connections back."""
+        """Close the pooled connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Hit:
     title: str
     url: str
     snippet: str
-    #: From 1, in the order of the search provider.
+    #: Rank given by the search provider, starting at 1.
     position: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,31 +138,32 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found; no hits and no answer mean that there is nothing."""
+    """The result of a search. It is empty when there are no hits and no answer."""
 
     hits: tuple[Hit, ...]
-    #: The search provider's own short answer, "" for none.
+    #: The search provider's own short answer; "" if there is none.
     answer: str = ""
     usage: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BaseSearchProvider(ABC):
-    """A web search; one instance per process, safe to use from many threads."""
+    """A web search. There is one instance per process; it must be thread-safe."""
 
     name: str
     provider_type = "Search"
 
     @abstractmethod
     def search(self, query: str, deadline: Deadline) -> SearchResult:
-        """Search, and return what was found.
+        """Search the web for `query`.
 
         Raises:
-            ProviderError: it failed; `interrupted` after `deadline.abort`, `answer_timeout` when that is over.
+            ProviderError: the search failed; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline
+                has passed.
         """
 
     @abstractmethod
     def health_check(self) -> bool:
-        """Tell whether a search would be taken, without one: a search costs."""
+        """Return whether the service would accept a search. Must not run one, because searches cost money."""
 
     def close(self) -> None:  # noqa: B027 - optional by contract
-        """Give connections back."""
+        """Close the pooled connections."""

@@ -1,4 +1,4 @@
-"""The end of what a provider says, also of one that is somebody else's code."""
+"""Closes the event iterator of a provider, including third-party providers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from services.models import ProviderEvent
 
 @contextmanager
 def closing_events(events: Iterator[ProviderEvent]) -> Iterator[Iterator[ProviderEvent]]:
-    """Close what a provider says, and so its connection, when nobody listens any more.
+    """Close a provider's event iterator, and with it the connection, when the block ends.
 
-    Any iterator will do: only generators can be closed.
+    An iterator without `close`, as a third-party provider may return, is left as it is.
     """
     try:
         yield events

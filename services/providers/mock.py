@@ -1,4 +1,4 @@
-"""An answer provider that needs nothing and knows nothing: for trying the doors without a Dify."""
+"""An answer provider without a backend, for trying the channels without a Dify."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from utils.deadline import Deadline
 
 
 class MockProvider(BaseRAGProvider):
-    """Answers every question with the same sentence, the question quoted in it."""
+    """Answers every question with the same sentence, which quotes the question."""
 
     name = "mock"
     app = "mock"
 
     def __init__(self, *, delay: float = 0.1, pieces: int = 4) -> None:
-        """Take the seconds before the first piece, and how many pieces there are."""
+        """Set the delay before the first piece, in seconds, and the number of pieces."""
         self._delay = delay
         self._pieces = pieces
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Yield the sentence in pieces, marked as the mock's, and a cost of a token for four characters."""
+        """Yield `Mocked`, the sentence in pieces, and a usage of one token per four characters."""
         answer = mock_answer(query.text, query.channel)
         yield Mocked()
         yield ProviderIds(message_id="mock-response-id")
@@ -36,12 +36,12 @@ class MockProvider(BaseRAGProvider):
         yield Usage(asked + answered, asked, answered)
 
     def health_check(self) -> bool:
-        """Tell that it is always there."""
+        """Return True: the mock is always available."""
         return True
 
 
 def mock_answer(question: str, channel: str = "") -> str:
-    """Return the sentence that each of the original doors had."""
+    """Return the answer's text: English for the channel `chat`, Chinese for all others, as in the original system."""
     if channel == "chat":
         return (
             f"This is a mock response to your question: '{question}'. In mock mode, the actual API will not be called."

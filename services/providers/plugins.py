@@ -1,4 +1,4 @@
-"""Providers of other people's making, by the name of an entry point or by their import path."""
+"""Loads third-party providers by the name of an entry point or by their import path."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 def load_plugin(variable: str, name: str, base: type[T], settings: ProviderSettings, *, known: Sequence[str]) -> T:
-    """Return an instance of the class that `name` means: an entry point of our group, or `package.module:Class`.
+    """Instantiate the class that `name` refers to: an entry point of the group `GROUP`, or `package.module:Class`.
 
-    A class that has `from_settings` is made by it, of the bot's settings; any other one without arguments.
+    If the class has `from_settings`, that is called with the bot's settings; otherwise the class is called without
+    arguments. Error messages contain `variable`, the setting's name, and `known`, the built-in providers.
 
     Raises:
-        SettingsError: there is no such class, it is none of `base`, or it does not want to be made. `variable` names
-            the setting, `known` what else it may be.
+        SettingsError: the class cannot be imported, is not a subclass of `base`, or its constructor raises.
     """
     found = _class(variable, name, known)
     if not (isinstance(found, type) and issubclass(found, base)):

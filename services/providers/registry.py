@@ -1,4 +1,4 @@
-"""The answer providers by the name `RAG_PROVIDER` gives them, and what is put in front of them."""
+"""Builds the answer provider that `RAG_PROVIDER` names, and wraps it with the search and the mock fallback if set."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ Build = Callable[[ProviderSettings, str, int], BaseRAGProvider]
 def build_provider(
     settings: ProviderSettings, *, bot: str, pool_size: int, sentence: Callable[[str], str] = str
 ) -> BaseRAGProvider:
-    """Return who answers for a bot; it connects when first asked. `sentence` words what a search has to say.
+    """Build a bot's answer provider. It connects when it is asked its first question.
+
+    `sentence` maps a key of config/texts.py, such as `search_failed`, to the text that people read.
 
     Raises:
-        SettingsError: the provider is unknown here, or its settings do not fit together.
+        SettingsError: the provider's name is unknown, or its settings are invalid.
     """
     provider = _rag(settings, bot, pool_size)
     if settings.search_provider:
@@ -69,7 +71,8 @@ def _search(settings: ProviderSettings, bot: str, pool_size: int) -> BaseSearchP
 
 
 def _dify(settings: ProviderSettings, bot: str, pool_size: int) -> BaseRAGProvider:
-    # In the mode of a patched Dify the bot's code precedes the user's token: its name, where no key was given.
+    # In the mode `user_token` (a patched Dify) the bot's code precedes the user's token. Without a key, the code is the
+    # bot's name.
     code = (bot,) if settings.dify_auth_mode == "user_token" else ()
     return DifyProvider(
         base_url=settings.dify_base_url,

@@ -14,7 +14,7 @@ import redis
 import requests
 
 from config.texts import ZH
-from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.wecom.simulator import WeComUser
 from services.streams.store import stream_keys
@@ -106,7 +106,7 @@ def test_what_dify_has_no_answer_to_ends_with_the_sentence(
     user: WeComUser, dify: MockDify, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The text stays, nothing is asked again, and the run that is given up is stopped."""
-    dify.outage = REFUSALS["403-forbidden"]
+    dify.outage = ERROR_REPLIES["403-forbidden"]
     question = "[[chatflow-end-middle]] 年假"
     bubble = user.says(question)
 
@@ -123,7 +123,7 @@ def test_what_dify_has_no_answer_to_ends_with_the_sentence(
 
 def test_a_silent_stream_without_an_answer_says_so(user: WeComUser, dify: MockDify) -> None:
     """The sentence is the one of the failure that came first."""
-    dify.outage = REFUSALS["403-forbidden"]
+    dify.outage = ERROR_REPLIES["403-forbidden"]
     question = "[[chat-silence-middle]] 年假"
 
     assert user.sees_finish(user.says(question), every=0.05).endswith(ZH["provider_timeout"])

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import requests
 
+from demo.mocks.dify import faults as mock_faults
 from demo.mocks.dify import plays
-from demo.mocks.dify.scripts import Script
+from demo.mocks.dify.scripts import DifyScript
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import Run, Step
 from services.batches.records import Item
@@ -57,7 +58,7 @@ class Flaky:
             first = run.query not in self._seen
             self._seen.add(run.query)
             self.failures += first
-        yield from (plays.error_after_text if first else plays.chatflow)(run)
+        yield from (mock_faults.error_after_text if first else plays.chatflow)(run)
 
 
 @dataclass
@@ -105,8 +106,8 @@ class Scene:
     def __init__(self, stack: ExitStack, folder: Path, redis: RedisServer, sql: MariaServer, *, lanes: int) -> None:
         self.redis = redis
         self.flaky = Flaky()
-        SCRIPTS["batch"] = Script(plays.chatflow, "a short answer", answer=answer_to, text=answer_to)
-        SCRIPTS["flaky"] = Script(self.flaky, "an error at first", answer=answer_to, text=answer_to)
+        SCRIPTS["batch"] = DifyScript(plays.chatflow, "a short answer", answer=answer_to, text=answer_to)
+        SCRIPTS["flaky"] = DifyScript(self.flaky, "an error at first", answer=answer_to, text=answer_to)
         self.dify = stack.enter_context(MockDify(delay=PACE, default="batch"))
         url = sql.fresh_database("batches")
         self.store = SqlBatchStore(url)

@@ -25,9 +25,9 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from demo.mocks.dify import player as mock_dify_player
-from demo.mocks.dify.scripts import Script
+from demo.mocks.dify.scripts import DifyScript
 from demo.mocks.dify.server import SCRIPTS, MockDify
-from demo.mocks.dify.wire import Pause, Run, Step
+from demo.mocks.dify.wire import Gap, Run, Step
 from demo.wecom.simulator import WeComUser
 from services.streams.store import stream_keys
 from tests.support.house import AES_KEY, TOKEN, Replica, dify_settings, settings_for
@@ -42,17 +42,17 @@ def serve_dify(port: int, text: str, deltas: int, every: float) -> None:
 
     def play(run: Run) -> Iterator[Step]:
         yield run.workflow_started()
-        yield Pause(1.0)
+        yield Gap(1.0)
         for _ in range(deltas):
             yield run.piece(text)
-            yield Pause(every)
+            yield Gap(every)
         yield run.message_end()
         yield run.workflow_finished(answer=text * deltas)
 
     # Nobody stops these runs: one look in ten seconds leaves the machine to the gateway.
     mock_dify_player._LOOK = 10.0
     threading.stack_size(256 * 1024)
-    SCRIPTS["load"] = Script(play, "load", text=lambda question: "")
+    SCRIPTS["load"] = DifyScript(play, "load", text=lambda question: "")
     with MockDify("127.0.0.1", port, default="load", limit=3600.0), suppress(KeyboardInterrupt):
         threading.Event().wait()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demo.mocks.answering import MockAnswering, Script, Whole
+from demo.mocks.answering import AnswerScript, MockAnswering, WholeReply
 from demo.mocks.custom import server as mock_custom
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
@@ -27,18 +27,18 @@ class MockOllama(MockAnswering):
 
     generating: str = "/api/generate"
 
-    def scripts(self) -> Mapping[str, Script]:
+    def scripts(self) -> Mapping[str, AnswerScript]:
         return SCRIPTS
 
     def question(self, body: Mapping[str, Any]) -> str | None:
         prompt = body.get("prompt")
         return prompt if isinstance(prompt, str) else None
 
-    def look(self, path: str) -> Whole | None:
-        return Whole.json({"models": []}) if path == "/api/tags" else None
+    def look(self, path: str) -> WholeReply | None:
+        return WholeReply.json({"models": []}) if path == "/api/tags" else None
 
-    def refusal(self, status: int, code: str) -> Whole:
-        return Whole.json({"error": "the mock refuses"}, status)
+    def error_reply(self, status: int, code: str) -> WholeReply:
+        return WholeReply.json({"error": "the mock refuses"}, status)
 
 
 def _renamed(cut: Callable[[bytes], list[bytes]]) -> Callable[[bytes], list[bytes]]:

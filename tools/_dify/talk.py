@@ -31,7 +31,7 @@ class Talk:
         """Nothing connects. `timeout` is the longest silence in seconds, and all the time in blocking mode."""
         # A look at an app shows its first refusal: nothing is asked again.
         self._service = DifyService(
-            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_refusal=self._note_refusal
+            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_error_reply=self._note_refusal
         )
         self.urls = self._service.urls
         self.user = user

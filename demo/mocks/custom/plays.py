@@ -1,4 +1,4 @@
-"""What the mock of a company's own service sends: every form of JSON, every way to end and to fail, step by step."""
+"""The transcripts of the mock of a company's own service: every form of JSON, every way to end and to fail."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from demo.mocks.answering import Asked, MockAnswering, Whole
-from demo.mocks.dify.wire import HANG, Cut, Pause, Step, frame, pieces
+from demo.mocks.answering import MockAnswering, ReceivedQuestion, WholeReply
+from demo.mocks.dify.wire import HANG, Cut, Gap, Step, frame, pieces
 
 USAGE = {"tokens": 31, "prompt_tokens": 21, "completion_tokens": 10}
 SOURCE = {"title": "员工手册", "url": "https://handbook.example/leave", "score": 0.91}
@@ -15,14 +15,14 @@ METADATA = {"model": "house-model", "trace": "t-1", "provider": "house"}
 DONE = b"data: [DONE]\n\n"
 
 
-class Answer:
-    """One answer as the service writes it."""
+class CustomAnswer:
+    """One answer in the service's format."""
 
-    def __init__(self, asked: Asked, mock: MockAnswering, text: str) -> None:
+    def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.text = text
         self.pieces = pieces(text)
-        self.slow = Pause(mock.slow)
-        self._delay = Pause(mock.delay)
+        self.slow = Gap(mock.slow)
+        self._delay = Gap(mock.delay)
 
     def lines(self, field: str = "content") -> Iterator[Step]:
         for text in self.pieces:
@@ -38,162 +38,162 @@ class Answer:
         return {field: self.text, "metadata": METADATA, "sources": [SOURCE], "usage": USAGE, **more}
 
 
-Play = Callable[[Answer], Iterator[Step] | Whole]
+Play = Callable[[CustomAnswer], Iterator[Step] | WholeReply]
 
 
 def line(payload: Any) -> bytes:
     return json.dumps(payload, ensure_ascii=False).encode() + b"\n"
 
 
-def lines(answer: Answer) -> Iterator[Step]:
+def lines(answer: CustomAnswer) -> Iterator[Step]:
     yield from answer.lines()
     yield line({"done": True, "metadata": METADATA, "sources": [SOURCE], "usage": USAGE})
 
 
-def lines_bare(answer: Answer) -> Iterator[Step]:
+def lines_bare(answer: CustomAnswer) -> Iterator[Step]:
     yield from answer.lines("delta")
 
 
-def lines_without_last_newline(answer: Answer) -> Iterator[Step]:
+def lines_without_last_newline(answer: CustomAnswer) -> Iterator[Step]:
     *most, last = [line({"content": text}) for text in answer.pieces]
     yield from most
     yield last.rstrip(b"\n")
 
 
-def lines_repeated(answer: Answer) -> Iterator[Step]:
+def lines_repeated(answer: CustomAnswer) -> Iterator[Step]:
     yield from answer.lines("delta")
     yield line(answer.whole())
 
 
-def lines_corrected(answer: Answer) -> Iterator[Step]:
+def lines_corrected(answer: CustomAnswer) -> Iterator[Step]:
     yield line({"delta": "让我想一想……"})
     yield line(answer.whole())
 
 
-def both_fields(answer: Answer) -> Iterator[Step]:
+def both_fields(answer: CustomAnswer) -> Iterator[Step]:
     so_far = ""
     for text in answer.pieces:
         so_far += text
         yield line({"delta": text, "content": so_far})
 
 
-def events(answer: Answer) -> Iterator[Step]:
+def events(answer: CustomAnswer) -> Iterator[Step]:
     yield b": hello\n\n"
     yield from answer.events()
     yield frame({"usage": USAGE, "sources": [SOURCE], "metadata": METADATA})
     yield DONE
 
 
-def events_bare(answer: Answer) -> Iterator[Step]:
+def events_bare(answer: CustomAnswer) -> Iterator[Step]:
     yield from answer.events("delta")
 
 
-def events_named(answer: Answer) -> Iterator[Step]:
+def events_named(answer: CustomAnswer) -> Iterator[Step]:
     for text in answer.pieces:
         yield b"event: message\nid: 1\n" + frame({"answer": text})
     yield b"event: ping\n\nevent: done\n" + frame({"usage": USAGE})
 
 
-def events_done_bare(answer: Answer) -> Iterator[Step]:
+def events_done_bare(answer: CustomAnswer) -> Iterator[Step]:
     yield from answer.events()
     yield b"event: done\ndata: bye\n\n"
 
 
-def events_noisy(answer: Answer) -> Iterator[Step]:
+def events_noisy(answer: CustomAnswer) -> Iterator[Step]:
     yield b"retry: 3000\n\ndata: connected\n\ndata:\n\n"
     for step in answer.events():
         yield step
         yield b"data: keep-alive\n\n"
 
 
-def odd(answer: Answer) -> Iterator[Step]:
+def odd(answer: CustomAnswer) -> Iterator[Step]:
     yield line({"content": 7, "usage": "none", "sources": "none", "metadata": [], "message_id": 3, "error": None})
     yield b"\n[1]\n7\nlog: hello\n"
     yield from answer.lines()
     yield line({"usage": {"tokens": "many"}, "sources": ["手册", 7, SOURCE]})
 
 
-def open_after_done(answer: Answer) -> Iterator[Step]:
+def open_after_done(answer: CustomAnswer) -> Iterator[Step]:
     yield from events(answer)
     yield HANG
 
 
-def open_after_last(answer: Answer) -> Iterator[Step]:
+def open_after_last(answer: CustomAnswer) -> Iterator[Step]:
     yield from lines(answer)
     yield HANG
 
 
-def eof(answer: Answer) -> Iterator[Step]:
+def eof(answer: CustomAnswer) -> Iterator[Step]:
     yield line({"content": answer.pieces[0]})
 
 
-def dead(answer: Answer) -> Iterator[Step]:
+def dead(answer: CustomAnswer) -> Iterator[Step]:
     yield from eof(answer)
     yield Cut()
 
 
-def dead_in_a_line(answer: Answer) -> Iterator[Step]:
+def dead_in_a_line(answer: CustomAnswer) -> Iterator[Step]:
     yield from eof(answer)
     yield line({"content": "半句"})[:-5]
 
 
-def dead_at_once(answer: Answer) -> Iterator[Step]:
+def dead_at_once(answer: CustomAnswer) -> Iterator[Step]:
     yield Cut()
 
 
-def nothing(answer: Answer) -> Iterator[Step]:
+def nothing(answer: CustomAnswer) -> Iterator[Step]:
     yield from ()
 
 
-def empty(answer: Answer) -> Iterator[Step]:
+def empty(answer: CustomAnswer) -> Iterator[Step]:
     yield line({"content": ""})
     yield line({"done": True})
 
 
-def error_after_text(answer: Answer) -> Iterator[Step]:
+def error_after_text(answer: CustomAnswer) -> Iterator[Step]:
     yield from eof(answer)
     yield line({"error": "sk-secret"})
 
 
-def error_after_usage(answer: Answer) -> Iterator[Step]:
+def error_after_usage(answer: CustomAnswer) -> Iterator[Step]:
     yield line({"content": answer.pieces[0], "usage": USAGE, "sources": [SOURCE]})
     yield line({"error": "sk-secret"})
 
 
-def error_event(answer: Answer) -> Iterator[Step]:
+def error_event(answer: CustomAnswer) -> Iterator[Step]:
     yield b"event: error\n" + frame({"message": "sk-secret"})
 
 
-def broken_json(answer: Answer) -> Iterator[Step]:
+def broken_json(answer: CustomAnswer) -> Iterator[Step]:
     yield from eof(answer)
     yield b'{"content": "\n'
     yield from answer.lines()
 
 
-def silent(answer: Answer) -> Iterator[Step]:
+def silent(answer: CustomAnswer) -> Iterator[Step]:
     yield HANG
 
 
-def signs_of_life(answer: Answer) -> Iterator[Step]:
+def signs_of_life(answer: CustomAnswer) -> Iterator[Step]:
     yield from eof(answer)
     while True:
         yield b"\n"
         yield answer.slow
 
 
-def drip(answer: Answer) -> Iterator[Step]:
+def drip(answer: CustomAnswer) -> Iterator[Step]:
     while True:
         yield line({"content": "字"})
         yield answer.slow
 
 
-def endless_line(answer: Answer) -> Iterator[Step]:
+def endless_line(answer: CustomAnswer) -> Iterator[Step]:
     yield line({"content": "好"})
     while True:
         yield b"x" * 65536
 
 
-def endless_body(answer: Answer) -> Iterator[Step]:
+def endless_body(answer: CustomAnswer) -> Iterator[Step]:
     yield b'{\n"answer": "'
     while True:
         yield b"x" * 65536

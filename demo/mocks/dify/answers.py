@@ -1,4 +1,4 @@
-"""What the mock Dify knows: a small company handbook, in Markdown, and a polite answer to all the rest."""
+"""The mock Dify's answers: a small company handbook in Markdown, and a general answer to any other question."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _ANYTHING = """关于「{question}」，我在知识库里找到了这些信息�
 
 
 def marker(question: str) -> str:
-    """Return the script a question names as `[[script]]`, or ""."""
+    """Return the script that a question names as `[[script]]`; "" if it names none."""
     found = _MARKER.search(question)
     return found[1] if found else ""
 
 
 def answer_to(question: str) -> str:
-    """Return the handbook's answer to a question, its marker left out."""
+    """Return the handbook's answer to a question. The marker `[[script]]` is removed from the question."""
     plain = _MARKER.sub("", question).strip()
     known = next((answer for word, answer in _HANDBOOK if word in plain), _ANYTHING)
     return known.replace("{question}", plain)

@@ -1,4 +1,4 @@
-"""What a run says while it says it: whoever listens hears it from then on, nothing is kept for later."""
+"""Sends a run's events to its listeners as they occur. A new listener gets no earlier events."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: What a listener gets: bytes of the run, or None when it has said its last word.
+#: A listener's queue: events as bytes, and None after the last one.
 Heard = queue.SimpleQueue[bytes | None]
 
 
 class Broadcast:
-    """One speaker, any number of listeners; safe to use from many threads."""
+    """One sender and any number of listeners. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,7 +20,7 @@ class Broadcast:
         self._closed = False
 
     def say(self, words: bytes | None) -> None:
-        """Tell all who listen now; None is the last word."""
+        """Send an event to all current listeners; None marks the end."""
         with self._lock:
             self._closed = self._closed or words is None
             for listener in self._listeners:
@@ -28,7 +28,7 @@ class Broadcast:
 
     @contextmanager
     def listening(self) -> Iterator[Heard]:
-        """Give the block all that is said from now on."""
+        """Yield a queue of all later events; it holds None at once if the run has ended."""
         heard: Heard = queue.SimpleQueue()
         with self._lock:
             self._listeners.append(heard)

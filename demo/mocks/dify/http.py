@@ -1,4 +1,4 @@
-"""The mock Dify's HTTP side: reads requests, refuses what Dify refuses, hands streams to the player."""
+"""The mock Dify's HTTP handler: reads requests, sends Dify's error replies, passes streams to the player."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from demo.mocks.dify.answers import marker
+from demo.mocks.dify.error_replies import (
+    INVALID_USER,
+    NO_ADDRESS,
+    NO_BLOCKING,
+    NO_CONVERSATION,
+    UNAUTHORIZED,
+    MockErrorReply,
+)
 from demo.mocks.dify.look_ups import LookUp, conversations, is_uuid, messages, run_result, run_to_follow
-from demo.mocks.dify.player import Client, Player, follow
+from demo.mocks.dify.player import Player, StreamClient, follow
 from demo.mocks.dify.plays import Play
-from demo.mocks.dify.refusals import INVALID_USER, NO_ADDRESS, NO_BLOCKING, NO_CONVERSATION, UNAUTHORIZED, Refusal
-from demo.mocks.dify.scripts import SCRIPTS, Script
+from demo.mocks.dify.scripts import SCRIPTS, DifyScript
 from demo.mocks.dify.wire import METADATA, Run
 from demo.mocks.http import ClientGone, Handler
 
@@ -25,7 +32,7 @@ _MAX_BODY = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """A question as it came in, refused or not."""
+    """A question as it was received, including rejected ones. `at` is a reading of the monotonic clock."""
 
     body: Mapping[str, Any]
     authorization: str
@@ -47,7 +54,7 @@ class DifyHandler(Handler):
         dify, address = self.mock, urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(address.query).items()}
         if not self._authorized():
-            self._refuse(UNAUTHORIZED)
+            self._send_error_reply(UNAUTHORIZED)
             return
         match address.path.split("/")[1:]:
             case ["v1", "info"]:
@@ -64,14 +71,16 @@ class DifyHandler(Handler):
             case ["v1", "workflow", run_id, "events"]:
                 self._look_up("events", query, lambda: run_to_follow(dify, run_id, query.get("user", "")))
             case _:
-                self._refuse(NO_ADDRESS)
+                self._send_error_reply(NO_ADDRESS)
 
-    def _look_up(self, kind: str, query: Mapping[str, str], find: Callable[[], Refusal | dict[str, Any] | Run]) -> None:
+    def _look_up(
+        self, kind: str, query: Mapping[str, str], find: Callable[[], MockErrorReply | dict[str, Any] | Run]
+    ) -> None:
         dify = self.mock
         dify.record_look_up(LookUp(kind, query, self.authorization))
         match dify.outage or find():
-            case Refusal() as refusal:
-                self._refuse(refusal)
+            case MockErrorReply() as reply:
+                self._send_error_reply(reply)
             case Run() as run:
                 self._follow(run)
             case payload:
@@ -79,7 +88,7 @@ class DifyHandler(Handler):
 
     def _follow(self, run: Run) -> None:
         dify = self.mock
-        client = Client(self.connection, limit=dify.limit)
+        client = StreamClient(self.connection, limit=dify.limit)
         self._begin_stream(chunked=True)
         with dify.listening():
             follow(run, client, ping_every=dify.ping_every, limit=dify.limit, closing=dify.closing)
@@ -87,13 +96,13 @@ class DifyHandler(Handler):
     def post(self) -> None:
         body = self.json_body(_MAX_BODY)
         if not self._authorized():
-            self._refuse(UNAUTHORIZED)
+            self._send_error_reply(UNAUTHORIZED)
         elif self.path == "/v1/chat-messages":
             self._chat(body)
         elif self.path.startswith("/v1/chat-messages/") and self.path.endswith("/stop"):
             self._stop(body)
         else:
-            self._refuse(NO_ADDRESS)
+            self._send_error_reply(NO_ADDRESS)
 
     def _authorized(self) -> bool:
         scheme, _, key = self.authorization.partition(" ")
@@ -103,51 +112,51 @@ class DifyHandler(Handler):
     def _stop(self, body: Any) -> None:
         user = body.get("user") if isinstance(body, dict) else None
         if not user:
-            self._refuse(INVALID_USER)
+            self._send_error_reply(INVALID_USER)
             return
         self.mock.stop(self.path.split("/")[-2], str(user))
         self.reply({"result": "success"})
 
     def _chat(self, body: Any) -> None:
         dify = self.mock
-        # An empty object is how the doctor looks whether the address is right: no question.
+        # An empty object is a health check of the chat URL, not a question.
         if isinstance(body, dict) and body:
             dify.record(ReceivedRequest(body, self.authorization, time.monotonic()))
         problem = _problem(body)
         if problem is not None:
-            self._refuse(problem)
+            self._send_error_reply(problem)
             return
         script = SCRIPTS.get(marker(body["query"]) or dify.default)
         if script is None:
-            self._refuse(Refusal.api(400, "invalid_param", "no such script"))
+            self._send_error_reply(MockErrorReply.api(400, "invalid_param", "no such script"))
             return
         play: Play | None = script.play
         named = body.get("conversation_id")
         if named and dify.conversations.get(named) != body["user"]:
             play = script.stale
-        if script.refusal is not None and dify.refuses(script, body):
-            self._refuse(script.refusal)
+        if script.error_reply is not None and dify.sends_error(script, body):
+            self._send_error_reply(script.error_reply)
         elif play is None:
-            self._refuse(NO_CONVERSATION)
+            self._send_error_reply(NO_CONVERSATION)
         elif body.get("response_mode") == "streaming":
             self._stream(script, play, dify.begin(script, body, answers=play is script.play))
         else:
             self._blocking(script, dify.begin(script, body))
 
-    def _blocking(self, script: Script, run: Run) -> None:
-        # The app is an agent, or the question's script plays one.
-        refusal = NO_BLOCKING.get(self.mock.mode) or NO_BLOCKING.get(script.mode)
-        if refusal is not None:
-            self._refuse(refusal)
+    def _blocking(self, script: DifyScript, run: Run) -> None:
+        # An agent app rejects blocking mode; the app's mode is set by the mock or by the script.
+        error_reply = NO_BLOCKING.get(self.mock.mode) or NO_BLOCKING.get(script.mode)
+        if error_reply is not None:
+            self._send_error_reply(error_reply)
             return
         ids = {"task_id": run.task_id, "id": run.message_id, "message_id": run.message_id}
         run.end()
         reply = {"event": "message", **ids, "conversation_id": run.conversation_id, "mode": script.mode}
         self.reply(reply | {"answer": run.answer, "metadata": METADATA, "created_at": run.created_at})
 
-    def _stream(self, script: Script, play: Play, run: Run) -> None:
+    def _stream(self, script: DifyScript, play: Play, run: Run) -> None:
         dify = self.mock
-        client = Client(self.connection, limit=dify.limit, chunked=script.chunked, cut=script.cut)
+        client = StreamClient(self.connection, limit=dify.limit, chunked=script.chunked, cut=script.cut)
         player, steps = Player(run, client, limit=dify.limit, closing=dify.closing), play(run)
         try:
             with dify.streaming():
@@ -163,18 +172,18 @@ class DifyHandler(Handler):
     def _begin_stream(self, *, chunked: bool) -> None:
         self.begin_stream("text/event-stream; charset=utf-8", chunked=chunked, headers={"Cache-Control": "no-cache"})
 
-    def _refuse(self, refusal: Refusal) -> None:
-        challenge = {"WWW-Authenticate": 'Bearer realm="api"'} if refusal.status == 401 else {}
-        self.send(refusal.status, refusal.body, refusal.content_type, challenge)
+    def _send_error_reply(self, reply: MockErrorReply) -> None:
+        challenge = {"WWW-Authenticate": 'Bearer realm="api"'} if reply.status == 401 else {}
+        self.send(reply.status, reply.body, reply.content_type, challenge)
 
 
-def _problem(body: Any) -> Refusal | None:
+def _problem(body: Any) -> MockErrorReply | None:
     if not isinstance(body, dict):
-        return Refusal.api(400, "bad_request", "Failed to decode JSON object")
+        return MockErrorReply.api(400, "bad_request", "Failed to decode JSON object")
     if not isinstance(body.get("user"), str) or not body["user"]:
         return INVALID_USER
     if not isinstance(body.get("query"), str) or not isinstance(body.get("inputs"), dict):
-        return Refusal.api(400, "invalid_param", "query and inputs are required")
+        return MockErrorReply.api(400, "invalid_param", "query and inputs are required")
     if "conversation_id" in body and not is_uuid(body["conversation_id"]):
-        return Refusal.api(400, "invalid_param", "conversation_id must be a valid UUID")
+        return MockErrorReply.api(400, "invalid_param", "conversation_id must be a valid UUID")
     return None

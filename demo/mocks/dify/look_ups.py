@@ -1,4 +1,4 @@
-"""What the mock Dify tells of a question afterwards: the history, a user's conversations, a run."""
+"""The mock Dify's replies about earlier questions: the history, a user's conversations, a run."""
 
 from __future__ import annotations
 
@@ -9,34 +9,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from demo.mocks.dify.refusals import INVALID_USER, NO_ADDRESS, NO_CONVERSATION, NO_RUN, NOT_A_WORKFLOW, Refusal
+from demo.mocks.dify.error_replies import (
+    INVALID_USER,
+    NO_ADDRESS,
+    NO_CONVERSATION,
+    NO_RUN,
+    NOT_A_WORKFLOW,
+    MockErrorReply,
+)
 from demo.mocks.dify.wire import SOURCE, USAGE, Run
 
 if TYPE_CHECKING:
     from demo.mocks.dify.server import MockDify
 
-#: How a run's result shows its outputs: it differs by version, and some have none.
+#: The form of `outputs` in a run's result. It differs by Dify version; some have none.
 Outputs = Literal["object", "string", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """A call for what has become of a question: `messages`, `conversations`, `run` or `events`."""
+    """A request about an earlier question; `kind` is `messages`, `conversations`, `run` or `events`."""
 
     kind: str
     query: Mapping[str, str]
     authorization: str
 
 
-def messages(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
+def messages(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:
     """Return the latest rows of a conversation, oldest first."""
     conversation_id, limit = query.get("conversation_id", ""), int(query.get("limit", "20"))
     if not query.get("user"):
         return INVALID_USER
     if not is_uuid(conversation_id):
-        return Refusal.api(400, "invalid_param", "conversation_id must be a valid UUID")
+        return MockErrorReply.api(400, "invalid_param", "conversation_id must be a valid UUID")
     if not 1 <= limit <= 100:
-        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+        return MockErrorReply.api(400, "invalid_param", "limit must be between 1 and 100")
     if dify.conversations.get(conversation_id) != query["user"]:
         return NO_CONVERSATION
     turns = dify.runs.turns(conversation_id)
@@ -44,16 +51,16 @@ def messages(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, An
     return {"limit": limit, "has_more": len(rows) > limit, "data": rows[-limit:]}
 
 
-def conversations(dify: MockDify, query: Mapping[str, str]) -> Refusal | dict[str, Any]:
-    """Return a user's conversations, the latest first, each named by its first question."""
+def conversations(dify: MockDify, query: Mapping[str, str]) -> MockErrorReply | dict[str, Any]:
+    """Return a user's conversations, latest first, each named after its first question."""
     limit = int(query.get("limit", "20"))
     if not query.get("user"):
         return INVALID_USER
     if not 1 <= limit <= 100:
-        return Refusal.api(400, "invalid_param", "limit must be between 1 and 100")
+        return MockErrorReply.api(400, "invalid_param", "limit must be between 1 and 100")
     own = [name for name, user in dify.conversations.copy().items() if user == query["user"]]
     talks = [(name, turns) for name in own if (turns := dify.runs.turns(name))]
-    # Reversed at the end: of those of the same second the one begun last is the latest.
+    # Sorted ascending and then reversed: of conversations of the same second, the one begun last comes first.
     oldest_first = sorted((_conversation(*talk) for talk in talks), key=lambda row: row["updated_at"])
     return {"limit": limit, "has_more": len(talks) > limit, "data": oldest_first[::-1][:limit]}
 
@@ -99,7 +106,7 @@ def _row(run: Run, parent: Run | None) -> dict[str, Any]:
 
 
 def _cost(run: Run) -> Mapping[str, Any]:
-    """Return what Dify writes when it saves a message, and its defaults before."""
+    """Return the cost fields that Dify writes when it saves a message, or their defaults before that."""
     if not run.is_saved:
         nothing = {"message_tokens": 0, "answer_tokens": 0, "total_tokens": 0}
         return nothing | {"provider_response_latency": 0.0, "total_price": None, "currency": "USD"}
@@ -113,8 +120,8 @@ def _cost(run: Run) -> Mapping[str, Any]:
     }
 
 
-def run_result(dify: MockDify, run_id: str) -> Refusal | dict[str, Any]:
-    """Return a run's result; while it works it has no outputs."""
+def run_result(dify: MockDify, run_id: str) -> MockErrorReply | dict[str, Any]:
+    """Return a run's result. A run in progress has no outputs."""
     run = dify.runs.find(run_id)
     if dify.mode not in ("advanced-chat", "workflow"):
         return NOT_A_WORKFLOW
@@ -137,8 +144,8 @@ def run_result(dify: MockDify, run_id: str) -> Refusal | dict[str, Any]:
     }
 
 
-def run_to_follow(dify: MockDify, run_id: str, user: str) -> Refusal | Run:
-    """Return the run whose events somebody wants; another user's does not exist for them."""
+def run_to_follow(dify: MockDify, run_id: str, user: str) -> MockErrorReply | Run:
+    """Return the run whose event stream is requested; another user's run is reported as unknown."""
     if not dify.events:
         return NO_ADDRESS
     return (dify.runs.find(run_id, user) or NO_RUN) if user else INVALID_USER

@@ -1,4 +1,4 @@
-"""The mock Dify's stream side: writes a script's steps to a client, byte for byte, and plays on without one."""
+"""Writes a script's steps to a client, byte for byte, and continues a run whose client is gone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 from demo.mocks.dify.broadcast import Heard
 from demo.mocks.dify.plays import stopped
-from demo.mocks.dify.wire import HANG, PING, Break, Cut, Loss, Pause, Run, Step
+from demo.mocks.dify.wire import HANG, PING, Break, Cut, Gap, Loss, Run, Step
 from demo.mocks.http import ClientGone
 
-#: How often a script that waits looks whether it was stopped, in seconds.
+#: Seconds between two checks of whether a waiting script was stopped.
 _LOOK = 0.05
 
 
@@ -23,8 +23,8 @@ def whole(data: bytes) -> list[bytes]:
     return [data]
 
 
-class Client:
-    """Who reads a stream."""
+class StreamClient:
+    """The client of a stream."""
 
     def __init__(
         self, sock: socket.socket, *, limit: float, chunked: bool = True, cut: Callable[[bytes], list[bytes]] = whole
@@ -41,16 +41,16 @@ class Client:
             self._socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
 
     def finish(self) -> None:
-        """Tell that the body is whole."""
+        """Send the end of a chunked body."""
         if self._chunked:
             self._socket.sendall(b"0\r\n\r\n")
 
     def reset(self) -> None:
-        """Have the connection's close be a reset: it lingers for no time."""
+        """Make the close of the connection a reset, by a linger time of zero."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def watch(self, seconds: float) -> None:
-        """Wait.
+        """Wait for this many seconds.
 
         Raises:
             ClientGone: the client closed the connection meanwhile.
@@ -60,17 +60,17 @@ class Client:
 
 
 class Player:
-    """Plays a run's steps until they, the client, the time or the mock itself come to an end."""
+    """Plays a run's steps until the steps end, the client is gone, the limit is reached or the mock closes."""
 
-    def __init__(self, run: Run, client: Client, *, limit: float, closing: threading.Event) -> None:
+    def __init__(self, run: Run, client: StreamClient, *, limit: float, closing: threading.Event) -> None:
         self._run = run
-        self._client: Client | None = client
+        self._client: StreamClient | None = client
         self._closing = closing
         self._ends = time.monotonic() + limit
         self._silent = False
 
     def play(self, steps: Iterator[Step]) -> bool:
-        """Play them; True means that the connection can be used again."""
+        """Play the steps; return True if the connection can be reused."""
         for step in steps:
             if self._run.stopped:
                 for last in stopped(self._run):
@@ -86,7 +86,7 @@ class Player:
         return True
 
     def play_on(self, steps: Iterator[Step]) -> None:
-        """Play the rest for those who listen, at the same pace: the client is gone."""
+        """Play the remaining steps for the run's listeners, at the same pace, after the client is gone."""
         self._client, self._silent = None, False
         self.play(steps)
 
@@ -95,7 +95,7 @@ class Player:
             if self._client is not None:
                 self._client.reset()
             return False
-        if isinstance(step, Pause):
+        if isinstance(step, Gap):
             return self.wait(step.seconds)
         if isinstance(step, Break):
             self._break(step.how)
@@ -103,7 +103,7 @@ class Player:
         return time.monotonic() < self._ends
 
     def _break(self, how: Loss) -> None:
-        """Raises: ClientGone, unless the client is to hear nothing more on an open connection."""
+        """Raise ClientGone, except for `silence`: then nothing more is sent and the connection stays open."""
         if self._client is None:
             return
         if how == "silence":
@@ -122,7 +122,7 @@ class Player:
                 self._client.write(step)
 
     def wait(self, seconds: float) -> bool:
-        """Wait; False means that the mock closes or the run's time is over.
+        """Wait for this many seconds; return False if the mock closes or the run's limit is reached.
 
         Raises:
             ClientGone: the client closed the connection meanwhile.
@@ -136,14 +136,14 @@ class Player:
         return time.monotonic() < self._ends and not self._closing.is_set()
 
 
-def follow(run: Run, client: Client, *, ping_every: float, limit: float, closing: threading.Event) -> None:
-    """Write what a run says from now on, or how it ended; what was said before does not come again.
+def follow(run: Run, client: StreamClient, *, ping_every: float, limit: float, closing: threading.Event) -> None:
+    """Write a run's later events to a client; for a run that has ended, its last event.
 
     Raises:
         ClientGone: the client closed the connection meanwhile.
     """
     with run.live.listening() as heard:
-        # In this order: a run that ends between the two is heard.
+        # The status is checked after the queue is registered, so a run that ends in between is not missed.
         if run.status != "running":
             client.write(run.workflow_finished(run.status, **run.outputs))
         else:
@@ -151,7 +151,7 @@ def follow(run: Run, client: Client, *, ping_every: float, limit: float, closing
     client.finish()
 
 
-def _follow(heard: Heard, client: Client, *, ping_every: float, ends: float, closing: threading.Event) -> None:
+def _follow(heard: Heard, client: StreamClient, *, ping_every: float, ends: float, closing: threading.Event) -> None:
     ping_at = 0.0
     while (now := time.monotonic()) < ends and not closing.is_set():
         if now >= ping_at:

@@ -1,4 +1,4 @@
-"""The runs a mock Dify remembers, bounded in number and age."""
+"""The mock Dify's recent runs, limited in number and age."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Literal
 
 from demo.mocks.dify.wire import Run
 
-#: Seconds a run is remembered, and how many are: a load test asks thousands of questions.
+#: Maximum age of a run in seconds, and maximum number of runs: a load test asks thousands of questions.
 MAX_AGE = 600.0
 MAX_RUNS = 5000
 
-#: What becomes of a run whose client is gone: since Dify 1.13 a chatflow's runs on, and in the newest every app's;
-#: up to 1.12 it dies and says `running` for ever; 1.16.0 aborts it. What was not saved is lost.
+#: The fate of a run whose client is gone: since Dify 1.13 a chatflow's run goes on, in the newest version every app's;
+#: up to 1.12 it dies and reports `running` for ever; 1.16.0 aborts it. Text that was not saved is lost.
 AfterDisconnect = Literal["runs on", "dies", "aborts"]
 
 
 class Runs:
-    """Runs by their ids and by conversation; safe to use from many threads."""
+    """Runs by their ids and by conversation. Thread-safe."""
 
     def __init__(self, *, max_age: float = MAX_AGE, max_runs: int = MAX_RUNS) -> None:
         self._max_age = max_age
@@ -49,7 +49,7 @@ class Runs:
             del self._conversations[run.conversation_id]
 
     def find(self, name: str, user: str = "") -> Run | None:
-        """Return the run of this task or run id; with a user, only a run of theirs."""
+        """Return the run with this task id or run id; with a user, only if it is the user's own."""
         with self._lock:
             run = self._by_id.get(name)
         return run if run is not None and user in ("", run.user) else None

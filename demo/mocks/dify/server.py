@@ -1,4 +1,4 @@
-"""A Dify to try things with: its service API over real HTTP, what it answers scripted by the question.
+"""A mock of Dify: its service API over real HTTP, with answers scripted by the question.
 
     with MockDify() as dify:
         requests.post(f"{dify.base_url}/v1/chat-messages", …)
@@ -8,22 +8,22 @@ or `python -m demo.mock_dify --port 5001`. The scripts are in `demo/mocks/dify/s
 
 from __future__ import annotations
 
-import argparse
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import marker
+from demo.mocks.dify.error_replies import MockErrorReply
 from demo.mocks.dify.http import DifyHandler, ReceivedRequest
 from demo.mocks.dify.look_ups import LookUp, Outputs
 from demo.mocks.dify.player import Player
-from demo.mocks.dify.refusals import Refusal
 from demo.mocks.dify.runs import AfterDisconnect, Runs
-from demo.mocks.dify.scripts import CHOICES, SCRIPTS, Script
+from demo.mocks.dify.scripts import CHOICES, SCRIPTS, DifyScript
 from demo.mocks.dify.wire import Run, Step
 from demo.mocks.http import HttpMock
 
@@ -31,67 +31,65 @@ __all__ = ["CHOICES", "SCRIPTS", "MockDify", "ReceivedRequest", "expected_answer
 
 
 def expected_answer(question: str, default: str = "normal") -> str:
-    """Return the text a client must end up with; "" where the script ends without an answer."""
+    """Return the complete answer a client must receive; "" if the script ends without one."""
     return SCRIPTS[marker(question) or default].answer(question)
 
 
 @dataclass
 class MockDify(HttpMock):
-    """The mock and what it saw. Every script ends within `limit` seconds, whatever the client does."""
+    """The mock and the requests it received. Every script ends within `limit` seconds, whatever the client does."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    #: The script of a question that names none.
+    #: The script for questions that name none.
     default: str = "normal"
-    #: Seconds: between two pieces of an answer, between pings, between the pieces of a slow answer, at most in all.
+    #: Seconds between two pieces of an answer, between pings, between the pieces of a slow answer, and at most in all.
     delay: float = 0.0
     ping_every: float = 10.0
     slow: float = 0.5
     limit: float = 30.0
-    #: What /info and /parameters say; the mode also of blocking replies.
+    #: The replies of /info and /parameters; `mode` also applies to blocking replies.
     mode: str = "advanced-chat"
     user_input_form: list[dict[str, Any]] = field(default_factory=list)
-    #: Seconds by which its `Date` is ahead.
+    #: Seconds by which the header `Date` is ahead.
     clock_ahead: float = 0.0
-    #: The one key that is let in; "" lets any in.
+    #: The only accepted key; "" accepts any.
     api_key: str = ""
     after_disconnect: AfterDisconnect = "runs on"
-    #: Whether a run can be listened to, as it can since Dify 1.13.
+    #: Whether runs have event streams, as since Dify 1.13.
     events: bool = True
     outputs: Outputs = "object"
-    #: False: messages are never saved, as when Dify's event bus breaks in the wrong moment.
+    #: If False, messages are never saved, as when Dify's event bus fails during a run.
     saves: bool = True
-    #: What every look-up is answered with while it is set.
-    outage: Refusal | None = None
+    #: The reply to every look-up while it is set.
+    outage: MockErrorReply | None = None
     requests: list[ReceivedRequest] = field(default_factory=list)
-    #: How often each address was called: "GET /v1/info".
+    #: Number of calls by method and path: "GET /v1/info".
     calls: Counter[str] = field(default_factory=Counter)
-    #: Calls for what has become of a question, in order.
+    #: Requests about earlier questions, in order.
     look_ups: list[LookUp] = field(default_factory=list)
     #: (task id, user) of each stop call.
     stops: list[tuple[str, str]] = field(default_factory=list)
-    #: conversation id → the user it belongs to.
+    #: The owner of each conversation, by conversation id.
     conversations: dict[str, str] = field(default_factory=dict)
-    open_streams: int = 0
-    peak_streams: int = 0
     open_listeners: int = 0
 
     def __post_init__(self) -> None:
         self.runs = Runs()
-        self._refused: Counter[tuple[str, str]] = Counter()
+        self._errors_sent: Counter[tuple[str, str]] = Counter()
         self.listen(self.host, self.port, DifyHandler)
 
     @property
     def base_url(self) -> str:
-        """The address, without /v1."""
+        """The URL without /v1."""
         return self.address
 
     def expected_answer(self, question: str) -> str:
-        """Return the text a client must end up with, the present default considered."""
+        """Return the complete answer a client must receive, by the question's script or the current default."""
         return expected_answer(question, self.default)
 
     def asked(self, text: str) -> list[ReceivedRequest]:
-        """Return the requests whose query is this text."""
+        """Return the requests with this query."""
         return [request for request in list(self.requests) if request.body.get("query") == text]
 
     def looked_up(self) -> Counter[str]:
@@ -99,7 +97,7 @@ class MockDify(HttpMock):
         return Counter(look_up.kind for look_up in list(self.look_ups))
 
     def forget_conversations(self) -> None:
-        """Make every conversation issued so far unknown."""
+        """Delete all conversations, so that their ids are unknown."""
         with self._lock:
             self.conversations.clear()
 
@@ -111,16 +109,16 @@ class MockDify(HttpMock):
         with self._lock:
             self.look_ups.append(look_up)
 
-    def refuses(self, script: Script, body: Mapping[str, Any]) -> bool:
-        """Tell whether the script refuses this request, counting it."""
-        if script.refusal is None:
+    def sends_error(self, script: DifyScript, body: Mapping[str, Any]) -> bool:
+        """Return whether this request gets the script's error reply, and count it."""
+        if script.error_reply is None:
             return False
         with self._lock:
-            self._refused[body["user"], body["query"]] += 1
-            return script.refusals is None or self._refused[body["user"], body["query"]] <= script.refusals
+            self._errors_sent[body["user"], body["query"]] += 1
+            return script.error_times is None or self._errors_sent[body["user"], body["query"]] <= script.error_times
 
-    def begin(self, script: Script, body: Mapping[str, Any], *, answers: bool = True) -> Run:
-        """Return a new run in the request's conversation, or in one of its own; whether it will answer is known."""
+    def begin(self, script: DifyScript, body: Mapping[str, Any], *, answers: bool = True) -> Run:
+        """Start a run in the request's conversation, or in a new one. `answers` is whether it will save an answer."""
         conversation_id = body.get("conversation_id") or str(uuid.uuid4())
         run = Run(
             script.text(body["query"]),
@@ -140,7 +138,7 @@ class MockDify(HttpMock):
         return run
 
     def left_alone(self, run: Run, player: Player, steps: Iterator[Step]) -> None:
-        """Do with a run whose client is gone what this Dify does."""
+        """Continue, abort or drop a run whose client is gone, by `after_disconnect`."""
         if self.closing.is_set() or self.after_disconnect == "dies":
             return
         if self.after_disconnect == "aborts":
@@ -149,7 +147,7 @@ class MockDify(HttpMock):
             threading.Thread(target=player.play_on, args=(steps,), name="mock-dify-run", daemon=True).start()
 
     def stop(self, task_id: str, user: str) -> None:
-        """Stop a run; like Dify, ignore one that is unknown or another user's."""
+        """Stop a run. Like Dify, ignore an unknown run and another user's run."""
         with self._lock:
             self.stops.append((task_id, user))
         run = self.runs.find(task_id, user)
@@ -157,20 +155,8 @@ class MockDify(HttpMock):
             run.stopped = True
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Count a stream for the block."""
-        with self._lock:
-            self.open_streams += 1
-            self.peak_streams = max(self.peak_streams, self.open_streams)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.open_streams -= 1
-
-    @contextmanager
     def listening(self) -> Iterator[None]:
-        """Count a listener of a run for the block."""
+        """Count a listener of a run while the block runs."""
         with self._lock:
             self.open_listeners += 1
         try:
@@ -182,11 +168,8 @@ class MockDify(HttpMock):
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m demo.mock_dify", description="A mock of Dify's service API.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5001)
-    parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
-    parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
+    description = "A mock of Dify's service API."
+    parser = answering_arguments("python -m demo.mock_dify", description, port=5001, scripts=SCRIPTS)
     parser.add_argument(
         "--after-disconnect", choices=get_args(AfterDisconnect), default="runs on", help="a run whose client is gone"
     )
@@ -195,6 +178,4 @@ def main() -> None:
     options = vars(parser.parse_args())
     events = not options.pop("no_events")
     with MockDify(**options, events=events, limit=600.0) as dify:
-        print(f"mock Dify on {dify.base_url}/v1, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        serve_until_interrupted(f"mock Dify on {dify.base_url}/v1, any key", SCRIPTS)

@@ -1,4 +1,4 @@
-"""Dify's wire format as the mock writes it: one run with its ids, and each of its events as bytes."""
+"""The mock's implementation of Dify's wire format: a run with its ids, and its events as bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from demo.mocks.dify.broadcast import Broadcast
 
-#: The keep-alive of Dify: a named event without data, not a comment.
+#: Dify's keep-alive: a named event without data, not a comment.
 PING = b"event: ping\n\n"
 
 USAGE = {
@@ -40,30 +40,30 @@ METADATA = {"annotation_reply": None, "retriever_resources": [SOURCE], "usage": 
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """Send nothing for this many seconds; the run's own limit ends it sooner."""
+class Gap:
+    """Send nothing for this many seconds, or until the run's limit is reached."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Reset the connection, as a proxy or a dying process does."""
+    """Reset the connection, as a proxy or a killed process does."""
 
 
-#: How a client can lose its stream: the connection is reset, the body ends, or nothing comes any more.
+#: How a stream breaks: the connection is reset, the body ends, or nothing more is sent.
 Loss = Literal["reset", "end", "silence"]
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Take the stream away from its client; the run goes on as it does when a client leaves."""
+    """Break the client's stream. The run continues as it does when a client disconnects."""
 
     how: Loss
 
 
-HANG = Pause(float("inf"))
-Step = bytes | Pause | Cut | Break
+HANG = Gap(float("inf"))
+Step = bytes | Gap | Cut | Break
 
 
 def _uuid() -> str:
@@ -72,15 +72,15 @@ def _uuid() -> str:
 
 @dataclass(eq=False)
 class Run:
-    """One question on its way: what a script needs to play it, and what has become of it so far."""
+    """One run: the data a script needs to play it, and its state so far."""
 
     answer: str
     user: str
     conversation_id: str
     query: str = ""
-    #: What the history has at the end; "" of a script that fails.
+    #: The answer in the history at the end; "" for a script that fails.
     final: str = ""
-    #: The history has it as an agent's thoughts, beside an empty answer.
+    #: Whether the history has the answer as an agent's thoughts, beside an empty answer.
     in_thoughts: bool = False
     #: Whether the message can be saved.
     saves: bool = True
@@ -101,12 +101,12 @@ class Run:
     live: Broadcast = field(default_factory=Broadcast)
 
     def save(self) -> None:
-        """Fill the history's row. What was said before a stop is lost, as Dify often has it."""
+        """Fill the history's row. The text of a stopped run is lost, as it often is with Dify."""
         if self.saves and not self.is_saved:
             self.saved, self.is_saved = "" if self.stopped else self.final, True
 
     def end(self) -> None:
-        """Do what Dify does after a run's last event; one that neither answered nor failed is lost, left as it is."""
+        """Finish the run as Dify does after the last event. A run that neither answered nor failed stays `running`."""
         if self.final:
             self.save()
             if self.status == "running":
@@ -115,14 +115,14 @@ class Run:
             self.live.say(None)
 
     def abort(self) -> None:
-        """End as Dify 1.16.0 does when nobody listens: stopped, and nothing saved."""
+        """Abort the run as Dify 1.16.0 does when its client is gone: stopped, and nothing saved."""
         if self.status == "running" and not self.is_saved:
             self.stopped = True
             self.live.say(self.workflow_finished("stopped"))
             self.live.say(None)
 
     def event(self, name: str, **fields: Any) -> bytes:
-        """Return an event with the fields every event of a chat app has."""
+        """Return an event with the fields that every event of a chat app has."""
         if name == "error":
             self.message_status = "error"
         common = {
@@ -135,7 +135,7 @@ class Run:
         return frame(common | fields)
 
     def workflow(self, name: str, **data: Any) -> bytes:
-        """Return an event of the workflow family: its payload is nested."""
+        """Return a workflow event: its payload is nested in `data`."""
         if name == "workflow_paused":
             self.status = self.message_status = "paused"
         return self.event(name, workflow_run_id=self.run_id, data=data)
@@ -147,10 +147,10 @@ class Run:
         """Yield the answer in pieces."""
         for text in pieces(self.answer):
             yield self.piece(text, event=event, **fields)
-            yield Pause(self.delay if delay is None else delay)
+            yield Gap(self.delay if delay is None else delay)
 
     def message_end(self, metadata: Any = METADATA) -> bytes:
-        """Return the event; as in Dify, the message is saved before it is sent."""
+        """Save the message and return the event. Dify saves the message before it sends the event, too."""
         self.save()
         return self.event("message_end", id=self.message_id, metadata=metadata, files=None)
 
@@ -163,19 +163,19 @@ class Run:
         return self.workflow(name, **node, **data)
 
     def workflow_finished(self, status: str = "succeeded", error: str | None = None, **outputs: Any) -> bytes:
-        """Return the event; from here on the run has this outcome."""
+        """Set the run's status and outputs, and return the event."""
         self.status, self.outputs = status, outputs
         outcome = {"status": status, "outputs": outputs, "error": error, "elapsed_time": 12.3, "total_tokens": 431}
         return self.workflow("workflow_finished", id=self.run_id, workflow_id="w1", **outcome, total_steps=4, files=[])
 
 
 def frame(payload: Any, *, ascii_only: bool = False) -> bytes:
-    """Return one event: Dify puts one JSON object on one line; before 1.8 it escaped all but ASCII."""
+    """Return one event: one JSON object on one line. Dify before 1.8 escaped all characters outside ASCII."""
     text = json.dumps(payload, ensure_ascii=ascii_only, separators=(",", ":"))
     return f"data: {text}\n\n".encode()
 
 
 def pieces(text: str, count: int = 30) -> list[str]:
-    """Cut a text into about as many pieces as a model would send it in."""
+    """Split a text into at most `count` pieces of equal length, like a model's stream."""
     size = max(1, -(-len(text) // count))
     return [text[start : start + size] for start in range(0, len(text), size)]

@@ -1,10 +1,10 @@
-"""How the mock OpenAI-compatible server fails, step by step."""
+"""The transcripts of failures of the mock OpenAI-compatible server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from demo.mocks.answering import Whole
+from demo.mocks.answering import WholeReply
 from demo.mocks.dify.wire import HANG, Cut, Step, frame
 from demo.mocks.openai.plays import DONE, USAGE, Chat
 
@@ -124,5 +124,5 @@ def endless_line(chat: Chat) -> Iterator[Step]:
         yield b"x" * 65536
 
 
-def html(chat: Chat) -> Whole:
-    return Whole(200, b"<html><body>Welcome to nginx</body></html>", "text/html")
+def html(chat: Chat) -> WholeReply:
+    return WholeReply(200, b"<html><body>Welcome to nginx</body></html>", "text/html")

@@ -1,12 +1,12 @@
-"""What the mock OpenAI-compatible server sends: every way to stream, to end and to fail, step by step."""
+"""The transcripts of the mock OpenAI-compatible server: every way to stream and to end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from demo.mocks.answering import Asked, MockAnswering, Whole
-from demo.mocks.dify.wire import HANG, Pause, Step, frame, pieces
+from demo.mocks.answering import MockAnswering, ReceivedQuestion, WholeReply
+from demo.mocks.dify.wire import HANG, Gap, Step, frame, pieces
 
 MODEL = "mock-model"
 USAGE = {"prompt_tokens": 21, "completion_tokens": 10, "total_tokens": 31}
@@ -16,12 +16,12 @@ THOUGHT = "用户在问制度，先查手册。"
 
 
 class Chat:
-    """One answer as the server writes it."""
+    """One answer in the server's format."""
 
-    def __init__(self, asked: Asked, mock: MockAnswering, text: str) -> None:
+    def __init__(self, asked: ReceivedQuestion, mock: MockAnswering, text: str) -> None:
         self.pieces = pieces(text)
-        self._delay = Pause(mock.delay)
-        self.slow = Pause(mock.slow)
+        self._delay = Gap(mock.delay)
+        self.slow = Gap(mock.slow)
         self._head = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "model": MODEL, "created": 1}
         options = asked.body.get("stream_options") or {}
         self._counts = bool(options.get("include_usage"))
@@ -46,24 +46,24 @@ class Chat:
         yield DONE
 
     def usage(self, choices: Any = ()) -> Iterator[Step]:
-        """Yield what OpenAI sends after the last piece, if it was asked to: choices that are empty, and the tokens."""
+        """Yield the usage chunk with empty choices that OpenAI sends after the last piece, if it was requested."""
         if self._counts:
             yield self.chunk(None if choices is None else list(choices), usage=USAGE)
 
     def closing(self, content: str, *, thought: str = "", kind: str = "chat.completion") -> bytes:
-        """Return a last piece that repeats the whole message, as MiniMax sends it."""
+        """Return a last chunk that repeats the whole message, as MiniMax sends it."""
         message = {"role": "assistant", "content": content} | ({"reasoning_content": thought} if thought else {})
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         return frame(self._head | {"object": kind, "choices": [choice]})
 
-    def whole(self, content: Any = None) -> Whole:
-        """Return the answer as a server sends it that does not stream."""
+    def whole(self, content: Any = None) -> WholeReply:
+        """Return the whole answer, as a server sends it that does not stream."""
         message = {"role": "assistant", "content": content or "".join(self.pieces)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return Whole.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
+        return WholeReply.json(self._head | {"object": "chat.completion", "choices": [choice], "usage": USAGE})
 
 
-Play = Callable[[Chat], Iterator[Step] | Whole]
+Play = Callable[[Chat], Iterator[Step] | WholeReply]
 
 
 def normal(chat: Chat) -> Iterator[Step]:
@@ -127,7 +127,7 @@ def reasoning(field: str) -> Play:
 
 
 def thinking_parts(chat: Chat) -> Iterator[Step]:
-    """Think and answer in content parts, as Mistral's models do."""
+    """Send thoughts and answer in content parts, as Mistral's models do."""
     yield chat.begin()
     for text in pieces(THOUGHT, 3):
         yield chat.piece(content=[{"type": "thinking", "thinking": [{"type": "text", "text": text}]}])
@@ -163,7 +163,7 @@ def ends_with(finish: str) -> Play:
 
 
 def closing_message(before: int | None = None, kind: str = "chat.completion") -> Play:
-    """Return an answer whose first pieces come one by one, all of them by default, and then the whole message."""
+    """Return a play that sends the first `before` pieces, all by default, and then the whole message."""
 
     def play(chat: Chat) -> Iterator[Step]:
         yield from chat.say("reasoning_content", texts=pieces(THOUGHT, 3))
@@ -227,10 +227,10 @@ def comments(chat: Chat) -> Iterator[Step]:
 
 
 def keep_alive(chat: Chat) -> Iterator[Step]:
-    """Send comments for two seconds before the answer, as DeepSeek does while its queue is long."""
+    """Send comments for two seconds before the answer, as DeepSeek does while a request is queued."""
     for number in range(10):
         yield b": keep-alive\n\n" if number % 2 else b": keep-alive\n"
-        yield Pause(0.2)
+        yield Gap(0.2)
     yield b"\n"
     yield from normal(chat)
 

@@ -1,21 +1,19 @@
-"""An OpenAI-compatible server to try things with: its chat API over real HTTP, its answers scripted by the question.
+"""A mock of an OpenAI-compatible server: its chat API over real HTTP, with answers scripted by the question.
 
     with MockOpenAI() as server:
         requests.post(f"{server.base_url}/chat/completions", …)
 
-or `python -m demo.mock_openai --port 5002`. A question that holds `[[name]]` is answered by that script.
+or `python -m demo.mock_openai --port 5002`. A question that contains `[[name]]` is answered by that script.
 """
 
 from __future__ import annotations
 
-import argparse
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from demo.mocks.answering import BAD_GATEWAY, MockAnswering, Script, Whole
+from demo.mocks.answering import BAD_GATEWAY, AnswerScript, MockAnswering, WholeReply
+from demo.mocks.command import answering_arguments, serve_until_interrupted
 from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.scripts import bytewise, crlf, no_answer, separators
 from demo.mocks.openai import faults, plays
@@ -24,9 +22,9 @@ from demo.mocks.openai.plays import MODEL, REFUSED, THOUGHT, Chat, Play
 
 @dataclass
 class MockOpenAI(MockAnswering):
-    """One account with one model. `takes_usage` False: `stream_options` are refused, as older servers do.
+    """One account with one model. If `takes_usage` is False, `stream_options` are rejected, as by older servers.
 
-    `version` is the path above the API's addresses, `query` the query string that each of them must have.
+    `version` is the path before the API's endpoints, `query` the query string that each request must have.
     """
 
     takes_usage: bool = True
@@ -39,10 +37,10 @@ class MockOpenAI(MockAnswering):
 
     @property
     def base_url(self) -> str:
-        """The address with its version."""
+        """The URL with the version."""
         return self.address + self.version
 
-    def scripts(self) -> Mapping[str, Script]:
+    def scripts(self) -> Mapping[str, AnswerScript]:
         return SCRIPTS
 
     def question(self, body: Mapping[str, Any]) -> str | None:
@@ -51,73 +49,73 @@ class MockOpenAI(MockAnswering):
         text = last.get("content") if isinstance(last, dict) and last.get("role") == "user" else None
         return text if isinstance(text, str) and isinstance(body.get("model"), str) else None
 
-    def refused(self, body: Mapping[str, Any]) -> Whole | None:
-        """Return the refusal of a field that this server does not know."""
+    def field_error(self, body: Mapping[str, Any]) -> WholeReply | None:
+        """Return the error reply to a request with a field that this server does not know."""
         if "stream_options" not in body or self.takes_usage:
             return None
-        return Whole.json({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422)
+        return WholeReply.json({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422)
 
-    def look(self, path: str) -> Whole | None:
+    def look(self, path: str) -> WholeReply | None:
         if path != f"{self.version}/models{self.query}":
             return None
-        return Whole.json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "demo"}]})
+        return WholeReply.json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "demo"}]})
 
-    def refusal(self, status: int, code: str) -> Whole:
-        return refusal(status, code)
+    def error_reply(self, status: int, code: str) -> WholeReply:
+        return error_reply(status, code)
 
 
-def refusal(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> Whole:
-    """Return OpenAI's own envelope."""
+def error_reply(status: int, code: str, kind: str = "invalid_request_error", *, retry_after: str = "") -> WholeReply:
+    """Return an error reply in OpenAI's envelope."""
     error = {"message": "the mock refuses: sk-secret in https://secret.example", "type": kind, "param": None}
     headers = {"Retry-After": retry_after} if retry_after else {}
-    return Whole.json({"error": error | {"code": code}}, status, headers=headers)
+    return WholeReply.json({"error": error | {"code": code}}, status, headers=headers)
 
 
-def _script(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> Script:
+def _script(play: Play, answer: Callable[[str], str] = answer_to, **options: Any) -> AnswerScript:
     said = answer_to if answer is no_answer else answer
-    return Script(lambda asked, mock: play(Chat(asked, mock, said(asked.question))), answer, **options)
+    return AnswerScript(lambda asked, mock: play(Chat(asked, mock, said(asked.question))), answer, **options)
 
 
-def _fails(play: Play, **options: Any) -> Script:
+def _fails(play: Play, **options: Any) -> AnswerScript:
     return _script(play, no_answer, **options)
 
 
-def _refuses(refused: Whole, times: int | None = None) -> Script:
-    return _script(plays.normal, no_answer if times is None else answer_to, refusal=refused, refusals=times)
+def _replies_with_error(reply: WholeReply, times: int | None = None) -> AnswerScript:
+    return _script(plays.normal, no_answer if times is None else answer_to, error_reply=reply, error_times=times)
 
 
-def _thinks(play: Play) -> Script:
+def _thinks(play: Play) -> AnswerScript:
     def ends_up(question: str) -> str:
         return f"<think>{THOUGHT}</think>{answer_to(question)}"
 
-    return Script(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), ends_up)
+    return AnswerScript(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), ends_up)
 
 
-def _cut_short(finish: str) -> Script:
-    """Return a script whose first piece is all that comes; the rest of the answer exists."""
+def _cut_short(finish: str) -> AnswerScript:
+    """Return a script that sends the answer's first piece and ends with this `finish_reason`."""
     play = plays.ends_with(finish)
-    return Script(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), no_answer)
+    return AnswerScript(lambda asked, mock: play(Chat(asked, mock, answer_to(asked.question))), no_answer)
 
 
-REFUSALS = {
-    "400": refusal(400, "context_length_exceeded"),
-    "400-filter": refusal(400, "content_filter"),
-    "400-inspection": refusal(400, "data_inspection_failed", "data_inspection_failed"),
-    "401": refusal(401, "invalid_api_key"),
-    "402": refusal(402, "insufficient_balance"),
-    "403": refusal(403, "unsupported_country"),
-    "404": refusal(404, "model_not_found"),
-    "422": refusal(422, "unprocessable"),
-    "429-later": refusal(429, "rate_limit_exceeded", "requests", retry_after="30"),
-    "503-later": refusal(503, "", "server_error", retry_after="30"),
-    "429": refusal(429, "rate_limit_exceeded", "requests"),
-    "429-quota": refusal(429, "insufficient_quota", "insufficient_quota"),
-    "500": refusal(500, "", "server_error"),
+ERROR_REPLIES = {
+    "400": error_reply(400, "context_length_exceeded"),
+    "400-filter": error_reply(400, "content_filter"),
+    "400-inspection": error_reply(400, "data_inspection_failed", "data_inspection_failed"),
+    "401": error_reply(401, "invalid_api_key"),
+    "402": error_reply(402, "insufficient_balance"),
+    "403": error_reply(403, "unsupported_country"),
+    "404": error_reply(404, "model_not_found"),
+    "422": error_reply(422, "unprocessable"),
+    "429-later": error_reply(429, "rate_limit_exceeded", "requests", retry_after="30"),
+    "503-later": error_reply(503, "", "server_error", retry_after="30"),
+    "429": error_reply(429, "rate_limit_exceeded", "requests"),
+    "429-quota": error_reply(429, "insufficient_quota", "insufficient_quota"),
+    "500": error_reply(500, "", "server_error"),
     "502": BAD_GATEWAY,
-    "503": refusal(503, "", "server_error"),
+    "503": error_reply(503, "", "server_error"),
 }
 
-SCRIPTS: dict[str, Script] = {
+SCRIPTS: dict[str, AnswerScript] = {
     "normal": _script(plays.normal),
     "split-utf8": _script(plays.normal, cut=bytewise),
     "crlf": _script(plays.normal, cut=crlf),
@@ -185,20 +183,17 @@ SCRIPTS: dict[str, Script] = {
     "drop-in-a-line": _fails(faults.drop_in_a_line),
     "endless-line": _fails(faults.endless_line),
     "html": _fails(faults.html),
-    **{name: _refuses(refused) for name, refused in REFUSALS.items()},
-    "429-soon": _refuses(refusal(429, "rate_limit_exceeded", "requests", retry_after="1"), 1),
-    **{f"{name}-once": _refuses(REFUSALS[name], 1) for name in ("429", "500", "502")},
+    **{name: _replies_with_error(reply) for name, reply in ERROR_REPLIES.items()},
+    "429-soon": _replies_with_error(error_reply(429, "rate_limit_exceeded", "requests", retry_after="1"), 1),
+    **{f"{name}-once": _replies_with_error(ERROR_REPLIES[name], 1) for name in ("429", "500", "502")},
 }
 
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m demo.mock_openai", description="A mock of the chat API.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5002)
-    parser.add_argument("--default", choices=sorted(SCRIPTS), default="normal", help="what an ordinary question gets")
-    parser.add_argument("--delay", type=float, default=0.06, help="seconds between two pieces of an answer")
+    description = "A mock of the chat API."
+    parser = answering_arguments("python -m demo.mock_openai", description, port=5002, scripts=SCRIPTS)
     with MockOpenAI(**vars(parser.parse_args()), limit=600.0) as server:
-        print(f"mock model server on {server.base_url}, any key; scripts: {' '.join(sorted(SCRIPTS))}", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        serve_until_interrupted(
+            f"mock model server on {server.base_url}, any key; scripts: {' '.join(sorted(SCRIPTS))}"
+        )

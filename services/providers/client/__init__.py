@@ -1,1 +1,1 @@
-"""What the providers share: a question to a JSON service, its reply as records, retries, statuses as errors."""
+"""Code shared by the providers: sending a question to a JSON service, reading records, retries, error mapping."""

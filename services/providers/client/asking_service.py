@@ -1,4 +1,4 @@
-"""One question to a JSON service and the stream of its answer; asked again only while nothing of it was seen."""
+"""Sends a question to a JSON service and streams the answer. Retries only while no part of the answer has arrived."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from urllib.parse import urlsplit
 
 from services.errors import ProviderError, SettingsError
 from services.http.service import Exchange, HTTPService
+from services.providers.client.errors import http_error
 from services.providers.client.record_stream import RecordStream
-from services.providers.client.refusals import http_error
 from services.providers.client.retries import LONGEST_WAIT, attempts
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Bound of the look at whether a service is there, and of reading a refusal, in seconds.
+#: Timeout of a health check and of reading an error reply, in seconds.
 SHORT_CALL = 5.0
-#: Of a refusal's body at most this is read.
-_MAX_REFUSAL = 64 * 1024
-#: A proxy that compresses holds pieces back until a block is full.
+#: At most this many bytes of an error reply are read.
+_MAX_ERROR_BODY = 64 * 1024
+#: A proxy that compresses holds pieces back until a compression block is full.
 _WHOLE_PIECES = {"Accept-Encoding": "identity"}
 
 
 class AskingService:
-    """One service over one pooled session; safe to use from many threads."""
+    """A client of one service with its own connection pool. Thread-safe."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class AskingService:
         backoff: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the bounds: `timeout` is the longest silence without a record, the first included, in seconds."""
+        """Set the limits. `timeout` is the longest wait for any record, including the first, in seconds."""
         self._timeout = timeout
         self._retries = retries
         self._backoff = backoff
@@ -55,11 +55,12 @@ class AskingService:
         deadline: Deadline,
         longest_wait: float = LONGEST_WAIT,
     ) -> Iterator[RecordStream]:
-        """Post a question, and give the stream of records to the block; the response is closed after it.
+        """Post a question and yield the stream of records; the response is closed when the block ends.
+
+        Retries after 429, 5xx and connection failures, unless `Retry-After` is longer than `longest_wait` seconds.
 
         Raises:
-            ProviderError: a refusal, or any failure before the reply was there; 429, 5xx and no connection after
-                having been asked again, unless the service wants to be left alone for longer than `longest_wait`.
+            ProviderError: an error reply, or any failure before the reply arrived.
         """
         with ExitStack() as stack:
             for attempt in attempts(deadline, retries=self._retries, backoff=self._backoff, longest_wait=longest_wait):
@@ -75,36 +76,36 @@ class AskingService:
         with self._http.exchange(
             "POST", url, deadline=deadline, patience=self._timeout, headers={**_WHOLE_PIECES, **headers}, json=body
         ) as exchange:
-            _refuse_failure(exchange)
+            _raise_for_status(exchange)
             yield RecordStream(exchange, timeout=self._timeout, started=started, clock=self._clock)
 
     def answers(self, url: str, *, headers: Mapping[str, str]) -> bool:
-        """Tell whether an address answers a GET with 200, within five seconds; what it answers is not read."""
+        """Return whether the URL answers a GET with status 200 within five seconds. The body is not read."""
         until = Deadline(SHORT_CALL, clock=self._clock)
         try:
             with self._http.exchange("GET", url, deadline=until, patience=SHORT_CALL, headers=headers) as exchange:
-                _refuse_failure(exchange)
+                _raise_for_status(exchange)
         except ProviderError as exc:
             log.warning("the provider is not well: %s: %s", exc.code, exc)
             return False
         return True
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._http.close()
 
 
-def _refuse_failure(exchange: Exchange) -> None:
+def _raise_for_status(exchange: Exchange) -> None:
     if exchange.status != 200:
-        body = exchange.read_all(limit=_MAX_REFUSAL, patience=SHORT_CALL)
+        body = exchange.read_all(limit=_MAX_ERROR_BODY, patience=SHORT_CALL)
         raise http_error(exchange.status, body, exchange.retry_after)
 
 
 def checked_url(name: str, url: str) -> str:
-    """Return an address without the blanks around it.
+    """Return the URL without surrounding whitespace. `name` is the setting's name, for the error message.
 
     Raises:
-        SettingsError: it is no http(s) address; `name` is the setting's.
+        SettingsError: it is not an http(s) URL.
     """
     stripped = url.strip()
     if not stripped.startswith(("http://", "https://")) or not urlsplit(stripped).hostname:
@@ -113,10 +114,10 @@ def checked_url(name: str, url: str) -> str:
 
 
 def checked_headers(name: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers that can be sent: a key read from a file often ends in a newline.
+    """Return the headers with values stripped: a key read from a file often ends in a newline.
 
     Raises:
-        SettingsError: one of them cannot be; the message names the setting and the header, never its value.
+        SettingsError: a header cannot be sent; the message names the setting and the header, never its value.
     """
     stripped = {header: value.strip() for header, value in headers.items()}
     for header, value in stripped.items():

@@ -1,4 +1,4 @@
-"""A streamed reply whose pieces are read one by one, the silence between those that count bounded."""
+"""Reads a streamed reply piece by piece, with a timeout on the time between pieces."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Piece = TypeVar("Piece")
 
 
 class BoundedStream(Generic[Piece]):
-    """What Dify's events and other providers' records are read from. Iterating again goes on where it stopped."""
+    """Base class of Dify's event stream and of record streams. A second iteration continues where the first stopped."""
 
     def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
-        """Take the reply; silence counts from `started` on, by the clock, and `timeout` seconds of it are too many."""
+        """Wrap the reply. The read fails `timeout` seconds after `started` (a reading of `clock`) or the last piece."""
         self._exchange = exchange
         self._timeout = timeout
         self._clock = clock
@@ -28,21 +28,21 @@ class BoundedStream(Generic[Piece]):
         """Yield each piece.
 
         Raises:
-            ProviderError: `provider_timeout` when none that counts came for `timeout` seconds.
+            ProviderError: `provider_timeout` when no piece that resets the timeout arrived for `timeout` seconds.
         """
         return self._pieces
 
     def _read(self) -> Iterator[Piece]:
-        """Yield the pieces in what `_next_chunk` returns, and set `_silent_since` after each that counts."""
+        """Decode the bytes of `_next_chunk` into pieces; set `_silent_since` after each one that resets the timeout."""
         raise NotImplementedError
 
     def end_within(self, seconds: float) -> None:
-        """Let the stream end by itself after this many seconds, as if the server had closed it."""
+        """End the stream after this many seconds, without an error, as if the server had closed it."""
         ends = self._clock() + seconds
         self._ends = ends if self._ends is None else min(self._ends, ends)
 
     def drain(self, seconds: float) -> None:
-        """Read to the end, for a moment: its connection can be used again, and the run is not cut off."""
+        """Read to the end, for at most this many seconds: the connection can then be reused, and the run is not cut."""
         self.end_within(seconds)
         with suppress(ProviderError):
             for _ in self._pieces:

@@ -1,9 +1,19 @@
-"""JSON of other parties, where any key may be missing or of another type: read as it should be, or as nothing."""
+"""Reads JSON from other services, where any key may be missing or have another type. A wrong value reads as empty."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+
+def json_object(body: bytes | str) -> Mapping[str, Any] | None:
+    """Parse a JSON object; None if the body is not JSON or not an object."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -20,13 +30,13 @@ def text(value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # JSON can spell half a surrogate pair, which no store and no socket could encode.
+        # JSON can contain half a surrogate pair, which cannot be encoded as UTF-8 for Redis or a socket.
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return value
 
 
 def count(value: Any) -> int:
-    """Return a number of things: what is negative, or more than anybody counts, is nothing."""
+    """Return a count; 0 if it is not an integer from 0 up to 10**12."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else 0
 
 

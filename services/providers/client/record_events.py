@@ -1,4 +1,4 @@
-"""What the providers that stream JSON records share: the loop between a stream and the answer's state machine."""
+"""Feeds a stream of JSON records into an answer's state machine; shared by the OpenAI and the custom provider."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from services.models import ProviderEvent
 from services.providers.client.record_stream import RecordStream
 from utils.formats.json_records import Record
 
+#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
+RecordState = Literal["running", "finishing", "done"]
+
 
 class RecordTurn(Protocol):
-    """One answer, record by record, without I/O."""
+    """The state machine of one answer, without I/O."""
 
-    state: Literal["running", "finishing", "done"]
+    state: RecordState
 
     def take(self, record: Record) -> Iterator[ProviderEvent]:
-        """Yield what a record says."""
+        """Yield the events of a record."""
 
     def leave(self) -> Iterator[ProviderEvent]:
-        """Yield what is known of an answer that failed."""
+        """Yield the metadata and usage known so far, for an answer that failed."""
 
 
 def record_events(
     stream: RecordStream, turn: RecordTurn, *, end_grace: float, linger: float
 ) -> Iterator[ProviderEvent]:
-    """Yield what the records say, until the answer is done or the stream ends.
+    """Yield the events of the records until the answer is done or the stream ends. The caller closes the turn.
 
-    `end_grace` is how many seconds an answer that has ended may take to say its last record, `linger` how many the
-    stream may take to close after that. The caller closes the turn.
+    After the answer's end the last record may take `end_grace` seconds to arrive, and the stream may then take
+    `linger` seconds to close.
 
     Raises:
-        ProviderError: the stream failed; what the turn knows was yielded before, unless the answer was aborted.
+        ProviderError: the stream failed. The turn's metadata and usage were yielded before, unless it was aborted.
     """
     try:
         for record in stream:
@@ -43,7 +46,7 @@ def record_events(
             if turn.state == "finishing":
                 stream.end_within(end_grace)
     except ProviderError as exc:
-        # An aborted answer is somebody else's by now, or nobody's.
+        # An aborted answer belongs to another owner by now, or was cancelled: its events must not be written.
         if exc.code != "interrupted":
             yield from turn.leave()
         raise

@@ -1,4 +1,4 @@
-"""A streamed reply while it is read: its JSON records as they arrive, the silence between them bounded."""
+"""Reads a streamed reply as JSON records, with a timeout on the time between records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class RecordStream(BoundedStream[Record]):
-    """The records of one reply, as they arrive. A record with a field is a sign of life, and so is a comment."""
+    """Iterates over the records of one reply. A record with a field resets the timeout, and so does a comment."""
 
     def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
         super().__init__(exchange, timeout=timeout, started=started, clock=clock)
@@ -24,7 +24,7 @@ class RecordStream(BoundedStream[Record]):
 
     @property
     def cut_off(self) -> bool:
-        """Whether the body ended before its own end, or within a record."""
+        """Whether the body ended before its declared length or final chunk, or in the middle of a record."""
         return self._broke or self._exchange.broken
 
     def _read(self) -> Iterator[Record]:
@@ -34,10 +34,10 @@ class RecordStream(BoundedStream[Record]):
                 for record in self._decoder.feed(chunk):
                     yield record
                     if record.fields:
-                        # Now, not before the yield: the time the caller took is not the server's silence.
+                        # Set after the yield, so the time the caller spends on a record does not count.
                         self._silent_since = self._clock()
                 if self._decoder.comments > comments:
-                    # DeepSeek's `: keep-alive` and OpenRouter's `: OPENROUTER PROCESSING`: the request waits there.
+                    # DeepSeek sends `: keep-alive` and OpenRouter `: OPENROUTER PROCESSING` while a request is queued.
                     self._silent_since = self._clock()
             yield from self._rest()
         except (BrokenRecord, EventTooLong) as exc:

@@ -1,4 +1,4 @@
-"""Asking again where nothing of an answer was seen: a few times, with growing pauses that an abort ends."""
+"""Retries with exponential backoff and jitter. An abort of the deadline ends the pause between attempts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Seconds of the longest Retry-After that is waited for here; with a longer one the error goes to the caller at once.
+#: The longest `Retry-After`, in seconds, that is waited for here. With a longer one the error is raised at once.
 LONGEST_WAIT = 2.0
 
 
 class _First(AbstractContextManager[None]):
-    """The first attempt. Only where it fails there is something to count and to wait for."""
+    """The first attempt. It keeps its error, so that `Retrying` is built only after a failure."""
 
     error: TransientError | None = None
 
@@ -35,12 +35,12 @@ class _First(AbstractContextManager[None]):
 def attempts(
     deadline: Deadline, *, retries: int, backoff: float, longest_wait: float = LONGEST_WAIT
 ) -> Iterator[AbstractContextManager[object]]:
-    """Yield a block for each attempt at a call that may raise `TransientError`; its last one is raised as it is.
+    """Yield a context manager for each attempt at a call that may raise `TransientError`; the last error is raised.
 
-    `backoff`, in seconds, grows with each of the `retries` and has jitter; none begins that would outlast `deadline`.
-    A service that asks to be left alone for longer than that is, and for longer than `longest_wait` not asked again.
+    `backoff`, in seconds, doubles with each of the `retries` and has jitter. A longer `Retry-After` replaces it. No
+    retry starts after a pause that would outlast `deadline`, or after a `Retry-After` longer than `longest_wait`.
     """
-    # Nearly every call succeeds at once, and making ready to repeat it cost more than most of what it does.
+    # Nearly every call succeeds at once, and building `Retrying` cost more than most of the call.
     first = _First()
     yield first
     if first.error is None:
@@ -69,13 +69,13 @@ def _retrying(deadline: Deadline, retries: int, backoff: float, longest_wait: fl
 
 
 def _asked_for(state: RetryCallState) -> float:
-    """Return how long the service asked to be left alone, in seconds."""
+    """Return the `Retry-After` of the last error, in seconds; 0 if it had none."""
     error = state.outcome.exception() if state.outcome else None
     return error.retry_after if isinstance(error, TransientError) else 0.0
 
 
 def pause(seconds: float, deadline: Deadline) -> None:
-    """Sleep; an abort of the deadline wakes."""
+    """Sleep for this many seconds, or until the deadline is aborted."""
     woken = threading.Event()
     with deadline.interrupting(woken.set):
         woken.wait(seconds)

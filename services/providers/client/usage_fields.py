@@ -1,4 +1,4 @@
-"""What a service says its answer cost: any field may be missing, of another type, or nonsense."""
+"""Reads the usage of an answer. Any field may be missing, have another type, or hold an invalid value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CURRENCY = re.compile(r"[A-Za-z]{1,8}")
 
 
 def usage_of(fields: Mapping[str, Any]) -> Usage:
-    """Return it, from the names that OpenAI gave the tokens, or shorter ones, and Dify the price."""
+    """Return the usage, read from OpenAI's names for tokens (or `tokens`) and Dify's names for the price."""
     asked, answered = count(fields.get("prompt_tokens")), count(fields.get("completion_tokens"))
     total = count(fields.get("total_tokens")) or count(fields.get("tokens")) or asked + answered
     cost = price(fields.get("total_price")) or price(fields.get("price"))

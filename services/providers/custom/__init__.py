@@ -1,1 +1,1 @@
-"""A company's own question answering service as a provider: JSON in, JSON out, streamed or whole."""
+"""The provider for a company's own question answering service: JSON requests, JSON replies, streamed or whole."""

@@ -1,4 +1,4 @@
-"""A company's own question answering service as an answer provider: JSON in, JSON out, streamed or whole."""
+"""A company's own question answering service as an answer provider: JSON requests and replies, streamed or whole."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from utils.thinking import fold_thinking
 
 log = logging.getLogger(__name__)
 
-#: Headers that the body or the connection decides on.
-_NOT_YOURS = ("content-length", "transfer-encoding", "connection", "host", "accept-encoding")
+#: Headers that the HTTP client sets itself; settings must not contain them.
+_RESERVED_HEADERS = ("content-length", "transfer-encoding", "connection", "host", "accept-encoding")
 
 
 class CustomProvider(BaseRAGProvider):
-    """Streams from a service that knows nothing of us. A conversation's earlier turns go along."""
+    """Streams from a service with the format in docs/providers.md. Each request carries the conversation's turns."""
 
     name = "custom"
     keeps_conversations = False
@@ -45,14 +45,14 @@ class CustomProvider(BaseRAGProvider):
         end_grace: float = 1.0,
         linger: float = 0.2,
     ) -> None:
-        """Take the service's address and what its requests carry; nothing connects.
+        """Configure the service's URL and headers. Does not connect.
 
-        A key is sent as `Authorization: Bearer`, unless `headers` have an Authorization of their own. Without a health
-        address it is `/health` below the other. `timeout` is the longest silence, `end_grace` how long an ended
-        answer's last record may take, `linger` how long a finished stream may take to close, all in seconds.
+        A key is sent as `Authorization: Bearer`, unless `headers` contain an Authorization. The default health URL is
+        `/health` below `api_url`. `timeout` is the longest wait for a record. After an answer's end the last record may
+        take `end_grace` to arrive, and the stream `linger` to close. All in seconds.
 
         Raises:
-            SettingsError: no address, or a header that cannot be sent.
+            SettingsError: an invalid URL, or a header that cannot be sent.
         """
         url = checked_url("CUSTOM_RAG_API_URL", api_url)
         sent = _headers(api_key, headers or {})
@@ -67,10 +67,11 @@ class CustomProvider(BaseRAGProvider):
         self.app = hashlib.sha256(json.dumps([url, sorted(sent.items())]).encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Ask, and yield what the service says as it says it.
+        """Ask the service and yield the answer's events as they arrive.
 
         Raises:
-            ProviderError: it failed; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+            ProviderError: the answer failed; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline
+                has passed.
         """
         turn = CustomTurn()
         try:
@@ -88,25 +89,25 @@ class CustomProvider(BaseRAGProvider):
         log.info("[custom RAG] Tokens: %s, Price: %s %s", usage.total_tokens, *price)
 
     def health_check(self) -> bool:
-        """Tell whether the health address answers 200, within 5 seconds; no question is asked."""
+        """Return whether the health URL answers 200 within 5 seconds. No question is asked."""
         return self._service.answers()
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._service.close()
 
 
 def _headers(api_key: str, more: Mapping[str, str]) -> dict[str, str]:
     for name in more:
-        if name.lower() in _NOT_YOURS:
+        if name.lower() in _RESERVED_HEADERS:
             raise SettingsError(f"CUSTOM_RAG_HEADERS: {name} cannot be set")
     key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # Of two spellings of one header the later is sent.
+    # If a header is set twice with different case, the later one is sent.
     return checked_headers("CUSTOM_RAG_API_KEY", key) | checked_headers("CUSTOM_RAG_HEADERS", more)
 
 
 def _body(query: Query) -> dict[str, Any]:
-    """Return the question and whatever else there is to say: a strict service gets no field that is empty."""
+    """Return the request's body. Empty fields are left out, because a strict service may reject them."""
     turns = [{"question": turn.question, "answer": fold_thinking(turn.answer, "hide")} for turn in query.history]
     more = {"user": query.user, "inputs": dict(query.inputs), "history": turns}
     return {"question": query.text, "stream": True, **{name: value for name, value in more.items() if value}}

@@ -1,4 +1,4 @@
-"""A company's own question answering service: its address, its headers, its health."""
+"""Client of a company's own question answering service: its URL, headers and health check."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ANY_FORM = {"Accept": "text/event-stream, application/x-ndjson, application/jso
 
 
 class CustomService:
-    """One service; safe to use from many threads."""
+    """A client of one service. Thread-safe."""
 
     def __init__(self, asking: AskingService, *, url: str, health_url: str, headers: Mapping[str, str]) -> None:
-        """Take the checked addresses and what every request carries; the health address "" is `/health` below `url`."""
+        """Set the checked URLs and the headers of every request; `health_url` "" means `/health` below `url`."""
         self._asking = asking
         self._url = url
         self._headers = headers
@@ -29,24 +29,24 @@ class CustomService:
     def ask(
         self, body: Mapping[str, Any], *, deadline: Deadline, longest_wait: float = LONGEST_WAIT
     ) -> Iterator[RecordStream]:
-        """Ask for a stream, and give what comes to the block; the response is closed after it.
+        """Post a question and yield the stream of records; the response is closed when the block ends.
 
-        `longest_wait` is how many seconds a service that is busy may ask to wait before it is asked again here.
+        `longest_wait` is the longest `Retry-After`, in seconds, after which the request is retried here.
 
         Raises:
-            ProviderError: any refusal or failure before there was a reply.
+            ProviderError: an error reply, or a failure before the reply arrived.
         """
         headers = {**_ANY_FORM, **self._headers}
         with self._asking.ask(self._url, body, headers=headers, deadline=deadline, longest_wait=longest_wait) as stream:
             yield stream
 
     def answers(self) -> bool:
-        """Tell whether the health address answers 200; what proves who asks is shown to no other server."""
+        """Return whether the health URL answers 200. The headers, which hold credentials, go to the same host only."""
         own = urlsplit(self._health_url)[:2] == urlsplit(self._url)[:2]
         return self._asking.answers(self._health_url, headers=self._headers if own else {})
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._asking.close()
 
 

@@ -1,37 +1,35 @@
-"""One answer of a company's own service, record by record: a state machine without I/O.
+"""The state machine of one answer of a company's own service, without I/O.
 
-A whole body and the records of a stream are read alike. The first field that brings text is the one the answer's pieces
-come in; text in another of them later is the whole answer, as a closing record repeats it.
+A whole body and the records of a stream are read alike. The first field with text is the field of the answer's pieces.
+Text in another field later is the whole answer, repeated by the last record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.providers.client.errors import stream_error
 from services.providers.client.json_fields import mapping, mappings, text
-from services.providers.client.refusals import stream_error
+from services.providers.client.record_events import RecordState
 from services.providers.client.usage_fields import usage_of
 from utils.formats.json_records import Record
 
-#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
-State = Literal["running", "finishing", "done"]
-
-#: Where text may be; of two in the same record the first counts.
+#: Fields that may hold text; if a record has several, the first counts.
 _TEXTS = ("delta", "answer", "content", "response")
-#: How a stream may say that it is over, by an event's name or by a field that is true.
+#: Names of an SSE event, and boolean fields, that mark the end of a stream.
 _LAST_EVENTS = ("done", "end")
 _LAST_FIELDS = ("done", "is_final", "final")
 
 
 class CustomTurn:
-    """Feed it each record; at the stream's end, `close` says how it went."""
+    """Call `take` with each record, and `close` at the stream's end."""
 
     def __init__(self) -> None:
-        self.state: State = "running"
+        self.state: RecordState = "running"
         self.usage = Usage()
         self._text = ""
         self._field = ""
@@ -41,10 +39,10 @@ class CustomTurn:
         self._message_id = ""
 
     def take(self, record: Record) -> Iterator[ProviderEvent]:
-        """Yield what a record tells us; fields that are not known tell nothing.
+        """Yield the events of a record. Unknown fields are ignored.
 
         Raises:
-            ProviderError: the service says that it failed.
+            ProviderError: the record reports an error.
         """
         fields = record.fields
         self._heard = self._heard or bool(fields) or record.last
@@ -59,10 +57,10 @@ class CustomTurn:
             self.state = "finishing"
 
     def close(self, *, cut_off: bool) -> Iterator[ProviderEvent]:
-        """Yield what is left when no record comes any more; `cut_off` is whether the connection broke.
+        """Yield the remaining events after the stream has ended; `cut_off` is whether the connection broke.
 
         Raises:
-            ProviderError: the answer was cut off, is without a word, or what came was no answer.
+            ProviderError: the answer was cut off, has no text, or the reply had no JSON object.
         """
         yield from self.leave()
         if cut_off and self.state == "running":
@@ -74,7 +72,7 @@ class CustomTurn:
             raise ProviderError("the answer has no text", code="provider_empty")
 
     def leave(self) -> Iterator[ProviderEvent]:
-        """Yield what is known of the answer beside its text, also where it broke off."""
+        """Yield the metadata and usage known so far, also for an answer that broke off."""
         if self._metadata:
             yield Told(self._metadata)
         if self.usage != Usage():
@@ -98,7 +96,7 @@ class CustomTurn:
             yield Replacement(whole)
 
     def _take_rest(self, fields: Mapping[str, Any]) -> None:
-        """Keep what is told beside the text; the last record that tells it counts."""
+        """Store metadata, sources and usage; later records override earlier ones."""
         self._metadata = mapping(fields.get("metadata")) or self._metadata
         self._sources = _sources(fields.get("sources")) or self._sources
         spent = usage_of(mapping(fields.get("usage")))
@@ -110,6 +108,6 @@ def _is_last(record: Record) -> bool:
 
 
 def _sources(value: Any) -> list[Mapping[str, Any]]:
-    """Return the sources; one that is a name alone is a title."""
+    """Return the sources as dicts; a source that is a string becomes `{"title": …}`."""
     rows = value if isinstance(value, list) else []
     return mappings([{"title": text(row)} if isinstance(row, str) else row for row in rows])

@@ -1,1 +1,1 @@
-"""Dify as a provider: its service API, its event streams, the recovery of answers that another replica asked for."""
+"""The Dify provider: its service API, its event streams, and the recovery of answers another replica asked for."""

@@ -1,4 +1,4 @@
-"""DIFY_INPUTS: what an app is told about the person who asks, from a template of the operator's."""
+"""Builds an app's inputs from the template DIFY_INPUTS and the person who asks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class InputsTemplate:
     def __init__(
         self, template: Mapping[str, Any], *, clock: Callable[[], float], timezone: tzinfo | None = None
     ) -> None:
-        """Take the template; `timezone` None is the server's local time.
+        """Check and store the template. `timezone` None means the server's local time.
 
         Raises:
-            SettingsError: a value names a placeholder we do not know.
+            SettingsError: a value contains an unknown placeholder.
         """
         for value in template.values():
             for name in _PLACEHOLDER.findall(value) if isinstance(value, str) else ():
@@ -33,23 +33,23 @@ class InputsTemplate:
                     known = " ".join(f"{{{each}}}" for each in _KNOWN)
                     raise SettingsError(f"DIFY_INPUTS: unknown placeholder {{{name}}}, expected one of {known}")
         self._template = dict(template)
-        #: Those that say who asks, or when: a question's own would be anybody's word.
+        #: Inputs with a placeholder, so about the person or the time. A question must not override them.
         self._personal = {name for name, value in template.items() if _PLACEHOLDER.search(json.dumps(value))}
         self._clock = clock
         self._timezone = timezone
 
     @property
     def names(self) -> frozenset[str]:
-        """The inputs every question carries."""
+        """The names of the inputs that are sent with every question."""
         return frozenset(self._template)
 
     def missing(self, form: Any) -> list[str]:
-        """Name the inputs that an app's `user_input_form` requires and the template lacks."""
+        """Return the names of inputs that the app's `user_input_form` requires and the template lacks."""
         required = [str(field.get("variable")) for _, field in _fields(form) if field.get("required")]
         return [name for name in required if name not in self._template]
 
     def wrong(self, form: Any) -> list[str]:
-        """Say which fixed values an app's `user_input_form` does not offer; the app refuses every question with one."""
+        """Describe fixed values that a select of `user_input_form` lacks; the app rejects every question with one."""
         offered = {str(field.get("variable")): _options(field) for kind, field in _fields(form) if kind == "select"}
         fixed = sorted(offered.keys() & self._template.keys() - self._personal)
         return [
@@ -59,7 +59,7 @@ class InputsTemplate:
         ]
 
     def fill(self, query: Query) -> dict[str, Any]:
-        """Return the inputs of one question: what it brings itself wins, but says nothing about who asks."""
+        """Return a question's inputs. Its own inputs override the template's, except those with placeholders."""
         if not self._template:
             return dict(query.inputs)
         values = self._values(query)
@@ -79,7 +79,7 @@ class InputsTemplate:
 
 
 def _fields(form: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the kind and the settings of each field of a form."""
+    """Yield the kind and the definition of each field of a form."""
     for item in form if isinstance(form, list) else ():
         for kind, field in item.items() if isinstance(item, dict) else ():
             if isinstance(field, dict):
@@ -88,7 +88,7 @@ def _fields(form: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _options(select: Mapping[str, Any]) -> list[Any]:
     options = select.get("options")
-    # Where no choice is required, an empty one passes.
+    # Dify accepts an empty value for a select that is not required.
     return (list(options) if isinstance(options, list) else []) + ([] if select.get("required") else [""])
 
 
@@ -97,12 +97,12 @@ def _filled(value: Any, values: Mapping[str, str]) -> Any:
         return {name: _filled(inner, values) for name, inner in value.items()}
     if isinstance(value, list):
         return [_filled(inner, values) for inner in value]
-    # Not str.format: any other brace in the operator's text is just a brace.
+    # Not str.format: other braces in the operator's text must stay as they are.
     return _PLACEHOLDER.sub(lambda match: values[match[1]], value) if isinstance(value, str) else value
 
 
 def time_info(now: datetime) -> str:
-    """Return the moment in the words the original's prompts expect, as a JSON string."""
+    """Return the time as a JSON string, with the Chinese keys that the original system's prompts expect."""
     return json.dumps(
         {
             "当前日期": f"{now:%Y-%m-%d}",

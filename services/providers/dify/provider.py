@@ -1,4 +1,4 @@
-"""Dify as an answer provider: a `Query` becomes its request, its event stream our events."""
+"""Dify as an answer provider: turns a `Query` into a request, and Dify's event stream into provider events."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from services.http.service import TransientError
 from services.models import Complete, ProviderEvent, ProviderIds, Query, Recovered, Usage
 from services.providers.base import BaseRAGProvider
 from services.providers.dify.inputs import InputsTemplate
+from services.providers.dify.polling import RECOVERY_TIMEOUTS, RecoveryTimeouts
 from services.providers.dify.recovery import DifyRecovery
-from services.providers.dify.search import Asked
+from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
 from services.providers.dify.turn import DifyTurn
-from services.providers.dify.watch import PATIENCE, Patience
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
@@ -51,19 +51,19 @@ class DifyProvider(BaseRAGProvider):
         end_grace: float = 4.0,
         failure_grace: float = 3.0,
         linger: float = 0.2,
-        patience: Patience = PATIENCE,
+        timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
         clock: Callable[[], float] = time.time,
         timezone: tzinfo | None = None,
     ) -> None:
-        """Take the app's address, key and bounds; nothing connects.
+        """Configure the app's URL, key and limits. Does not connect.
 
         Of several keys the first is used; in the mode `user_token` it is the bot code that precedes the user's token.
-        `user` asks where no person is known. `end_grace` and `failure_grace` are how long a finished or failed workflow
-        may take to say its last word, `linger` how long a finished stream may take to close, all in seconds; `patience`
-        bounds a recovery. `clock` (epoch seconds) and `timezone` make `{time_info}`.
+        `user` is sent for questions without a person. The last event of a finished or failed workflow may take
+        `end_grace` or `failure_grace` seconds to arrive, and a finished stream `linger` seconds to close. `timeouts`
+        limits a recovery. `clock` (epoch seconds) and `timezone` are used for `{time_info}`.
 
         Raises:
-            SettingsError: no key, no address, or an unknown placeholder in `inputs`.
+            SettingsError: no key, an invalid URL, or an unknown placeholder in `inputs`.
         """
         self._code = next((key for key in api_keys if key), "")
         if auth_mode == "app_key" and not self._code:
@@ -75,7 +75,7 @@ class DifyProvider(BaseRAGProvider):
         self._end_grace = end_grace
         self._failure_grace = failure_grace
         self._linger = linger
-        self._patience = patience
+        self._timeouts = timeouts
         self._mode = ""
         self._service = DifyService(
             base_url=base_url,
@@ -89,16 +89,17 @@ class DifyProvider(BaseRAGProvider):
         self.app = hashlib.sha256(f"{self._service.urls.root}\n{self._code}".encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Ask Dify, and yield what it says as it says it.
+        """Ask Dify and yield the answer's events as they arrive.
 
-        A conversation counts as gone when Dify says so, and also when it was named and nothing but pings came for the
-        whole of `timeout`: chatflows of Dify 1.13 to 1.15 answer an unknown conversation like that. The app's mode
-        decides the second case; it is asked for then, not before, and an unknown mode counts as a chatflow's.
+        A conversation counts as gone if Dify says so, and also if the request named it and only pings arrived within
+        `timeout`: chatflows of Dify 1.13 to 1.15 answer an unknown conversation like that. The second rule applies to
+        chatflows only; the app's mode is requested only in this case, and an unknown mode counts as a chatflow.
 
         Raises:
-            ConversationGone: ask once more without the conversation; nothing was yielded but ids.
-            StreamBroken: the stream broke off: `recover` may have the answer.
-            ProviderError: anything else; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+            ConversationGone: only ids were yielded; the caller asks again without the conversation.
+            StreamBroken: the stream broke off; `recover` may find the answer.
+            ProviderError: any other failure; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline
+                has passed.
         """
         turn = DifyTurn()
         try:
@@ -121,7 +122,7 @@ class DifyProvider(BaseRAGProvider):
                 finally:
                     only_pings = stream.pings > 0 and not stream.began
         except ProviderError as exc:
-            # Here the response is closed: Dify must not see two runs of one question at the same time.
+            # The response is closed here, before the question is asked again: two runs of it must not overlap.
             if exc.code != "provider_timeout" or not only_pings or not query.conversation_id or not self._is_chatflow():
                 raise _as_break(exc, turn) from exc.__cause__
             raise ConversationGone("nothing but pings for a named conversation") from exc
@@ -146,7 +147,7 @@ class DifyProvider(BaseRAGProvider):
             "response_mode": "streaming",
             "auto_generate_name": False,
         }
-        # Dify 1.11.0 refuses an empty id, so the key is left out.
+        # Dify 1.11.0 rejects an empty id, so the key is left out.
         if query.conversation_id:
             body["conversation_id"] = query.conversation_id
         if query.files:
@@ -171,9 +172,9 @@ class DifyProvider(BaseRAGProvider):
         return self._mode in ("", "advanced-chat")
 
     def health_check(self) -> bool:
-        """Tell whether network, key, app, chat address and fixed inputs are right, without costing tokens.
+        """Check network, key, app, chat URL and fixed inputs without spending tokens.
 
-        Each of up to three calls takes 5 seconds at most.
+        Makes up to three calls of at most 5 seconds each.
         """
         try:
             self._learn_mode()
@@ -191,10 +192,10 @@ class DifyProvider(BaseRAGProvider):
         self._mode = mode if isinstance(mode, str) else ""
 
     def check_chat(self) -> None:
-        """See that questions go to Dify's chat address. Where Dify wants users' tokens, its refusal says as much.
+        """Check that the chat URL is Dify's. In the mode `user_token` a 401 or 403 proves it as well.
 
         Raises:
-            ProviderError: something else answers there, or nothing.
+            ProviderError: the URL does not answer, or not as Dify does.
         """
         try:
             self._service.check_chat(authorization=self._own_authorization)
@@ -203,18 +204,18 @@ class DifyProvider(BaseRAGProvider):
                 raise
 
     def missing_inputs(self) -> list[str]:
-        """Name the inputs the app requires and DIFY_INPUTS lacks: without them a run may hang instead of failing.
+        """Return the names of inputs the app requires and DIFY_INPUTS lacks: without them a run may hang.
 
         Raises:
-            ProviderError: the app could not be asked.
+            ProviderError: the request for the app's input form failed.
         """
         return self._inputs.missing(self._form())
 
     def wrong_inputs(self) -> list[str]:
-        """Say which values of DIFY_INPUTS the app's selects do not offer.
+        """Describe the values of DIFY_INPUTS that the app's selects do not offer.
 
         Raises:
-            ProviderError: the app could not be asked.
+            ProviderError: the request for the app's input form failed.
         """
         return self._inputs.wrong(self._form())
 
@@ -225,12 +226,12 @@ class DifyProvider(BaseRAGProvider):
         return self._service.clock_skew
 
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        """Return the answer of a run that an earlier owner began, from Dify's history, waiting while the run goes on.
+        """Return the answer of a run that an earlier owner started, from Dify's history. Waits while the run goes on.
 
         Raises:
-            Unrecoverable: there is none, or none that Dify tells of in time.
-            ProviderError: `provider_paused` when the run waits for a person: to ask again would pause again;
-                `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+            Unrecoverable: there is no answer, or Dify does not return it in time.
+            ProviderError: `provider_paused` if the run waits for a person, because a new run would pause again;
+                `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed.
         """
         try:
             recovered = self._recovery(query, ids, deadline).answer()
@@ -247,11 +248,11 @@ class DifyProvider(BaseRAGProvider):
             authorization = self._authorization(query.identity.token)
         except ProviderError as exc:
             raise Unrecoverable(str(exc)) from exc
-        asked = Asked(ids, query.user or self._user, authorization, query.text, query.asked_at)
-        return DifyRecovery(self._service, asked, deadline, patience=self._patience)
+        asked = SentQuestion(ids, query.user or self._user, authorization, query.text, query.asked_at)
+        return DifyRecovery(self._service, asked, deadline, timeouts=self._timeouts)
 
     def cancel(self, ids: ProviderIds, user: str) -> None:
-        """Tell Dify to stop a run; it must be the user who asked. Where Dify wants user tokens it may refuse."""
+        """Tell Dify to stop a run of this user. In the mode `user_token` Dify may reject the call."""
         if not ids.task_id:
             return
         try:
@@ -260,16 +261,16 @@ class DifyProvider(BaseRAGProvider):
             log.warning("Dify did not take the stop: %s: %s", exc.code, exc)
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._service.close()
 
 
-#: Codes of a stream that ended before its answer did, for a reason that is not Dify's.
+#: Codes of a stream that ended before its answer did, although the run at Dify may go on.
 _BREAKS = ("provider_timeout", "provider_unreachable")
 
 
 def _as_break(exc: ProviderError, turn: DifyTurn) -> ProviderError:
-    """Return an error of the stream as `StreamBroken` where it broke off: Dify may have the answer."""
+    """Return a `StreamBroken` for an error that cut the stream off, else the error: Dify may have the answer."""
     broken = exc.code in _BREAKS and turn.state == "running" and not isinstance(exc, TransientError)
     return StreamBroken(str(exc), code=exc.code) if broken else exc
 
@@ -283,5 +284,5 @@ def _cost(usage: Usage) -> tuple[int, str, str]:
 
 
 def _local_file(file_id: str) -> dict[str, str]:
-    # The upload knows the real type; what the question carries is its id alone.
+    # The question carries only the file's id; Dify knows the real type from the upload.
     return {"type": "custom", "transfer_method": "local_file", "upload_file_id": file_id}

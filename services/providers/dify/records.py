@@ -1,25 +1,25 @@
-"""What Dify keeps: the result of a run, and a message of the history."""
+"""Parses Dify's stored records: the result of a run, and a message of the conversation's history."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.models import Usage
-from services.providers.client.json_fields import count, mapping, mappings, price, text
+from services.providers.client.json_fields import count, json_object, mapping, mappings, price, text
 
-#: Without brackets within brackets: however often one opens, the text is searched once.
+#: Matches no nested brackets, so the search stays linear in the text, however many brackets open.
 _IMAGE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)")
 
 
 @dataclass(frozen=True, slots=True)
 class DifyRun:
-    """A chatflow's run, from its result or from `workflow_finished`; `answer` is "" until it has ended, if not after.
+    """A chatflow's run, read from its result or from `workflow_finished`.
 
-    The answer is the workflow's own: what Dify's moderation made of it is in the history alone.
+    `answer` is "" until the run has ended, and may be "" after it. It is the workflow's own output: only the history
+    has the text after Dify's moderation.
     """
 
     status: str = ""
@@ -33,22 +33,17 @@ class DifyRun:
 
 
 def _outputs(value: Any) -> Mapping[str, Any]:
-    """Return the outputs, an object in some versions and its JSON in others."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    return mapping(value)
+    """Return the outputs: an object in some Dify versions, a JSON string in others."""
+    return (json_object(value) or {}) if isinstance(value, str) else mapping(value)
 
 
 @dataclass(frozen=True, slots=True)
 class DifyMessage:
-    """A question's row in the history. Dify writes it when the run begins, and fills it when it has ended."""
+    """A question's row in the history. Dify inserts it when the run begins and fills it when the run has ended."""
 
     status: str
     answer: str
-    #: Dify has filled the row, be it without a text.
+    #: Whether Dify has filled the row; the answer may still be empty.
     filled: bool
     usage: Usage = field(default_factory=Usage)
 
@@ -60,24 +55,24 @@ class DifyMessage:
         return cls(text(row.get("status")), answer, filled or bool(answer), _usage(row))
 
     def with_images(self, original: str) -> str:
-        """Return the answer; with its images where nothing but they make the run's own answer differ.
+        """Return `original`, the run's own answer, if it differs from the saved one only by images; else the saved one.
 
-        Dify takes images out of what it saves where a run has made files.
+        Dify removes images from the saved answer when a run has created files.
         """
         return original if _IMAGE.sub("", original).strip() == self.answer else self.answer
 
 
 def _filled(row: Mapping[str, Any]) -> bool:
-    """Tell whether the run has ended: only then Dify writes how long it took and what it cost.
+    """Return whether the run has ended: only then does Dify write the latency and the token counts.
 
-    Older versions do not show either; there a row without an answer tells nothing.
+    Older versions show neither. There, a row without an answer does not say whether the run has ended.
     """
     latency = row.get("provider_response_latency")
     return count(row.get("answer_tokens")) > 0 or (isinstance(latency, (int, float)) and latency > 0)
 
 
 def _thoughts(value: Any) -> str:
-    """Return what an agent said step by step: some runs end with an empty answer, their text in the thoughts."""
+    """Join the texts of an agent's steps: some runs end with an empty answer and have their text in the thoughts."""
     thoughts = sorted(mappings(value), key=lambda each: count(each.get("position")))
     return "\n".join(said for each in thoughts if (said := text(each.get("thought"))))
 

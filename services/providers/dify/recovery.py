@@ -1,8 +1,8 @@
-"""How the answer to a question that another replica asked Dify is had after all.
+"""Recovers the answer to a question that another replica asked Dify.
 
-Dify never repeats what it streamed. A chatflow's run is looked up, and listened to while it works, to know when it has
-ended; the answer is then in the conversation's history, for every kind of app, and in the run's outputs besides. The
-history has the first word: it holds what people were to see, the outputs what the model said before moderation.
+Dify never repeats streamed events. For a chatflow the run is polled, and its event stream read while it works, to learn
+when it has ended. The answer is then in the conversation's history, for every kind of app, and also in the run's
+outputs. The history takes precedence: it holds the text after moderation, the outputs the text before it.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from services.models import ProviderIds, Recovered
 from services.providers.client.json_fields import mapping, text
 from services.providers.client.retries import pause
 from services.providers.dify.errors import may_pass, paused_error, stream_error
+from services.providers.dify.polling import RECOVERY_TIMEOUTS, Poller, RecoveryTimeouts
 from services.providers.dify.records import DifyMessage, DifyRun
-from services.providers.dify.search import Asked, search
+from services.providers.dify.search import SentQuestion, search
 from services.providers.dify.service import DifyService
-from services.providers.dify.watch import PATIENCE, Patience, Watch
 from utils.deadline import Deadline
 
 _SUCCESS = ("succeeded", "partial-succeeded")
-#: Dify shows no such run: it never began, or this version shows those of workflow apps only.
+#: Dify returns no such run: it never began, or this version returns runs of workflow apps only.
 _NO_RUN = DifyRun("unknown")
 
 
 class DifyRecovery:
-    """The way back to one answer; used once."""
+    """Recovers one answer. An instance is used once."""
 
     def __init__(
         self,
         service: DifyService,
-        asked: Asked,
+        asked: SentQuestion,
         deadline: Deadline,
         *,
-        patience: Patience = PATIENCE,
+        timeouts: RecoveryTimeouts = RECOVERY_TIMEOUTS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float, Deadline], None] = pause,
     ) -> None:
-        """Take what to look for; `sleep` takes seconds and the deadline that wakes it."""
+        """Set the question to recover. `sleep` gets the seconds, and the deadline whose abort wakes it."""
         self._service = service
         self._asked = asked
         self._deadline = deadline
-        self._patience = patience
+        self._timeouts = timeouts
         self._clock = clock
-        self._watch = Watch(deadline, patience, clock, sleep)
+        self._poller = Poller(deadline, timeouts, clock, sleep)
         self._began = self._alive = clock()
         self._has_events = True
 
     def answer(self) -> Recovered:
-        """Return the answer, waiting for it while there is a sign that it will come.
+        """Return the answer. Waits as long as the run or the history shows that it will come.
 
         Raises:
-            Unrecoverable: there is none and there will be none, or nothing tells whether there will be.
-            ProviderError: `provider_paused` when the run waits for a person, who would be asked again in vain;
-                `interrupted` and `answer_timeout` by the deadline.
+            Unrecoverable: there will be no answer, or nothing shows within the timeouts that there will be one.
+            ProviderError: `provider_paused` if the run waits for a person, because a new run would pause again;
+                `interrupted` or `answer_timeout`, by the deadline.
         """
         found = ProviderIds()
         if not self._asked.ids.findable:
@@ -66,7 +66,7 @@ class DifyRecovery:
             self._asked = replace(self._asked, ids=found)
         run = self._ended_run() if self._asked.ids.run_id else _NO_RUN
         if run.answer:
-            self._watch.hurry(self._patience.saving)
+            self._poller.shorten(self._timeouts.saving)
         try:
             message = self._saved_message()
         except Unrecoverable:
@@ -76,36 +76,36 @@ class DifyRecovery:
         return Recovered(message.with_images(run.answer), message.usage, found)
 
     def _found(self) -> ProviderIds:
-        """Return the ids of a message that is known by its words only; Dify may just be writing its row."""
+        """Find the ids of a message by its text. Searches up to twice: Dify may be about to insert the row."""
         asked = self._asked
-        for seconds in (self._patience.pause, 2 * self._patience.pause) if asked.searchable else ():
-            ids = self._watch.poll(lambda: search(self._service, asked, self._deadline))
+        for seconds in (self._timeouts.pause, 2 * self._timeouts.pause) if asked.searchable else ():
+            ids = self._poller.poll(lambda: search(self._service, asked, self._deadline))
             if ids.findable:
                 return ids
-            self._watch.rest(seconds)
+            self._poller.wait(seconds)
         raise Unrecoverable("its message is not known")
 
     def _ended_run(self) -> DifyRun:
-        """Wait for the run's end, and return its outcome."""
-        pauses = self._patience.pauses()
+        """Wait for the run's end and return its result."""
+        pauses = self._timeouts.pauses()
         while True:
-            looked = self._clock()
-            run = self._watch.poll(self._look_at_run)
+            began = self._clock()
+            run = self._poller.poll(self._fetch_run)
             if run is _NO_RUN or _has_succeeded(run):
                 return run
-            # After the look: a run that has gone silent may have ended unheard.
+            # Checked after the poll: a run without events may have ended, and its last event may have been lost.
             silence = self._silence_over()
             last = None if silence else self._listen()
             if last is not None and _has_succeeded(last):
                 return last
-            # Of a run that died after its last word Dify keeps the answer, and says `running` for ever.
+            # A run that died after its last event has its answer saved, but reports `running` for ever.
             if (silence or self._has_events) and self._is_saved():
                 return _NO_RUN
             if silence:
                 raise Unrecoverable(silence)
-            self._watch.rest(next(pauses) - (self._clock() - looked))
+            self._poller.wait(next(pauses) - (self._clock() - began))
 
-    def _look_at_run(self) -> DifyRun:
+    def _fetch_run(self) -> DifyRun:
         try:
             reply = self._service.workflow_run(
                 self._asked.ids.run_id, authorization=self._asked.authorization, deadline=self._deadline
@@ -117,23 +117,23 @@ class DifyRecovery:
         return DifyRun.read(reply)
 
     def _silence_over(self) -> str:
-        """Return why the run is given up, "" while it is not."""
+        """Return the reason to give up on the run; "" if there is none yet."""
         since, limit = self._alive, self._service.timeout
         if not self._has_events:
-            since, limit = self._began, self._patience.running
+            since, limit = self._began, self._timeouts.running
         over = self._clock() - since >= limit
         return f"the run says `running` and nothing else for {limit:g} s" if over else ""
 
     def _is_saved(self) -> bool:
-        """Tell whether the history has an outcome already; where it cannot be read, it has none."""
+        """Return whether the history has a result; False if the history cannot be read."""
         try:
-            return self._asked.in_history and self._look_at_message() is not None
+            return self._asked.in_history and self._fetch_message() is not None
         except ProviderError:
-            self._watch.end_if_over()
+            self._poller.check_deadline()
             return False
 
     def _listen(self) -> DifyRun | None:
-        """Return the outcome the run tells of; None when it fell silent, or cannot be listened to."""
+        """Return the result that the run's events report; None if they report none, or there is no event stream."""
         if not self._has_events:
             return None
         with closing(self._heard()) as events:
@@ -148,7 +148,7 @@ class DifyRecovery:
         return None
 
     def _heard(self) -> Generator[Mapping[str, Any]]:
-        """Yield the run's events from now on; each is a sign of life."""
+        """Yield the run's events from now on. Each event sets `_alive`."""
         left = self._alive + self._service.timeout - self._clock()
         asked = self._asked
         try:
@@ -157,18 +157,18 @@ class DifyRecovery:
                 asked.user,
                 authorization=asked.authorization,
                 deadline=self._deadline,
-                silence=min(left, self._patience.listening),
+                silence=min(left, self._timeouts.listening),
             ) as stream:
                 for event in stream:
                     self._alive = self._clock()
                     if event.get("event") == "message_end":
-                        # The message is saved. Some versions forget the workflow's own last event.
-                        stream.end_within(self._patience.saving)
+                        # The message is saved. Some Dify versions never send the workflow's own last event.
+                        stream.end_within(self._timeouts.saving)
                     yield event
         except ProviderError as exc:
-            self._watch.end_if_over()
+            self._poller.check_deadline()
             if exc.code == "provider_busy" and not exc.http_status:
-                # No place to listen from: the silence is ours.
+                # All slots of this replica were taken, so the missing events say nothing about the run.
                 self._alive = self._clock()
             elif not may_pass(exc):
                 self._has_events = False
@@ -177,7 +177,7 @@ class DifyRecovery:
         """Wait until the history has the answer."""
         if not self._asked.in_history:
             raise Unrecoverable("its message is not known")
-        message = self._watch.poll(self._look_at_message)
+        message = self._poller.poll(self._fetch_message)
         if message.status == "paused":
             raise paused_error()
         if message.status == "error":
@@ -186,8 +186,8 @@ class DifyRecovery:
             raise Unrecoverable(f"the message has status {message.status or '-'} and no answer")
         return message
 
-    def _look_at_message(self) -> DifyMessage | None:
-        """Return the question's row once it tells something."""
+    def _fetch_message(self) -> DifyMessage | None:
+        """Return the question's row; None while it shows no result."""
         ids = self._asked.ids
         rows = self._service.messages(
             ids.conversation_id, self._asked.user, authorization=self._asked.authorization, deadline=self._deadline
@@ -198,11 +198,11 @@ class DifyRecovery:
 
 
 def _has_succeeded(run: DifyRun) -> bool:
-    """Tell whether a run has ended with an answer; False while it works.
+    """Return whether a run has ended with an answer; False while it is in progress.
 
     Raises:
         Unrecoverable: it has ended without one.
-        ProviderError: `provider_paused`.
+        ProviderError: `provider_paused`: it waits for a person.
     """
     if run.status == "failed":
         raise RunFailed("the run failed")

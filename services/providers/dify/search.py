@@ -1,7 +1,7 @@
-"""Finds a question's message at Dify by what was asked, by whom and when: for an answer whose ids nobody heard.
+"""Finds a question's message at Dify by its text, user and time, for an answer whose ids were never received.
 
-Between a question's arrival at Dify and its first event its run has no name here: a basic chat app says nothing before
-its first text. Dify writes the message's row when the run begins.
+Until the first event of a run arrives, its ids are not known here; a basic chat app sends nothing before its first
+text. Dify inserts the message's row when the run begins.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from services.providers.client.json_fields import count, text
 from services.providers.dify.service import DifyService
 from utils.deadline import Deadline
 
-#: Seconds by which a row's time may differ from the moment before the question was sent: Dify's clock may be behind or
-#: ahead, and the question may wait for its turn. Wider, and the same words said a moment before would be found.
+#: Seconds by which a row's time may be before or after `asked_at`: Dify's clock may differ, and the question may have
+#: been queued. With wider limits the same question asked a moment earlier would match.
 EARLY, LATE = 2.0, 15.0
-#: New conversations that are looked into.
+#: The number of new conversations whose history is searched.
 MAX_CANDIDATES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question as it was put to Dify: the names of its run, who asked, and the credential it was asked with.
+class SentQuestion:
+    """A question as it was sent to Dify: the ids of its run, the user, and the credential.
 
-    `asked_at` is the moment before it was sent, in seconds since 1970, 0 where nobody noted it. Without a message id,
-    `ids.conversation_id` is the conversation it was asked in, "" for a new one.
+    `asked_at` is the time just before it was sent, in seconds since 1970; 0 if unknown. Without a message id,
+    `ids.conversation_id` is the conversation it was asked in; "" for a new one.
     """
 
     ids: ProviderIds
@@ -38,27 +38,27 @@ class Asked:
 
     @property
     def in_history(self) -> bool:
-        """Whether its message can be found by its id."""
+        """Whether the message can be found by its id."""
         return bool(self.ids.message_id and self.ids.conversation_id)
 
     @property
     def searchable(self) -> bool:
-        """Whether its message can be found by its words."""
+        """Whether the message can be found by its text."""
         return bool(self.question.strip() and self.asked_at)
 
     def is_row(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether a row of the history may be its message."""
+        """Return whether a row of the history may be this question's message."""
         return text(row.get("query")).strip() == self.question.strip() and self.is_time(row)
 
     def is_time(self, row: Mapping[str, Any]) -> bool:
         return -EARLY <= count(row.get("created_at")) - self.asked_at <= LATE
 
 
-def search(service: DifyService, asked: Asked, deadline: Deadline) -> ProviderIds:
-    """Return the ids of the question's message; none where it is not there, or where several might be it.
+def search(service: DifyService, asked: SentQuestion, deadline: Deadline) -> ProviderIds:
+    """Return the ids of the question's message; empty ids if no row matches, or more than one.
 
     Raises:
-        ProviderError: Dify refused, or could not be asked.
+        ProviderError: Dify replied with an error or could not be reached.
     """
     found = list(_rows(service, asked, deadline))
     if len(found) != 1:
@@ -67,9 +67,9 @@ def search(service: DifyService, asked: Asked, deadline: Deadline) -> ProviderId
     return ProviderIds(text(row.get("conversation_id")), text(row.get("id")))
 
 
-def _rows(service: DifyService, asked: Asked, deadline: Deadline) -> Iterator[Mapping[str, Any]]:
+def _rows(service: DifyService, asked: SentQuestion, deadline: Deadline) -> Iterator[Mapping[str, Any]]:
     if named := asked.ids.conversation_id:
-        # The turns of a conversation come one by one: its question is the last.
+        # A conversation has one turn at a time, so the question is in the last row.
         rows = service.messages(named, asked.user, authorization=asked.authorization, deadline=deadline)
         yield from (row for row in rows[-1:] if asked.is_row(row))
         return

@@ -1,4 +1,4 @@
-"""Dify's service API in Dify's terms: its event streams as dicts, its refusals as our errors."""
+"""Client of Dify's service API, in Dify's terms: event streams as dicts, error replies as `ProviderError`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from utils.slots import Slots
 
 log = logging.getLogger(__name__)
 
-#: Bound of every call but the event streams, in seconds.
+#: Timeout of every call except event streams, in seconds.
 SHORT_CALL = 5.0
-#: Conversations of a user that are listed: the most Dify gives at once.
+#: Number of a user's conversations in one list: Dify's maximum.
 CONVERSATION_ROWS = 100
-#: Rows of a conversation's history that are looked at: its turns come one by one, so the wanted one is among the last.
+#: Number of history rows requested. A conversation has one turn at a time, so the wanted row is among the last.
 HISTORY_ROWS = 5
-#: Of an error's or a small reply's body at most this is read.
+#: At most this many bytes of an error reply or a small reply are read.
 _MAX_BODY = 1024 * 1024
-#: A run's result and a few rows of history hold whole answers, which older versions escape to twice their size.
+#: The same for a run's result and history rows: they hold whole answers, which older versions escape to twice the size.
 _MAX_HISTORY = 16 * 1024 * 1024
 
 
 class DifyService:
-    """One Dify app's API over one pooled session; safe to use from many threads."""
+    """A client of one Dify app's API with its own connection pool. Thread-safe."""
 
     def __init__(
         self,
@@ -47,35 +47,35 @@ class DifyService:
         pool_size: int = 100,
         retries: int = 2,
         backoff: float = 0.5,
-        on_refusal: Callable[[bytes], None] = lambda body: None,
+        on_error_reply: Callable[[bytes], None] = lambda body: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the app's address and bounds.
+        """Set the app's URL and limits.
 
-        `timeout` is the longest silence without an event that carries data, the first included. `max_concurrent` bounds
-        the chats in flight, 0 does not. `backoff`, in seconds, grows with each of the `retries` and has jitter.
-        `on_refusal` is shown the body of each refusal: Dify's own words stay out of our errors, and so out of the logs.
+        `timeout` is the longest wait for an event with data, including the first, in seconds. `max_concurrent` limits
+        the chats in flight; 0 means no limit. `backoff`, in seconds, doubles with each of the `retries` and has jitter.
+        `on_error_reply` is called with the body of each error reply: errors and logs never contain Dify's message.
         """
         self.urls = DifyUrls.build(base_url, chat_endpoint)
         self.timeout = timeout
         self._retries = retries
         self._backoff = backoff
-        self._on_refusal = on_refusal
+        self._on_error_reply = on_error_reply
         self._clock = clock
-        #: Seconds by which Dify's clock was ahead of this machine's at the last short call; None: it did not say.
+        #: Seconds by which Dify's clock was ahead of this machine's at the last short call; None if unknown.
         self.clock_skew: float | None = None
         self._slots = Slots(max_concurrent)
         self._http = HTTPService(pool_size=pool_size, connect_timeout=connect_timeout)
 
     @contextmanager
     def chat_messages(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Iterator[ChatStream]:
-        """Ask, and give the stream of events to the block; the response is closed after it.
+        """Ask in streaming mode and yield the stream of events; the response is closed when the block ends.
 
-        Asked again, a few times, only where no event was seen: 429 too_many_requests, 5xx, no connection.
+        Retries only while no event has arrived: after 429 too_many_requests, 5xx and connection failures.
 
         Raises:
             ConversationGone: Dify does not know the conversation, or has closed it.
-            ProviderError: any other refusal or failure.
+            ProviderError: any other error reply or failure.
         """
         with self._slots.held(deadline) as taken, ExitStack() as stack:
             if not taken:
@@ -92,21 +92,21 @@ class DifyService:
         with self._http.exchange(
             "POST", self.urls.chat, deadline=deadline, patience=self.timeout, headers=headers, json=body
         ) as exchange:
-            self._refuse_failure(exchange)
+            self._raise_for_status(exchange)
             yield ChatStream(exchange, timeout=self.timeout, started=started, clock=self._clock)
 
-    def _refuse_failure(self, exchange: Exchange) -> None:
+    def _raise_for_status(self, exchange: Exchange) -> None:
         if exchange.status != 200:
             body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
-            self._on_refusal(body)
+            self._on_error_reply(body)
             raise http_error(exchange.status, body, exchange.retry_after)
 
     def chat_whole(self, body: Mapping[str, Any], *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
-        """Ask in blocking mode, once, and return the reply when the answer is whole; agent apps refuse this mode.
+        """Ask in blocking mode, without retries, and return the complete reply. Agent apps reject this mode.
 
         Raises:
             ConversationGone: Dify does not know the conversation, or has closed it.
-            ProviderError: any other refusal or failure.
+            ProviderError: any other error reply or failure.
         """
         with self._slots.held(deadline) as taken:
             if not taken:
@@ -116,18 +116,18 @@ class DifyService:
             return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
-        """Ask Dify to end a run; it answers success even for a run it does not know."""
+        """Tell Dify to stop a run. Dify replies with success even for an unknown run."""
         self._call("POST", self.urls.stop(task_id), authorization, json={"user": user})
 
     def info(self, *, authorization: str) -> Mapping[str, Any]:
-        """Return the app's name and mode: proves network, key and app, costs no tokens."""
+        """Return the app's name and mode. Checks network, key and app without spending tokens."""
         return self._call("GET", f"{self.urls.root}/info", authorization)
 
     def check_chat(self, *, authorization: str) -> None:
-        """See that the chat address takes questions: Dify refuses one without a word with 400, which costs no tokens.
+        """Check the chat URL with an empty question, which Dify rejects with 400 or 422 and without spending tokens.
 
         Raises:
-            ProviderError: anything else answered.
+            ProviderError: the reply is any other.
         """
         until = Deadline(SHORT_CALL, clock=self._clock)
         with self._http.exchange(
@@ -140,44 +140,44 @@ class DifyService:
             raise http_error(exchange.status, body)
 
     def parameters(self, *, authorization: str) -> Mapping[str, Any]:
-        """Return the app's input form and features: proves that it is published, costs no tokens."""
+        """Return the app's input form and features. Checks that the app is published without spending tokens."""
         return self._call("GET", f"{self.urls.root}/parameters", authorization)
 
     def messages(
         self, conversation_id: str, user: str, *, authorization: str, deadline: Deadline, limit: int = HISTORY_ROWS
     ) -> list[Mapping[str, Any]]:
-        """Return the latest rows of a conversation's history; a message's row is there from its start.
+        """Return the latest rows of a conversation's history. A message's row exists from the start of its run.
 
         Raises:
-            ConversationGone: Dify does not know the conversation, or not as this user's.
-            ProviderError: any other refusal or failure.
+            ConversationGone: the conversation is unknown, or belongs to another user.
+            ProviderError: any other error reply or failure.
         """
         query = {"conversation_id": conversation_id, "user": user, "limit": limit}
         rows = self._look_up(self.urls.messages, authorization, deadline, params=query).get("data")
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
     def conversations(self, user: str, *, authorization: str, limit: int = CONVERSATION_ROWS) -> Mapping[str, Any]:
-        """Return a user's conversations in `data`, the latest first, and in `has_more` whether these are not all."""
+        """Return a user's conversations in `data`, latest first; `has_more` is whether there are more."""
         query = {"user": user, "limit": limit}
         return self._call("GET", self.urls.conversations, authorization, params=query, patience=self.timeout)
 
     def workflow_run(self, run_id: str, *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
-        """Return a chatflow run's result: its `status`, and its `outputs` once it has ended."""
+        """Return a chatflow run's result: its `status`, and `outputs` once it has ended."""
         return self._look_up(self.urls.run(run_id), authorization, deadline)
 
     @contextmanager
     def workflow_events(
         self, run_id: str, user: str, *, authorization: str, deadline: Deadline, silence: float
     ) -> Iterator[ChatStream]:
-        """Give what a run says from now on to the block; of a run that has ended, its last event.
+        """Yield the stream of a run's events from now on; of a run that has ended, its last event.
 
-        What was said before does not come again. `silence` is the longest one, in seconds, the wait for a place
-        included: who listens takes one of the `max_concurrent`, as Dify has as few connections for it as for chats.
+        Dify does not repeat earlier events. `silence` is the longest wait for an event, in seconds, including the wait
+        for a slot: a listener takes one of the `max_concurrent`, because Dify limits its connections like chats.
 
         Raises:
-            ProviderError: `provider_busy` when there is no place, `provider_not_found` before Dify 1.13.
+            ProviderError: `provider_busy` if no slot is free, `provider_not_found` before Dify 1.13.
         """
-        with self._place(silence, deadline) as taken:
+        with self._slot(silence, deadline) as taken:
             if not taken:
                 raise _no_slot(deadline)
             with self._http.exchange(
@@ -188,11 +188,11 @@ class DifyService:
                 headers={"Accept": "text/event-stream"} | _headers(authorization),
                 params={"user": user},
             ) as exchange:
-                self._refuse_failure(exchange)
+                self._raise_for_status(exchange)
                 yield ChatStream(exchange, timeout=silence, started=self._clock(), clock=self._clock)
 
     @contextmanager
-    def _place(self, seconds: float, deadline: Deadline) -> Iterator[bool]:
+    def _slot(self, seconds: float, deadline: Deadline) -> Iterator[bool]:
         waiting = Deadline(min(seconds, deadline.remaining()), clock=self._clock)
         with ExitStack() as stack:
             with deadline.interrupting(lambda: waiting.abort(deadline.aborted)):
@@ -218,7 +218,7 @@ class DifyService:
             method, url, deadline=until, patience=patience, headers=_headers(authorization), **options
         ) as exchange:
             self.clock_skew = seconds_ahead(exchange.headers.get("Date", ""))
-            self._refuse_failure(exchange)
+            self._raise_for_status(exchange)
             body = exchange.read_all(limit=max_bytes, patience=patience)
         try:
             reply = json.loads(body)
@@ -229,7 +229,7 @@ class DifyService:
         return reply if isinstance(reply, dict) else {}
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._http.close()
 
 
@@ -242,5 +242,5 @@ def _no_slot(deadline: Deadline) -> ProviderError:
 def _headers(authorization: str) -> dict[str, str]:
     if not (authorization.isascii() and authorization.isprintable()):
         raise ProviderError("the credential cannot be sent in a header", code="provider_unauthorized")
-    # A proxy that compresses holds pieces back until a block is full.
+    # A proxy that compresses holds pieces back until a compression block is full.
     return {"Authorization": authorization, "Accept-Encoding": "identity"}

@@ -1,4 +1,4 @@
-"""Dify's event stream while it is read: dicts as they arrive, the silence between them bounded."""
+"""Reads Dify's event stream as dicts, with a timeout on the time between events."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 
 class ChatStream(BoundedStream[Mapping[str, Any]]):
-    """The events of one run, as they arrive. Only an event with data counts as a sign of life, a ping does not."""
+    """Iterates over the events of one run. Only an event with data resets the timeout; a ping does not."""
 
     def __init__(self, exchange: Exchange, *, timeout: float, started: float, clock: Callable[[], float]) -> None:
         super().__init__(exchange, timeout=timeout, started=started, clock=clock)
         self._decoder = SSEDecoder()
         self._damaged = 0
-        #: Signs of life without data; they prove that the HTTP side lives, not that the run does.
+        #: Number of events without data. They prove that Dify's HTTP server is alive, not that the run is.
         self.pings = 0
-        #: Whether an event with data came: from then on the question must not be asked again.
+        #: Whether an event with data has arrived: from then on the question must not be asked again.
         self.began = False
 
-    # One generator, not one for each step: all of them are left and entered again with every delta.
+    # One generator instead of one per step: every delta suspends and resumes each generator of a chain.
     def _read(self) -> Iterator[Mapping[str, Any]]:
         chunk = b"more"
         try:
@@ -42,7 +42,7 @@ class ChatStream(BoundedStream[Mapping[str, Any]]):
                     for payload in self._objects(event.data):
                         self.began = True
                         yield payload
-                        # Now, not before the yield: the time the caller took is not Dify's silence.
+                        # Set after the yield, so the time the caller spends on an event does not count.
                         self._silent_since = self._clock()
         except EventTooLong as exc:
             raise ProviderError(str(exc), code="provider_error") from exc
@@ -50,7 +50,7 @@ class ChatStream(BoundedStream[Mapping[str, Any]]):
             log.warning("Dify sent %d events that are not UTF-8", self._damaged)
 
     def _objects(self, data: bytes) -> list[Mapping[str, Any]]:
-        """Return the objects of an event's data: one, unless a proxy glued events together."""
+        """Return the JSON objects of an event's data: one, unless a proxy joined several events."""
         try:
             whole = orjson.loads(data)
         except ValueError:
@@ -58,14 +58,14 @@ class ChatStream(BoundedStream[Mapping[str, Any]]):
         return [whole] if isinstance(whole, dict) else []
 
     def _odd_objects(self, data: bytes) -> list[Mapping[str, Any]]:
-        """Return what can be had of data that is no strict JSON: bad bytes, half characters, or an object a line."""
+        """Parse data that is not strict JSON: invalid UTF-8, half surrogate pairs, or one object per line."""
         try:
             text = data.decode()
         except UnicodeDecodeError:
             self._damaged += 1
             text = data.decode(errors="replace")
         whole = _parsed(text)
-        # Dify writes one object per line: events that a proxy glued together are told apart by their lines.
+        # Dify writes one object per line, so events that a proxy joined can be split at line breaks.
         parts = [whole] if whole is not None or "\n" not in text else [_parsed(line) for line in text.split("\n")]
         if None in parts:
             log.warning("Dify sent %d characters of data that are not JSON", len(text))

@@ -1,7 +1,7 @@
-"""One answer of a Dify app, event by event: a state machine without I/O that knows when the answer is over.
+"""The state machine of one answer of a Dify app, without I/O. It decides when the answer is over.
 
-Which events come, and which of them is the last, differs by app type and Dify version; this reads them all alike:
-`message_end` is success, `error` and `workflow_paused` are failures, `workflow_finished` may be either and go on.
+Which events arrive, and which is the last, differs by app type and Dify version. All are handled alike: `message_end`
+is success, `error` and `workflow_paused` are failures, `workflow_finished` may be either, and events may follow it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from services.providers.client.json_fields import count, mapping, mappings, pric
 from services.providers.dify.errors import paused_error, stream_error
 
 #: running: read on · finishing, failing: the run is over, a last event may follow · done: stop reading.
-State = Literal["running", "finishing", "failing", "done"]
+DifyState = Literal["running", "finishing", "failing", "done"]
 _Handler = Callable[[Mapping[str, Any]], Iterable[ProviderEvent]]
 
 
 class DifyTurn:
-    """Feed it each event; at the stream's end, `close` says how it went."""
+    """Call `take` with each event, and `close` at the stream's end."""
 
     def __init__(self) -> None:
-        self.state: State = "running"
+        self.state: DifyState = "running"
         self.ids = ProviderIds()
         self.usage = Usage()
         self._said: list[str] = []
-        #: The ids of the last event, as it had them: each event of a run repeats them.
+        #: The ids of the previous event: each event of a run repeats them, so most need no comparison of fields.
         self._last_ids: tuple[Any, ...] = ()
         self._from_agent = False
         self._outputs_answer = ""
@@ -44,11 +44,11 @@ class DifyTurn:
         }
 
     def take(self, event: Mapping[str, Any]) -> Iterable[ProviderEvent]:
-        """Return what an event tells us; nodes, thoughts, speech and events not known yet tell at most ids.
+        """Return the provider events of a Dify event. Nodes, thoughts, speech and unknown events yield at most ids.
 
         Raises:
-            ConversationGone: the conversation is unknown and there is no text yet.
-            ProviderError: the answer ended in failure.
+            ConversationGone: Dify does not know the conversation, and no text has arrived.
+            ProviderError: the answer failed.
         """
         get = event.get
         ids = (get("conversation_id"), get("message_id"), get("task_id"), get("workflow_run_id"))
@@ -65,15 +65,15 @@ class DifyTurn:
 
     @property
     def _text(self) -> str:
-        """What was said, joined when it is asked for: to add to a string would copy all of it with each delta."""
+        """The text so far. Joined on access, because appending to a string would copy it with each delta."""
         return "".join(self._said)
 
     def close(self) -> Iterator[ProviderEvent]:
-        """Yield what is left when no event comes any more.
+        """Yield the remaining events after the stream has ended.
 
         Raises:
-            StreamBroken: it was cut off.
-            ProviderError: the run failed, or ended without a word.
+            StreamBroken: the stream ended before the answer did.
+            ProviderError: the run failed, or the answer has no text.
         """
         if self.state == "failing":
             raise ProviderError("the workflow failed", code="provider_error")
@@ -97,7 +97,7 @@ class DifyTurn:
 
     def _message(self, event: Mapping[str, Any]) -> Sequence[ProviderEvent]:
         answer = text(event.get("answer"))
-        # After agent_messages a message is the closing one of a New Agent and repeats the whole answer.
+        # A `message` after `agent_message` events is the last one of a New Agent and repeats the whole answer.
         if self._from_agent:
             return (self._replacement(answer),) if answer and answer != self._text else ()
         return (self._append(answer),) if answer else ()

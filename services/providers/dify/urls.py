@@ -1,4 +1,4 @@
-"""The addresses of one Dify app's API, from the two settings that tell where it is."""
+"""Builds the URLs of a Dify app's API from the settings DIFY_BASE_URL and DIFY_CHAT_ENDPOINT."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from services.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class DifyUrls:
-    """Where an app answers. `root` ends in the API's version, without a slash."""
+    """The URLs of one app. `root` ends in the API's version, without a slash."""
 
     chat: str
     root: str
 
     @classmethod
     def build(cls, base_url: str, chat_endpoint: str = "/v1/chat-messages") -> DifyUrls:
-        """Join the two settings whichever of them has the `/v1`; a path of its own before chat-messages is kept.
+        """Join the two settings. Either may contain `/v1`; another path before chat-messages is kept.
 
         Raises:
-            SettingsError: the base is not an http(s) address.
+            SettingsError: the base is not an http(s) URL.
         """
         base = base_url.strip().rstrip("/").removesuffix("/chat-messages")
         if not base.startswith(("http://", "https://")) or len(base.split("/")) < 3 or not base.split("/")[2]:
@@ -45,5 +45,5 @@ class DifyUrls:
         return f"{self.root}/workflows/run/{quote(run_id, safe='')}"
 
     def events(self, run_id: str) -> str:
-        # "workflow" here and "workflows" there: so Dify has it.
+        # Dify's API has "workflow" in this URL and "workflows" in the one of `run`.
         return f"{self.root}/workflow/{quote(run_id, safe='')}/events"

@@ -1,1 +1,1 @@
-"""Any OpenAI-compatible server as a provider."""
+"""The provider for OpenAI-compatible servers."""

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as an answer provider; under the name `context` with settings of its own."""
+"""Any OpenAI-compatible server as an answer provider. The provider `context` is the same with its own settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class OpenAIProvider(BaseRAGProvider):
-    """Streams chat completions. The server remembers nothing: a conversation's earlier turns go along."""
+    """Streams chat completions. The server stores no conversations, so each request carries the earlier turns."""
 
     keeps_conversations = False
 
@@ -46,15 +46,15 @@ class OpenAIProvider(BaseRAGProvider):
         end_grace: float = 4.0,
         linger: float = 0.2,
     ) -> None:
-        """Take the server's address, key and model; nothing connects.
+        """Configure the server's URL, key and model. Does not connect.
 
-        `name` is the provider's, and the beginning of its settings' names. What is None, and an empty system prompt, is
-        not sent. `headers` and the fields of `body` go with each question, over ours; a field that is None is left out.
-        `timeout` is the longest silence, `end_grace` how long an ended answer's usage may take, `linger` how long a
-        finished stream may take to close, all in seconds.
+        `name` is the provider's name and the prefix of its settings. Parameters that are None and an empty system
+        prompt are not sent. `headers` and the fields of `body` are sent with each question and override the defaults; a
+        field that is None is left out. `timeout` is the longest wait for a record. After an answer's end its usage may
+        take `end_grace` to arrive, and the stream `linger` to close. All in seconds.
 
         Raises:
-            SettingsError: no key and no header in its place, no model, or no address.
+            SettingsError: no model, neither a key nor headers, or an invalid URL.
         """
         self.name = name
         setting = name.upper()
@@ -67,23 +67,24 @@ class OpenAIProvider(BaseRAGProvider):
         base = checked_url(f"{setting}_BASE_URL", base_url)
         asking = AskingService(timeout=timeout, pool_size=pool_size, retries=retries, backoff=backoff)
         self._service = OpenAIService(asking, base_url=base, headers=sent, counts="stream_options" not in fields)
-        # Models that take the newer of the two names refuse both together.
+        # Models that accept the newer of the two names reject a request with both.
         limit = None if "max_completion_tokens" in fields else max_tokens
         wanted = {"model": model, "max_tokens": limit, "temperature": temperature, **fields}
         self._options = {name: value for name, value in wanted.items() if value is not None}
         self._system_prompt = system_prompt
         self._end_grace = end_grace
         self._linger = linger
-        # Without headers as it always was: another name would begin every conversation anew.
+        # Headers are added only if set: a changed name would start every existing conversation anew.
         named = [json.dumps(sorted(more.items()))] if more else []
         whole = "\n".join((endpoint(base, ""), api_key, model, system_prompt, *named))
         self.app = hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Ask, and yield what the model says as it says it.
+        """Ask the model and yield the answer's events as they arrive.
 
         Raises:
-            ProviderError: it failed; `interrupted` after `deadline.abort`, `answer_timeout` when it is over.
+            ProviderError: the answer failed; `interrupted` after `deadline.abort`, `answer_timeout` when the deadline
+                has passed.
         """
         turn = OpenAITurn()
         try:
@@ -103,15 +104,15 @@ class OpenAIProvider(BaseRAGProvider):
     def _body(self, query: Query) -> dict[str, Any]:
         said = [("system", self._system_prompt)] if self._system_prompt else []
         for turn in query.history:
-            # A model is not shown its own thoughts again: they cost tokens, and some servers refuse them.
+            # Earlier thoughts are not sent back: they cost tokens, and some servers reject them.
             said += [("user", turn.question), ("assistant", fold_thinking(turn.answer, "hide"))]
         messages = [{"role": role, "content": content} for role, content in (*said, ("user", query.text))]
         return {**self._options, "messages": messages}
 
     def health_check(self) -> bool:
-        """Tell whether network and key are right, by the list of models: within 5 seconds and without cost."""
+        """Check network and key by requesting the list of models: within 5 seconds and free of charge."""
         return self._service.answers()
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._service.close()

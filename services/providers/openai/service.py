@@ -1,4 +1,4 @@
-"""The chat API that OpenAI made common, in its own terms; nearly every model server speaks it."""
+"""Client of the chat completions API that OpenAI introduced and nearly every model server offers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from services.providers.client.asking_service import AskingService
+from services.providers.client.errors import StreamOptionsUnsupported
 from services.providers.client.record_stream import RecordStream
-from services.providers.client.refusals import StreamOptionsRefused
 from services.providers.client.retries import LONGEST_WAIT
 from utils.deadline import Deadline
 
@@ -20,12 +20,12 @@ _WITH_USAGE = {"stream_options": {"include_usage": True}}
 
 
 class OpenAIService:
-    """One account at one server; safe to use from many threads."""
+    """A client of one account at one server. Thread-safe."""
 
     def __init__(
         self, asking: AskingService, *, base_url: str, headers: Mapping[str, str], counts: bool = True
     ) -> None:
-        """Take the checked address, the headers that prove who asks, and whether tokens are asked for."""
+        """Set the checked URL, the headers with the credential, and whether to request token counts."""
         self._chat = endpoint(base_url, "chat/completions")
         self._models = endpoint(base_url, "models")
         self._asking = asking
@@ -36,20 +36,20 @@ class OpenAIService:
     def chat_completions(
         self, body: Mapping[str, Any], *, deadline: Deadline, longest_wait: float = LONGEST_WAIT
     ) -> Iterator[RecordStream]:
-        """Ask for a stream, and give it to the block; the response is closed after it.
+        """Ask for a stream and yield it; the response is closed when the block ends.
 
-        A server that names `stream_options` in a refusal is asked without them, and from then on never with them.
-        `longest_wait` is how many seconds a server that is busy may ask to wait before it is asked again here.
+        If an error reply names `stream_options`, the request is repeated without them, and later requests omit them.
+        `longest_wait` is the longest `Retry-After`, in seconds, after which the request is retried here.
 
         Raises:
-            ProviderError: any refusal or failure before the stream began.
+            ProviderError: an error reply, or a failure before the stream began.
         """
         streamed = {**body, "stream": True}
         with ExitStack() as stack:
             try:
                 counted = streamed | _WITH_USAGE if self._counts else streamed
                 stream = stack.enter_context(self._asked(counted, deadline, longest_wait))
-            except StreamOptionsRefused as exc:
+            except StreamOptionsUnsupported as exc:
                 if not self._counts:
                     raise
                 stream = stack.enter_context(self._asked(streamed, deadline, longest_wait))
@@ -66,19 +66,19 @@ class OpenAIService:
             yield stream
 
     def answers(self) -> bool:
-        """Tell whether server and key are right, by the list of models, which costs nothing."""
+        """Return whether URL and key are valid, by requesting the list of models, which is free."""
         return self._asking.answers(self._models, headers=self._headers)
 
     def close(self) -> None:
-        """Give the pooled connections back."""
+        """Close the pooled connections."""
         self._asking.close()
 
 
 def endpoint(base_url: str, name: str) -> str:
-    """Return the address of one of the API's endpoints; a query string stays.
+    """Return the URL of the API's endpoint `name`, with the base's query string; name "" returns the normalised base.
 
-    A base with a path, or ending in `/`, is used as it is, and may name the chat endpoint itself; a bare host gets
-    `/v1`. Without a name it is the base in its one spelling.
+    A base with a path, or ending in `/`, is used as it is, and may be the URL of the chat endpoint itself. A host
+    without a path gets `/v1`.
     """
     scheme, host, path, query, _ = urlsplit(base_url)
     root = (path or "/v1").rstrip("/").removesuffix("/chat/completions")

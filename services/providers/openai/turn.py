@@ -1,31 +1,29 @@
-"""One answer of an OpenAI-compatible server, record by record: a state machine without I/O.
+"""The state machine of one answer of an OpenAI-compatible server, without I/O.
 
 Servers differ in what they leave out: `choices` may be missing, null or empty, `[DONE]` or `finish_reason` may never
-come, `usage` may be in every record or in one after the last, and the last record may repeat the whole message. What a
-model thinks comes in a field of its own, and stands in front of the answer as `<think>…</think>`.
+arrive, `usage` may be in every record or in one after the last, and the last record may repeat the whole message. A
+model's thoughts arrive in a field of their own and are put before the answer as `<think>…</think>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from services.errors import ProviderError
 from services.models import Delta, ProviderEvent, ProviderIds, Replacement, Told, Usage
+from services.providers.client.errors import stream_error
 from services.providers.client.json_fields import mapping, mappings, text
-from services.providers.client.refusals import stream_error
+from services.providers.client.record_events import RecordState
 from services.providers.client.usage_fields import usage_of
 from utils.formats.json_records import Record
 
-#: running: read on · finishing: the answer is over, its usage may follow · done: stop reading.
-State = Literal["running", "finishing", "done"]
-
 _TOO_LONG = ("answer_too_long", "the model's limit of tokens ended the answer")
 _FILTERED = ("provider_filtered", "a content filter ended the answer")
-#: Fields in which a model asks for tools.
+#: Fields of a model's request for a tool call.
 _CALLS = ("tool_calls", "function_call")
 _STOPPED = ("provider_truncated", "the server stopped")
-#: How an answer can end other than well, by its `finish_reason`; one that is not known is an end like `stop`.
+#: Code and message by the `finish_reason` of a failed answer. An unknown reason counts as `stop`.
 _FAILURES = {
     "length": _TOO_LONG,
     "max_tokens": _TOO_LONG,
@@ -40,26 +38,26 @@ _FAILURES = {
 
 
 class OpenAITurn:
-    """Feed it each record; at the stream's end, `close` says how it went."""
+    """Call `take` with each record, and `close` at the stream's end."""
 
     def __init__(self) -> None:
-        self.state: State = "running"
+        self.state: RecordState = "running"
         self.usage = Usage()
         self._model = ""
         self._finish_reason = ""
         self._message_id = ""
-        #: Whether `<think>` was opened and not closed yet.
+        #: Whether `<think>` has been opened and not closed yet.
         self._thinking = False
-        #: Thoughts and answer as they came, to compare a message that repeats them.
+        #: Thoughts and answer so far, to compare with a message that repeats them.
         self._thoughts: list[str] = []
         self._words: list[str] = []
         self._calls_tools = False
 
     def take(self, record: Record) -> Iterator[ProviderEvent]:
-        """Yield what a record tells us.
+        """Yield the events of a record.
 
         Raises:
-            ProviderError: the server says that it failed.
+            ProviderError: the record reports an error.
         """
         fields = record.fields
         if record.last:
@@ -75,16 +73,16 @@ class OpenAITurn:
                 yield from self._take_choice(choice, whole=fields.get("object") == "chat.completion")
 
     def close(self) -> Iterator[ProviderEvent]:
-        """Yield what is left when no record comes any more.
+        """Yield the remaining events after the stream has ended.
 
         Raises:
-            ProviderError: the answer was cut off, ended badly, or is without a word.
+            ProviderError: the answer was cut off, ended in failure, or has no text.
         """
         yield from self.leave()
         if self.state == "running":
             code = "provider_truncated" if self._thoughts or self._words else "provider_error"
             raise ProviderError("the stream ended before the answer did", code=code)
-        # Gemini says why after a colon: "content_filter: PROHIBITED_CONTENT".
+        # Gemini appends details after a colon: "content_filter: PROHIBITED_CONTENT".
         if failure := _FAILURES.get(self._finish_reason.partition(":")[0]):
             raise ProviderError(failure[1], code=failure[0])
         if "".join(self._words).strip():
@@ -94,7 +92,7 @@ class OpenAITurn:
         raise ProviderError("the answer has no text", code="provider_empty")
 
     def leave(self) -> Iterator[ProviderEvent]:
-        """Yield what is known of the answer beside its text, also where it broke off."""
+        """Yield the metadata and usage known so far, also for an answer that broke off."""
         yield from self._stop_thinking()
         told = {"model": self._model, "finish_reason": self._finish_reason}
         if known := {name: word for name, word in told.items() if word}:
@@ -108,7 +106,7 @@ class OpenAITurn:
             yield ProviderIds(message_id=message_id)
 
     def _take_choice(self, choice: Mapping[str, Any], *, whole: bool) -> Iterator[ProviderEvent]:
-        """Take a piece and a message; `whole` is whether the record is a whole completion, not a chunk of one."""
+        """Read a choice's delta and message; `whole` is whether the record is a whole completion, not a chunk."""
         reason = text(choice.get("finish_reason"))
         delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
         self._calls_tools = self._calls_tools or any(piece.get(name) for piece in (delta, message) for name in _CALLS)
@@ -120,10 +118,10 @@ class OpenAITurn:
             self.state = "done" if self.state == "done" else "finishing"
 
     def _take_message(self, thought: str, said: str, *, whole: bool, closing: bool) -> Iterator[ProviderEvent]:
-        """Add what a message has beyond the text so far.
+        """Append the part of a message that is not in the text so far.
 
         A server that does not stream sends the answer as one message, MiniMax repeats it at the end, others send a
-        message that grows, or each piece as a message. A whole completion with another text takes the text's place.
+        message that grows, or each piece as a message. A whole completion with a different text replaces the text.
         """
         if thought and not self._words:
             more = _addition("".join(self._thoughts), thought, closing=closing)
@@ -157,24 +155,24 @@ class OpenAITurn:
 
 
 def _words_of(piece: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what a piece or message thinks, and what it says."""
+    """Return the thoughts and the answer text of a delta or message."""
     content = piece.get("content")
     thought = text(piece.get("reasoning_content")) or text(piece.get("reasoning")) or _parts(content, "thinking")
     said = _parts(content, "text") if isinstance(content, list) else text(content)
-    # A refusal is the model's own word to who asked, in the place of an answer.
+    # `refusal` is the model's own text to the user, in the place of an answer.
     return thought, said or text(piece.get("refusal"))
 
 
 def _parts(content: Any, kind: str) -> str:
-    """Join the texts of one kind of a message's parts; Mistral's thinking parts hold text parts in turn."""
+    """Join the texts of a message's content parts of one kind. Mistral's thinking parts contain text parts."""
     found = [part.get(kind) for part in mappings(content) if part.get("type") == kind]
     return "".join(_parts(each, "text") if isinstance(each, list) else text(each) for each in found)
 
 
 def _addition(before: str, message: str, *, closing: bool) -> str | None:
-    """Return what a message adds to the text before it, None where it does not continue that text.
+    """Return the part of a message that follows `before`; None if the message does not start with it.
 
-    A closing message may lack blanks around the text, or its end.
+    A closing message may lack whitespace around the text, or the text's end.
     """
     if message.startswith(before):
         return message[len(before) :]

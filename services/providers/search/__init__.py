@@ -1,1 +1,1 @@
-"""A web search in front of another provider: its results are the answer, or what the provider answers from."""
+"""A web search before another provider. Its results are the answer, or the context the provider answers from."""

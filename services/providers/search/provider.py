@@ -1,4 +1,4 @@
-"""Another provider with a web search before it: what was found is the answer, or what the provider answers from."""
+"""Wraps a provider with a web search. The results are the answer, or the context the provider answers from."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from services.models import Delta, ProviderEvent, ProviderIds, Query, Recovered,
 from services.providers.base import BaseRAGProvider, BaseSearchProvider, Hit, SearchResult
 from services.providers.closing import closing_events
 from services.providers.search.words import as_context, as_list, citable
+from services.providers.wrapper import ProviderWrapper
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
 Show = Literal["list", "context"]
 Sources = tuple[Mapping[str, Any], ...]
-#: The sentences that stand before an answer which should have had results, by the keys of config/texts.py.
+#: Keys in config/texts.py of the sentences put before an answer for which the search returned no results.
 NOTES = ("search_failed", "search_empty")
-#: What stands between such a sentence and the answer.
+#: Separates such a sentence from the answer.
 BREAK = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What came of one search: its result, or the sentence that says why there is none."""
+    """The outcome of one search: its result, or a sentence that explains why there is none."""
 
     result: SearchResult | None = None
     note: str = ""
 
 
-class SearchFirst(BaseRAGProvider):
-    """Searches for the questions that want it, and asks the provider; all else is the provider's own."""
+class SearchFirst(ProviderWrapper):
+    """Runs a web search for the questions that need one, then asks the provider. Delegates everything else to it."""
 
     def __init__(
         self,
@@ -50,36 +51,33 @@ class SearchFirst(BaseRAGProvider):
         sentence: Callable[[str], str],
         timeout: float = 10.0,
     ) -> None:
-        """Take both providers and how they work together.
+        """Set both providers and how they are combined.
 
-        `wants` returns what to search for, None for nothing. `show` makes the results the answer ("list") or what the
-        provider is asked with ("context"). `sentence` has the words of `search_failed`, `search_empty` and
-        `search_heading`. `timeout` bounds a search, in seconds.
+        `wants` returns the search query for a question; None if no search is needed. `show` makes the results the
+        answer ("list") or part of the question to the provider ("context"). `sentence` returns the texts
+        `search_failed`, `search_empty` and `search_heading`. `timeout` limits a search, in seconds.
         """
-        self.name = rag.name
-        self.app = rag.app
-        self.keeps_conversations = rag.keeps_conversations
+        super().__init__(rag)
         self.search_provider = self._search = search
-        self._rag = rag
         self._wants = wants
         self._show = show
         self._sentence = sentence
         self._timeout = timeout
-        #: What was found for an answer whose conversation turned out to be gone: it is asked for once more.
+        #: Outcomes kept after ConversationGone, because the question is asked again with the same deadline.
         self._found: WeakKeyDictionary[Deadline, Search] = WeakKeyDictionary()
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Yield the results as the answer, or the provider's answer from them.
+        """Yield the results as the answer, or the provider's answer based on them.
 
-        A search that fails or finds nothing costs the results, not the answer: its first words say so.
+        If the search fails or finds nothing, the provider answers without results, after a sentence that says so.
 
         Raises:
-            ConversationGone: as the provider does, to be asked anew; that searches no second time.
-            ProviderError: the provider failed, or the time is over.
+            ConversationGone: raised by the provider; asking again does not repeat the search.
+            ProviderError: the provider failed, or the deadline has passed.
         """
         wanted = self._wants(query.text)
         if not wanted:
-            with closing_events(self._rag.stream_query(query, deadline)) as events:
+            with closing_events(self._wrapped.stream_query(query, deadline)) as events:
                 yield from events
             return
         search = self._found.pop(deadline, None) or self._searched(wanted, deadline)
@@ -94,21 +92,21 @@ class SearchFirst(BaseRAGProvider):
             raise
 
     def _answer(self, query: Query, search: Search, deadline: Deadline) -> Iterator[ProviderEvent]:
-        """Ask the provider with what was found."""
+        """Ask the provider, with the results as context if there are any."""
         if search.result is None:
-            yield from _noted(self._rag.stream_query(query, deadline), search.note)
+            yield from _noted(self._wrapped.stream_query(query, deadline), search.note)
             return
         hits = citable(search.result)
         asked = replace(query, text=as_context(search.result, hits, query.text))
-        yield from _with_sources(self._rag.stream_query(asked, deadline), _sources(hits))
+        yield from _with_sources(self._wrapped.stream_query(asked, deadline), _sources(hits))
 
     def _searched(self, wanted: str, deadline: Deadline) -> Search:
-        """Search within the bound; what goes wrong becomes a sentence, unless the answer itself is over."""
+        """Search within the timeout. A failure becomes a sentence, unless the answer's own deadline has ended."""
         began = time.monotonic()
         try:
             with _within(deadline, self._timeout) as bounded:
                 result = self._search.search(wanted, bounded)
-        except Exception as exc:  # a search provider may be anybody's code, and the question has an answer without it
+        except Exception as exc:  # a plug-in may raise any exception, and the provider can answer without the search
             if deadline.aborted:
                 raise aborted_error(deadline) from exc
             if deadline.over:
@@ -122,7 +120,7 @@ class SearchFirst(BaseRAGProvider):
         return Search(result)
 
     def _note(self, outcome: str, began: float, exc: Exception | None = None, **more: int) -> None:
-        """Count and log how a search went, not what it was for."""
+        """Count and log the outcome of a search, without its query."""
         metrics.SEARCHES.labels(self._search.name, outcome).inc()
         fields: dict[str, Any] = {"search": self._search.name, "outcome": outcome, **more}
         fields["ms"] = round(1000 * (time.monotonic() - began))
@@ -133,49 +131,33 @@ class SearchFirst(BaseRAGProvider):
         else:
             log.info("searched", extra=fields)
 
-    def health_check(self) -> bool:
-        """Tell how the provider is: without a search there is still an answer."""
-        return self._rag.health_check()
-
-    def missing_inputs(self) -> list[str]:
-        return self._rag.missing_inputs()
-
-    def wrong_inputs(self) -> list[str]:
-        return self._rag.wrong_inputs()
-
-    def clock_skew(self) -> float | None:
-        return self._rag.clock_skew()
-
     def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
-        """Return the provider's answer as this had begun it, without another search.
+        """Return the provider's answer with its sentence and hits, without another search.
 
-        The sentence before it and the hits are those the earlier owner kept, if it came to write them.
+        The sentence and the hits are taken from the text and sources that the earlier owner stored, if it did.
         """
-        recovered = self._rag.recover(query, ids, deadline)
+        recovered = self._wrapped.recover(query, ids, deadline)
         notes = (self._sentence(key) + BREAK for key in NOTES)
         note = next((each for each in notes if query.said.startswith(each)), "")
         hits = tuple(source for source in query.sources if source.get("type") == "web")
         usage = replace(recovered.usage, sources=(*hits, *recovered.usage.sources))
         return replace(recovered, text=note + recovered.text, usage=usage)
 
-    def cancel(self, ids: ProviderIds, user: str) -> None:
-        self._rag.cancel(ids, user)
-
     def close(self) -> None:
-        self._rag.close()
+        super().close()
         self._search.close()
 
 
 @contextmanager
 def _within(deadline: Deadline, seconds: float) -> Iterator[Deadline]:
-    """Give the block a deadline of its own, which ends with the other at the latest."""
+    """Yield a deadline of this many seconds that ends or is aborted with the given one at the latest."""
     bounded = Deadline(min(seconds, deadline.remaining()))
     with deadline.interrupting(lambda: bounded.abort(deadline.aborted)):
         yield bounded
 
 
 def _noted(events: Iterator[ProviderEvent], note: str) -> Iterator[ProviderEvent]:
-    """Put a note before an answer's first words, also before those that take their place; never alone."""
+    """Put a note before an answer's first text, and again after a replacement. Without text there is no note."""
     begun = False
     with closing_events(events):
         for event in events:
@@ -187,9 +169,9 @@ def _noted(events: Iterator[ProviderEvent], note: str) -> Iterator[ProviderEvent
 
 
 def _with_sources(events: Iterator[ProviderEvent], sources: Sources) -> Iterator[ProviderEvent]:
-    """Put the hits before the provider's own sources: the answer cites them by their place.
+    """Put the hits before the provider's own sources, because the answer cites them by their position.
 
-    They are told at once, so that another owner of the answer has them too.
+    The hits are yielded first, so that they are stored for another owner of the answer.
     """
     yield Usage(sources=sources)
     with closing_events(events):

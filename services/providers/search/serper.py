@@ -1,8 +1,7 @@
-"""Google's results by serper.dev: one POST is one search and costs a credit, so nothing here asks twice."""
+"""Google's results by serper.dev. One POST is one search and costs one credit, so there are no retries."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,23 +10,24 @@ from typing import Any
 from services.errors import ProviderError, SettingsError
 from services.http.service import Exchange, HTTPService, aborted_error
 from services.providers.base import BaseSearchProvider, SearchResult
+from services.providers.client.json_fields import json_object
 from services.providers.search.serper_results import read_result
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Seconds a look at the account may take.
+#: Timeout of the health check, in seconds.
 HEALTH_SECONDS = 5.0
-#: Characters of a query; Google reads no more than 32 words.
+#: Maximum characters of a query; Google reads at most 32 words.
 MAX_QUERY = 400
-#: Bytes of a reply; ten results have about ten thousand.
+#: Maximum bytes of a reply; ten results have about ten thousand.
 MAX_REPLY = 1024 * 1024
 
 _CODES = {401: "provider_unauthorized", 403: "provider_unauthorized", 404: "provider_not_found", 429: "provider_busy"}
 
 
 class SerperSearch(BaseSearchProvider):
-    """Searches the web; safe to use from many threads."""
+    """Searches the web with serper.dev. Thread-safe."""
 
     name = "serper"
 
@@ -43,13 +43,13 @@ class SerperSearch(BaseSearchProvider):
         pool_size: int = 100,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the key and what is asked for; nothing connects.
+        """Configure the key and the parameters of a search. Does not connect.
 
-        `timeout` bounds a search, in seconds. `gl` is the country whose results are wanted, `hl` their language, each
-        "" for what the service thinks best; `num` is how many are wanted.
+        `timeout` limits a search, in seconds. `gl` is the results' country and `hl` their language; "" leaves the
+        choice to the service. `num` is the number of results.
 
         Raises:
-            SettingsError: no key, or no address.
+            SettingsError: no key, or an invalid URL.
         """
         if not api_key:
             raise SettingsError("SERPER_API_KEY: missing, expected the key of serper.dev")
@@ -63,11 +63,11 @@ class SerperSearch(BaseSearchProvider):
         self._http = HTTPService(pool_size=pool_size)
 
     def search(self, query: str, deadline: Deadline) -> SearchResult:
-        """Search, and return the results with what Google itself answers.
+        """Return the search results and the answers of Google's own boxes.
 
         Raises:
-            ProviderError: `provider_unauthorized`, `provider_busy`, `provider_timeout` and their like;
-                `interrupted` after `deadline.abort`, `answer_timeout` when that is over.
+            ProviderError: `provider_unauthorized`, `provider_busy`, `provider_timeout` and other provider codes;
+                `interrupted` after `deadline.abort`, `answer_timeout` when the deadline has passed.
         """
         ends = self._clock() + self.timeout
         body = {"q": " ".join(query.split())[:MAX_QUERY], **self._wanted}
@@ -82,9 +82,9 @@ class SerperSearch(BaseSearchProvider):
             return read_result(self._reply(exchange, ends, deadline))
 
     def health_check(self) -> bool:
-        """Look at the account, which costs nothing: whether the key is right and has credits left.
+        """Check the account, which is free: whether the key is valid and has credits left.
 
-        A server of the same format that has no account page counts as well.
+        A compatible server without an account page (404 or 405) counts as healthy.
         """
         deadline = Deadline(HEALTH_SECONDS)
         try:
@@ -100,9 +100,9 @@ class SerperSearch(BaseSearchProvider):
         return _has_credits(account)
 
     def _reply(self, exchange: Exchange, ends: float, deadline: Deadline) -> Mapping[str, Any]:
-        reply = _json_object(self._body(exchange, ends))
+        reply = json_object(self._body(exchange, ends))
         if exchange.status != 200:
-            raise _refusal(exchange.status, reply or {})
+            raise _http_error(exchange.status, reply or {})
         if deadline.aborted:
             raise aborted_error(deadline)
         if reply is None:
@@ -110,7 +110,7 @@ class SerperSearch(BaseSearchProvider):
         return reply
 
     def _body(self, exchange: Exchange, ends: float) -> bytes:
-        """Read piece by piece: neither a long reply nor a drip may hold us beyond the bounds."""
+        """Read piece by piece, so that neither a long nor a slow reply exceeds the limits on size and time."""
         body = b""
         while (left := ends - self._clock()) > 0.0:
             piece = exchange.read(left)
@@ -125,16 +125,8 @@ class SerperSearch(BaseSearchProvider):
         self._http.close()
 
 
-def _json_object(body: bytes) -> Mapping[str, Any] | None:
-    try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return reply if isinstance(reply, dict) else None
-
-
-def _refusal(status: int, reply: Mapping[str, Any]) -> ProviderError:
-    """Return our error; an account without credits is told apart, as its status says no more than that it is 400."""
+def _http_error(status: int, reply: Mapping[str, Any]) -> ProviderError:
+    """Return the error for an error reply. An account without credits has status 400 and is found by its message."""
     if "credit" in str(reply.get("message", "")).lower():
         return ProviderError(f"HTTP {status}: no credits left", code="provider_busy", http_status=status)
     code = _CODES.get(status, "provider_error" if status >= 500 else "provider_rejected")

@@ -1,4 +1,4 @@
-"""What Serper found, in our terms; any key may be missing or of another type."""
+"""Parses Serper's reply into hits. Any key may be missing or have another type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.errors import ProviderError
 from services.providers.base import Hit, SearchResult
 from services.providers.client.json_fields import count, mapping, mappings, text
 
-#: Hits that are kept of one search, and characters of their parts: what is longer is cut, a longer address is none.
+#: Maximum number of hits, and of characters in their fields. A longer text is cut; a hit with a longer URL is dropped.
 MAX_HITS = 20
 MAX_TITLE = 200
 MAX_SNIPPET = 600
@@ -21,7 +21,7 @@ def read_result(reply: Mapping[str, Any]) -> SearchResult:
     """Return the hits in their order, and the answer of Google's own boxes.
 
     Raises:
-        ProviderError: it is no search's reply.
+        ProviderError: the object is not the reply to a search.
     """
     organic = reply.get("organic", [])
     if not isinstance(organic, list) or not ({"organic", "searchParameters"} & reply.keys() or _answer(reply)):
@@ -41,7 +41,7 @@ def _hit(result: Mapping[str, Any], position: int) -> Hit:
 
 
 def _answer(reply: Mapping[str, Any]) -> str:
-    """Return the answer box and the knowledge graph, a line each."""
+    """Return the answer box and the knowledge graph, one line each."""
     return "\n".join(line for line in (_box(mapping(reply.get("answerBox"))), _graph(reply)) if line)
 
 
@@ -68,13 +68,13 @@ def _labelled(title: str, said: str) -> str:
 
 
 def _address(result: Mapping[str, Any]) -> str:
-    """Return where a result is; "" where that is no page of the web, such as a script."""
+    """Return a result's URL; "" if it is not a valid http(s) URL, such as `javascript:`."""
     address = text(result.get("link")).strip()
     web = address.startswith(("http://", "https://")) and len(address) <= MAX_URL
     return address if web and not any(letter.isspace() for letter in address) else ""
 
 
 def _line(value: Any, longest: int) -> str:
-    """Return a text in one line: what others wrote must not break ours."""
+    """Return a text as one line of at most `longest` characters, so that it cannot break the Markdown around it."""
     line = " ".join(text(value).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"

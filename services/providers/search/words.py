@@ -1,4 +1,4 @@
-"""Search results in words: as the list a person reads, and as the context a model answers from."""
+"""Formats search results: as a list for people, and as the context of a model's answer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from services.providers.base import Hit, SearchResult
 
-#: Hits that a list shows.
+#: Number of hits in a list.
 LIST_HITS = 5
-#: Characters of results that a model is given; a hit that would make them more is left out, and so are those after it.
+#: Maximum characters of results in a context. The first hit that does not fit and all after it are left out.
 CONTEXT_CHARACTERS = 8000
 
 _HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -31,23 +31,23 @@ Question: {question}"""
 
 
 def as_list(result: SearchResult, heading: str) -> str:
-    """Return what a person is shown: what the search itself answers, then the first hits under the heading."""
+    """Return the Markdown for people: the search's own answer, then the first hits under the heading."""
     shown = [f"{hit.position}. {_lines(hit.title, hit.snippet, hit.url)}" for hit in result.hits[:LIST_HITS]]
     listed = [f"**{heading}**", *shown] if shown else []
     return "\n\n".join([*filter(None, [result.answer]), *listed])
 
 
 def as_context(result: SearchResult, hits: Sequence[Hit], question: str) -> str:
-    """Return what a model is asked, in the question's language; `hits` are those that it may cite."""
+    """Return the prompt for a model, in the question's language. `hits` are those the model may cite."""
     answer = [result.answer] if result.answer else []
     results = "\n\n".join([*answer, *(_numbered(hit) for hit in hits)])
     prompt = _CHINESE if _HAN.search(question) else _ENGLISH
-    # Not two calls of format: what others wrote may hold braces.
+    # One call of format for both: a second call would interpret braces in the results.
     return prompt.format(results=results, question=question)
 
 
 def citable(result: SearchResult) -> tuple[Hit, ...]:
-    """Return the hits that fit into a context."""
+    """Return the hits that fit into a context of CONTEXT_CHARACTERS."""
     return tuple(_fitting(result.hits, CONTEXT_CHARACTERS - len(result.answer)))
 
 

@@ -22,7 +22,7 @@ from channels.wecom.callbacks import CallbackDoor
 from channels.wecom.channel import WeComChannel
 from config.texts import EN, ZH, Texts
 from demo.mocks.dify.answers import answer_to
-from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.scripts import half_answer
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import FRAME_BYTES, Bubble, Frame, WeComUser
@@ -156,7 +156,7 @@ def test_an_error_is_a_sentence_after_what_was_said(
     user: WeComUser, dify: MockDify, question: str, shown: Any, code: str
 ) -> None:
     """The text so far stays; what went wrong is said in words for people, and repeated when asked again."""
-    dify.outage = REFUSALS["403-forbidden"]
+    dify.outage = ERROR_REPLIES["403-forbidden"]
     bubble = user.says(question)
 
     end = sees_finish(user, bubble)

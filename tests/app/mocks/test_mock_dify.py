@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.scripts import CLOSINGS
 from demo.mocks.dify.server import CHOICES, SCRIPTS, MockDify, expected_answer
 from tests.support.servers.processes import wait_until
@@ -133,13 +133,13 @@ CLOSING_TABLE = {
 def test_there_is_a_script_for_every_row_of_the_error_table(dify: MockDify) -> None:
     """Each is answered with its status and code, in Dify's envelope or a proxy's HTML."""
     seen = set()
-    for name in REFUSALS:
+    for name in ERROR_REPLIES:
         reply = post(dify, body(f"[[{name}]]"))
         is_json = reply.headers["Content-Type"] == "application/json"
         seen.add((reply.status_code, reply.json()["code"] if is_json else "html"))
 
     assert seen == ERROR_TABLE
-    assert set(REFUSALS) <= set(SCRIPTS)
+    assert set(ERROR_REPLIES) <= set(SCRIPTS)
 
 
 def test_there_is_a_script_for_every_closing_sequence() -> None:

@@ -15,8 +15,8 @@ from typing import Any, get_args
 import pytest
 import requests
 
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.plays import MODERATED
-from demo.mocks.dify.refusals import REFUSALS
 from demo.mocks.dify.runs import AfterDisconnect, Runs
 from demo.mocks.dify.server import MockDify
 from demo.mocks.dify.wire import Run
@@ -338,7 +338,7 @@ def test_a_run_that_nobody_listens_to_can_be_stopped(dify: MockDify) -> None:
 def test_look_ups_are_counted_and_can_fail(dify: MockDify) -> None:
     """By kind, with what they asked; while there is an outage all of them get it."""
     run = asked(dify, "一")
-    dify.outage = REFUSALS["502-html"]
+    dify.outage = ERROR_REPLIES["502-html"]
 
     query = {"conversation_id": run.conversation_id, "user": "u1"}
     replies = [get(dify, "messages", **query), *(get(dify, f"workflows/run/{run.run_id}") for _ in range(2))]

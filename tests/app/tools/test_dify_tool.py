@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.plays import MODERATED
-from demo.mocks.dify.refusals import REFUSALS
 from demo.mocks.dify.server import MockDify
 from tests.support.servers.processes import free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
@@ -346,7 +346,7 @@ def test_the_refusals_own_words_are_shown(dify: MockDify, capsys: Printed) -> No
     """They name the field that Dify does not like."""
     run("-q", "[[400-too_many_files]] 一")
 
-    assert json.loads(REFUSALS["400-too_many_files"].body)["message"] in capsys.readouterr().err
+    assert json.loads(ERROR_REPLIES["400-too_many_files"].body)["message"] in capsys.readouterr().err
 
 
 def test_a_wrong_key_is_told_and_not_shown(dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
@@ -542,7 +542,7 @@ def test_a_check_takes_an_agents_refusal_of_blocking_as_it_is_meant(dify: MockDi
 
 def test_a_check_says_what_failed_and_goes_on(dify: MockDify, capsys: Printed) -> None:
     """Each line has its own remedy; the status is 1."""
-    dify.outage = REFUSALS["500-internal_server_error"]
+    dify.outage = ERROR_REPLIES["500-internal_server_error"]
 
     assert run("--check") == 1
 

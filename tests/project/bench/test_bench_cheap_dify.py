@@ -19,8 +19,8 @@ from bench.load.socket_clients import stamps
 from bench.stage.cheap_dify import CheapDify, cheap_dify
 from bench.stage.cheap_dify_server import Line
 from services.models import Delta, ProviderIds, Query, Usage
+from services.providers.dify.polling import RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
-from services.providers.dify.watch import Patience
 from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.full
 
 PIECES = 8
 #: Of a recovery, for which a run that goes on has ended long before.
-PATIENCE = Patience(running=60.0, pause=0.02, longest_pause=0.05)
+TIMEOUTS = RecoveryTimeouts(running=60.0, pause=0.02, longest_pause=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def dify() -> Iterator[CheapDify]:
 @pytest.fixture
 def provider(dify: CheapDify) -> Iterator[DifyProvider]:
     """The product's own client of it."""
-    client = DifyProvider(base_url=dify.base_url, api_keys=["app-fake-key"], timeout=30.0, patience=PATIENCE)
+    client = DifyProvider(base_url=dify.base_url, api_keys=["app-fake-key"], timeout=30.0, timeouts=TIMEOUTS)
     yield client
     client.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.chaos_talk import LEASE, begin, report
@@ -30,7 +30,7 @@ def difys() -> Iterator[dict[str, MockDify]]:
     with (
         MockDify(delay=0.5, after_disconnect="runs on") as lasts,
         MockDify(delay=0.5, after_disconnect="dies") as dies,
-        MockDify(delay=0.5, after_disconnect="runs on", outage=REFUSALS["403-forbidden"]) as hides,
+        MockDify(delay=0.5, after_disconnect="runs on", outage=ERROR_REPLIES["403-forbidden"]) as hides,
     ):
         yield {"lasts": lasts, "dies": dies, "hides": hides}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.mocks.custom.plays import METADATA, SOURCE
-from demo.mocks.custom.server import REFUSALS, SCRIPTS, MockCustom
+from demo.mocks.custom.server import ERROR_REPLIES, SCRIPTS, MockCustom
 from services.errors import SettingsError
 from services.models import Delta, Query, Replacement, Turn, Usage
 from services.providers.custom.provider import CustomProvider
@@ -128,7 +128,7 @@ def test_a_refusal_has_its_code(make: Make, service: MockCustom, name: str) -> N
 
 def test_every_script_is_either_answered_or_fails_as_told() -> None:
     """No script of the mock is left without an expectation."""
-    assert set(REFUSED_AS) == set(REFUSALS)
+    assert set(REFUSED_AS) == set(ERROR_REPLIES)
     assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.mocks.openai.plays import REFUSED, THOUGHT
-from demo.mocks.openai.server import REFUSALS, SCRIPTS, MockOpenAI
+from demo.mocks.openai.server import ERROR_REPLIES, SCRIPTS, MockOpenAI
 from services.models import Delta, ProviderIds, Query, Told, Turn, Usage
 from services.providers.openai.provider import OpenAIProvider
 from tests.support.answers import BOUNDS, PATIENCE, ask
@@ -138,7 +138,7 @@ def test_a_refusal_has_its_code(make: Make, server: MockOpenAI, name: str) -> No
 
 def test_every_script_is_either_answered_or_fails_as_told() -> None:
     """No script of the mock is left without an expectation."""
-    assert set(REFUSED_AS) == set(REFUSALS)
+    assert set(REFUSED_AS) == set(ERROR_REPLIES)
     assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
 

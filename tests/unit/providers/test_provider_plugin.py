@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,11 @@ def test_a_package_is_found_by_its_entry_point(folder: Path, ollama: MockOllama)
 def test_an_answer_that_breaks_off_says_so(folder: Path, ollama: MockOllama) -> None:
     """The shown file knows the end of its own stream."""
     assert ask(built(f"{MODULE}:Ollama", ollama), "[[eof]]").code == "provider_truncated"
+
+
+def test_the_base_class_loads_no_http_client() -> None:
+    """A plug-in that imports `services.providers.base` gets the standard library and modules of ours without I/O."""
+    script = "import sys, services.providers.base; print({'requests', 'urllib3', 'config'} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert loaded.stdout.strip() == "set()"

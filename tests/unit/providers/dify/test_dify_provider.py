@@ -169,7 +169,7 @@ def test_what_dify_says_itself_is_no_break(make: Make, name: str) -> None:
 
 def test_every_script_is_either_answered_or_fails_as_told() -> None:
     """No script of the mock is left without an expectation; refusals have theirs in test_dify_service."""
-    refusals = {name for name, script in SCRIPTS.items() if script.refusal and script.refusals is None}
+    refusals = {name for name, script in SCRIPTS.items() if script.error_reply and script.error_times is None}
 
     assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | refusals == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint(FAILURES)

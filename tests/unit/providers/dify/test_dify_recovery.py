@@ -16,8 +16,8 @@ from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import SOURCE
 from services.errors import ProviderError, Unrecoverable
 from services.models import Identity, ProviderIds, Query, Recovered, Usage, UserInfo
+from services.providers.dify.polling import RecoveryTimeouts
 from services.providers.dify.provider import DifyProvider
-from services.providers.dify.watch import Patience
 from tests.support.servers.processes import wait_until
 from tests.support.servers.raw_server import RawServer
 from tests.support.streams.lost_runs import ended, lose, run_of
@@ -28,9 +28,9 @@ STRANGER = "11111111-2222-4333-8444-555555555555"
 #: Wide enough for a busy machine, far below the bounds a failure would run into.
 SOON = 8.0
 #: Bounds that end at once what never comes.
-QUICK = Patience(unknown=0.4, running=0.4, listening=0.1, saving=0.2, pause=0.02, longest_pause=0.05)
+QUICK = RecoveryTimeouts(unknown=0.4, running=0.4, listening=0.1, saving=0.2, pause=0.02, longest_pause=0.05)
 #: Bounds that a test would notice if they were waited for.
-LONG = Patience(unknown=60.0, running=60.0, listening=60.0, saving=0.1, pause=0.02, longest_pause=0.05)
+LONG = RecoveryTimeouts(unknown=60.0, running=60.0, listening=60.0, saving=0.1, pause=0.02, longest_pause=0.05)
 
 #: What the mock's answers cost, as the history tells it.
 COST = Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
@@ -51,7 +51,7 @@ def make(dify: MockDify) -> Iterator[Make]:
     made: list[DifyProvider] = []
 
     def provider(**options: Any) -> DifyProvider:
-        wanted: dict[str, Any] = {"base_url": dify.base_url, "api_keys": [KEY], "timeout": 5.0, "patience": QUICK}
+        wanted: dict[str, Any] = {"base_url": dify.base_url, "api_keys": [KEY], "timeout": 5.0, "timeouts": QUICK}
         made.append(DifyProvider(**wanted | options))
         return made[-1]
 
@@ -107,7 +107,7 @@ def test_whatever_answers_can_be_recovered(make: Make, dify: MockDify, name: str
     recovered = recover(provider, ids)
 
     assert recovered.text == dify.expected_answer(question)
-    assert len(dify.asked(question)) == (2 if SCRIPTS[name].refusals else 1)
+    assert len(dify.asked(question)) == (2 if SCRIPTS[name].error_times else 1)
 
 
 # A chatflow's run that has ended.
@@ -151,7 +151,7 @@ def test_images_that_dify_took_out_of_the_history_are_in_the_outputs(make: Make,
 def test_an_answer_that_was_not_saved_is_in_the_outputs(make: Make, dify: MockDify, outputs: Any) -> None:
     """The history is asked for a moment, then the run's own answer counts."""
     dify.saves, dify.outputs = False, outputs
-    provider = make(patience=Patience(saving=0.2, pause=0.02))
+    provider = make(timeouts=RecoveryTimeouts(saving=0.2, pause=0.02))
     ids = lose(provider, "年假")
     wait_until(lambda: run_of(dify, ids).status == "succeeded")
 
@@ -175,7 +175,7 @@ def test_a_run_whose_message_nobody_knows_has_its_outputs(make: Make, dify: Mock
 @pytest.mark.parametrize(("script", "status"), [("chatflow-failed", "failed"), ("stopped", "stopped")])
 def test_a_run_without_success_is_not_waited_for(make: Make, dify: MockDify, script: str, status: str) -> None:
     """One look, and the question may be asked again."""
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, f"[[{script}]]")
     wait_until(lambda: run_of(dify, ids).status == status)
 
@@ -189,7 +189,7 @@ def test_a_run_without_success_is_not_waited_for(make: Make, dify: MockDify, scr
 def test_a_run_that_its_client_end_aborted_is_unrecoverable(make: Make, dify: MockDify) -> None:
     """Dify 1.16.0 stops a run when nobody listens any more."""
     dify.after_disconnect, dify.delay = "aborts", 0.05
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)
     wait_until(lambda: run_of(dify, ids).status == "stopped")
 
@@ -198,7 +198,7 @@ def test_a_run_that_its_client_end_aborted_is_unrecoverable(make: Make, dify: Mo
 
 def test_a_run_that_waits_for_a_person_is_not_asked_again(make: Make, dify: MockDify) -> None:
     """It would wait again: the error is the one whose sentence says so."""
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "[[chatflow-paused]]")
     wait_until(lambda: run_of(dify, ids).status == "paused")
 
@@ -226,7 +226,7 @@ def test_without_its_run_a_message_is_found_in_the_history(make: Make, dify: Moc
 def test_a_running_chatflow_is_listened_to_until_it_ends(make: Make, dify: MockDify) -> None:
     """What was missed does not come again: the end is heard, the answer looked up, and nothing is asked again."""
     dify.delay = 0.03
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
@@ -238,7 +238,7 @@ def test_a_running_chatflow_is_listened_to_until_it_ends(make: Make, dify: MockD
 def test_a_sign_of_life_is_waited_for_longer_than_any_bound(make: Make, dify: MockDify) -> None:
     """A run that speaks is not given up, though it takes longer than the silence allowed."""
     dify.delay = 0.1
-    provider = make(timeout=0.8, patience=QUICK)
+    provider = make(timeout=0.8, timeouts=QUICK)
     ids = lose(provider, "年假", text=True)
 
     started = time.monotonic()
@@ -280,7 +280,7 @@ def test_a_run_that_ended_unheard_is_found_by_the_next_look(make: Make, dify: Mo
 def test_a_forgotten_last_event_costs_a_moment(make: Make, dify: MockDify) -> None:
     """After message_end nothing is waited for: some versions never say that the workflow has finished."""
     dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0, patience=LONG)
+    provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
     outcome = in_background(lambda: recover(provider, ids))
     wait_until(lambda: dify.open_listeners == 1)
@@ -296,7 +296,7 @@ def test_a_forgotten_last_event_costs_a_moment(make: Make, dify: MockDify) -> No
 def test_a_run_that_ends_without_an_answer_is_heard(make: Make, dify: MockDify, said: str) -> None:
     """Whatever event says so, nobody waits on; a pause keeps its own code."""
     dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0, patience=LONG)
+    provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
     outcome = in_background(lambda: recover(provider, ids))
     wait_until(lambda: dify.open_listeners == 1)
@@ -317,7 +317,7 @@ def test_a_run_that_ends_without_an_answer_is_heard(make: Make, dify: MockDify, 
 def test_a_stream_of_events_that_breaks_is_opened_again(make: Make, dify: MockDify) -> None:
     """A proxy that cuts it, a Dify that restarts: the run is looked at, and listened to again."""
     dify.after_disconnect, dify.delay = "dies", 0.05
-    provider = make(timeout=60.0, patience=LONG)
+    provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
     run = run_of(dify, ids)
     outcome = in_background(lambda: recover(provider, ids))
@@ -334,7 +334,7 @@ def test_a_stream_of_events_that_breaks_is_opened_again(make: Make, dify: MockDi
 def test_before_1_13_a_run_is_looked_at_until_it_ends(make: Make, dify: MockDify) -> None:
     """Without events to listen to, its result tells; the events are asked for once."""
     dify.events, dify.delay = False, 0.02
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
@@ -376,7 +376,7 @@ def test_an_ended_chat_costs_one_look_up(make: Make, dify: MockDify) -> None:
 def test_a_running_chat_is_looked_for_until_it_is_saved(make: Make, dify: MockDify) -> None:
     """The newest Dify finishes a chat that nobody listens to: the empty row fills a moment later."""
     dify.delay = 0.02
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "[[chat]] 年假", text=True)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
@@ -387,7 +387,7 @@ def test_a_running_chat_is_looked_for_until_it_is_saved(make: Make, dify: MockDi
 def test_an_agents_thoughts_count_when_the_message_is_finished(make: Make, dify: MockDify) -> None:
     """Its answer may be empty and its text in the thoughts; before its price is known they are half a text."""
     dify.delay = 0.01
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "[[agent-thoughts]] 年假", text=True)
 
     assert recover(provider, ids).text == dify.expected_answer("年假")
@@ -409,7 +409,7 @@ def test_a_chat_that_died_with_its_client_is_given_up(make: Make, dify: MockDify
 
 def test_a_message_with_an_error_is_not_waited_for(make: Make, dify: MockDify) -> None:
     """One look, whatever text there is."""
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "[[error-after-text]]")
     wait_until(lambda: run_of(dify, ids).message_status == "error")
 
@@ -419,7 +419,7 @@ def test_a_message_with_an_error_is_not_waited_for(make: Make, dify: MockDify) -
 
 def test_a_message_that_ended_without_a_text_is_not_waited_for(make: Make, dify: MockDify) -> None:
     """Its price says that there will be none."""
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "[[chat]] 年假")
     wait_until(lambda: run_of(dify, ids).is_saved)
     run_of(dify, ids).saved = ""
@@ -430,7 +430,7 @@ def test_a_message_that_ended_without_a_text_is_not_waited_for(make: Make, dify:
 
 def test_a_conversation_that_is_gone_has_no_answers(make: Make, dify: MockDify) -> None:
     """Forgotten, or another user's: one look."""
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
 
@@ -454,7 +454,7 @@ def test_a_message_that_is_not_in_the_history_is_given_up(make: Make, dify: Mock
 )
 def test_without_ids_nothing_is_looked_up(make: Make, dify: MockDify, ids: ProviderIds) -> None:
     """Neither a message nor a run: there is nowhere to look."""
-    assert isinstance(failure(make(patience=LONG), ids), Unrecoverable)
+    assert isinstance(failure(make(timeouts=LONG), ids), Unrecoverable)
     assert dify.look_ups == []
 
 
@@ -465,7 +465,10 @@ def test_without_ids_nothing_is_looked_up(make: Make, dify: MockDify, ids: Provi
 def test_an_abort_ends_it_where_it_is(make: Make, dify: MockDify, script: str) -> None:
     """While it listens, and while it waits for the next look."""
     dify.after_disconnect, dify.delay = "dies", 0.05
-    provider, deadline = make(timeout=600.0, patience=Patience(pause=600.0, longest_pause=600.0)), Deadline(600.0)
+    provider, deadline = (
+        make(timeout=600.0, timeouts=RecoveryTimeouts(pause=600.0, longest_pause=600.0)),
+        Deadline(600.0),
+    )
     ids = lose(provider, f"[[{script}]]", text=True)
     outcome = in_background(lambda: recover(provider, ids, deadline=deadline))
     wait_until(lambda: dify.open_listeners == 1 if script == "chatflow" else dify.look_ups)
@@ -500,7 +503,7 @@ def test_an_abort_interrupts_a_look_that_gets_no_reply() -> None:
 def test_an_abort_ends_the_wait_for_a_place(make: Make, dify: MockDify) -> None:
     """Whoever waits behind a chat hears it too."""
     dify.after_disconnect, dify.delay = "dies", 0.05
-    provider, deadline = make(max_concurrent=1, timeout=600.0, patience=LONG), Deadline(600.0)
+    provider, deadline = make(max_concurrent=1, timeout=600.0, timeouts=LONG), Deadline(600.0)
     ids = lose(provider, "年假", text=True)
 
     with closing(provider.stream_query(Query("[[drip-events]]", "u2"), Deadline(60.0))) as chat:  # type: ignore[type-var]
@@ -519,7 +522,7 @@ def test_look_ups_are_made_as_the_question_was(make: Make, dify: MockDify) -> No
     """The same credential and the same user on every address; the default user where nobody is known."""
     dify.delay = 0.02
     person = Identity("cached", UserInfo("u1"), token="fake-token")
-    provider = make(auth_mode="user_token", api_keys=["bot7"], patience=LONG)
+    provider = make(auth_mode="user_token", api_keys=["bot7"], timeouts=LONG)
     ids = lose(provider, "年假", text=True, identity=person)
 
     assert recover(provider, ids, identity=person).text == dify.expected_answer("年假")
@@ -605,7 +608,7 @@ def test_a_question_nobody_heard_of_is_found_by_its_words(make: Make, dify: Mock
 def test_a_question_that_still_runs_is_waited_for(make: Make, dify: MockDify) -> None:
     """Its row is there from its start, and fills."""
     dify.delay = 0.02
-    provider = make(patience=LONG)
+    provider = make(timeouts=LONG)
     lose(provider, "[[chat]] 年假", text=True)
 
     assert unheard(provider, "[[chat]] 年假").text == dify.expected_answer("年假")

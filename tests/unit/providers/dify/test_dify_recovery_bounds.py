@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ProviderError, Unrecoverable
 from services.models import ProviderIds, Recovered
 from services.providers.dify.provider import DifyProvider
 from services.providers.dify.recovery import DifyRecovery
-from services.providers.dify.search import Asked
+from services.providers.dify.search import SentQuestion
 from services.providers.dify.service import DifyService
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.servers.raw_server import RawServer
@@ -57,7 +57,7 @@ class Sleeper:
             event[1]()
 
     def recover(self, base_url: str, ids: ProviderIds, *, seconds: float = 1200.0) -> Recovered:
-        asked = Asked(ids, "u1", f"Bearer {KEY}")
+        asked = SentQuestion(ids, "u1", f"Bearer {KEY}")
         deadline = Deadline(seconds, clock=self.clock)
         with closing(DifyService(base_url=base_url)) as service:
             return DifyRecovery(service, asked, deadline, clock=self.clock, sleep=self).answer()
@@ -106,7 +106,7 @@ def test_an_outage_of_dify_is_waited_out(
     """Eleven seconds of refusals cost eleven seconds and the rest of a pause."""
     ids = lose(provider, f"[[{script}]] 年假")
     ended(dify, ids)
-    dify.outage = REFUSALS[refusal]
+    dify.outage = ERROR_REPLIES[refusal]
     sleeper.at(11.0, lambda: setattr(dify, "outage", None))
 
     assert sleeper.recover(dify.base_url, ids).text == dify.expected_answer("年假")
@@ -120,7 +120,7 @@ def test_a_dify_that_stays_away_is_given_up(
     """Fifteen seconds in all, whatever is looked for meanwhile."""
     ids = lose(provider, f"[[{script}]] 年假")
     ended(dify, ids)
-    dify.outage = REFUSALS["502-html"]
+    dify.outage = ERROR_REPLIES["502-html"]
 
     error = sleeper.fails(dify.base_url, ids)
 
@@ -136,7 +136,7 @@ def test_the_time_nothing_is_known_is_counted_over_all_looks(
     dify.saves, dify.outputs = False, "none"
     ids = lose(provider, "年假")
     wait_until(lambda: run_of(dify, ids).status == "succeeded")
-    dify.outage = REFUSALS["502-html"]
+    dify.outage = ERROR_REPLIES["502-html"]
     sleeper.at(11.0, lambda: setattr(dify, "outage", None))
 
     assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
@@ -170,7 +170,7 @@ def test_a_refusal_that_will_not_pass_ends_it_at_once(
     """A wrong key stays wrong."""
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
-    dify.outage = REFUSALS[refusal]
+    dify.outage = ERROR_REPLIES[refusal]
 
     assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
     assert sleeper.clock.now == 0.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from demo.mocks.dify.refusals import REFUSALS
+from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import MockDify
 from services.errors import ConversationGone, ProviderError, SettingsError
 from services.providers.dify.service import DifyService
@@ -154,23 +154,23 @@ def _code_of(name: str) -> str:
     return (known | {429: "provider_busy"}).get(status, "provider_rejected")
 
 
-@pytest.mark.parametrize("name", sorted(REFUSALS))
+@pytest.mark.parametrize("name", sorted(ERROR_REPLIES))
 def test_every_refusal_has_its_code_and_keeps_its_words_to_itself(make: Make, dify: MockDify, name: str) -> None:
     """Status and Dify's code are in the message, the body, the address and the key are not."""
     error = refused(make(), f"[[{name}]]")
 
     assert error.code == _code_of(name)
-    assert error.http_status == REFUSALS[name].status
+    assert error.http_status == ERROR_REPLIES[name].status
     assert isinstance(error, ConversationGone) == (error.code == "conversation_gone")
     assert str(error).startswith(f"HTTP {error.http_status} ")
     assert len(str(error).split()) in (3, 5)
     assert dify.base_url not in str(error)
 
 
-RETRIED = {"429-too_many_requests"} | {name for name in REFUSALS if name.startswith("5")}
+RETRIED = {"429-too_many_requests"} | {name for name in ERROR_REPLIES if name.startswith("5")}
 
 
-@pytest.mark.parametrize("name", sorted(REFUSALS))
+@pytest.mark.parametrize("name", sorted(ERROR_REPLIES))
 def test_only_what_may_pass_is_asked_again(make: Make, dify: MockDify, name: str) -> None:
     """5xx and too_many_requests are asked again, twice; all else once."""
     refused(make(retries=2), f"[[{name}]]")

@@ -1,4 +1,4 @@
-"""Every refusal Dify, or a proxy before it, answers with: HTTP status and body, by name."""
+"""All error replies of Dify or a proxy before it, by name: HTTP status and body."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ _HTML = "<html><head><title>{title}</title></head><body><center><h1>{title}</h1>
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A reply that is not a stream."""
+class MockErrorReply:
+    """An error reply of the mock."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
 
     @classmethod
-    def api(cls, status: int, code: str, message: str) -> Refusal:
-        """Return Dify's own envelope."""
+    def api(cls, status: int, code: str, message: str) -> MockErrorReply:
+        """Return an error reply in Dify's envelope."""
         envelope = {"code": code, "message": message, "status": status}
         return cls(status, json.dumps(envelope).encode())
 
     @classmethod
-    def html(cls, status: int, title: str) -> Refusal:
-        """Return what a layer in front of Dify answers."""
+    def html(cls, status: int, title: str) -> MockErrorReply:
+        """Return an error reply as a proxy in front of Dify sends it."""
         return cls(status, _HTML.format(title=f"{status} {title}").encode(), "text/html")
 
 
-INVALID_USER = Refusal.api(400, "invalid_param", "Arg user must be provided.")
-NO_CONVERSATION = Refusal.api(404, "not_found", "Conversation Not Exists.")
-NO_ADDRESS = Refusal.html(404, "Not Found")
-NO_RUN = Refusal.api(404, "not_found", "Workflow run not found")
-NOT_A_WORKFLOW = Refusal.api(400, "not_workflow_app", "Please check if your app mode matches the right API route.")
-#: How an app of a mode refuses to be asked in blocking mode.
+INVALID_USER = MockErrorReply.api(400, "invalid_param", "Arg user must be provided.")
+NO_CONVERSATION = MockErrorReply.api(404, "not_found", "Conversation Not Exists.")
+NO_ADDRESS = MockErrorReply.html(404, "Not Found")
+NO_RUN = MockErrorReply.api(404, "not_found", "Workflow run not found")
+NOT_A_WORKFLOW = MockErrorReply.api(
+    400, "not_workflow_app", "Please check if your app mode matches the right API route."
+)
+#: Error replies to a request in blocking mode, by the app's mode.
 NO_BLOCKING = {
-    "agent-chat": Refusal.api(400, "invalid_param", "Agent Chat App does not support blocking mode"),
-    "agent": Refusal.api(400, "bad_request", "Agent App only supports streaming response mode."),
+    "agent-chat": MockErrorReply.api(400, "invalid_param", "Agent Chat App does not support blocking mode"),
+    "agent": MockErrorReply.api(400, "bad_request", "Agent App only supports streaming response mode."),
 }
-UNAUTHORIZED = Refusal.api(401, "unauthorized", "Authorization header must be provided and start with 'Bearer'")
+UNAUTHORIZED = MockErrorReply.api(401, "unauthorized", "Authorization header must be provided and start with 'Bearer'")
 
 _SUFFIX = " You have requested this URI [/v1/chat-messages] but did you mean /v1/chat-messages ?"
 
@@ -73,16 +75,16 @@ _API_ROWS = (
     (500, "internal_server_error", "Internal Server Error, please contact support."),
 )
 
-REFUSALS: dict[str, Refusal] = {
-    **{f"{status}-{code}": Refusal.api(status, code, message) for status, code, message in _API_ROWS},
+ERROR_REPLIES: dict[str, MockErrorReply] = {
+    **{f"{status}-{code}": MockErrorReply.api(status, code, message) for status, code, message in _API_ROWS},
     "404-conversation": NO_CONVERSATION,
-    "404-conversation-suffix": Refusal.api(404, "not_found", "Conversation Not Exists." + _SUFFIX),
-    "404-wrong-path": Refusal.html(404, "Not Found"),
-    "413-html": Refusal.html(413, "Request Entity Too Large"),
-    "429-html": Refusal.html(429, "error code: 1015"),
-    "500-unknown": Refusal(500, b'{"code":"unknown","message":"boom"}'),
-    "502-html": Refusal.html(502, "Bad Gateway"),
-    "503-html": Refusal.html(503, "Service Temporarily Unavailable"),
-    "504-html": Refusal.html(504, "Gateway Time-out"),
-    "524-html": Refusal.html(524, "A timeout occurred"),
+    "404-conversation-suffix": MockErrorReply.api(404, "not_found", "Conversation Not Exists." + _SUFFIX),
+    "404-wrong-path": MockErrorReply.html(404, "Not Found"),
+    "413-html": MockErrorReply.html(413, "Request Entity Too Large"),
+    "429-html": MockErrorReply.html(429, "error code: 1015"),
+    "500-unknown": MockErrorReply(500, b'{"code":"unknown","message":"boom"}'),
+    "502-html": MockErrorReply.html(502, "Bad Gateway"),
+    "503-html": MockErrorReply.html(503, "Service Temporarily Unavailable"),
+    "504-html": MockErrorReply.html(504, "Gateway Time-out"),
+    "524-html": MockErrorReply.html(524, "A timeout occurred"),
 }

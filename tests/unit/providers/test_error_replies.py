@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.http.service import TransientError
-from services.providers.client.refusals import Refusal, http_error, stream_error
+from services.providers.client.errors import ServiceErrorReply, http_error, stream_error
 
 
 def test_words_are_taken_and_sentences_left() -> None:
@@ -20,7 +20,9 @@ def test_words_are_taken_and_sentences_left() -> None:
         "code": "you: sk-secret",
     }
 
-    assert str(Refusal.from_body(400, json.dumps({"error": error}).encode())) == "HTTP 400 invalid_request_error"
+    assert (
+        str(ServiceErrorReply.from_body(400, json.dumps({"error": error}).encode())) == "HTTP 400 invalid_request_error"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""The base class of providers that wrap another provider."""
+
+from __future__ import annotations
+
+from services.models import ProviderIds, Query, Recovered
+from services.providers.base import BaseRAGProvider
+from utils.deadline import Deadline
+
+
+class ProviderWrapper(BaseRAGProvider):
+    """Delegates everything except `stream_query` to the wrapped provider. Health is the wrapped provider's health."""
+
+    def __init__(self, wrapped: BaseRAGProvider) -> None:
+        self.name = wrapped.name
+        self.app = wrapped.app
+        self.keeps_conversations = wrapped.keeps_conversations
+        self.search_provider = wrapped.search_provider
+        self._wrapped = wrapped
+
+    def health_check(self) -> bool:
+        return self._wrapped.health_check()
+
+    def missing_inputs(self) -> list[str]:
+        return self._wrapped.missing_inputs()
+
+    def wrong_inputs(self) -> list[str]:
+        return self._wrapped.wrong_inputs()
+
+    def clock_skew(self) -> float | None:
+        return self._wrapped.clock_skew()
+
+    def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
+        return self._wrapped.recover(query, ids, deadline)
+
+    def cancel(self, ids: ProviderIds, user: str) -> None:
+        self._wrapped.cancel(ids, user)
+
+    def close(self) -> None:
+        self._wrapped.close()
