@@ -6,26 +6,29 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
 import redis
 
+from channels.registry import CHANNELS
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
+from services import metrics
 from services.answers.answer import Answerer
 from services.answers.conversation_store import ConversationStore
 from services.answers.gateway import Gateway
 from services.answers.takeover import TakeoverManager
 from services.batches.manager import BatchManager
+from services.channels import Channel, Channels
 from services.errors import ProviderError, StoreUnavailable
 from services.factories import (
     batches_word,
     make_auth,
     make_backends,
     make_batch_store,
-    make_doors,
     make_history,
     make_providers,
     make_streams,
@@ -62,8 +65,9 @@ class Guests(Protocol):
 class Container:
     """The parts of one replica. Nothing connects before it is used."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, channels: Iterable[Channel] = CHANNELS) -> None:
         self.settings = settings
+        self.channels = Channels.from_settings(channels, settings)
         self.texts = Texts(settings.locale, settings.texts_overrides)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items()}
         address = settings.redis_address.get_secret_value()
@@ -96,6 +100,7 @@ class Container:
             backends=make_backends(settings, self.providers),
             conversations=self.conversations,
             streams=self.streams,
+            channels=self.channels,
             callers=self.callers,
             history=make_history(settings, self.runner),
         )
@@ -133,6 +138,8 @@ class Container:
         """Start the threads of this process; a Redis that is away now may come later."""
         with suppress(StoreUnavailable):
             self.runner.load()
+        for channel in self.channels:
+            metrics.begin_channel(channel.name, sockets=channel.sockets)
         self.own_secret.start()
         self.manager.start()
         self.takeovers.start()
@@ -189,7 +196,7 @@ class Container:
             answerer=self.answerer,
             conversations=self.conversations,
             keys=self.keys.streams(),
-            doors=make_doors(self.settings),
+            channels=self.channels,
             sentence=self.texts.get,
             readers=self.readers,
             max_bytes=self.settings.question_max_bytes,

@@ -14,6 +14,7 @@ from services.answers.history_store import HistoryStore
 from services.answers.memory import PAUSE as TURN_POLL
 from services.answers.memory import Recollection, patiently
 from services.answers.provider_run import ProviderRun, looked_up
+from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.models import Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
@@ -39,7 +40,7 @@ class Authenticator(Protocol):
 
 
 class CallerAuthenticator(Protocol):
-    def identity(self, question: Question) -> Identity: ...
+    def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Answerer:
         backends: Mapping[str, Backend],
         conversations: ConversationStore,
         streams: StreamStore,
+        channels: Channels,
         callers: CallerAuthenticator | None = None,
         history: HistoryStore | None = None,
         memory_seconds: float = MEMORY_SECONDS,
@@ -82,6 +84,7 @@ class Answerer:
         self._conversations = conversations
         self._history = history
         self._streams = streams
+        self._channels = channels
         self._memory_seconds = memory_seconds
         self._sleep = sleep
         self._clock = clock
@@ -89,11 +92,12 @@ class Answerer:
     def conversation(self, question: Question) -> str:
         """Return the key of the conversation a question belongs to."""
         backend = self._backends[question.bot]
-        return self._conversations.key(backend.provider.app, question, shared=backend.shared_groups)
+        bot = self._channels.of(question).key_bot(question)
+        return self._conversations.key(backend.provider.app, question, bot=bot, shared=backend.shared_groups)
 
     def knows(self, question: Question) -> bool:
-        """Tell whether the question's bot is one of this replica's."""
-        return question.bot in self._backends
+        """Tell whether this replica has the question's channel and bot, so that it can answer it."""
+        return question.channel in self._channels and question.bot in self._backends
 
     def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
         """Return the calls that give the person's place and the conversation's turn back.
@@ -101,7 +105,7 @@ class Answerer:
         `key` is the conversation's, where it is known already.
         """
         place = self._streams.leave_call(question.bot, question.principal, stream_id)
-        if question.independent:
+        if self._channels.of(question).is_independent(question):
             return (place,)
         return (place, self._conversations.leave_call(key or self.conversation(question), stream_id))
 
@@ -123,14 +127,13 @@ class Answerer:
         Raises:
             AnswerError: the answer failed; its code picks the sentence for the user.
         """
-        backend = self._backends[question.bot]
-        identity = self._identity(question, backend)
+        backend, channel = self._backends[question.bot], self._channels.of(question)
+        identity = self._identity(question, backend, channel)
         yield identity
-        key = "" if question.independent else self.conversation(question)
+        key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        user = end_user(question, identity)
-        query = Query(question.text, user, "", question.inputs, question.files, identity, question.channel)
+        query = _query(question, identity, channel)
         place = Place(key, stream_id)
         if past and past.asks:
             yield from self._go_on(backend, query, place, deadline, past)
@@ -140,12 +143,12 @@ class Answerer:
             yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
             yield from self._ask(backend, query, memory, place, deadline)
 
-    def _identity(self, question: Question, backend: Backend) -> Identity:
-        if question.channel == "wecom":
+    def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
+        if channel.authenticates == "directory":
             return self._auth.authenticate(question.principal, backend.corp)
         if self._callers is None:
             raise AuthError("nobody checks credentials here")
-        return self._callers.identity(question)
+        return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
 
     def _go_on(
         self, backend: Backend, query: Query, place: Place, deadline: Deadline, past: Past
@@ -234,13 +237,18 @@ class Answerer:
         return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
 
 
-def end_user(question: Question, identity: Identity) -> str:
-    """Return the provider's name for who asks; "" where no person is known: the provider has a name for nobody."""
-    if identity.user:
-        return identity.user.user_code
-    if question.channel != "wecom":
-        return f"ws-user-{question.session}" if question.channel == "realtime" else ""
-    return question.principal
+def _query(question: Question, identity: Identity, channel: Channel) -> Query:
+    """Return what the provider is asked, before anything of the conversation is known."""
+    return Query(
+        question.text,
+        identity.user.user_code if identity.user else channel.end_user(question),
+        inputs=question.inputs,
+        files=question.files,
+        identity=identity,
+        channel=channel.name,
+        waits_for_provider=channel.waits_for_provider,
+        mock_language=channel.mock_language,
+    )
 
 
 class LateHead:

@@ -74,7 +74,7 @@ class ConversationStore:
         line: int = 4,
         line_ttl: float = 1800.0,
     ) -> None:
-        """Take what names are hashed with: one secret, or keyrings by `Question.key_bot`."""
+        """Take what names are hashed with: one secret, or keyrings by bot, "" for no bot."""
         self._runner = runner
         self._secret = secret
         self._ttl = ttl
@@ -84,15 +84,17 @@ class ConversationStore:
         # A question's key is asked for three times on its way, and most of its parts are everybody's.
         self._hidden = lru_cache(1024)(_hide)
 
-    def key(self, app: str, question: Question, *, shared: bool = False) -> ConversationKey:
+    def key(self, app: str, question: Question, *, bot: str = "", shared: bool = False) -> ConversationKey:
         """Return the conversation of a question; a `shared` group has one for everybody in it.
+
+        `bot` is the bot whose keys name it, "" for the keys of no bot.
 
         Raises:
             StoreUnavailable: the secret lies in Redis, which is away.
         """
         principal = "" if shared and question.chat else question.principal
         parts = (question.channel, f"{question.bot}/{principal}", question.chat or question.session)
-        keyring = self._secret if isinstance(self._secret, bytes) else self._secret[question.key_bot]
+        keyring = self._secret if isinstance(self._secret, bytes) else self._secret[bot]
         hidden = ((self._hidden(secret, part) for part in parts) for secret in keys_of(keyring))
         return ConversationKey.of([":".join(("dify_conversation", app, *each)) for each in hidden])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from services import metrics
 from services.answers.answer import Answerer
 from services.answers.conversation_store import ConversationStore, Memory, Place
 from services.answers.takeover import TakeoverManager
+from services.channels import ChannelRules, Channels
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.redis.store import Call
@@ -24,7 +25,7 @@ from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.streams.shared_reads import SharedReads
-from services.streams.store import OPEN_SECONDS, StreamStore
+from services.streams.store import StreamStore
 from utils.keyring import Keyring
 from utils.sizes import is_longer
 
@@ -32,26 +33,6 @@ log = logging.getLogger(__name__)
 
 #: Characters that are kept of a question that is too long.
 KEPT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What a channel allows its people."""
-
-    #: Questions one person may have under way; None where the channel itself bounds them.
-    places: int | None = None
-    #: Seconds after which a stream's frame ends for its readers; None for never.
-    frame_seconds: float | None = None
-    #: What people say to begin a conversation anew.
-    resets: frozenset[str] = frozenset()
-    #: Seconds for which opening a stream is tried: WeCom has two for its reply, a socket has time.
-    patience: float = OPEN_SECONDS
-    #: Whether clients send a question again, by their own id of it, until they know its stream.
-    resends: bool = False
-    #: Whether an id stands for one question: other words under it are refused.
-    compares: bool = False
-    #: Whether a question that finds no place here keeps its refusal; else the same id is a new chance.
-    keeps_refusals: bool = True
 
 
 class Gateway:
@@ -66,7 +47,7 @@ class Gateway:
         answerer: Answerer,
         conversations: ConversationStore,
         keys: Mapping[str, Keyring],
-        doors: Mapping[tuple[str, str], Door],
+        channels: Channels,
         sentence: Callable[[str], str],
         readers: StreamReaders,
         max_bytes: int = 65536,
@@ -83,7 +64,7 @@ class Gateway:
         self._conversations = conversations
         #: Of each bot's keys: its stream ids, readers' fingerprints, and what lies sealed in Redis.
         self._access = Access(keys)
-        self._doors = doors
+        self._channels = channels
         self._sentence = sentence
         self._readers = readers
         self._max_bytes = max_bytes
@@ -212,7 +193,7 @@ class Gateway:
             return self._refuse(question, stream_id, "empty_question")
         if is_longer(question.text, self._max_bytes):
             return self._too_large(question, stream_id)
-        if not question.independent and question.text.strip() in self._doors[question.channel, question.bot].resets:
+        if not self._independent(question) and question.text.strip() in self._channels.rules(question).resets:
             return self._reset(question, stream_id)
         no_place = self._manager.reserve()
         if no_place:
@@ -225,13 +206,16 @@ class Gateway:
             if not started:
                 self._manager.give_back()
 
+    def _independent(self, question: Question) -> bool:
+        return self._channels.of(question).is_independent(question)
+
     def _compared(self, question: Question, snapshot: Snapshot) -> Snapshot:
         """Return what a question's stream shows, or `id_conflict` where it is the stream of another question.
 
         Only a stream that existed before is compared: a new question costs no exchange more.
         """
-        door = self._doors[question.channel, question.bot]
-        if not (snapshot.found and door.compares) or self._is_of(question, snapshot.stream_id):
+        rules = self._channels.rules(question)
+        if not (snapshot.found and rules.compares_ids) or self._is_of(question, snapshot.stream_id):
             return snapshot
         metrics.QUESTIONS_REFUSED.labels("id_conflict").inc()
         return Snapshot(snapshot.stream_id, "error", error_code="id_conflict")
@@ -244,7 +228,7 @@ class Gateway:
 
     def _no_place(self, question: Question, stream_id: str, code: str) -> Snapshot:
         """Return what the question's stream shows, if it came before; else its refusal."""
-        if self._doors[question.channel, question.bot].keeps_refusals:
+        if self._channels.rules(question).keeps_refusals:
             return self._refuse(question, stream_id, code)
         known = self._streams.read(stream_id) if question.msgid else None
         if known is None:
@@ -254,7 +238,7 @@ class Gateway:
 
     def _too_large(self, question: Question, stream_id: str) -> Snapshot:
         """Refuse a question; its record keeps the beginning of it."""
-        if self._doors[question.channel, question.bot].keeps_refusals:
+        if self._channels.rules(question).keeps_refusals:
             return self._refuse(replace(question, text=question.text[:KEPT]), stream_id, "question_too_large")
         metrics.QUESTIONS_REFUSED.labels("question_too_large").inc()
         return Snapshot(stream_id, "error", error_code="question_too_large")
@@ -269,17 +253,17 @@ class Gateway:
 
         Return what it shows, and whether a producer was started.
         """
-        door = self._doors[question.channel, question.bot]
-        key = "" if question.independent else self._answerer.conversation(question)
+        rules = self._channels.rules(question)
+        key = "" if self._independent(question) else self._answerer.conversation(question)
         fields = {**self._fields(question), "reply": self._access.sealed(question, reply)}
-        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=door.frame_seconds)
+        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=rules.frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)
         try:
             notes = self._streams.running_calls([stream_id])
-            lines = self._lines(question, door, stream_id, key)
-            ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=door.patience)
+            lines = self._lines(question, rules, stream_id, key)
+            ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=rules.open_timeout)
         except StoreUnavailable as exc:
-            if not (door.resends and question.msgid):
+            if not (rules.resends and question.msgid):
                 self._manager.make_amends(self._ending(new, exc.code), leave)
             # Else it is left to whoever takes it over: it is asked for again by its id, and finds its answer.
             raise
@@ -300,16 +284,16 @@ class Gateway:
             self._streams.write([], *leave)
         return replace(snapshot, found=True), False
 
-    def _lines(self, question: Question, door: Door, stream_id: str, key: str) -> dict[str, Call]:
+    def _lines(self, question: Question, rules: ChannelRules, stream_id: str, key: str) -> dict[str, Call]:
         """Return the calls that stand a question in the lines it needs: a person's places, a conversation's turns.
 
         `key` is the conversation's, "" for none.
         """
         lines = {}
-        if door.places is not None:
-            seconds = door.frame_seconds or self._streams.max_seconds
+        if rules.slots is not None:
+            seconds = rules.frame_seconds or self._streams.max_seconds
             person = (question.bot, question.principal, stream_id)
-            lines["places"] = self._streams.enter_call(*person, places=door.places, seconds=seconds)
+            lines["places"] = self._streams.enter_call(*person, places=rules.slots, seconds=seconds)
         if key:
             lines["turns"] = self._conversations.turn_call(key, stream_id)
             lines |= self._conversations.former_calls(key)

@@ -130,7 +130,7 @@ def conversations(runner: ScriptRunner) -> None:
         for ring in ((b"old",), (b"new", b"old"))
     )
     history = HistoryStore(runner, ttl=100.0, clock=lambda: NOW)
-    former, key = old.key("app", question), store.key("app", question)
+    former, key = old.key("app", question, bot="default"), store.key("app", question, bot="default")
     old.remember(former, Memory("c1", "0"))
     history.add(former, "0", "s0", Turn("问", "答"))
 

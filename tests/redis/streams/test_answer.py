@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend, LateHead
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
+from services.channels import Channels
 from services.errors import (
     AnswerError,
     AuthError,
@@ -100,6 +102,7 @@ class Desk:
             backends={"default": Backend(self.provider, corp="acme")},
             conversations=self.conversations,
             streams=self.streams,
+            channels=Channels(CHANNELS, {}),
             history=HistoryStore(runner, ttl=100.0),
             memory_seconds=0.3,
             sleep=self._nap,
@@ -679,6 +682,7 @@ def test_an_independent_question_has_no_history(desk: Desk) -> None:
         backends={"default": Backend(desk.provider)},
         conversations=desk.conversations,
         streams=desk.streams,
+        channels=Channels(CHANNELS, {}),
         callers=callers,
         history=HistoryStore(ScriptRunner(desk.client), ttl=100.0),
     )
