@@ -18,8 +18,9 @@ from config.settings import Settings
 from config.texts import Texts
 from services import metrics
 from services.answers.answer import Answerer
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
-from services.answers.gateway import Gateway
+from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
 from services.batches.manager import BatchManager
 from services.channels import Channel, Channels
@@ -87,7 +88,7 @@ class Container:
             self.runner,
             secret=self.keys.conversations(),
             ttl=settings.conversation_ttl,
-            line_ttl=settings.stream_ttl,
+            queue_ttl=settings.stream_ttl,
         )
         self.callers = Callers(
             settings.websocket_auth,
@@ -98,11 +99,10 @@ class Container:
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
-            conversations=self.conversations,
+            memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
             streams=self.streams,
             channels=self.channels,
             callers=self.callers,
-            history=make_history(settings, self.runner),
         )
         self.manager = StreamManager(
             self.streams,
@@ -190,15 +190,12 @@ class Container:
 
     def _gateway(self) -> Gateway:
         return Gateway(
-            streams=self.streams,
-            manager=self.manager,
-            takeovers=self.takeovers,
+            streams=ReplicaStreams(self.streams, self.manager, self.takeovers, self.readers),
             answerer=self.answerer,
             conversations=self.conversations,
             keys=self.keys.streams(),
             channels=self.channels,
             sentence=self.texts.get,
-            readers=self.readers,
             max_bytes=self.settings.question_max_bytes,
             log_content=self.settings.log_content,
         )

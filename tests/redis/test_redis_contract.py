@@ -134,10 +134,10 @@ def conversations(runner: ScriptRunner) -> None:
     old.remember(former, Memory("c1", "0"))
     history.add(former, "0", "s0", Turn("问", "答"))
 
-    found = store.place(key, "s1").memory
+    found = store.enter(key, "s1").memory
     assert (found.former, store.carry_over(key, found.former)) == (former, Memory("c1", "0"))
     assert history.load(key) == (Turn("问", "答"),)
-    assert [store.place(key, stream_id).place for stream_id in ("s2", "s1")] == [1, 0]
+    assert [store.enter(key, stream_id).position for stream_id in ("s2", "s1")] == [1, 0]
     runner.run([store.reset_call(key, "command")])
     store.remember(key, Memory("late", "0"))
     assert (store.load(key), history.load(key)) == (Memory("", "1"), ())

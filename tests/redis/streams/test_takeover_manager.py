@@ -12,6 +12,7 @@ import redis
 
 from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
 from services.channels import Channels
@@ -72,7 +73,7 @@ class Replica:
         self.answerer = Answerer(
             auth=AuthService("none"),
             backends={"default": Backend(self.provider)},
-            conversations=ConversationStore(runner, secret=b"s", ttl=100.0),
+            memory=MemoryStores(ConversationStore(runner, secret=b"s", ttl=100.0)),
             streams=self.store,
             channels=Channels(CHANNELS, {}),
         )

@@ -9,8 +9,9 @@ from typing import Any
 
 from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
-from services.answers.gateway import Gateway
+from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
 from services.channels import ChannelRules, Channels
 from services.identity.auth_service import AuthService
@@ -86,7 +87,7 @@ class Desk:
         answerer = Answerer(
             auth=AuthService("none"),
             backends=backends,
-            conversations=conversations,
+            memory=MemoryStores(conversations),
             streams=self.streams,
             channels=channels,
             callers=Callers("key", api_keys=[API_KEY]),
@@ -96,18 +97,15 @@ class Desk:
         )
         self.runner = runner
         takeovers = TakeoverManager(self.streams, self.manager, answerer)
+        self.readers = StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)
         self.gateway = Gateway(
-            streams=self.streams,
-            manager=self.manager,
-            takeovers=takeovers,
+            streams=ReplicaStreams(self.streams, self.manager, takeovers, self.readers),
             answerer=answerer,
             conversations=conversations,
             keys={"default": KEY, "hr": KEY},
             channels=channels,
             sentence=lambda key: f"<{key}>",
-            readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),
         )
-        self.readers = readers
         self.manager.start()
         self.readers.start()
 

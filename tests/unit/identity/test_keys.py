@@ -175,9 +175,9 @@ def test_what_lies_under_a_former_key_is_found_in_the_questions_own_round_trip(
     history.add(former, "0", "s0", Turn("问", "答"))
     key = new.key("app", question, bot="default")
 
-    found = new.place(key, "s1").memory
+    found = new.enter(key, "s1").memory
     carried = new.carry_over(key, found.former)
-    again = new.place(key, "s1").memory
+    again = new.enter(key, "s1").memory
 
     assert (found, carried, again) == (Memory("", "0", former), Memory("c1", "0"), Memory("c1", "0"))
     assert history.load(key) == (Turn("问", "答"),)
@@ -194,7 +194,7 @@ def test_a_conversation_that_is_used_takes_nothing_over(runner: ScriptRunner) ->
     new.remember(key, Memory("c2", "0"))
 
     assert new.carry_over(key, former) == Memory("c2", "0")
-    assert new.place(key, "s").memory == Memory("c2", "0")
+    assert new.enter(key, "s").memory == Memory("c2", "0")
 
 
 def store_with(runner: ScriptRunner, *ring: bytes) -> ConversationStore:

@@ -1,11 +1,11 @@
-"""What is remembered of one question's conversation: the provider's own id of it, or what was said."""
+"""What one question's conversation remembers: the provider's conversation id, or the earlier turns."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -21,47 +21,59 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _NOTHING = Memory("", "")
-#: Seconds of outage a producer waits through, and between two looks.
+#: Seconds of an outage of Redis that a producer waits through, and seconds between two tries.
 OUTAGE_SECONDS = 20.0
 PAUSE = 0.2
+#: Seconds for which the end of an answer waits until its conversation is stored.
+MEMORY_SECONDS = 5.0
 
 
-class Recollection:
+@dataclass(frozen=True, slots=True)
+class MemoryStores:
+    """Where conversations are remembered."""
+
+    conversations: ConversationStore
+    #: Turns, for providers that keep no conversations themselves.
+    history: HistoryStore | None = None
+    #: Seconds for which the end of an answer waits until its conversation is stored.
+    timeout: float = MEMORY_SECONDS
+
+
+class ConversationMemory:
     """The memory of one conversation while one of its questions is answered; without a key there is none.
 
-    What cannot be written costs the conversation, not the answer.
+    Where a write fails, the conversation loses what it would have remembered; the answer goes on.
     """
 
     def __init__(
         self,
         key: str,
+        stores: MemoryStores,
         *,
-        conversations: ConversationStore,
-        history: HistoryStore | None,
-        seconds: float,
+        tells_turns: bool = True,
         resets: str = "",
         memory: Memory | None = None,
     ) -> None:
-        """Take where it lies; `history` for a provider that keeps no conversations, `seconds` an answer's end waits.
+        """Load the memory of the conversation `key`, unless `memory` has it already.
 
-        `memory` is what lies there, where that is known already. `resets` is what an earlier owner of the stream found:
-        begun anew since, the conversation is another one, and the question has none.
+        `tells_turns` is False for a provider that keeps conversations itself. `resets` is the reset count that an
+        earlier owner of the stream found: if it differs now, the conversation was begun anew, and this question has
+        none.
         """
         self._key = key
-        self._conversations = conversations
-        self._history = history
-        self._seconds = seconds
-        self._memory = _NOTHING if not key else memory or patiently(lambda: conversations.load(key))
+        self._conversations = stores.conversations
+        self._history = history = stores.history if tells_turns else None
+        self._timeout = stores.timeout
+        self._memory = _NOTHING if not key else memory or patiently(lambda: stores.conversations.load(key))
         if former := self._memory.former:
-            self._memory = patiently(lambda: conversations.carry_over(key, former))
+            self._memory = patiently(lambda: stores.conversations.carry_over(key, former))
         if resets and self._memory.resets != resets:
             self._key, self._memory = "", Memory("", resets)
-        told = bool(self._key and history)
-        self._turns: tuple[Turn, ...] = patiently(lambda: history.load(key)) if told and history else ()
+        self._turns: tuple[Turn, ...] = patiently(lambda: history.load(key)) if self._key and history else ()
 
     @property
     def resets(self) -> str:
-        """How often the conversation had been begun anew, as this question counts; "" for no conversation."""
+        """How often the conversation had been begun anew when this question was asked; "" for no conversation."""
         return self._memory.resets
 
     @property
@@ -70,25 +82,28 @@ class Recollection:
         return self._memory.conversation_id
 
     def recalled(self, query: Query) -> Query:
-        """Return the question with what its provider is to know of the conversation."""
+        """Return the query with the conversation id and the earlier turns."""
         return replace(query, conversation_id=self.conversation_id, history=self._turns)
 
     def forget(self) -> None:
-        """Go on without the conversation, which the provider does not know any more."""
+        """Drop a conversation id that the provider does not know any more."""
         self._memory = self._memory._replace(conversation_id="")
         self.note("")
 
     def note(self, conversation_id: str, *, patient: bool = False) -> bool:
-        """Keep the provider's id, and return whether it was; the one that was there already lives on by itself."""
+        """Store the provider's conversation id; return False where Redis did not take it.
+
+        An id that is stored already is not written again. With `patient` an outage of Redis is waited through.
+        """
         if not self._key or self._history or conversation_id == self._memory.conversation_id != "":
             return True
         memory = self._memory._replace(conversation_id=conversation_id)
         return self._written(lambda: self._conversations.remember(self._key, memory), patient=patient)
 
     def keep(self, question: str, answer: str, stream_id: str) -> None:
-        """Keep a turn that is over, where the provider does not do it itself; of a model's answer not its thoughts.
+        """Store a finished turn, where the provider does not do it itself.
 
-        Those would take the room of all that was said, and no model is told them again.
+        A model's thinking is left out: it would take the room of the other turns, and no model is told it again.
         """
         history = self._history
         if self._key and history and (said := fold_thinking(answer, "hide")).strip():
@@ -98,7 +113,7 @@ class Recollection:
     def _written(self, write: Callable[[], None], *, patient: bool) -> bool:
         try:
             if patient:
-                patiently(write, self._seconds)
+                patiently(write, self._timeout)
             else:
                 write()
         except StoreUnavailable:
@@ -108,8 +123,12 @@ class Recollection:
 
 
 def patiently(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
-    """Return what a store says, waiting through an outage of Redis that a producer survives."""
-    # Nearly always Redis is there, and making ready for its absence takes as long as the call.
+    """Call a store, and try again for `seconds` while Redis is away.
+
+    Raises:
+        StoreUnavailable: Redis is still away then.
+    """
+    # Redis nearly always answers, and to set up the retries takes as long as the call itself.
     with suppress(StoreUnavailable):
         return call()
     retrying = Retrying(
