@@ -22,7 +22,7 @@ from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
-from services.batches.manager import BatchManager
+from services.batches.manager import BatchLimits, BatchManager, Retention
 from services.channels import Channel, Channels
 from services.errors import ProviderError, StoreUnavailable
 from services.factories import (
@@ -45,7 +45,7 @@ from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
 from services.sockets.store import SocketStore
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,7 @@ class Container:
             self.streams,
             self.answerer.answer,
             sentence=self.texts.error,
-            max_streams=settings.stream_max_per_replica,
-            max_bytes=settings.stream_max_bytes,
+            limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             replica=socket.gethostname(),
             log_content=settings.log_content,
@@ -209,14 +208,15 @@ class Container:
             self.batch_store,
             self.gateway,
             runner=self.runner if self.redis_of_batches is self.redis else ScriptRunner(self.redis_of_batches),
-            max_concurrent=settings.batch_max_concurrent,
-            max_queue_size=settings.batch_max_queue_size,
-            threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
-            works=settings.batch_worker == "embedded",
+            limits=BatchLimits(
+                settings.batch_max_concurrent,
+                settings.batch_max_queue_size,
+                threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
+                works=settings.batch_worker == "embedded",
+            ),
             sentence=self.texts.error,
             replica=f"{socket.gethostname()}:{os.getpid()}",
-            folder=settings.batch_storage_path,
-            retention_days=settings.batch_retention_days,
+            retention=Retention(settings.batch_storage_path, settings.batch_retention_days),
         )
 
     def _redis_of_batches(self) -> redis.Redis:

@@ -21,7 +21,7 @@ from services.identity.auth_service import AuthService
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Recovered
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Chunk, NewStream, Snapshot, Write, taken_stream
 from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import free_port, wait_until
@@ -81,8 +81,7 @@ class Replica:
             self.store,
             self.answerer.answer,
             sentence=lambda code: f"<{code}>",
-            max_streams=max_streams,
-            max_bytes=100_000,
+            limits=StreamLimits(max_streams, max_bytes=100_000),
         )
         self.takeovers = TakeoverManager(self.store, self.manager, self.answerer)
         self.manager.start()

@@ -19,7 +19,7 @@ from services.identity.callers import Callers
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 from services.streams.records import Snapshot
 from services.streams.store import OPEN_SECONDS, StreamStore
@@ -93,7 +93,10 @@ class Desk:
             callers=Callers("key", api_keys=[API_KEY]),
         )
         self.manager = StreamManager(
-            self.streams, answerer.answer, sentence=lambda c: f"<{c}>", max_streams=max_streams, max_bytes=100_000
+            self.streams,
+            answerer.answer,
+            sentence=lambda c: f"<{c}>",
+            limits=StreamLimits(max_streams, max_bytes=100_000),
         )
         self.runner = runner
         takeovers = TakeoverManager(self.streams, self.manager, answerer)
