@@ -52,7 +52,7 @@ def client_rules(settings: Settings) -> dict[str, ChannelRules]:
 
 
 def no_name(question: Question) -> str:
-    """Return "": the provider gets its name for nobody in particular."""
+    """Return "": the provider is told no name for the user."""
     return ""
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from services import metrics
 from services.answers.conversation_memory import PAUSE as TURN_POLL
-from services.answers.conversation_memory import ConversationMemory, MemoryStores, patiently
+from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
 from services.answers.conversation_store import Memory
 from services.answers.provider_run import ProviderRun, looked_up
 from services.channels import Channel, Channels
@@ -152,7 +152,7 @@ class Answerer:
             for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
                 if isinstance(event, ProviderIds):
                     # The first owner was lost before the provider named the conversation.
-                    self._memory(backend, entry, past.resets).note(event.conversation_id, patient=True)
+                    self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
                 yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
@@ -177,13 +177,13 @@ class Answerer:
         `begun`.
         """
         tried, watch = False, LateHead(EVICT_LEASES * self._streams.lease, self._clock)
-        while (queue := patiently(lambda: self._conversations.enter(key, stream_id))).position != 0:
+        while (queue := through_outage(lambda: self._conversations.enter(key, stream_id))).position != 0:
             full = queue.position < 0
             if full and tried and not begun:
                 raise AnswerError(code="turns_full")
             if deadline.over:
                 raise AnswerError(code="answer_timeout")
-            gone = patiently(lambda: self._evict(key, queue.head, watch))
+            gone = through_outage(lambda: self._evict(key, queue.head, watch))
             # A full queue refuses the question only where its head could not be removed.
             tried = full and not gone
             if not tried or begun:

@@ -64,12 +64,12 @@ class ConversationMemory:
         self._conversations = stores.conversations
         self._history = history = stores.history if tells_turns else None
         self._timeout = stores.timeout
-        self._memory = _NOTHING if not key else memory or patiently(lambda: stores.conversations.load(key))
+        self._memory = _NOTHING if not key else memory or through_outage(lambda: stores.conversations.load(key))
         if former := self._memory.former:
-            self._memory = patiently(lambda: stores.conversations.carry_over(key, former))
+            self._memory = through_outage(lambda: stores.conversations.carry_over(key, former))
         if resets and self._memory.resets != resets:
             self._key, self._memory = "", Memory("", resets)
-        self._turns: tuple[Turn, ...] = patiently(lambda: history.load(key)) if self._key and history else ()
+        self._turns: tuple[Turn, ...] = through_outage(lambda: history.load(key)) if self._key and history else ()
 
     @property
     def resets(self) -> str:
@@ -90,15 +90,15 @@ class ConversationMemory:
         self._memory = self._memory._replace(conversation_id="")
         self.note("")
 
-    def note(self, conversation_id: str, *, patient: bool = False) -> bool:
+    def note(self, conversation_id: str, *, wait: bool = False) -> bool:
         """Store the provider's conversation id; return False where Redis did not take it.
 
-        An id that is stored already is not written again. With `patient` an outage of Redis is waited through.
+        An id that is stored already is not written again. With `wait` it is tried again during an outage of Redis.
         """
         if not self._key or self._history or conversation_id == self._memory.conversation_id != "":
             return True
         memory = self._memory._replace(conversation_id=conversation_id)
-        return self._written(lambda: self._conversations.remember(self._key, memory), patient=patient)
+        return self._written(lambda: self._conversations.remember(self._key, memory), wait=wait)
 
     def keep(self, question: str, answer: str, stream_id: str) -> None:
         """Store a finished turn, where the provider does not do it itself.
@@ -108,12 +108,12 @@ class ConversationMemory:
         history = self._history
         if self._key and history and (said := fold_thinking(answer, "hide")).strip():
             turn = Turn(question, said)
-            self._written(lambda: history.add(self._key, self._memory.resets, stream_id, turn), patient=True)
+            self._written(lambda: history.add(self._key, self._memory.resets, stream_id, turn), wait=True)
 
-    def _written(self, write: Callable[[], None], *, patient: bool) -> bool:
+    def _written(self, write: Callable[[], None], *, wait: bool) -> bool:
         try:
-            if patient:
-                patiently(write, self._timeout)
+            if wait:
+                through_outage(write, self._timeout)
             else:
                 write()
         except StoreUnavailable:
@@ -122,7 +122,7 @@ class ConversationMemory:
         return True
 
 
-def patiently(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
+def through_outage(call: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
     """Call a store, and try again for `seconds` while Redis is away.
 
     Raises:

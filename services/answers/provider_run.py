@@ -81,7 +81,7 @@ class ProviderRun:
                 raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not self._remembered:
-                memory.note(self._ids.conversation_id, patient=True)
+                memory.note(self._ids.conversation_id, wait=True)
             if not self._mocked:
                 memory.keep(self._query.text, "".join(self._said), self._stream_id)
         except AnswerError as exc:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from services import metrics
 from services.answers.answer import Answerer
-from services.answers.conversation_memory import patiently
+from services.answers.conversation_memory import through_outage
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.streams.manager import StreamManager, is_whole
@@ -123,7 +123,7 @@ class TakeoverManager:
     def _go_on(self, stream_id: str, owner: str, taken: Takeover) -> None:
         """Load the stream and produce the rest; from `resume` on, the manager releases the replica's slot."""
         try:
-            fields, chunks = patiently(lambda: self._store.load(stream_id))
+            fields, chunks = through_outage(lambda: self._store.load(stream_id))
             new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
             question = _question(fields.get("question", ""))
             known = self._answerer.knows(question)
