@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
 from channels.http_chat.waits import Waits
 from channels.realtime.batch_news import BatchNews
 from channels.realtime.channel import Manner, realtime_blueprint
+from channels.registry import CHANNELS
 from channels.sockets.connections import connections_blueprint
 from channels.sockets.endpoint import Sockets
 from channels.web.compression import compress_answers
@@ -36,6 +37,7 @@ from config.logging import configure_logging
 from config.settings import Settings, load_settings
 from server.connection_slots import ConnectionLimits
 from services import metrics
+from services.channels import Channel
 from services.container import Container
 from services.errors import CallbackRefused, SettingsError
 from services.limits.guesses import Guesses
@@ -51,11 +53,11 @@ log = logging.getLogger(__name__)
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, channels: Iterable[Channel] = CHANNELS) -> Flask:
     """Build the application; it connects to nothing before the first request needs it."""
     settings = settings or load_settings()
     configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
-    container = Container(settings)
+    container = Container(settings, channels)
     app = Flask(__name__, static_folder=None)
     app.extensions["wechatlaibao"] = container
     channel = WeComChannel(

@@ -6,26 +6,30 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
 import redis
 
+from channels.registry import CHANNELS
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from config.texts import Texts
+from services import metrics
 from services.answers.answer import Answerer
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
-from services.answers.gateway import Gateway
+from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
-from services.batches.manager import BatchManager
+from services.batches.manager import BatchLimits, BatchManager, Retention
+from services.channels import Channel, Channels
 from services.errors import ProviderError, StoreUnavailable
 from services.factories import (
     batches_word,
     make_auth,
     make_backends,
     make_batch_store,
-    make_doors,
     make_history,
     make_providers,
     make_streams,
@@ -41,7 +45,7 @@ from services.ops.health import Health, Probe
 from services.probes import clock_probe, clock_window, folder_probe, probe
 from services.redis.store import ScriptRunner, connect
 from services.sockets.store import SocketStore
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 
 log = logging.getLogger(__name__)
@@ -62,8 +66,9 @@ class Guests(Protocol):
 class Container:
     """The parts of one replica. Nothing connects before it is used."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, channels: Iterable[Channel] = CHANNELS) -> None:
         self.settings = settings
+        self.channels = Channels.from_settings(channels, settings)
         self.texts = Texts(settings.locale, settings.texts_overrides)
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items()}
         address = settings.redis_address.get_secret_value()
@@ -83,7 +88,7 @@ class Container:
             self.runner,
             secret=self.keys.conversations(),
             ttl=settings.conversation_ttl,
-            line_ttl=settings.stream_ttl,
+            queue_ttl=settings.stream_ttl,
         )
         self.callers = Callers(
             settings.websocket_auth,
@@ -94,17 +99,16 @@ class Container:
         self.answerer = Answerer(
             auth=self.auth,
             backends=make_backends(settings, self.providers),
-            conversations=self.conversations,
+            memory=MemoryStores(self.conversations, make_history(settings, self.runner)),
             streams=self.streams,
+            channels=self.channels,
             callers=self.callers,
-            history=make_history(settings, self.runner),
         )
         self.manager = StreamManager(
             self.streams,
             self.answerer.answer,
             sentence=self.texts.error,
-            max_streams=settings.stream_max_per_replica,
-            max_bytes=settings.stream_max_bytes,
+            limits=StreamLimits(settings.stream_max_per_replica, settings.stream_max_bytes),
             writer=make_streams(settings, ScriptRunner(self.redis_of_flusher, beside=self.runner)),
             replica=socket.gethostname(),
             log_content=settings.log_content,
@@ -133,6 +137,8 @@ class Container:
         """Start the threads of this process; a Redis that is away now may come later."""
         with suppress(StoreUnavailable):
             self.runner.load()
+        for channel in self.channels:
+            metrics.begin_channel(channel.name, sockets=channel.sockets)
         self.own_secret.start()
         self.manager.start()
         self.takeovers.start()
@@ -183,15 +189,12 @@ class Container:
 
     def _gateway(self) -> Gateway:
         return Gateway(
-            streams=self.streams,
-            manager=self.manager,
-            takeovers=self.takeovers,
+            streams=ReplicaStreams(self.streams, self.manager, self.takeovers, self.readers),
             answerer=self.answerer,
             conversations=self.conversations,
             keys=self.keys.streams(),
-            doors=make_doors(self.settings),
+            channels=self.channels,
             sentence=self.texts.get,
-            readers=self.readers,
             max_bytes=self.settings.question_max_bytes,
             log_content=self.settings.log_content,
         )
@@ -205,14 +208,15 @@ class Container:
             self.batch_store,
             self.gateway,
             runner=self.runner if self.redis_of_batches is self.redis else ScriptRunner(self.redis_of_batches),
-            max_concurrent=settings.batch_max_concurrent,
-            max_queue_size=settings.batch_max_queue_size,
-            threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
-            works=settings.batch_worker == "embedded",
+            limits=BatchLimits(
+                settings.batch_max_concurrent,
+                settings.batch_max_queue_size,
+                threads=min(settings.batch_max_concurrent, max(1, settings.stream_max_per_replica // 2)),
+                works=settings.batch_worker == "embedded",
+            ),
             sentence=self.texts.error,
             replica=f"{socket.gethostname()}:{os.getpid()}",
-            folder=settings.batch_storage_path,
-            retention_days=settings.batch_retention_days,
+            retention=Retention(settings.batch_storage_path, settings.batch_retention_days),
         )
 
     def _redis_of_batches(self) -> redis.Redis:

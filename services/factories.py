@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from pydantic import SecretStr
 
@@ -11,23 +10,18 @@ from config.bots import DEFAULT_BOT, BotSettings
 from config.settings import Settings
 from config.texts import Texts
 from services.answers.answer import Backend
-from services.answers.gateway import Door
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError
 from services.identity.auth_service import AuthService
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
-from services.models import SOCKET_CHANNELS
 from services.providers.base import BaseRAGProvider
 from services.providers.registry import build_provider
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
-
-#: Seconds a question of any door but WeCom's may wait for Redis: longer than a crowd takes, shorter than people do.
-PATIENCE = 4.0
 
 
 def make_wechat(bot: BotSettings) -> WechatService:
@@ -138,22 +132,6 @@ def make_backends(settings: Settings, providers: Mapping[str, BaseRAGProvider]) 
         name: Backend(providers[name], bot.corp, bot.group_conversation == "shared", name)
         for name, bot in settings.bots.items()
     }
-
-
-def make_doors(settings: Settings) -> dict[tuple[str, str], Door]:
-    """Return what each channel allows; all but WeCom's bound by themselves how many questions one has under way."""
-    bots, places = settings.bots, settings.stream_max_per_user
-    doors = {("wecom", name): Door(places, bot.answer_seconds, _resets(bot.commands)) for name, bot in bots.items()}
-    socket = Door(resets=_resets(settings.wechat_commands), patience=PATIENCE, resends=True, compares=True)
-    http = replace(socket, keeps_refusals=False)
-    # A batch has no conversation to begin anew: its texts are questions, whatever they are. Its ids are its own.
-    batch = replace(http, resets=frozenset(), compares=False)
-    doors |= {(channel, DEFAULT_BOT): socket for channel in SOCKET_CHANNELS}
-    return doors | {("http", DEFAULT_BOT): http, ("batch", DEFAULT_BOT): batch}
-
-
-def _resets(commands: Mapping[str, str]) -> frozenset[str]:
-    return frozenset(words for words, command in commands.items() if command == "reset")
 
 
 def _revealed(secret: SecretStr | None) -> str:

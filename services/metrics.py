@@ -10,8 +10,6 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from services.models import SOCKET_CHANNELS
-
 # The times of creation would be as many lines again, and are not there with several processes anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -266,10 +264,13 @@ for _outcome in ("extended", "replaced", "unchanged", "lost"):
         RECOVERIES.labels(_outcome, _reason)
 for _reason in ("address", "full", "idle", "malformed", "stalled"):
     CONNECTIONS_REFUSED.labels(_reason)
-STREAMS.labels("wecom", "completed")
-for _door in SOCKET_CHANNELS:
-    STREAMS.labels(_door, "completed")
-    SOCKETS_OPEN.labels(_door)
+
+
+def begin_channel(name: str, *, sockets: bool) -> None:
+    """Begin the series of a channel at 0; `sockets` tells whether its clients connect by WebSocket."""
+    STREAMS.labels(name, "completed")
+    if sockets:
+        SOCKETS_OPEN.labels(name)
 
 
 def render() -> bytes:

@@ -9,11 +9,6 @@ from typing import Any, Literal
 
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-#: The channels whose people open a socket, and show a credential when they do.
-SOCKET_CHANNELS = ("chat", "realtime")
-#: The channels of REST, where an API key counts whatever sockets ask for.
-PROGRAM_CHANNELS = ("http", "batch")
-
 Status = Literal["processing", "completed", "error", "cancelled"]
 AuthState = Literal[
     "",
@@ -33,7 +28,7 @@ class Question:
     """All that any replica needs to ask it, and ask it again."""
 
     text: str
-    #: The door it came through: wecom, chat, realtime, batch, http.
+    #: The name of the channel it came through (`services.channels.Channel.name`).
     channel: str
     bot: str
     #: Who asks: WeCom's userid, a socket's client, a batch's key.
@@ -49,16 +44,6 @@ class Question:
     session: str = ""
     #: A socket user's token, sealed: another replica may have to ask as this person.
     credential: str = field(default="", repr=False)
-
-    @property
-    def key_bot(self) -> str:
-        """Whose keys name its conversation: its bot's, or those of no bot ("") on channels that have none."""
-        return self.bot if self.channel == "wecom" else ""
-
-    @property
-    def independent(self) -> bool:
-        """Whether it belongs to no conversation: nothing is remembered, and no earlier question is waited for."""
-        return self.channel != "wecom" and not self.session
 
     def to_json(self) -> str:
         # Not asdict, which copies deeply what is only read.
@@ -121,7 +106,7 @@ class Query:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     identity: Identity = Identity("none")
-    #: The door the question came through.
+    #: The name of the channel the question came through.
     channel: str = ""
     #: The conversation's earlier turns, the oldest first; only for providers that keep no conversations themselves.
     history: tuple[Turn, ...] = ()
@@ -130,6 +115,10 @@ class Query:
     sources: tuple[Mapping[str, Any], ...] = ()
     #: When it was put to the provider, in seconds since 1970; 0 for unknown. For `recover` only.
     asked_at: float = 0.0
+    #: Whether to wait here when a busy provider asks for a short pause; False where it is asked again later.
+    waits_for_provider: bool = True
+    #: The language of the built-in mock's answer, "zh" or "en".
+    mock_language: str = "zh"
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class Shelf:
 
     def __init__(self, runner: ScriptRunner, fields: Mapping[str, str]) -> None:
         self._streams = StreamStore(runner, ttl=LIVES, lease=LIVES, max_seconds=LIVES)
-        self._turns = ConversationStore(runner, secret=b"bench", ttl=LIVES, line_ttl=LIVES)
+        self._turns = ConversationStore(runner, secret=b"bench", ttl=LIVES, queue_ttl=LIVES)
         own = {name: value for name, value in fields.items() if name not in KEPT_BY_REDIS}
         text = prose(TEXT)
         chunks = [Chunk(text[start : start + DELTA], timestamp()) for start in range(0, len(text), DELTA)]

@@ -11,6 +11,7 @@ from flask import Blueprint, Response
 from channels.asking import Finds, Limiter, iso_now
 from channels.chat.answers import ChatAnswer, ChatDisplay, Html, Sends
 from channels.chat.frames import Ask, FrameRefused, Incoming, Ping, Resume, Stop, names_of, read_frame
+from channels.chat.rules import CHAT
 from channels.sockets.answer_queue import AnswerQueue
 from channels.sockets.socket import Closed
 from config.bots import DEFAULT_BOT
@@ -150,7 +151,7 @@ class ChatDoor:
     def _question(self, ask: Ask) -> Question:
         return Question(
             ask.content,
-            "chat",
+            CHAT.name,
             DEFAULT_BOT,
             self._caller.principal,
             msgid=f"{self._client_id}/{ask.id}" if ask.id else "",

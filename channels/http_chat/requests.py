@@ -8,6 +8,7 @@ from flask import request
 
 from channels.asking import MAX_ID
 from channels.http_chat.models import ChatQuestion
+from channels.http_chat.rules import HTTP
 from channels.http_chat.stream import END, MEDIA_TYPE
 from channels.web.rest import RestError
 from config.bots import DEFAULT_BOT
@@ -22,7 +23,7 @@ _CURSOR = re.compile(r"[0-9]{1,9}")
 def question_of(asked: ChatQuestion, caller: Caller, msgid: str) -> Question:
     return Question(
         asked.query,
-        "http",
+        HTTP.name,
         DEFAULT_BOT,
         caller.principal,
         msgid=msgid,

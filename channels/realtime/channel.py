@@ -14,6 +14,7 @@ from flask import Blueprint, Response
 
 from channels.asking import Asks, Limiter, iso_now
 from channels.realtime.batch_news import BatchNews
+from channels.realtime.rules import REALTIME
 from channels.sockets.answer_queue import AnswerQueue, Shown
 from channels.sockets.outbox import Goodbye, Outbox, Wire
 from config.bots import DEFAULT_BOT
@@ -209,7 +210,7 @@ class RealtimeDoor:
     def _question(self, ask: Ask) -> Question:
         return Question(
             ask.text,
-            "realtime",
+            REALTIME.name,
             DEFAULT_BOT,
             self._caller.principal,
             session=ask.answer.session_id,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response, request
 
 from channels.wecom.callbacks import about_refusal
+from channels.wecom.rules import WECOM
 from config.texts import Texts
 from services import metrics
 from services.answers.gateway import Gateway
@@ -152,7 +153,7 @@ class WeComChannel:
         return self.frame(bot, snapshot), snapshot.error_code or snapshot.status
 
     def _question(self, bot: str, message: Message) -> Question:
-        return Question(message.text, "wecom", bot, message.userid, message.chatid, message.msgid)
+        return Question(message.text, WECOM.name, bot, message.userid, message.chatid, message.msgid)
 
     def _refresh(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
         try:

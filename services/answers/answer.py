@@ -1,4 +1,4 @@
-"""Answer one question: authenticate, wait for the conversation's turn, stream, remember the conversation."""
+"""Answer one question: authenticate, wait for the conversation's turn, ask the provider, remember the conversation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from services import metrics
-from services.answers.conversation_store import ConversationStore, Memory
-from services.answers.history_store import HistoryStore
-from services.answers.memory import PAUSE as TURN_POLL
-from services.answers.memory import Recollection, patiently
+from services.answers.conversation_memory import PAUSE as TURN_POLL
+from services.answers.conversation_memory import ConversationMemory, MemoryStores, through_outage
+from services.answers.conversation_store import Memory
 from services.answers.provider_run import ProviderRun, looked_up
+from services.channels import Channel, Channels
 from services.errors import AnswerError, AuthError, ConversationGone, ProviderError, Unrecoverable
 from services.models import Identity, Past, ProviderIds, Query, Question
 from services.providers.base import BaseRAGProvider
@@ -25,12 +25,10 @@ from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Seconds an answer's end waits until its conversation could be kept.
-MEMORY_SECONDS = 5.0
-#: How often a question may be put to the provider, over all owners of its stream.
+#: How often a question may be sent to the provider, over all owners of its stream.
 MAX_ASKS = 2
-#: Leases for which a waiting question sees its line's head without an owner before that gives way: somebody may be
-#: about to take it over.
+#: Leases for which a waiting question sees the head of its queue without an owner before it removes the head. Until
+#: then another replica may take the head over.
 EVICT_LEASES = 3
 
 
@@ -39,7 +37,7 @@ class Authenticator(Protocol):
 
 
 class CallerAuthenticator(Protocol):
-    def identity(self, question: Question) -> Identity: ...
+    def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,62 +46,62 @@ class Backend:
 
     provider: BaseRAGProvider
     corp: str = ""
-    #: A group's members share one conversation.
+    #: Whether the members of a group share one conversation.
     shared_groups: bool = False
     bot: str = "default"
 
 
-class Place(NamedTuple):
-    """Where a question stands: its conversation's key, "" for none, and its stream."""
+class QueueEntry(NamedTuple):
+    """A question's stream, and the key of the conversation whose queue it is in; "" for none."""
 
     key: str
     stream_id: str
 
 
 class Answerer:
-    """Knows the way from a question to the provider's events; one for the process, safe in many threads."""
+    """Turns questions into the provider's events. One object serves the process, from many threads."""
 
     def __init__(
         self,
         *,
         auth: Authenticator,
         backends: Mapping[str, Backend],
-        conversations: ConversationStore,
+        memory: MemoryStores,
         streams: StreamStore,
+        channels: Channels,
         callers: CallerAuthenticator | None = None,
-        history: HistoryStore | None = None,
-        memory_seconds: float = MEMORY_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the backend of each bot; `callers` checks the credentials of channels that ask for one."""
         self._auth = auth
         self._callers = callers
         self._backends = backends
-        self._conversations = conversations
-        self._history = history
+        self._stores = memory
+        self._conversations = memory.conversations
         self._streams = streams
-        self._memory_seconds = memory_seconds
+        self._channels = channels
         self._sleep = sleep
         self._clock = clock
 
     def conversation(self, question: Question) -> str:
         """Return the key of the conversation a question belongs to."""
-        backend = self._backends[question.bot]
-        return self._conversations.key(backend.provider.app, question, shared=backend.shared_groups)
+        backend, bot = self._backends[question.bot], self._channels.of(question).key_bot(question)
+        return self._conversations.key(backend.provider.app, question, bot=bot, shared=backend.shared_groups)
 
     def knows(self, question: Question) -> bool:
-        """Tell whether the question's bot is one of this replica's."""
-        return question.bot in self._backends
+        """Tell whether this replica has the question's channel and bot, so that it can answer it."""
+        return question.channel in self._channels and question.bot in self._backends
 
     def leave_calls(self, question: Question, stream_id: str, key: str = "") -> tuple[Call, ...]:
-        """Return the calls that give the person's place and the conversation's turn back.
+        """Return the calls that leave the user's slots and the conversation's queue.
 
-        `key` is the conversation's, where it is known already.
+        `key` is the conversation's key, where the caller has it already.
         """
-        place = self._streams.leave_call(question.bot, question.principal, stream_id)
-        if question.independent:
-            return (place,)
-        return (place, self._conversations.leave_call(key or self.conversation(question), stream_id))
+        slot = self._streams.leave_call(question.bot, question.principal, stream_id)
+        if self._channels.of(question).is_independent(question):
+            return (slot,)
+        return (slot, self._conversations.leave_call(key or self.conversation(question), stream_id))
 
     def answer(
         self,
@@ -114,59 +112,57 @@ class Answerer:
         *,
         turn: Memory | None = None,
     ) -> Iterator[AnswerEvent]:
-        """Yield what becomes known, ending with the provider's last word. Closing it tells the provider to stop.
+        """Yield the events of an answer, up to the provider's last. Closing the iterator cancels the run there.
 
-        With a `past`, earlier owners' work is gone on with: what they asked for is fetched, or asked for once more.
-        `turn` is what the conversation remembers, where the stream has its turn already; None where it is to be waited
-        for.
+        With `past` the work of earlier owners is continued: the answer that they asked for is looked up, or asked for
+        once more. `turn` is what the conversation remembers, where the stream heads its queue already; None waits for
+        that.
 
         Raises:
-            AnswerError: the answer failed; its code picks the sentence for the user.
+            AnswerError: the answer failed; its code selects the sentence for the user.
         """
-        backend = self._backends[question.bot]
-        identity = self._identity(question, backend)
+        backend, channel = self._backends[question.bot], self._channels.of(question)
+        identity = self._identity(question, backend, channel)
         yield identity
-        key = "" if question.independent else self.conversation(question)
+        key = "" if channel.is_independent(question) else self.conversation(question)
         if key and turn is None:
             turn = yield from self._wait_for_turn(key, stream_id, deadline, begun=bool(past and past.asks))
-        user = end_user(question, identity)
-        query = Query(question.text, user, "", question.inputs, question.files, identity, question.channel)
-        place = Place(key, stream_id)
+        query, entry = _query(question, identity, channel), QueueEntry(key, stream_id)
         if past and past.asks:
-            yield from self._go_on(backend, query, place, deadline, past)
+            yield from self._go_on(backend, query, entry, deadline, past)
         else:
-            memory = self._recollection(backend, place, known=turn)
+            memory = self._memory(backend, entry, known=turn)
             asked_in = memory.conversation_id
             yield Asking(provider=backend.provider.name, resets=memory.resets, conversation_id=asked_in)
-            yield from self._ask(backend, query, memory, place, deadline)
+            yield from self._ask(backend, query, memory, entry, deadline)
 
-    def _identity(self, question: Question, backend: Backend) -> Identity:
-        if question.channel == "wecom":
+    def _identity(self, question: Question, backend: Backend, channel: Channel) -> Identity:
+        if channel.authenticates == "directory":
             return self._auth.authenticate(question.principal, backend.corp)
         if self._callers is None:
             raise AuthError("nobody checks credentials here")
-        return self._callers.identity(question)
+        return self._callers.identity(question, accepts_api_keys=channel.accepts_api_keys)
 
     def _go_on(
-        self, backend: Backend, query: Query, place: Place, deadline: Deadline, past: Past
+        self, backend: Backend, query: Query, entry: QueueEntry, deadline: Deadline, past: Past
     ) -> Iterator[AnswerEvent]:
-        """Have the answer that was asked for; ask once more where there is none."""
+        """Yield the rest of an answer that was asked for; ask once more where the provider has none."""
         named = replace(query, said=past.text, sources=past.sources, asked_at=past.asked_at)
         try:
             for event in looked_up(backend.provider, named, past.ids, deadline, "owner_lost"):
                 if isinstance(event, ProviderIds):
-                    # Its first owner had not heard of the conversation.
-                    self._recollection(backend, place, past.resets).note(event.conversation_id, patient=True)
+                    # The first owner was lost before the provider named the conversation.
+                    self._memory(backend, entry, past.resets).note(event.conversation_id, wait=True)
                 yield event
         except Unrecoverable as exc:
             yield Resumed("lost", str(exc), "owner_lost")
             if past.asks >= MAX_ASKS or not past.may_ask:
                 raise AnswerError(f"asked {past.asks} times: {exc}", code="interrupted") from exc
-            memory = self._recollection(backend, place, past.resets)
+            memory = self._memory(backend, entry, past.resets)
             yield Asking(past.asks + 1, str(exc), backend.provider.name, memory.resets, memory.conversation_id)
-            # Not before it is sure that the stream is ours: its present owner may be reading that run.
+            # Only now is it certain that this replica owns the stream: another owner could be reading the run.
             backend.provider.cancel(past.ids, query.user)
-            yield from anew(self._ask(backend, query, memory, place, deadline), past.text)
+            yield from anew(self._ask(backend, query, memory, entry, deadline), past.text)
         except ProviderError:
             if deadline.over and deadline.aborted not in LEAVING:
                 backend.provider.cancel(past.ids, query.user)
@@ -175,27 +171,29 @@ class Answerer:
     def _wait_for_turn(
         self, key: str, stream_id: str, deadline: Deadline, *, begun: bool
     ) -> Generator[Waiting, None, Memory]:
-        """Wait until the stream heads its conversation's line; a head that is no longer written gives way.
+        """Wait until the stream heads its conversation's queue; a head that no owner writes any more is removed.
 
-        Return what the conversation remembers then. A full line refuses a question, not an answer that has `begun`.
+        Return what the conversation remembers then. A full queue refuses a question, but not an answer that has
+        `begun`.
         """
         tried, watch = False, LateHead(EVICT_LEASES * self._streams.lease, self._clock)
-        while (place := patiently(lambda: self._conversations.place(key, stream_id))).place != 0:
-            if place.place < 0 and tried and not begun:
+        while (queue := through_outage(lambda: self._conversations.enter(key, stream_id))).position != 0:
+            full = queue.position < 0
+            if full and tried and not begun:
                 raise AnswerError(code="turns_full")
             if deadline.over:
                 raise AnswerError(code="answer_timeout")
-            gone = patiently(lambda: self._evict(key, place.head, watch))
-            # A full line is told only where none of it gives way.
-            tried = place.place < 0 and not gone
+            gone = through_outage(lambda: self._evict(key, queue.head, watch))
+            # A full queue refuses the question only where its head could not be removed.
+            tried = full and not gone
             if not tried or begun:
                 yield Waiting(True)
                 self._sleep(0.0 if gone else TURN_POLL)
         yield Waiting(False)
-        return place.memory
+        return queue.memory
 
     def _evict(self, key: str, head: str, watch: LateHead) -> bool:
-        """Take the head out of the line if nobody writes it any more; return whether it was."""
+        """Remove the queue's head if it has ended or lost its owner for too long; return whether it was removed."""
         status, late = self._streams.standing(head)
         gone = status != "processing" or watch.over(head, late)
         if gone:
@@ -203,57 +201,56 @@ class Answerer:
         return gone
 
     def _ask(
-        self, backend: Backend, query: Query, memory: Recollection, place: Place, deadline: Deadline
+        self, backend: Backend, query: Query, memory: ConversationMemory, entry: QueueEntry, deadline: Deadline
     ) -> Iterator[AnswerEvent]:
-        """Ask within the remembered conversation; once more as a new one when the provider has forgotten it."""
+        """Ask in the remembered conversation; once more in a new one when the provider has forgotten it."""
         try:
-            yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
         except ConversationGone:
             if not memory.conversation_id:
                 raise
             log.warning("conversation gone, asking as a new one", extra={"provider": backend.provider.name})
             memory.forget()
-            yield from self._run(backend, memory.recalled(query), memory, place.stream_id, deadline)
+            yield from self._run(backend, memory.recalled(query), memory, entry.stream_id, deadline)
 
-    def _recollection(
-        self, backend: Backend, place: Place, resets: str = "", known: Memory | None = None
-    ) -> Recollection:
-        return Recollection(
-            place.key,
-            conversations=self._conversations,
-            history=None if backend.provider.keeps_conversations else self._history,
-            seconds=self._memory_seconds,
-            resets=resets,
-            memory=known,
-        )
+    def _memory(
+        self, backend: Backend, entry: QueueEntry, resets: str = "", known: Memory | None = None
+    ) -> ConversationMemory:
+        tells_turns = not backend.provider.keeps_conversations
+        return ConversationMemory(entry.key, self._stores, tells_turns=tells_turns, resets=resets, memory=known)
 
     def _run(
-        self, backend: Backend, query: Query, memory: Recollection, stream_id: str, deadline: Deadline
+        self, backend: Backend, query: Query, memory: ConversationMemory, stream_id: str, deadline: Deadline
     ) -> Iterator[AnswerEvent]:
         metrics.PROVIDER_CALLS.labels(backend.bot, backend.provider.name).inc()
         return ProviderRun(backend.provider, query, memory, stream_id, deadline).events()
 
 
-def end_user(question: Question, identity: Identity) -> str:
-    """Return the provider's name for who asks; "" where no person is known: the provider has a name for nobody."""
-    if identity.user:
-        return identity.user.user_code
-    if question.channel != "wecom":
-        return f"ws-user-{question.session}" if question.channel == "realtime" else ""
-    return question.principal
+def _query(question: Question, identity: Identity, channel: Channel) -> Query:
+    """Return what the provider is asked, before anything of the conversation is known."""
+    return Query(
+        question.text,
+        identity.user.user_code if identity.user else channel.end_user(question),
+        inputs=question.inputs,
+        files=question.files,
+        identity=identity,
+        channel=channel.name,
+        waits_for_provider=channel.waits_for_provider,
+        mock_language=channel.mock_language,
+    )
 
 
 class LateHead:
-    """How long one waiting question has seen the head of its line without a lease."""
+    """Measures for how long one waiting question has seen the head of its queue without a lease."""
 
-    def __init__(self, patience: float, clock: Callable[[], float]) -> None:
-        self._patience = patience
+    def __init__(self, timeout: float, clock: Callable[[], float]) -> None:
+        self._timeout = timeout
         self._clock = clock
         self._head = ""
         self._since = 0.0
 
     def over(self, head: str, late: float) -> bool:
-        """Take in that the head's lease has been over for `late` seconds; tell whether that was seen for too long."""
+        """Note that the head's lease ended `late` seconds ago; return whether this was seen for over `timeout`."""
         if late <= 0.0 or head != self._head:
             self._head, self._since = head if late > 0.0 else "", self._clock()
-        return bool(self._head) and self._clock() - self._since > self._patience
+        return bool(self._head) and self._clock() - self._since > self._timeout

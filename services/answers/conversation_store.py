@@ -1,13 +1,14 @@
-"""A conversation's memory and its line: the provider's conversation id, and whose turn it is.
+"""A conversation's memory and its queue: the provider's conversation id, and the stream whose turn it is.
 
     dify_conversation:<app>:<channel>:<principal>:<chat>      string, the provider's conversation id
-    {dify_conversation:…}:turns                               list of stream ids, the head has the turn
-    {dify_conversation:…}:resets                              how often the person started anew
-    {dify_conversation:…}:reset_by                            list of the last commands' stream ids
+    {dify_conversation:…}:turns                               list of stream ids, the queue; the head has the turn
+    {dify_conversation:…}:resets                              how often the user began the conversation anew
+    {dify_conversation:…}:reset_by                            list of the stream ids of the last reset commands
 
-`app` names the provider's app, `chat` the group or a socket's session; the last three parts are keyed hashes, so that
-the keys tell nobody who talks to whom. What lies under the name that a former key gives is carried over, once, by the
-first question that finds nothing under the present name; it stays where it was for replicas that know only that key.
+`app` names the provider's app, `chat` the group or a client's session. The last three parts are keyed hashes, so that
+the keys do not show which users talk in which chats. After a change of secrets, the first question that finds nothing
+under the present name copies what is stored under the name of a former secret. The copied keys stay where they are, for
+replicas that have only the former secret.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from utils.keyring import Keyring, keys_of
 
 
 class ConversationKey(str):
-    """A conversation's key, with those it has under former secrets."""
+    """A conversation's key, with its keys under former secrets."""
 
     former: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, names: Sequence[str]) -> ConversationKey:
-        """Return the first of these names; the others are the former ones."""
+        """Return the first name as the key, and the others as its former keys."""
         key = cls(names[0])
         key.former = tuple(dict.fromkeys(name for name in names[1:] if name != names[0]))
         return key
@@ -41,29 +42,30 @@ class Memory(NamedTuple):
 
     conversation_id: str
     resets: str
-    #: The former key under which the conversation still lies; "" where nothing is to be carried over.
+    #: The former key that still has the conversation; "" where nothing has to be carried over.
     former: str = ""
 
 
-class Place(NamedTuple):
-    """A stream's place in a conversation's line: 0 has the turn, -1 found the line full."""
+class QueuePosition(NamedTuple):
+    """A stream's position in a conversation's queue: 0 has the turn, -1 found the queue full."""
 
-    place: int
+    position: int
+    #: Whether this call entered the stream.
     entered: bool
     head: str
-    #: What the conversation remembered at that moment: nobody else changes it while the stream has the turn.
+    #: What the conversation remembered then. No other stream changes it while this one has the turn.
     memory: Memory
 
     @classmethod
-    def from_replies(cls, reply: Sequence[Any], former: Mapping[str, int] | None = None) -> Place:
-        """Take the reply of `turn_call`, and those of `former_calls` by key."""
-        place, entered, head, conversation_id, resets, unused = reply
+    def from_replies(cls, reply: Sequence[Any], former: Mapping[str, int] | None = None) -> QueuePosition:
+        """Take the reply of `turn_call`, and the replies of `former_calls` by key."""
+        position, entered, head, conversation_id, resets, unused = reply
         found = _first(former or {}) if unused else ""
-        return cls(place, entered == 1, head, Memory(conversation_id, resets, found))
+        return cls(position, entered == 1, head, Memory(conversation_id, resets, found))
 
 
 class ConversationStore:
-    """Owns the keys above; every method is one round trip and may raise `StoreUnavailable`."""
+    """Owns the keys above. Every method but `carry_over` is one round trip; each may raise `StoreUnavailable`."""
 
     def __init__(
         self,
@@ -71,60 +73,65 @@ class ConversationStore:
         *,
         secret: bytes | Mapping[str, Keyring],
         ttl: float,
-        line: int = 4,
-        line_ttl: float = 1800.0,
+        queue: int = 4,
+        queue_ttl: float = 1800.0,
     ) -> None:
-        """Take what names are hashed with: one secret, or keyrings by `Question.key_bot`."""
+        """Take the `secret` that names are hashed with: one for all, or keyrings by bot, "" for no bot.
+
+        `ttl` and `queue_ttl` are seconds from the last use of a conversation and of its queue.
+        """
         self._runner = runner
         self._secret = secret
         self._ttl = ttl
-        #: How many streams may stand in one line, the running one included.
-        self._line = line
-        self._line_ttl = line_ttl
-        # A question's key is asked for three times on its way, and most of its parts are everybody's.
+        #: Streams in one queue at most, the running one included.
+        self._queue = queue
+        self._queue_ttl = queue_ttl
+        # A question's key is made three times, and most of its parts are common to many questions.
         self._hidden = lru_cache(1024)(_hide)
 
-    def key(self, app: str, question: Question, *, shared: bool = False) -> ConversationKey:
-        """Return the conversation of a question; a `shared` group has one for everybody in it.
+    def key(self, app: str, question: Question, *, bot: str = "", shared: bool = False) -> ConversationKey:
+        """Return the key of a question's conversation; all members of a `shared` group have the same one.
+
+        `bot` is the bot whose keys name it, "" for the keys of no bot.
 
         Raises:
-            StoreUnavailable: the secret lies in Redis, which is away.
+            StoreUnavailable: the secret is stored in Redis, which is away.
         """
         principal = "" if shared and question.chat else question.principal
         parts = (question.channel, f"{question.bot}/{principal}", question.chat or question.session)
-        keyring = self._secret if isinstance(self._secret, bytes) else self._secret[question.key_bot]
+        keyring = self._secret if isinstance(self._secret, bytes) else self._secret[bot]
         hidden = ((self._hidden(secret, part) for part in parts) for secret in keys_of(keyring))
         return ConversationKey.of([":".join(("dify_conversation", app, *each)) for each in hidden])
 
     def turn_call(self, key: str, stream_id: str) -> Call:
-        """Return the call that stands a stream in line; its reply goes through `Place.from_replies`."""
+        """Return the call that enters a stream into the queue; `QueuePosition.from_replies` reads its reply."""
         keys = (turns_key(key), key, resets_key(key))
-        return Call(script("turn"), keys, (stream_id, self._line, self._line_ttl, self._ttl))
+        return Call(script("turn"), keys, (stream_id, self._queue, self._queue_ttl, self._ttl))
 
     def former_calls(self, key: str) -> dict[str, Call]:
-        """Return by former key the call that tells whether anything lies there."""
+        """Return by former key the call that tells whether anything is stored there."""
         return {one: Call(None, ("EXISTS", one, resets_key(one), history_key(one))) for one in _former(key)}
 
     def leave_call(self, key: str, stream_id: str) -> Call:
         return Call(None, ("LREM", turns_key(key)), (0, stream_id))
 
     def reset_call(self, key: str, stream_id: str) -> Call:
-        """Return the call that starts the conversation anew; an answer under way no longer changes it.
+        """Return the call that begins the conversation anew; a running answer no longer changes it.
 
-        `stream_id` is the command's own stream: the same command, delivered again, resets nothing.
+        `stream_id` is the command's own stream: a redelivery of the same command resets nothing.
         """
         keys = (key, resets_key(key), reset_by_key(key), history_key(key))
         return Call(script("reset"), keys, (self._ttl, stream_id))
 
     def reset_calls(self, key: str, stream_id: str) -> list[Call]:
-        """Return `reset_call` for the key and its former ones: nothing of before is carried over."""
+        """Return `reset_call` for the key and its former keys, so that nothing is carried over afterwards."""
         return [self.reset_call(one, stream_id) for one in (key, *_former(key))]
 
-    def place(self, key: str, stream_id: str) -> Place:
-        """Return where a stream stands, standing it at the end when it is not there."""
+    def enter(self, key: str, stream_id: str) -> QueuePosition:
+        """Return a stream's position in the queue; a stream that is not in it is added at the end."""
         former = self.former_calls(key)
         turn, *found = self._runner.run([self.turn_call(key, stream_id), *former.values()])
-        return Place.from_replies(turn, dict(zip(former, found, strict=True)))
+        return QueuePosition.from_replies(turn, dict(zip(former, found, strict=True)))
 
     def leave(self, key: str, stream_id: str) -> None:
         self._runner.run([self.leave_call(key, stream_id)])
@@ -136,9 +143,9 @@ class ConversationStore:
         return _memory(known)._replace(former=carried)
 
     def carry_over(self, key: str, former: str) -> Memory:
-        """Copy what lies under a former key, unless the conversation was used meanwhile; return what is remembered.
+        """Copy what is stored under a former key, unless the conversation was used meanwhile; return its memory.
 
-        It is two round trips, once for a conversation. The caller's stream has the turn.
+        It takes two round trips, once for a conversation. The caller's stream has to have the turn.
         """
         turns_call = Call(None, ("LRANGE", history_key(former)), (-MAX_TURNS, -1))
         known, turns = self._runner.run([_memory_call(former), turns_call])
@@ -151,7 +158,7 @@ class ConversationStore:
         return _memory(self._runner.run([call])[0])
 
     def remember(self, key: str, memory: Memory) -> None:
-        """Keep a conversation id from its last use on ("" forgets it), unless there was a reset meanwhile."""
+        """Store a conversation id for `ttl` seconds ("" deletes it), unless there was a reset meanwhile."""
         args = (memory.conversation_id, memory.resets, self._ttl)
         self._runner.run([Call(script("remember"), (key, resets_key(key)), args)])
 
@@ -165,7 +172,7 @@ def _former(key: str) -> tuple[str, ...]:
 
 
 def _first(found: Mapping[str, int]) -> str:
-    """Return the first key under which something lies, "" for none."""
+    """Return the first key under which something is stored, "" for none."""
     return next((key for key, count in found.items() if count), "")
 
 

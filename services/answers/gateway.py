@@ -1,4 +1,4 @@
-"""The one path of a question, whatever door it came through: ask, read, cancel."""
+"""The one interface of all channels: ask a question, read or follow its stream, cancel it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from services import metrics
 from services.answers.answer import Answerer
-from services.answers.conversation_store import ConversationStore, Memory, Place
+from services.answers.conversation_store import ConversationStore, Memory, QueuePosition
+from services.answers.refusals import QuestionRefusals, refused
 from services.answers.takeover import TakeoverManager
+from services.channels import ChannelRules, Channels
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.redis.store import Call
@@ -22,89 +22,76 @@ from services.streams.following import Following
 from services.streams.manager import StreamManager
 from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
-from services.streams.records import NewStream, Snapshot, Write, born_finished, final_chunk
+from services.streams.records import NewStream, Snapshot
 from services.streams.shared_reads import SharedReads
-from services.streams.store import OPEN_SECONDS, StreamStore
+from services.streams.store import StreamStore
 from utils.keyring import Keyring
 from utils.sizes import is_longer
 
 log = logging.getLogger(__name__)
 
-#: Characters that are kept of a question that is too long.
-KEPT = 1000
-
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """What a channel allows its people."""
+class ReplicaStreams:
+    """How this replica stores, writes, takes over and follows streams."""
 
-    #: Questions one person may have under way; None where the channel itself bounds them.
-    places: int | None = None
-    #: Seconds after which a stream's frame ends for its readers; None for never.
-    frame_seconds: float | None = None
-    #: What people say to begin a conversation anew.
-    resets: frozenset[str] = frozenset()
-    #: Seconds for which opening a stream is tried: WeCom has two for its reply, a socket has time.
-    patience: float = OPEN_SECONDS
-    #: Whether clients send a question again, by their own id of it, until they know its stream.
-    resends: bool = False
-    #: Whether an id stands for one question: other words under it are refused.
-    compares: bool = False
-    #: Whether a question that finds no place here keeps its refusal; else the same id is a new chance.
-    keeps_refusals: bool = True
+    store: StreamStore
+    manager: StreamManager
+    takeovers: TakeoverManager
+    readers: StreamReaders
 
 
 class Gateway:
-    """Opens streams, reads them, cancels them; Redis is its only outside party, two round trips at the most."""
+    """Opens, reads and cancels streams. It waits for nothing but Redis, for two round trips at most."""
 
     def __init__(
         self,
         *,
-        streams: StreamStore,
-        manager: StreamManager,
-        takeovers: TakeoverManager,
+        streams: ReplicaStreams,
         answerer: Answerer,
         conversations: ConversationStore,
         keys: Mapping[str, Keyring],
-        doors: Mapping[tuple[str, str], Door],
+        channels: Channels,
         sentence: Callable[[str], str],
-        readers: StreamReaders,
         max_bytes: int = 65536,
         log_content: bool = False,
     ) -> None:
-        """Take its parts; `max_bytes` are those of the longest question."""
-        self._streams = streams
-        self._reads = SharedReads(streams)
-        self._manager = manager
-        self._takeovers = takeovers
-        # An owner writes with every renewal, and tries again twice a second.
-        self._misses = Misses(streams.lease / 3 + 2)
+        """Take each bot's `keys`, and the size of the longest question in `max_bytes` of UTF-8.
+
+        `sentence` returns a sentence for users by its key.
+        """
+        self._streams = streams.store
+        self._reads = SharedReads(streams.store)
+        self._manager = streams.manager
+        self._takeovers = streams.takeovers
+        # An owner writes with each renewal, a third of the lease apart, and tries again twice a second.
+        self._misses = Misses(streams.store.lease / 3 + 2)
         self._answerer = answerer
         self._conversations = conversations
-        #: Of each bot's keys: its stream ids, readers' fingerprints, and what lies sealed in Redis.
         self._access = Access(keys)
-        self._doors = doors
-        self._sentence = sentence
-        self._readers = readers
+        self._channels = channels
+        self._refusals = QuestionRefusals(
+            streams.store, streams.manager, self._access, channels, sentence=sentence, max_bytes=max_bytes
+        )
+        self._readers = streams.readers
         self._max_bytes = max_bytes
         self._log_content = log_content
 
     def ask(self, question: Question, *, reply: str = "") -> Snapshot:
         """Open the question's stream, or find it when the message came before; return what it shows now.
 
-        `reply` is where a late answer may go, a secret: it is stored sealed. A question that cannot be taken gets a
-        stream that is finished and says why. Other words under a client's own id are refused with `id_conflict`.
+        `reply` is the secret address for a late answer; it is stored sealed. A question that cannot be answered gets a
+        finished stream with the reason. Another text under a client's own id is refused with `id_conflict`.
         """
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
-            return self._compared(question, self._open(question, stream_id, reply))
+            return self._refusals.compared(question, self._open(question, stream_id, reply))
         except StoreUnavailable as exc:
-            metrics.QUESTIONS_REFUSED.labels(exc.code).inc()
-            return Snapshot(stream_id, "error", error_code=exc.code)
+            return refused(stream_id, exc.code)
 
     def person(self, question: Question) -> str:
-        """Return what the log calls the person who asks: a fingerprint, and the id itself under `LOG_CONTENT`."""
+        """Return the log's name of the user: a fingerprint, or the id itself under `LOG_CONTENT`."""
         if self._log_content:
             return question.principal
         try:
@@ -113,34 +100,33 @@ class Gateway:
             return ""
 
     def find(self, question: Question) -> Snapshot | None:
-        """Return what the message's stream shows, when it came before; None when it has none.
+        """Return what the stream of a message that came before shows; None where it has none.
 
-        Other words under the same id are refused as `ask` refuses them.
+        Another text under the same id is refused as by `ask`.
 
         Raises:
             StoreUnavailable: Redis is away.
         """
         known = self._streams.read(self._access.stream_id(question)) if question.msgid else None
-        return self._compared(question, replace(known, found=True)) if known else None
+        return self._refusals.compared(question, replace(known, found=True)) if known else None
 
     def say(self, question: Question, key: str) -> Snapshot:
-        """Answer a message with a sentence of ours: a stream born finished with `key`'s words."""
+        """Answer a message with the sentence `key`: open a finished stream, and return what it shows."""
         stream_id = ""
         try:
             stream_id = self._access.stream_id(question)
-            return self._refuse(question, stream_id, key, error=False)
+            return self._refusals.open(question, stream_id, key, error=False)
         except StoreUnavailable as exc:
             return Snapshot(stream_id, "error", error_code=exc.code)
 
     def read(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> Snapshot | None:
-        """Return what the stream shows to this reader; None where it is unknown, expired, or not theirs.
+        """Return what the stream shows to this reader; None where it is unknown, expired, or not readable for them.
 
-        While Redis is away, or came back a moment ago, a running stream is shown by its owner alone: another replica
-        might show less than its reader has seen. One that Redis lacks is unknown only when its owner has had the time
-        to write it again.
+        While Redis is away, and shortly after, only its owner shows a running stream: another replica might show less
+        than its reader has seen. A stream that Redis lacks is unknown only after its owner had time to write it again.
 
         Raises:
-            StoreUnavailable: there is nothing to be shown now; ask again.
+            StoreUnavailable: nothing can be shown now; read again later.
         """
         try:
             snapshot = self._reads.read(stream_id)
@@ -155,32 +141,11 @@ class Gateway:
             return snapshot
         return None
 
-    def _owned(self, stream_id: str) -> Snapshot:
-        """Return a stream that this replica writes as it knows it, or raise `StoreUnavailable`."""
-        snapshot = self._manager.known(stream_id)
-        if snapshot is None:
-            raise StoreUnavailable("only the stream's owner can say what it shows")
-        return snapshot
-
-    def _checked(self, stream_id: str, snapshot: Snapshot) -> Snapshot:
-        """Return what Redis has of a stream, unless it may have less than was shown."""
-        self._misses.forget(stream_id)
-        growing = snapshot.status == "processing" and not snapshot.frame_over
-        if not growing or not self._streams.away(stream_id):
-            return snapshot
-        return max(snapshot, self._owned(stream_id), key=lambda seen: seen.size)
-
-    def _missed(self, stream_id: str) -> Snapshot | None:
-        """Return a stream that Redis lacks as its owner knows it; None only when it stays away."""
-        snapshot = self._manager.known(stream_id)
-        if snapshot is None and self._misses.note(stream_id):
-            raise StoreUnavailable("the stream's owner may be writing it again", code="stream_missing")
-        return snapshot
-
     def cancel(self, stream_id: str, *, bot: str, principal: str, chat: str = "") -> str:
-        """End a running stream of this reader; the provider is told by whoever asks it.
+        """End a running stream of this reader; its owner cancels the run at the provider.
 
-        Return the status it had: only "processing" was ended by this. "" where there is none, or it is not theirs.
+        Return the status before: only a stream that was "processing" is changed. "" for an unknown stream, and for one
+        that this reader may not read.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -194,9 +159,9 @@ class Gateway:
         return status
 
     def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Following:
-        """Return this reader's way along a stream from `cursor` on, an absolute list index; nothing is read yet.
+        """Return a reader of the stream that begins at `cursor`, an absolute list index. Nothing is read yet.
 
-        Whoever waits for the end alone wants no `text` on the way.
+        With `text` False it reports the stream's end without the text on the way.
         """
         return Following(
             self._readers,
@@ -207,16 +172,41 @@ class Gateway:
             text=text,
         )
 
+    def _owned(self, stream_id: str) -> Snapshot:
+        """Return a stream that this replica writes, from memory.
+
+        Raises:
+            StoreUnavailable: this replica does not write it.
+        """
+        snapshot = self._manager.known(stream_id)
+        if snapshot is None:
+            raise StoreUnavailable("only the stream's owner can say what it shows")
+        return snapshot
+
+    def _checked(self, stream_id: str, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot from Redis, or the owner's where Redis may have less than was shown."""
+        self._misses.forget(stream_id)
+        growing = snapshot.status == "processing" and not snapshot.frame_over
+        if not growing or not self._streams.away(stream_id):
+            return snapshot
+        return max(snapshot, self._owned(stream_id), key=lambda seen: seen.size)
+
+    def _missed(self, stream_id: str) -> Snapshot | None:
+        """Return the owner's snapshot of a stream that Redis lacks; None once its owner had time to write it again."""
+        snapshot = self._manager.known(stream_id)
+        if snapshot is None and self._misses.note(stream_id):
+            raise StoreUnavailable("the stream's owner may be writing it again", code="stream_missing")
+        return snapshot
+
     def _open(self, question: Question, stream_id: str, reply: str) -> Snapshot:
         if not question.text.strip():
-            return self._refuse(question, stream_id, "empty_question")
+            return self._refusals.open(question, stream_id, "empty_question")
         if is_longer(question.text, self._max_bytes):
-            return self._too_large(question, stream_id)
-        if not question.independent and question.text.strip() in self._doors[question.channel, question.bot].resets:
+            return self._refusals.too_large(question, stream_id)
+        if not self._independent(question) and question.text.strip() in self._channels.rules(question).resets:
             return self._reset(question, stream_id)
-        no_place = self._manager.reserve()
-        if no_place:
-            return self._no_place(question, stream_id, no_place)
+        if code := self._manager.reserve():
+            return self._refusals.no_room(question, stream_id, code)
         started = False
         try:
             snapshot, started = self._start(question, stream_id, reply)
@@ -225,147 +215,77 @@ class Gateway:
             if not started:
                 self._manager.give_back()
 
-    def _compared(self, question: Question, snapshot: Snapshot) -> Snapshot:
-        """Return what a question's stream shows, or `id_conflict` where it is the stream of another question.
-
-        Only a stream that existed before is compared: a new question costs no exchange more.
-        """
-        door = self._doors[question.channel, question.bot]
-        if not (snapshot.found and door.compares) or self._is_of(question, snapshot.stream_id):
-            return snapshot
-        metrics.QUESTIONS_REFUSED.labels("id_conflict").inc()
-        return Snapshot(snapshot.stream_id, "error", error_code="id_conflict")
-
-    def _is_of(self, question: Question, stream_id: str) -> bool:
-        """Tell whether a stream has this question's words; one that has expired meanwhile contradicts nothing."""
-        content = self._streams.content(stream_id)
-        too_long = is_longer(question.text, self._max_bytes)
-        return content in (None, question.text, question.text[:KEPT] if too_long else None)
-
-    def _no_place(self, question: Question, stream_id: str, code: str) -> Snapshot:
-        """Return what the question's stream shows, if it came before; else its refusal."""
-        if self._doors[question.channel, question.bot].keeps_refusals:
-            return self._refuse(question, stream_id, code)
-        known = self._streams.read(stream_id) if question.msgid else None
-        if known is None:
-            metrics.QUESTIONS_REFUSED.labels(code).inc()
-            return Snapshot(stream_id, "error", error_code=code)
-        return replace(known, found=True)
-
-    def _too_large(self, question: Question, stream_id: str) -> Snapshot:
-        """Refuse a question; its record keeps the beginning of it."""
-        if self._doors[question.channel, question.bot].keeps_refusals:
-            return self._refuse(replace(question, text=question.text[:KEPT]), stream_id, "question_too_large")
-        metrics.QUESTIONS_REFUSED.labels("question_too_large").inc()
-        return Snapshot(stream_id, "error", error_code="question_too_large")
+    def _independent(self, question: Question) -> bool:
+        return self._channels.of(question).is_independent(question)
 
     def _reset(self, question: Question, stream_id: str) -> Snapshot:
-        """Begin the conversation anew, in the step that says so."""
+        """Begin the conversation anew, in the pipeline that opens the stream with the sentence about it."""
         resets = self._conversations.reset_calls(self._answerer.conversation(question), stream_id)
-        return self._refuse(question, stream_id, "reset_done", *resets, error=False)
+        return self._refusals.open(question, stream_id, "reset_done", *resets, error=False)
 
     def _start(self, question: Question, stream_id: str, reply: str) -> tuple[Snapshot, bool]:
-        """Open the stream and stand in the lines it needs, in one round trip; a second one only to step back.
+        """Open the stream, and enter the user's slots and the conversation's queue, in one round trip.
 
-        Return what it shows, and whether a producer was started.
+        A second round trip is needed only to leave them again. Return what the stream shows, and whether a producer
+        was started.
         """
-        door = self._doors[question.channel, question.bot]
-        key = "" if question.independent else self._answerer.conversation(question)
-        fields = {**self._fields(question), "reply": self._access.sealed(question, reply)}
-        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=door.frame_seconds)
+        rules = self._channels.rules(question)
+        key = "" if self._independent(question) else self._answerer.conversation(question)
+        fields = {**self._refusals.fields(question), "reply": self._access.sealed(question, reply)}
+        new = NewStream(stream_id, self._manager.new_owner(), fields, frame_seconds=rules.frame_seconds)
         leave = self._answerer.leave_calls(question, stream_id, key)
         try:
+            calls = self._enter_calls(question, rules, stream_id, key)
             notes = self._streams.running_calls([stream_id])
-            lines = self._lines(question, door, stream_id, key)
-            ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=door.patience)
+            ours, snapshot, replies = self._streams.open(new, *calls.values(), hints=notes, insist=rules.open_timeout)
         except StoreUnavailable as exc:
-            if not (door.resends and question.msgid):
-                self._manager.make_amends(self._ending(new, exc.code), leave)
-            # Else it is left to whoever takes it over: it is asked for again by its id, and finds its answer.
+            # A client that resends its id finds the stream later: a takeover answers it. Any other stream has to end.
+            if not (rules.resends and question.msgid):
+                self._refusals.end_later(new, exc.code, leave)
             raise
-        said = dict(zip(lines, replies, strict=True))
-        entered, place = said.get("places", 2), self._place(stream_id, key, said)
-        if ours and entered == 0:
-            metrics.QUESTIONS_REFUSED.labels("user_full").inc()
-            self._end(self._ending(new, "user_full"), leave)
-            return Snapshot(stream_id, "error", error_code="user_full"), False
+        known = dict(zip(calls, replies, strict=True))
+        slot, position = known.get("slots", 2), self._position(stream_id, key, known)
         if ours:
-            # A full line is the producer's to tell: those who stand in it may be gone.
-            waiting = place.place != 0
-            answer = partial(self._answerer.answer, turn=None if waiting else place.memory)
-            self._manager.produce(new, question, answer=answer, waiting=waiting, after=leave)
-            return replace(snapshot, waiting=waiting), True
-        # What a redelivery took of a running stream is that stream's: its end gives it back.
-        if snapshot.status != "processing" and (entered == 1 or place.entered):
+            return self._produce(new, question, snapshot, slot, position, leave)
+        # A redelivery may have entered again for a running stream; that stream's end leaves for both.
+        if snapshot.status != "processing" and (slot == 1 or position.entered):
             self._streams.write([], *leave)
         return replace(snapshot, found=True), False
 
-    def _lines(self, question: Question, door: Door, stream_id: str, key: str) -> dict[str, Call]:
-        """Return the calls that stand a question in the lines it needs: a person's places, a conversation's turns.
+    def _produce(
+        self,
+        new: NewStream,
+        question: Question,
+        snapshot: Snapshot,
+        slot: int,
+        position: QueuePosition,
+        leave: Sequence[Call],
+    ) -> tuple[Snapshot, bool]:
+        """Start the producer of a stream that was opened just now, unless all of the user's slots are taken."""
+        if slot == 0:
+            self._refusals.end(new, "user_full", leave)
+            return refused(new.stream_id, "user_full"), False
+        # The producer refuses a question whose queue is full: streams in the queue may have lost their owners.
+        waiting = position.position != 0
+        answer = partial(self._answerer.answer, turn=None if waiting else position.memory)
+        self._manager.produce(new, question, answer=answer, waiting=waiting, after=leave)
+        return replace(snapshot, waiting=waiting), True
 
-        `key` is the conversation's, "" for none.
-        """
-        lines = {}
-        if door.places is not None:
-            seconds = door.frame_seconds or self._streams.max_seconds
-            person = (question.bot, question.principal, stream_id)
-            lines["places"] = self._streams.enter_call(*person, places=door.places, seconds=seconds)
+    def _enter_calls(self, question: Question, rules: ChannelRules, stream_id: str, key: str) -> dict[str, Call]:
+        """Return the calls that enter the user's slots, and the queue of the conversation `key`, "" for none."""
+        calls = {}
+        if rules.slots is not None:
+            seconds = rules.frame_seconds or self._streams.max_seconds
+            user = (question.bot, question.principal, stream_id)
+            calls["slots"] = self._streams.enter_call(*user, places=rules.slots, seconds=seconds)
         if key:
-            lines["turns"] = self._conversations.turn_call(key, stream_id)
-            lines |= self._conversations.former_calls(key)
-        return lines
+            calls["turns"] = self._conversations.turn_call(key, stream_id)
+            calls |= self._conversations.former_calls(key)
+        return calls
 
-    def _place(self, stream_id: str, key: str, said: Mapping[str, Any]) -> Place:
-        """Return the question's place in its conversation's line, out of the replies to `_lines`."""
+    def _position(self, stream_id: str, key: str, known: Mapping[str, Any]) -> QueuePosition:
+        """Return the question's position in its conversation's queue, from the replies to `_enter_calls`."""
         if not key:
-            return Place(0, False, stream_id, Memory("", ""))
-        return Place.from_replies(said["turns"], {one: said[one] for one in self._conversations.former_calls(key)})
-
-    def _end(self, ending: Write, leave: Sequence[Call]) -> None:
-        """End a stream that gets no producer, later where Redis is away: nobody is to take it over and ask."""
-        try:
-            (reply,) = self._streams.write([ending], *leave)
-            lost = isinstance(reply, StoreUnavailable)
-        except StoreUnavailable:
-            lost = True
-        if lost:
-            self._manager.make_amends(ending, leave)
-
-    def _ending(self, new: NewStream, code: str) -> Write:
-        """Return the end of a stream that gets a sentence instead of a producer."""
-        fields = {"status": "error", "error_code": code, "dify_finished": "1"}
-        chunk = final_chunk(self._sentence(code), error=True)
-        return Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
-
-    def _refuse(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
-        """Open a stream that is born finished with a sentence, unless the message has one already.
-
-        `others` are sent before it; return what it shows.
-        """
-        fields = {**self._fields(question), "error_code": key if error else ""}
-        new = born_finished(stream_id, self._manager.new_owner(), fields, self._sentence(key), error=error)
-        created, snapshot, _ = self._streams.open(new, *others)
-        if created and error:
-            metrics.QUESTIONS_REFUSED.labels(key).inc()
-        return replace(snapshot, found=not created)
-
-    def _fields(self, question: Question) -> dict[str, str]:
-        """Return the documented fields of a new stream; the others come with what they tell."""
-        return {
-            "status": "processing",
-            "content": question.text,
-            "question": question.to_json(),
-            "access": self._access.readers(question),
-            "created_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "auth_state": "",
-            "error_code": "",
-            "delivered": "",
-            "reply": "",
-            "message_id": "",
-            "task_id": "",
-            "run_id": "",
-            "asks": "0",
-            "token": "",
-            "user_info": "",
-            "conversation_id": "",
-        }
+            return QueuePosition(0, False, stream_id, Memory("", ""))
+        former = {one: known[one] for one in self._conversations.former_calls(key)}
+        return QueuePosition.from_replies(known["turns"], former)

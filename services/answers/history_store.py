@@ -1,9 +1,9 @@
-"""What was said in a conversation, for providers that keep none themselves.
+"""The turns of a conversation, for providers that keep no conversations themselves.
 
     {dify_conversation:…}:history   list of "<stream id> <JSON {question, answer, time}>", the newest last
 
-The key stands beside the conversation's others, in their slot of a cluster. People's words are in it: it lives no
-longer than the conversation, CONVERSATION_TTL from its last turn, and starting anew deletes it.
+The key is in the same slot of a cluster as the conversation's other keys. It has users' texts in it, so it expires with
+the conversation, CONVERSATION_TTL seconds after its last turn, and a reset deletes it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from services.models import Turn
 from services.redis.store import Call, ScriptRunner, script
 from utils.tokens import estimate_tokens
 
-#: Turns kept of one conversation, and characters of one answer or question in them.
+#: Turns stored of one conversation, and characters of each question and answer in them.
 MAX_TURNS = 50
 MAX_CHARACTERS = 8_000
-#: What stands at the end of what was cut.
+#: The last character of a cut text.
 _CUT = "…"
 
 
 class HistoryStore:
     """Owns the key above; every method is one round trip and may raise `StoreUnavailable`.
 
-    A question is told at most `max_tokens` of earlier turns, by a rough count, none of them older than `max_seconds`;
-    the last one is cut where it alone would be more.
+    A question is sent with at most `max_tokens` of earlier turns, by a rough count, none older than `max_seconds`. The
+    latest turn is cut where it alone would be longer.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class HistoryStore:
         self._clock = clock
 
     def load(self, key: str) -> tuple[Turn, ...]:
-        """Return a conversation's last turns that a question is told, the oldest first."""
+        """Return the turns that a question is sent with, the oldest first."""
         (entries,) = self._runner.run([Call(None, ("LRANGE", history_key(key)), (-MAX_TURNS, -1))])
         oldest, left = self._clock() - self._max_seconds, self._max_tokens
         turns: list[Turn] = []
@@ -62,7 +62,7 @@ class HistoryStore:
         return tuple(reversed(turns))
 
     def add(self, key: str, resets: str, stream_id: str, turn: Turn) -> None:
-        """Keep a turn, unless the person started anew since: `resets` is what the question was asked under."""
+        """Store a turn, unless the conversation was reset since the question was asked with the count `resets`."""
         said = {"question": turn.question[:MAX_CHARACTERS], "answer": turn.answer[:MAX_CHARACTERS]}
         written = json.dumps({**said, "time": self._clock()}, ensure_ascii=False, separators=(",", ":"))
         keys = (history_key(key), f"{{{key}}}:resets")
@@ -70,7 +70,7 @@ class HistoryStore:
 
 
 def _fitting(turn: Turn, tokens: int) -> Turn:
-    """Return a turn of at most so many tokens; of question and answer a short one leaves its room to the other."""
+    """Return a turn of at most `tokens`; a short question leaves its room to the answer, and the reverse."""
     question, answer = estimate_tokens(turn.question), estimate_tokens(turn.answer)
     half = tokens // 2
     return Turn(_cut(turn.question, max(half, tokens - answer)), _cut(turn.answer, max(half, tokens - question)))
@@ -84,5 +84,5 @@ def _cut(text: str, tokens: int) -> str:
 
 
 def history_key(key: str) -> str:
-    """Return where the turns of a conversation lie."""
+    """Return the key of a conversation's turns."""
     return f"{{{key}}}:history"

@@ -1,4 +1,4 @@
-"""One question put to its provider: what the provider says, and the look-up of an answer whose stream broke off."""
+"""One question sent to its provider: its events, and the look-up of an answer whose stream broke off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from services.answers.memory import Recollection
+from services.answers.conversation_memory import ConversationMemory
 from services.errors import AnswerError, ProviderError, RunFailed, StreamBroken, Unrecoverable
 from services.models import Delta, Mocked, ProviderEvent, ProviderIds, Query, Replacement, Usage
 from services.providers.base import BaseRAGProvider
@@ -21,10 +21,10 @@ from utils.deadline import Deadline
 def looked_up(
     provider: BaseRAGProvider, query: Query, ids: ProviderIds, deadline: Deadline, reason: str
 ) -> Iterator[AnswerEvent]:
-    """Yield what the text `query.said` lacks of the answer that the provider has.
+    """Yield the part of the provider's answer that the text `query.said` lacks.
 
     Raises:
-        Unrecoverable: it has none; nothing was yielded.
+        Unrecoverable: the provider has no answer; nothing was yielded.
         ProviderError: as `BaseRAGProvider.recover` does.
     """
     found = provider.recover(replace(query, conversation_id=ids.conversation_id), ids, deadline)
@@ -36,19 +36,19 @@ def looked_up(
 
 
 class ProviderRun:
-    """One run at a provider; used once. Its conversation is kept from the first event on."""
+    """One run at a provider, used once. Its conversation id is stored with the first event that has it."""
 
     def __init__(
         self,
         provider: BaseRAGProvider,
         query: Query,
-        memory: Recollection,
+        memory: ConversationMemory,
         stream_id: str,
         deadline: Deadline,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take what is asked and where; `clock` tells seconds since 1970."""
+        """Take the query, the memory of its conversation and its stream; `clock` returns seconds since 1970."""
         self._provider = provider
         self._query = query
         self._memory = memory
@@ -57,17 +57,17 @@ class ProviderRun:
         self._clock = clock
         self._asked_at = 0.0
         self._ids = ProviderIds()
-        # Pieces, joined at the end: to add to a string copies all of it, now and then with every delta.
+        # Joined at the end: adding each delta to one string may copy the whole string.
         self._said: list[str] = []
         self._sources: tuple[Mapping[str, Any], ...] = ()
         self._remembered = True
         self._mocked = False
 
     def events(self) -> Iterator[AnswerEvent]:
-        """Yield the run's events; closing this stops the run.
+        """Yield the run's events; closing the iterator cancels the run.
 
         Raises:
-            ConversationGone: ask once more without the conversation.
+            ConversationGone: the provider does not know the conversation; ask once more without it.
             AnswerError: the answer failed.
         """
         memory, ended = self._memory, False
@@ -81,11 +81,11 @@ class ProviderRun:
                 raise ProviderError("not a word, and no error either", code="provider_empty")
             ended = True
             if not self._remembered:
-                memory.note(self._ids.conversation_id, patient=True)
+                memory.note(self._ids.conversation_id, wait=True)
             if not self._mocked:
                 memory.keep(self._query.text, "".join(self._said), self._stream_id)
         except AnswerError as exc:
-            # Of a broken stream the run may go on, for nobody.
+            # After a broken stream the run may still go on at the provider.
             ended = not self._deadline.over and not isinstance(exc, StreamBroken)
             raise
         finally:
@@ -100,7 +100,7 @@ class ProviderRun:
             self._memory.note("")
 
     def _heard(self) -> Generator[AnswerEvent]:
-        """Yield what the provider says; where its stream breaks off, what it has of the answer: it is asked once."""
+        """Yield the provider's events; where its stream breaks off, look the rest of the answer up, once."""
         try:
             with closing_events(self._provider.stream_query(self._query, self._deadline)) as events:
                 yield from events

@@ -1,8 +1,8 @@
-"""Goes on with the streams of owners that are gone: found by a poll, or by the sweep that every replica runs.
+"""Takes over the streams of lost owners. A poll, a reader or the sweep that every replica runs finds them.
 
-Whoever finds a lapsed lease marks the stream; once the mark is old enough, exactly one of all who ask becomes its owner
-(lua/takeover.lua). The mark is what keeps an outage of Redis from costing healthy owners their streams: the first
-write that passes takes it away.
+The first replica that finds a lapsed lease marks the stream as suspect. Once the mark is old enough, exactly one of the
+replicas that try becomes the owner (lua/takeover.lua). The mark protects healthy owners during an outage of Redis: the
+owner's next write that succeeds removes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from services import metrics
 from services.answers.answer import Answerer
-from services.answers.memory import patiently
+from services.answers.conversation_memory import through_outage
 from services.errors import StoreUnavailable
 from services.models import Question
 from services.streams.manager import StreamManager, is_whole
@@ -23,16 +23,16 @@ from services.streams.store import StreamStore
 
 log = logging.getLogger(__name__)
 
-#: Owners a stream may lose before its question is not asked any more, and before nothing more is tried for it: a
-#: question that kills its owners must come to an end. In between its answer is looked up. Handovers do not count.
+#: Owners a stream may lose before its question is not asked any more, and before the stream is ended. In between the
+#: answer is only looked up. The limits end a question that kills its owners. Handovers do not count.
 MAX_TAKEOVERS = 5
 MAX_LOOK_UPS = 8
-#: Seconds a closing replica waits for its sweep.
+#: Seconds a closing replica waits for its sweep to end.
 STOP_SECONDS = 2.0
 
 
 class TakeoverManager:
-    """Looks for lapsed streams, and has this replica's manager go on with those it gets."""
+    """Looks for lapsed streams, and has this replica's manager continue those that it takes over."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class TakeoverManager:
             self._thread.join(STOP_SECONDS)
 
     def attempt(self, stream_id: str) -> str:
-        """Mark a lapsed stream, or go on with it here when it is ripe; return what lua/takeover.lua said.
+        """Mark a lapsed stream as suspect, or take it over when the mark is old enough; return the script's outcome.
 
-        Nothing is tried, and "" returned, where this replica writes the stream itself (it renews it or is refused with
-        its next write), leaves, or is full.
+        The outcomes are those of lua/takeover.lua. Nothing is tried, and "" returned, where this replica drains, is
+        full, or writes the stream itself: the owner renews its lease or is refused with its next write.
 
         Raises:
-            StoreUnavailable: Redis is away; where it took the stream over, the lease lapses once more.
+            StoreUnavailable: Redis is away. If the script took the stream over, the new lease lapses in turn.
         """
         if self._manager.owns(stream_id) or self._manager.reserve():
             return ""
@@ -81,14 +81,14 @@ class TakeoverManager:
                 self._manager.give_back()
 
     def sweep(self) -> bool:
-        """Try every noted stream whose lease is over; return whether one of them is suspect now.
+        """Try every indexed stream whose lease is over; return whether one of them is suspect now.
 
         Raises:
             StoreUnavailable: Redis is away.
         """
         suspects = False
         for stream_id in self._store.lapsed():
-            # What is wrong with one stream, or with its node, is no reason to leave the others alone.
+            # A failure of one stream, or of its Redis node, must not keep the others from being swept.
             try:
                 outcome = self.attempt(stream_id)
                 if outcome in ("ended", "gone"):
@@ -101,7 +101,7 @@ class TakeoverManager:
         return suspects
 
     def _run(self) -> None:
-        """Sweep about once a lease, each replica at moments of its own; who is suspect is looked at when ripe."""
+        """Sweep about once a lease, at random moments; sooner when a suspect stream can be taken over sooner."""
         lease = self._store.lease
         pause = self._dice(0.0, lease)
         while not self._stopping.wait(pause):
@@ -115,21 +115,21 @@ class TakeoverManager:
                 log.exception("sweep failed")
 
     def _forget(self, stream_id: str) -> None:
-        """Give back what an ended stream's owner was killed too soon to give back, and take it out of the index."""
+        """Release what an ended stream's killed owner still holds, and remove the stream from the index."""
         question = _question(self._store.question(stream_id))
         after = self._answerer.leave_calls(question, stream_id) if self._answerer.knows(question) else ()
         self._store.write([], *after, *self._store.ended_calls([stream_id]))
 
     def _go_on(self, stream_id: str, owner: str, taken: Takeover) -> None:
-        """Load what there is and produce the rest; the manager gives the place back from there on."""
+        """Load the stream and produce the rest; from `resume` on, the manager releases the replica's slot."""
         try:
-            fields, chunks = patiently(lambda: self._store.load(stream_id))
+            fields, chunks = through_outage(lambda: self._store.load(stream_id))
             new = taken_stream(stream_id, owner, taken, fields, chunks, self._store.max_seconds)
             question = _question(fields.get("question", ""))
             known = self._answerer.knows(question)
             after = self._answerer.leave_calls(question, stream_id) if known else ()
         except Exception:
-            # Its lease lapses once more, unless it is gone altogether.
+            # The stream's lease lapses in turn, unless the stream has expired.
             log.exception("stream not gone on with", extra={"stream_id": stream_id, **_owners(owner, taken)})
             self._manager.give_back()
             return
@@ -147,7 +147,10 @@ class TakeoverManager:
 
 
 def _ending(stream: NewStream, taken: Takeover, *, known: bool) -> str | None:
-    """Return the code a taken stream ends with at once, "" for a whole answer; None where it is gone on with."""
+    """Return the code that a taken stream ends with at once, "" for a whole answer; None where it is continued.
+
+    A question of a bot or channel that this replica lacks (`known` is False) ends as interrupted.
+    """
     if is_whole(stream):
         return ""
     if taken.seconds_left <= 0:
@@ -161,7 +164,7 @@ def _owners(owner: str, taken: Takeover) -> dict[str, object]:
 
 
 def _question(written: str) -> Question:
-    """Return a stream's question; of one that cannot be read, a question no bot knows."""
+    """Return a stream's question; where it cannot be read, a question of no bot and no channel."""
     try:
         return Question.from_json(written)
     except (KeyError, ValueError, TypeError):

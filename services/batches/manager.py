@@ -70,6 +70,30 @@ class BatchStatus:
         return max(0, self.max_size - self.unfinished)
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How much is worked at the same time."""
+
+    #: Items that all replicas together ask at once: the number of lanes.
+    max_concurrent: int
+    #: Tasks that may be unfinished.
+    max_queue_size: int
+    #: Lanes that this process works at once.
+    threads: int
+    #: Whether this process works lanes; else others do.
+    works: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Where finished tasks go."""
+
+    #: The folder their files are written into; None for no files.
+    folder: str | None = None
+    #: Days after its end for which a task stays in the store.
+    days: float = 7.0
+
+
 class BatchManager:
     """All that channels need of batches, and the threads that work them. Every method may raise `StoreUnavailable`."""
 
@@ -79,37 +103,31 @@ class BatchManager:
         gateway: Gateway,
         *,
         runner: ScriptRunner,
-        max_concurrent: int,
-        max_queue_size: int,
-        threads: int,
-        works: bool,
+        limits: BatchLimits,
         sentence: Callable[[str], str],
         replica: str,
-        folder: str | None = None,
-        retention_days: float = 7.0,
+        retention: Retention = Retention(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the store, the gateway, and the way to the Redis of batches.
-
-        `threads` bounds the lanes worked here, `max_concurrent` those of all replicas; without `works`, others work
-        them. Finished tasks are written into `folder`, and taken out of the store `retention_days` after their end.
-        """
+        """Take the store, the gateway, and the runner of the batches' Redis; `replica` names this process."""
         self._store = store
-        self._max_concurrent = max_concurrent
-        self._max_queue_size = max_queue_size
-        self._works = works
+        self._max_concurrent = limits.max_concurrent
+        self._max_queue_size = limits.max_queue_size
+        self._works = limits.works
         self._asker = ItemAsker(gateway, clock=clock)
-        self._lanes = BatchLanesStore(runner, lanes=max_concurrent, worker=replica)
+        self._lanes = BatchLanesStore(runner, lanes=limits.max_concurrent, worker=replica)
         self._worker = LaneWorker(
             store, self._lanes, self._asker, sentence=sentence, retried=lambda: self._sweeps.wake(), clock=clock
         )
-        self._messages = LaneMessages(runner, self._step, threads=threads)
-        archive = BatchArchive(store, LockStore(runner), folder=folder, retention_days=retention_days, clock=clock)
+        self._messages = LaneMessages(runner, self._step, threads=limits.threads)
+        archive = BatchArchive(
+            store, LockStore(runner), folder=retention.folder, retention_days=retention.days, clock=clock
+        )
         self._sweeps = Rounds("batch-sweep", self.sweep, pause=SWEEP_SECONDS)
         self._tidies = Rounds("batch-tidy", archive.tidy, pause=TIDY_SECONDS)
         self._renewals = Rounds("batch-renew", self._renew, pause=RENEW_PAUSE)
         watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
-        self._rounds = (self._sweeps, self._tidies, *((self._renewals, watches) if works else ()))
+        self._rounds = (self._sweeps, self._tidies, *((self._renewals, watches) if limits.works else ()))
         self._prepared = False
         #: The tables cannot be had, which was said.
         self._lacking = False

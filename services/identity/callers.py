@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from services.errors import AuthError, StoreUnavailable
 from services.identity.token_store import Cached, TokenStore
-from services.models import PROGRAM_CHANNELS, Identity, Question
+from services.models import Identity, Question
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 
@@ -107,8 +107,10 @@ class Callers:
                 raise
         return self.check(secret)
 
-    def identity(self, question: Question) -> Identity:
+    def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity:
         """Return as whom a question is asked; on any replica, and also long after its socket or request is gone.
+
+        With `accepts_api_keys` an API key is valid in every mode that asks for a credential.
 
         Raises:
             AuthError: `auth_refused` when the credential no longer counts, `credential_lost` when it was sealed under
@@ -117,15 +119,12 @@ class Callers:
         match self.mode, question.principal.partition(":")[0]:
             case "none", "anonymous":
                 return Identity("none")
-            case _, "key" if question.principal in self._api_keys and self._keys_count(question):
+            case _, "key" if question.principal in self._api_keys and (accepts_api_keys or self.mode == "key"):
                 return Identity("none")
             case "token", "user":
                 cached = self._still_valid(question)
                 return Identity("cached", cached.user, cached.token)
         raise AuthError("the credential is none of this mode's, or was withdrawn", code="auth_refused")
-
-    def _keys_count(self, question: Question) -> bool:
-        return self.mode == "key" or question.channel in PROGRAM_CHANNELS
 
     def _of_key(self, secret: str) -> Caller:
         if len(secret) > MAX_SECRET or not _is_text(secret):

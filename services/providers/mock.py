@@ -24,7 +24,7 @@ class MockProvider(BaseRAGProvider):
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         """Yield `Mocked`, the sentence in pieces, and a usage of one token per four characters."""
-        answer = mock_answer(query.text, query.channel)
+        answer = mock_answer(query.text, query.mock_language)
         yield Mocked()
         yield ProviderIds(message_id="mock-response-id")
         _wait(self._delay, deadline)
@@ -40,9 +40,9 @@ class MockProvider(BaseRAGProvider):
         return True
 
 
-def mock_answer(question: str, channel: str = "") -> str:
-    """Return the answer's text: English for the channel `chat`, Chinese for all others, as in the original system."""
-    if channel == "chat":
+def mock_answer(question: str, language: str = "zh") -> str:
+    """Return the mock's answer in Chinese, or in English for "en"."""
+    if language == "en":
         return (
             f"This is a mock response to your question: '{question}'. In mock mode, the actual API will not be called."
         )

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from config.log_fields import log_fields
@@ -33,6 +33,16 @@ END_SECONDS = 30.0
 RELEASE_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """How much one replica writes."""
+
+    #: Streams at the same time.
+    max_streams: int
+    #: Bytes of UTF-8 of one stream's text.
+    max_bytes: int
+
+
 class StreamManager:
     """Starts producers, writes what they say, and ends them."""
 
@@ -42,8 +52,7 @@ class StreamManager:
         answer: Answer,
         *,
         sentence: Callable[[str], str],
-        max_streams: int,
-        max_bytes: int,
+        limits: StreamLimits,
         writer: StreamStore | None = None,
         replica: str = "replica",
         log_content: bool = False,
@@ -53,8 +62,8 @@ class StreamManager:
         self._store = store
         self._answer = answer
         self._sentence = sentence
-        self._max_streams = max_streams
-        self._max_bytes = max_bytes
+        self._max_streams = limits.max_streams
+        self._max_bytes = limits.max_bytes
         self._replica = replica
         self._log_content = log_content
         self._clock = clock

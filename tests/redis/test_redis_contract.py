@@ -130,14 +130,14 @@ def conversations(runner: ScriptRunner) -> None:
         for ring in ((b"old",), (b"new", b"old"))
     )
     history = HistoryStore(runner, ttl=100.0, clock=lambda: NOW)
-    former, key = old.key("app", question), store.key("app", question)
+    former, key = old.key("app", question, bot="default"), store.key("app", question, bot="default")
     old.remember(former, Memory("c1", "0"))
     history.add(former, "0", "s0", Turn("问", "答"))
 
-    found = store.place(key, "s1").memory
+    found = store.enter(key, "s1").memory
     assert (found.former, store.carry_over(key, found.former)) == (former, Memory("c1", "0"))
     assert history.load(key) == (Turn("问", "答"),)
-    assert [store.place(key, stream_id).place for stream_id in ("s2", "s1")] == [1, 0]
+    assert [store.enter(key, stream_id).position for stream_id in ("s2", "s1")] == [1, 0]
     runner.run([store.reset_call(key, "command")])
     store.remember(key, Memory("late", "0"))
     assert (store.load(key), history.load(key)) == (Memory("", "1"), ())

@@ -1,5 +1,5 @@
--- Take over what a conversation has under a former key, unless it was used under its own since. The reset count is kept
--- also where it is 0: with it the conversation counts as carried over.
+-- Store what a conversation has under a former key, unless its present key was used meanwhile. The reset count is
+-- stored even if it is 0: its key marks the conversation as carried over.
 -- KEYS: 1 the id, 2 how often it was reset, 3 the turns. ARGV: seconds, the id or '', the resets, then turns
 -- Reply: {the id or '', the resets}
 if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) == 0 then

@@ -1,5 +1,5 @@
--- Add a turn to a conversation's history, unless the person started anew since it was asked. The same stream's turn,
--- added again by another owner, takes the first one's place.
+-- Add a turn to a conversation's history, unless the conversation was reset since the question was asked. A turn that
+-- another owner of the same stream adds again replaces the first one.
 -- KEYS: 1 the turns, 2 how often the conversation was reset
 -- ARGV: the stream's id, the turn, the reset count it belongs to, how many turns are kept, seconds
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[3] then return 0 end

@@ -1,4 +1,4 @@
--- Start a conversation anew, once per command: a redelivered one must not end what came after it.
+-- Begin a conversation anew, once per command: a redelivery must not end the conversation that came after it.
 -- KEYS: 1 the id, 2 how often it was reset, 3 the streams of the last commands, 4 the turns. ARGV: seconds, the command's
 -- stream id
 -- Reply: how often it was reset

@@ -1,19 +1,19 @@
--- Stand in a conversation's line. KEYS: 1 the line, a list of stream ids, 2 the provider's conversation id, 3 how often
--- the conversation was reset
--- ARGV: stream id, how many may stand in it, seconds the line lives from now, and the id: to ask is to use it
--- Reply: {place: 0 = its turn, -1 = full, 1 when it was put there now, the head, the id or '', the resets, 1 where
--- neither id nor resets were ever kept}
+-- Enter a stream into a conversation's queue, and renew the conversation id, which the question is about to use.
+-- KEYS: 1 the queue, a list of stream ids, 2 the provider's conversation id, 3 how often the conversation was reset
+-- ARGV: stream id, the queue's size, seconds until the queue expires, seconds until the conversation id expires
+-- Reply: {position: 0 = its turn, -1 = full, 1 if it was entered now, the head, the id or '', the resets, 1 if neither
+-- id nor resets are stored}
 local ids = redis.call('LRANGE', KEYS[1], 0, -1)
 local known = redis.call('MGET', KEYS[2], KEYS[3])
 if known[1] then redis.call('PEXPIRE', KEYS[2], math.ceil(ARGV[4] * 1000)) end
-local function standing(place, entered)
+local function standing(position, entered)
   local unused = (known[1] or known[2]) and 0 or 1
-  return {place, entered, ids[1] or ARGV[1], known[1] or '', known[2] or '0', unused}
+  return {position, entered, ids[1] or ARGV[1], known[1] or '', known[2] or '0', unused}
 end
-for place, id in ipairs(ids) do
+for position, id in ipairs(ids) do
   if id == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[3] * 1000))
-    return standing(place - 1, 0)
+    return standing(position - 1, 0)
   end
 end
 if #ids >= tonumber(ARGV[2]) then return standing(-1, 0) end

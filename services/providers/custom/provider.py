@@ -75,8 +75,7 @@ class CustomProvider(BaseRAGProvider):
         """
         turn = CustomTurn()
         try:
-            # A batch waits for all its items at once, and so not here.
-            longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
+            longest_wait = LONGEST_WAIT if query.waits_for_provider else 0.0
             with self._service.ask(_body(query), deadline=deadline, longest_wait=longest_wait) as stream:
                 yield from record_events(stream, turn, end_grace=self._end_grace, linger=self._linger)
                 yield from turn.close(cut_off=stream.cut_off)

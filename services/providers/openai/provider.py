@@ -88,8 +88,7 @@ class OpenAIProvider(BaseRAGProvider):
         """
         turn = OpenAITurn()
         try:
-            # A batch waits for all its items at once, and so not here.
-            longest_wait = 0.0 if query.channel == "batch" else LONGEST_WAIT
+            longest_wait = LONGEST_WAIT if query.waits_for_provider else 0.0
             with self._service.chat_completions(
                 self._body(query), deadline=deadline, longest_wait=longest_wait
             ) as stream:

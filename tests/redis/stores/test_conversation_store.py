@@ -96,26 +96,26 @@ def test_a_reset_command_works_once(store: ConversationStore, redis_client: redi
 
 def test_turns_are_first_come_first_served(store: ConversationStore) -> None:
     """A stream keeps its place however often it asks, and moves up when the head leaves."""
-    first, second, again = (store.place("k", stream_id) for stream_id in ("1", "2", "1"))
+    first, second, again = (store.enter("k", stream_id) for stream_id in ("1", "2", "1"))
     store.leave("k", "1")
 
-    assert (first.place, first.entered, second.place, second.head) == (0, True, 1, "1")
-    assert (again.place, again.entered) == (0, False)
-    assert store.place("k", "2").place == 0
+    assert (first.position, first.entered, second.position, second.head) == (0, True, 1, "1")
+    assert (again.position, again.entered) == (0, False)
+    assert store.enter("k", "2").position == 0
 
 
 def test_three_may_wait(store: ConversationStore) -> None:
     """The fifth finds the line full and is not in it."""
-    places = [store.place("k", str(number)).place for number in range(5)]
+    places = [store.enter("k", str(number)).position for number in range(5)]
 
     assert places == [0, 1, 2, 3, -1]
     store.leave("k", "0")
-    assert store.place("k", "4").place == 3
+    assert store.enter("k", "4").position == 3
 
 
 def test_a_line_has_a_life(store: ConversationStore, redis_client: redis.Redis) -> None:
     """Nothing in Redis stays for ever."""
-    store.place("k", "1")
+    store.enter("k", "1")
 
     assert redis_client.pttl("{k}:turns") > 0
 
@@ -123,11 +123,11 @@ def test_a_line_has_a_life(store: ConversationStore, redis_client: redis.Redis) 
 def test_whose_turn_it_is_learns_what_is_remembered(store: ConversationStore) -> None:
     """In the same step: a question is a round trip less."""
     key = store.key("app", QUESTION)
-    nothing = store.place(key, "1").memory
+    nothing = store.enter(key, "1").memory
     store._runner.run([store.reset_call(key, "s")])
     store.remember(key, Memory("c1", "1"))
 
-    assert (nothing, store.place(key, "1").memory) == (Memory("", "0"), Memory("c1", "1"))
+    assert (nothing, store.enter(key, "1").memory) == (Memory("", "0"), Memory("c1", "1"))
 
 
 def test_to_ask_is_to_use_a_conversation(store: ConversationStore, redis_client: redis.Redis) -> None:
@@ -136,8 +136,8 @@ def test_to_ask_is_to_use_a_conversation(store: ConversationStore, redis_client:
     store.remember(key, Memory("c1", "0"))
     redis_client.pexpire(key, 5_000)
 
-    store.place(key, "1")
-    store.place(other, "2")
+    store.enter(key, "1")
+    store.enter(other, "2")
 
     assert 5_000 < redis_client.pttl(key) <= 100_000
     assert not redis_client.exists(other)

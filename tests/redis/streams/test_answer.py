@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend, LateHead
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore, Memory
 from services.answers.history_store import HistoryStore
+from services.channels import Channels
 from services.errors import (
     AnswerError,
     AuthError,
@@ -98,10 +101,9 @@ class Desk:
         self.answerer = Answerer(
             auth=self.auth,
             backends={"default": Backend(self.provider, corp="acme")},
-            conversations=self.conversations,
+            memory=MemoryStores(self.conversations, HistoryStore(runner, ttl=100.0), timeout=0.3),
             streams=self.streams,
-            history=HistoryStore(runner, ttl=100.0),
-            memory_seconds=0.3,
+            channels=Channels(CHANNELS, {}),
             sleep=self._nap,
         )
         self.key = self.answerer.conversation(QUESTION)
@@ -230,7 +232,7 @@ def test_a_question_waits_for_the_one_before(desk: Desk) -> None:
     """Until then it says that it waits, and the provider is not asked."""
     desk.streams.open(NewStream("first", "o", {"status": "processing"}))
     desk.streams.lease = 60.0
-    desk.conversations.place(desk.key, "first")
+    desk.conversations.enter(desk.key, "first")
     events = desk.answerer.answer(QUESTION, "second", desk.deadline)
     heard = [next(events), next(events)]
 
@@ -243,7 +245,7 @@ def test_a_question_waits_for_the_one_before(desk: Desk) -> None:
 
 def test_a_turn_that_came_with_the_question_is_not_waited_for(desk: Desk) -> None:
     """Whoever opened the stream knows whose turn it is and what is remembered: neither is asked for again."""
-    desk.conversations.place(desk.key, "first")
+    desk.conversations.enter(desk.key, "first")
     desk.conversations.remember(desk.key, Memory("later", "0"))
 
     events = list(desk.answerer.answer(QUESTION, "second", desk.deadline, turn=Memory("c0", "0")))
@@ -271,7 +273,7 @@ def test_a_conversation_that_goes_on_is_not_written(desk: Desk) -> None:
 @pytest.mark.parametrize("status", ["completed", ""])
 def test_an_ended_or_vanished_head_gives_way(desk: Desk, status: str) -> None:
     """Nobody waits for a stream that is no longer written."""
-    desk.conversations.place(desk.key, "first")
+    desk.conversations.enter(desk.key, "first")
     if status:
         desk.streams.open(NewStream("first", "o", {"status": status}))
 
@@ -281,7 +283,7 @@ def test_an_ended_or_vanished_head_gives_way(desk: Desk, status: str) -> None:
 def test_a_head_whose_owner_died_gives_way(desk: Desk) -> None:
     """A lease that has been over for twice its length no longer holds the line."""
     desk.streams.open(NewStream("first", "dead", {"status": "processing"}))
-    desk.conversations.place(desk.key, "first")
+    desk.conversations.enter(desk.key, "first")
 
     assert desk.hears("second")[-1] == Delta("答")
     assert desk.naps > 3
@@ -292,7 +294,7 @@ def test_a_full_line_is_said(desk: Desk) -> None:
     desk.streams.lease = 60.0
     for number in range(4):
         desk.streams.open(NewStream(str(number), "o", {"status": "processing"}))
-        desk.conversations.place(desk.key, str(number))
+        desk.conversations.enter(desk.key, str(number))
 
     with pytest.raises(AnswerError) as raised:
         desk.hears("fifth")
@@ -303,7 +305,7 @@ def test_a_full_line_is_said(desk: Desk) -> None:
 def test_a_full_line_of_the_dead_gives_way(desk: Desk) -> None:
     """A replica that died with a whole line keeps nobody out."""
     for number in range(4):
-        desk.conversations.place(desk.key, str(number))
+        desk.conversations.enter(desk.key, str(number))
 
     assert desk.hears("fifth")[-1] == Delta("答")
 
@@ -312,7 +314,7 @@ def test_waiting_has_a_limit(desk: Desk) -> None:
     """The stream's own deadline ends the wait."""
     desk.streams.open(NewStream("first", "o", {"status": "processing"}))
     desk.streams.lease = 60.0
-    desk.conversations.place(desk.key, "first")
+    desk.conversations.enter(desk.key, "first")
     desk.deadline = Deadline(0.2)
 
     with pytest.raises(AnswerError) as raised:
@@ -586,7 +588,7 @@ def test_an_answer_that_has_begun_is_not_refused_by_a_full_line(desk: Desk) -> N
     """It was evicted while nobody owned it; it waits until there is room."""
     for number in range(4):
         desk.streams.open(NewStream(f"w{number}", "o", {"status": "processing"}))
-        desk.conversations.place(desk.key, f"w{number}")
+        desk.conversations.enter(desk.key, f"w{number}")
     desk.deadline = Deadline(0.5)
     past = Past(1, ProviderIds("c1", "m1"), "一半")
 
@@ -677,10 +679,10 @@ def test_an_independent_question_has_no_history(desk: Desk) -> None:
     answerer = Answerer(
         auth=desk.auth,
         backends={"default": Backend(desk.provider)},
-        conversations=desk.conversations,
+        memory=MemoryStores(desk.conversations, HistoryStore(ScriptRunner(desk.client), ttl=100.0)),
         streams=desk.streams,
+        channels=Channels(CHANNELS, {}),
         callers=callers,
-        history=HistoryStore(ScriptRunner(desk.client), ttl=100.0),
     )
     question = Question("年假?", "http", "default", "anonymous")
 

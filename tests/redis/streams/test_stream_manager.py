@@ -16,7 +16,7 @@ from services.errors import AnswerError, AuthError, ProviderError
 from services.models import Delta, Identity, Past, ProviderIds, Question, Replacement, Told, Usage, UserInfo
 from services.redis.store import ScriptRunner, connect
 from services.streams.answer_events import AnswerEvent, Asking, Waiting
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Appended, Chunk, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import FakeClock, RedisServer, wait_until
@@ -37,8 +37,7 @@ class Desk:
             self.store,
             self._play,
             sentence=lambda code: f"<{code}>",
-            max_streams=max_streams,
-            max_bytes=100_000,
+            limits=StreamLimits(max_streams, max_bytes=100_000),
             **options,
         )
         self.manager.start()

@@ -10,15 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
 from services.answers.takeover import MAX_LOOK_UPS, MAX_TAKEOVERS, TakeoverManager
+from services.channels import Channels
 from services.errors import ProviderError, StoreUnavailable, Unrecoverable
 from services.identity.auth_service import AuthService
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Recovered
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import Chunk, NewStream, Snapshot, Write, taken_stream
 from services.streams.store import StreamStore, stream_keys
 from tests.support.servers.processes import free_port, wait_until
@@ -70,15 +73,15 @@ class Replica:
         self.answerer = Answerer(
             auth=AuthService("none"),
             backends={"default": Backend(self.provider)},
-            conversations=ConversationStore(runner, secret=b"s", ttl=100.0),
+            memory=MemoryStores(ConversationStore(runner, secret=b"s", ttl=100.0)),
             streams=self.store,
+            channels=Channels(CHANNELS, {}),
         )
         self.manager = StreamManager(
             self.store,
             self.answerer.answer,
             sentence=lambda code: f"<{code}>",
-            max_streams=max_streams,
-            max_bytes=100_000,
+            limits=StreamLimits(max_streams, max_bytes=100_000),
         )
         self.takeovers = TakeoverManager(self.store, self.manager, self.answerer)
         self.manager.start()
@@ -286,17 +289,29 @@ def test_a_stream_whose_time_is_over_ends(replica: Replica, redis_client: redis.
         "{",
         '{"text": 1}',
         '{"text":"?","channel":"wecom","bot":"gone","principal":"z"}',
+        '{"text":"?","channel":"toy","bot":"default","principal":"z"}',
         '{"text":"?","channel":"wecom","bot":"default","principal":"z","chat":null}',
     ],
 )
 def test_a_question_nobody_can_ask_ends(replica: Replica, redis_client: redis.Redis, question: str) -> None:
-    """It cannot be read, or its bot is not one of ours any more."""
+    """It cannot be read, or this replica lacks its bot or channel: its readers get a sentence."""
     leave_behind(replica, redis_client)
     redis_client.hset(stream_keys("s").hash, "question", question)
 
     replica.takeovers.attempt("s")
 
     assert replica.sees_end().error_code == "interrupted"
+
+
+def test_an_ended_stream_of_an_unknown_channel_stops_no_sweep(replica: Replica, redis_client: redis.Redis) -> None:
+    """Another replica's channel, during a rolling update: the stream leaves the index, the others are swept."""
+    leave_behind(replica, redis_client)
+    question = '{"text":"?","channel":"toy","bot":"default","principal":"z"}'
+    redis_client.hset(stream_keys("s").hash, mapping={"question": question, "status": "completed"})
+
+    assert not replica.takeovers.sweep()
+
+    assert replica.store.lapsed() == []
 
 
 def test_what_the_person_held_is_given_back(replica: Replica, redis_client: redis.Redis) -> None:

@@ -79,7 +79,7 @@ def test_every_door_has_the_same_answer(house: tuple[Replica, Callable[[str], st
 
     wanted = {**dict.fromkeys(DOORS, expected(QUESTION)), "wecom": render_markdown(expected(QUESTION))}
     if expected is mock_answer:
-        wanted["chat"] = mock_answer(QUESTION, "chat")
+        wanted["chat"] = mock_answer(QUESTION, "en")
     assert answers == wanted
 
 

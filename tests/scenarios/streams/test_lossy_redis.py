@@ -14,7 +14,7 @@ from services.errors import StoreUnavailable
 from services.models import Delta, Past, Question, Replacement
 from services.redis.store import ScriptRunner, connect
 from services.streams.answer_events import AnswerEvent
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
 from tests.scenarios.stage.people import PATIENCE, stored
@@ -37,7 +37,10 @@ class Writer:
         self._answers = answers
         self._pause = pause
         self._manager = StreamManager(
-            self.store, self._answer, sentence=lambda code: f"<{code}>", max_streams=STREAMS, max_bytes=1_000_000
+            self.store,
+            self._answer,
+            sentence=lambda code: f"<{code}>",
+            limits=StreamLimits(STREAMS, max_bytes=1_000_000),
         )
         self._manager.start()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from services.batches.manager import BatchManager
+from services.batches.manager import BatchLimits, BatchManager, Retention
 from services.batches.records import BatchOptions, Item, Task
 from services.batches.store import SqlBatchStore
 from services.errors import ProviderError
@@ -95,13 +95,10 @@ class BatchDesk(Desk):
             store,
             self.gateway,
             runner=self.runner,
-            max_concurrent=lanes,
-            max_queue_size=100,
-            threads=lanes,
-            works=works,
+            limits=BatchLimits(lanes, max_queue_size=100, threads=lanes, works=works),
             sentence=lambda code: f"<{code}>",
             replica=name,
-            folder=str(folder) if folder else None,
+            retention=Retention(str(folder) if folder else None),
         )
 
     def __enter__(self) -> Self:

@@ -7,25 +7,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from channels.registry import CHANNELS
 from services.answers.answer import Answerer, Backend
+from services.answers.conversation_memory import MemoryStores
 from services.answers.conversation_store import ConversationStore
-from services.answers.gateway import Door, Gateway
+from services.answers.gateway import Gateway, ReplicaStreams
 from services.answers.takeover import TakeoverManager
+from services.channels import ChannelRules, Channels
 from services.identity.auth_service import AuthService
 from services.identity.callers import Callers
 from services.models import Delta, ProviderEvent, ProviderIds, Query, Question, Usage
 from services.providers.base import BaseRAGProvider
 from services.redis.store import ScriptRunner, connect
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.readers import StreamReaders
 from services.streams.records import Snapshot
-from services.streams.store import StreamStore
+from services.streams.store import OPEN_SECONDS, StreamStore
 from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
 
 KEY = b"k" * 32
 #: What opens sockets.
 API_KEY = "not-a-real-key"
+RESETS = frozenset({"/reset"})
 CALLER = Callers("key", api_keys=[API_KEY]).check(API_KEY)
 
 
@@ -68,37 +72,43 @@ class Desk:
         self.streams = StreamStore(runner, lease=lease)
         conversations = ConversationStore(runner, secret=b"s", ttl=100.0)
         backends = {"default": Backend(provider), "hr": Backend(provider)}
+        wecom = ChannelRules(slots=places, frame_seconds=330.0, open_timeout=OPEN_SECONDS)
+        socket = ChannelRules(resets=RESETS, open_timeout=OPEN_SECONDS, resends=True)
+        programs = ChannelRules(open_timeout=OPEN_SECONDS, resends=True, keeps_refusals=False)
+        rules = {
+            ("wecom", "default"): replace(wecom, resets=RESETS),
+            ("wecom", "hr"): wecom,
+            ("chat", "default"): replace(socket, compares_ids=True),
+            ("realtime", "default"): socket,
+            ("http", "default"): replace(programs, compares_ids=True),
+            ("batch", "default"): programs,
+        }
+        channels = Channels(CHANNELS, rules)
         answerer = Answerer(
             auth=AuthService("none"),
             backends=backends,
-            conversations=conversations,
+            memory=MemoryStores(conversations),
             streams=self.streams,
+            channels=channels,
             callers=Callers("key", api_keys=[API_KEY]),
         )
         self.manager = StreamManager(
-            self.streams, answerer.answer, sentence=lambda c: f"<{c}>", max_streams=max_streams, max_bytes=100_000
+            self.streams,
+            answerer.answer,
+            sentence=lambda c: f"<{c}>",
+            limits=StreamLimits(max_streams, max_bytes=100_000),
         )
         self.runner = runner
         takeovers = TakeoverManager(self.streams, self.manager, answerer)
+        self.readers = StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)
         self.gateway = Gateway(
-            streams=self.streams,
-            manager=self.manager,
-            takeovers=takeovers,
+            streams=ReplicaStreams(self.streams, self.manager, takeovers, self.readers),
             answerer=answerer,
             conversations=conversations,
             keys={"default": KEY, "hr": KEY},
-            doors={
-                ("wecom", "default"): Door(places, 330.0, frozenset({"/reset"})),
-                ("wecom", "hr"): Door(places, 330.0),
-                ("chat", "default"): Door(resets=frozenset({"/reset"}), resends=True, compares=True),
-                ("realtime", "default"): Door(resets=frozenset({"/reset"}), resends=True),
-                ("http", "default"): replace(programs := Door(resends=True, keeps_refusals=False), compares=True),
-                ("batch", "default"): programs,
-            },
+            channels=channels,
             sentence=lambda key: f"<{key}>",
-            readers=(readers := StreamReaders(self.streams, self.manager, attempt=takeovers.attempt)),
         )
-        self.readers = readers
         self.manager.start()
         self.readers.start()
 

@@ -8,6 +8,9 @@ import threading
 import pytest
 import redis
 
+from channels.batch.rules import BATCH
+from channels.http_chat.rules import HTTP
+from services.channels import Channel
 from services.errors import AuthError, StoreUnavailable
 from services.identity.callers import Caller, Callers, Mode
 from services.identity.token_store import TokenStore
@@ -295,12 +298,14 @@ def test_what_no_header_can_say_is_no_program(tokens: TokenStore, shown: str) ->
     assert program(Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY), shown) == "auth_failed"
 
 
-@pytest.mark.parametrize("channel", ["http", "batch"])
-def test_a_programs_question_is_asked_under_its_key(tokens: TokenStore, channel: str) -> None:
+@pytest.mark.parametrize("channel", [HTTP, BATCH], ids=lambda channel: channel.name)
+def test_a_programs_question_is_asked_under_its_key(tokens: TokenStore, channel: Channel) -> None:
     """Also where sockets ask for users' tokens; a key that was withdrawn counts nowhere."""
     callers = Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY)
-    question = asked_by(callers.program(API_KEY), channel)
+    question = asked_by(callers.program(API_KEY), channel.name)
 
-    assert callers.identity(question) == Identity("none")
+    assert callers.identity(question, accepts_api_keys=channel.accepts_api_keys) == Identity("none")
     with pytest.raises(AuthError):
-        Callers("token", api_keys=("another-fake-key",), tokens=tokens, key=KEY).identity(question)
+        Callers("token", api_keys=("another-fake-key",), tokens=tokens, key=KEY).identity(
+            question, accepts_api_keys=channel.accepts_api_keys
+        )

@@ -140,7 +140,7 @@ def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) ->
 def test_a_single_bots_names_are_those_of_the_version_before(redis_url: str) -> None:
     """So both versions of a rolling update share its conversations and their lines."""
     with House(redis_url) as house:
-        key = house.container.conversations.key("mock", Question("?", "wecom", "default", "zhangsan"))
+        key = house.container.conversations.key("mock", Question("?", "wecom", "default", "zhangsan"), bot="default")
 
     assert key == former_name(former_key("conversation", AES_KEY), "mock", "wecom", "default/zhangsan", "")
     assert key.former == ()
@@ -170,14 +170,14 @@ def test_what_lies_under_a_former_key_is_found_in_the_questions_own_round_trip(
     question = Question("?", "wecom", "default", "zhangsan")
     old, new = (store_with(runner, *ring) for ring in ((b"old",), (b"new", b"old")))
     history = HistoryStore(runner, ttl=100.0)
-    former = old.key("app", question)
+    former = old.key("app", question, bot="default")
     old.remember(former, Memory("c1", "0"))
     history.add(former, "0", "s0", Turn("问", "答"))
-    key = new.key("app", question)
+    key = new.key("app", question, bot="default")
 
-    found = new.place(key, "s1").memory
+    found = new.enter(key, "s1").memory
     carried = new.carry_over(key, found.former)
-    again = new.place(key, "s1").memory
+    again = new.enter(key, "s1").memory
 
     assert (found, carried, again) == (Memory("", "0", former), Memory("c1", "0"), Memory("c1", "0"))
     assert history.load(key) == (Turn("问", "答"),)
@@ -189,12 +189,12 @@ def test_a_conversation_that_is_used_takes_nothing_over(runner: ScriptRunner) ->
     """Of two replicas that carry it over at once, the second changes nothing; nor does one that comes late."""
     question = Question("?", "wecom", "default", "zhangsan")
     old, new = (store_with(runner, *ring) for ring in ((b"old",), (b"new", b"old")))
-    key, former = new.key("app", question), old.key("app", question)
+    key, former = new.key("app", question, bot="default"), old.key("app", question, bot="default")
     old.remember(former, Memory("c1", "0"))
     new.remember(key, Memory("c2", "0"))
 
     assert new.carry_over(key, former) == Memory("c2", "0")
-    assert new.place(key, "s").memory == Memory("c2", "0")
+    assert new.enter(key, "s").memory == Memory("c2", "0")
 
 
 def store_with(runner: ScriptRunner, *ring: bytes) -> ConversationStore:

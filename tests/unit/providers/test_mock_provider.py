@@ -31,7 +31,7 @@ def test_it_answers_with_the_original_sentence() -> None:
 
 def test_the_chat_door_has_the_words_it_always_had() -> None:
     """Its original answered in English."""
-    result = MockProvider(delay=0.0).query(Query("What?", "u1", channel="chat"), Deadline(5.0))
+    result = MockProvider(delay=0.0).query(Query("What?", "u1", mock_language="en"), Deadline(5.0))
 
     assert result.content == (
         "This is a mock response to your question: 'What?'. In mock mode, the actual API will not be called."

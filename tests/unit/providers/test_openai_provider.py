@@ -164,8 +164,8 @@ def test_a_server_that_says_when_to_come_back_is_not_asked_before(make: Make, se
 
 def test_a_batch_leaves_even_a_short_wait_to_its_worker(make: Make, server: MockOpenAI) -> None:
     """It waits for all items of the batch at once, where a person is waited for here."""
-    batch = ask(make(), "[[429-soon]] 报销", channel="batch")
-    person = ask(make(), "[[429-soon]] 报销", channel="http")
+    batch = ask(make(), "[[429-soon]] 报销", waits_for_provider=False)
+    person = ask(make(), "[[429-soon]] 报销")
 
     assert (batch.code, batch.error.retry_after if batch.error else 0.0) == ("provider_busy", 1.0)
     assert person.text == server.expected_answer("[[429-soon]] 报销")

@@ -15,7 +15,7 @@ from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
 from services.streams.following import Following, News
-from services.streams.manager import StreamManager
+from services.streams.manager import StreamLimits, StreamManager
 from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Whole, Write
@@ -66,7 +66,7 @@ class Replica:
     def __init__(self, client: redis.Redis, script: Script, *, lease: float = 6.0) -> None:
         self.store = StreamStore(ScriptRunner(client), lease=lease)
         self.manager = StreamManager(
-            self.store, script.answer, sentence=lambda code: f"<{code}>", max_streams=10, max_bytes=100_000
+            self.store, script.answer, sentence=lambda code: f"<{code}>", limits=StreamLimits(10, max_bytes=100_000)
         )
         self.tried: list[str] = []
         self.readers = StreamReaders(self.store, self.manager, attempt=self.attempt)

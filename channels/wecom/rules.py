@@ -1,0 +1,36 @@
+"""How questions from WeCom differ from those of other channels."""
+
+from __future__ import annotations
+
+from config.settings import Settings
+from services.channels import Channel, ChannelRules, reset_texts
+from services.models import Question
+from services.streams.store import OPEN_SECONDS
+
+
+def _rules(settings: Settings) -> dict[str, ChannelRules]:
+    """Return each bot's rules. WeCom waits 2 s for a reply, so a stream has to be open after `OPEN_SECONDS`."""
+    return {
+        name: ChannelRules(
+            slots=settings.stream_max_per_user,
+            frame_seconds=bot.answer_seconds,
+            resets=reset_texts(bot.commands),
+            open_timeout=OPEN_SECONDS,
+        )
+        for name, bot in settings.bots.items()
+    }
+
+
+def _userid(question: Question) -> str:
+    return question.principal
+
+
+WECOM = Channel(
+    "wecom",
+    rules=_rules,
+    authenticates="directory",
+    keys_of_bot=True,
+    # WeCom has no sessions: a user, or a user in a group, is a conversation.
+    needs_session=False,
+    end_user=_userid,
+)

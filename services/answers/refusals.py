@@ -1,0 +1,139 @@
+"""Questions that get a sentence of ours instead of a provider's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from services import metrics
+from services.channels import Channels
+from services.errors import StoreUnavailable
+from services.models import Question
+from services.redis.store import Call
+from services.streams.access import Access
+from services.streams.manager import StreamManager
+from services.streams.records import NewStream, Snapshot, Write, born_finished, final_chunk
+from services.streams.store import StreamStore
+from utils.sizes import is_longer
+
+#: Characters of a question that are stored when it is refused because of its length.
+KEPT = 1000
+
+
+class QuestionRefusals:
+    """Opens streams that are finished from the start, and ends opened streams that get no producer."""
+
+    def __init__(
+        self,
+        store: StreamStore,
+        manager: StreamManager,
+        access: Access,
+        channels: Channels,
+        *,
+        sentence: Callable[[str], str],
+        max_bytes: int,
+    ) -> None:
+        """Take the size of the longest question in `max_bytes` of UTF-8.
+
+        `sentence` returns a sentence for users by its key or error code.
+        """
+        self._store = store
+        self._manager = manager
+        self._access = access
+        self._channels = channels
+        self._sentence = sentence
+        self._max_bytes = max_bytes
+
+    def open(self, question: Question, stream_id: str, key: str, *others: Call, error: bool = True) -> Snapshot:
+        """Open a finished stream with the sentence `key`, unless the message has a stream; return what it shows.
+
+        `others` are sent before it, in the same pipeline.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        fields = {**self.fields(question), "error_code": key if error else ""}
+        new = born_finished(stream_id, self._manager.new_owner(), fields, self._sentence(key), error=error)
+        created, snapshot, _ = self._store.open(new, *others)
+        if created and error:
+            metrics.QUESTIONS_REFUSED.labels(key).inc()
+        return replace(snapshot, found=not created)
+
+    def compared(self, question: Question, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot, or `id_conflict` where the stream is another question's.
+
+        Only a stream that existed before is compared: a new question costs no round trip more.
+        """
+        if not (snapshot.found and self._channels.rules(question).compares_ids):
+            return snapshot
+        return snapshot if self._is_of(question, snapshot.stream_id) else refused(snapshot.stream_id, "id_conflict")
+
+    def no_room(self, question: Question, stream_id: str, code: str) -> Snapshot:
+        """Return what the question's stream shows, where the message came before; else refuse it with `code`."""
+        if self._channels.rules(question).keeps_refusals:
+            return self.open(question, stream_id, code)
+        known = self._store.read(stream_id) if question.msgid else None
+        return refused(stream_id, code) if known is None else replace(known, found=True)
+
+    def too_large(self, question: Question, stream_id: str) -> Snapshot:
+        """Refuse a question for its length; a kept refusal stores the first `KEPT` characters."""
+        if self._channels.rules(question).keeps_refusals:
+            return self.open(replace(question, text=question.text[:KEPT]), stream_id, "question_too_large")
+        return refused(stream_id, "question_too_large")
+
+    def end(self, new: NewStream, code: str, leave: Sequence[Call]) -> None:
+        """End an opened stream with the code's sentence and send the calls `leave`; later where Redis is away.
+
+        Without an end the stream would be taken over, and its question asked.
+        """
+        ending = self._ending(new, code)
+        try:
+            (reply,) = self._store.write([ending], *leave)
+            lost = isinstance(reply, StoreUnavailable)
+        except StoreUnavailable:
+            lost = True
+        if lost:
+            self._manager.make_amends(ending, leave)
+
+    def end_later(self, new: NewStream, code: str, leave: Sequence[Call]) -> None:
+        """End a stream whose opening Redis may have carried out without a reply, as soon as Redis answers again."""
+        self._manager.make_amends(self._ending(new, code), leave)
+
+    def fields(self, question: Question) -> dict[str, str]:
+        """Return the documented fields of a new stream; the others are written when their values become known."""
+        return {
+            "status": "processing",
+            "content": question.text,
+            "question": question.to_json(),
+            "access": self._access.readers(question),
+            "created_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "auth_state": "",
+            "error_code": "",
+            "delivered": "",
+            "reply": "",
+            "message_id": "",
+            "task_id": "",
+            "run_id": "",
+            "asks": "0",
+            "token": "",
+            "user_info": "",
+            "conversation_id": "",
+        }
+
+    def _is_of(self, question: Question, stream_id: str) -> bool:
+        """Tell whether a stream was opened for this question's text; True where it has expired meanwhile."""
+        content = self._store.content(stream_id)
+        too_long = is_longer(question.text, self._max_bytes)
+        return content in (None, question.text, question.text[:KEPT] if too_long else None)
+
+    def _ending(self, new: NewStream, code: str) -> Write:
+        fields = {"status": "error", "error_code": code, "dify_finished": "1"}
+        chunk = final_chunk(self._sentence(code), error=True)
+        return Write(new.stream_id, new.epoch, new.owner, new.start, 0, (chunk,), fields, "finish")
+
+
+def refused(stream_id: str, code: str) -> Snapshot:
+    """Count a refused question; return the snapshot of a stream that failed with `code` and is not stored."""
+    metrics.QUESTIONS_REFUSED.labels(code).inc()
+    return Snapshot(stream_id, "error", error_code=code)

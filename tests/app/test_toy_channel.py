@@ -1,0 +1,128 @@
+"""A channel that the product does not have: one object, one blueprint, and nothing of `services/` changes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from app import create_app
+from channels.registry import CHANNELS
+from config.settings import load_settings
+from demo.mocks.dify.server import MockDify
+from services.channels import Channels
+from services.container import Container
+from services.models import Question
+from services.streams.store import stream_keys
+from tests.support import toy_channel
+from tests.support.house import ADMIN_TOKEN, dify_settings, settings_for
+from tests.support.servers.processes import RedisServer
+from tests.support.toy_channel import TOY, toy_blueprint
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def app(redis_url: str, dify: MockDify) -> Iterator[Flask]:
+    """The product with one channel more, and a Dify that answers in pieces."""
+    dify.delay = 0.05
+    settings = settings_for(redis_url, **dify_settings(dify.base_url))
+    app = create_app(load_settings(settings, None), (*CHANNELS, TOY))
+    container: Container = app.extensions["wechatlaibao"]
+    app.register_blueprint(toy_blueprint(container.gateway))
+    yield app
+    container.close()
+
+
+def test_a_toy_channel_answers_as_a_stream(app: Flask, dify: MockDify) -> None:
+    """Its answer comes in pieces, while the provider is still at it."""
+    reply = app.test_client().post("/toy/li/m1", data="年假？")
+
+    pieces = [piece for piece in reply.iter_encoded() if piece]
+    assert b"".join(pieces).decode() == dify.expected_answer("年假？")
+    assert len(pieces) > 1
+
+
+def test_a_toy_channel_finds_the_stream_of_a_question_sent_again(app: Flask) -> None:
+    """The same id leads to the same stream, and another text under it is refused: its rules say so."""
+    client = app.test_client()
+    first, again = (client.post("/toy/li/m1", data="年假？", buffered=True) for _ in range(2))
+    other = client.post("/toy/li/m1", data="病假？")
+
+    assert first.headers["X-Stream"] == again.headers["X-Stream"]
+    assert (first.text, other.status_code, other.text) == (again.text, 409, "id_conflict")
+
+
+def test_a_toy_channel_has_its_series_from_the_start(app: Flask) -> None:
+    """Its first answer is seen by rates, as those of all channels."""
+    page = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}).text
+
+    assert 'wechatlaibao_streams_total{channel="toy",outcome="completed"} ' in page
+
+
+def test_a_question_of_it_is_stored_as_every_question(app: Flask, redis_server: RedisServer) -> None:
+    """A channel adds no field to Redis."""
+    reply = app.test_client().post("/toy/li/m1", data="年假？", buffered=True)
+
+    with redis_server.client() as stored:
+        written = stored.hget(stream_keys(reply.headers["X-Stream"]).hash, "question")
+    assert isinstance(written, str)
+    assert Question.from_json(written) == Question("年假？", "toy", "default", "li", msgid="m1")
+
+
+def test_a_channel_takes_less_than_sixty_lines() -> None:
+    """All of it is in one module."""
+    assert len(Path(toy_channel.__file__).read_text("utf-8").splitlines()) < 60
+
+
+def test_two_channels_of_one_name_stop_the_start() -> None:
+    """Otherwise the second one would silently replace the first."""
+    with pytest.raises(ValueError, match="toy"):
+        Channels((TOY, TOY), {})
+
+
+def test_services_compare_no_channel_names() -> None:
+    """What differs by channel is in its object: nothing below the channels asks which channel it is."""
+    compared = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        for path in sorted((ROOT / "services").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if asks_for_channel(node)
+    ]
+
+    assert compared == []
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ('if question.channel == "wecom": ...', True),
+        ('if channel != "wecom": ...', True),
+        ('x = query.channel in ("http", "batch")', True),
+        ("match question.channel:\n    case _: ...", True),
+        ("if question.channel in self._channels: ...", False),
+        ('if channel.authenticates == "directory": ...', False),
+    ],
+)
+def test_a_comparison_of_a_channels_name_is_seen(line: str, asks: bool) -> None:
+    """Each way to write one counts; a look-up in the registry and a fact of the object do not."""
+    assert any(map(asks_for_channel, ast.walk(ast.parse(line)))) is asks
+
+
+def asks_for_channel(node: ast.AST) -> bool:
+    """Tell whether a node compares a channel's name with words."""
+    if isinstance(node, ast.Match):
+        return names_channel(node.subject)
+    if not isinstance(node, ast.Compare):
+        return False
+    sides = (node.left, *node.comparators)
+    words = any(isinstance(one, ast.Constant) for side in sides for one in ast.walk(side))
+    return words and any(map(names_channel, sides))
+
+
+def names_channel(node: ast.expr) -> bool:
+    """Tell whether an expression is `channel` or something's `channel`."""
+    return getattr(node, "attr", getattr(node, "id", "")) == "channel"
