@@ -73,7 +73,7 @@ class AskingService:
     ) -> Iterator[RecordStream]:
         started = self._clock()
         with self._http.exchange(
-            "POST", url, deadline=deadline, patience=self._timeout, headers={**_WHOLE_PIECES, **headers}, json=body
+            "POST", url, deadline=deadline, timeout=self._timeout, headers={**_WHOLE_PIECES, **headers}, json=body
         ) as exchange:
             _refuse_failure(exchange)
             yield RecordStream(exchange, timeout=self._timeout, started=started, clock=self._clock)
@@ -82,7 +82,7 @@ class AskingService:
         """Tell whether an address answers a GET with 200, within five seconds; what it answers is not read."""
         until = Deadline(SHORT_CALL, clock=self._clock)
         try:
-            with self._http.exchange("GET", url, deadline=until, patience=SHORT_CALL, headers=headers) as exchange:
+            with self._http.exchange("GET", url, deadline=until, timeout=SHORT_CALL, headers=headers) as exchange:
                 _refuse_failure(exchange)
         except ProviderError as exc:
             log.warning("the provider is not well: %s: %s", exc.code, exc)
@@ -96,7 +96,7 @@ class AskingService:
 
 def _refuse_failure(exchange: Exchange) -> None:
     if exchange.status != 200:
-        body = exchange.read_all(limit=_MAX_REFUSAL, patience=SHORT_CALL)
+        body = exchange.read_all(limit=_MAX_REFUSAL, timeout=SHORT_CALL)
         raise http_error(exchange.status, body, exchange.retry_after)
 
 

@@ -90,14 +90,14 @@ class DifyService:
         started = self._clock()
         headers = {"Accept": "text/event-stream"} | _headers(authorization)
         with self._http.exchange(
-            "POST", self.urls.chat, deadline=deadline, patience=self.timeout, headers=headers, json=body
+            "POST", self.urls.chat, deadline=deadline, timeout=self.timeout, headers=headers, json=body
         ) as exchange:
             self._refuse_failure(exchange)
             yield ChatStream(exchange, timeout=self.timeout, started=started, clock=self._clock)
 
     def _refuse_failure(self, exchange: Exchange) -> None:
         if exchange.status != 200:
-            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+            body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
             self._on_refusal(body)
             raise http_error(exchange.status, body, exchange.retry_after)
 
@@ -131,9 +131,9 @@ class DifyService:
         """
         until = Deadline(SHORT_CALL, clock=self._clock)
         with self._http.exchange(
-            "POST", self.urls.chat, deadline=until, patience=SHORT_CALL, headers=_headers(authorization), json={}
+            "POST", self.urls.chat, deadline=until, timeout=SHORT_CALL, headers=_headers(authorization), json={}
         ) as exchange:
-            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+            body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
         if exchange.status < 400:
             raise ProviderError(f"HTTP {exchange.status} to a question without a word", http_status=exchange.status)
         if exchange.status not in (400, 422) or not body.lstrip().startswith(b"{"):
@@ -184,7 +184,7 @@ class DifyService:
                 "GET",
                 self.urls.events(run_id),
                 deadline=deadline,
-                patience=silence,
+                timeout=silence,
                 headers={"Accept": "text/event-stream"} | _headers(authorization),
                 params={"user": user},
             ) as exchange:
@@ -215,11 +215,11 @@ class DifyService:
     ) -> Mapping[str, Any]:
         until = deadline or Deadline(patience, clock=self._clock)
         with self._http.exchange(
-            method, url, deadline=until, patience=patience, headers=_headers(authorization), **options
+            method, url, deadline=until, timeout=patience, headers=_headers(authorization), **options
         ) as exchange:
             self.clock_skew = seconds_ahead(exchange.headers.get("Date", ""))
             self._refuse_failure(exchange)
-            body = exchange.read_all(limit=max_bytes, patience=patience)
+            body = exchange.read_all(limit=max_bytes, timeout=patience)
         try:
             reply = json.loads(body)
         except (ValueError, RecursionError):
