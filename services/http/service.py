@@ -1,106 +1,142 @@
-"""HTTP for long answers: pooled connections whose blocked reads a `Deadline` interrupts from any thread.
+"""An HTTP client for long answers: pooled connections whose blocked reads a `Deadline` interrupts from any thread.
 
-`requests` alone can do neither: its read timeout starts anew with every byte, and a thread that waits for a silent
-server cannot be woken. Here each request knows its socket from before the first byte of the reply, so that its timeout
-can be set read by read and another thread can shut it down. What goes wrong leaves here as a `ProviderError`.
+Each request knows its socket before the first byte of the reply, so that another thread can shut it down. Every
+failure is raised as a `ProviderError`.
 
-`requests` says how an address is reached, once; `urllib3` below it asks there. To have `requests` prepare, send and
-wrap each question again took two thirds of a question's way to its provider (350 of 530 microseconds).
+Requests are sent on connections of urllib3's pools directly, because `urlopen` does not say which connection it uses.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPException
+from http.client import HTTPResponse as HTTPReply
+from typing import Any
+from urllib.parse import urlencode
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
+from requests.utils import default_headers
+from urllib3 import HTTPResponse
 from urllib3 import exceptions as urllib3_errors
 
 from services.errors import ProviderError
-from services.http.connections import READ_BYTES, Call, TellingAdapter, current
+from services.http.body import BrokenBody, ChunkedBody
+from services.http.connections import Lease, Pools
 from utils.deadline import Deadline
 from utils.formats.retry_after import retry_after
 
-#: A socket's timeout and a deadline never end at the same instant: nearer than this they count as the same, in seconds.
+#: Seconds: a read that times out this close to the deadline, or after it, has reached the deadline.
 _SAME_INSTANT = 0.05
+#: The most bytes of one read; a read returns as soon as there is one byte.
+READ_BYTES = 65536
+_DEFAULT_HEADERS = dict(default_headers())
 
 
 class TransientError(ProviderError):
-    """Failed in a way that the same request may survive a moment later; nothing of an answer was seen."""
-
-
-class _HeadersAreWhole(AuthBase):
-    """Keep requests from looking for credentials in ~/.netrc, which would replace ours."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
-class _Way(NamedTuple):
-    """How an address is reached."""
-
-    pool: HTTPConnectionPool
-    #: What the request's first line names: a path, or all of the address where a proxy is asked.
-    target: str
+    """A failure before any part of an answer was seen; the same request may succeed a moment later."""
 
 
 class Exchange:
     """A response whose body is read piece by piece."""
 
-    def __init__(self, call: Call, response: BaseHTTPResponse) -> None:
-        self._call = call
-        # read1 returns what is there: read() and iter_lines() wait for a full block of a close-delimited body.
-        self._read1 = call.chunks(response) or partial(response.read1, READ_BYTES, decode_content=True)
+    def __init__(self, response: HTTPResponse, deadline: Deadline, lease: Lease, sock: socket.socket) -> None:
+        self._response = response
+        self._deadline = deadline
+        self._lease = lease
+        self._socket = sock
+        # `Lease.expire` ends the reads.
+        sock.settimeout(None)
+        assert isinstance(response._original_response, HTTPReply)
+        self._reply = response._original_response
+        #: Bytes that came with the head are in its buffer; after one read of that, the socket is read.
+        self._recv: Callable[[int], bytes] = self._reply.fp.read1
+        plain = self._reply.chunked and "content-encoding" not in response.headers
+        #: Decodes the chunks; None for other bodies and for compressed ones, which urllib3 decodes.
+        self._chunks = ChunkedBody() if plain else None
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         #: Whether the body ended before its length or its last chunk: the connection broke.
         self.broken = False
+        self._failed = False
 
     @property
     def retry_after(self) -> float:
-        """How long the service asks to be left alone, in seconds, ten minutes at most; 0.0 where it does not ask."""
+        """Seconds to wait before the next request, as the service asks for; 600.0 at most, 0.0 if it does not ask."""
         headers = self.headers
         return retry_after(headers.get("Retry-After"), now=time.time(), date=headers.get("Date"))
 
-    def read(self, patience: float) -> bytes:
-        """Return what has arrived, waiting up to `patience` seconds for the first byte of it; b"" at the end.
+    def read(self, timeout: float) -> bytes:
+        """Return the bytes that have arrived, waiting up to `timeout` seconds for the first of them; b"" at the end.
 
-        A connection that broke ends like one that was closed: only the format's own end mark tells the two apart.
+        A broken connection ends the body too: only the end mark of the body's own format tells whether it is whole.
+
+        Raises:
+            ProviderError: `provider_timeout` (up to `CHECK_SECONDS` late), `answer_timeout` when the deadline has
+                passed, `interrupted` after an abort.
         """
-        call, deadline = self._call, self._call.deadline
+        deadline, lease = self._deadline, self._lease
         try:
-            call.patience(min(patience, _left(deadline)))
-            chunk = self._read1()
-        except (urllib3_errors.ProtocolError, urllib3_errors.DecodeError):
-            self.broken = True
-            chunk = b""
-        except (urllib3_errors.HTTPError, OSError, ValueError) as exc:
-            # As foreign_errors does; a context manager for each delta would cost more than all else here.
-            raise _translated(TimeoutError() if call.late else exc, deadline) from (
-                None if deadline.aborted else _safe_cause(exc)
-            )
-        call.read()
-        if deadline.aborted:
-            raise aborted_error(deadline)
-        if call.late:
-            raise _our_error(TimeoutError(), deadline)
+            lease.read_ends = time.monotonic() + min(timeout, _left(deadline))
+            chunk = self._next()
+        except _FOREIGN as exc:
+            chunk = self._end_of_failed(exc)
+        lease.read_ends = math.inf
+        if deadline.aborted or lease.timed_out:
+            self._failed = True
+            raise _translated(TimeoutError(), deadline)
+        if not chunk:
+            lease.give_back(reusable=self._reusable)
         return chunk
 
-    def read_all(self, *, limit: int, patience: float) -> bytes:
-        """Return the body, or as much of it as comes before `limit` bytes or the end of patience."""
+    def _next(self) -> bytes:
+        chunks = self._chunks
+        if chunks is None:
+            # Not read(): of a body that ends with its connection, it waits for a full block.
+            return self._response.read1(READ_BYTES, decode_content=True)
+        while not chunks.over:
+            wire = self._recv(READ_BYTES)
+            self._recv = self._socket.recv
+            if not wire:
+                chunks.end()
+            elif held := chunks.feed(wire):
+                return held
+        self._reply.close()
+        return b""
+
+    def _end_of_failed(self, exc: Exception) -> bytes:
+        """Return b"" if the connection broke or timed out.
+
+        Raises:
+            ProviderError: the read failed otherwise.
+        """
+        self._failed = True
+        if not isinstance(exc, TimeoutError) and isinstance(exc, _BROKEN):
+            self.broken = True
+            return b""
+        raise _translated(exc, self._deadline) from (None if self._deadline.aborted else _safe_cause(exc))
+
+    @property
+    def _reusable(self) -> bool:
+        return self._response.closed and not self._failed
+
+    def read_all(self, *, limit: int, timeout: float) -> bytes:
+        """Return the body, or as much of it as arrives within `limit` bytes and `timeout` seconds."""
         body = b""
-        ends = time.monotonic() + patience
+        ends = time.monotonic() + timeout
         with suppress(ProviderError):
             while len(body) < limit and (chunk := self.read(max(0.001, ends - time.monotonic()))):
                 body += chunk
         return body[:limit]
+
+    def close(self) -> None:
+        """Give the connection back; one with an unread rest of the body is closed."""
+        reusable = self._reusable
+        self._response.close()
+        self._lease.give_back(reusable=reusable)
 
 
 class HTTPService:
@@ -108,14 +144,7 @@ class HTTPService:
 
     def __init__(self, *, pool_size: int = 100, connect_timeout: float = 5.0) -> None:
         self._connect_timeout = connect_timeout
-        self._session = requests.Session()
-        self._session.auth = _HeadersAreWhole()
-        self._headers = {str(name): str(value) for name, value in self._session.headers.items()}
-        adapter = TellingAdapter(pool_connections=10, pool_maxsize=pool_size, max_retries=0)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapter)
-        #: The way to an address, found once; the addresses of runs come and go.
-        self._way = lru_cache(64)(self._find_way)
+        self._pools = Pools(pool_size)
 
     @contextmanager
     def exchange(
@@ -124,89 +153,56 @@ class HTTPService:
         url: str,
         *,
         deadline: Deadline,
-        patience: float,
+        timeout: float,
         headers: Mapping[str, str],
         json: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Iterator[Exchange]:
         """Send a request and give its response to the block, whatever its status; it is closed after the block.
 
-        `patience` is how long the reply's first byte may take, in seconds; redirects are not followed. `json` is the
-        body, None for none.
+        The reply's head may take `timeout` seconds. `json` is the body, None for no body. Redirects are not followed.
 
         Raises:
-            TransientError: no connection came about.
-            ProviderError: any other failure before the reply's headers were there.
+            TransientError: no connection could be made.
+            ProviderError: any other failure before the reply's head was read.
         """
-        call = Call(deadline)
+        with foreign_errors(deadline):
+            _left(deadline)
+            route = self._pools.route(f"{url}{'&' if '?' in url else '?'}{urlencode(params)}" if params else url)
+            sent, kind = (None, {}) if json is None else (_json(json), {"Content-Type": "application/json"})
+            merged = _merged(_DEFAULT_HEADERS, kind, headers, route.headers)
+            lease = Lease(route.pool)
         try:
-            with deadline.interrupting(call.interrupt):
+            with deadline.interrupting(lease.interrupt):
                 with foreign_errors(deadline):
-                    response = self._send(call, method, url, patience, headers, json, params)
-                try:
-                    yield Exchange(call, response)
-                finally:
-                    # What was read to its end is in the pool already.
-                    response.close()
-                    response.release_conn()
+                    exchange = self._ask(lease, deadline, timeout, method, route.target, sent, merged)
+                with closing(exchange):
+                    yield exchange
         except ProviderError as exc:
             if exc.code == "provider_timeout":
-                # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
+                # The same fault may have silenced the connections in the pool: later requests must not wait for them.
                 self.close()
             raise
         finally:
-            call.detach()
+            lease.give_back(reusable=False)
 
-    def _send(
-        self,
-        call: Call,
-        method: str,
-        url: str,
-        patience: float,
-        headers: Mapping[str, str],
-        body: Any,
-        params: Mapping[str, Any] | None,
-    ) -> BaseHTTPResponse:
-        left = _left(call.deadline)
-        way = self._way(url, tuple(params.items()) if params else ())
-        sent, kind = (None, {}) if body is None else (_json(body), {"Content-Type": "application/json"})
-        current.call = call
-        try:
-            return way.pool.urlopen(
-                method,
-                way.target,
-                sent,
-                _merged(self._headers, kind, headers),
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                timeout=Timeout(connect=min(self._connect_timeout, left), read=min(patience, left)),
-                preload_content=False,
-                decode_content=False,
-            )
-        finally:
-            current.call = None
-
-    def _find_way(self, url: str, params: tuple[tuple[str, Any], ...]) -> _Way:
-        """Have requests say how an address is reached: by which proxy of the environment, with which CA bundle."""
-        request = self._session.prepare_request(requests.Request("GET", url, params=list(params)))
-        address = request.url or ""
-        found = self._session.merge_environment_settings(address, {}, None, None, None)
-        adapter = self._session.get_adapter(address)
-        assert isinstance(adapter, HTTPAdapter)
-        pool = adapter.get_connection_with_tls_context(request, found["verify"], found["proxies"], found["cert"])
-        assert isinstance(pool, HTTPConnectionPool)
-        adapter.cert_verify(pool, address, found["verify"], found["cert"])  # type: ignore[no-untyped-call]
-        return _Way(pool, adapter.request_url(request, found["proxies"]))
+    def _ask(self, lease: Lease, deadline: Deadline, timeout: float, *request: Any) -> Exchange:
+        """Send a request, and return its reply as soon as the head has been read."""
+        sock = lease.connect(min(self._connect_timeout, _left(deadline)))
+        # An abort shuts the socket down from here on, but not while it was being connected: check for that one.
+        _left(deadline)
+        connection = lease.connection
+        connection.request(*request, preload_content=False, decode_content=False)
+        connection.timeout = min(timeout, _left(deadline))
+        return Exchange(connection.getresponse(), deadline, lease, sock)
 
     def close(self) -> None:
-        """Give the pooled connections back: they close when nobody holds their pool any more."""
-        self._session.close()
-        self._way.cache_clear()
+        """Close the pooled connections. Connections in use are closed when their exchanges end."""
+        self._pools.clear()
 
 
 def _merged(*parts: Mapping[str, str]) -> dict[str, str]:
-    """Return each header once, as it was named and set last; case makes no difference."""
+    """Return each header once, with the last name and value given; names are compared without regard to case."""
     return dict({name.lower(): (name, value) for part in parts for name, value in part.items()}.values())
 
 
@@ -222,16 +218,16 @@ def _left(deadline: Deadline) -> float:
 
 
 def aborted_error(deadline: Deadline) -> ProviderError:
-    """Return the error of work that somebody ended from outside."""
+    """Return the error of work that another thread aborted."""
     return ProviderError(f"aborted: {deadline.aborted}", code="interrupted")
 
 
 @contextmanager
 def foreign_errors(deadline: Deadline) -> Iterator[None]:
-    """Turn what requests, urllib3 and the socket raise into our errors, without addresses or content."""
+    """Turn exceptions of urllib3, http.client and sockets into our errors, without addresses or content."""
     try:
         yield
-    except (urllib3_errors.HTTPError, OSError, ValueError) as exc:
+    except _FOREIGN as exc:
         raise _translated(exc, deadline) from (None if deadline.aborted else _safe_cause(exc))
 
 
@@ -239,8 +235,11 @@ def _translated(exc: Exception, deadline: Deadline) -> ProviderError:
     return aborted_error(deadline) if deadline.aborted else _our_error(exc, deadline)
 
 
+_FOREIGN = (urllib3_errors.HTTPError, HTTPException, OSError, ValueError)
+#: How a body ends that broke off.
+_BROKEN = (urllib3_errors.ProtocolError, urllib3_errors.DecodeError, BrokenBody, OSError)
 _NOT_CONNECTED = (urllib3_errors.ConnectTimeoutError, urllib3_errors.NewConnectionError)
-_NO_REPLY = (urllib3_errors.ProtocolError, urllib3_errors.ProxyError, urllib3_errors.SSLError, OSError)
+_NO_REPLY = (urllib3_errors.ProtocolError, urllib3_errors.ProxyError, urllib3_errors.SSLError, HTTPException, OSError)
 
 
 def _our_error(exc: Exception, deadline: Deadline) -> ProviderError:
@@ -250,11 +249,11 @@ def _our_error(exc: Exception, deadline: Deadline) -> ProviderError:
         if deadline.remaining() < _SAME_INSTANT:
             return ProviderError("the total time is over", code="answer_timeout")
         return ProviderError("silent for too long", code="provider_timeout")
-    if isinstance(exc, _NO_REPLY) and not isinstance(exc, (ValueError, requests.RequestException)):
+    if isinstance(exc, _NO_REPLY) and not isinstance(exc, ValueError):
         return ProviderError("the connection failed before the reply", code="provider_unreachable")
     return ProviderError(f"the request cannot be sent: {type(exc).__name__}", code="provider_error")
 
 
 def _safe_cause(exc: Exception) -> Exception | None:
-    # A refused header value is quoted in the exception's text, and ours is a key.
+    # The text of the exception quotes a refused header value, which may be an API key.
     return None if isinstance(exc, ValueError) else exc

@@ -55,7 +55,7 @@ class AuthApi:
         self._slots = threading.BoundedSemaphore(pool_size)
         self._http = HTTPService(pool_size=pool_size)
         if method == "get":
-            logging.getLogger("urllib3.connectionpool").addFilter(_without_parameters)
+            logging.getLogger("urllib3.connection").addFilter(_without_parameters)
 
     def token(self, record: UserRecord) -> tuple[str, float]:
         """Return a new token and the seconds the API gives it; infinite when it does not say.
@@ -123,7 +123,7 @@ class AuthApi:
         if not self._slots.acquire(timeout=self._timeout):
             raise _unavailable("every connection to the auth API is in use")
         until = Deadline(self._timeout, clock=self._clock)
-        options: dict[str, Any] = {"patience": self._timeout, "headers": {"Accept": "application/json"}, **sent}
+        options: dict[str, Any] = {"timeout": self._timeout, "headers": {"Accept": "application/json"}, **sent}
         try:
             with self._http.exchange(verb, self._url, deadline=until, **options) as reply:
                 yield reply
@@ -198,7 +198,7 @@ def _unavailable(cause: str) -> AuthError:
 
 
 def _without_parameters(record: logging.LogRecord) -> bool:
-    """Cut the parameters off the addresses that urllib3 logs at debug level."""
+    """Cut the parameters off the address that urllib3 logs of a reply whose headers it cannot read."""
     if isinstance(record.args, tuple):
         record.args = tuple(a.partition("?")[0] if isinstance(a, str) else a for a in record.args)
     return True

@@ -74,7 +74,7 @@ class AskingService:
     ) -> Iterator[RecordStream]:
         started = self._clock()
         with self._http.exchange(
-            "POST", url, deadline=deadline, patience=self._timeout, headers={**_WHOLE_PIECES, **headers}, json=body
+            "POST", url, deadline=deadline, timeout=self._timeout, headers={**_WHOLE_PIECES, **headers}, json=body
         ) as exchange:
             _raise_for_status(exchange)
             yield RecordStream(exchange, timeout=self._timeout, started=started, clock=self._clock)
@@ -83,7 +83,7 @@ class AskingService:
         """Return whether the URL answers a GET with status 200 within five seconds. The body is not read."""
         until = Deadline(SHORT_CALL, clock=self._clock)
         try:
-            with self._http.exchange("GET", url, deadline=until, patience=SHORT_CALL, headers=headers) as exchange:
+            with self._http.exchange("GET", url, deadline=until, timeout=SHORT_CALL, headers=headers) as exchange:
                 _raise_for_status(exchange)
         except ProviderError as exc:
             log.warning("the provider is not well: %s: %s", exc.code, exc)
@@ -97,7 +97,7 @@ class AskingService:
 
 def _raise_for_status(exchange: Exchange) -> None:
     if exchange.status != 200:
-        body = exchange.read_all(limit=_MAX_ERROR_BODY, patience=SHORT_CALL)
+        body = exchange.read_all(limit=_MAX_ERROR_BODY, timeout=SHORT_CALL)
         raise http_error(exchange.status, body, exchange.retry_after)
 
 

@@ -90,14 +90,14 @@ class DifyService:
         started = self._clock()
         headers = {"Accept": "text/event-stream"} | _headers(authorization)
         with self._http.exchange(
-            "POST", self.urls.chat, deadline=deadline, patience=self.timeout, headers=headers, json=body
+            "POST", self.urls.chat, deadline=deadline, timeout=self.timeout, headers=headers, json=body
         ) as exchange:
             self._raise_for_status(exchange)
             yield ChatStream(exchange, timeout=self.timeout, started=started, clock=self._clock)
 
     def _raise_for_status(self, exchange: Exchange) -> None:
         if exchange.status != 200:
-            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+            body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
             self._on_error_reply(body)
             raise http_error(exchange.status, body, exchange.retry_after)
 
@@ -112,7 +112,7 @@ class DifyService:
             if not taken:
                 raise _no_slot(deadline)
             asked = {**body, "response_mode": "blocking"}
-            bounds: dict[str, Any] = {"deadline": deadline, "patience": self.timeout, "max_bytes": _MAX_HISTORY}
+            bounds: dict[str, Any] = {"deadline": deadline, "timeout": self.timeout, "max_bytes": _MAX_HISTORY}
             return self._call("POST", self.urls.chat, authorization, json=asked, **bounds)
 
     def stop(self, task_id: str, user: str, *, authorization: str) -> None:
@@ -131,9 +131,9 @@ class DifyService:
         """
         until = Deadline(SHORT_CALL, clock=self._clock)
         with self._http.exchange(
-            "POST", self.urls.chat, deadline=until, patience=SHORT_CALL, headers=_headers(authorization), json={}
+            "POST", self.urls.chat, deadline=until, timeout=SHORT_CALL, headers=_headers(authorization), json={}
         ) as exchange:
-            body = exchange.read_all(limit=_MAX_BODY, patience=SHORT_CALL)
+            body = exchange.read_all(limit=_MAX_BODY, timeout=SHORT_CALL)
         if exchange.status < 400:
             raise ProviderError(f"HTTP {exchange.status} to a question without a word", http_status=exchange.status)
         if exchange.status not in (400, 422) or not body.lstrip().startswith(b"{"):
@@ -159,7 +159,7 @@ class DifyService:
     def conversations(self, user: str, *, authorization: str, limit: int = CONVERSATION_ROWS) -> Mapping[str, Any]:
         """Return a user's conversations in `data`, latest first; `has_more` is whether there are more."""
         query = {"user": user, "limit": limit}
-        return self._call("GET", self.urls.conversations, authorization, params=query, patience=self.timeout)
+        return self._call("GET", self.urls.conversations, authorization, params=query, timeout=self.timeout)
 
     def workflow_run(self, run_id: str, *, authorization: str, deadline: Deadline) -> Mapping[str, Any]:
         """Return a chatflow run's result: its `status`, and `outputs` once it has ended."""
@@ -184,7 +184,7 @@ class DifyService:
                 "GET",
                 self.urls.events(run_id),
                 deadline=deadline,
-                patience=silence,
+                timeout=silence,
                 headers={"Accept": "text/event-stream"} | _headers(authorization),
                 params={"user": user},
             ) as exchange:
@@ -209,17 +209,17 @@ class DifyService:
         authorization: str,
         *,
         deadline: Deadline | None = None,
-        patience: float = SHORT_CALL,
+        timeout: float = SHORT_CALL,
         max_bytes: int = _MAX_BODY,
         **options: Any,
     ) -> Mapping[str, Any]:
-        until = deadline or Deadline(patience, clock=self._clock)
+        until = deadline or Deadline(timeout, clock=self._clock)
         with self._http.exchange(
-            method, url, deadline=until, patience=patience, headers=_headers(authorization), **options
+            method, url, deadline=until, timeout=timeout, headers=_headers(authorization), **options
         ) as exchange:
             self.clock_skew = seconds_ahead(exchange.headers.get("Date", ""))
             self._raise_for_status(exchange)
-            body = exchange.read_all(limit=max_bytes, patience=patience)
+            body = exchange.read_all(limit=max_bytes, timeout=timeout)
         try:
             reply = json.loads(body)
         except (ValueError, RecursionError):

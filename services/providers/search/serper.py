@@ -75,7 +75,7 @@ class SerperSearch(BaseSearchProvider):
             "POST",
             f"{self._root}/search",
             deadline=deadline,
-            patience=self.timeout,
+            timeout=self.timeout,
             headers=self._headers,
             json=body,
         ) as exchange:
@@ -89,7 +89,7 @@ class SerperSearch(BaseSearchProvider):
         deadline = Deadline(HEALTH_SECONDS)
         try:
             with self._http.exchange(
-                "GET", f"{self._root}/account", deadline=deadline, patience=HEALTH_SECONDS, headers=self._headers
+                "GET", f"{self._root}/account", deadline=deadline, timeout=HEALTH_SECONDS, headers=self._headers
             ) as exchange:
                 if exchange.status in (404, 405):
                     return True
