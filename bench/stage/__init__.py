@@ -1,1 +1,1 @@
-"""What a benchmark runs on: real replicas, a real Redis, a Dify that costs little, the machine."""
+"""The surroundings of a benchmark: real replicas, a real Redis, a Dify that costs little, the machine."""

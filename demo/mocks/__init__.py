@@ -1,1 +1,1 @@
-"""The services that the product asks, played over real HTTP: Dify, OpenAI, custom, Serper, the auth API."""
+"""Mocks of the services that the product calls, over real HTTP: Dify, OpenAI, custom, Serper, the auth API."""
