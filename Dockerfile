@@ -1,5 +1,5 @@
-# Exact tags, so that a build of tomorrow is the one of today. A tag can still be moved: for production append the digest
-# you tested, python:3.11.13-slim-bookworm@sha256:… (docker buildx imagetools inspect IMAGE:TAG prints it).
+# Exact tags, so that a build of tomorrow is the same as today's. A tag can still be moved: for production append the
+# digest you tested, python:3.11.13-slim-bookworm@sha256:… (docker buildx imagetools inspect IMAGE:TAG prints it).
 #
 # The one package that comes as C source is built where a compiler is; the image has none.
 FROM python:3.11.13-bookworm AS wheels
@@ -11,14 +11,14 @@ FROM python:3.11.13-slim-bookworm
 ENV PYTHONUNBUFFERED=1
 WORKDIR /app
 
-# Before the code: a change of code does not install anew.
+# Before the code: a change of code does not reinstall the packages.
 COPY requirements.lock ./
 COPY --from=wheels /wheels/ wheels/
 # Every file has a hash of the lock, or was built above from one that has.
 RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements.lock
 RUN pip install --no-cache-dir --no-index --no-deps --find-links wheels gunicorn_h1c
 
-# What runs, and nothing else. Settings come from the environment, so no secret is in any layer.
+# The product alone. Settings come from the environment, so no secret is in any layer.
 COPY app.py gunicorn.conf.py ./
 COPY config/ config/
 COPY server/ server/

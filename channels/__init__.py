@@ -1,5 +1,4 @@
-"""How a message comes in and how its answer goes out. Flask is used here and in `app.py`, nowhere below.
+"""Channels: how a message comes in and how its answer goes out. Flask is used here and in `app.py`, nowhere below.
 
-A channel parses, asks the gateway and renders. Channels do not import each other; what they share is in `web` and
-`sockets`.
+A channel parses, asks the gateway and renders. Channels do not import each other; `web` and `sockets` are shared.
 """

@@ -1,6 +1,26 @@
 """From a question to its answer: the gateway, the conversation's queue and memory, the provider's run, takeover.
 
-Imports `streams`, `identity` and `providers`. Channels call `gateway.Gateway` and nothing else here. A change of the
-queue or of what a conversation remembers begins in `conversation_store.py` and `conversation_memory.py`; a change of
-what differs by channel begins in the channel's `rules.py`.
+Imports `streams`, `identity` and `providers`. Every channel calls `gateway.Gateway` and nothing else here. A change
+of the queue or of conversation memory begins in `conversation_store.py` and `conversation_memory.py`, one of what
+differs by channel in the channel's `rules.py`.
+
+**Asking.** Opening a stream also returns its conversation's turn and memory (`lua/turn.lua`). A question whose turn it
+is needs one more acknowledged write before its provider is asked: `asks`, the number of calls. A conversation's
+`CONVERSATION_TTL` starts anew with each question; its id is written only when it is new. `provider_run.py` is one call
+of a provider; when the stream breaks off (`StreamBroken`), the same owner looks the answer up as after a takeover, and
+does not ask again. A provider's id, the answer's cost and its sources are stored beside the text.
+
+**Takeover.** The new owner loads the chunks and keeps the question's position in its conversation's queue. Then it
+depends on what the old owner had stored:
+
+- not asked yet: ask.
+- asked: look the answer up (Dify: run result, event stream, message history). Append what extends the text, else
+  replace the text by the whole answer.
+- asked, and nothing can be looked up: stop the old run and ask once more. Hold the new text until it begins with the
+  old one, or is whole and replaces it.
+- the provider's last event was stored (`whole`): end the stream.
+- asked twice, or five owners lost: look the answer up, else end with the text so far and a sentence. The eighth lost
+  owner ends the stream without a look-up.
+
+A stream of a newer schema version is left to replicas of that version until its time is over.
 """

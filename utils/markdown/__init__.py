@@ -1,1 +1,11 @@
-"""Markdown as WeCom needs it, and as safe HTML for pages."""
+"""Markdown as WeCom needs it, and as safe HTML for pages.
+
+For WeCom (`wecom.py`) a text is rendered in stretches between blank lines: a regular expression passes most of them as
+they are, and the output of the rules in `lines.py` is cached for the rest. `utils.stream_utils.render_frame` has a
+short path for answers without thinking that fit a frame; tests hold both to the long path.
+
+For pages, `html.py` is a parser without HTML, then an allow-list. `blocks.py` renders a growing text block by block: a
+block that is followed by another is rendered once, the open block again when it has grown by an eighth (a half above
+16 KiB). The first 64 Ki characters are Markdown, the rest is shown as it is: a list or table of that size takes a third
+of a second, in which the process does nothing else.
+"""

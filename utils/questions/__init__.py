@@ -1,1 +1,4 @@
-"""Rules of language: does an utterance ask, does a question want a web search, where a file has questions."""
+"""Rules of language: which utterances ask, which questions want a web search, where a file has questions.
+
+How well detection does on utterances it was not developed on: docs/performance.md, "Questions in transcripts".
+"""

@@ -1,8 +1,8 @@
 #!/bin/sh
-# What the pods of Redis run: `redis.sh redis` and `redis.sh sentinel`, and before a pod leaves `redis.sh leave`.
+# Run by the pods of Redis: `redis.sh redis` and `redis.sh sentinel`, and before a pod leaves `redis.sh leave`.
 #
-# HOSTS names all of them, ME this one. Both servers keep a file on the volume and rewrite it, so that who is the
-# master, and who the sentinels are, survives a restart of all. Passwords and sizes come from the manifest each time.
+# HOSTS names all of them, ME this one. Both servers keep a file on the volume and rewrite it, so that the names of the
+# master and of the sentinels survive a restart of all. Passwords and sizes come from the manifest each time.
 set -eu
 
 SERVICE=laibao
@@ -14,7 +14,7 @@ sentinel() {
   timeout 2 redis-cli -h "$1" -p "$SENTINEL_PORT" sentinel "$2" "$SERVICE" 2>/dev/null
 }
 
-# Whom the sentinels call the master; nothing where none answers.
+# Prints the master's name from the sentinels; nothing if none answers.
 master() {
   for host in $HOSTS; do
     found=$(sentinel "$host" get-master-addr-by-name | head -n 1)
@@ -25,16 +25,16 @@ master() {
 run_redis() {
   master=$(master)
   if [ -z "$master" ] && [ -f "$CONF" ]; then
-    # Everybody starts again. Of what Redis wrote there, one thing is to be remembered: whom it followed.
+    # All servers are starting. Of the file that Redis wrote, keep only the line that names its master.
     sed -i '/^replicaof /!d' "$CONF"
   else
     : "${master:=${HOSTS%% *}}"
     if [ "$master" = "$ME" ]; then : >"$CONF"; else echo "replicaof $master $PORT" >"$CONF"; fi
   fi
-  # everysec: a crash of all at once may cost a second, and the gateways write again what they know.
-  # min-replicas: a master that is cut off from all others takes no writes that a failover would then undo. So a new
-  # master is of use when a replica has followed it: at once (no delay), and without a copy of everything (the backlog).
-  # hash-max-listpack-value: a stream's hash in one piece takes a quarter less memory, and fewer cache misses.
+  # everysec: a crash of all servers may cost a second; the gateways write their running streams again.
+  # min-replicas: a master that is cut off from all others accepts no writes, which a failover would undo. So a new
+  # master serves once a replica follows it: at once (no delay), and without a full copy (the backlog).
+  # hash-max-listpack-value: a stream's hash in one listpack takes a quarter less memory, and fewer cache misses.
   exec redis-server "$CONF" --port "$PORT" ${BIND:+--bind "$BIND"} --dir "$DATA" \
     --requirepass "$REDIS_PASSWORD" --masterauth "$REDIS_PASSWORD" --replica-announce-ip "$ME" \
     --appendonly yes --appendfsync everysec --maxmemory "$MAXMEMORY" --maxmemory-policy noeviction \
@@ -49,7 +49,7 @@ run_sentinel() {
 port $SENTINEL_PORT
 ${BIND:+bind $BIND}
 dir $DATA
-# Who may speak to it is the NetworkPolicy's to say; it holds no data.
+# The NetworkPolicy limits its clients; it holds no data.
 protected-mode no
 sentinel resolve-hostnames yes
 sentinel announce-hostnames yes
@@ -64,12 +64,12 @@ END
   exec redis-server "$SENTINEL_CONF" --sentinel
 }
 
-# Hand the mastership over before leaving: that costs a second, and not the time until the others notice.
+# Hand the master role over before leaving: this costs a second instead of the time until the others notice.
 leave() {
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     [ "$(master)" = "$ME" ] || return 0
     for host in $HOSTS; do
-      # One of them, for two would promote two; the same again where it found no replica fit for it a moment ago.
+      # Ask one sentinel, since two would promote two replicas; ask again if it found no suitable replica.
       [ "$host" = "$ME" ] || case $(sentinel "$host" failover) in OK | INPROG*) break ;; esac
     done
     sleep 1
