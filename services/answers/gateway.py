@@ -18,9 +18,8 @@ from services.errors import StoreUnavailable
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
-from services.streams.following import Following
+from services.streams.following import Following, Misses
 from services.streams.manager import StreamManager
-from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot, Write, born_finished, final_chunk
 from services.streams.shared_reads import SharedReads
@@ -309,7 +308,7 @@ class Gateway:
         if door.places is not None:
             seconds = door.frame_seconds or self._streams.max_seconds
             person = (question.bot, question.principal, stream_id)
-            lines["places"] = self._streams.enter_call(*person, places=door.places, seconds=seconds)
+            lines["places"] = self._streams.enter_call(*person, slots=door.places, seconds=seconds)
         if key:
             lines["turns"] = self._conversations.turn_call(key, stream_id)
             lines |= self._conversations.former_calls(key)

@@ -1,6 +1,7 @@
-"""One answer in Redis: written by its owner, read by anybody on any replica.
+"""One answer in Redis: its owner writes it, clients on any replica read it.
 
-Imports `redis` and floor 0. `store.py` has the keys and the calls of the Lua steps in `lua/`; `owned_stream.py` is the
-owner's side without I/O, `flusher.py` its only writer, `producer.py` turns one question into one finished stream,
-`following.py` is one reader's way. A new field of a stream begins in `records.py`.
+Imports `redis` and floor 0. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_state.py` is the
+owner's side without I/O, `owned_stream.py` makes it safe in threads, `flusher.py` alone writes it, `producer.py` turns
+one question into one finished stream, `following.py` follows a stream for one reader. A new field of a stream begins in
+`store.py`.
 """

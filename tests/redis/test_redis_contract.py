@@ -116,7 +116,7 @@ def takeovers(runner: ScriptRunner) -> None:
 def places(runner: ScriptRunner) -> None:
     """A person has so many places, and a question's turn and place are taken in the exchange that opens it."""
     store = store_at(runner, 0.0)
-    calls = [store.enter_call("default", "zhangsan", f"s{n}", places=2, seconds=60.0) for n in (0, 1, 2, 0)]
+    calls = [store.enter_call("default", "zhangsan", f"s{n}", slots=2, seconds=60.0) for n in (0, 1, 2, 0)]
 
     assert runner.run(calls) == [1, 1, 0, 2]
     assert runner.run([store.leave_call("default", "zhangsan", "s0"), calls[2]]) == [1, 1]

@@ -118,7 +118,7 @@ def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
     """Its appends renew its lease; the index of what runs has it all the same."""
     silent, spoken = desk.owns("silent"), desk.owns("spoken")
     desk.flusher.start()
-    wait_until(lambda: not (silent.noted or spoken.noted))
+    wait_until(lambda: not (silent.queued or spoken.queued))
     desk.clock.advance(desk.store.lease / 6)
     spoken.emit("x")
     wait_until(lambda: desk.text("spoken") == "x" and spoken.acked_at == desk.clock())

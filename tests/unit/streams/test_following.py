@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
-from services.streams.following import Following, News
+from services.streams.following import Following, Misses, News
 from services.streams.manager import StreamManager
-from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Whole, Write
 from services.streams.store import StreamStore, stream_keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.streams.misses import MAX_MISSES, Misses
+from services.streams.following import MAX_MISSES, Misses
 from tests.support.servers.processes import FakeClock
 
 

@@ -248,7 +248,7 @@ def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
     """A writer that looks while the end is being said sees none of it, or all of it."""
     seen: list[Write | None] = []
     stream = desk.stream
-    set_fields = stream._set
+    set_fields = stream._state.set_fields
 
     def slow_set(fields: Mapping[str, str]) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
@@ -259,7 +259,7 @@ def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
         return set_fields(fields)
 
     threads: list[threading.Thread] = []
-    stream._set = slow_set  # type: ignore[method-assign]
+    stream._state.set_fields = slow_set  # type: ignore[method-assign]
     stream.finish("completed")
     for thread in threads:
         thread.join(5.0)

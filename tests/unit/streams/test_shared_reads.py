@@ -48,8 +48,8 @@ def store() -> Store:
     return Store()
 
 
-def shared(store: Store, patience: float = 60.0) -> SharedReads:
-    return SharedReads(cast(StreamStore, store), patience=patience)
+def shared(store: Store, timeout: float = 60.0) -> SharedReads:
+    return SharedReads(cast(StreamStore, store), timeout=timeout)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
     got: list[Any] = [None] * len(stream_ids)
 
     def came() -> int:
-        return sum(len(line.waiting) for line in list(reads._lines.values())) + sum(map(len, store.asked))
+        return sum(len(queue.waiting) for queue in list(reads._queues.values())) + sum(map(len, store.asked))
 
     def poll(place: int) -> None:
         try:
@@ -90,7 +90,7 @@ def test_who_comes_meanwhile_goes_together(store: Store) -> None:
     reads = shared(store)
     names = [f":{number}" for number in range(20)]
     with polls(reads, store, *names) as got:
-        wait_until(lambda: len(reads._lines[""].waiting) == 19)
+        wait_until(lambda: len(reads._queues[""].waiting) == 19)
         store.gate.set()
 
     assert [sorted(ids) for ids in store.asked] == [[":0"], sorted(names[1:])]
@@ -101,7 +101,7 @@ def test_an_exchange_has_a_bound(store: Store) -> None:
     """What is too much for one goes with the next."""
     reads = shared(store)
     with polls(reads, store, *(f":{number}" for number in range(MAX_TOGETHER + 10))):
-        wait_until(lambda: len(reads._lines[""].waiting) == MAX_TOGETHER + 9)
+        wait_until(lambda: len(reads._queues[""].waiting) == MAX_TOGETHER + 9)
         store.gate.set()
 
     assert [len(ids) for ids in store.asked] == [1, MAX_TOGETHER, 9]
@@ -147,7 +147,7 @@ def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
     with polls(reads, store, ":0") as first:
         wait_until(lambda: len(store.asked) == 1)
         with polls(reads, store, ":1", ":2") as later:
-            wait_until(lambda: len(reads._lines[""].waiting) == 2)
+            wait_until(lambda: len(reads._queues[""].waiting) == 2)
             store.gate.set()
             wait_until(lambda: isinstance(first[0], SystemExit))
 
@@ -159,7 +159,7 @@ def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
 
 def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
     """Who gives up leaves the line, and is not asked for."""
-    reads = shared(store, patience=0.2)
+    reads = shared(store, timeout=0.2)
     with polls(reads, store, ":0", ":1") as got:
         wait_until(lambda: got[1] is not None)
         assert isinstance(got[1], StoreUnavailable)
@@ -173,7 +173,7 @@ def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
 def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
     """Its patience is for its turn; an exchange under way has a bound of its own."""
     store.gate.set()
-    reads = shared(store, patience=1.5)
+    reads = shared(store, timeout=1.5)
     go_on = threading.Event()
 
     def slowly(stream_ids: Sequence[str]) -> None:
@@ -184,7 +184,7 @@ def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
 
     store.hold = slowly
     with polls(reads, store, ":0", ":1", ":2") as got:
-        wait_until(lambda: len(reads._lines[""].waiting) == 2)
+        wait_until(lambda: len(reads._queues[""].waiting) == 2)
         go_on.set()
 
     assert [one.text for one in got] == [":0", ":1", ":2"]
@@ -200,4 +200,4 @@ def test_a_thousand_polls_of_many_threads_get_their_own(store: Store) -> None:
         got = list(pool.map(reads.read, names))
 
     assert [one.text if one else None for one in got] == names
-    assert not any(line.waiting or line.led for line in reads._lines.values())
+    assert not any(queue.waiting or queue.led for queue in reads._queues.values())
