@@ -1,5 +1,5 @@
-"""How Redis is reached: bounded waits, pipelines, Cluster and Sentinel, one retry, one log line per outage.
+"""Access to Redis: timeouts, pipelines, Cluster and Sentinel, one retry, one log line per outage.
 
-Imports `config` and floor 0 alone; stores of other packages are built on `store.ScriptRunner`. A change of how calls
-are sent begins in `store.py`, one of how a server is found in `connections.py`.
+Imports only `config` and floor 0; stores of other packages use `store.ScriptRunner`. `store.py` sends calls,
+`client.py` has the connections, `routes.py` finds the server, `cluster.py` the nodes of a Redis Cluster.
 """

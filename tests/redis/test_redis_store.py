@@ -15,7 +15,7 @@ import redis
 
 from services import metrics
 from services.errors import StoreUnavailable
-from services.redis.client import ROOMS
+from services.redis.client import PACKAGES
 from services.redis.store import Call, ScriptRunner, connect, redis_errors, script
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.streams.turns import count_turns
@@ -77,7 +77,7 @@ def test_a_redis_that_lost_its_scripts_gets_them_again(client: redis.Redis, runn
 
 def test_loading_leaves_no_script_out(client: redis.Redis, runner: ScriptRunner) -> None:
     """No question pays for the first use of one."""
-    names = [path.stem for path in ROOMS.glob("*/lua/*.lua") if path.stem != "prelude"]
+    names = [path.stem for path in PACKAGES.glob("*/lua/*.lua") if path.stem != "prelude"]
 
     runner.load()
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from services.redis.routes import MOMENT, PATIENCE, Lookup, first_answers, left, within
+from services.redis.routes import FALLBACK_TIMEOUT, MOMENT, Lookup, first_answers, left, within
 from tests.support.servers.processes import wait_until
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def test_what_hangs_is_not_waited_for(oracle: Oracle) -> None:
     oracle.free.clear()
 
     first = seconds_of(lambda: lookup.get(30.0))
-    others = seconds_of(lambda: [lookup.get(30.0) for _ in range(math.ceil(15.0 / PATIENCE))])
+    others = seconds_of(lambda: [lookup.get(30.0) for _ in range(math.ceil(15.0 / FALLBACK_TIMEOUT))])
 
     assert first < 15.0
     assert others < 15.0
