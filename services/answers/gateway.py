@@ -279,7 +279,7 @@ class Gateway:
             ours, snapshot, replies = self._streams.open(new, *lines.values(), hints=notes, insist=door.patience)
         except StoreUnavailable as exc:
             if not (door.resends and question.msgid):
-                self._manager.make_amends(self._ending(new, exc.code), leave)
+                self._manager.end_later(self._ending(new, exc.code), leave)
             # Else it is left to whoever takes it over: it is asked for again by its id, and finds its answer.
             raise
         said = dict(zip(lines, replies, strict=True))
@@ -328,7 +328,7 @@ class Gateway:
         except StoreUnavailable:
             lost = True
         if lost:
-            self._manager.make_amends(ending, leave)
+            self._manager.end_later(ending, leave)
 
     def _ending(self, new: NewStream, code: str) -> Write:
         """Return the end of a stream that gets a sentence instead of a producer."""

@@ -31,7 +31,7 @@ PACE, SLOWEST, PART = 0.01, 0.15, 10.0
 #: Number of checks for silent streams within one lease.
 LOOKS = 12
 #: Number of streams to be ended later because the reply to opening them was lost.
-MAX_AMENDS = 1000
+MAX_LATE_ENDS = 1000
 #: Seconds between attempts while Redis is away: the first and the longest.
 RETRY_SECONDS = (0.05, 0.5)
 
@@ -50,7 +50,7 @@ class Flusher:
         #: it.
         self._due: set[str] = set()
         #: Ends for streams that may have been opened although the reply was lost; a full deque drops the oldest.
-        self._amends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_AMENDS)
+        self._late_ends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_LATE_ENDS)
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stopping = False
@@ -83,9 +83,9 @@ class Flusher:
         if stream.urgent:
             self._hurry.set()
 
-    def later(self, end: Write, after: Sequence[Call]) -> None:
+    def end_later(self, end: Write, after: Sequence[Call]) -> None:
         """Send `end` when Redis answers again and, if the stream is gone or has the same owner, `after`."""
-        self._amends.append((end, after))
+        self._late_ends.append((end, after))
 
     def streams(self) -> list[OwnedStream]:
         with self._lock:
@@ -129,11 +129,11 @@ class Flusher:
         """Send one pipeline; return whether news is left, and whether a node of a Redis Cluster is away."""
         self._note_renewals()
         batch = self._collect()
-        if not (batch or self._amends):
+        if not (batch or self._late_ends):
             return False, False
         away = self._send(batch)
         if not away:
-            self._make_amends()
+            self._send_late_ends()
         return bool(self._queue), away
 
     def _note_renewals(self) -> None:
@@ -192,10 +192,10 @@ class Flusher:
             notes = [*self._store.running_calls([stream.stream_id for stream in self.streams()]), *notes]
         return notes
 
-    def _make_amends(self) -> None:
+    def _send_late_ends(self) -> None:
         """End streams whose opening reply was lost, one round trip each: this is rare."""
-        while self._amends:
-            entry = self._amends[0]
+        while self._late_ends:
+            entry = self._late_ends[0]
             end, after = entry
             (reply,) = self._store.write([end])
             if isinstance(reply, StoreUnavailable):
@@ -203,8 +203,8 @@ class Flusher:
             if reply.outcome in ("ok", "gone"):
                 self._store.write([], *after)
             # A newer entry may have pushed this one out of the full deque meanwhile.
-            if self._amends and self._amends[0] is entry:
-                self._amends.popleft()
+            if self._late_ends and self._late_ends[0] is entry:
+                self._late_ends.popleft()
 
     def _failed(self, stream: OwnedStream) -> None:
         """Queue the stream's news again; Redis skips chunks that did arrive."""

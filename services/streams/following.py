@@ -44,7 +44,11 @@ class News:
 
 
 class Misses:
-    """Streams that Redis lacks, and since when; bounded, and safe in threads."""
+    """Streams that Redis lacks, and since when; bounded, and safe in threads.
+
+    A Redis that lost its data gets each running stream again from its owner, within moments. Until the timeout such a
+    stream is not reported as unknown, because that would end it for its readers.
+    """
 
     def __init__(self, timeout: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the seconds that an owner may need to write its stream again."""

@@ -162,9 +162,9 @@ class StreamManager:
         stream = self._flusher.owned(stream_id)
         return stream.known(self._store.lease) if stream else None
 
-    def make_amends(self, end: Write, after: Sequence[Call]) -> None:
+    def end_later(self, end: Write, after: Sequence[Call]) -> None:
         """End a stream that may have been opened although the reply was lost, and release what it holds, later."""
-        self._flusher.later(end, after)
+        self._flusher.end_later(end, after)
 
     def drain(self, seconds: float) -> None:
         """Reject new questions, let running ones finish for `seconds`, then release the rest to other replicas."""

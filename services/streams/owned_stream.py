@@ -12,11 +12,9 @@ from typing import Any
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.models import Status
-from services.streams.owned_state import MAX_REPLACEMENTS, NO_FIELDS, OwnedState
+from services.streams.owned_state import NO_FIELDS, OwnedState
 from services.streams.records import Appended, ChunkPage, NewStream, Snapshot, Standing, Write
 from utils.deadline import Deadline
-
-__all__ = ["BUFFER_BYTES", "LEAVING", "MAX_REPLACEMENTS", "OwnedStream"]
 
 #: Bytes of text that Redis lacks before a producer stops reading its provider.
 BUFFER_BYTES = 256 * 1024

@@ -70,7 +70,7 @@ def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
 
 
 def _paused(row: Row, now: datetime) -> timedelta:
-    """Return the total time of a task's pauses, a present one included."""
+    """Return the total time of a task's pauses, also of one that it is in or ended in."""
     present = (row.ended_at or now) - row.paused_at if row.paused_at else timedelta()
     return timedelta(microseconds=row.paused) + max(present, timedelta())
 

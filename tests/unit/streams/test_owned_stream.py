@@ -9,14 +9,15 @@ import pytest
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.streams.backlog import CHUNK_BYTES, WRITE_BYTES
-from services.streams.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, OwnedStream
+from services.streams.owned_state import MAX_REPLACEMENTS
+from services.streams.owned_stream import BUFFER_BYTES, OwnedStream
 from services.streams.records import Appended, Chunk, NewStream, Write
 from tests.support.servers.processes import FakeClock, wait_until
 from utils.deadline import Deadline
 
 
 class Desk:
-    """An owned stream with a clock and a recorder."""
+    """An owned stream, and how often it reported news."""
 
     def __init__(self, clock: FakeClock, *, max_bytes: int = 1000, outage_seconds: float = 20.0) -> None:
         self.changes = 0

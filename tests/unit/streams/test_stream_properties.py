@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from services.errors import StoreUnavailable
 from services.redis.store import ScriptRunner
-from services.streams.owned_stream import MAX_REPLACEMENTS, OwnedStream
+from services.streams.owned_state import MAX_REPLACEMENTS
+from services.streams.owned_stream import OwnedStream
 from services.streams.records import Appended, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
