@@ -148,7 +148,7 @@ class Shelf:
         calls = self._streams.running_calls(ids)
         for stream in ids:
             calls.append(self._open._replace(keys=stream_keys(stream)))
-            calls.append(self._streams.enter_call(DEFAULT_BOT, stream[-8:], stream, places=3, seconds=LIVES))
+            calls.append(self._streams.enter_call(DEFAULT_BOT, stream[-8:], stream, slots=3, seconds=LIVES))
             conversation = self._turns.key("dify:bench", Question("", "wecom", DEFAULT_BOT, stream[-8:]))
             calls.append(self._turns.turn_call(conversation, stream))
         return calls

@@ -18,9 +18,8 @@ from services.errors import StoreUnavailable
 from services.models import Question
 from services.redis.store import Call
 from services.streams.access import Access
-from services.streams.following import Following
+from services.streams.following import Following, Misses
 from services.streams.manager import StreamManager
-from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import NewStream, Snapshot
 from services.streams.shared_reads import SharedReads
@@ -277,7 +276,7 @@ class Gateway:
         if rules.slots is not None:
             seconds = rules.frame_seconds or self._streams.max_seconds
             user = (question.bot, question.principal, stream_id)
-            calls["slots"] = self._streams.enter_call(*user, places=rules.slots, seconds=seconds)
+            calls["slots"] = self._streams.enter_call(*user, slots=rules.slots, seconds=seconds)
         if key:
             calls["turns"] = self._conversations.turn_call(key, stream_id)
             calls |= self._conversations.former_calls(key)

@@ -94,11 +94,11 @@ class QuestionRefusals:
         except StoreUnavailable:
             lost = True
         if lost:
-            self._manager.make_amends(ending, leave)
+            self._manager.end_later(ending, leave)
 
     def end_later(self, new: NewStream, code: str, leave: Sequence[Call]) -> None:
         """End a stream whose opening Redis may have carried out without a reply, as soon as Redis answers again."""
-        self._manager.make_amends(self._ending(new, code), leave)
+        self._manager.end_later(self._ending(new, code), leave)
 
     def fields(self, question: Question) -> dict[str, str]:
         """Return the documented fields of a new stream; the others are written when their values become known."""

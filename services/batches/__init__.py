@@ -1,6 +1,6 @@
-"""Batches of questions: tasks and items in SQL, lanes in Redis, workers that put items to the gateway.
+"""Batches of questions: tasks and items in SQL, lanes in Redis, workers that ask items through the gateway.
 
-Imports `answers` and everything below. Submitting and changing a task begins in `manager.py`, the work on an item in
+Imports `answers` and lower floors. Submitting and changing a task begins in `manager.py`, the work on an item in
 `worker.py` and `item.py`.
 
 **Work.** `BATCH_MAX_CONCURRENT` lanes bound how many items are asked at once over all replicas. One worker holds a lane

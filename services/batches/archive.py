@@ -1,4 +1,4 @@
-"""What is done when a batch task has ended: its one canonical line, its file, and after its retention its removal."""
+"""The end of a batch task: its one canonical log line, its file, and its removal after the retention time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from services.redis.lock_store import LockStore
 log = logging.getLogger(__name__)
 
 LOCK = "batch_archive"
-#: Seconds between two looks at what has ended.
+#: Seconds between two checks for ended tasks.
 TIDY_SECONDS = 5.0
-#: Seconds one replica does this alone; longer than the longest file takes.
+#: Seconds for which one replica alone does this; longer than the largest file takes.
 LOCK_SECONDS = 120.0
-#: Seconds between two removals of what is too old.
+#: Seconds between two removals of old tasks.
 EXPIRE_SECONDS = 600.0
-#: Items in one look at a task's results.
+#: Items per page when a task's results are read.
 PAGE = 200
 
 
 class BatchArchive:
-    """Sees to ended tasks, on one replica at a time."""
+    """Archives ended tasks, on one replica at a time."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class BatchArchive:
         self._clock = clock
         self._expired_at = -math.inf
         self._complained = False
-        #: Ended tasks that something unforeseen is wrong with: they are not tried again by this process.
+        #: Ended tasks that failed with an unexpected error: this process does not try them again.
         self._broken: set[str] = set()
 
     def tidy(self) -> float:
-        """See to what has ended since the last time, here or on another replica; return the seconds until the next.
+        """Archive the tasks that ended on any replica; return the seconds until the next call.
 
         Raises:
             StoreUnavailable: the database or Redis is away.
@@ -71,15 +71,15 @@ class BatchArchive:
     def _tidy(self, ended: list[str], *, old: bool) -> None:
         end = self._clock() + LOCK_SECONDS / 2
         for task_id in ended:
-            if task_id not in self._broken and (self._clock() > end or not self._seen_to(task_id)):
+            if task_id not in self._broken and (self._clock() > end or not self._archived(task_id)):
                 break
         if old:
             while removed := self._store.expire(self._retention_days):
                 log.info("batch tasks removed", extra={"tasks": removed})
             self._expired_at = self._clock()
 
-    def _seen_to(self, task_id: str) -> bool:
-        """Do what `_keep` does; what is wrong with one task is no reason to leave the others alone."""
+    def _archived(self, task_id: str) -> bool:
+        """Archive a task; an unexpected error is logged, so that the other tasks are archived too."""
         try:
             return self._keep(task_id)
         except StoreUnavailable:
@@ -90,7 +90,7 @@ class BatchArchive:
             return True
 
     def _keep(self, task_id: str) -> bool:
-        """Write a task's file and line; return False where the file cannot be written now."""
+        """Write a task's file and log line; return False if the file cannot be written now."""
         try:
             task = self._store.get(task_id)
             if self._files:
@@ -111,7 +111,7 @@ class BatchArchive:
 def all_rows(
     store: SqlBatchStore, task_id: str, *, after: int = -1, limit: int | None = None, page: int = PAGE
 ) -> Iterator[Item]:
-    """Yield a task's items in order, those above index `after`, at most `limit` of them, read page by page."""
+    """Yield a task's items above index `after` in order, at most `limit`, read page by page."""
     left = math.inf if limit is None else limit
     while left > 0 and (items := store.rows(task_id, after, int(min(page, left)))):
         yield from items
@@ -119,7 +119,7 @@ def all_rows(
 
 
 def report(task: Task) -> None:
-    """Write a task's one canonical line, and count it."""
+    """Write a task's one canonical log line, and count its outcome."""
     metrics.BATCH_TASKS.labels(task.status).inc()
     end = task.completed_at or task.cancelled_at or task.seen_at
     counts = {"items": task.total, "completed": task.completed, "failed": task.failed, "cancelled": task.cancelled}

@@ -1,15 +1,15 @@
-"""The messages of batches, on dramatiq: each says that a lane has work. Whoever gets it works the lane for a while.
+"""The messages of batches, on dramatiq: each says that a lane has work, and its receiver works on the lane for a while.
 
-A message may be lost or come twice: the sweep sends one for every free lane while there is work, and who finds the lane
-taken drops his. So dramatiq is used for what it does well, waking one of many workers, and nothing rests on it.
+A message may be lost or come twice: the sweep sends one for every free lane while there is work, and a worker drops a
+message whose lane is taken. So dramatiq only wakes one of many workers, and nothing depends on its delivery.
 
-Its Redis is ours: `_Client` has the one method dramatiq's broker uses of a client, and runs its scripts by our own
-`ScriptRunner`, so a Cluster, Sentinels, bounded waits and one line per outage are the same as everywhere. The keys are
-dramatiq's, all in one slot:
+It uses our access to Redis: `_Client` has the one method that dramatiq's broker calls, and runs its scripts by our
+`ScriptRunner`, so that Cluster, Sentinels, timeouts and one log line per outage are the same as everywhere. The keys
+are dramatiq's, all in one slot:
 
     {dramatiq}:batch, {dramatiq}:batch.msgs   list of message ids, hash of messages
     {dramatiq}:__acks__.<worker>.batch        set of the message ids a process has fetched and not acknowledged
-    {dramatiq}:__heartbeats__                 sorted set of processes by their last sign of life, in milliseconds
+    {dramatiq}:__heartbeats__                 sorted set of processes by their last heartbeat, in milliseconds
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "{dramatiq}"
 QUEUE = "batch"
-#: Milliseconds of silence after which a process's messages are others', and how many commands in a million look.
+#: Milliseconds without a heartbeat after which other processes take a process's messages, and how many commands in a
+#: million check for that.
 HEARTBEAT_TIMEOUT = 10_000
 MAINTENANCE_CHANCE = 50_000
-#: Seconds between two looks for messages at the most, and until a thread notices that it is to end.
+#: Maximal seconds between two fetches, and until a thread notices that it must stop.
 POLL = 0.5
-#: Arguments Lua can surely unpack; dramatiq would ask Redis for it.
+#: Number of arguments that Lua can always unpack; dramatiq would ask Redis for it.
 UNPACK = 2000
 
-#: What comes back where Redis does not: nothing fetched; a message not acknowledged comes again, and is dropped.
+#: Replies during an outage: nothing fetched; an unacknowledged message comes again, and is dropped.
 _INSTEAD: dict[str, Any] = {"fetch": [], "ack": None, "nack": None, "requeue": None}
 
 
 class _Client:
-    """All that dramatiq's broker uses of a Redis client."""
+    """The part of a Redis client that dramatiq's broker uses."""
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
@@ -57,7 +58,7 @@ class _Client:
             return UNPACK
         command = args[0]
         try:
-            # Fetched twice, the first messages would be lost; enqueued twice, one would come twice.
+            # A repeated fetch would lose the first messages, a repeated enqueue would send one twice.
             attempts = 1 if command in ("fetch", "enqueue") else 2
             reply = self._runner.run([Call(script, tuple(keys), tuple(args))], attempts=attempts)[0]
         except StoreUnavailable:
@@ -68,7 +69,7 @@ class _Client:
 
 
 class _Broker(RedisBroker):
-    """Without the second queue, for delayed messages: there are none, and its consumer would ask all the time."""
+    """A broker without the queue for delayed messages: there are none, but its consumer would poll Redis."""
 
     def declare_queue(self, queue_name: str) -> None:
         if queue_name not in self.queues:
@@ -78,15 +79,15 @@ class _Broker(RedisBroker):
 
 
 class LaneMessages:
-    """Sends the lanes' messages and, once started, has `step` called with the lane of each, in threads of its own."""
+    """Sends the lanes' messages and, after `start`, calls `step` with the lane of each, in its own threads."""
 
     def __init__(self, runner: ScriptRunner, step: Callable[[int], None], *, threads: int) -> None:
-        """Take what works a lane for a while, and how many lanes may be worked here at once."""
+        """Take the function that works on a lane, and the number of lanes worked on here at once."""
         self._runner = runner
         self._threads = threads
         self._broker = _Broker(  # type: ignore[no-untyped-call]
             client=_Client(runner),
-            # None of its own: no message is retried, delayed, or interrupted.
+            # No message is retried, delayed or interrupted, so no middleware is needed.
             middleware=[],
             namespace=NAMESPACE,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -96,7 +97,7 @@ class LaneMessages:
         self._worker: Worker | None = None
 
     def send(self, lane: int) -> None:
-        """Have the lane worked by somebody.
+        """Send a message that the lane has work.
 
         Raises:
             StoreUnavailable: Redis is away; the message may have been sent.
@@ -104,41 +105,41 @@ class LaneMessages:
         self._lane.send(lane)
 
     def waiting(self) -> int:
-        """Return how many messages nobody has fetched yet; raises `StoreUnavailable`."""
+        """Return the number of messages that were not fetched yet; raises `StoreUnavailable`."""
         return int(self._runner.run([Call(None, ("LLEN", f"{NAMESPACE}:{QUEUE}"))])[0])
 
     def start(self) -> None:
         worker = Worker(self._broker, worker_timeout=int(POLL * 1000), worker_threads=self._threads)
-        # More than are worked here would wait for this process while others are idle.
+        # More would wait in this process while others are idle.
         worker.queue_prefetch = self._threads
         worker.start()
         self._worker = worker
 
     def share(self, lanes: int) -> None:
-        """Work so many lanes here at the most, from the next message on."""
+        """Limit the lanes worked on here, from the next message on."""
         for consumer in self._worker.consumers.values() if self._worker else ():
             consumer.prefetch = max(1, min(lanes, self._threads))
             if consumer.consumer is not None:
                 consumer.consumer.prefetch = consumer.prefetch  # type: ignore[attr-defined]
 
     def leave(self) -> None:
-        """Fetch no more messages; those that were are worked. Returns at once."""
+        """Stop fetching messages; fetched ones are still worked on. Returns at once."""
         for consumer in self._worker.consumers.values() if self._worker else ():
             consumer.stop()
 
     def stop(self, seconds: float) -> None:
-        """Wait so long for the lanes that are being worked, and send back the messages of those that are not."""
+        """Wait up to `seconds` for lanes in work, and send back the messages of the others."""
         if self._worker is None:
             return
         self._worker.stop(timeout=int(seconds * 1000))
         self._worker = None
         try:
-            self._sign_off()
+            self._unregister()
         except StoreUnavailable:
             log.debug("the broker learns by silence that this process has left")
 
-    def _sign_off(self) -> None:
-        """Take this process out of dramatiq's: for each that is silent it would look through all keys of the server."""
+    def _unregister(self) -> None:
+        """Remove this process from the heartbeats; for a silent one dramatiq would scan all keys of the server."""
         acks = f"{NAMESPACE}:__acks__.{self._broker.broker_id}.{QUEUE}"
         if not self._runner.run([Call(None, ("EXISTS", acks))])[0]:
             self._runner.run([Call(None, ("ZREM", f"{NAMESPACE}:__heartbeats__"), (self._broker.broker_id,))])

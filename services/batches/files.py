@@ -1,7 +1,7 @@
-"""A finished task as a file: `<task id>.jsonl` in `BATCH_STORAGE_PATH`, one line for each item, in the input's order.
+"""A finished task as a file: `<task id>.jsonl` in `BATCH_STORAGE_PATH`, one line per item in input order.
 
-A reader never sees half a file: it is written beside, and then takes its name. The files are the operator's: nothing
-here removes them.
+A reader never sees an incomplete file: it is written under another name and then renamed. The files belong to the
+operator; this code never removes them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def item_json(item: Item) -> str:
 
 
 def writable(folder: str | Path) -> None:
-    """See that files can be made in a folder, or in the one it would be made in: a file is made and removed.
+    """Check that files can be created in a folder, or in its nearest existing parent, by creating one.
 
     Raises:
-        OSError: they cannot. Permissions alone do not tell of a read-only disk, or of what root may not do either.
+        OSError: they cannot. Permissions alone show neither a read-only disk nor limits of root.
     """
     whole = Path(folder).absolute()
     with TemporaryFile(dir=next(place for place in (whole, *whole.parents) if place.exists())) as file:
@@ -43,21 +43,21 @@ class BatchFiles:
         self._folder = Path(folder)
 
     def write(self, task_id: str, items: Iterator[Item]) -> Path:
-        """Write a task's file, in place of one that is there; return where it is.
+        """Write a task's file, replacing an existing one; return its path.
 
         Raises:
-            OSError: the folder cannot be written to, or is full; an older file stays as it was.
+            OSError: the folder cannot be written, or the disk is full; an older file stays unchanged.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{task_id}.jsonl"
-        # Two replicas may write it at once: each its own.
+        # Two replicas may write the file at once, each under its own name.
         beside = self._folder / f".{task_id}.{uuid4().hex}"
         try:
             with beside.open("w", encoding="utf-8") as file:
                 while page := list(islice(items, PAGE)):
                     file.writelines(f"{item_json(item)}\n" for item in page)
                     file.flush()
-                    # By pages: nothing else of the process runs meanwhile.
+                    # Synced by pages, because a sync blocks the whole process.
                     os.fsync(file.fileno())
             beside.replace(path)
         finally:

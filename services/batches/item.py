@@ -1,7 +1,7 @@
-"""One item of a batch, put to the gateway and followed to its end, by whichever replica works its lane at the moment.
+"""One item of a batch: asked through the gateway and followed to its end, by the replica that holds its lane.
 
-Its stream's id is made of task, index and attempt: asked again, on any replica, an attempt finds its stream. So whoever
-gives up in the middle (its lane is another's, the replica leaves or dies) leaves nothing behind that is asked twice.
+Its stream's id is made of task, index and attempt: an attempt that is asked again, on any replica, finds its stream. So
+a replica that stops in the middle (it lost the lane, leaves or dies) leaves nothing behind that would be asked twice.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from services.streams.records import Snapshot, Whole
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at whether the item is still to be followed, and between tries of what failed.
+#: Seconds between two checks whether to continue with the item, and between attempts after an error.
 LOOK = 0.5
-#: Seconds this replica may refuse an item, for want of room, until others get a chance.
+#: Seconds for which this replica may reject an item because it is full, before the lane is released to others.
 REFUSED_SECONDS = 5.0
-#: Seconds a cancelled stream's owner is given to let go of the provider before the lane goes on.
-LET_GO = 0.3
+#: Seconds that a cancelled stream's owner has to close its request to the provider before the lane continues.
+CANCEL_SECONDS = 0.3
 
-#: What may be gone at the next try. What is wrong with the question, the key or the app is not.
+#: Errors that the next attempt may not have. Errors of the question, the key or the app are not among them.
 RETRYABLE = frozenset(
     (
         *("provider_busy", "provider_unreachable", "provider_timeout", "provider_error", "provider_truncated"),
@@ -40,19 +40,19 @@ RETRYABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an item's attempt ended: with an answer, or with a code and what there was of an answer."""
+    """The result of an item's attempt: an answer, or an error code and a partial answer."""
 
     code: str = ""
     content: str = field(default="", repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
-    #: Seconds for which the provider wants to be left alone; 0.0 where it did not say.
+    #: Seconds that the provider asks to wait; 0.0 if it did not say.
     retry_after: float = 0.0
 
     @classmethod
     def of(cls, whole: Whole) -> Outcome:
-        """Return what an ended stream comes to."""
+        """Return the result of an ended stream."""
         metadata = {**whole.metadata, "mock": True} if whole.mock else whole.metadata
         if whole.status == "completed":
             return cls("", whole.text, metadata, whole.sources, whole.usage.figures())
@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def said(self) -> dict[str, Any]:
-        """What there was of an answer, by the names that the store has for it."""
+        """The answer or partial answer, with the keywords of the store."""
         return {name: getattr(self, name) for name in ("content", "metadata", "sources", "usage")}
 
     @property
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def question_of(order: Order, index: int, attempt: int, text: str = "") -> Question:
-    """Return the question of an item's attempt; without its text it is enough to find the stream."""
+    """Return the question of an item's attempt; without `text` it is enough to find the stream."""
     return Question(
         text,
         "batch",
@@ -83,7 +83,7 @@ def question_of(order: Order, index: int, attempt: int, text: str = "") -> Quest
 
 
 class ItemAsker:
-    """Asks items by the gateway; one for the process, safe in many threads."""
+    """Asks items through the gateway; one per process, safe in threads."""
 
     def __init__(
         self,
@@ -99,9 +99,9 @@ class ItemAsker:
     def ask(
         self, claimed: Claimed, *, going_on: Callable[[], bool], opened: Callable[[str], None] = lambda _: None
     ) -> Outcome | None:
-        """Ask the item and wait for its end; None when it is no longer `going_on` here, and goes on without us.
+        """Ask the item and wait for its end; None if `going_on` became false or this replica stayed full.
 
-        `opened` is told its stream.
+        `opened` gets the stream's id.
         """
         question = question_of(claimed.task, claimed.index, claimed.attempt, claimed.text)
         snapshot = self._open(question, going_on)
@@ -113,30 +113,30 @@ class ItemAsker:
         try:
             whole = self._followed(following, going_on)
         except StreamUnknown:
-            # Redis has lost it, and its owner too.
+            # Redis lost the stream, and its owner is gone.
             return Outcome("interrupted")
         if whole and whole.status == "cancelled":
-            self._sleep(LET_GO)
+            self._sleep(CANCEL_SECONDS)
         return Outcome.of(whole) if whole else None
 
     def cancel(self, order: Order, stream_id: str) -> None:
-        """End an item's stream, and have the provider told; raises `StoreUnavailable`."""
+        """Cancel an item's stream, also at the provider; raises `StoreUnavailable`."""
         self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=order.owner)
 
     def cancel_attempt(self, order: Order, index: int, attempt: int) -> None:
-        """The same by the attempt, wherever it runs, if its stream is there already; raises `StoreUnavailable`."""
+        """Cancel the stream of an attempt on any replica, if it exists yet; raises `StoreUnavailable`."""
         if snapshot := self._gateway.find(question_of(order, index, attempt)):
             self.cancel(order, snapshot.stream_id)
 
     def _open(self, question: Question, going_on: Callable[[], bool]) -> Snapshot | None:
-        """Open or find the question's stream; None where it is given up, or this replica has had no room for a while.
+        """Open or find the question's stream; None if `going_on` became false or this replica stayed full.
 
         An outage of Redis is waited through.
         """
         began = self._clock()
         while going_on():
             snapshot = self._gateway.ask(question)
-            # A refusal has no readers: nothing was opened.
+            # A rejected question opens no stream, and its snapshot has no readers.
             if snapshot.access:
                 return snapshot
             if snapshot.error_code != "store_unavailable" and self._clock() - began > REFUSED_SECONDS:
@@ -145,7 +145,7 @@ class ItemAsker:
         return None
 
     def _followed(self, following: Following, going_on: Callable[[], bool]) -> Whole | None:
-        """Follow the stream to its end, and return it whole; None where it is given up."""
+        """Follow the stream to its end and return it whole; None if `going_on` became false."""
         ended = False
         while going_on():
             try:

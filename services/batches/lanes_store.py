@@ -1,19 +1,19 @@
-"""The lanes of batches: as many as items may be asked at once over all replicas, each worked by one holder at a time.
+"""The lanes of batches: one for each item that may run at once over all replicas, each held by one worker at a time.
 
     {dify_batch}:lanes           sorted set, lane number by the end of its lease
-    {dify_batch}:lane_owners     hash, lane number → its holder's token
-    {dify_batch}:lane_suspects   hash, lane number → when its lease was seen to be over; since → when all this began
-    {dify_batch}:workers         sorted set, name of a process that works on batches by its last renewal
-    {dify_batch}:pause           hash, while the provider is busy: ends, since, rounds
+    {dify_batch}:lane_owners     hash, lane number → its owner's token
+    {dify_batch}:lane_suspects   hash, lane number → when its lease was seen to be over; since → creation of the hash
+    {dify_batch}:workers         sorted set, name of a worker process by its last renewal
+    {dify_batch}:pause           hash while the provider is busy: ends, since, rounds
 
-Times are seconds by Redis's clock. A lapsed lane can be taken only when its holder stays silent for the grace as well:
-after an outage of Redis all leases are over, and holders that outlived it renew first. A lane is a bound and no fence:
-that no item is asked twice at a time rests on the database, which has one running item per lane at the most.
+Times are seconds by Redis's clock. A lapsed lane can be taken only if its owner stays silent for the grace as well:
+after an outage of Redis all leases are over, and living owners renew first. A lane is a limit and no fence: the
+database ensures that no item is asked twice at a time, with at most one running item per lane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from services.redis.store import Call, ScriptRunner, script
@@ -22,46 +22,67 @@ LANES, OWNERS, SUSPECTS, WORKERS, PAUSE = (
     f"{{dify_batch}}:{part}" for part in ("lanes", "lane_owners", "lane_suspects", "workers", "pause")
 )
 
-#: Seconds a lane, or a worker, counts after its last renewal, and how long its silence is borne beyond that.
+#: Seconds a lane or a worker counts after its last renewal, and the grace after that in which its owner may renew.
 LEASE = 10.0
 GRACE = 3.0
-#: Seconds after which nothing is left of lanes that nobody works.
+#: Seconds after which the keys of unused lanes expire.
 LIFE = 3600.0
-#: Seconds that are waited at least from one round to the next while the provider stays busy: 1, 2, 4 … up to these.
+#: Maximal seconds of our own back-off between rounds while the provider stays busy: 1, 2, 4 … up to this.
 OWN_WAIT_MOST = 60.0
-#: Seconds of a provider that is busy, from its first refusal on, after which its items fail as others do.
+#: Seconds of a busy provider, from its first error on, after which items fail as with other errors.
 BUSY_SECONDS = 3600.0
-#: Seconds after a pause in which one item alone finds out whether the provider is still busy.
+#: Seconds after a pause in which a single item tests whether the provider is still busy.
 PROBE_SECONDS = 10.0
-#: Seconds that an ended pause is remembered, to wait longer the next time.
+#: Seconds for which an ended pause is remembered, so that the next one is longer.
 PAUSE_MEMORY = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Whether items may be begun."""
+    """Whether items may begin."""
 
-    #: Seconds until then, 0.0 for now.
+    #: Seconds until items may begin, 0.0 for now.
     seconds: float = 0.0
-    #: The provider was busy a moment ago, or is: an answer would show that it is not.
+    #: Whether the provider was busy recently: an answer would show that it no longer is.
     doubtful: bool = False
-    #: One item at a time, until that is known.
+    #: Whether only one item at a time may begin, to test the provider.
     probing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LanesSeen:
-    """How the lanes stand."""
+    """The state of the lanes."""
 
     #: Lanes that can be taken now.
     free: tuple[int, ...] = ()
     held: int = 0
-    #: Lanes whose holder is silent, and may yet renew.
+    #: Number of lanes whose owner is silent but may still renew.
     suspect: int = 0
-    #: Redis knows of lanes only since a moment ago: one it calls free may have a holder that has yet to renew.
+    #: Whether Redis has known the lanes only for moments: a lane that looks free may have an owner.
     unsure: bool = False
     #: Processes that work on batches.
     workers: int = 0
+
+    def wanted(self, occupied: Collection[int], pause: Pause, *, lanes: int, runnable: bool) -> set[int]:
+        """Return the free lanes that a worker should take now.
+
+        `occupied` are the lanes with a running item, `lanes` how many lanes there are, `runnable` whether an item
+        waits. While the provider is busy only occupied lanes are wanted; right after the pause one lane more, whose
+        item finds out whether the others may continue.
+        """
+        if pause.seconds or pause.probing:
+            under_way = set() if self.unsure else set(self.free) & set(occupied)
+            probes = runnable and pause.probing and not (self.held or self.suspect or occupied)
+            return under_way | (set(self.free[:1]) if probes else set())
+        if self.unsure:
+            # The worker of a running item may still hold its lane while Redis lacks both lane and stream: another
+            # worker would ask the item once more.
+            return set(self.free) - set(occupied) if runnable else set()
+        wanted = {lane for lane in self.free if runnable or lane in occupied}
+        if self.free and any(lane >= lanes for lane in occupied):
+            # Items of lanes that no longer exist are taken over by the worker of any other lane.
+            wanted.add(self.free[0])
+        return wanted
 
 
 class BatchLanesStore:
@@ -77,7 +98,7 @@ class BatchLanesStore:
         grace: float = GRACE,
         now: str = "",
     ) -> None:
-        """Take how many lanes there are and this process's name; `now` is Redis's time unless a test owns it."""
+        """Take the number of lanes and this process's name; tests set `now`, "" is Redis's clock."""
         self._runner = runner
         self.lanes = lanes
         self.lease = lease
@@ -86,14 +107,14 @@ class BatchLanesStore:
         self.now = now
 
     def take(self, lane: int, token: str) -> bool:
-        """Take a lane, also when the reply to taking it was lost; `False` when another holds it."""
+        """Take a lane; `False` if it has another owner. Works again for the same token, if the reply was lost."""
         args = (self.now, self.lease, self.grace, LIFE, lane, token)
         return bool(self._runner.run([Call(script("lane_take"), (LANES, OWNERS, SUSPECTS), args)])[0])
 
     def renew(self, held: Mapping[int, str], *, leaving: bool = False) -> tuple[int, list[int]]:
-        """Keep these lanes, by their tokens; return how many workers live, and the lanes that are another's by now.
+        """Renew lanes by their tokens; return the number of living workers, and the lanes with another owner.
 
-        One that is leaving counts no more: the others share what it does not take.
+        A leaving process is no longer counted: the others share the lanes.
         """
         words = (word for pair in held.items() for word in pair)
         args = (self.now, self.lease, LIFE, self._worker, 0 if leaving else 1, *words)
@@ -101,31 +122,31 @@ class BatchLanesStore:
         return workers, lost
 
     def release(self, held: Mapping[int, str]) -> int:
-        """Give lanes back; return how many were still the caller's."""
+        """Release lanes; return how many the caller still held."""
         args = tuple(word for pair in held.items() for word in pair)
         return int(self._runner.run([Call(script("lane_release"), (LANES, OWNERS, SUSPECTS), args)])[0])
 
     def look(self) -> LanesSeen:
-        """Return how the lanes stand, and mark those whose holders are silent."""
+        """Return the state of the lanes, and mark those whose owners are silent."""
         args = (self.now, self.lease, self.grace, LIFE, self.lanes)
         call = Call(script("lane_look"), (LANES, OWNERS, SUSPECTS, WORKERS), args)
         workers, held, suspect, unsure, *free = self._runner.run([call])[0]
         return LanesSeen(tuple(free), held, suspect, bool(unsure), workers)
 
     def pause(self, seconds: float) -> float:
-        """Have no more items begun, on any replica, for as long as the provider asks; return for how many seconds.
+        """Begin no items on any replica for as long as the provider asks; return the seconds.
 
-        0.0 where it has been busy for `BUSY_SECONDS`: then nothing is waited for any more.
+        Return 0.0 if it has been busy for `BUSY_SECONDS`: then there is no pause.
         """
         args = (self.now, seconds, OWN_WAIT_MOST, BUSY_SECONDS, PAUSE_MEMORY)
         return float(self._runner.run([Call(script("batch_pause"), (PAUSE,), args)])[0] / 1000)
 
     def paused(self) -> Pause:
-        """Return whether items may be begun."""
+        """Return whether items may begin."""
         left, known = self._runner.run([Call(script("batch_paused"), (PAUSE,), (self.now,))])[0]
         seconds = left / 1000
         return Pause(max(0.0, seconds), bool(known), bool(known) and -PROBE_SECONDS < seconds <= 0.0)
 
     def go_on(self) -> None:
-        """Have items begun again: the provider answered one."""
+        """End the pause: the provider answered an item."""
         self._runner.run([Call(None, ("DEL", PAUSE))])

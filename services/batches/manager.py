@@ -1,7 +1,7 @@
-"""Batches: takes tasks in, shows and changes them, and has their items worked, on any replica.
+"""Batches: accepts tasks, shows and changes them, and has their items worked on, on any replica.
 
-Tasks are in SQL. What is to be done is found there by every replica's sweep, which sends messages for the lanes that
-are free; so nothing rests on a message, a wake-up or a replica: each may be lost.
+Tasks are in SQL. Every replica's sweep looks there for work and sends messages for free lanes. So nothing depends on a
+single message, wake-up or replica: each may be lost.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import ceil
 
 from services import metrics
@@ -20,8 +20,8 @@ from services.answers.gateway import Gateway
 from services.batches.archive import TIDY_SECONDS, BatchArchive, all_rows
 from services.batches.broker import LaneMessages
 from services.batches.item import ItemAsker
-from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore, LanesSeen, Pause
-from services.batches.records import UNFINISHED, BatchOptions, Item, Order, Task, TaskStatus
+from services.batches.lanes_store import PROBE_SECONDS, BatchLanesStore
+from services.batches.records import BatchOptions, Item, Order, QueueStatus, Task, TaskStatus
 from services.batches.rounds import Rounds
 from services.batches.store import SqlBatchStore
 from services.batches.worker import LaneWorker
@@ -31,43 +31,16 @@ from services.redis.store import ScriptRunner
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks for lanes that should be worked and are not.
+#: Seconds between two sweeps for free lanes while there is work.
 SWEEP_SECONDS = 5.0
-#: Seconds between two looks whether what is asked here was cancelled elsewhere.
+#: Seconds between two checks whether running items were cancelled on another replica.
 WATCH_SECONDS = 2.0
-#: Seconds between tries to renew the lanes while Redis is away.
+#: Seconds between attempts to renew the lanes while Redis is away.
 RENEW_PAUSE = 1.0
-#: Seconds a leaving process gives those that work lanes, and its own threads, to see it.
+#: Seconds that a leaving process waits for its lane workers and for its own threads.
 STOP_SECONDS = 3.0
-#: Items of a cancelled task that are stopped before its canceller is answered; the others are by their workers' watch.
+#: Items of a cancelled task that are stopped before `cancel` returns; their workers' watch stops the others.
 STOPPED_AT_ONCE = 50
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStatus:
-    """How batches stand, over all replicas."""
-
-    #: Processes that work on batches.
-    workers: int
-    #: Items that may be asked at once, and those that are.
-    max_concurrent: int
-    running_items: int
-    #: Tasks by their status.
-    totals: Mapping[TaskStatus, int]
-    #: Unfinished tasks that may be.
-    max_size: int
-
-    @property
-    def is_running(self) -> bool:
-        return self.workers > 0
-
-    @property
-    def unfinished(self) -> int:
-        return sum(self.totals.get(status, 0) for status in UNFINISHED)
-
-    @property
-    def available_slots(self) -> int:
-        return max(0, self.max_size - self.unfinished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +68,7 @@ class Retention:
 
 
 class BatchManager:
-    """All that channels need of batches, and the threads that work them. Every method may raise `StoreUnavailable`."""
+    """What channels need of batches, and the threads that work on them. Methods may raise `StoreUnavailable`."""
 
     def __init__(
         self,
@@ -129,11 +102,11 @@ class BatchManager:
         watches = Rounds("batch-watch", self._watch, pause=WATCH_SECONDS)
         self._rounds = (self._sweeps, self._tidies, *((self._renewals, watches) if limits.works else ()))
         self._prepared = False
-        #: The tables cannot be had, which was said.
+        #: Whether the missing tables were logged.
         self._lacking = False
 
     def start(self) -> None:
-        """Start working; a database or Redis that is away now may come later, and so may tables that are missing."""
+        """Start the threads; the database, its tables or Redis may become available later."""
         with suppress(StoreUnavailable):
             self._prepare()
         metrics.BATCH_LANES_MAX.set(self._max_concurrent)
@@ -144,13 +117,13 @@ class BatchManager:
             rounds.start()
 
     def leave(self) -> None:
-        """Begin nothing new here; what is under way is followed on. Returns at once."""
+        """Begin no new items here; running ones are followed to their end. Returns at once."""
         self._worker.leave()
         self._messages.leave()
         self._renewals.wake()
 
     def close(self) -> None:
-        """Leave what is still under way to other replicas, and end the threads, within a few seconds."""
+        """Leave running items to other replicas, and end the threads within a few seconds."""
         self._worker.stop()
         self._messages.stop(STOP_SECONDS)
         for rounds in self._rounds:
@@ -158,7 +131,7 @@ class BatchManager:
         for rounds in self._rounds:
             rounds.join(STOP_SECONDS)
         if self._works:
-            # Given up by now, all of them, unless a thread hangs; and this process counts no more.
+            # All lanes are released by now, unless a thread hangs; this also removes the process from the workers.
             with suppress(StoreUnavailable):
                 self._worker.renew()
 
@@ -173,10 +146,10 @@ class BatchManager:
         options: BatchOptions | None = None,
         key: str = "",
     ) -> tuple[Task, bool]:
-        """Take a task in; return it, and whether it is new: the same `key` stands for the same task.
+        """Add a task; return it, and whether it is new: a second call with the same `key` returns the same task.
 
         Raises:
-            BatchQueueFull, BatchConflict: as the store says.
+            BatchQueueFull, BatchConflict: as `SqlBatchStore.create`.
         """
         options = options or BatchOptions()
         try:
@@ -203,33 +176,33 @@ class BatchManager:
         return self._store.get(task_id, owner)
 
     def look_up(self, task_ids: Collection[str]) -> Sequence[Task]:
-        """Return those of these tasks that there are; whose they are is for the caller to know."""
+        """Return those of the tasks that exist; the caller checks their owners."""
         return self._store.look_up(task_ids)
 
     def list(
         self, owner: str, status: TaskStatus | None = None, *, page: int = 1, size: int = 20
     ) -> tuple[list[Task], int]:
-        """Return a page of the owner's tasks, the newest first, and how many there are."""
+        """Return a page of the owner's tasks, newest first, and the number on all pages."""
         return self._store.list(owner, status, page=page, size=size)
 
     def rows(self, task_id: str, owner: str, *, after: int = -1, limit: int | None = None) -> Iterator[Item]:
         """Return the task's items above index `after`, at most `limit`, read page by page.
 
         Raises:
-            BatchUnknown: there is no such task of theirs; before the first item.
+            BatchUnknown: the owner has no such task; raised before the first item.
         """
         self._store.get(task_id, owner)
         return all_rows(self._store, task_id, after=after, limit=limit)
 
     def cancel(self, task_id: str, owner: str) -> Task:
-        """End the task now, and what of it is being asked, at the provider too.
+        """Cancel the task, and its running items also at the provider.
 
         Raises:
-            BatchUnknown, BatchFinished: there is nothing to be cancelled.
+            BatchUnknown, BatchFinished: there is no such task, or it has ended.
         """
         task, running = self._store.cancel(task_id, owner)
         order = Order(task.task_id, task.owner, task.options)
-        # What is not stopped here, because it is not open yet or Redis is away, its worker's watch stops.
+        # The workers' watch stops the rest: items whose stream is not open yet, or all if Redis is away.
         with suppress(StoreUnavailable):
             for index, attempt in running[:STOPPED_AT_ONCE]:
                 self._asker.cancel_attempt(order, index, attempt)
@@ -237,32 +210,32 @@ class BatchManager:
         return task
 
     def pause(self, task_id: str, owner: str) -> Task:
-        """Have no more items of the task asked; raises `BatchUnknown`, `BatchFinished`."""
+        """Begin no more items of the task; raises `BatchUnknown`, `BatchFinished`."""
         return self._store.pause(task_id, owner)
 
     def resume(self, task_id: str, owner: str) -> Task:
-        """Go on with a paused task; raises `BatchUnknown`, `BatchFinished`."""
+        """Continue a paused task; raises `BatchUnknown`, `BatchFinished`."""
         task = self._store.resume(task_id, owner)
         self._sweeps.wake()
         return task
 
-    def status(self) -> BatchStatus:
-        """Return how batches stand."""
+    def status(self) -> QueueStatus:
+        """Return the load of batches over all replicas."""
         seen = self._lanes.look()
         totals = self._store.totals()
-        return BatchStatus(seen.workers, self._max_concurrent, seen.held, totals, self._max_queue_size)
+        return QueueStatus(seen.workers, self._max_concurrent, seen.held, totals, self._max_queue_size)
 
     def sweep(self) -> float:
-        """Send messages for the lanes that are free while there is work; return the seconds until the next sweep."""
+        """Send messages for free lanes while there is work; return the seconds until the next sweep."""
         self._prepare()
-        status = BatchStatus(0, self._max_concurrent, 0, self._store.totals(), self._max_queue_size)
+        status = QueueStatus(0, self._max_concurrent, 0, self._store.totals(), self._max_queue_size)
         metrics.BATCH_TASKS_UNFINISHED.set(status.unfinished)
         if not status.unfinished:
             return SWEEP_SECONDS
         seen, pause = self._lanes.look(), self._lanes.paused()
         now, soon = self._store.runnable()
-        wanted = self._wanted(seen, self._store.running_lanes(), now, pause)
-        # More than lie there for every lane nobody fetches: they are for when somebody does.
+        wanted = seen.wanted(self._store.running_lanes(), pause, lanes=self._max_concurrent, runnable=now)
+        # A full queue means that no worker is fetching; its messages wait until one does.
         if wanted and self._messages.waiting() < self._max_concurrent:
             for lane in sorted(wanted):
                 self._messages.send(lane)
@@ -271,35 +244,16 @@ class BatchManager:
         return min(SWEEP_SECONDS, silent, due, SWEEP_SECONDS if soon is None else soon)
 
     def check(self) -> None:
-        """See that tasks can be kept now.
+        """Check that tasks can be stored now.
 
         Raises:
-            StoreUnavailable: the database is away, or lacks the tables.
+            StoreUnavailable: the database is away, or the tables are missing.
         """
         self._prepare()
         self._store.check()
 
-    def _wanted(self, seen: LanesSeen, occupied: Collection[int], runnable: bool, pause: Pause) -> set[int]:
-        """Return the free lanes that somebody is to work now.
-
-        While the provider wants to be left alone these are only lanes whose item is under way, and right after that one
-        lane more, which finds out whether the others may go on.
-        """
-        if pause.seconds or pause.probing:
-            under_way = set() if seen.unsure else set(seen.free) & set(occupied)
-            probes = runnable and pause.probing and not (seen.held or seen.suspect or occupied)
-            return under_way | (set(seen.free[:1]) if probes else set())
-        if seen.unsure:
-            # Who has an item may hold its lane yet, and Redis lack its stream, so that another would ask it once more.
-            return set(seen.free) - set(occupied) if runnable else set()
-        wanted = {lane for lane in seen.free if runnable or lane in occupied}
-        if seen.free and any(lane >= self._max_concurrent for lane in occupied):
-            # Of lanes that there are no more: whoever has another takes them over.
-            wanted.add(seen.free[0])
-        return wanted
-
     def _prepare(self) -> None:
-        """See to the tables, once. Where they cannot be had there are no batches, which is no reason not to chat."""
+        """Create missing tables, once. Without tables there are no batches, but the other channels go on."""
         if self._prepared:
             return
         try:
@@ -312,12 +266,12 @@ class BatchManager:
         self._prepared = True
 
     def _step(self, lane: int) -> None:
-        """Work a lane for a while, and tell whoever is to go on; dramatiq calls this, in a thread of its own."""
+        """Work on a lane for a while, and send a message if work is left; dramatiq calls this in its threads."""
         if self._worker.step(lane):
             with suppress(StoreUnavailable):
                 self._messages.send(lane)
         else:
-            # Something may have come in between the last look and the lane's being free.
+            # A task may have arrived after the worker's last look and before the lane was released.
             self._sweeps.wake()
             self._tidies.wake()
 
@@ -332,7 +286,7 @@ class BatchManager:
 
 
 def _digest(name: str, description: str, options: BatchOptions, texts: Sequence[str]) -> str:
-    """Return what tells one submission from another under the same key."""
+    """Return the digest that distinguishes submissions with the same key."""
     digest = hashlib.sha256()
     for part in (name, description, json.dumps(asdict(options), sort_keys=True), *texts):
         written = part.encode("utf-8", "surrogatepass")

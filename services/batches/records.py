@@ -1,4 +1,4 @@
-"""What a batch is made of, as values: a task, its options, its items, and an item a lane has claimed."""
+"""The values of batches: a task, its options, its items, and an item that a lane has claimed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ItemStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 
 TASK_STATUSES: tuple[TaskStatus, ...] = get_args(TaskStatus)
 ITEM_STATUSES: tuple[ItemStatus, ...] = get_args(ItemStatus)
-#: A task that has one of these never gets another.
+#: Final statuses of a task.
 ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "cancelled")
-#: What counts against the bound of the queue.
+#: Statuses of tasks that count against the limit of the queue.
 UNFINISHED: tuple[TaskStatus, ...] = ("pending", "running", "paused")
 
 Input = str | int | float | bool
@@ -30,13 +30,13 @@ def utc_text(moment: datetime | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """What whoever submits a task may say about it; nothing else reaches the provider."""
+    """What a client may set for a task; nothing else reaches the provider."""
 
-    #: Inputs of the provider's app, the same for every item.
+    #: Inputs of the provider's app, equal for every item.
     inputs: Mapping[str, Input] = field(default_factory=dict, repr=False)
-    #: How often an item is asked at most.
+    #: Maximal number of attempts per item.
     max_attempts: int = 3
-    #: How many of this task's items may be asked at once; `None`: as many as there are lanes.
+    #: Maximal number of this task's items that run at once; `None` for no limit but the lanes.
     max_concurrent: int | None = None
 
     def to_json(self) -> str:
@@ -44,7 +44,7 @@ class BatchOptions:
 
     @classmethod
     def from_json(cls, text: str) -> BatchOptions:
-        """Return the options this or another version wrote; what is new there is passed over."""
+        """Parse options of this or another version, whose unknown fields are ignored."""
         written = json.loads(text)
         return cls(**{name: written[name] for name in cls.__slots__ if name in written})
 
@@ -54,7 +54,7 @@ class Task:
     """A task as it was at `seen_at`. Times are aware and in UTC."""
 
     task_id: str
-    #: The principal whose task it is.
+    #: The principal that submitted the task.
     owner: str
     name: str = field(repr=False)
     description: str = field(repr=False)
@@ -68,14 +68,14 @@ class Task:
     cancelled: int = 0
     running: int = 0
     started_at: datetime | None = None
-    #: When its last item ended; `None` also for a cancelled task.
+    #: When its last item ended; `None` for a cancelled task too.
     completed_at: datetime | None = None
     cancelled_at: datetime | None = None
-    #: Of a failed task: the sentence its last item failed with.
+    #: For a failed task: the sentence of its last item's error.
     error_message: str = ""
-    #: How long it has been paused in all, since its first item began.
+    #: Total time of its pauses since its first item began.
     paused: timedelta = timedelta()
-    #: The owner's credential, sealed; "" when the task has ended.
+    #: The owner's credential, encrypted; "" after the task's end.
     credential: str = field(default="", repr=False)
 
     @property
@@ -84,23 +84,23 @@ class Task:
 
     @property
     def pending(self) -> int:
-        """Items that wait for their turn."""
+        """Number of items that wait."""
         return self.total - self.done - self.cancelled - self.running
 
     @property
     def done(self) -> int:
-        """Items that were asked to the end, well or not."""
+        """Number of items that were completed or failed."""
         return self.completed + self.failed
 
     @property
     def percentage(self) -> float:
-        """How much is done, 0 to 100 with one decimal; what is cancelled is never done."""
-        # 100 only when it is: 9,999.9 of 10,000 would be rounded to it.
+        """Percentage of items done, 0 to 100 with one decimal; cancelled items are never done."""
+        # 9,999.9 of 10,000 would be rounded to 100.
         return 100.0 if self.done == self.total else min(99.9, round(100 * self.done / self.total, 1))
 
     @property
     def rate(self) -> float:
-        """Items done per second since the start, pauses left out; 0 before the start."""
+        """Items done per second since the start, without pauses; 0 before the start."""
         if self.started_at is None:
             return 0.0
         end = self.completed_at or self.cancelled_at or self.seen_at
@@ -109,7 +109,7 @@ class Task:
 
     @property
     def estimated_completion(self) -> datetime | None:
-        """When it ends if it goes on at this rate; `None` unless it runs and something is done."""
+        """The end of the task at its present rate; `None` unless it is running and something is done."""
         if self.status != "running" or not self.rate:
             return None
         return self.seen_at + timedelta(seconds=(self.total - self.done) / self.rate)
@@ -117,27 +117,27 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One text of a task and what became of it."""
+    """One text of a task and its result."""
 
-    #: Its place in the input, from 0.
+    #: Index in the input, from 0.
     index: int
     text: str = field(repr=False)
     status: ItemStatus = "pending"
-    #: How often it was asked, the running time included.
+    #: Number of attempts, a running one included.
     attempts: int = 0
     content: str = field(default="", repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     usage: Mapping[str, Any] = field(default_factory=dict)
-    #: `{"code", "message"}` of the last attempt that failed; `None` once an attempt went well.
+    #: `{"code", "message"}` of the last failed attempt; `None` after a success.
     error: Mapping[str, str] | None = None
     #: When the last attempt began.
     started_at: datetime | None = None
-    #: When it was completed, failed, or stopped because its task was cancelled.
+    #: When it was completed, failed, or stopped by the cancellation of its task.
     completed_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the item in its JSON shape."""
         return {
             "index": self.index,
             "text": self.text,
@@ -155,7 +155,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What asking an item needs to know of its task."""
+    """The fields of a task that asking an item needs."""
 
     task_id: str
     owner: str
@@ -165,20 +165,47 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An item that one lane has to ask now. `attempt` is its fence: what an earlier attempt reports is refused."""
+    """An item that one lane has claimed. `attempt` is its fence: results of earlier attempts are rejected."""
 
     task: Order
     index: int
     text: str = field(repr=False)
-    #: 1 for the first time.
+    #: 1 for the first attempt.
     attempt: int
     lane: int
-    #: It was running in this lane already: a worker that is gone had claimed it, and its stream may exist.
+    #: Whether it was running in this lane before: its worker is gone, and its stream may exist.
     again: bool = False
-    #: How many of its attempts do not count: the provider was busy, and said when to come back.
+    #: Number of attempts that do not count, because the provider was busy and asked to come back.
     waits: int = 0
 
     @property
     def tries(self) -> int:
-        """How many of its attempts count, this one included."""
+        """Number of attempts that count, this one included."""
         return self.attempt - self.waits
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """The load of batches over all replicas."""
+
+    #: Processes that work on batches.
+    workers: int
+    #: Items that may be asked at once, and those that are being asked.
+    max_concurrent: int
+    running_items: int
+    #: Number of tasks by status.
+    totals: Mapping[TaskStatus, int]
+    #: Number of tasks that may be unfinished.
+    max_size: int
+
+    @property
+    def is_running(self) -> bool:
+        return self.workers > 0
+
+    @property
+    def unfinished(self) -> int:
+        return sum(self.totals.get(status, 0) for status in UNFINISHED)
+
+    @property
+    def available_slots(self) -> int:
+        return max(0, self.max_size - self.unfinished)

@@ -1,4 +1,4 @@
-"""Something done over and over in a thread of its own, until the process leaves."""
+"""A function that a thread calls repeatedly until the process leaves."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds, however often somebody wakes them.
+#: Minimal seconds between two rounds, however often `wake` is called.
 SHORTEST = 0.25
 
 
 class Rounds:
-    """A thread that calls `work`, which returns the seconds until it is due again."""
+    """A thread that calls `work`, which returns the seconds until its next call."""
 
     def __init__(self, name: str, work: Callable[[], float], *, pause: float) -> None:
-        """Take what is to be done; `pause` is the seconds until the next round after one that failed."""
+        """Take the function; `pause` is the seconds until the next round after one that failed."""
         self._work = work
         self._pause = pause
         self._woken = threading.Event()
@@ -29,11 +29,11 @@ class Rounds:
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the next round begin now."""
+        """Begin the next round now."""
         self._woken.set()
 
     def stop(self) -> None:
-        """End after the round under way; returns at once."""
+        """End after the current round; returns at once."""
         self._stopping.set()
         self._woken.set()
 

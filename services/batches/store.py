@@ -1,6 +1,6 @@
-"""Batch tasks and their items in SQL, for any number of replicas and workers at once; see services/batches/sql/tables.
+"""Batch tasks and their items in SQL, for any number of replicas and workers; see services/batches/sql/tables.
 
-Nothing here is remembered between two calls. Every method raises `StoreUnavailable` while the database is away.
+The store keeps no state between calls. Every method raises `StoreUnavailable` while the database is away.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from services.batches.sql import tasks as steps
 from services.batches.sql.expiry import expire
 from services.batches.sql.rows import Row, answer_values, items_of, tasks_of, waits
 from services.batches.sql.setup import prepare
-from services.batches.sql.submission import Bounds, Submission, submit
+from services.batches.sql.submission import Bounds, NewTask, submit
 from services.batches.sql.tables import TASKS
 from services.sql.database import SqlDatabase
 
-#: How often a claim that others were faster for is tried again.
+#: How often a claim is retried after another worker was faster.
 TRIES = 50
-#: Tasks that one call of `expire` removes, and that one of `unstored` names, at most.
+#: Maximal number of tasks that one call of `expire` removes, and that one of `unstored` returns.
 EXPIRED_AT_ONCE = 20
 UNSTORED_AT_ONCE = 100
 # Inside the class `list` is a method.
@@ -48,10 +48,10 @@ TaskIds = list[str]
 
 
 class SqlBatchStore:
-    """Tasks, their items, and who works on which, in MySQL or SQLite.
+    """Tasks, their items, and which lane has which item, in MySQL or SQLite.
 
-    At most `max_unfinished` tasks are unfinished at once, and `max_per_owner` of one owner, None for as many. Timeouts
-    as in `SqlDatabase`; `clock` tells seconds since 1970.
+    At most `max_unfinished` tasks are unfinished at once, and `max_per_owner` of one owner; None for no such limit.
+    Timeouts as in `SqlDatabase`; `clock` returns seconds since 1970.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class SqlBatchStore:
         self._clock = clock
 
     def prepare(self) -> None:
-        """Create the tables where they are missing.
+        """Create missing tables.
 
         Raises:
-            SettingsError: they are missing, or another version's, and this user may not or cannot mend that.
+            SettingsError: they are missing or of another version, and this SQL user cannot create or change them.
         """
         prepare(self._database)
 
     def check(self) -> None:
-        """Ask the database for nothing, to see that it answers."""
+        """Check that the database answers."""
         self._database.read(lambda connection: connection.scalar(sa.select(1)))
 
     def close(self) -> None:
@@ -107,39 +107,39 @@ class SqlBatchStore:
     ) -> tuple[Task, bool]:
         """Add a task; return it, and whether it is new.
 
-        `key` is the owner's own name for this submission: said again with the same `digest` it finds its task.
+        `key` is the owner's idempotency key: with the same `digest` it returns the existing task.
 
         Raises:
-            BatchConflict: the key stands for a submission with another digest.
-            BatchQueueFull: as many tasks are unfinished as may be, of all or of this owner.
+            BatchConflict: the key belongs to a task with another digest.
+            BatchQueueFull: the limit of unfinished tasks is reached, in total or for this owner.
             ValueError: there are no texts.
         """
         if not texts:
             raise ValueError("a task has at least one text")
         chosen = options or BatchOptions()
         task_id = str(uuid.uuid4())
-        new = Submission(task_id, owner, name, description, chosen, texts, credential, key, digest)
+        new = NewTask(task_id, owner, name, description, chosen, texts, credential, key, digest)
         row = submit(self._database, new, self._bounds, self._now())
         return self._tasks([row])[0], row.task_id == task_id
 
     def get(self, task_id: str, owner: str | None = None) -> Task:
-        """Return a task of this owner, or of anybody.
+        """Return a task of this owner, or of any owner if `None`.
 
         Raises:
-            BatchUnknown: there is none, or it is another's.
+            BatchUnknown: there is no such task, or it has another owner.
         """
         row = self._one(sa.select(TASKS).where(TASKS.c.task_id == task_id))
         return self._tasks([steps.visible(row, owner)])[0]
 
     def look_up(self, task_ids: Collection[str]) -> Tasks:
-        """Return those of these tasks that there are, anybody's, in no order."""
+        """Return those of the tasks that exist, of any owner, in no order."""
         asked = sa.select(TASKS).where(TASKS.c.task_id.in_(task_ids), TASKS.c.status.in_(TASK_STATUSES))
         return self._tasks(self._database.read(lambda connection: connection.execute(asked).all()))
 
     def list(
         self, owner: str | None = None, status: TaskStatus | None = None, *, page: int = 1, size: int = 20
     ) -> tuple[Tasks, int]:
-        """Return one page of tasks, the newest first, and how many there are on all pages."""
+        """Return one page of tasks, newest first, and the number on all pages."""
         wanted = [TASKS.c.status.in_(TASK_STATUSES) if status is None else TASKS.c.status == status]
         if owner is not None:
             wanted.append(TASKS.c.owner == owner)
@@ -150,35 +150,35 @@ class SqlBatchStore:
         return self._tasks(self._database.read(lambda connection: connection.execute(shown).all())), total
 
     def totals(self) -> Mapping[TaskStatus, int]:
-        """Return how many tasks have each status, those that none has included."""
-        counted = sa.select(TASKS.c.status, sa.func.count()).group_by(TASKS.c.status)
+        """Return the number of tasks by status, 0 included."""
+        counted = sa.select(TASKS.c.status, sa.func.count().label("number")).group_by(TASKS.c.status)
         rows = self._database.read(lambda connection: connection.execute(counted).all())
-        found = {row[0]: row[1] for row in rows}
+        found: dict[TaskStatus, int] = {row.status: row.number for row in rows}
         return {status: found.get(status, 0) for status in TASK_STATUSES}
 
     def results(self, task_id: str, *, page: int = 1, size: int = 100) -> Items:
-        """Return one page of a task's items in the order of their texts, whatever has become of them yet."""
+        """Return one page of a task's items in input order, with any status."""
         return self.rows(task_id, (page - 1) * size - 1, size)
 
     def rows(self, task_id: str, after: int = -1, limit: int = 100) -> Items:
-        """Return the items whose index is above `after`, in order, `limit` at most; none: that was all."""
+        """Return up to `limit` items with an index above `after`, in order; none at the end."""
         return self._database.read(lambda connection: list(items_of(connection, task_id, after + 1, limit)))
 
     def ended(self, task_ids: Collection[str]) -> set[str]:
-        """Return those of these tasks that have ended, or are there no more."""
+        """Return those of the tasks that have ended or no longer exist."""
         going = sa.select(TASKS.c.task_id).where(TASKS.c.task_id.in_(task_ids), TASKS.c.status.in_(UNFINISHED))
         return {*task_ids} - {*self._database.read(lambda connection: connection.scalars(going).all())}
 
     def claim(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
-        """Return the item this lane has to ask now; `None`: there is none.
+        """Return the item that this lane must ask now, `None` if there is none.
 
-        First one that is running in it already, or in a lane of number `lanes` or above: there are so many now, and
-        whoever worked there is gone. Then the next one of the task that was served longest ago.
+        First an item that is already running in the lane, or in a lane of number `lanes` or above, which no longer
+        exists and has no worker. Then the next item of the task that was served longest ago.
         """
         return self._claimed(lane, lanes, begin=True)
 
     def claim_again(self, lane: int, *, lanes: int | None = None) -> Claimed | None:
-        """Do as `claim` does, and begin no item: return only one that is running already."""
+        """Do as `claim` does, but return only an item that is already running."""
         return self._claimed(lane, lanes, begin=False)
 
     def complete(
@@ -190,53 +190,53 @@ class SqlBatchStore:
         sources: Sequence[Mapping[str, Any]] = (),
         usage: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Keep an item's answer; `False`: the item ended otherwise, or is another attempt's, meanwhile."""
+        """Store an item's answer; `False` if the item has ended or another attempt has begun."""
         return self._end(claimed, "completed", answer_values(content, metadata, sources, usage))
 
     def fail(self, claimed: Claimed, code: str, message: str, **said: Any) -> bool:
-        """Have the item failed for good, with a code and a sentence of ours; `False` as in `complete`.
+        """Mark the item as failed, with a code and a sentence for the user; `False` as in `complete`.
 
-        `said` is what there was of an answer, by the names that `complete` has for it.
+        `said` is the partial answer, with the keywords of `complete`.
         """
         return self._end(claimed, "failed", {**answer_values(**said), **_error(code, message)})
 
     def retry(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
-        """Have the item asked again, as its next attempt, in `after` seconds; `False` as in `complete`.
+        """Ask the item again in `after` seconds, as its next attempt; `False` as in `complete`.
 
-        How often is the caller's business. Of items that may be asked, those that never were come first.
+        The caller limits the number of attempts. Items that were never asked come before those to be asked again.
         """
         due = claims.micros(self._now() + timedelta(seconds=after))
         return self._settle(claimed, {"status": "pending", "due": due, **_error(code, message)})
 
     def wait(self, claimed: Claimed, after: float, code: str, message: str) -> bool:
-        """Do as `retry` does, and count this attempt for nothing."""
+        """Do as `retry` does, without counting this attempt."""
         due = claims.micros(self._now() + timedelta(seconds=after))
         values = {"status": "pending", "due": due, **waits(claimed.waits + 1), **_error(code, message)}
         return self._settle(claimed, values)
 
     def cancel(self, task_id: str, owner: str | None = None) -> tuple[Task, Stopped]:
-        """End a task; return it, and index and attempt of its items that were running: to be stopped.
+        """Cancel a task; return it, and (index, attempt) of its running items, which the caller stops.
 
         Raises:
-            BatchUnknown, BatchFinished: there is none of this owner, or it has ended.
+            BatchUnknown, BatchFinished: the owner has no such task, or it has ended.
         """
         now = self._now()
         return self._database.transact(lambda c: steps.cancel(c, steps.owned(c, task_id, owner), now))
 
     def pause(self, task_id: str, owner: str | None = None) -> Task:
-        """Have no more items claimed; those that run may end. Raises as `cancel` does."""
+        """Claim no more items of a task; running ones may end. Raises as `cancel` does."""
         now = self._now()
         return self._database.transact(lambda c: steps.pause(c, steps.owned(c, task_id, owner), now))
 
     def resume(self, task_id: str, owner: str | None = None) -> Task:
-        """Have items claimed again. Raises as `cancel` does."""
+        """Continue a paused task. Raises as `cancel` does."""
         now = self._now()
         return self._database.transact(lambda c: steps.resume(c, steps.owned(c, task_id, owner), now))
 
     def runnable(self) -> tuple[bool, float | None]:
-        """Tell whether a claim would find an item that waits, and if not, in how many seconds the first retry is due.
+        """Return whether a claim would find a waiting item and, if not, the seconds until the first retry is due.
 
-        What a lane holds already is not looked at: see `running_lanes`.
+        Running items do not count here: see `running_lanes`.
         """
         now = self._now()
 
@@ -247,23 +247,23 @@ class SqlBatchStore:
         return self._database.read(look)
 
     def running_lanes(self) -> frozenset[int]:
-        """Return the lanes that have an item running: if nobody works one of them, somebody has to."""
+        """Return the lanes that have a running item, each of which needs a worker."""
         return frozenset(item.lane for item in self._database.read(claims.held))
 
     def unstored(self) -> TaskIds:
-        """Return ended tasks that `stored` was not called for, the first that ended first."""
+        """Return ended tasks for which `stored` was not called, oldest end first."""
         missing = sa.select(TASKS.c.task_id).where(TASKS.c.stored == 0, TASKS.c.status.in_(ENDED))
         first = missing.where(TASKS.c.ended_at.is_not(None)).order_by(TASKS.c.ended_at).limit(UNSTORED_AT_ONCE)
         return [*self._database.read(lambda connection: connection.scalars(first).all())]
 
     def stored(self, task_id: str) -> bool:
-        """Note that an ended task is seen to; `True` for whoever is the first to."""
+        """Mark an ended task as archived; `True` for the first caller."""
         first = (TASKS.c.task_id == task_id, TASKS.c.status.in_(ENDED), TASKS.c.stored == 0)
         noted = TASKS.update().where(*first).values(stored=1)
         return bool(self._database.transact(lambda connection: connection.execute(noted).rowcount))
 
     def expire(self, days: float) -> int:
-        """Remove tasks that ended more than so many days ago; return how many. One call removes a few at most."""
+        """Remove some tasks that ended more than `days` ago; return how many, 0 when none is left."""
         now = self._now()
         return expire(self._database, now - timedelta(days=days), now, EXPIRED_AT_ONCE)
 

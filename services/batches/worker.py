@@ -1,8 +1,8 @@
-"""Works lanes: takes one, claims its item or the next one of any task, asks it to the end, and stores what it came to.
+"""Lane workers: take a lane, claim its item or the next one of any task, ask it, and store the result.
 
-The lane's lease in Redis says who works it. What happens when a holder is paused, killed or cut off rests on the
-database: a lane has one running item at the most, whoever claims for the lane gets that one first, and an attempt that
-ended takes no second end. So two holders of one lane, for a moment, do the same work and not twice the work.
+The lane's lease in Redis says who works on it. If an owner is paused, killed or cut off, the database keeps the work
+right: a lane has at most one running item, every worker of the lane gets that item first, and an attempt that ended
+accepts no second end. So two owners of one lane, for a moment, ask the same item once.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds one message works a lane; then the lane is anybody's, and a new replica gets its share.
+#: Seconds of work on a lane per message; then any replica may take the lane, so that a new one gets its share.
 STEP_SECONDS = 10.0
-#: Seconds before an item's second attempt; each later one waits twice as long, up to the last.
+#: Seconds before an item's second attempt, doubled for each later one, and their maximum.
 BACK_OFF = 1.0
 BACK_OFF_MOST = 60.0
-#: Seconds between tries to store an item's end while the database is away: the first, and the longest.
+#: Seconds between attempts to store an item's end while the database is away: the first and the longest.
 STORE_PAUSE = 0.25
 STORE_PAUSE_MOST = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """A lane this process holds."""
+    """A lane that this process holds."""
 
     number: int
     token: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
-    #: Another has it by now.
+    #: Whether it has another owner now.
     lost: bool = False
-    #: Whether the provider was busy a moment before the item under way was begun.
+    #: Whether the provider was busy shortly before the current item began.
     doubtful: bool = False
-    #: The item under way, and its stream once it is known.
+    #: The current item, and its stream's id once it is known.
     claimed: Claimed | None = None
     stream_id: str = ""
 
 
 class LaneWorker:
-    """The lanes of one process. `retried` is called when an item waits for its next attempt, or others need not."""
+    """The lanes of one process. `retried` is called when items wait for a retry, and when a pause ends early."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class LaneWorker:
 
     @property
     def busy(self) -> int:
-        """How many lanes are worked here."""
+        """Number of lanes held here."""
         return len(self._held)
 
     def step(self, number: int) -> bool:
-        """Work a lane for a while; return whether it has more to do, so that somebody must be told.
+        """Work on a lane for a while; return whether work is left, so that the caller sends a message.
 
-        Nothing is done where another holds it.
+        Do nothing if the lane has another owner.
         """
         if number >= self._lanes.lanes:
             return False
@@ -102,10 +102,10 @@ class LaneWorker:
             self._give_back(lane)
 
     def renew(self) -> int:
-        """Keep the lanes held here, and learn which are another's by now; return how many workers live.
+        """Renew the lanes held here, and detect lost ones; return the number of living workers.
 
         Raises:
-            StoreUnavailable: Redis is away; holders go on.
+            StoreUnavailable: Redis is away; work on the lanes continues.
         """
         held = list(self._held.values())
         workers, lost = self._lanes.renew({lane.number: lane.token for lane in held}, leaving=self._leaving)
@@ -113,13 +113,13 @@ class LaneWorker:
             if lane.number in lost:
                 lane.lost = True
                 log.warning("lane lost", extra={"lane": lane.number})
-        # What was given back meanwhile was taken again by that.
+        # The renewal has taken lanes again that were released during it.
         if over := {lane.number: lane.token for lane in held if self._held.get(lane.number) is not lane}:
             self._lanes.release(over)
         return workers
 
     def watch(self) -> None:
-        """Stop the items under way here whose task was cancelled: whoever did may not have seen their streams.
+        """Stop running items whose task was cancelled: the canceller may not have found their streams.
 
         Raises:
             StoreUnavailable: the database or Redis is away.
@@ -133,11 +133,11 @@ class LaneWorker:
                 self._asker.cancel(claimed.task, lane.stream_id)
 
     def leave(self) -> None:
-        """Claim no more items; those under way are followed on."""
+        """Claim no more items; running ones are followed to their end."""
         self._leaving = True
 
     def stop(self) -> None:
-        """Leave the items under way to others, as they are."""
+        """Leave the running items to other replicas, as they are."""
         self._leaving = True
         self._stopping.set()
 
@@ -146,7 +146,7 @@ class LaneWorker:
             if not self._lanes.take(lane.number, lane.token):
                 return False
         except StoreUnavailable:
-            # If it was taken, it lapses.
+            # If the lane was taken, its lease runs out.
             return False
         self._held[lane.number] = lane
         metrics.BATCH_LANES_BUSY.inc()
@@ -159,7 +159,7 @@ class LaneWorker:
             self._lanes.release({lane.number: lane.token})
 
     def _work(self, lane: Lane) -> bool:
-        """Do the lane's items until there are none, its time is over, or this process leaves."""
+        """Ask the lane's items until there are none, its time is over, or this process leaves."""
         end = self._clock() + self._step_seconds
         while not lane.lost:
             if self._leaving or self._clock() >= end:
@@ -177,7 +177,7 @@ class LaneWorker:
         try:
             lane.claimed = claim(lane.number, lanes=self._lanes.lanes)
         except StoreUnavailable:
-            # What it may have claimed is running in this lane: the sweep has the lane worked when the database is back.
+            # If an item was claimed, the lane is occupied: the sweep sends a message when the database is back.
             return False
         return lane.claimed is not None
 
@@ -185,11 +185,11 @@ class LaneWorker:
         try:
             return self._lanes.paused()
         except StoreUnavailable:
-            # Whoever asks an item now waits for Redis anyway.
+            # Asking an item waits for Redis anyway.
             return Pause()
 
     def _do(self, lane: Lane) -> bool:
-        """Ask the lane's item and store its end; return False where it was given up."""
+        """Ask the lane's item and store its end; return False if that is left to another worker."""
         assert lane.claimed is not None
         try:
             outcome = self._asker.ask(
@@ -207,13 +207,13 @@ class LaneWorker:
         return done
 
     def _go_on(self) -> None:
-        """Have all lanes begin items again: the provider is not busy any more."""
+        """End the pause for all lanes: the provider is no longer busy."""
         with suppress(StoreUnavailable):
             self._lanes.go_on()
             self._retried()
 
     def _settle(self, lane: Lane, claimed: Claimed, outcome: Outcome) -> bool:
-        """Store an item's end, waiting through an outage; return False where that is left to the lane's next holder."""
+        """Store an item's end, also after an outage; return False if that is left to the lane's next owner."""
         pause = STORE_PAUSE
         while True:
             try:
@@ -238,14 +238,14 @@ class LaneWorker:
             self._note(claimed, outcome.code, ended=ended)
 
     def _wait(self, claimed: Claimed, code: str, seconds: float) -> None:
-        """Have the item asked again when the provider wants to be asked, which costs it no attempt."""
+        """Ask the item again when the provider wants, without counting an attempt."""
         if self._store.wait(claimed, seconds, code, self._sentence(code)):
             metrics.BATCH_RETRIES.labels(code).inc()
             log.info("the provider is busy, items wait", extra={**_ids(claimed), "code": code, "seconds": seconds})
             self._retried()
 
     def _retry(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Have the item asked again later, not all of them in the same moment."""
+        """Ask the item again after a random back-off, so that not all items come at the same moment."""
         code, longest = outcome.code, min(BACK_OFF_MOST, self._back_off * 2 ** (claimed.tries - 1))
         after = max(outcome.retry_after, longest * self._dice(0.5, 1.0))
         if self._store.retry(claimed, after, code, self._sentence(code)):

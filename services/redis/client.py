@@ -1,6 +1,7 @@
-"""What is sent to Redis, and the connections it goes by: they find their server, greet it, and wait for a bounded time.
+"""Calls to Redis and the connections that carry them. Every wait has a timeout.
 
-Each new connection asks anew where its server is. The greeting is one round trip. Waits obey `redis_routes.within`.
+Each new connection looks its server up again, and sends login and database in one round trip. Timeouts obey the budget
+of `routes.within`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from redis.retry import Retry
 from config.redis_urls import RedisUrl
 from services.redis.routes import Address, Resolver, Route, first_answers, left, within
 
-#: Each room has its Lua steps beside its stores: `services/<room>/lua/<name>.lua`.
-ROOMS = Path(__file__).parents[1]
+#: Each package has its Lua scripts beside its stores: `services/<package>/lua/<name>.lua`.
+PACKAGES = Path(__file__).parents[1]
 
-#: Seconds after its last use for which a connection is taken to be open. To look costs 2 µs, and 87 µs under gevent,
+#: Seconds after its last use for which a connection is assumed to be open. A check costs 2 µs, and 87 µs under gevent,
 #: whose poll() goes through the hub.
 FRESH_SECONDS = 1.0
-#: What a server raises that does not answer, or not in Redis's words.
+#: Errors raised if a server does not answer, or not in Redis's protocol.
 FAILURES = (redis.RedisError, OSError, UnicodeDecodeError)
 
 Words = tuple[str | int | float, ...]
@@ -38,7 +39,7 @@ Words = tuple[str | int | float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua step with the prelude before it."""
+    """A Lua script with the prelude before it."""
 
     name: str
     source: str
@@ -47,7 +48,7 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """Return the script `services/<room>/lua/<name>.lua`."""
+    """Return the script `services/<package>/lua/<name>.lua`."""
     source = "".join(_files()[part].read_text("utf-8") for part in ("prelude", name))
     return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
 
@@ -58,13 +59,13 @@ def all_scripts() -> list[Script]:
 
 @cache
 def _files() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(ROOMS.glob("*/lua/*.lua"), key=lambda path: path.stem)}
+    return {path.stem: path for path in sorted(PACKAGES.glob("*/lua/*.lua"), key=lambda path: path.stem)}
 
 
 class Call(NamedTuple):
-    """One command to be sent with others: a script, or a plain command when `script` is None.
+    """One command of a pipeline: a script, or a plain command if `script` is None.
 
-    All its keys are in one slot of a cluster; the first of them says in which. Of a plain command that is the word
+    All its keys are in one slot of a Redis Cluster, which the first key selects. The key of a plain command is the word
     after its name.
     """
 
@@ -74,36 +75,36 @@ class Call(NamedTuple):
 
     @property
     def words(self) -> Words:
-        """What is sent. Made when it is: thousands of calls may wait together, and tuples cost memory."""
+        """The words to send. Computed here because thousands of calls may wait, and tuples cost memory."""
         if self.script is None:
             return (*self.keys, *self.args)
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
     @property
     def key(self) -> str:
-        """Says which node of a cluster it is for; "" for any."""
+        """The key that selects the node of a Redis Cluster; "" for any node."""
         if self.script:
             return str(self.keys[0])
         return str(self.words[1]) if len(self.keys) + len(self.args) > 1 else ""
 
 
 class Replies(NamedTuple):
-    """The replies to some calls, in their order: values or exceptions, and the nodes they came from."""
+    """The replies to calls, in their order, as values or exceptions, with the nodes they came from."""
 
     values: list[Any]
-    #: "" where there is only one.
+    #: Name of the node; "" if there is only one.
     nodes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a connection says first. Pools print what their connections are made with: this has a secret in it."""
+    """The first commands of a connection. Hidden from repr: pools print it, and it contains a password."""
 
     words: tuple[Words, ...] = field(default=(), repr=False)
 
 
 class _Bounded(AbstractConnection):
-    """What every kind of connection does."""
+    """The common part of all kinds of connections."""
 
     def __init__(self, *, route: Route, resolver: Resolver, wait: float, greeting: Greeting, **options: Any) -> None:
         self._route = route
@@ -115,7 +116,7 @@ class _Bounded(AbstractConnection):
         super().__init__(parser_class=_Parser, socket_timeout=wait, socket_connect_timeout=wait, **options)
 
     def connect(self) -> None:
-        """Connect, unless this connection is open and leads where it should; pools call it before each use."""
+        """Connect, unless the connection is open and its route unchanged; pools call it before each use."""
         if self._sock:
             self._route.look()
             if self._generation == self._route.generation:
@@ -124,7 +125,7 @@ class _Bounded(AbstractConnection):
         super().connect()  # type: ignore[no-untyped-call]
 
     def make_ready(self) -> None:
-        """Connect, and connect anew where the server has hung up since the last use."""
+        """Connect; connect again if the server closed the connection since its last use."""
         self.connect()
         if time.monotonic() - self._used_at > FRESH_SECONDS and self._hung_up():
             self.disconnect()  # type: ignore[no-untyped-call]
@@ -132,13 +133,13 @@ class _Bounded(AbstractConnection):
 
     def _hung_up(self) -> bool:
         try:
-            # After its last reply a connection has nothing to read but its end.
+            # Between requests nothing but the end of the connection can be readable.
             return bool(self.can_read())
         except FAILURES:
             return True
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Log in and choose the database in one round trip; the library takes one for each."""
+        """Log in and select the database in one round trip, where the library takes one for each."""
         super().on_connect_check_health(check_health)
         if self._greeting.words:
             words = self.pack_commands(self._greeting.words)  # type: ignore[no-untyped-call]
@@ -147,7 +148,7 @@ class _Bounded(AbstractConnection):
                 self.read_response()
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send all of it as one: its parts would each have the whole timeout."""
+        """Send the command in one piece: each of several pieces would get the whole timeout."""
         if not self._sock:
             self.connect()
         if self._sock:
@@ -157,21 +158,21 @@ class _Bounded(AbstractConnection):
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
-    """Gives each read what is left of the budget: the parts of a slow reply share one limit."""
+    """Limits each read to the rest of the budget, which all parts of a slow reply share."""
 
     def read_from_socket(self, timeout: Any = None, raise_on_timeout: bool = True) -> Any:
         return super().read_from_socket(left(self._socket_timeout), raise_on_timeout)
 
 
 class TcpConnection(_Bounded, redis.Connection):
-    """A connection to where its route leads."""
+    """A TCP connection to the address of its route."""
 
     def _connect(self) -> socket.socket:
         name, self.port = self._route.target(left(self._wait))
         self._generation = self._route.generation
         self.host, error = name, OSError(f"{name} has no address")
         for address in self._resolver.addresses(name, left(self._wait)):
-            # The library resolves `host` without a limit; a number takes it no time.
+            # The library resolves `host` without a timeout; an IP address needs no lookup.
             self.host, self.socket_connect_timeout = address, left(self._wait)
             try:
                 return cast(socket.socket, super()._connect())  # type: ignore[no-untyped-call]
@@ -187,17 +188,17 @@ class TlsConnection(redis.SSLConnection, TcpConnection):
 
 
 class SocketConnection(_Bounded, redis.UnixDomainSocketConnection):
-    """A connection through a socket's file."""
+    """A connection through a Unix socket."""
 
 
 class PoolCrowded(redis.ConnectionError):
-    """All connections were in use for longer than one waits: that says nothing about Redis."""
+    """All connections of the pool stayed in use for the whole timeout; no sign of a Redis outage."""
 
 
 class BoundedPool(redis.BlockingConnectionPool):
     """A pool whose wait for a free connection obeys the budget too.
 
-    The library's own `get_connection` looks whether the server has hung up each time, and keeps its own metrics: 14 µs
+    The library's own `get_connection` checks each time if the server closed the connection, and keeps metrics: 14 µs
     more, and 100 µs more under gevent, of a poll's 200.
     """
 
@@ -206,7 +207,7 @@ class BoundedPool(redis.BlockingConnectionPool):
         super().__init__(timeout=timeout, wait=timeout, route=route, **options)  # type: ignore[no-untyped-call]
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> redis.Connection:
-        """Return a connection that is ready, waiting for one; raises `PoolCrowded` when none becomes free."""
+        """Return an open connection, waiting for a free one; raises `PoolCrowded` after the timeout."""
         self._checkpid()
         try:
             connection = self.pool.get(timeout=left(self.timeout))
@@ -221,13 +222,13 @@ class BoundedPool(redis.BlockingConnectionPool):
         return cast(redis.Connection, connection)
 
     def close(self) -> None:
-        """End the connections that nobody uses: a thread that waits for a reply at this moment gets it."""
+        """Close the idle connections; a thread that waits for a reply still gets it."""
         self.disconnect(inuse_connections=False)
 
 
 @dataclass(frozen=True)
 class Dialer:
-    """Makes the connections to servers that take the same login."""
+    """Makes the connections to servers that share a login."""
 
     kind: type[_Bounded]
     timeout: float
@@ -240,7 +241,7 @@ class Dialer:
         return redis.Redis.from_pool(pool)
 
     def ask(self, address: Address, words: tuple[str, ...]) -> tuple[Address, Any]:
-        """Ask one server by a connection of its own; return who answered, and what."""
+        """Send one command to a server over a new connection; return the server and its reply."""
         client = self.client(Route(address), 1)
         try:
             with within(2 * self.timeout):
@@ -251,16 +252,16 @@ class Dialer:
     def ask_all(
         self, addresses: Sequence[Address], words: tuple[str, ...], *, enough: int
     ) -> list[tuple[Address, Any]]:
-        """Ask servers at once, so that one that hangs holds nobody up; return the first `enough` answers, or fewer."""
+        """Send one command to all servers in parallel; return the first `enough` replies, or fewer."""
         asks = [partial(self.ask, address, words) for address in addresses]
         return first_answers(asks, enough=enough, timeout=self.timeout)
 
 
 def dialer(url: RedisUrl, *, timeout: float, resolver: Resolver, sentinels: bool = False) -> Dialer:
-    """Return the dialer for a URL's servers, or for its `sentinels`.
+    """Return the dialer for the servers of a URL, or for its Sentinels if `sentinels`.
 
     Raises:
-        ValueError: the URL's options are not the client library's.
+        ValueError: the client library does not know the URL's options.
     """
     kind: type[_Bounded] = SocketConnection if url.kind == "socket" else TlsConnection if url.tls else TcpConnection
     user, password = (url.sentinel_username, url.sentinel_password) if sentinels else (url.username, url.password)
@@ -273,10 +274,10 @@ def dialer(url: RedisUrl, *, timeout: float, resolver: Resolver, sentinels: bool
         "greeting": Greeting(tuple(greeting)),
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        # Each word of a longer greeting would be a round trip more for each new connection.
+        # The library would send it in one more round trip for each new connection.
         "driver_info": None,
         "decode_responses": True,
-        # A poll reads a bounded number of bytes: a text cut inside a character loses that character.
+        # A poll reads a bounded number of bytes: a character cut at their end is dropped.
         "encoding_errors": "ignore",
     }
     try:
@@ -287,7 +288,7 @@ def dialer(url: RedisUrl, *, timeout: float, resolver: Resolver, sentinels: bool
 
 
 def _given_options(url: RedisUrl) -> dict[str, Any]:
-    """Return the options of a URL's query; how long things take is not for it to say."""
+    """Return the options of a URL's query, without the timeouts, which the settings define."""
     given = parse_url(f"redis://host?{url.query}")  # type: ignore[no-untyped-call]
     ours = ("host", "timeout", "max_connections", "socket_timeout", "socket_connect_timeout", "connection_class")
     options = {name: value for name, value in given.items() if name not in ours}

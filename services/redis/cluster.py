@@ -1,8 +1,8 @@
-"""Exchanges with one server, and with the nodes of a Redis Cluster, which work at the same time.
+"""Exchanges with one server, and with the nodes of a Redis Cluster in parallel.
 
-The client library's own cluster client retries by itself, reads one node after the other with a full timeout for each,
-and fails the whole pipeline where one node has no connection. Here only what was certainly not carried out (MOVED, ASK,
-TRYAGAIN, CLUSTERDOWN, NOSCRIPT) is sent again, within the caller's budget.
+The client library's own cluster client retries by itself, reads one node after the other with a full timeout each, and
+fails the whole pipeline if one node has no connection. This one sends again only what was certainly not carried out
+(MOVED, ASK, TRYAGAIN, CLUSTERDOWN, NOSCRIPT), within the caller's budget.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from services.redis.routes import Address, Lookup, Route, left, within
 
 #: How often one exchange may send a command.
 ROUNDS = 4
-#: Seconds before a slot that is on its way, or without a node, is tried again.
+#: Seconds before a retry for a slot that is being migrated or has no node.
 PAUSE = 0.05
-#: Seconds between two looks at the slots, however many commands fail meanwhile.
+#: Seconds between two CLUSTER SLOTS requests, however many commands fail.
 REFRESH_SECONDS = 0.1
-#: Nodes asked for the slots at once, of those known and of those the address names.
+#: Nodes that get CLUSTER SLOTS in parallel: so many known ones and so many of the configured address.
 ASKED = 3
-#: The name under which what concerns no single node is reported.
+#: The node name of outages that concern no single node.
 WHOLE_CLUSTER = "cluster"
 
 NOT_CARRIED_OUT = (AskError, TryAgainError, ClusterDownError, NoScriptError)
 
 
 def load_calls(calls: Iterable[Call]) -> list[Call]:
-    """Return the calls that load the scripts of others."""
+    """Return the SCRIPT LOAD calls for the scripts of `calls`."""
     sources = dict.fromkeys(call.script.source for call in calls if call.script)
     return [Call(None, ("SCRIPT", "LOAD", source)) for source in sources]
 
 
 class Pipeline:
-    """Calls to one server in one round trip; sent and read apart, so that several servers work at the same time."""
+    """Calls to one server in one round trip. Sent and read separately, so that several servers work in parallel."""
 
     def __init__(self, client: redis.Redis, calls: Sequence[Call]) -> None:
         self._pool = client.connection_pool
         self._shapes = client.response_callbacks
         self._calls = calls
         self._connection: Any = None
-        #: A reply for each call once it is read: a value, or an exception.
+        #: The replies once they are read: values or exceptions.
         self.replies: list[Any] = []
         self.failed = False
 
     def close(self) -> None:
-        """Give the connection back; one with replies yet to come is ended."""
+        """Return the connection to the pool; disconnect it if replies are missing."""
         if self._connection:
             if self.failed or len(self.replies) < len(self._calls):
                 self._connection.disconnect()
@@ -66,13 +66,13 @@ class Pipeline:
             packed = self._connection.pack_commands([call.words for call in self._calls])
             self._connection.send_packed_command(packed)
         except redis.DataError:
-            # A mistake of ours, and no outage.
+            # A bug in the caller, not an outage.
             raise
         except FAILURES as exc:
             self._fail(exc)
 
     def read(self) -> None:
-        """Take in the replies; where the server fails, its exception stands for each that is missing."""
+        """Read the replies; if the server fails, its exception replaces each missing one."""
         if self.failed:
             return
         try:
@@ -82,7 +82,7 @@ class Pipeline:
             self._fail(exc)
 
     def _next(self, call: Call) -> Any:
-        """Return the next reply, shaped as the library does for that command; an error where it is one."""
+        """Return the next reply, converted as the library does for that command, or Redis's error."""
         try:
             value = self._connection.read_response()
         except redis.ResponseError as exc:
@@ -98,41 +98,41 @@ class Pipeline:
 
 
 class Topology:
-    """One answer to CLUSTER SLOTS; MOVED corrects it."""
+    """One answer to CLUSTER SLOTS, corrected by later MOVED errors."""
 
     def __init__(self, asked: Address, answer: Sequence[Any]) -> None:
         self.slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         nodes: list[Address] = []
         for first, last, *places in answer:
-            # A node that does not know its own name leaves it out: it is the one that was asked.
+            # A node that does not know its own name leaves it out: use the address that was asked.
             addresses = [(str(host or asked[0]), int(port)) for host, port, *_ in places]
             self.slots[first : last + 1] = [addresses[0]] * (last + 1 - first)
             nodes += addresses
-        #: Replicas too.
+        #: All nodes, replicas included.
         self.nodes = list(dict.fromkeys(nodes))
         self.primaries = list(dict.fromkeys(address for address in self.slots if address))
         if not self.primaries:
             raise redis.ConnectionError(f"{asked[0]}:{asked[1]} knows of no node with slots")
 
     def place(self, key: str) -> Address:
-        """Return the node of a key; any of them without a key, or where none has the slot: it will say so."""
+        """Return a key's node. Any node if there is no key or the slot has none, which the reply will report."""
         address = self.slots[key_slot(key.encode())] if key else None
         return address or random.choice(self.primaries)
 
 
 class Sent(NamedTuple):
-    """A call and where it goes."""
+    """A call and the node it goes to."""
 
     call: Call
     address: Address
-    #: Whether the node may lack its script.
+    #: Whether to load the call's script first.
     load: bool = False
-    #: Whether the slot is on its way to the node, which refuses it without ASKING.
+    #: Whether to send ASKING first, because the slot is being migrated to the node.
     asking: bool = False
 
 
 class ClusterClient(redis.Redis):
-    """A client of a whole cluster: a command goes where its first key is, and one without a key to any node."""
+    """A client of a Redis Cluster: sends each command to the node of its first key, or to any node without one."""
 
     def __init__(self, dialer: Dialer, seeds: Sequence[Address], *, pool_size: int) -> None:
         self._dialer = dialer
@@ -147,7 +147,7 @@ class ClusterClient(redis.Redis):
         super().__init__(connection_pool=self._client(seeds[0]).connection_pool)
 
     def exchange(self, calls: Sequence[Call]) -> Replies:
-        """Return a reply for each call, in their order; what failed is an exception among them."""
+        """Return a reply for each call, in order; errors are among them as exceptions."""
         try:
             topology = self._topology()
         except redis.ConnectionError as exc:
@@ -164,7 +164,7 @@ class ClusterClient(redis.Redis):
         return replies
 
     def everywhere(self, calls: Iterable[Call]) -> Replies:
-        """Send calls without keys to every primary, and return all replies."""
+        """Send calls without keys to every primary; return all replies."""
         try:
             primaries = self._topology().primaries
         except redis.ConnectionError as exc:
@@ -175,15 +175,15 @@ class ClusterClient(redis.Redis):
         return replies
 
     def names(self) -> Collection[str]:
-        """Return the nodes there are, as replies name them."""
+        """Return the known primaries, named as in replies."""
         return {_name(address) for address in self._known.primaries} if self._known else set()
 
     def home(self, key: str) -> str:
-        """Return the name of a key's node as far as it is known; nobody is asked."""
+        """Return the name of a key's node as far as it is known, without a request."""
         return _name(self._known.place(key)) if self._known else WHOLE_CLUSTER
 
     def servers(self) -> list[redis.Redis]:
-        """Return a client of each primary, for what is asked of servers and not of keys.
+        """Return a client for each primary, for commands that concern a server and not a key.
 
         Raises:
             redis.RedisError: no node answers.
@@ -191,14 +191,14 @@ class ClusterClient(redis.Redis):
         return [self._client(address) for address in self._topology().primaries]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send one command to its node; its key is the word after its name."""
+        """Send one command to the node of its key, which is the word after its name."""
         value = self.exchange([Call(None, args)]).values[0]
         if isinstance(value, Exception):
             raise value
         return value
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
-        """Refuse: commands of several nodes go through `exchange`."""
+        """Raise: pipelines over several nodes go through `exchange`."""
         raise NotImplementedError("a cluster takes pipelines through exchange")
 
     def close(self) -> None:
@@ -211,33 +211,34 @@ class ClusterClient(redis.Redis):
         return self._clients[address]
 
     def _round(self, sent: Mapping[int, Sent], replies: Replies) -> None:
-        """Send each command once; nodes that failed last come last, so that they hold nobody else up."""
+        """Send each command once; nodes that failed recently come last, so that they delay no other."""
         groups: dict[Address, dict[int, Sent]] = {}
         for index, one in sent.items():
             groups.setdefault(one.address, {})[index] = one
-        # All in one order, or two threads could each hold a connection and wait for the other's.
+        # One order for all threads, or two of them could each hold a connection and wait for the other's.
         order = sorted(groups, key=lambda address: (self._failed_at.get(address, -math.inf), address))
         with ExitStack() as stack:
-            lines = {address: _line(groups[address]) for address in order}
-            turns = {
-                address: Pipeline(self._client(address), [call for _, call in line]) for address, line in lines.items()
+            commands = {address: _commands(groups[address]) for address in order}
+            pipelines = {
+                address: Pipeline(self._client(address), [call for _, call in sent_there])
+                for address, sent_there in commands.items()
             }
-            for turn in turns.values():
-                stack.callback(turn.close)
-                turn.send()
+            for pipeline in pipelines.values():
+                stack.callback(pipeline.close)
+                pipeline.send()
             with within(self._dialer.timeout):
-                for turn in turns.values():
-                    turn.read()
-        for address, turn in turns.items():
-            if turn.failed:
+                for pipeline in pipelines.values():
+                    pipeline.read()
+        for address, pipeline in pipelines.items():
+            if pipeline.failed:
                 self._failed_at[address] = time.monotonic()
                 self._stale = True
-            for (place, _), value in zip(lines[address], turn.replies, strict=True):
-                if place is not None:
-                    replies.values[place], replies.nodes[place] = value, _name(address)
+            for (asked, _), value in zip(commands[address], pipeline.replies, strict=True):
+                if asked is not None:
+                    replies.values[asked], replies.nodes[asked] = value, _name(address)
 
     def _redirected(self, refused: Mapping[int, Sent], values: Sequence[Any]) -> dict[int, Sent]:
-        """Return where commands go that were not carried out."""
+        """Return the new targets of commands that were not carried out."""
         errors = [values[index] for index in refused]
         for one, exc in zip(refused.values(), errors, strict=True):
             if isinstance(exc, MovedError) and self._known:
@@ -256,14 +257,14 @@ class ClusterClient(redis.Redis):
         return Sent(one.call, self._topology().place(one.call.key))
 
     def _topology(self) -> Topology:
-        """Return which node has which slot, looked up anew where the last answer is in doubt.
+        """Return the map of slots to nodes, looked up again if the last answer is in doubt.
 
         Raises:
-            redis.ConnectionError: no node tells it, and none ever did.
+            redis.ConnectionError: no node answers, and none ever did.
         """
         known = self._known
         if known is None or (self._stale and self._lookup.age > REFRESH_SECONDS):
-            # Before asking: what fails meanwhile is news.
+            # Reset before the request: errors during it mark the map as stale again.
             self._stale = False
             try:
                 found = self._lookup.get(left(self._dialer.timeout))
@@ -279,15 +280,15 @@ class ClusterClient(redis.Redis):
         return Topology(*self._dialer.ask_all(list(dict.fromkeys(asked)), ("CLUSTER SLOTS",), enough=1)[0])
 
 
-def _line(group: Mapping[int, Sent]) -> list[tuple[int | None, Call]]:
-    """Return what one node is sent, and whose reply each brings: None for a command that goes before another."""
-    line: list[tuple[int | None, Call]] = [
+def _commands(group: Mapping[int, Sent]) -> list[tuple[int | None, Call]]:
+    """Return the calls for one node, each with the index of its reply, None for SCRIPT LOAD and ASKING."""
+    sent: list[tuple[int | None, Call]] = [
         (None, call) for call in load_calls(one.call for one in group.values() if one.load)
     ]
     for index, one in group.items():
-        line += [(None, Call(None, ("ASKING",)))] if one.asking else []
-        line.append((index, one.call))
-    return line
+        sent += [(None, Call(None, ("ASKING",)))] if one.asking else []
+        sent.append((index, one.call))
+    return sent
 
 
 def _name(address: Address) -> str:
@@ -295,5 +296,5 @@ def _name(address: Address) -> str:
 
 
 def _address(exc: AskError, sent: Sent) -> Address:
-    """Return the node an error names; one without a name is the one that answered, with another port."""
+    """Return the node that an error names; without a name it is the answering node, with another port."""
     return (str(exc.host) or sent.address[0], int(exc.port))

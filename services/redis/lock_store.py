@@ -1,8 +1,8 @@
-"""Short locks over all replicas: whoever holds one does the work, and a dead holder's lock ends by itself.
+"""Short locks over all replicas; the lock of a dead holder expires.
 
-    dify_lock:<name>    string, the holder's random token; always with a life
+    dify_lock:<name>    string, the holder's random token; always with an expiry
 
-A lock keeps work from being done twice; it is not a fence. What must never happen twice needs its own check.
+A lock avoids doing work twice, but is no fence. Work that must never happen twice needs its own check.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from services.redis.store import Call, ScriptRunner, script
 
 
 class LockStore:
-    """Take and give back named locks."""
+    """Acquires and releases named locks."""
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
 
     def acquire(self, name: str, ttl: float, token: str = "") -> str | None:
-        """Take the lock for `ttl` seconds and return the token that releases it; `None` when another holds it.
+        """Acquire the lock for `ttl` seconds and return the token that releases it; `None` if another holds it.
 
-        Who names a `token` may take a lock again that it could not give back, or did not know to have.
+        With its own `token` a caller can acquire again a lock that it failed to release.
 
         Raises:
-            StoreUnavailable: Redis did not answer; the lock may be held until its life ends.
+            StoreUnavailable: Redis did not answer; the lock may be held until it expires.
         """
         token = token or secrets.token_hex(16)
         try:
             taken = self._runner.run([Call(script("lock"), (_lock(name),), (token, ttl))])[0]
         except StoreUnavailable:
-            # It may be ours without our knowing, and would keep everybody out for its life.
+            # The lock may have been acquired, and would block others until it expires.
             with suppress(StoreUnavailable):
                 self.release(name, token)
             raise
         return token if taken else None
 
     def release(self, name: str, token: str) -> bool:
-        """Give the lock back; `False` when it ended, or is another's, by now.
+        """Release the lock; `False` if it has expired or has another holder.
 
         Raises:
-            StoreUnavailable: Redis did not answer; the lock ends by itself.
+            StoreUnavailable: Redis did not answer; the lock expires by itself.
         """
         return bool(self._runner.run([delete_if(_lock(name), token)])[0])
 
@@ -52,5 +52,5 @@ def _lock(name: str) -> str:
 
 
 def delete_if(key: str, value: str) -> Call:
-    """Return the call that deletes `key` in one step if it holds `value`: 1 when it did."""
+    """Return the call that deletes `key` if it holds `value`; its reply is 1 if it did."""
     return Call(script("delete_if"), (key,), (value,))

@@ -1,4 +1,4 @@
-"""What is said of Redis being away: one line and one count when a node goes, one line when it is back."""
+"""Logs and metrics of Redis outages: one line and one count when a node goes away, one line when it is back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds without a failure after which a node counts as back: one that refuses writes still answers reads.
+#: Seconds without an error after which a node counts as back: one that rejects writes still answers reads.
 QUIET_SECONDS = 2.0
-#: Seconds between two lines that say that all connections are in use.
+#: Seconds between two log lines about a crowded pool.
 CROWD_SECONDS = 10.0
-#: Seconds from a node's failing to its keys being settled elsewhere.
+#: Seconds from a node's failure until its keys have moved to another node.
 FAILOVER_SECONDS = 10.0
 
 
@@ -28,26 +28,26 @@ class _Outage:
 
 
 class Outages:
-    """The outages of each node, by its name; "" where there is only one."""
+    """The outages of each node by its name, which is "" if there is only one."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._noting = threading.Lock()
-        #: The nodes that are away.
+        #: The present outages by node.
         self.away: dict[str, _Outage] = {}
         self._crowded_at = -math.inf
 
     def concern(self, node: str) -> bool:
-        """Tell whether a node is away, or any of them went away so recently that another may have taken its keys."""
+        """Tell whether a node is away, or any node went away so recently that another may have taken its keys."""
         if not self.away:
             return False
         now = self._clock()
         return node in self.away or any(now - each.since < FAILOVER_SECONDS for each in self.away.copy().values())
 
     def note(self, states: Mapping[str, StoreUnavailable | None], present: Callable[[], Collection[str]]) -> None:
-        """Take in what each node's calls came to: an error, or None.
+        """Note the result of each node's calls: an error, or None.
 
-        An outage ends when its node answers, or when others do and it is not `present` any more.
+        An outage ends when its node answers, or when others answer and the node is no longer `present`.
         """
         if not self.away and not any(states.values()):
             return
@@ -61,7 +61,7 @@ class Outages:
                 self._answered(node)
 
     def crowded(self) -> None:
-        """Take in that all of this process's connections were in use: said once in a while, and no outage."""
+        """Note that all connections of this process were in use: logged every `CROWD_SECONDS`, and no outage."""
         now = self._clock()
         if now - self._crowded_at > CROWD_SECONDS:
             self._crowded_at = now

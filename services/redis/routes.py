@@ -1,9 +1,9 @@
-"""Where a connection to Redis leads, and how long anything may wait: budgets, name look-ups, Sentinels.
+"""The address of a Redis connection, and the timeouts of every wait: budgets, DNS lookups, Sentinels.
 
-A socket's timeout bounds one read, not the sum of connecting, greeting and a slow reply; a name look-up and a hung
-Sentinel have no bound at all. A caller that must answer within two seconds sets a budget for its thread, and each
-question that may hang runs in a thread of its own. The client library's Sentinel pool asks one Sentinel after the
-other, waits for each that hangs, and believes the first answer.
+A socket's timeout bounds one read, not the sum of connecting, greeting and a slow reply; a DNS lookup and a hung
+Sentinel have no timeout at all. A caller that must answer within two seconds sets a budget for its thread, and each
+request that may hang runs in its own thread. The client library's Sentinel pool asks one Sentinel after the other,
+waits for each that hangs, and believes the first answer.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import redis
 T = TypeVar("T")
 Address = tuple[str, int]
 
-#: Seconds a wait has at least, also when the budget is used up: a reply that has arrived is still read.
+#: Minimal timeout in seconds, also when the budget is used up: a reply that has arrived is still read.
 MOMENT = 0.001
-#: Seconds an answer is waited for where an older one can stand in.
-PATIENCE = 0.2
-#: Seconds after which the Sentinels are asked again though nothing is wrong: after a planned failover the former master
-#: accepts writes for ten seconds more, and loses them.
+#: Timeout in seconds for an answer if an older one can replace it.
+FALLBACK_TIMEOUT = 0.2
+#: Seconds after which the Sentinels are asked again without an error: after a planned failover the former master
+#: accepts writes for ten more seconds, and loses them.
 RECHECK_SECONDS = 2.0
 
 
@@ -52,12 +52,12 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def left(limit: float) -> float:
-    """Return how many seconds the next wait may take: `limit`, or what is left of the budget."""
+    """Return the timeout of the next wait in seconds: `limit`, or the rest of the budget if that is less."""
     return max(MOMENT, min(limit, _budget.end - time.monotonic()))
 
 
 def _in_thread(find: Callable[[], T]) -> Future[T]:
-    """Call `find` in a daemon thread: one that hangs does not keep the process from ending."""
+    """Call `find` in a daemon thread, which cannot keep the process from exiting if it hangs."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -71,7 +71,7 @@ def _in_thread(find: Callable[[], T]) -> Future[T]:
 
 
 class Lookup(Generic[T]):
-    """One question to the outside, asked by one thread at a time however many want the answer."""
+    """An outside lookup that one thread at a time runs, however many threads need the answer."""
 
     def __init__(self, find: Callable[[], T], *, name: str) -> None:
         self._find = find
@@ -79,18 +79,18 @@ class Lookup(Generic[T]):
         self._lock = threading.Lock()
         self._asked_at = -math.inf
         self._asking: Future[T] | None = None
-        #: The last good answer, None before the first.
+        #: The last successful answer, None before the first.
         self.last: T | None = None
 
     def get(self, timeout: float) -> T:
-        """Ask, and return the answer; the last good one where asking fails or takes longer than `PATIENCE`.
+        """Run the lookup; return the last answer if it fails or takes longer than `FALLBACK_TIMEOUT`.
 
         Raises:
-            TimeoutError: there is no answer within `timeout` seconds, and never was one.
-            Exception: what asking raised, when there never was an answer.
+            TimeoutError: no answer within `timeout` seconds, and no earlier one.
+            Exception: the lookup failed, and there is no earlier answer.
         """
         asking, known = self.ask(), self.last is not None
-        seconds = min(timeout, self._asked_at + PATIENCE - time.monotonic()) if known else timeout
+        seconds = min(timeout, self._asked_at + FALLBACK_TIMEOUT - time.monotonic()) if known else timeout
         try:
             return asking.result(max(0.0, seconds))
         except Exception as exc:
@@ -101,7 +101,7 @@ class Lookup(Generic[T]):
             raise TimeoutError(f"{self._name}: no answer within {timeout:.1f} s") from exc
 
     def ask(self) -> Future[T]:
-        """Ask, unless a thread does so already, without waiting: `last` is the answer once there is one."""
+        """Start the lookup unless one is running, without waiting; `last` gets the answer."""
         with self._lock:
             if self._asking is None or self._asking.done():
                 self._asked_at = time.monotonic()
@@ -110,7 +110,7 @@ class Lookup(Generic[T]):
 
     @property
     def age(self) -> float:
-        """Seconds since it was last asked."""
+        """Seconds since the last lookup began."""
         return time.monotonic() - self._asked_at
 
     def _answer(self) -> T:
@@ -119,12 +119,13 @@ class Lookup(Generic[T]):
 
 
 def first_answers(asks: Sequence[Callable[[], T]], *, enough: int, timeout: float) -> list[T]:
-    """Ask all at once and return the first `enough` answers.
+    """Call all functions in parallel and return the first `enough` answers.
 
-    Fewer where the others fail, take longer than `timeout` seconds, or than `PATIENCE` after the first.
+    Fewer if the others fail, take longer than `timeout` seconds, or longer than `FALLBACK_TIMEOUT` after the first
+    answer.
 
     Raises:
-        Exception: what one of them raised, where none answered.
+        Exception: the error of one of them, if none answered.
     """
     pending = {_in_thread(ask) for ask in asks}
     answers: list[T] = []
@@ -138,14 +139,14 @@ def first_answers(asks: Sequence[Callable[[], T]], *, enough: int, timeout: floa
             error = one.exception() or error
             if not one.exception():
                 answers.append(one.result())
-                end = min(end, time.monotonic() + PATIENCE)
+                end = min(end, time.monotonic() + FALLBACK_TIMEOUT)
     if not answers:
         raise error
     return answers[:enough]
 
 
 class Resolver:
-    """Resolves names anew for each connection, in bounded time; the last good answer stands in for one that hangs."""
+    """Resolves names for each new connection with a timeout; the last answer replaces one that hangs."""
 
     def __init__(self) -> None:
         self._lookups: dict[str, Lookup[list[str]]] = {}
@@ -155,7 +156,7 @@ class Resolver:
 
         Raises:
             OSError: the name is unknown.
-            redis.TimeoutError: there is no answer within `timeout` seconds, and never was one.
+            redis.TimeoutError: no answer within `timeout` seconds, and no earlier one.
         """
         if _is_number(host):
             return [host]
@@ -168,7 +169,7 @@ class Resolver:
 
 def _resolve(host: str) -> list[str]:
     found = [place for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    # A link-local IPv6 address is of use with its interface only.
+    # A link-local IPv6 address needs its interface.
     return [f"{place[0]}%{place[3]}" if len(place) > 3 and place[3] else str(place[0]) for place in found]
 
 
@@ -181,33 +182,33 @@ def _is_number(host: str) -> bool:
 
 
 class Route:
-    """Where a pool's connections lead."""
+    """The server address of a pool's connections."""
 
     def __init__(self, address: Address = ("", 0)) -> None:
         self._address = address
-        #: Counts up when connections made before may lead to the wrong server: each is made anew when next used.
+        #: Incremented when open connections may lead to the wrong server: each reconnects at its next use.
         self.generation = 0
 
     def target(self, timeout: float) -> Address:
-        """Return where a new connection is to go; asking others takes at most `timeout` seconds."""
+        """Return the address for a new connection, looked up within `timeout` seconds."""
         return self._address
 
     def look(self) -> None:
-        """Take in news of where to go, without waiting; called before each use of a connection that is open."""
+        """Update the address without waiting; called before each use of an open connection."""
 
     def renew(self) -> None:
         self.generation += 1
 
 
 class SentinelRoute(Route):
-    """Leads to the server that the Sentinels call the master of a service.
+    """The address of the server that the Sentinels name as the master of a service.
 
-    They are asked for each new connection, and every `RECHECK_SECONDS`. Where none answers, the last known master is
-    used.
+    The Sentinels are asked for each new connection, and every `RECHECK_SECONDS`. If none answers, the last known master
+    is used.
     """
 
     def __init__(self, service: str, ask: Callable[[], Sequence[tuple[Address, Mapping[str, Any]]]]) -> None:
-        """Take the service's name, and what returns the replies of a majority to SENTINEL MASTER."""
+        """Take the service's name, and the function that returns a majority's replies to SENTINEL MASTER."""
         super().__init__()
         self._service = service
         self._ask = ask
@@ -232,6 +233,6 @@ class SentinelRoute(Route):
             self.renew()
 
     def _find(self) -> Address:
-        """Return the master of the latest failover: a Sentinel that was cut off names the one before."""
+        """Return the master of the latest failover: a Sentinel that was cut off names an earlier one."""
         latest = max((state for _, state in self._ask()), key=lambda state: int(state["config-epoch"]))
         return latest["ip"], int(latest["port"])

@@ -1,7 +1,7 @@
-"""The one way to Redis for all stores: calls in pipelines, one retry of ours, our error, one log line per outage.
+"""The access to Redis of all stores: calls in pipelines, one retry, one error class, one log line per outage.
 
-A server, a master that Sentinels name, or a Cluster: stores see no difference. Every exchange has an end by the clock,
-and every script may be run twice, so `ScriptRunner.run` does it once more when a connection broke.
+Stores see no difference between a single server, a master named by Sentinels, and a Redis Cluster. Every exchange has a
+timeout, and every script may run twice, so `ScriptRunner.run` retries once when a connection broke.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from services.redis.routes import Resolver, Route, SentinelRoute, within
 
 __all__ = ["Call", "Script", "ScriptRunner", "connect", "redis_errors", "script", "servers"]
 
-#: Seconds one wait for Redis may take: for a place in the pool, a connection, a reply.
+#: Timeout in seconds of one wait: for a free connection, for connecting, for a reply.
 SOCKET_TIMEOUT = 0.5
-#: How much longer than one wait a whole exchange may take: a callback needs two, and has two seconds.
+#: Timeout of a whole exchange as a multiple of one wait: a callback needs two exchanges within two seconds.
 WHOLE = 1.8
 
 
 def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
-    """Return a client that connects when first used and waits at most `timeout` seconds for anything.
+    """Return a client that connects at first use, with `timeout` seconds for each wait.
 
-    Of a cluster it is a `ClusterClient`, with `pool_size` connections to each node.
+    For a Redis Cluster it is a `ClusterClient`, with `pool_size` connections to each node.
 
     Raises:
         SettingsError: the address cannot be used.
@@ -65,10 +65,10 @@ def connect(url: str, *, pool_size: int, timeout: float = SOCKET_TIMEOUT) -> red
 
 
 def servers(client: redis.Redis) -> list[redis.Redis]:
-    """Return a client of each server that holds keys, for what is asked of servers and not of keys.
+    """Return a client for each server that holds keys, for commands that concern a server and not a key.
 
     Raises:
-        StoreUnavailable: no node of a cluster answers.
+        StoreUnavailable: no node of a Redis Cluster answers.
     """
     with redis_errors():
         return client.servers() if isinstance(client, ClusterClient) else [client]
@@ -76,18 +76,18 @@ def servers(client: redis.Redis) -> list[redis.Redis]:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn whatever Redis or its client raises into `StoreUnavailable`."""
+    """Turn every error of Redis and its client into `StoreUnavailable`."""
     try:
         yield
     except redis.ResponseError as exc:
-        # The client may put the refused command into the message, values included: only Redis's own word goes on.
+        # The client's message may contain the command with its values: keep only Redis's error code.
         raise StoreUnavailable(f"redis refused: {type(exc).__name__} {str(exc).split(' ')[0]}") from None
     except FAILURES as exc:
         raise StoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
 
 
-class ServerLine:
-    """The way to one server; a `ClusterClient` has the same methods. What fails is an exception among the replies."""
+class SingleServer:
+    """Exchanges with one server; `ClusterClient` has the same methods. Errors are returned among the replies."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -102,7 +102,7 @@ class ServerLine:
             for i, value in zip(unknown, again, strict=True):
                 values[i] = value
         if isinstance(self._pool, BoundedPool) and any(isinstance(v, redis.exceptions.ReadOnlyError) for v in values):
-            # This is no master any more: the next connections find the one the name or the Sentinels lead to now.
+            # The server is no longer a master: new connections look up the present one by name or Sentinels.
             self._pool.route.renew()
         return Replies(values, [""] * len(values))
 
@@ -126,23 +126,23 @@ class ServerLine:
 
 
 class ScriptRunner:
-    """Sends calls together: one round trip for any number of them, however many nodes have a part in it."""
+    """Sends calls together: one round trip for any number of calls and nodes."""
 
     def __init__(
         self, client: redis.Redis, *, beside: ScriptRunner | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take the client; `beside` is another runner to the same Redis: an outage of both is told once."""
-        self._line = client if isinstance(client, ClusterClient) else ServerLine(client)
+        """Take the client; `beside` is another runner for the same Redis: both log an outage only once."""
+        self._target = client if isinstance(client, ClusterClient) else SingleServer(client)
         pool = client.connection_pool
-        self._patience = pool.timeout if isinstance(pool, BoundedPool) else SOCKET_TIMEOUT
+        self._timeout = pool.timeout if isinstance(pool, BoundedPool) else SOCKET_TIMEOUT
         self._clock = clock
         self._outages: Outages = beside._outages if beside else Outages(clock)
 
     def run(self, calls: Sequence[Call], *, attempts: int = 2, mistyped: bool = False) -> list[Any]:
-        """Return one reply per call; with `mistyped` a key of another type than asked for reads as an error object.
+        """Return one reply per call; with `mistyped`, a WRONGTYPE error is returned instead of raised.
 
         Raises:
-            StoreUnavailable: Redis is away, or refused one of the calls. Some may have been carried out.
+            StoreUnavailable: Redis is away, or returned an error. Some calls may have been carried out.
         """
         replies = self._attempt(calls, attempts)
         errors = self._note(replies, mistyped=mistyped)
@@ -151,12 +151,12 @@ class ScriptRunner:
         return replies.values
 
     def run_each(self, calls: Sequence[Call], *, attempts: int = 1, insist: float = SOCKET_TIMEOUT) -> list[Any]:
-        """Return for each call its reply, or the `StoreUnavailable` that befell it: none fails because of another.
+        """Return each call's reply or its own `StoreUnavailable`: no call fails because of another.
 
-        Of the `attempts` another one begins within `insist` seconds: more where a crowd at the pool is waited out.
+        Further `attempts` begin within `insist` seconds; `insist` is longer to wait through a crowded pool.
 
         Raises:
-            StoreUnavailable: nothing came back from anywhere. Some may have been carried out.
+            StoreUnavailable: no node replied. Some calls may have been carried out.
         """
         replies = self._attempt(calls, attempts, insist)
         errors = self._note(replies)
@@ -167,27 +167,27 @@ class ScriptRunner:
         return [error or value for value, error in zip(replies.values, errors, strict=True)]
 
     def away(self, key: str) -> bool:
-        """Tell whether a key's node failed within the last moments: it may be behind what owners have shown."""
-        return self._outages.concern(self._line.home(key))
+        """Tell whether a key's node failed within the last moments: it may lack writes that owners have shown."""
+        return self._outages.concern(self._target.home(key))
 
     def home(self, key: str) -> str:
-        """Return the name of a key's node, as far as it is known; "" where there is only one."""
-        return self._line.home(key)
+        """Return the name of a key's node if it is known; "" if there is only one node."""
+        return self._target.home(key)
 
     def load(self) -> None:
-        """Load every script, on every node, so that no question pays for the first use of one.
+        """Load every script on every node, so that no question pays for a script's first use.
 
         Raises:
-            StoreUnavailable: a node is away; the others have them.
+            StoreUnavailable: a node is away; the others have the scripts.
         """
         self._everywhere(load_calls(Call(one, ()) for one in all_scripts()))
 
     def ping(self) -> None:
-        """Raise `StoreUnavailable` unless Redis answers; of a cluster, every node that has keys."""
+        """Raise `StoreUnavailable` unless Redis answers; of a Redis Cluster, every primary."""
         self._everywhere([Call(None, ("PING",))])
 
     def clock_skew(self) -> float:
-        """Return the seconds by which Redis's clock is ahead of this machine's; of a cluster, the one furthest off.
+        """Return the seconds by which Redis's clock is ahead of this machine's; of a Redis Cluster, the largest skew.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -198,28 +198,28 @@ class ScriptRunner:
         return max((float(seconds) + int(micros) / 1e6 - here for seconds, micros in times), key=abs)
 
     def _everywhere(self, calls: Iterable[Call]) -> list[Any]:
-        with within(WHOLE * self._patience):
-            replies = self._line.everywhere(calls)
+        with within(WHOLE * self._timeout):
+            replies = self._target.everywhere(calls)
         if error := next(filter(None, self._note(replies)), None):
             raise error
         return replies.values
 
     def _attempt(self, calls: Sequence[Call], attempts: int, insist: float = SOCKET_TIMEOUT) -> Replies:
-        """Send the calls; those whose connection broke once more, while there is time and `attempts` are left."""
+        """Send the calls; retry those whose connection broke, up to `attempts` and `insist` seconds."""
         began = self._clock()
-        with within(WHOLE * self._patience + insist - SOCKET_TIMEOUT):
-            replies = self._line.exchange(calls)
+        with within(WHOLE * self._timeout + insist - SOCKET_TIMEOUT):
+            replies = self._target.exchange(calls)
             for _ in range(attempts - 1):
                 broken = [i for i, value in enumerate(replies.values) if isinstance(value, redis.ConnectionError)]
                 if not broken or self._clock() - began > insist:
                     break
-                again = self._line.exchange([calls[i] for i in broken])
+                again = self._target.exchange([calls[i] for i in broken])
                 for i, *reply in zip(broken, *again, strict=True):
                     replies.values[i], replies.nodes[i] = reply
         return replies
 
     def _note(self, replies: Replies, *, mistyped: bool = False) -> list[StoreUnavailable | None]:
-        """Return each reply's error as ours, None for an answer; [] where all are answers. Have outages logged."""
+        """Return each reply's `StoreUnavailable`, None for an answer, [] if all are answers; log outages."""
         values = replies.values
         if not self._outages.away and not any(isinstance(value, Exception) for value in values):
             return []
@@ -230,16 +230,16 @@ class ScriptRunner:
                 self._outages.crowded()
                 continue
             states.setdefault(node, None)
-            # A node that is well may say that others are missing.
+            # A node that answers may report that other nodes are missing.
             others = isinstance(value, redis.exceptions.ClusterDownError) and node not in self._outages.away
             if error:
                 states[WHOLE_CLUSTER if others else node] = error
-        self._outages.note(states, self._line.names)
+        self._outages.note(states, self._target.names)
         return errors
 
 
 def _ours(value: Any) -> StoreUnavailable | None:
-    """Return a reply's error as ours, None for an answer."""
+    """Return a reply's error as `StoreUnavailable`, None for an answer."""
     try:
         with redis_errors():
             if isinstance(value, Exception):
@@ -250,7 +250,7 @@ def _ours(value: Any) -> StoreUnavailable | None:
 
 
 def _is_lost(value: Any) -> bool:
-    """Tell whether there was no answer at all, not even a refusal."""
+    """Tell whether there was no reply at all, not even an error of Redis."""
     return isinstance(value, Exception) and not isinstance(value, redis.ResponseError)
 
 

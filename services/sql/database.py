@@ -1,8 +1,8 @@
-"""One SQL server, or one SQLite file, for all stores: a bounded pool, bounded waits, our errors.
+"""One SQL server, or one SQLite file, for all stores: a bounded pool, timeouts, one tree of errors.
 
-Connections are in autocommit; what needs more than one statement goes through `transact`. On SQLite this process's
-writers queue for a lock of ours before they begin, and nobody ever waits inside SQLite, where a wait stops every
-greenlet of the process, the one that holds the file included: who finds the file taken by another process sleeps here.
+Connections are in autocommit; several statements together go through `transact`. For SQLite the writers of this process
+queue for a lock before they begin, and no thread waits inside SQLite, where a wait stops every greenlet of the process,
+also the one that holds the file. A thread that finds the file locked by another process sleeps here.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from services.errors import SettingsError, StoreUnavailable
 
 T = TypeVar("T")
 
-#: Seconds after which a pooled connection is made anew: below the wait_timeout and idle limits that proxies cut at.
+#: Seconds after which a pooled connection is replaced: below wait_timeout and the idle limits of proxies.
 RECYCLE = 280
-#: Seconds for which a transaction that had to give way is tried again.
-PATIENCE = 10.0
+#: Seconds for which a transaction is retried after deadlocks and lock timeouts.
+RETRY_TIMEOUT = 10.0
 #: MySQL: deadlock, lock wait timeout, and MariaDB's "record has changed since last read".
 GAVE_WAY = (1213, 1205, 1020)
-#: SQLite: busy and locked, whatever their extended code says besides.
+#: SQLite: busy and locked, without their extended codes.
 SQLITE_TAKEN = (5, 6)
 
-#: The lock that this process's writers of an SQLite file queue for, by the file's path.
+#: The lock for this process's writers of an SQLite file, by its path.
 _writers: dict[str, threading.Lock] = {}
 
 
 class SqlFailed(StoreUnavailable):
-    """The database did not do what it was asked; `number` is its own of the failure, 0 where it gave none."""
+    """The database failed; `number` is its error number, 0 if it gave none."""
 
     def __init__(self, message: str = "", *, number: int = 0) -> None:
         super().__init__(message)
@@ -45,18 +45,18 @@ class SqlFailed(StoreUnavailable):
 
 
 class NoAnswer(SqlFailed):
-    """The server is away or too slow; one that refuses a statement is neither."""
+    """The server is away or too slow; a rejected statement is a plain `SqlFailed`."""
 
 
 class GaveWay(NoAnswer):
-    """Others were writing the same: nothing happened, and the same transaction may well pass now."""
+    """A concurrent transaction won: nothing was changed, and a retry may succeed."""
 
 
 class SqlDatabase:
-    """Connections to one database; nothing connects before the first use.
+    """Connections to one database; it connects at first use.
 
-    Timeouts are seconds: `pool_timeout` for a free connection, `connect_timeout` to open one, `read_timeout` for each
-    answer of the server. `writes` prepares the connections for `transact`.
+    Timeouts in seconds: `pool_timeout` for a free connection, `connect_timeout` to open one, `read_timeout` for each
+    reply of the server. `writes` prepares the connections for `transact`.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class SqlDatabase:
         writes: bool = False,
     ) -> None:
         address = _parsed(url)
-        #: sqlite or mysql.
+        #: "sqlite" or "mysql".
         self.kind = _kind_of(address)
         self._engine = _engine(address, pool_size, pool_timeout, connect_timeout, read_timeout, writes)
-        # Waiters queue here with a bound of their own, so that the pool itself is never waited for.
+        # Threads wait here, with `pool_timeout`, and never in the pool itself.
         self._slots = threading.BoundedSemaphore(pool_size)
         self._pool_timeout = pool_timeout
         self._begin = "BEGIN IMMEDIATE" if self.kind == "sqlite" else "START TRANSACTION"
@@ -85,32 +85,32 @@ class SqlDatabase:
         """Yield a connection in autocommit.
 
         Raises:
-            NoAnswer: none is free, or the server is away or too slow.
-            SqlFailed: a statement was refused.
+            NoAnswer: no connection is free, or the server is away or too slow.
+            SqlFailed: a statement was rejected.
         """
         with self.slot(), _sql_errors(), self._engine.connect() as connection:
             yield connection
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Return what `work` reads, each statement for itself. Raises as `connected` does."""
-        return _patiently(lambda: self._run(work))
+        """Return the result of `work`, which reads in autocommit. Raises as `connected` does."""
+        return _retrying(lambda: self._run(work))
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in one transaction, commit, and return what it returned.
+        """Run `work` in one transaction, commit, and return its result.
 
-        Where it has to give way to others it is run again from its beginning, for `PATIENCE` seconds: it changes
-        nothing but the database. What it raises rolls back.
+        After a deadlock or lock timeout `work` is run again from its beginning, for `RETRY_TIMEOUT` seconds; so it must
+        change nothing but the database. Its exceptions roll back.
 
         Raises:
-            NoAnswer: the database is away, or the patience was over. Lost while it was committed, it may have happened.
-            SqlFailed: a statement was refused; nothing happened.
+            NoAnswer: the database is away or the retries timed out. If COMMIT had no reply, it may have happened.
+            SqlFailed: a statement was rejected; nothing was changed.
         """
-        with self._turn():
-            return _patiently(lambda: self._commit(work))
+        with self._write_lock():
+            return _retrying(lambda: self._commit(work))
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the pool's places."""
+        """Hold one of the pool's slots."""
         if not self._slots.acquire(timeout=self._pool_timeout):
             raise NoAnswer("SQL: every connection of the pool is in use")
         try:
@@ -119,32 +119,32 @@ class SqlDatabase:
             self._slots.release()
 
     def close(self) -> None:
-        """Close the idle connections; one in use closes when its work ends."""
+        """Close the idle connections; one in use closes after its work."""
         self._engine.dispose()
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
-        with self.connected() as connection, _once_more_if_lost():
+        with self.connected() as connection, _retry_if_lost():
             return work(connection)
 
     def _commit(self, work: Callable[[sa.Connection], T]) -> T:
         with self.connected() as connection:
-            with _once_more_if_lost():
+            with _retry_if_lost():
                 connection.exec_driver_sql(self._begin)
             try:
                 done = work(connection)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                # A connection that broke is thrown away by the pool, and its server rolls back by itself.
+                # The pool drops a broken connection, and the server rolls back by itself.
                 with suppress(SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
                 raise
             return done
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _write_lock(self) -> Iterator[None]:
         if self._writer is None:
             yield
-        elif not self._writer.acquire(timeout=PATIENCE):
+        elif not self._writer.acquire(timeout=RETRY_TIMEOUT):
             raise NoAnswer("SQL: other writers of this process hold the file")
         else:
             try:
@@ -153,21 +153,21 @@ class SqlDatabase:
                 self._writer.release()
 
 
-def _patiently(attempt: Callable[[], T]) -> T:
-    end = time.monotonic() + PATIENCE
+def _retrying(attempt: Callable[[], T]) -> T:
+    end = time.monotonic() + RETRY_TIMEOUT
     while True:
         try:
             return attempt()
         except GaveWay:
             if time.monotonic() > end:
                 raise
-        # Spread, so that those who collided do not collide again.
+        # Random, so that transactions that collided do not collide again.
         time.sleep(random.uniform(0.001, 0.015))
 
 
 @contextmanager
-def _once_more_if_lost() -> Iterator[None]:
-    """Have what changed nothing yet run again on a new connection, where the pooled one turns out to be dead."""
+def _retry_if_lost() -> Iterator[None]:
+    """Turn a lost connection into `GaveWay`: nothing was changed yet, so a new connection can retry."""
     try:
         yield
     except DBAPIError as exc:
@@ -180,7 +180,7 @@ def _parsed(url: str) -> sa.URL:
     try:
         return sa.make_url(url)
     except SQLAlchemyError:
-        # The address holds a password: its text goes nowhere.
+        # The URL contains a password: do not show it.
         raise SettingsError("the SQL database's address cannot be read") from None
 
 
@@ -200,13 +200,13 @@ def _engine(url: sa.URL, size: int, wait: float, connect: float, read: float, wr
         pool_size=size,
         max_overflow=0,
         pool_timeout=wait,
-        # `read` and `transact` notice a dead connection by their first statement, and save the way.
+        # `read` and `transact` detect a dead connection by their first statement, without a ping.
         pool_pre_ping=not writes,
-        # Before the server ends the session of who may be gone: see `_session`.
+        # Below the server's wait_timeout that `_session` sets.
         pool_recycle=int(read) if writes else RECYCLE,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
-        # Errors quote the statement; the values in it are people's.
+        # Errors quote the statement; its values are users' texts.
         hide_parameters=True,
     )
     if writes:
@@ -215,19 +215,19 @@ def _engine(url: sa.URL, size: int, wait: float, connect: float, read: float, wr
 
 
 def _session(kind: str, read_timeout: float) -> tuple[str, ...]:
-    """Return what makes a connection one that `transact` is right on."""
+    """Return the statements that prepare a connection for `transact`."""
     if kind == "sqlite":
-        # WAL: readers never wait for a writer. NORMAL: a power cut may take the last commits, never the file.
+        # WAL: readers never wait for a writer. NORMAL: a power cut may lose the last commits, never the file.
         return ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")
     return (
-        # Each statement sees what is committed by then, and locks rows, not the gaps between them.
+        # Each statement sees all commits before it, and locks rows but not the gaps between them.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        # Nothing is cut to fit, whatever the server's default.
+        # Values that are too long are rejected, not cut, whatever the server's default.
         "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'",
-        # The server says so before the client stops listening: its 50 s would outlive the connection.
+        # Lock timeout below the client's read timeout: the server's default of 50 s would outlive the connection.
         f"SET SESSION innodb_lock_wait_timeout = {max(1, int(read_timeout / 2))}",
-        # A process that freezes or vanishes in the middle of a transaction lets go of its locks: by itself the server
-        # would wait for it for eight hours.
+        # The server drops the locks of a process that froze or vanished within a transaction; by default it would wait
+        # for eight hours.
         f"SET SESSION wait_timeout = {max(2, int(2 * read_timeout))}",
     )
 
@@ -243,22 +243,22 @@ def _at_connect(engine: sa.Engine, statements: tuple[str, ...]) -> None:
 
 @contextmanager
 def _sql_errors() -> Iterator[None]:
-    """Turn what SQLAlchemy raises into ours, which names the kind of failure and the server's number, and no value."""
+    """Turn errors of SQLAlchemy into ours, with the kind of error and the server's number but no values."""
     try:
         yield
     except SQLAlchemyError as exc:
         cause = getattr(exc, "orig", None) or exc
         number = next((arg for arg in cause.args if isinstance(arg, int)), getattr(cause, "sqlite_errorcode", 0))
         shown = f" {number}" if number else ""
-        _let_go(exc, cause)
+        _clear_frames(exc, cause)
         raise _kind(exc, cause, number)(f"SQL failed: {type(cause).__name__}{shown}", number=number) from exc
 
 
-def _let_go(*failed: BaseException) -> None:
-    """Drop what the frames of failed calls hold.
+def _clear_frames(*failed: BaseException) -> None:
+    """Clear the frames of failed calls.
 
-    The driver's own refer to themselves: until the next collection of garbage each failed attempt to connect would keep
-    its TLS context, which is most of a megabyte.
+    The driver's exceptions refer to themselves: until the next garbage collection each failed attempt to connect would
+    keep its TLS context, almost 1 MB.
     """
     for each in failed:
         traceback.clear_frames(each.__traceback__)
@@ -266,7 +266,7 @@ def _let_go(*failed: BaseException) -> None:
 
 def _kind(exc: SQLAlchemyError, cause: BaseException, number: int) -> type[SqlFailed]:
     taken = number & 0xFF in SQLITE_TAKEN if hasattr(cause, "sqlite_errorcode") else number in GAVE_WAY
-    # A key that was not there a moment ago: whoever looks again finds it.
+    # A concurrent insert of the same key: a retry finds it.
     if taken or isinstance(exc, IntegrityError):
         return GaveWay
     return NoAnswer if isinstance(exc, (OperationalError, InterfaceError)) else SqlFailed

@@ -1,4 +1,4 @@
-"""Who may read a stream, and which stream a message has: fingerprints under each bot's own key, the same everywhere."""
+"""Access to streams: fingerprints of readers and stream ids, made with each bot's key, equal on every replica."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from utils.sealed import seal
 
 
 class Access:
-    """Makes and checks the fingerprints; they tell nobody who talks to whom.
+    """Makes and checks fingerprints, which do not reveal who talks to whom.
 
-    Every method may raise `StoreUnavailable` where a bot's keys lie in Redis.
+    Every method may raise `StoreUnavailable` if a bot's keys are in Redis.
     """
 
     def __init__(self, keys: Mapping[str, Keyring]) -> None:
@@ -23,33 +23,33 @@ class Access:
         self._keys = keys
 
     def stream_id(self, question: Question) -> str:
-        """Return the id a message always has, on every replica; a random one where the client names none."""
+        """Return the stream id of a message, equal on every replica; random if the message has no id."""
         if not question.msgid:
             return secrets.token_hex(16)
-        # The person is part of it: a message id alone must not lead to another person's answer.
+        # Includes the person: a known message id alone must not lead to another person's answer.
         parts = [question.channel, question.bot, question.principal, question.msgid]
         return _tag(keys_of(self._keys[question.bot])[0], f"stream:{json.dumps(parts)}", 32)
 
     def readers(self, question: Question) -> str:
-        """Return the fingerprints of those who may read its stream: the person, and the group it was asked in.
+        """Return the fingerprints of a stream's readers: the person, and the group chat if there is one.
 
-        Under every key: a replica that has only one of them knows the readers too.
+        One for each key of the bot, so that a replica with only one of the keys recognizes the readers.
         """
         names = _names(question.bot, question.principal, question.chat)
         return " ".join(_tag(key, name) for key in keys_of(self._keys[question.bot]) for name in names)
 
     def person(self, question: Question) -> str:
-        """Return what the log calls the person who asks: their fingerprint, which is the same on every replica."""
+        """Return the asking person's fingerprint for log lines; it is equal on every replica."""
         return person_of(self.readers(question))
 
     def allows(self, readers: str, bot: str, principal: str, chat: str) -> bool:
-        """Tell whether this person, in this chat, is one of them."""
+        """Tell whether this person, or a member of this chat, is one of the readers."""
         known, names = readers.split(), _names(bot, principal, chat)
         tags = (_tag(key, name) for key in keys_of(self._keys[bot]) for name in names)
         return any(hmac.compare_digest(tag, other) for tag in tags for other in known)
 
     def sealed(self, question: Question, secret: str) -> str:
-        """Return a secret of WeCom's, which only a bot's questions have, as it may lie in Redis."""
+        """Return a secret of WeCom encrypted for Redis, "" for ""."""
         return seal(keys_of(self._keys[question.bot])[0], secret) if secret else ""
 
 
@@ -62,5 +62,5 @@ def _tag(key: bytes, text: str, digits: int = 16) -> str:
 
 
 def person_of(readers: str) -> str:
-    """Return the fingerprint of the person who asked, out of those of all who may read the stream."""
+    """Return the asking person's fingerprint, which is the first one of the readers."""
     return readers.partition(" ")[0]

@@ -1,45 +1,52 @@
-"""What becomes known while a question is answered, beside what the provider itself says."""
+"""Events of an answer beside those of the provider, and how a stream's hash stores usage and sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from services.errors import Unrecoverable
-from services.models import Complete, Delta, Identity, ProviderEvent, Replacement
+from services.models import Complete, Delta, Identity, ProviderEvent, Replacement, Usage
+
+#: The number of sources kept with an answer, and their bytes as JSON.
+MAX_SOURCES = 20
+SOURCES_BYTES = 64 * 1024
+#: Bytes of JSON kept of the provider's other fields.
+TOLD_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The question waits for the conversation's earlier ones, or no longer does."""
+    """The question waits for earlier questions of its conversation, or stopped waiting."""
 
     waiting: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The provider is about to be asked; whoever takes this in must have it stored before going on."""
+    """The provider is about to be asked; the receiver must store this before it continues."""
 
-    #: How many times that makes, over all owners.
+    #: The number of this request to the provider, counted over all owners.
     asks: int = 1
-    #: Why an earlier owner's answer could not be had; "" the first time.
+    #: Why an earlier owner's answer could not be recovered; "" for the first request.
     cause: str = ""
     #: The provider's name.
     provider: str = ""
-    #: How often the conversation was begun anew, when the question was about to be asked; "" for none.
+    #: How often the conversation had been reset before this request; "" if unknown.
     resets: str = ""
-    #: The provider's id of the conversation it is asked in; "" for a new one.
+    #: The provider's conversation id; "" for a new conversation.
     conversation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What came of looking an answer up at the provider."""
+    """The result of looking up an answer at the provider."""
 
     outcome: Literal["extended", "replaced", "unchanged", "lost"]
-    #: Why it is lost.
+    #: Why the answer is lost.
     cause: str = ""
     #: Why it was looked up: `owner_lost` or `stream_broken`.
     reason: str = "owner_lost"
@@ -49,12 +56,12 @@ AnswerEvent = ProviderEvent | Identity | Waiting | Asking | Resumed
 
 
 def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Delta | Replacement | Resumed, ...]:
-    """Return what makes the whole answer of the text that is there, and how it relates to it.
+    """Return the events that turn the text `before` into the answer `whole`.
 
-    White space around an answer makes no difference: Dify strips what it keeps.
+    White space around an answer is ignored, because Dify strips it.
 
     Raises:
-        Unrecoverable: it is less than what was said already, such as what an aborted run leaves.
+        Unrecoverable: `whole` is shorter than the text that was shown, as after an aborted run.
     """
     said = before.lstrip()
     if whole.startswith(said) and whole != said:
@@ -66,15 +73,15 @@ def difference(before: str, whole: str, reason: str = "owner_lost") -> tuple[Del
     return Resumed("replaced", reason=reason), Replacement(whole)
 
 
-#: Characters of a second answer that are held at most: as many as the longest answer has bytes by default.
+#: Maximal characters of a second answer that are held back: the default limit of an answer in bytes.
 MAX_HELD = 1024 * 1024
 
 
 def anew(events: Iterator[AnswerEvent], before: str, *, most: int = MAX_HELD) -> Iterator[AnswerEvent]:
-    """Yield an answer that takes the place of another, without the text `before` going backwards.
+    """Yield the events of a second answer such that the shown text `before` never gets shorter.
 
-    The new text is held until it begins with `before`, then only what it adds is yielded; or until it is whole, then it
-    replaces `before`. One that fails before that leaves `before` as it is.
+    The new text is held back until it begins with `before`; then only the rest is yielded. If it differs, it replaces
+    `before` once it is complete. If it fails earlier, `before` stays.
     """
     held, holds, differs = "", bool(before), False
     with closing(events):  # type: ignore[type-var]
@@ -88,7 +95,7 @@ def anew(events: Iterator[AnswerEvent], before: str, *, most: int = MAX_HELD) ->
             if isinstance(event, Replacement):
                 held, differs = "", False
             held += event.text
-            # Compared once: a text that differs at this length does so at any.
+            # One comparison is enough: a text that differs at this length differs at any.
             if not differs and len(held) >= len(before):
                 differs = not held.startswith(before)
                 holds = differs
@@ -99,3 +106,39 @@ def anew(events: Iterator[AnswerEvent], before: str, *, most: int = MAX_HELD) ->
                 yield Replacement(held)
         if holds and held:
             yield Replacement(held)
+
+
+def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Return an answer's sources as JSON, "" for none; the last ones are left out beyond the limits."""
+    kept = list(sources[:MAX_SOURCES])
+    while kept:
+        written = _json(kept)
+        if len(written.encode()) <= SOURCES_BYTES:
+            return written
+        kept.pop()
+    return ""
+
+
+def written_told(fields: Mapping[str, Any]) -> str:
+    """Return the provider's other fields as JSON, "" beyond `TOLD_BYTES`."""
+    written = _json(dict(fields))
+    return written if len(written.encode()) <= TOLD_BYTES else ""
+
+
+def written_usage(usage: Usage) -> str:
+    """Return an answer's usage as JSON."""
+    return json.dumps(usage.figures(), separators=(",", ":"))
+
+
+def read_usage(written: str | None) -> Usage:
+    return Usage(**json.loads(written)) if written else Usage()
+
+
+def read_sources(written: str | None) -> tuple[Mapping[str, Any], ...]:
+    return tuple(json.loads(written)) if written else ()
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON that Redis can store; a half surrogate pair becomes a question mark."""
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return written.encode("utf-8", "replace").decode()

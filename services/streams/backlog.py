@@ -1,4 +1,4 @@
-"""What an owner has said and what Redis has of it: chunks whose boundaries never change again once they were sent."""
+"""The chunks of a stream, and which of them Redis has. Their boundaries never change after they were sent."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 
 from services.streams.records import Chunk, Write, timestamp
 
-#: Bytes of text one write carries: what goes over a slow line within a socket's timeout.
+#: Bytes of text in one write: a slow connection carries them within a socket's timeout.
 WRITE_BYTES = 256 * 1024
-#: Bytes of text one chunk has at the most: a reader's place is between two of them.
+#: Maximal bytes of text in one chunk. A reader's cursor is between two chunks.
 CHUNK_BYTES = 16 * 1024
 
 
 class Backlog:
-    """The chunks of one stream; not safe in threads by itself. All of them are kept: Redis may lose what it had."""
+    """The chunks of one stream; not thread-safe. All are kept, because Redis may lose them."""
 
     def __init__(self, chunks: Sequence[Chunk], start: int) -> None:
-        """Take the chunks Redis has, and the index the text begins at."""
+        """Take the chunks that Redis has, and the list index at which the text begins."""
         self.chunks = list(chunks)
         self.start = start
-        #: How many chunks Redis has, and the beginning it knows of.
+        #: The number of chunks that Redis has, and the start index that it knows.
         self.acked = len(self.chunks)
         self.acked_start = start
         self._pending: list[str] = []
-        #: Bytes of text since the beginning, and those of what Redis has not.
+        #: Bytes of text from `start` on, and of the text that Redis lacks.
         self.text_bytes = sum(_bytes(chunk.content) for chunk in self.chunks[start:] if not chunk.is_error)
         self.unsent_bytes = 0
 
@@ -48,19 +48,19 @@ class Backlog:
         return self.start > self.acked_start
 
     def add(self, piece: str, size: int) -> None:
-        """Add so many bytes to the text; they become a chunk, with all else that waits, when the next write is made."""
+        """Add a piece of `size` bytes; the next `freeze` makes one chunk of all waiting pieces."""
         self._pending.append(piece)
         self.text_bytes += size
         self.unsent_bytes += size
 
     def begin_anew(self) -> None:
-        """Leave the text behind: what comes next is the beginning."""
+        """Drop the current text; the next piece begins a new one."""
         self.unsent_bytes -= sum(_bytes(piece) for piece in self._pending)
         self._pending.clear()
         self.start, self.text_bytes = len(self.chunks), 0
 
     def freeze(self, stamp: str, *, final: bool = False, sentence: str = "") -> None:
-        """Make a chunk of what waits, or several of much, and the last one at the end: `sentence`, or an empty one."""
+        """Make chunks of the waiting text; if `final`, mark the last one, or add one for `sentence`."""
         if self.chunks and self.chunks[-1].is_final:
             return
         text = "".join(self._pending)
@@ -74,7 +74,7 @@ class Backlog:
             self.chunks.append(Chunk(sentence, stamp or timestamp(), True, True))
 
     def page(self, cursor: int, count: int, room: int) -> list[Chunk]:
-        """Return what Redis has from `cursor` on: so many chunks and bytes at the most, and the first one always."""
+        """Return the chunks that Redis has from `cursor` on: up to `count`, of `room` bytes, but at least one."""
         page: list[Chunk] = []
         for chunk in self.chunks[cursor : min(self.acked, cursor + count)]:
             room -= _bytes(chunk.content)
@@ -84,10 +84,10 @@ class Backlog:
         return page
 
     def unsent(self) -> tuple[Chunk, ...]:
-        """Return the chunks Redis lacks, as many as one write carries and at least one."""
+        """Return the chunks that Redis lacks: as many as one write carries, but at least one."""
         count = len(self.chunks) - self.acked
         if count <= 1:
-            # Nearly always: the one that was made of what waited.
+            # The usual case: one chunk, made of the waiting text.
             return (self.chunks[-1],) if count else ()
         unsent = tuple(self.chunks[self.acked :])
         size = 0
@@ -98,12 +98,12 @@ class Backlog:
         return unsent
 
     def acknowledge(self, write: Write) -> None:
-        """Take in that Redis has what a write carried."""
+        """Note that Redis has the chunks of a write."""
         self.has(max(self.acked, write.index + len(write.chunks)))
         self.acked_start = write.start
 
     def has(self, length: int) -> None:
-        """Take in that Redis has so many chunks."""
+        """Note that Redis has the first `length` chunks."""
         self.acked = length
         if length == len(self.chunks) and not self._pending:
             self.unsent_bytes = 0
@@ -113,8 +113,8 @@ class Backlog:
 
 
 def _pieces(text: str) -> list[str]:
-    """Return a text as what one chunk each may have; an empty one is one piece."""
-    # No character has more than four bytes.
+    """Split a text into pieces of at most `CHUNK_BYTES`; an empty text is one piece."""
+    # A character has at most four bytes in UTF-8.
     if len(text) <= CHUNK_BYTES // 4:
         return [text]
     data, pieces, place = text.encode(), [], 0

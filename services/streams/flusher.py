@@ -1,8 +1,8 @@
-"""Group commit: what all streams of this replica have to say goes to Redis in one pipeline.
+"""Group commit: the pending writes of all streams of this replica go to Redis in one pipeline.
 
-A flush begins as soon as there is news that somebody waits for: first words, fields, the end. Text that goes on waits a
-little, so that flushes take a tenth of the time at the most: with thousands of deltas a second, a write then carries
-several deltas of its stream. A stream that says nothing has its lease renewed every third of one.
+A flush begins at once for urgent news: first words, fields, the end. Further text waits until flushes take a tenth of
+the time at most, so that with thousands of deltas a second one write carries several deltas of its stream. The lease of
+a silent stream is renewed every third of its length.
 """
 
 from __future__ import annotations
@@ -23,33 +23,34 @@ from services.streams.store import StreamStore
 
 log = logging.getLogger(__name__)
 
-#: Bytes of text in one pipeline, of any number of streams: what goes over a slow line within a socket's timeout.
+#: Bytes of text in one pipeline, over all streams: a slow connection carries them within a socket's timeout.
 BATCH_BYTES = 1024 * 1024
-#: Seconds from the beginning of a flush to that of the next, unless somebody waits for that one: the least, the most,
-#: and how often as long as the last flush took.
+#: Seconds from the start of one flush to the next without urgent news: the minimum, the maximum, and the factor applied
+#: to the duration of the last flush.
 PACE, SLOWEST, PART = 0.01, 0.15, 10.0
-#: How often within a lease silent streams are looked for.
+#: Number of checks for silent streams within one lease.
 LOOKS = 12
-#: Lost replies to opening a stream that are remembered.
-MAX_AMENDS = 1000
-#: Seconds between tries while Redis is away.
+#: Number of streams to be ended later because the reply to opening them was lost.
+MAX_LATE_ENDS = 1000
+#: Seconds between attempts while Redis is away: the first and the longest.
 RETRY_SECONDS = (0.05, 0.5)
 
 
 class Flusher:
-    """One thread that writes every stream of this replica."""
+    """One thread that writes all streams of this replica."""
 
     def __init__(self, store: StreamStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: dict[str, OwnedStream] = {}
-        #: Streams with news, first come first served. A line that takes no lock: each delta may come by here.
-        self._line: deque[OwnedStream] = deque()
-        #: Those whose lease the next write is to renew in any case; the flusher's own.
+        #: Streams with news in order of arrival. A deque needs no lock: each delta may pass here.
+        self._queue: deque[OwnedStream] = deque()
+        #: Ids of streams that the next write includes even without news, to renew their lease; only the flusher uses
+        #: it.
         self._due: set[str] = set()
-        #: Ends of streams that may have been opened without our knowing; the oldest give way to the newest.
-        self._amends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_AMENDS)
+        #: Ends for streams that may have been opened although the reply was lost; a full deque drops the oldest.
+        self._late_ends: deque[tuple[Write, Sequence[Call]]] = deque(maxlen=MAX_LATE_ENDS)
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stopping = False
@@ -60,31 +61,31 @@ class Flusher:
         self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Write what is left, then end."""
+        """Write the remaining news, then end the thread."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def add(self, stream: OwnedStream) -> None:
-        """Take a stream in; its lease is renewed from now on."""
+        """Add a stream; its lease is renewed from now on."""
         with self._lock:
             self._streams[stream.stream_id] = stream
         self.changed(stream)
 
     def changed(self, stream: OwnedStream) -> None:
-        """Have the stream's news written soon."""
-        # Whoever finds it noted may go: it is taken from the line, and the mark away, before its news is asked for.
-        if not stream.noted:
-            stream.noted = True
-            self._line.append(stream)
+        """Queue the stream, so that its news is written soon."""
+        # A queued stream needs no second entry: the flusher clears the mark before it reads the news.
+        if not stream.queued:
+            stream.queued = True
+            self._queue.append(stream)
             self._wake.set()
         if stream.urgent:
             self._hurry.set()
 
-    def later(self, end: Write, after: Sequence[Call]) -> None:
-        """Send `end` when Redis answers again and, where the stream is that writer's or nobody's, `after`."""
-        self._amends.append((end, after))
+    def end_later(self, end: Write, after: Sequence[Call]) -> None:
+        """Send `end` when Redis answers again and, if the stream is gone or has the same owner, `after`."""
+        self._late_ends.append((end, after))
 
     def streams(self) -> list[OwnedStream]:
         with self._lock:
@@ -100,7 +101,7 @@ class Flusher:
         while True:
             self._wake.wait(self._store.lease / LOOKS)
             pace = min(SLOWEST, max(PACE, PART * (ended - began)))
-            if self._line and (left := began + pace - time.monotonic()) > 0.0:
+            if self._queue and (left := began + pace - time.monotonic()) > 0.0:
                 self._hurry.wait(left)
             began = time.monotonic()
             self._wake.clear()
@@ -121,22 +122,22 @@ class Flusher:
                 time.sleep(RETRY_SECONDS[1])
             if more:
                 self._wake.set()
-            if self._stopping and not self._line:
+            if self._stopping and not self._queue:
                 return
 
     def _flush(self) -> tuple[bool, bool]:
-        """Send one pipeline; return whether there is more to send, and whether a node of a cluster is away."""
+        """Send one pipeline; return whether news is left, and whether a node of a Redis Cluster is away."""
         self._note_renewals()
         batch = self._collect()
-        if not (batch or self._amends):
+        if not (batch or self._late_ends):
             return False, False
         away = self._send(batch)
         if not away:
-            self._make_amends()
-        return bool(self._line), away
+            self._send_late_ends()
+        return bool(self._queue), away
 
     def _note_renewals(self) -> None:
-        """Have those written whose lease nothing renewed for a while: their owner lives."""
+        """Queue the streams whose lease was not renewed for a third of its length."""
         now = self._clock()
         lease = self._store.lease
         if now - self._looked < lease / LOOKS:
@@ -149,13 +150,13 @@ class Flusher:
                 self.changed(stream)
 
     def _collect(self) -> list[tuple[OwnedStream, Write]]:
-        """Return what is to be sent now; what is too much for one pipeline waits."""
+        """Return the writes of the next pipeline; the rest stays in the queue."""
         batch: list[tuple[OwnedStream, Write]] = []
         size = 0
         stamp = timestamp()
-        while self._line and size <= BATCH_BYTES:
-            stream = self._line.popleft()
-            stream.noted = False
+        while self._queue and size <= BATCH_BYTES:
+            stream = self._queue.popleft()
+            stream.queued = False
             due = stream.stream_id in self._due
             if write := stream.next_write(renew=due, stamp=stamp):
                 batch.append((stream, write))
@@ -165,13 +166,13 @@ class Flusher:
         return batch
 
     def _send(self, batch: Sequence[tuple[OwnedStream, Write]]) -> bool:
-        """Send the writes; return whether a node of a cluster is away: its streams wait, the others went on."""
+        """Send the writes; return whether a node of a Redis Cluster is away. Only its streams are retried."""
         try:
             replies = self._store.write([write for _, write in batch], *self._notes(batch))
             for (stream, write), reply in zip(batch, replies, strict=True):
                 self._after(stream, write, reply)
         except Exception:
-            # Every lease is renewed with the first write that passes.
+            # Renew every lease and the index with the next write that succeeds.
             self._indexed = self._looked = -math.inf
             for stream, _ in batch:
                 self._failed(stream)
@@ -182,7 +183,7 @@ class Flusher:
         return bool(away)
 
     def _notes(self, batch: Sequence[tuple[OwnedStream, Write]]) -> list[Call]:
-        """Return what keeps the index of running streams: all, every third of a lease, and who leaves, at once."""
+        """Return the calls for the index of running streams: released ones at once, all every third of a lease."""
         leaving = [write.stream_id for _, write in batch if write.op == "release"]
         notes = self._store.running_calls(leaving, seconds=0.0)
         now = self._clock()
@@ -191,22 +192,22 @@ class Flusher:
             notes = [*self._store.running_calls([stream.stream_id for stream in self.streams()]), *notes]
         return notes
 
-    def _make_amends(self) -> None:
-        """End what a lost reply may have left behind, one by one: it is rare."""
-        while self._amends:
-            entry = self._amends[0]
+    def _send_late_ends(self) -> None:
+        """End streams whose opening reply was lost, one round trip each: this is rare."""
+        while self._late_ends:
+            entry = self._late_ends[0]
             end, after = entry
             (reply,) = self._store.write([end])
             if isinstance(reply, StoreUnavailable):
                 raise reply
             if reply.outcome in ("ok", "gone"):
                 self._store.write([], *after)
-            # Where there are too many of them, the newest may have pushed this one out meanwhile.
-            if self._amends and self._amends[0] is entry:
-                self._amends.popleft()
+            # A newer entry may have pushed this one out of the full deque meanwhile.
+            if self._late_ends and self._late_ends[0] is entry:
+                self._late_ends.popleft()
 
     def _failed(self, stream: OwnedStream) -> None:
-        """Have its news sent again, and its lease renewed: what arrived all the same is skipped there."""
+        """Queue the stream's news again; Redis skips chunks that did arrive."""
         stream.failed()
         self._due.add(stream.stream_id)
         self.changed(stream)
@@ -229,7 +230,7 @@ class Flusher:
         self._drop_closed(stream)
 
     def _write_anew(self, stream: OwnedStream) -> None:
-        """Redis has lost the stream: create it again as its owner knows it."""
+        """Create a stream again that Redis lost, from its owner's memory."""
         whole = stream.whole()
         if whole.age >= self._store.ttl:
             stream.lose()

@@ -1,43 +1,74 @@
-"""One reader's way along one stream: what is new since its cursor, until the end, wherever the stream is written."""
+"""Following a stream for one reader: its news since a cursor, until its end, whichever replica writes it."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Status
-from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, Standing, Whole
 
-#: Seconds between looks at a stream that Redis lacks, or while Redis is away.
+#: Seconds between reads of a stream that Redis lacks, and between attempts while Redis is away.
 PAUSE = 0.2
+#: Number of streams remembered as missing; the oldest are dropped, and then get the full timeout again.
+MAX_MISSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What became known of a stream since a reader's cursor."""
+    """The news of a stream since a reader's cursor."""
 
-    #: The reader's next place: an absolute list index.
+    #: The reader's next cursor: an absolute list index.
     cursor: int
-    #: The text's new chunks in order, none of them empty or an error.
+    #: The new chunks of text in order, without empty chunks and errors.
     chunks: tuple[Chunk, ...] = ()
     #: The list index of the first of `chunks`: the cursor before chunk k is `place + k`.
     place: int = 0
-    #: What was shown so far no longer counts; `chunks` begin the text anew.
+    #: The text shown so far is replaced; `chunks` begin the new one.
     reset: bool = False
-    #: The number of the first of `chunks` within the text, from 0.
+    #: The index of the first of `chunks` within the text, from 0.
     first: int = 0
-    #: Nothing follows.
+    #: Whether the stream has ended.
     ended: bool = False
     status: Status = "processing"
     error_code: str = ""
     #: The error's sentence for the user, "" for none.
     sentence: str = ""
-    #: The question waits for its conversation's earlier ones.
+    #: Whether the question waits for earlier ones of its conversation.
     waiting: bool = False
+
+
+class Misses:
+    """Streams that Redis lacks, and since when; bounded, and safe in threads.
+
+    A Redis that lost its data gets each running stream again from its owner, within moments. Until the timeout such a
+    stream is not reported as unknown, because that would end it for its readers.
+    """
+
+    def __init__(self, timeout: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the seconds that an owner may need to write its stream again."""
+        self._timeout = timeout
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, stream_id: str) -> bool:
+        """Note that a stream is missing; return whether its owner may still write it again."""
+        with self._lock:
+            since = self._since.setdefault(stream_id, self._clock())
+            if len(self._since) > MAX_MISSES:
+                self._since.popitem(last=False)
+            return self._clock() - since < self._timeout
+
+    def forget(self, stream_id: str) -> None:
+        """Note that the stream is there."""
+        with self._lock:
+            self._since.pop(stream_id, None)
 
 
 class Following:
@@ -54,9 +85,9 @@ class Following:
         text: bool = True,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the place the reader is at, an absolute list index, and who says whether it may read.
+        """Take the reader's cursor, an absolute list index, and a function that checks the stream's access field.
 
-        One that wants no `text` is shown some chunks at the most: it waits for the end.
+        Without `text` the reader waits only for the end, and may get some chunks.
         """
         self.stream_id = stream_id
         self._readers = readers
@@ -65,18 +96,18 @@ class Following:
         self._misses = misses
         self._text = text
         self._sleep = sleep
-        #: How the stream stood when it was last looked at; None before that.
+        #: The standing of the stream at the last read; None before the first.
         self._seen: Standing | None = None
-        #: There is more to read at once.
+        #: Whether the next read must not wait for news.
         self._behind = True
 
     def next(self, timeout: float) -> News | None:
-        """Return what is new, None when nothing was within `timeout` seconds. After its end there is no more.
+        """Return the news, None if there is none within `timeout` seconds. After the end there is no more.
 
-        An outage of Redis is waited through, and so is a stream's absence while its owner may be writing it again.
+        It waits through an outage of Redis, and through the absence of a stream that its owner may be writing again.
 
         Raises:
-            StreamUnknown: there is no such stream, it has expired, or it is somebody else's.
+            StreamUnknown: there is no such stream, it has expired, or the reader has no access.
         """
         try:
             page = self._page(timeout)
@@ -87,7 +118,7 @@ class Following:
         return self._news(page) if page else None
 
     def whole(self) -> Whole:
-        """Return the stream's whole text, in one round trip; meant for after its end.
+        """Return the stream's whole text in one round trip; call it after the end.
 
         Raises:
             StreamUnknown: it has expired.
@@ -100,7 +131,7 @@ class Following:
     def _page(self, timeout: float) -> ChunkPage | None:
         if self._seen and not self._behind:
             page = self._readers.wait(self.stream_id, self._cursor, self._seen, timeout)
-            # Nothing new may mean that the stream is gone: the next look tells.
+            # No page may mean that the stream is gone: the next read finds out.
             self._behind = page is None
             return page
         page = self._readers.page(self.stream_id, self._cursor)
@@ -115,7 +146,7 @@ class Following:
         return None if nothing_new else page
 
     def _missed(self, timeout: float) -> None:
-        """Wait for a stream that Redis lacks; an owner that lives writes it again."""
+        """Wait for a stream that Redis lacks; a living owner writes it again."""
         if not self._misses.note(self.stream_id):
             raise StreamUnknown(self.stream_id)
         self._sleep(min(timeout, PAUSE))
@@ -129,10 +160,10 @@ class Following:
             chunks = chunks[place - self._cursor :] if place > self._cursor else []
         cursor = place + len(chunks)
         if place == self._cursor and self._cursor > standing.length:
-            # Redis has lost what was shown, and its owner is writing it again.
+            # Redis lost chunks that were shown, and the owner is writing them again.
             cursor = self._cursor
         if not self._text:
-            # Of an ended stream the last chunk is left: it may have the error's sentence.
+            # Leave the last chunk of an ended stream: it may have the error's sentence.
             cursor = max(cursor, standing.length - (standing.status != "processing"))
         self._cursor, self._seen = cursor, standing
         self._behind = cursor < standing.length
@@ -149,17 +180,17 @@ class Following:
         return replace(news, ended=True, status=standing.status, error_code=standing.error_code)
 
     def _begins_anew(self, standing: Standing) -> bool:
-        """Tell whether the reader must begin at the text's beginning: it was replaced, or less than was shown is left.
+        """Tell whether to read from the text's beginning: it was replaced, or is shorter than the text shown.
 
-        Less means that Redis lost some: the same owner writes the same again, another one goes another way.
+        It is shorter if Redis lost chunks: the same owner writes the same again, another owner may write another text.
         """
         if self._seen is None:
-            # One who comes back where the text begins may have seen another one before.
+            # A reader that returns with the cursor at the text's beginning may have seen an earlier text.
             return self._cursor <= standing.start or self._cursor > standing.length
         if standing.start > self._seen.start:
             return True
         same_owner = (self._seen.epoch, self._seen.owner) == (standing.epoch, standing.owner)
         if standing.epoch == self._seen.epoch and not same_owner:
-            # Redis had lost it altogether, and it was asked anew.
+            # Redis lost the whole stream, and the question was asked again.
             return True
         return self._cursor > standing.length and not (same_owner and standing.status == "processing")

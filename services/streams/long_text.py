@@ -1,4 +1,4 @@
-"""The long text of an ended stream, read slice by slice: nobody holds more of it than one slice."""
+"""The long text of an ended stream, read in slices, so that no reader holds more than one slice."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from services.errors import StoreUnavailable
 
-#: Seconds of an outage of Redis that a reader waits through in the middle of a text, and between two tries.
+#: Seconds of a Redis outage that a reader waits through within a text, and between two attempts.
 OUTAGE_SECONDS = 20.0
 PAUSE = 0.5
 
 
 class TextSlice(NamedTuple):
-    """A part of a text, cut between two characters; offsets and sizes are bytes."""
+    """A part of a text, cut between two characters; `end` and `size` are in bytes."""
 
     text: str
-    #: The offset of what follows it.
+    #: The offset at which the next slice begins.
     end: int
     #: The size of the whole text.
     size: int
@@ -34,31 +34,31 @@ class LongText:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Take what reads the slice at an offset, and the bytes of all of it."""
+        """Take the function that reads the slice at an offset, and the size of the whole text in bytes."""
         self._read = read
         self._clock = clock
         self._sleep = sleep
         self.size = size
 
     def __iter__(self) -> Iterator[str]:
-        """Yield its slices; each is read when it is asked for.
+        """Yield the slices; each one is read when it is requested.
 
         Raises:
-            StoreUnavailable: Redis was away for too long, or has another text by now.
+            StoreUnavailable: Redis was away for longer than `OUTAGE_SECONDS`, or the text has changed.
         """
-        place = 0
-        while place < self.size:
-            found = self._patiently(place)
-            if found.size != self.size or found.end == place:
+        offset = 0
+        while offset < self.size:
+            found = self._read_slice(offset)
+            if found.size != self.size or found.end == offset:
                 raise StoreUnavailable("the text is not the one that was begun")
-            place = found.end
+            offset = found.end
             yield found.text
 
-    def _patiently(self, place: int) -> TextSlice:
+    def _read_slice(self, offset: int) -> TextSlice:
         end = self._clock() + OUTAGE_SECONDS
         while True:
             try:
-                return self._read(place)
+                return self._read(offset)
             except StoreUnavailable:
                 if self._clock() > end:
                     raise

@@ -1,4 +1,4 @@
-"""The producers of this replica: a bounded number of threads that each turn one question into one finished stream."""
+"""The producers of this replica: a bounded number of threads, each of which turns one question into a stream."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from services.errors import StoreUnavailable
 from services.models import Past, ProviderIds, Question
 from services.redis.store import Call
 from services.streams.access import person_of
+from services.streams.answer_events import read_sources
 from services.streams.backlog import Backlog
 from services.streams.flusher import Flusher
 from services.streams.owned_stream import OwnedStream
 from services.streams.producer import Answer, Producer
-from services.streams.records import NewStream, Snapshot, Write, read_sources
+from services.streams.records import NewStream, Snapshot, Write
 from services.streams.store import StreamStore
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Seconds a producer waits for Redis to take its end; the flusher gives up a little earlier.
+#: Seconds that a producer waits for Redis to store its end; the flusher gives up a little earlier.
 END_SECONDS = 30.0
-#: Seconds a leaving replica waits for Redis to take what it releases.
+#: Seconds that a leaving replica waits for Redis to store the released streams.
 RELEASE_SECONDS = 2.0
 
 
@@ -44,7 +45,7 @@ class StreamLimits:
 
 
 class StreamManager:
-    """Starts producers, writes what they say, and ends them."""
+    """Starts producers, writes their streams, and ends them."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class StreamManager:
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the store; `writer` is one with a connection of its own: no crowd of readers delays a renewal."""
+        """Take the stores; `writer` has a connection of its own, so that many readers do not delay a renewal."""
         self._store = store
         self._answer = answer
         self._sentence = sentence
@@ -68,7 +69,7 @@ class StreamManager:
         self._log_content = log_content
         self._clock = clock
         self._flusher = Flusher(writer or store, clock=clock)
-        self._places = threading.Condition()
+        self._slots = threading.Condition()
         self._taken = 0
         self.draining = False
         self._leaving = False
@@ -78,12 +79,12 @@ class StreamManager:
         self._flusher.start()
 
     def new_owner(self) -> str:
-        """Return an owner's name: the host, the process, and what makes it this one time's."""
+        """Return an owner's name: the host, the process id, and a random part."""
         return f"{self._replica}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def reserve(self) -> str:
-        """Take a place for one more stream; return "" or the code of why there is none."""
-        with self._places:
+        """Reserve a slot for one more stream; return "", or the code of the error if there is none."""
+        with self._slots:
             if self.draining:
                 return "draining"
             if self._taken >= self._max_streams:
@@ -93,10 +94,10 @@ class StreamManager:
         return ""
 
     def give_back(self) -> None:
-        """Return a place that was reserved."""
-        with self._places:
+        """Release a slot that was reserved."""
+        with self._slots:
             self._taken -= 1
-            self._places.notify_all()
+            self._slots.notify_all()
         metrics.STREAMS_RUNNING.dec()
 
     @property
@@ -112,10 +113,10 @@ class StreamManager:
         waiting: bool = False,
         after: Sequence[Call] = (),
     ) -> None:
-        """Answer the question in a thread of its own; the place must have been reserved.
+        """Answer the question in a new thread; the caller has reserved a slot.
 
-        `answer` does it, where more is known of this question than of any; `waiting` tells that the conversation's
-        earlier questions come first; `after` is sent when the stream has ended.
+        `answer` replaces the manager's function for this question; `waiting` tells that earlier questions of the
+        conversation come first; `after` is sent when the stream has ended.
         """
         stream = self._own(new, question, self._store.max_seconds)
         if waiting:
@@ -128,10 +129,10 @@ class StreamManager:
             raise
 
     def start_thread(self, work: Callable[..., None], *args: Any) -> None:
-        """Run a producer's work in a thread of its own, at a place that was reserved; the work gives it back.
+        """Run a producer's work in a new thread, in a reserved slot, which the work releases.
 
         Raises:
-            RuntimeError: there can be no more threads; the place is still the caller's.
+            RuntimeError: no thread can be started; the slot is still the caller's.
         """
         threading.Thread(target=work, args=args, name="producer", daemon=True).start()
 
@@ -146,10 +147,10 @@ class StreamManager:
         may_ask: bool = True,
         after: Sequence[Call] = (),
     ) -> None:
-        """Go on with a stream that was taken over, in the caller's thread; the place must have been reserved.
+        """Continue a stream that was taken over, in the caller's thread; the caller has reserved a slot.
 
-        With the code `ending` it only ends, with what was said and that code's sentence, "" for none. `may_ask` is
-        whether the question may be asked once more where its answer is lost.
+        With `ending` the stream only ends, with its text so far and the sentence of that code ("" for none). `may_ask`
+        tells whether the provider may be asked again if its answer is lost.
         """
         past = replace(past_of(new), may_ask=may_ask)
         stream = self._own(new, question, seconds_left)
@@ -158,7 +159,7 @@ class StreamManager:
         self._run(stream, producer, work, after)
 
     def owned(self, stream_id: str) -> OwnedStream | None:
-        """Return a stream that this replica writes."""
+        """Return a stream that this replica writes, else None."""
         return self._flusher.owned(stream_id)
 
     def owns(self, stream_id: str) -> bool:
@@ -166,30 +167,30 @@ class StreamManager:
         return self._flusher.owned(stream_id) is not None
 
     def known(self, stream_id: str) -> Snapshot | None:
-        """Return a stream as this replica knows it without Redis, if it writes it; None of any other."""
+        """Return a stream from this replica's memory if it writes it, else None."""
         stream = self._flusher.owned(stream_id)
         return stream.known(self._store.lease) if stream else None
 
-    def make_amends(self, end: Write, after: Sequence[Call]) -> None:
-        """End a stream later that may have been opened although Redis's reply was lost, and what it holds."""
-        self._flusher.later(end, after)
+    def end_later(self, end: Write, after: Sequence[Call]) -> None:
+        """End a stream that may have been opened although the reply was lost, and release what it holds, later."""
+        self._flusher.end_later(end, after)
 
     def drain(self, seconds: float) -> None:
-        """Take no more questions, let the running ones finish, then release what is left for others to go on with."""
+        """Reject new questions, let running ones finish for `seconds`, then release the rest to other replicas."""
         self.draining = True
-        with self._places:
-            self._places.wait_for(lambda: self._taken == 0, timeout=seconds)
+        with self._slots:
+            self._slots.wait_for(lambda: self._taken == 0, timeout=seconds)
         self._leaving = True
         for stream in self._flusher.streams():
             stream.release()
-        with self._places:
-            self._places.wait_for(lambda: self._taken == 0, timeout=RELEASE_SECONDS)
+        with self._slots:
+            self._slots.wait_for(lambda: self._taken == 0, timeout=RELEASE_SECONDS)
 
     def close(self) -> None:
         self._flusher.stop()
 
     def about(self, readers: str, question: Question) -> dict[str, str]:
-        """Return what log lines say of a stream besides its id, by the fingerprints of its readers."""
+        """Return the log fields of a stream beside its id; `readers` are the fingerprints of its readers."""
         return {"bot": question.bot, "person": question.principal if self._log_content else person_of(readers)}
 
     def _own(self, new: NewStream, question: Question, seconds: float) -> OwnedStream:
@@ -203,7 +204,7 @@ class StreamManager:
         )
         self._flusher.add(stream)
         if self._leaving:
-            # It was on its way when all others were released.
+            # It was being opened when all others were released.
             stream.release()
         return stream
 
@@ -235,10 +236,10 @@ class StreamManager:
         try:
             outcome = work()
             stream.wait_closed(END_SECONDS)
-            # It may have said its end before it learned that the stream is another's.
+            # It may have written its end before it learned that another owner has the stream.
             outcome = outcome if stream.closed in ("", "done") else stream.closed
             if stream.closed in ("done", "cancelled"):
-                # In one step: while the index has the stream, the sweep does it for an owner that is killed before.
+                # In one step: the sweep does the same for a killed owner, as long as the index has the stream.
                 self._store.write([], *after, *self._store.ended_calls([stream.stream_id]))
         except StoreUnavailable:
             log.warning("places not given back; they lapse", extra={"stream_id": stream.stream_id})
@@ -252,7 +253,7 @@ class StreamManager:
 
 
 def past_of(stream: NewStream) -> Past:
-    """Return what earlier owners did; those of schema version 1 did not count how often they asked."""
+    """Return what earlier owners did. Version 1 of the schema did not count requests: take one."""
     fields = stream.fields
     ids = ProviderIds(*(fields.get(name, "") for name in ("conversation_id", "message_id", "task_id", "run_id")))
     asks = fields.get("asks", "")
@@ -263,6 +264,6 @@ def past_of(stream: NewStream) -> Past:
 
 
 def is_whole(stream: NewStream) -> bool:
-    """Tell whether an earlier owner noted that the text is all of the answer, and all of it is here."""
+    """Tell whether an earlier owner marked the answer as complete, and all of its text is here."""
     noted = stream.fields.get("whole", "")
     return bool(noted) and noted == str(len(Backlog(stream.chunks, stream.start).text.encode()))

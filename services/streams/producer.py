@@ -1,4 +1,4 @@
-"""One producer: turns a question into its finished stream, whatever happens on the way."""
+"""One producer: turns a question into its finished stream, also when the provider fails."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from typing import Any
 from services import metrics
 from services.errors import AnswerError, AuthError, ProviderError, StoreUnavailable, StreamClosed
 from services.models import Complete, Delta, Identity, Mocked, Past, ProviderIds, Question, Replacement, Told, Usage
-from services.streams.answer_events import AnswerEvent, Asking, Resumed, Waiting
+from services.streams.answer_events import (
+    AnswerEvent,
+    Asking,
+    Resumed,
+    Waiting,
+    written_sources,
+    written_told,
+    written_usage,
+)
 from services.streams.owned_stream import LEAVING, OwnedStream
-from services.streams.records import written_sources, written_told, written_usage
 from utils.citations import citation_lines
 from utils.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
-#: Outcomes that nobody has to look after: the person may not ask, or asks too much at once.
+#: Outcomes logged at WARNING, because an administrator cannot mend them: user not allowed, or too many questions.
 OF_THE_PERSON = ("unknown_user", "not_allowed", "turns_full")
 
 Answer = Callable[[Question, str, Deadline, Past | None], Iterator[AnswerEvent]]
@@ -40,7 +47,7 @@ class Producer:
         log_content: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what it works on; `past` and `former_owner` are of a stream that was taken over."""
+        """Take the stream and its question; `past` and `former_owner` belong to a stream that was taken over."""
         self._stream = stream
         self._question = question
         self._answer = answer
@@ -51,15 +58,15 @@ class Producer:
         self._clock = clock
         self._began = clock()
         self._spoke = past is not None
-        #: Why the answer failed, for its line; an exception that is none of ours goes there with its traceback.
+        #: The cause of a failed answer for its log line; an unexpected exception is logged with its traceback.
         self._cause = ""
         self._unexpected: Exception | None = None
         self._usage = Usage()
-        # A search tells its hits before the answer, and they come again with the answer's.
+        # A search reports its hits before the answer, and again with the answer's usage.
         self._sources_counted = 0
 
     def run(self) -> str:
-        """Write the whole answer and say its end; return the error's code, "" for none."""
+        """Write the whole answer and its end; return the error's code, "" for none."""
         stream = self._stream
         code = ""
         self._debug_question()
@@ -74,7 +81,7 @@ class Producer:
         except StoreUnavailable as exc:
             code, self._cause = exc.code, str(exc)
             if stream.stalled:
-                # Whoever finds it when Redis is back goes on with it, and with the run.
+                # Another replica takes the stream over when Redis is back, and continues the run at the provider.
                 stream.deadline.abort("lost")
                 stream.release()
                 return "lost"
@@ -86,7 +93,7 @@ class Producer:
         return self.end(code)
 
     def end(self, code: str = "") -> str:
-        """End the stream, with the code's sentence where there is one; return the code."""
+        """End the stream, with the sentence of `code` unless it is ""; return the code."""
         if code:
             self._stream.finish("error", error_code=code, sentence=self._sentence(code))
         else:
@@ -94,7 +101,7 @@ class Producer:
         return code
 
     def report(self, outcome: str) -> None:
-        """Write the stream's one canonical line, and count it: at ERROR where the answer failed."""
+        """Write the stream's one canonical log line, at ERROR if the answer failed, and count its outcome."""
         outcome = outcome or "completed"
         seconds = self._clock() - self._began
         ids = {**self._stream.about, "channel": self._question.channel}
@@ -114,21 +121,21 @@ class Producer:
 
     @property
     def _cost(self) -> dict[str, Any]:
-        """Return who answered, and what the provider said it cost and rests on."""
+        """Return the provider, its usage and the number of sources as log fields."""
         usage = self._usage
         tokens = {"tokens": usage.total_tokens, "prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
         price = {"price": usage.total_price, "currency": usage.currency, "sources": len(usage.sources)}
         return {"provider": self._stream.field("provider"), **tokens, **price}
 
     def _close(self, events: Iterator[AnswerEvent]) -> None:
-        """Let the answer clean up; what fails in that must not keep the stream from its end."""
+        """Close the answer's generator; an exception there must not keep the stream from its end."""
         try:
             events.close()  # type: ignore[attr-defined]
         except Exception:
             log.exception("answer not closed", extra={"stream_id": self._stream.stream_id})
 
     def _code(self, error: AnswerError) -> str:
-        """Return what ended the answer: its own limits come before what the provider made of them."""
+        """Return the code of what ended the answer: the deadline comes before the provider's error."""
         stream, self._cause = self._stream, str(error)
         if isinstance(error, AuthError):
             stream.set(auth_state=error.code)
@@ -167,13 +174,13 @@ class Producer:
             case Mocked():
                 stream.set(mock="1")
             case Complete():
-                # Written with the last chunk: an owner that is lost before the end is written costs nothing then.
+                # Written with the last chunk: if the owner is lost before the end, the next one need not ask again.
                 stream.set(whole=str(stream.figures["bytes"]))
 
     def _note_asking(self, asking: Asking) -> None:
-        """Have it stored before the provider is asked, so that no crash makes it one time more than is allowed."""
+        """Store the count of requests before the provider is asked, so that a crash cannot exceed the limit."""
         asks = {"asks": str(asking.asks), "asked_at": f"{time.time():.3f}", "provider": asking.provider}
-        # The names of an earlier run are not this one's.
+        # The ids of an earlier run are not those of this one.
         unknown = {"message_id": "", "task_id": "", "run_id": "", "whole": ""}
         self._stream.set(**asks, **unknown, conversation_id=asking.conversation_id, resets=asking.resets)
         self._stream.wait_stored()
@@ -188,7 +195,7 @@ class Producer:
         labels = (self._question.bot, self._stream.field("provider"))
         metrics.TOKENS.labels(*labels, "prompt").inc(usage.prompt_tokens)
         metrics.TOKENS.labels(*labels, "completion").inc(usage.completion_tokens)
-        # Some providers tell only a total, or count in it what is in neither part.
+        # Some providers report only a total, or a total that contains more than both parts.
         unsplit = usage.total_tokens - usage.prompt_tokens - usage.completion_tokens
         metrics.TOKENS.labels(*labels, "total").inc(max(0, unsplit))
         metrics.SOURCES.labels(*labels).inc(max(0, len(usage.sources) - self._sources_counted))
@@ -222,7 +229,7 @@ class Producer:
             log.debug("question", extra={"content": self._question.text})
 
     def _debug(self, text: str) -> None:
-        """Log the two lines the original documents for every piece of an answer."""
+        """Log the two lines that the original system documents for every piece of an answer."""
         if not log.isEnabledFor(logging.DEBUG):
             return
         shown = f"{text[:100]}..." if self._log_content else "***"
@@ -232,5 +239,5 @@ class Producer:
 
 
 def fingerprint(token: str) -> str:
-    """Return what stands for a token where the token itself must not: "" for none."""
+    """Return a short hash that stands for a token in Redis, "" for ""."""
     return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""

@@ -1,7 +1,7 @@
-"""Those in this process who follow streams: one written here wakes them, all others are looked at by one thread.
+"""The readers of this process: one thread polls Redis for all streams that other replicas write.
 
-A reader of a stream that this replica writes waits for its owner's next commit and reads from memory what Redis is
-known to have. For streams of other replicas there is one pipelined read every 50 ms, however many are followed.
+A reader of a stream that this replica writes waits for its owner's next commit, and reads from memory what Redis is
+known to have. Streams of other replicas are read in one pipeline every 50 ms, however many there are.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from services.streams.store import StreamStore
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the streams of other replicas, and after one that failed.
+#: Seconds between two pipelines, and after one that failed.
 INTERVAL = 0.05
 PAUSE = 0.5
-#: Streams looked at in one exchange with Redis.
+#: Streams read in one pipeline.
 LOOKS = 200
-#: Seconds a closing replica waits for its last look.
+#: Seconds that `close` waits for the last pipeline.
 STOP_SECONDS = 2.0
 
 
 class _Look:
-    """One reader's wait for a stream that another replica writes."""
+    """One reader's wait for news of a stream that another replica writes."""
 
     def __init__(self, stream_id: str, cursor: int, seen: Standing) -> None:
         self.stream_id = stream_id
@@ -39,7 +39,7 @@ class _Look:
 
 
 class StreamReaders:
-    """Gives readers the pages of streams, and has lapsed ones taken over."""
+    """Gives readers the pages of streams, and triggers the takeover of lapsed ones."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class StreamReaders:
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the store, the manager of what is written here, and `TakeoverManager.attempt`."""
+        """Take the store, the manager of this replica's streams, and `TakeoverManager.attempt`."""
         self._store = store
         self._manager = manager
         self._attempt = attempt
@@ -72,10 +72,10 @@ class StreamReaders:
             self._thread.join(STOP_SECONDS)
 
     def page(self, stream_id: str, cursor: int) -> ChunkPage | None:
-        """Return the stream's chunks from `cursor` as they are now; None where there is no such stream.
+        """Return the stream's chunks from `cursor` now; None if there is no such stream.
 
         Raises:
-            StoreUnavailable: another replica writes it, or none, and Redis is away.
+            StoreUnavailable: this replica does not write the stream, and Redis is away.
         """
         if (owned := self._manager.owned(stream_id)) and (page := owned.page(cursor)):
             return page
@@ -85,10 +85,10 @@ class StreamReaders:
         return page
 
     def wait(self, stream_id: str, cursor: int, seen: Standing, timeout: float) -> ChunkPage | None:
-        """Return the chunks from `cursor` once the stream stands otherwise than it was seen; None after `timeout`.
+        """Return the chunks from `cursor` once the stream's standing differs from `seen`; None after `timeout`.
 
-        A stream that is gone, whose owner is, or whose node of Redis is away, is waited for in vain: `page` tells, and
-        has it taken over.
+        It also returns None for a stream that is gone, has no living owner, or whose node is away: call `page` then,
+        which detects this and triggers the takeover.
         """
         if owned := self._manager.owned(stream_id):
             page = owned.wait_page(cursor, seen, timeout)
@@ -105,7 +105,7 @@ class StreamReaders:
                 self._looks.discard(look)
 
     def whole(self, stream_id: str) -> Whole | None:
-        """Return a stream's whole text, None where there is no such stream; raises `StoreUnavailable`."""
+        """Return a stream's whole text, None if there is no such stream; raises `StoreUnavailable`."""
         return self._store.whole(stream_id)
 
     def _run(self) -> None:
@@ -140,7 +140,7 @@ class StreamReaders:
                 look.over.set()
 
     def _take_over(self, stream_id: str) -> None:
-        """Mark a lapsed stream, or go on with it here when it is ripe; not being able to is nobody's error."""
+        """Mark a lapsed stream, or take it over if the mark is old enough; a Redis outage here is no error."""
         try:
             self._attempt(stream_id)
         except StoreUnavailable:

@@ -1,4 +1,4 @@
-"""What a stream is made of, as values: its chunks, what its owner writes, what its readers see."""
+"""The values of a stream: its chunks, its owner's writes, and what its readers see."""
 
 from __future__ import annotations
 
@@ -15,19 +15,14 @@ from services.streams.long_text import LongText
 
 Op = Literal["", "finish", "release"]
 
-#: Chunks one page has at the most, and bytes of them unless its first one has more: so much does a reader hold that
-#: waits for its connection.
+#: Maximal chunks of one page, and its bytes unless the first chunk is larger: a reader with a slow connection holds
+#: that much.
 PAGE_CHUNKS = 128
 PAGE_BYTES = 16 * 1024
-#: Sources an answer is kept with, and bytes of them.
-MAX_SOURCES = 20
-SOURCES_BYTES = 64 * 1024
-#: Bytes of what else a provider says of its answer.
-TOLD_BYTES = 8 * 1024
 
 
 class Chunk(NamedTuple):
-    """One entry of a stream's list; an error chunk's content is the sentence for the user."""
+    """One entry of a stream's list; the content of an error chunk is the sentence for the user."""
 
     content: str
     timestamp: str
@@ -36,13 +31,13 @@ class Chunk(NamedTuple):
 
     @classmethod
     def read(cls, entry: str) -> Chunk:
-        """Return an entry of a list as this or another version wrote it; what is new there is passed over."""
+        """Parse an entry of the list, also one of another version, whose unknown fields are ignored."""
         written = json.loads(entry)
         marks = (bool(written.get("is_error")), bool(written.get("is_final")))
         return cls(written["content"], written["timestamp"], *marks)
 
     def args(self) -> tuple[str, str]:
-        """Return its JSON and the text it adds."""
+        """Return the chunk's JSON, and the text that it adds to the answer."""
         entry: dict[str, str | bool] = {"content": self.content, "timestamp": self.timestamp}
         if self.is_error:
             entry["is_error"] = True
@@ -58,25 +53,25 @@ class Snapshot:
     stream_id: str
     status: Status
     error_code: str = ""
-    #: Whether the question waits for its conversation's earlier ones.
+    #: Whether the question waits for earlier ones of its conversation.
     waiting: bool = False
     access: str = ""
     epoch: int = 1
     owner: str = ""
-    #: The owner's lease ran out while the stream was unfinished.
+    #: Whether the owner's lease ran out while the stream was unfinished.
     lapsed: bool = False
-    #: The frame's time is over; `text` is what was shown at that moment, for ever.
+    #: Whether the frame's deadline has passed; `text` then stays as it was shown at that moment.
     frame_over: bool = False
-    #: The text's head: as many bytes as one poll reads.
+    #: The beginning of the text: as many bytes as one poll reads.
     text: str = ""
-    #: Bytes of the whole text.
+    #: Size of the whole text in bytes.
     size: int = 0
-    #: Chunks in the list, and the one the text begins at.
+    #: Number of chunks in the list, and the index of the text's first one.
     length: int = 0
     start: int = 0
-    #: Where the answer comes from, as a few lines of Markdown.
+    #: The sources of the answer as a few lines of Markdown.
     cited: str = ""
-    #: The stream existed before this question was asked: no part of what it shows.
+    #: The stream existed before this question was asked; not part of what readers see.
     found: bool = field(default=False, compare=False)
 
     @classmethod
@@ -88,7 +83,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class NewStream:
-    """A stream to be created: its first owner, its fields, and its chunks when it is born finished."""
+    """A stream to be created: its first owner, its fields, and its chunks if it is created finished."""
 
     stream_id: str
     owner: str
@@ -96,16 +91,16 @@ class NewStream:
     chunks: Sequence[Chunk] = ()
     epoch: int = 1
     start: int = 0
-    #: Seconds until WeCom's frame ends; None where the door has no such limit.
+    #: Seconds until the deadline of WeCom's frame; None for channels without one.
     frame_seconds: float | None = None
-    #: Seconds the stream exists already: not 0 when its owner writes it again.
+    #: Age of the stream in seconds; above 0 when its owner writes it again.
     age: float = 0.0
 
 
-# Not frozen, like what crosses floors elsewhere: each delta may make one, and to make a frozen one takes 2 µs more.
+# Not frozen, unlike other values: each delta may make one, and a frozen one costs 2 µs more.
 @dataclass(slots=True)
 class Write:
-    """One append by an owner: chunks from `index` on, fields to set, and perhaps the end."""
+    """One append by an owner: chunks from `index` on, fields, and possibly the end."""
 
     stream_id: str
     epoch: int
@@ -118,38 +113,38 @@ class Write:
 
     @property
     def size(self) -> int:
-        """Bytes of its text."""
+        """Size of its text in bytes."""
         return sum([len(chunk.content.encode()) for chunk in self.chunks])
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A stream's whole text and what goes with it."""
+    """A stream's whole text, and the other fields that go with it."""
 
-    #: The text; "" where it is long.
+    #: The text if it is short, else "".
     short: str
     status: Status
     error_code: str = ""
-    #: Where the answer comes from, as the provider says it: title, content, score, position.
+    #: The sources as the provider gives them: title, content, score, position.
     sources: tuple[Mapping[str, Any], ...] = ()
-    #: The answer is the built-in mock's, not the provider's.
+    #: Whether the built-in mock answered instead of the provider.
     mock: bool = False
-    #: What it cost, without the sources.
+    #: The usage, without the sources.
     usage: Usage = field(default_factory=Usage)
-    #: The provider that was asked, and its ids; "" where there is none.
+    #: The provider's name and its ids; "" for none.
     provider: str = ""
     message_id: str = ""
     conversation_id: str = ""
-    #: What else the provider said of it, as JSON.
+    #: The provider's other fields as JSON.
     told: str = ""
-    #: Of a failed answer: how long the provider asked to be left alone, in seconds; 0.0 where it did not.
+    #: For a failed answer: seconds the provider asks to wait before the next request; 0.0 if it did not.
     retry_after: float = 0.0
-    #: A long text, to be read from Redis; None where it is short.
+    #: A long text, read from Redis; None if it is short.
     long: LongText | None = None
 
     @property
     def text(self) -> str:
-        """All of the text.
+        """The whole text.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -158,34 +153,34 @@ class Whole:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole text."""
+        """Size of the whole text in bytes."""
         return self.long.size if self.long else len(self.short.encode())
 
     def slices(self) -> Iterator[str]:
-        """Yield the text slice by slice, each read when it is asked for; raises what `text` does."""
+        """Yield the text in slices, each read when it is requested; raises what `text` does."""
         yield from self.long or (self.short,)
 
     def complete(self) -> Whole:
-        """Return the same with its text as a short one; raises what `text` does."""
+        """Return a copy whose text is a short one; raises what `text` does."""
         return replace(self, short=self.text, long=None) if self.long else self
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Return who answered, under which ids, and what else they said of it, as JSON has it."""
+        """Return the provider, its ids and its other fields."""
         names = {"provider": self.provider, "message_id": self.message_id, "conversation_id": self.conversation_id}
         told = json.loads(self.told) if self.told else {}
         return {**told, **{name: value for name, value in names.items() if value}}
 
 
 class Appended(NamedTuple):
-    """Redis's reply to a write, as lua/append.lua says it."""
+    """The reply of lua/append.lua."""
 
     outcome: Literal["ok", "gap", "refused", "closed", "gone"]
-    #: Of `ok` and `gap`: chunks in the list.
+    #: Of `ok` and `gap`: number of chunks in the list.
     length: int = 0
-    #: Of `closed`: how the stream ended.
+    #: Of `closed`: the status of the ended stream.
     status: str = ""
-    #: Of `refused`: whose the stream is.
+    #: Of `refused`: the present owner and its epoch.
     epoch: int = 0
     owner: str = ""
 
@@ -202,16 +197,16 @@ class Appended(NamedTuple):
 
 
 class Takeover(NamedTuple):
-    """The outcome of trying to take a stream over: only `taken` carries the rest."""
+    """The reply of lua/takeover.lua; only `taken` has the other fields."""
 
     outcome: Literal["taken", "suspect", "alive", "ended", "gone", "newer"]
     epoch: int = 0
     former_owner: str = ""
-    #: Whether the former owner was lost, or gave its lease up on leaving.
+    #: Whether the former owner was lost, or released its lease when it left.
     kind: Literal["takeover", "handover"] = "takeover"
-    #: How often an owner of this stream was lost, this time included.
+    #: How many owners of this stream were lost, this one included.
     takeovers: int = 0
-    #: Seconds to the producer's end.
+    #: Seconds until the producer's deadline.
     seconds_left: float = 0.0
 
     @classmethod
@@ -224,27 +219,27 @@ class Takeover(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a stream stands, to see whether a reader has news."""
+    """The state of a stream; a reader compares two of them to detect news."""
 
     status: Status
     error_code: str
-    #: The place in the list that the text begins at.
+    #: The list index at which the text begins.
     start: int
-    #: Chunks in the list.
+    #: Number of chunks in the list.
     length: int
     epoch: int
-    #: Whether the question waits for its conversation's earlier ones.
+    #: Whether the question waits for earlier ones of its conversation.
     waiting: bool = False
     owner: str = ""
 
 
 class ChunkPage(NamedTuple):
-    """A stream's chunks from a cursor on, as many as were asked for: the next cursor is cursor + len(chunks)."""
+    """A page of a stream's chunks from a cursor on; the next cursor is cursor + len(chunks)."""
 
     standing: Standing
     chunks: Sequence[Chunk]
     access: str
-    #: The owner's lease ran out while the stream was unfinished.
+    #: Whether the owner's lease ran out while the stream was unfinished.
     lapsed: bool = False
 
     @classmethod
@@ -254,14 +249,14 @@ class ChunkPage(NamedTuple):
         return cls(standing, [Chunk.read(entry) for entry in entries], access, lapsed == 1)
 
 
-#: Fields of a stream's hash that a step in Lua keeps, not its owner.
+#: Fields of a stream's hash that Lua scripts maintain, not the owner.
 KEPT_BY_REDIS = ("v", "epoch", "owner", "lease", "suspect", "start", "read", "deadline", "frame_deadline")
 
 
 def taken_stream(
     stream_id: str, owner: str, taken: Takeover, fields: Mapping[str, str], chunks: Sequence[Chunk], max_seconds: float
 ) -> NewStream:
-    """Return a stream as its new owner goes on with it; `max_seconds` is a producer's time from creation here."""
+    """Return a stream for its new owner; `max_seconds` is the time of a producer from creation to deadline."""
     now = float(fields["deadline"]) - taken.seconds_left
     age = max(0.0, max_seconds - taken.seconds_left)
     frame = fields.get("frame_deadline", "")
@@ -286,42 +281,6 @@ def final_chunk(sentence: str, *, error: bool) -> Chunk:
 
 
 def born_finished(stream_id: str, owner: str, fields: Mapping[str, str], sentence: str, *, error: bool) -> NewStream:
-    """Return a stream that ends as it begins: a refusal, or the answer to a command."""
+    """Return a stream that is created finished: an error's sentence, or the answer to a command."""
     status = {"status": "error" if error else "completed", "dify_finished": "1"}
     return NewStream(stream_id, owner, {**fields, **status}, (final_chunk(sentence, error=error),))
-
-
-def written_sources(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return where an answer comes from as JSON, "" for nowhere; what is too much is left out from the end."""
-    kept = list(sources[:MAX_SOURCES])
-    while kept:
-        written = _json(kept)
-        if len(written.encode()) <= SOURCES_BYTES:
-            return written
-        kept.pop()
-    return ""
-
-
-def written_told(fields: Mapping[str, Any]) -> str:
-    """Return what a provider said of its answer as JSON, "" where that is too much to keep."""
-    written = _json(dict(fields))
-    return written if len(written.encode()) <= TOLD_BYTES else ""
-
-
-def written_usage(usage: Usage) -> str:
-    """Return what an answer cost as JSON."""
-    return json.dumps(usage.figures(), separators=(",", ":"))
-
-
-def read_usage(written: str | None) -> Usage:
-    return Usage(**json.loads(written)) if written else Usage()
-
-
-def read_sources(written: str | None) -> tuple[Mapping[str, Any], ...]:
-    return tuple(json.loads(written)) if written else ()
-
-
-def _json(value: Any) -> str:
-    """Return a provider's value as JSON that can be stored: half a surrogate pair, which is no character, is none."""
-    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return written.encode("utf-8", "replace").decode()

@@ -1,7 +1,8 @@
-"""Polls that share round trips: who comes while one is under way goes with the next.
+"""Polls that share round trips: those that arrive during one are sent together with the next.
 
-No timer and no thread: the first to come leads, asking for all who wait, and the first who came meanwhile leads then.
-So a lone poll goes at once, and under load a process asks each node of Redis one thing at a time, for everybody.
+It needs no timer and no thread. The first poll is the leader and sends the reads of all waiting polls; then the first
+poll that arrived meanwhile leads. So a single poll is sent at once, and under load a process has one request at a time
+to each node of Redis.
 """
 
 from __future__ import annotations
@@ -14,43 +15,43 @@ from services.errors import StoreUnavailable
 from services.streams.records import Snapshot
 from services.streams.store import StreamStore
 
-#: Streams read at once: a megabyte of text at the most.
+#: Streams in one request: at most 1 MB of text.
 MAX_TOGETHER = 64
-#: Seconds a poll waits for its turn: an exchange before its own, each bounded by the store.
+#: Seconds a poll waits for a request before its own; the store bounds each request.
 WAIT_SECONDS = 1.0
 
-Answer = Snapshot | StoreUnavailable | None
+Reading = Snapshot | StoreUnavailable | None
 
 
 @dataclass(slots=True, eq=False)
 class _Poll:
     stream_id: str
-    #: Held until there is something to wake up for.
+    #: Locked until the poll has its reading or leads.
     turn: threading.Lock = field(default_factory=threading.Lock)
     leads: bool = False
-    #: One answer, when it is there.
-    answers: tuple[Answer, ...] = ()
+    #: Empty, or the one reading once it has arrived.
+    answers: tuple[Reading, ...] = ()
 
 
 @dataclass(slots=True)
-class _Line:
-    """Those who wait for one node of Redis, and whether somebody leads them."""
+class _Queue:
+    """The polls that wait for one node of Redis, and whether one of them leads."""
 
     waiting: list[_Poll] = field(default_factory=list)
     led: bool = False
 
 
 class SharedReads:
-    """Reads streams as the store does, in fewer round trips."""
+    """Reads streams as the store does, with fewer round trips."""
 
-    def __init__(self, store: StreamStore, *, patience: float = WAIT_SECONDS) -> None:
+    def __init__(self, store: StreamStore, *, timeout: float = WAIT_SECONDS) -> None:
         self._store = store
-        self._patience = patience
+        self._timeout = timeout
         self._lock = threading.Lock()
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _Queue] = {}
 
     def read(self, stream_id: str) -> Snapshot | None:
-        """Return what the stream shows now; None where there is no such stream.
+        """Return the stream's snapshot; None if it does not exist.
 
         Raises:
             StoreUnavailable: Redis is away, or behind.
@@ -58,54 +59,54 @@ class SharedReads:
         poll = _Poll(stream_id)
         poll.turn.acquire()
         with self._lock:
-            line = self._lines.setdefault(self._store.home(stream_id), _Line())
-            line.waiting.append(poll)
-            if not line.led:
-                line.led = poll.leads = True
+            queue = self._queues.setdefault(self._store.home(stream_id), _Queue())
+            queue.waiting.append(poll)
+            if not queue.led:
+                queue.led = poll.leads = True
         if not poll.leads:
-            self._await_turn(line, poll)
+            self._await_turn(queue, poll)
         if poll.leads:
-            self._lead(line)
+            self._lead(queue)
         for answer in poll.answers:
             if isinstance(answer, StoreUnavailable):
                 raise StoreUnavailable(str(answer)) from answer
             return answer
         raise StoreUnavailable("redis is behind for too long")
 
-    def _await_turn(self, line: _Line, poll: _Poll) -> None:
-        """Wait until the poll is answered or leads; leave the line where neither comes."""
-        if poll.turn.acquire(timeout=self._patience):
+    def _await_turn(self, queue: _Queue, poll: _Poll) -> None:
+        """Wait until the poll is answered or leads; remove it from the queue after the timeout."""
+        if poll.turn.acquire(timeout=self._timeout):
             return
         with self._lock:
             if poll.leads:
                 return
-            asked = poll not in line.waiting
+            asked = poll not in queue.waiting
             if not asked:
-                line.waiting.remove(poll)
+                queue.waiting.remove(poll)
         if asked:
-            poll.turn.acquire(timeout=self._patience)
+            poll.turn.acquire(timeout=self._timeout)
 
-    def _lead(self, line: _Line) -> None:
-        """Ask for all who wait, the leader among them, and pass the lead on."""
+    def _lead(self, queue: _Queue) -> None:
+        """Send the reads of the waiting polls, the leader's included, and appoint the next leader."""
         with self._lock:
-            polls = line.waiting[:MAX_TOGETHER]
-            del line.waiting[:MAX_TOGETHER]
-        answers: Sequence[Answer] = ()
+            polls = queue.waiting[:MAX_TOGETHER]
+            del queue.waiting[:MAX_TOGETHER]
+        answers: Sequence[Reading] = ()
         try:
             answers = self._store.snapshots([poll.stream_id for poll in polls])
         except StoreUnavailable as exc:
             answers = [exc] * len(polls)
         finally:
-            # Also where the leader is ended in the middle: nobody waits for it then.
+            # Also when the leader's thread is killed here: the next leader must not wait for it.
             for poll, answer in zip(polls, answers, strict=False):
                 poll.answers = (answer,)
             for poll in polls:
                 poll.turn.release()
-            self._pass_on(line)
+            self._pass_on(queue)
 
-    def _pass_on(self, line: _Line) -> None:
+    def _pass_on(self, queue: _Queue) -> None:
         with self._lock:
-            line.led = bool(line.waiting)
-            if line.waiting:
-                line.waiting[0].leads = True
-                line.waiting[0].turn.release()
+            queue.led = bool(queue.waiting)
+            if queue.waiting:
+                queue.waiting[0].leads = True
+                queue.waiting[0].turn.release()

@@ -1,16 +1,16 @@
-"""A stream in Redis: one question's answer, written by its owner, read by anybody on any replica.
+"""A stream in Redis: the answer to one question, written by its owner, read on any replica.
 
     dify_stream:<id>              hash, lives STREAM_TTL from creation
         content token user_info status conversation_id dify_finished created_time
         v question access auth_state error_code message_id task_id run_id asks reply delivered
-        and, once they tell something: waiting sources mock provider usage told cited resets whole asked_at retry_after
+        and, once they are known: waiting sources mock provider usage told cited resets whole asked_at retry_after
         epoch owner lease suspect former_owner taken takeovers deadline frame_deadline shown start read
     {dify_stream:<id>}:messages   list of JSON chunks {content, timestamp[, is_error][, is_final]}, append-only
     {dify_stream:<id>}:text       the non-error chunks from `start` on, joined
-    dify_streams:running:<0-15>   sorted set of stream ids by the end of their lease: a hint
+    dify_streams:running:<0-15>   sorted set of stream ids by the end of their lease; may be incomplete
     dify_user:<bot>:<principal>   sorted set of a person's running stream ids by the end of their frame
 
-`access` holds fingerprints of those who may read. `start` is the list index the current text begins at. Times are
+`access` has the fingerprints of the readers. `start` is the list index at which the present text begins. Times are
 seconds since 1970 by Redis's clock. `lease`, `epoch` and `owner` fence writers: lua/append.lua and lua/takeover.lua.
 """
 
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from services.errors import StoreUnavailable
 from services.redis.store import Call, ScriptRunner, script
+from services.streams.answer_events import read_sources, read_usage
 from services.streams.long_text import LongText, TextSlice
 from services.streams.records import (
     PAGE_BYTES,
@@ -37,20 +38,19 @@ from services.streams.records import (
     Takeover,
     Whole,
     Write,
-    read_sources,
-    read_usage,
 )
 
-#: Version of this schema, in every hash: two versions run side by side during a rolling update. A stream of any version
-#: is read; one is taken over by its own version and by newer ones. 2: `asks`, `takeovers`, `former_owner`, `taken`.
+#: Version of this schema, in every hash: two versions run side by side during a rolling update. Streams of every
+#: version are read; only the same or a newer version takes one over. Version 2 added `asks`, `takeovers`,
+#: `former_owner` and `taken`.
 SCHEMA_VERSION = "2"
-#: Bytes of text one poll reads: WeCom's 20,480 and one character more, so that a cut is noticed.
+#: Bytes of text one poll reads: WeCom's 20,480 and one more character, which shows that the text was cut.
 READ_BYTES = 20_484
 RUNNING_SHARDS = 16
-#: Bytes of a text that comes with the rest of a stream, and of one slice of a longer one.
+#: Bytes of a text that is read together with the rest of a stream, and of one slice of a longer text.
 SHORT_BYTES = 16 * 1024
 SLICE_BYTES = 8 * 1024
-#: Seconds within which opening a stream is tried again: a new question has one exchange, and two seconds for it.
+#: Seconds for attempts to open a stream: a new question has one exchange and two seconds for it.
 OPEN_SECONDS = 1.0
 
 
@@ -61,7 +61,7 @@ class StreamKeys(NamedTuple):
 
 
 def stream_keys(stream_id: str) -> StreamKeys:
-    """Return a stream's keys; the hash tag keeps them in one slot of a cluster."""
+    """Return a stream's keys; the hash tag puts them into one slot of a Redis Cluster."""
     name = f"dify_stream:{stream_id}"
     return StreamKeys(name, f"{{{name}}}:messages", f"{{{name}}}:text")
 
@@ -86,19 +86,20 @@ class StreamStore:
         self.ttl = ttl
         self.lease = lease
         self.max_seconds = max_seconds
-        #: What scripts take for the time; "" is Redis's own clock.
+        #: The time that scripts use, in seconds; "" for Redis's own clock.
         self.now = now
 
     def away(self, stream_id: str) -> bool:
-        """Tell whether the stream's node of Redis failed within the last moments."""
+        """Tell whether the stream's Redis node failed recently; see `ScriptRunner.away`."""
         return self._runner.away(stream_keys(stream_id).hash)
 
     def open(
         self, stream: NewStream, *others: Call, hints: Sequence[Call] = (), insist: float = OPEN_SECONDS
     ) -> tuple[bool, Snapshot, list[Any]]:
-        """Create the stream unless it exists; return whether it is ours, its snapshot, and the other calls' replies.
+        """Create the stream unless it exists; return whether it is ours, its snapshot, and the other replies.
 
-        `hints` are sent along; whether they are carried out matters to nobody here. It is tried for `insist` seconds.
+        `hints` are sent in the same request; their replies and errors are ignored. Attempts continue for `insist`
+        seconds.
         """
         calls = [*others, self.open_call(stream), *hints]
         attempts = math.ceil(3 * insist / OPEN_SECONDS)
@@ -127,12 +128,12 @@ class StreamStore:
         )
 
     def read(self, stream_id: str) -> Snapshot | None:
-        """Return what the stream shows now; None where there is no such stream."""
+        """Return the stream's snapshot; None if it does not exist."""
         reply = self._runner.run([self._read_call(stream_id)])[0]
         return Snapshot.from_reply(stream_id, reply) if reply else None
 
     def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
-        """Return for each stream what `read` does; of a node that is away, its error."""
+        """Return for each stream what `read` does, or an error if its node is away."""
         replies = self._runner.run_each([self._read_call(stream_id) for stream_id in stream_ids], attempts=2)
         return [
             reply if isinstance(reply, StoreUnavailable) else Snapshot.from_reply(stream_id, reply) if reply else None
@@ -140,26 +141,26 @@ class StreamStore:
         ]
 
     def home(self, stream_id: str) -> str:
-        """Return the name of the stream's node of Redis; "" where there is only one."""
+        """Return the name of the stream's Redis node; "" if there is only one."""
         return self._runner.home(stream_keys(stream_id).hash)
 
     def chunks(self, stream_id: str, cursor: int, *, count: int = PAGE_CHUNKS) -> ChunkPage | None:
-        """Return a page of chunks from `cursor`, an absolute list index; None where there is no such stream."""
+        """Return a page of chunks from `cursor`, an absolute list index; None if there is no such stream."""
         reply = self._runner.run([self._chunks_call(stream_id, cursor, count)])[0]
         return ChunkPage.from_reply(reply) if reply else None
 
-    def pages(self, places: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
-        """Return for each stream and cursor what `chunks` does; of a node that is away, its error."""
-        replies = self._runner.run_each([self._chunks_call(*place, PAGE_CHUNKS) for place in places])
+    def pages(self, cursors: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
+        """Return for each stream and cursor what `chunks` does, or an error if its node is away."""
+        replies = self._runner.run_each([self._chunks_call(*cursor, PAGE_CHUNKS) for cursor in cursors])
         return [
             reply if isinstance(reply, StoreUnavailable) or not reply else ChunkPage.from_reply(reply)
             for reply in replies
         ]
 
     def whole(self, stream_id: str) -> Whole | None:
-        """Return a stream's text and what goes with it; None where there is no such stream.
+        """Return a stream's text with its other fields; None if there is no such stream.
 
-        A long text is read from here slice by slice, when it is asked for.
+        A long text is read later, in slices, when it is iterated.
         """
         keys = stream_keys(stream_id)
         names = ("provider", "message_id", "conversation_id", "told", "retry_after")
@@ -177,13 +178,13 @@ class StreamStore:
         return Whole("", status, code or "", *found, waits, LongText(partial(self.text, stream_id), found_text.size))
 
     def text(self, stream_id: str, offset: int) -> TextSlice:
-        """Return the slice of a stream's text that begins at a byte; an empty one where there is no such stream."""
+        """Return the slice of the text that begins at byte `offset`; an empty one if there is no such stream."""
         return TextSlice(*self._runner.run([self._text_call(stream_id, offset, SLICE_BYTES)])[0])
 
     def write(self, writes: Sequence[Write], *others: Call) -> list[Appended | StoreUnavailable]:
-        """Carry out appends of any number of streams in one round trip.
+        """Carry out appends of any number of streams in one round trip; return their replies.
 
-        On a cluster a write whose node is away has its `StoreUnavailable` in the place of a reply.
+        If a node of a Redis Cluster is away, the replies of its writes are `StoreUnavailable`.
         """
         if not writes:
             self._runner.run(others, attempts=3)
@@ -195,36 +196,36 @@ class StreamStore:
         ]
 
     def takeover(self, stream_id: str, owner: str) -> Takeover:
-        """Mark a lapsed stream or, once the mark is old enough, make `owner` its owner."""
+        """Mark a lapsed stream as suspect or, if the mark is old enough, make `owner` its owner."""
         args = (self.now, owner, self.lease, SCHEMA_VERSION)
         return Takeover.from_reply(self._runner.run([Call(script("takeover"), stream_keys(stream_id), args)])[0])
 
     def lapsed(self, *, per_shard: int = 100) -> list[str]:
-        """Return noted streams whose lease is over; of a cluster, those whose shard can be read."""
+        """Return indexed streams whose lease is over; of a Redis Cluster, only from shards that can be read."""
         args = (self.now, per_shard)
         calls = [Call(script("lapsed"), (_shard_key(shard),), args) for shard in range(RUNNING_SHARDS)]
         found = [ids for ids in self._runner.run_each(calls) if not isinstance(ids, StoreUnavailable)]
         return [stream_id for ids in found for stream_id in ids]
 
     def cancel(self, stream_id: str) -> str:
-        """End a running stream; return the status it had, "" where there is none."""
+        """Cancel a running stream; return the status it had before, "" if there is none."""
         return self._runner.run([Call(script("cancel"), stream_keys(stream_id))])[0] or ""
 
     def standing(self, stream_id: str) -> tuple[str, float]:
-        """Return a stream's status ("" where there is none) and for how many seconds its lease has been over."""
+        """Return a stream's status ("" if there is none) and the seconds since its lease ran out, 0 before."""
         reply = self._runner.run([Call(script("head"), stream_keys(stream_id), (self.now,))])[0]
         status, late = reply or ("", 0.0)
         return status, float(late)
 
-    def enter_call(self, bot: str, principal: str, stream_id: str, *, places: int, seconds: float) -> Call:
-        """Return the call that takes one of a person's places: 0 full, 1 taken now, 2 had it already."""
-        return Call(script("enter"), (user_key(bot, principal),), (self.now, stream_id, places, seconds))
+    def enter_call(self, bot: str, principal: str, stream_id: str, *, slots: int, seconds: float) -> Call:
+        """Return the call that takes one of a user's slots; its reply: 0 full, 1 taken now, 2 taken before."""
+        return Call(script("enter"), (user_key(bot, principal),), (self.now, stream_id, slots, seconds))
 
     def leave_call(self, bot: str, principal: str, stream_id: str) -> Call:
         return Call(None, ("ZREM", user_key(bot, principal), stream_id))
 
     def running_calls(self, running: Iterable[str], *, seconds: float | None = None) -> list[Call]:
-        """Return the calls that note running streams, by the end of a lease that begins now or lasts `seconds`."""
+        """Return the calls that index running streams by the end of their lease, which is `seconds` from now."""
         shards: dict[str, list[str]] = {}
         for stream_id in running:
             shards.setdefault(running_key(stream_id), []).append(stream_id)
@@ -232,20 +233,20 @@ class StreamStore:
         return [Call(script("running"), (key,), (*times, *ids)) for key, ids in shards.items()]
 
     def ended_calls(self, ended: Iterable[str]) -> list[Call]:
-        """Return the calls that forget ended streams."""
+        """Return the calls that remove ended streams from the index."""
         return [Call(None, ("ZREM", running_key(stream_id), stream_id)) for stream_id in ended]
 
     def content(self, stream_id: str) -> str | None:
-        """Return the words of a stream's question, None where there is no such stream."""
+        """Return the text of a stream's question, None if there is no such stream."""
         content: str | None = self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "content"))])[0]
         return content
 
     def question(self, stream_id: str) -> str:
-        """Return a stream's question as it was written, "" where there is no such stream."""
+        """Return a stream's question as stored JSON, "" if there is no such stream."""
         return self._runner.run([Call(None, ("HGET", stream_keys(stream_id).hash, "question"))])[0] or ""
 
     def load(self, stream_id: str) -> tuple[dict[str, str], list[Chunk]]:
-        """Return a stream's own fields and all its chunks, empty where there is no such stream."""
+        """Return a stream's fields and all its chunks, empty if there is no such stream."""
         keys = stream_keys(stream_id)
         fields, raw = self._runner.run(
             [Call(None, ("HGETALL", keys.hash)), Call(None, ("LRANGE", keys.messages), (0, -1))]
@@ -253,7 +254,7 @@ class StreamStore:
         return fields, [Chunk.read(chunk) for chunk in raw]
 
     def document(self, stream_id: str) -> dict[str, Any] | None:
-        """Return the stream in its documented JSON shape, for a person to look at."""
+        """Return the stream in its documented JSON shape, for administrators."""
         fields, chunks = self.load(stream_id)
         if not fields:
             return None

@@ -1,4 +1,4 @@
-"""The embedded Redis answers over a socket as the real one does, for every command this product uses."""
+"""The embedded Redis replies over a socket like a real one, for every command that this product uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_script_runs_by_its_digest_once_loaded(redis_client: redis.Redis) -> N
 
 
 def test_an_error_in_a_pipeline_leaves_the_replies_after_it(redis_client: redis.Redis) -> None:
-    """NOSCRIPT and WRONGTYPE are replies among others: the connection goes on."""
+    """NOSCRIPT and WRONGTYPE are replies among others; the connection stays usable."""
     redis_client.hset("h", mapping={"a": "1"})
     digest = hashlib.sha1(b"return 'a script nobody loaded'").hexdigest()
 
@@ -44,7 +44,7 @@ def test_an_error_in_a_pipeline_leaves_the_replies_after_it(redis_client: redis.
 
 
 def test_a_scripts_own_error_keeps_its_words(redis_client: redis.Redis) -> None:
-    """An error a script returns arrives with its first word, and the connection lives."""
+    """An error that a script returns arrives with its code, and the connection stays usable."""
     with pytest.raises(redis.ResponseError, match=r"^STALE owner"):
         redis_client.eval("return redis.error_reply('STALE owner')", 0)
 
@@ -60,7 +60,7 @@ def test_a_script_reads_the_servers_time(redis_client: redis.Redis) -> None:
 
 
 def test_a_script_does_all_a_stream_needs(redis_client: redis.Redis) -> None:
-    """Hashes, lists, strings, sorted sets and lives work from within one script."""
+    """Hashes, lists, strings, sorted sets and expiries work within one script."""
     script = """
     redis.call('HSET', KEYS[1], 'status', 'processing', 'epoch', 1)
     redis.call('HINCRBY', KEYS[1], 'epoch', 2)
@@ -84,7 +84,7 @@ def test_a_script_does_all_a_stream_needs(redis_client: redis.Redis) -> None:
 
 
 def test_commands_work_outside_scripts(redis_client: redis.Redis) -> None:
-    """The same commands work plainly and in a pipeline."""
+    """The same commands work singly and in a pipeline."""
     with redis_client.pipeline(transaction=False) as pipe:
         pipe.hset("h", mapping={"a": "1", "b": "二"})
         pipe.rpush("l", "x", "y")
@@ -101,7 +101,7 @@ def test_commands_work_outside_scripts(redis_client: redis.Redis) -> None:
 
 
 def test_set_nx_px_is_a_lock(redis_client: redis.Redis) -> None:
-    """SET NX PX sets once and gives the key a life."""
+    """SET NX PX sets a key once, with an expiry."""
     assert redis_client.set("lock", "a", nx=True, px=60_000) is True
     assert redis_client.set("lock", "b", nx=True, px=60_000) is None
 
@@ -110,14 +110,14 @@ def test_set_nx_px_is_a_lock(redis_client: redis.Redis) -> None:
 
 
 def test_a_life_ends(redis_client: redis.Redis) -> None:
-    """A key with a life of milliseconds goes by itself."""
+    """A key expires after its milliseconds."""
     redis_client.set("k", "v", px=50)
 
     wait_until(lambda: redis_client.exists("k") == 0)
 
 
 def test_scripts_are_atomic_between_connections(any_redis_url: str) -> None:
-    """Many connections that count in one script lose nothing."""
+    """Concurrent increments by scripts over many connections are all counted."""
     script = "local n = tonumber(redis.call('GET', KEYS[1]) or '0') redis.call('SET', KEYS[1], n + 1) return n"
 
     def count() -> None:
@@ -136,7 +136,7 @@ def test_scripts_are_atomic_between_connections(any_redis_url: str) -> None:
 
 
 def test_a_reply_larger_than_the_sockets_buffer_arrives_whole(redis_client: redis.Redis) -> None:
-    """A mebibyte of Chinese text comes back as it went in, in a string and in a list."""
+    """1 MB of Chinese text is returned unchanged from a string and from a list."""
     text = "年假怎么申请" * 180_000
     redis_client.set("t", text)
     redis_client.rpush("l", *[text[i : i + 100_000] for i in range(0, len(text), 100_000)])
@@ -147,7 +147,7 @@ def test_a_reply_larger_than_the_sockets_buffer_arrives_whole(redis_client: redi
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_both_protocols_give_the_same_values(any_redis_url: str, protocol: int) -> None:
-    """RESP2 and RESP3 clients read the same hash, score and nothing."""
+    """RESP2 and RESP3 clients read the same hash, score and nil."""
     with redis_client_for(any_redis_url, protocol=protocol) as client:
         client.hset("h", mapping={"a": "1"})
         client.zadd("z", {"m": 2})
@@ -156,7 +156,7 @@ def test_both_protocols_give_the_same_values(any_redis_url: str, protocol: int) 
 
 
 def test_connections_are_bounded() -> None:
-    """A client too many is refused, and may come back when another has gone."""
+    """A client beyond the limit is rejected, and is accepted once another has disconnected."""
     with EmbeddedRedis(max_connections=2) as server:
         first, second, third = (redis_client_for(server.url) for _ in range(3))
         assert first.ping()
@@ -172,7 +172,7 @@ def test_connections_are_bounded() -> None:
 
 
 def test_a_closed_server_leaves_nothing_behind() -> None:
-    """Closing drops open connections and ends every thread; the port is free again."""
+    """Closing drops open connections, ends every thread and frees the port."""
     before = threading.active_count()
     server = EmbeddedRedis()
     server.start()
@@ -190,7 +190,7 @@ def test_a_closed_server_leaves_nothing_behind() -> None:
 
 
 def test_a_server_that_never_started_closes() -> None:
-    """Closing before start is no error."""
+    """Closing before start raises nothing."""
     EmbeddedRedis().close()
 
 

@@ -1,4 +1,4 @@
-"""A real cluster: every call finds its node, slots may move, and a node that is away takes nobody else along."""
+"""A real Redis Cluster: each call reaches its node, slots may move, and a node that is away affects no other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.house import ROOT
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.servers.redis_setups import SLOTS, ClusterNode, ClusterServers
 
-#: Seconds a callback has, and half of one for a busy machine.
+#: The 2 seconds of a callback, and half a second for a slow test machine.
 IN_TIME = 2.5
 LOGGER = "services.redis.outages"
 
@@ -36,12 +36,12 @@ def enter(key: str) -> Call:
 
 
 def key_on(number: int, *, other: str = "") -> str:
-    """Return a key of the node with this number, as the slots are dealt at first; in the slot of none but itself."""
+    """Return a key of the node with this number by the initial slots; no other test key has its slot."""
     keys = (f"key{n}" for n in count() if f"key{n}" != other)
     return next(key for key in keys if key_slot(key.encode()) * 3 // SLOTS == number)
 
 
-#: Real clusters take seconds to form: `make test-all` has them.
+#: Real clusters take seconds to form, so only `make test-all` runs these tests.
 pytestmark = pytest.mark.full
 
 KEYS = [key_on(number) for number in range(3)]
@@ -49,7 +49,7 @@ KEYS = [key_on(number) for number in range(3)]
 
 @pytest.fixture
 def runner(cluster_url: str) -> Iterator[ScriptRunner]:
-    """The product's way to the shared cluster, with time enough for a busy machine."""
+    """A runner for the shared cluster, with a longer timeout for a slow test machine."""
     client = connect(cluster_url, pool_size=4, timeout=10.0)
     yield ScriptRunner(client)
     client.close()
@@ -57,7 +57,7 @@ def runner(cluster_url: str) -> Iterator[ScriptRunner]:
 
 @pytest.fixture(scope="module")
 def own_cluster() -> Iterator[ClusterServers]:
-    """A cluster of this module, to be broken; one node that is away does not keep the others from serving."""
+    """A cluster that these tests may break; a node that is away does not stop the others."""
     with ClusterServers(full_coverage=False, node_timeout=60.0) as cluster:
         yield cluster
 
@@ -69,7 +69,7 @@ def cluster(own_cluster: ClusterServers) -> ClusterServers:
 
 
 def test_replies_come_in_the_order_of_the_calls(runner: ScriptRunner) -> None:
-    """However they are spread over the nodes, scripts and plain commands alike."""
+    """Replies come in call order over any number of nodes, for scripts and plain commands."""
     runner.run([command("SET", f"k{n}", str(n)) for n in range(200)])
 
     calls = [command("GET", f"k{n}") if n % 3 else enter(f"places{n}") for n in range(200)]
@@ -79,7 +79,7 @@ def test_replies_come_in_the_order_of_the_calls(runner: ScriptRunner) -> None:
 
 
 def test_nodes_work_at_the_same_time(redis_cluster: ClusterServers) -> None:
-    """A run over three nodes takes as long as the slowest of them, not as all together."""
+    """A run over three nodes takes as long as the slowest node, not the sum."""
     client = connect(redis_cluster.url, pool_size=2, timeout=20.0)
     assert isinstance(client, ClusterClient)
     client.everywhere([command("PING")])
@@ -93,7 +93,7 @@ def test_nodes_work_at_the_same_time(redis_cluster: ClusterServers) -> None:
 
 
 def test_every_node_has_every_script(runner: ScriptRunner, redis_cluster: ClusterServers) -> None:
-    """After loading; and one that lost them gets them again with the call that needs one."""
+    """Scripts run after loading; a node that lost them gets them again with the next call."""
     runner.load()
     sha = script("enter").sha
     assert [node.ask("SCRIPT", "EXISTS", sha) for node in redis_cluster.nodes] == [[True]] * 3
@@ -104,7 +104,7 @@ def test_every_node_has_every_script(runner: ScriptRunner, redis_cluster: Cluste
 
 
 def test_one_refused_call_is_an_error_of_its_own(runner: ScriptRunner) -> None:
-    """As with one server: `run` fails as a whole, `run_each` in one place, and a mistyped key may be looked at."""
+    """As with one server: `run` fails as a whole, `run_each` per call, and `mistyped` returns WRONGTYPE errors."""
     runner.run([command("LPUSH", KEYS[1], "1")])
     calls = [command("SET", KEYS[0], "v"), command("GET", KEYS[1]), command("GET", KEYS[0])]
 
@@ -118,7 +118,7 @@ def test_one_refused_call_is_an_error_of_its_own(runner: ScriptRunner) -> None:
 
 
 def test_single_commands_find_their_node(cluster_url: str) -> None:
-    """The client is a client: by the first key, or any node without one. Pipelines go another way."""
+    """Single commands go to the node of their first key, or to any node; `pipeline` raises."""
     client = connect(cluster_url, pool_size=2, timeout=10.0)
 
     for key in KEYS:
@@ -135,7 +135,7 @@ def test_single_commands_find_their_node(cluster_url: str) -> None:
 
 
 def test_each_node_has_a_pool_of_its_own(cluster: ClusterServers) -> None:
-    """It is bounded: who finds it used up waits for his turn."""
+    """The pool is bounded: threads wait for a free connection."""
     client = connect(cluster.url, pool_size=2, timeout=20.0)
     runner = ScriptRunner(client)
     before = clients_of(cluster.nodes[0])
@@ -156,7 +156,7 @@ def clients_of(node: ClusterNode) -> int:
 
 
 def test_a_password_is_for_every_node(cluster: ClusterServers) -> None:
-    """Without it nothing is told."""
+    """Every node gets the password; without it no node answers."""
     for node in cluster.nodes:
         node.ask("CONFIG", "SET", "requirepass", "fake-secret")
     try:
@@ -173,7 +173,7 @@ def test_a_password_is_for_every_node(cluster: ClusterServers) -> None:
 
 
 def test_a_server_that_is_no_cluster_is_said(redis_server: RedisServer) -> None:
-    """The address is of the wrong kind."""
+    """The address is that of a single server, not of a Cluster."""
     runner = ScriptRunner(connect(f"redis+cluster://127.0.0.1:{redis_server.port}", pool_size=1, timeout=10.0))
 
     with pytest.raises(StoreUnavailable, match="cluster support disabled"):
@@ -195,7 +195,7 @@ def frozen(*nodes: ClusterNode) -> Iterator[None]:
 
 
 def test_one_node_that_hangs_fails_its_own_calls_only(cluster: ClusterServers) -> None:
-    """The others' calls have their replies, in the time one wait takes."""
+    """Calls to other nodes get their replies, within the time of one wait."""
     runner = ScriptRunner(connect(cluster.url, pool_size=4))
     runner.run([command("SET", key, key) for key in KEYS])
 
@@ -212,7 +212,7 @@ def test_one_node_that_hangs_fails_its_own_calls_only(cluster: ClusterServers) -
 
 
 def test_a_callback_over_hung_nodes_is_in_time(cluster: ClusterServers) -> None:
-    """Two runs, one node that goes on, two that hang; on connections that were open and on new ones."""
+    """Two runs while one node works and two hang, on open and on new connections."""
     for warm in (True, False):
         runner = ScriptRunner(connect(cluster.url, pool_size=4))
         if warm:
@@ -234,7 +234,7 @@ def test_a_callback_over_hung_nodes_is_in_time(cluster: ClusterServers) -> None:
 def test_the_outage_of_one_node_is_one_line_that_names_it(
     cluster: ClusterServers, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many calls fail; one more when it answers again. The other nodes' answers do not end it."""
+    """An outage is logged once however many calls fail, and once at its end. Replies of other nodes do not end it."""
     runner = ScriptRunner(connect(cluster.url, pool_size=4, timeout=5.0), clock=clock)
     runner.run([command("GET", key) for key in KEYS])
     gone = cluster.nodes[1]
@@ -260,14 +260,14 @@ def test_the_outage_of_one_node_is_one_line_that_names_it(
 
 
 def pinged(runner: ScriptRunner, clock: FakeClock) -> bool:
-    """Ask every node after a while without failures; tell whether all outages are over."""
+    """Call every node until QUIET_SECONDS passed without errors; return whether all outages are over."""
     clock.advance(5.0)
     runner.ping()
     return not runner.away(KEYS[1])
 
 
 def test_a_health_check_names_the_node_that_is_away(cluster: ClusterServers) -> None:
-    """A cluster is well when each of its primaries answers."""
+    """`ping` succeeds only if each primary answers."""
     runner = ScriptRunner(connect(cluster.url, pool_size=4, timeout=5.0))
     runner.ping()
     gone = cluster.nodes[2]
@@ -281,7 +281,7 @@ def test_a_health_check_names_the_node_that_is_away(cluster: ClusterServers) -> 
 
 
 def test_any_node_that_answers_is_a_beginning(cluster: ClusterServers) -> None:
-    """Of the addresses given one may be gone, one hung, and one a name nobody knows."""
+    """The given addresses may include one without a server, one that hangs, and an unknown name."""
     places = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{cluster.nodes[0].port}", f"127.0.0.1:{cluster.nodes[1].port}"]
     client = connect(f"redis+cluster://{','.join(places)}", pool_size=2)
 
@@ -297,7 +297,7 @@ def test_any_node_that_answers_is_a_beginning(cluster: ClusterServers) -> None:
 
 
 def test_a_cluster_that_is_away_as_a_whole_is_one_error(caplog: pytest.LogCaptureFixture) -> None:
-    """One outage of the cluster, in time; nothing is known of its nodes."""
+    """An unreachable cluster is one outage, reported in time, with no known nodes."""
     runner = ScriptRunner(connect(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}", pool_size=1))
 
     with caplog.at_level(logging.INFO, LOGGER):
@@ -312,7 +312,7 @@ def test_a_cluster_that_is_away_as_a_whole_is_one_error(caplog: pytest.LogCaptur
 
 
 def test_a_slot_that_moved_is_followed(cluster: ClusterServers) -> None:
-    """In the same run, scripts too; and the next one knows the way."""
+    """A moved slot is followed in the same run, for scripts too; the next run goes to the new node at once."""
     runner = ScriptRunner(connect(cluster.url, pool_size=4, timeout=10.0))
     key, source, target = KEYS[0], cluster.nodes[0], cluster.nodes[2]
     slot = key_slot(key.encode())
@@ -334,13 +334,13 @@ def test_a_slot_that_moved_is_followed(cluster: ClusterServers) -> None:
 
 
 def errors_of(node: ClusterNode) -> int:
-    """Return how often a node has sent callers elsewhere."""
+    """Return how often a node replied MOVED or ASK."""
     with node.client() as client:
         return sum(int(e["count"]) for name, e in client.info("errorstats").items() if name.endswith("MOVED"))
 
 
 def test_a_slot_on_its_way_is_asked_for_on_both_sides(cluster: ClusterServers) -> None:
-    """What is still there is read there, what is gone on or new is at the target; keys on both sides have to wait."""
+    """During a migration, keys are read at the source until they move; commands over both sides have to wait."""
     runner = ScriptRunner(connect(cluster.url, pool_size=4, timeout=10.0))
     source, target = cluster.nodes[1], cluster.nodes[2]
     left, gone, new = (f"{{{KEYS[1]}}}:{name}" for name in ("left", "gone", "new"))
@@ -383,7 +383,7 @@ print([store.read(f"s{n}").status for n in range(20)].count("processing"))
 
 @pytest.mark.parametrize("kind", ["cluster_url", "sentinel_url"])
 def test_it_works_under_gevent(kind: str, request: pytest.FixtureRequest) -> None:
-    """As gunicorn's workers run it: everything patched before anything of ours is imported."""
+    """As in gunicorn's workers: gevent patches before any of our imports."""
     url = request.getfixturevalue(kind)
 
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""A connection finds its server, greets it in one round trip, and makes nobody wait for longer than it may."""
+"""Connections find their server, send login and database in one round trip, and keep their timeouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.servers.redis_setups import ClusterNode, Sentinel
 from tests.support.streams.turns import count_turns
 
 PING = Call(None, ("PING",))
-#: Seconds a callback has, and half of one for a busy machine.
+#: The 2 seconds of a callback, and half a second for a slow test machine.
 IN_TIME = 2.5
 
 
@@ -53,7 +53,7 @@ IN_TIME = 2.5
     ],
 )
 def test_a_wrong_address_is_one_line(url: str, expected: str) -> None:
-    """It says what an address looks like and does not quote the one that was given."""
+    """The error shows the expected form of the address, and not the given address."""
     with pytest.raises(SettingsError) as caught:
         connect(url.replace("://a", "://me:fake-secret@a"), pool_size=1)
 
@@ -64,7 +64,7 @@ def test_a_wrong_address_is_one_line(url: str, expected: str) -> None:
 
 
 def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
-    """Its other options go to the client library."""
+    """The URL's other options go to the client library."""
     client = connect(f"{redis_url}?socket_timeout=60&timeout=60&max_connections=99&client_name=laibao", pool_size=2)
 
     pool = client.connection_pool
@@ -85,7 +85,7 @@ def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
     ],
 )
 def test_a_client_that_is_printed_tells_no_secret(url: str) -> None:
-    """Nor do its pool and its connections."""
+    """The pool and its connections show no password either."""
     client = connect(url, pool_size=1)
     pool = client.connection_pool
 
@@ -95,7 +95,7 @@ def test_a_client_that_is_printed_tells_no_secret(url: str) -> None:
 
 
 def test_a_greeting_is_one_round_trip() -> None:
-    """Password and database go together: one turn for them, one for the command."""
+    """Password and database take one round trip, the command a second one."""
     with RedisServer(options=("--requirepass", "fake-password")) as server:
         client = connect(f"redis://:fake-password@127.0.0.1:{server.port}/3", pool_size=1, timeout=10.0)
         turns = count_turns(client)
@@ -112,7 +112,7 @@ def test_a_greeting_is_one_round_trip() -> None:
     ("login", "db", "said"), [("", 1, "Authentication"), (":wrong@", 1, "invalid username"), (":fake@", 99, "DB")]
 )
 def test_what_the_server_says_to_a_greeting_is_said(login: str, db: int, said: str) -> None:
-    """A wrong password, none, and a database there is not; and nothing of it is left open."""
+    """A wrong or missing password or an unknown database is an error, and leaves no connection open."""
     with RedisServer(options=("--requirepass", "fake")) as server:
         client = connect(f"redis://{login}127.0.0.1:{server.port}/{db}", pool_size=1, timeout=10.0)
 
@@ -125,7 +125,7 @@ def test_what_the_server_says_to_a_greeting_is_said(login: str, db: int, said: s
 
 
 def test_a_socket_file_is_an_address_too(tmp_path: Path) -> None:
-    """With its database, and everything else as over TCP."""
+    """A Unix socket works like TCP, with database selection."""
     with RedisServer(options=("--unixsocket", str(tmp_path / "s"))) as server:
         client = connect(f"unix://{tmp_path / 's'}?db=2", pool_size=1, timeout=10.0)
 
@@ -137,7 +137,7 @@ def test_a_socket_file_is_an_address_too(tmp_path: Path) -> None:
 
 
 def test_a_route_that_changed_is_followed_by_every_connection(redis_url: str) -> None:
-    """Each is made anew when it is next used; none that somebody uses is touched."""
+    """An outdated connection is replaced at its next use; one in use is not touched."""
     client = connect(redis_url, pool_size=2, timeout=10.0)
     pool = client.connection_pool
     assert isinstance(pool, BoundedPool)
@@ -156,7 +156,7 @@ def test_a_route_that_changed_is_followed_by_every_connection(redis_url: str) ->
 
 
 class Names:
-    """Stands for the system's resolver: knows some names, and hangs while it is told to."""
+    """A stand-in for the system's resolver: knows some names, and hangs on demand."""
 
     def __init__(self) -> None:
         self.known: dict[str, list[str]] = {}
@@ -182,7 +182,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 
 
 def elapsed(call: Callable[[], object]) -> tuple[float, object]:
-    """Return how long a call took, and what it came to: its value or its error."""
+    """Return a call's duration in seconds, and its value or error."""
     began = time.monotonic()
     try:
         outcome = call()
@@ -192,7 +192,7 @@ def elapsed(call: Callable[[], object]) -> tuple[float, object]:
 
 
 def test_a_resolver_that_hangs_keeps_nobody_waiting(redis_server: RedisServer, names: Names) -> None:
-    """The last good answer serves new connections; without one it is an outage, within a run's time."""
+    """New connections use the last resolved address; without one it is an outage, within a run's timeout."""
     names.known["redis.example"] = ["127.0.0.1"]
     client = connect(f"redis://redis.example:{redis_server.port}/1", pool_size=2)
     stranger = connect(f"redis://other.example:{redis_server.port}/1", pool_size=2)
@@ -213,13 +213,13 @@ def test_a_resolver_that_hangs_keeps_nobody_waiting(redis_server: RedisServer, n
 
 
 def test_an_unknown_name_is_said(names: Names) -> None:
-    """As the system says it."""
+    """The error has the system's own text."""
     with pytest.raises(StoreUnavailable, match="Name or service not known"):
         ScriptRunner(connect("redis://nobody.example:6379/1", pool_size=1)).ping()
 
 
 def test_every_address_of_a_name_is_tried(redis_server: RedisServer, names: Names) -> None:
-    """One that refuses is passed over, and a name that moved is followed."""
+    """An address that refuses connections is skipped, and a name that moved is followed."""
     names.known["redis.example"] = ["127.0.0.9", "127.0.0.1"]
     client = connect(f"redis://redis.example:{redis_server.port}/1", pool_size=1, timeout=10.0)
 
@@ -259,7 +259,7 @@ os._exit(0)
 
 
 def test_greenlets_are_not_held_up_either() -> None:
-    """Under gunicorn's worker a hanging resolver holds neither the caller nor anybody else."""
+    """Under gunicorn's worker a hanging resolver blocks neither the caller nor other greenlets."""
     run = subprocess.run([sys.executable, "-c", UNDER_GEVENT], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     seconds, pause, said = run.stdout.split(" ", 2)
@@ -273,7 +273,7 @@ def test_greenlets_are_not_held_up_either() -> None:
 
 
 def test_two_runs_over_a_slow_line_take_less_than_two_seconds() -> None:
-    """Each reply is 0.4 s late: connecting anew, with a password, scripts lost: a callback's two runs have an end."""
+    """Each reply is 0.4 s late, with login and lost scripts on new connections: two runs still end in time."""
     with (
         RedisServer(options=("--requirepass", "fake")) as server,
         SlowProxy(server.port) as proxy,
@@ -292,7 +292,7 @@ def test_two_runs_over_a_slow_line_take_less_than_two_seconds() -> None:
 
 
 def test_a_place_in_the_pool_is_waited_for_within_the_same_time() -> None:
-    """Ten at once share one connection to a slow Redis: each has its answer or its error when its time is over."""
+    """Ten threads share one connection to a slow Redis: each gets its reply or its error in time."""
     with RedisServer() as server, SlowProxy(server.port) as proxy:
         runner = ScriptRunner(connect(proxy_url(proxy), pool_size=1))
         runner.ping()
@@ -309,7 +309,7 @@ def test_a_place_in_the_pool_is_waited_for_within_the_same_time() -> None:
 
 
 def test_a_crowd_at_the_pool_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever finds no free connection is refused in time; that Redis were away is not said, for it is not."""
+    """A thread that gets no free connection fails in time; this is not logged as an outage."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=1)
         runner = ScriptRunner(client)
@@ -329,7 +329,7 @@ def proxy_url(proxy: SlowProxy) -> str:
 
 @contextmanager
 def dripping(seconds: float) -> Iterator[int]:
-    """Serve a Redis on the port it yields whose replies come a byte at a time, one each `seconds`."""
+    """Yield the port of a Redis whose replies come one byte every `seconds`."""
     ended = threading.Event()
 
     def serve(client: socket.socket) -> None:
@@ -355,7 +355,7 @@ def dripping(seconds: float) -> Iterator[int]:
 
 
 def test_a_reply_that_drips_is_not_waited_for_drop_by_drop() -> None:
-    """Each byte comes within the socket's timeout, the whole would take two minutes."""
+    """Each byte comes within the socket's timeout, but the whole reply would take two minutes."""
     with dripping(0.1) as port:
         runner = ScriptRunner(connect(f"redis://127.0.0.1:{port}/0", pool_size=1))
 
@@ -367,7 +367,7 @@ def test_a_reply_that_drips_is_not_waited_for_drop_by_drop() -> None:
 
 
 def test_a_redis_that_does_not_read_is_given_up_in_time() -> None:
-    """What is to be sent is sent as a whole: not each of its parts has the whole time."""
+    """A request is sent in one piece: its parts do not each get the whole timeout."""
     with RedisServer() as server:
         runner = ScriptRunner(connect(server.url(), pool_size=1))
         runner.ping()
@@ -384,7 +384,7 @@ def test_a_redis_that_does_not_read_is_given_up_in_time() -> None:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a key and a certificate for 127.0.0.1, signed by itself."""
+    """Write a key and a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis for tests")])
     now = datetime.now(UTC)
@@ -412,7 +412,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 
 class Tls:
-    """A certificate for 127.0.0.1, and what servers and clients need to use it."""
+    """A certificate for 127.0.0.1, with the options of servers and clients that use it."""
 
     def __init__(self, folder: Path) -> None:
         key, self.certificate = certificate(folder)
@@ -426,7 +426,7 @@ class Tls:
 
 
 def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
-    """A certificate nobody vouches for is refused; a frozen server is given up in time."""
+    """An untrusted certificate is rejected; a frozen server is given up in time."""
     port = free_port()
     with RedisServer(options=tls.options(port)) as server:
         url = f"rediss://127.0.0.1:{port}/1"
@@ -446,7 +446,7 @@ def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
 
 @pytest.mark.full
 def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
-    """Whoever names a server names its port for TLS."""
+    """Sentinels and cluster nodes announce the TLS port."""
     server_port, sentinel_port, node_port = free_port(), free_port(), free_port()
     lines = (*tls.lines, f"tls-port {sentinel_port}", "tls-replication yes")
     with (
@@ -463,7 +463,7 @@ def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
 
 
 def stores(runner: ScriptRunner) -> bool:
-    """Tell whether Redis takes a value: a cluster does once it knows that it is whole."""
+    """Return whether Redis accepts a write: a Cluster does once all its slots are served."""
     with suppress(StoreUnavailable):
         return runner.run([Call(None, ("SET", "k", "v"))]) == [True]
     return False

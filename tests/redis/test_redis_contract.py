@@ -1,4 +1,4 @@
-"""The contract of every kind of Redis: each Lua script runs, through the store that sends it, and replies as it should.
+"""The contract of every kind of Redis: each Lua script runs through the store that sends it, and replies as it should.
 
 These tests, and those of other modules with the mark `every_redis`, run on a single server, the embedded Redis, a
 Cluster and behind Sentinels. All other tests run on one Redis. A new script needs a step here, see
@@ -27,13 +27,13 @@ from services.sockets.store import OpenSocket, SocketStore
 from services.streams.records import Appended, Chunk, NewStream, Write
 from services.streams.store import StreamStore, stream_keys
 
-#: Streams of the steps below: enough for every node of a cluster to have some.
+#: Streams of the steps below: enough for every node of a Cluster to have some.
 STREAMS = [f"s{number}" for number in range(12)]
 NOW = 1_700_000_000.0
 
 
 class RecordingRunner(ScriptRunner):
-    """A runner that keeps the names of the scripts it sent."""
+    """A runner that records the names of the scripts it sent."""
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(client)
@@ -59,7 +59,7 @@ def runner(any_redis_url: str) -> Iterator[RecordingRunner]:
 
 
 def store_at(runner: ScriptRunner, seconds: float) -> StreamStore:
-    """Return a store of streams whose scripts see the time `seconds` after NOW."""
+    """Return a stream store whose scripts use the time `seconds` after NOW."""
     return StreamStore(runner, lease=6.0, now=str(NOW + seconds))
 
 
@@ -75,7 +75,7 @@ def write(stream_id: str, *texts: str, index: int = 0, **changes: Any) -> Write:
 
 
 def streams(runner: ScriptRunner) -> None:
-    """Open, append, read, fence, end and cancel streams; one pipeline carries calls of all nodes."""
+    """Open, append, read, fence, end and cancel streams; one pipeline has calls for all nodes."""
     store = store_at(runner, 0.0)
     opened = [store.open(new(stream_id), *store.running_calls([stream_id])) for stream_id in STREAMS]
     assert all(created for created, _, _ in opened)
@@ -98,7 +98,7 @@ def streams(runner: ScriptRunner) -> None:
 
 
 def takeovers(runner: ScriptRunner) -> None:
-    """Find lapsed streams, suspect them and take them over; the owner before is refused from then on."""
+    """Find lapsed streams, suspect them and take them over; the former owner is refused from then on."""
     for stream_id in STREAMS:
         store = store_at(runner, 0.0)
         store.open(new(stream_id), *store.running_calls([stream_id]))
@@ -114,16 +114,16 @@ def takeovers(runner: ScriptRunner) -> None:
 
 
 def places(runner: ScriptRunner) -> None:
-    """A person has so many places, and a question's turn and place are taken in the exchange that opens it."""
+    """A user has a fixed number of slots; turn and slot are taken in the exchange that opens the question."""
     store = store_at(runner, 0.0)
-    calls = [store.enter_call("default", "zhangsan", f"s{n}", places=2, seconds=60.0) for n in (0, 1, 2, 0)]
+    calls = [store.enter_call("default", "zhangsan", f"s{n}", slots=2, seconds=60.0) for n in (0, 1, 2, 0)]
 
     assert runner.run(calls) == [1, 1, 0, 2]
     assert runner.run([store.leave_call("default", "zhangsan", "s0"), calls[2]]) == [1, 1]
 
 
 def conversations(runner: ScriptRunner) -> None:
-    """Turns wait in line, what is remembered outlives a change of keys, and a reset ends it."""
+    """Turns queue up, the conversation memory survives a change of keys, and a reset deletes it."""
     question = Question("?", "wecom", "default", "zhangsan")
     old, store = (
         ConversationStore(runner, secret={"default": lambda ring=ring: ring}, ttl=100.0)  # type: ignore[misc]
@@ -144,7 +144,7 @@ def conversations(runner: ScriptRunner) -> None:
 
 
 def sockets(runner: ScriptRunner) -> None:
-    """The newest socket of a client stays, is listed on every replica, and may be dismissed."""
+    """The newest socket of a client stays, is listed on every replica, and can be dismissed."""
     here, there = (SocketStore(runner, replica=name, secret=b"s") for name in ("one", "two"))
     older, newer = (OpenSocket(token, "chat", "user:E1001", "client", NOW) for token in ("x", "y"))
     older = replace(older, since=here.register(older))
@@ -160,7 +160,7 @@ def sockets(runner: ScriptRunner) -> None:
 
 
 def lanes(runner: ScriptRunner) -> None:
-    """A lane has one holder, renewals and looks tell of it, and all lanes pause together."""
+    """A lane has one owner, renewals and `look` report it, and a pause holds for all lanes."""
     store = BatchLanesStore(runner, lanes=3, worker="one", now=str(NOW))
 
     assert (store.take(0, "a"), store.take(0, "b"), store.take(1, "b")) == (True, False, True)
@@ -171,7 +171,7 @@ def lanes(runner: ScriptRunner) -> None:
 
 
 def locks(runner: ScriptRunner) -> None:
-    """A lock has one holder, and only the holder gives it back."""
+    """A lock has one holder, and only the holder can release it."""
     store = LockStore(runner)
     token = store.acquire("a", 30.0)
 
@@ -180,14 +180,14 @@ def locks(runner: ScriptRunner) -> None:
 
 
 def rates(runner: ScriptRunner) -> None:
-    """The third question of two a minute is one too many."""
+    """With a limit of two a minute the third question is rejected."""
     limiter = RateLimiter(runner, user="2/minute", ip="", secret=b"s")
 
     assert [limiter.question("user:E1001", "a") for _ in range(3)] == [True, True, False]
 
 
 def tokens(runner: ScriptRunner) -> None:
-    """Keys of several nodes are written and read together; a key of another type is no error."""
+    """Keys of several nodes are written and read together; a key of another type raises no error."""
     store, user = TokenStore(runner), UserInfo("E1001", "张三", "138", "男")
     store.save("zhangsan", "", "t1", user, 100.0)
     store.save("wangwu", "acme", "t2", user, 100.0)
@@ -208,13 +208,13 @@ STEPS: list[Callable[[ScriptRunner], None]] = [
 @pytest.mark.every_redis
 @pytest.mark.parametrize("step", STEPS)
 def test_a_store_works_on_every_redis(runner: RecordingRunner, step: Callable[[ScriptRunner], None]) -> None:
-    """Each store's operations give the same replies whatever Redis it is."""
+    """Each store's operations give the same replies on every kind of Redis."""
     step(runner)
 
 
 @pytest.mark.every_redis
 def test_scripts_that_redis_forgot_are_loaded_again(runner: RecordingRunner, redis_client: redis.Redis) -> None:
-    """After a failover or SCRIPT FLUSH a pipeline of several streams is carried out all the same, once."""
+    """After a failover or SCRIPT FLUSH a pipeline of several streams is still carried out, once."""
     store = store_at(runner, 0.0)
     for stream_id in STREAMS:
         store.open(new(stream_id))
@@ -228,7 +228,7 @@ def test_scripts_that_redis_forgot_are_loaded_again(runner: RecordingRunner, red
 
 
 def test_every_script_has_a_step(runner: RecordingRunner, redis_client: redis.Redis) -> None:
-    """The steps send every file of `services/lua`: a script that is missing here is tested on one Redis only."""
+    """The steps send every script: one that is missing here would be tested on one kind of Redis only."""
     for step in STEPS:
         redis_client.flushall()
         step(runner)

@@ -1,4 +1,4 @@
-"""A failover in the middle of an answer, by real servers that are really killed: the stream ends whole."""
+"""A failover in the middle of an answer, with real servers that are really killed: the stream ends complete."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds between two pieces of an answer.
 PACE = 0.02
-#: Seconds until something comes about: wide, for a busy machine.
+#: Timeout in seconds of every wait: long, for a slow test machine.
 PATIENCE = 60.0
 Record = Callable[[str, object], None]
 
 
 class Answer:
-    """An answer being written by its owner, and read by somebody else all the while."""
+    """An answer written by its owner while a reader follows it."""
 
     def __init__(self, store: StreamStore, flusher: Flusher, stream_id: str) -> None:
         new = NewStream(stream_id, "owner", {"status": "processing"})
@@ -44,7 +44,7 @@ class Answer:
         flusher.add(self._stream)
         self._ending = threading.Event()
         self.said = ""
-        #: Bytes the reader saw, and the longest time without any more of them.
+        #: Bytes that the reader saw, and its longest time in seconds without new ones.
         self.seen = 0
         self.stall = 0.0
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._read)]
@@ -73,12 +73,12 @@ class Answer:
         return self.seen > since
 
     def goes_on(self) -> None:
-        """Wait until the reader sees what is said from now on."""
+        """Wait until the reader sees text written from now on."""
         now = len(self.said)
         wait_until(lambda: self.seen > now, timeout=PATIENCE)
 
     def end(self) -> None:
-        """End it, and check that Redis has it whole, byte for byte and nothing twice."""
+        """End the answer, and check that Redis has each byte of it once."""
         self._ending.set()
         for thread in self._threads:
             thread.join(PATIENCE)
@@ -95,7 +95,7 @@ class Answer:
 
 @contextmanager
 def replica_of_the_product(url: str) -> Iterator[Callable[[str], Answer]]:
-    """Run what writes streams in a replica, with its real timeouts; yield what begins an answer."""
+    """Run the stream manager of a replica with its real timeouts; yield the function that begins an answer."""
     client = connect(url, pool_size=8)
     store = StreamStore(ScriptRunner(client), lease=30.0)
     flusher = Flusher(store)
@@ -113,7 +113,7 @@ def sentinels() -> Iterator[SentinelServers]:
 
 @pytest.fixture
 def cluster() -> Iterator[ClusterServers]:
-    """Three primaries with a replica each; without one of them the others go on."""
+    """Three primaries with a replica each; without one of them the others continue."""
     with ClusterServers(replicas=True, node_timeout=2.0, full_coverage=False) as servers:
         yield servers
 
@@ -134,7 +134,7 @@ def killed(servers: SentinelServers) -> None:
 
 
 def frozen(servers: SentinelServers) -> None:
-    """It answers again when another has its place: a master in its own eyes only."""
+    """The old master returns after a failover, and believes to be a master still."""
     master = servers.master
     master.pause()
     wait_until(lambda: any(is_primary(server) for server in servers.servers if server is not master), timeout=PATIENCE)
@@ -142,7 +142,7 @@ def frozen(servers: SentinelServers) -> None:
 
 
 def handed_over(servers: SentinelServers) -> None:
-    """It takes writes for some seconds more, and will forget them."""
+    """The old master accepts writes for some seconds more, and will lose them."""
     servers.sentinels[0].ask("SENTINEL FAILOVER", SERVICE)
     wait_until(lambda: is_primary(servers.servers[1]), timeout=PATIENCE)
 
@@ -154,7 +154,7 @@ def test_an_answer_outlives_a_failover_of_sentinels(
     caplog: pytest.LogCaptureFixture,
     record_property: Record,
 ) -> None:
-    """The master is killed, or hangs and comes back: the answer stalls, goes on and ends whole; the outage is told."""
+    """The master is killed, or hangs and returns: the answer stalls, then ends complete; the outage is logged."""
     new = sentinels.servers[1]
     with caplog.at_level(logging.INFO, "services"), replica_of_the_product(sentinels.url) as begin:
         answer = begin("s1")
@@ -170,7 +170,7 @@ def test_an_answer_outlives_a_failover_of_sentinels(
 
 
 def test_a_master_that_was_told_to_leave_is_left_before_it_knows(sentinels: SentinelServers) -> None:
-    """It takes writes for eight seconds more and then forgets them: by then everything goes to the new one."""
+    """The old master accepts writes for eight seconds more and loses them: by then all writes go to the new one."""
     old, new = sentinels.servers
     with replica_of_the_product(sentinels.url) as begin:
         answer = begin("s1")
@@ -184,7 +184,7 @@ def test_a_master_that_was_told_to_leave_is_left_before_it_knows(sentinels: Sent
 
 
 def is_written_on(server: RedisServer, answer: Answer) -> None:
-    """Wait until a server has what the answer says from now on."""
+    """Wait until a server has text written from now on."""
     later = len(answer.said) + 100
     with server.client() as client:
         key = stream_keys(answer.stream_id).text
@@ -192,14 +192,14 @@ def is_written_on(server: RedisServer, answer: Answer) -> None:
 
 
 def _length(client: redis.Redis, key: str) -> int:
-    """Return a text's bytes; a server that changes its role cuts whoever asks, once."""
+    """Return the length of a text; retry once, because a server that changes its role drops connections."""
     try:
         return int(str(client.strlen(key)))
     except redis.ConnectionError:
         return 0
 
 
-#: What the replica had not got yet when its master died: the last chunks and their text.
+#: The writes that the replica lacked when its master died: the last chunks and their text.
 FORGET_THE_LAST = """
 local lost = 0
 for _ = 1, 5 do
@@ -230,7 +230,7 @@ def forget_everything(replica: RedisServer) -> None:
 def test_what_a_failover_loses_its_owner_writes_again(
     forget: Callable[[RedisServer], None], sentinels: SentinelServers, record_property: Record
 ) -> None:
-    """The new master lacks what was acknowledged last, or everything: the owner has it, and the answer ends whole."""
+    """The new master lacks acknowledged writes or all data: the owner writes them again, and the answer is complete."""
     with replica_of_the_product(sentinels.url) as begin:
         answer = begin("s1")
         wait_until(lambda: answer.grows(200), timeout=PATIENCE)
@@ -244,7 +244,7 @@ def test_what_a_failover_loses_its_owner_writes_again(
 
 
 def stream_on(cluster: ClusterServers, number: int) -> str:
-    """Return the id of a stream whose slot the primary with this number has."""
+    """Return the id of a stream whose slot belongs to the primary with this number."""
     ids = (f"s{n}" for n in count())
     return next(name for name in ids if key_slot(stream_keys(name).hash.encode()) * 3 // SLOTS == number)
 
@@ -252,7 +252,7 @@ def stream_on(cluster: ClusterServers, number: int) -> str:
 def test_a_primary_of_a_cluster_is_killed(
     cluster: ClusterServers, caplog: pytest.LogCaptureFixture, record_property: Record
 ) -> None:
-    """Its streams stall until its replica has its place, those of the others do not; one line names it."""
+    """Streams of the failed node stall until its replica takes over, others do not; one log line names the node."""
     lost, replica = cluster.nodes[0], cluster.nodes[3]
     with caplog.at_level(logging.INFO, "services"), replica_of_the_product(cluster.url) as begin:
         answers = [begin(stream_on(cluster, number)) for number in range(3)]
@@ -283,7 +283,7 @@ def test_a_primary_of_a_cluster_is_killed(
 def test_a_primary_of_a_cluster_gives_its_place_to_its_replica(
     cluster: ClusterServers, record_property: Record
 ) -> None:
-    """As in an upgrade: the answer moves with the slot, and stalls for moments at the most."""
+    """As in an upgrade: the answer moves with its slot, and stalls only for moments."""
     with replica_of_the_product(cluster.url) as begin:
         answer = begin(stream_on(cluster, 1))
         answer.goes_on()
@@ -298,7 +298,7 @@ def test_a_primary_of_a_cluster_gives_its_place_to_its_replica(
 
 
 def test_a_slot_moves_in_the_middle_of_its_answer(cluster: ClusterServers, record_property: Record) -> None:
-    """Key by key, as a cluster is grown: while its keys are on both sides the answer waits, and nothing is lost."""
+    """Keys migrate one by one, as when a cluster grows: the answer waits meanwhile, and nothing is lost."""
     source, target = cluster.nodes[0], cluster.nodes[2]
     stream_id = stream_on(cluster, 0)
     keys = stream_keys(stream_id)

@@ -1,4 +1,4 @@
-"""When what Redis has of a key may be behind what was shown: its node is away, or may have taken it over just now."""
+"""When Redis may lack writes that were shown: a key's node is away, or may have taken the key over just now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AWAY = StoreUnavailable("gone")
 
 
 def test_an_outage_concerns_its_node_until_it_is_back(clock: FakeClock) -> None:
-    """And for a quiet moment more."""
+    """The node stays of concern for QUIET_SECONDS more."""
     outages = Outages(clock)
     assert not outages.concern("a")
 
@@ -25,7 +25,7 @@ def test_an_outage_concerns_its_node_until_it_is_back(clock: FakeClock) -> None:
 
 
 def test_a_success_right_after_a_failure_settles_nothing(clock: FakeClock) -> None:
-    """One that refuses writes still answers reads."""
+    """A node that rejects writes still answers reads."""
     outages = Outages(clock)
     outages.note({"a": AWAY}, lambda: ["a"])
 
@@ -36,7 +36,7 @@ def test_a_success_right_after_a_failure_settles_nothing(clock: FakeClock) -> No
 
 
 def test_a_nodes_outage_concerns_the_others_only_while_its_keys_may_move(clock: FakeClock) -> None:
-    """A node that stays away for hours does not keep the streams of the others from their readers."""
+    """A node that is away for hours does not affect readers of streams on other nodes."""
     outages = Outages(clock)
 
     outages.note({"a": AWAY, "b": None}, lambda: ["a", "b"])
@@ -48,7 +48,7 @@ def test_a_nodes_outage_concerns_the_others_only_while_its_keys_may_move(clock: 
 
 
 def test_a_crowd_is_no_outage_and_said_once_in_a_while(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """All connections in use says nothing about Redis."""
+    """A crowded pool says nothing about Redis."""
     outages = Outages(clock)
 
     for _ in range(5):

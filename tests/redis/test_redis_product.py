@@ -1,4 +1,4 @@
-"""The whole product on a real cluster and behind real Sentinels: questions, the doctor, the list of streams."""
+"""The whole product on a real Redis Cluster and behind real Sentinels: questions, the doctor, the list of streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def url(kind: str, request: pytest.FixtureRequest) -> str:
 
 @KINDS
 def test_people_are_answered_and_their_streams_are_listed(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Twenty questions land on every node; the list has the streams of all of them."""
+    """Twenty questions reach every node, and the list has all their streams."""
     with House(url) as house:
         bubbles = []
         for number in range(20):
@@ -42,7 +42,7 @@ def test_people_are_answered_and_their_streams_are_listed(url: str, capsys: pyte
 
 @KINDS
 def test_the_doctor_finds_it_well(url: str, kind: str) -> None:
-    """What several primaries have in common is said once; one without a replica is warned of."""
+    """The doctor reports a common finding of several primaries once, and warns of one without a replica."""
     found = examine(check_redis, settings_for(url))
 
     checks = [
@@ -69,14 +69,14 @@ def test_the_doctor_finds_it_well(url: str, kind: str) -> None:
 def test_an_address_of_the_wrong_kind_is_explained(
     scheme: str, path: str, remedy: str, redis_cluster: ClusterServers
 ) -> None:
-    """A node of a cluster is neither a server by itself nor a Sentinel."""
+    """The doctor rejects a Cluster node given as a single server or as a Sentinel."""
     address = f"{scheme}://127.0.0.1:{redis_cluster.nodes[0].port}{path}"
 
     assert remedy in only(examine(check_redis, settings_for(address)), "failed").remedy
 
 
 def test_a_server_that_is_no_cluster_is_explained(redis_server: RedisServer) -> None:
-    """The other way round."""
+    """The doctor rejects a single server given as a Cluster."""
     address = f"redis+cluster://127.0.0.1:{redis_server.port}"
 
     assert "this is no Cluster" in only(examine(check_redis, settings_for(address)), "failed").remedy

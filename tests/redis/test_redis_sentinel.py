@@ -1,4 +1,4 @@
-"""A master that Sentinels name: whoever of them is away or behind, the connection leads to the right server in time."""
+"""A master that Sentinels name: with some Sentinels away or behind, connections still find the right server in time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from services.redis.store import Call, ScriptRunner, connect
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.servers.redis_setups import Sentinel, sentinel_url
 
-#: Seconds a callback has, and half of one for a busy machine.
+#: The 2 seconds of a callback, and half a second for a slow test machine.
 IN_TIME = 2.5
-#: Several real servers: `make test-all` has them.
+#: These tests need several real servers, so only `make test-all` runs them.
 pytestmark = pytest.mark.full
 PORT = Call(None, ("CONFIG", "GET", "port"))
 
@@ -29,19 +29,19 @@ def master() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def sentinels(master: RedisServer) -> Iterator[list[Sentinel]]:
-    """Three of them that watch one master and never think of failing over."""
+    """Three Sentinels that watch one master and never start a failover."""
     with ExitStack() as stack:
         yield [stack.enter_context(Sentinel(master.port, quorum=3)) for _ in range(3)]
 
 
 def port(runner: ScriptRunner) -> int:
-    """Return the port of the server the runner speaks to."""
+    """Return the port of the server that the runner uses."""
     return int(runner.run([PORT])[0][1])
 
 
 @pytest.mark.parametrize("hung", [1, 2])
 def test_sentinels_that_hang_hold_nobody_up(master: RedisServer, sentinels: list[Sentinel], hung: int) -> None:
-    """The others' answer is enough, at the first contact too."""
+    """The answer of the other Sentinels is enough, at the first contact too."""
     for sentinel in sentinels[:hung]:
         sentinel.pause()
     try:
@@ -60,7 +60,7 @@ def test_sentinels_that_hang_hold_nobody_up(master: RedisServer, sentinels: list
 
 
 def test_without_sentinels_the_last_known_master_serves(master: RedisServer, sentinels: list[Sentinel]) -> None:
-    """New connections go there: that nobody can say where the master is does not mean that it is away."""
+    """New connections use the last known master: unreachable Sentinels do not mean that it is away."""
     client = connect(sentinel_url(*sentinels), pool_size=2, timeout=1.0)
     runner = ScriptRunner(client)
     wait_until(lambda: answers(runner))
@@ -89,7 +89,7 @@ def answers(runner: ScriptRunner) -> bool:
 
 
 def test_where_no_sentinel_ever_answered_is_said() -> None:
-    """In time, and with the service's name."""
+    """The error comes in time, and names the service."""
     url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/main"
     began = time.monotonic()
 
@@ -100,7 +100,7 @@ def test_where_no_sentinel_ever_answered_is_said() -> None:
 
 
 def test_a_service_they_do_not_know_is_said(sentinels: list[Sentinel]) -> None:
-    """In the Sentinels' own words."""
+    """The error quotes the Sentinels."""
     url = sentinel_url(*sentinels).replace("/main/", "/other/")
 
     with pytest.raises(StoreUnavailable, match="no sentinel names a master of other: No such master"):
@@ -108,7 +108,7 @@ def test_a_service_they_do_not_know_is_said(sentinels: list[Sentinel]) -> None:
 
 
 def test_sentinels_have_a_password_of_their_own(master: RedisServer) -> None:
-    """It is asked for by Sentinels only; the master gets its own."""
+    """The Sentinels' password goes only to them; the master gets its own."""
     with Sentinel(master.port, lines=("requirepass fake-secret",)) as sentinel:
         told = sentinel_url(sentinel, query="?sentinel_password=fake-secret")
 
@@ -119,7 +119,7 @@ def test_sentinels_have_a_password_of_their_own(master: RedisServer) -> None:
 
 
 def test_of_differing_sentinels_the_latest_failover_counts(master: RedisServer) -> None:
-    """One that was cut off names the master of before."""
+    """A Sentinel that was cut off names the former master."""
     with RedisServer() as newer, Sentinel(master.port, lines=("sentinel config-epoch main 3",)) as behind:
         epoch = "sentinel config-epoch main 4"
         with Sentinel(newer.port, lines=(epoch,)) as ahead:
@@ -129,7 +129,7 @@ def test_of_differing_sentinels_the_latest_failover_counts(master: RedisServer) 
 
 
 def test_connections_to_a_master_of_before_are_left_at_once(master: RedisServer) -> None:
-    """When one of them has found the new master, none of the others waits for the old one, which may hang."""
+    """Once one connection has found the new master, no other waits for the old one, which may hang."""
     with RedisServer() as old, RedisServer() as new, ExitStack() as stack:
         sentinel = stack.enter_context(Sentinel(old.port, lines=("sentinel config-epoch main 1",)))
         runner = ScriptRunner(connect(sentinel_url(sentinel), pool_size=8, timeout=1.0))
@@ -152,13 +152,13 @@ def test_connections_to_a_master_of_before_are_left_at_once(master: RedisServer)
 
 
 def busy(runner: ScriptRunner, count: int) -> list[int]:
-    """Use so many connections at once; return the ports of the servers they lead to."""
+    """Use `count` connections at once; return the ports of their servers."""
     ports: list[int] = []
     together = threading.Barrier(count, timeout=60.0)
 
     def use() -> None:
         together.wait()
-        # Long enough for all to be there at once.
+        # Long enough for all connections to be in use at once.
         _, found = runner.run([Call(None, ("EVAL", BUSY, "0")), PORT])
         ports.append(int(found[1]))
 
@@ -170,5 +170,5 @@ def busy(runner: ScriptRunner, count: int) -> list[int]:
     return ports
 
 
-#: Keeps the server busy for 20 ms, and so its clients apart.
+#: Keeps the server busy for 20 ms, so that the clients need separate connections.
 BUSY = "local t = redis.call('TIME') repeat local n = redis.call('TIME') until (n[1]-t[1])*1000000+n[2]-t[2] > 20000"

@@ -1,4 +1,4 @@
-"""The way to Redis: bounded, one round trip for many calls, and an outage is one error and one log line."""
+"""Access to Redis: timeouts, one round trip for many calls, and one error and one log line per outage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import redis
 
 from services import metrics
 from services.errors import StoreUnavailable
-from services.redis.client import ROOMS
+from services.redis.client import PACKAGES
 from services.redis.store import Call, ScriptRunner, connect, redis_errors, script
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.streams.turns import count_turns
@@ -30,7 +30,7 @@ def command(*words: str) -> Call:
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
-    """A client as the product has it, with time enough for a busy machine."""
+    """A client like the product's, with a longer timeout for a slow test machine."""
     client = connect(redis_url, pool_size=4, timeout=10.0)
     yield client
     client.close()
@@ -42,7 +42,7 @@ def runner(client: redis.Redis) -> ScriptRunner:
 
 
 def test_a_client_connects_when_it_is_first_used() -> None:
-    """Nothing is asked of a Redis that is away while the process starts."""
+    """Nothing connects to Redis while the process starts."""
     client = connect(f"redis://127.0.0.1:{free_port()}/1", pool_size=1)
 
     with pytest.raises(redis.ConnectionError):
@@ -50,7 +50,7 @@ def test_a_client_connects_when_it_is_first_used() -> None:
 
 
 def test_many_calls_are_one_round_trip(client: redis.Redis, runner: ScriptRunner) -> None:
-    """Scripts and plain commands go together, and each has its reply in its place."""
+    """Scripts and plain commands go together, and replies come in call order."""
     runner.load()
     turns = count_turns(client)
     runner.ping()
@@ -64,7 +64,7 @@ def test_many_calls_are_one_round_trip(client: redis.Redis, runner: ScriptRunner
 
 
 def test_a_redis_that_lost_its_scripts_gets_them_again(client: redis.Redis, runner: ScriptRunner) -> None:
-    """A restart or SCRIPT FLUSH costs one more look, no answer."""
+    """A restart or SCRIPT FLUSH costs one more round trip and loses no reply."""
     runner.load()
     client.script_flush()
     enter = Call(script("enter"), ("dify_user:b:p",), ("100", "s1", 3, 60))
@@ -76,8 +76,8 @@ def test_a_redis_that_lost_its_scripts_gets_them_again(client: redis.Redis, runn
 
 
 def test_loading_leaves_no_script_out(client: redis.Redis, runner: ScriptRunner) -> None:
-    """No question pays for the first use of one."""
-    names = [path.stem for path in ROOMS.glob("*/lua/*.lua") if path.stem != "prelude"]
+    """Scripts are loaded before the first question needs them."""
+    names = [path.stem for path in PACKAGES.glob("*/lua/*.lua") if path.stem != "prelude"]
 
     runner.load()
 
@@ -86,7 +86,7 @@ def test_loading_leaves_no_script_out(client: redis.Redis, runner: ScriptRunner)
 
 
 def test_what_redis_refuses_is_our_error(client: redis.Redis, runner: ScriptRunner) -> None:
-    """One refused call of many is an error of them all; the others may have been carried out."""
+    """One rejected call makes `run` fail; the others may have been carried out."""
     client.lpush("list", "1")
 
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
@@ -96,7 +96,7 @@ def test_what_redis_refuses_is_our_error(client: redis.Redis, runner: ScriptRunn
 
 
 def test_a_key_of_another_type_can_be_looked_at(client: redis.Redis, runner: ScriptRunner) -> None:
-    """With `mistyped` it reads as an error object; any other refusal still counts."""
+    """With `mistyped` a WRONGTYPE error is returned as a value; other errors are still raised."""
     client.lpush("list", "1")
 
     replies = runner.run([command("GET", "list"), command("GET", "nothing")], mistyped=True)
@@ -108,7 +108,7 @@ def test_a_key_of_another_type_can_be_looked_at(client: redis.Redis, runner: Scr
 
 
 def test_each_call_has_its_own_outcome(client: redis.Redis, runner: ScriptRunner) -> None:
-    """What Redis refuses is an error in its place, the others have their replies."""
+    """A rejected call has an error in its place, the others have their replies."""
     client.lpush("list", "1")
 
     first, refused, last = runner.run_each([command("SET", "k", "v"), command("GET", "list"), command("GET", "k")])
@@ -119,7 +119,7 @@ def test_each_call_has_its_own_outcome(client: redis.Redis, runner: ScriptRunner
 
 
 def test_calls_to_a_redis_that_is_away_are_one_error() -> None:
-    """Where nothing comes back there is nothing to tell apart; no calls are no error."""
+    """Without any reply `run_each` raises; an empty run does not."""
     runner = ScriptRunner(connect(f"redis://127.0.0.1:{free_port()}/1", pool_size=1))
 
     with pytest.raises(StoreUnavailable, match="ConnectionError"):
@@ -130,7 +130,7 @@ def test_calls_to_a_redis_that_is_away_are_one_error() -> None:
 
 
 def test_a_call_that_is_sent_once_is_not_sent_again(redis_server: RedisServer, redis_url: str) -> None:
-    """`run_each` leaves trying again to its caller, who knows what may be sent twice."""
+    """`run_each` does not retry by itself: its caller knows which calls may be sent twice."""
     with CuttingProxy(redis_server.port) as proxy:
         client = connect(proxy.url, pool_size=1, timeout=10.0)
         runner = ScriptRunner(client)
@@ -146,7 +146,7 @@ def test_a_call_that_is_sent_once_is_not_sent_again(redis_server: RedisServer, r
 
 
 def test_a_primary_that_became_a_replica_is_left() -> None:
-    """The refused write is an outage; each connection is made anew, and so finds whom the name leads to now."""
+    """READONLY is an outage; each connection is replaced, and so finds the present server of the name."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=1, timeout=10.0)
         runner = ScriptRunner(client)
@@ -162,14 +162,14 @@ def test_a_primary_that_became_a_replica_is_left() -> None:
 
 
 def test_text_cut_inside_a_character_loses_that_character(client: redis.Redis) -> None:
-    """A poll reads a bounded number of bytes."""
+    """A poll reads a bounded number of bytes, which may cut a character."""
     client.set("k", "年假")
 
     assert client.getrange("k", 0, 3) == "年"
 
 
 class CuttingProxy:
-    """Stands before Redis; while `cuts` is positive it closes a connection that says something instead of asking."""
+    """A proxy for Redis; while `cuts` is positive it closes a connection instead of forwarding its request."""
 
     def __init__(self, port: int) -> None:
         self.cuts = 0
@@ -201,7 +201,7 @@ class CuttingProxy:
 
 
 def test_a_connection_that_breaks_is_tried_once_more(redis_url: str, redis_server: RedisServer) -> None:
-    """One that breaks twice is an outage, and so is any for a call that must not be sent again."""
+    """A connection that breaks twice is an outage, and so is any for a call that must not be sent again."""
     with CuttingProxy(redis_server.port) as proxy:
         client = connect(proxy.url, pool_size=2, timeout=10.0)
         runner = ScriptRunner(client)
@@ -222,7 +222,7 @@ def test_a_connection_that_breaks_is_tried_once_more(redis_url: str, redis_serve
 
 
 def test_no_wait_is_longer_than_it_may_be() -> None:
-    """A frozen Redis holds neither a new connection nor one that was open, nor who waits for one."""
+    """A frozen Redis delays neither new nor open connections, nor threads that wait for one, beyond the timeout."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=1, timeout=0.3)
         runner = ScriptRunner(client)
@@ -258,7 +258,7 @@ def answers(runner: ScriptRunner) -> bool:
 
 
 def test_an_outage_is_one_line_and_its_end_another(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """However many calls fail, and from however many threads; a restart of ours is not needed."""
+    """An outage is logged once, however many calls and threads fail; no restart is needed after it."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=8, timeout=5.0)
         runner = ScriptRunner(client, clock=clock)
@@ -290,7 +290,7 @@ def test_an_outage_is_one_line_and_its_end_another(clock: FakeClock, caplog: pyt
 
 @pytest.mark.parametrize("foreign", [redis.TimeoutError("slow"), redis.ConnectionError("gone"), OSError("broken")])
 def test_whatever_its_client_raises_is_one_error(foreign: Exception) -> None:
-    """It names the kind for the log; the code is what a reply shows."""
+    """The exception names the cause for the log; clients see only its code."""
     with pytest.raises(StoreUnavailable) as caught, redis_errors():
         raise foreign
 
@@ -300,7 +300,7 @@ def test_whatever_its_client_raises_is_one_error(foreign: Exception) -> None:
 
 
 def test_a_value_redis_cannot_take_is_not_an_outage(runner: ScriptRunner) -> None:
-    """It is said to whoever wrote it, and the connection is of use afterwards."""
+    """A wrong argument raises the library's error, and the connection stays usable."""
     with pytest.raises(redis.DataError):
         runner.run([Call(None, ("SET", "k", {}))])  # type: ignore[arg-type]
 
@@ -308,6 +308,6 @@ def test_a_value_redis_cannot_take_is_not_an_outage(runner: ScriptRunner) -> Non
 
 
 def test_a_mistake_of_ours_is_not_an_outage() -> None:
-    """Only what Redis and the network do becomes `StoreUnavailable`."""
+    """Only errors of Redis and the network become `StoreUnavailable`."""
     with pytest.raises(KeyError), redis_errors():
         raise KeyError("k")

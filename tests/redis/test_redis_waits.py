@@ -1,4 +1,4 @@
-"""Waits that end: the budget of a thread, and questions to what may hang."""
+"""Waits with timeouts: the budget of a thread, and lookups that may hang."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeVar
 
 import pytest
 
-from services.redis.routes import MOMENT, PATIENCE, Lookup, first_answers, left, within
+from services.redis.routes import FALLBACK_TIMEOUT, MOMENT, Lookup, first_answers, left, within
 from tests.support.servers.processes import wait_until
 
 T = TypeVar("T")
 
 
 class Oracle:
-    """Answers with numbers that count up; hangs while it is told to, and fails with what it is given."""
+    """Returns increasing numbers; hangs or fails on demand."""
 
     def __init__(self) -> None:
         self.free = threading.Event()
@@ -48,7 +48,7 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def test_a_budget_bounds_each_wait_in_it() -> None:
-    """Outside there is none; inside, a wait gets what is left of the whole, and at last next to nothing."""
+    """Outside `within` a wait keeps its limit; inside it gets the rest of the budget, and at last MOMENT."""
     assert left(5.0) == 5.0
     with within(60.0):
         assert left(0.01) == 0.01
@@ -59,7 +59,7 @@ def test_a_budget_bounds_each_wait_in_it() -> None:
 
 
 def test_a_budget_inside_another_never_makes_it_longer() -> None:
-    """The outer one's end counts, and is as it was afterwards."""
+    """An inner budget cannot exceed the outer one, which is unchanged afterwards."""
     with within(10.0):
         with within(100.0):
             assert left(50.0) <= 10.0
@@ -69,7 +69,7 @@ def test_a_budget_inside_another_never_makes_it_longer() -> None:
 
 
 def test_a_budget_is_a_threads_own() -> None:
-    """Another thread waits as long as it is told."""
+    """A budget applies only to its own thread."""
     waits: list[float] = []
     with within(0.1):
         thread = threading.Thread(target=lambda: waits.append(left(5.0)))
@@ -80,14 +80,14 @@ def test_a_budget_is_a_threads_own() -> None:
 
 
 def test_an_answer_is_new_each_time(oracle: Oracle) -> None:
-    """Nothing is remembered where asking works."""
+    """A lookup that works is run again each time."""
     lookup = Lookup(oracle, name="oracle")
 
     assert [lookup.get(30.0), lookup.get(30.0)] == [1, 2]
 
 
 def test_however_many_want_it_one_asks(oracle: Oracle) -> None:
-    """Those who come while it is asked get the same answer."""
+    """Threads that call during a lookup share its answer."""
     lookup = Lookup(oracle, name="oracle")
     oracle.free.clear()
     answers: list[int] = []
@@ -100,14 +100,14 @@ def test_however_many_want_it_one_asks(oracle: Oracle) -> None:
     for thread in threads:
         thread.join(60.0)
 
-    # Whoever came when the first round was over asked anew.
+    # Threads that came after the first lookup started another.
     assert len(answers) == 20
     assert oracle.asked <= 20
     assert max(answers) == oracle.asked
 
 
 def test_what_hangs_is_not_waited_for(oracle: Oracle) -> None:
-    """Without an answer that is an error in time; with one, the old answer, and soon without any waiting."""
+    """A hanging lookup raises in time; with an earlier answer it returns that, soon without any wait."""
     lookup = Lookup(oracle, name="oracle")
     oracle.free.clear()
     with pytest.raises(TimeoutError, match=r"oracle: no answer within 0\.1 s"):
@@ -117,14 +117,14 @@ def test_what_hangs_is_not_waited_for(oracle: Oracle) -> None:
     oracle.free.clear()
 
     first = seconds_of(lambda: lookup.get(30.0))
-    others = seconds_of(lambda: [lookup.get(30.0) for _ in range(math.ceil(15.0 / PATIENCE))])
+    others = seconds_of(lambda: [lookup.get(30.0) for _ in range(math.ceil(15.0 / FALLBACK_TIMEOUT))])
 
     assert first < 15.0
     assert others < 15.0
 
 
 def test_what_came_late_counts_the_next_time(oracle: Oracle) -> None:
-    """An answer that nobody waited for is not lost."""
+    """An answer that arrives after the timeout is kept."""
     lookup = Lookup(oracle, name="oracle")
     lookup.get(30.0)
     oracle.free.clear()
@@ -135,7 +135,7 @@ def test_what_came_late_counts_the_next_time(oracle: Oracle) -> None:
 
 
 def test_the_last_good_answer_stands_in_for_an_error(oracle: Oracle) -> None:
-    """Where there never was one, the error is the caller's."""
+    """Without an earlier answer the caller gets the lookup's error."""
     lookup = Lookup(oracle, name="oracle")
     oracle.error = OSError("no such name")
     with pytest.raises(OSError, match="no such name"):
@@ -148,7 +148,7 @@ def test_the_last_good_answer_stands_in_for_an_error(oracle: Oracle) -> None:
 
 
 def test_asking_without_waiting(oracle: Oracle) -> None:
-    """The answer is there when it came; until then the one of before."""
+    """`last` is the earlier answer until the new one arrives."""
     lookup = Lookup(oracle, name="oracle")
     oracle.free.clear()
 
@@ -172,19 +172,19 @@ def fails() -> int:
 
 
 def test_the_first_answers_are_enough() -> None:
-    """Who hangs or fails holds nobody up."""
+    """A function that hangs or fails delays no other."""
     assert first_answers([hangs, fails, lambda: 3, hangs], enough=1, timeout=30.0) == [3]
     assert sorted(first_answers([lambda: 1, fails, lambda: 3], enough=2, timeout=30.0)) == [1, 3]
 
 
 def test_fewer_answers_than_wanted_are_better_than_none() -> None:
-    """Once all have answered or failed; who hangs is not waited for once there is an answer."""
+    """The call ends once all have answered or failed; after a first answer it does not wait for one that hangs."""
     assert first_answers([lambda: 1, fails], enough=2, timeout=30.0) == [1]
     assert seconds_of(lambda: first_answers([lambda: 1, hangs], enough=2, timeout=30.0)) < 15.0
 
 
 def test_no_answer_at_all_is_an_error() -> None:
-    """What one of them raised, or that the time was over."""
+    """It raises the error of one function, or a timeout."""
     with pytest.raises(OSError, match="refused"):
         first_answers([fails, fails], enough=1, timeout=30.0)
     with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):

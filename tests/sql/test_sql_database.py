@@ -85,7 +85,7 @@ def test_a_transaction_that_gives_way_is_run_again(database: SqlDatabase) -> Non
 
 def test_giving_way_has_an_end(database: SqlDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its patience a transaction says that there is no answer."""
-    monkeypatch.setattr(sql_database, "PATIENCE", 0.1)
+    monkeypatch.setattr(sql_database, "RETRY_TIMEOUT", 0.1)
 
     def work(connection: sa.Connection) -> None:
         raise GaveWay("deadlock")
@@ -166,7 +166,7 @@ def test_writers_of_one_process_take_turns_over_all_their_pools(
     holder = threading.Thread(target=one.transact, args=(long,))
     holder.start()
     assert inside.wait(30.0)
-    monkeypatch.setattr(sql_database, "PATIENCE", 0.1)
+    monkeypatch.setattr(sql_database, "RETRY_TIMEOUT", 0.1)
     with pytest.raises(NoAnswer, match="this process"):
         other.transact(partial(_run, statement="INSERT INTO notes VALUES (1, 1)"))
     assert _numbers(other) == []

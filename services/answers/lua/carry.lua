@@ -1,7 +1,7 @@
--- Store what a conversation has under a former key, unless its present key was used meanwhile. The reset count is
--- stored even if it is 0: its key marks the conversation as carried over.
--- KEYS: 1 the id, 2 how often it was reset, 3 the turns. ARGV: seconds, the id or '', the resets, then turns
--- Reply: {the id or '', the resets}
+-- Copy a conversation from a former key, unless it was used under its own key since. The reset count is stored even if
+-- it is 0: it marks the conversation as copied.
+-- KEYS: 1 provider's conversation id, 2 reset count, 3 turns. ARGV: seconds to live, id or '', reset count, then turns
+-- Reply: {id or '', reset count}
 if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) == 0 then
   local life = math.ceil(ARGV[1] * 1000)
   if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', life) end

@@ -1,7 +1,7 @@
--- Add a turn to a conversation's history, unless the conversation was reset since the question was asked. A turn that
--- another owner of the same stream adds again replaces the first one.
--- KEYS: 1 the turns, 2 how often the conversation was reset
--- ARGV: the stream's id, the turn, the reset count it belongs to, how many turns are kept, seconds
+-- Add a turn to a conversation's history, unless the conversation was reset since the question. A turn that another
+-- owner adds again for the same stream replaces the first one.
+-- KEYS: 1 turns, 2 reset count
+-- ARGV: stream id, turn, reset count that the turn belongs to, number of turns kept, seconds to live
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[3] then return 0 end
 local last = redis.call('LINDEX', KEYS[1], -1)
 if last and string.sub(last, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then redis.call('RPOP', KEYS[1]) end

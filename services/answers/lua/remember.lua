@@ -1,6 +1,6 @@
--- Store the provider's conversation id, unless the conversation was reset since the question was asked.
--- KEYS: 1 the id, 2 how often the conversation was reset
--- ARGV: the id ('' deletes it), the reset count it belongs to, seconds
+-- Store the provider's conversation id, unless the conversation was reset since the question.
+-- KEYS: 1 provider's conversation id, 2 reset count
+-- ARGV: id ('' deletes it), reset count that the id belongs to, seconds to live
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[2] then return 0 end
 if ARGV[1] == '' then
   redis.call('DEL', KEYS[1])

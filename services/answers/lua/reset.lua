@@ -1,7 +1,7 @@
--- Begin a conversation anew, once per command: a redelivery must not end the conversation that came after it.
--- KEYS: 1 the id, 2 how often it was reset, 3 the streams of the last commands, 4 the turns. ARGV: seconds, the command's
--- stream id
--- Reply: how often it was reset
+-- Reset a conversation, once per command: a redelivered command must not delete what followed it.
+-- KEYS: 1 provider's conversation id, 2 reset count, 3 stream ids of the last commands, 4 turns
+-- ARGV: seconds to live, stream id of the command
+-- Reply: reset count
 for _, id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
   if id == ARGV[2] then return tonumber(redis.call('GET', KEYS[2]) or '0') end
 end

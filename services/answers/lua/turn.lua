@@ -1,8 +1,7 @@
--- Enter a stream into a conversation's queue, and renew the conversation id, which the question is about to use.
--- KEYS: 1 the queue, a list of stream ids, 2 the provider's conversation id, 3 how often the conversation was reset
--- ARGV: stream id, the queue's size, seconds until the queue expires, seconds until the conversation id expires
--- Reply: {position: 0 = its turn, -1 = full, 1 if it was entered now, the head, the id or '', the resets, 1 if neither
--- id nor resets are stored}
+-- Join a conversation's queue. KEYS: 1 queue, a list of stream ids, 2 provider's conversation id, 3 reset count
+-- ARGV: stream id, length limit of the queue, seconds the queue lives from now, seconds the id lives from now
+-- Reply: {position: 0 = its turn, -1 = full, 1 if it was added now, head of the queue, id or '', reset count, 1 if
+-- neither id nor reset count was ever stored}
 local ids = redis.call('LRANGE', KEYS[1], 0, -1)
 local known = redis.call('MGET', KEYS[2], KEYS[3])
 if known[1] then redis.call('PEXPIRE', KEYS[2], math.ceil(ARGV[4] * 1000)) end

@@ -1,9 +1,10 @@
--- How the lanes stand. KEYS: 1 lanes by the end of their lease, 2 owners, 3 suspects, 4 workers
--- ARGV: now, lease, grace, seconds the keys live, lanes
--- Reply: {workers that live, lanes held, lanes whose holder is silent but may renew yet, 1 where holders may be unknown
---         or 0, lanes that can be taken ...}
+-- State of the lanes. KEYS: 1 lanes by the end of their lease, 2 owners, 3 suspects, 4 workers
+-- ARGV: now, lease, grace, seconds the keys live, number of lanes
+-- Reply: {living workers, held lanes, lanes whose owner is silent but may still renew, 1 if owners may be unknown or 0,
+--         free lanes ...}
 local now = clock(ARGV[1])
--- A Redis that lost everything learns who holds what within a third of a lease: until half of one is over, nobody knows.
+-- Workers renew every third of a lease, so a Redis that lost its data knows all owners again after that. Until half of
+-- a lease has passed, owners may be unknown.
 redis.call('HSETNX', KEYS[3], 'since', stamp(now))
 redis.call('PEXPIRE', KEYS[3], math.ceil(ARGV[4] * 1000))
 local unsure = now < tonumber(redis.call('HGET', KEYS[3], 'since')) + ARGV[2] / 2

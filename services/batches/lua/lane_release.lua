@@ -1,5 +1,5 @@
--- Give lanes back. KEYS: 1 lanes by the end of their lease, 2 owners, 3 suspects. ARGV: of each its number and token
--- Reply: how many were still the caller's
+-- Release lanes. KEYS: 1 lanes by the end of their lease, 2 owners, 3 suspects. ARGV: per lane its number and token
+-- Reply: number of lanes that the caller still held
 local released = 0
 for i = 1, #ARGV, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then

@@ -1,7 +1,7 @@
-"""Which item a lane gets next, and what becomes of it: the steps of the batches that happen all the time.
+"""Claims: which item a lane gets next, and what its attempt comes to; the frequent transactions of batches.
 
-A candidate is looked for without a lock; taking it locks its task's row and looks again. Where a statement could read a
-task's every row, it names its index: servers were seen to choose the texts themselves, which took half a second.
+A candidate is searched without a lock; claiming it locks its task's row and checks again. Statements that could read
+every row of a task name their index: servers were seen to read the texts instead, which took half a second.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from services.batches.records import Claimed
 from services.batches.sql.rows import Row, by_status, claimed_of, count
 from services.batches.sql.tables import ITEMS, TASKS
 
-#: What is claimed from. Those that were never served come first, and then who was served longest ago.
+#: Statuses of tasks that items are claimed from. Tasks never served come first, then those served longest ago.
 WORKED = ("pending", "running")
 
-#: When the first waiting item of a task may be asked: one entry of an index.
+#: When the first waiting item of a task may be asked: a read of one index entry.
 _FIRST_DUE = (
     by_status(sa.select(ITEMS.c.due))
     .where(ITEMS.c.task_id == TASKS.c.task_id, ITEMS.c.status == "pending")
@@ -33,11 +33,11 @@ _FIRST_DUE = (
 
 
 class Overtaken(Exception):
-    """Somebody else claimed for the same lane: it is to be looked again."""
+    """Another worker claimed for the same lane: search again."""
 
 
 class Held(NamedTuple):
-    """An item that is running, and the lane that has it."""
+    """A running item and its lane."""
 
     task_id: str
     item_index: int
@@ -45,13 +45,13 @@ class Held(NamedTuple):
 
 
 def held(connection: sa.Connection) -> list[Held]:
-    """Return every item that is running: never more than there are lanes."""
+    """Return every running item: at most one per lane."""
     columns = (ITEMS.c.task_id, ITEMS.c.item_index, ITEMS.c.lane)
     return [Held(*row) for row in connection.execute(sa.select(*columns).where(ITEMS.c.lane >= 0))]
 
 
 def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held | None:
-    """Return the item that is running in this lane, or else one in a lane that is no more."""
+    """Return the item that is running in this lane, or else one of a lane that no longer exists."""
     gone = (item for item in running if lanes is not None and item.lane >= lanes)
     return next((item for item in running if item.lane == lane), None) or next(gone, None)
 
@@ -59,7 +59,7 @@ def left_behind(running: Collection[Held], lane: int, lanes: int | None) -> Held
 def candidate(
     connection: sa.Connection, lane: int, lanes: int | None, now: datetime, *, begin: bool
 ) -> Callable[[sa.Connection], Claimed | None] | None:
-    """Return the step that may claim something for a lane, found without a lock: one that runs, or else may `begin`."""
+    """Return the transaction that claims an item for a lane, found without a lock; None if there is none."""
     running = held(connection)
     if found := left_behind(running, lane, lanes):
         return lambda c: take_again(c, found, lane)
@@ -69,7 +69,7 @@ def candidate(
 
 
 def next_task(connection: sa.Connection, running: Collection[Held], now: datetime) -> str | None:
-    """Return the task whose turn it is."""
+    """Return the task whose turn it is, None if no item is due."""
     open_tasks = TASKS.c.task_id.not_in(_full(connection, running))
     for status in WORKED:
         ready = sa.select(TASKS.c.task_id).where(TASKS.c.status == status, micros(now) >= _FIRST_DUE, open_tasks)
@@ -80,30 +80,31 @@ def next_task(connection: sa.Connection, running: Collection[Held], now: datetim
 
 
 def next_due(connection: sa.Connection, now: datetime) -> float | None:
-    """Return the seconds until the first of the items that wait to be asked again; `None`: none waits."""
+    """Return the seconds until the first retry is due; `None` if none waits."""
     first = sa.select(_FIRST_DUE.label("due")).where(TASKS.c.status.in_(WORKED)).subquery()
     due = connection.scalar(sa.select(sa.func.min(first.c.due)).where(first.c.due > micros(now)))
     return None if due is None else (due - micros(now)) / 1e6
 
 
 def _full(connection: sa.Connection, running: Collection[Held]) -> list[str]:
-    """Return the tasks of which as many items are running as their owners want."""
+    """Return the tasks that have `max_concurrent` items running."""
     counts = Counter(item.task_id for item in running)
     bounds = sa.select(TASKS.c.task_id, TASKS.c.max_concurrent)
     bounded = bounds.where(TASKS.c.task_id.in_(counts), TASKS.c.max_concurrent.is_not(None))
-    return [row[0] for row in connection.execute(bounded) if counts[row[0]] >= row[1]] if counts else []
+    found = connection.execute(bounded) if counts else ()
+    return [task_id for task_id, most in found if counts[task_id] >= most]
 
 
 def locked(connection: sa.Connection, task_id: str) -> Row | None:
-    """Return a task, and keep everybody else from it and its items until the transaction ends."""
+    """Return a task, and lock it and its items until the transaction ends."""
     return connection.execute(sa.select(TASKS).where(TASKS.c.task_id == task_id).with_for_update()).first()
 
 
 def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> Claimed | None:
-    """Claim the next item of a task; `None` when others were faster.
+    """Claim the next item of a task; `None` if others were faster.
 
     Raises:
-        Overtaken: the lane has one by now.
+        Overtaken: the lane has an item by now.
     """
     task = locked(connection, task_id)
     if task is None or task.status not in WORKED or _is_full(connection, task):
@@ -119,7 +120,7 @@ def take(connection: sa.Connection, task_id: str, lane: int, now: datetime) -> C
 
 
 def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | None:
-    """Claim an item whose worker is gone; `None` when it is no longer there. Raises as `take` does."""
+    """Claim an item whose worker is gone; `None` if it is no longer running. Raises as `take` does."""
     task = locked(connection, found.task_id)
     if task is None or found not in held(connection):
         return None
@@ -130,7 +131,7 @@ def take_again(connection: sa.Connection, found: Held, lane: int) -> Claimed | N
 
 
 def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any], now: datetime) -> bool:
-    """Write what became of an attempt, and end the task with its last item; `False` when the attempt is over."""
+    """Store the result of an attempt, and end the task with its last item; `False` if the attempt is over."""
     task = locked(connection, claimed.task.task_id)
     running = (ITEMS.c.status == "running", ITEMS.c.attempts == claimed.attempt)
     change = ITEMS.update().where(*_key(claimed.task.task_id, claimed.index), *running)
@@ -143,7 +144,7 @@ def settle(connection: sa.Connection, claimed: Claimed, values: Mapping[str, Any
 
 def micros(moment: datetime) -> int:
     """Return a time as whole microseconds since 1970."""
-    # By whole parts: a float of today's seconds has room for no more digits than these.
+    # Computed in integers: a float of the present time has no digits left for microseconds.
     return int(moment.astimezone(UTC).replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
 
 
@@ -159,7 +160,7 @@ def _is_full(connection: sa.Connection, task: Row) -> bool:
 
 
 def _put(connection: sa.Connection, item: tuple[sa.ColumnElement[bool], ...], values: Mapping[str, Any]) -> None:
-    """Give an item to a lane, which has one at a time: the index of the lanes sees to that."""
+    """Assign an item to a lane; the unique index on lanes rejects a second one."""
     try:
         connection.execute(ITEMS.update().where(*item).values(values))
     except IntegrityError as exc:
@@ -173,7 +174,7 @@ def _next_item(connection: sa.Connection, task_id: str, now: datetime) -> Row | 
 
 
 def _serve(connection: sa.Connection, task: Row, now: datetime) -> None:
-    """Move the task to the end of the line; also when the clock stands still, or another replica's is behind."""
+    """Move the task to the end of the queue, also if the clock stands still or another replica's is behind."""
     served = max(micros(now), task.served + 1)
     values = {"status": "running", "served": served, "started_at": task.started_at or now}
     connection.execute(TASKS.update().where(TASKS.c.task_id == task.task_id).values(values))
@@ -190,5 +191,5 @@ def _end(connection: sa.Connection, task: Row, message: str, now: datetime) -> N
     failure = {"status": "failed", "error_message": message}
     values = {"status": "completed"} if completed else failure
     ended = TASKS.update().where(TASKS.c.task_id == task.task_id)
-    # Nobody is asked any more as whoever submitted it.
+    # No more items are asked, so the submitter's credential is deleted.
     connection.execute(ended.values(ended_at=now, completed=completed, failed=failed, credential="", **values))

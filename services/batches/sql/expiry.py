@@ -1,6 +1,6 @@
-"""Remove batch tasks whose time is over: first they are seen no more, then their rows go, a few at a time.
+"""Removal of expired batch tasks: first they are hidden, then their rows are deleted, some at a time.
 
-Whoever is stopped in the middle is followed by the next, from the beginning: nothing is left behind.
+A removal that stops in the middle is repeated from its beginning, so no rows are left behind.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from services.batches.records import ENDED
 from services.batches.sql.tables import ITEMS, TASKS
 from services.sql.database import SqlDatabase
 
-#: The longest that a task may take to arrive: its replica is gone.
+#: Maximal time for a submission to arrive; after that its replica must be gone.
 ARRIVAL = timedelta(hours=1)
-#: Rows removed at once: with their answers they are long.
+#: Rows deleted per transaction: with their answers they are long.
 AT_ONCE = 200
 
 
 def expire(database: SqlDatabase, before: datetime, now: datetime, limit: int) -> int:
-    """Remove tasks that ended before then, or never arrived, `limit` at most; return how many it has removed."""
+    """Remove up to `limit` tasks that ended before `before` or never arrived; return how many were removed."""
     database.transact(lambda connection: hide(connection, before, limit))
     database.transact(lambda connection: _give_up(connection, now))
     hidden = sa.select(TASKS.c.task_id, TASKS.c.total).where(TASKS.c.status == "expiring").limit(limit)
@@ -30,7 +30,7 @@ def expire(database: SqlDatabase, before: datetime, now: datetime, limit: int) -
 
 
 def hide(connection: sa.Connection, before: datetime, limit: int) -> None:
-    """Let them be seen no more, and their keys be used again."""
+    """Hide the tasks, and free their idempotency keys."""
     old = sa.select(TASKS.c.task_id).where(TASKS.c.ended_at < before, TASKS.c.status.in_(ENDED))
     task_ids = connection.scalars(old.order_by(TASKS.c.ended_at).limit(limit)).all()
     gone = {"status": "expiring", "idempotency_key": None}
@@ -44,7 +44,7 @@ def _give_up(connection: sa.Connection, now: datetime) -> None:
 
 
 def _remove(database: SqlDatabase, task_id: str, total: int) -> int:
-    """Remove a task; return 1 for whoever removed the last of it."""
+    """Remove a task; return 1 for the process that deleted its last row, else 0."""
     for first in range(0, total, AT_ONCE):
         database.transact(partial(_remove_items, task_id=task_id, first=first))
     gone = TASKS.delete().where(TASKS.c.task_id == task_id)

@@ -1,4 +1,4 @@
-"""The rows of the batches as values: what a task and an item look like to those who read them."""
+"""Rows of the batch tables, turned into the values of `records.py`."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ import sqlalchemy as sa
 from services.batches.records import ENDED, TASK_STATUSES, BatchOptions, Claimed, Item, Order, Task
 from services.batches.sql.tables import ITEMS, TASKS
 
-#: What is counted of an unfinished task; all others are pending.
+#: Statuses of items that are counted for an unfinished task; all others are pending.
 COUNTED = ("running", "completed", "failed")
 
 Row = sa.Row[Any]
 
 
 def by_status(asked: sa.Select[Any]) -> sa.Select[Any]:
-    """Have MySQL read the items by the index of their status, whatever it thinks of it."""
+    """Make MySQL read the items by the index of their status, whatever its optimizer prefers."""
     return asked.with_hint(ITEMS, "FORCE INDEX (laibao_batch_items_next)")
 
 
 def tasks_of(connection: sa.Connection, rows: Collection[Row], now: datetime) -> list[Task]:
-    """Return tasks as they are now, with the items of those that have not ended counted."""
+    """Return tasks as they are now; items of unfinished tasks are counted."""
     counts = count(connection, [row.task_id for row in rows if row.status not in ENDED])
     return [_task(row, counts, now) for row in rows]
 
 
 def count(connection: sa.Connection, task_ids: Collection[str]) -> Counter[tuple[str, str]]:
-    """Return how many items are running, completed and failed, by task and status."""
+    """Return the number of running, completed and failed items by task and status."""
     found: Counter[tuple[str, str]] = Counter()
     if task_ids:
         columns = (ITEMS.c.task_id, ITEMS.c.status)
         asked = by_status(sa.select(*columns, sa.func.count())).group_by(*columns)
-        for row in connection.execute(asked.where(columns[0].in_(task_ids), columns[1].in_(COUNTED))):
-            found[row[0], row[1]] = row[2]
+        counted = asked.where(columns[0].in_(task_ids), columns[1].in_(COUNTED))
+        for task_id, status, number in connection.execute(counted):
+            found[task_id, status] = number
     return found
 
 
@@ -69,13 +70,13 @@ def _task(row: Row, counts: Counter[tuple[str, str]], now: datetime) -> Task:
 
 
 def _paused(row: Row, now: datetime) -> timedelta:
-    """Return how long a task was paused in all, the pause it is or ended in included."""
+    """Return the total time of a task's pauses, also of one that it is in or ended in."""
     present = (row.ended_at or now) - row.paused_at if row.paused_at else timedelta()
     return timedelta(microseconds=row.paused) + max(present, timedelta())
 
 
 def items_of(connection: sa.Connection, task_id: str, first: int, size: int) -> Iterator[Item]:
-    """Return the items of `size` places from `first` on, in order; none of a task that is being removed."""
+    """Return `size` items from index `first` on, in order; none if the task is being removed."""
     mine = (ITEMS.c.task_id == task_id, ITEMS.c.item_index >= first, ITEMS.c.item_index < first + size)
     status = connection.scalar(sa.select(TASKS.c.status).where(TASKS.c.task_id == task_id))
     if status not in TASK_STATUSES:
@@ -90,12 +91,12 @@ def answer_values(
     sources: Sequence[Mapping[str, Any]] = (),
     usage: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the columns of what there is of an answer."""
+    """Return the columns of an answer, which may be partial."""
     return {"answer": content, "metadata": dict(metadata or {}), "sources": [*sources], "spent": dict(usage or {})}
 
 
 def waits(count: int) -> dict[str, Any]:
-    """Return what an unfinished item keeps where its answer's metadata will be: the attempts that do not count."""
+    """Return the metadata of an unfinished item: the number of attempts that do not count."""
     return {"metadata": {"waits": count}}
 
 
@@ -123,6 +124,6 @@ def _items(rows: Iterable[Row], *, cancelled: bool) -> Iterator[Item]:
 
 
 def claimed_of(task: Row, item: Row, *, attempt: int, lane: int, again: bool) -> Claimed:
-    """Return an item as the lane that has it now sees it."""
+    """Return a row as the item that a lane has claimed."""
     order = Order(task.task_id, task.owner, BatchOptions.from_json(task.options), task.credential)
     return Claimed(order, item.item_index, item.question, attempt, lane, again, _waits(item))

@@ -1,6 +1,6 @@
-"""See that the batches' tables are there, and create them where they are not.
+"""Creation of the batch tables if they are missing.
 
-It looks first: to a user without the right to create, MySQL refuses CREATE TABLE IF NOT EXISTS also of one that exists.
+It checks first: MySQL rejects CREATE TABLE IF NOT EXISTS, even for an existing table, without the right to create.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from services.errors import SettingsError
 from services.sql.database import SqlDatabase, SqlFailed
 
 REMEDY = "docs/batches.md has the statements; BATCH_ENABLED=false does without batches"
-#: What says that a table or column is not there: MySQL's numbers, those of its refusals to tell, and SQLite's only one.
+#: Error numbers of a missing table or column: MySQL's, those of its missing rights to look, and SQLite's only one.
 MISSING = (1146, 1054, 1142, 1143, 1)
 
 
 def prepare(database: SqlDatabase) -> None:
-    """Create what is missing; safe to run by many processes at once, and again.
+    """Create missing tables; safe to run again, and in many processes at once.
 
     Raises:
-        SettingsError: tables are missing, or are not this version's, and this user may not or cannot mend that.
+        SettingsError: tables are missing or of another version, and this SQL user cannot create or change them.
         StoreUnavailable: the database is away.
     """
     if _lacking(database):
@@ -32,7 +32,7 @@ def prepare(database: SqlDatabase) -> None:
 
 
 def _lacking(database: SqlDatabase) -> str:
-    """Return the name of the first table that cannot be read with all its columns; "" when there is none."""
+    """Return the name of the first table that lacks columns or does not exist; "" if there is none."""
     for table in (TASKS, ITEMS, GATES):
         nothing = sa.select(table).where(sa.false())
         try:

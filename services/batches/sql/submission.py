@@ -1,7 +1,7 @@
-"""A batch task comes in: unseen while its texts arrive, in many short transactions; the last lets it be seen.
+"""Submission of a batch task: it is hidden while many short transactions insert its texts; the last one shows it.
 
-One transaction for all would hold an SQLite file, and the process with it, for a second, and is more than some clusters
-take. A task that never arrived, because its replica died, is removed by services/batches/sql/expiry.
+One transaction for all would lock an SQLite file, and block the process, for a second, and is more than some database
+clusters accept. A task that never arrived, because its replica died, is removed by services/batches/sql/expiry.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from services.batches.sql.tables import GATES, ITEMS, TASKS
 from services.errors import BatchConflict, BatchQueueFull, StoreUnavailable
 from services.sql.database import SqlDatabase
 
-#: Texts are sent in portions of so many characters, or rows: below the smallest packet a server takes, and short
-#: enough for others to write between them.
+#: Characters and rows of one portion of texts: below the smallest packet limit of servers, and short enough for other
+#: writers to come between.
 PORTION_CHARACTERS = 150_000
 PORTION_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """A task as somebody wants it."""
+class NewTask:
+    """A task to be added."""
 
     task_id: str
     owner: str
@@ -40,34 +40,34 @@ class Submission:
     options: BatchOptions
     texts: Sequence[str] = field(repr=False)
     credential: str = field(repr=False)
-    #: The client's own name for this submission; "" for none.
+    #: The client's idempotency key; "" for none.
     key: str
-    #: What a submission of the same name must share to be the same.
+    #: The digest that submissions with the same key must share.
     digest: str
 
 
 class Bounds(NamedTuple):
-    """How many tasks may be unfinished: of all owners, and of one."""
+    """Limits of unfinished tasks: of all owners, and of one."""
 
     total: int
     per_owner: int
 
 
-def submit(database: SqlDatabase, new: Submission, bounds: Bounds, now: datetime) -> Row:
-    """Add a task and return its row, or that of the task its key stands for already.
+def submit(database: SqlDatabase, new: NewTask, bounds: Bounds, now: datetime) -> Row:
+    """Add a task and return its row, or the row of the task that has its key already.
 
     Raises:
-        BatchConflict: the key stands for a task with another digest.
-        BatchQueueFull: so many tasks are unfinished as `bounds` allows; "batch_key_full": so many of this owner.
+        BatchConflict: the key belongs to a task with another digest.
+        BatchQueueFull: the limit of unfinished tasks is reached; code "batch_key_full": that of this owner.
     """
-    # Before the texts are sent, though it is not sure yet.
+    # An early check before the texts are sent; `_admit` repeats it behind the gate.
     if seen := database.read(lambda connection: _look(connection, new, bounds)):
         return seen
     try:
         database.transact(lambda connection: connection.execute(TASKS.insert().values(_row(new, now))))
         for portion in _portions(new):
             database.transact(partial(_add, rows=portion))
-            # Others may run, whatever the portions are made of.
+            # Let other greenlets run, also if the portions need no I/O.
             time.sleep(0)
         return database.transact(lambda connection: _admit(connection, new, bounds))
     finally:
@@ -76,8 +76,8 @@ def submit(database: SqlDatabase, new: Submission, bounds: Bounds, now: datetime
 
 
 def pass_gate(connection: sa.Connection) -> None:
-    """Wait for whoever adds a task now, and have the others wait until the transaction ends."""
-    # An update and no mere lock: it is one over all nodes of a Galera cluster too.
+    """Wait for other submissions at their last step, and block others until this transaction ends."""
+    # An update instead of a lock, because it conflicts over all nodes of a Galera cluster too.
     change = GATES.update().where(GATES.c.name == "submit").values(passed=GATES.c.passed + 1)
     if not connection.execute(change).rowcount:
         connection.execute(GATES.insert().values(name="submit", passed=0))
@@ -87,8 +87,8 @@ def _add(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
     connection.execute(ITEMS.insert(), rows)
 
 
-def _admit(connection: sa.Connection, new: Submission, bounds: Bounds) -> Row:
-    """Let a task that is here whole be seen, if there is room for it."""
+def _admit(connection: sa.Connection, new: NewTask, bounds: Bounds) -> Row:
+    """Show a task whose texts have all arrived, if the limits allow it."""
     pass_gate(connection)
     if seen := _look(connection, new, bounds):
         return seen
@@ -97,8 +97,8 @@ def _admit(connection: sa.Connection, new: Submission, bounds: Bounds) -> Row:
     return connection.execute(sa.select(TASKS).where(mine)).one()
 
 
-def _look(connection: sa.Connection, new: Submission, bounds: Bounds) -> Row | None:
-    """Return the task its key stands for, and raise as `submit` does; sure only for whoever has passed the gate."""
+def _look(connection: sa.Connection, new: NewTask, bounds: Bounds) -> Row | None:
+    """Return the task that has the key, and raise as `submit` does; reliable only behind the gate."""
     named = sa.select(TASKS).where(TASKS.c.owner == new.owner, TASKS.c.idempotency_key == new.key)
     row = connection.execute(named).first() if new.key else None
     if row is not None:
@@ -114,12 +114,12 @@ def _look(connection: sa.Connection, new: Submission, bounds: Bounds) -> Row | N
 
 
 def _abandon(connection: sa.Connection, task_id: str) -> None:
-    """Have a task that was not admitted removed; one that was stays, also when nobody heard of it."""
+    """Mark a task for removal unless it was admitted; an admitted one stays even if the reply was lost."""
     arriving = TASKS.update().where(TASKS.c.task_id == task_id, TASKS.c.status == "arriving")
     connection.execute(arriving.values(status="expiring"))
 
 
-def _row(new: Submission, now: datetime) -> dict[str, object]:
+def _row(new: NewTask, now: datetime) -> dict[str, object]:
     return {
         "task_id": new.task_id,
         "owner": new.owner,
@@ -137,7 +137,7 @@ def _row(new: Submission, now: datetime) -> dict[str, object]:
     }
 
 
-def _portions(new: Submission) -> Iterator[list[dict[str, object]]]:
+def _portions(new: NewTask) -> Iterator[list[dict[str, object]]]:
     portion: list[dict[str, object]] = []
     characters = 0
     for index, text in enumerate(new.texts):

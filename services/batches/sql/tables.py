@@ -1,16 +1,17 @@
-"""The tables of the batches, written once for MySQL, MariaDB and SQLite.
+"""The tables of batches, for MySQL, MariaDB and SQLite.
 
-    laibao_batch_tasks   one row per task; `served` is its place in the line of those that are worked
-    laibao_batch_items   one row per text; `due` is when it may be asked (again), `lane` who asks it
-    laibao_batch_gates   one row, `submit`: who adds a task goes through it, one after the other
+    laibao_batch_tasks   one row per task; `served` orders the queue of tasks that are worked on
+    laibao_batch_items   one row per text; `due` is when it may be asked (again), `lane` the lane that asks it
+    laibao_batch_gates   one row, `submit`: submissions update it, and so wait for each other
 
-`due` and `served` are microseconds since 1970, `paused` those of pauses that are over; the times of day are UTC.
+`due` and `served` are microseconds since 1970, `paused` is the sum of finished pauses in microseconds; datetimes are in
+UTC.
 
-Whoever changes a task or one of its items locks the task's row first. All else follows from that one rule: an item is
-claimed once, the last one ends the task once, and what has ended stays as it is. Counts are counted, and written down
-only when the task ends. In a task that was cancelled, items that still say `pending` count as cancelled: ten thousand
-rows need not be written for it. Two statuses are never shown: `arriving`, some of its texts are not here yet, and
-`expiring`, its rows are being removed.
+A transaction that changes a task or one of its items locks the task's row first. Therefore an item is claimed once, the
+last one ends the task once, and ended ones do not change. Counts are computed from the items, and stored only when the
+task ends. In a cancelled task, items whose status is still `pending` count as cancelled, which saves an update of ten
+thousand rows. Two statuses are never shown: `arriving`, some texts are still missing, and `expiring`, the rows are
+being removed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 class Exact(TypeDecorator[str]):
-    """Text that is the same only byte for byte: to a collation, other letters may be the same person's."""
+    """Text compared byte for byte: a collation could take the names of two persons for equal."""
 
     impl = sa.LargeBinary().with_variant(mysql.VARBINARY(512), *_MYSQL)
     cache_ok = True
@@ -49,7 +50,7 @@ class Exact(TypeDecorator[str]):
 
 
 class Words(TypeDecorator[str]):
-    """Text of any length; half a surrogate pair, which is no character, becomes a question mark."""
+    """Text of any length; a half surrogate pair becomes a question mark."""
 
     impl = sa.UnicodeText().with_variant(mysql.MEDIUMTEXT(), *_MYSQL)
     cache_ok = True
@@ -62,7 +63,7 @@ class Words(TypeDecorator[str]):
         return text.encode("utf-8", "replace").decode()
 
 
-class Line(Words):
+class ShortText(Words):
     """Text of at most 2,000 characters."""
 
     impl = sa.UnicodeText().with_variant(mysql.VARCHAR(2000), *_MYSQL)
@@ -76,7 +77,7 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        # Half a surrogate pair could be stored escaped, and then not be written into any file or reply.
+        # A half surrogate pair could be stored escaped, but not be written into a file or reply.
         return Words.written(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) if value else None
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
@@ -84,7 +85,7 @@ class Json(TypeDecorator[Any]):
 
 
 class Utc(TypeDecorator[datetime]):
-    """An aware time, stored as UTC without saying so."""
+    """An aware time, stored in UTC without a time zone."""
 
     impl = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
     cache_ok = True
@@ -98,7 +99,7 @@ class Utc(TypeDecorator[datetime]):
 
 @compiles(Utc, "sqlite")
 def _sqlite_time(_time: Utc, _compiler: Any, **_options: Any) -> str:
-    # SQLAlchemy reads and writes it as text, and would call the column DATETIME, which SQLite takes for a number.
+    # SQLAlchemy stores it as text; its column type DATETIME would have numeric affinity in SQLite.
     return "TEXT"
 
 
@@ -121,8 +122,8 @@ TASKS = _table(
     _required("owner", Exact),
     _optional("idempotency_key", Exact),
     _required("digest", Exact),
-    _required("name", Line),
-    _required("description", Line),
+    _required("name", ShortText),
+    _required("description", ShortText),
     _required("options", Words),
     _required("credential", Words),
     _required("status", WORD),
@@ -161,7 +162,7 @@ ITEMS = _table(
 GATES = _table("laibao_batch_gates", METADATA, _required("name", WORD, primary_key=True), _required("passed", BIG))
 
 
-#: In the order of their creation.
+#: In the order of creation.
 INDEXES = (
     sa.Index("laibao_batch_tasks_key", TASKS.c.owner, TASKS.c.idempotency_key, unique=True),
     sa.Index("laibao_batch_tasks_line", TASKS.c.status, TASKS.c.served),
@@ -170,7 +171,7 @@ INDEXES = (
     sa.Index("laibao_batch_tasks_ended", TASKS.c.ended_at),
     sa.Index("laibao_batch_tasks_stored", TASKS.c.stored, TASKS.c.ended_at),
     sa.Index("laibao_batch_items_next", ITEMS.c.task_id, ITEMS.c.status, ITEMS.c.due, ITEMS.c.item_index),
-    # A lane has one item at a time; any number of items has no lane.
+    # Unique: a lane has one item at a time. Any number of items has NULL.
     sa.Index("laibao_batch_items_lane", ITEMS.c.lane, unique=True),
 )
 
@@ -188,7 +189,7 @@ class _MysqlTables(mysql.dialect.ddl_compiler):  # type: ignore[misc, name-defin
 
 
 def statements(kind: str) -> list[str]:
-    """Return what creates every table that is missing; `kind` is mysql or sqlite.
+    """Return the statements that create missing tables; `kind` is "mysql" or "sqlite".
 
     Administrators of earlier versions call it by a documented command line; it stays for one release.
     """

@@ -1,4 +1,4 @@
-"""The life of a batch task as steps within a transaction: it is paused, resumed and cancelled."""
+"""Steps within a transaction that pause, resume and cancel a batch task."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from services.errors import BatchFinished, BatchUnknown
 
 
 def owned(connection: sa.Connection, task_id: str, owner: str | None) -> Row:
-    """Return a task, locked, that has not ended.
+    """Return a task that has not ended, and lock it.
 
     Raises:
-        BatchUnknown: there is none, or it is another owner's.
+        BatchUnknown: there is no such task, or it has another owner.
         BatchFinished: it has ended.
     """
     row = visible(locked(connection, task_id), owner)
@@ -27,27 +27,27 @@ def owned(connection: sa.Connection, task_id: str, owner: str | None) -> Row:
 
 
 def visible(row: Row | None, owner: str | None) -> Row:
-    """Return the row if it is one that `owner` may know of; `None` may know of all. Raises BatchUnknown."""
+    """Return the row if `owner` may see it; `None` may see all. Raises BatchUnknown."""
     if row is None or row.status not in TASK_STATUSES or (owner is not None and row.owner != owner):
         raise BatchUnknown("no such task")
     return row
 
 
 def pause(connection: sa.Connection, row: Row, now: datetime) -> Task:
-    """Have no more of a locked task begun, and return it."""
+    """Pause a locked task, and return it."""
     since = row.paused_at or (now if row.started_at else None)
     return _changed(connection, row.task_id, {"status": "paused", "paused_at": since}, now)
 
 
 def resume(connection: sa.Connection, row: Row, now: datetime) -> Task:
-    """Go on with a locked task, and return it; its pause is over."""
+    """Resume a locked task, and return it."""
     status = "running" if row.started_at else "pending"
     paused = row.paused + max(0, micros(now) - micros(row.paused_at)) if row.paused_at else row.paused
     return _changed(connection, row.task_id, {"status": status, "paused": paused, "paused_at": None}, now)
 
 
 def cancel(connection: sa.Connection, row: Row, now: datetime) -> tuple[Task, list[tuple[int, int]]]:
-    """End a locked task; return it, and index and attempt of what was running."""
+    """Cancel a locked task; return it, and (index, attempt) of its running items."""
     running = by_status(sa.select(ITEMS.c.item_index, ITEMS.c.attempts))
     found = connection.execute(running.where(ITEMS.c.task_id == row.task_id, ITEMS.c.status == "running"))
     stopped = sorted((index, attempt) for index, attempt in found)

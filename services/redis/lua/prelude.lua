@@ -1,6 +1,6 @@
--- Stands before every script. KEYS of a stream: 1 hash, 2 messages, 3 text.
+-- Prepended to every script. KEYS of a stream: 1 hash, 2 messages, 3 text.
 
--- Seconds since 1970 by Redis's own clock, unless the caller owns the clock.
+-- Seconds since 1970 by Redis's clock, unless the caller passes its own time.
 local function clock(given)
   if given ~= '' then return tonumber(given) end
   local t = redis.call('TIME')
@@ -11,27 +11,28 @@ local function stamp(seconds)
   return string.format('%.3f', seconds)
 end
 
--- Set the `count` field/value pairs that begin at ARGV[first]; return where they end. A stream has some thirty fields.
+-- Set the `count` field/value pairs that begin at ARGV[first]; return the index after them. A stream has some thirty
+-- fields.
 local function set_fields(first, count)
   if count > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, first, first + 2 * count - 1)) end
   return first + 2 * count
 end
 
--- Have a key end when the stream's hash does.
+-- Let a key expire together with the stream's hash.
 local function live_as_long(key)
   redis.call('PEXPIRE', key, redis.call('PTTL', KEYS[1]))
 end
 
--- Push chunks (ARGV pairs of JSON and text) that are not there yet. `index` is the first one's place in the list.
+-- Push those chunks (ARGV pairs of JSON and text) that are missing. `index` is the list index of the first one.
 local function push(first, index, length, start)
-  -- The list alone may be lost, where Redis evicts: the text begins again with it.
+  -- A Redis that evicts keys may have lost only the list: the text begins again with it.
   if length == 0 and redis.call('EXISTS', KEYS[3]) == 1 then redis.call('DEL', KEYS[3]) end
   for i = first, #ARGV, 2 do
     if index >= length then
       length = redis.call('RPUSH', KEYS[2], ARGV[i])
       if length == 1 then live_as_long(KEYS[2]) end
       if index >= start and ARGV[i + 1] ~= '' then
-        -- As long as what was added: it was not there before.
+        -- Equal lengths: the text key did not exist before.
         if redis.call('APPEND', KEYS[3], ARGV[i + 1]) == #ARGV[i + 1] then live_as_long(KEYS[3]) end
       end
     end
@@ -40,7 +41,7 @@ local function push(first, index, length, start)
   return length
 end
 
--- What a reader needs: see `Snapshot` in stream_store.py for the order. At most `limit` bytes of text.
+-- A reader's view of the stream, in the order of `Snapshot` in records.py, with at most `limit` bytes of text.
 local function snapshot(now, limit)
   local h = redis.call('HMGET', KEYS[1], 'status', 'error_code', 'waiting', 'access', 'epoch', 'owner',
                        'lease', 'read', 'frame_deadline', 'shown', 'start', 'cited')
@@ -54,7 +55,7 @@ local function snapshot(now, limit)
       over = 1
     end
   end
-  -- A Redis that takes no writes is still read.
+  -- Errors are ignored: a Redis that accepts no writes is still read.
   if length > tonumber(h[8] or '0') then redis.pcall('HSET', KEYS[1], 'read', length) end
   local lapsed = 0
   if h[1] == 'processing' and now >= tonumber(h[7] or '0') then lapsed = 1 end

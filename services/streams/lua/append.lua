@@ -1,6 +1,6 @@
--- Append chunks, renew the lease, and perhaps end the stream: all in one step, and any number of times.
+-- Append chunks, renew the lease, and possibly end the stream, in one step. Safe to run again.
 -- ARGV: now, epoch, owner, lease, start, index, op ('' | finish | release), number of fields, fields and values,
---       then per chunk its JSON and the text it adds ('' for an error chunk)
+--       then per chunk its JSON and its text ('' for an error chunk)
 -- Reply: {'ok', length} {'gap', length} {'refused', epoch, owner} {'closed', status} {'gone'}
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'status', 'start', 'suspect')
 if not h[1] then return {'gone'} end
@@ -9,11 +9,11 @@ local fields, index = tonumber(ARGV[8]), tonumber(ARGV[6])
 local first = 9 + 2 * fields
 local length = redis.call('LLEN', KEYS[2])
 if h[3] ~= 'processing' then
-  -- a finish whose reply was lost is sent again: everything is there
+  -- A finish is sent again when its reply was lost: all chunks are there.
   if ARGV[7] == 'finish' and length == index + (#ARGV - first + 1) / 2 then return {'ok', length} end
   return {'closed', h[3]}
 end
--- The text alone may have been lost, where Redis evicts: its chunks are asked for again.
+-- A Redis that evicts keys may have lost only the text: request its chunks again.
 local text_start = tonumber(h[4])
 if length > text_start and redis.call('EXISTS', KEYS[3]) == 0 then
   length = text_start

@@ -1,4 +1,4 @@
--- The chunks from a cursor on. ARGV: now, cursor, count, bytes: a page ends with the chunk before the one too many
+-- Return the chunks from a cursor on. ARGV: now, cursor, limit of chunks, limit of bytes
 -- Reply: {status, error_code, start, length, chunks, access, epoch, lapsed, waiting, owner} or false
 local h = redis.call('HMGET', KEYS[1], 'status', 'error_code', 'start', 'read', 'access', 'epoch', 'lease', 'waiting',
                      'owner')
@@ -6,11 +6,11 @@ if not h[1] then return false end
 local length, cursor = redis.call('LLEN', KEYS[2]), tonumber(ARGV[2])
 local count, room = math.min(tonumber(ARGV[3]), length - cursor), tonumber(ARGV[4])
 local chunks = {}
--- Few at a time: what does not fit is read in vain.
+-- Read 16 chunks at a time, because chunks beyond the byte limit are read in vain.
 while #chunks < count and room > 0 do
   local first = cursor + #chunks
   for _, chunk in ipairs(redis.call('LRANGE', KEYS[2], first, first + math.min(16, count - #chunks) - 1)) do
-    -- The first one always fits: a reader must come on.
+    -- The first chunk is always returned, or a reader could not proceed.
     if #chunks > 0 and #chunk > room then
       room = 0
       break
@@ -19,7 +19,7 @@ while #chunks < count and room > 0 do
     room = room - #chunk
   end
 end
--- A Redis that takes no writes is still read.
+-- Errors are ignored: a Redis that accepts no writes is still read.
 if #chunks > 0 and cursor + #chunks > tonumber(h[4] or '0') then
   redis.pcall('HSET', KEYS[1], 'read', cursor + #chunks)
 end

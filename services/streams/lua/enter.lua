@@ -1,6 +1,6 @@
--- Take one of a principal's places for a stream. KEYS: 1 the places (stream id by the time it ends)
--- ARGV: now, stream id, places, seconds
--- Reply: 0 full, 1 taken now, 2 had it already
+-- Take one of a user's slots for a stream. KEYS: 1 slots (sorted set of stream ids by the end of the slot)
+-- ARGV: now, stream id, number of slots, seconds
+-- Reply: 0 full, 1 taken now, 2 taken before
 local now = clock(ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 2 end

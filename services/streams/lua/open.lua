@@ -1,7 +1,8 @@
--- Create a stream, or return the one that is there.
--- ARGV: now, owner, lease, ttl, seconds to the producer's end, seconds to the frame's end ('' = no frame), limit,
+-- Create a stream, or return the existing one.
+-- ARGV: now, owner, lease, ttl, seconds to the producer's deadline, seconds to the frame's deadline ('' = no frame),
+-- limit,
 --       number of fields, fields and values, then chunks as in append.lua
--- Reply: {1 created | 0 there already, snapshot}
+-- Reply: {1 created | 0 existed, snapshot}
 local now = clock(ARGV[1])
 local created = 0
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -10,7 +11,7 @@ if not owner then
   redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'lease', stamp(now + ARGV[3]), 'deadline', stamp(now + ARGV[5]))
   if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'frame_deadline', stamp(now + ARGV[6])) end
   redis.call('PEXPIRE', KEYS[1], math.floor(ARGV[4] * 1000))
-  -- The hash alone may have been lost, where Redis evicts: its owner writes all of it again.
+  -- A Redis that evicts keys may have lost only the hash: the owner writes all of the stream again.
   redis.call('DEL', KEYS[2], KEYS[3])
   if #ARGV >= first then push(first, 0, 0, tonumber(redis.call('HGET', KEYS[1], 'start'))) end
   created = 1

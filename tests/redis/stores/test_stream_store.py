@@ -419,7 +419,7 @@ def test_a_person_has_so_many_places(store: Store, clock: FakeClock) -> None:
     """The fourth question of a person is told apart; a redelivery, an end and time give the place back."""
 
     def enter(stream_id: str) -> int:
-        call = store.enter_call("default", "zhang", stream_id, places=3, seconds=330.0)
+        call = store.enter_call("default", "zhang", stream_id, slots=3, seconds=330.0)
         return int(store.open(new(stream_id=stream_id), call)[2][0])
 
     outcomes = [enter(stream_id) for stream_id in ("1", "2", "3", "4", "1")]

@@ -130,14 +130,14 @@ def test_a_polls_bytes_are_those_of_its_text(size: int, relay: CountingRelay, de
 def test_64_polls_at_once_are_two_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
     """The first goes at once; all that come while it is under way go together."""
     stream_id = answered(relay, desk, talker)
-    # With more patience than a callback has: a busy machine takes its time to start so many threads.
-    reads = desk.gateway._reads = SharedReads(desk.streams, patience=30.0)
+    # With a longer timeout than a callback has: a busy machine takes its time to start so many threads.
+    reads = desk.gateway._reads = SharedReads(desk.streams, timeout=30.0)
     relay.hold(lambda names: names == ("read",))
 
     with ThreadPoolExecutor(64) as pool:
         polls = [pool.submit(desk.reads, stream_id) for _ in range(64)]
         relay.sees_held(("read",))
-        wait_until(lambda: len(reads._lines[""].waiting) == 63, timeout=30.0)
+        wait_until(lambda: len(reads._queues[""].waiting) == 63, timeout=30.0)
         relay.hold(nothing)
 
     assert relay.names == [("read",), ("read",) * 63]

@@ -10,8 +10,9 @@ import pytest
 
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Question, Usage
+from services.streams.answer_events import read_sources, written_sources
 from services.streams.following import News
-from services.streams.records import Snapshot, read_sources, written_sources
+from services.streams.records import Snapshot
 from services.streams.store import stream_keys
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import CALLER, Desk, SlowProvider

@@ -297,7 +297,7 @@ def test_places_are_bounded_and_given_back(any_redis_url: str) -> None:
 
 def test_what_is_to_be_done_after_an_answer_is_done(desk: Desk, redis_client: redis.Redis) -> None:
     """The person's place is given back when the stream has ended, in the step in which it leaves the index."""
-    place = desk.store.enter_call("default", "zhangsan", "s", places=3, seconds=300.0)
+    place = desk.store.enter_call("default", "zhangsan", "s", slots=3, seconds=300.0)
     desk.store.write([], place, *desk.store.running_calls(["s"]))
 
     desk.asks(after=[desk.store.leave_call("default", "zhangsan", "s")])

@@ -117,7 +117,7 @@ def leave_behind(replica: Replica, redis_client: redis.Redis, text: str = "‰∏ÄÂç
     new = NewStream("s", "dead", start, frame_seconds=330.0)
     store.open(
         new,
-        store.enter_call("default", "zhangsan", "s", places=3, seconds=300.0),
+        store.enter_call("default", "zhangsan", "s", slots=3, seconds=300.0),
         ConversationStore(ScriptRunner(replica.client), secret=b"s", ttl=100.0).turn_call(key, "s"),
         *store.running_calls(["s"], seconds=0.0),
     )

@@ -1,4 +1,4 @@
-"""The one writer of a replica: fair, bounded, and not ended by anything."""
+"""The flusher, the one writer of a replica: fair, bounded, and ended by no error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.deadline import Deadline
 
 
 class Store(StreamStore):
-    """A store that keeps what each pipeline carried, and fails when told to."""
+    """A store that records each pipeline, and fails on demand."""
 
     def __init__(self, runner: ScriptRunner, **options: Any) -> None:
         super().__init__(runner, **options)
@@ -79,7 +79,7 @@ def test_everything_pending_goes_in_one_pipeline(desk: Desk) -> None:
 
 
 def test_too_much_for_one_pipeline_waits_for_the_next(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would not pass within a socket's timeout is divided, and nobody waits for ever."""
+    """News too large for a socket's timeout is divided over pipelines, and each stream gets its turn."""
     monkeypatch.setattr(module, "BATCH_BYTES", 100)
     for number in range(10):
         desk.owns(str(number)).emit("x" * 60)
@@ -91,7 +91,7 @@ def test_too_much_for_one_pipeline_waits_for_the_next(desk: Desk, monkeypatch: p
 
 
 def test_a_bug_in_one_flush_loses_nothing(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the same news is sent again."""
+    """The error is logged, and the same news is sent again."""
     desk.store.errors = [RuntimeError("a bug")]
     desk.owns("s").emit("x")
 
@@ -102,7 +102,7 @@ def test_a_bug_in_one_flush_loses_nothing(desk: Desk, caplog: pytest.LogCaptureF
 
 
 def test_a_silent_stream_is_renewed_every_third_of_its_lease(desk: Desk) -> None:
-    """By the clock, once, and noted in the index of what runs."""
+    """A silent stream is renewed once by the clock, and indexed as running."""
     desk.owns("s")
     desk.flusher.start()
     before = len(desk.store.pipelines)
@@ -115,10 +115,10 @@ def test_a_silent_stream_is_renewed_every_third_of_its_lease(desk: Desk) -> None
 
 
 def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
-    """Its appends renew its lease; the index of what runs has it all the same."""
+    """Appends renew the lease; the index of running streams is renewed all the same."""
     silent, spoken = desk.owns("silent"), desk.owns("spoken")
     desk.flusher.start()
-    wait_until(lambda: not (silent.noted or spoken.noted))
+    wait_until(lambda: not (silent.queued or spoken.queued))
     desk.clock.advance(desk.store.lease / 6)
     spoken.emit("x")
     wait_until(lambda: desk.text("spoken") == "x" and spoken.acked_at == desk.clock())
@@ -133,7 +133,7 @@ def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
 
 
 def test_text_that_goes_on_waits_for_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First words, fields and ends go at once, and take along what waits."""
+    """First words, fields and ends go at once, together with all waiting text."""
     monkeypatch.setattr(module, "PACE", 3600.0)
     monkeypatch.setattr(module, "SLOWEST", 3600.0)
     stream, other = desk.owns("s"), desk.owns("t")
@@ -155,7 +155,7 @@ def test_text_that_goes_on_waits_for_company(desk: Desk, monkeypatch: pytest.Mon
 
 
 def test_an_idle_flusher_sends_nothing(desk: Desk) -> None:
-    """No stream, no traffic."""
+    """Without a stream there is no traffic."""
     desk.flusher.start()
     threading.Event().wait(0.3)
 
@@ -163,7 +163,7 @@ def test_an_idle_flusher_sends_nothing(desk: Desk) -> None:
 
 
 def test_what_is_released_is_found_at_once(desk: Desk) -> None:
-    """It stands at the very beginning of the index; one that is written goes on for its lease."""
+    """A released stream is first in the index; a written one stays for its lease."""
     stream = desk.owns("s")
     desk.store.write([], *desk.store.running_calls(["s", "t"]))
     desk.flusher.start()
@@ -180,7 +180,7 @@ def noted(desk: Desk) -> list[str]:
 
 
 def test_a_stream_whose_time_is_over_is_not_written_again(desk: Desk) -> None:
-    """Redis has forgotten it for good; nobody could read it."""
+    """The stream has expired in Redis, so no reader could find it."""
     stream = desk.owns("s")
     desk.store.ttl = 0.0
     desk.client.flushdb()

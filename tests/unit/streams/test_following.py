@@ -1,4 +1,4 @@
-"""A reader's way along a stream: nothing twice, nothing lost, wherever it is written and whatever its owner's fate."""
+"""Following a stream: nothing twice, nothing lost, whichever replica writes it and whatever happens to its owner."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from services.errors import StoreUnavailable, StreamUnknown
 from services.models import Delta, Past, Question, Replacement, Status
 from services.redis.store import ScriptRunner
-from services.streams.following import Following, News
+from services.streams.following import Following, Misses, News
 from services.streams.manager import StreamLimits, StreamManager
-from services.streams.misses import Misses
 from services.streams.readers import StreamReaders
 from services.streams.records import Chunk, ChunkPage, NewStream, Standing, Whole, Write
 from services.streams.store import StreamStore, stream_keys
@@ -29,7 +28,7 @@ SECONDS = 20.0
 
 
 class Script:
-    """What the producers of a test say, step by step."""
+    """Steps that the producers of a test wait for."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -61,7 +60,7 @@ class Script:
 
 
 class Replica:
-    """One process's part in it: a store, a manager, readers."""
+    """One replica: a store, a manager, readers."""
 
     def __init__(self, client: redis.Redis, script: Script, *, lease: float = 6.0) -> None:
         self.store = StreamStore(ScriptRunner(client), lease=lease)
@@ -95,7 +94,7 @@ class Replica:
 
 
 class Pair:
-    """Two replicas, one answer."""
+    """Two replicas and one answer."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.script = Script()
@@ -120,7 +119,7 @@ def reader(request: pytest.FixtureRequest, pair: Pair) -> Replica:
 
 
 def see(following: Following, text: str = "") -> tuple[str, News]:
-    """Follow until something is new; return the text so far, and the news."""
+    """Follow until there is news; return the text so far, and the news."""
     news: list[News] = []
 
     def found() -> bool:
@@ -133,7 +132,7 @@ def see(following: Following, text: str = "") -> tuple[str, News]:
 
 
 def see_text(following: Following, wanted: str, text: str = "") -> News:
-    """Follow until the text is as wanted; it never is anything else than a beginning of it."""
+    """Follow until the text is complete; at any moment it is a beginning of the wanted text."""
     while True:
         text, news = see(following, text)
         assert wanted.startswith(text)
@@ -149,7 +148,7 @@ def see_end(following: Following, text: str = "") -> tuple[str, News]:
 
 
 def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> None:
-    """What is said comes to readers of every replica, in order and once, and its end is told."""
+    """Text reaches readers of every replica, in order and once, and so does the end."""
     pair.here.asks()
     following = reader.follows()
 
@@ -166,7 +165,7 @@ def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> No
 
 
 def test_a_reader_comes_back_to_its_place(pair: Pair, reader: Replica) -> None:
-    """Who has a cursor gets what it lacks, on whichever replica it comes back."""
+    """A reader with a cursor gets the rest, on any replica."""
     pair.here.asks()
     pair.script.say("年假")
     seen = see_text(reader.follows(), "年假")
@@ -179,7 +178,7 @@ def test_a_reader_comes_back_to_its_place(pair: Pair, reader: Replica) -> None:
 
 
 def test_chunks_are_numbered_within_the_text(pair: Pair, reader: Replica) -> None:
-    """The first is 0, also after a replacement."""
+    """The first chunk has number 0, also after a replacement."""
     pair.here.asks()
     following = reader.follows()
     pair.script.say("年假")
@@ -195,7 +194,7 @@ def test_chunks_are_numbered_within_the_text(pair: Pair, reader: Replica) -> Non
 
 
 def test_who_saw_what_was_replaced_is_told_once(pair: Pair, reader: Replica) -> None:
-    """One reset, then the new text; who had seen nothing is told no reset."""
+    """A reader gets one reset and then the new text, but no reset if it had no text before."""
     pair.here.asks()
     early, late = reader.follows(), reader.follows()
     pair.script.say("年假")
@@ -216,7 +215,7 @@ def test_who_saw_what_was_replaced_is_told_once(pair: Pair, reader: Replica) -> 
 
 
 def test_a_cursor_beyond_the_end_begins_anew(pair: Pair, reader: Replica) -> None:
-    """Redis may have lost what it was made of: the text is shown from its beginning."""
+    """Redis may have lost chunks: the text is shown from its beginning."""
     pair.here.asks()
     pair.script.say("年假")
     see_text(reader.follows(), "年假")
@@ -229,7 +228,7 @@ def test_a_cursor_beyond_the_end_begins_anew(pair: Pair, reader: Replica) -> Non
 
 
 def test_an_error_is_the_end_and_has_its_sentence(pair: Pair, reader: Replica) -> None:
-    """The sentence is no part of the text."""
+    """The sentence is not part of the text."""
     pair.here.store.open(NewStream(ID, "o", {"status": "processing", "access": "me"}))
     following = reader.follows()
     chunks = (Chunk("年假", "t"), Chunk("出错了", "t", is_error=True, is_final=True))
@@ -243,7 +242,7 @@ def test_an_error_is_the_end_and_has_its_sentence(pair: Pair, reader: Replica) -
 
 
 def test_what_is_somebody_elses_is_unknown(pair: Pair, reader: Replica) -> None:
-    """A stream id alone opens nothing."""
+    """A stream id alone gives no access."""
     pair.here.asks()
     pair.script.say("年假")
 
@@ -252,13 +251,13 @@ def test_what_is_somebody_elses_is_unknown(pair: Pair, reader: Replica) -> None:
 
 
 def test_what_nobody_writes_is_unknown_after_a_while(pair: Pair) -> None:
-    """Its owner would have written it again by then."""
+    """A living owner would have written it again by then."""
     with pytest.raises(StreamUnknown):
         see(pair.here.follows(stream_id="nothing"))
 
 
 def test_a_stream_that_comes_back_is_followed_on(pair: Pair, reader: Replica) -> None:
-    """A Redis that lost it gets it again from its owner; nothing is shown twice."""
+    """The owner writes a lost stream again; nothing is shown twice."""
     pair.here.asks()
     following = reader.follows()
     pair.script.say("年假")
@@ -272,7 +271,7 @@ def test_a_stream_that_comes_back_is_followed_on(pair: Pair, reader: Replica) ->
 
 
 def test_a_stream_that_goes_while_it_is_followed_is_unknown(pair: Pair) -> None:
-    """Nobody waits for what has expired."""
+    """Readers do not wait for an expired stream."""
     pair.there.store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
     following = pair.there.follows()
     see(following)
@@ -284,7 +283,7 @@ def test_a_stream_that_goes_while_it_is_followed_is_unknown(pair: Pair) -> None:
 
 
 def test_a_lapsed_stream_is_tried_by_who_follows_it(pair: Pair) -> None:
-    """A reader need not wait for the sweep."""
+    """A reader triggers the takeover without waiting for the sweep."""
     store = StreamStore(ScriptRunner(pair.client), lease=0.2)
     store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
     following = pair.there.follows()
@@ -296,7 +295,7 @@ def test_a_lapsed_stream_is_tried_by_who_follows_it(pair: Pair) -> None:
 
 
 def test_a_cancelled_stream_ends_for_its_readers(pair: Pair, reader: Replica) -> None:
-    """Its owner is silent: who follows learns it all the same."""
+    """Readers see the end even if the owner writes nothing."""
     new = pair.here.asks()
     pair.script.say("年假")
     following = reader.follows()
@@ -313,7 +312,7 @@ def test_a_cancelled_stream_ends_for_its_readers(pair: Pair, reader: Replica) ->
 
 
 class Counted(StreamStore):
-    """Counts the streams of each exchange."""
+    """Counts the streams of each pipeline."""
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(ScriptRunner(client))
@@ -325,7 +324,7 @@ class Counted(StreamStore):
 
 
 def test_many_readers_share_one_look(pair: Pair) -> None:
-    """Fifty readers of another replica's streams cost one exchange a round, and none when nobody follows."""
+    """Fifty readers of another replica's streams cost one pipeline a round, and none once they have left."""
     store = Counted(pair.client)
     readers = StreamReaders(store, pair.there.manager, attempt=lambda _: "")
     store.open(NewStream("elsewhere", "o", {"status": "processing", "access": "me"}))
@@ -352,7 +351,7 @@ def test_many_readers_share_one_look(pair: Pair) -> None:
 
 
 class Pages:
-    """Readers over a list that the test changes as it likes: what any owner, or a Redis that loses things, may do."""
+    """Readers of a list that the test changes at will, as any owner or a Redis that loses data may."""
 
     def __init__(self) -> None:
         self.chunks: list[str] = []
@@ -379,7 +378,7 @@ class Pages:
 
 @pytest.mark.parametrize(("epoch", "reset"), [(1, False), (2, True)])
 def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool) -> None:
-    """Redis lost the end: its owner writes the same again, which nobody notices; another one goes its own way."""
+    """Redis lost the end: the same owner writes the same again, unnoticed; another owner writes another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
     following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
@@ -396,7 +395,7 @@ def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool
 
 
 def test_a_stream_that_was_asked_anew_is_shown_anew() -> None:
-    """Redis lost it, and its question came again elsewhere: that owner's epoch is 1 too, its words are its own."""
+    """Redis lost the stream, and the question was asked again: the new owner has epoch 1 too, but another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
     following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
@@ -416,7 +415,7 @@ STEPS = st.lists(st.sampled_from(["append", "replace", "look", "take over", "los
 @settings(max_examples=examples(400))
 @given(STEPS)
 def test_whatever_happens_to_it_a_reader_ends_with_the_text(steps: list[str]) -> None:
-    """Appended, replaced, taken over, partly lost and written again: what a client puts together is the text."""
+    """After appends, replacements, takeovers and losses, the text that a client puts together is the stream's."""
     pages, shown, cursor, count = Pages(), "", 0, 0
     lost: list[str] = []
     following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
@@ -438,10 +437,10 @@ def test_whatever_happens_to_it_a_reader_ends_with_the_text(steps: list[str]) ->
             case "look":
                 look()
             case "come back":
-                # The client's socket broke: another reader goes on from the cursor it was told.
+                # The client's socket broke: another reader continues from the client's cursor.
                 following = Following(pages, ID, cursor, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
             case "lose" if len(pages.chunks) > pages.start + 1 and not lost:
-                # Redis loses acknowledged writes; the owner has them and writes them again.
+                # Redis loses acknowledged writes; the owner writes them again.
                 lost = pages.chunks[pages.start + 1 :]
                 del pages.chunks[pages.start + 1 :]
             case "take over" if not lost:
@@ -458,7 +457,7 @@ def test_whatever_happens_to_it_a_reader_ends_with_the_text(steps: list[str]) ->
 
 @contextmanager
 def unreachable(readers: StreamReaders) -> Iterator[None]:
-    """Have Redis be away for these readers."""
+    """Make Redis unavailable for these readers."""
     store = readers._store
 
     class Away:
@@ -475,7 +474,7 @@ def unreachable(readers: StreamReaders) -> Iterator[None]:
 
 
 def test_an_outage_is_waited_through(pair: Pair) -> None:
-    """A reader of another replica's stream sees nothing meanwhile, and goes on after it."""
+    """A reader of another replica's stream sees nothing during the outage, and continues after it."""
     pair.here.asks()
     pair.script.say("年假")
     following = pair.there.follows()

@@ -22,7 +22,7 @@ from tests.support.streams.lease_fence import GRACE, LEASE, State
 from tests.support.streams.lease_replica import Attempt, Fate, Replica, Sent
 from tests.support.streams.lease_world import REPLICAS, World
 
-# Watching for covered lines would take longer than the runs themselves; other tests reach these lines too.
+# Coverage would take longer than the runs themselves; other tests cover these lines too.
 pytestmark = pytest.mark.no_cover
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
@@ -31,47 +31,47 @@ PERHAPS = TEXT | st.just("")
 FATE: st.SearchStrategy[Fate] = st.sampled_from(("ok", "ok", "ok", "lost", "unheard"))
 STOP: st.SearchStrategy[Fate] = st.sampled_from(("ok", "under way", "arrived"))
 SECONDS = st.sampled_from((0.5, LEASE / 3, GRACE, LEASE, LEASE + GRACE))
-#: Moments of a time, as shares of it.
+#: Points within a period, as shares of it.
 MOMENTS = st.lists(st.floats(0.0, 1.0), max_size=5)
-#: Which keys of a stream are lost.
+#: The keys of a stream that are lost.
 LOST = st.sets(st.sampled_from(State._fields), min_size=1)
-#: Of the events that end most of what was in a run few are let happen: else none would get far.
+#: Probability of the events that end most of a run: if frequent, no run would get far.
 SELDOM = st.integers(1, 4).map(lambda number: number == 4)
-#: Seconds between two looks of those who wait for an end.
+#: Seconds between two checks for the end of a stream.
 TICK = 0.5
 
 
 def one_of(name: str) -> st.SearchStrategy[Any]:
-    """Return one of what the world has of a kind at that moment."""
+    """Return an item of one kind that the world has at that moment."""
     return st.runner().flatmap(lambda machine: st.sampled_from(getattr(machine.world, name)))
 
 
 def some(name: str, count: int = 1) -> Callable[[Rule], Rule]:
-    """Allow a rule while the world has that many of a kind."""
+    """Allow a rule while the world has that many items of a kind."""
     return precondition(lambda machine: len(getattr(machine.world, name)) >= count)
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
-    """Keep what the flusher says of every refusal out of a failure's report."""
+    """Keep the flusher's log lines out of a failure's report."""
     logging.getLogger("services").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="module")
 def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    """A client of the real Redis, which has the product's scripts run in half of fakeredis's time."""
+    """A client of a real Redis, which runs the scripts in half of fakeredis's time."""
     with redis_server.client(encoding_errors="ignore") as client:
         yield client
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _of_the_machines(client: redis.Redis) -> None:
-    """Give the client to the machines, which Hypothesis makes."""
+    """Give the client to the machines that Hypothesis creates."""
     Leases.client = client
 
 
 class Leases(RuleBasedStateMachine):
-    """Replicas die, stop and come back, calls are lost, late and doubled; what Redis acknowledged it keeps."""
+    """Replicas die, freeze and return; calls are lost, late or doubled; Redis keeps what it acknowledged."""
 
     client: ClassVar[redis.Redis]
     world: World
@@ -79,13 +79,13 @@ class Leases(RuleBasedStateMachine):
     @initialize(frame_seconds=st.sampled_from((None, 10.0)), sweeps=st.booleans())
     def opens(self, frame_seconds: float | None, sweeps: bool) -> None:
         self.world = World(self.client, frame_seconds)
-        #: Whether it is a sweep that finds the stream at last, or its reader.
+        #: Whether the sweep, or else a reader, finds the stream at last.
         self.find = self.world.sweep if sweeps else self.world.look
 
     @some("talkers")
     @rule(replica=one_of("talkers"), said=st.lists(st.tuples(TEXT, FATE | st.none()), min_size=1, max_size=4))
     def says(self, replica: Replica, said: list[tuple[str, Fate | None]]) -> None:
-        """A few pieces; what is not written at once is written with the next."""
+        """Emit a few pieces; text that is not written at once goes with the next."""
         for text, fate in said:
             self.world.emit(replica, text)
             if fate:
@@ -167,7 +167,7 @@ class Leases(RuleBasedStateMachine):
     @some("takers", 2)
     @rule(once=SELDOM)
     def a_replaced_owners_attempt_takes_it_over(self, once: bool) -> None:
-        """The owner has its old name and an old epoch then."""
+        """The returning owner has its old name and an old epoch."""
         first, second, *_ = self.world.takers
         if once and self.world.take_over(first):
             attempt = self.world.attempts[-1]
@@ -198,7 +198,7 @@ class Leases(RuleBasedStateMachine):
         self.world.check()
 
     def teardown(self) -> None:
-        """Invariants 5 and 2: whatever happened, the stream ends soon, with all its last owner said, and stays so."""
+        """Invariants 5 and 2: in any case the stream ends soon, has all of its last owner's text, and keeps it."""
         if not hasattr(self, "world"):
             return
         world = self.world
@@ -216,29 +216,29 @@ class Leases(RuleBasedStateMachine):
         if at_the_end.hash:
             assert world.state() == at_the_end
         else:
-            # One that Redis had forgotten was written anew by a late call.
+            # A late call has created a stream again that Redis had lost.
             ends(world, self.world.look)
 
 
 class LeasesOnAForgetfulRedis(Leases):
-    """Besides, Redis loses what it had acknowledged: all of it, its last moments, or single keys."""
+    """Also, Redis loses acknowledged writes: all of them, the last ones, or single keys."""
 
     @rule(steps=st.integers(1, 6), once=SELDOM)
     def goes_back(self, steps: int, once: bool) -> None:
-        """A failover, or a power cut: everything is as it was some steps ago."""
+        """A failover or a power cut: Redis has the state of some steps ago."""
         if once:
             self.world.lose(self.world.history[-steps:][0])
 
     @rule(lost=LOST, once=SELDOM)
     def loses(self, lost: set[str], once: bool) -> None:
-        """An eviction, or a Redis that comes back empty."""
+        """An eviction, or a Redis that restarts empty."""
         if once:
             self.world.lose_parts(lost)
 
     @some("talkers")
     @rule(replica=one_of("talkers"), lost=LOST, text=PERHAPS, ends=st.booleans())
     def loses_what_its_owner_has(self, replica: Replica, lost: set[str], text: str, ends: bool) -> None:
-        """The owner goes on, and what it says next brings all of it back."""
+        """The owner continues, and its next write restores all text."""
         self.world.lose_parts(lost)
         self.world.emit(replica, text)
         if ends:
@@ -251,7 +251,7 @@ class LeasesOnAForgetfulRedis(Leases):
     @some("takers")
     @rule(replica=one_of("talkers"), other=one_of("takers"), lost=LOST, text=TEXT)
     def loses_what_nobody_has(self, replica: Replica, other: Replica, lost: set[str], text: str) -> None:
-        """The owner is killed with it; the next one begins with what is left."""
+        """The owner is killed as well; the next one begins with the rest."""
         self.world.replace(replica, text)
         self.world.flush(replica)
         self.world.crash(replica)
@@ -263,7 +263,7 @@ class LeasesOnAForgetfulRedis(Leases):
     @some("talkers")
     @rule(replica=one_of("talkers"), text=TEXT)
     def loses_an_owners_last_words(self, replica: Replica, text: str) -> None:
-        """A failover under an owner that goes on."""
+        """A failover while the owner continues."""
         before = self.world.state()
         self.world.emit(replica, text)
         self.world.flush(replica)
@@ -274,7 +274,7 @@ class LeasesOnAForgetfulRedis(Leases):
     @some("takers", 2)
     @rule()
     def forgets_a_takeover(self) -> None:
-        """A failover, after which the next owner has the same epoch as the one Redis forgot."""
+        """A failover, after which the next owner gets an epoch that Redis lost."""
         first, second, *_ = self.world.takers
         before = self.world.state()
         if self.world.take_over(first):
@@ -283,7 +283,7 @@ class LeasesOnAForgetfulRedis(Leases):
 
 
 def ends(world: World, find: Callable[[], None]) -> None:
-    """Let those who run finish, and those who are free look for it, until the stream has an end: within a bound."""
+    """Let running replicas finish and idle ones look for the stream until it ends, within a limit."""
     if len(world.paused) == REPLICAS:
         world.resume(world.paused[0], heard=False)
     left = LEASE + 2 * GRACE
@@ -301,7 +301,7 @@ def ends(world: World, find: Callable[[], None]) -> None:
     world.poll()
 
 
-#: The same runs every time, and one failure told briefly rather than several at length.
+#: The same runs every time, and a short report of one failure.
 MODEL = settings(
     max_examples=examples(150),
     stateful_step_count=40,
@@ -310,7 +310,7 @@ MODEL = settings(
     report_multiple_bugs=False,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
-# Seconds: a run that breaks is made as short as can be before it is shown.
+# Seconds, which include the shortening of a failed run.
 TestLeases = pytest.mark.timeout(400)(Leases.TestCase)
 TestLeases.settings = MODEL
 TestLeasesOnAForgetfulRedis = pytest.mark.timeout(400)(LeasesOnAForgetfulRedis.TestCase)
@@ -320,7 +320,7 @@ TestLeasesOnAForgetfulRedis.settings = MODEL
 @settings(max_examples=examples(100), derandomize=True)
 @given(st.lists(MOMENTS, max_size=10))
 def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, attempts: list[list[float]]) -> None:
-    """Whoever tries, and whenever: an owner whose writes pass within its lease keeps its stream."""
+    """An owner whose writes succeed within its lease keeps its stream, whichever replica tries to take it."""
     world = World(client)
     (replica,) = world.owners
 
@@ -336,7 +336,7 @@ def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, 
 def test_an_outage_of_redis_costs_no_living_owner_its_stream(
     client: redis.Redis, outages: list[tuple[float, float, list[float]]]
 ) -> None:
-    """However long: the owner renews before the first suspicion after it is old enough, and clears it."""
+    """After an outage of any length, the owner renews before the first suspicion is old enough, and clears it."""
     world = World(client)
     (replica,) = world.owners
 
@@ -349,7 +349,7 @@ def test_an_outage_of_redis_costs_no_living_owner_its_stream(
 
 
 def at(world: World, moments: list[float], until: float) -> None:
-    """Have a replica try to take the stream over at each of these seconds from now; come back when `until` is over."""
+    """Let a replica try a takeover at each of these seconds from now; return when `until` has passed."""
     passed = 0.0
     for moment in sorted(moments):
         world.pass_time(moment - passed)

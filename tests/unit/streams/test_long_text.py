@@ -1,4 +1,4 @@
-"""A long text in Redis, read slice by slice: outages are waited through, and another text is not taken for it."""
+"""A long text in Redis, read in slices: outages are waited through, and a changed text is detected."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TEXT = "0123456789"
 
 
 class Source:
-    """A text of which each slice has four bytes."""
+    """A text with slices of four bytes."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.text = TEXT
-        #: Seconds for which it is away from its second slice on.
+        #: Seconds for which Redis is away from the second slice on.
         self.away = 0.0
         self.reads = 0
 
@@ -38,7 +38,7 @@ def source(clock: FakeClock) -> Source:
 
 
 def test_each_slice_is_read_when_it_is_asked_for(source: Source) -> None:
-    """And all of them again by whoever begins anew."""
+    """Each new iteration reads all slices again."""
     text = source.long()
 
     assert next(iter(text)) == "0123"
@@ -47,7 +47,7 @@ def test_each_slice_is_read_when_it_is_asked_for(source: Source) -> None:
 
 
 def test_an_outage_is_waited_through(source: Source, clock: FakeClock) -> None:
-    """As long as any producer waits; then it is told."""
+    """Readers wait as long as producers; then there is an error."""
     source.away = clock() + OUTAGE_SECONDS - 1
     assert list(source.long()) == ["0123", "4567", "89"]
 
@@ -58,7 +58,7 @@ def test_an_outage_is_waited_through(source: Source, clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("other", ["", "0123", "0123456789x"])
 def test_another_text_is_not_taken_for_it(source: Source, other: str) -> None:
-    """One that has expired, or that Redis has lost a part of."""
+    """A text that expired, or of which Redis lost a part, is an error."""
     slices = iter(source.long())
     next(slices)
     source.text = other

@@ -1,13 +1,13 @@
-"""A stream that is not in Redis may come back for a while, and is unknown after that."""
+"""A stream that Redis lacks may come back for a while, and is unknown after that."""
 
 from __future__ import annotations
 
-from services.streams.misses import MAX_MISSES, Misses
+from services.streams.following import MAX_MISSES, Misses
 from tests.support.servers.processes import FakeClock
 
 
 def test_a_missed_stream_may_come_back_for_a_while(clock: FakeClock) -> None:
-    """The time counts from the first miss."""
+    """The timeout counts from the first miss."""
     misses = Misses(4.0, clock=clock)
 
     assert misses.note("s")
@@ -19,7 +19,7 @@ def test_a_missed_stream_may_come_back_for_a_while(clock: FakeClock) -> None:
 
 
 def test_a_stream_that_came_back_may_be_missed_again(clock: FakeClock) -> None:
-    """Redis may lose its data twice."""
+    """A later miss gets the full timeout again."""
     misses = Misses(4.0, clock=clock)
     misses.note("s")
     clock.advance(5.0)
@@ -31,7 +31,7 @@ def test_a_stream_that_came_back_may_be_missed_again(clock: FakeClock) -> None:
 
 
 def test_only_so_many_are_remembered(clock: FakeClock) -> None:
-    """Whoever asks for ever new streams makes nothing grow; the first missed is the first forgotten."""
+    """Requests for ever new streams use bounded memory; the oldest miss is dropped first."""
     misses = Misses(4.0, clock=clock)
 
     for number in range(MAX_MISSES + 1):

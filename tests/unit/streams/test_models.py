@@ -1,4 +1,4 @@
-"""The values that cross floors and outlive a process."""
+"""Values that cross floors and outlive a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from services.models import Identity, Question
 
 
 def test_a_question_comes_back_from_redis_as_it_was() -> None:
-    """Another replica can ask it with nothing but its JSON."""
+    """Another replica can ask the question from its JSON alone."""
     question = Question("年假\n?", "wecom", "hr", "zhangsan", "group", "m1", {"a": 1}, ("f1", "f2"))
 
     assert Question.from_json(question.to_json()) == question
@@ -14,5 +14,5 @@ def test_a_question_comes_back_from_redis_as_it_was() -> None:
 
 
 def test_an_identity_shows_no_token() -> None:
-    """Neither its repr nor its str."""
+    """Neither repr nor str shows it."""
     assert "tok-obviously-fake" not in f"{Identity('cached', None, 'tok-obviously-fake')!r}"

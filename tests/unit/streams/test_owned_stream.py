@@ -1,4 +1,4 @@
-"""The owner's side of a stream, without Redis: what it would send, and what it makes of the replies."""
+"""The owner's side of a stream without Redis: its writes, and its reactions to replies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pytest
 
 from services.errors import AnswerError, StoreUnavailable, StreamClosed
 from services.streams.backlog import CHUNK_BYTES, WRITE_BYTES
-from services.streams.owned_stream import BUFFER_BYTES, MAX_REPLACEMENTS, OwnedStream
+from services.streams.owned_state import MAX_REPLACEMENTS
+from services.streams.owned_stream import BUFFER_BYTES, OwnedStream
 from services.streams.records import Appended, Chunk, NewStream, Write
 from tests.support.servers.processes import FakeClock, wait_until
 from utils.deadline import Deadline
 
 
 class Desk:
-    """An owned stream with its surroundings."""
+    """An owned stream, and how often it reported news."""
 
     def __init__(self, clock: FakeClock, *, max_bytes: int = 1000, outage_seconds: float = 20.0) -> None:
         self.changes = 0
@@ -39,7 +40,7 @@ class Desk:
         return write
 
     def sends(self) -> Write:
-        """Send what is due to a Redis that takes it."""
+        """Acknowledge the next write as Redis would."""
         write = self.write()
         self.stream.settle(write, Appended("ok", write.index + len(write.chunks)))
         return write
@@ -55,7 +56,7 @@ def said(write: Write) -> list[str]:
 
 
 def test_all_deltas_of_one_flush_are_one_chunk(desk: Desk) -> None:
-    """What waits becomes one entry of the list."""
+    """All waiting text becomes one entry of the list."""
     desk.stream.emit("一")
     desk.stream.emit("二")
 
@@ -63,7 +64,7 @@ def test_all_deltas_of_one_flush_are_one_chunk(desk: Desk) -> None:
 
 
 def test_a_chunk_that_was_sent_keeps_its_boundaries(desk: Desk) -> None:
-    """Sent again, it is the same chunk, with what came since behind it."""
+    """A chunk is sent again unchanged, followed by newer text."""
     desk.stream.emit("一")
     first = desk.write()
     desk.stream.emit("二")
@@ -74,7 +75,7 @@ def test_a_chunk_that_was_sent_keeps_its_boundaries(desk: Desk) -> None:
 
 
 def test_what_redis_has_is_not_sent_again(desk: Desk) -> None:
-    """An acknowledged write moves the index on, and nothing new means no write."""
+    """An acknowledged write moves the index on, and without news there is no write."""
     desk.stream.emit("一")
     desk.sends()
 
@@ -84,7 +85,7 @@ def test_what_redis_has_is_not_sent_again(desk: Desk) -> None:
 
 
 def test_a_renewal_is_a_write_without_news(desk: Desk) -> None:
-    """A stream that says nothing keeps its lease."""
+    """A silent stream keeps its lease."""
     renewal = desk.stream.next_write(renew=True)
 
     assert renewal
@@ -92,7 +93,7 @@ def test_a_renewal_is_a_write_without_news(desk: Desk) -> None:
 
 
 def test_after_a_gap_the_owner_sends_from_there(desk: Desk) -> None:
-    """Redis lost the tail: the owner has it all."""
+    """Redis lost the tail, and the owner has all of it."""
     for piece in ("一", "二", "三"):
         desk.stream.emit(piece)
         desk.sends()
@@ -105,7 +106,7 @@ def test_after_a_gap_the_owner_sends_from_there(desk: Desk) -> None:
 
 
 def test_a_vanished_stream_is_written_whole(desk: Desk, clock: FakeClock) -> None:
-    """A Redis that comes back empty gets fields, chunks, epoch and start, but no longer life."""
+    """An empty Redis gets fields, chunks, epoch and start, but no longer TTL."""
     desk.stream.emit("旧")
     desk.sends()
     desk.stream.replace("新")
@@ -134,7 +135,7 @@ def test_a_vanished_stream_that_had_ended_ends_again(desk: Desk) -> None:
 
 
 def test_a_stream_somebody_else_wrote_anew_is_theirs(desk: Desk) -> None:
-    """Its old owner stops."""
+    """The old owner stops."""
     desk.stream.rewritten(desk.stream.whole(), ours=False)
 
     assert (desk.stream.closed, desk.deadline.aborted) == ("fenced", "fenced")
@@ -149,7 +150,7 @@ def test_a_stream_somebody_else_wrote_anew_is_theirs(desk: Desk) -> None:
     ],
 )
 def test_a_refusal_stops_the_producer(desk: Desk, reply: Appended, closed: str) -> None:
-    """The deadline is aborted with the reason, and nothing can be added."""
+    """The deadline is aborted with the reason, and no text can be added."""
     desk.stream.emit("一")
     desk.stream.settle(desk.write(), reply)
 
@@ -160,7 +161,7 @@ def test_a_refusal_stops_the_producer(desk: Desk, reply: Appended, closed: str) 
 
 
 def test_the_end_carries_the_last_words(desk: Desk) -> None:
-    """Pending text is the final chunk, in the same write as status and dify_finished."""
+    """Pending text is the final chunk, in one write with status and dify_finished."""
     desk.stream.emit("完")
     desk.stream.finish("completed")
 
@@ -172,7 +173,7 @@ def test_the_end_carries_the_last_words(desk: Desk) -> None:
 
 
 def test_an_end_without_words_still_has_a_final_chunk(desk: Desk) -> None:
-    """A reader by cursor sees that it is over."""
+    """Readers with a cursor see the end."""
     desk.stream.emit("完")
     desk.sends()
     desk.stream.finish("completed")
@@ -181,7 +182,7 @@ def test_an_end_without_words_still_has_a_final_chunk(desk: Desk) -> None:
 
 
 def test_an_error_is_the_last_chunk_and_no_text(desk: Desk) -> None:
-    """What was said stays; the sentence stands behind it."""
+    """The text stays, and the sentence follows it."""
     desk.stream.emit("一半")
     desk.stream.finish("error", error_code="provider_error", sentence="出错了")
 
@@ -213,7 +214,7 @@ def test_a_replacement_starts_behind_what_was_sent(desk: Desk) -> None:
 
 
 def test_a_replacement_by_nothing_is_sent_too(desk: Desk) -> None:
-    """A higher start is news by itself."""
+    """A new start alone is written."""
     desk.stream.emit("旧")
     desk.sends()
     desk.stream.replace("")
@@ -223,7 +224,7 @@ def test_a_replacement_by_nothing_is_sent_too(desk: Desk) -> None:
 
 
 def test_an_answer_that_begins_anew_for_ever_is_ended(desk: Desk) -> None:
-    """Each beginning leaves its chunks in the list, so their number is bounded."""
+    """Each replacement leaves its chunks in the list, so their number is limited."""
     for _ in range(MAX_REPLACEMENTS):
         desk.stream.replace("又一次")
 
@@ -234,7 +235,7 @@ def test_an_answer_that_begins_anew_for_ever_is_ended(desk: Desk) -> None:
 
 
 def test_one_beginning_too_many_leaves_the_text(desk: Desk) -> None:
-    """What was said before it stays."""
+    """The text before it stays."""
     for number in range(MAX_REPLACEMENTS):
         desk.stream.replace(str(number))
 
@@ -245,10 +246,10 @@ def test_one_beginning_too_many_leaves_the_text(desk: Desk) -> None:
 
 
 def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
-    """A writer that looks while the end is being said sees none of it, or all of it."""
+    """A write made while the stream finishes contains nothing of the end, or all of it."""
     seen: list[Write | None] = []
     stream = desk.stream
-    set_fields = stream._set
+    set_fields = stream._state.set_fields
 
     def slow_set(fields: Mapping[str, str]) -> bool:
         looking = threading.Thread(target=lambda: seen.append(stream.next_write()))
@@ -259,7 +260,7 @@ def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
         return set_fields(fields)
 
     threads: list[threading.Thread] = []
-    stream._set = slow_set  # type: ignore[method-assign]
+    stream._state.set_fields = slow_set  # type: ignore[method-assign]
     stream.finish("completed")
     for thread in threads:
         thread.join(5.0)
@@ -268,7 +269,7 @@ def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
 
 
 def test_fields_are_sent_until_redis_has_them(desk: Desk) -> None:
-    """A value that changes while a write is under way is sent again; the same value is not news."""
+    """A value that changes during a write is sent again; an equal value is not."""
     desk.stream.set(auth_state="cached")
     write = desk.write()
     desk.stream.set(auth_state="renewed")
@@ -280,7 +281,7 @@ def test_fields_are_sent_until_redis_has_them(desk: Desk) -> None:
 
 
 def test_a_field_may_have_to_be_stored_before_anything_else(clock: FakeClock) -> None:
-    """Whoever waits for that goes on when Redis has it, and not before."""
+    """`wait_stored` returns when Redis has the field, not before."""
     desk = Desk(clock, outage_seconds=20.0)
     desk.stream.set(asks="1")
     waiting = threading.Thread(target=desk.stream.wait_stored)
@@ -296,7 +297,7 @@ def test_a_field_may_have_to_be_stored_before_anything_else(clock: FakeClock) ->
 
 
 def test_what_is_not_stored_in_time_is_an_outage(clock: FakeClock) -> None:
-    """Nobody waits for ever, and who was replaced meanwhile learns that instead."""
+    """`wait_stored` times out, and raises StreamClosed if another owner took over meanwhile."""
     desk = Desk(clock, outage_seconds=0.05)
     desk.stream.set(asks="1")
 
@@ -308,7 +309,7 @@ def test_what_is_not_stored_in_time_is_an_outage(clock: FakeClock) -> None:
 
 
 def test_nothing_is_asked_for_a_stream_that_leaves(desk: Desk) -> None:
-    """Whoever goes on with it asks; what is to be stored first is not taken for stored."""
+    """The next owner asks the provider; a field of a released stream does not count as stored."""
     desk.stream.release()
     desk.stream.set(asks="1")
 
@@ -317,7 +318,7 @@ def test_nothing_is_asked_for_a_stream_that_leaves(desk: Desk) -> None:
 
 
 def test_an_answer_that_becomes_whole_while_it_leaves_ends(desk: Desk) -> None:
-    """The end takes the release's place: nobody need go on with it."""
+    """The end replaces the release, because no other owner needs to continue."""
     desk.stream.release()
     desk.stream.emit("完整")
     desk.stream.finish("completed")
@@ -328,7 +329,7 @@ def test_an_answer_that_becomes_whole_while_it_leaves_ends(desk: Desk) -> None:
 
 
 def test_what_redis_cannot_be_asked_for_is_what_it_had(desk: Desk, clock: FakeClock) -> None:
-    """Never more than others may still read there, and nothing when the stream may be another's by now."""
+    """A reader sees no more than other replicas may read, and nothing once another owner may write."""
     desk.stream.emit("有")
     desk.sends()
     desk.stream.emit("还没有")
@@ -343,7 +344,7 @@ def test_what_redis_cannot_be_asked_for_is_what_it_had(desk: Desk, clock: FakeCl
 
 
 def test_an_answer_that_is_too_long_keeps_what_fits(clock: FakeClock) -> None:
-    """The cut is between characters, and the code says so."""
+    """The text is cut between characters, and the code says so."""
     desk = Desk(clock, max_bytes=7)
 
     with pytest.raises(AnswerError) as raised:
@@ -370,7 +371,7 @@ def test_half_a_surrogate_pair_costs_one_character(desk: Desk) -> None:
 
 
 def test_a_producer_waits_while_redis_is_behind(clock: FakeClock) -> None:
-    """With a full buffer it stops reading, and goes on when the buffer drains."""
+    """With a full buffer the producer blocks, and continues when the buffer drains."""
     desk = Desk(clock, max_bytes=10 * BUFFER_BYTES)
     desk.stream.emit("x" * BUFFER_BYTES)
     producer = threading.Thread(target=desk.stream.emit, args=("y",))
@@ -393,7 +394,7 @@ def test_a_producer_gives_up_when_redis_stays_behind(clock: FakeClock) -> None:
 
 
 def test_an_outage_has_a_limit_even_for_a_little_text(desk: Desk, clock: FakeClock) -> None:
-    """Twenty seconds after the first failure the producer ends, and later its end is given up too."""
+    """Twenty seconds after the first failure the producer ends, and later its end is dropped too."""
     desk.stream.emit("一")
     desk.stream.failed()
     clock.advance(19.0)
@@ -410,7 +411,7 @@ def test_an_outage_has_a_limit_even_for_a_little_text(desk: Desk, clock: FakeClo
 
 
 def test_an_outage_that_ends_is_forgotten(desk: Desk, clock: FakeClock) -> None:
-    """The seconds count anew with the next outage."""
+    """The seconds start again with the next outage."""
     desk.stream.emit("一")
     desk.stream.failed()
     clock.advance(19.0)
@@ -424,7 +425,7 @@ def test_an_outage_that_ends_is_forgotten(desk: Desk, clock: FakeClock) -> None:
 
 
 def test_a_released_stream_takes_its_words_along(desk: Desk) -> None:
-    """The handover carries everything said so far and stops the producer without an end."""
+    """A release writes all text so far and stops the producer without an end."""
     desk.stream.emit("一半")
     desk.stream.release()
 
@@ -435,7 +436,7 @@ def test_a_released_stream_takes_its_words_along(desk: Desk) -> None:
 
 
 def test_a_stream_that_ends_is_not_released(desk: Desk) -> None:
-    """The end wins."""
+    """The end has precedence."""
     desk.stream.finish("completed")
     desk.stream.release()
 
@@ -443,7 +444,7 @@ def test_a_stream_that_ends_is_not_released(desk: Desk) -> None:
 
 
 def test_much_at_once_becomes_chunks_that_a_reader_can_take(clock: FakeClock) -> None:
-    """Cut between characters, with one mark for the last; readers of this process get them page by page."""
+    """Large text is cut between characters, with one final mark; readers of this process get it in pages."""
     desk = Desk(clock, max_bytes=10**6)
     text = "a" + "答" * 30_000 + "👍"
     desk.stream.emit(text)
@@ -461,7 +462,7 @@ def test_much_at_once_becomes_chunks_that_a_reader_can_take(clock: FakeClock) ->
 
 
 def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
-    """What fits a socket's timeout goes first; fields and the end come with the last piece."""
+    """The first write fits a socket's timeout; fields and the end come with the last one."""
     desk = Desk(clock, max_bytes=10 * WRITE_BYTES)
     for letter in "abc":
         desk.stream.emit(letter * (WRITE_BYTES // 2))
@@ -488,7 +489,7 @@ def shown(desk: Desk, cursor: int = 0) -> tuple[list[str], int, str]:
 
 
 def test_readers_here_see_what_redis_is_known_to_have(desk: Desk) -> None:
-    """Not a word more: other replicas could not show it yet, and perhaps never."""
+    """They see no more: other replicas could not show it yet, and perhaps never."""
     desk.stream.emit("一")
     desk.write()
     assert shown(desk) == ([], 0, "processing")
@@ -508,7 +509,7 @@ def test_readers_here_see_what_redis_is_known_to_have(desk: Desk) -> None:
 
 @pytest.mark.parametrize("reply", [Appended("refused", epoch=2, owner="b"), Appended("closed", status="cancelled")])
 def test_readers_here_ask_redis_about_what_is_not_ours_any_more(desk: Desk, reply: Appended) -> None:
-    """Another owner writes it, or its reader ended it: memory knows nothing of that."""
+    """Another owner writes the stream, or a reader cancelled it: memory does not know that."""
     desk.stream.emit("一")
     desk.stream.settle(desk.write(), reply)
 
@@ -516,7 +517,7 @@ def test_readers_here_ask_redis_about_what_is_not_ours_any_more(desk: Desk, repl
 
 
 def test_a_touched_stream_is_written_once_more(desk: Desk) -> None:
-    """Without news, so that its owner hears what became of it."""
+    """A write without news tells the owner if the stream was ended."""
     assert desk.stream.next_write() is None
 
     desk.stream.touch()

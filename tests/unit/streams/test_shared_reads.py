@@ -1,4 +1,4 @@
-"""Polls that share round trips: how many there are, who gets what, and what happens when it goes wrong."""
+"""Polls that share round trips: their number, their results, and their errors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.servers.processes import wait_until
 
 
 class Store:
-    """A store whose exchanges wait until the test lets them go."""
+    """A store whose requests block until the test releases them."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
         self.gate = threading.Event()
-        #: What an exchange of these waits for.
+        #: What a request for these streams waits for.
         self.hold: Callable[[Sequence[str]], object] = self._wait_for_gate
         self.error: BaseException | None = None
 
@@ -48,17 +48,17 @@ def store() -> Store:
     return Store()
 
 
-def shared(store: Store, patience: float = 60.0) -> SharedReads:
-    return SharedReads(cast(StreamStore, store), patience=patience)
+def shared(store: Store, timeout: float = 60.0) -> SharedReads:
+    return SharedReads(cast(StreamStore, store), timeout=timeout)
 
 
 @contextmanager
 def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[Any]]:
-    """Have each stream polled by a thread, in this order; yields what they get, in theirs, when all are in line."""
+    """Poll each stream in its own thread, in this order; yield the results once all polls are queued."""
     got: list[Any] = [None] * len(stream_ids)
 
     def came() -> int:
-        return sum(len(line.waiting) for line in list(reads._lines.values())) + sum(map(len, store.asked))
+        return sum(len(queue.waiting) for queue in list(reads._queues.values())) + sum(map(len, store.asked))
 
     def poll(place: int) -> None:
         try:
@@ -78,7 +78,7 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
 
 
 def test_a_lone_poll_goes_at_once(store: Store) -> None:
-    """Nothing is waited for where nobody else asks."""
+    """Without other polls there is nothing to wait for."""
     store.gate.set()
 
     assert shared(store).read(":one") == Snapshot(":one", "processing", text=":one")
@@ -86,11 +86,11 @@ def test_a_lone_poll_goes_at_once(store: Store) -> None:
 
 
 def test_who_comes_meanwhile_goes_together(store: Store) -> None:
-    """However many come while an exchange is under way, the next one is for all of them, and each gets its own."""
+    """All polls that arrive during a request share the next one, and each gets its own result."""
     reads = shared(store)
     names = [f":{number}" for number in range(20)]
     with polls(reads, store, *names) as got:
-        wait_until(lambda: len(reads._lines[""].waiting) == 19)
+        wait_until(lambda: len(reads._queues[""].waiting) == 19)
         store.gate.set()
 
     assert [sorted(ids) for ids in store.asked] == [[":0"], sorted(names[1:])]
@@ -98,17 +98,17 @@ def test_who_comes_meanwhile_goes_together(store: Store) -> None:
 
 
 def test_an_exchange_has_a_bound(store: Store) -> None:
-    """What is too much for one goes with the next."""
+    """Polls beyond the limit go with the next request."""
     reads = shared(store)
     with polls(reads, store, *(f":{number}" for number in range(MAX_TOGETHER + 10))):
-        wait_until(lambda: len(reads._lines[""].waiting) == MAX_TOGETHER + 9)
+        wait_until(lambda: len(reads._queues[""].waiting) == MAX_TOGETHER + 9)
         store.gate.set()
 
     assert [len(ids) for ids in store.asked] == [1, MAX_TOGETHER, 9]
 
 
 def test_each_node_is_asked_by_itself(store: Store) -> None:
-    """Who waits for one node of a cluster does not wait for another."""
+    """Polls of one node of a Redis Cluster do not wait for another node."""
     reads = shared(store)
     with polls(reads, store, "a:1", "b:1"):
         wait_until(lambda: len(store.asked) == 2)
@@ -118,7 +118,7 @@ def test_each_node_is_asked_by_itself(store: Store) -> None:
 
 
 def test_each_poll_gets_its_own_error(store: Store) -> None:
-    """A stream that is not there, and one whose node is away, say nothing about the others."""
+    """A missing stream, or one whose node is away, does not affect the others."""
     store.gate.set()
     with polls(shared(store), store, ":gone", ":away", ":one") as got:
         pass
@@ -129,7 +129,7 @@ def test_each_poll_gets_its_own_error(store: Store) -> None:
 
 
 def test_an_outage_is_everybodys_and_the_next_poll_tries_again(store: Store) -> None:
-    """Nobody waits for ever, and no error is remembered."""
+    """Every poll gets the error, and the next poll tries again."""
     store.error = StoreUnavailable("away")
     reads = shared(store)
     with polls(reads, store, ":0", ":1", ":2") as got:
@@ -141,13 +141,13 @@ def test_an_outage_is_everybodys_and_the_next_poll_tries_again(store: Store) -> 
 
 
 def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
-    """Its companions are told that there is no answer, and somebody else leads those who came after."""
+    """The other polls of its request get an error, and a new leader serves later ones."""
     reads = shared(store)
     store.error = SystemExit("ended")
     with polls(reads, store, ":0") as first:
         wait_until(lambda: len(store.asked) == 1)
         with polls(reads, store, ":1", ":2") as later:
-            wait_until(lambda: len(reads._lines[""].waiting) == 2)
+            wait_until(lambda: len(reads._queues[""].waiting) == 2)
             store.gate.set()
             wait_until(lambda: isinstance(first[0], SystemExit))
 
@@ -158,8 +158,8 @@ def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
 
 
 def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
-    """Who gives up leaves the line, and is not asked for."""
-    reads = shared(store, patience=0.2)
+    """A poll that times out leaves the queue, and is not sent."""
+    reads = shared(store, timeout=0.2)
     with polls(reads, store, ":0", ":1") as got:
         wait_until(lambda: got[1] is not None)
         assert isinstance(got[1], StoreUnavailable)
@@ -171,9 +171,9 @@ def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
 
 
 def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
-    """Its patience is for its turn; an exchange under way has a bound of its own."""
+    """The timeout covers only the wait for its turn; the store bounds the request itself."""
     store.gate.set()
-    reads = shared(store, patience=1.5)
+    reads = shared(store, timeout=1.5)
     go_on = threading.Event()
 
     def slowly(stream_ids: Sequence[str]) -> None:
@@ -184,14 +184,14 @@ def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
 
     store.hold = slowly
     with polls(reads, store, ":0", ":1", ":2") as got:
-        wait_until(lambda: len(reads._lines[""].waiting) == 2)
+        wait_until(lambda: len(reads._queues[""].waiting) == 2)
         go_on.set()
 
     assert [one.text for one in got] == [":0", ":1", ":2"]
 
 
 def test_a_thousand_polls_of_many_threads_get_their_own(store: Store) -> None:
-    """Nothing is mixed up, lost or left behind."""
+    """No result is mixed up or lost, and no poll stays queued."""
     store.gate.set()
     reads = shared(store)
     names = [f"{number % 3}:{number}" for number in range(1000)]
@@ -200,4 +200,4 @@ def test_a_thousand_polls_of_many_threads_get_their_own(store: Store) -> None:
         got = list(pool.map(reads.read, names))
 
     assert [one.text if one else None for one in got] == names
-    assert not any(line.waiting or line.led for line in reads._lines.values())
+    assert not any(queue.waiting or queue.led for queue in reads._queues.values())

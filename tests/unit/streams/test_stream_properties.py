@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from services.errors import StoreUnavailable
 from services.redis.store import ScriptRunner
-from services.streams.owned_stream import MAX_REPLACEMENTS, OwnedStream
+from services.streams.owned_state import MAX_REPLACEMENTS
+from services.streams.owned_stream import OwnedStream
 from services.streams.records import Appended, NewStream, Snapshot, Write
 from services.streams.store import StreamStore, stream_keys
 from tests.support.properties import examples
@@ -27,7 +28,7 @@ LOSS = st.tuples(st.just("loss"), st.sampled_from(["everything", "the tail"]))
 
 
 class World:
-    """One stream, its owner, a Redis, and a line between them that loses what the test says."""
+    """One stream, its owner, a Redis, and a connection between them that loses requests and replies on demand."""
 
     def __init__(self) -> None:
         self.redis = fakeredis.FakeRedis(decode_responses=True, encoding_errors="ignore")
@@ -70,7 +71,7 @@ class World:
         self.seen.append(snapshot)
 
     def loss(self, what: str) -> None:
-        """Redis comes back without writes it had acknowledged."""
+        """Redis restarts without some acknowledged writes."""
         if what == "everything":
             self.redis.flushall()
         elif self.redis.llen(stream_keys(ID).messages) > int(str(self.redis.hget(stream_keys(ID).hash, "start") or 0)):
@@ -80,14 +81,14 @@ class World:
             self.redis.set(stream_keys(ID).text, text[: len(text) - len(last)], keepttl=True)
 
     def ends(self) -> None:
-        """Finish, and flush until Redis has it all."""
+        """Finish the stream, and flush until Redis has all of it."""
         self.owned.finish("completed")
         for _ in range(10):
             self.flush("ok")
         assert self.owned.closed == "done"
 
     def settled(self, owner: OwnedStream, write: Write) -> str:
-        """Send an owner's write and have it take in the reply; return what that was."""
+        """Send an owner's write and settle the reply; return the outcome."""
         (reply,) = self.store.write([write])
         assert isinstance(reply, Appended)
         return owner.settle(write, reply)
@@ -105,7 +106,7 @@ class World:
 @settings(max_examples=examples(150))
 @given(st.lists(EMIT | FLUSH | POLL, max_size=30))
 def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, str]]) -> None:
-    """Invariants 1 and 2: every poll shows a prefix of the answer, each at least as long as the one before."""
+    """Invariants 1 and 2: every poll shows a prefix of the answer, at least as long as the last one."""
     world = World()
 
     world.plays(events)
@@ -120,7 +121,7 @@ def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, 
 @settings(max_examples=examples(150))
 @given(st.lists(EMIT | REPLACE | FLUSH | POLL, max_size=30))
 def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> None:
-    """A poll with the same start shows what the last one showed, and perhaps more."""
+    """Polls with the same start show the same text or a longer one."""
     world = World()
 
     world.plays(events)
@@ -136,7 +137,7 @@ def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> 
 @settings(max_examples=examples(150))
 @given(st.lists(EMIT | REPLACE | FLUSH, max_size=30))
 def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
-    """The chunks from `start` on, without errors, are the text, at any moment."""
+    """At any moment the text is the chunks from `start` on, without errors."""
     world = World()
 
     for event in events:
@@ -153,7 +154,7 @@ def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
 @example([("emit", "a"), ("flush", "ok"), ("loss", "the tail")])
 @example([("emit", "a"), ("flush", "ok"), ("replace", "b"), ("flush", "ok"), ("loss", "everything")])
 def test_what_redis_loses_its_owner_restores(events: list[tuple[str, str]]) -> None:
-    """After lost writes the owner sends again, until the text is whole and once."""
+    """After lost writes the owner sends them again, until the text is complete, once."""
     world = World()
 
     world.plays(events)
@@ -166,7 +167,7 @@ def test_what_redis_loses_its_owner_restores(events: list[tuple[str, str]]) -> N
 @settings(max_examples=examples(100))
 @given(st.lists(st.tuples(st.sampled_from("ab"), TEXT), max_size=20), st.integers(0, 20))
 def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int) -> None:
-    """Invariant 4: whatever the old owner still sends after a takeover changes nothing."""
+    """Invariant 4: no write of the old owner after a takeover changes anything."""
     world = World()
     other: OwnedStream | None = None
     said = {"a": "", "b": ""}
@@ -191,7 +192,7 @@ def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int)
 
 
 def test_a_line_that_is_down_is_an_error_not_an_answer() -> None:
-    """The world above uses the product's own way to Redis."""
+    """The world above uses the product's own access to Redis."""
     server = fakeredis.FakeServer()
     server.connected = False
     store = StreamStore(ScriptRunner(fakeredis.FakeRedis(server=server)))
