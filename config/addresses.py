@@ -1,16 +1,138 @@
-"""The URLs of Redis and SQL, put together from the parts a deployment gives."""
+"""URLs of Redis and SQL: parsed into their parts, and built from the settings of a deployment.
+
+A Redis URL leads to one server, to a service that Sentinels know, or to a Cluster, each with or without TLS.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from config.groups import RedisSettings, SqlSettings
-from config.redis_urls import SCHEMES
+if TYPE_CHECKING:
+    from config.groups import RedisSettings, SqlSettings
 
+Kind = Literal["server", "socket", "sentinel", "cluster"]
+#: Scheme → what it leads to, and whether over TLS.
+SCHEMES: dict[str, tuple[Kind, bool]] = {
+    "redis": ("server", False),
+    "rediss": ("server", True),
+    "unix": ("socket", False),
+    "redis+sentinel": ("sentinel", False),
+    "rediss+sentinel": ("sentinel", True),
+    "redis+cluster": ("cluster", False),
+    "rediss+cluster": ("cluster", True),
+}
+PORTS = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+SHAPES = {
+    "server": "redis://[user:password@]host:6379[/database]",
+    "socket": "unix:///path/to/redis.sock[?db=1]",
+    "sentinel": "redis+sentinel://[user:password@]host:26379,host2:26379/service[/database]",
+    "cluster": "redis+cluster://[user:password@]host:6379,host2:6379 (a Cluster has no databases)",
+}
 #: The originals' database; a Cluster has only 0.
 REDIS_DB = 1
+#: Query names that are ours; all others are the client library's.
+_OURS = ("db", "sentinel_username", "sentinel_password")
+#: Options of the client library that say how to trust a server, or what this client is called; how long anything waits
+#: is not for an address to say, so what is known and says just that is passed over.
+_KNOWN = re.compile(
+    r"ssl_\w+|client_name|socket_\w+|max_connections|health_check_interval|timeout|retry_on_\w+|protocol"
+)
+
+_URL = re.compile(
+    r"(?P<scheme>[a-z+]+)://(?=.)(?:(?P<login>[^/?#]*)@)?(?P<place>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
+)
+_HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>\d{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """One address in its parts; `hosts` are sentinels, or nodes to begin with, where there are several."""
+
+    kind: Kind
+    tls: bool
+    hosts: tuple[tuple[str, int], ...] = ()
+    #: Of a socket's file.
+    path: str = ""
+    #: What the Sentinels call it.
+    service: str = ""
+    db: int = 0
+    username: str = ""
+    password: str = field(default="", repr=False)
+    sentinel_username: str = ""
+    sentinel_password: str = field(default="", repr=False)
+    #: What is left of the query: options of the client library, such as ssl_ca_certs.
+    query: str = field(default="", repr=False)
+
+
+def parse_redis_url(url: str) -> RedisUrl:
+    """Return the parts of a URL.
+
+    Raises:
+        ValueError: it has another shape; the message says which is expected and quotes nothing.
+    """
+    found = _URL.fullmatch(url)
+    if not found or found["scheme"] not in SCHEMES:
+        raise ValueError(f"an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}")
+    kind, tls = SCHEMES[found["scheme"]]
+    query = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
+    unknown = [name for name in query if name not in _OURS and not _KNOWN.fullmatch(name)]
+    if unknown:
+        raise ValueError(f"{_like(kind)}, and after ? nothing like {unknown[0]}")
+    user, _, password = (unquote(part) for part in (found["login"] or "").partition(":"))
+    path, service, db = _path(kind, found["path"], query.get("db", ""))
+    return RedisUrl(
+        kind=kind,
+        tls=tls,
+        hosts=_hosts(kind, found["place"]),
+        path=path,
+        service=service,
+        db=db,
+        username=user,
+        password=password,
+        sentinel_username=query.get("sentinel_username", ""),
+        sentinel_password=query.get("sentinel_password", ""),
+        query=urlencode({name: value for name, value in query.items() if name not in _OURS}),
+    )
+
+
+def _hosts(kind: Kind, place: str) -> tuple[tuple[str, int], ...]:
+    if kind == "socket":
+        return ()
+    hosts = [_HOST.fullmatch(host) for host in place.split(",")]
+    if not all(hosts) or (kind == "server" and len(hosts) > 1):
+        raise ValueError(_like(kind))
+    named = [(unquote(h["six"] or h["name"]), int(h["port"] or PORTS[kind])) for h in hosts if h]
+    if any(port > 65535 for _, port in named):
+        raise ValueError(f"{_like(kind)}, ports up to 65535")
+    return tuple(named)
+
+
+def _path(kind: Kind, path: str, db: str) -> tuple[str, str, int]:
+    """Return the socket's file, the service and the database."""
+    if kind == "socket":
+        if not path.strip("/"):
+            raise ValueError(_like(kind))
+        return unquote(path), "", _database(kind, db)
+    names = [unquote(name) for name in path.split("/") if name]
+    service = names.pop(0) if kind == "sentinel" and names else ""
+    if len(names) > 1 or (kind == "sentinel" and not service):
+        raise ValueError(_like(kind))
+    return "", service, _database(kind, db or (names[0] if names else ""))
+
+
+def _database(kind: Kind, db: str) -> int:
+    if not re.fullmatch(r"\d{0,6}", db) or (kind == "cluster" and int(db or "0")):
+        raise ValueError(_like(kind))
+    return int(db or "0")
+
+
+def _like(kind: Kind) -> str:
+    return f"an address like {SHAPES[kind]}"
 
 
 def on_cluster(url: SecretStr | None) -> bool:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr
 
 from config.environment import did_you_mean
-from config.groups import MOCK_SWITCHES, Group, ProviderSettings, WeComSettings
+from config.fields import Group
+from config.groups import WeComSettings
 from config.problems import Problem, validated
+from config.provider_group import MOCK_SWITCHES, ProviderSettings
 
 DEFAULT_BOT = "default"
 #: What WeCom gives to each bot anew: a named bot never borrows these from the default one.

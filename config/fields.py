@@ -11,9 +11,9 @@ import socket
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Secret, SecretStr
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 
 #: What a `DIFY_INPUTS` template may ask for.
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
@@ -48,6 +48,12 @@ SHORTEST_TOKEN = 8
 _SQL_COMMENT = re.compile(r"--[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
 _SQL_QUERY = re.compile(r"[\s(]*(SELECT\b|WITH\b.*\bSELECT\b)", re.DOTALL | re.IGNORECASE)
 _PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Group(BaseModel):
+    """A frozen set of settings; errors never quote the input, it may be secret."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 def setting(default: Any, meaning: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from config.groups import Group
+from config.fields import Group
 from services.errors import SettingsError
 
 MASK = "***"

@@ -18,14 +18,13 @@ from config import rules
 from config.addresses import on_cluster, redis_address, sql_address
 from config.bots import DEFAULT_BOT, BotSettings, bot_settings, name_problems, named_bot
 from config.environment import read_environment, unknown_names
+from config.fields import Group
 from config.groups import (
     AuthSettings,
     BatchSettings,
-    Group,
     HttpSettings,
     LogSettings,
     MoreWeComSettings,
-    ProviderSettings,
     RedisSettings,
     ServerSettings,
     SocketSettings,
@@ -34,6 +33,7 @@ from config.groups import (
     WeComSettings,
 )
 from config.problems import Invalid, Problem, validated
+from config.provider_group import ProviderSettings
 from config.texts import check_overrides
 
 
