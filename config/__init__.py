@@ -1,4 +1,5 @@
-"""The settings: variables with types and checks, the texts that users see, where log lines go.
+"""Settings with their types and checks, the sentences that users see, and the configuration of logging.
 
-Imports nothing of ours but `services.errors`. A new setting begins in `groups.py`; a new sentence in `texts.py`.
+Imports only `services.errors` from the rest of the product. Add a setting in `groups.py` (a provider's in
+`provider_group.py`) and a sentence in `texts.py`.
 """

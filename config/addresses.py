@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from config.groups import RedisSettings, SqlSettings
 
 Kind = Literal["server", "socket", "sentinel", "cluster"]
-#: Scheme → what it leads to, and whether over TLS.
+#: URL scheme → kind of Redis, and whether the connection uses TLS.
 SCHEMES: dict[str, tuple[Kind, bool]] = {
     "redis": ("server", False),
     "rediss": ("server", True),
@@ -33,47 +33,47 @@ SHAPES = {
     "sentinel": "redis+sentinel://[user:password@]host:26379,host2:26379/service[/database]",
     "cluster": "redis+cluster://[user:password@]host:6379,host2:6379 (a Cluster has no databases)",
 }
-#: The originals' database; a Cluster has only 0.
+#: Database used when none is configured; a Cluster has only database 0.
 REDIS_DB = 1
-#: Query names that are ours; all others are the client library's.
+#: Query parameters that the product reads itself; all others are options of the client library.
 _OURS = ("db", "sentinel_username", "sentinel_password")
-#: Options of the client library that say how to trust a server, or what this client is called; how long anything waits
-#: is not for an address to say, so what is known and says just that is passed over.
+#: Options of the client library that a URL may contain: TLS and the client's name are passed on. Timeouts, pool sizes
+#: and retries are accepted but ignored, because the product sets them itself.
 _KNOWN = re.compile(
     r"ssl_\w+|client_name|socket_\w+|max_connections|health_check_interval|timeout|retry_on_\w+|protocol"
 )
 
 _URL = re.compile(
-    r"(?P<scheme>[a-z+]+)://(?=.)(?:(?P<login>[^/?#]*)@)?(?P<place>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
+    r"(?P<scheme>[a-z+]+)://(?=.)(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
 )
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """One address in its parts; `hosts` are sentinels, or nodes to begin with, where there are several."""
+    """A Redis URL in its parts; `hosts` are the server, the Sentinels, or the Cluster's startup nodes."""
 
     kind: Kind
     tls: bool
     hosts: tuple[tuple[str, int], ...] = ()
-    #: Of a socket's file.
+    #: Path of the Unix socket.
     path: str = ""
-    #: What the Sentinels call it.
+    #: The service name that the Sentinels know.
     service: str = ""
     db: int = 0
     username: str = ""
     password: str = field(default="", repr=False)
     sentinel_username: str = ""
     sentinel_password: str = field(default="", repr=False)
-    #: What is left of the query: options of the client library, such as ssl_ca_certs.
+    #: The rest of the query: options of the client library, such as ssl_ca_certs.
     query: str = field(default="", repr=False)
 
 
 def parse_redis_url(url: str) -> RedisUrl:
-    """Return the parts of a URL.
+    """Parse a Redis URL.
 
     Raises:
-        ValueError: it has another shape; the message says which is expected and quotes nothing.
+        ValueError: the URL has another shape; the message names the expected one and never quotes the URL.
     """
     found = _URL.fullmatch(url)
     if not found or found["scheme"] not in SCHEMES:
@@ -88,7 +88,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     return RedisUrl(
         kind=kind,
         tls=tls,
-        hosts=_hosts(kind, found["place"]),
+        hosts=_hosts(kind, found["hosts"]),
         path=path,
         service=service,
         db=db,
@@ -100,10 +100,10 @@ def parse_redis_url(url: str) -> RedisUrl:
     )
 
 
-def _hosts(kind: Kind, place: str) -> tuple[tuple[str, int], ...]:
+def _hosts(kind: Kind, given: str) -> tuple[tuple[str, int], ...]:
     if kind == "socket":
         return ()
-    hosts = [_HOST.fullmatch(host) for host in place.split(",")]
+    hosts = [_HOST.fullmatch(host) for host in given.split(",")]
     if not all(hosts) or (kind == "server" and len(hosts) > 1):
         raise ValueError(_like(kind))
     named = [(unquote(h["six"] or h["name"]), int(h["port"] or PORTS[kind])) for h in hosts if h]
@@ -113,7 +113,7 @@ def _hosts(kind: Kind, place: str) -> tuple[tuple[str, int], ...]:
 
 
 def _path(kind: Kind, path: str, db: str) -> tuple[str, str, int]:
-    """Return the socket's file, the service and the database."""
+    """Return the Unix socket's path, the Sentinel service and the database."""
     if kind == "socket":
         if not path.strip("/"):
             raise ValueError(_like(kind))
@@ -144,7 +144,10 @@ def _kind(url: str) -> str:
 
 
 def redis_address(settings: RedisSettings) -> SecretStr:
-    """Return one URL: `REDIS_URL`, or host and port; what it lacks of password and database is filled in."""
+    """Return the Redis URL: `REDIS_URL`, or one built from host and port.
+
+    A missing password and database are filled in from `REDIS_PASSWORD` and `REDIS_DB`.
+    """
     if settings.redis_url:
         url = settings.redis_url.get_secret_value()
     else:
@@ -154,33 +157,33 @@ def redis_address(settings: RedisSettings) -> SecretStr:
 
 
 def sql_address(settings: SqlSettings, host: str) -> SecretStr | None:
-    """Return SQLAlchemy's URL of the MySQL at `host`, or of the SQLite file; `None` where neither is set."""
+    """Return the SQLAlchemy URL of the SQLite file, or of the MySQL server at `host`; `None` if neither is set."""
     if settings.database_path:
         return SecretStr(f"sqlite:///{settings.database_path}")
     if not settings.mysql_host:
         return None
     user, password = quote(settings.mysql_user, safe=""), settings.mysql_password
     login = f"{user}:{quote(password.get_secret_value(), safe='')}" if password else user
-    place = f"{bracketed(host)}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
-    return SecretStr(f"mysql+pymysql://{login}@{place}?charset=utf8mb4")
+    location = f"{bracketed(host)}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
+    return SecretStr(f"mysql+pymysql://{login}@{location}?charset=utf8mb4")
 
 
 def bracketed(host: str) -> str:
-    """Return an IPv6 address as URLs want it; anything else as it is."""
+    """Put an IPv6 address into the brackets that a URL needs; return any other host unchanged."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _with_password(url: str, password: SecretStr | None) -> str:
     parts = urlsplit(url)
-    login, separator, place = parts.netloc.rpartition("@")
+    login, separator, hosts = parts.netloc.rpartition("@")
     if password is None or ":" in login:
         return url
     user = login if separator else ""
-    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{place}"))
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{hosts}"))
 
 
 def _with_database(url: str, db: int) -> str:
-    """Name the database where the URL does not: `/1`, for Sentinel `/service/1`, for a socket file `?db=1`."""
+    """Add the database to a URL without one: `/1`, for Sentinel `/service/1`, for a Unix socket `?db=1`."""
     parts, kind = urlsplit(url), _kind(url)
     if kind == "cluster" or "db" in parse_qs(parts.query):
         return url

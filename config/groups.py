@@ -82,7 +82,7 @@ class ServerSettings(Group):
 
 
 class WeComSettings(Group):
-    """What a bot of `WECHAT_BOTS` may set for itself."""
+    """WeCom settings that each bot of `WECHAT_BOTS` may override."""
 
     wechat_token: Secrets = setting((), "Token of the bot's callback; a list: the first signs, all verify")
     wechat_encoding_aes_key: AesKeys = setting((), "EncodingAESKey, 43 characters; a list in the order of the tokens")
@@ -167,7 +167,7 @@ class AuthSettings(Group):
     @model_validator(mode="before")
     @classmethod
     def _mode(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Take an auth API's address for the wish to use it; nothing else is ever assumed."""
+        """Default `AUTH_MODE` to external if `AUTH_SERVICE_URL` is set; no other mode is ever a default."""
         return {"auth_mode": "external", **given} if given.get("auth_service_url") else given
 
 

@@ -31,7 +31,7 @@ MOCK_SWITCHES = ("mock_mode", "use_mock_rag")
 
 
 class ProviderSettings(Group):
-    """Who answers. A bot of `WECHAT_BOTS` may set any of these for itself."""
+    """Settings of the answer provider and of web search; each bot of `WECHAT_BOTS` may override any of them."""
 
     rag_provider: ProviderName = setting(
         "dify", "who answers: dify, openai, context, custom, mock, an installed one's name, or package.module:Class"
@@ -100,7 +100,7 @@ class ProviderSettings(Group):
     @model_validator(mode="before")
     @classmethod
     def _aliases(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Let `DIFY_API_URL` stand in for `DIFY_BASE_URL`, and a mock switch turn `RAG_PROVIDER` into mock."""
+        """Default `DIFY_BASE_URL` to `DIFY_API_URL`, and set `RAG_PROVIDER` to mock if a mock switch is on."""
         filled = dict(given)
         if given.get("dify_api_url"):
             filled.setdefault("dify_base_url", given["dify_api_url"])
@@ -117,9 +117,9 @@ def _is_on(switch: Any) -> bool:
     try:
         return TypeAdapter(bool).validate_python(switch)
     except ValidationError:
-        return False  # the switch's own field says what is wrong
+        return False  # validation of the switch's own field reports the error
 
 
 def same_base(one: str, other: str) -> bool:
-    """Tell whether two addresses of Dify mean the same, with and without /v1."""
+    """Return whether two URLs of Dify are equal apart from a trailing /v1."""
     return re.sub(r"/v1$", "", one) == re.sub(r"/v1$", "", other)
