@@ -41,7 +41,7 @@ from config.fields import (
 
 
 class ServerSettings(Group):
-    app_name: str = setting("WechatLaibao", "how the product calls itself, in /healthz and on pages")
+    app_name: str = setting("WechatLaibao", "name of the product, in /healthz and on pages")
     debug: bool = setting(False, "Flask's debug mode; never in production")
     reload: bool = setting(False, "python app.py only: start again when a source file changes")
     host: Host = setting("0.0.0.0", "address to listen on")
@@ -52,20 +52,20 @@ class ServerSettings(Group):
         description="worker processes (replicas) per container; empty: the CPUs its cgroup allows, at most 4",
     )
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = setting(
-        0, "how many reverse proxies in front may say who the client is (X-Forwarded-For)"
+        0, "number of reverse proxies in front whose X-Forwarded-For is trusted for the client's address"
     )
     locale: Annotated[Literal["zh", "en"], Lower] = setting("zh", "language of every sentence users see")
     texts_file: str | None = setting(
-        None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
+        None, 'JSON file {"key": "sentence"} that replaces built-in sentences; keys are in config/texts.py'
     )
     secret_key: SecretKeys = setting(
         (),
-        "random secret that names and seals what lies in Redis; a list: the first seals, all open; "
+        "random secret for the names and the encryption of data in Redis; a list: the first encrypts, all decrypt; "
         "empty: derived from the bots' AES keys",
     )
     admin_token: AdminToken | None = setting(
         None,
-        "what administrators show, and readers of /metrics on PORT, at least 8 characters; "
+        "token of administrators, and of readers of /metrics on PORT, at least 8 characters; "
         "empty: these addresses are off",
     )
     api_keys: Secrets = setting(
@@ -76,7 +76,7 @@ class ServerSettings(Group):
     )
     allowed_hosts: Hosts = setting(
         (),
-        "hosts this server is reached as, such as chat.example.com or .example.com; "
+        "host names that requests may have, such as chat.example.com or .example.com; "
         "callbacks and probes: any; empty: any",
     )
 
@@ -87,7 +87,7 @@ class WeComSettings(Group):
     wechat_token: Secrets = setting((), "Token of the bot's callback; a list: the first signs, all verify")
     wechat_encoding_aes_key: AesKeys = setting((), "EncodingAESKey, 43 characters; a list in the order of the tokens")
     wechat_receive_id: str = setting("", "receiveid inside the encryption; empty for a smart robot")
-    wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is taken off questions")
+    wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is removed from questions")
     wechat_welcome: str = setting("", "greeting when a chat is opened; empty: the sentence `welcome`")
     wechat_mode: Annotated[Literal["callback", "websocket"], Lower] = setting(
         "callback", "how WeCom reaches the bot: callback (websocket, the long connection, comes later)"
@@ -97,15 +97,15 @@ class WeComSettings(Group):
     )
     wechat_bot_secret: SecretStr | None = setting(None, "websocket mode: Secret")
     wechat_answer_seconds: Annotated[float, Field(gt=0, lt=360)] = setting(
-        330, "seconds until a frame ends; WeCom itself stops asking after 360"
+        330, "seconds until an answer's frame is ended; WeCom itself stops polling after 360"
     )
     wechat_timestamp_window: Seconds = setting(600, "seconds a callback's timestamp may differ from our clock")
     wechat_thinking: Annotated[Literal["show", "hide"], Lower] = setting("show", "the model's thinking: show or hide")
     wechat_progress: bool = setting(False, "name the running workflow step while there is no text yet")
-    wechat_sources: bool = setting(False, "add the documents an answer rests on")
+    wechat_sources: bool = setting(False, "add the answer's sources")
     wechat_suggestions: bool = setting(False, "add Dify's suggested next questions")
     wechat_group_conversation: Annotated[Literal["user", "shared"], Lower] = setting(
-        "user", "whose memory a group has: one per user, or one shared by the group"
+        "user", "conversation memory in a group: one per user, or one shared by the group"
     )
     wechat_commands: Commands = setting(
         {"/reset": "reset", "新对话": "reset"}, "JSON: what a user types -> reset (begin a new conversation)"
@@ -143,10 +143,10 @@ class SqlSettings(Group):
     mysql_password: SecretStr | None = setting(None, "password of MySQL")
     mysql_database: str = setting("", "database of MySQL")
     mysql_read_host: Host = setting(
-        "", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST"
+        "", "read replica for the user query (MYSQL_HOST while it is unavailable); empty: MYSQL_HOST"
     )
     mysql_pool_size: Count = setting(
-        5, "MySQL connections per process, those of batches among them; one at least for each"
+        5, "MySQL connections per process, shared by the user query and batches; each has at least one"
     )
     database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
     auth_user_query: UserQuery | None = setting(
@@ -177,21 +177,21 @@ class HttpSettings(Group):
 
 class StreamSettings(Group):
     stream_ttl: WholeSeconds = setting(1800, "seconds a stream's record lives from its creation")
-    stream_lease: LeaseSeconds = setting(6, "seconds a producer owns its stream without renewing, at least 2")
-    stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
+    stream_lease: LeaseSeconds = setting(6, "seconds a producer owns its stream without renewing the lease, at least 2")
+    stream_max_seconds: Seconds = setting(1200, "seconds until a producer is stopped, on every channel")
     stream_max_bytes: AnswerBytes = setting(1024 * 1024, "bytes of the longest answer, at least 20480")
     question_max_bytes: Bytes = setting(
         65536, "bytes of the longest question; a longer one gets a sentence, and 413 over REST"
     )
     conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
     history_max_tokens: Count = setting(
-        3000, "tokens of earlier turns, counted roughly, that a provider without conversations of its own is told"
+        3000, "tokens (estimated) of earlier turns that are sent to a provider without conversations of its own"
     )
-    history_max_seconds: Seconds = setting(86400, "seconds after which a turn is not told any more")
-    stream_max_per_replica: Count = setting(1000, "answers being written at once, per process")
+    history_max_seconds: Seconds = setting(86400, "seconds after which an earlier turn is no longer sent")
+    stream_max_per_replica: Count = setting(1000, "answers in progress, per process")
     stream_max_per_user: Count = setting(3, "questions in flight per WeCom user and bot; WeCom's own limit is 3")
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = setting(
-        60, "seconds a leaving process lets answers finish"
+        60, "seconds a process that shuts down waits for answers in progress"
     )
 
 
@@ -202,7 +202,7 @@ class SocketSettings(Group):
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
     websocket_auth: Annotated[Literal["key", "token", "none"], Lower] = setting(
-        "key", "what sockets and REST must show: key (one of API_KEYS), token (a user's), or none"
+        "key", "credential for sockets and REST: key (one of API_KEYS), token (a user's), or none"
     )
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
@@ -212,21 +212,21 @@ class SocketSettings(Group):
     )
     rate_limit_ip: Rate = setting("300/minute", "sockets opened per client address; several with ';', or off")
     connections_per_ip: Annotated[int, Field(ge=0)] = setting(
-        1000, "connections of one client address per process, callbacks and probes aside; 0: no bound"
+        1000, "connections of one client address per process, without callbacks and probes; 0: no limit"
     )
 
 
 class BatchSettings(Group):
     batch_enabled: bool = setting(True, "offer batch tasks")
-    batch_max_concurrent: Count = setting(5, "batch questions being answered at once, over all replicas")
+    batch_max_concurrent: Count = setting(5, "batch questions answered at once, over all replicas")
     batch_max_queue_size: Count = setting(1000, "unfinished batch tasks; more are refused")
     batch_max_per_key: Count = setting(100, "unfinished batch tasks of one key, or of one user; more are refused")
-    batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is taken, file or JSON")
+    batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is accepted, file or JSON")
     batch_storage_path: str | None = setting(
         None, "folder that gets each finished task's results as JSONL; empty: none"
     )
     batch_worker: Annotated[Literal["embedded", "external"], Lower] = setting(
-        "embedded", "who works on batches: embedded (this process), or external (a Deployment of its own)"
+        "embedded", "where batches run: embedded (this process), or external (a Deployment of its own)"
     )
     batch_retention_days: Count = setting(7, "days a finished task is kept")
 
@@ -235,6 +235,4 @@ class LogSettings(Group):
     log_level: LogLevel = setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_format: Annotated[Literal["json", "plain"], Lower] = setting("json", "json, or plain for reading by eye")
     log_dir: str | None = setting(None, "folder of rotating info.log and error.log; empty: standard output only")
-    log_content: bool = setting(
-        False, "let people's ids into the logs, and with LOG_LEVEL=DEBUG their questions and answers"
-    )
+    log_content: bool = setting(False, "log users' ids, and with LOG_LEVEL=DEBUG also their questions and answers")
