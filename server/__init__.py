@@ -1,5 +1,5 @@
-"""The production server: gunicorn's worker that drains, its connections, the fast path of WeCom's callbacks.
+"""The production server: a gunicorn worker that drains, its connections, and the fast path of WeCom callbacks.
 
-May import everything below the application. A change of how a replica starts, drains or accepts connections begins in
-`worker.py`; `lane.py` is the callbacks' fast path alone.
+May import every package except the application. Changes to how a replica starts, drains or accepts connections begin
+in `worker.py`. The fast path is in `lane.py` and `connection.py`; `lane.ENABLED` turns it off.
 """
