@@ -15,9 +15,9 @@ from pydantic import SecretStr
 if TYPE_CHECKING:
     from config.groups import RedisSettings, SqlSettings
 
-Kind = Literal["server", "socket", "sentinel", "cluster"]
+RedisKind = Literal["server", "socket", "sentinel", "cluster"]
 #: URL scheme → kind of Redis, and whether the connection uses TLS.
-SCHEMES: dict[str, tuple[Kind, bool]] = {
+SCHEMES: dict[str, tuple[RedisKind, bool]] = {
     "redis": ("server", False),
     "rediss": ("server", True),
     "unix": ("socket", False),
@@ -53,7 +53,7 @@ _HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%]+)\]|(?P<name>[^:\[\]\s]+))(?::(
 class RedisUrl:
     """A Redis URL in its parts; `hosts` are the server, the Sentinels, or the Cluster's startup nodes."""
 
-    kind: Kind
+    kind: RedisKind
     tls: bool
     hosts: tuple[tuple[str, int], ...] = ()
     #: Path of the Unix socket.
@@ -100,7 +100,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     )
 
 
-def _hosts(kind: Kind, given: str) -> tuple[tuple[str, int], ...]:
+def _hosts(kind: RedisKind, given: str) -> tuple[tuple[str, int], ...]:
     if kind == "socket":
         return ()
     hosts = [_HOST.fullmatch(host) for host in given.split(",")]
@@ -112,7 +112,7 @@ def _hosts(kind: Kind, given: str) -> tuple[tuple[str, int], ...]:
     return tuple(named)
 
 
-def _path(kind: Kind, path: str, db: str) -> tuple[str, str, int]:
+def _path(kind: RedisKind, path: str, db: str) -> tuple[str, str, int]:
     """Return the Unix socket's path, the Sentinel service and the database."""
     if kind == "socket":
         if not path.strip("/"):
@@ -125,13 +125,13 @@ def _path(kind: Kind, path: str, db: str) -> tuple[str, str, int]:
     return "", service, _database(kind, db or (names[0] if names else ""))
 
 
-def _database(kind: Kind, db: str) -> int:
+def _database(kind: RedisKind, db: str) -> int:
     if not re.fullmatch(r"\d{0,6}", db) or (kind == "cluster" and int(db or "0")):
         raise ValueError(_like(kind))
     return int(db or "0")
 
 
-def _like(kind: Kind) -> str:
+def _like(kind: RedisKind) -> str:
     return f"an address like {SHAPES[kind]}"
 
 

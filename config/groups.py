@@ -29,7 +29,7 @@ from config.fields import (
     Origins,
     Port,
     Rate,
-    RedisUrl,
+    RedisAddress,
     Seconds,
     SecretKeys,
     Secrets,
@@ -122,7 +122,7 @@ class MoreWeComSettings(Group):
 
 
 class RedisSettings(Group):
-    redis_url: RedisUrl | None = setting(
+    redis_url: RedisAddress | None = setting(
         None,
         "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST",
     )
@@ -133,7 +133,7 @@ class RedisSettings(Group):
     redis_pool_size: Count = setting(
         50, "Redis connections per process, one of them for writing answers; on a Cluster per node"
     )
-    batch_redis_url: RedisUrl | None = setting(None, "another Redis for batch jobs; empty: the same one")
+    batch_redis_url: RedisAddress | None = setting(None, "another Redis for batch jobs; empty: the same one")
 
 
 class SqlSettings(Group):

@@ -30,7 +30,7 @@ class EmbeddedRedis:
     """A context manager: `with EmbeddedRedis() as server: Redis.from_url(server.url)`."""
 
     def __init__(self, *, port: int = 0, max_connections: int = 50) -> None:
-        self._server = _Server(port, max_connections)
+        self._server = _RedisServer(port, max_connections)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.port: int = self._server.server_address[1]
         self.url = f"redis://127.0.0.1:{self.port}/1"
@@ -54,12 +54,12 @@ class EmbeddedRedis:
         self.close()
 
 
-class _Server(TcpFakeServer):
+class _RedisServer(TcpFakeServer):
     request_queue_size = 128
 
     def __init__(self, port: int, max_connections: int) -> None:
         super().__init__(("127.0.0.1", port))
-        self.RequestHandlerClass = _Handler
+        self.RequestHandlerClass = _RedisHandler
         # A thread that hangs must not keep the process alive; `close_connections` waits for the healthy ones.
         self.daemon_threads = True
         self._max_connections = max_connections
@@ -98,12 +98,12 @@ class _Server(TcpFakeServer):
             thread.join(5.0)
 
 
-class _Handler(TCPFakeRequestHandler):
+class _RedisHandler(TCPFakeRequestHandler):
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
-        self.writer.writer = cast(BufferedIOBase, _Patient(self.connection))
+        self.writer.writer = cast(BufferedIOBase, _BlockingWriter(self.connection))
 
     def handle(self) -> None:
         """Serve until the client or the server goes. fakeredis's own loop hangs up after every error reply."""
@@ -134,7 +134,7 @@ class _Handler(TCPFakeRequestHandler):
         return line
 
 
-class _Patient:
+class _BlockingWriter:
     """Writes all of a reply to a non-blocking socket: fakeredis itself loses what the kernel's buffer does not hold."""
 
     def __init__(self, connection: socket.socket) -> None:

@@ -24,13 +24,13 @@ ENABLED = True
 MOST = 16 * 1024
 
 #: Takes path, query and body of a callback; returns status, content type and body, or None for any other path.
-Answer = Callable[[str, str, bytes], tuple[int, str, bytes] | None]
+AnswerCallback = Callable[[str, str, bytes], tuple[int, str, bytes] | None]
 
 
 class CallbackLane:
     """Turns the bytes of a complete callback request into the bytes of its reply."""
 
-    def __init__(self, answer: Answer, prefix: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, answer: AnswerCallback, prefix: str, *, clock: Callable[[], float] = time.time) -> None:
         """`answer` handles a callback; `prefix` is the beginning of every callback's path."""
         self._answer = answer
         self._begins = f"POST {prefix}".encode()

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from config.texts import LOCALES
-from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, Wire
+from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
 
-__all__ = ["Bubble", "Callback", "CallbackFailed", "Frame", "RuleBroken", "WeComUser", "Wire"]
+__all__ = ["Bubble", "Callback", "CallbackFailed", "Frame", "RuleBroken", "WeComUser", "WeComWire"]
 
 #: WeCom's limit for the text of one frame, in bytes of UTF-8.
 FRAME_BYTES = 20_480
@@ -103,7 +103,7 @@ class WeComUser:
         clock: Callable[[], float] = time.time,
     ) -> None:
         urls = [callback_url] if isinstance(callback_url, str) else callback_url
-        self.wire = Wire(urls, token, aes_key, receive_id, timeout=timeout, clock=clock)
+        self.wire = WeComWire(urls, token, aes_key, receive_id, timeout=timeout, clock=clock)
         self.userid = userid
         self.chatid = chatid
         self._bot_id = bot_id

@@ -43,7 +43,7 @@ class Callback:
     body: bytes = b""
 
 
-class Wire:
+class WeComWire:
     """Carries messages of one bot to its callback; `urls` are used in turn, as a load balancer would."""
 
     def __init__(

@@ -55,7 +55,7 @@ _FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class RenderedBlock:
     """A block of an answer: HTML that takes the place of what had this number before."""
 
     block: int
@@ -132,18 +132,18 @@ class BlockRenderer:
         self._ended = False
         self._plain = False
 
-    def add(self, text: str) -> list[Block]:
+    def add(self, text: str) -> list[RenderedBlock]:
         """Take the next piece of the text; return the blocks that are to be shown differently now."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         return self._take(text.removesuffix("\r"))
 
-    def finish(self) -> list[Block]:
+    def finish(self) -> list[RenderedBlock]:
         """Return the last blocks that change; nothing may be added any more."""
         changed = self._take("\n" if self._held else "")
         return changed + self._render(final=True)
 
-    def _take(self, piece: str) -> list[Block]:
+    def _take(self, piece: str) -> list[RenderedBlock]:
         before = len(self._open)
         self._open += _LINE_ENDS.sub("\n", piece)
         changed = self._end_markdown() if not self._plain and self._settled + len(self._open) > MOST else []
@@ -159,7 +159,7 @@ class BlockRenderer:
         growth = 0.0 if self._weight <= SMALL else GROWTH if self._weight <= LARGE else LARGE_GROWTH
         return self._ended or grown >= self._weight * growth
 
-    def _end_markdown(self) -> list[Block]:
+    def _end_markdown(self) -> list[RenderedBlock]:
         """Settle what may still be rendered; from there on the text is shown as it is."""
         most = MOST - self._settled
         end = self._open.rfind("\n", 0, most) + 1 or (0 if self._settled else most)
@@ -171,7 +171,7 @@ class BlockRenderer:
         self._seen = self._parsed = 0
         return changed
 
-    def _render(self, *, final: bool = False) -> list[Block]:
+    def _render(self, *, final: bool = False) -> list[RenderedBlock]:
         began = self._clock()
         self._ended = False
         changed = self._changed(final)
@@ -181,7 +181,7 @@ class BlockRenderer:
         self._rested = ended + REST * (ended - began)
         return changed
 
-    def _changed(self, final: bool) -> list[Block]:
+    def _changed(self, final: bool) -> list[RenderedBlock]:
         sources = self._sources(final)
         self._open = "" if final else sources.pop()
         changed = [block for source in sources for block in self._settle(source)]
@@ -223,7 +223,7 @@ class BlockRenderer:
                 if closed:
                     yield min(starts[end], len(lines))
 
-    def _settle(self, source: str) -> list[Block]:
+    def _settle(self, source: str) -> list[RenderedBlock]:
         """Render a block for good and begin the next."""
         env = self._environment(self._references)
         changed = self._show(self._html(source, env))
@@ -233,9 +233,9 @@ class BlockRenderer:
         self._shown = ""
         return changed
 
-    def _show(self, html: str) -> list[Block]:
+    def _show(self, html: str) -> list[RenderedBlock]:
         """Return the open block if it is to be shown differently."""
-        changed = [Block(self._number, html)] if html != self._shown else []
+        changed = [RenderedBlock(self._number, html)] if html != self._shown else []
         self._shown = html
         return changed
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from itertools import pairwise
 
 
-class Kind(Enum):
+class LineKind(Enum):
     """What a line is."""
 
     BLANK = auto()
@@ -34,13 +34,13 @@ class Kind(Enum):
 
 #: A single break between these would be swallowed: the second line would continue the first one's paragraph.
 _SWALLOWED = {
-    (Kind.PARAGRAPH, Kind.PARAGRAPH),
-    (Kind.PARAGRAPH, Kind.ITEM),
-    (Kind.PARAGRAPH, Kind.INDENTED),
-    (Kind.ITEM, Kind.PARAGRAPH),
-    (Kind.QUOTE, Kind.PARAGRAPH),
-    (Kind.TABLE, Kind.PARAGRAPH),
-    (Kind.INDENTED, Kind.PARAGRAPH),
+    (LineKind.PARAGRAPH, LineKind.PARAGRAPH),
+    (LineKind.PARAGRAPH, LineKind.ITEM),
+    (LineKind.PARAGRAPH, LineKind.INDENTED),
+    (LineKind.ITEM, LineKind.PARAGRAPH),
+    (LineKind.QUOTE, LineKind.PARAGRAPH),
+    (LineKind.TABLE, LineKind.PARAGRAPH),
+    (LineKind.INDENTED, LineKind.PARAGRAPH),
 }
 
 _FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
@@ -65,14 +65,14 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class LineState:
     """What the lines before say about a line: whether it stands in a list, and the code fence that is open."""
 
     in_list: bool = False
     fence: Fence | None = None
 
 
-def render_lines(lines: Sequence[str], state: State) -> tuple[str, State]:
+def render_lines(lines: Sequence[str], state: LineState) -> tuple[str, LineState]:
     """Return the lines with a blank one wherever one is needed, and what they say about those after a blank line.
 
     They stand after a blank line, or at the beginning.
@@ -89,19 +89,19 @@ def render_lines(lines: Sequence[str], state: State) -> tuple[str, State]:
     return "\n".join(out), replace(after, fence=replace(after.fence, line=-1)) if after.fence else after
 
 
-def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
+def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
     """Return the quoted lines that would continue the quoted paragraph above: two quotes keep them apart."""
     breaks: set[int] = set()
     start = 0
     for end in range(1, len(lines) + 1):
-        if end < len(lines) and kinds[end] is kinds[start] is Kind.QUOTE:
+        if end < len(lines) and kinds[end] is kinds[start] is LineKind.QUOTE:
             continue
-        if kinds[start] is Kind.QUOTE and end - start > 1:
+        if kinds[start] is LineKind.QUOTE and end - start > 1:
             inner = [_QUOTED.sub("", line, count=1) for line in lines[start:end]]
-            within = [kind for kind, _ in classify(inner, State())]
+            within = [kind for kind, _ in classify(inner, LineState())]
             held = _breaks_in_code(inner, within)
             pairs = enumerate(pairwise(within), 1)
-            plain = (Kind.PARAGRAPH, Kind.PARAGRAPH)
+            plain = (LineKind.PARAGRAPH, LineKind.PARAGRAPH)
             breaks |= {start + index for index, pair in pairs if pair == plain and index not in held}
         start = end
     return breaks
@@ -147,68 +147,68 @@ class FenceTracker:
         return Fence(self._line, _indent(line), found[1] or found[2])
 
 
-def classify(lines: Sequence[str], state: State) -> Iterator[tuple[Kind, State]]:
+def classify(lines: Sequence[str], state: LineState) -> Iterator[tuple[LineKind, LineState]]:
     """Yield each line's kind, and what is known after it; `state` is what was known before the first."""
     tracker = FenceTracker(state.fence)
-    previous, in_list = Kind.BLANK, state.in_list
+    previous, in_list = LineKind.BLANK, state.in_list
     for index, line in enumerate(lines):
         if tracker.inside(line, in_list=in_list):
-            previous = Kind.FENCE
+            previous = LineKind.FENCE
         else:
             following = lines[index + 1] if index + 1 < len(lines) else ""
             previous = _kind(line, following, previous, in_list)
-        if previous is Kind.ITEM and (marker := _ITEM.match(line, _offset(line))):
+        if previous is LineKind.ITEM and (marker := _ITEM.match(line, _offset(line))):
             tracker.opened_in_item(line, marker)
         # What code holds, and how deep its end is, says nothing about the list around it.
-        if previous is not Kind.BLANK and (previous is not Kind.FENCE or tracker.opened_at(index)):
-            in_list = previous is Kind.ITEM or (in_list and _indent(line) > 1)
-        yield previous, State(in_list, tracker.fence)
+        if previous is not LineKind.BLANK and (previous is not LineKind.FENCE or tracker.opened_at(index)):
+            in_list = previous is LineKind.ITEM or (in_list and _indent(line) > 1)
+        yield previous, LineState(in_list, tracker.fence)
 
 
-def _kind(line: str, following: str, previous: Kind, in_list: bool) -> Kind:
+def _kind(line: str, following: str, previous: LineKind, in_list: bool) -> LineKind:
     """Return the kind of a line outside fences. Spaces and tabs make a blank line, wider spaces a paragraph."""
     rest = line.strip(" \t")
     if not rest:
-        return Kind.BLANK
+        return LineKind.BLANK
     if in_list and _indent(line) > 1:
-        return Kind.ITEM
+        return LineKind.ITEM
     if _indent(line) > 3:
-        return Kind.INDENTED
-    return _block(rest, previous) or _table(rest, following, previous) or Kind.PARAGRAPH
+        return LineKind.INDENTED
+    return _block(rest, previous) or _table(rest, following, previous) or LineKind.PARAGRAPH
 
 
-def _block(rest: str, previous: Kind) -> Kind | None:
+def _block(rest: str, previous: LineKind) -> LineKind | None:
     """Return the kind that a line's first characters give it."""
-    if previous is Kind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
-        return Kind.UNDERLINE
+    if previous is LineKind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
+        return LineKind.UNDERLINE
     compact = rest.replace(" ", "").replace("\t", "")
     if len(compact) > 2 and compact[0] in "-*_" and not compact.strip(compact[0]):
-        return Kind.RULE
+        return LineKind.RULE
     if _HEADING.match(rest):
-        return Kind.HEADING
+        return LineKind.HEADING
     if rest.startswith(">"):
-        return Kind.QUOTE
-    return Kind.ITEM if _ITEM.match(rest) else None
+        return LineKind.QUOTE
+    return LineKind.ITEM if _ITEM.match(rest) else None
 
 
-def _table(rest: str, following: str, previous: Kind) -> Kind | None:
+def _table(rest: str, following: str, previous: LineKind) -> LineKind | None:
     if "|" not in rest:
         return None
-    if previous in (Kind.TABLE_HEAD, Kind.TABLE):
-        return Kind.TABLE
-    return Kind.TABLE_HEAD if "|" in following and not following.strip("|-: \t") else None
+    if previous in (LineKind.TABLE_HEAD, LineKind.TABLE):
+        return LineKind.TABLE
+    return LineKind.TABLE_HEAD if "|" in following and not following.strip("|-: \t") else None
 
 
-def _needs_blank(before: Kind, after: Kind) -> bool:
-    return (before, after) in _SWALLOWED or (after is Kind.TABLE_HEAD and before is not Kind.BLANK)
+def _needs_blank(before: LineKind, after: LineKind) -> bool:
+    return (before, after) in _SWALLOWED or (after is LineKind.TABLE_HEAD and before is not LineKind.BLANK)
 
 
-def _breaks_in_code(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
+def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
     """Return the lines that inline code of the line before reaches into: a blank line would break it in two."""
     held: set[int] = set()
     runs: list[tuple[int, int]] = []
-    for index, kind in enumerate([*kinds, Kind.BLANK]):
-        if kind is Kind.PARAGRAPH:
+    for index, kind in enumerate([*kinds, LineKind.BLANK]):
+        if kind is LineKind.PARAGRAPH:
             runs.extend((index, len(run)) for run in _BACKTICKS.findall(lines[index]))
         elif runs:
             for a, b in _pairs([length for _, length in runs]):

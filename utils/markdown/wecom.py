@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from utils.markdown.lines import Fence, State, classify, render_lines
+from utils.markdown.lines import Fence, LineState, classify, render_lines
 
 #: Characters of the longest stretch that is remembered, and how many are: 35 MB if all were that long.
 STRETCH_CHARACTERS, STRETCHES = 1024, 8192
 
-OUTSIDE, IN_LIST = State(), State(in_list=True)
-IN_FENCE = State(fence=Fence(-1, 0, "```"))
+OUTSIDE, IN_LIST = LineState(), LineState(in_list=True)
+IN_FENCE = LineState(fence=Fence(-1, 0, "```"))
 
 #: The beginning of a line that can only be a paragraph's.
 _PLAIN = r"(?:[^\s`~#>|=\-*+_\d]|\*\*[^\s*]|\d+[^\s\d.)|`])"
@@ -68,7 +68,7 @@ def open_fence(text: str) -> OpenFence | None:
     if "```" not in text and "~~~" not in text:
         return None
     state, position = OUTSIDE, 0
-    places: list[tuple[int, str, State]] = []
+    places: list[tuple[int, str, LineState]] = []
     for stretch in text.split("\n\n"):
         places.append((position, stretch, state))
         state = (_simple(stretch, state) or _remembered(stretch, state))[1]
@@ -76,7 +76,7 @@ def open_fence(text: str) -> OpenFence | None:
     return _opened(places) if state.fence else None
 
 
-def _opened(places: Sequence[tuple[int, str, State]]) -> OpenFence | None:
+def _opened(places: Sequence[tuple[int, str, LineState]]) -> OpenFence | None:
     """Return the fence that is open at the end of a text, by where its stretches begin and what they begin with."""
     for position, stretch, state in reversed(places):
         if state.fence and state.fence.marker[:3] not in stretch:
@@ -90,12 +90,12 @@ def _opened(places: Sequence[tuple[int, str, State]]) -> OpenFence | None:
     return None
 
 
-def _simple(stretch: str, state: State) -> tuple[str, State] | None:
+def _simple(stretch: str, state: LineState) -> tuple[str, LineState] | None:
     """Return what the rules would make of a stretch of an everyday kind, None of any other."""
     if state.fence:
         if state.fence.marker[:3] not in stretch:
             return stretch, state
-        return (stretch, State(state.in_list)) if state == IN_FENCE and _CODE_END.fullmatch(stretch) else None
+        return (stretch, LineState(state.in_list)) if state == IN_FENCE and _CODE_END.fullmatch(stretch) else None
     if "\n" not in stretch and _LINE.match(stretch):
         return stretch, OUTSIDE
     # By the first character, so that few patterns are tried in vain.
@@ -114,12 +114,12 @@ def _simple(stretch: str, state: State) -> tuple[str, State] | None:
     return (f"{lines}\n\n{items}", IN_LIST) if items else (lines, OUTSIDE)
 
 
-def _by_rules(stretch: str, state: State) -> tuple[str, State]:
+def _by_rules(stretch: str, state: LineState) -> tuple[str, LineState]:
     return render_lines(stretch.split("\n"), state)
 
 
 _kept = lru_cache(STRETCHES)(_by_rules)
 
 
-def _remembered(stretch: str, state: State) -> tuple[str, State]:
+def _remembered(stretch: str, state: LineState) -> tuple[str, LineState]:
     return _kept(stretch, state) if len(stretch) <= STRETCH_CHARACTERS else _by_rules(stretch, state)

@@ -12,7 +12,7 @@ from typing import Literal
 from utils.questions.detection import detect
 
 Header = Literal["auto", "yes", "no"]
-Row = Sequence[str]
+TableRow = Sequence[str]
 
 #: Rows that are looked at.
 SAMPLE = 100
@@ -48,7 +48,7 @@ class Missing(Unclear):
     """The column that was chosen is not there."""
 
 
-def find_column(rows: Sequence[Row], column: str = "", header: Header = "auto") -> tuple[int, bool]:
+def find_column(rows: Sequence[TableRow], column: str = "", header: Header = "auto") -> tuple[int, bool]:
     """Return the index of the questions' column, and whether the first of the rows is a header.
 
     `rows` are the first rows that are not blank, one at least; `column` is a name, a number from 1, or "".
@@ -71,7 +71,7 @@ def find_column(rows: Sequence[Row], column: str = "", header: Header = "auto") 
     return _by_content(rows[1:] if headed else rows, rows[0], names if headed else []), headed
 
 
-def _chosen(rows: Sequence[Row], names: Sequence[str], wanted: str, header: Header) -> tuple[int, bool]:
+def _chosen(rows: Sequence[TableRow], names: Sequence[str], wanted: str, header: Header) -> tuple[int, bool]:
     if header != "no" and wanted in names:
         return names.index(wanted), True
     if re.fullmatch(r"[1-9]\d{0,4}", wanted):
@@ -79,7 +79,7 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], wanted: str, header: Head
     raise Missing(_listed(rows[0]))
 
 
-def _by_content(rows: Sequence[Row], first: Row, names: Sequence[str]) -> int:
+def _by_content(rows: Sequence[TableRow], first: TableRow, names: Sequence[str]) -> int:
     """Return the one column that can be meant; `names` are the header's, [] where there is none."""
     width = max(map(len, rows))
     filled = [index for index in range(width) if any(_cells(rows, index))]
@@ -99,7 +99,7 @@ def _by_content(rows: Sequence[Row], first: Row, names: Sequence[str]) -> int:
     raise Unclear(_listed(first))
 
 
-def _is_header(rows: Sequence[Row]) -> bool:
+def _is_header(rows: Sequence[TableRow]) -> bool:
     """Tell whether the first row names the columns."""
     first = [cell.strip().casefold() for cell in rows[0]]
     alone = sum(map(bool, first)) == 1
@@ -112,12 +112,12 @@ def _is_header(rows: Sequence[Row]) -> bool:
     return False
 
 
-def _cells(rows: Sequence[Row], index: int) -> list[str]:
+def _cells(rows: Sequence[TableRow], index: int) -> list[str]:
     """Return a column's cells that are not blank."""
     return [cell for row in rows if index < len(row) and (cell := row[index].strip())]
 
 
-def _share(rows: Sequence[Row], index: int, holds: Callable[[str], bool]) -> float:
+def _share(rows: Sequence[TableRow], index: int, holds: Callable[[str], bool]) -> float:
     cells = _cells(rows, index)
     return sum(map(holds, cells)) / len(cells)
 
@@ -134,7 +134,7 @@ def _speaks_of_questions(name: str) -> bool:
     return _PART.search(name) is not None and not _ABOUT.search(name)
 
 
-def _listed(first: Row) -> str:
+def _listed(first: TableRow) -> str:
     """Return the columns as a person can choose them."""
     shown = [f"{number} {cell.strip()[:SHOWN_CHARS] or '(blank)'}" for number, cell in enumerate(first[:SHOWN], 1)]
     return ", ".join(shown + ["…"] * (len(first) > SHOWN))

@@ -25,9 +25,9 @@ from typing import Literal
 from utils.formats.encodings import decoded
 from utils.formats.xlsx_rows import MAGIC as XLSX_MAGIC
 from utils.formats.xlsx_rows import TooComplex, Unreadable, sheet_rows, unvalued_formulas
-from utils.questions.columns import SAMPLE, Header, Missing, Row, Unclear, find_column
+from utils.questions.columns import SAMPLE, Header, Missing, TableRow, Unclear, find_column
 
-Kind = Literal["text", "csv", "xlsx"]
+FileKind = Literal["text", "csv", "xlsx"]
 Encoding = Literal["auto", "utf-8", "utf-16", "gb18030"]
 
 #: Texts of a batch, and characters of each.
@@ -37,7 +37,7 @@ MAX_CHARS = 10_000
 DELIMITERS = ",;\t"
 
 _OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
-_KINDS: dict[str, Kind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
+_KINDS: dict[str, FileKind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -55,7 +55,7 @@ class FileRefused(Exception):
 class Wanted:
     """Where in a file the questions are, and how many there may be."""
 
-    kind: Kind
+    kind: FileKind
     #: A column's name or its number from 1; "": the one that must be meant by its name or by what is in it.
     column: str = ""
     #: Whether the first row names the columns; auto: when it has a usual name, or words above numbers.
@@ -67,7 +67,7 @@ class Wanted:
     max_bytes: int = 32 * 1024 * 1024
 
 
-def kind_of(filename: str, content: bytes) -> Kind:
+def kind_of(filename: str, content: bytes) -> FileKind:
     """Tell what a file is by its first bytes, else by its name.
 
     Raises:
@@ -155,7 +155,7 @@ class _Table:
         with _refusing():
             return unvalued_formulas(self._content, self._wanted.sheet, self._index)
 
-    def _column(self, rows: Iterator[Row]) -> Iterator[tuple[int, str]]:
+    def _column(self, rows: Iterator[TableRow]) -> Iterator[tuple[int, str]]:
         """Yield one column's cells with the numbers of their rows."""
         numbered = ((number, row) for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row))
         sample = list(islice(numbered, SAMPLE))
@@ -173,7 +173,7 @@ class _Table:
             yield number, _cell(row, index)
 
 
-def _rows(content: bytes, wanted: Wanted) -> Iterator[Row]:
+def _rows(content: bytes, wanted: Wanted) -> Iterator[TableRow]:
     if wanted.kind == "csv":
         yield from _csv_rows(_decoded(content, wanted.encoding))
         return
@@ -214,7 +214,7 @@ def _delimiter(line: str) -> str:
     return max(DELIMITERS, key=bare.count)
 
 
-def _cell(row: Row, index: int) -> str:
+def _cell(row: TableRow, index: int) -> str:
     return row[index] if index < len(row) else ""
 
 

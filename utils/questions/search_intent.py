@@ -17,7 +17,7 @@ from typing import Literal
 from utils.questions import search_intent_en, search_intent_zh
 from utils.questions.detection import sentences
 
-Route = Literal["rules", "prefix", "always"]
+SearchRoute = Literal["rules", "prefix", "always"]
 #: Returns what to search for, None for nothing.
 Wants = Callable[[str], str | None]
 
@@ -32,9 +32,9 @@ _WORDS_OF_PREFIX = re.compile(r"(?:搜索|search)\s*[:：]\s*", re.IGNORECASE)
 _AROUND = " \t\r\n,，。;；:：!！?？、"
 
 
-def router(route: Route, prefix: str = "/search") -> Wants:
+def router(route: SearchRoute, prefix: str = "/search") -> Wants:
     """Return how to choose: by rules or the prefix, by the prefix alone, or everything."""
-    chosen: dict[Route, Wants] = {
+    chosen: dict[SearchRoute, Wants] = {
         "rules": lambda text: by_prefix(text, prefix) or by_rules(text),
         "prefix": partial(by_prefix, prefix=prefix),
         "always": lambda text: by_prefix(text, prefix) or _query(text),
