@@ -1,1 +1,1 @@
-"""Markdown as WeCom needs it, and as safe HTML for pages."""
+"""Render Markdown for WeCom's markdown_v2, and as safe HTML for pages."""

@@ -1,6 +1,6 @@
-"""What each line of Markdown is, and where markdown_v2 needs a blank one: the rules behind `utils.markdown.wecom`.
+"""Classify lines of Markdown and decide where markdown_v2 needs a blank line: the rules for `utils.markdown.wecom`.
 
-A scan by lines, linear in the text. It knows CommonMark's blocks only as far as the questions here need them.
+A scan by lines, linear in the text. It knows only as much of CommonMark's blocks as these two tasks need.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 
 class LineKind(Enum):
-    """What a line is."""
+    """The kind of a line."""
 
     BLANK = auto()
     PARAGRAPH = auto()
@@ -26,13 +26,13 @@ class LineKind(Enum):
     RULE = auto()
     TABLE_HEAD = auto()
     TABLE = auto()
-    #: Four spaces deep, outside a list.
+    #: Indented by four spaces or more, outside a list.
     INDENTED = auto()
-    #: A fence or a line inside it, blank ones too.
+    #: A fence, or any line inside one, including blank lines.
     FENCE = auto()
 
 
-#: A single break between these would be swallowed: the second line would continue the first one's paragraph.
+#: Pairs of kinds between which a single line break is lost: the second line would continue the first one's paragraph.
 _SWALLOWED = {
     (LineKind.PARAGRAPH, LineKind.PARAGRAPH),
     (LineKind.PARAGRAPH, LineKind.ITEM),
@@ -52,7 +52,7 @@ _QUOTED = re.compile(r"[ \t]*>[ \t]?")
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """An opening code fence: its line, the width before it, its marker of backticks or tildes."""
+    """An opening code fence: line number, indentation in columns, and marker (backticks or tildes)."""
 
     line: int
     indent: int
@@ -66,16 +66,16 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class LineState:
-    """What the lines before say about a line: whether it stands in a list, and the code fence that is open."""
+    """The context of a line: whether it is inside a list, and the open code fence."""
 
     in_list: bool = False
     fence: Fence | None = None
 
 
 def render_lines(lines: Sequence[str], state: LineState) -> tuple[str, LineState]:
-    """Return the lines with a blank one wherever one is needed, and what they say about those after a blank line.
+    """Insert blank lines where they are needed; return the text and the state after it.
 
-    They stand after a blank line, or at the beginning.
+    `lines` must start at the beginning of the text or after a blank line.
     """
     seen = list(classify(lines, state))
     kinds = [kind for kind, _ in seen]
@@ -90,7 +90,7 @@ def render_lines(lines: Sequence[str], state: LineState) -> tuple[str, LineState
 
 
 def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
-    """Return the quoted lines that would continue the quoted paragraph above: two quotes keep them apart."""
+    """Return the quoted lines that would continue the quoted paragraph above, so that they become separate quotes."""
     breaks: set[int] = set()
     start = 0
     for end in range(1, len(lines) + 1):
@@ -108,21 +108,21 @@ def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[in
 
 
 def code_spans(line: str) -> list[tuple[int, int]]:
-    """Return where inline code begins and ends in one line."""
+    """Return the start and end of each inline code span in a line."""
     runs = list(_BACKTICKS.finditer(line))
     return [(runs[a].start(), runs[b].end()) for a, b in _pairs([len(run.group()) for run in runs])]
 
 
 class FenceTracker:
-    """Follows code fences line by line: inside one, nothing else is Markdown."""
+    """Tracks code fences line by line; inside a fence, nothing else is Markdown."""
 
     def __init__(self, fence: Fence | None = None) -> None:
-        """Begin within `fence`, one of lines before, or outside."""
+        """Start inside `fence`, which earlier lines opened, or outside of any fence."""
         self.fence = fence
         self._line = -1
 
     def inside(self, line: str, *, in_list: bool = False) -> bool:
-        """Take the next line; return whether it is a fence or within one."""
+        """Process the next line; return whether it is a fence or inside one."""
         self._line += 1
         if self.fence is None:
             self.fence = self._opened_by(line, in_list)
@@ -135,7 +135,7 @@ class FenceTracker:
         return self.fence is not None and self.fence.line == line
 
     def opened_in_item(self, item: str, marker: re.Match[str]) -> None:
-        """Note a fence that follows a list item's marker on the same line."""
+        """Record a fence that follows a list item's marker on the same line."""
         if found := _FENCE.match(item, marker.end()):
             width = _indent(item) + marker.end() - _offset(item)
             self.fence = Fence(self._line, width, found[1] or found[2])
@@ -148,7 +148,7 @@ class FenceTracker:
 
 
 def classify(lines: Sequence[str], state: LineState) -> Iterator[tuple[LineKind, LineState]]:
-    """Yield each line's kind, and what is known after it; `state` is what was known before the first."""
+    """Yield each line's kind and the state after it; `state` is the state before the first line."""
     tracker = FenceTracker(state.fence)
     previous, in_list = LineKind.BLANK, state.in_list
     for index, line in enumerate(lines):
@@ -159,14 +159,14 @@ def classify(lines: Sequence[str], state: LineState) -> Iterator[tuple[LineKind,
             previous = _kind(line, following, previous, in_list)
         if previous is LineKind.ITEM and (marker := _ITEM.match(line, _offset(line))):
             tracker.opened_in_item(line, marker)
-        # What code holds, and how deep its end is, says nothing about the list around it.
+        # Lines inside a fence, and the indentation of its end, do not affect the surrounding list.
         if previous is not LineKind.BLANK and (previous is not LineKind.FENCE or tracker.opened_at(index)):
             in_list = previous is LineKind.ITEM or (in_list and _indent(line) > 1)
         yield previous, LineState(in_list, tracker.fence)
 
 
 def _kind(line: str, following: str, previous: LineKind, in_list: bool) -> LineKind:
-    """Return the kind of a line outside fences. Spaces and tabs make a blank line, wider spaces a paragraph."""
+    """Return the kind of a line outside fences. Only spaces and tabs count as blank, not other Unicode spaces."""
     rest = line.strip(" \t")
     if not rest:
         return LineKind.BLANK
@@ -178,7 +178,7 @@ def _kind(line: str, following: str, previous: LineKind, in_list: bool) -> LineK
 
 
 def _block(rest: str, previous: LineKind) -> LineKind | None:
-    """Return the kind that a line's first characters give it."""
+    """Return the kind of a line that its first characters determine."""
     if previous is LineKind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
         return LineKind.UNDERLINE
     compact = rest.replace(" ", "").replace("\t", "")
@@ -204,7 +204,7 @@ def _needs_blank(before: LineKind, after: LineKind) -> bool:
 
 
 def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
-    """Return the lines that inline code of the line before reaches into: a blank line would break it in two."""
+    """Return the lines into which inline code of the previous line extends; a blank line would split the code."""
     held: set[int] = set()
     runs: list[tuple[int, int]] = []
     for index, kind in enumerate([*kinds, LineKind.BLANK]):
@@ -218,7 +218,7 @@ def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]
 
 
 def _pairs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield which runs of backticks enclose code: the next one of the same length closes, what is between is code."""
+    """Yield the pairs of backtick runs that enclose code: a run is closed by the next run of the same length."""
     closing: dict[int, int] = {}
     latest: dict[int, int] = {}
     for index in range(len(lengths) - 1, -1, -1):
@@ -234,10 +234,10 @@ def _pairs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _offset(line: str) -> int:
-    """Return where a line's indentation ends."""
+    """Return the index of the first character after the indentation."""
     return len(line) - len(line.lstrip(" \t"))
 
 
 def _indent(line: str) -> int:
-    """Return how wide a line's indentation is, in columns."""
+    """Return the width of the indentation in columns."""
     return len(line[: _offset(line)].expandtabs(4))

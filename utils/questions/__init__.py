@@ -1,1 +1,1 @@
-"""Rules of language: does an utterance ask, does a question want a web search, where a file has questions."""
+"""Language rules: detect questions in utterances, detect questions that need a web search, find questions in files."""
