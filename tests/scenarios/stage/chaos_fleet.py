@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo.wecom.simulator import Callback, CallbackFailed, WeComUser, WeComWire
+from demo.wecom.simulator import Callback, CallbackFailed, SimulatedBot, WeComUser, WeComWire
 from tests.scenarios.stage.people import PATIENCE
 from tests.support.house import AES_KEY, TOKEN, Replica
 
@@ -86,7 +86,7 @@ class Fleet:
 
     def person(self, userid: str, *, at: int = 0, bot: str = "") -> WeComUser:
         """Return a person whose first callback goes to the member of this number, and the rest round them all."""
-        person = WeComUser("http://127.0.0.1:9", TOKEN, AES_KEY, userid)
+        person = WeComUser("http://127.0.0.1:9", SimulatedBot(TOKEN, AES_KEY), userid)
         person.wire = Service(self, at, f"/wechat/callback/{bot}" if bot else "/wechat/callback")
         self._people.append(person)
         return person
