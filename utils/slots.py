@@ -29,7 +29,7 @@ class Slots:
             yield taken
         finally:
             if taken:
-                self._give_back()
+                self._release()
 
     def _wake(self) -> None:
         with self._changed:
@@ -45,7 +45,7 @@ class Slots:
             self._held += 1
             return True
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         with self._changed:
             self._held -= 1
             self._changed.notify()
