@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from config.texts import ZH
-from demo.wecom.simulator import Bubble, Frame, WeComUser, product_placeholders
+from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser, product_placeholders
 
 #: WeCom stops polling this many seconds after the question.
 POLL_SECONDS = 360.0
@@ -46,7 +46,7 @@ def ends_in_error(content: str) -> bool:
     return content.rstrip().endswith(tuple(sentence for key, sentence in ZH.items() if key not in CONVERSATION))
 
 
-def _print_change(shown: str, frame: Frame, show: Callable[[str], None]) -> str:
+def _print_change(shown: str, frame: BubbleFrame, show: Callable[[str], None]) -> str:
     """Print the text that the frame adds, or the whole text if it replaces the shown one; return the new text."""
     if frame.content == shown:
         return shown

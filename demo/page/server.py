@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
-from demo.wecom.simulator import Bubble, CallbackFailed, Frame, RuleBroken, WeComUser
+from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
 #: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
@@ -48,7 +48,7 @@ class Conversations:
         """Return the welcome text."""
         return self._users[userid].enters()
 
-    def send(self, userid: str, text: str) -> tuple[str, Frame]:
+    def send(self, userid: str, text: str) -> tuple[str, BubbleFrame]:
         """Send a question; return the key of its bubble and the first frame."""
         user, key = self._users[userid], secrets.token_urlsafe(12)
         bubble = user.says(text)
@@ -58,7 +58,7 @@ class Conversations:
                 self._bubbles.popitem(last=False)
         return key, bubble.last
 
-    def poll(self, key: str) -> Frame:
+    def poll(self, key: str) -> BubbleFrame:
         """Poll a bubble and return its new frame.
 
         Raises:
@@ -151,7 +151,7 @@ def _choice(name: str, choices: tuple[Any, ...]) -> str:
     return value
 
 
-def _shown(frame: Frame) -> dict[str, Any]:
+def _shown(frame: BubbleFrame) -> dict[str, Any]:
     thinking, answer = split_thinking(frame.content)
     return {
         "html": render(answer),

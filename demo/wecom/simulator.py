@@ -20,7 +20,16 @@ from typing import Any, Self
 from config.texts import LOCALES
 from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
 
-__all__ = ["Bubble", "Callback", "CallbackFailed", "Frame", "RuleBroken", "SimulatedBot", "WeComUser", "WeComWire"]
+__all__ = [
+    "Bubble",
+    "BubbleFrame",
+    "Callback",
+    "CallbackFailed",
+    "RuleBroken",
+    "SimulatedBot",
+    "WeComUser",
+    "WeComWire",
+]
 
 #: WeCom's limit for the text of one frame, in bytes of UTF-8.
 FRAME_BYTES = 20_480
@@ -33,7 +42,7 @@ _CLOSED = re.compile(r"(?:\s|`|~|</think>)+\Z")
 
 
 @dataclass(frozen=True)
-class Frame:
+class BubbleFrame:
     """The content of a bubble after one reply."""
 
     stream_id: str
@@ -59,7 +68,7 @@ class Bubble:
     """The bot's answer on the user's screen, with the frames received for it."""
 
     msgid: str
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[BubbleFrame] = field(default_factory=list)
     asked: float = field(default_factory=time.monotonic)
     #: How often a poll made its text shorter.
     shrunk: int = 0
@@ -69,7 +78,7 @@ class Bubble:
         return self.frames[0].stream_id
 
     @property
-    def last(self) -> Frame:
+    def last(self) -> BubbleFrame:
         return self.frames[-1]
 
     @property
@@ -144,7 +153,7 @@ class WeComUser:
         bubble.frames.append(frame)
         return bubble
 
-    def polls(self, bubble: Bubble) -> Frame:
+    def polls(self, bubble: Bubble) -> BubbleFrame:
         """Poll the bubble once, as WeCom does about every second; an empty reply repeats the last frame.
 
         Raises:
@@ -206,12 +215,12 @@ class WeComUser:
             complete.setdefault("response_url", f"{RESPONSE_URL}?response_code={complete['msgid']}")
         return self.wire.seal(complete)
 
-    def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> Frame:
+    def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> BubbleFrame:
         sent = time.monotonic()
         reply = self.sends(message)
         now = time.monotonic()
         stream = {} if reply is None else _stream(reply)
-        return Frame(
+        return BubbleFrame(
             stream.get("id", ""),
             stream.get("finish", False),
             stream.get("content", ""),
@@ -221,7 +230,7 @@ class WeComUser:
             raw=stream,
         )
 
-    def _shrank(self, old: Frame, new: Frame) -> bool:
+    def _shrank(self, old: BubbleFrame, new: BubbleFrame) -> bool:
         if old.content in self._placeholders:
             return False
         return len(_CLOSED.sub("", new.content)) < len(_CLOSED.sub("", old.content))
