@@ -13,8 +13,8 @@ from flask import request
 
 from demo.wecom.simulator import (
     Bubble,
+    BubbleFrame,
     CallbackFailed,
-    Frame,
     RuleBroken,
     SimulatedBot,
     WeComUser,
@@ -348,12 +348,12 @@ def test_many_polls_of_one_bubble_at_once_are_all_kept(callback: StubCallback, u
     with ThreadPoolExecutor(20) as pool:
         frames = list(pool.map(user.polls, [bubble] * 40))
 
-    assert all(isinstance(one, Frame) and one.content == "…" for one in frames)
+    assert all(isinstance(one, BubbleFrame) and one.content == "…" for one in frames)
     assert len(bubble.frames) == 41
 
 
 def test_a_bubble_reads_from_its_last_frame() -> None:
     """Content, finish and id are those of the frames."""
-    bubble = Bubble("m1", [Frame("s1", False, "a"), Frame("s1", True, "ab")])
+    bubble = Bubble("m1", [BubbleFrame("s1", False, "a"), BubbleFrame("s1", True, "ab")])
 
     assert (bubble.stream_id, bubble.content, bubble.finish) == ("s1", "ab", True)
