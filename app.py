@@ -1,4 +1,4 @@
-"""The application. Plain `gunicorn` in this folder serves it; `python app.py` does the same with one worker."""
+"""Create the application. Run `gunicorn` in this folder to serve it, or `python app.py` for a single worker."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ VERSION = "0.1.0"
 
 
 def create_app(settings: Settings | None = None, channels: Iterable[Channel] = CHANNELS) -> Flask:
-    """Build the application; it connects to nothing before the first request needs it."""
+    """Build the application. No connection is opened before a request needs it."""
     settings = settings or load_settings()
     configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
     container = Container(settings, channels)
@@ -85,19 +85,19 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
             ops_port=settings.ops_port,
         )
     )
-    open_socket_doors(app, container, callers, administrators)
-    open_http_door(app, container, callers)
-    open_batch_door(app, container, callers)
-    document(app, settings)
+    register_sockets(app, container, callers, administrators)
+    register_http_chat(app, container, callers)
+    register_batches(app, container, callers)
+    register_docs(app, settings)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
-    door = CallbackDoor(app.wsgi_app, channel, note)
-    app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
-    # The worker asks it without WSGI (server/lane).
-    app.extensions["wechatlaibao.callbacks"] = door
+    callbacks = CallbackDoor(app.wsgi_app, channel, note)
+    app.wsgi_app = PlainPaths(callbacks)  # type: ignore[method-assign]
+    # The worker's fast path (server/lane) calls it without WSGI.
+    app.extensions["wechatlaibao.callbacks"] = callbacks
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
@@ -107,10 +107,8 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     return app
 
 
-def open_socket_doors(
-    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators
-) -> None:
-    """Register the two WebSocket doors, their pages, and what administrators see of them."""
+def register_sockets(app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators) -> None:
+    """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
     settings = container.settings
     sockets = Sockets(
         callers=callers,
@@ -140,8 +138,8 @@ def open_socket_doors(
     app.register_blueprint(connections_blueprint(sockets, administrators))
 
 
-def open_http_door(app: Flask, container: Container, callers: GuardedCallers) -> None:
-    """Register the door of programs: one question over plain HTTP."""
+def register_http_chat(app: Flask, container: Container, callers: GuardedCallers) -> None:
+    """Register `/api/chat`, which answers one question over plain HTTP."""
     waits = Waits(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
     container.attach(waits)
     chat = HttpChat(
@@ -154,8 +152,8 @@ def open_http_door(app: Flask, container: Container, callers: GuardedCallers) ->
     app.register_blueprint(http_chat_blueprint(chat, callers))
 
 
-def open_batch_door(app: Flask, container: Container, callers: GuardedCallers) -> None:
-    """Register the addresses of batches; without SQL they say that there are none here."""
+def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:
+    """Register the batch endpoints; without a database they reply that batches are unavailable."""
     app.register_blueprint(
         batch_blueprint(
             container.batches,
@@ -168,8 +166,8 @@ def open_batch_door(app: Flask, container: Container, callers: GuardedCallers) -
     )
 
 
-def document(app: Flask, settings: Settings) -> None:
-    """Register what says which addresses there are."""
+def register_docs(app: Flask, settings: Settings) -> None:
+    """Register the index of endpoints and the OpenAPI documentation."""
     name, path = settings.app_name, settings.ws_path
     app.register_blueprint(index_blueprint(name=name, version=VERSION, realtime_path=path))
     open_to_all = settings.websocket_auth == "none"
@@ -177,13 +175,13 @@ def document(app: Flask, settings: Settings) -> None:
 
 
 def metrics_page() -> MetricsPage:
-    """Return the metrics of all workers where gunicorn has named a folder for them, else those of this process."""
+    """Return the metrics page: of all workers if gunicorn has set a metrics folder, otherwise of this process."""
     folder = os.environ.get(VARIABLE)
     return MetricsPage(partial(render_apart, Path(folder)) if folder else metrics.render)
 
 
 def refuse_callback(note: Callable[[CallbackRefused], None], error: CallbackRefused) -> tuple[dict[str, str], int]:
-    """Answer every failed check alike; the log says which it was."""
+    """Reply the same to every failed check; only the log names the check."""
     note(error)
     return {"code": CallbackRefused.code}, error.status
 
@@ -194,7 +192,7 @@ def note_refusal(error: CallbackRefused, *, lines: LimitedLog) -> None:
 
 
 def main() -> None:
-    """Replace this process by gunicorn with one worker; a wrong setting is one line."""
+    """Replace this process by gunicorn with one worker; a wrong setting exits with one line."""
     try:
         settings = load_settings()
     except SettingsError as exc:

@@ -1,10 +1,10 @@
-"""What plain `gunicorn` in this folder serves: the app by its settings, with workers that drain."""
+"""Configuration of `gunicorn` run in this folder: serves the app as its settings say, with workers that drain."""
 
 from gevent import monkey
 
 monkey.patch_all()
 
-import os  # noqa: E402 - nothing may be imported before the patch: a lock made earlier freezes a worker
+import os  # noqa: E402 - nothing may be imported before the patch: a lock created earlier blocks a worker
 import sys  # noqa: E402
 from math import ceil  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -31,26 +31,26 @@ workers = settings.workers
 worker_class = "server.worker.DrainingWorker"
 on_reload = count_reload
 http_parser = "auto"
-#: One greenlet per connection: every socket and every wait for an answer, and polls and REST calls beside them.
+#: One greenlet per connection: sockets, requests that wait for an answer, and 500 for polls and REST calls.
 worker_connections = settings.sockets_max + settings.http_waits_max + 500
-#: The drain, and what the worker takes to end after it.
+#: The drain, plus 10 s for the worker to stop after it.
 graceful_timeout = ceil(settings.drain_seconds) + 10
 timeout = 60
 keepalive = 15
 forwarded_allow_ips = "*" if settings.trusted_proxies else "127.0.0.1"
-#: No header says what the path is: SCRIPT_NAME and PATH_INFO would be believed by default.
+#: Trust no header for the path; by default gunicorn accepts SCRIPT_NAME and PATH_INFO.
 forwarder_headers = ""
-#: gunicorn's own control socket is a file; the root file system may be read-only.
+#: gunicorn's control socket is a file, and the root file system may be read-only.
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm"
 accesslog = None
 
 
 def nworkers_changed(arbiter: Arbiter, new: int, old: int | None) -> None:
-    """Try the addresses at the first start.
+    """Check at the first start that the addresses can be bound.
 
-    It is the only hook that knows gunicorn's own options (`--bind`) and comes before its first log line. A reload
-    (`old` is the number of before) has its listeners.
+    No other hook knows gunicorn's command line options (`--bind`) and runs before the first log line. On a reload,
+    when `old` is the previous number of workers, the listeners exist already.
     """
     if old is not None or arbiter.cfg.reuse_port or startup.inherits_listeners(os.environ):
         return
@@ -62,7 +62,7 @@ def nworkers_changed(arbiter: Arbiter, new: int, old: int | None) -> None:
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Name the folder of the workers' metrics. A reload does not come here: what was counted goes on."""
+    """Create the folder of the workers' metrics. A reload does not call this hook, so counters continue."""
     try:
         os.environ[metrics_folder.VARIABLE] = str(metrics_folder.make_folder())
     except OSError as exc:
@@ -70,8 +70,8 @@ def on_starting(arbiter: Arbiter) -> None:
 
 
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
-    """Add what a dead worker had counted to what other dead ones had: whatever it died of, the arbiter comes here."""
-    # Not before the folder is named: prometheus_client looks for it when it is first imported.
+    """Merge the metrics of a dead worker into those of earlier ones. Called for every death of a worker."""
+    # Imported late: prometheus_client reads the folder's name from the environment at import.
     from services.ops.metrics_files import merge_dead
 
     forget(worker)

@@ -1,4 +1,4 @@
-"""The bots behind `/wechat/callback` and `/wechat/callback/<name>`, each with its own keys and its own provider."""
+"""Settings of the bots at `/wechat/callback` and `/wechat/callback/<name>`, each with its own keys and provider."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr
 
 from config.environment import did_you_mean
-from config.groups import MOCK_SWITCHES, Group, ProviderSettings, WeComSettings
+from config.fields import Group
+from config.groups import WeComSettings
 from config.problems import Problem, validated
+from config.provider_group import MOCK_SWITCHES, ProviderSettings
 
 DEFAULT_BOT = "default"
-#: What WeCom gives to each bot anew: a named bot never borrows these from the default one.
+#: Values that WeCom issues per bot; a named bot never inherits them from the default bot.
 OWN = ("token", "encoding_aes_key", "receive_id", "bot_name", "bot_id", "bot_secret")
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class BotSettings(Group):
-    """One bot: what its `WECHAT_*` variables say, without the prefix, and who answers for it."""
+    """One bot: its `WECHAT_*` variables without the prefix, and the provider that answers its questions."""
 
     name: str = DEFAULT_BOT
-    #: Bots of one corp share identities.
+    #: WeCom corporation of the bot. Bots of the same corp share user identities and tokens.
     corp: str = ""
     tokens: tuple[str, ...] = Field((), repr=False)
     aes_keys: tuple[str, ...] = Field((), repr=False)
@@ -58,10 +60,10 @@ def bot_settings(name: str, wecom: WeComSettings, provider: ProviderSettings, co
 
 
 def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provider: ProviderSettings) -> BotSettings:
-    """Build a bot of `WECHAT_BOTS`: its own variables over those of the default bot.
+    """Build a bot of `WECHAT_BOTS`; variables it does not set are inherited from the default bot.
 
     Raises:
-        Invalid: a variable is unknown or wrong; it is named as `WECHAT_BOTS: <bot>.<VARIABLE>`.
+        Invalid: a variable has a wrong value; the message calls it `WECHAT_BOTS: <bot>.<VARIABLE>`.
     """
     where = f"WECHAT_BOTS: {name}."
     own = {key.lower(): value for key, value in given.items() if key != "corp"}
@@ -74,7 +76,7 @@ def named_bot(name: str, given: Mapping[str, Any], wecom: WeComSettings, provide
 
 
 def name_problems(name: str, given: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the names a bot uses: its own, and those of its variables."""
+    """Yield a problem if the bot's name is invalid, and one for each unknown variable of the bot."""
     if not _NAME.fullmatch(name) or name == DEFAULT_BOT:
         yield Problem("WECHAT_BOTS", name, f"bot names of a-z, 0-9, _ and -, other than {DEFAULT_BOT}")
     known = ["corp", *(field.upper() for group in (WeComSettings, ProviderSettings) for field in group.model_fields)]
@@ -97,7 +99,7 @@ def _inherited_wecom(wecom: WeComSettings) -> dict[str, Any]:
 
 def _inherited_provider(provider: ProviderSettings, own: Mapping[str, Any]) -> dict[str, Any]:
     inherited = {field: getattr(provider, field) for field in ProviderSettings.model_fields}
-    # Two names of one address: a bot that sets either has set it.
+    # Both variables set the same URL, so a bot that sets either must inherit neither.
     if "dify_base_url" in own or "dify_api_url" in own:
         del inherited["dify_base_url"], inherited["dify_api_url"]
     if inherited["rag_provider"] == "mock" and own.keys() & set(MOCK_SWITCHES):

@@ -1,4 +1,4 @@
-"""What the process finds around it: the environment, the `.env` file, and the CPUs it may use."""
+"""Read the process's surroundings: environment variables, the `.env` file, and the number of usable CPUs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource
 
 from services.errors import SettingsError
 
-#: Names that begin like this are ours; an unknown one is most likely a slip of the pen.
+#: Prefixes of the product's variables; an unknown name with one of them is probably a typo.
 PREFIXES = (
     "WECHAT_", "DIFY_", "STREAM_", "REDIS_", "MYSQL_", "AUTH_", "BATCH_", "WEBSOCKET_", "LOG_", "RATE_LIMIT_",
     "OPENAI_", "CONTEXT_", "CUSTOM_RAG_", "SERPER_",
 )  # fmt: skip
-#: More processes share nothing but the machine; beyond four, more pods serve better.
+#: Upper limit of the default number of workers. Beyond four processes, more pods scale better than a larger pod.
 MOST_WORKERS = 4
 
-#: Kubernetes tells every pod where each Service is. A Service named `redis` arrives as `REDIS_PORT=tcp://10.0.0.1:6379`.
+#: Variables that Kubernetes injects for each Service: a Service named `redis` sets `REDIS_PORT=tcp://10.0.0.1:6379`.
 _SERVICE_NAME = re.compile(r"\w+_SERVICE_(HOST|PORT(_\w+)?)|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 def read_environment(env: Mapping[str, str], env_file: str | None) -> dict[str, str]:
-    """Return the variables of `.env` with those of the environment over them.
+    """Return the variables of `.env`, overridden by those of the environment.
 
-    Values are stripped (a Secret made by `echo` ends in a newline). An empty value counts as unset, and so do the
-    variables by which Kubernetes announces Services, `REDIS_PORT=tcp://…` among them.
+    Values are stripped (a Secret made by `echo` ends in a newline). Empty values count as unset, and so do the
+    variables that Kubernetes injects for Services, such as `REDIS_PORT=tcp://…`.
     """
     pairs = [*_file_variables(env_file), *env.items()]
     return {name: value.strip() for name, value in pairs if value.strip() and not _is_service_variable(name, value)}
@@ -38,7 +38,7 @@ def read_environment(env: Mapping[str, str], env_file: str | None) -> dict[str, 
 
 def _file_variables(env_file: str | None) -> Iterator[tuple[str, str]]:
     try:
-        # utf-8-sig: Windows' Notepad begins a file with a byte order mark.
+        # utf-8-sig skips the byte order mark that Windows Notepad writes at the start of a file.
         source = DotEnvSettingsSource(
             BaseSettings, env_file=env_file, env_file_encoding="utf-8-sig", case_sensitive=True
         )
@@ -53,7 +53,7 @@ def _is_service_variable(name: str, value: str) -> bool:
 
 
 def unknown_names(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for every name that begins like ours and is not ours."""
+    """Yield a warning for every name that has one of our prefixes but is not a setting."""
     names = list(known)
     for name in sorted(set(given) - set(names)):
         if name.startswith(PREFIXES):
@@ -66,9 +66,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup"), *, usable: int | None = None) -> int:
-    """Return how many workers fit the CPUs this container may use: at least 1, at most 4.
+    """Return the number of workers for the CPUs of this container: at least 1, at most 4.
 
-    `usable` is the number of CPUs the scheduler lets this process use, `None` asks it; a quota of 1.5 CPUs counts as 2.
+    `usable` is the number of CPUs in the process's affinity mask; `None` reads it from the system. A cgroup quota of
+    1.5 CPUs counts as 2.
     """
     limit = float(usable or _usable_cpus())
     return max(1, min(MOST_WORKERS, math.ceil(min(limit, _quota(cgroup)))))
@@ -77,18 +78,18 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup"), *, usable: int | None 
 def _usable_cpus() -> int:
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux tells
+    except AttributeError:  # exists on Linux only
         return os.cpu_count() or 1
 
 
 def _quota(cgroup: Path) -> float:
-    """Return the CPU quota in CPUs: version 2's one file, else version 1's two, else no limit."""
+    """Return the cgroup's quota in CPUs, from the file of version 2 or the two of version 1; without them infinity."""
     try:
         try:
             quota, period = (cgroup / "cpu.max").read_text().split()
         except OSError:
             quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        # Version 2 says "max" and version 1 says -1 where there is no limit.
+        # "max" (version 2) and -1 (version 1) mean that there is no limit.
         cpus = float("inf" if quota == "max" else quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf

@@ -1,4 +1,7 @@
-"""The types of settings: how a variable's text becomes a value, and what is said when it does not."""
+"""The types of settings: they turn a variable's text into a value, and describe the expected value on failure.
+
+The text of each `ValueError` completes the sentence "NAME='value' is wrong: expected …".
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ import socket
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Secret, SecretStr
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 
-#: What a `DIFY_INPUTS` template may ask for.
+#: Placeholders that a `DIFY_INPUTS` template may contain.
 INPUT_NAMES = ("user_code", "user_name", "gender", "token", "time_info")
 
-#: Headers that the request itself decides on, and fields that make a stream of chat what it is.
+#: Headers and JSON fields that the product's own requests set, so that OPENAI_HEADERS and OPENAI_BODY must not.
 _OWN_HEADERS = (
     "accept",
     "accept-encoding",
@@ -31,27 +34,34 @@ _OWN_HEADERS = (
 _OWN_FIELDS = ("messages", "model", "stream")
 
 _HEADER = re.compile(r"[A-Za-z0-9_-]+")
-#: Characters of the shortest SECRET_KEY: whoever reads Redis may try keys for as long as they like.
+#: Minimum length of SECRET_KEY in characters: an attacker who can read Redis can try keys offline without limit.
 SECRET_KEY_LENGTH = 16
 
 _RATE = re.compile(r"\d+ ?(/|per) ?(\d+ ?)?(second|minute|hour|day)s?")
-#: A name, a name with a dot before it, or an address of IPv4 or IPv6.
+#: A host name, a host name with a leading dot, or an IPv4 or IPv6 address.
 _HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f.]*")
-#: Bytes of a WeCom frame: a shorter answer would be cut before the frame is full.
+#: Size of a WeCom frame in bytes; a smaller STREAM_MAX_BYTES would cut answers before a frame is full.
 FRAME_BYTES = 20_480
-#: Seconds of the shortest lease: its owner renews it every third, and a slow round trip must not cost it the stream.
+#: Shortest lease in seconds. The owner renews after each third of it, and one slow round trip to Redis must not let
+#: the lease expire.
 SHORTEST_LEASE = 2
-#: A token of fewer characters is guessed.
+#: Minimum length of ADMIN_TOKEN in characters; a shorter one can be guessed.
 SHORTEST_TOKEN = 8
 
-#: Of SQL: a comment, and the words a query begins with.
+#: SQL comments, and the start of a query that only reads.
 _SQL_COMMENT = re.compile(r"--[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
 _SQL_QUERY = re.compile(r"[\s(]*(SELECT\b|WITH\b.*\bSELECT\b)", re.DOTALL | re.IGNORECASE)
 _PROVIDER = re.compile(r"[A-Za-z0-9_-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+class Group(BaseModel):
+    """A frozen set of settings. Validation errors never quote the input, because it may be secret."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+
 def setting(default: Any, meaning: str) -> Any:
-    """Declare one variable: its default and, in a line, what it means and in which unit."""
+    """Declare one variable with its default; `meaning` is one line that includes the unit."""
     return Field(default, description=meaning)
 
 
@@ -86,7 +96,7 @@ def _upper(value: Any) -> Any:
 
 
 def _base_url(url: str) -> str:
-    """Check an address, and leave it as it is: a slash at its end means something."""
+    """Check a URL and return it unchanged: a slash at its end is significant (see OPENAI_BASE_URL)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an address like https://host.example/path")
@@ -193,7 +203,7 @@ def _user_query(query: str) -> str:
 
 
 def _host(host: str) -> str:
-    """Return a host without the brackets of an IPv6 address."""
+    """Check a host and return it without the brackets of an IPv6 address."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not _is_host(bare):
         raise ValueError("a host name or an IP address alone: its port is a variable of its own")
@@ -253,7 +263,7 @@ Bots = Annotated[Secret[dict[str, dict[str, Any]]], BeforeValidator(_object)]
 Host = Annotated[str, AfterValidator(_host)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+RedisAddress = Annotated[SecretStr, AfterValidator(_redis_url)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 ProviderName = Annotated[str, AfterValidator(_provider_name)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]

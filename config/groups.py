@@ -1,62 +1,47 @@
-"""Every variable of the product, by group: type, default, unit and a line of meaning. `demo.env` has the same order."""
+"""The settings of everything but the providers, by group: type, default, unit and meaning of each variable.
+
+`demo.env` has the same order. The providers' settings are in `provider_group`.
+"""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Secret, SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, Secret, SecretStr, model_validator
 
 from config.environment import available_cpus
 from config.fields import (
     AdminToken,
     AesKeys,
     AnswerBytes,
-    ApiKey,
-    ApiKeys,
-    BaseUrl,
     Bots,
     Bytes,
     Commands,
     Count,
-    Headers,
+    Group,
     Host,
     Hosts,
     HttpUrl,
-    Inputs,
     LeaseSeconds,
     LogLevel,
     Lower,
     Names,
     Origins,
     Port,
-    ProviderName,
     Rate,
-    RedisUrl,
-    RequestFields,
-    RequestHeaders,
+    RedisAddress,
     Seconds,
     SecretKeys,
     Secrets,
-    Temperature,
     UrlPath,
     UserQuery,
     WholeSeconds,
     setting,
 )
 
-DIFY_CLOUD = "https://api.dify.ai/v1"
-MOCK_SWITCHES = ("mock_mode", "use_mock_rag")
-
-
-class Group(BaseModel):
-    """A frozen set of settings; errors never quote the input, it may be secret."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
 
 class ServerSettings(Group):
-    app_name: str = setting("WechatLaibao", "how the product calls itself, in /healthz and on pages")
+    app_name: str = setting("WechatLaibao", "name of the product, in /healthz and on pages")
     debug: bool = setting(False, "Flask's debug mode; never in production")
     reload: bool = setting(False, "python app.py only: start again when a source file changes")
     host: Host = setting("0.0.0.0", "address to listen on")
@@ -67,20 +52,20 @@ class ServerSettings(Group):
         description="worker processes (replicas) per container; empty: the CPUs its cgroup allows, at most 4",
     )
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = setting(
-        0, "how many reverse proxies in front may say who the client is (X-Forwarded-For)"
+        0, "number of reverse proxies in front whose X-Forwarded-For is trusted for the client's address"
     )
     locale: Annotated[Literal["zh", "en"], Lower] = setting("zh", "language of every sentence users see")
     texts_file: str | None = setting(
-        None, 'JSON file {"key": "sentence"} with own wording; keys are in config/texts.py'
+        None, 'JSON file {"key": "sentence"} that replaces built-in sentences; keys are in config/texts.py'
     )
     secret_key: SecretKeys = setting(
         (),
-        "random secret that names and seals what lies in Redis; a list: the first seals, all open; "
+        "random secret for the names and the encryption of data in Redis; a list: the first encrypts, all decrypt; "
         "empty: derived from the bots' AES keys",
     )
     admin_token: AdminToken | None = setting(
         None,
-        "what administrators show, and readers of /metrics on PORT, at least 8 characters; "
+        "token of administrators, and of readers of /metrics on PORT, at least 8 characters; "
         "empty: these addresses are off",
     )
     api_keys: Secrets = setting(
@@ -91,18 +76,18 @@ class ServerSettings(Group):
     )
     allowed_hosts: Hosts = setting(
         (),
-        "hosts this server is reached as, such as chat.example.com or .example.com; "
+        "host names that requests may have, such as chat.example.com or .example.com; "
         "callbacks and probes: any; empty: any",
     )
 
 
 class WeComSettings(Group):
-    """What a bot of `WECHAT_BOTS` may set for itself."""
+    """WeCom settings that each bot of `WECHAT_BOTS` may override."""
 
     wechat_token: Secrets = setting((), "Token of the bot's callback; a list: the first signs, all verify")
     wechat_encoding_aes_key: AesKeys = setting((), "EncodingAESKey, 43 characters; a list in the order of the tokens")
     wechat_receive_id: str = setting("", "receiveid inside the encryption; empty for a smart robot")
-    wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is taken off questions")
+    wechat_bot_name: str = setting("", "the robot's name in groups, so that '@name ' is removed from questions")
     wechat_welcome: str = setting("", "greeting when a chat is opened; empty: the sentence `welcome`")
     wechat_mode: Annotated[Literal["callback", "websocket"], Lower] = setting(
         "callback", "how WeCom reaches the bot: callback (websocket, the long connection, comes later)"
@@ -112,15 +97,15 @@ class WeComSettings(Group):
     )
     wechat_bot_secret: SecretStr | None = setting(None, "websocket mode: Secret")
     wechat_answer_seconds: Annotated[float, Field(gt=0, lt=360)] = setting(
-        330, "seconds until a frame ends; WeCom itself stops asking after 360"
+        330, "seconds until an answer's frame is ended; WeCom itself stops polling after 360"
     )
     wechat_timestamp_window: Seconds = setting(600, "seconds a callback's timestamp may differ from our clock")
     wechat_thinking: Annotated[Literal["show", "hide"], Lower] = setting("show", "the model's thinking: show or hide")
     wechat_progress: bool = setting(False, "name the running workflow step while there is no text yet")
-    wechat_sources: bool = setting(False, "add the documents an answer rests on")
+    wechat_sources: bool = setting(False, "add the answer's sources")
     wechat_suggestions: bool = setting(False, "add Dify's suggested next questions")
     wechat_group_conversation: Annotated[Literal["user", "shared"], Lower] = setting(
-        "user", "whose memory a group has: one per user, or one shared by the group"
+        "user", "conversation memory in a group: one per user, or one shared by the group"
     )
     wechat_commands: Commands = setting(
         {"/reset": "reset", "新对话": "reset"}, "JSON: what a user types -> reset (begin a new conversation)"
@@ -137,7 +122,7 @@ class MoreWeComSettings(Group):
 
 
 class RedisSettings(Group):
-    redis_url: RedisUrl | None = setting(
+    redis_url: RedisAddress | None = setting(
         None,
         "redis://, rediss://, unix://, redis+sentinel://h1,h2/service/1 or redis+cluster://h1,h2; wins over REDIS_HOST",
     )
@@ -148,7 +133,7 @@ class RedisSettings(Group):
     redis_pool_size: Count = setting(
         50, "Redis connections per process, one of them for writing answers; on a Cluster per node"
     )
-    batch_redis_url: RedisUrl | None = setting(None, "another Redis for batch jobs; empty: the same one")
+    batch_redis_url: RedisAddress | None = setting(None, "another Redis for batch jobs; empty: the same one")
 
 
 class SqlSettings(Group):
@@ -158,10 +143,10 @@ class SqlSettings(Group):
     mysql_password: SecretStr | None = setting(None, "password of MySQL")
     mysql_database: str = setting("", "database of MySQL")
     mysql_read_host: Host = setting(
-        "", "read replica that serves the user query, MYSQL_HOST while it is away; empty: MYSQL_HOST"
+        "", "read replica for the user query (MYSQL_HOST while it is unavailable); empty: MYSQL_HOST"
     )
     mysql_pool_size: Count = setting(
-        5, "MySQL connections per process, those of batches among them; one at least for each"
+        5, "MySQL connections per process, shared by the user query and batches; each has at least one"
     )
     database_path: str = setting("", "SQLite file instead of MySQL; for one machine only")
     auth_user_query: UserQuery | None = setting(
@@ -182,91 +167,8 @@ class AuthSettings(Group):
     @model_validator(mode="before")
     @classmethod
     def _mode(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Take an auth API's address for the wish to use it; nothing else is ever assumed."""
+        """Default `AUTH_MODE` to external if `AUTH_SERVICE_URL` is set; no other mode is ever a default."""
         return {"auth_mode": "external", **given} if given.get("auth_service_url") else given
-
-
-class ProviderSettings(Group):
-    """Who answers. A bot of `WECHAT_BOTS` may set any of these for itself."""
-
-    rag_provider: ProviderName = setting(
-        "dify", "who answers: dify, openai, context, custom, mock, an installed one's name, or package.module:Class"
-    )
-    dify_base_url: HttpUrl = setting(DIFY_CLOUD, "address of Dify, with or without /v1")
-    dify_chat_endpoint: UrlPath = setting("/v1/chat-messages", "path of Dify's chat API")
-    dify_auth_prefix: str = setting("Bearer", "first word of Dify's Authorization header")
-    dify_api_key: ApiKeys = setting((), "key of the Dify app; a list: the first is used")
-    dify_auth_mode: Annotated[Literal["app_key", "user_token"], Lower] = setting(
-        "app_key",
-        "app_key sends '{prefix} {key}'; "
-        "user_token sends '{prefix} {DIFY_API_KEY, else the bot's name} {user token}' (a patched Dify)",
-    )
-    dify_timeout: Seconds = setting(60, "seconds of the longest silence without a data event, the first included")
-    dify_user: str = setting("default-user", "Dify's end-user where no person is known")
-    dify_inputs: Inputs = setting(
-        {}, "JSON template of the app's inputs; may use {user_code} {user_name} {gender} {token} {time_info}"
-    )
-    dify_max_concurrent: Count = setting(1000, "questions at Dify at once, per process")
-    dify_api_url: HttpUrl | None = setting(None, "another name of DIFY_BASE_URL")
-    openai_api_key: ApiKey | None = setting(None, "key of an OpenAI-compatible service")
-    openai_base_url: BaseUrl = setting(
-        "https://api.openai.com",
-        "its address; a bare host gets /v1, one with a path or a / at its end is used as it is",
-    )
-    openai_model: str = setting("gpt-3.5-turbo", "its model")
-    openai_timeout: Seconds = setting(60, "seconds of the longest silence")
-    openai_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
-    openai_max_tokens: Count | None = setting(None, "tokens of the longest answer; empty: the service decides")
-    openai_temperature: Temperature | None = setting(None, "0 to 2; empty: the service decides")
-    openai_headers: RequestHeaders = setting(
-        Secret({}), 'JSON: more headers for it, such as {"api-key": "k"}; they may take the key\'s place'
-    )
-    openai_body: RequestFields = setting({}, 'JSON: more fields of its requests, such as {"enable_thinking": false}')
-    context_api_key: ApiKey | None = setting(None, "key of the Context service")
-    context_base_url: BaseUrl = setting("https://api.context.ai", "its address, read as OPENAI_BASE_URL")
-    context_model: str = setting("gpt-4", "its model")
-    context_timeout: Seconds = setting(30, "seconds of the longest silence")
-    context_system_prompt: str = setting("", "what the model is told before each conversation; empty: nothing")
-    context_max_tokens: Count | None = setting(1000, "tokens of the longest answer")
-    context_temperature: Temperature | None = setting(0.7, "0 to 2")
-    custom_rag_api_url: HttpUrl | None = setting(None, "full address of your own service")
-    custom_rag_api_key: ApiKey | None = setting(None, "its key, sent as Bearer; empty: none is sent")
-    custom_rag_timeout: Seconds = setting(30, "seconds of the longest silence")
-    custom_rag_headers: Headers = setting(Secret({}), 'JSON: more headers for it, such as {"X-Tenant": "a"}')
-    custom_rag_health_url: HttpUrl | None = setting(None, "its health address; empty: CUSTOM_RAG_API_URL + /health")
-    search_provider: ProviderName | None = setting(None, "web search: serper, or package.module:Class; empty: none")
-    search_route: Annotated[Literal["rules", "prefix", "always"], Lower] = setting(
-        "rules",
-        "which questions are searched for: rules (those that rules choose), prefix (those with one) or always",
-    )
-    search_prefix: str = setting("/search", "the prefix that asks for a search; 搜索: is another")
-    search_results: Annotated[Literal["context", "list"], Lower] = setting(
-        "context", "what becomes of results: context (RAG_PROVIDER answers from them) or list (they are the answer)"
-    )
-    serper_api_key: ApiKey | None = setting(None, "key of serper.dev")
-    serper_base_url: HttpUrl = setting("https://google.serper.dev", "its address")
-    serper_timeout: Seconds = setting(10, "seconds for a search")
-    serper_gl: str = setting("us", "country whose results are wanted")
-    serper_hl: str = setting("", "language of the results; empty: the service decides")
-    serper_num: Annotated[int, Field(ge=1, le=100)] = setting(10, "results asked for")
-    mock_mode: bool = setting(False, "answer with the built-in mock, whatever RAG_PROVIDER says")
-    use_mock_rag: bool = setting(False, "another name of MOCK_MODE")
-    mock_fallback: bool = setting(False, "answer with the mock, marked as such, when the provider fails")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _aliases(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Let `DIFY_API_URL` stand in for `DIFY_BASE_URL`, and a mock switch turn `RAG_PROVIDER` into mock."""
-        filled = dict(given)
-        if given.get("dify_api_url"):
-            filled.setdefault("dify_base_url", given["dify_api_url"])
-        if any(_is_on(given.get(switch)) for switch in MOCK_SWITCHES):
-            filled["rag_provider"] = "mock"
-        return filled
-
-    @property
-    def dify_api_keys(self) -> tuple[str, ...]:
-        return tuple(key.get_secret_value() for key in self.dify_api_key)
 
 
 class HttpSettings(Group):
@@ -275,21 +177,21 @@ class HttpSettings(Group):
 
 class StreamSettings(Group):
     stream_ttl: WholeSeconds = setting(1800, "seconds a stream's record lives from its creation")
-    stream_lease: LeaseSeconds = setting(6, "seconds a producer owns its stream without renewing, at least 2")
-    stream_max_seconds: Seconds = setting(1200, "seconds until a producer is ended, whatever the door")
+    stream_lease: LeaseSeconds = setting(6, "seconds a producer owns its stream without renewing the lease, at least 2")
+    stream_max_seconds: Seconds = setting(1200, "seconds until a producer is stopped, on every channel")
     stream_max_bytes: AnswerBytes = setting(1024 * 1024, "bytes of the longest answer, at least 20480")
     question_max_bytes: Bytes = setting(
         65536, "bytes of the longest question; a longer one gets a sentence, and 413 over REST"
     )
     conversation_ttl: WholeSeconds = setting(604800, "seconds a conversation is remembered after its last use")
     history_max_tokens: Count = setting(
-        3000, "tokens of earlier turns, counted roughly, that a provider without conversations of its own is told"
+        3000, "tokens (estimated) of earlier turns that are sent to a provider without conversations of its own"
     )
-    history_max_seconds: Seconds = setting(86400, "seconds after which a turn is not told any more")
-    stream_max_per_replica: Count = setting(1000, "answers being written at once, per process")
+    history_max_seconds: Seconds = setting(86400, "seconds after which an earlier turn is no longer sent")
+    stream_max_per_replica: Count = setting(1000, "answers in progress, per process")
     stream_max_per_user: Count = setting(3, "questions in flight per WeCom user and bot; WeCom's own limit is 3")
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = setting(
-        60, "seconds a leaving process lets answers finish"
+        60, "seconds a process that shuts down waits for answers in progress"
     )
 
 
@@ -300,7 +202,7 @@ class SocketSettings(Group):
     websocket_heartbeat_interval: Seconds = setting(30, "seconds of silence until a heartbeat is sent")
     websocket_heartbeat_timeout: Seconds = setting(120, "seconds without anything received until a socket is closed")
     websocket_auth: Annotated[Literal["key", "token", "none"], Lower] = setting(
-        "key", "what sockets and REST must show: key (one of API_KEYS), token (a user's), or none"
+        "key", "credential for sockets and REST: key (one of API_KEYS), token (a user's), or none"
     )
     realtime_stop: Annotated[Literal["idle", "close"], Lower] = setting(
         "idle", "what stop does on the realtime socket: idle (stay open) or close"
@@ -310,21 +212,21 @@ class SocketSettings(Group):
     )
     rate_limit_ip: Rate = setting("300/minute", "sockets opened per client address; several with ';', or off")
     connections_per_ip: Annotated[int, Field(ge=0)] = setting(
-        1000, "connections of one client address per process, callbacks and probes aside; 0: no bound"
+        1000, "connections of one client address per process, without callbacks and probes; 0: no limit"
     )
 
 
 class BatchSettings(Group):
     batch_enabled: bool = setting(True, "offer batch tasks")
-    batch_max_concurrent: Count = setting(5, "batch questions being answered at once, over all replicas")
+    batch_max_concurrent: Count = setting(5, "batch questions answered at once, over all replicas")
     batch_max_queue_size: Count = setting(1000, "unfinished batch tasks; more are refused")
     batch_max_per_key: Count = setting(100, "unfinished batch tasks of one key, or of one user; more are refused")
-    batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is taken, file or JSON")
+    batch_max_bytes: Bytes = setting(32 * 1024 * 1024, "bytes of the largest batch that is accepted, file or JSON")
     batch_storage_path: str | None = setting(
         None, "folder that gets each finished task's results as JSONL; empty: none"
     )
     batch_worker: Annotated[Literal["embedded", "external"], Lower] = setting(
-        "embedded", "who works on batches: embedded (this process), or external (a Deployment of its own)"
+        "embedded", "where batches run: embedded (this process), or external (a Deployment of its own)"
     )
     batch_retention_days: Count = setting(7, "days a finished task is kept")
 
@@ -333,18 +235,4 @@ class LogSettings(Group):
     log_level: LogLevel = setting("INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_format: Annotated[Literal["json", "plain"], Lower] = setting("json", "json, or plain for reading by eye")
     log_dir: str | None = setting(None, "folder of rotating info.log and error.log; empty: standard output only")
-    log_content: bool = setting(
-        False, "let people's ids into the logs, and with LOG_LEVEL=DEBUG their questions and answers"
-    )
-
-
-def _is_on(switch: Any) -> bool:
-    try:
-        return TypeAdapter(bool).validate_python(switch)
-    except ValidationError:
-        return False  # the switch's own field says what is wrong
-
-
-def same_base(one: str, other: str) -> bool:
-    """Tell whether two addresses of Dify mean the same, with and without /v1."""
-    return re.sub(r"/v1$", "", one) == re.sub(r"/v1$", "", other)
+    log_content: bool = setting(False, "log users' ids, and with LOG_LEVEL=DEBUG also their questions and answers")

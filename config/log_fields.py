@@ -1,9 +1,9 @@
-"""Fields that every log line of one piece of work carries, such as the stream that a thread writes.
+"""Add fields to every log line that a block of code writes, such as the stream that a producer thread works on.
 
     with log_fields(stream_id=…, bot=…, person=…):
-        …          # each line that this thread (under gevent: this greenlet) logs here has them
+        …          # every line that this thread (under gevent: this greenlet) logs here has the fields
 
-A field that a line has of its own stays as it is.
+Fields that a log call passes itself take precedence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOST = socket.gethostname()
 
 @contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
-    """Give every line of the block these fields."""
+    """Add `fields` to every line that the current thread logs inside the block."""
     token = _fields.set({**_fields.get(), **fields})
     try:
         yield
@@ -31,7 +31,10 @@ def log_fields(**fields: object) -> Iterator[None]:
 
 
 class FieldsFilter(logging.Filter):
-    """Adds the fields of the thread that logs, and to lines about a stream the replica: `host:pid`, as owners begin."""
+    """Adds the current thread's fields, and to lines with a `stream_id` the `replica`.
+
+    The replica is `host:pid`, the prefix of the stream's `owner` field in Redis.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         given = vars(record)

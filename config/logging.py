@@ -1,8 +1,8 @@
-"""Where log lines go and what they look like: JSON or plain on standard output, and rotating files when wanted.
+"""Configure logging: JSON or plain lines on standard output, and optionally rotating files.
 
-Callers log `log.info("stream", extra={"stream_id": …})`: the extra fields become JSON keys, or `key=value` behind a
-plain line, after the pid. JSON carries UTC times, a plain line the machine's own. Characters that would steer a
-terminal, begin a line or turn the order of letters around are written as `\\uXXXX` in both.
+Callers log `log.info("stream", extra={"stream_id": …})`: the extra fields become JSON keys, or `key=value` after the
+pid at the end of a plain line. Times are UTC in JSON and local in plain lines. Both formats escape characters that
+control a terminal, break a line or change the text direction as `\\uXXXX`.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from pythonjsonlogger.json import JsonFormatter
 from config.log_fields import FieldsFilter
 from services.errors import SettingsError
 
-#: Bytes of a log file until it is rotated, and how many old ones are kept.
+#: Size in bytes at which a log file is rotated, and the number of old files kept.
 MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 5
-#: A shorter secret is left alone: masking "root" would garble every other line.
+#: Shortest secret, in characters, that is masked: masking a short word such as "root" would garble many lines.
 SHORTEST_SECRET = 8
 MASK = "***"
 
-#: C0 without tab and line feed, DEL, C1 (NEL is one), marks and overrides of direction, line and paragraph separators,
-#: zero-width marks, and half surrogate pairs, which no stream can encode.
+#: C0 except tab and line feed, DEL, C1 (including NEL), direction marks and overrides, line and paragraph separators,
+#: zero-width characters, and lone surrogates, which cannot be encoded.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
 _PLAIN = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _OURS = "wechatlaibao."
-#: Below WARNING these say what our own lines say better, some of them with addresses and payloads.
+#: Loggers limited to WARNING: their INFO and DEBUG lines repeat our own, and some contain addresses and payloads.
 _QUIET = ("urllib3", "redis", "sqlalchemy", "dramatiq", "werkzeug", "concurrent_log_handler", "gunicorn.access")
-#: Loggers that gunicorn gives handlers of its own; their lines shall look like ours.
+#: Loggers whose gunicorn handlers are removed, so that their lines have our format.
 _ADOPTED = ("gunicorn.error", "gunicorn.access")
 
 
 class _Masked(logging.Formatter):
-    """Writes what another formatter writes, with every known secret masked and every control character escaped."""
+    """Wraps another formatter; masks every known secret and escapes control characters in its output."""
 
     def __init__(self, formatter: logging.Formatter, secrets: Iterable[str]) -> None:
         super().__init__()
         self._formatter = formatter
         long = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
-        # In JSON a secret with a quote or a backslash in it looks different. Longest first: one may contain another.
+        # JSON escapes quotes and backslashes, so a secret has two spellings. Longest first: one may contain another.
         spelled = {*long, *(json.dumps(secret, ensure_ascii=False)[1:-1] for secret in long)}
         self._secrets = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
 
@@ -60,7 +60,7 @@ class _Masked(logging.Formatter):
 
 
 class _Plain(logging.Formatter):
-    """`time - logger - level - message pid=… key=value …`; a line break cannot pass for a line of its own."""
+    """Formats `time - logger - level - message pid=… key=value …`; line breaks are escaped, so a record is one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the standard library's
         extras = {"pid": record.process, **_extras(record)}
@@ -69,7 +69,7 @@ class _Plain(logging.Formatter):
 
 
 class _Json(JsonFormatter):
-    """One object per line: time, level, logger, process, message, and the extra fields."""
+    """Formats one JSON object per line: time, level, logger, pid, message, and the extra fields."""
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         super().add_fields(log_data, record, message_dict)
@@ -95,12 +95,12 @@ def configure_logging(
     max_bytes: int = MAX_BYTES,
     backups: int = BACKUPS,
 ) -> None:
-    """Send the whole process's logs to `stream` (`None`: standard output) and to info.log and error.log in `log_dir`.
+    """Send the process's logs to `stream` (`None`: standard output) and to info.log and error.log in `log_dir`.
 
-    May be called again: the new configuration takes the place of the old one. Several processes may share a folder.
+    A second call replaces the configuration of the first. Several processes may share a folder.
 
     Raises:
-        SettingsError: `log_dir` cannot be written to.
+        SettingsError: `log_dir` is not writable.
     """
     formatter = _Masked(_Json("%(message)s", json_ensure_ascii=False) if fmt == "json" else _Plain(_PLAIN), secrets)
     handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
@@ -141,7 +141,7 @@ def _files(folder: Path, max_bytes: int, backups: int) -> list[logging.Handler]:
 
 
 def _file(path: Path, level: int, max_bytes: int, backups: int) -> logging.Handler:
-    path.open("a").close()  # the handler opens its file at the first line, too late to say that it cannot
+    path.open("a").close()  # the handler opens its file only for the first line, too late to report an error at start
     handler: logging.Handler = ConcurrentRotatingFileHandler(
         str(path), maxBytes=max_bytes, backupCount=backups, encoding="utf-8"
     )

@@ -1,4 +1,4 @@
-"""What is said about a missing or wrong setting: one line with its name, its value and what is expected."""
+"""Error messages for missing and wrong settings: one line with the name, the value and the expected value."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from config.groups import Group
+from config.fields import Group
 from services.errors import SettingsError
 
 MASK = "***"
-#: A value longer than this is cut: the line must stay a line.
+#: Characters of a value that a message shows; the rest is cut.
 SHOWN = 80
 
-#: Said instead of pydantic's own words, which are for programmers.
+#: Pydantic error type → plain text that replaces pydantic's message.
 _EXPECTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -38,7 +38,7 @@ AnyGroup = TypeVar("AnyGroup", bound=Group)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One variable that stops the start. `value` is "" where it is missing."""
+    """A variable whose value prevents the start. `value` is "" if the variable is missing."""
 
     name: str
     value: str
@@ -53,7 +53,7 @@ class Problem:
 
 
 class Invalid(SettingsError):
-    """The settings cannot be used; the message is about the first problem and names the others."""
+    """The settings are invalid. The message describes the first problem and lists the names of the others."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         first, *others = problems
@@ -62,16 +62,16 @@ class Invalid(SettingsError):
 
 
 def validated(group: type[AnyGroup], given: Mapping[str, Any], where: str = "") -> AnyGroup:
-    """Build a group of settings; `where` is put before the name of a wrong variable.
+    """Build a group of settings; `where` is prepended to variable names in messages.
 
     Raises:
-        Invalid: with every wrong variable of the group.
+        Invalid: one or more variables are wrong; the error lists all of them.
     """
     try:
         return group.model_validate(dict(given))
     except ValidationError as exc:
         problems = [_problem(group, error, where) for error in exc.errors(include_url=False)]
-    # Raised out here, so that no traceback leads to the error above: it holds the secrets that were given.
+    # Raised outside the except block, so that no traceback chains to pydantic's error: it contains the secret input.
     raise Invalid(problems)
 
 

@@ -1,4 +1,4 @@
-"""What settings must say together: the checks that no variable can fail alone."""
+"""Checks that involve more than one setting."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from config.bots import BotSettings
-from config.groups import ProviderSettings, same_base
 from config.plugins import RAG_PROVIDERS, SEARCH_PROVIDERS, expected_providers, is_provider
 from config.problems import Problem
+from config.provider_group import ProviderSettings, same_base
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
-#: What is checked and does nothing in this version; docs/settings.md marks the same.
+#: Settings that are validated but have no effect in this version; docs/settings.md marks them.
 LATER = """
     debug wechat_bot_secret wechat_progress wechat_suggestions media_max_bytes media_hosts
 """.split()  # noqa: SIM905 - names read better as words
-#: Seconds a stream's record outlives its producer: an end must find it, and late polls read it.
+#: Seconds by which STREAM_TTL must exceed STREAM_MAX_SECONDS: the producer writes the end into the record, and polls
+#: may read it after that.
 TTL_MARGIN = 60
-#: What each provider cannot do without.
+#: Provider → the setting it requires, and the description of that setting.
 NEEDED = {
     "openai": ("openai_api_key", "the key of your OpenAI-compatible service"),
     "context": ("context_api_key", "the key of the Context service"),
@@ -28,7 +29,7 @@ NEEDED = {
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
-    """Yield every contradiction and gap, the most basic first."""
+    """Yield every contradiction between settings and every missing setting, the most basic first."""
     yield from _redis(settings)
     yield from _sql(settings)
     yield from _auth(settings)
@@ -39,7 +40,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
 
 
 def warnings(settings: Settings) -> Iterator[str]:
-    """Yield what works, but hardly as meant."""
+    """Yield a sentence for each setting that is valid but probably not what the operator intends."""
     if settings.redis_url and settings.redis_host:
         yield "REDIS_HOST has no effect, because REDIS_URL is set"
     for name in LATER:

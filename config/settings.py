@@ -1,4 +1,4 @@
-"""All of the configuration, read once into one frozen object. Nothing else in the product reads the environment."""
+"""The whole configuration, read once into a frozen object. No other module of the product reads the environment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from config import rules
 from config.addresses import on_cluster, redis_address, sql_address
 from config.bots import DEFAULT_BOT, BotSettings, bot_settings, name_problems, named_bot
 from config.environment import read_environment, unknown_names
+from config.fields import Group
 from config.groups import (
     AuthSettings,
     BatchSettings,
-    Group,
     HttpSettings,
     LogSettings,
     MoreWeComSettings,
-    ProviderSettings,
     RedisSettings,
     ServerSettings,
     SocketSettings,
@@ -34,11 +33,12 @@ from config.groups import (
     WeComSettings,
 )
 from config.problems import Invalid, Problem, validated
+from config.provider_group import ProviderSettings
 from config.texts import check_overrides
 
 
 class Settings(
-    # Pydantic takes the fields of the last base first: read upwards for the order of `demo.env`.
+    # Pydantic orders fields from the last base to the first, so this list is the order of `demo.env` reversed.
     LogSettings,
     BatchSettings,
     SocketSettings,
@@ -53,11 +53,11 @@ class Settings(
     ServerSettings,
     BaseSettings,
 ):
-    """Every variable as an attribute of the same name in lower case; what follows from several is a property."""
+    """Every variable as an attribute with its name in lower case; values derived from several are properties."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    #: Sentences for the log: names that have no effect, a value that another one hides.
+    #: Warnings for the log: unknown names, and settings that have no effect.
     _warnings: tuple[str, ...] = PrivateAttr(())
 
     @classmethod
@@ -68,7 +68,7 @@ class Settings(
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what `load_settings` hands in and nothing else, so that a test's environment is the whole of it."""
+        """Use only the values that `load_settings` passes, so that pydantic never reads the environment itself."""
         return (init_settings,)
 
     @property
@@ -81,27 +81,30 @@ class Settings(
 
     @property
     def redis_address(self) -> SecretStr:
-        """Where Redis is, as one URL with password and database; from the parts where `REDIS_URL` is empty."""
+        """The Redis URL with password and database; built from the other variables if `REDIS_URL` is empty."""
         return redis_address(self)
 
     @property
     def sql_url(self) -> SecretStr | None:
-        """SQLAlchemy's URL of MySQL or of the SQLite file; `None` where there is no database."""
+        """The SQLAlchemy URL of MySQL or of the SQLite file; `None` if there is no database."""
         return sql_address(self, self.mysql_host)
 
     @property
     def sql_read_url(self) -> SecretStr | None:
-        """Where the user query goes: the read replica, or the same as `sql_url`."""
+        """The SQLAlchemy URL for the user query: the read replica, or the same as `sql_url`."""
         return sql_address(self, self.mysql_read_host or self.mysql_host)
 
     @cached_property
     def provider(self) -> ProviderSettings:
-        """Who answers where a bot says nothing else, and on the doors that have no bot."""
+        """The provider of bots without provider settings of their own, and of channels without a bot."""
         return ProviderSettings.model_validate(_part(self, ProviderSettings))
 
     @cached_property
     def bots(self) -> Mapping[str, BotSettings]:
-        """Every bot by name; "default" is that of `WECHAT_TOKEN`, missing where only `WECHAT_BOTS` or sockets are."""
+        """Every bot by name. "default" has the top-level `WECHAT_*` variables.
+
+        There is no default bot if none of its keys is set and `WECHAT_BOTS` or sockets are configured.
+        """
         wecom = WeComSettings.model_validate(_part(self, WeComSettings))
         named = self.wechat_bots.get_secret_value()
         bots = {}
@@ -114,17 +117,17 @@ class Settings(
 
     @property
     def sockets_chosen(self) -> bool:
-        """Whether somebody said who may open sockets: then the gateway may also run without WeCom."""
+        """Whether access to sockets is configured; the gateway may then run without a WeCom bot."""
         return bool(self.api_keys) or self.websocket_auth != "key"
 
     @cached_property
     def texts_overrides(self) -> Mapping[str, str]:
-        """The sentences of `TEXTS_FILE`, checked; empty where there is none."""
+        """The validated sentences of `TEXTS_FILE`; empty if it is not set."""
         return check_overrides(_read_object(self.texts_file)) if self.texts_file else {}
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret given, for whoever must keep them out of what is written."""
+        """Every configured secret, for masking in logs."""
         holders: list[Group] = [self, *(bot.provider for bot in self.bots.values()), *self.bots.values()]
         fields = (getattr(holder, field) for holder in holders for field in type(holder).model_fields)
         keys = (key for bot in self.bots.values() for key in (*bot.tokens, *bot.aes_keys))
@@ -132,12 +135,13 @@ class Settings(
 
 
 def load_settings(env: Mapping[str, str] | None = None, env_file: str | None = ".env") -> Settings:
-    """Read and check the configuration: the environment over the `.env` file, if there is one.
+    """Read and check the configuration: environment variables override those of the `.env` file, if it exists.
 
-    `env` takes the place of the process's environment, `env_file=None` reads no file.
+    `env` replaces the process's environment; `env_file=None` reads no file.
 
     Raises:
-        SettingsError: a value is missing or wrong; its one line names the variable, what it is and what is expected.
+        SettingsError: a value is missing or wrong; the message is one line with the variable, its value and the
+            expected value.
     """
     given = read_environment(os.environ if env is None else env, env_file)
     known = [field.upper() for field in Settings.model_fields]
@@ -148,7 +152,7 @@ def load_settings(env: Mapping[str, str] | None = None, env_file: str | None = "
 
 
 def _check(settings: Settings) -> None:
-    # The order matters: bots can be built only when their names are known, and judged only when they are built.
+    # Bot names first: `settings.bots`, which the rules check, can only be built from valid names.
     for find in (_misnamed, rules.problems):
         if found := list(find(settings)):
             raise Invalid(found)
@@ -176,7 +180,7 @@ def _read_object(path: str) -> Mapping[str, Any]:
 
 
 def _secret_texts(value: Any) -> Iterator[str]:
-    """Yield the texts inside a field that holds secrets; a field without any yields nothing."""
+    """Yield the secret texts in a field's value, including passwords in URLs; nothing for a field without secrets."""
     match value:
         case SecretStr():
             text = value.get_secret_value()

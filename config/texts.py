@@ -1,8 +1,8 @@
-"""Every sentence a user can see, in Chinese (the default) and in English.
+"""Every sentence that users can see, in Chinese (the default) and in English.
 
-A sentence says what happened and what to do next; it never shows an address, a code or an exception's words. The keys
-up to `sources_heading` belong to the conversation, those up to `rag_error` to sockets, those up to `batch_conflict` to
-searches and programs; the others are the codes of errors. `TEXTS_FILE` may reword any of them.
+A sentence says what happened and what to do next; it never contains an address, an error code or an exception's text.
+The keys up to `sources_heading` are for conversations, those up to `rag_error` for sockets, those up to
+`batch_conflict` for searches and REST; all others are error codes. `TEXTS_FILE` can replace any sentence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from config.environment import did_you_mean
 from services.errors import SettingsError
 
-#: Said for an error that has no sentence of its own.
+#: Key of the sentence for errors without one of their own.
 FALLBACK = "answer_failed"
 
 ZH: Mapping[str, str] = {
@@ -195,29 +195,34 @@ LOCALES: Mapping[str, Mapping[str, str]] = {"zh": ZH, "en": EN}
 
 
 class Texts:
-    """The sentences of one locale, some of them reworded."""
+    """The sentences of one locale, with `overrides` applied."""
 
     def __init__(self, locale: str = "zh", overrides: Mapping[str, str] | None = None) -> None:
         self._sentences = {**LOCALES[locale], **check_overrides(overrides or {})}
 
     def get(self, key: str, **params: object) -> str:
-        """Return a sentence, `params` in their places. An unknown key is a mistake in the code: `KeyError`."""
+        """Return the sentence for `key` with `params` filled in.
+
+        Raises:
+            KeyError: the key is unknown, which is a bug.
+        """
         return self._sentences[key].format(**params)
 
     def known(self, code: str) -> str:
-        """Return the sentence for a code, "" where there is none."""
+        """Return the sentence for a code, or "" if there is none."""
         return self._sentences.get(code, "")
 
     def error(self, code: str) -> str:
-        """Return the sentence for an error's code; of an unknown one, that it did not work."""
+        """Return the sentence for an error code; for an unknown code that of `FALLBACK`."""
         return self.get(code if code in self._sentences else FALLBACK)
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return own sentences as they are when every one can take the place of ours.
+    """Check the sentences of `TEXTS_FILE` and return them unchanged.
 
     Raises:
-        SettingsError: a key is unknown, or a sentence is empty, no text, or asks for what nobody fills in.
+        SettingsError: a key is unknown, or a sentence is empty, not a string, or has a placeholder that the built-in
+            sentence does not have.
     """
     for key, sentence in overrides.items():
         if key not in ZH:

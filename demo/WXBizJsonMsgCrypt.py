@@ -1,4 +1,4 @@
-"""WeCom's message crypt under the name that integrations import; it lives in `services.wecom.crypto`."""
+"""Re-exports `services.wecom.crypto` under the module name of WeCom's sample library."""
 
 from services.wecom.crypto import Prpcrypt, WXBizJsonMsgCrypt
 

@@ -1,5 +1,5 @@
-"""The whole bot on one machine: a simulator of WeCom, an embedded Redis, mocks of the services it calls.
+"""The whole product on one machine: a WeCom simulator, an embedded Redis, and mocks of the external services.
 
-May import everything; nothing below imports it. `WXBizJsonMsgCrypt` and `ierror` are the classic names of
-`services.wecom`.
+May import every package; no other package imports it. `WXBizJsonMsgCrypt` and `ierror` re-export `services.wecom` under
+WeCom's names.
 """

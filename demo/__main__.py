@@ -1,8 +1,8 @@
-"""`python -m demo`: the whole product on one machine, with a page (or the terminal) in place of WeCom.
+"""`python -m demo`: run the whole product on one machine, with a page (or the terminal) in place of WeCom.
 
-The page is on PORT, the gateway on PORT + 1; the gateway's own pages are also found by their paths on PORT.
+The page is on PORT, the gateway on PORT + 1; PORT redirects to the gateway's own pages.
 
-Exit status: 0 ended as asked; 1 no answer, or the gateway does not run; 2 it could not begin; 130 interrupted.
+Exit status: 0 stopped normally; 1 no answer, or the gateway does not run; 2 wrong settings; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _addresses(page: str, stage: Stage) -> str:
 
 
 def _port(given: str) -> int:
-    """Return the page's port; the gateway's is the next one, and with 0 both are any that are free."""
+    """Parse the page's port. The gateway uses the next one; with 0 both use any free port."""
     if not given.isdecimal() or int(given) >= HIGHEST:
         raise CannotBegin(
             f"PORT={given} is not a port: a number from 0 to {HIGHEST - 1}, as the next one is needed too."
@@ -106,7 +106,7 @@ def _port(given: str) -> int:
 
 
 def _gateway_port(port: int) -> int:
-    """Return the gateway's port, after a look whether it is free: the gateway would start in vain."""
+    """Return the gateway's port after checking that it is free, before the gateway is started."""
     if port:
         _listener(port + 1, of=port).close()
     return port + 1 if port else 0
@@ -123,7 +123,7 @@ def _listener(port: int, *, of: int | None = None) -> socket.socket:
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Turn the first of the ending signals into KeyboardInterrupt and ignore the rest, so that the ending is whole."""
+    """Turn the first signal of `ENDINGS` into KeyboardInterrupt and ignore later ones, so that cleanup completes."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         for ending in ENDINGS:

@@ -1,7 +1,8 @@
-"""`python -m demo.check_ws`: start the product with all it needs, talk to both of its sockets, and show what it logged.
+"""`python -m demo.check_ws`: start the product, ask a question on both WebSocket channels, print the last log lines.
 
-The answers are the mock Dify's, or a real one's with DIFY_BASE_URL and DIFY_API_KEY. Nothing of it is left afterwards.
-Exit status: 0 both answered; 1 one did not, or the gateway does not run; 2 it could not begin; 130 interrupted.
+Answers come from the mock Dify, or from a real one if DIFY_BASE_URL and DIFY_API_KEY are set. All processes and files
+are removed at the end. Exit status: 0 both channels answered; 1 one did not, or the gateway does not run; 2 wrong
+settings; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from demo.mocks.dify.server import MockDify
 from demo.stage import DIFY_KEY, CannotBegin, Stage, real_dify, running_stage
 from tools import ws
 
-#: Its question mark is what the realtime socket waits for.
+#: The realtime channel detects the question by its question mark.
 QUESTION = "年假怎么申请？"
-#: What each socket says at the end of a whole answer.
+#: Channel → the frame that ends a complete answer.
 ENDINGS = {
     "chat": '{"type": "chat", "role": "assistant", "status": "completed"}',
     "realtime": '{"type": "answer", "final": true}',
 }
-#: What either says when there is no answer.
+#: The frame that either channel sends if there is no answer.
 FAILURE = '{"type": "error"}'
-#: Seconds an answer may take.
-PATIENCE = "120"
-#: The exit status of Ctrl-C, which the client has taken.
+#: Timeout of an answer in seconds.
+TIMEOUT = "120"
+#: Exit status of the client after Ctrl-C.
 INTERRUPTED = 130
 LOG_LINES = 20
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Do it all; return the exit status."""
+    """Run the check and return the exit status."""
     try:
         settings = real_dify(environ)
         with tempfile.TemporaryDirectory(prefix="laibao-check-") as folder, _running(Path(folder), settings) as stage:
@@ -58,7 +59,7 @@ def _running(folder: Path, settings: Mapping[str, str]) -> Iterator[Stage]:
             dify = stack.enter_context(MockDify())
             settings = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": DIFY_KEY}
         stage = stack.enter_context(running_stage(folder, {**settings, "LOG_LEVEL": "INFO"}))
-        # The gateway's last lines come while it ends; they are shown also when something failed.
+        # The gateway logs its last lines while it stops. They are printed after a failure too.
         afterwards.callback(_show_log, stage.gateway.log)
         yield stage
 
@@ -66,14 +67,14 @@ def _running(folder: Path, settings: Mapping[str, str]) -> Iterator[Stage]:
 def _talk(stage: Stage) -> int:
     url = stage.gateway.url.replace("http://", "ws://")
     failed = []
-    for door, ending in ENDINGS.items():
-        _say(f"--- {door}: {url}{ws.PATHS[door]}")
-        whole = ["--expect", ending, "--reject", FAILURE, "--timeout", PATIENCE]
-        status = ws.main([door, "--url", url, "--send", QUESTION, *whole])
+    for channel, ending in ENDINGS.items():
+        _say(f"--- {channel}: {url}{ws.PATHS[channel]}")
+        whole = ["--expect", ending, "--reject", FAILURE, "--timeout", TIMEOUT]
+        status = ws.main([channel, "--url", url, "--send", QUESTION, *whole])
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         if status:
-            failed.append(door)
+            failed.append(channel)
     _say(f"--- {'no whole answer from: ' + ', '.join(failed) if failed else 'both sockets answered'}")
     return 1 if failed else 0
 
@@ -90,6 +91,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    # An end from outside is an interruption: whatever was started is ended first.
+    # Treat SIGTERM like Ctrl-C, so that every started process is stopped first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

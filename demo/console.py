@@ -1,4 +1,4 @@
-"""A question in the terminal: prints the bubble as it grows."""
+"""Ask a question in the terminal and print the bubble as it grows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 from config.texts import ZH
-from demo.wecom.simulator import Bubble, Frame, WeComUser, product_placeholders
+from demo.wecom.simulator import Bubble, BubbleFrame, WeComUser, product_placeholders
 
 #: WeCom stops polling this many seconds after the question.
 POLL_SECONDS = 360.0
-#: The sentences that are part of a conversation; every other one says that something went wrong.
+#: Keys of the sentences that are part of a normal conversation; all others report an error.
 CONVERSATION = (
     *("thinking", "queued", "welcome", "reset_done", "unsupported_message", "empty_question"),
     *("frame_ended", "truncated"),
@@ -25,9 +25,11 @@ def ask(
     every: float = 1.0,
     timeout: float = POLL_SECONDS,
 ) -> bool:
-    """Ask, print every change of the bubble, and tell whether an answer (not an error sentence) finished it.
+    """Ask, print every change of the bubble, and return whether it ended with an answer instead of an error sentence.
 
-    Raises: CallbackFailed, RuleBroken.
+    Raises:
+        CallbackFailed: the gateway did not reply.
+        RuleBroken: WeCom would not show the reply.
     """
     show(f"{user.userid}: {text}")
     bubble = user.says(text)
@@ -40,12 +42,12 @@ def ask(
 
 
 def ends_in_error(content: str) -> bool:
-    """Tell whether the product's sentence for an error stands at the end of the bubble: a frame has no mark for it."""
+    """Return whether a bubble ends with one of the product's error sentences; frames have no field for errors."""
     return content.rstrip().endswith(tuple(sentence for key, sentence in ZH.items() if key not in CONVERSATION))
 
 
-def _print_change(shown: str, frame: Frame, show: Callable[[str], None]) -> str:
-    """Print what the frame adds, or the whole text where it replaces what was shown; return the new text."""
+def _print_change(shown: str, frame: BubbleFrame, show: Callable[[str], None]) -> str:
+    """Print the text that the frame adds, or the whole text if it replaces the shown one; return the new text."""
     if frame.content == shown:
         return shown
     if frame.content in product_placeholders():

@@ -1,7 +1,7 @@
-"""A Redis inside this process for the demo and unit tests: right in what it answers, slow, and gone with the process.
+"""A Redis server inside this process for the demo and unit tests: correct, slow, and without persistence.
 
-It is fakeredis behind a real socket, with Lua. Its limits: some hundred to a few thousand operations a second, a thread
-per connection that wakes 50 times a second, no persistence, and one process's memory.
+It is fakeredis with Lua behind a TCP socket. Limits: some hundred to a few thousand operations per second, a thread per
+connection that wakes 50 times a second, and the memory of one process.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import redis
 from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 
-#: Redis's own words beyond `maxclients`.
+#: Redis's error reply beyond `maxclients`.
 FULL = b"-ERR max number of clients reached\r\n"
-#: Seconds between two looks for replies that no command asked for, such as a blocking read's.
+#: Seconds between checks for replies that become available without a new command, such as those of blocking reads.
 IDLE = 0.02
-#: How long a client that does not read may hold its own connection up, in seconds.
+#: Seconds after which the connection of a client that does not read its replies is closed.
 WRITE_TIMEOUT = 30.0
 
 
@@ -30,7 +30,7 @@ class EmbeddedRedis:
     """A context manager: `with EmbeddedRedis() as server: Redis.from_url(server.url)`."""
 
     def __init__(self, *, port: int = 0, max_connections: int = 50) -> None:
-        self._server = _Server(port, max_connections)
+        self._server = _RedisServer(port, max_connections)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.port: int = self._server.server_address[1]
         self.url = f"redis://127.0.0.1:{self.port}/1"
@@ -54,13 +54,13 @@ class EmbeddedRedis:
         self.close()
 
 
-class _Server(TcpFakeServer):
+class _RedisServer(TcpFakeServer):
     request_queue_size = 128
 
     def __init__(self, port: int, max_connections: int) -> None:
         super().__init__(("127.0.0.1", port))
-        self.RequestHandlerClass = _Handler
-        # A thread that hangs must not keep the process alive; `close_connections` waits for the healthy ones.
+        self.RequestHandlerClass = _RedisHandler
+        # A blocked thread must not keep the process alive; `close_connections` waits for all others.
         self.daemon_threads = True
         self._max_connections = max_connections
         self._open: dict[socket.socket, threading.Thread] = {}
@@ -86,7 +86,7 @@ class _Server(TcpFakeServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no event."""
+        """Log nothing: clients that disconnect are normal."""
 
     def close_connections(self) -> None:
         with self._lock:
@@ -98,15 +98,15 @@ class _Server(TcpFakeServer):
             thread.join(5.0)
 
 
-class _Handler(TCPFakeRequestHandler):
+class _RedisHandler(TCPFakeRequestHandler):
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
-        self.writer.writer = cast(BufferedIOBase, _Patient(self.connection))
+        self.writer.writer = cast(BufferedIOBase, _BlockingWriter(self.connection))
 
     def handle(self) -> None:
-        """Serve until the client or the server goes. fakeredis's own loop hangs up after every error reply."""
+        """Serve until the client or the server closes. fakeredis's own loop disconnects after every error reply."""
         with suppress(ConnectionError):
             while not self.server._shutdown_event.is_set():
                 if self.current_client.can_read():
@@ -121,9 +121,9 @@ class _Handler(TCPFakeRequestHandler):
             self.writer.dump(exc)
 
     def _received(self) -> bytes:
-        """Return a line of a command, or b"" when none came for a while; only then may pushed replies go out.
+        """Return a line of a command, or b"" if none arrives within `IDLE`; only then may pushed replies be sent.
 
-        A line first and the wait after it: whole commands may lie in the buffer while the socket is silent.
+        Reads before it waits, because complete commands may be in the buffer while the socket has no data.
         """
         if line := self.rfile.readline():
             return line
@@ -134,8 +134,8 @@ class _Handler(TCPFakeRequestHandler):
         return line
 
 
-class _Patient:
-    """Writes all of a reply to a non-blocking socket: fakeredis itself loses what the kernel's buffer does not hold."""
+class _BlockingWriter:
+    """Writes replies completely to a non-blocking socket; fakeredis drops bytes that do not fit the kernel's buffer."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -150,4 +150,4 @@ class _Patient:
                     raise ConnectionAbortedError("the client does not read its reply") from None
 
     def flush(self) -> None:
-        """Do nothing: `write` holds nothing back."""
+        """Do nothing: `write` does not buffer."""

@@ -1,4 +1,4 @@
-"""The gateway of the demo: the production server in a process of its own that cannot outlive this one."""
+"""Run the demo's gateway: the production server in a child process that ends with this one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Self
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
-#: How long the gateway may take to be ready, and to end, in seconds.
+#: Timeouts in seconds for the gateway to become ready and to stop.
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
-#: What the gateway takes from this process's environment, beside the settings it is given: nothing of the product's.
+#: Environment variables that the gateway inherits. None is a setting of the product; settings are passed explicitly.
 INHERITED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
@@ -29,13 +29,13 @@ LOG_LINES = 12
 
 
 class GatewayFailed(Exception):
-    """The gateway did not start, or ended by itself; the message holds its last log lines."""
+    """The gateway did not start, or stopped unexpectedly; the message contains its last log lines."""
 
 
 class GatewayProcess:
-    """A context manager: entered when the gateway is ready, left when it is gone.
+    """A context manager that starts the gateway, waits until it is ready, and stops it at the end.
 
-    `folder` is where it runs and logs, so that it finds no `.env` of anybody.
+    `folder` is its working directory and contains its log, so that the gateway reads no other `.env` file.
     """
 
     def __init__(self, settings: Mapping[str, str], *, folder: Path, port: int) -> None:
@@ -64,19 +64,19 @@ class GatewayProcess:
         self._stop()
 
     def last_warning(self) -> str:
-        """Return the log's last line that says what went wrong, "" where there is none."""
+        """Return the last WARNING or ERROR line of the log, or ""."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return next((line for line in reversed(lines) if " - WARNING - " in line or " - ERROR - " in line), "")
 
     def failure(self) -> GatewayFailed:
-        """Return the error that tells why it is not running."""
+        """Return an exception with the end of the log."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:] if self.log.exists() else []
         return GatewayFailed("\n".join(["The gateway does not run. The end of its log:", *lines]))
 
     def _start(self) -> None:
         command = [*_leash(), sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
         with self.log.open("wb") as log:
-            # A session of its own: Ctrl-C in the terminal is for this process, which then stops the gateway in order.
+            # A separate session: Ctrl-C in the terminal reaches only this process, which then stops the gateway.
             self._process = subprocess.Popen(
                 command, cwd=self._folder, env=self._env, stdout=log, stderr=log, start_new_session=True
             )
@@ -98,13 +98,13 @@ class GatewayProcess:
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_TIMEOUT)
-        # Its workers are in the same group; whatever is left of it ends here.
+        # The workers are in the same process group; kill those that are still running.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def _leash() -> list[str]:
-    """Return a prefix that has the kernel end the gateway when this process dies, also when it is killed."""
+    """Return a command prefix with which the kernel terminates the gateway when this process dies, even by SIGKILL."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -1,3 +1,3 @@
-"""WeCom's return codes under the name that integrations import; they live in `services.wecom.codes`."""
+"""Re-exports `services.wecom.codes` under the module name of WeCom's sample library."""
 
 from services.wecom.codes import *  # noqa: F403 - the names are WeCom's

@@ -1,4 +1,4 @@
-"""`python -m demo.mock_custom`: a mock of a company's own service; it lives in `demo.mocks.custom.server`."""
+"""`python -m demo.mock_custom`: run the mock of a custom RAG service in `demo.mocks.custom.server`."""
 
 from demo.mocks.custom.server import main
 

@@ -1,4 +1,4 @@
-"""`python -m demo.mock_dify`: a mock Dify; it lives in `demo.mocks.dify.server`."""
+"""`python -m demo.mock_dify`: run the mock Dify in `demo.mocks.dify.server`."""
 
 from demo.mocks.dify.server import main
 

@@ -1,4 +1,4 @@
-"""`python -m demo.mock_openai`: a mock OpenAI-compatible server; it lives in `demo.mocks.openai.server`."""
+"""`python -m demo.mock_openai`: run the mock of an OpenAI-compatible service in `demo.mocks.openai.server`."""
 
 from demo.mocks.openai.server import main
 

@@ -1,4 +1,4 @@
-"""`python -m demo.mock_serper`: a mock Serper; it lives in `demo.mocks.serper`."""
+"""`python -m demo.mock_serper`: run the mock Serper in `demo.mocks.serper`."""
 
 from demo.mocks.serper import main
 

@@ -1,4 +1,4 @@
-"""Everything of the demo but the page: Redis, users, Dify and auth in this process, the gateway in its own."""
+"""Run the demo without its page: Redis, users, Dify and auth API in this process, the gateway in a child process."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from demo.embedded_redis import EmbeddedRedis
 from demo.gateway_process import GatewayProcess
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import WeComUser
+from demo.wecom.simulator import SimulatedBot, WeComUser
 
-#: Known to everybody, hence of no use anywhere else.
+#: Public values; they protect nothing and must not be used elsewhere.
 TOKEN = "demo-token-not-secret"
 AES_KEY = "demoKEYnotSECRETdemoKEYnotSECRETdemoKEYnotA"
 DIFY_KEY = "app-demo-not-secret"
-#: The mock's silence would otherwise last the usual 60 s.
+#: Dify's timeout in the demo, instead of 60 s, so that the silent mode fails soon.
 SILENCE_SECONDS = 8
-#: Between two of the thirty pieces of an answer: it grows over a few polls.
+#: Seconds between the thirty pieces of an answer, so that it grows over a few polls.
 PIECE_SECONDS = 0.12
 
 
 class CannotBegin(Exception):
-    """What the person who starts it can mend; the message is one line."""
+    """The demo cannot start because of its settings or a busy port; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the page and the terminal need of a running demo."""
+    """A running demo, as the page and the terminal use it."""
 
     gateway: GatewayProcess
-    #: Chooses how the mock Dify behaves; None when a real one answers.
+    #: Selects the mock Dify's mode; None if a real Dify answers.
     set_mode: Callable[[str], None] | None
 
     @property
@@ -41,16 +41,17 @@ class Stage:
         return f"{self.gateway.url}/wechat/callback"
 
     def user(self, userid: str) -> WeComUser:
-        return WeComUser(self.callback_url, TOKEN, AES_KEY, userid)
+        return WeComUser(self.callback_url, SimulatedBot(TOKEN, AES_KEY), userid)
 
 
 @contextmanager
 def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) -> Iterator[Stage]:
-    """Start all of it and stop all of it; `real_dify` holds the settings of a real Dify, or nothing.
+    """Start everything and stop it at the end; `real_dify` has the settings of a real Dify, or is empty for the mock.
 
-    `port` is the gateway's, 0 for any that is free.
+    `port` is the gateway's port; 0 selects a free one.
 
-    Raises: GatewayFailed.
+    Raises:
+        GatewayFailed: the gateway did not start.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
@@ -63,9 +64,10 @@ def running_stage(folder: Path, real_dify: Mapping[str, str], *, port: int = 0) 
 
 
 def real_dify(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a real Dify; nothing when neither its address nor its key is given.
+    """Return the settings of a real Dify; {} if neither its URL nor its key is set.
 
-    Raises: CannotBegin.
+    Raises:
+        CannotBegin: only one of the two is set.
     """
     given = {name: value for name, value in environ.items() if name.startswith("DIFY_") and value}
     missing = {"DIFY_BASE_URL", "DIFY_API_KEY"} - given.keys()
@@ -79,7 +81,7 @@ def _own_settings(redis_url: str) -> dict[str, str]:
         "LOCALE": "zh",
         "WECHAT_TOKEN": TOKEN,
         "WECHAT_ENCODING_AES_KEY": AES_KEY,
-        # The embedded Redis takes 50 connections, so one process with a smaller pool.
+        # The embedded Redis accepts 50 connections, so one process with a smaller pool.
         "WORKERS": "1",
         "REDIS_URL": redis_url,
         "REDIS_POOL_SIZE": "40",
@@ -112,7 +114,7 @@ def _mode_setter(dify: MockDify) -> Callable[[str], None]:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
+    """Return a port of 127.0.0.1 that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -1,4 +1,4 @@
-"""One connection of a worker that has a lane for callbacks: its requests, one after the other."""
+"""Serve one connection of a worker that has the callbacks' fast path, request by request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gunicorn.util import close
 from server.connection_slots import ConnectionSlots
 from server.lane import MOST, CallbackLane
 
-#: What a connection says whose client is gone.
+#: Error numbers of a connection that the client has closed.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
 class Serving(Protocol):
-    """What a connection needs of its worker: gunicorn's own, and whether connections are kept."""
+    """The attributes of the worker that a connection uses; `keeps`: connections stay open after a reply."""
 
     cfg: Any
     log: Any
@@ -31,7 +31,7 @@ class Serving(Protocol):
 
 
 class LanedConnection:
-    """Answers callbacks by their lane, and leaves all other requests to the worker."""
+    """Answers callbacks on the fast path and passes all other requests to the worker."""
 
     def __init__(self, worker: Serving, lane: CallbackLane, slots: ConnectionSlots, client: Any, addr: Any) -> None:
         self._worker = worker
@@ -42,7 +42,7 @@ class LanedConnection:
         self._parser = RequestParser(worker.cfg, client, addr)
 
     def serve(self, listener_name: Any) -> None:
-        """Answer requests in their order until there are no more, and close the connection."""
+        """Answer the connection's requests in order until there are no more, then close it."""
         worker, client, request = self._worker, self._client, None
         try:
             while request := self._next():
@@ -58,10 +58,10 @@ class LanedConnection:
             close(client)
 
     def _next(self) -> Any:
-        """Return the next request that is no callback, None where none comes; callbacks before it are answered.
+        """Answer callbacks until another request arrives, and return that; None if the client sends no more.
 
         Raises:
-            StopIteration: the last request was the connection's last.
+            StopIteration: gunicorn's parser accepts no further request on this connection.
         """
         worker, parser, client = self._worker, self._parser, self._client
         if parser.mesg and (parser.mesg.should_close() or not self._finished()):
@@ -72,23 +72,23 @@ class LanedConnection:
                 data = data or client.recv(MOST)
             if not data:
                 return None
-            # While the worker leaves, each reply ends its connection: gunicorn's say so.
+            # While the worker drains, replies must say "Connection: close"; only gunicorn's own do.
             if not (worker.keeps and self._answered(data)):
                 return self._parsed(data)
-            # The worker has ended the connections that waited; this one would begin to wait after that. A new one is
-            # answered until the listener is closed.
+            # The worker has already closed its idle connections. This one would become idle after that, so nothing
+            # else would close it. New connections are still answered until the listener is closed.
             if not worker.alive:
                 return None
 
     def _parsed(self, data: bytes) -> Any:
-        """Return the request that begins with `data`, None where it does not come to its head's end in time."""
+        """Return the request that begins with `data`; None if its headers are not complete within the timeout."""
         self._parser.unreader.unread(data)
         with self._worker.timeout_ctx():
             return next(self._parser)
         return None
 
     def _answered(self, data: bytes) -> bool:
-        """Answer what is a whole callback; return False for anything else."""
+        """Answer `data` if it is one complete callback; return whether it was."""
         if not self._lane.takes(data):
             return False
         self._slots.exempt(self._client)
@@ -99,7 +99,7 @@ class LanedConnection:
         return reply is not None
 
     def _finished(self) -> bool:
-        """Take in what is left of the last request's body; tell whether it came to its end in time."""
+        """Read the rest of the last request's body; return whether it ended within the timeout."""
         with self._worker.timeout_ctx():
             return bool(self._parser.finish_body())
         return False

@@ -1,9 +1,9 @@
-"""Who may hold a worker's connections: slots for ordinary requests, a bound for each address, and room for the rest.
+"""Limit a worker's connections: slots for ordinary requests, a limit per client address, and a reserve.
 
-A connection is in one of three states. It waits for a request; or it is at an exempt one (a callback, a probe); or at
-an ordinary one, which has a slot. Ordinary requests have all slots and no more, so that beyond them there is always
-room for connections whose request is not known yet, for callbacks and for probes. Where that room gets short, the
-connection goes that has waited longest.
+A connection is in one of three states: it waits for a request, it serves an exempt request (a callback or a probe), or
+it serves an ordinary request, which holds a slot. Ordinary requests never use more than the slots, so the reserve is
+always left for callbacks, probes and connections whose request is not known yet. When the reserve runs short, the
+connection that has waited longest is closed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from utils.networks import client_of, network
 
 #: Connections beyond the slots of ordinary requests.
 RESERVE = 500
-#: While fewer connections than this can be accepted, each new one has a waiting one closed.
+#: While fewer connections than this can still be accepted, each new connection closes a waiting one.
 SHORT = 100
-#: Seconds that a connection has for its request before it is closed to make room, and that an exempt request has, body
-#: and reply included. Both take milliseconds; where all are younger, the oldest of those that wait is closed.
+#: Age in seconds from which a waiting connection, and an exempt request including body and reply, may be closed to make
+#: room. Both normally take milliseconds. If all are younger, the oldest waiting connection is closed.
 WAIT_SECONDS = 1.0
 EXEMPT_SECONDS = 5.0
 
-#: Requests that need no slot and are counted for no address.
+#: Paths of requests that need no slot and do not count towards the limit per address.
 PROBES = ("/healthz", "/readyz")
 CALLBACKS = "/wechat/callback"
 
@@ -34,57 +34,57 @@ Reason = Literal["address", "full"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What settings say of connections; 0 for no bound."""
+    """Limits from the settings: connections per client address (0: unlimited), and the number of trusted proxies."""
 
     per_address: int = 0
     trusted_proxies: int = 0
 
     def address(self, peer: str, forwarded: str) -> str:
-        """Return what a request is counted by, "" where nothing is counted."""
+        """Return the network that a request counts for, or "" if connections are not limited."""
         return network(client_of(peer, forwarded, self.trusted_proxies)) if self.per_address else ""
 
 
 def is_exempt(path: str) -> bool:
-    """Tell whether a path as it was sent is a callback's or a probe's."""
+    """Return whether an undecoded path belongs to a callback or a probe."""
     return path in PROBES or path == CALLBACKS or path.startswith(CALLBACKS + "/")
 
 
 class ConnectionSlots:
-    """The connections of one listener, by their sockets. Its methods never yield; one thread uses it."""
+    """Tracks the connections of one listener by socket. For one thread; no method switches greenlets."""
 
     def __init__(self, limits: ConnectionLimits, *, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._slots = slots
         self._clock = clock
-        # In the order in which each began to wait, or its request began.
+        # Start times, in insertion order: when the connection began to wait, or when its request began.
         self._waiting: dict[Hashable, float] = {}
         self._exempt: dict[Hashable, float] = {}
         self._ordinary: set[Hashable] = set()
-        #: The address that a connection counts for.
+        #: Connection → the network it counts for.
         self._addresses: dict[Hashable, str] = {}
         self._counts: Counter[str] = Counter()
 
     @property
     def waiting(self) -> tuple[Hashable, ...]:
-        """The connections that wait for a request."""
+        """The connections that are waiting for a request."""
         return tuple(self._waiting)
 
     def wait(self, connection: Hashable) -> None:
-        """Take note that a connection, new or not, waits for its next request."""
+        """Mark a new or known connection as waiting for its next request."""
         self._exempt.pop(connection, None)
         self._ordinary.discard(connection)
         if self._limits.trusted_proxies:
-            # The next request on it may be another client's. Without proxies the connection itself is counted.
+            # A proxy may send another client's request next. Without proxies the connection stays counted.
             self._uncount(connection)
         self._waiting[connection] = self._clock()
 
     def exempt(self, connection: Hashable) -> None:
-        """Take note that a connection has a callback or a probe to be answered."""
+        """Mark a connection as serving a callback or a probe."""
         self._waiting.pop(connection, None)
         self._exempt[connection] = self._clock()
 
     def admit(self, connection: Hashable, peer: str, forwarded: str) -> Reason | None:
-        """Give an ordinary request its slot; return the reason why there is none."""
+        """Give an ordinary request a slot; return None, or the reason why there is none."""
         self._waiting.pop(connection, None)
         if not self._count(connection, self._limits.address(peer, forwarded)):
             return "address"
@@ -94,14 +94,14 @@ class ConnectionSlots:
         return None
 
     def leave(self, connection: Hashable) -> None:
-        """Forget a connection that is over."""
+        """Forget a connection that is closed."""
         self._waiting.pop(connection, None)
         self._exempt.pop(connection, None)
         self._ordinary.discard(connection)
         self._uncount(connection)
 
     def make_room(self) -> Hashable | None:
-        """Return the connection to be closed for a new one, None where each is at a request that may take its time."""
+        """Return a connection to close for a new one, or None if none may be closed."""
         now = self._clock()
         for held, seconds in ((self._waiting, WAIT_SECONDS), (self._exempt, EXEMPT_SECONDS), (self._waiting, 0.0)):
             oldest = next(iter(held), None)

@@ -1,4 +1,4 @@
-"""What gunicorn leaves open about requests: a body that never comes to its end, and what is no HTTP at all."""
+"""Handle bad requests that gunicorn does not: bodies that arrive too slowly, and malformed HTTP."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from utils.limited_log import LimitedLog
 log = logging.getLogger(__name__)
 refused = LimitedLog(log, "request refused")
 
-#: Seconds any body may take, and bytes a second that a longer one must bring.
+#: Seconds that every body may take, and the rate in bytes per second that extends this for longer bodies.
 BODY_SECONDS = 20.0
 BODY_RATE = 16 * 1024
 
-#: Seconds a client has to take an error's answer.
+#: Timeout in seconds for sending an error reply.
 ANSWER_SECONDS = 1.0
-#: Seconds after which a client without a slot may come back.
+#: Value of `Retry-After` in seconds for a client that got no slot.
 RETRY_SECONDS = 5
 
 _NO_SLOT: dict[Reason, int] = {"address": 429, "full": 503}
-#: Codes of the table of REST, where they are not 400 or 500.
+#: HTTP status → code of the REST error table, where it is not 400 or 500.
 _CODES = {403: 403, 429: 20000, 503: 503}
 
-#: Errors of the parser that are more than a bad request.
+#: Parser errors whose status is not 400.
 _STATUS: dict[type[Exception], int] = {
     errors.LimitRequestLine: 414,
     errors.LimitRequestHeaders: 431,
@@ -47,22 +47,22 @@ _STATUS: dict[type[Exception], int] = {
 
 
 class BodyTooSlow(OSError):
-    """The client sends its body too slowly to be waited for."""
+    """The client sends its body more slowly than `BODY_SECONDS` and `BODY_RATE` allow."""
 
     def __init__(self) -> None:
-        # gunicorn ends a connection without a traceback for an errno of a lost client.
+        # With the errno of a lost client, gunicorn closes the connection without a traceback.
         super().__init__(errno.EPIPE, "the body does not come")
 
 
 class BodyBroken(OSError):
-    """The client's body is not what its headers say: a chunk without a size, a trailer that is not allowed."""
+    """The client's body is malformed: for example a chunk without a size, or a forbidden trailer."""
 
     def __init__(self) -> None:
         super().__init__(errno.EPIPE, "the body is malformed")
 
 
 class BoundedBody:
-    """A request's body that must come in time: `BODY_SECONDS`, and a second more for each `BODY_RATE` bytes."""
+    """A request's body with a time limit: `BODY_SECONDS`, plus a second for each `BODY_RATE` bytes received."""
 
     def __init__(self, body: Any, *, seconds: float = BODY_SECONDS, rate: float = BODY_RATE) -> None:
         self._body = body
@@ -70,20 +70,20 @@ class BoundedBody:
         self._rate = rate
         self._spent = 0.0
         self._received = 0
-        #: gunicorn's own, which may have read beyond the request: a socket's first frames.
+        #: gunicorn's reader; it may already hold bytes after the request, such as the first frames of a WebSocket.
         self.reader = getattr(body, "reader", None)
 
     @property
     def failed(self) -> bool:
-        """Whether it could not be read to its end: nobody knows where the connection's next request begins."""
+        """Whether reading the body failed, so that the start of the connection's next request is unknown."""
         return getattr(self._body, "failed", False)
 
     def read(self, size: int | None = None) -> bytes:
-        """Return so many bytes, or all; fewer at the end.
+        """Return `size` bytes, fewer at the end of the body; None or a negative size reads all.
 
         Raises:
-            BodyTooSlow: they do not come in time.
-            BodyBroken: they are no body; that is counted and logged.
+            BodyTooSlow: the body does not arrive in time.
+            BodyBroken: the body is malformed; this is counted and logged.
         """
         pieces, left = [], float("inf") if size is None or size < 0 else size
         while left > 0 and (piece := self._timed(self._body.read, min(left, BODY_RATE))):
@@ -110,16 +110,16 @@ class BoundedBody:
         except errors.ParseException as exc:
             note_malformed(exc)
             raise BodyBroken from exc
-        # The application's own time between two reads is not the client's.
+        # Only the time spent reading counts, not the application's time between two reads.
         self._spent += time.monotonic() - began
         self._received += len(piece)
         return piece
 
 
 def refuse(client: Any, error: Exception) -> None:
-    """Answer a request that could not be read, or whose answer failed, in the one shape of REST.
+    """Reply to an unreadable request, or to one whose handler failed, with a REST error.
 
-    The parser's words are in neither the answer nor the log: they may quote the request, a key included.
+    Neither the reply nor the log contains the parser's message, because it may quote the request and a key in it.
     """
     status = status_of(error)
     if status == 500:
@@ -130,7 +130,7 @@ def refuse(client: Any, error: Exception) -> None:
 
 
 def turn_away(client: Any, reason: Reason) -> None:
-    """Answer a request that there is no slot for."""
+    """Reply 429 or 503 to a request that got no slot."""
     status = _NO_SLOT[reason]
     count(reason)
     refused.warning({"cause": reason, "status": status})
@@ -138,7 +138,7 @@ def turn_away(client: Any, reason: Reason) -> None:
 
 
 def answer(client: Any, status: int, *, retry_after: int = 0) -> None:
-    """Send a whole reply that ends the connection, to a client that takes it at once."""
+    """Send a complete reply that closes the connection; give up after `ANSWER_SECONDS`."""
     phrase = HTTPStatus(status).phrase
     body = json.dumps({"code": _CODES.get(status, 400 if status < 500 else 500), "message": phrase, "data": None})
     later = f"Retry-After: {retry_after}\r\n" if retry_after else ""
@@ -151,20 +151,21 @@ def answer(client: Any, status: int, *, retry_after: int = 0) -> None:
 
 
 def note_malformed(error: Exception) -> None:
-    """Count and log what is no request of HTTP."""
+    """Count and log a malformed request."""
     count("malformed")
     refused.warning({"cause": type(error).__name__, "status": status_of(error)})
 
 
 def count(reason: str) -> None:
-    """Count a connection that is closed for what its client does."""
-    # Not before gunicorn.conf.py has named the folder of metrics: prometheus_client looks for it when it is imported.
+    """Count a connection that is closed because of its client's behaviour or a limit."""
+    # Imported late: prometheus_client reads the metrics folder from the environment at import, and gunicorn.conf.py
+    # sets it after this module is loaded.
     from services import metrics
 
     metrics.CONNECTIONS_REFUSED.labels(reason).inc()
 
 
 def status_of(error: Exception) -> int:
-    """Return the HTTP status that an error of gunicorn's parser, or any other, is answered with."""
+    """Return the HTTP status of the reply to an error: 4xx for errors of gunicorn's parser, 500 for all others."""
     known = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), None)
     return known or (400 if isinstance(error, errors.ParseException) else 500)

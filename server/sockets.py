@@ -1,4 +1,4 @@
-"""Connections whose replies end when the client takes nothing, and the server that accepts them."""
+"""Client connections with a send timeout, and the server that accepts them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from server.requests import count
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which a client must have taken some of what is sent to it.
+#: Send timeout: a connection is closed if the client reads nothing for this many seconds.
 SEND_SECONDS = 30.0
-#: Bytes that lie in the kernel for a client that does not read (Linux doubles it): left alone they grow to megabytes.
+#: Send buffer in the kernel per connection, in bytes (Linux doubles it); its automatic size grows to megabytes.
 SEND_BUFFER = 128 * 1024
-#: Files that a process opens besides connections of clients: of Redis, SQL and providers, logs, pipes.
+#: Files that a process opens besides client connections: Redis, SQL and provider connections, logs, pipes.
 OTHER_FILES = 1000
 
 
 class PacedSocket(socket.socket):  # type: ignore[misc]
-    """A client's connection; gevent's own waits for ever for a client that reads nothing."""
+    """A client connection with a send timeout; gevent's own socket waits for ever for a client that reads nothing."""
 
     send_seconds = SEND_SECONDS
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all of `data`, as long as the client takes some of it in any `send_seconds`.
+        """Send all of `data`.
 
         Raises:
-            BrokenPipeError: it did not, and the connection is shut down.
+            BrokenPipeError: the client read nothing for `send_seconds`; the connection is shut down.
         """
         sent = self.send(data, flags)
         if sent < len(data):
@@ -42,7 +42,7 @@ class PacedSocket(socket.socket):  # type: ignore[misc]
                 rest = rest[self.send(rest, flags) :]
 
     def send(self, data: Any, flags: int = 0, timeout: Any = None) -> int:
-        """Send some of `data`; where the socket has a timeout of its own, or one is given, that counts if shorter."""
+        """Send some of `data`; `timeout`, or else the socket's own timeout, applies if it is shorter."""
         while True:
             try:
                 sent: int = super().send(data, flags, 0.0)
@@ -66,10 +66,10 @@ class PacedSocket(socket.socket):  # type: ignore[misc]
 
 
 class PacedServer(StreamServer):  # type: ignore[misc]
-    """A server of `PacedSocket`s with a bounded send buffer."""
+    """A server that accepts `PacedSocket`s with a bounded send buffer."""
 
     def __init__(self, listener: Any, **options: Any) -> None:
-        # Accepted connections have it from their listener.
+        # Accepted connections inherit the option from the listener.
         listener.setsockopt(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER)
         super().__init__(listener, **options)
 
@@ -82,7 +82,7 @@ class PacedServer(StreamServer):  # type: ignore[misc]
 
 
 def allow_files(connections: int) -> None:
-    """Raise this process's limit of open files for so many connections, as far as it may be raised."""
+    """Raise the process's limit of open files for `connections`, at most to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_FILES
     if soft >= needed or soft == resource.RLIM_INFINITY:

@@ -1,6 +1,6 @@
-"""What the settings need of the machine: folders that can be written, and ports on which nobody listens.
+"""Check before the start that folders are writable and ports are free.
 
-The web's arbiter asks before it logs or listens, so that what is wrong is one line and no worker starts for nothing.
+gunicorn's arbiter runs the checks before it logs or listens, so that an error is one line and no worker is started.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 from config.problems import Invalid, Problem
 from config.settings import Settings
 
-#: Seconds for a process that is ending to give up its port; gunicorn itself tries for five.
+#: Seconds to wait for a terminating process to release the port; gunicorn itself retries for five.
 PORT_SECONDS = 3.0
 PORT_PAUSE = 0.1
 
-#: What gunicorn has of an address: host and port; of a Unix socket or a file descriptor something else.
+#: An entry of gunicorn's `cfg.address`: a tuple of host and port, or another type for Unix sockets and descriptors.
 Address = object
 
 
 def check_folders(settings: Settings) -> None:
-    """Try the folders and files that are written to; folders that are missing are made.
+    """Check that configured folders and files are writable; create missing folders.
 
     Raises:
-        Invalid: one of them cannot be written.
+        Invalid: a folder or file is not writable.
     """
     if found := list(_folder_problems(settings)):
         raise Invalid(found)
@@ -41,10 +41,10 @@ def check_addresses(
     host: str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Try every address before it is listened on. `names` says which variable a port comes from.
+    """Check that every TCP address can be bound. `names` maps a port to the variable that sets it.
 
     Raises:
-        Invalid: the host is none of this machine's, or the port is another process's or needs rights.
+        Invalid: the host is not an address of this machine, or the port is in use or needs privileges.
     """
     for address in addresses:
         if isinstance(address, tuple):
@@ -52,7 +52,7 @@ def check_addresses(
 
 
 def inherits_listeners(env: Mapping[str, str]) -> bool:
-    """Tell whether this process was given its listeners: by the gunicorn it replaces (USR2), or by systemd."""
+    """Return whether the listeners are inherited: from the gunicorn this one replaces (USR2), or from systemd."""
     return "GUNICORN_FD" in env or env.get("LISTEN_PID") == str(os.getpid())
 
 
@@ -65,7 +65,7 @@ def _folder_problems(settings: Settings) -> Iterator[Problem]:
 
 
 def _why_not_writable(folder: Path, *, make: bool = True) -> str:
-    """Return the reason, "" where a file can be written there. Only a try tells: root has rights that /proc ignores."""
+    """Return why no file can be created in `folder`, or "". Creates one, because permission bits do not bind root."""
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,10 +97,10 @@ def _check_address(host: str, port: int, name: str, given: str, sleep: Callable[
 
 
 def _bind_error(host: str, port: int) -> OSError | None:
-    """Return what keeps this process from the address, None where nothing does."""
+    """Return the error of binding the address, or None."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As gunicorn sets it: connections of a process that is gone keep nobody from its port.
+        # As gunicorn sets it: connections in TIME_WAIT then do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,7 +1,7 @@
-"""The production worker: on TERM and HUP it goes on serving while a greenlet drains it, and only then stops.
+"""The production worker: on TERM and HUP it keeps serving while a greenlet drains it, and stops after that.
 
-gunicorn's own gevent worker stops accepting at once, no hook of it fires in time to hand answers over, and one idle
-connection holds it for the whole graceful timeout.
+gunicorn's own gevent worker is no alternative: it stops accepting at once, calls no hook early enough to hand answers
+over, and waits for idle connections until the graceful timeout.
 """
 
 from __future__ import annotations
@@ -34,107 +34,110 @@ from services.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-#: Seconds for requests still in a handler after the drain.
+#: Graceful timeout in seconds for requests that are still in a handler after the drain.
 LAST_SECONDS = 3
-#: Seconds a successor may take to serve after a HUP.
+#: Seconds to wait after a HUP until a worker of the new generation serves.
 SUCCESSOR_SECONDS = 20.0
 
-#: Seconds between collections of everything but what was loaded.
+#: Seconds between full garbage collections; objects that existed after loading are frozen and not visited.
 COLLECT_SECONDS = 15.0
 
-#: Objects made and not gone again before the young ones are looked through. With 700, which is Python's own, that takes
-#: a sixth of what a delta takes while a thousand answers run: each flush makes several thousand for a moment.
+#: Allocations after which Python collects the youngest generation. With Python's default of 700, collections take a
+#: sixth of the CPU time of a delta while a thousand answers run: each flush allocates several thousand short-lived
+#: objects.
 YOUNG = 5000
 
-#: Seconds in which workers that are told to leave together all hear of it.
+#: Seconds within which all workers that are stopped together have received their signal.
 TOGETHER_SECONDS = 0.3
 
-#: One memory for the arbiter and its workers: how often it was told to reload, the newest generation that serves, and
-#: of each worker, by its number among so many, whether it takes connections.
+#: Memory shared by the arbiter and its workers. Bytes: the number of reloads, the newest generation that serves, and
+#: for each worker (by its age modulo _WORKERS) whether it accepts connections.
 _WORKERS = 256
 _shared = mmap.mmap(-1, 2 + _WORKERS)
 _RELOADS, _SERVING, _TAKING = 0, 1, 2
 
 
 def count_reload(arbiter: Arbiter) -> None:
-    """Begin a new generation of workers: gunicorn's hook `on_reload`."""
+    """Start a new generation of workers. For gunicorn's hook `on_reload`."""
     _shared[_RELOADS] = (_shared[_RELOADS] + 1) % 256
 
 
 def forget(worker: Worker) -> None:
-    """Take in that a worker is dead, whatever it died of: for gunicorn's hook `child_exit`."""
-    _shared[_place(worker.age)] = 0
+    """Mark a dead worker as not accepting connections. For gunicorn's hook `child_exit`."""
+    _shared[_taking_index(worker.age)] = 0
 
 
-def _place(age: int) -> int:
+def _taking_index(age: int) -> int:
     return _TAKING + age % _WORKERS
 
 
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
-    """A gevent worker that asks its app (`app.extensions["wechatlaibao"]`) to drain before it ends."""
+    """A gevent worker that drains its app (`app.extensions["wechatlaibao"]`) before it stops."""
 
     _leaving = False
     _generation = 0
     age = 0
     _servers: Sequence[PacedServer] = ()
-    #: The connections of each listener, by the listener's name.
+    #: Listener name → its connections.
     _slots: Mapping[Any, ConnectionSlots] = MappingProxyType({})
-    _patience: float = 0.0
+    _idle_timeout: float = 0.0
     _lane: CallbackLane | None = None
-    #: Whether a connection is kept for another request; while the worker leaves, each reply is the last.
+    #: Whether connections stay open after a reply; False while the worker drains.
     keeps = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Still in the arbiter: the fork comes after this.
+        # gunicorn creates the worker in the arbiter, before the fork.
         self._generation = _shared[_RELOADS]
 
     def load_wsgi(self) -> None:
-        """Load the app; a wrong setting is one line and stops the arbiter, not a worker that starts for ever."""
+        """Load the app; a wrong setting logs one line and stops the arbiter, so that it starts no worker again."""
         try:
             super().load_wsgi()
         except SettingsError as exc:
             self.log.error("wechatlaibao: %s", exc)
             sys.exit(Arbiter.APP_LOAD_ERROR)
-        # What is there now stays: each full collection would look at its 120,000 objects, and for the 50 to 90 ms of
-        # that nobody is answered.
+        # Freeze the 120,000 objects that exist now: a full collection would visit them for 50 to 90 ms, during which
+        # the worker serves no request.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG, 20, 10)
 
     def run(self) -> None:
-        """Serve until the drain is over: as the parent does, with servers that can stop accepting before that."""
-        self._patience = self.cfg.keepalive
+        """Serve until the drain is over, as the parent class does, with servers that can stop accepting earlier."""
+        self._idle_timeout = self.cfg.keepalive
         self._lane = self._callback_lane()
         self._slots = {listener.getsockname(): self._connection_slots() for listener in self.sockets}
         allow_files(len(self.sockets) * (self.worker_connections + RESERVE))
         self._servers = [self._server(listener) for listener in self.sockets]
         if self._leaving:
-            # Told so while it loaded: it never was one to leave anything to.
+            # TERM arrived while the app was loading: the worker has accepted no connection, so the app closes at once.
             for server in self._servers:
                 server.close()
             self.wsgi.extensions["wechatlaibao"].close()
             return
         for server in self._servers:
             server.start()
-        _shared[_SERVING], _shared[_place(self.age)] = self._generation, not self._leaving
+        _shared[_SERVING], _shared[_taking_index(self.age)] = self._generation, not self._leaving
         collected = time.monotonic()
         while self.alive:
             self.notify()
             gevent.sleep(1.0)
             if time.monotonic() - collected > COLLECT_SECONDS:
-                # What a crowd or an outage left would otherwise stay until as much is made again.
+                # Without this, the garbage of a traffic peak or an outage stays until as many objects are allocated.
                 gc.collect()
                 collected = time.monotonic()
-        # At the same time: what was given back must not be asked for by one listener while another is waited for.
+        # Stop all listeners at once: otherwise one would still accept while another one waits for its connections.
         stops = [gevent.spawn(server.stop, timeout=self.cfg.graceful_timeout) for server in self._servers]
         gevent.joinall(stops)
 
     def _callback_lane(self) -> CallbackLane | None:
-        """Return the lane of the app's callbacks, None where gunicorn has more to do for each request than it knows."""
-        door = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.callbacks")
+        """Return the callbacks' fast path; None if it is off or gunicorn's options need work that it does not do."""
+        callbacks = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.callbacks")
         more = self.cfg.is_ssl or self.cfg.proxy_protocol != "off" or self.cfg.accesslog or not self.cfg.keepalive
-        return CallbackLane(door.reply, door.path) if door and CallbackLane.possible() and not more else None
+        if callbacks is None or more or not CallbackLane.possible():
+            return None
+        return CallbackLane(callbacks.reply, callbacks.path)
 
     def _connection_slots(self) -> ConnectionSlots:
         limits = getattr(self.wsgi, "extensions", {}).get("wechatlaibao.connections", ConnectionLimits())
@@ -144,12 +147,12 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         listener.setblocking(1)
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         pool = Pool(self.worker_connections + RESERVE)
-        # A connection accepted in the last moment may begin when the listener is closed already.
+        # Keep the name: a connection accepted last may start after the listener is closed.
         name = listener.getsockname()
         named = SimpleNamespace(getsockname=lambda: name, pool=pool)
         server = PacedServer(listener, handle=partial(self.handle, named), spawn=pool, **tls)
         if self.cfg.workers > 1:
-            # The workers share the listener: who takes one connection at a time leaves the others theirs.
+            # The workers share the listener: accepting one connection at a time spreads connections over them.
             server.max_accept = 1
         return server
 
@@ -168,8 +171,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             slots.leave(client)
 
     def timeout_ctx(self) -> gevent.Timeout:
-        """Wait for a connection's next request as long as ever: its last reply may have promised that."""
-        return gevent.Timeout(self._patience, False)
+        """Return gunicorn's timeout for the next request of a connection, with the keep-alive from before the drain.
+
+        Replies sent before the drain have announced that keep-alive; `cfg.keepalive` is 0 during the drain.
+        """
+        return gevent.Timeout(self._idle_timeout, False)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         slots = self._slots[listener_name]
@@ -183,11 +189,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         slots.wait(sock)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer in our own words what could not be read, or was not answered."""
+        """Reply with a REST error to a request that could not be read, or whose handler failed."""
         refuse(client, exc)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop at once, without the traceback that a SystemExit in a greenlet prints."""
+        """Stop at once. Does not raise SystemExit as gunicorn does: in a greenlet it prints a traceback."""
         self.cfg.set("graceful_timeout", 0)
         self.alive = False
 
@@ -195,7 +201,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         if self._leaving:
             return
         self._leaving = True
-        _shared[_place(self.age)] = 0
+        _shared[_taking_index(self.age)] = 0
         if self._servers:
             gevent.spawn(self._leave)
 
@@ -204,49 +210,49 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             if self._generation != _shared[_RELOADS]:
                 _wait(lambda: _shared[_SERVING] == _shared[_RELOADS], SUCCESSOR_SECONDS)
                 self._hand_over()
-            elif self._leaves_alone():
+            elif self._sibling_serves():
                 self._hand_over()
-            # Replies say "Connection: close" from now on, so that clients come back to another replica.
-            self._let_go()
+            # Replies say "Connection: close" from now on, so that clients reconnect to another replica.
+            self._end_keepalive()
             self.wsgi.extensions["wechatlaibao"].close()
         except Exception:
             log.exception("drain failed")
         finally:
             self.cfg.set("graceful_timeout", LAST_SECONDS)
-            self._cut_idle()
+            self._close_idle()
             self.alive = False
 
-    def _let_go(self) -> None:
-        """Have each reply end its connection from now on."""
+    def _end_keepalive(self) -> None:
+        """Close each connection after its next reply from now on."""
         self.keeps = False
         self.cfg.set("keepalive", 0)
 
-    def _leaves_alone(self) -> bool:
-        """Tell whether a sibling stays and takes connections, when all who leave together have heard of it."""
+    def _sibling_serves(self) -> bool:
+        """Return whether another worker keeps accepting, after all workers stopped together have marked themselves."""
         gevent.sleep(TOGETHER_SECONDS)
         return any(_shared[_TAKING : _TAKING + _WORKERS])
 
     def _hand_over(self) -> None:
-        """Leave new connections to others who serve, and end those there are: nobody is refused."""
+        """Stop accepting while other workers serve, and wait until this worker's connections are closed."""
         for server in self._servers:
             server.stop_accepting()
-        # Who was accepted just now looks at the listener once more.
+        # Let greenlets of connections accepted just now start: they still use the listener.
         gevent.sleep(0)
         for server in self._servers:
             server.close()
-        self._let_go()
+        self._end_keepalive()
         self.wsgi.extensions["wechatlaibao"].leave()
-        _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), self._patience)
+        _wait(lambda: all(server.pool.free_count() == server.pool.size for server in self._servers), self._idle_timeout)
 
-    def _cut_idle(self) -> None:
-        """End connections that wait for a next request, as if their clients had closed them."""
+    def _close_idle(self) -> None:
+        """Shut down connections that wait for a request, so that their reads end as if the client had closed them."""
         for slots in self._slots.values():
             for client in slots.waiting:
                 _shut(client, socket.SHUT_RD)
 
 
 def _make_room(slots: ConnectionSlots) -> None:
-    """Close the connection that can best be missed."""
+    """Close the connection that `ConnectionSlots.make_room` selects, if any."""
     client: Any = slots.make_room()
     if client is not None:
         count("idle")
@@ -254,13 +260,13 @@ def _make_room(slots: ConnectionSlots) -> None:
 
 
 def _shut(client: Any, how: int) -> None:
-    # On a twin, for gevent's own shutdown makes an error of the read that is to end.
-    with suppress(OSError), socket.fromfd(client.fileno(), client.family, client.type) as twin:
-        twin.shutdown(how)
+    # On a duplicate of the descriptor: gevent's own shutdown raises an error in the greenlet that reads.
+    with suppress(OSError), socket.fromfd(client.fileno(), client.family, client.type) as duplicate:
+        duplicate.shutdown(how)
 
 
 def _peer(addr: Any) -> str:
-    """Return a connection's other end; the clients of a Unix socket have no address."""
+    """Return the client's IP address, or "" for a Unix socket."""
     return addr[0] if isinstance(addr, tuple) else ""
 
 

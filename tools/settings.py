@@ -16,6 +16,7 @@ from pydantic import BaseModel, Secret, SecretStr
 from pydantic.fields import FieldInfo
 
 from config import groups, rules
+from config.provider_group import ProviderSettings
 from config.settings import Settings
 
 HEAD = """# Settings
@@ -39,7 +40,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "Redis": (groups.RedisSettings,),
     "SQL": (groups.SqlSettings,),
     "Authentication": (groups.AuthSettings,),
-    "Who answers": (groups.ProviderSettings, groups.HttpSettings),
+    "Who answers": (ProviderSettings, groups.HttpSettings),
     "Streams": (groups.StreamSettings,),
     "Sockets and limits": (groups.SocketSettings,),
     "Batch": (groups.BatchSettings,),

@@ -1,1 +1,1 @@
-"""Small things without I/O that know nothing of the product. Imports the standard library and parsers alone."""
+"""Small modules without I/O and without knowledge of the product. Import only the standard library and parsers."""

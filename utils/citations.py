@@ -1,4 +1,4 @@
-"""Where an answer comes from, in a few short lines: what a bubble has room for."""
+"""Format an answer's sources as a short numbered list."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-#: Sources that are named, and characters of a name and of an address.
+#: Limits: sources in the list, characters of a title, characters of a URL.
 MOST = 5
 TITLE_CHARACTERS = 80
 URL_CHARACTERS = 300
-#: What providers call a source's name.
+#: Fields in which providers send a source's title, in order of preference.
 NAMES = ("title", "document_name", "name", "url")
 
-#: What would be Markdown in a name, or break its line.
+#: Characters of a title that are Markdown syntax or break the line.
 _MARKS = re.compile(r"[\[\]()<>`*_#|\\\s]+")
 
 
 def citation_lines(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sources as a numbered list of Markdown, each once; "" where there is none with a name."""
+    """Return the sources as a numbered Markdown list without duplicates; "" if none has a title."""
     named: dict[str, str] = {}
     for source in sources:
         title = _title(source)
@@ -35,7 +35,7 @@ def _title(source: Mapping[str, Any]) -> str:
 
 
 def _link(url: Any) -> str:
-    """Return an address of the web that can stand in Markdown, "" for any other."""
+    """Return `url` if it is an http or https URL that is safe in a Markdown link, otherwise ""."""
     if not isinstance(url, str) or len(url) > URL_CHARACTERS or re.search(r"[\s()<>\\]", url):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""How far another machine's clock is from this one's."""
+"""Compare another machine's clock with this one's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 
 def seconds_ahead(date: str, *, clock: Callable[[], float] = time.time) -> float | None:
-    """Return by how many seconds an HTTP `Date` is ahead of the clock; None where it is missing or no date."""
+    """Return by how many seconds an HTTP `Date` header is ahead of the clock; None if it is missing or invalid."""
     try:
         told = parsedate_to_datetime(date)
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""How long a piece of work may go on, and the switch that ends it sooner."""
+"""A time limit for a piece of work that another thread can end early."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 
 class Deadline:
-    """A total bound in seconds that any thread can bring forward with `abort`."""
+    """A time limit in seconds; any thread can end it early with `abort`."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._end = clock() + seconds
         self._lock = threading.Lock()
         self._hooks: list[Callable[[], None]] = []
-        #: Why the work was aborted; "" while it was not.
+        #: The reason given to `abort`; "" if it was not called.
         self.aborted = ""
 
     def remaining(self) -> float:
-        """Return the seconds left, 0.0 when over or aborted."""
+        """Return the seconds left; 0.0 after the end or an abort."""
         return 0.0 if self.aborted else max(0.0, self._end - self._clock())
 
     @property
@@ -28,7 +28,7 @@ class Deadline:
         return self.remaining() <= 0.0
 
     def abort(self, reason: str) -> None:
-        """End the work now; the first reason stays. Hooks run in the caller's thread."""
+        """End the work now. Later calls do nothing; the first reason is kept. Hooks run in the caller's thread."""
         with self._lock:
             if self.aborted:
                 return
@@ -39,9 +39,9 @@ class Deadline:
 
     @contextmanager
     def interrupting(self, hook: Callable[[], None]) -> Iterator[None]:
-        """Call `hook` on abort for as long as the block runs; at once when already aborted.
+        """Call `hook` if the deadline is aborted while the block runs; at once if it is aborted already.
 
-        A blocked socket read ends this way: the hook shuts the socket down.
+        Used to end blocked socket reads: the hook shuts the socket down.
         """
         with self._lock:
             self._hooks.append(hook)

@@ -1,4 +1,4 @@
-"""Keys: how a secret becomes one for a single purpose, and several of them where one takes another's place."""
+"""Derive keys for single purposes from a secret, and hold several keys during a key rotation."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 
-#: The keys of one purpose: a single one, or a function that returns them all. The first of them writes, signs or
-#: seals; all of them read, verify or open. The function may raise `StoreUnavailable`: a key may lie in Redis.
+#: The keys of one purpose: a single key, or a function that returns all keys. The first key signs or encrypts; all keys
+#: verify or decrypt. The function may raise `StoreUnavailable`, because a key may be stored in Redis.
 Keyring = bytes | Callable[[], Sequence[bytes]]
 
 
 def keys_of(keyring: Keyring) -> Sequence[bytes]:
-    """Return all keys, at least one, the one to write with first."""
+    """Return all keys, at least one; the first signs or encrypts."""
     return (keyring,) if isinstance(keyring, bytes) else keyring()
 
 
 def derive(secret: bytes, purpose: str) -> bytes:
-    """Return HKDF-SHA256 (RFC 5869, one block of 32 bytes) of a secret for `purpose`."""
+    """Derive a 32-byte key for `purpose` from a secret: one block of HKDF-SHA256 (RFC 5869)."""
     extracted = hmac.digest(b"wechatlaibao", secret, hashlib.sha256)
     return hmac.digest(extracted, purpose.encode() + b"\x01", hashlib.sha256)

@@ -1,4 +1,4 @@
-"""A log line that anybody can cause: some of them are written, and then one that says how many were not."""
+"""Rate-limit log lines that any client can cause, and log how many were dropped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-#: Lines that are written in each window, and the window's seconds.
+#: Maximum of lines per window, and the length of the window in seconds.
 LINES = 20
 SECONDS = 10.0
 
@@ -19,9 +19,9 @@ def _later(seconds: float, call: Callable[[], None]) -> None:
 
 
 class LimitedLog:
-    """Writes one kind of warning, at most `lines` in any window of `seconds`.
+    """Logs one kind of warning, at most `lines` per window of `seconds`.
 
-    When a window ends in which lines were dropped, one more line says how many.
+    At the end of a window in which lines were dropped, one more line gives their number.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LimitedLog:
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], None] = _later,
     ) -> None:
-        """Take the logger, the message, and `later`, which calls a function after so many seconds."""
+        """`later` calls a function after a number of seconds; the default uses a timer thread."""
         self._log = log
         self._message = message
         self._lines = lines
@@ -47,7 +47,7 @@ class LimitedLog:
         self._dropped = 0
 
     def warning(self, extra: Mapping[str, object]) -> None:
-        """Write the line, or count it as dropped."""
+        """Log the warning with these extra fields, or count it as dropped."""
         if self._may_write():
             self._log.warning(self._message, extra=dict(extra))
 
@@ -66,7 +66,7 @@ class LimitedLog:
         return False
 
     def _tell(self) -> None:
-        """End the window: say how many lines were dropped in it."""
+        """End the window and log how many lines were dropped in it."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
             self._ends = self._clock()

@@ -1,15 +1,15 @@
-"""Addresses of clients: who the client behind trusted proxies is, and what of an address names its owner."""
+"""Find a client's address behind trusted proxies, and the network that counts as one client."""
 
 from __future__ import annotations
 
 import ipaddress
 
-#: Bits of an IPv6 address that one owner has; the rest each of their machines chooses as it likes.
+#: Prefix length of an IPv6 network that counts as one client; a machine chooses the other bits freely.
 V6_NETWORK = 64
 
 
 def network(ip: str) -> str:
-    """Return what of an address names its owner; what is no address stands for itself."""
+    """Return an IPv4 address as it is and an IPv6 address as its /64 network; any other text unchanged."""
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:
@@ -22,10 +22,10 @@ def network(ip: str) -> str:
 
 
 def client_of(peer: str, forwarded: str, proxies: int) -> str:
-    """Return the client's address behind so many trusted proxies, as werkzeug's ProxyFix does.
+    """Return the client's address behind a number of trusted proxies, as werkzeug's ProxyFix does.
 
-    `forwarded` has all values of `X-Forwarded-For`, joined by commas. With fewer values than proxies, or without
-    proxies, the client is the connection's peer.
+    `forwarded` contains all values of `X-Forwarded-For`, joined by commas. If it has fewer values than there are
+    proxies, or there are no proxies, the result is `peer`.
     """
     if not proxies or not forwarded:
         return peer

@@ -1,4 +1,7 @@
-"""Which pages may open a socket or ask: a browser names the page's origin, and nothing else keeps others' out."""
+"""Decide by the `Origin` header which pages may open sockets or send requests.
+
+Browsers do not apply the same-origin policy to WebSockets, so the server must check the header itself.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Where a page comes from, in one spelling."""
+    """A normalized origin: the port is always set."""
 
     scheme: str
     host: str
@@ -18,7 +21,7 @@ class Origin(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Return an `Origin` header's value in one spelling; None for what names no http or https page, such as null."""
+    """Parse the value of an `Origin` header; return None for anything but an http or https origin, such as `null`."""
     try:
         parts = urlsplit(text.strip())
         port = parts.port
@@ -30,10 +33,10 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def may_open(origin: str, host: str, allowed: Iterable[str] = ()) -> bool:
-    """Tell whether a page of `origin` may open a socket or ask here, where the request's `Host` header says `host`.
+    """Return whether a page of `origin` may open a socket or send a request; `host` is the request's `Host` header.
 
-    Pages this server itself gave out may, and those of `allowed` origins. A proxy that ends TLS leaves no trace of the
-    scheme, so a `host` without a port has the default one of the page's scheme.
+    Pages served by this server and pages of `allowed` origins may. The scheme is unknown behind a proxy that
+    terminates TLS, so a `host` without a port gets the default port of the page's scheme.
     """
     page = parse_origin(origin)
     if page is None:
@@ -42,7 +45,7 @@ def may_open(origin: str, host: str, allowed: Iterable[str] = ()) -> bool:
 
 
 def is_host_of(host: str, names: Iterable[str]) -> bool:
-    """Tell whether a `Host` header names one of these hosts, whatever its port; ".name" is any host below name."""
+    """Return whether a `Host` header names one of these hosts, with any port; ".name" stands for its subdomains."""
     try:
         found = urlsplit(f"//{host}").hostname or ""
     except ValueError:

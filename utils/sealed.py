@@ -1,4 +1,4 @@
-"""Secrets that must lie in Redis, sealed with AES-GCM under a key only the replicas have."""
+"""Encrypt secrets that are stored in Redis, with AES-GCM and a key that only the replicas have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAG_BYTES = 16
 
 
 def seal(key: bytes, text: str) -> str:
-    """Return `text` encrypted under a 32-byte key, as base64; "" stays ""."""
+    """Encrypt `text` with a 32-byte key; return base64, or "" for ""."""
     if not text:
         return ""
     nonce = os.urandom(NONCE_BYTES)
@@ -23,10 +23,10 @@ def seal(key: bytes, text: str) -> str:
 
 
 def unseal(key: bytes, sealed: str) -> str:
-    """Return what was sealed.
+    """Decrypt the result of `seal`.
 
     Raises:
-        ValueError: it was sealed under another key, or damaged.
+        ValueError: the text was encrypted with another key, or is damaged.
     """
     if not sealed:
         return ""
@@ -39,10 +39,10 @@ def unseal(key: bytes, sealed: str) -> str:
 
 
 def unseal_any(keys: Sequence[bytes], sealed: str) -> str:
-    """Return what was sealed under one of these keys.
+    """Decrypt the result of `seal` with any of these keys.
 
     Raises:
-        ValueError: it was sealed under none of them, or damaged.
+        ValueError: the text was encrypted with none of the keys, or is damaged.
     """
     for key in keys[:-1]:
         try:

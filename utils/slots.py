@@ -1,4 +1,4 @@
-"""A bound on how many things happen at once, whose waiting a `Deadline` ends."""
+"""A semaphore whose waiting ends with a `Deadline`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.deadline import Deadline
 
 
 class Slots:
-    """At most `limit` holders at a time; 0 means no bound."""
+    """Allows at most `limit` holders at a time; 0 means no limit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -19,7 +19,7 @@ class Slots:
 
     @contextmanager
     def held(self, deadline: Deadline) -> Iterator[bool]:
-        """Hold a slot for the block, after waiting no longer than the deadline; False means there was none to have."""
+        """Hold a slot during the block; wait for it until the deadline. Yields False if no slot became free."""
         if not self._limit:
             yield True
             return
@@ -29,7 +29,7 @@ class Slots:
             yield taken
         finally:
             if taken:
-                self._give_back()
+                self._release()
 
     def _wake(self) -> None:
         with self._changed:
@@ -45,7 +45,7 @@ class Slots:
             self._held += 1
             return True
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         with self._changed:
             self._held -= 1
             self._changed.notify()

@@ -1,4 +1,7 @@
-"""What of a stream's text one WeCom frame shows: folded, rendered, cut to size. Pure functions, linear in the text."""
+"""Turn a stream's text into the content of one WeCom frame: fold thinking, render Markdown, cut to size.
+
+Pure functions whose time is linear in the text.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,17 @@ import unicodedata
 from collections.abc import Sequence
 
 from utils.markdown.wecom import OpenFence, open_fence, render_markdown
-from utils.thinking import Part, Thinking, fold_thinking, has_tags, split_thinking, without_partial_tag
+from utils.thinking import Passage, Thinking, fold_thinking, has_tags, split_thinking, without_partial_tag
 
 __all__ = ["FRAME_BYTES", "clip_utf8", "fold_thinking", "render_frame", "render_markdown"]
 
 #: WeCom's limit of a stream's content, in bytes of UTF-8.
 FRAME_BYTES = 20480
 
-#: Thinking takes at most this part of a frame, so that however long a model thinks, its answer is seen.
+#: Thinking takes at most one in THINKING_SHARE bytes of a frame, so that long thinking leaves room for the answer.
 THINKING_SHARE = 2
 
-#: How far back a cut looks for the beginning of a cluster; longer ones are cut within.
+#: Characters that a cut looks back for the start of a grapheme cluster; longer clusters are cut inside.
 CLUSTER_CHARACTERS = 32
 
 _BETWEEN = "\n\n"
@@ -25,9 +28,10 @@ _ZWJ = "\u200d"
 
 
 def clip_utf8(text: str, max_bytes: int) -> str:
-    """Return the longest beginning of `text` within `max_bytes` of UTF-8.
+    """Return the longest beginning of `text` that fits into `max_bytes` of UTF-8.
 
-    Characters are never cut, nor letters from their accents or emoji from their parts, unless nothing would be left.
+    Never cuts inside a character, and inside a grapheme cluster (letter with accents, composed emoji) only if nothing
+    would be left otherwise.
     """
     whole = text.encode("utf-8", "replace")
     if len(whole) <= max_bytes:
@@ -49,12 +53,12 @@ def render_frame(
     truncated: str = "",
     footnote: str = "",
 ) -> str:
-    """Return the whole content of one frame, never more than `max_bytes`.
+    """Return the content of one frame, at most `max_bytes`.
 
-    `growing` says that more text will follow: half a tag or fence at the end waits for the rest. `suffix` is a sentence
-    after the text (an error, the end of the frame), `truncated` one that is added when the text had to be cut. Room for
-    `truncated` is kept free while the text grows, so that its appearance takes back nothing already shown. A
-    `footnote` comes after a whole text, where there is room for all of it.
+    `growing` means that more text will follow: an incomplete tag or fence at the end is held back. `suffix` is a
+    sentence after the text (an error, the end of the frame). `truncated` is added when the text had to be cut; room
+    for it is reserved while the text grows, so that adding it removes no text that was already shown. `footnote`
+    follows a complete text, if all of it fits.
     """
     if growing:
         text = settled(text)
@@ -67,7 +71,7 @@ def render_frame(
 def compose_frame(
     text: str, suffix: str, truncated: str, footnote: str, *, max_bytes: int, growing: bool, thinking: Thinking
 ) -> str:
-    """Return what `render_frame` does of a settled text, in every case."""
+    """Return the frame for a `settled` text. The general case of `render_frame`, without the shortcut."""
     parts = _parts(text, thinking, max_bytes // THINKING_SHARE)
     room, reserve = max_bytes - _notice_bytes(suffix), _notice_bytes(truncated)
     kept, short = _compose(parts, room - reserve, followed=bool(suffix))
@@ -79,9 +83,9 @@ def compose_frame(
 
 
 def _plain_frame(text: str, room: int) -> str:
-    """Return the frame of nearly every poll: an answer that thinks nothing, leaves no fence open, and has room enough.
+    """Return the frame for a text without thinking and open fences that fits whole, which nearly every poll has.
 
-    "" for any other, which takes three times as long; where both can tell, they say the same.
+    Returns "" for any other text; `compose_frame` gives the same result in three times the time.
     """
     if has_tags(text):
         return ""
@@ -94,7 +98,7 @@ def _plain_frame(text: str, room: int) -> str:
 
 
 def settled(text: str) -> str:
-    """Return a growing text without what the next delta may turn into something else: half a tag, half a fence."""
+    """Return a growing text without an incomplete tag or fence at its end, whose meaning the next delta decides."""
     return _without_partial_fence(without_partial_tag(text))
 
 
@@ -103,21 +107,21 @@ def _without_partial_fence(text: str) -> str:
     return text[:start] if text[start:].strip(" \t") in ("`", "``", "~", "~~") else text
 
 
-def _parts(text: str, thinking: Thinking, thinking_bytes: int) -> list[Part]:
-    """Return what is to be shown, rendered, the thinking already cut to its share."""
-    parts: list[Part] = []
+def _parts(text: str, thinking: Thinking, thinking_bytes: int) -> list[Passage]:
+    """Return the rendered passages to show, with thinking already cut to `thinking_bytes`."""
+    parts: list[Passage] = []
     for part in split_thinking(text.encode("utf-8", "replace").decode()):
         if not part.thinking:
-            parts.append(Part(False, [render_markdown(part.text)]))
+            parts.append(Passage(False, [render_markdown(part.text)]))
         elif thinking == "show":
             head, closer, _ = _fit(render_markdown(part.text), thinking_bytes - _TAG_BYTES)
             thinking_bytes -= _size(head + closer) + _TAG_BYTES
-            parts.append(Part(True, [head, closer]))
+            parts.append(Passage(True, [head, closer]))
     return [part for part in parts if not part.blank]
 
 
-def _compose(parts: Sequence[Part], room: int, *, followed: bool) -> tuple[str, bool]:
-    """Return as much of `parts` as `room` bytes hold, and whether that is not all; `followed`: by a sentence."""
+def _compose(parts: Sequence[Passage], room: int, *, followed: bool) -> tuple[str, bool]:
+    """Return as much of `parts` as fits into `room` bytes, and whether it was cut; `followed`: a sentence follows."""
     body = ""
     for number, part in enumerate(parts):
         between = _BETWEEN if body else ""
@@ -133,9 +137,9 @@ def _compose(parts: Sequence[Part], room: int, *, followed: bool) -> tuple[str, 
 
 
 def _fit(text: str, room: int) -> tuple[str, str, bool]:
-    """Return the beginning of `text` that fits, what closes its code fence (it fits too), and whether it is all.
+    """Return the beginning of `text` that fits, the line that closes its code fence, and whether nothing was cut.
 
-    With room for the closer always counted, the beginning only gets longer as the text does.
+    The closing line always counts towards `room`, so the beginning never gets shorter while the text grows.
     """
     closer = _closer(open_fence(text))
     if _size(text + closer) <= room:
@@ -167,7 +171,7 @@ def _size(text: str) -> int:
 
 
 def _joined(text: str, index: int) -> bool:
-    """Return whether the characters on both sides of `index` are shown as one."""
+    """Return whether the characters before and after `index` belong to one grapheme cluster."""
     if not 0 < index < len(text):
         return False
     before, after = text[index - 1], text[index]
@@ -177,7 +181,7 @@ def _joined(text: str, index: int) -> bool:
 
 
 def _modifies(code: int) -> bool:
-    """Return whether it is a skin tone or a tag character."""
+    """Return whether a code point is a skin tone or a tag character."""
     return 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F
 
 
@@ -186,7 +190,7 @@ def _is_regional(character: str) -> bool:
 
 
 def _regional_run(text: str, end: int) -> int:
-    """Return how many regional indicators, two of which make a flag, stand right before `end`."""
+    """Return the number of regional indicators directly before `end`; two of them make a flag."""
     start = end
     while start > 0 and _is_regional(text[start - 1]):
         start -= 1

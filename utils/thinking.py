@@ -1,7 +1,7 @@
-"""What a model thought aloud, told apart from its answer.
+"""Separate a model's thinking from its answer.
 
-WeCom shows `<think>…</think>` as the thinking process and knows no other spelling; models write several, leave the tag
-open while they think, and some send only its end, because their prompt template holds the beginning.
+WeCom shows `<think>…</think>` as the thinking process and accepts no other tag. Models use several tags, leave the tag
+open while they think, and some send only the closing tag, because their prompt template contains the opening one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _TAGS = tuple(f"<{slash}{name}>" for name in _NAMES for slash in ("", "/"))
 
 
 @dataclass(slots=True)
-class Part:
-    """A stretch of text that is all thinking or all answer."""
+class Passage:
+    """A passage of text that is entirely thinking or entirely answer."""
 
     thinking: bool
     pieces: list[str] = field(default_factory=list)
@@ -38,10 +38,11 @@ class Part:
 
 
 def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) -> str:
-    """Return `text` with each thinking part in one closed `<think>` tag, or without them when `mode` is "hide".
+    """Return `text` with each thinking passage in a closed `<think>` tag, or without them if `mode` is "hide".
 
-    Tags within code are left alone. An end without a beginning, alone on its line, makes all before it thinking: the
-    one case in which a growing text changes what was shown before. `growing` holds back the beginnings of a tag.
+    Tags inside code are left alone. A closing tag without an opening one, alone on its line, makes all text before it
+    thinking; only in this case does a growing text change what was shown before. `growing` holds back an incomplete
+    tag at the end.
     """
     text = without_partial_tag(text) if growing else text
     if not _TAG.search(text):
@@ -51,13 +52,13 @@ def fold_thinking(text: str, mode: Thinking = "show", *, growing: bool = False) 
 
 
 def has_tags(text: str) -> bool:
-    """Tell whether there may be thinking in `text`."""
+    """Return whether `text` contains a thinking tag, inside code or not."""
     return "<" in text and _TAG.search(text) is not None
 
 
-def split_thinking(text: str) -> list[Part]:
-    """Return the parts of `text` in order, without the blank ones and without the tags."""
-    parts = [Part(False, [text])]
+def split_thinking(text: str) -> list[Passage]:
+    """Return the passages of `text` in order, without tags and blank passages."""
+    parts = [Passage(False, [text])]
     if first := _TAG.search(text):
         splitter = _Splitter(begins_within=bool(first[1]))
         for line in io.StringIO(text, newline=""):
@@ -67,7 +68,7 @@ def split_thinking(text: str) -> list[Part]:
 
 
 def without_partial_tag(text: str) -> str:
-    """Return `text` without the beginning of a tag at its end, such as `</thi`, which the next delta may complete."""
+    """Return `text` without an incomplete tag at its end, such as `</thi`, which the next delta may complete."""
     start = text.rfind("<", max(0, len(text) - max(map(len, _TAGS))))
     tail = text[start:].lower()
     if start >= 0 and any(tag != tail and tag.startswith(tail) for tag in _TAGS):
@@ -76,11 +77,11 @@ def without_partial_tag(text: str) -> str:
 
 
 class _Splitter:
-    """Takes lines and keeps the parts so far; the last one is being written."""
+    """Splits lines into passages; the last passage is still open."""
 
     def __init__(self, *, begins_within: bool) -> None:
-        """`begins_within`: the first tag of the text is an end, so its beginning may be thinking."""
-        self.parts = [Part(False)]
+        """`begins_within`: the first tag of the text is a closing one, so the text may start with thinking."""
+        self.parts = [Passage(False)]
         self._fences = FenceTracker()
         self._begins_within = begins_within
 
@@ -102,9 +103,9 @@ class _Splitter:
         self.parts[-1].pieces.append(line[position:])
 
     def _switch(self, closing: bool) -> None:
-        """Begin the next part; a tag that changes nothing is dropped."""
+        """Start the next passage; a tag that changes nothing is dropped."""
         if closing == self.parts[-1].thinking:
-            self.parts.append(Part(not closing))
+            self.parts.append(Passage(not closing))
 
 
 def _within(position: int, spans: list[tuple[int, int]]) -> bool:

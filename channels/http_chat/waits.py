@@ -17,7 +17,7 @@ from services.streams.records import Whole
 SLICE = 1.0
 #: Seconds between two tries to have an ended answer whole while Redis is away.
 AGAIN = 0.5
-#: Seconds for the first look at a stream; longer than one that Redis lacks may stay away (`services.streams.following.Misses`).
+#: Seconds for the first look at a stream; longer than a stream may be missing in Redis (`following.Misses`).
 FIRST_SECONDS = 8.0
 #: Seconds in which the last requests end when this replica leaves.
 LAST_SECONDS = 3.0

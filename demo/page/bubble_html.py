@@ -1,4 +1,4 @@
-"""A bubble's text as safe HTML, the way WeCom shows Markdown: no raw HTML, no pictures from elsewhere."""
+"""Render a bubble's text as safe HTML, as WeCom shows Markdown: without raw HTML and external images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ _THINK = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """Return what WeCom folds away as the thinking process, and the rest."""
+    """Split a text into the thinking, which WeCom collapses, and the rest."""
     match = _THINK.match(text)
     return (match[1].strip(), text[match.end() :]) if match else ("", text)

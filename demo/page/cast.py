@@ -1,4 +1,4 @@
-"""Who can ask in the demo, and how its Dify can behave: one list for the page and the terminal."""
+"""The users of the demo and the modes of its mock Dify, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """One entry of a selector; `id` is what the code says, the rest is for people."""
+    """One entry of a selector: its `id` in requests and options, and its labels in two languages."""
 
     id: str
     zh: str

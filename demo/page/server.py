@@ -1,4 +1,4 @@
-"""The page that plays WeCom: this server encrypts and polls the real callback, the browser sees only JSON."""
+"""Serve the page that plays WeCom. The server encrypts and polls the real callback; the browser gets plain JSON."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from demo.page.bubble_html import render, split_thinking
 from demo.page.cast import DIFY_MODES, PEOPLE
-from demo.wecom.simulator import Bubble, CallbackFailed, Frame, RuleBroken, WeComUser
+from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, RuleBroken, WeComUser
 
 PAGES = Path(__file__).parent / "html"
-#: Everything the page needs comes from this server; markup in an answer can load and run nothing.
+#: Content-Security-Policy: the page loads everything from this server, and markup in an answer can load or run nothing.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
-#: Pages of the gateway.
+#: Paths of the gateway's pages, which this server redirects to.
 GATEWAY_PAGES = ("/chat", "/realtime", "/batch", "/docs")
 #: The largest request body, in bytes.
 MAX_BODY = 64 * 1024
-#: How many bubbles can be polled; the oldest goes first.
+#: Maximum number of bubbles that can be polled; the oldest is dropped first.
 MAX_BUBBLES = 200
 
 
 class Conversations:
-    """The open bubbles of everyone at the page, by a key that cannot be guessed."""
+    """The open bubbles of all users of the page, each under a random key."""
 
     def __init__(self, user_for: Callable[[str], WeComUser]) -> None:
         self._users = {person.id: user_for(person.id) for person in PEOPLE}
@@ -48,7 +48,7 @@ class Conversations:
         """Return the welcome text."""
         return self._users[userid].enters()
 
-    def send(self, userid: str, text: str) -> tuple[str, Frame]:
+    def send(self, userid: str, text: str) -> tuple[str, BubbleFrame]:
         """Send a question; return the key of its bubble and the first frame."""
         user, key = self._users[userid], secrets.token_urlsafe(12)
         bubble = user.says(text)
@@ -58,17 +58,21 @@ class Conversations:
                 self._bubbles.popitem(last=False)
         return key, bubble.last
 
-    def poll(self, key: str) -> Frame:
-        """Raises: KeyError when the bubble is not known (any more)."""
+    def poll(self, key: str) -> BubbleFrame:
+        """Poll a bubble and return its new frame.
+
+        Raises:
+            KeyError: the bubble is unknown or was dropped.
+        """
         with self._lock:
             user, bubble = self._bubbles[key]
         return user.polls(bubble)
 
 
 def create_page(conversations: Conversations, set_mode: Callable[[str], None] | None, *, gateway: str = "") -> Flask:
-    """Build the page's application; without `set_mode` a real Dify answers and nobody can choose how.
+    """Build the page's application. `set_mode` selects the mock Dify's mode; None if a real Dify answers.
 
-    `gateway` is the gateway's address: whoever looks for one of its pages here is sent there.
+    `gateway` is the gateway's URL; requests for its pages are redirected there.
     """
     app = Flask("demo", static_folder=str(PAGES), static_url_path="")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
@@ -136,7 +140,7 @@ def _text(name: str) -> str:
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, str) or not value.strip():
         raise BadRequest(f"{name} is missing")
-    # JSON can spell half a surrogate pair, which no message can carry.
+    # JSON may contain a lone surrogate, which a message cannot be encoded with.
     return value.encode("utf-8", "replace").decode()
 
 
@@ -147,7 +151,7 @@ def _choice(name: str, choices: tuple[Any, ...]) -> str:
     return value
 
 
-def _shown(frame: Frame) -> dict[str, Any]:
+def _shown(frame: BubbleFrame) -> dict[str, Any]:
     thinking, answer = split_thinking(frame.content)
     return {
         "html": render(answer),
@@ -161,9 +165,9 @@ def _shown(frame: Frame) -> dict[str, Any]:
 
 
 class PageServer:
-    """Serves the page on a listening socket, in threads of this process; a context manager.
+    """A context manager that serves the page on a listening socket, in threads of this process.
 
-    The socket is the caller's: werkzeug, asked to bind one itself, ends the process when the port is taken.
+    The caller binds the socket, because werkzeug exits the process if the port is in use.
     """
 
     def __init__(self, app: Flask, listener: socket.socket) -> None:
@@ -184,4 +188,4 @@ class PageServer:
 
 class _QuietHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing: the terminal belongs to the demo."""
+        """Log nothing: the terminal shows the demo's output."""

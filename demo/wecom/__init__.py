@@ -1,1 +1,1 @@
-"""The simulator: a person and WeCom in front of a real callback, for the demo and the tests."""
+"""A simulator of a user and of WeCom that calls a real callback, for the demo and the tests."""

@@ -1,10 +1,10 @@
-"""Plays the person and WeCom in front of a real callback: the demo and every test ask their questions through it.
+"""Simulate a user and WeCom against a real callback; the demo and the tests ask their questions with it.
 
-    with WeComUser("http://127.0.0.1:5000/wechat/callback", token, aes_key, "zhangsan") as user:
+    with WeComUser("http://127.0.0.1:5000/wechat/callback", SimulatedBot(token, aes_key), "zhangsan") as user:
         bubble = user.says("年假怎么申请")
         answer = user.sees_finish(bubble)
 
-Every frame is held to WeCom's rules: a stream, of the same id throughout, of at most 20,480 bytes.
+Every frame is checked against WeCom's rules: it is a stream, its id stays the same, it has at most 20,480 bytes.
 """
 
 from __future__ import annotations
@@ -18,34 +18,43 @@ from types import TracebackType
 from typing import Any, Self
 
 from config.texts import LOCALES
-from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, Wire
+from demo.wecom.wire import REPLY_TIMEOUT, Callback, CallbackFailed, RuleBroken, WeComWire
 
-__all__ = ["Bubble", "Callback", "CallbackFailed", "Frame", "RuleBroken", "WeComUser", "Wire"]
+__all__ = [
+    "Bubble",
+    "BubbleFrame",
+    "Callback",
+    "CallbackFailed",
+    "RuleBroken",
+    "SimulatedBot",
+    "WeComUser",
+    "WeComWire",
+]
 
 #: WeCom's limit for the text of one frame, in bytes of UTF-8.
 FRAME_BYTES = 20_480
-#: This host never resolves, so no answer sent to it can reach the real WeCom.
+#: A host name that never resolves, so that no answer can reach the real WeCom.
 RESPONSE_URL = "https://wecom.invalid/cgi-bin/aibot/response"
-#: Texts a bubble shows only while there is no answer yet.
+#: Keys of the texts that a bubble shows before there is an answer.
 PLACEHOLDERS = ("thinking", "queued")
-#: What a snapshot may close for the time being, and open again when the text goes on: code and thinking.
+#: Closing marks of code and thinking that a frame may end with, and that the next frame may remove again.
 _CLOSED = re.compile(r"(?:\s|`|~|</think>)+\Z")
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What one reply makes the bubble show."""
+class BubbleFrame:
+    """The content of a bubble after one reply."""
 
     stream_id: str
     finish: bool
     content: str
     #: Seconds from the question to this frame.
     at: float = 0.0
-    #: How long the gateway took.
+    #: Response time of the gateway in milliseconds.
     ms: float = 0.0
-    #: An empty reply: nothing new, the bubble goes on showing what it showed.
+    #: Whether the reply was empty, so that the bubble is unchanged.
     empty: bool = False
-    #: The stream as it came, with the members that have no name here (`msg_item`, `feedback`).
+    #: The stream object as received, with members that have no field here (`msg_item`, `feedback`).
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -56,12 +65,12 @@ class Frame:
 
 @dataclass
 class Bubble:
-    """The bot's answer on the person's screen, with the frames that made it."""
+    """The bot's answer on the user's screen, with the frames received for it."""
 
     msgid: str
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[BubbleFrame] = field(default_factory=list)
     asked: float = field(default_factory=time.monotonic)
-    #: How often its text became shorter while its person watched.
+    #: How often a poll made its text shorter.
     shrunk: int = 0
 
     @property
@@ -69,7 +78,7 @@ class Bubble:
         return self.frames[0].stream_id
 
     @property
-    def last(self) -> Frame:
+    def last(self) -> BubbleFrame:
         return self.frames[-1]
 
     @property
@@ -81,32 +90,39 @@ class Bubble:
         return self.last.finish
 
 
-class WeComUser:
-    """One person in one chat with one bot.
+@dataclass(frozen=True)
+class SimulatedBot:
+    """The bot that a simulated user talks to, as WeCom knows it."""
 
-    Several addresses in `callback_url` are used in turn, as a load balancer would. `chatid` makes the chat a group.
-    `placeholders` are the texts that may stand in a bubble before the answer; None means the product's own.
+    token: str
+    aes_key: str = field(repr=False)
+    bot_id: str = "aibDEMO"
+    receive_id: str = ""
+
+
+class WeComUser:
+    """One user in one chat with one bot.
+
+    Several URLs in `callback_url` are used in turn, as by a load balancer. A `chatid` makes the chat a group.
+    `placeholders` are texts that a bubble may show before the answer; None stands for the product's own.
     """
 
     def __init__(
         self,
         callback_url: str | Sequence[str],
-        token: str,
-        aes_key: str,
+        bot: SimulatedBot,
         userid: str,
         chatid: str = "",
         *,
-        bot_id: str = "aibDEMO",
-        receive_id: str = "",
         placeholders: Collection[str] | None = None,
         timeout: float = REPLY_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         urls = [callback_url] if isinstance(callback_url, str) else callback_url
-        self.wire = Wire(urls, token, aes_key, receive_id, timeout=timeout, clock=clock)
+        self.wire = WeComWire(urls, bot.token, bot.aes_key, bot.receive_id, timeout=timeout, clock=clock)
         self.userid = userid
         self.chatid = chatid
-        self._bot_id = bot_id
+        self._bot_id = bot.bot_id
         self._placeholders = frozenset(product_placeholders() if placeholders is None else placeholders)
         self._clock = clock
 
@@ -120,14 +136,16 @@ class WeComUser:
         self.close()
 
     def says(self, text: str, msgid: str | None = None) -> Bubble:
-        """Send a text and return the bubble with its first frame; the same `msgid` again is a redelivery.
+        """Send a text and return the bubble with its first frame; a repeated `msgid` is a redelivery.
 
-        Raises: CallbackFailed; RuleBroken, also when the reply shows no bubble.
+        Raises:
+            CallbackFailed: the gateway did not reply.
+            RuleBroken: WeCom would not show the reply, or the reply is empty.
         """
         return self.shows({"msgtype": "text", "text": {"content": text}}, msgid)
 
     def shows(self, message: Mapping[str, Any], msgid: str | None = None) -> Bubble:
-        """Send a message of any type that a stream must answer."""
+        """Send a message of any type that must be answered by a stream."""
         bubble = Bubble(msgid or secrets.token_hex(16))
         frame = self._frame({**message, "msgid": bubble.msgid}, bubble)
         if frame.empty:
@@ -135,10 +153,12 @@ class WeComUser:
         bubble.frames.append(frame)
         return bubble
 
-    def polls(self, bubble: Bubble) -> Frame:
-        """Ask once for the bubble's news, as WeCom does about every second; an empty reply repeats the last frame.
+    def polls(self, bubble: Bubble) -> BubbleFrame:
+        """Poll the bubble once, as WeCom does about every second; an empty reply repeats the last frame.
 
-        Raises: CallbackFailed, RuleBroken.
+        Raises:
+            CallbackFailed: the gateway did not reply.
+            RuleBroken: WeCom would not show the reply, or it belongs to another stream.
         """
         shown = bubble.last
         frame = self._frame({"msgtype": "stream", "stream": {"id": bubble.stream_id}}, bubble)
@@ -152,7 +172,9 @@ class WeComUser:
     def sees_finish(self, bubble: Bubble, timeout: float = 60.0, every: float = 1.0, replacements: int = 0) -> str:
         """Poll until the answer is finished and return it; its text may become shorter `replacements` times.
 
-        Raises: TimeoutError when it is not finished within `timeout` seconds; RuleBroken; CallbackFailed.
+        Raises:
+            TimeoutError: the answer is not finished within `timeout` seconds.
+            CallbackFailed, RuleBroken: as in `polls`.
         """
         end = time.monotonic() + timeout
         while not (shown := bubble.last).finish:
@@ -167,7 +189,7 @@ class WeComUser:
         return bubble.content
 
     def enters(self) -> str:
-        """Open the chat for the first time today and return the welcome text, "" where there is none."""
+        """Open the chat for the first time today and return the welcome text, or "" if there is none."""
         event = {"create_time": int(self._clock()), "event": {"eventtype": "enter_chat"}}
         reply = self.sends({"msgtype": "event", **event})
         if reply is None:
@@ -181,7 +203,7 @@ class WeComUser:
         return self.wire.verify()
 
     def sends(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Send a raw message, completed with what every callback has; return the reply, None for an empty one."""
+        """Send a raw message, completed with the common fields; return the reply, None for an empty one."""
         return self.wire.post(self.seals(message))
 
     def seals(self, message: Mapping[str, Any]) -> Callback:
@@ -193,12 +215,12 @@ class WeComUser:
             complete.setdefault("response_url", f"{RESPONSE_URL}?response_code={complete['msgid']}")
         return self.wire.seal(complete)
 
-    def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> Frame:
+    def _frame(self, message: Mapping[str, Any], bubble: Bubble) -> BubbleFrame:
         sent = time.monotonic()
         reply = self.sends(message)
         now = time.monotonic()
         stream = {} if reply is None else _stream(reply)
-        return Frame(
+        return BubbleFrame(
             stream.get("id", ""),
             stream.get("finish", False),
             stream.get("content", ""),
@@ -208,19 +230,23 @@ class WeComUser:
             raw=stream,
         )
 
-    def _shrank(self, old: Frame, new: Frame) -> bool:
+    def _shrank(self, old: BubbleFrame, new: BubbleFrame) -> bool:
         if old.content in self._placeholders:
             return False
         return len(_CLOSED.sub("", new.content)) < len(_CLOSED.sub("", old.content))
 
 
 def product_placeholders() -> list[str]:
-    """Return the placeholders in every language the product speaks."""
+    """Return the product's placeholders in all its languages."""
     return [sentences[key] for sentences in LOCALES.values() for key in PLACEHOLDERS]
 
 
 def _stream(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the reply's stream once it is one that WeCom would show."""
+    """Return the reply's stream.
+
+    Raises:
+        RuleBroken: WeCom would not show it.
+    """
     stream = reply.get("stream")
     if reply.get("msgtype") != "stream" or not isinstance(stream, dict):
         raise RuleBroken("the reply is not a stream")

@@ -1,4 +1,4 @@
-"""WeCom's end of the wire: seals a callback, posts it, and opens the reply only if WeCom would accept it."""
+"""Send callbacks as WeCom does: encrypt and post them, and decrypt replies that WeCom would accept."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from services.wecom.crypto import WXBizJsonMsgCrypt
 
 #: WeCom cuts the connection after this many seconds without an answer.
 REPLY_TIMEOUT = 5.0
-#: How many requests of one user may be under way before the next waits for a connection.
+#: Maximum number of concurrent requests of one user; further ones wait for a connection.
 CONNECTIONS = 64
 
 
 class CallbackFailed(Exception):
-    """The gateway gave WeCom no answer; `status` is the HTTP status, 0 where there was none."""
+    """The gateway did not reply with 200; `status` is the HTTP status, 0 without a response."""
 
     def __init__(self, reason: str, *, status: int = 0) -> None:
         super().__init__(reason)
@@ -31,20 +31,20 @@ class CallbackFailed(Exception):
 
 
 class RuleBroken(Exception):
-    """The gateway answered, but WeCom would not show it, or show it wrongly."""
+    """The gateway replied, but WeCom would not show the reply, or show it wrongly."""
 
 
 @dataclass(frozen=True)
 class Callback:
-    """One request as WeCom sends it; `dataclasses.replace` makes a forged one."""
+    """One request as WeCom sends it; tests forge requests with `dataclasses.replace`."""
 
-    #: The query: msg_signature, timestamp, nonce; echostr in a verification.
+    #: Query parameters: msg_signature, timestamp, nonce; echostr in a verification.
     params: Mapping[str, str]
     body: bytes = b""
 
 
-class Wire:
-    """Carries messages of one bot to its callback; `urls` are used in turn, as a load balancer would."""
+class WeComWire:
+    """Sends messages of one bot to its callback; `urls` are used in turn, as by a load balancer."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Wire:
         self._timeout = timeout
         self._clock = clock
         self._http = requests.Session()
-        # A proxy named in the environment must not get what goes to a callback on this machine.
+        # Ignore proxies from the environment: the callback is on this machine.
         self._http.trust_env = False
         self._http.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True))
 
@@ -75,17 +75,21 @@ class Wire:
         return Callback(params, json.dumps({"encrypt": ciphertext}).encode())
 
     def post(self, callback: Callback) -> dict[str, Any] | None:
-        """Post a callback and return the opened reply; None is the empty reply.
+        """Post a callback and return the decrypted reply; None for an empty reply.
 
-        Raises: CallbackFailed, RuleBroken.
+        Raises:
+            CallbackFailed: the gateway did not reply with 200.
+            RuleBroken: WeCom would not accept the reply.
         """
         body = self._exchange("POST", callback)
         return self._opened(body, callback.params["nonce"]) if body else None
 
     def verify(self) -> str:
-        """Verify the URL as the console does on Save; return the plaintext the callback answered with.
+        """Verify the URL as WeCom's console does on Save; return the plaintext that the callback replied.
 
-        Raises: CallbackFailed, RuleBroken.
+        Raises:
+            CallbackFailed: the gateway did not reply with 200.
+            RuleBroken: the reply is not the plaintext of echostr.
         """
         plain = str(secrets.randbelow(10**19))
         ciphertext, params = self._sealed(plain)

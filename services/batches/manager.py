@@ -67,6 +67,10 @@ class Retention:
     days: float = 7.0
 
 
+#: No files; finished tasks stay in the store for a week.
+KEEP_A_WEEK = Retention()
+
+
 class BatchManager:
     """What channels need of batches, and the threads that work on them. Methods may raise `StoreUnavailable`."""
 
@@ -79,7 +83,7 @@ class BatchManager:
         limits: BatchLimits,
         sentence: Callable[[str], str],
         replica: str,
-        retention: Retention = Retention(),
+        retention: Retention = KEEP_A_WEEK,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the store, the gateway, and the runner of the batches' Redis; `replica` names this process."""

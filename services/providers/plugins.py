@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from config.groups import ProviderSettings
 from config.plugins import GROUP
+from config.provider_group import ProviderSettings
 from services.errors import SettingsError
 
 T = TypeVar("T")

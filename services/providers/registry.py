@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
 
-from config.groups import ProviderSettings
+from config.provider_group import ProviderSettings
 from services.providers.base import BaseRAGProvider, BaseSearchProvider
 from services.providers.custom.provider import CustomProvider
 from services.providers.dify.provider import DifyProvider

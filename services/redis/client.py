@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, DefaultParser, parse_url
 from redis.retry import Retry
 
-from config.redis_urls import RedisUrl
+from config.addresses import RedisUrl
 from services.redis.routes import Address, Resolver, Route, first_answers, left, within
 
 #: Each package has its Lua scripts beside its stores: `services/<package>/lua/<name>.lua`.

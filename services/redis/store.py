@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 from services.errors import SettingsError, StoreUnavailable
 from services.redis.client import (
     FAILURES,

@@ -1,7 +1,7 @@
 """One answer in Redis: written by its owner, read by any client on any replica.
 
-Imports `redis` and floor 0. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_state.py` is the owner's
-side without I/O (so tests can try every order of replies on it), `owned_stream.py` makes it safe in threads,
+Imports `redis` and floor 0. `store.py` has the keys and calls the Lua scripts in `lua/`; `owned_state.py` is the
+owner's side without I/O (so tests can try every order of replies on it), `owned_stream.py` makes it safe in threads,
 `backlog.py` has its chunks, `flusher.py` is the only writer, `producer.py` turns one question into one finished stream,
 `manager.py` owns the threads and their slots, `following.py` follows a stream for one reader. A new field of a stream
 begins in `store.py`.
@@ -16,5 +16,6 @@ chunk at most 16 KiB (`lua/chunks.lua`), and the next page is read when the conn
 whose cursor lies before `start`, or past an end that another owner wrote, gets one `reset`; when the same owner
 restores text that Redis lost, the reader waits. `long_text.py` reads the last frame of a long answer in slices: 1,000
 slow readers of 1 MiB cost 65 to 130 MiB together, and 1,260 to 2,530 MiB when each held the whole text
-(`tests/scenarios/http/test_attacks.py`). A Redis that has lost a stream gets it again from its owner (`following.Misses`).
+(`tests/scenarios/http/test_attacks.py`). A Redis that has lost a stream gets it again from its owner
+(`following.Misses`).
 """

@@ -21,7 +21,7 @@ from demo.console import ask, ends_in_error
 from demo.mocks.auth import DEMO_USERS, UNKNOWN_USERID
 from demo.mocks.dify.server import CHOICES, MockDify, expected_answer
 from demo.page.cast import DIFY_MODES, PEOPLE
-from demo.wecom.simulator import CallbackFailed, WeComUser
+from demo.wecom.simulator import CallbackFailed, SimulatedBot, WeComUser
 from tests.support.servers.processes import wait_until
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
@@ -41,7 +41,7 @@ class Console:
         self.answered = False
 
     def asks(self, text: str = "年假", timeout: float = 30.0) -> str:
-        with WeComUser(self.callback.url, TOKEN, AES_KEY, "zhangsan") as user:
+        with WeComUser(self.callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
             self.answered = ask(user, text, show=self.lines.append, every=0.01, timeout=timeout)
         return re.sub(r"\d+\.\ds", "0.0s", "\n".join(self.lines))
 
@@ -235,7 +235,9 @@ def test_a_demo_is_where_it_says_answers_and_leaves_nothing_behind(tmp_path: Pat
             assert demo.address(name) == f"{gateway}/{name}"
             reply = requests.get(f"http://127.0.0.1:{port}/{name}", timeout=10)
             assert (reply.status_code, reply.url.rstrip("/")) == (200, f"{gateway}/{name}")
-        with WeComUser(demo.address("callback"), demo.address("token"), demo.address("AES key"), "zhangsan") as user:
+        with WeComUser(
+            demo.address("callback"), SimulatedBot(demo.address("token"), demo.address("AES key")), "zhangsan"
+        ) as user:
             assert user.verifies_url()
             assert user.enters() == ZH["welcome"]
             assert user.sees_finish(user.says("营业时间"), every=0.2) == expected_answer("营业时间")

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, expect
 from config.texts import ZH
 from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
-from demo.wecom.simulator import WeComUser
+from demo.wecom.simulator import SimulatedBot, WeComUser
 from tests.browser.stage import PATIENCE
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
@@ -180,7 +180,10 @@ def test_the_page_speaks_english_too(person: Person) -> None:
 
 def test_a_gateway_that_refuses_is_named_in_the_chat(page: Page) -> None:
     """A callback that fails is a red line under the question."""
-    with StubCallback() as callback, page_for(lambda who: WeComUser(callback.url, TOKEN, AES_KEY, who), None) as url:
+    with (
+        StubCallback() as callback,
+        page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
+    ):
         callback.status = 403
         person = Person(page, url)
         page.get_by_role("textbox").fill("hello")
@@ -192,7 +195,10 @@ def test_a_gateway_that_refuses_is_named_in_the_chat(page: Page) -> None:
 
 def test_a_real_dify_leaves_nothing_to_choose(page: Page) -> None:
     """Without the mock its behaviour is hidden, and the page says who answers."""
-    with StubCallback() as callback, page_for(lambda who: WeComUser(callback.url, TOKEN, AES_KEY, who), None) as url:
+    with (
+        StubCallback() as callback,
+        page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
+    ):
         callback.reply = lambda message: None
         Person(page, url)
 

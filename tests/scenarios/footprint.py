@@ -28,7 +28,7 @@ from demo.mocks.dify import player as mock_dify_player
 from demo.mocks.dify.scripts import DifyScript
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import Gap, Run, Step
-from demo.wecom.simulator import WeComUser
+from demo.wecom.simulator import SimulatedBot, WeComUser
 from services.streams.store import stream_keys
 from tests.support.house import AES_KEY, TOKEN, Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
@@ -74,7 +74,7 @@ class Bubbles:
             threading.Thread(target=self._poll, args=(number,), daemon=True).start()
 
     def ask(self, userid: str) -> None:
-        with WeComUser(f"{self._url}/wechat/callback", TOKEN, AES_KEY, userid, timeout=30.0) as user:
+        with WeComUser(f"{self._url}/wechat/callback", SimulatedBot(TOKEN, AES_KEY), userid, timeout=30.0) as user:
             bubble = user.says("请说明年假怎么申请")
             poll = user.seals({"msgtype": "stream", "stream": {"id": bubble.stream_id}})
         self.stream_ids.append(bubble.stream_id)

@@ -19,7 +19,7 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from config.settings import load_settings
-from demo.wecom.simulator import WeComUser
+from demo.wecom.simulator import SimulatedBot, WeComUser
 from services.container import Container
 from tests.support.servers.forked_process import ForkedProcess
 from tests.support.servers.processes import free_port, wait_until
@@ -180,4 +180,4 @@ def replicas(count: int, env: Mapping[str, str], folder: Path) -> Iterator[list[
 def wecom_user(urls: list[str], userid: str = "zhangsan", chatid: str = "", bot: str = "") -> WeComUser:
     """Return a person whose callbacks go to the replicas in turn."""
     path = f"/wechat/callback/{bot}" if bot else "/wechat/callback"
-    return WeComUser([url + path for url in urls], TOKEN, AES_KEY, userid, chatid=chatid)
+    return WeComUser([url + path for url in urls], SimulatedBot(TOKEN, AES_KEY), userid, chatid=chatid)

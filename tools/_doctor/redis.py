@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 from services.container import Container
 from services.errors import StoreUnavailable
 from services.probes import clock_window

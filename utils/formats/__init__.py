@@ -1,1 +1,1 @@
-"""Incremental decoders and readers of formats: server-sent events, JSON records, encodings, workbooks."""
+"""Incremental decoders and readers: server-sent events, JSON records, character encodings, workbooks."""

@@ -1,4 +1,4 @@
-"""The characters of a file whose encoding nobody told: UTF-8, UTF-16 with its mark, or GBK, and nothing else."""
+"""Decode a file of unknown encoding: UTF-8, UTF-16 with a byte order mark, or GBK."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import islice
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-#: Of a text's characters beyond ASCII so many are looked at, from its beginning.
+#: Number of non-ASCII characters, from the beginning of the text, that `looks_chinese` examines.
 SAMPLE = 20_000
-#: Least share of them that GB2312 has, and of its Chinese characters that belong to its common half.
+#: Minimum share of the sample that GB2312 contains, and of its Chinese characters that are in level 1.
 KNOWN_SHARE = 0.7
 COMMON_SHARE = 0.7
-#: The most frequent characters of Chinese text, about a third of any: from so many Chinese characters on, at least this
-#: share must be among them. Korean and Russian bytes that pass for GBK give a hundredth.
+#: The most frequent characters of Chinese, about a third of any text. From FREQUENT_FROM Chinese characters on, at
+#: least FREQUENT_SHARE of them must be in this set; Korean and Russian bytes decoded as GBK reach about 0.01.
 FREQUENT = frozenset(
     "的一是不了在人有我他这中大来上个国和也子时道说出要于就下得可你年生自会那后能对着事其里所去行过家用么什怎如何请问吗多少"
 )
@@ -25,11 +25,11 @@ FREQUENT_SHARE = 0.04
 
 
 def decoded(content: bytes, encodings: Sequence[str] = ()) -> str | None:
-    """Return the text in the first of the encodings that fits, or in one that is found out; None when none fits."""
+    """Decode with the first of the encodings that fits, or detect the encoding if none is given; None if none fits."""
     for name in encodings or _found_out(content):
         with suppress(UnicodeDecodeError):
             text = content.decode(name)
-            # Every other byte of UTF-16 without a mark is zero, and it would pass for UTF-8.
+            # ASCII text in UTF-16 without a mark is valid UTF-8 with NUL as every other character.
             if "\0" not in text and (encodings or name != "gb18030" or looks_chinese(text)):
                 return text
     return None
@@ -41,9 +41,9 @@ def _found_out(content: bytes) -> Sequence[str]:
 
 
 def looks_chinese(text: str) -> bool:
-    """Tell whether text that was decoded as GBK makes sense: almost any bytes can be decoded so.
+    """Return whether text that was decoded as GBK is plausible; almost any bytes can be decoded as GBK.
 
-    Western letters become characters that GB2312 lacks, Japanese, Big5 and Cyrillic ones rare ones.
+    Western letters decode to characters that are not in GB2312; Japanese, Big5 and Cyrillic to rare ones.
     """
     sample = [match[0] for match in islice(_NOT_ASCII.finditer(text), SAMPLE)]
     codes = [code for code in map(_gb2312, sample) if code]
@@ -58,7 +58,7 @@ def looks_chinese(text: str) -> bool:
 
 
 def _gb2312(character: str) -> int:
-    """Return the first byte of a character in GB2312, 0 where it has none."""
+    """Return the first byte of a character in GB2312; 0 if GB2312 does not contain it."""
     try:
         return character.encode("gb2312")[0]
     except UnicodeEncodeError:

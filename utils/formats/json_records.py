@@ -1,8 +1,8 @@
-"""An incremental decoder of JSON records, however they are strung together: bytes in, cut anywhere; records out.
+"""An incremental decoder of JSON records in any framing: takes bytes split anywhere, yields records.
 
-Services stream the same objects as server-sent events, as an object a line, or send one object as their whole body, and
-their Content-Type often says something else. So the bytes tell: a body that begins with a brace is JSON, by line or as
-a whole, and all else is read as events, of which what is no JSON object is left out.
+Services send objects as server-sent events, as one object per line, or as a single object in the whole body, and their
+Content-Type is often wrong. The decoder therefore looks at the bytes: a body that starts with a brace is JSON, by line
+or as a whole; any other body is read as events, and events that are not JSON objects are skipped.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from utils.formats.sse import MAX_BYTES, EventTooLong, ServerSentEvent, SSEDecod
 
 _BLANKS = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-#: One of the pair that spells a character beyond the first 65,536.
+#: An escaped surrogate, one half of a character outside the Basic Multilingual Plane.
 _HALF_CHARACTER = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
 class BrokenRecord(ValueError):
-    """What began as a JSON object is none: something of the answer is lost."""
+    """Text that starts like a JSON object is not valid JSON: part of the answer is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object and, where it was an event, that event's name. `last`: the stream's `[DONE]`, which has no fields."""
+    """One object; `event` is the event's name if it was one. `last` marks the stream's `[DONE]`, without fields."""
 
     fields: Mapping[str, Any]
     event: str = ""
@@ -36,7 +36,7 @@ class Record:
 
 
 class JSONRecords:
-    """Feed it bytes as they come, flush it at the end."""
+    """Decodes one body: call `feed` with each chunk and `flush` at the end."""
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -45,28 +45,28 @@ class JSONRecords:
         self._tail: list[bytes] = []
         self._tail_bytes = 0
         self._take: Callable[[bytes], Iterator[Record]] = self._begin
-        #: Pieces that were no JSON object, and were left out.
+        #: Number of records that were skipped because they are not JSON objects.
         self.unreadable = 0
 
     @property
     def comments(self) -> int:
-        """How many pieces of comments came; a server sends comments while it has nothing to say."""
+        """Number of comment pieces received; servers send comments to keep the connection alive."""
         return self._events.comments
 
     def feed(self, chunk: bytes) -> Iterator[Record]:
         """Yield the records that this chunk completes.
 
         Raises:
-            BrokenRecord: a piece that began as an object is none.
-            EventTooLong: more than `max_bytes` without an end.
+            BrokenRecord: a record starts like an object but is not valid JSON.
+            EventTooLong: a record has more than `max_bytes`.
         """
         yield from self._take(chunk)
 
     def flush(self) -> Iterator[Record]:
-        """Yield what the body ended in the middle of: the last line, the last event, or the whole body.
+        """Yield the record that the end of the body completes: the last line, the last event, or the whole body.
 
         Raises:
-            BrokenRecord: it is no whole object.
+            BrokenRecord: the object is incomplete.
         """
         for event in self._events.flush():
             yield from self._from_event(event)
@@ -82,7 +82,7 @@ class JSONRecords:
             yield from self._take(start)
 
     def _first_line(self, chunk: bytes) -> Iterator[Record]:
-        """Find out whether the first line is an object by itself; if it is not, the whole body has to be."""
+        """Decide between one object per line and one object in the whole body, once the first line is complete."""
         line, newline, rest = chunk.partition(b"\n")
         self._keep(line)
         if not newline:
@@ -129,7 +129,7 @@ class JSONRecords:
                 yield Record({}, event.name)
             return
         data = event.data.decode(errors="replace")
-        # Where a server or proxy forgot the blank line between two events, each line is an object of its own.
+        # If a server or proxy omits the blank line between events, each data line is an object of its own.
         glued = "\n" in data and _parsed(data) is None
         for text in data.split("\n") if glued else [data]:
             yield from self._from_text(text, event.name)
@@ -147,7 +147,7 @@ class JSONRecords:
 
 
 def _parsed(text: str) -> Any:
-    """Return what JSON says, as far as other JSON can say it again: no half characters and no infinite numbers."""
+    """Parse JSON; return None if it is invalid. Lone surrogates become U+FFFD, NaN and infinite numbers None."""
     try:
         if _HALF_CHARACTER.search(text):
             whole = json.dumps(json.loads(text), ensure_ascii=False)
@@ -163,4 +163,4 @@ def _finite(number: str) -> float | None:
 
 
 def _nothing(constant: str) -> None:
-    """Stand in for NaN and Infinity, which are Python's and no JSON."""
+    """Replace NaN and Infinity, which Python's parser accepts although they are not JSON."""

@@ -1,4 +1,4 @@
-"""JSON with texts that come slice by slice: it is written in pieces, and nobody holds the whole of it."""
+"""Write JSON with long texts piece by piece, without holding a whole text in memory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-#: Characters of a slice at the most, and bytes of a piece at the least, the last one excepted.
+#: Maximum characters of a slice, and minimum bytes of a piece (except the last one).
 SLICE = 4 * 1024
 PIECE = 8 * 1024
 
 
 class Slices:
-    """A long text as its slices; it can be read more than once."""
+    """A long text that is read in slices, any number of times."""
 
     def __init__(self, slices: Callable[[], Iterable[str]]) -> None:
-        """Take what begins to read it."""
+        """`slices` starts a new read of the text."""
         self._slices = slices
 
     def __iter__(self) -> Iterator[str]:
@@ -25,20 +25,20 @@ class Slices:
 
 
 def text_member(slices: Callable[[], Iterable[str]], *, long: bool) -> str | Slices:
-    """Return a text as a member of a JSON object: a string, or where it is long its slices."""
+    """Return a text as a member of a JSON object: `Slices` if it is long, otherwise a string."""
     return Slices(slices) if long else "".join(slices())
 
 
 def is_sliced(value: Any) -> bool:
-    """Tell whether a value is `Slices`, or has some at whatever depth of its objects."""
+    """Return whether a value is `Slices` or an object that contains them at any depth."""
     if isinstance(value, Mapping):
         return any(map(is_sliced, value.values()))
     return isinstance(value, Slices)
 
 
 def json_pieces(value: Any) -> Iterator[bytes]:
-    """Yield a value as JSON without blanks, in pieces; each slice is read when its piece is asked for."""
-    # Bytes: a text with one rare character takes four times as many as a string.
+    """Yield a value as compact JSON in pieces; each slice is read when its piece is requested."""
+    # Bytes, because Python stores a string with one character outside the BMP in four bytes per character.
     waiting = b""
     for token in _tokens(value):
         waiting += token
@@ -65,5 +65,5 @@ def _tokens(value: Any) -> Iterator[bytes]:
 
 
 def _json(value: Any) -> bytes:
-    # Half a character pair, which no UTF-8 can say, becomes a question mark.
+    # A lone surrogate, which UTF-8 cannot encode, becomes a question mark.
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -1,4 +1,4 @@
-"""The Retry-After header of HTTP: a number of seconds or a date in, seconds to wait out."""
+"""Parse HTTP's Retry-After header, a number of seconds or a date, into seconds to wait."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-#: Seconds of the longest wait that is honoured; a service that asks for more is asked again after these.
+#: Longest wait in seconds; longer ones are cut to it.
 LONGEST = 600.0
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def retry_after(value: str | None, *, now: float, date: str | None = None) -> float:
-    """Return the seconds a service asks to be left alone, 0.0 where it asks for nothing that can be read.
+    """Return the seconds to wait, at most `LONGEST`; 0.0 if the header is missing or invalid.
 
-    `now` is the time in seconds since 1970. `date` is the reply's own Date header: where it can be read, a date is
-    measured against it, so that no clock of ours counts.
+    `now` is the time in seconds since 1970. `date` is the reply's Date header: if it is valid, a date in Retry-After is
+    measured against it, so that the difference between the two machines' clocks does not matter.
     """
     text = (value or "").strip()
     if _SECONDS.fullmatch(text):
-        # Only as many digits as matter: Python refuses to read very long whole numbers.
+        # Python refuses to parse very long integers, so only the first digits are used.
         return min(LONGEST, float(text[:32]))
     until, since = _moment(text), _moment(date or "")
     if until is None:
@@ -29,7 +29,7 @@ def retry_after(value: str | None, *, now: float, date: str | None = None) -> fl
 
 
 def _moment(date: str) -> float | None:
-    """Return a date of HTTP as seconds since 1970, None where it is none."""
+    """Return an HTTP date as seconds since 1970; None if it is invalid."""
     try:
         moment = parsedate_to_datetime(date.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

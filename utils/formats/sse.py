@@ -1,7 +1,7 @@
-"""An incremental decoder of server-sent events: bytes in, cut anywhere; events out, the same for every cut.
+"""An incremental decoder of server-sent events: takes bytes split anywhere, yields the same events for every split.
 
-It cuts bytes and hands on whole lines: neither a character split over two reads nor a U+2028 in an answer harms it.
-Data stays bytes, which is what parsers of JSON take.
+It splits lines as bytes, so characters that are split over two reads and U+2028 inside an answer do no harm. Data stays
+bytes, which JSON parsers accept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-#: A workflow's `node_finished` carries whole prompts, so a line may be long; this is the bound of memory, in bytes.
+#: Maximum size of a line or an event in bytes. Lines may be long: a workflow's `node_finished` contains whole prompts.
 MAX_BYTES = 4 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -22,14 +22,14 @@ class EventTooLong(ValueError):
 
 
 class ServerSentEvent(NamedTuple):
-    """One block up to a blank line. `data` is None where none was sent: a ping or a comment, a sign of life only."""
+    """One block up to a blank line. `data` is None for a block without data: a ping or a comment."""
 
     name: str = ""
     data: bytes | None = None
 
 
 class SSEDecoder:
-    """Feed it bytes as they come, flush it at the end."""
+    """Decodes one stream: call `feed` with each chunk and `flush` at the end."""
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -38,15 +38,15 @@ class SSEDecoder:
         self._skip_newline = False
         self._first_line = True
         self._in_comment = False
-        #: Pieces of comments that came: signs of life, which no event shows.
+        #: Number of comment pieces received. They show that the server is alive, but yield no event.
         self.comments = 0
         self._begin_event()
 
     def feed(self, chunk: bytes) -> Iterable[ServerSentEvent]:
-        """Return the events that this chunk completes; take them all before the next chunk.
+        """Return the events that this chunk completes; consume them all before feeding the next chunk.
 
         Raises:
-            EventTooLong: more than `max_bytes` without an end; it comes while the events are taken.
+            EventTooLong: a line or event has more than `max_bytes`; raised while the events are consumed.
         """
         if self._tail_bytes or self._alive or (blocks := _whole_events(chunk)) is None or len(chunk) > self._max_bytes:
             return self._by_lines(chunk)
@@ -54,7 +54,7 @@ class SSEDecoder:
         return [ServerSentEvent("", block) for block in blocks]
 
     def flush(self) -> Iterator[ServerSentEvent]:
-        """Yield the event the stream ended in the middle of: servers forget the last blank line."""
+        """Yield the event that the stream ended without its blank line; some servers omit the last one."""
         if self._tail_bytes:
             yield from self._take(self._whole_line(b""))
         yield from self._take(b"")
@@ -66,7 +66,7 @@ class SSEDecoder:
     def _lines(self, chunk: bytes) -> Iterator[bytes]:
         if not chunk:
             return
-        # A "\r" that ended the last chunk already ended its line: the "\n" of the pair may come now.
+        # A "\r" at the end of the previous chunk already ended its line; skip the "\n" of a "\r\n" pair.
         if self._skip_newline and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         self._skip_newline = chunk.endswith(b"\r")
@@ -121,9 +121,9 @@ class SSEDecoder:
 
 
 def _whole_events(chunk: bytes) -> list[bytes] | None:
-    """Return each event's data where a chunk is nothing but whole events of one line `data: …`, None elsewhere.
+    """Return each event's data if a chunk consists of complete events of one line `data: …`, otherwise None.
 
-    Nearly every read is that; line by line the same takes six times as long.
+    Nearly every read is like this; decoding it line by line takes six times as long.
     """
     if not (chunk.startswith(b"data: ") and chunk.endswith(b"\n\n")) or b"\r" in chunk:
         return None

@@ -1,4 +1,4 @@
-"""The rows of a workbook's sheet as text, within bounds: a small file may unpack to anything."""
+"""Read the rows of an Excel sheet as text, with limits: a small file may decompress to any size."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from zipfile import ZipFile
 from openpyxl import Workbook, load_workbook
 from openpyxl.utils.escape import unescape
 
-#: How every such file begins: it is a ZIP.
+#: First bytes of every .xlsx file, which is a ZIP archive.
 MAGIC = b"PK\x03\x04"
-#: Parts of a workbook, and bytes they may unpack to together. No part is read further than it claims to be long.
+#: Maximum number of parts, and of bytes they decompress to in total. No part is read beyond its declared size.
 MAX_PARTS = 2_000
 MAX_UNPACKED = 128 * 1024 * 1024
-#: Rows that are read, as many as a sheet can have, and columns of each.
+#: Maximum number of rows, which is Excel's own limit, and of columns that are read.
 MAX_ROWS = 1_048_576
 MAX_COLUMNS = 256
-#: How a formula begins in a sheet's XML, bytes that are looked through at once, and the longest such beginning.
+#: Opening tag of a formula in a sheet's XML, bytes searched at a time, and the maximum length of the tag.
 _FORMULA = re.compile(rb"<(?:\w{1,20}:)?f[\s/>]")
 READ_BYTES, LONGEST_TAG = 1024 * 1024, 32
 
 
 class Unreadable(Exception):
-    """It is no workbook, or a broken one."""
+    """The file is not a workbook, or is damaged."""
 
 
 class TooComplex(Exception):
-    """It would unpack to more than is taken."""
+    """The workbook exceeds the limits on parts, decompressed size or rows."""
 
 
 def sheet_rows(content: bytes, sheet: str = "") -> Iterator[list[str]]:
-    """Yield the rows of a sheet as text, of formulas what they last came to; "" is the first that is not hidden.
+    """Yield the rows of a sheet as text, with the cached values of formulas; "" selects the first visible sheet.
 
     Raises:
-        Unreadable, TooComplex: see there.
-        KeyError: no sheet has this name, or all are hidden.
+        Unreadable: the file is not a workbook, or is damaged.
+        TooComplex: the workbook exceeds the limits.
+        KeyError: no sheet has this name, or all sheets are hidden.
     """
     rows = _rows(_opened(content), sheet)
     with _reading():
@@ -52,12 +53,12 @@ def sheet_rows(content: bytes, sheet: str = "") -> Iterator[list[str]]:
 
 
 def unvalued_formulas(content: bytes, sheet: str, column: int | None) -> int:
-    """Return how many formulas of a column have no value; None for all columns.
+    """Return the number of formulas without a cached value in a column, or in all columns for None.
 
-    Excel writes what a formula came to beside it, other programs leave it to be calculated when the file is opened.
+    Excel stores each formula's value beside it; other programs leave the calculation to the reader.
 
     Raises:
-        Unreadable, TooComplex, KeyError: as `sheet_rows`.
+        Unreadable, TooComplex, KeyError: as in `sheet_rows`.
     """
     if not _has_formulas(content):
         return 0
@@ -72,7 +73,7 @@ def unvalued_formulas(content: bytes, sheet: str, column: int | None) -> int:
 
 
 def _has_formulas(content: bytes) -> bool:
-    """Look at the parts as they are: a workbook is parsed once more only where it has a formula."""
+    """Search the raw XML for formulas, so that only workbooks with formulas are parsed a second time."""
     with _reading(), ZipFile(BytesIO(content)) as archive:
         sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
         return any(_has_formula(archive, name) for name in sheets)
@@ -89,13 +90,13 @@ def _has_formula(archive: ZipFile, name: str) -> bool:
 
 
 def _opened(content: bytes, *, values: bool = True) -> Workbook:
-    """Open a workbook; of formulas it has what they last came to, or else the formulas."""
+    """Open a workbook; `values` selects the cached values of formulas, False the formulas themselves."""
     with _reading():
         parts = ZipFile(BytesIO(content)).infolist()
     if len(parts) > MAX_PARTS or sum(part.file_size for part in parts) > MAX_UNPACKED:
         raise TooComplex
     with _reading(), warnings.catch_warnings():
-        # It says what it leaves out: styles, validations, whatever else is not text.
+        # openpyxl warns about features it ignores, such as styles and validations; none of them is text.
         warnings.simplefilter("ignore")
         return load_workbook(BytesIO(content), read_only=True, data_only=values, keep_links=False)
 
@@ -104,14 +105,14 @@ def _rows(workbook: Workbook, sheet: str) -> Iterator[tuple[Any, ...]]:
     found = [one for one in workbook.worksheets if (one.title == sheet if sheet else one.sheet_state == "visible")]
     if not found:
         raise KeyError(sheet)
-    # What a file says of its own size may be wrong: nothing, or more than there is.
+    # The dimensions declared in the file may be missing or wrong.
     found[0].reset_dimensions()
     return found[0].iter_rows(values_only=True)
 
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Let what openpyxl says of a bad file be one error; it has none of its own and fails with whatever comes up."""
+    """Turn any exception into `Unreadable`: openpyxl has no error class of its own for bad files."""
     try:
         yield
     except TooComplex:
@@ -123,7 +124,7 @@ def _reading() -> Iterator[None]:
 
 
 def _text(cell: Any) -> str:
-    """Return a cell as a person sees it, more or less: formats of numbers and dates are not followed."""
+    """Return a cell's text approximately as Excel shows it; number and date formats are ignored."""
     match cell:
         case None:
             return ""
@@ -141,5 +142,5 @@ def _text(cell: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """Return text without halves of characters, which an escape can bring in."""
+    """Replace lone surrogates, which escapes in the XML can produce."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

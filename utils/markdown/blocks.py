@@ -1,19 +1,20 @@
-"""An answer's Markdown as safe HTML, block by block while it grows.
+"""Render an answer's Markdown as safe HTML, block by block while it grows.
 
-A top-level block that another one follows never changes again: it is rendered once. Only the last one is open; it is
-rendered again when it grew by a part of its size, so that the work stays in proportion to the text, also for a list
-that never ends. And it rests after a rendering that took long, whatever the reason.
+A top-level block that is followed by another one never changes again, so it is rendered once. Only the last block is
+open. It is rendered again after it has grown by a fraction of its size, which keeps the work linear in the text even
+for an endless list. After each rendering there is a pause of several times its duration.
 
-The alternative is to render the whole text again for at most a tenth of the time. It was measured with 50 deltas of 20
-characters a second, on mixed Markdown (CPU per answer, updates seen, longest single rendering):
+The alternative is to render the whole text again, using at most a tenth of the time. Both were measured with 50 deltas
+of 20 characters a second, on mixed Markdown (CPU per answer, updates seen, longest single rendering):
 
     answer     block by block             whole text again
       2 KB     0.05 s   100    2 ms       0.15 s    45     9 ms
      20 KB     0.7 s   1000    3 ms       2.0 s    102    90 ms
     100 KB     2.3 s   4308    7 ms      10.2 s    151   296 ms
 
-Whole rendering costs three to four times the CPU, updates a 100 KB answer every few seconds at its end, and holds up
-the other greenlets for 0.3 s each time. Only a short answer that is one list is cheaper that way (0.15 s, not 0.28 s).
+Rendering the whole text costs three to four times the CPU, updates a 100 KB answer only every few seconds towards its
+end, and blocks other greenlets for 0.3 s each time. It is cheaper only for a short answer that is a single list (0.15 s
+instead of 0.28 s).
 """
 
 from __future__ import annotations
@@ -29,46 +30,46 @@ from typing import Any
 
 from utils.markdown.html import render_html, render_plain, top_level
 
-#: Characters that are rendered as Markdown; what is beyond is shown as it is. A list or table of this size takes about
-#: a third of a second, and nobody else of this process has a turn meanwhile.
+#: Characters of a text that are rendered as Markdown; the rest is shown as plain text. A list or table of this size
+#: takes about a third of a second to render, which blocks all other greenlets of the process.
 MOST = 64 * 1024
-#: Characters of one block of what is beyond.
+#: Characters of one block of plain text.
 PLAIN = 8 * 1024
-#: Characters of an open block that is rendered with each piece.
+#: Up to this many characters, an open block is rendered with each piece.
 SMALL = 4 * 1024
-#: The part of its size that a larger one grows by before it is rendered again, and of one that is LARGE.
+#: Fraction of its size by which a larger block must grow before it is rendered again; LARGE_GROWTH from LARGE on.
 GROWTH = 1 / 8
 LARGE = 16 * 1024
 LARGE_GROWTH = 1 / 2
-#: A rendering is followed by this many times its own length without another.
+#: Pause after a rendering, as a multiple of its duration.
 REST = 4
 
 _LINE_ENDS = re.compile(r"\r\n?")
-#: How far back to look for what may have begun before a piece.
+#: Characters before a new piece that are searched again, because a pattern may start there.
 _BEFORE = 16
-#: A blank line, and a line that neither a list nor a quote can take.
+#: A blank line followed by a line that cannot continue a list or a quote.
 _NEXT_BLOCK = re.compile(r"\n[ \t]*\n(?=[^\s>*+\-\d])")
 _BEGUN = re.compile(_NEXT_BLOCK.pattern + r".\Z")
-#: A mark whose line has only begun: it may make a heading of what is before it, or be the first of a list.
+#: An incomplete last line of marks only: it may turn the line before into a heading, or start a list.
 _MARK = re.compile(r"\n[ \t]*(?:[-=]+|[*+#>|`~]+|\d{1,9}[.)]?)[ \t]*\Z")
 _FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A block of an answer: HTML that takes the place of what had this number before."""
+class RenderedBlock:
+    """A rendered block: HTML that replaces the block with the same number."""
 
     block: int
     html: str
 
 
 def render_markdown(text: str) -> str:
-    """Render Markdown to HTML that may be put into a page as it is."""
+    """Render Markdown to HTML that is safe to insert into a page."""
     return "".join(render_slices([text]))
 
 
 def render_slices(slices: Iterable[str]) -> Iterator[str]:
-    """Yield what `render_markdown` returns of a text that comes in slices; each is taken when it is needed."""
+    """Yield the result of `render_markdown` in pieces for a text in slices; slices are consumed on demand."""
     coming = _with_line_feeds(slices)
     text = ""
     for text in accumulate(coming, initial=""):
@@ -87,12 +88,12 @@ def render_slices(slices: Iterable[str]) -> Iterator[str]:
         yield render_plain(text)
 
 
-#: Many readers of one answer share one rendering, which also takes its time only once.
+#: Caches the rendering, so that many readers of one answer cost the CPU time of one.
 _rendered = lru_cache(maxsize=8)(render_html)
 
 
 def _with_line_feeds(slices: Iterable[str]) -> Iterator[str]:
-    """Yield a text with its line ends as Markdown has them; a carriage return waits for what follows."""
+    """Yield a text with LF line ends; a CR at the end of a slice is held back until the next slice."""
     held = ""
     for piece in slices:
         text = held + piece
@@ -103,47 +104,48 @@ def _with_line_feeds(slices: Iterable[str]) -> Iterator[str]:
 
 
 class BlockRenderer:
-    """Renders one text while it grows; its blocks one after the other are `render_markdown` of the text.
+    """Renders one text while it grows; its blocks joined equal `render_markdown` of the text.
 
-    A reference that a link uses before it is defined is the one difference: a block that is rendered stays.
+    The only difference: a link that uses a reference before its definition stays unresolved, because finished blocks
+    are not rendered again.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        #: When the next rendering may be, and the references that earlier blocks define.
+        #: Earliest time of the next rendering, and the link references that finished blocks define.
         self._rested = clock()
         self._references: dict[str, Any] = {}
         self._filled = 0
-        #: The open block's number, its source and how it is shown.
+        #: The open block: its number, its source, and its HTML as last shown.
         self._number = 0
         self._open = ""
         self._shown = ""
-        #: Characters before the open block; of it, when it was last rendered and when its parts were last told apart;
-        #: and what rendering it costs.
+        #: Characters before the open block; its characters at the last rendering and at the last search for blocks; and
+        #: the size that stands for the cost of rendering it.
         self._settled = 0
         self._seen = 0
         self._parsed = 0
         self._weight = 0
-        #: A carriage return whose line feed may follow.
+        #: A CR at the end of the last piece, whose LF may follow.
         self._held = ""
-        #: What began the code that the open block is, "" for another block.
+        #: The marker that opened the open block if it is a code fence, otherwise "".
         self._fence = ""
-        #: Whether the open block seems to be whole.
+        #: Whether the open block seems to be complete.
         self._ended = False
         self._plain = False
 
-    def add(self, text: str) -> list[Block]:
-        """Take the next piece of the text; return the blocks that are to be shown differently now."""
+    def add(self, text: str) -> list[RenderedBlock]:
+        """Add the next piece of the text; return the blocks that have changed."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         return self._take(text.removesuffix("\r"))
 
-    def finish(self) -> list[Block]:
-        """Return the last blocks that change; nothing may be added any more."""
+    def finish(self) -> list[RenderedBlock]:
+        """Return the last changed blocks; `add` must not be called after this."""
         changed = self._take("\n" if self._held else "")
         return changed + self._render(final=True)
 
-    def _take(self, piece: str) -> list[Block]:
+    def _take(self, piece: str) -> list[RenderedBlock]:
         before = len(self._open)
         self._open += _LINE_ENDS.sub("\n", piece)
         changed = self._end_markdown() if not self._plain and self._settled + len(self._open) > MOST else []
@@ -159,8 +161,8 @@ class BlockRenderer:
         growth = 0.0 if self._weight <= SMALL else GROWTH if self._weight <= LARGE else LARGE_GROWTH
         return self._ended or grown >= self._weight * growth
 
-    def _end_markdown(self) -> list[Block]:
-        """Settle what may still be rendered; from there on the text is shown as it is."""
+    def _end_markdown(self) -> list[RenderedBlock]:
+        """Finish the text up to `MOST` characters as Markdown; the text after it becomes plain text."""
         most = MOST - self._settled
         end = self._open.rfind("\n", 0, most) + 1 or (0 if self._settled else most)
         rest = self._open[end:]
@@ -171,7 +173,7 @@ class BlockRenderer:
         self._seen = self._parsed = 0
         return changed
 
-    def _render(self, *, final: bool = False) -> list[Block]:
+    def _render(self, *, final: bool = False) -> list[RenderedBlock]:
         began = self._clock()
         self._ended = False
         changed = self._changed(final)
@@ -181,7 +183,7 @@ class BlockRenderer:
         self._rested = ended + REST * (ended - began)
         return changed
 
-    def _changed(self, final: bool) -> list[Block]:
+    def _changed(self, final: bool) -> list[RenderedBlock]:
         sources = self._sources(final)
         self._open = "" if final else sources.pop()
         changed = [block for source in sources for block in self._settle(source)]
@@ -190,7 +192,7 @@ class BlockRenderer:
         return changed
 
     def _sources(self, final: bool) -> list[str]:
-        """Return the open text block by block; all but the last are whole."""
+        """Split the open text into blocks; all but the last are complete."""
         if self._plain:
             return list(_plain_pieces(self._open))
         lines = self._open if final else self._open[: self._certain()]
@@ -201,15 +203,17 @@ class BlockRenderer:
         return [self._open[start:end] for start, end in pairwise(cuts)]
 
     def _certain(self) -> int:
-        """Return where what can be told of the open text's blocks ends: with its last whole line, or where it ends
-        itself when the line that has only begun is another block, however it goes on.
+        """Return the end of the open text that can be split into blocks.
+
+        That is the end of the last complete line, or one character more if the incomplete line is certain to start
+        another block.
         """
         end = self._open.rfind("\n") + 1
         before = self._open[max(0, end - _BEFORE) : end]
         return end + 1 if _BEGUN.search(before + self._open[end : end + 1]) else end
 
     def _cuts(self, lines: str) -> Iterator[int]:
-        """Yield where the blocks of whole lines end that nothing can change any more."""
+        """Yield the ends of those blocks that later text cannot change."""
         blocks = top_level(lines, self._environment())
         self._fence = ""
         starts = [0, *accumulate(len(line) + 1 for line in lines.split("\n"))]
@@ -223,8 +227,8 @@ class BlockRenderer:
                 if closed:
                     yield min(starts[end], len(lines))
 
-    def _settle(self, source: str) -> list[Block]:
-        """Render a block for good and begin the next."""
+    def _settle(self, source: str) -> list[RenderedBlock]:
+        """Render a finished block for the last time and start the next one."""
         env = self._environment(self._references)
         changed = self._show(self._html(source, env))
         self._filled = env.get("filled", 0)
@@ -233,9 +237,9 @@ class BlockRenderer:
         self._shown = ""
         return changed
 
-    def _show(self, html: str) -> list[Block]:
-        """Return the open block if it is to be shown differently."""
-        changed = [Block(self._number, html)] if html != self._shown else []
+    def _show(self, html: str) -> list[RenderedBlock]:
+        """Return the open block if its HTML has changed."""
+        changed = [RenderedBlock(self._number, html)] if html != self._shown else []
         self._shown = html
         return changed
 
@@ -243,7 +247,7 @@ class BlockRenderer:
         return render_plain(source) if self._plain else render_html(source, env)
 
     def _environment(self, references: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what earlier blocks defined; what is defined now is forgotten unless `references` takes it."""
+        """Return the parser's environment with earlier references; keeps new ones only in `references`, if given."""
         known = ChainMap({}, self._references) if references is None else references
         return {"references": known, "filled": self._filled}
 

@@ -1,7 +1,7 @@
-"""Markdown as HTML that may be put into a page as it is: no HTML of the text's own, no picture, nothing that runs.
+"""Render Markdown as HTML that is safe to insert into a page: no raw HTML, no images, no scripts.
 
-Two walls, each enough by itself: the parser knows no HTML, and what it renders passes an allow-list of tags, attributes
-and schemes.
+Two independent defences: the parser does not accept HTML, and its output passes an allow-list of tags, attributes and
+URL schemes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from markdown_it.rules_block.table import table as unbounded_table
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-#: How many cells a text's tables may lack before a short row ends its table: a row of two bytes may stand for hundreds.
+#: Maximum number of missing cells that a text's tables may be padded with; beyond it, a short row ends its table. A row
+#: of two bytes may otherwise produce hundreds of cells.
 MOST_FILLED = 10_000
-#: How deep blocks and marks may be nested in each other. The parser leaves out what is deeper: each level is another
-#: look at every line.
+#: Maximum nesting depth of blocks and marks; the parser drops deeper ones. Each level costs a pass over every line.
 NESTING = 20
 
 _TAGS = {"p", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre"}
@@ -35,12 +35,12 @@ Environment = MutableMapping[str, Any]
 
 
 def render_html(source: str, env: Environment | None = None) -> str:
-    """Render Markdown; `env` takes and gives the link references that other parts of the text define."""
+    """Render Markdown; `env` holds link references of other parts of the text and receives those defined here."""
     return clean_html(MARKDOWN.render(source, env if env is not None else {}))
 
 
 def clean_html(html: str) -> str:
-    """Leave of HTML what Markdown needs: no other tag, attribute or scheme, and links that open elsewhere."""
+    """Remove every tag, attribute and URL scheme that Markdown does not need; make links open in a new tab."""
     return nh3.clean(
         html,
         tags=_TAGS,
@@ -54,7 +54,7 @@ def clean_html(html: str) -> str:
 
 
 def render_plain(text: str) -> str:
-    """Return the text as it is, to be shown line by line."""
+    """Return the text as preformatted HTML, without rendering Markdown."""
     return f"<pre><code>{escape(text, quote=False)}</code></pre>\n"
 
 
@@ -66,7 +66,7 @@ def top_level(source: str, env: Environment) -> list[Token]:
 
 
 def _table(state: StateBlock, first: int, end: int, silent: bool) -> bool:
-    """Parse a table up to the row that needs more empty cells than the text may still have."""
+    """Parse a table up to the row with which padding exceeds `MOST_FILLED` cells."""
     if silent:
         return unbounded_table(state, first, end, silent)
     filled = before = state.env.get("filled", 0)
@@ -82,7 +82,7 @@ def _table(state: StateBlock, first: int, end: int, silent: bool) -> bool:
 
 
 def _rows(state: StateBlock, first: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield each line that would be a row of a table from `first`, and how many cells the table lacks by then."""
+    """Yield each line that is a row of a table starting at `first`, and the number of missing cells up to it."""
     if first + 1 >= end or "-" not in (heads := _line(state, first + 1)):
         return
     columns, missing = heads.strip("|").count("|") + 1, 0
@@ -100,7 +100,7 @@ def _line(state: StateBlock, line: int) -> str:
 
 
 def _image(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: Environment) -> str:
-    """Render a picture as a link to it: what an answer names must not be fetched by who reads it."""
+    """Render an image as a link: a reader's browser must not fetch a URL that an answer contains."""
     source = str(tokens[index].attrs.get("src", ""))
     words = escape(renderer.renderInlineAsText(tokens[index].children or [], options, env) or source)
     return words if env.get("in_link") else f'<a href="{escape(source)}">{words}</a>'
@@ -112,7 +112,7 @@ def _link(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: 
 
 
 def _cell(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: Environment) -> str:
-    """Render a cell's alignment as an attribute: a policy that trusts no style would refuse one."""
+    """Render a cell's alignment as an attribute, because the Content-Security-Policy forbids inline styles."""
     style = tokens[index].attrs.pop("style", None)
     if style:
         tokens[index].attrs["align"] = str(style).removeprefix("text-align:")

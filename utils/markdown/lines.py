@@ -1,6 +1,6 @@
-"""What each line of Markdown is, and where markdown_v2 needs a blank one: the rules behind `utils.markdown.wecom`.
+"""Classify lines of Markdown and decide where markdown_v2 needs a blank line: the rules for `utils.markdown.wecom`.
 
-A scan by lines, linear in the text. It knows CommonMark's blocks only as far as the questions here need them.
+A scan by lines, linear in the text. It knows only as much of CommonMark's blocks as these two tasks need.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from enum import Enum, auto
 from itertools import pairwise
 
 
-class Kind(Enum):
-    """What a line is."""
+class LineKind(Enum):
+    """The kind of a line."""
 
     BLANK = auto()
     PARAGRAPH = auto()
@@ -26,21 +26,21 @@ class Kind(Enum):
     RULE = auto()
     TABLE_HEAD = auto()
     TABLE = auto()
-    #: Four spaces deep, outside a list.
+    #: Indented by four spaces or more, outside a list.
     INDENTED = auto()
-    #: A fence or a line inside it, blank ones too.
+    #: A fence, or any line inside one, including blank lines.
     FENCE = auto()
 
 
-#: A single break between these would be swallowed: the second line would continue the first one's paragraph.
+#: Pairs of kinds between which a single line break is lost: the second line would continue the first one's paragraph.
 _SWALLOWED = {
-    (Kind.PARAGRAPH, Kind.PARAGRAPH),
-    (Kind.PARAGRAPH, Kind.ITEM),
-    (Kind.PARAGRAPH, Kind.INDENTED),
-    (Kind.ITEM, Kind.PARAGRAPH),
-    (Kind.QUOTE, Kind.PARAGRAPH),
-    (Kind.TABLE, Kind.PARAGRAPH),
-    (Kind.INDENTED, Kind.PARAGRAPH),
+    (LineKind.PARAGRAPH, LineKind.PARAGRAPH),
+    (LineKind.PARAGRAPH, LineKind.ITEM),
+    (LineKind.PARAGRAPH, LineKind.INDENTED),
+    (LineKind.ITEM, LineKind.PARAGRAPH),
+    (LineKind.QUOTE, LineKind.PARAGRAPH),
+    (LineKind.TABLE, LineKind.PARAGRAPH),
+    (LineKind.INDENTED, LineKind.PARAGRAPH),
 }
 
 _FENCE = re.compile(r"(`{3,})[^`]*$|(~{3,})")
@@ -52,7 +52,7 @@ _QUOTED = re.compile(r"[ \t]*>[ \t]?")
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """An opening code fence: its line, the width before it, its marker of backticks or tildes."""
+    """An opening code fence: line number, indentation in columns, and marker (backticks or tildes)."""
 
     line: int
     indent: int
@@ -65,17 +65,17 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What the lines before say about a line: whether it stands in a list, and the code fence that is open."""
+class LineState:
+    """The context of a line: whether it is inside a list, and the open code fence."""
 
     in_list: bool = False
     fence: Fence | None = None
 
 
-def render_lines(lines: Sequence[str], state: State) -> tuple[str, State]:
-    """Return the lines with a blank one wherever one is needed, and what they say about those after a blank line.
+def render_lines(lines: Sequence[str], state: LineState) -> tuple[str, LineState]:
+    """Insert blank lines where they are needed; return the text and the state after it.
 
-    They stand after a blank line, or at the beginning.
+    `lines` must start at the beginning of the text or after a blank line.
     """
     seen = list(classify(lines, state))
     kinds = [kind for kind, _ in seen]
@@ -89,40 +89,40 @@ def render_lines(lines: Sequence[str], state: State) -> tuple[str, State]:
     return "\n".join(out), replace(after, fence=replace(after.fence, line=-1)) if after.fence else after
 
 
-def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
-    """Return the quoted lines that would continue the quoted paragraph above: two quotes keep them apart."""
+def _breaks_in_quotes(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
+    """Return the quoted lines that would continue the quoted paragraph above, so that they become separate quotes."""
     breaks: set[int] = set()
     start = 0
     for end in range(1, len(lines) + 1):
-        if end < len(lines) and kinds[end] is kinds[start] is Kind.QUOTE:
+        if end < len(lines) and kinds[end] is kinds[start] is LineKind.QUOTE:
             continue
-        if kinds[start] is Kind.QUOTE and end - start > 1:
+        if kinds[start] is LineKind.QUOTE and end - start > 1:
             inner = [_QUOTED.sub("", line, count=1) for line in lines[start:end]]
-            within = [kind for kind, _ in classify(inner, State())]
+            within = [kind for kind, _ in classify(inner, LineState())]
             held = _breaks_in_code(inner, within)
             pairs = enumerate(pairwise(within), 1)
-            plain = (Kind.PARAGRAPH, Kind.PARAGRAPH)
+            plain = (LineKind.PARAGRAPH, LineKind.PARAGRAPH)
             breaks |= {start + index for index, pair in pairs if pair == plain and index not in held}
         start = end
     return breaks
 
 
 def code_spans(line: str) -> list[tuple[int, int]]:
-    """Return where inline code begins and ends in one line."""
+    """Return the start and end of each inline code span in a line."""
     runs = list(_BACKTICKS.finditer(line))
     return [(runs[a].start(), runs[b].end()) for a, b in _pairs([len(run.group()) for run in runs])]
 
 
 class FenceTracker:
-    """Follows code fences line by line: inside one, nothing else is Markdown."""
+    """Tracks code fences line by line; inside a fence, nothing else is Markdown."""
 
     def __init__(self, fence: Fence | None = None) -> None:
-        """Begin within `fence`, one of lines before, or outside."""
+        """Start inside `fence`, which earlier lines opened, or outside of any fence."""
         self.fence = fence
         self._line = -1
 
     def inside(self, line: str, *, in_list: bool = False) -> bool:
-        """Take the next line; return whether it is a fence or within one."""
+        """Process the next line; return whether it is a fence or inside one."""
         self._line += 1
         if self.fence is None:
             self.fence = self._opened_by(line, in_list)
@@ -135,7 +135,7 @@ class FenceTracker:
         return self.fence is not None and self.fence.line == line
 
     def opened_in_item(self, item: str, marker: re.Match[str]) -> None:
-        """Note a fence that follows a list item's marker on the same line."""
+        """Record a fence that follows a list item's marker on the same line."""
         if found := _FENCE.match(item, marker.end()):
             width = _indent(item) + marker.end() - _offset(item)
             self.fence = Fence(self._line, width, found[1] or found[2])
@@ -147,68 +147,68 @@ class FenceTracker:
         return Fence(self._line, _indent(line), found[1] or found[2])
 
 
-def classify(lines: Sequence[str], state: State) -> Iterator[tuple[Kind, State]]:
-    """Yield each line's kind, and what is known after it; `state` is what was known before the first."""
+def classify(lines: Sequence[str], state: LineState) -> Iterator[tuple[LineKind, LineState]]:
+    """Yield each line's kind and the state after it; `state` is the state before the first line."""
     tracker = FenceTracker(state.fence)
-    previous, in_list = Kind.BLANK, state.in_list
+    previous, in_list = LineKind.BLANK, state.in_list
     for index, line in enumerate(lines):
         if tracker.inside(line, in_list=in_list):
-            previous = Kind.FENCE
+            previous = LineKind.FENCE
         else:
             following = lines[index + 1] if index + 1 < len(lines) else ""
             previous = _kind(line, following, previous, in_list)
-        if previous is Kind.ITEM and (marker := _ITEM.match(line, _offset(line))):
+        if previous is LineKind.ITEM and (marker := _ITEM.match(line, _offset(line))):
             tracker.opened_in_item(line, marker)
-        # What code holds, and how deep its end is, says nothing about the list around it.
-        if previous is not Kind.BLANK and (previous is not Kind.FENCE or tracker.opened_at(index)):
-            in_list = previous is Kind.ITEM or (in_list and _indent(line) > 1)
-        yield previous, State(in_list, tracker.fence)
+        # Lines inside a fence, and the indentation of its end, do not affect the surrounding list.
+        if previous is not LineKind.BLANK and (previous is not LineKind.FENCE or tracker.opened_at(index)):
+            in_list = previous is LineKind.ITEM or (in_list and _indent(line) > 1)
+        yield previous, LineState(in_list, tracker.fence)
 
 
-def _kind(line: str, following: str, previous: Kind, in_list: bool) -> Kind:
-    """Return the kind of a line outside fences. Spaces and tabs make a blank line, wider spaces a paragraph."""
+def _kind(line: str, following: str, previous: LineKind, in_list: bool) -> LineKind:
+    """Return the kind of a line outside fences. Only spaces and tabs count as blank, not other Unicode spaces."""
     rest = line.strip(" \t")
     if not rest:
-        return Kind.BLANK
+        return LineKind.BLANK
     if in_list and _indent(line) > 1:
-        return Kind.ITEM
+        return LineKind.ITEM
     if _indent(line) > 3:
-        return Kind.INDENTED
-    return _block(rest, previous) or _table(rest, following, previous) or Kind.PARAGRAPH
+        return LineKind.INDENTED
+    return _block(rest, previous) or _table(rest, following, previous) or LineKind.PARAGRAPH
 
 
-def _block(rest: str, previous: Kind) -> Kind | None:
-    """Return the kind that a line's first characters give it."""
-    if previous is Kind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
-        return Kind.UNDERLINE
+def _block(rest: str, previous: LineKind) -> LineKind | None:
+    """Return the kind of a line that its first characters determine."""
+    if previous is LineKind.PARAGRAPH and (not rest.strip("=") or (len(rest) > 1 and not rest.strip("-"))):
+        return LineKind.UNDERLINE
     compact = rest.replace(" ", "").replace("\t", "")
     if len(compact) > 2 and compact[0] in "-*_" and not compact.strip(compact[0]):
-        return Kind.RULE
+        return LineKind.RULE
     if _HEADING.match(rest):
-        return Kind.HEADING
+        return LineKind.HEADING
     if rest.startswith(">"):
-        return Kind.QUOTE
-    return Kind.ITEM if _ITEM.match(rest) else None
+        return LineKind.QUOTE
+    return LineKind.ITEM if _ITEM.match(rest) else None
 
 
-def _table(rest: str, following: str, previous: Kind) -> Kind | None:
+def _table(rest: str, following: str, previous: LineKind) -> LineKind | None:
     if "|" not in rest:
         return None
-    if previous in (Kind.TABLE_HEAD, Kind.TABLE):
-        return Kind.TABLE
-    return Kind.TABLE_HEAD if "|" in following and not following.strip("|-: \t") else None
+    if previous in (LineKind.TABLE_HEAD, LineKind.TABLE):
+        return LineKind.TABLE
+    return LineKind.TABLE_HEAD if "|" in following and not following.strip("|-: \t") else None
 
 
-def _needs_blank(before: Kind, after: Kind) -> bool:
-    return (before, after) in _SWALLOWED or (after is Kind.TABLE_HEAD and before is not Kind.BLANK)
+def _needs_blank(before: LineKind, after: LineKind) -> bool:
+    return (before, after) in _SWALLOWED or (after is LineKind.TABLE_HEAD and before is not LineKind.BLANK)
 
 
-def _breaks_in_code(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
-    """Return the lines that inline code of the line before reaches into: a blank line would break it in two."""
+def _breaks_in_code(lines: Sequence[str], kinds: Sequence[LineKind]) -> set[int]:
+    """Return the lines into which inline code of the previous line extends; a blank line would split the code."""
     held: set[int] = set()
     runs: list[tuple[int, int]] = []
-    for index, kind in enumerate([*kinds, Kind.BLANK]):
-        if kind is Kind.PARAGRAPH:
+    for index, kind in enumerate([*kinds, LineKind.BLANK]):
+        if kind is LineKind.PARAGRAPH:
             runs.extend((index, len(run)) for run in _BACKTICKS.findall(lines[index]))
         elif runs:
             for a, b in _pairs([length for _, length in runs]):
@@ -218,7 +218,7 @@ def _breaks_in_code(lines: Sequence[str], kinds: Sequence[Kind]) -> set[int]:
 
 
 def _pairs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield which runs of backticks enclose code: the next one of the same length closes, what is between is code."""
+    """Yield the pairs of backtick runs that enclose code: a run is closed by the next run of the same length."""
     closing: dict[int, int] = {}
     latest: dict[int, int] = {}
     for index in range(len(lengths) - 1, -1, -1):
@@ -234,10 +234,10 @@ def _pairs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _offset(line: str) -> int:
-    """Return where a line's indentation ends."""
+    """Return the index of the first character after the indentation."""
     return len(line) - len(line.lstrip(" \t"))
 
 
 def _indent(line: str) -> int:
-    """Return how wide a line's indentation is, in columns."""
+    """Return the width of the indentation in columns."""
     return len(line[: _offset(line)].expandtabs(4))

@@ -1,8 +1,8 @@
-"""Markdown as WeCom's markdown_v2 needs it: line breaks that survive, and which code fence is open at the end.
+"""Prepare Markdown for WeCom's markdown_v2: keep line breaks, and find the code fence that is open at the end.
 
-Every poll renders its whole text again, so this must cost little. The rules are `utils.markdown.lines`, which look at
-each line; here a text is taken in stretches between blank lines. Most of them are of a kind that one regular expression
-knows, and what the rules made of the others is remembered: only the last stretch of a growing text changes.
+Every poll renders its whole text again, so this must be cheap. The rules in `utils.markdown.lines` look at each line.
+This module splits a text into stretches between blank lines. One regular expression recognizes most stretches; the
+results for the others are cached, because only the last stretch of a growing text changes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from utils.markdown.lines import Fence, State, classify, render_lines
+from utils.markdown.lines import Fence, LineState, classify, render_lines
 
-#: Characters of the longest stretch that is remembered, and how many are: 35 MB if all were that long.
+#: Maximum characters of a cached stretch, and size of the cache: 35 MB if all stretches were that long.
 STRETCH_CHARACTERS, STRETCHES = 1024, 8192
 
-OUTSIDE, IN_LIST = State(), State(in_list=True)
-IN_FENCE = State(fence=Fence(-1, 0, "```"))
+OUTSIDE, IN_LIST = LineState(), LineState(in_list=True)
+IN_FENCE = LineState(fence=Fence(-1, 0, "```"))
 
-#: The beginning of a line that can only be a paragraph's.
+#: First characters of a line that can only belong to a paragraph.
 _PLAIN = r"(?:[^\s`~#>|=\-*+_\d]|\*\*[^\s*]|\d+[^\s\d.)|`])"
-#: What stands after a list item's marker: no code fence, and nothing that makes a rule of the line.
+#: Text after a list item's marker that is neither a code fence nor makes the line a thematic break.
 _CONTENT = r"(?:[^\s`~*_\-]|\*\*[^\s*])[^\n]*"
 _MARKER = r"(?:[-*+]|\d{1,9}[.)])[ \t]+"
 _LINE = re.compile(rf"{_PLAIN}|#{{1,6}}[ \t]|>")
@@ -37,7 +37,7 @@ _CODE_END = re.compile(r"(?:[^`]*\n)?```[ \t]*")
 
 @dataclass(frozen=True, slots=True)
 class OpenFence:
-    """A code fence nobody closed: where its marker starts and ends, and the line that closes it."""
+    """An unclosed code fence: start and end of its marker in the text, and the line that would close it."""
 
     start: int
     end: int
@@ -45,11 +45,11 @@ class OpenFence:
 
 
 def render_markdown(text: str) -> str:
-    """Put a blank line wherever markdown_v2 would swallow a single line break, or miss a table's beginning.
+    """Insert a blank line wherever markdown_v2 would lose a single line break or not recognize a table's start.
 
-    A blank line, as the two-space hard break is not known to work in markdown_v2, and trailing spaces get lost on the
-    way. Code, lists and tables stay as they are inside; a quoted paragraph of several lines becomes several quotes.
-    Only white space changes, and a second time nothing.
+    Uses blank lines because the two-space hard break is not known to work in markdown_v2, and trailing spaces may be
+    stripped in transport. Code, lists and tables are unchanged inside; a quoted paragraph of several lines becomes
+    several quotes. Only white space changes, and rendering the result again changes nothing.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -58,27 +58,27 @@ def render_markdown(text: str) -> str:
     for stretch in settled:
         rendered, state = _simple(stretch, state) or _remembered(stretch, state)
         out.append(rendered)
-    # Nobody will ask for the end of a growing text again.
+    # Not cached: the last stretch of a growing text changes with the next poll.
     out.append((_simple(last, state) or _by_rules(last, state))[0])
     return "\n\n".join(out)
 
 
 def open_fence(text: str) -> OpenFence | None:
-    """Return the code fence still open at the end of `text`; it has only `\\n` line ends."""
+    """Return the code fence that is open at the end of `text`, or None; `text` must have `\\n` line ends only."""
     if "```" not in text and "~~~" not in text:
         return None
     state, position = OUTSIDE, 0
-    places: list[tuple[int, str, State]] = []
+    starts: list[tuple[int, str, LineState]] = []
     for stretch in text.split("\n\n"):
-        places.append((position, stretch, state))
+        starts.append((position, stretch, state))
         state = (_simple(stretch, state) or _remembered(stretch, state))[1]
         position += len(stretch) + 2
-    return _opened(places) if state.fence else None
+    return _opened(starts) if state.fence else None
 
 
-def _opened(places: Sequence[tuple[int, str, State]]) -> OpenFence | None:
-    """Return the fence that is open at the end of a text, by where its stretches begin and what they begin with."""
-    for position, stretch, state in reversed(places):
+def _opened(starts: Sequence[tuple[int, str, LineState]]) -> OpenFence | None:
+    """Return the fence that is open at the end; `starts` has position, text and initial state of each stretch."""
+    for position, stretch, state in reversed(starts):
         if state.fence and state.fence.marker[:3] not in stretch:
             continue
         lines = stretch.split("\n")
@@ -90,15 +90,15 @@ def _opened(places: Sequence[tuple[int, str, State]]) -> OpenFence | None:
     return None
 
 
-def _simple(stretch: str, state: State) -> tuple[str, State] | None:
-    """Return what the rules would make of a stretch of an everyday kind, None of any other."""
+def _simple(stretch: str, state: LineState) -> tuple[str, LineState] | None:
+    """Return the same result as the rules for a stretch of a common kind; None for any other."""
     if state.fence:
         if state.fence.marker[:3] not in stretch:
             return stretch, state
-        return (stretch, State(state.in_list)) if state == IN_FENCE and _CODE_END.fullmatch(stretch) else None
+        return (stretch, LineState(state.in_list)) if state == IN_FENCE and _CODE_END.fullmatch(stretch) else None
     if "\n" not in stretch and _LINE.match(stretch):
         return stretch, OUTSIDE
-    # By the first character, so that few patterns are tried in vain.
+    # Check the first characters before trying the more expensive patterns.
     if stretch.startswith("```"):
         code = _CODE.fullmatch(stretch)
         return (stretch, OUTSIDE if code[2] else IN_FENCE) if code else None
@@ -114,12 +114,12 @@ def _simple(stretch: str, state: State) -> tuple[str, State] | None:
     return (f"{lines}\n\n{items}", IN_LIST) if items else (lines, OUTSIDE)
 
 
-def _by_rules(stretch: str, state: State) -> tuple[str, State]:
+def _by_rules(stretch: str, state: LineState) -> tuple[str, LineState]:
     return render_lines(stretch.split("\n"), state)
 
 
 _kept = lru_cache(STRETCHES)(_by_rules)
 
 
-def _remembered(stretch: str, state: State) -> tuple[str, State]:
+def _remembered(stretch: str, state: LineState) -> tuple[str, LineState]:
     return _kept(stretch, state) if len(stretch) <= STRETCH_CHARACTERS else _by_rules(stretch, state)

@@ -1,7 +1,7 @@
-"""Whether a Chinese clause asks: by particles, A-not-A forms, alternatives, requests, and question words that do ask.
+"""Detect questions in Chinese clauses by particles, A-not-A forms, alternatives, requests and question words.
 
-Question words serve many other ends in Chinese (谁都, 没什么, 几个人, 问他什么时候来): such uses are struck out
-first, and what is left asks.
+Chinese question words have many other uses (谁都, 没什么, 几个人, 问他什么时候来). Those are removed from the clause
+first; a question word that remains marks a question.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import re
 from utils.questions import words_zh as words
 from utils.questions.rhetoric_zh import RHETORICAL
 
-#: Stands for what was struck out.
+#: Placeholder for removed text.
 _GONE = "〇"
-#: How verbs begin after which whatever follows is told: 忘了, 问, 搞清楚, 弄明白, 我看看, 明确, 注意, 留意, find out.
+#: First characters of verbs that always introduce an indirect question: 忘了, 问, 搞清楚, 弄明白, 我看看,
+#: 明确, 注意, 留意, find out.
 _NEVER_ASKED_OF = "忘问搞弄我明注留fn"
 _NO = frozenset("不没否")
 _HOW_AND_WHY = ("为什么", "为何", "为啥", "怎么", "如何")
 
 
 def is_rhetorical(clause: str) -> bool:
-    """Tell whether a clause states something in a question's form."""
+    """Return whether a clause is a rhetorical question, which states something."""
     return bool(RHETORICAL.search(clause.rstrip(words.TAIL))) and not words.ASKS.search(clause)
 
 
 def confidence(clause: str, *, last: bool = True) -> float:
-    """Return how sure it is that a clause asks, from 0 to 1; `last` of its sentence."""
+    """Return the confidence, 0 to 1, that a clause is a question; `last`: it is the last clause of its sentence."""
     body = words.LEAD.sub("", clause).rstrip(words.TAIL)
     if words.ASKS.search(body):
         return 0.9
@@ -38,14 +39,14 @@ def confidence(clause: str, *, last: bool = True) -> float:
 
 
 def _without_asides(body: str) -> str:
-    """Strike out what asks nothing, or was asked elsewhere."""
+    """Remove question words that ask nothing and indirect questions."""
     for aside in (words.OPEN, words.VAGUE, words.TOLD_WHETHER):
         body = aside.sub(_GONE, body)
     return words.TOLD.sub(_without_told, body)
 
 
 def _without_told(told: re.Match[str]) -> str:
-    """Strike out a question that is told; one to the listener, or about what was told (他说了什么), is asked."""
+    """Remove an indirect question, except one that is put to the listener or asks what was said (他说了什么)."""
     if _is_for_listener(told) or _is_about_forgotten(told):
         return told[0]
     near = told.string[max(0, told.start() - 2) : told.start()] + told["verb"] + told["gap"] + told["word"]
@@ -54,7 +55,7 @@ def _without_told(told: re.Match[str]) -> str:
 
 
 def _is_for_listener(told: re.Match[str]) -> bool:
-    """Tell 你知道…, 想知道… and 给我讲讲… from 有人问… and 给我讲了…."""
+    """Return True for 你知道…, 想知道… and 给我讲讲…, False for 有人问… and 给我讲了…."""
     asker, verb = told["asker"], told["verb"]
     if told["gap"][:1] == "得":
         return True
@@ -64,7 +65,7 @@ def _is_for_listener(told: re.Match[str]) -> bool:
 
 
 def _is_about_forgotten(told: re.Match[str]) -> bool:
-    """Tell 忘了密码怎么重置 from 忘了怎么重置."""
+    """Return True for 忘了密码怎么重置, False for 忘了怎么重置."""
     about = told["gap"].strip("了") or told["rest"][:1] == "办"
     return told["verb"][0] == "忘" and told["word"].startswith("怎么") and bool(about)
 
@@ -80,7 +81,7 @@ def _by_end(bare: str, *, last: bool) -> float:
 
 
 def _by_ne(bare: str) -> float:
-    """Judge what 呢 ends: 小李呢 and 定了没呢 ask, 他还在开会呢 tells what goes on."""
+    """Rate a clause that ended with 呢: 小李呢 and 定了没呢 ask, 他还在开会呢 states what is going on."""
     if words.ENDS_OR_NOT.search(bare):
         return 0.8
     if words.GOING_ON.search(bare) or _GONE in bare:
@@ -99,7 +100,7 @@ def _by_request(body: str) -> float:
 
 
 def _by_alternative(body: str) -> float:
-    """Judge 还是 by what stands beside it: two of a kind are a choice, else it means "after all"."""
+    """Rate 还是 by its neighbours: between two similar things it is a choice, otherwise it means "after all"."""
     left, _, right = body.partition("还是")
     if not left or not right or right.endswith("吧"):
         return 0.0

@@ -1,6 +1,6 @@
-"""Which column of a table has the questions: by its name, else by what is in it. In doubt it is nobody's guess.
+"""Find the column of a table that contains the questions, by its name or else by its content; never guess.
 
-The first row is a header when it says so by a usual name, or when it has a word above a column of numbers.
+The first row counts as a header if it contains a usual column name, or a word above a column of numbers.
 """
 
 from __future__ import annotations
@@ -12,50 +12,51 @@ from typing import Literal
 from utils.questions.detection import detect
 
 Header = Literal["auto", "yes", "no"]
-Row = Sequence[str]
+TableRow = Sequence[str]
 
-#: Rows that are looked at.
+#: Number of rows that are examined.
 SAMPLE = 100
-#: Names by which a column of questions is known, the surest first.
+#: Names of columns with questions, the most certain first.
 NAMES: tuple[str, ...] = ("question", "questions", "query", "queries", "prompt", "prompts", "q", "text", "texts")
 NAMES += ("问题", "提问", "问句", "提示词", "问题内容", "用户问题", "用户提问", "文本")
-#: Names that say of a first row that it is a header, and not of which column the questions are.
+#: Names that show that the first row is a header, but not which column has the questions.
 HEADING = re.compile(
     r"id|no\.?|nr\.?|number|index|answers?|reply|response|content|message|input|title|subject|topic|notes?|remark"
     r"|category|type|tags?|date|time|name|user|department|source|status|language"
     r"|编号|序号|行号|号码|答案|回答|回复|内容|消息|输入|标题|主题|备注|说明|分类|类别|类型|标签|日期|时间|姓名|用户|部门|来源|状态|语言"
 )
-#: A part of a longer name that speaks of questions, and the endings that speak of something about them.
+#: Parts of longer names of question columns, and endings of names for attributes of a question (number, type, date).
 _PART = re.compile(r"question|query|prompt|问题|提问|问句")
 _ABOUT = re.compile(r"(编号|序号|号|类型|类别|分类|来源|时间|日期|状态|数|id|no\.?|type|date|time)$")
-#: Cells that are no questions: numbers, dates, codes, yes and no, addresses.
+#: Cells that are not questions: numbers, dates, codes, yes and no, addresses.
 _PLAIN = re.compile(
     r"[\d\s.,:/+%()#_\-年月日时分秒]*|[a-z]{0,8}[-_#.]?\d[\w\-.]*|true|false|yes|no|y|n|是|否|[^\s@]+@[^\s@]+|https?://\S+"
 )
-#: Least share of a column's cells: of words rather than numbers; of questions; and the most of the latter elsewhere.
+#: Minimum share of text cells in a text column, minimum share of questions in the question column, and maximum share of
+#: questions in every other column.
 TEXT_SHARE = 0.5
 ASKING_SHARE = 0.6
 SILENT_SHARE = 0.2
-#: Columns and characters of their names in a refusal.
+#: Maximum number of columns, and of characters of each name, in an error message.
 SHOWN, SHOWN_CHARS = 20, 30
 
 
 class Unclear(Exception):
-    """No column is surely the one; the text names those there are."""
+    """The question column cannot be determined; the message lists the columns."""
 
 
 class Missing(Unclear):
-    """The column that was chosen is not there."""
+    """The requested column does not exist; the message lists the columns."""
 
 
-def find_column(rows: Sequence[Row], column: str = "", header: Header = "auto") -> tuple[int, bool]:
-    """Return the index of the questions' column, and whether the first of the rows is a header.
+def find_column(rows: Sequence[TableRow], column: str = "", header: Header = "auto") -> tuple[int, bool]:
+    """Return the index of the question column, and whether the first row is a header.
 
-    `rows` are the first rows that are not blank, one at least; `column` is a name, a number from 1, or "".
+    `rows` are the first non-blank rows, at least one. `column` is a name, a number from 1, or "" to find the column.
 
     Raises:
         Missing: no column has this name.
-        Unclear: it is "", and more than one column may be meant, or none.
+        Unclear: `column` is "", and no column or more than one qualifies.
     """
     names = [cell.strip().casefold() for cell in rows[0]]
     wanted = column.strip().casefold()
@@ -71,7 +72,7 @@ def find_column(rows: Sequence[Row], column: str = "", header: Header = "auto") 
     return _by_content(rows[1:] if headed else rows, rows[0], names if headed else []), headed
 
 
-def _chosen(rows: Sequence[Row], names: Sequence[str], wanted: str, header: Header) -> tuple[int, bool]:
+def _chosen(rows: Sequence[TableRow], names: Sequence[str], wanted: str, header: Header) -> tuple[int, bool]:
     if header != "no" and wanted in names:
         return names.index(wanted), True
     if re.fullmatch(r"[1-9]\d{0,4}", wanted):
@@ -79,8 +80,8 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], wanted: str, header: Head
     raise Missing(_listed(rows[0]))
 
 
-def _by_content(rows: Sequence[Row], first: Row, names: Sequence[str]) -> int:
-    """Return the one column that can be meant; `names` are the header's, [] where there is none."""
+def _by_content(rows: Sequence[TableRow], first: TableRow, names: Sequence[str]) -> int:
+    """Return the only column that qualifies by its content; `names` are the header's, [] without a header."""
     width = max(map(len, rows))
     filled = [index for index in range(width) if any(_cells(rows, index))]
     if len(filled) == 1:
@@ -91,7 +92,7 @@ def _by_content(rows: Sequence[Row], first: Row, names: Sequence[str]) -> int:
     named = [index for index in texts if index < len(names) and _speaks_of_questions(names[index])]
     if len(named) == 1:
         return named[0]
-    # Without a header a comma inside a question looks like a second column.
+    # Only with a header: without one, a comma inside a question looks like a second column.
     shares = {index: _share(rows, index, _asks) for index in texts} if names and len(texts) <= SHOWN else {}
     asking = [index for index, share in shares.items() if share >= ASKING_SHARE]
     if len(asking) == 1 and all(share <= SILENT_SHARE for index, share in shares.items() if index not in asking):
@@ -99,8 +100,8 @@ def _by_content(rows: Sequence[Row], first: Row, names: Sequence[str]) -> int:
     raise Unclear(_listed(first))
 
 
-def _is_header(rows: Sequence[Row]) -> bool:
-    """Tell whether the first row names the columns."""
+def _is_header(rows: Sequence[TableRow]) -> bool:
+    """Return whether the first row is a header."""
     first = [cell.strip().casefold() for cell in rows[0]]
     alone = sum(map(bool, first)) == 1
     for index, cell in enumerate(first):
@@ -112,12 +113,12 @@ def _is_header(rows: Sequence[Row]) -> bool:
     return False
 
 
-def _cells(rows: Sequence[Row], index: int) -> list[str]:
-    """Return a column's cells that are not blank."""
+def _cells(rows: Sequence[TableRow], index: int) -> list[str]:
+    """Return the non-blank cells of a column."""
     return [cell for row in rows if index < len(row) and (cell := row[index].strip())]
 
 
-def _share(rows: Sequence[Row], index: int, holds: Callable[[str], bool]) -> float:
+def _share(rows: Sequence[TableRow], index: int, holds: Callable[[str], bool]) -> float:
     cells = _cells(rows, index)
     return sum(map(holds, cells)) / len(cells)
 
@@ -134,7 +135,7 @@ def _speaks_of_questions(name: str) -> bool:
     return _PART.search(name) is not None and not _ABOUT.search(name)
 
 
-def _listed(first: Row) -> str:
-    """Return the columns as a person can choose them."""
+def _listed(first: TableRow) -> str:
+    """Return the columns with their numbers and names, for an error message."""
     shown = [f"{number} {cell.strip()[:SHOWN_CHARS] or '(blank)'}" for number, cell in enumerate(first[:SHOWN], 1)]
     return ", ".join(shown + ["…"] * (len(first) > SHOWN))

@@ -1,8 +1,8 @@
-"""Does an utterance ask something, and which of its sentences do.
+"""Detect whether an utterance asks something, and which of its sentences are questions.
 
-For final transcripts of live speech recognition, in Chinese, English and both at once, with and without punctuation.
-By rules alone: no model, no network, and time in proportion to the text's length. What counts as a question is told
-beside the labelled utterances on which it is measured, in `tests/unit/questions/utterances/README.md`.
+For final transcripts of live speech recognition, in Chinese, English or both mixed, with and without punctuation. Uses
+rules only: no model, no network, and time linear in the text. The definition of a question, and the labelled utterances
+that measure the rules, are in `tests/unit/questions/utterances/`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Protocol
 from utils.questions import chinese as questions_zh
 from utils.questions import english as questions_en
 
-#: From this confidence on an utterance counts as a question.
+#: Minimum confidence of a question.
 THRESHOLD = 0.5
 
-#: What a question mark makes of a sentence that nothing else speaks for or against.
+#: Confidence of a sentence with a question mark and no other evidence.
 _MARKED = 0.9
 
 _END = re.compile(
-    # A stop within a number, a name or an address ends nothing; what follows 吗 without a mark is said apart.
+    # A full stop inside a number, name or address does not end a sentence; 吗 ends one even without punctuation.
     r"""(?: [。！？…；;\n] | [!?]+(?![\w=&/]) | (?<!\.)\.+(?=\s|$) )+ ["'”’」』）)]*
       | (?<=吗)(?=(?!啡)[\u4e00-\u9fff])""",
     re.VERBOSE,
@@ -31,7 +31,7 @@ _ABBREVIATION = re.compile(
     r"\b(?:dr|mr|mrs|ms|prof|st|vs|approx|e\.g|i\.e|a\.m|p\.m|u\.s|u\.k|[a-hj-z])$",
     re.IGNORECASE,
 )
-#: A comma, a change of topic, or the pause that Chinese recognition writes as a blank.
+#: Clause boundaries: punctuation, a change of topic, or a space, as which Chinese speech recognition writes a pause.
 _BORDER = re.compile(
     r"[，,、：:—]+\s*(?!\d)|\b(?:by the way|btw)\b|(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])", re.IGNORECASE
 )
@@ -41,23 +41,23 @@ _LATIN = re.compile(r"[A-Za-z]")
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What an utterance asks."""
+    """The result of question detection for one utterance."""
 
     is_question: bool
-    #: From 0, surely asks nothing, to 1, surely asks.
+    #: From 0 (certainly no question) to 1 (certainly a question).
     confidence: float
-    #: The sentences that ask, as they stand in the text; "" when none does.
+    #: The sentences that are questions, unchanged; "" if there are none.
     question: str
 
 
 class Detector(Protocol):
-    """Tells questions from what only looks like one; `detect` is ours."""
+    """A function that detects questions; `detect` implements it."""
 
     def __call__(self, text: str) -> Detection: ...
 
 
 def detect(text: str) -> Detection:
-    """Judge an utterance sentence by sentence: it asks when one of them does."""
+    """Rate an utterance sentence by sentence; it is a question if one of its sentences is."""
     judged = [_judge(sentence) for sentence in sentences(text)]
     confidence = max((each for each, _ in judged), default=0.0)
     asking = [sentence for each, sentence in judged if each >= THRESHOLD]
@@ -65,7 +65,7 @@ def detect(text: str) -> Detection:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a text in order with their marks, without blanks around them."""
+    """Yield the sentences of a text in order, with punctuation and without surrounding white space."""
     start = 0
     for end in _END.finditer(text):
         if end[0].startswith(".") and _ABBREVIATION.search(text, max(0, end.start() - 8), end.start()):
@@ -85,7 +85,7 @@ def _joined(parts: list[str]) -> str:
 
 
 def _judge(sentence: str) -> tuple[float, str]:
-    """Return a sentence's confidence, and the sentence without what was said before its question in one breath."""
+    """Return a sentence's confidence, and the sentence without a statement that precedes the question in it."""
     clauses = [clause.strip() for clause in _BORDER.split(sentence)]
     body = [clause.rstrip("。！？!?….；;\"'”’」』）) \n") for clause in clauses]
     body = _with_its_tag([clause for clause in body if clause])
@@ -99,13 +99,13 @@ def _judge(sentence: str) -> tuple[float, str]:
 
 
 def _with_its_tag(clauses: list[str]) -> list[str]:
-    """Join a tag that wants no answer to what it states: I said so, didn't I."""
+    """Join a rhetorical tag with the statement before it: I said so, didn't I."""
     whole = " ".join(clauses[-2:])
     return [*clauses[:-2], whole] if questions_en.states(whole) else clauses
 
 
 def _with_mark(sentence: str, clauses: list[str], confidence: float) -> float:
-    """Weigh the mark at a sentence's end, which speech recognition sets by the voice, but not always."""
+    """Adjust the confidence by the final punctuation, which speech recognition sets by intonation, but not reliably."""
     tail = sentence[-3:]
     if not clauses or ("?" not in tail and "？" not in tail):
         return confidence * 0.6 if "!" in tail and not _HAN.search(sentence) else confidence
@@ -117,7 +117,7 @@ def _rhetorical(clause: str) -> bool:
 
 
 def _judge_clause(clause: str, *, first: bool, last: bool) -> tuple[float, int]:
-    """Return a clause's confidence and where its question begins; the languages of a mixed one are both asked."""
+    """Return a clause's confidence and the offset of its question; both languages' rules apply to a mixed clause."""
     chinese = questions_zh.confidence(clause, last=last) if _HAN.search(clause) else 0.0
     if not _LATIN.search(clause):
         return chinese, 0

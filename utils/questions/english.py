@@ -1,7 +1,7 @@
-"""Whether an English clause asks: by inversion, by a question word in front, by tags and by requests for information.
+"""Detect questions in English clauses by inversion, leading question words, tags and requests for information.
 
-Live recognition writes no capitals and few commas, so a question may begin in the middle of what looks like one
-clause; there only a verb before its subject tells.
+Live speech recognition writes no capitals and few commas, so a question may start in the middle of what looks like one
+clause; there, only a verb before its subject marks it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ _TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|[\u4e00-\u9fff]+|\d[\d.,]*", re.IGNOREC
 
 
 def is_rhetorical(clause: str) -> bool:
-    """Tell whether a clause states something in a question's form."""
+    """Return whether a clause is a rhetorical question, which states something."""
     tokens = _tokens(clause)[0]
     return bool(RHETORICAL.search(" ".join(tokens))) or _states(tokens)
 
 
 def states(clause: str) -> bool:
-    """Tell whether a clause has a tag that wants no answer."""
+    """Return whether a clause is a statement with a rhetorical tag."""
     return _states(_tokens(clause)[0])
 
 
 def confidence(clause: str, *, first: bool = True) -> tuple[float, int]:
-    """Return how sure it is that a clause asks, from 0 to 1, and the offset at which its question begins.
+    """Return the confidence, 0 to 1, that a clause is a question, and the offset at which the question starts.
 
-    `first`: the clause begins its sentence. A later one may be no more than a tag.
+    `first`: the clause starts its sentence. A later clause may be only a tag.
     """
-    tokens, places = _tokens(clause)
+    tokens, offsets = _tokens(clause)
     if not first and (tokens == ["right"] or _is_tag(tokens)):
         return 0.75, 0
     if RHETORICAL.search(" ".join(tokens)) or _states(tokens):
@@ -40,22 +40,22 @@ def confidence(clause: str, *, first: bool = True) -> tuple[float, int]:
     at_start = max(_by_phrase(tokens[lead:]), _by_order(tokens[lead:]), _by_tag(tokens))
     if tokens[:1] == ["so"] and len(tokens) == 3:  # so do I
         at_start = 0.0
-    inside, place = (0.0, 0) if words.NEGATIVE_FIRST.match(" ".join(tokens[lead:])) else _inside(tokens, lead)
+    inside, begin = (0.0, 0) if words.NEGATIVE_FIRST.match(" ".join(tokens[lead:])) else _inside(tokens, lead)
     if at_start >= inside:
         return at_start, 0
-    return inside, places[place] if _is_clause(tokens[:place]) else 0
+    return inside, offsets[begin] if _is_clause(tokens[:begin]) else 0
 
 
 def _tokens(clause: str) -> tuple[list[str], list[int]]:
-    """Return the words in lower case, a run of Chinese as one, and the place of each."""
+    """Return the words in lower case, a run of Chinese as one word, and the offset of each."""
     found = [(word[0].lower(), word.start()) for word in _TOKEN.finditer(clause.replace("’", "'"))]
-    pairs = [(word, place) for known, place in found for word in words.CONTRACTIONS.get(known, known).split()]
+    pairs = [(word, offset) for known, offset in found for word in words.CONTRACTIONS.get(known, known).split()]
     once = [pair for before, pair in pairwise([("", 0), *pairs]) if pair[0] != before[0]]  # did did that help
-    return [word for word, _ in once], [place for _, place in once]
+    return [word for word, _ in once], [offset for _, offset in once]
 
 
 def _lead(tokens: list[str]) -> int:
-    """Return how many words only lead in."""
+    """Return the number of introductory words."""
     lead = _leading(tokens, 0)
     introduction = words.INTRODUCTION.match(" ".join(tokens[lead : lead + 12]))
     return _leading(tokens, lead + len(introduction[0].split())) if introduction else lead
@@ -88,7 +88,7 @@ def _by_tag(tokens: list[str]) -> float:
 
 
 def _states(tokens: list[str]) -> bool:
-    """Tell `that's life isn't it` from `that's the key isn't it`."""
+    """Return True for `that's life isn't it`, False for `that's the key isn't it`."""
     return bool(STATES_BEFORE_TAG.match(" ".join(tokens))) and _by_tag(tokens) > 0
 
 
@@ -97,14 +97,14 @@ def _is_tag(tokens: list[str]) -> bool:
 
 
 def _is_positive_tag(tokens: list[str]) -> bool:
-    """Tell `it doesn't mix does it` from `so do I`."""
+    """Return True for `it doesn't mix does it`, False for `so do I`."""
     before, verb, subject = tokens
     inverted = verb in words.AUXILIARY and subject in words.PERSON | {"it"} and _agrees(verb, subject)
     return inverted and before not in words.NO_QUESTION_AFTER | words.PERSON | words.QUESTION_WORD | {"so"}
 
 
 def _by_order(tokens: list[str]) -> float:
-    """Judge a clause by its first words."""
+    """Rate a clause by its first words."""
     if len(tokens) > 1 and tokens[0] in words.PREPOSITION and tokens[1] in words.QUESTION_WORD:
         since = tokens[:2] == ["since", "when"] and tokens[2:3] != [] and tokens[2] in words.AUXILIARY
         return 0.8 if since or _inverts_soon(tokens, 2) else 0.0
@@ -128,12 +128,12 @@ def _by_question_word(tokens: list[str]) -> float:
 
 
 def _goes_on(rest: list[str]) -> bool:
-    """Tell that a clause was a subject only: what is strange to me is that."""
+    """Return whether the words so far are only the subject of a statement: what is strange to me is that."""
     return any(verb in ("is", "was") and after not in words.PERSON for verb, after in pairwise(rest))
 
 
 def _asks_which(rest: list[str]) -> bool:
-    """Tell `which is cheaper` and `which would you take` from what goes on: which is why, which would help."""
+    """Return True for `which is cheaper`, `which would you take`; False for relative clauses: which is why."""
     if rest[0] in words.BE - words.NEGATED:
         return rest[1:2] == ["the"] or any(word.endswith(("er", "est")) or word in _OF_WHICH for word in rest[1:3])
     return _inverts(rest)
@@ -144,7 +144,7 @@ _OF_WHICH = frozenset(("it", "ours", "yours", "mine", "right", "correct", "which
 
 
 def _asks_after(word: str, rest: list[str]) -> bool:
-    """Tell a question from a subordinate clause by what follows its question word, which is no auxiliary."""
+    """Return whether a question word that no auxiliary follows starts a question, not a subordinate clause."""
     after = rest[0].split("'")[0]
     if word == "how":
         return _asks_how(rest)
@@ -169,7 +169,7 @@ def _inverts_soon(tokens: list[str], start: int) -> bool:
 
 
 def _inverts(tokens: list[str]) -> bool:
-    """Tell whether a clause begins with a verb before its subject, and is no command and no swallowed subject."""
+    """Return whether a clause starts with a verb before its subject, excluding commands and omitted subjects."""
     verb, subject = tokens[0], tokens[1] if len(tokens) > 1 else ""
     if verb not in words.AUXILIARY or not subject or words.NO_INVERSION.match(" ".join(tokens[:3])):
         return False
@@ -194,7 +194,7 @@ def _agrees(verb: str, subject: str) -> bool:
 
 
 def _is_subject_of_be(tokens: list[str]) -> bool:
-    """Tell `is lunch included` from `is fine by me`."""
+    """Return True for `is lunch included`, False for `is fine by me`."""
     subject = tokens[1]
     if len(tokens) < 3 or subject in words.SUBJECT | words.BODY:
         return len(tokens) > 2
@@ -203,7 +203,7 @@ def _is_subject_of_be(tokens: list[str]) -> bool:
 
 
 def _has_predicate(tokens: list[str]) -> bool:
-    """Tell `did the client sign` from `did the slides already`, and `do invoices need a stamp` from `do the backup`."""
+    """Return True for `did the client sign`, `do invoices need a stamp`; False for `did the slides already`."""
     verb = tokens[0]
     if verb in words.NEGATED:
         return tokens[1] in words.SUBJECT and len(tokens) > 2
@@ -222,7 +222,7 @@ def _is_plural(word: str) -> bool:
 
 
 def _inside(tokens: list[str], start: int) -> tuple[float, int]:
-    """Return the confidence for a question that begins within the clause, and at which word."""
+    """Return the confidence of a question that starts inside the clause, and the index of its first word."""
     told = tokens.index("asked") if "asked" in tokens else len(tokens)
     for i in range(start + 1, min(told, len(tokens) - 2)):
         if _is_told(tokens[max(start, i - 2) : i]):
@@ -260,6 +260,6 @@ def _inverts_inside(tokens: list[str], i: int) -> bool:
 
 
 def _is_clause(tokens: list[str]) -> bool:
-    """Tell whether words could stand alone, so that what follows them was said apart."""
+    """Return whether the words are a clause of their own, so that the question after them is separate."""
     own = words.AUXILIARY | words.PERSON | {"thanks"}
     return len(tokens) > 2 and any(word in own or "'" in word for word in tokens)

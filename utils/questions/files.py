@@ -1,11 +1,11 @@
-"""Questions out of a person's file: plain text, CSV, or a workbook of Excel, one to a line or row.
+"""Read questions from a file: plain text, CSV or an Excel workbook, with one question per line or row.
 
-Reading a large one takes the CPU for seconds, and a hostile one all memory it can get. So the server runs this module
-as a process of its own, under limits of its own (`main`); `read_texts` alone is for people's own files.
+A large file takes seconds of CPU time, and a malicious one could use all memory. The server therefore runs this module
+as a separate process with resource limits (`main`). Call `read_texts` directly only for trusted files.
 
-    arguments   seconds of CPU and bytes of memory that the process may use
+    arguments   limits of the process: seconds of CPU time and bytes of memory
     stdin       the fields of `Wanted` as one line of JSON, then the file
-    stdout      {"unvalued": n}, then each text as one line of JSON; or {"reason", "field", "problem"} of a refusal
+    stdout      {"unvalued": n}, then each text as one line of JSON; or {"reason", "field", "problem"} of the error
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from typing import Literal
 from utils.formats.encodings import decoded
 from utils.formats.xlsx_rows import MAGIC as XLSX_MAGIC
 from utils.formats.xlsx_rows import TooComplex, Unreadable, sheet_rows, unvalued_formulas
-from utils.questions.columns import SAMPLE, Header, Missing, Row, Unclear, find_column
+from utils.questions.columns import SAMPLE, Header, Missing, TableRow, Unclear, find_column
 
-Kind = Literal["text", "csv", "xlsx"]
+FileKind = Literal["text", "csv", "xlsx"]
 Encoding = Literal["auto", "utf-8", "utf-16", "gb18030"]
 
-#: Texts of a batch, and characters of each.
+#: Maximum number of texts in a batch, and of characters in each.
 MAX_TEXTS = 10_000
 MAX_CHARS = 10_000
-#: What parts the columns of a CSV.
+#: Delimiters that are recognized in CSV files.
 DELIMITERS = ",;\t"
 
 _OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
-_KINDS: dict[str, Kind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
+_KINDS: dict[str, FileKind] = {"txt": "text", "csv": "csv", "tsv": "csv", "xlsx": "xlsx", "xlsm": "xlsx"}
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class FileRefused(Exception):
-    """No batch can be made of this file. `reason` is a stable word, `field` what of the request is to be changed."""
+    """The file cannot become a batch. `reason` is a stable code, `field` the part of the request to change."""
 
     def __init__(self, reason: str, problem: str, field: str = "file") -> None:
         super().__init__(problem)
@@ -53,25 +53,25 @@ class FileRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Where in a file the questions are, and how many there may be."""
+    """Options for reading a file: where the questions are, and their total size."""
 
-    kind: Kind
-    #: A column's name or its number from 1; "": the one that must be meant by its name or by what is in it.
+    kind: FileKind
+    #: A column's name or its number from 1; "": find it by its name or content.
     column: str = ""
-    #: Whether the first row names the columns; auto: when it has a usual name, or words above numbers.
+    #: Whether the first row is a header; auto: if it contains a usual name, or words above numbers.
     header: Header = "auto"
-    #: A sheet's name; "": the first that is not hidden.
+    #: A sheet's name; "": the first visible sheet.
     sheet: str = ""
     encoding: Encoding = "auto"
-    #: Bytes of all texts together, as UTF-8.
+    #: Maximum size of all texts together, in bytes of UTF-8.
     max_bytes: int = 32 * 1024 * 1024
 
 
-def kind_of(filename: str, content: bytes) -> Kind:
-    """Tell what a file is by its first bytes, else by its name.
+def kind_of(filename: str, content: bytes) -> FileKind:
+    """Return the kind of a file by its first bytes, or else by its name.
 
     Raises:
-        FileRefused: `unsupported_file`.
+        FileRefused: the kind is not supported (`unsupported_file`).
     """
     if content.startswith(_OLE_MAGIC):
         raise FileRefused("unsupported_file", "An old or locked workbook: save it as .xlsx without a password.")
@@ -84,26 +84,26 @@ def kind_of(filename: str, content: bytes) -> Kind:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a file has: its questions, and how many formulas among them have no value and so are not asked."""
+    """The questions in a file, and the number of formulas without a value, which are skipped."""
 
     texts: list[str]
     unvalued: int = 0
 
 
 def read_texts(content: bytes, wanted: Wanted) -> list[str]:
-    """Return the questions in their order, without white space around them; what is blank is passed over.
+    """Return the questions in order, without surrounding white space and blank ones.
 
     Raises:
-        FileRefused: it cannot be read, has no questions, too many, or one that is too long.
+        FileRefused: the file is unreadable, or has no questions, too many, or one that is too long.
     """
     return read_file(content, wanted).texts
 
 
 def read_file(content: bytes, wanted: Wanted) -> Reading:
-    """Return the questions as `read_texts` does, and what could not be read of them.
+    """Return the questions as `read_texts` does, and the number of formulas without a value.
 
     Raises:
-        FileRefused: as there.
+        FileRefused: as in `read_texts`.
     """
     table = _Table(content, wanted)
     texts = _bounded(table.numbered(), wanted.max_bytes)
@@ -117,10 +117,10 @@ def read_file(content: bytes, wanted: Wanted) -> Reading:
 def _bounded(numbered: Iterable[tuple[str, str]], max_bytes: int) -> list[str]:
     texts: list[str] = []
     size = 0
-    for place, text in numbered:
+    for location, text in numbered:
         size += len(text.encode())
         if len(text) > MAX_CHARS:
-            raise FileRefused("text_too_long", f"{place} has more than {MAX_CHARS} characters.")
+            raise FileRefused("text_too_long", f"{location} has more than {MAX_CHARS} characters.")
         if len(texts) == MAX_TEXTS or size > max_bytes:
             raise FileRefused("too_many_texts", f"{MAX_TEXTS} texts of {max_bytes} bytes are taken at most.")
         texts.append(text)
@@ -128,35 +128,35 @@ def _bounded(numbered: Iterable[tuple[str, str]], max_bytes: int) -> list[str]:
 
 
 class _Table:
-    """A file's rows, of which one column has the questions; plain text has one column."""
+    """A file's rows; one column contains the questions. Plain text has a single column."""
 
     def __init__(self, content: bytes, wanted: Wanted) -> None:
         self._content = content
         self._wanted = wanted
-        #: The column's, once it is known; None where no row has any text.
+        #: Index of the question column; None before it is found, or if no row has text.
         self._index: int | None = None
 
     def numbered(self) -> Iterator[tuple[str, str]]:
-        """Yield each text with the words for its place, for an error."""
+        """Yield each text with its location, such as "Row 3", for error messages."""
         numbered: Iterable[tuple[int, str]]
         if self._wanted.kind == "text":
             lines = _LINE_END.split(_decoded(self._content, self._wanted.encoding))
-            numbered, place = enumerate(lines, 1), "Line"
+            numbered, unit = enumerate(lines, 1), "Line"
         else:
-            numbered, place = self._column(_rows(self._content, self._wanted)), "Row"
+            numbered, unit = self._column(_rows(self._content, self._wanted)), "Row"
         for number, text in numbered:
             if stripped := text.strip():
-                yield f"{place} {number}", stripped
+                yield f"{unit} {number}", stripped
 
     def unvalued(self) -> int:
-        """Return how many formulas of the column had no value; asked after the texts."""
+        """Return the number of formulas without a value in the column; call this after `numbered` is consumed."""
         if self._wanted.kind != "xlsx":
             return 0
         with _refusing():
             return unvalued_formulas(self._content, self._wanted.sheet, self._index)
 
-    def _column(self, rows: Iterator[Row]) -> Iterator[tuple[int, str]]:
-        """Yield one column's cells with the numbers of their rows."""
+    def _column(self, rows: Iterator[TableRow]) -> Iterator[tuple[int, str]]:
+        """Yield the cells of the question column with their row numbers."""
         numbered = ((number, row) for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row))
         sample = list(islice(numbered, SAMPLE))
         if not sample:
@@ -173,7 +173,7 @@ class _Table:
             yield number, _cell(row, index)
 
 
-def _rows(content: bytes, wanted: Wanted) -> Iterator[Row]:
+def _rows(content: bytes, wanted: Wanted) -> Iterator[TableRow]:
     if wanted.kind == "csv":
         yield from _csv_rows(_decoded(content, wanted.encoding))
         return
@@ -183,7 +183,7 @@ def _rows(content: bytes, wanted: Wanted) -> Iterator[Row]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn what reading a workbook raises into a refusal."""
+    """Turn the errors of reading a workbook into `FileRefused`."""
     try:
         yield
     except KeyError as exc:
@@ -196,7 +196,7 @@ def _refusing() -> Iterator[None]:
 
 def _csv_rows(text: str) -> Iterator[list[str]]:
     first, _, rest = text.partition("\n")
-    # Excel's own way to say what parts the columns.
+    # Excel's own way to declare the delimiter.
     if told := re.fullmatch(r"sep=(.)\r?", first):
         delimiter, text = told[1], rest
     else:
@@ -209,17 +209,17 @@ def _csv_rows(text: str) -> Iterator[list[str]]:
 
 
 def _delimiter(line: str) -> str:
-    """Return what parts the columns of a first line: what is there most often outside quotes."""
+    """Return the delimiter that occurs most often outside quotes in the first line."""
     bare = re.sub(r'"[^"]*"', "", line)
     return max(DELIMITERS, key=bare.count)
 
 
-def _cell(row: Row, index: int) -> str:
+def _cell(row: TableRow, index: int) -> str:
     return row[index] if index < len(row) else ""
 
 
 def _decoded(content: bytes, encoding: Encoding) -> str:
-    """Return the file's text: in the encoding that was told, or in the one that is found out."""
+    """Decode the file with the given encoding, or detect it for `auto`."""
     told = {"auto": [], "utf-8": ["utf-8-sig"]}.get(encoding, [encoding])
     text = decoded(content, told)
     if text is None:
@@ -230,7 +230,7 @@ def _decoded(content: bytes, encoding: Encoding) -> str:
 
 def _limit(cpu_seconds: int, memory: int) -> None:
     for what, most in ((resource.RLIMIT_CPU, cpu_seconds), (resource.RLIMIT_AS, memory)):
-        # Not every system knows both.
+        # Not every system supports both limits.
         with suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))
 
@@ -246,7 +246,7 @@ def _answer(line: bytes, content: bytes) -> Iterator[str]:
 
 
 def request(wanted: Wanted) -> bytes:
-    """Return what goes before the file to a process apart."""
+    """Return the line that precedes the file on the stdin of the separate process."""
     return json.dumps(asdict(wanted)).encode() + b"\n"
 
 

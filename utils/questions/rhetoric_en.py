@@ -1,7 +1,7 @@
-"""English forms that state something by asking: idioms, reproaches, sighs and exclamations.
+"""Patterns of English rhetorical questions: idioms, reproaches, sighs and exclamations.
 
-Matched on words in lower case with single blanks between them, contractions of question words written out. Each form
-names what makes it state: `how hard can it be` does, `how hard is it to switch` asks.
+They match lower-case words separated by single spaces, with contractions of question words expanded. Each pattern
+includes the words that make the form rhetorical: `how hard can it be` states, `how hard is it to switch` asks.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ def _either(*forms: str) -> str:
     return f"(?:{'|'.join(forms)})"
 
 
-#: Where a thought ends: with the clause, or where it goes on in Chinese.
+#: End of a form: the end of the clause, or Chinese text after it.
 _END = r"(?:$|(?= [\u4e00-\u9fff]))"
 _START = r"^(?:(?:well|so|and|but|oh|now|yeah|really|seriously|honestly|like|anyway|okay|then) ){0,3}"
 _ONE = r"(?:i|you|we|they|he|she)"
-#: What is at hand, of which one sighs.
+#: The situation that an exclamation refers to.
 _THIS = r"(?:it|this|that|things|this \w+|the day|today)"
 _PERSON_OR_PLACE = (
     r"(?:person|people|company|employer|boss|manager|colleague|idiot|fool|moron|monster|maniac|genius|lunatic|clown"
     r"|place|hotel|world|team|friend)"
 )
-#: What the right person or place does, so that to ask for its kind makes sense.
+#: Verbs of suitability, after which `what kind of …` is a real question.
 _FITS = r"(?:is|was|has|does|fits|suits|works|handles|qualifies|counts|needs|gets|applies|uses|owns|runs|offers|sells)"
 _PRAISE = (
     r"(?:cool|great|awesome|amazing|lucky|lovely|sweet|nice|weird|crazy|rude|typical|sad|funny|ridiculous|convenient"
@@ -101,7 +101,7 @@ _WHEN_AND_WHERE = _either(
     r"(?!.{0,60}\b(?:down|closed|open|available|broken|offline|missing|active|valid"
     r"|in effect|in force|out of|apply|hold|(?:on|in|at|with) the|back)\b)",
 )
-#: What is asked of any time, place or thing, or under the devil's name.
+#: Forms with "ever" (what did they ever …), or with "on earth" and the like.
 _EVER = _either(
     r"\b(?:what|who|when|where|how) (?:has|have|do|did|does|was|is|would|will|can)(?: \w+){1,3} ever\b",
     r"\b(?:what|who|where|why|how) (?:on earth|in the world|the hell|the heck)\b",
@@ -109,7 +109,7 @@ _EVER = _either(
     r"^(?:do|does|did) (?:they|he|she|you|people) ever (?:listen|learn|think|stop|read)\b",
     r"^have i ever (?:let|lied|failed|said|told|complained|refused)\b",
 )
-#: Yes is the only answer, or no is.
+#: Forms with only one possible answer, yes or no.
 _ONE_ANSWER = _either(
     r"\bare you (?:kidding|joking|serious)\b|\bcan you (?:imagine|believe|blame)\b|\bmoney grows on trees",
     r"\bmade of money\b|^is this (?:some kind of|a) joke\b|^can't we (?:just )?have one\b",
@@ -145,7 +145,7 @@ _EXCLAIMED = _either(
 )
 RHETORICAL = re.compile(_either(_WHO, _WHAT, _HOW, _WHY, _WHEN_AND_WHERE, _EVER, _ONE_ANSWER, _EXCLAIMED))
 
-#: Sentences whose tag wants no answer, for they say what everybody knows, or what the speaker said.
+#: Statements whose tag is rhetorical: they say what everybody knows, or what the speaker has said.
 STATES_BEFORE_TAG = re.compile(
     _START
     + _either(

@@ -1,7 +1,7 @@
-"""Chinese forms that state something by asking (反问), as grammars list them: denial, reproach, helplessness.
+"""Patterns of Chinese rhetorical questions (反问), as grammars list them: denial, reproach, helplessness.
 
-Each form names what makes it state: 吵有什么用 does, 这个按钮有什么用 asks. Every repetition is
-bounded, so that a search takes time in proportion to the text.
+Each pattern includes the words that make the form rhetorical: 吵有什么用 states, 这个按钮有什么用 asks. Every
+repetition is bounded, so that matching takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _either(*forms: str) -> str:
 
 _WHAT = r"(?:什么|啥)"
 _HIM = r"(?:[你您我他她它咱]们?|大家|别人|人家)"
-#: What one can do, get or have done somewhere or somehow, so that to ask where and how makes sense.
+#: Verbs of things that can be done or obtained, after which 哪里 and 怎么 are real questions.
 _ERRAND = (
     r"(?:免费|临时|先)?(?:复印|停|打印|充|买|吃|喝|换|借|领|办|租|寄|取|洗|找|查|看|下载|报|抽|坐|休息|兑|缴|交|联系|进|登"
     r"|拿|申请|收到|注册|加入|参加|用|改|连|设|做到|修|吸烟|抽烟|上网|开)"
@@ -67,7 +67,7 @@ _USELESS = _either(
     rf"关.{{1,3}}?{_WHAT}事|(?<![张个构程截地草视线附原流片蓝意])图个?{_WHAT}呢?$",
 )
 _SCOLDS = _either(
-    # V什么V, and what is no object of its verb.
+    # V什么V, and nouns that are not objects of the verb.
     r"(?P<act>[^\W\d_a-zA-Z为])什么(?P=act)(?=$|[^\w]|[啊又还都赶快按也别我你大不再先就])|(?<!在)[怕急慌愁哭吵闹凶装嚷]什么(?!.{0,8}吗|呢)",
     r"(?:客气|激动|得意|神气|矫情|磨蹭)什么|(?:较|操|生|着|费|逞|添|捣|抽|摆|凑|扯|发)什么(?:劲|心|气|急|能|乱|风|谱|热闹|[火疯呆愁])",
     r"瞎.什么|开什么玩笑|搞什么[鬼名飞啊呀]|什么破|什么玩意|像什么[样话]|[这那]叫什么(?:事|话|人|玩|态度|道理)",

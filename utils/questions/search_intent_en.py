@@ -1,4 +1,4 @@
-"""Whether an English sentence wants the web."""
+"""Decide whether an English sentence needs a web search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def _any(*parts: str) -> re.Pattern[str]:
     return re.compile("|".join(parts), re.IGNORECASE)
 
 
-#: What is one's own: the company's, the asker's. The web knows nothing of it.
+#: Things of the company or the asker, about which the web knows nothing.
 _OWN = _any(
     r"\b(?:my|ours?|we|us|internal|intranet|colleague|employee|department|manager|hr|sales|works council)\b",
     r"\b(?:handbook|polic(?:y|ies)|wiki|knowledge base|templates?|glossary|invoice|payslip|expenses?|reimbursement)\b",
@@ -19,14 +19,14 @@ _OWN = _any(
     r"\b(?:canteen|meeting|office|warehouse|server room|bookings?|room booking|parcel|delivery|hackathon|raffle)\b",
     r"\b(?:benefits|allowance|subsidy|leave|vest(?:s|ing)|options?|restricted)\b|\bcompany (?:news|newsletter|wiki)\b",
 )
-#: What only leads in to a request. No two of these may be read as one: what follows is tried for each way to read them.
+#: Introductions of a request. None may equal two others joined, or the regular expression backtracks over every split.
 _LEAD = (
     r"^(?:(?:please|pls|hi|hey|hello|ok|okay|so|then|now|and|also|just|thanks|kindly|go|quick|quickly|by the way|let's"
     r"|(?:can|could|would|will) you(?: mind)?|i(?:'d| would)? (?:need|want|like) (?:you )?to|try to|you should"
     r"|do a|run a|help me)[\s,]+)*"
 )
 _SEEK = r"(?:search(?:ing)?|look(?:ing)?(?: \w+){0,2}? up|look(?:ing)?|find(?:ing)?|check(?:ing)?|browse|browsing)"
-#: What Google also makes: to name it is no search.
+#: Products of Google; naming one is no request for a search.
 _NOT_GOOGLED = (
     r"(?!(?:drive|docs?|sheets?|calendar|meet|workspace|maps|account|team|cloud|analytics|forms?|slides|chrome|play|pay"
     r"|translate|ads|is|are|has|was|were|will|visits?|wants?|says?|said|asked)\b)"
@@ -35,7 +35,7 @@ _NOT_SEARCHED = (
     r"(?!(?:box|bar|engine|function|feature|results?|index|page|history|term|query|field|button|api|warrants?|committee"
     r"|party|firm|is|was|does|takes|and|or|in)\b)"
 )
-#: Search it on the web; google it.
+#: Explicit requests: search it on the web, google it.
 _ON_THE_WEB = _any(
     rf"{_LEAD}(?:a )?{_SEEK}\b.*\b(?:the (?:web|internet|net)|google|bing)\b",
     rf"{_LEAD}(?:a )?(?:search|look(?: \w+){{0,2}} up|see)\b.*\b(?:reddit|twitter|wikipedia|youtube)\b",
@@ -43,7 +43,7 @@ _ON_THE_WEB = _any(
     rf"{_LEAD}(?:a )?(?:web|internet|net|online|google|bing) search\b",
     rf"{_LEAD}(?:google|googling|bing)\s+{_NOT_GOOGLED}\w",
 )
-#: Search, with nothing said of where: of the web, unless it is for one's own.
+#: Requests to search that do not say where: they mean the web, unless the object is the company's own.
 _COMMAND = _any(
     rf"{_LEAD}(?:a )?{_SEEK}\b.*\bonline\b",
     rf"{_LEAD}search(?:ing)?(?: for\b|:)?\s+{_NOT_SEARCHED}\w",
@@ -84,7 +84,7 @@ _MARKET = _any(
     rf"\b{_MONEY} (?:to|in|against|versus|vs|into) (?:the )?{_MONEY}\b",
     r"\bstock (?:doing|up|down|today|falling|rising|trading)\b",
 )
-#: What the whole world notices when it is down; anything else that is may be one's own.
+#: Public services whose outages are news; any other service that is down may be the company's own.
 _SERVICES = (
     r"(?:chatgpt|openai|claude|github|gitlab\.com|aws|azure|cloudflare|gmail|whatsapp|wechat|netflix|reddit|youtube)"
 )
@@ -107,19 +107,19 @@ _FRESH = _any(
 )
 _TOPICS = (_WEATHER, _NEWS, _MARKET, _FRESH)
 _ORDER = _any(rf"{_LEAD}(?:tell|show|give|get|read|check|find|list)\b")
-#: Who states has a subject before the verb: I read the news; what has none is a topic as a whole question.
+#: Statements have a subject before the verb: I read the news. A text without one is a topic that stands for a question.
 _STATES = _any(
     r"^(?:(?:well|oh|yes|no|and|but|so) )?(?:i|i'm|i've|you|he|she|it|it's|we|they|that|that's|this|there|there's)\b",
     r"^(?:good|nice|lovely|great|bad|what a)\b",
     r"^(?:the|a|an) .*\b(?:is|are|was|were|has|had|have|goes|went|delayed|asked|will)\b",
 )
-#: An order for something to be done is none to look it up.
+#: Orders to do something, which are no requests to look something up.
 _ACTS = _any(
     rf"{_LEAD}(?:update|fix|send|write|add|delete|remove|create|make|put|move|review|approve|close|open|rate|train)\b",
     rf"{_LEAD}(?:translate|rewrite|forward|share|draft|edit|post|publish|order|buy|sell|book|cancel|schedule|ask|call)\b",
     rf"{_LEAD}(?:print|wait|remember|remind|use|set|turn|keep|stop)\b",
 )
-#: Characters of a topic that stands for a question.
+#: Maximum characters of a topic that stands for a question.
 _TOPIC_LENGTH = 60
 _COMMAND_WORDS = _any(
     rf"{_LEAD}(?:a )?(?:(?:google|bing|web|internet|online) search"
@@ -130,7 +130,7 @@ _PLEASE = _any(r"[\s,]*\b(?:please|thanks|thank you|for me|online|on the (?:web|
 
 
 def wanted(sentence: str) -> str | None:
-    """Return what to search for, None where the sentence wants no search."""
+    """Return the search query in a sentence, or None for no search."""
     asked = sentence.replace("’", "'")
     if _ON_THE_WEB.search(asked) or (not _OWN.search(asked) and (_COMMAND.search(asked) or _asks_for_the_day(asked))):
         return _COMMAND_WORDS.sub("", _PLEASE.sub("", asked), count=1)
@@ -138,7 +138,7 @@ def wanted(sentence: str) -> str | None:
 
 
 def _asks_for_the_day(sentence: str) -> bool:
-    """Tell whether a sentence asks for what changes by the day."""
+    """Return whether a sentence asks for something that changes daily."""
     topic = next((each for each in _TOPICS if each.search(sentence)), None)
     if topic is None or (topic is _WEATHER and _NO_WEATHER.search(sentence)):
         return False

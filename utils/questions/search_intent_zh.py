@@ -1,4 +1,4 @@
-"""Whether a Chinese sentence, perhaps with English in it, wants the web."""
+"""Decide whether a Chinese sentence, which may contain English, needs a web search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def _any(*parts: str) -> re.Pattern[str]:
     return re.compile("|".join(parts), re.IGNORECASE)
 
 
-#: What is one's own: the company's, the asker's. The web knows nothing of it.
+#: Things of the company or the asker, about which the web knows nothing.
 _OWN = _any(
     "我们|咱|本(?:公司|部门|单位|司|组|项目)|(?<!家)公司(?:内|里|的|最|近|有|制度|流程|规定)|(?<![\u4e00-\u9fff])公司|工会|内部|内网|知识库|文档库|共享盘",
     "我的|我上|自己的|部门|领导|同事|客户|员工|制度|流程(?!图)|手册|工资|年假|考勤|报销|打卡|补卡|请假|调休|加班|值班|排班|会议|纪要",
@@ -20,17 +20,17 @@ _OWN = _any(
     "入账|记账|损益|做账",
     r"\bPRD\b|\bbug\b|\bAPI\b|\bOA\b|\bnotes\b",
 )
-#: The web by name, as a place or as what one does.
+#: Words for the web and for searching it.
 _WEB = r"(?:上网|网上|联网|互联网|全网|网络上|百度|谷歌|必应|搜狗|google|bing|\bweb\b|\binternet\b|\bonline\b)"
 _SEEK = r"(?:搜索|搜|查|找|检索|看看|search|look\s?up)"
-#: What only leads in to a request. No two of these may be read as one.
+#: Introductions of a request. None may equal two others joined, or the regular expression backtracks over every split.
 _LEAD = (
     r"(?:[，,、\s]|你好|您好|请问|请|麻烦|劳驾|辛苦|帮忙|帮|给|替|我|你|您|们|能不能|可不可以|可以|能|再|先|就|也|去|来|快|到|在"
     r"|想|要|需要|对了|那|现在|老板|一起|赶紧|直接|试着|用|从)*"
 )
 _SOME = r"(?:[一几]?[下个些篇条份款]|一?[搜查找]|索)*"
 
-#: Search it on the web; google it.
+#: Explicit requests: search it on the web, google it.
 _ON_THE_WEB = _any(
     rf"{_WEB}.{{0,8}}?{_SEEK}(?!过|了|不到|到了)",
     r"网上有没有.*(?:查|搜|找)(?:一?下)?[\s。.？?]*$",
@@ -38,21 +38,21 @@ _ON_THE_WEB = _any(
     r"(?:百度|谷歌|必应|google|bing)\s*(?:一下|下|看看)",
     r"(?:search|look\s?up)\s*一?下",
 )
-#: Search, with nothing said of where: of the web, unless it is for one's own.
+#: Requests to search that do not say where: they mean the web, unless the object is the company's own.
 _COMMAND = re.compile(
     rf"^{_LEAD}(?:搜索|检索|搜(?![索身集刮救罗查捕寻证狗])|search(?=\s*[一几]))"
     r"(?!框|栏|条|引擎|功能|结果|式|指数|热度|算法|记录|服务|组件|按钮|页|接口|词|量|排名|广告|优化|权限|历史|模块|半径|不|过|了|到|时|的)",
     re.IGNORECASE,
 )
-#: Who tells what was searched wants no search.
+#: Reports of an earlier search, which are no requests for one.
 _TOLD = _any(r"(?:搜|查|找|百度|谷歌)(?:索)?(?:过|了半天|了很久|不到)", "没(?:有)?(?:搜|查|找)到", "搜了.{0,6}没")
-#: To work on a text that is there is none to look for others.
+#: Requests to work on a given text, which need no search.
 _WORKS_ON_TEXT = _any(
     "翻译|译成|译为|(?:总结|概括|归纳|润色|改写|校对|复述).{0,4}(?:上面|上文|上述|以上|以下|下面|这[句段篇些])"
 )
 _READ = re.compile("(?:看|听|读|刷)(?:了|过)")
 
-#: What the whole world notices when it is down; anything else that is may be one's own.
+#: Public services whose outages are news; any other service that is down may be the company's own.
 _SERVICES = r"(?:chatgpt|openai|claude|deepseek|github|aws|azure|cloudflare|gmail|whatsapp|微信|支付宝|淘宝|钉钉|微博)"
 _WEATHER = _any(
     r"天气(?!热|冷|凉|变|转|太|炎|不好|恶|原因|的?时候|补|假|组件|真|很|挺|越)",
@@ -88,9 +88,9 @@ _FRESH = _any(
     rf"{_SERVICES}.{{0,6}}(?:挂了|崩了|宕机|故障)",
 )
 _TOPICS = (_WEATHER, _NEWS, _MARKET, _FRESH)
-#: An order to tell, show or look up.
+#: Requests to tell, show or look up something.
 _ORDER = re.compile(rf"^{_LEAD}(?:查|搜|看看|看一?下|说说|讲讲|播报|告诉|介绍|列|找)")
-#: A topic as a whole question: 北京天气, 欧元汇率.
+#: A topic that stands for a question: 北京天气, 欧元汇率.
 _NOMINAL = re.compile(
     r"(?:天气|天气预报|气温|空气质量|新闻|头条|要闻|热搜|汇率|股价|[金银油]价|收盘价|最新(?:稳定)?版本?号?|行情|走势|比分|积分榜|票房|路况"
     r"|最新(?:消息|报道|动态|进展)|news|weather|stock price)(?:情况)?[\s。.？?]*$",
@@ -105,13 +105,13 @@ _THANKS = re.compile(r"[\s，,。！!]*(?:谢谢|多谢|感谢|拜托)(?:了|你
 
 
 def wanted(sentence: str) -> str | None:
-    """Return what to search for, None where the sentence wants no search."""
+    """Return the search query in a sentence, or None for no search."""
     asked = _THANKS.sub("", sentence)
     if _TOLD.search(asked):
         return None
     on_the_web = _ON_THE_WEB.search(asked)
     if on_the_web:
-        # What was said before the clause that asks for the web may be one's own: 我们的制度我看过，你上网查查….
+        # Clauses before the request may mention the company's own things: 我们的制度我看过，你上网查查….
         begin = max(asked.rfind(comma, 0, on_the_web.start()) for comma in "，,") + 1
         return _COMMAND_WORDS.sub("", asked[begin:], count=1) or asked
     if not _OWN.search(asked) and (_COMMAND.match(asked) or _asks_for_the_day(asked)):
@@ -120,7 +120,7 @@ def wanted(sentence: str) -> str | None:
 
 
 def _asks_for_the_day(sentence: str) -> bool:
-    """Tell whether a sentence asks for what changes by the day."""
+    """Return whether a sentence asks for something that changes daily."""
     topic = next((each for each in _TOPICS if each.search(sentence)), None)
     if topic is None or (topic is _WEATHER and _INDOORS.search(sentence)) or _WORKS_ON_TEXT.search(sentence):
         return False

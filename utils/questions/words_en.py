@@ -1,7 +1,7 @@
-"""The words and phrases by which English asks, and those that only look so; `english` says what follows.
+"""Words and phrases of English questions, and of forms that only look like questions; used by `english`.
 
-The classes are closed, or nearly: verbs that change places with their subject, pronouns, determiners, prepositions. The
-phrases are matched on words in lower case with single blanks between them, contractions of question words written out.
+The word classes are closed or nearly so: verbs that invert with their subject, pronouns, determiners, prepositions. The
+phrases match lower-case words separated by single spaces, with contractions of question words expanded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DO = _words("do does did don't doesn't didn't")
 MODAL = _words(
     "can could will would shall should may might must can't couldn't won't wouldn't shouldn't mustn't shan't"
 )
-#: What changes places with the subject to ask.
+#: Verbs that invert with the subject in questions.
 AUXILIARY = BE | HAVE | DO | MODAL | {"am"}
 NEGATED = frozenset(word for word in AUXILIARY if word.endswith("n't"))
 
@@ -33,7 +33,7 @@ DETERMINER = _words("the this that these those my your our their his her its any
 #: Determiners that often stand alone.
 POINTER = _words("this that these those")
 SUBJECT = PERSON | SOMEONE | DETERMINER | {"it", "there"}
-#: Departments, of which offices speak like of persons.
+#: Departments, which offices treat as persons.
 BODY = _words("finance payroll hr legal management marketing sales accounting security support facilities procurement")
 NOUNS_IN_ING = _words("parking training meeting building billing housing hiring onboarding funding catering")
 
@@ -47,23 +47,23 @@ CONTRACTIONS = {
 PREPOSITION = _words(
     "at to for from in on by with of about until till since under into over through during"
 )  # fmt: skip
-#: What may follow a verb's object, and so shows that there was no subject before it: did the slides already.
+#: Words after a verb's object; they show that the noun before them is not a subject: did the slides already.
 AFTER_OBJECT = PREPOSITION | _words(
     "before after already yesterday today tonight tomorrow again now then and but or so because as if when while first"
     " last once twice myself yourself instead too right please well quickly"
 )
-#: What follows a form of `be` whose subject was swallowed: (this) is fine.
+#: Words after a form of `be` whose subject is omitted: (this) is fine.
 COMPLEMENT = AFTER_OBJECT | _words(
     "fine good ok okay great nice not also still just very really done ready true false wrong better worse perfect"
     " correct important a an no out up down off back here what why how where when who being going getting sick late"
     " more less most well"
 )
-#: What leads in.
+#: Introductory words.
 LEAD = _words(
     "um uh er erm hmm ah oh so and but or okay ok alright well now then yeah yep yes sorry hi hello hey thanks guys"
     " everyone team just actually anyway also please basically like right seriously really honestly again maybe"
 )
-#: Said before a question, and no part of it.
+#: Phrases before a question that are not part of it.
 INTRODUCTION = re.compile(
     _either(
         r"excuse me|one (?:more|last|quick) thing",
@@ -79,30 +79,30 @@ INTRODUCTION = re.compile(
     )
     + r"(?: |$)"
 )
-#: After these a verb and its subject change places without asking: nor do I, as can we.
+#: Words after which inversion is no question: nor do I, as can we.
 NO_QUESTION_AFTER = _words(
     "it there to if that not neither nor as than only never nowhere rarely seldom hardly whether is are was were be and"
 )
-#: After these a question is told, or thought: he goes what do you want, I don't know what's the status.
+#: Verbs that introduce a reported question: he goes what do you want, I don't know what's the status.
 TELLING = _words("said say says saying goes went thought thinking like asking ask know see understand remember wonder")
-#: These may stand between such a verb and what is told: she said to me what do you want.
+#: Words between such a verb and the reported question: she said to me what do you want.
 TOLD_TO = PERSON | _words("me him her us them like if that to")
-#: The persons of these verbs: the thing is they fail does not ask.
+#: Subjects that each verb agrees with: `is they` in "the thing is they fail" is no inversion.
 AGREEMENT = {
     "am": _words("i"), "is": _words("he she it"), "are": _words("you we they"), "was": _words("i he she it"),
     "were": _words("you we they"), "has": _words("he she it"), "have": _words("i you we they"),
     "does": _words("he she it"), "do": _words("i you we they"),
 }  # fmt: skip
-#: Verbs before `it` that ask in mid-sentence: the invoice has it been paid; but: the thing is it fails.
+#: Verbs before `it` that mark a question in mid-sentence: the invoice has it been paid (not: the thing is it fails).
 ASK_OF_IT = _words("has does will would can should")
 
-#: What is asked of what was just said: does that work for everyone.
+#: Verbs after `that` in questions about the previous statement: does that work for everyone.
 SUITS = _words("work help suit make sound answer mean include apply count")
 
-#: Verbs that follow a `which` that asks nothing.
+#: Verbs after a relative `which`.
 AFTER_WHICH = _words("means makes leads brings reminds explains shows")
 
-#: Requests to tell something, at a clause's beginning; those to do something wait for no words.
+#: Requests for information, at the start of a clause; requests for actions are no questions.
 REQUEST = re.compile(
     r"(?:please |can you |could you |would you |just )*"
     + _either(
@@ -136,19 +136,19 @@ NO_INVERSION = re.compile(
     r"|should (?:anything|something) (?!be\b)"
     r"|were it (?:not|up|my)\b|don't you (?:worry|dare)\b"
 )
-#: After these a verb and its subject change places wherever they stand: no sooner had we started.
+#: Words after which inversion follows anywhere in the clause and is no question: no sooner had we started.
 NEGATIVE_FIRST = re.compile(
     r"(?:no sooner|only (?:then|when|after|once|if|by)|not (?:only|once|until)|(?:under|in|at|on) no \w+|hardly|rarely"
     r"|seldom|never(?! mind)|little) "
 )
-#: A question of which something is said: who approved it doesn't matter.
+#: Statements about a question: who approved it doesn't matter.
 DISMISSED = re.compile(
     r"\b(?:doesn't|does not|didn't) matter\b|\bis (?:irrelevant|unclear|up to)\b|\bremains\b"
     r"|^\w+(?: \w+){2,8} (?:is|was) (?:not (?:my|our|your|for)|none of|beyond|another|anyone's guess|a mystery)\b"
 )
-#: A question whose words are told: are you coming he asked.
+#: Quoted questions: are you coming he asked.
 QUOTED = re.compile(r"\b(?:he|she|they) (?:asked|said|wondered)\b")
-#: What is done is done, what matters is.
+#: Free relative clauses: what is done is done, what matters is.
 FREE_RELATIVE = re.compile(
     r"^what (?:(?:is|was|are) \w+|matters|counts|happened|happens|helps|works|worked|remains|follows) (?:is|was)\b"
     r"|^what (?!(?:is|was|are|were|do|does|did|can|will|would|about|if|else)\b)\w+(?: \w+){0,4}"

@@ -1,6 +1,6 @@
-"""The words and forms by which Chinese asks, and those that only look so; `utils.questions.chinese` says what follows.
+"""Words and patterns of Chinese questions, and of forms that only look like questions; used by `chinese`.
 
-Every repetition is bounded, so that a search takes time in proportion to the text, whatever the text.
+Every repetition is bounded, so that matching takes time linear in any text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _a_not_a(name: str) -> str:
     return rf"(?:(?<![不没]){_either(once, twice)})"
 
 
-#: A stretch of one thought: it ends where another begins.
+#: Characters within one thought; the excluded ones start another thought.
 _ON = r"(?:(?!但是|不过|所以|那么|然后|那(?![个边里些种天次])).)"
 
 QUESTION_WORD = re.compile(_WORD)
@@ -31,7 +31,7 @@ OR_NOT = re.compile(r"是否|能否|可否")
 #: Also 做得完做不完 and 付还是不付.
 CHOICE = re.compile(_a_not_a("same") + r"|得(?P<result>.).不(?P=result)|(?P<either>.)还是不(?P=either)")
 
-#: Question words that ask nothing: any-words, some-words, numbers about, and parts of other words.
+#: Question words that ask nothing: indefinite uses (any, some), approximate numbers, and parts of other words.
 VAGUE = re.compile(
     _either(
         r"几乎|茶几|几何|几率|几[十百千万句]|[十好后近头]几|(?<!提)前几|[这那]几(?![点号月])|最近几",
@@ -62,7 +62,7 @@ VAGUE = re.compile(
     )
 )
 
-#: A question that is told, known or thought about, with who shall know it when that is the listener.
+#: Indirect questions; the group `asker` shows whether the question is put to the listener.
 TOLD = re.compile(
     rf"""(?P<asker>[你您]们?|[给跟]我们?|谁|(?<!没)有人|哪位|想要?|需要|请|麻烦|帮我|帮忙)?
     (?:[还都也能再先]|可以|一下|在|正|主要){{0,2}}
@@ -85,9 +85,9 @@ TOLD = re.compile(
     (?:(?:负责|[做干管去用拿选出])(?:什么|哪|几|多少))? (?P<rest>.{{0,2}})""",
     re.VERBOSE,
 )
-#: A question by 没有 or 吗 that others asked: 客户问发货了没有.
+#: Reported questions with 没有 or 吗: 客户问发货了没有.
 TOLD_WHETHER = re.compile(r"(?<=[他她们户板导来又总老])问(?!题|一?下).{1,14}?(?:了没有?|[^什]吗)")
-#: A question about which it is said that it is open, or of no account: 什么时候出发由领导决定.
+#: Statements that a question is open or does not matter: 什么时候出发由领导决定.
 OPEN = re.compile(
     rf"""(?:{_WORD}|{_WHETHER}|{_a_not_a("same")}){_ON}{{0,14}}?
         (?: 管不着|不重要|无所谓|没关系|都一样|才知道|就知道|自己(?:决定|定|选)|比.{{1,8}}?(?:重要|值得)|不关.{{1,3}}?事
@@ -105,13 +105,13 @@ OPEN = re.compile(
     re.VERBOSE,
 )
 
-#: What leads in, and the particles that trail off.
+#: Introductory words, and final particles.
 LEAD = re.compile(
     r"^(?:呃|额|嗯|啊|哦|哎|诶|喂|那个|就是说?|然后|所以|但是|不过|其实|还有|另外|对了|那么?|说到(?:这个|这里|这儿)|我?想起来了|顺便|好的|好吧|你好|您好|\s){0,8}"
 )
 TAIL = "啊呀呐哦噢哈嗯呃诶哇啦 "
 
-#: Said to ask, whatever follows; others may want to know things too.
+#: Phrases with which the speaker asks, regardless of the rest of the clause.
 ASKS = re.compile(
     _either(
         r"请问|请教|咨询一?下|打听一?下|问(?:大家|你们?|您)?个问题|冒昧|劳驾|贵姓|贵庚|^我(?:就|再|来)?问[你您]",
@@ -128,7 +128,7 @@ _TELL = _either(
     "介绍|解释|总结|说明|讲解|概括|归纳|描述|对比|比较|梳理|列举?|列出|汇总|回顾|统计",
     "查询?|搜|算|讲|说|推荐|翻译|确认",
 )
-#: Requests to tell something; those to do something wait for no words.
+#: Requests for information; requests for actions are no questions.
 REQUEST = re.compile(
     _either(
         r"^(?:请|麻烦)?(?:[你您]们?)?(?:帮忙|帮我)?(?:再|先|简单|详细|大概|来|快|直接)?"
@@ -145,14 +145,14 @@ ENDS_OR_NOT = re.compile(
     r"(?:[^都也还就从并又不][^都也还就从并又要可我岂绝不]不|[了过到好完见来出掉通齐].{0,8}(?<![都也还就从并又])没有|.[^还都也从][^还都也从]?没)$"
 )
 TAG = re.compile(r".{2}(?:[对是]吧|没错吧|行不|好不|[对是]不[对是])$")
-#: With these 呢 tells what goes on.
+#: Words with which 呢 marks an ongoing action.
 GOING_ON = re.compile(r"[正在还着才可早挺真很蛮]")
 
-#: What stands before the one and the other of a choice by 还是.
+#: Words before the alternatives of a choice with 还是.
 EITHER = re.compile(r"(?<![但可就不还总])是|能|可以|用")
 #: 还是 before these means "after all".
 AFTER_ALL = re.compile(
     r"要|得|会|很|有|没|不|按|先|算|能|可以|应该|需要|挺|比较|一样|老|这样|觉得|建议|希望|想|蛮|太|把|让|等|那么|非常|麻烦"
 )
-#: Too common to make two things alike.
+#: Characters too common to make two alternatives similar.
 COMMON = frozenset("的了我们你他在是不有这那个一")

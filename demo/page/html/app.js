@@ -1,6 +1,6 @@
 "use strict";
 
-// WeCom asks about once a second, and for six minutes at most.
+// WeCom polls about once a second, for six minutes at most.
 const POLL_MS = 1000;
 const POLL_LIMIT_MS = 360_000;
 const FAILURES_BEFORE_GIVING_UP = 5;
@@ -86,7 +86,7 @@ function element(tag, className = "", text = "") {
   return made;
 }
 
-/** Show HTML that the page's server has already cleaned; the parser runs no script. */
+/** Show HTML that the server has already sanitized; the parser runs no scripts. */
 function showHtml(target, html) {
   target.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
 }

@@ -25,7 +25,7 @@ from demo.mocks.dify.answers import answer_to
 from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.scripts import half_answer
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import FRAME_BYTES, Bubble, Frame, WeComUser
+from demo.wecom.simulator import FRAME_BYTES, Bubble, BubbleFrame, SimulatedBot, WeComUser
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.crypto import WXBizJsonMsgCrypt
@@ -53,7 +53,7 @@ def house(values: dict[str, str]) -> Iterator[House]:
         yield house
 
 
-def sees_text(user: WeComUser, bubble: Bubble) -> Frame:
+def sees_text(user: WeComUser, bubble: Bubble) -> BubbleFrame:
     """Poll until the bubble shows more than a placeholder."""
     wait_until(lambda: user.polls(bubble).content not in (ZH["thinking"], ZH["queued"]), timeout=30.0)
     return bubble.last
@@ -458,7 +458,7 @@ def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
 
 
 def hr_user(house: House, path: str = "/wechat/callback/hr") -> WeComUser:
-    return WeComUser(house.url + path, "HRTESTTOKEN", OTHER_KEY, "zhangsan")
+    return WeComUser(house.url + path, SimulatedBot("HRTESTTOKEN", OTHER_KEY), "zhangsan")
 
 
 def test_keys_change_without_a_pause(values: dict[str, str]) -> None:

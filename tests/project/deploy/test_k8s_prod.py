@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 from services import metrics
 from tests.support.servers.manifests import (
     MONITORING,

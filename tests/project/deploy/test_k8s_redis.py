@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 from services.redis.store import connect
 from tests.support.servers.manifests import PROD, config_of, render
 from tests.support.servers.processes import Server, free_port, redis_client_for, require_binary, wait_until

@@ -12,7 +12,7 @@ import requests
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import Bubble, CallbackFailed, Frame, WeComUser
+from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, WeComUser
 from tests.scenarios.stage.people import PATIENCE
 from tests.support.house import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.nginx import Nginx, in_front_of
@@ -244,7 +244,7 @@ def test_a_killed_replica_costs_nobody_an_answer(redis: RedisServer, dify: MockD
     assert [len(dify.asked(question)) for question in questions] == [1] * 5
 
 
-def polls(user: WeComUser, bubble: Bubble, missed: list[CallbackFailed]) -> Frame:
+def polls(user: WeComUser, bubble: Bubble, missed: list[CallbackFailed]) -> BubbleFrame:
     """Poll once; what met the replica as it died is not answered, and WeCom just asks again."""
     try:
         return user.polls(bubble)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo.wecom.simulator import Callback, CallbackFailed, WeComUser, Wire
+from demo.wecom.simulator import Callback, CallbackFailed, SimulatedBot, WeComUser, WeComWire
 from tests.scenarios.stage.people import PATIENCE
 from tests.support.house import AES_KEY, TOKEN, Replica
 
@@ -86,7 +86,7 @@ class Fleet:
 
     def person(self, userid: str, *, at: int = 0, bot: str = "") -> WeComUser:
         """Return a person whose first callback goes to the member of this number, and the rest round them all."""
-        person = WeComUser("http://127.0.0.1:9", TOKEN, AES_KEY, userid)
+        person = WeComUser("http://127.0.0.1:9", SimulatedBot(TOKEN, AES_KEY), userid)
         person.wire = Service(self, at, f"/wechat/callback/{bot}" if bot else "/wechat/callback")
         self._people.append(person)
         return person
@@ -127,7 +127,7 @@ def fleet(count: int, env: Mapping[str, str], folder: Path) -> Iterator[Fleet]:
         replicas.close()
 
 
-class Service(Wire):
+class Service(WeComWire):
     """One conversation's way to a fleet: its callbacks go round the members, and what one does not take to the next."""
 
     def __init__(self, fleet: Fleet, first: int, path: str) -> None:
@@ -135,7 +135,7 @@ class Service(Wire):
         self._fleet = fleet
         self._turn = itertools.count(first)
         self._path = path
-        self._wires: dict[str, Wire] = {}
+        self._wires: dict[str, WeComWire] = {}
 
     def post(self, callback: Callback) -> dict[str, Any] | None:
         """Post a callback; where nobody takes it, again and again, as WeCom does, for a bounded time.
@@ -158,9 +158,9 @@ class Service(Wire):
             wire.close()
         super().close()
 
-    def _next(self) -> Wire:
+    def _next(self) -> WeComWire:
         members = self._fleet.members
         url = members[next(self._turn) % len(members)].url + self._path
         if url not in self._wires:
-            self._wires[url] = Wire((url,), TOKEN, AES_KEY)
+            self._wires[url] = WeComWire((url,), TOKEN, AES_KEY)
         return self._wires[url]

@@ -13,7 +13,7 @@ from typing import Any
 
 from demo.mocks.auth import MockAuth
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import Bubble, Frame
+from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.leftovers import COMMAND, Figures, figures
 from tests.scenarios.stage.people import PATIENCE, company_settings, people
 from tests.scenarios.stage.slow_proxy import SlowProxy
@@ -53,7 +53,7 @@ class MoodyAuth(MockAuth):
         super().close()
 
 
-def never(frame: Frame) -> bool:
+def never(frame: BubbleFrame) -> bool:
     return False
 
 
@@ -96,7 +96,12 @@ class Office:
         return self.follow(userid, self.ask(userid, question, at), at)
 
     def watch(
-        self, userid: str, bubble: Bubble, at: int, seconds: float = PATIENCE, until: Callable[[Frame], bool] = never
+        self,
+        userid: str,
+        bubble: Bubble,
+        at: int,
+        seconds: float = PATIENCE,
+        until: Callable[[BubbleFrame], bool] = never,
     ) -> Bubble:
         """Poll a replica for so many seconds, or until a frame is as wished; return what was seen."""
         seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)

@@ -11,7 +11,7 @@ import pytest
 
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
-from demo.wecom.simulator import Bubble, Frame
+from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.people import at_once, stored
 from tests.support.house import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer
@@ -23,7 +23,7 @@ POLLERS = 50
 QUESTION = "怎么办理入职？"
 
 
-def watch(urls: Sequence[str], bubble: Bubble) -> list[list[Frame]]:
+def watch(urls: Sequence[str], bubble: Bubble) -> list[list[BubbleFrame]]:
     """Poll so many times at once, in rounds, until every poller saw the end twice; return what each was shown."""
     with ExitStack() as stack:
         pollers = [stack.enter_context(wecom_user([urls[n % len(urls)]])) for n in range(POLLERS)]
@@ -33,7 +33,7 @@ def watch(urls: Sequence[str], bubble: Bubble) -> list[list[Frame]]:
         return [each.frames for each in own]
 
 
-def places(frames: list[Frame], answer: str) -> list[int]:
+def places(frames: list[BubbleFrame], answer: str) -> list[int]:
     """Return how much of the answer each frame shows; -1 where it shows anything else."""
     shown = {render_frame(answer[:end], growing=True): end for end in range(1, len(answer) + 1)}
     shown |= {"": 0, ZH["thinking"]: 0, render_frame(answer, growing=False): len(answer)}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from config.texts import ZH
-from demo.wecom.simulator import Bubble, Frame
+from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.office import DIFY_TIMEOUT, Office, office
 from tests.scenarios.stage.people import PATIENCE, at_once, stored
 from tests.support.servers.processes import free_port, wait_until
@@ -78,7 +78,7 @@ def assert_whole(here: Office, talks: Sequence[Talk]) -> None:
         assert len(here.dify.asked(talk.question)) == 1
 
 
-def assert_only_grows(frames: Sequence[Frame], answer: str) -> None:
+def assert_only_grows(frames: Sequence[BubbleFrame], answer: str) -> None:
     """Check that each frame shows a beginning of the answer, none shorter than the one before, and is not the last."""
     shown = {render_frame(answer[:end], growing=True): end for end in range(1, len(answer) + 1)}
     places = [shown.get(frame.content, -1) for frame in frames]

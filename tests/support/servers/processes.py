@@ -26,7 +26,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from config.redis_urls import parse_redis_url
+from config.addresses import parse_redis_url
 
 #: How long a server may take to answer its first command, in seconds: wide, for a busy machine.
 START_TIMEOUT = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.redis_urls import RedisUrl, parse_redis_url
+from config.addresses import RedisUrl, parse_redis_url
 from tests.support.settings_values import settings
 
 Q = "ssl_certfile=1&ssl_keyfile="

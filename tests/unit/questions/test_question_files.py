@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 
 from utils.formats import xlsx_rows
-from utils.questions.files import MAX_CHARS, MAX_TEXTS, FileRefused, Kind, Wanted, kind_of, read_file, read_texts
+from utils.questions.files import MAX_CHARS, MAX_TEXTS, FileKind, FileRefused, Wanted, kind_of, read_file, read_texts
 
 SHEET = "xl/worksheets/sheet1.xml"
 
@@ -68,7 +68,7 @@ def of_csv(text: str, **wanted: Any) -> list[str]:
         ("a.xlsx", b"no workbook", "xlsx"),
     ],
 )
-def test_a_file_is_told_by_its_first_bytes_else_by_its_name(filename: str, content: bytes, kind: Kind) -> None:
+def test_a_file_is_told_by_its_first_bytes_else_by_its_name(filename: str, content: bytes, kind: FileKind) -> None:
     """A workbook is one whatever it is called; a text file needs its name."""
     assert kind_of(filename, content) == kind
 
@@ -106,7 +106,7 @@ def test_each_line_of_plain_text_is_a_text(line_end: str) -> None:
     ids=["utf-8", "marked", "marked and told", "gb18030", "gb18030 told", "utf-16", "utf-16 told"],
 )
 @pytest.mark.parametrize("kind", ["text", "csv"])
-def test_the_encodings_of_windows_and_of_excel_are_read(kind: Kind, encoded: bytes, encoding: Any) -> None:
+def test_the_encodings_of_windows_and_of_excel_are_read(kind: FileKind, encoded: bytes, encoding: Any) -> None:
     """UTF-8 with and without its mark, UTF-16 as Excel's Unicode text has it, and GB18030 of old Chinese programs."""
     assert read_texts(encoded, Wanted(kind, encoding=encoding)) == ["怎么报销？"]
 

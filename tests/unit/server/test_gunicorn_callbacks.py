@@ -133,7 +133,7 @@ def door(shared: Stand) -> Door:
 
 @pytest.fixture
 def worker(shared: Stand, door: Door, monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
-    monkeypatch.setattr(shared.worker, "_patience", shared.worker.cfg.keepalive)
+    monkeypatch.setattr(shared.worker, "_idle_timeout", shared.worker.cfg.keepalive)
     return shared.worker
 
 
@@ -145,6 +145,20 @@ def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, liste
             assert client.next()[1] == b"lane callback %d" % number
             client.socket.sendall(OTHER)
             assert client.next()[1] == b"old"
+
+
+def test_with_the_switch_off_gunicorn_serves_callbacks(
+    worker: DrainingWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker without the fast path answers the same requests by WSGI."""
+    assert worker._callback_lane()
+    monkeypatch.setattr("server.lane.ENABLED", False)
+    assert worker._callback_lane() is None
+    monkeypatch.setattr(worker, "_lane", None)
+
+    with Reader(listener) as client:
+        client.socket.sendall(callback(1))
+        assert client.next()[1] == b"old"
 
 
 @pytest.mark.parametrize("size", [1, 7, 60, 100, 10_000])
@@ -226,7 +240,7 @@ def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(leaving: St
 
 def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.socket) -> None:
     """After the time that gunicorn keeps one for the next request."""
-    worker._patience = IDLE
+    worker._idle_timeout = IDLE
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
         client.next()
@@ -262,7 +276,7 @@ def test_a_reply_that_nobody_takes_ends_its_connection(
 
 def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, listener: socket.socket) -> None:
     """What is left of it is waited for as long as a next request is."""
-    worker._patience = IDLE
+    worker._idle_timeout = IDLE
     with Reader(listener) as client:
         client.socket.sendall(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         assert client.next()[1] == b"old"

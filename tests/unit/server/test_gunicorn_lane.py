@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from inspect import signature
+from typing import Any
+
 import pytest
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import Unreader
+from gunicorn.workers.ggevent import GeventWorker
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server import lane as fast_path
+from server.connection import Serving
 from server.lane import CallbackLane
 from tests.support.servers.processes import FakeClock
 
-pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
+gunicorn_h1c = pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
 
 HEAD = b"POST /wechat/callback?nonce=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
 WHOLE = HEAD + b"\r\n{}"
+
+
+#: The release that the fast path was written for, and the parts of it that server/lane.py and server/connection.py use.
+NEEDED = "gunicorn 27.0 and gunicorn_h1c 0.6"
+PARSED = ("minor_version", "has_chunked", "connection_close", "content_length", "consumed", "path", "get_header")
+SIGNATURES = {"handle_request": "listener_name req sock addr", "handle_error": "req client addr exc", "timeout_ctx": ""}
 
 
 class Answers:
@@ -24,6 +39,43 @@ class Answers:
     def __call__(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes] | None:
         self.asked.append((path, query, body))
         return None if path.endswith("/nobody") else (200, "text/plain", "密".encode())
+
+
+def missing_parts() -> list[str]:
+    """Return the names of what the fast path uses and the installed gunicorn does not have."""
+    if not CallbackLane.possible():
+        return ["gunicorn_h1c.parse_request_fast"]
+    parsed = gunicorn_h1c.parse_request_fast(WHOLE)
+    has: dict[str, Any] = {name: hasattr(parsed, name) for name in PARSED}
+    has |= {name: hasattr(Unreader, name) for name in ("take_buffered", "unread")}
+    has |= {name: hasattr(RequestParser, name) for name in ("finish_body", "__next__")}
+    has |= {"mesg": hasattr(RequestParser(None, iter([]), None), "mesg")}
+    has |= {"should_close": hasattr(RequestParser.mesg_class, "should_close")}
+    for name, parameters in SIGNATURES.items():
+        method = getattr(GeventWorker, name, None)
+        has[name] = method is not None and list(signature(method).parameters)[1:] == parameters.split()
+    return [name for name, is_there in has.items() if not is_there]
+
+
+def test_the_fast_path_fits_the_installed_gunicorn() -> None:
+    """Everything that it uses of gunicorn exists; the message names the release that had it."""
+    installed = f"gunicorn {version('gunicorn')} with gunicorn_h1c {version('gunicorn_h1c')}"
+
+    assert not (missing := missing_parts()), (
+        f"the callbacks' fast path needs {NEEDED}, but {installed} lacks {', '.join(missing)}: "
+        "adapt server/lane.py and server/connection.py, or set server.lane.ENABLED to False until that is done"
+    )
+    assert set(SIGNATURES) <= set(vars(Serving))
+    assert CallbackLane(Answers(), "/wechat/callback").reply(WHOLE), f"the fast path needs {NEEDED}, not {installed}"
+
+
+def test_one_switch_turns_the_fast_path_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`server.lane.ENABLED` alone decides where gunicorn's parser is installed."""
+    assert CallbackLane.possible()
+
+    monkeypatch.setattr(fast_path, "ENABLED", False)
+
+    assert not CallbackLane.possible()
 
 
 def test_a_whole_callback_is_answered_with_one_piece() -> None:

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from demo.page.server import MAX_BUBBLES, Conversations, PageServer, create_page
-from demo.wecom.simulator import WeComUser
+from demo.wecom.simulator import SimulatedBot, WeComUser
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 
@@ -48,7 +48,7 @@ def modes() -> list[str]:
 @pytest.fixture
 def browser(callback: StubCallback, modes: list[str]) -> Iterator[Browser]:
     """A browser in front of a page whose Dify can be told what to do."""
-    conversations = Conversations(lambda userid: WeComUser(callback.url, TOKEN, AES_KEY, userid))
+    conversations = Conversations(lambda userid: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), userid))
     with (
         closing(conversations),
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -101,7 +101,7 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
 
 def test_with_a_real_dify_there_is_no_behaviour_to_choose(callback: StubCallback) -> None:
     """Without a mock the page has no modes and a question needs none."""
-    conversations = Conversations(lambda userid: WeComUser(callback.url, TOKEN, AES_KEY, userid))
+    conversations = Conversations(lambda userid: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), userid))
     with closing(conversations):
         client = create_page(conversations, None).test_client()
 

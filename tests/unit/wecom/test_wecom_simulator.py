@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from flask import request
 
-from demo.wecom.simulator import Bubble, CallbackFailed, Frame, RuleBroken, WeComUser, product_placeholders
+from demo.wecom.simulator import (
+    Bubble,
+    BubbleFrame,
+    CallbackFailed,
+    RuleBroken,
+    SimulatedBot,
+    WeComUser,
+    product_placeholders,
+)
 from tests.support.servers.processes import FakeClock, free_port
 from tests.support.wecom_stub import AES_KEY, TOKEN, Reply, StubCallback, frame
 
@@ -26,7 +34,7 @@ def callback() -> Iterator[StubCallback]:
 @pytest.fixture
 def user(callback: StubCallback) -> Iterator[WeComUser]:
     """Zhang San in his single chat with the bot."""
-    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", placeholders=["thinking"]) as user:
+    with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan", placeholders=["thinking"]) as user:
         yield user
 
 
@@ -50,7 +58,7 @@ def test_a_question_becomes_a_text_callback_with_every_documented_field(
 
 def test_a_group_message_names_the_chat(callback: StubCallback) -> None:
     """With a chatid the chat is a group."""
-    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", "wrGROUP") as user:
+    with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan", "wrGROUP") as user:
         user.says("@Bot hello")
 
     assert callback.messages[0]["chattype"] == "group"
@@ -130,7 +138,7 @@ def test_the_products_own_placeholders_may_be_longer_than_the_answer(callback: S
     """A placeholder gives way to any text, in both languages."""
     for placeholder in product_placeholders():
         callback.grows(placeholder, "x", "xy")
-        with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan") as user:
+        with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
             assert user.sees_finish(user.says("hello"), every=0.01) == "xy"
 
 
@@ -237,7 +245,7 @@ def test_a_refusal_tells_its_status(callback: StubCallback, user: WeComUser) -> 
 def test_a_gateway_that_is_away_is_a_failed_callback_without_a_status() -> None:
     """Nobody listening is status 0."""
     with (
-        WeComUser(f"http://127.0.0.1:{free_port()}/", TOKEN, AES_KEY, "zhangsan") as user,
+        WeComUser(f"http://127.0.0.1:{free_port()}/", SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user,
         pytest.raises(CallbackFailed) as failed,
     ):
         user.says("hello")
@@ -250,7 +258,10 @@ def test_a_gateway_that_takes_too_long_is_cut_off(callback: StubCallback) -> Non
     asked = threading.Event()
     callback.reply = lambda message: frame(str(asked.wait(30.0)))
 
-    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", timeout=0.1) as user, pytest.raises(CallbackFailed):
+    with (
+        WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan", timeout=0.1) as user,
+        pytest.raises(CallbackFailed),
+    ):
         user.says("hello")
     asked.set()
 
@@ -293,7 +304,7 @@ def test_several_addresses_are_used_in_turn(callback: StubCallback) -> None:
     urls = [f"{callback.url}?replica={number}" for number in (1, 2)]
     callback.reply = lambda message: frame(request.args["replica"], finish=False)
 
-    with WeComUser(urls, TOKEN, AES_KEY, "zhangsan") as user:
+    with WeComUser(urls, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
         bubble = user.says("hello")
         for _ in range(3):
             user.polls(bubble)
@@ -303,7 +314,7 @@ def test_several_addresses_are_used_in_turn(callback: StubCallback) -> None:
 
 def test_the_clock_signs_the_request(callback: StubCallback) -> None:
     """A user whose clock stands in the past sends stale callbacks."""
-    with WeComUser(callback.url, TOKEN, AES_KEY, "zhangsan", clock=FakeClock(1_700_000_000.0)) as user:
+    with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan", clock=FakeClock(1_700_000_000.0)) as user:
         sealed = user.seals({"msgtype": "text", "text": {"content": "hello"}})
 
     assert sealed.params["timestamp"] == "1700000000"
@@ -323,7 +334,10 @@ def test_a_sealed_callback_can_be_posted_twice_and_forged(callback: StubCallback
 
 def test_a_key_that_cannot_encrypt_is_named_at_once(callback: StubCallback) -> None:
     """A wrong AES key is the caller's mistake, not the gateway's."""
-    with WeComUser(callback.url, TOKEN, "short", "zhangsan") as user, pytest.raises(ValueError, match="AES key"):
+    with (
+        WeComUser(callback.url, SimulatedBot(TOKEN, "short"), "zhangsan") as user,
+        pytest.raises(ValueError, match="AES key"),
+    ):
         user.says("hello")
 
 
@@ -334,12 +348,12 @@ def test_many_polls_of_one_bubble_at_once_are_all_kept(callback: StubCallback, u
     with ThreadPoolExecutor(20) as pool:
         frames = list(pool.map(user.polls, [bubble] * 40))
 
-    assert all(isinstance(one, Frame) and one.content == "…" for one in frames)
+    assert all(isinstance(one, BubbleFrame) and one.content == "…" for one in frames)
     assert len(bubble.frames) == 41
 
 
 def test_a_bubble_reads_from_its_last_frame() -> None:
     """Content, finish and id are those of the frames."""
-    bubble = Bubble("m1", [Frame("s1", False, "a"), Frame("s1", True, "ab")])
+    bubble = Bubble("m1", [BubbleFrame("s1", False, "a"), BubbleFrame("s1", True, "ab")])
 
     assert (bubble.stream_id, bubble.content, bubble.finish) == ("s1", "ab", True)

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
-from utils.markdown.lines import State, classify, render_lines
+from utils.markdown.lines import LineState, classify, render_lines
 from utils.markdown.wecom import open_fence, render_markdown
 
 #: Texts out of the pieces that mean something in Markdown, far likelier to go wrong than random letters.
@@ -221,7 +221,7 @@ def test_breaks_inside_a_quote_survive() -> None:
 
 def by_rules(text: str) -> str:
     """Render as the rules say, line by line, without stretches."""
-    return render_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), State())[0]
+    return render_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), LineState())[0]
 
 
 #: Stretches of the kinds that are recognised as a whole, and what just misses being one.
@@ -293,7 +293,7 @@ def test_an_open_fence_is_found_where_the_rules_find_it(text: str) -> None:
     """The fence that is open at the end is the one that the lines leave open, wherever it began."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    (_, state) = list(classify(lines, State()))[-1]
+    (_, state) = list(classify(lines, LineState()))[-1]
     found = open_fence(text)
 
     assert (found is None) is (state.fence is None)

@@ -140,7 +140,7 @@ class Reader:
         self.shows(self.renderer.finish())
         return self.html
 
-    def shows(self, changed: list[markdown_blocks.Block]) -> None:
+    def shows(self, changed: list[markdown_blocks.RenderedBlock]) -> None:
         for block in changed:
             self.blocks[block.block] = block.html
             self.size += len(block.html)
