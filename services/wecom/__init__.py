@@ -1,5 +1,5 @@
-"""WeCom's callback in our terms: signature, AES envelope, message, reply.
+"""WeCom's callback: signature, AES envelope, message and reply.
 
-Imports floor 0 alone and does no I/O. `crypto.py` has the classic names of WeCom's library, which `demo` re-exports; a
-new kind of message begins in `callback.py`.
+Imports floor 0 alone and does no I/O. `crypto.py` has the classic names of WeCom's library, which `demo` re-exports. A
+new message type begins in `message.py`, a new check in `callback.py`.
 """

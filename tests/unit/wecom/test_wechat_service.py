@@ -511,7 +511,9 @@ def work_on(padded: bytes) -> list[str]:
     called: list[str] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.endswith(("wecom/callback.py", "wecom/crypto.py")):
+        if event == "call" and frame.f_code.co_filename.endswith(
+            ("wecom/callback.py", "wecom/crypto.py", "wecom/message.py")
+        ):
             called.append(frame.f_code.co_name)
 
     sys.setprofile(note)
