@@ -53,7 +53,7 @@ def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
 
 
 class MockAuth(HttpMock):
-    """A context manager: `with MockAuth() as auth: AuthService(..., url=auth.url)`.
+    """A context manager: `with MockAuth() as auth: AuthApi(auth.url)`.
 
     `behaviour` is what it does from now on; `delay` the seconds that "slow" takes; `calls` how often each user_code
     asked for a token; `accepted_connections` how many were opened. `says` makes it answer anything at all.

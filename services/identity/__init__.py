@@ -1,5 +1,5 @@
-"""Who asks: users of WeCom, callers of REST and sockets, and the keys that name and seal what is theirs.
+"""Authentication: WeCom users, callers of REST and sockets, and the keys that name and seal their data.
 
-Imports `redis`, `sql` and `http`. The order of cached token, user record and auth API is in `auth_service.py`;
-credentials of programs and sockets are in `callers.py`.
+Imports `redis`, `sql` and `http`. `auth_service.py` tries the cached token, then the user record and the auth API;
+`callers.py` checks the credentials of REST and socket clients.
 """
