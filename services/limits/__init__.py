@@ -1,4 +1,4 @@
-"""How often somebody may do something: rates over all replicas, and wrong credentials by address.
+"""Rate limits over all replicas, and a limit for wrong credentials per address.
 
-Imports `redis`. Slots of running questions are not here: they belong to their streams.
+Imports `redis`. The slots of running questions are not here: they belong to streams.
 """

@@ -1,4 +1,4 @@
-"""What operators see: health probed in the background, and the metrics of all workers merged into one page.
+"""Health and metrics for operators: background probes, and the metrics of all workers merged into one page.
 
-Imports floor 0 alone. Names of metrics are in `services.metrics`.
+Imports floor 0 alone. The metrics themselves are in `services.metrics`.
 """

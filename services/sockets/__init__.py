@@ -1,1 +1,1 @@
-"""The open sockets of all replicas in Redis: who is connected, which socket is its client's newest."""
+"""The registry of the open sockets of all replicas in Redis. Imports `redis`; changes begin in `store.py`."""

@@ -11,7 +11,7 @@ import redis
 
 from services.errors import StoreUnavailable
 from services.redis.store import ScriptRunner
-from services.sockets.store import LIFE, Connection, OpenSocket, SocketStore
+from services.sockets.store import LIFE, ConnectedSocket, OpenSocket, SocketStore
 from tests.support.servers.processes import FakeClock, free_port, redis_client_for, wait_until
 
 SECRET = b"obviously fake"
@@ -181,8 +181,8 @@ def test_the_list_says_who_is_connected(here: SocketStore, there: SocketStore, t
     there.renew([(second, 0.0)])
 
     realtime, chat = here.connections()
-    assert realtime == Connection(second.token, "client-b", "realtime", CONNECTED - 60, realtime.idle, "two")
-    assert chat == Connection(first.token, "client-a", "chat", CONNECTED, chat.idle, "one")
+    assert realtime == ConnectedSocket(second.token, "client-b", "realtime", CONNECTED - 60, realtime.idle, "two")
+    assert chat == ConnectedSocket(first.token, "client-a", "chat", CONNECTED, chat.idle, "one")
     assert 12.5 <= chat.idle < 12.5 + LIFE
     assert 0.0 <= realtime.idle < LIFE
 
