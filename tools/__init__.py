@@ -1,1 +1,1 @@
-"""Commands for a terminal: `python -m tools.<name>`. A package with an underscore belongs to one command."""
+"""Command line tools: `python -m tools.<name>`. A package with an underscore contains the modules of one command."""

@@ -1,12 +1,12 @@
-"""`python -m tools.streams`: what Redis has of an answer, for a person who may see it.
+"""`python -m tools.streams`: shows answers in Redis to an administrator.
 
     show ID            one stream: its state, its question and every chunk
-    list [--limit N]   the streams there are, newest first, without anybody's words: who asked where, how long ago,
-                       and how each stands. --status, --channel, --bot, --person, --silent and --older-than choose
+    list [--limit N]   all streams, newest first, without texts: user, channel, age and state. Filters: --status,
+                       --channel, --bot, --person, --silent and --older-than
 
---json prints JSON all the way down: of `show` the documented shape, of `list` an array.
-Neither prints the token's fingerprint or where a late answer may go. Exit status: 1 when the stream is unknown or
-Redis is away.
+--json prints JSON: the documented shape for `show`, an array for `list`.
+Neither prints the token's fingerprint or the `response_url`. Exit status: 1 if the stream is unknown or Redis is
+unreachable.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from services.errors import LaibaoError
 from services.redis.store import ScriptRunner, connect, servers
 from services.streams.store import StreamStore
 from tools._pipes import until_nobody_reads
-from tools._streams_list import STATUSES, Row, as_json, rows_of, table
+from tools._streams_list import STATUSES, StreamRow, as_json, rows_of, table
 
-#: Never shown: credentials, and what stands for one.
+#: Fields that are never shown: credentials and fingerprints of credentials.
 HIDDEN = ("token", "reply")
 CREDENTIAL = "credential"
-#: Fields that are JSON themselves, and those that are numbers, in the hash.
+#: The fields of the hash that contain JSON, and those that contain numbers.
 NESTED = ("question", "user_info", "usage", "sources", "told")
 NUMBERS = ("start", "read", "epoch", "asks", "takeovers", "resets", "lease", "suspect", "deadline", "frame_deadline")
 
@@ -82,7 +82,7 @@ def _show(client: redis.Redis, options: argparse.Namespace, settings: Settings) 
 
 
 def _value(name: str, written: Any) -> Any:
-    """Return a field as JSON has it; the words of people stay strings, whatever they look like."""
+    """Return a field's JSON value. Texts stay strings, even if they look like JSON."""
     if name in (*NESTED, *NUMBERS) and isinstance(written, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(written) if written else None
@@ -93,7 +93,7 @@ def _value(name: str, written: Any) -> Any:
 
 
 def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a stream as lines: its fields, then each chunk with whether somebody has read it."""
+    """Yield a stream as lines: its fields, then each chunk, marked read or unread."""
     yield f"{'stream':<16} {stream_id}"
     question = json.loads(document.get("question") or "{}")
     for name in ("channel", "bot", "principal", "chat"):
@@ -117,7 +117,7 @@ def _list(client: redis.Redis, options: argparse.Namespace, settings: Settings) 
     yield from table(wanted[: options.limit])
 
 
-def _is_wanted(options: argparse.Namespace, row: Row) -> bool:
+def _is_wanted(options: argparse.Namespace, row: StreamRow) -> bool:
     chosen = ((options.status, row.status), (options.channel, row.channel), (options.bot, row.bot))
     same = all(value in ("", of_row) for value, of_row in (*chosen, (options.person, row.person)))
     return same and row.age >= options.older_than and (row.silent > 0 or not options.silent)

@@ -1,4 +1,4 @@
-"""Whether a bot's Dify app can be asked: its address, its key, its kind, and the inputs it insists on."""
+"""Checks a bot's Dify app: address, key, mode, and required inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.dify.service import DifyService
 from tools._doctor.checks import Finding, judge_clock
 
-#: App modes that /chat-messages serves; the others have an API of their own.
+#: App modes that /chat-messages serves. Other modes have other endpoints.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")
 
 _REMEDIES = {
@@ -26,7 +26,7 @@ _UNREACHABLE = "see that DIFY_BASE_URL resolves and is open from here (in a cont
 
 
 def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterator[Finding]:
-    """Yield how the bot's app is. Costs no tokens."""
+    """Yield the findings on the bot's app. Costs no tokens."""
     check = f"dify {name}"
     settings = bot.provider
     per_user = settings.dify_auth_mode == "user_token"
@@ -47,7 +47,7 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
 
 
 def _chat(check: str, service: DifyService, authorization: str, *, per_user: bool) -> Finding:
-    """Send an empty question to the address of questions: Dify refuses it, anything else does something else."""
+    """Send an empty question to the chat endpoint. Only Dify rejects it with its own error."""
     url = service.urls.chat
     try:
         service.check_chat(authorization=authorization)
