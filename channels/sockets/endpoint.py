@@ -94,7 +94,7 @@ class Sockets:
         return [
             {
                 "client_id": one.client_id,
-                "door": one.door,
+                "door": one.channel,
                 "connected_at": iso(one.connected_at),
                 "idle_time": round(one.idle, 1),
                 "replica": one.replica,

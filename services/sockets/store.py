@@ -40,7 +40,7 @@ class OpenSocket:
     """A socket of this replica, as the registry stores it."""
 
     token: str
-    door: str
+    channel: str
     principal: str = field(repr=False)
     client_id: str
     #: Seconds since 1970.
@@ -51,7 +51,7 @@ class OpenSocket:
     @property
     def key(self) -> tuple[str, str, str]:
         """Channel, principal and client id. Of all sockets with the same key only the newest stays open."""
-        return self.door, self.principal, self.client_id
+        return self.channel, self.principal, self.client_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class ConnectedSocket:
 
     token: str = field(repr=False)
     client_id: str
-    door: str
+    channel: str
     #: Seconds since 1970.
     connected_at: float
     #: Seconds since the client last sent something.
@@ -162,7 +162,7 @@ class SocketStore:
     def _record(self, socket: OpenSocket, idle: float) -> str:
         record = {
             "client_id": socket.client_id,
-            "door": socket.door,
+            "door": socket.channel,
             "connected_at": round(socket.connected_at, 3),
             "idle": round(idle, 1),
             "replica": self._replica,
