@@ -21,7 +21,7 @@ from services.answers.takeover import TakeoverManager
 from services.batches.manager import BatchManager
 from services.errors import ProviderError, StoreUnavailable
 from services.factories import (
-    batches_word,
+    batches_mode,
     make_auth,
     make_backends,
     make_batch_store,
@@ -144,8 +144,8 @@ class Container:
         self._started = True
         threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
-        parts = {"auth": self.auth.mode, "batches": batches_word(self.settings)}
-        log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), **parts})
+        modes = {"auth": self.auth.mode, "batches": batches_mode(self.settings)}
+        log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), **modes})
 
     def leave(self) -> None:
         """Stop taking new work, and close idle connections so that their clients go to another replica."""

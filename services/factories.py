@@ -115,7 +115,7 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
     )
 
 
-def batches_word(settings: Settings) -> str:
+def batches_mode(settings: Settings) -> str:
     """Return for the log where batches are processed: embedded, external, or off with the reason."""
     if not settings.batch_enabled:
         return "off"

@@ -189,7 +189,7 @@ def _seconds(given: Any) -> float:
 
 
 def _reason(exc: ProviderError) -> str:
-    """Return what failed and the class of its cause, whose text has the address, with GET the password too."""
+    """Return the error and the class of its cause. The cause's text has the address, with GET also the password."""
     return f"{exc} ({type(exc.__cause__).__name__})" if exc.__cause__ else str(exc)
 
 

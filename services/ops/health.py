@@ -78,11 +78,11 @@ class Health:
             self._changed.notify_all()
 
 
-def _status(parts: Mapping[str, bool]) -> str:
+def _status(results: Mapping[str, bool]) -> str:
     """Return "unhealthy" without Redis, which every answer needs; "degraded" if any other dependency fails."""
-    if not parts.get("redis", True):
+    if not results.get("redis", True):
         return "unhealthy"
-    return "healthy" if all(parts.values()) else "degraded"
+    return "healthy" if all(results.values()) else "degraded"
 
 
 def _word(ok: bool) -> str:

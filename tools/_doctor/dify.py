@@ -37,7 +37,7 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
         try:
             info = service.info(authorization=authorization)
         except ProviderError as exc:
-            yield _refusal(check, f"{service.urls.root}/info", exc, per_user=per_user)
+            yield _error(check, f"{service.urls.root}/info", exc, per_user=per_user)
             return
         yield _kind(check, service.urls.root, str(info.get("mode") or ""), str(info.get("name") or ""))
         yield _chat(f"{check} chat", service, authorization, per_user=per_user)
@@ -55,11 +55,11 @@ def _chat(check: str, service: DifyService, authorization: str, *, per_user: boo
         if exc.http_status in (200, 400, 404, 405) or 300 <= exc.http_status < 400:
             remedy = "correct DIFY_CHAT_ENDPOINT: Dify's own is /v1/chat-messages"
             return Finding(check, "failed", f"{url}: {exc}: questions do not go to Dify", remedy)
-        return _refusal(check, url, exc, per_user=per_user)
+        return _error(check, url, exc, per_user=per_user)
     return Finding(check, "ok", f"{url} takes questions")
 
 
-def _refusal(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Finding:
+def _error(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Finding:
     text = f"{url}: {exc}"
     if per_user and exc.http_status in (401, 403):
         return Finding(check, "warning", f"{text}: without a user's token it tells nothing", "ask a question")

@@ -182,7 +182,7 @@ class SocketTalk:
         self._unwanted = next((each for each in self._plan.rejected if each.matches(seen)), None)
 
     def _react(self, kind: str | None) -> None:
-        """Send what clients send by themselves: the key, and by hand a pong. A script sends its pongs itself."""
+        """Send the key if the server asks for it. Answer heartbeats only by hand; scripts send a pong as a step."""
         if kind == "heartbeat":
             if self._plan.by_hand:
                 self._send({"type": "pong"})

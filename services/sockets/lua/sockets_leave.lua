@@ -1,4 +1,4 @@
--- Remove closed sockets. KEYS: 1 newest, 2 open, 3 renewed. ARGV: name and token of each socket
+-- Take closed sockets out. KEYS: 1 newest, 2 open, 3 renewed. ARGV: of each its name and token
 for i = 1, #ARGV, 2 do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
   if held and string.match(held, '%S+$') == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end

@@ -1,6 +1,6 @@
 -- Make a new socket the newest of its name. KEYS: 1 newest, 2 open, 3 renewed
--- ARGV: now, seconds after which an unrenewed socket expires, name, token, order it must exceed, record
--- Reply: {the socket's order, now}
+-- ARGV: now, seconds a socket counts without renewal, name, token, what it must come after, record
+-- Reply: {its place in the order of its name, now}
 local now = clock(ARGV[1])
 local since = math.max(now, tonumber(ARGV[5]) + 0.001)
 local held = redis.call('HGET', KEYS[1], ARGV[3])

@@ -1,6 +1,6 @@
--- Renew open sockets. KEYS: 1 newest, 2 open, 3 renewed, 4 dismissed
--- ARGV: now, seconds after which an unrenewed socket expires, then name, token, order and record of each socket
--- Reply: {now, then token and reason of each socket that must close}
+-- Say that sockets are still open. KEYS: 1 newest, 2 open, 3 renewed, 4 dismissed
+-- ARGV: now, seconds a socket counts without renewal, then of each its name, token, place in the order, record
+-- Reply: {now, then of each that must close its token and why}
 local now = clock(ARGV[1])
 local reply = {stamp(now)}
 local any_dismissed = redis.call('EXISTS', KEYS[4]) == 1
@@ -13,7 +13,7 @@ local function forget(member)
   redis.call('ZREM', KEYS[3], member)
 end
 
--- Return whether a newer socket of the name exists. If Redis knows none, this one becomes the newest again.
+-- Tell whether another socket of the name came later. Where nobody is known any more, this one is the newest again.
 local function superseded(name, token, since)
   local held = redis.call('HGET', KEYS[1], name)
   local its_since, its_token = string.match(held or '', '^(%S+) (%S+)$')
