@@ -26,8 +26,7 @@ from services.redis.store import ScriptRunner
 from services.streams.store import StreamStore
 from services.wecom.callback import WechatService
 
-#: Seconds that opening a stream may wait for Redis, on all channels but WeCom: longer than a burst of questions
-#: takes, shorter than people wait.
+#: Seconds a question of any door but WeCom's may wait for Redis: longer than a crowd takes, shorter than people do.
 PATIENCE = 4.0
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 _write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-#: The channels that use WebSockets; a client sends its credential when it connects.
+#: The channels whose people open a socket, and show a credential when they do.
 SOCKET_CHANNELS = ("chat", "realtime")
-#: The REST channels. They accept an API key whatever `WEBSOCKET_AUTH` is.
+#: The channels of REST, where an API key counts whatever sockets ask for.
 PROGRAM_CHANNELS = ("http", "batch")
 
 Status = Literal["processing", "completed", "error", "cancelled"]
@@ -33,7 +33,7 @@ class Question:
     """A question with everything a replica needs to ask it, also for the second time."""
 
     text: str
-    #: wecom, chat, realtime, batch or http.
+    #: The door it came through: wecom, chat, realtime, batch, http.
     channel: str
     bot: str
     #: WeCom's userid, or the principal of a socket, request or batch, such as "key:<fingerprint>".
@@ -122,6 +122,7 @@ class Query:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     identity: Identity = Identity("none")
+    #: The door the question came through.
     channel: str = ""
     #: The conversation's earlier turns, oldest first; only for providers that keep no conversations themselves.
     history: tuple[Turn, ...] = ()

@@ -113,7 +113,7 @@ class Wait:
 
 
 class Waits:
-    """The requests of this process that wait; a `Lifecycle` of `services.container`."""
+    """The requests of this process that wait; one of `services.container`'s guests."""
 
     def __init__(self, *, most: int = 500, patience: float = 1800.0) -> None:
         """Take how many may wait at once, and for how many seconds without any news."""
