@@ -90,7 +90,12 @@ def make_users(settings: Settings) -> SqlUserStore | None:
 
 
 def make_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore | None) -> AuthService:
-    external = users and ExternalAuth(
+    external = _external_auth(settings, runner, users) if users else None
+    return AuthService(settings.auth_mode or "external", external=external, allowlist=settings.auth_allowlist)
+
+
+def _external_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore) -> ExternalAuth:
+    return ExternalAuth(
         TokenStore(runner),
         users,
         LockStore(runner),
@@ -99,7 +104,6 @@ def make_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore | No
         token_ttl=settings.auth_token_ttl,
         pool_size=settings.http_pool_size,
     )
-    return AuthService(settings.auth_mode or "external", external=external, allowlist=settings.auth_allowlist)
 
 
 def make_batch_store(settings: Settings) -> SqlBatchStore | None:

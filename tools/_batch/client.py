@@ -49,7 +49,7 @@ class BatchClient:
         except OSError as exc:
             self.complain(f"{exc.filename}: {exc.strerror}")
         except KeyboardInterrupt:
-            self.complain(f"interrupted{self._way_on}")
+            self.complain(f"interrupted{self._next_step}")
             return INTERRUPTED
         finally:
             self._api.close()

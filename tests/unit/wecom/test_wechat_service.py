@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import CallbackRefused, LaibaoError, SettingsError
-from services.wecom.callback import Message, WechatService, derive_key
+from services.wecom.callback import WechatService, derive_key
 from services.wecom.crypto import Prpcrypt, _cipher, decode_key, signature
+from services.wecom.message import Message
 
 NOW = 1_700_000_000
 TOKEN, NONCE = "TESTTOKEN0123456789", "123412323"
