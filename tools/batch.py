@@ -80,7 +80,7 @@ def _many(*options: Callable[..., Any]) -> Callable[[Callable[..., int]], Callab
 
 _of_server = _many(
     click.option("--url", type=_address, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True),
-    click.option("--key", type=_key, default="", metavar="-", help="The key on standard input; else LAIBAO_KEY."),
+    click.option("--key", type=_key, default="", metavar="-", help="Read it from standard input; else LAIBAO_KEY."),
     click.option(
         "--patience",
         "outage_timeout",
@@ -92,14 +92,14 @@ _of_server = _many(
 )
 _of_file = _many(
     click.argument("file", type=Path),
-    click.option("--name", default="", help="Of the task, else the file's."),
+    click.option("--name", default="", help="The task's name; else the file's."),
     click.option("--description", default=""),
-    click.option("--column", default="", help="The column's name or number; else one of a usual name."),
-    click.option("--sheet", default="", help="Of a workbook."),
+    click.option("--column", default="", help="The column's name or number; else a column with a usual name."),
+    click.option("--sheet", default="", help="The sheet of a workbook."),
     click.option("--inputs", type=json_object, metavar="JSON", help="The app's variables, an object."),
-    click.option("--max-attempts", type=int, metavar="N", help="How often a question is asked at most."),
+    click.option("--max-attempts", type=int, metavar="N", help="Attempts per question."),
     click.option("--max-concurrent", type=int, metavar="N", help="Questions of this task at once."),
-    click.option("--id", "submission_id", default="", help="Your own name for this submission: twice is one task."),
+    click.option("--id", "submission_id", default="", help="Your own id of this submission: twice is one task."),
 )
 _out = click.option("--out", type=_output, metavar="FILE", help="A .csv or .jsonl; else JSONL on standard output.")
 _one = click.argument("task_id", type=_task_id, metavar="ID")
@@ -158,7 +158,7 @@ def _submit(client: BatchClient, submission_id: str, **chosen: Any) -> int:
 @batch.command("results")
 @_one
 @_out
-@click.option("--now", is_flag=True, help="Do not wait: what there is.")
+@click.option("--now", is_flag=True, help="Do not wait; save the results so far.")
 @_client
 def _results(client: BatchClient, task_id: str, out: Path | None, now: bool) -> int:
     """Wait for a task, save its results."""
@@ -179,7 +179,7 @@ def _status_of(task: Mapping[str, Any]) -> int:
 @click.argument("task_id", type=_task_id, metavar="[ID]", required=False)
 @_client
 def _status(client: BatchClient, task_id: str | None) -> int:
-    """Print how a task is, or how batches stand."""
+    """Print the state of a task, or of all batches."""
     if task_id:
         client.tell(client.ask("GET", f"/tasks/{task_id}"))
         return 0
@@ -217,15 +217,15 @@ def _change(name: str, method: str, path: str, words: str) -> None:
         return 0
 
 
-_change("pause", "POST", "/pause", "Begin no more of a task.")
-_change("resume", "POST", "/resume", "Go on with a task.")
-_change("cancel", "DELETE", "", "End a task now.")
+_change("pause", "POST", "/pause", "Start no more items of a task.")
+_change("resume", "POST", "/resume", "Resume a task.")
+_change("cancel", "DELETE", "", "Cancel a task.")
 
 
 @batch.command("work")
 @click.option("--port", type=int, help="For probes and Prometheus; else OPS_PORT, else PORT.")
 def _work(port: int | None) -> int:
-    """Work on batches, as BATCH_WORKER=external wants it; no client."""
+    """Process batches, for BATCH_WORKER=external; needs no running service."""
     # Imported here because only this command needs the whole product.
     from tools._batch.worker import work
 
@@ -235,7 +235,7 @@ def _work(port: int | None) -> int:
 @batch.command("tables")
 @click.argument("kind", type=click.Choice(["mysql", "sqlite"]), default="mysql")
 def _tables(kind: str) -> int:
-    """Print the SQL that creates the tables; no client."""
+    """Print the SQL that creates the tables; needs no running service."""
     from tools._batch.tables import print_tables
 
     return print_tables(kind)

@@ -69,18 +69,18 @@ def _files(text: str) -> list[Any]:
 
 
 @click.command("dify", help="Ask a Dify app.", epilog=STATUS)
-@click.option("--api-key", default="", metavar="-", help="The key on standard input; else DIFY_API_KEY.")
+@click.option("--api-key", default="", metavar="-", help="Read the key from standard input; else DIFY_API_KEY.")
 @click.option("--base-url", type=_address, default=CLOUD, envvar="DIFY_BASE_URL", metavar="URL", show_default=True)
 @click.option("-q", "--query", default="", help="The question.")
-@click.option("--user", default="test-user", help="Who asks: Dify keeps conversations by user.")
+@click.option("--user", default="test-user", help="The asking user: Dify keeps conversations per user.")
 @click.option("--inputs", type=json_object, default="{}", metavar="JSON", help="The app's variables, an object.")
-@click.option("--blocking", is_flag=True, help="The whole answer at once; agent apps refuse this.")
-@click.option("--conversation-id", default="", help="Go on with this conversation.")
-@click.option("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="Of silence, or of --blocking in all.")
-@click.option("--list-conversations", is_flag=True, help="The user's, and nothing is asked.")
+@click.option("--blocking", is_flag=True, help="Get the whole answer at once; agent apps reject this.")
+@click.option("--conversation-id", default="", help="Continue this conversation.")
+@click.option("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="Between two events, or for --blocking.")
+@click.option("--list-conversations", is_flag=True, help="List the user's conversations; ask nothing.")
 @click.option("--files", type=_files, default="[]", metavar="JSON", help="A list of file objects as in Dify's API.")
-@click.option("--no-auto-name", is_flag=True, help="No title for the conversation: it costs a call.")
-@click.option("--check", is_flag=True, help="Stream, blocking, two turns and list: a line each.")
+@click.option("--no-auto-name", is_flag=True, help="Do not let Dify name the conversation, which costs a call.")
+@click.option("--check", is_flag=True, help="Check streaming, blocking, two turns and the list; one line each.")
 def ask(api_key: str, base_url: str, timeout: float, list_conversations: bool, check: bool, **question: Any) -> int:
     if not (question["query"] or list_conversations or check):
         raise click.UsageError("nothing to ask: give --query, or --list-conversations")

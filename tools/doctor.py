@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.doctor", description="Say what is wrong with a deployment.")
-    parser.add_argument("--userid", default="", help="somebody who must be able to ask: WeCom's userid")
-    parser.add_argument("--corp", default="", help="the corp of that person, where bots have one")
-    parser.add_argument("--url", default="", help="the callback's public address; else this machine's own port")
+    parser.add_argument("--userid", default="", help="WeCom's userid of a user to look up")
+    parser.add_argument("--corp", default="", help="the corp of that user, if bots have one")
+    parser.add_argument("--url", default="", help="the callback's public address; else this machine's port")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return parser.parse_args(argv)
 

@@ -65,16 +65,16 @@ def _address(url: str) -> str:
     "--url", type=_address, default="ws://127.0.0.1:5000", metavar="URL", help="Default path: the channel's own."
 )
 @click.option(
-    "--key", type=checked_key, default="", envvar="LAIBAO_WS_KEY", metavar="KEY", help="Better in LAIBAO_WS_KEY."
+    "--key", type=checked_key, default="", envvar="LAIBAO_WS_KEY", metavar="KEY", help="Better set LAIBAO_WS_KEY."
 )
-@click.option("--client-id", default="", help="Chat: the client's own name of this connection.")
-@click.option("--resume", type=_resumption, metavar="STREAM_ID:CURSOR", help="Go on with this answer first.")
-@click.option("--send", multiple=True, metavar="TEXT...", help="Say this.")
+@click.option("--client-id", default="", help="Chat only: the client's own id of this connection.")
+@click.option("--resume", type=_resumption, metavar="STREAM_ID:CURSOR", help="Resume this answer first.")
+@click.option("--send", multiple=True, metavar="TEXT...", help="Send this text.")
 @click.option("--script", type=click.File(encoding="utf-8"), help="JSON lines: frames, sleep and expect.")
-@click.option("--expect", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or words that must come.")
-@click.option("--reject", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or words that end it badly.")
-@click.option("--timeout", type=seconds, metavar="SECONDS", help=f"In all: {TIMEOUT:g}, or without end by hand.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a frame.")
+@click.option("--expect", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or text that must arrive.")
+@click.option("--reject", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or text that must not arrive.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help=f"For the whole session: {TIMEOUT:g}, by hand none.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per frame.")
 def talk(channel: str, url: str, key: str, client_id: str, timeout: float | None, as_json: bool, **said: Any) -> int:
     by_hand = not (said["send"] or said["script"] or said["resume"] or said["expect"])
     plan = Plan(
