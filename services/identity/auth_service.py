@@ -24,7 +24,7 @@ from services.redis.lock_store import LockStore
 
 log = logging.getLogger(__name__)
 
-AuthMode = Literal["external", "allowlist", "none"]
+UserAuthMode = Literal["external", "allowlist", "none"]
 
 #: Seconds a failure is cached: long enough to spare the auth API, short enough that a correction works soon.
 DENIED_SECONDS = {"unknown_user": 30.0, "auth_refused": 30.0, "auth_unavailable": 2.0}
@@ -74,7 +74,7 @@ class AuthService:
 
     def __init__(
         self,
-        mode: AuthMode,
+        mode: UserAuthMode,
         *,
         external: ExternalAuth | None = None,
         allowlist: Collection[str] = (),
