@@ -1,4 +1,4 @@
-"""Builds everything from the settings, in the order of the floors; `close` undoes it in reverse."""
+"""Builds all objects of a replica from the settings, lower packages first. `close` ends them in reverse order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from services.batches.manager import BatchLimits, BatchManager, Retention
 from services.channels import Channel, Channels
 from services.errors import ProviderError, StoreUnavailable
 from services.factories import (
-    batches_word,
+    batches_mode,
     make_auth,
     make_backends,
     make_batch_store,
@@ -51,8 +51,8 @@ from services.streams.readers import StreamReaders
 log = logging.getLogger(__name__)
 
 
-class Guests(Protocol):
-    """Connections that stay open beyond a request."""
+class Lifecycle(Protocol):
+    """A set of long-lived connections that starts and drains with the replica."""
 
     def start(self) -> None: ...
 
@@ -64,7 +64,7 @@ class Guests(Protocol):
 
 
 class Container:
-    """The parts of one replica. Nothing connects before it is used."""
+    """All long-lived objects of one replica. None of them connects before it is used."""
 
     def __init__(self, settings: Settings, channels: Iterable[Channel] = CHANNELS) -> None:
         self.settings = settings
@@ -73,7 +73,7 @@ class Container:
         self.wechat = {name: make_wechat(bot) for name, bot in settings.bots.items()}
         address = settings.redis_address.get_secret_value()
         self.redis = connect(address, pool_size=max(1, settings.redis_pool_size - 1))
-        #: The flusher's own connection: leases are renewed however many poll.
+        #: A connection for the flusher alone, so that polls cannot delay the renewal of leases.
         self.redis_of_flusher = connect(address, pool_size=1)
         self.runner = ScriptRunner(self.redis)
         self.redis_of_batches = self._redis_of_batches()
@@ -121,20 +121,20 @@ class Container:
         self.socket_store = SocketStore(self.runner, replica=f"{socket.gethostname()}:{os.getpid()}", secret=names)
         self.batches = self._batches()
         self.health = self._health()
-        self._guests: list[Guests] = []
+        self._lifecycles: list[Lifecycle] = []
         self._started = False
 
-    def attach(self, guests: Guests) -> None:
-        """Have the connections that people keep open begin and leave with this replica."""
-        self._guests.append(guests)
+    def attach(self, lifecycle: Lifecycle) -> None:
+        """Start and drain a set of connections together with this replica."""
+        self._lifecycles.append(lifecycle)
 
     @property
     def ready(self) -> bool:
-        """Whether this replica may get traffic: not while it starts or drains."""
+        """Whether this replica may get traffic. False while it starts or drains."""
         return self._started and not self.manager.draining
 
     def start(self) -> None:
-        """Start the threads of this process; a Redis that is away now may come later."""
+        """Start the threads of this process. Redis may be unreachable; it is used once it answers."""
         with suppress(StoreUnavailable):
             self.runner.load()
         for channel in self.channels:
@@ -145,29 +145,29 @@ class Container:
         self.readers.start()
         if self.batches:
             self.batches.start()
-        for guests in self._guests:
-            guests.start()
+        for lifecycle in self._lifecycles:
+            lifecycle.start()
         self._started = True
         threading.Thread(target=self._warn_of_missing_inputs, name="missing-inputs", daemon=True).start()
         names = {provider.name for provider in self.providers.values()}
-        parts = {"auth": self.auth.mode, "batches": batches_word(self.settings)}
-        log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), **parts})
+        modes = {"auth": self.auth.mode, "batches": batches_mode(self.settings)}
+        log.info("started", extra={"bots": sorted(self.wechat), "providers": sorted(names), **modes})
 
     def leave(self) -> None:
-        """Take in that another replica takes what is new: who waits for nothing here is sent there."""
+        """Stop taking new work, and close idle connections so that their clients go to another replica."""
         if self.batches:
             self.batches.leave()
-        for guests in self._guests:
-            guests.leave()
+        for lifecycle in self._lifecycles:
+            lifecycle.leave()
 
     def close(self) -> None:
-        """Drain, then give everything back."""
+        """Drain, then close everything."""
         self.manager.draining = True
         self.leave()
         self.manager.drain(self.settings.drain_seconds)
-        for guests in self._guests:
-            guests.close_all()
-            guests.stop()
+        for lifecycle in self._lifecycles:
+            lifecycle.close_all()
+            lifecycle.stop()
         if self.batches:
             self.batches.close()
         self.takeovers.close()
@@ -200,7 +200,7 @@ class Container:
         )
 
     def _batches(self) -> BatchManager | None:
-        """Return who works batches off; None where there is no SQL to keep them, or nobody wants them."""
+        """Return the batch manager; None without SQL, or if batches are disabled."""
         settings = self.settings
         if self.batch_store is None:
             return None
@@ -226,7 +226,7 @@ class Container:
         return connect(address.get_secret_value(), pool_size=self.settings.redis_pool_size)
 
     def _warn_of_missing_inputs(self) -> None:
-        """Name required inputs nobody fills in: a run that lacks one may hang instead of failing."""
+        """Warn of required inputs without a value: a run that lacks one may hang instead of failing."""
         for bot, provider in self.providers.items():
             with suppress(ProviderError):
                 for name in provider.missing_inputs():

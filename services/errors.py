@@ -1,23 +1,23 @@
-"""Every error this product raises, one tree.
+"""All errors of this product, in one tree.
 
 LaibaoError                     code, status
-├── SettingsError               the start stops; one line for the operator
-├── CallbackRefused             a WeCom callback that failed a check: 4xx, nothing touched
+├── SettingsError               a setting is missing or wrong; the process does not start
+├── CallbackRefused             a WeCom callback failed a check: answered with 4xx, nothing is changed
 ├── StoreUnavailable            Redis or SQL did not answer in time
-├── StreamClosed                the stream takes no more chunks from this owner
-├── StreamUnknown               no such stream, or it is somebody else's
-├── BatchUnknown                no such batch task, or it is somebody else's
-├── BatchFinished               the batch task has ended: nothing about it can change
-├── BatchConflict               the idempotency key stands for another submission
+├── StreamClosed                the stream accepts no more chunks from this owner
+├── StreamUnknown               the stream does not exist or belongs to another caller
+├── BatchUnknown                the batch task does not exist or belongs to another caller
+├── BatchFinished               the batch task has ended and cannot be changed
+├── BatchConflict               the idempotency key was used for a different submission
 ├── AddressBlocked              too many wrong credentials came from this address
 ├── BatchQueueFull              too many unfinished batch tasks
 └── AnswerError                 ends an answer; `code` picks the sentence a user sees (config/texts.py)
-    ├── AuthError               unknown user, refused, service unavailable
-    └── ProviderError           what went wrong at the answer provider
+    ├── AuthError               the user is unknown or rejected, or the auth service is unavailable
+    └── ProviderError           the answer provider failed
         ├── ConversationGone    the provider no longer knows the conversation
-        ├── StreamBroken        the stream broke off; the provider may have the answer all the same
-        └── Unrecoverable       the answer to a question asked before cannot be had any more
-            └── RunFailed       because the provider says that the run failed
+        ├── StreamBroken        the stream broke off; the provider may still have the answer
+        └── Unrecoverable       the provider has no answer to a question asked before
+            └── RunFailed       the provider reports that the run failed
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from types import MappingProxyType
 
 
 class LaibaoError(Exception):
-    """The base: `code` is stable and may be shown, the message is for the log."""
+    """The base class. `code` is stable and may be shown to users; the message is for the log."""
 
     code = "unknown"
-    #: HTTP status where an error becomes a reply.
+    #: The HTTP status of a reply that reports this error.
     status = 500
 
     def __init__(self, message: str = "", *, code: str = "") -> None:
@@ -40,64 +40,64 @@ class LaibaoError(Exception):
 
 
 class SettingsError(LaibaoError):
-    """A missing or wrong setting; the message names the variable, the value and what is expected."""
+    """A setting is missing or wrong. The message names the variable, the value and the expected form."""
 
     code = "settings"
 
 
 class CallbackRefused(LaibaoError):
-    """A WeCom callback that failed a check; `code` names the check, in the log only."""
+    """A WeCom callback failed a check. `code` names the check and appears in the log only."""
 
     code = "callback_refused"
     status = 400
-    #: What else the log says: which bot was asked, by which address, how far the clocks are apart.
+    #: More log fields: the bot, the client's address, the difference between the clocks.
     about: Mapping[str, object] = MappingProxyType({})
 
 
 class StoreUnavailable(LaibaoError):
-    """Redis or SQL is away, too slow, or refuses writes."""
+    """Redis or SQL is unreachable, too slow, or rejects writes."""
 
     code = "store_unavailable"
     status = 503
 
 
 class StreamClosed(LaibaoError):
-    """The stream ended or belongs to another owner; whoever writes it must stop."""
+    """The stream ended or belongs to another owner. The writer must stop."""
 
     code = "stream_closed"
     status = 409
 
 
 class StreamUnknown(LaibaoError):
-    """The stream does not exist (any more), or is not this reader's: which of them is nobody's business."""
+    """The stream does not exist (any more) or belongs to another reader. Callers must not learn which."""
 
     code = "stream_unknown"
     status = 404
 
 
 class BatchUnknown(LaibaoError):
-    """The task does not exist (any more), or is not this owner's: which of them is nobody's business."""
+    """The task does not exist (any more) or belongs to another owner. Callers must not learn which."""
 
     code = "batch_unknown"
     status = 404
 
 
 class BatchFinished(LaibaoError):
-    """The task has ended, and an end is final."""
+    """The task has ended and cannot be changed."""
 
     code = "batch_finished"
     status = 409
 
 
 class BatchConflict(LaibaoError):
-    """The same idempotency key came with something else before."""
+    """The same idempotency key was used before for a different submission."""
 
     code = "batch_conflict"
     status = 409
 
 
 class AddressBlocked(LaibaoError):
-    """Too many wrong credentials came from this address: none is looked at for so many `seconds`."""
+    """Too many wrong credentials came from this address. None is checked for the next `seconds`."""
 
     code = "address_blocked"
     status = 429
@@ -108,14 +108,14 @@ class AddressBlocked(LaibaoError):
 
 
 class BatchQueueFull(LaibaoError):
-    """As many tasks are unfinished as may be: submit again when some have ended."""
+    """The number of unfinished tasks is at its limit. Submit again when some have ended."""
 
     code = "batch_queue_full"
     status = 429
 
 
 class AnswerError(LaibaoError):
-    """Ends an answer; `config.texts` has a sentence for every code."""
+    """An error that ends an answer. `config.texts` has a sentence for every code."""
 
     code = "answer_failed"
     status = 502
@@ -129,9 +129,10 @@ class AuthError(AnswerError):
 
 
 class ProviderError(AnswerError):
-    """The provider failed; `http_status` is its HTTP status, 0 where there was none.
+    """The provider failed.
 
-    `retry_after` is how long it asked to be left alone, in seconds, 0.0 where it did not.
+    `http_status` is the provider's HTTP status, 0 without a reply. `retry_after` is its `Retry-After` in seconds, 0.0
+    without one.
     """
 
     code = "provider_error"
@@ -143,22 +144,22 @@ class ProviderError(AnswerError):
 
 
 class ConversationGone(ProviderError):
-    """The provider does not know the conversation any more: ask once more as a new one."""
+    """The provider no longer knows the conversation. Ask again in a new one."""
 
     code = "conversation_gone"
 
 
 class StreamBroken(ProviderError):
-    """The provider's stream broke off, ended early or fell silent; the run may have gone on: `recover` may have it."""
+    """The provider's stream broke off, ended early or timed out. The run may have continued: try `recover`."""
 
     code = "provider_truncated"
 
 
 class Unrecoverable(ProviderError):
-    """The provider has no answer, and will have none, to a question that was asked before: it may be asked again."""
+    """The provider has no answer to a question asked before and will have none. The question may be asked again."""
 
     code = "interrupted"
 
 
 class RunFailed(Unrecoverable):
-    """The provider tells that the run ended in failure."""
+    """The provider reports that the run failed."""

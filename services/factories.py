@@ -1,4 +1,4 @@
-"""What the parts of a replica are made with: settings in, parts out. `container` says which, and in what order."""
+"""Factories: each makes one object of a replica from the settings. `container` calls them in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.answers.answer import Backend
 from services.answers.history_store import HistoryStore
 from services.batches.store import SqlBatchStore
 from services.errors import SettingsError
-from services.identity.auth_service import AuthService
+from services.identity.auth_service import AuthService, ExternalAuth
 from services.identity.token_store import TokenStore
 from services.identity.user_store import SqlUserStore
 from services.providers.base import BaseRAGProvider
@@ -25,10 +25,10 @@ from services.wecom.callback import WechatService
 
 
 def make_wechat(bot: BotSettings) -> WechatService:
-    """Return who speaks with WeCom for a bot.
+    """Return the callback service of a bot.
 
     Raises:
-        SettingsError: its mode is none of this version's.
+        SettingsError: this version does not support the bot's mode.
     """
     if bot.mode != "callback":
         raise SettingsError(f"WECHAT_MODE: {bot.mode}, expected callback: this version has no other")
@@ -59,9 +59,9 @@ def make_history(settings: Settings, runner: ScriptRunner) -> HistoryStore:
 
 
 def sql_pools(settings: Settings) -> tuple[int, int]:
-    """Return how many SQL connections the user query has, and how many batches: together `MYSQL_POOL_SIZE`.
+    """Return the SQL pool sizes of the user query and of batches, together `MYSQL_POOL_SIZE`.
 
-    Each has one at least, where both are wanted.
+    If both are used, each gets at least one connection.
     """
     size = settings.mysql_pool_size
     if not settings.batch_enabled:
@@ -72,7 +72,7 @@ def sql_pools(settings: Settings) -> tuple[int, int]:
 
 
 def make_users(settings: Settings) -> SqlUserStore | None:
-    """Return who knows the users; None where nobody asks for them."""
+    """Return the user store; None unless AUTH_MODE is external and a database is set."""
     if settings.auth_mode != "external" or settings.sql_url is None:
         return None
     return SqlUserStore(
@@ -84,21 +84,24 @@ def make_users(settings: Settings) -> SqlUserStore | None:
 
 
 def make_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore | None) -> AuthService:
-    return AuthService(
-        settings.auth_mode or "external",
-        token_store=TokenStore(runner),
-        user_store=users,
-        lock_store=LockStore(runner),
+    external = _external_auth(settings, runner, users) if users else None
+    return AuthService(settings.auth_mode or "external", external=external, allowlist=settings.auth_allowlist)
+
+
+def _external_auth(settings: Settings, runner: ScriptRunner, users: SqlUserStore) -> ExternalAuth:
+    return ExternalAuth(
+        TokenStore(runner),
+        users,
+        LockStore(runner),
         url=str(settings.auth_service_url or ""),
         method=settings.auth_service_method,
         token_ttl=settings.auth_token_ttl,
-        allowlist=settings.auth_allowlist,
         pool_size=settings.http_pool_size,
     )
 
 
 def make_batch_store(settings: Settings) -> SqlBatchStore | None:
-    """Return who keeps batches; None where there is no SQL to keep them in, or nobody wants them."""
+    """Return the batch store; None without SQL, or if batches are disabled."""
     if not settings.batch_enabled or settings.sql_url is None:
         return None
     return SqlBatchStore(
@@ -109,15 +112,15 @@ def make_batch_store(settings: Settings) -> SqlBatchStore | None:
     )
 
 
-def batches_word(settings: Settings) -> str:
-    """Return where batches are worked off, for the log."""
+def batches_mode(settings: Settings) -> str:
+    """Return for the log where batches are processed: embedded, external, or off with the reason."""
     if not settings.batch_enabled:
         return "off"
     return settings.batch_worker if settings.sql_url else "off: they need MYSQL_HOST or DATABASE_PATH"
 
 
 def make_providers(settings: Settings, texts: Texts) -> dict[str, BaseRAGProvider]:
-    """Return who answers for each bot, and on the doors that have none."""
+    """Return the provider of each bot; the default bot's also serves the channels without bots."""
     asked = {DEFAULT_BOT: settings.provider} | {name: bot.provider for name, bot in settings.bots.items()}
     pool_size = settings.http_pool_size
     return {

@@ -1,7 +1,7 @@
-"""What is counted and timed, by name. Label values are from closed sets: nothing a person typed, no id, no address.
+"""All metrics. Label values come from closed sets (`utils/metric_labels.py`): no user input, no id, no address.
 
-Under gunicorn every worker writes into files of one folder, because `gunicorn.conf.py` sets `PROMETHEUS_MULTIPROC_DIR`
-before this module is imported; everywhere else the values live in this process.
+Under gunicorn every worker writes to files in one folder, because `gunicorn.conf.py` sets `PROMETHEUS_MULTIPROC_DIR`
+before this module is imported. Without gunicorn the values live in this process.
 """
 
 from __future__ import annotations
@@ -10,49 +10,44 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-# The times of creation would be as many lines again, and are not there with several processes anyway.
+from utils.metric_labels import msgtype_label
+
+# The `_created` series would double the page, and do not exist with several processes.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-#: Ours alone: the same names with one process and with several.
+#: A registry of the product's own, so that one process and several show the same names.
 REGISTRY = CollectorRegistry()
 
-#: The kinds of messages that WeCom documents, and what every other one is counted as.
-MSGTYPES = ("text", "image", "mixed", "voice", "file", "video", "stream", "event")
-OTHER = "other"
-
-#: The codes sockets are closed with: RFC 6455's and ours (docs/websocket.md).
-CLOSE_CODES = (1000, 1001, 1003, 1005, 1006, 1007, 1009, 1011, 1012, 4401, 4408, 4409, 4410, 4429)
-
-#: Upper bounds in seconds: a callback should take milliseconds and may take 2 s, an answer may take 20 minutes.
+#: Upper bounds in seconds. A callback should take milliseconds and may take 2 s; an answer may take 20 minutes.
 CALLBACK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 FIRST_TEXT_BUCKETS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 STREAM_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 330.0, 600.0, 1200.0)
 
 TAKEOVERS = Counter(
     "wechatlaibao_takeovers_total",
-    "Streams this replica went on with: takeover of a silent owner, handover from a leaving one.",
+    "Streams this replica took over from a dead owner (takeover) or from a draining replica (handover).",
     ["kind"],
     registry=REGISTRY,
 )
 RECOVERIES = Counter(
     "wechatlaibao_recoveries_total",
-    "Answers looked up at the provider after their owner was lost or their stream broke, by what was found.",
+    "Answers looked up at the provider after the owner or the provider's stream was lost, by result.",
     ["outcome", "reason"],
     registry=REGISTRY,
 )
 REASKS = Counter(
     "wechatlaibao_reasks_total",
-    "Questions asked again, because the provider had no answer to the first time.",
+    "Questions asked again because the provider had no answer to the first request.",
     registry=REGISTRY,
 )
 HANDOVERS = Counter(
     "wechatlaibao_handovers_total",
-    "Streams a leaving replica released before their end, for another one to go on with.",
+    "Unfinished streams that a draining replica released to other replicas.",
     registry=REGISTRY,
 )
 OWNERS_REFUSED = Counter(
     "wechatlaibao_owners_refused_total",
-    "Owners that were replaced and whose late writing was refused.",
+    "Late writes refused because another owner has the stream.",
     registry=REGISTRY,
 )
 STREAMS_RUNNING = Gauge(
@@ -69,62 +64,62 @@ STREAMS_MAX = Gauge(
 )
 STREAMS = Counter(
     "wechatlaibao_streams_total",
-    "Answers that ended here: completed, or the code of what went wrong.",
+    "Answers that ended on this replica, by outcome: completed, or an error code.",
     ["channel", "outcome"],
     registry=REGISTRY,
 )
 STREAM_SECONDS = Histogram(
     "wechatlaibao_stream_seconds",
-    "Seconds from a question to its answer's end.",
+    "Seconds from a question to the end of its answer.",
     ["channel"],
     buckets=STREAM_BUCKETS,
     registry=REGISTRY,
 )
 FIRST_TEXT_SECONDS = Histogram(
     "wechatlaibao_first_text_seconds",
-    "Seconds from a question to its answer's first text.",
+    "Seconds from a question to the first text of its answer.",
     ["channel"],
     buckets=FIRST_TEXT_BUCKETS,
     registry=REGISTRY,
 )
 QUESTIONS_REFUSED = Counter(
     "wechatlaibao_questions_refused_total",
-    "Questions that got a sentence instead of an answer, by the sentence's code.",
+    "Questions answered with a fixed sentence instead of an answer, by the sentence's code.",
     ["code"],
     registry=REGISTRY,
 )
 PROVIDER_CALLS = Counter(
     "wechatlaibao_provider_calls_total",
-    "Questions sent to an answer provider, again or not.",
+    "Questions sent to an answer provider, repeated ones included.",
     ["bot", "provider"],
     registry=REGISTRY,
 )
 TOKENS = Counter(
     "wechatlaibao_tokens_total",
-    "Tokens of answers as their provider counted them: of the prompt, of the completion, and of a total told alone.",
+    "Tokens as the provider counted them: prompt, completion, or total if only that is known.",
     ["bot", "provider", "kind"],
     registry=REGISTRY,
 )
 PRICE = Counter(
     "wechatlaibao_price_total",
-    "What answers cost as their provider says it, by currency.",
+    "Price of answers as the provider reports it, by currency.",
     ["bot", "provider", "currency"],
     registry=REGISTRY,
 )
 SOURCES = Counter(
     "wechatlaibao_sources_total",
-    "Documents and pages that answers rest on, as their provider names them.",
+    "Documents and pages that providers name as sources of answers.",
     ["bot", "provider"],
     registry=REGISTRY,
 )
 REWRITTEN = Counter(
     "wechatlaibao_streams_rewritten_total",
-    "Streams that Redis had lost and their owner wrote again.",
+    "Streams that Redis lost and their owner wrote again.",
     registry=REGISTRY,
 )
 CALLBACK_SECONDS = Histogram(
     "wechatlaibao_callback_seconds",
-    "Seconds to answer a callback of WeCom that passed its checks.",
+    "Seconds to answer a WeCom callback that passed all checks.",
     ["msgtype"],
     buckets=CALLBACK_BUCKETS,
     registry=REGISTRY,
@@ -137,13 +132,13 @@ CALLBACKS_REFUSED = Counter(
 )
 REST_REFUSED = Counter(
     "wechatlaibao_rest_refused_total",
-    "Requests refused because of the page's origin, or of the host they name.",
+    "Requests refused because of their Origin or Host header.",
     ["check"],
     registry=REGISTRY,
 )
 CREDENTIALS_REFUSED = Counter(
     "wechatlaibao_credentials_refused_total",
-    "Credentials refused: wrong, or not looked at because their address showed too many wrong ones.",
+    "Credentials refused: wrong, or blocked because their address sent too many wrong ones.",
     ["kind", "outcome"],
     registry=REGISTRY,
 )
@@ -162,7 +157,7 @@ SOCKETS_MAX = Gauge(
 )
 SOCKETS_ENDED = Counter(
     "wechatlaibao_sockets_ended_total",
-    "WebSockets that ended, by close code; other is one that only a client could choose.",
+    "WebSockets that ended, by close code; other is a code that only clients use.",
     ["door", "code"],
     registry=REGISTRY,
 )
@@ -174,55 +169,55 @@ SOCKETS_REFUSED = Counter(
 )
 CONNECTIONS_REFUSED = Counter(
     "wechatlaibao_connections_refused_total",
-    "Connections closed for what their client did, by the reason.",
+    "Connections closed because of their client's behaviour, by reason.",
     ["reason"],
     registry=REGISTRY,
 )
 HTTP_WAITS = Gauge(
     "wechatlaibao_http_waits",
-    "Requests that wait for an answer over plain HTTP now.",
+    "Plain HTTP requests that wait for an answer now.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 HTTP_WAITS_MAX = Gauge(
     "wechatlaibao_http_waits_max",
-    "Requests that may wait for an answer over plain HTTP at once.",
+    "Plain HTTP requests that may wait for an answer at once.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 SEARCHES = Counter(
     "wechatlaibao_searches_total",
-    "Web searches, by what came of them: found, empty, failed.",
+    "Web searches, by outcome: found, empty, failed.",
     ["provider", "outcome"],
     registry=REGISTRY,
 )
 BATCH_ITEMS = Counter(
     "wechatlaibao_batch_items_total",
-    "Items of batches that ended: completed, or the code of what went wrong.",
+    "Batch items that ended, by outcome: completed, or an error code.",
     ["outcome"],
     registry=REGISTRY,
 )
 BATCH_RETRIES = Counter(
     "wechatlaibao_batch_retries_total",
-    "Items of batches put back to be asked again, by the code of what went wrong.",
+    "Batch items scheduled to be asked again, by error code.",
     ["code"],
     registry=REGISTRY,
 )
 BATCH_LANES_BUSY = Gauge(
     "wechatlaibao_batch_lanes_busy",
-    "Items of batches being answered now.",
+    "Batch items being answered now.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 BATCH_LANES_MAX = Gauge(
     "wechatlaibao_batch_lanes_max",
-    "Items of batches that may be answered at once, over all replicas.",
+    "Batch items that may be answered at once, over all replicas.",
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
 BATCH_TASKS_UNFINISHED = Gauge(
     "wechatlaibao_batch_tasks_unfinished",
-    "Batch tasks that have not ended, as last counted.",
+    "Unfinished batch tasks, as last counted.",
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
@@ -240,23 +235,23 @@ BATCH_TASKS = Counter(
 )
 BATCH_REFUSED = Counter(
     "wechatlaibao_batch_refused_total",
-    "Batch tasks refused, by the code.",
+    "Batch tasks refused, by error code.",
     ["code"],
     registry=REGISTRY,
 )
 REDIS_OUTAGES = Counter(
     "wechatlaibao_redis_outages_total",
-    "Times a replica found Redis away.",
+    "Times a replica found Redis unreachable.",
     registry=REGISTRY,
 )
 REDIS_AWAY = Gauge(
     "wechatlaibao_redis_away",
-    "1 while a replica finds Redis away, else 0.",
+    "1 while a replica finds Redis unreachable, else 0.",
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
 
-# A series that begins with its first event hides that event from increase(): those known beforehand begin at 0.
+# A series that starts with its first event hides that event from increase(), so known series start at 0.
 for _kind in ("takeover", "handover"):
     TAKEOVERS.labels(_kind)
 for _outcome in ("extended", "replaced", "unchanged", "lost"):
@@ -274,31 +269,16 @@ def begin_channel(name: str, *, sockets: bool) -> None:
 
 
 def render() -> bytes:
-    """Return this process's metrics in the text format of Prometheus; with several processes, see metrics_files."""
+    """Return this process's metrics in Prometheus's text format. For several processes see ops/metrics_files."""
     return generate_latest(REGISTRY)
 
 
-def close_label(code: int) -> str:
-    """Return a close code as a label: clients may send any of some thousands."""
-    return str(code) if code in CLOSE_CODES else OTHER
-
-
-def currency_label(currency: str) -> str:
-    """Return a provider's word for a currency as a label: three letters, or other."""
-    return currency.upper() if len(currency) == 3 and currency.isascii() and currency.isalpha() else OTHER
-
-
-def msgtype_label(msgtype: str) -> str:
-    """Return the label of a callback's kind: WeCom may send kinds we do not know, and a label must be a known one."""
-    return msgtype if msgtype in MSGTYPES else OTHER
-
-
 def callback_seconds(msgtype: str) -> Histogram:
-    """Return the histogram of one kind of callbacks."""
+    """Return the histogram of the callbacks of one message type."""
     return _of_callbacks(msgtype_label(msgtype))
 
 
 @cache
 def _of_callbacks(label: str) -> Histogram:
-    # Looking a child up by its label takes as long as counting does.
+    # Cached: looking up a child by its label takes as long as counting.
     return CALLBACK_SECONDS.labels(label)

@@ -1,4 +1,4 @@
-"""The values that cross floors: a question, who asks it, what a provider says, what a stream looks like."""
+"""The values that pass between packages: questions, users, provider events and the past of a stream."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ AuthState = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that any replica needs to ask it, and ask it again."""
+    """A question with everything a replica needs to ask it, also for the second time."""
 
     text: str
     #: The name of the channel it came through (`services.channels.Channel.name`).
     channel: str
     bot: str
-    #: Who asks: WeCom's userid, a socket's client, a batch's key.
+    #: WeCom's userid, or the principal of a socket, request or batch, such as "key:<fingerprint>".
     principal: str
     #: The group's chatid; "" in a single chat.
     chat: str = ""
-    #: The client's own id of this message, the base of dedupe; "" where it has none.
+    #: The client's own message id, used to find duplicates; "" without one.
     msgid: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     #: The provider's ids of uploaded files.
     files: tuple[str, ...] = ()
-    #: The client's own conversation on a door that has none by itself: no right to read. "" asks without any memory.
+    #: The conversation a client names, on channels without conversations of their own. It grants no right to read.
+    #: "" asks without conversation memory.
     session: str = ""
-    #: A socket user's token, sealed: another replica may have to ask as this person.
+    #: A socket user's sealed token, so that another replica can ask as this user.
     credential: str = field(default="", repr=False)
 
     def to_json(self) -> str:
-        # Not asdict, which copies deeply what is only read.
+        # Not asdict: it makes deep copies.
         return _write_json({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
     def from_json(cls, text: str) -> Question:
-        """Return the question a replica of this or another version wrote; what is new there is passed over.
+        """Return the question that a replica of any version wrote. Unknown fields are ignored.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none.
+            ValueError, KeyError, TypeError: the text is not a question.
         """
         written = json.loads(text)
         known = {field.name: written[field.name] for field in fields(cls) if field.name in written}
@@ -66,7 +67,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class UserInfo:
-    """A user as the SQL store knows one, without the password."""
+    """A user record of the SQL database, without the password."""
 
     user_code: str
     user_name: str = ""
@@ -79,7 +80,7 @@ class UserInfo:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The outcome of authentication. `token` is "" in the modes that have none and is never logged or stored."""
+    """The result of authentication. `token` is "" in modes without tokens and is never logged or stored."""
 
     state: AuthState
     user: UserInfo | None = None
@@ -88,7 +89,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question of a conversation and its answer, both as they were said."""
+    """One question of a conversation and its answer, unchanged."""
 
     question: str
     answer: str
@@ -96,10 +97,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a provider is asked: a question with its person resolved."""
+    """A provider's input: a question with its authenticated user."""
 
     text: str
-    #: The provider's end-user id: user_code, or the userid where there is no user record.
+    #: The provider's end-user id: user_code, or the userid without a user record.
     user: str
     #: "" starts a new conversation.
     conversation_id: str = ""
@@ -108,12 +109,12 @@ class Query:
     identity: Identity = Identity("none")
     #: The name of the channel the question came through.
     channel: str = ""
-    #: The conversation's earlier turns, the oldest first; only for providers that keep no conversations themselves.
+    #: The conversation's earlier turns, oldest first; only for providers that keep no conversations themselves.
     history: tuple[Turn, ...] = ()
-    #: What an earlier owner of the stream wrote of the answer already, and the sources it kept; for `recover` only.
+    #: The text and the sources that an earlier owner of the stream stored; for `recover` only.
     said: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
-    #: When it was put to the provider, in seconds since 1970; 0 for unknown. For `recover` only.
+    #: When the provider was asked, in seconds since 1970; 0 if unknown. For `recover` only.
     asked_at: float = 0.0
     #: Whether to wait here when a busy provider asks for a short pause; False where it is asked again later.
     waits_for_provider: bool = True
@@ -123,21 +124,21 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer, to be appended as it is."""
+    """A piece of the answer, to be appended unchanged."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """The whole answer anew: what was sent so far no longer counts."""
+    """The whole answer so far. It replaces all text sent before."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderIds:
-    """The provider's names of this run; each is "" until known. Sent whenever one becomes known."""
+    """The provider's ids of this run, each "" until known. Sent whenever one becomes known."""
 
     conversation_id: str = ""
     message_id: str = ""
@@ -146,18 +147,18 @@ class ProviderIds:
 
     @property
     def findable(self) -> bool:
-        """Whether the run's answer can be looked up by them."""
+        """Whether these ids are enough to look up the run's answer."""
         return bool(self.run_id or (self.message_id and self.conversation_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The provider has said its last word: the text is whole."""
+    """The provider has finished: the text is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the answer cost: tokens as counted by the provider, price as its decimal string."""
+    """The cost of an answer: tokens as the provider counted them, the price as its decimal string."""
 
     total_tokens: int = 0
     prompt_tokens: int = 0
@@ -168,7 +169,7 @@ class Usage:
 
     @property
     def price(self) -> float:
-        """The price as a number, 0 where there is none or it cannot be read as one."""
+        """The price as a number; 0 if it is missing or not a positive finite number."""
         try:
             price = float(self.total_price or 0)
         except ValueError:
@@ -177,22 +178,22 @@ class Usage:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The figures, as JSON has them; empty where the provider counted nothing."""
+        """The figures as a JSON object; empty if the provider counted nothing."""
         return self.figures() if self.total_tokens or self.total_price else {}
 
     def figures(self) -> dict[str, Any]:
-        """Return what was counted, as JSON has it: all but the sources."""
+        """Return all fields but the sources, as a JSON object."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sources"}
 
 
 @dataclass(frozen=True, slots=True)
 class Mocked:
-    """What follows is the built-in mock's: the provider failed, and `MOCK_FALLBACK` is on."""
+    """The text after this comes from the built-in mock: the provider failed and `MOCK_FALLBACK` is on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What else the provider says of its answer, such as the model and why it ended: JSON values."""
+    """Further facts about the answer, such as the model and the finish reason; JSON values."""
 
     fields: Mapping[str, Any]
 
@@ -202,28 +203,28 @@ ProviderEvent = Delta | Replacement | ProviderIds | Usage | Mocked | Told | Comp
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The whole answer to a question that was asked before, as the provider has it."""
+    """The whole answer to a question asked before, as the provider stored it."""
 
     text: str
     usage: Usage = Usage()
-    #: The run's names, where it was found without any.
+    #: The run's ids, if it was found without them.
     ids: ProviderIds = ProviderIds()
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What earlier owners of a stream did for its question."""
+    """How far earlier owners of a stream came with its question."""
 
-    #: How often the provider was asked, or was about to be.
+    #: How often the provider was asked or was about to be asked.
     asks: int
     ids: ProviderIds
-    #: The answer as far as it was written.
+    #: The answer as far as it was stored.
     text: str
-    #: Its sources, as far as they were known.
+    #: The answer's sources, as far as they were stored.
     sources: tuple[Mapping[str, Any], ...] = ()
-    #: How often the conversation had been begun anew when the question was first asked; "" where nobody noted it.
+    #: How often the conversation had been reset when the question was first asked; "" if not recorded.
     resets: str = ""
-    #: Whether the question may be asked once more where its answer is lost.
+    #: Whether the question may be asked again if its answer is lost.
     may_ask: bool = True
-    #: When the provider was last asked, in seconds since 1970; 0 where nobody noted it.
+    #: When the provider was last asked, in seconds since 1970; 0 if not recorded.
     asked_at: float = 0.0

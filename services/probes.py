@@ -1,4 +1,4 @@
-"""What /health asks of each part: a probe is true while the part is well, and costs a round trip or less."""
+"""The probes behind /health. A probe returns True while a dependency works and takes at most one round trip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from services.redis.store import ScriptRunner
 
 log = logging.getLogger(__name__)
 
-#: Seconds the clocks may differ where no bot has a window.
+#: Seconds the clocks may differ if no bot has WECHAT_TIMESTAMP_WINDOW.
 CLOCK_WINDOW = 600.0
 
 
 def probe(check: Callable[[], None]) -> Probe:
-    """Return a probe that is true unless the check raises one of our errors."""
+    """Return a probe that is True unless the check raises a `LaibaoError`."""
 
     def run() -> bool:
         try:
@@ -33,14 +33,14 @@ def probe(check: Callable[[], None]) -> Probe:
 
 
 def clock_window(bots: Iterable[BotSettings]) -> float:
-    """Return by how many seconds this machine's clock may be wrong before a bot refuses WeCom's callbacks."""
+    """Return by how many seconds this machine's clock may be wrong before a bot rejects WeCom's callbacks."""
     return min((bot.timestamp_window for bot in bots if bot.timestamp_window), default=CLOCK_WINDOW)
 
 
 def clock_probe(runner: ScriptRunner, providers: Iterable[BaseRAGProvider], window: float) -> Probe:
-    """Return a probe that compares this machine's clock with Redis's and the providers'.
+    """Return a probe that compares this machine's clock with those of Redis and the providers.
 
-    A part that is away tells nothing of the time, so its probe alone fails.
+    A dependency that does not answer is skipped here; its own probe reports it.
     """
 
     def run() -> bool:
@@ -56,7 +56,7 @@ def clock_probe(runner: ScriptRunner, providers: Iterable[BaseRAGProvider], wind
 
 
 def folder_probe(folder: str) -> Probe:
-    """Return a probe that is true while the files of finished batches can be written."""
+    """Return a probe that is True while the files of finished batches can be written."""
 
     def run() -> bool:
         try:

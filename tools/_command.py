@@ -1,4 +1,4 @@
-"""What the command lines share: how one runs and ends, the values of its options, and where its key comes from."""
+"""Shared parts of the command lines: running a command, types of options, and reading keys."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 import click
 
-#: Parameters of an address in which people put a key; there it would be in the logs of every proxy.
+#: Query parameters in which people put keys. An address with one is refused: proxies log addresses.
 KEYS = {"key", "api_key", "apikey", "token", "access_token", "auth", "authorization"}
 INTERRUPTED = 130
 
 
 def run(command: click.Command, argv: Sequence[str] | None, *, wrong_usage: int = 2) -> int:
-    """Run a command and return its exit status; `argv` is without the program's name, None takes the process's.
+    """Run a command and return its exit status. `argv` is without the program's name; None means `sys.argv`.
 
-    Unlike click's own `main` it lets a BrokenPipeError through: the caller ends with a status of its own then.
+    Unlike click's `main` it does not catch BrokenPipeError, for which the caller has an exit status of its own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = f"python -m tools.{command.name}"
@@ -44,7 +44,7 @@ def seconds(text: str) -> float:
 
 
 def seconds_or_none(text: str) -> float:
-    """Convert an option to seconds; 0 is none."""
+    """Convert an option to seconds; 0 is allowed."""
     with suppress(ValueError):
         if 0 <= (value := float(text)) < float("inf"):
             return value
@@ -60,10 +60,10 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def checked_key(key: str) -> str:
-    """Return the key without white space around it.
+    """Return the key without surrounding white space.
 
     Raises:
-        ValueError: no header can hold it.
+        ValueError: a header cannot hold it.
     """
     key = key.strip()
     if not key.isascii() or not key.isprintable():
@@ -72,7 +72,7 @@ def checked_key(key: str) -> str:
 
 
 def key_from_stdin(prompt: str = "API key: ") -> str:
-    """Return the first line of standard input; a terminal is asked, and does not show what is typed."""
+    """Return the first line of standard input. At a terminal, prompt and do not echo the input."""
     if not sys.stdin.isatty():
         return sys.stdin.readline()
     with suppress(EOFError):
@@ -81,10 +81,10 @@ def key_from_stdin(prompt: str = "API key: ") -> str:
 
 
 def checked_address(url: str, *schemes: str) -> str:
-    """Return an address as it is.
+    """Return the address unchanged.
 
     Raises:
-        ValueError: it is none of these schemes, or holds a key.
+        ValueError: its scheme is not one of `schemes`, or it contains a key.
     """
     parts = urlsplit(url)
     if parts.scheme not in schemes or not parts.hostname or parts.port == 0:

@@ -1,4 +1,4 @@
-"""Prints words from outside: in pieces and in lines, with the key masked and without a terminal's control codes."""
+"""Prints text from outside, in pieces and in lines: masks the key and removes control codes of terminals."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import partial
 from typing import TextIO
 
 MASK = "***"
-#: What would move a terminal's cursor, change its colours or ring its bell is shown as a sign that does not.
+#: Control codes, which could move a terminal's cursor or change its colours, are printed as U+FFFD.
 _HARMLESS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"} | {0x0D: None}
 
 
-class Page:
-    """Takes any text; `write` gets what may be shown of it."""
+class Printer:
+    """Clean any text and pass it to `write`."""
 
     def __init__(self, write: Callable[[str], object], *, key: str = "") -> None:
         self._write = write
@@ -21,13 +21,13 @@ class Page:
         self._within_line = False
 
     def words(self, text: str) -> None:
-        """Go on where the last words ended."""
+        """Print text right after the last text."""
         if text:
             self._write(self._clean(text))
             self._within_line = not text.endswith("\n")
 
     def line(self, text: str = "") -> None:
-        """Write a line of its own, whatever line breaks the text has."""
+        """Print one line. Line breaks in the text become spaces."""
         self.words("\n" if self._within_line else "")
         self._write(self._clean(" ".join(text.split("\n"))) + "\n")
 
@@ -39,6 +39,6 @@ class Page:
         return masked.translate(_HARMLESS)
 
 
-def page_on(out: TextIO | None = None, *, key: str = "") -> Page:
-    """Return a page that prints on `out`, else on standard output."""
-    return Page(partial(print, end="", flush=True, file=out or sys.stdout), key=key)
+def printer_on(out: TextIO | None = None, *, key: str = "") -> Printer:
+    """Return a printer on `out`, by default standard output."""
+    return Printer(partial(print, end="", flush=True, file=out or sys.stdout), key=key)

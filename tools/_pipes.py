@@ -1,4 +1,4 @@
-"""The end of a program whose output is read no further, as in `… | head -1`: at once, and without a word."""
+"""Ends a program silently when the reader of its output has closed the pipe, as in `… | head -1`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import sys
 from collections.abc import Callable
 
-#: What a shell shows of a program that was ended by SIGPIPE.
+#: The exit status that a shell shows for a program ended by SIGPIPE.
 NOBODY_READS = 141
 
 
 def until_nobody_reads(main: Callable[[], int]) -> int:
-    """Run a program and return its exit status; `NOBODY_READS` when the reader of its output went away."""
+    """Run a program and return its exit status; `NOBODY_READS` if the reader of its output closed the pipe."""
     try:
         try:
             return main()
         finally:
-            # What is buffered fails here rather than at the interpreter's end, which would report it.
+            # Buffered output must fail here: at the interpreter's end the failure would be printed.
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The streams there are as a person looks at them: who asked where, how long ago, and in words how each stands."""
+"""Lists the streams in Redis for a person: user, channel, age, and the state in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import redis
 from services.redis.store import redis_errors
 from services.streams.store import stream_keys
 
-#: Fields that are read of each stream, and streams that are read at once.
+#: The hash fields read of each stream, and the number of streams per pipeline.
 FIELDS = ("status", "created_time", "error_code", "owner", "lease", "waiting", "asks", "takeovers", "question")
 AT_ONCE = 200
 STATUSES = ("processing", "completed", "error", "cancelled")
@@ -22,31 +22,31 @@ NOT_KNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One stream, without anybody's words."""
+class StreamRow:
+    """One stream, without the text of questions and answers."""
 
     stream: str
-    #: Who asked: WeCom's userid, or what stands for a key or a token.
+    #: The question's principal: WeCom's userid, "key:<fingerprint>" or "user:<user_code>".
     person: str
     channel: str
     bot: str
     created_time: str
     #: Seconds since the question.
     age: float
-    #: Of the answer so far.
+    #: Bytes of the answer so far.
     bytes: int
     status: str
-    #: The same in words.
+    #: The status in words, with details.
     state: str
     error_code: str
     owner: str
-    #: Seconds since the owner last renewed its lease, beyond which it counts as dead; 0 while it counts as alive.
+    #: Seconds since the owner last renewed its lease, if the lease has expired; 0 while it is valid.
     silent: float
     takeovers: int
 
 
-def rows_of(server: redis.Redis, *, lease: float) -> Iterator[Row]:
-    """Yield every stream of a server; `lease` is how many seconds an owner's lease lasts."""
+def rows_of(server: redis.Redis, *, lease: float) -> Iterator[StreamRow]:
+    """Yield every stream of a server. `lease` is the length of an owner's lease in seconds."""
     with redis_errors():
         seconds, micros = server.time()
         ids = [str(key).removeprefix("dify_stream:") for key in server.scan_iter("dify_stream:*", count=1000)]
@@ -63,10 +63,10 @@ def rows_of(server: redis.Redis, *, lease: float) -> Iterator[Row]:
                 yield _row(stream_id, fields, size, now=seconds + micros / 1e6, lease=lease)
 
 
-def _row(stream_id: str, fields: Mapping[str, str], size: int, *, now: float, lease: float) -> Row:
+def _row(stream_id: str, fields: Mapping[str, str], size: int, *, now: float, lease: float) -> StreamRow:
     question = _object(fields["question"])
     silent = _silence(fields, now, lease)
-    return Row(
+    return StreamRow(
         stream_id,
         _shown(question.get("principal")),
         _shown(question.get("channel")),
@@ -89,7 +89,7 @@ def _silence(fields: Mapping[str, str], now: float, lease: float) -> float:
 
 
 def _state(fields: Mapping[str, str], silent: float) -> str:
-    """Return in words how a stream stands."""
+    """Return the state of a stream in words."""
     if fields["status"] != "processing":
         return f"error: {fields['error_code'] or 'unknown'}" if fields["status"] == "error" else fields["status"]
     if float(fields["lease"] or 0) == 0:
@@ -102,7 +102,7 @@ def _state(fields: Mapping[str, str], silent: float) -> str:
     return f"being answered, taken over {taken} time{'s' if taken > 1 else ''}" if taken else "being answered"
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def table(rows: Sequence[StreamRow]) -> Iterator[str]:
     """Yield a header and a line for each row."""
     head = ("STREAM", "AGE", "CHANNEL", "BOT", "PERSON", "BYTES", "OWNER", "STATE")
     cells = [
@@ -114,13 +114,13 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
-def as_json(rows: Iterable[Row]) -> str:
+def as_json(rows: Iterable[StreamRow]) -> str:
     """Return the rows as one JSON array."""
     return json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=2)
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them: 12 s, 5 min, 2 h 10 min."""
+    """Format seconds: 12 s, 5 min, 2 h 10 min."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(int(seconds // 60), 60)
@@ -142,6 +142,6 @@ def _object(written: str) -> Mapping[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a name as one word of a line, whatever is in it."""
+    """Return a name as one printable word."""
     text = value if isinstance(value, str) else ""
     return "".join(each if each.isprintable() and each != " " else "?" for each in text) or NOT_KNOWN

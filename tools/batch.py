@@ -1,16 +1,16 @@
-"""`python -m tools.batch`: have a file of questions answered by a running service.
+"""`python -m tools.batch`: sends a file of questions to a running service and saves the answers.
 
     python -m tools.batch run questions.xlsx --out answers.csv    submit, watch, save; questions .txt .csv .xlsx .jsonl
     python -m tools.batch submit questions.txt                    only submit; prints the task's id
-    python -m tools.batch results ID --out answers.jsonl          go on waiting for a task, and save
+    python -m tools.batch results ID --out answers.jsonl          wait for a submitted task, and save
     python -m tools.batch status [ID] | list | pause ID | resume ID | cancel ID
-    python -m tools.batch work                                    works on batches, as BATCH_WORKER=external wants it
-    python -m tools.batch tables [mysql | sqlite]                 prints the SQL that creates the tables
+    python -m tools.batch work                                    process batches, for BATCH_WORKER=external
+    python -m tools.batch tables [mysql | sqlite]                 print the SQL that creates the tables
 
-The key comes from LAIBAO_KEY, else from a hidden prompt where one is asked for; `--key -` reads it from standard input.
-An outage while it waits is waited out, and a submission that is sent again is one task.
-Exit status: 0 done, and of a task every question answered; 2 some failed; 1 anything else; 130 interrupted, and how to
-go on is said; 141 nobody reads its output any more.
+The key comes from LAIBAO_KEY, else from a hidden prompt if the service requires one; `--key -` reads it from standard
+input. During an outage calls are retried; a submission that is sent again creates no second task.
+Exit status: 0 done, with every question of a task answered; 2 some failed; 1 any other error; 130 interrupted, after a
+line on how to continue; 141 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from urllib.parse import urlsplit
 
 import click
 
-from tools._batch.client import URL, Client
+from tools._batch.client import URL, BatchClient
 from tools._batch.questions import submission
 from tools._command import checked_address, checked_key, json_object, key_from_stdin, run, seconds_or_none
 from tools._pipes import until_nobody_reads
 
-#: Seconds an outage may last before it is given up.
-PATIENCE = 600.0
+#: Seconds calls are retried during an outage.
+OUTAGE_TIMEOUT = 600.0
 FORMATS = ("csv", "jsonl")
 STATUSES = ("pending", "running", "paused", "completed", "failed", "cancelled")
-#: Shown of a listing.
+#: Tasks shown by `list`.
 LISTED = 100
 STATUS = (
     "Exit status: 0 done, and every question of the task answered; 2 some failed; 1 anything else; 130 interrupted."
@@ -54,7 +54,7 @@ def _key(text: str) -> str:
         return checked_key(os.environ.get("LAIBAO_KEY", ""))
     if text == "-":
         return checked_key(key_from_stdin())
-    # Not repeated: it is a key, most likely.
+    # The message does not repeat the value: it is probably a key.
     raise ValueError("expected -, and the key on standard input: others see a command line")
 
 
@@ -80,37 +80,38 @@ def _many(*options: Callable[..., Any]) -> Callable[[Callable[..., int]], Callab
 
 _of_server = _many(
     click.option("--url", type=_address, default=URL, envvar="LAIBAO_URL", metavar="URL", show_default=True),
-    click.option("--key", type=_key, default="", metavar="-", help="The key on standard input; else LAIBAO_KEY."),
+    click.option("--key", type=_key, default="", metavar="-", help="Read it from standard input; else LAIBAO_KEY."),
     click.option(
         "--patience",
+        "outage_timeout",
         type=seconds_or_none,
-        default=PATIENCE,
-        help=f"Seconds an outage may last: {PATIENCE:g}.",
+        default=OUTAGE_TIMEOUT,
+        help=f"Seconds an outage may last: {OUTAGE_TIMEOUT:g}.",
         metavar="S",
     ),
 )
 _of_file = _many(
     click.argument("file", type=Path),
-    click.option("--name", default="", help="Of the task, else the file's."),
+    click.option("--name", default="", help="The task's name; else the file's."),
     click.option("--description", default=""),
-    click.option("--column", default="", help="The column's name or number; else one of a usual name."),
-    click.option("--sheet", default="", help="Of a workbook."),
+    click.option("--column", default="", help="The column's name or number; else a column with a usual name."),
+    click.option("--sheet", default="", help="The sheet of a workbook."),
     click.option("--inputs", type=json_object, metavar="JSON", help="The app's variables, an object."),
-    click.option("--max-attempts", type=int, metavar="N", help="How often a question is asked at most."),
+    click.option("--max-attempts", type=int, metavar="N", help="Attempts per question."),
     click.option("--max-concurrent", type=int, metavar="N", help="Questions of this task at once."),
-    click.option("--id", "submission_id", default="", help="Your own name for this submission: twice is one task."),
+    click.option("--id", "submission_id", default="", help="Your own id of this submission: twice is one task."),
 )
 _out = click.option("--out", type=_output, metavar="FILE", help="A .csv or .jsonl; else JSONL on standard output.")
 _one = click.argument("task_id", type=_task_id, metavar="ID")
 
 
 def _client(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command a client of the server that its options name, and return its exit status."""
+    """Decorate a command: pass it a client for the server in its options, and return its exit status."""
 
     @_of_server
     @functools.wraps(command)
-    def run_it(url: str, key: str, patience: float, **options: Any) -> int:
-        return Client(url, key, patience).run(command, **options)
+    def run_it(url: str, key: str, outage_timeout: float, **options: Any) -> int:
+        return BatchClient(url, key, outage_timeout).run(command, **options)
 
     return run_it
 
@@ -134,7 +135,7 @@ def batch() -> None:
 @_of_file
 @_out
 @_client
-def _run(client: Client, submission_id: str, out: Path | None, **chosen: Any) -> int:
+def _run(client: BatchClient, submission_id: str, out: Path | None, **chosen: Any) -> int:
     """Submit a file, wait, save the results."""
     body = _body(**chosen)
     with client.view(out) as view:
@@ -148,7 +149,7 @@ def _run(client: Client, submission_id: str, out: Path | None, **chosen: Any) ->
 @batch.command("submit")
 @_of_file
 @_client
-def _submit(client: Client, submission_id: str, **chosen: Any) -> int:
+def _submit(client: BatchClient, submission_id: str, **chosen: Any) -> int:
     """Submit a file and print the task's id."""
     client.say(client.submit(_body(**chosen), submission_id))
     return 0
@@ -157,9 +158,9 @@ def _submit(client: Client, submission_id: str, **chosen: Any) -> int:
 @batch.command("results")
 @_one
 @_out
-@click.option("--now", is_flag=True, help="Do not wait: what there is.")
+@click.option("--now", is_flag=True, help="Do not wait; save the results so far.")
 @_client
-def _results(client: Client, task_id: str, out: Path | None, now: bool) -> int:
+def _results(client: BatchClient, task_id: str, out: Path | None, now: bool) -> int:
     """Wait for a task, save its results."""
     with client.view(out) as view:
         task = client.ask("GET", f"/tasks/{task_id}") if now else client.wait(task_id, view, out)
@@ -168,7 +169,7 @@ def _results(client: Client, task_id: str, out: Path | None, now: bool) -> int:
 
 
 def _status_of(task: Mapping[str, Any]) -> int:
-    """Return the exit status that a task's end is."""
+    """Return the exit status for an ended task."""
     if task["status"] == "cancelled":
         return 1
     return 2 if task["progress"]["failed"] else 0
@@ -177,8 +178,8 @@ def _status_of(task: Mapping[str, Any]) -> int:
 @batch.command("status")
 @click.argument("task_id", type=_task_id, metavar="[ID]", required=False)
 @_client
-def _status(client: Client, task_id: str | None) -> int:
-    """Print how a task is, or how batches stand."""
+def _status(client: BatchClient, task_id: str | None) -> int:
+    """Print the state of a task, or of all batches."""
     if task_id:
         client.tell(client.ask("GET", f"/tasks/{task_id}"))
         return 0
@@ -195,7 +196,7 @@ def _status(client: Client, task_id: str | None) -> int:
 @batch.command("list")
 @click.option("--status", type=click.Choice(STATUSES), help="Only of this status.")
 @_client
-def _list(client: Client, status: str | None) -> int:
+def _list(client: BatchClient, status: str | None) -> int:
     """Print your tasks, the newest first."""
     found = client.ask("GET", "/tasks", params={"size": LISTED, "status": status})
     for task in found["tasks"]:
@@ -211,21 +212,21 @@ def _change(name: str, method: str, path: str, words: str) -> None:
     @batch.command(name, help=words)
     @_one
     @_client
-    def change(client: Client, task_id: str) -> int:
+    def change(client: BatchClient, task_id: str) -> int:
         client.tell(client.ask(method, f"/tasks/{task_id}{path}"))
         return 0
 
 
-_change("pause", "POST", "/pause", "Begin no more of a task.")
-_change("resume", "POST", "/resume", "Go on with a task.")
-_change("cancel", "DELETE", "", "End a task now.")
+_change("pause", "POST", "/pause", "Start no more items of a task.")
+_change("resume", "POST", "/resume", "Resume a task.")
+_change("cancel", "DELETE", "", "Cancel a task.")
 
 
 @batch.command("work")
 @click.option("--port", type=int, help="For probes and Prometheus; else OPS_PORT, else PORT.")
 def _work(port: int | None) -> int:
-    """Work on batches, as BATCH_WORKER=external wants it; no client."""
-    # Only this needs all of the product.
+    """Process batches, for BATCH_WORKER=external; needs no running service."""
+    # Imported here because only this command needs the whole product.
     from tools._batch.worker import work
 
     return work(port)
@@ -234,14 +235,14 @@ def _work(port: int | None) -> int:
 @batch.command("tables")
 @click.argument("kind", type=click.Choice(["mysql", "sqlite"]), default="mysql")
 def _tables(kind: str) -> int:
-    """Print the SQL that creates the tables; no client."""
+    """Print the SQL that creates the tables; needs no running service."""
     from tools._batch.tables import print_tables
 
     return print_tables(kind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the options say; return the exit status: of wrong usage 1, as 2 says that some questions failed."""
+    """Run the command line and return its exit status. Wrong usage is 1, because 2 means that questions failed."""
     return run(batch, argv, wrong_usage=1)
 
 

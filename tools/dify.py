@@ -1,13 +1,13 @@
-"""`python -m tools.dify`: ask a Dify app as the product does, and see all that it says.
+"""`python -m tools.dify`: asks a Dify app as the product does, and prints everything it sends.
 
-    python -m tools.dify -q 年假怎么申请                        the answer as it comes, then its cost, ids and sources
+    python -m tools.dify -q 年假怎么申请                        the answer as it arrives, then cost, ids and sources
     python -m tools.dify -q 病假呢 --conversation-id 3f0a8a52-… the next turn of a conversation
-    python -m tools.dify --list-conversations --user zhangsan   somebody's conversations, the latest first
-    python -m tools.dify --check                                stream, blocking, two turns, list: a line each
+    python -m tools.dify --list-conversations --user zhangsan   the conversations of a user, latest first
+    python -m tools.dify --check                                stream, blocking, two turns, list: one line each
 
-The key comes from DIFY_API_KEY, else from a hidden prompt, and by `--api-key -` from standard input; it is not printed.
-Exit status: 0 answered, 1 not and standard error says what to do, 2 wrong usage or no key; Dify is told to stop when
-it is interrupted (130) or nobody reads its output any more (141).
+The key comes from DIFY_API_KEY, else from a hidden prompt; `--api-key -` reads it from standard input. It is never
+printed. Exit status: 0 answered; 1 failed, standard error says what to do; 2 wrong usage or no key; 130 interrupted;
+141 the reader of the output closed the pipe. In the last two cases the run is stopped in Dify.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from services.errors import ProviderError, SettingsError
 from services.providers.dify.urls import DifyUrls
 from tools._command import INTERRUPTED, json_object, key_from_stdin, run, seconds
 from tools._dify.failures import Failure
-from tools._dify.talk import Talk
+from tools._dify.talk import DifyTalk
 from tools._doctor.checks import Finding
-from tools._page import Page, page_on
+from tools._page import Printer, printer_on
 from tools._pipes import until_nobody_reads
 
 CLOUD = "https://api.dify.ai/v1"
-#: Asked by --check when there is no --query.
+#: The question of --check without --query.
 HELLO = "你好"
 STATUS = "Exit status: 0 answered, 1 not, 2 wrong usage or no key, 130 interrupted."
 MISSING_KEY = (
@@ -69,26 +69,26 @@ def _files(text: str) -> list[Any]:
 
 
 @click.command("dify", help="Ask a Dify app.", epilog=STATUS)
-@click.option("--api-key", default="", metavar="-", help="The key on standard input; else DIFY_API_KEY.")
+@click.option("--api-key", default="", metavar="-", help="Read the key from standard input; else DIFY_API_KEY.")
 @click.option("--base-url", type=_address, default=CLOUD, envvar="DIFY_BASE_URL", metavar="URL", show_default=True)
 @click.option("-q", "--query", default="", help="The question.")
-@click.option("--user", default="test-user", help="Who asks: Dify keeps conversations by user.")
+@click.option("--user", default="test-user", help="The asking user: Dify keeps conversations per user.")
 @click.option("--inputs", type=json_object, default="{}", metavar="JSON", help="The app's variables, an object.")
-@click.option("--blocking", is_flag=True, help="The whole answer at once; agent apps refuse this.")
-@click.option("--conversation-id", default="", help="Go on with this conversation.")
-@click.option("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="Of silence, or of --blocking in all.")
-@click.option("--list-conversations", is_flag=True, help="The user's, and nothing is asked.")
+@click.option("--blocking", is_flag=True, help="Get the whole answer at once; agent apps reject this.")
+@click.option("--conversation-id", default="", help="Continue this conversation.")
+@click.option("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="Between two events, or for --blocking.")
+@click.option("--list-conversations", is_flag=True, help="List the user's conversations; ask nothing.")
 @click.option("--files", type=_files, default="[]", metavar="JSON", help="A list of file objects as in Dify's API.")
-@click.option("--no-auto-name", is_flag=True, help="No title for the conversation: it costs a call.")
-@click.option("--check", is_flag=True, help="Stream, blocking, two turns and list: a line each.")
+@click.option("--no-auto-name", is_flag=True, help="Do not let Dify name the conversation, which costs a call.")
+@click.option("--check", is_flag=True, help="Check streaming, blocking, two turns and the list; one line each.")
 def ask(api_key: str, base_url: str, timeout: float, list_conversations: bool, check: bool, **question: Any) -> int:
     if not (question["query"] or list_conversations or check):
         raise click.UsageError("nothing to ask: give --query, or --list-conversations")
     _never_fail_to_print()
     key = _key(api_key)
-    page, errors = page_on(key=key), page_on(sys.stderr, key=key)
-    shown = Page(lambda text: None) if check else page
-    with closing(Talk(base_url, shown, key=key, user=question["user"], timeout=timeout)) as talk:
+    page, errors = printer_on(key=key), printer_on(sys.stderr, key=key)
+    shown = Printer(lambda text: None) if check else page
+    with closing(DifyTalk(base_url, shown, key=key, user=question["user"], timeout=timeout)) as talk:
         try:
             if check:
                 return _check(talk, page, partial(_body, question))
@@ -97,12 +97,12 @@ def ask(api_key: str, base_url: str, timeout: float, list_conversations: bool, c
             else:
                 _ask(talk, page, question)
         except KeyboardInterrupt:
-            # Pressed again, it ends at once.
+            # A second Ctrl-C ends the program at once.
             with suppress(KeyboardInterrupt):
                 errors.line(f"interrupted: {talk.stop()}")
             return INTERRUPTED
         except BrokenPipeError:
-            # Nobody reads the answer, so that Dify need not go on with it.
+            # The reader of the output is gone, so the run is stopped in Dify.
             talk.stop()
             raise
         except ProviderError as exc:
@@ -112,17 +112,17 @@ def ask(api_key: str, base_url: str, timeout: float, list_conversations: bool, c
 
 
 def _never_fail_to_print() -> None:
-    """Let a terminal of few characters show what it cannot as question marks."""
+    """Print characters that the terminal's encoding lacks as question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _key(given: str) -> str:
-    """Return the key: from standard input, the command line, the environment, or typed unseen."""
+    """Return the key from standard input, the command line, the environment or a hidden prompt."""
     if given and given != "-":
         click.echo(SEEN_KEY, err=True)
-    # The product takes a list of keys there, and uses the first.
+    # The variable may hold a list of keys; the product uses the first.
     key = given or os.environ.get("DIFY_API_KEY", "").split(",")[0].strip()
     if key == "-" or (not key and sys.stdin.isatty()):
         key = key_from_stdin("Dify API key: ")
@@ -143,11 +143,11 @@ def _body(question: Mapping[str, Any], mode: str, conversation_id: str = "") -> 
         "conversation_id": conversation_id,
         "files": question["files"],
     }
-    # Dify 1.11.0 refuses an empty id.
+    # Dify 1.11.0 rejects an empty id.
     return {name: value for name, value in body.items() if value or name not in ("conversation_id", "files")}
 
 
-def _ask(talk: Talk, page: Page, question: Mapping[str, Any]) -> None:
+def _ask(talk: DifyTalk, page: Printer, question: Mapping[str, Any]) -> None:
     mode, conversation_id = "blocking" if question["blocking"] else "streaming", question["conversation_id"]
     page.line(f"POST {talk.urls.chat}, {mode}")
     page.field("user", talk.user)
@@ -160,12 +160,12 @@ def _ask(talk: Talk, page: Page, question: Mapping[str, Any]) -> None:
     talk.ask(_body(question, mode, conversation_id))
 
 
-#: Makes the body of a question, in a mode and in a conversation.
+#: Builds the request body of a question from the mode and an optional conversation id.
 Body = Callable[..., dict[str, Any]]
 
 
-def _check(talk: Talk, page: Page, body: Body) -> int:
-    """Print how each thing went that the product needs, and blocking. Asks four questions, at the price of four."""
+def _check(talk: DifyTalk, page: Printer, body: Body) -> int:
+    """Check all calls the product makes, and blocking mode; print one line each. Costs the tokens of four questions."""
     page.line(f"{talk.urls.root}, user {talk.user}")
     findings = []
     for name, look in {"stream": _stream, "blocking": _block, "two turns": _take_two_turns, "list": _list}.items():
@@ -174,7 +174,7 @@ def _check(talk: Talk, page: Page, body: Body) -> int:
     return 1 if any(finding.outcome == "failed" for finding in findings) else 0
 
 
-def _finding(name: str, look: Callable[[], Finding], talk: Talk) -> Finding:
+def _finding(name: str, look: Callable[[], Finding], talk: DifyTalk) -> Finding:
     try:
         return look()
     except ProviderError as exc:
@@ -184,15 +184,15 @@ def _finding(name: str, look: Callable[[], Finding], talk: Talk) -> Finding:
     return Finding(name, "failed", str(failure))
 
 
-def _stream(name: str, talk: Talk, body: Body) -> Finding:
+def _stream(name: str, talk: DifyTalk, body: Body) -> Finding:
     return Finding(name, "ok", talk.ask(body("streaming")).summary())
 
 
-def _block(name: str, talk: Talk, body: Body) -> Finding:
+def _block(name: str, talk: DifyTalk, body: Body) -> Finding:
     return Finding(name, "ok", talk.ask(body("blocking")).summary())
 
 
-def _take_two_turns(name: str, talk: Talk, body: Body) -> Finding:
+def _take_two_turns(name: str, talk: DifyTalk, body: Body) -> Finding:
     first = talk.ask(body("streaming")).turn.ids.conversation_id
     second = talk.ask(body("streaming", first)).turn.ids.conversation_id
     if first and first == second:
@@ -201,7 +201,7 @@ def _take_two_turns(name: str, talk: Talk, body: Body) -> Finding:
     return Finding(name, "failed", wrong, "see that no proxy before Dify changes requests")
 
 
-def _list(name: str, talk: Talk, body: Body) -> Finding:
+def _list(name: str, talk: DifyTalk, body: Body) -> Finding:
     wanted = talk.asked.turn.ids.conversation_id
     found = talk.conversations()
     if wanted in found:
@@ -211,7 +211,7 @@ def _list(name: str, talk: Talk, body: Body) -> Finding:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the options say; return the exit status."""
+    """Run the command line; return the exit status."""
     return run(ask, argv)
 
 

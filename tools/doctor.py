@@ -1,8 +1,8 @@
-"""`python -m tools.doctor`: what is wrong with this deployment, and how to mend it.
+"""`python -m tools.doctor`: finds problems of a deployment and prints their remedies.
 
-Reads the settings as the product does, then looks at Redis, the user query, the auth API, every bot's Dify app and
+Reads the settings as the product does, then checks Redis, the user query, the auth API, and every bot's Dify app and
 callback address, in this order, each for at most ten seconds. Prints one line per check and never a secret.
-Exit status: 0 nothing failed (there may be warnings), 1 something did.
+Exit status: 0 no check failed (there may be warnings), 1 a check failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tools._pipes import until_nobody_reads
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = load_settings) -> int:
     """Print the report; return the exit status."""
     options = _options(argv)
-    # What the parts log meanwhile is in the report, in better words.
+    # Suppress log lines during the checks: the report has the same facts.
     logging.getLogger().addHandler(logging.NullHandler())
     found = []
     for finding in diagnose(options, load):
@@ -50,15 +50,15 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.doctor", description="Say what is wrong with a deployment.")
-    parser.add_argument("--userid", default="", help="somebody who must be able to ask: WeCom's userid")
-    parser.add_argument("--corp", default="", help="the corp of that person, where bots have one")
-    parser.add_argument("--url", default="", help="the callback's public address; else this machine's own port")
+    parser.add_argument("--userid", default="", help="WeCom's userid of a user to look up")
+    parser.add_argument("--corp", default="", help="the corp of that user, if bots have one")
+    parser.add_argument("--url", default="", help="the callback's public address; else this machine's port")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return parser.parse_args(argv)
 
 
 def diagnose(options: argparse.Namespace, load: Callable[[], Settings]) -> Iterator[Finding]:
-    """Yield every finding as it is made, with every secret masked."""
+    """Yield every finding as soon as it is made, with all secrets masked."""
     try:
         settings = load()
         container = Container(settings)
@@ -74,7 +74,7 @@ def diagnose(options: argparse.Namespace, load: Callable[[], Settings]) -> Itera
 
 
 def checks(settings: Settings, container: Container, options: argparse.Namespace) -> Iterator[tuple[str, Look]]:
-    """Yield the checks that these settings ask for, in the order in which they build upon each other."""
+    """Yield the checks for these settings. Later checks depend on earlier ones."""
     yield "redis", partial(check_redis, container)
     if container.batches and container.redis_of_batches is not container.redis:
         yield "batch redis", partial(check_batch_redis, container)
@@ -101,7 +101,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _folder(check: str, setting: str, folder: str, otherwise: str) -> Finding:
-    """Look whether a folder can be written to; one that is not there yet would be made, and is not made here."""
+    """Check that a folder can be written to. A missing folder is not created here; the product creates it."""
     try:
         writable(folder)
     except OSError as exc:
@@ -111,7 +111,7 @@ def _folder(check: str, setting: str, folder: str, otherwise: str) -> Finding:
 
 
 def _masked(found: Iterable[Finding], secrets: Iterable[str]) -> Iterator[Finding]:
-    """The last line of defence: a database's own words may quote what it was given."""
+    """Mask secrets in findings: a database's error message may quote a password."""
     long = sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
     for finding in found:
         text = finding.text

@@ -1,7 +1,7 @@
-"""`python -m tools.settings`: every setting with its default and meaning, as docs/settings.md has them.
+"""`python -m tools.settings`: prints docs/settings.md, the table of all settings with default and meaning.
 
-Prints Markdown on standard output, made of `config`: `python -m tools.settings > docs/settings.md` brings the page up
-to date, and a test compares the two.
+The Markdown is generated from `config`. `python -m tools.settings > docs/settings.md` updates the page; a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def rows(names: Iterable[str]) -> Iterator[str]:
 
 
 def shown(name: str, field: FieldInfo) -> str:
-    """Return a default as people write it; "" for none."""
+    """Return a default as it is written in `.env`; "" for none."""
     if name == "workers":
         return "CPUs, ≤ 4"
     default: Any = field.default

@@ -1,12 +1,12 @@
-"""`python -m tools.streams`: what Redis has of an answer, for a person who may see it.
+"""`python -m tools.streams`: shows answers in Redis to an administrator.
 
     show ID            one stream: its state, its question and every chunk
-    list [--limit N]   the streams there are, newest first, without anybody's words: who asked where, how long ago,
-                       and how each stands. --status, --channel, --bot, --person, --silent and --older-than choose
+    list [--limit N]   all streams, newest first, without texts: user, channel, age and state. Filters: --status,
+                       --channel, --bot, --person, --silent and --older-than
 
---json prints JSON all the way down: of `show` the documented shape, of `list` an array.
-Neither prints the token's fingerprint or where a late answer may go. Exit status: 1 when the stream is unknown or
-Redis is away.
+--json prints JSON: the documented shape for `show`, an array for `list`.
+Neither prints the token's fingerprint or the `response_url`. Exit status: 1 if the stream is unknown or Redis is
+unreachable.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from services.errors import LaibaoError
 from services.redis.store import ScriptRunner, connect, servers
 from services.streams.store import StreamStore
 from tools._pipes import until_nobody_reads
-from tools._streams_list import STATUSES, Row, as_json, rows_of, table
+from tools._streams_list import STATUSES, StreamRow, as_json, rows_of, table
 
-#: Never shown: credentials, and what stands for one.
+#: Fields that are never shown: credentials and fingerprints of credentials.
 HIDDEN = ("token", "reply")
 CREDENTIAL = "credential"
-#: Fields that are JSON themselves, and those that are numbers, in the hash.
+#: The fields of the hash that contain JSON, and those that contain numbers.
 NESTED = ("question", "user_info", "usage", "sources", "told")
 NUMBERS = ("start", "read", "epoch", "asks", "takeovers", "resets", "lease", "suspect", "deadline", "frame_deadline")
 
@@ -53,18 +53,18 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], Settings] = lo
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.streams", description="Look at answers in Redis.")
     commands = parser.add_subparsers(required=True, metavar="show | list")
-    show = commands.add_parser("show", help="one stream, its words included")
+    show = commands.add_parser("show", help="one stream with its texts")
     show.add_argument("id", help="the stream id of a callback's or stream's log line")
     show.add_argument("--json", action="store_true", help="the documented JSON shape")
     show.set_defaults(run=_show)
-    listing = commands.add_parser("list", help="the streams there are, newest first")
-    listing.add_argument("--limit", type=int, default=50, help="at most so many streams (default 50)")
+    listing = commands.add_parser("list", help="all streams, newest first")
+    listing.add_argument("--limit", type=int, default=50, help="number of streams (default 50)")
     listing.add_argument("--status", choices=STATUSES, default="", help="only of this status")
     listing.add_argument("--channel", default="", help="only of this channel: wecom, chat, realtime, http, batch")
     listing.add_argument("--bot", default="", help="only of this bot")
-    listing.add_argument("--person", default="", help="only of this person: as the list shows it")
-    listing.add_argument("--silent", action="store_true", help="only those whose owner renews its lease no more")
-    listing.add_argument("--older-than", type=float, default=0.0, metavar="SECONDS", help="only those asked before")
+    listing.add_argument("--person", default="", help="only of this user, as the list shows it")
+    listing.add_argument("--silent", action="store_true", help="only streams whose owner's lease has expired")
+    listing.add_argument("--older-than", type=float, default=0.0, metavar="SECONDS", help="only older streams")
     listing.add_argument("--json", action="store_true", help="one JSON array")
     listing.set_defaults(run=_list)
     return parser.parse_args(argv)
@@ -82,7 +82,7 @@ def _show(client: redis.Redis, options: argparse.Namespace, settings: Settings) 
 
 
 def _value(name: str, written: Any) -> Any:
-    """Return a field as JSON has it; the words of people stay strings, whatever they look like."""
+    """Return a field's JSON value. Texts stay strings, even if they look like JSON."""
     if name in (*NESTED, *NUMBERS) and isinstance(written, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(written) if written else None
@@ -93,7 +93,7 @@ def _value(name: str, written: Any) -> Any:
 
 
 def _described(stream_id: str, document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a stream as lines: its fields, then each chunk with whether somebody has read it."""
+    """Yield a stream as lines: its fields, then each chunk, marked read or unread."""
     yield f"{'stream':<16} {stream_id}"
     question = json.loads(document.get("question") or "{}")
     for name in ("channel", "bot", "principal", "chat"):
@@ -117,7 +117,7 @@ def _list(client: redis.Redis, options: argparse.Namespace, settings: Settings) 
     yield from table(wanted[: options.limit])
 
 
-def _is_wanted(options: argparse.Namespace, row: Row) -> bool:
+def _is_wanted(options: argparse.Namespace, row: StreamRow) -> bool:
     chosen = ((options.status, row.status), (options.channel, row.channel), (options.bot, row.bot))
     same = all(value in ("", of_row) for value, of_row in (*chosen, (options.person, row.person)))
     return same and row.age >= options.older_than and (row.silent > 0 or not options.silent)

@@ -1,13 +1,13 @@
-"""`python -m tools.ws`: talk to one of the sockets as a client does, by hand or by a script.
+"""`python -m tools.ws`: a client of the WebSocket channels, by hand or with a script.
 
     python -m tools.ws                              chat by hand: a line is a question, /stop and /quit are orders
-    python -m tools.ws realtime --send 年假怎么申请？    say this, print what comes, end when it is answered
+    python -m tools.ws realtime --send 年假怎么申请？    send this text, print all frames, end after the answer
     python -m tools.ws --send hello --expect '{"role": "assistant", "status": "completed"}'
 
-Prints every frame with the seconds since the connection opened, `>` sent and `<` received. What is a JSON object is
-sent as it is. The key comes from --key or LAIBAO_WS_KEY, goes out in a header, is never printed nor taken from --url.
-Exit status: 0 all that was expected came, 1 it did not, 2 wrong usage, 3 not connected or refused, 130 interrupted,
-141 nobody reads its output any more.
+Prints every frame with the seconds since the connection opened, `>` sent and `<` received. JSON objects are sent
+unchanged. The key comes from --key or LAIBAO_WS_KEY and is sent in a header; it is never printed and not allowed in
+--url. Exit status: 0 all expected frames came, 1 they did not, 2 wrong usage, 3 not connected or refused, 130
+interrupted, 141 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import click
 
 from tools._command import checked_address, checked_key, run, seconds
 from tools._pipes import until_nobody_reads
-from tools._ws.frames import Frame, Pattern, Step, frame_of, read_steps
-from tools._ws.talk import Plan, Refused, Talk, connected, typed
+from tools._ws.frames import Frame, Pattern, ScriptStep, frame_of, read_steps
+from tools._ws.talk import NotConnected, Plan, SocketTalk, connected, typed
 
 PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
-#: Seconds a conversation may take that nobody types.
+#: Seconds a scripted session may take.
 TIMEOUT = 60.0
 STATUS = "Exit status: 0 all that was expected came, 1 it did not, 2 wrong usage, 3 not connected or refused."
 
 
 class SeveralTexts(click.Command):
-    """Lets `--send` take several texts: `--send a b` is `--send a --send b`."""
+    """A command whose `--send` takes several texts: `--send a b` is `--send a --send b`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_spread(args)))
@@ -60,23 +60,25 @@ def _address(url: str) -> str:
 
 
 @click.command("ws", cls=SeveralTexts, help="Talk to a socket.", epilog=STATUS)
-@click.argument("door", type=click.Choice(sorted(PATHS)), default="chat")
-@click.option("--url", type=_address, default="ws://127.0.0.1:5000", metavar="URL", help="Its path is the door's own.")
+@click.argument("channel", type=click.Choice(sorted(PATHS)), default="chat")
 @click.option(
-    "--key", type=checked_key, default="", envvar="LAIBAO_WS_KEY", metavar="KEY", help="Better in LAIBAO_WS_KEY."
+    "--url", type=_address, default="ws://127.0.0.1:5000", metavar="URL", help="Default path: the channel's own."
 )
-@click.option("--client-id", default="", help="Chat: the client's own name of this connection.")
-@click.option("--resume", type=_resumption, metavar="STREAM_ID:CURSOR", help="Go on with this answer first.")
-@click.option("--send", multiple=True, metavar="TEXT...", help="Say this.")
+@click.option(
+    "--key", type=checked_key, default="", envvar="LAIBAO_WS_KEY", metavar="KEY", help="Better set LAIBAO_WS_KEY."
+)
+@click.option("--client-id", default="", help="Chat only: the client's own id of this connection.")
+@click.option("--resume", type=_resumption, metavar="STREAM_ID:CURSOR", help="Resume this answer first.")
+@click.option("--send", multiple=True, metavar="TEXT...", help="Send this text.")
 @click.option("--script", type=click.File(encoding="utf-8"), help="JSON lines: frames, sleep and expect.")
-@click.option("--expect", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or words that must come.")
-@click.option("--reject", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or words that end it badly.")
-@click.option("--timeout", type=seconds, metavar="SECONDS", help=f"In all: {TIMEOUT:g}, or without end by hand.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a frame.")
-def talk(door: str, url: str, key: str, client_id: str, timeout: float | None, as_json: bool, **said: Any) -> int:
+@click.option("--expect", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or text that must arrive.")
+@click.option("--reject", type=Pattern, multiple=True, metavar="PATTERN", help="JSON or text that must not arrive.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help=f"For the whole session: {TIMEOUT:g}, by hand none.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per frame.")
+def talk(channel: str, url: str, key: str, client_id: str, timeout: float | None, as_json: bool, **said: Any) -> int:
     by_hand = not (said["send"] or said["script"] or said["resume"] or said["expect"])
     plan = Plan(
-        steps=typed(sys.stdin.fileno(), door) if by_hand else _steps(door, **said),
+        steps=typed(sys.stdin.fileno(), channel) if by_hand else _steps(channel, **said),
         expected=said["expect"],
         rejected=said["reject"],
         by_hand=by_hand,
@@ -85,9 +87,9 @@ def talk(door: str, url: str, key: str, client_id: str, timeout: float | None, a
         timeout=timeout or (float("inf") if by_hand else TIMEOUT),
     )
     try:
-        with closing(connected(address(url, door, client_id), key)) as socket:
-            wrong, status = Talk(socket, plan).run(), 1
-    except Refused as exc:
+        with closing(connected(address(url, channel, client_id), key)) as socket:
+            wrong, status = SocketTalk(socket, plan).run(), 1
+    except NotConnected as exc:
         wrong, status = [str(exc)], 3
     for line in wrong:
         print(line, file=sys.stderr)
@@ -95,28 +97,28 @@ def talk(door: str, url: str, key: str, client_id: str, timeout: float | None, a
 
 
 def _steps(
-    door: str, *, send: Sequence[str], script: Iterable[str] | None, resume: Frame | None, **_: Any
-) -> list[Step]:
-    """Return what is to be sent: the resumed answer first, then --send, then the script."""
+    channel: str, *, send: Sequence[str], script: Iterable[str] | None, resume: Frame | None, **_: Any
+) -> list[ScriptStep]:
+    """Return the steps: --resume first, then --send, then the script."""
     first = [resume] if resume else []
     try:
-        return [*first, *(frame_of(text, door) for text in send), *read_steps(script or ())]
+        return [*first, *(frame_of(text, channel) for text in send), *read_steps(script or ())]
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
 
 
-def address(url: str, door: str, client_id: str = "") -> str:
-    """Return the whole address of a door."""
-    if client_id and door != "chat":
+def address(url: str, channel: str, client_id: str = "") -> str:
+    """Return the full address of a channel."""
+    if client_id and channel != "chat":
         raise click.UsageError("--client-id: only chat takes one")
     parts = urlsplit(url)
-    path = parts.path.rstrip("/") or PATHS[door]
+    path = parts.path.rstrip("/") or PATHS[channel]
     named = f"{path}/{quote(client_id, safe='')}" if client_id else path
     return urlunsplit((parts.scheme, parts.netloc, named, parts.query, ""))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Talk until it is over; return the exit status."""
+    """Run the command line; return the exit status."""
     return run(talk, argv)
 
 

@@ -24,8 +24,9 @@ from services.batches.records import Task
 from services.errors import BatchUnknown, StoreUnavailable
 from services.identity.callers import Caller
 from services.models import Question
-from services.realtime.effects import Answer, Ask, Cancel, Close, Effect, Follow, Unwatch, Watch
-from services.realtime.session import MOST, Detected, RealtimeSession
+from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, SessionAnswer, UnwatchTask, WatchTask
+from services.realtime.session import MOST, RealtimeSession
+from services.realtime.transcript import Detected
 from services.streams.following import News
 from services.streams.records import Whole
 
@@ -71,7 +72,7 @@ class Manner:
 class _Line(Shown):
     """An answer's place in the line of those to be shown."""
 
-    answer: Answer = field(kw_only=True)
+    answer: SessionAnswer = field(kw_only=True)
 
 
 class RealtimeDoor:
@@ -160,16 +161,16 @@ class RealtimeDoor:
         """Take a step in the reader's thread: its frames are sent, and what it commands is done."""
         for command in self._say(step, patient=False):
             match command:
-                case Ask():
+                case AskQuestion():
                     self._ask(command)
                 case Follow():
                     answer = command.answer
                     self._queue.add(_Line(answer.stream_id, answer=answer), answer.cursor)
                 case Cancel():
                     self._cancel(command)
-                case Watch():
+                case WatchTask():
                     self._watch(command.task_id)
-                case Unwatch() if self._follower:
+                case UnwatchTask() if self._follower:
                     self._follower.forget(command.task_id)
 
     def _tell(self, step: Callable[[], list[Effect]]) -> bool:
@@ -186,7 +187,7 @@ class RealtimeDoor:
         self._outbox.flush(patient=patient)
         return [effect for effect in effects if not isinstance(effect, dict | Close)]
 
-    def _ask(self, ask: Ask) -> None:
+    def _ask(self, ask: AskQuestion) -> None:
         try:
             code, stream_id = self._put(ask)
         except Exception:
@@ -197,7 +198,7 @@ class RealtimeDoor:
         else:
             self._do(lambda: self._session.refused(ask.answer, code))
 
-    def _put(self, ask: Ask) -> tuple[str, str]:
+    def _put(self, ask: AskQuestion) -> tuple[str, str]:
         """Put a question; return its stream, which is "" where there is none, for the reason of the code."""
         if not self._limiter.question(self._caller.principal, self._client_id):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
@@ -207,7 +208,7 @@ class RealtimeDoor:
         log.info("realtime question", extra={**ids, "outcome": asked.error_code or asked.status})
         return asked.error_code, "" if asked.error_code == "store_unavailable" else asked.stream_id
 
-    def _question(self, ask: Ask) -> Question:
+    def _question(self, ask: AskQuestion) -> Question:
         return Question(
             ask.text,
             REALTIME.name,

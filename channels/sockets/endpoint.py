@@ -20,6 +20,7 @@ from services import metrics
 from services.identity.callers import Caller
 from services.sockets.store import SocketStore
 from utils.limited_log import LimitedLog
+from utils.metric_labels import close_label
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Sockets:
         return [
             {
                 "client_id": one.client_id,
-                "door": one.door,
+                "door": one.channel,
                 "connected_at": iso(one.connected_at),
                 "idle_time": round(one.idle, 1),
                 "replica": one.replica,
@@ -185,7 +186,7 @@ class Sockets:
             self._tell(visit, closed, self._clock() - began)
 
     def _tell(self, visit: Visit, closed: Closed, seconds: float) -> None:
-        metrics.SOCKETS_ENDED.labels(visit.door, metrics.close_label(closed.code)).inc()
+        metrics.SOCKETS_ENDED.labels(visit.door, close_label(closed.code)).inc()
         ids = {"door": visit.door, "client_id": visit.client_id, "socket": visit.socket.token}
         end = {"code": closed.code, "by_peer": closed.by_peer, "clean": closed.clean, "seconds": round(seconds, 1)}
         counts = {"received": visit.received_count, "sent": visit.socket.sent, "authenticated": visit.entry is not None}

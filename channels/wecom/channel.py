@@ -19,7 +19,8 @@ from services.errors import CallbackRefused, StoreUnavailable
 from services.models import Question
 from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
-from services.wecom.callback import Message, WechatService
+from services.wecom.callback import WechatService
+from services.wecom.message import Message
 from utils.stream_utils import render_frame
 
 log = logging.getLogger(__name__)

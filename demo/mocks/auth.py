@@ -53,7 +53,7 @@ def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
 
 
 class MockAuth(HttpMock):
-    """A context manager: `with MockAuth() as auth: AuthService(..., url=auth.url)`.
+    """A context manager: `with MockAuth() as auth: AuthApi(auth.url)`.
 
     `behaviour` applies to all later calls; `delay` is how many seconds "slow" takes; `calls` counts token requests by
     user_code; `accepted_connections` counts connections. `says` sets an arbitrary reply.

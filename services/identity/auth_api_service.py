@@ -1,8 +1,8 @@
-"""The external auth API: credentials go in, a token comes out, and nothing of either is ever in a message or a log.
+"""The external auth API exchanges credentials for a token. Neither ever appears in a message or a log.
 
 POST JSON {"usercode", "password"}, or GET with the same as parameters. Success is HTTP 200 and
-{"success": true, "data": "<token>"}, where data may also be {"token", "expires_in"}. Every answer that is not the API's
-own (a proxy's page, a redirect, a 5xx, silence) is `auth_unavailable`, never a refusal.
+{"success": true, "data": "<token>"}, where data may also be {"token", "expires_in"}. Every reply that is not the API's
+own (a proxy's page, a redirect, a 5xx, a timeout) is `auth_unavailable`, never `auth_refused`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from utils.deadline import Deadline
 
 Method = Literal["post", "get"]
 
-#: Bytes of the API's answer that are read; a longer one is no answer.
+#: Bytes of the longest accepted reply; a longer one is `auth_unavailable`.
 MAX_ANSWER = 65_536
-#: Characters of a token; it must fit into a header.
+#: Characters of the longest accepted token; it must fit into a header.
 MAX_TOKEN = 4096
-#: What a probe logs in with: a person who does not exist.
+#: The credentials of a probe: a user who does not exist.
 PROBE = {"usercode": "wechatlaibao-probe", "password": "not-a-real-password"}
-#: Seconds for which the last proper answer counts: each probe is a failed login in the API's own log.
+#: Seconds the last proper reply proves that the API works: each probe is a failed login in the API's own log.
 PROVEN_SECONDS = 600.0
 CONNECT_TIMEOUT = 5.0
 
 
 class AuthApi:
-    """Ask over a bounded pool; safe to use from many threads. `timeout` is the seconds one whole answer may take."""
+    """Call the auth API over a bounded pool. Thread-safe. `timeout` is in seconds, for one whole reply."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class AuthApi:
         self._method = method
         self._timeout = timeout
         self._clock = clock
-        #: When the API last answered in its own form, by the clock, and the status of HEAD since then.
+        #: When the API last replied in its own form, by the clock, and the status of HEAD since then.
         self._proven = float("-inf")
         self._head: int | None = None
         self._slots = threading.BoundedSemaphore(pool_size)
@@ -58,21 +58,21 @@ class AuthApi:
             logging.getLogger("urllib3.connection").addFilter(_without_parameters)
 
     def token(self, record: UserRecord) -> tuple[str, float]:
-        """Return a new token and the seconds the API gives it; infinite when it does not say.
+        """Return a new token and its life in seconds, infinite if the API names none.
 
         Raises:
-            AuthError: `auth_refused`, or `auth_unavailable` for every answer that is not the API's.
+            AuthError: `auth_refused`, or `auth_unavailable` for every reply that is not the API's own.
         """
-        # Some directories take an empty password for an anonymous login that succeeds.
+        # Some directories treat an empty password as an anonymous login, which succeeds.
         if not record.password:
             raise AuthError("no password in the user database", code="auth_refused")
         return self._login({"usercode": record.user.user_code, "password": record.password})
 
     def check(self) -> None:
-        """See that the API works, without a real person's password.
+        """Check that the API works, without a real user's password.
 
-        The first call logs in as a person who does not exist. Later calls send HEAD, which logs nobody in, and log in
-        again only when its status changed, a login failed, or the last proper answer is older than `PROVEN_SECONDS`.
+        The first call logs in as a user who does not exist. Later calls send HEAD, which is no login, and log in again
+        only if its status changed, a login failed, or the last proper reply is older than `PROVEN_SECONDS`.
 
         Raises:
             AuthError: `auth_unavailable`.
@@ -83,10 +83,10 @@ class AuthApi:
         self._head = status
 
     def refuses_strangers(self) -> bool:
-        """Log in as a person who does not exist; return whether the API refused it, as it should.
+        """Log in as a user who does not exist. Return whether the API refused it, as it should.
 
         Raises:
-            AuthError: `auth_unavailable`: the answer is not the API's own.
+            AuthError: `auth_unavailable`, the reply is not the API's own.
         """
         try:
             self._login(PROBE)
@@ -100,7 +100,7 @@ class AuthApi:
         self._http.close()
 
     def _login(self, credentials: dict[str, str]) -> tuple[str, float]:
-        """Return the token and its seconds, and note whether the API answered in its own form."""
+        """Return the token and its life in seconds, and record whether the API replied in its own form."""
         try:
             granted = _granted(*self._ask(credentials))
         except AuthError as exc:
@@ -128,14 +128,14 @@ class AuthApi:
             with self._http.exchange(verb, self._url, deadline=until, **options) as reply:
                 yield reply
         except ProviderError as exc:
-            # What silenced this connection may have silenced those in the pool: nobody else shall wait for them.
+            # The cause of a timeout here may affect the pooled connections too, so later calls open new ones.
             self._http.close()
             raise _unavailable(_reason(exc)) from None
         finally:
             self._slots.release()
 
     def _body(self, reply: Exchange) -> bytes:
-        """Read the answer piece by piece: a long one ends here, a drip with the deadline."""
+        """Read the reply in pieces. One that is too long ends here, a slow one at the deadline."""
         body = b""
         while piece := reply.read(self._timeout):
             body += piece
@@ -168,7 +168,7 @@ def _token(given: Any) -> tuple[str, float]:
     if isinstance(given, dict):
         life = _seconds(given.get("expires_in"))
         given = given.get("token")
-    # It goes into a header and a key: anything but plain text is no token.
+    # A token becomes part of a header and of a Redis key, so it must be printable ASCII.
     if not isinstance(given, str) or not given.isascii() or not given.isprintable():
         raise _unavailable("success without a token")
     if given != given.strip() or not 0 < len(given) <= MAX_TOKEN:
@@ -189,7 +189,7 @@ def _seconds(given: Any) -> float:
 
 
 def _reason(exc: ProviderError) -> str:
-    """Return what failed and the class of its cause, whose text has the address, with GET the password too."""
+    """Return the error and the class of its cause. The cause's text has the address, with GET also the password."""
     return f"{exc} ({type(exc.__cause__).__name__})" if exc.__cause__ else str(exc)
 
 

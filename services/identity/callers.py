@@ -1,4 +1,4 @@
-"""Who may ask at a socket or at a REST address, and as whom their question is put to the provider."""
+"""Checks the credentials of socket and REST clients, and decides as which user their questions are asked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from services.models import Identity, Question
 from utils.keyring import Keyring, keys_of
 from utils.sealed import seal, unseal_any
 
-Mode = Literal["key", "token", "none"]
+CallerMode = Literal["key", "token", "none"]
 
 ANONYMOUS = "anonymous"
-#: Characters of the longest credential that is looked at; a header holds no more.
+#: Characters of the longest credential that is checked; a header holds no more.
 MAX_SECRET = 8192
-#: Seconds an outage of Redis is waited through, as every producer does, and between two tries.
+#: Seconds attempts are repeated during an outage of Redis, as in every producer, and seconds between two of them.
 OUTAGE_SECONDS = 20.0
 PAUSE = 0.25
 
@@ -31,24 +31,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who stands at a socket, as its credential says."""
+    """The owner of a credential."""
 
     #: "key:<fingerprint>", "user:<user_code>" or "anonymous".
     principal: str
-    #: A user's token, sealed.
+    #: The user's token, sealed.
     credential: str = field(default="", repr=False)
 
 
 class Callers:
-    """Check credentials in one of three modes; safe to use from many threads.
+    """Check credentials in one of three modes. Thread-safe.
 
-    Mode key takes one of `api_keys`, and nobody where there are none; mode token what `tokens` knows as a user's valid
-    token; mode none everybody. `key` seals users' tokens, by keys of 32 bytes that all replicas have and Redis has not.
+    Mode key accepts one of `api_keys`, and no caller if there are none; mode token accepts users' tokens that are valid
+    in `tokens`; mode none accepts everybody. `key` seals users' tokens with 32-byte keys that are shared by all
+    replicas and not stored in Redis.
     """
 
     def __init__(
         self,
-        mode: Mode,
+        mode: CallerMode,
         *,
         api_keys: Sequence[str] = (),
         tokens: TokenStore | None = None,
@@ -63,25 +64,25 @@ class Callers:
 
     @property
     def open(self) -> bool:
-        """Whether nobody needs to show anything."""
+        """Whether no credential is required."""
         return self.mode == "none"
 
     def anonymous(self) -> Caller:
-        """Return who comes without a credential.
+        """Return the caller of a request without a credential.
 
         Raises:
-            AuthError: one is needed; code `auth_required`.
+            AuthError: `auth_required`, a credential is required.
         """
         if not self.open:
             raise AuthError(code="auth_required")
         return Caller(ANONYMOUS)
 
     def check(self, secret: str) -> Caller:
-        """Return who shows this key or token; where nothing is asked for, a key counts all the same.
+        """Return the owner of this key or token. In mode none a valid key still names its owner.
 
         Raises:
-            AuthError: it is not, or no longer, valid; code `auth_failed`.
-            StoreUnavailable: Redis did not answer, so a token cannot be told from a wrong one.
+            AuthError: `auth_failed`, it is not valid or no longer valid.
+            StoreUnavailable: Redis did not answer, so a token could not be checked.
         """
         if self.open:
             with suppress(AuthError):
@@ -92,11 +93,11 @@ class Callers:
         return self._of_key(secret) if self.mode == "key" else self._of_token(secret)
 
     def program(self, secret: str | None) -> Caller:
-        """Return who asks at a REST address: there an API key counts in every mode, beside what the mode asks for.
+        """Return the caller of a REST request. REST accepts API keys in every mode; None is no credential.
 
         Raises:
-            AuthError: `auth_required` where nothing is shown that must be, `auth_failed` where it does not count.
-            StoreUnavailable: Redis did not answer, so a token cannot be told from a wrong one.
+            AuthError: `auth_required` if a required credential is missing, `auth_failed` if it is not valid.
+            StoreUnavailable: Redis did not answer, so a token could not be checked.
         """
         if secret is None:
             return self.anonymous()
@@ -108,13 +109,13 @@ class Callers:
         return self.check(secret)
 
     def identity(self, question: Question, *, accepts_api_keys: bool = False) -> Identity:
-        """Return as whom a question is asked; on any replica, and also long after its socket or request is gone.
+        """Return the identity a question is asked with. Works on any replica, long after its socket or request ended.
 
         With `accepts_api_keys` an API key is valid in every mode that asks for a credential.
 
         Raises:
-            AuthError: `auth_refused` when the credential no longer counts, `credential_lost` when it was sealed under
-                a key that this process does not have, `auth_unavailable` while Redis is away.
+            AuthError: `auth_refused` if the credential is no longer valid, `credential_lost` if it was sealed with a
+                key that this process does not have, `auth_unavailable` while Redis is unreachable.
         """
         match self.mode, question.principal.partition(":")[0]:
             case "none", "anonymous":
@@ -130,7 +131,7 @@ class Callers:
         if len(secret) > MAX_SECRET or not _is_text(secret):
             raise AuthError(code="auth_failed")
         shown = secret.encode()
-        # Every key is compared, so that the time taken says nothing.
+        # Compare with every key, so that the time reveals nothing.
         matches = [principal for principal, key in self._api_keys.items() if hmac.compare_digest(key, shown)]
         if not matches:
             raise AuthError(code="auth_failed")
@@ -148,7 +149,7 @@ class Callers:
     def _still_valid(self, question: Question) -> Cached:
         try:
             token = unseal_any(keys_of(self._key), question.credential)
-            cached = self._patiently(lambda: self._user_of(token)) if token else None
+            cached = self._through_outage(lambda: self._user_of(token)) if token else None
         except ValueError as exc:
             raise AuthError("the token was sealed under another key", code="credential_lost") from exc
         except StoreUnavailable as exc:
@@ -157,7 +158,7 @@ class Callers:
             raise AuthError("the token is not valid any more", code="auth_refused")
         return cached
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def _through_outage(self, call: Callable[[], T]) -> T:
         retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_delay(self._outage),
@@ -172,7 +173,7 @@ def _key_principal(key: str) -> str:
 
 
 def _user_principal(cached: Cached) -> str:
-    """Name the user; by the token itself where the auth service keeps nothing about them that we can read."""
+    """Return the user's principal: by user_code, or by the token if the auth service stored no readable user."""
     return f"user:{cached.user.user_code if cached.user else _fingerprint(cached.token)}"
 
 
@@ -181,5 +182,5 @@ def _fingerprint(secret: str) -> str:
 
 
 def _is_text(secret: str) -> bool:
-    """Tell whether it can be written at all: JSON lets halves of characters through."""
+    """Return whether the string can be encoded: JSON allows half surrogate pairs."""
     return not any("\ud800" <= letter <= "\udfff" for letter in secret)

@@ -1,8 +1,8 @@
-"""Keys as earlier versions derived them, only to read with: an update loses no conversation and no sealed token.
+"""Keys as earlier versions derived them, used only for reading, so that an update keeps conversations and tokens.
 
 Delete this module and its uses in `services/identity/keys.py` once no process of a version without `SECRET_KEY`
-(0.1.0, or a build of before that setting) has run for `CONVERSATION_TTL`, seven days by default: by then whatever is
-still in use was carried over.
+(0.1.0, or an earlier build) has run for `CONVERSATION_TTL`, seven days by default: by then everything still in use has
+been carried over.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from services.wecom.callback import derive_key
 
 
 def former_own(settings: Settings, purpose: str) -> bytes:
-    """Return the key that named all conversations and sealed all tokens: it changed with every bot.
+    """Return the former key of all conversations and tokens, which changed with every new bot.
 
-    It was derived from all bots' first AES keys; without a bot from the first key there is, or from the public
-    `APP_NAME`. So what it opens proves nothing about its writer.
+    It was derived from the first AES keys of all bots; without bots from the first API key, or from the public
+    `APP_NAME`. So a value that it opens proves nothing about its writer.
     """
     if bots := [bot for _, bot in sorted(settings.bots.items()) if bot.aes_keys]:
         secret = b"".join(derive_key(bot.aes_keys[0], purpose) for bot in bots)

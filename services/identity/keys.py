@@ -1,11 +1,11 @@
-"""Which keys this replica names, signs and seals with: derived for each purpose and bot, the same on all replicas.
+"""The keys for naming, signing and sealing, derived per purpose and bot, the same on all replicas.
 
-    SECRET_KEY                     where it is set, all keys that write are derived from it, whatever bots there are
-    a bot's WECHAT_ENCODING_AES_KEY  else what belongs to that bot
-    dify_secret:own in Redis       else what belongs to no bot, and may be known to who reads Redis
-    one of the bots' keys          else what belongs to no bot, and must be safe from who reads Redis
+    SECRET_KEY                       if set, all keys for writing are derived from it, whatever bots there are
+    a bot's WECHAT_ENCODING_AES_KEY  else, for data of that bot
+    dify_secret:own in Redis         else, for data of no bot that readers of Redis may know
+    one of the bots' keys            else, for data of no bot that must be safe from readers of Redis
 
-Each of the first two is a list: the first writes, all read. So do the bots' keys where `SECRET_KEY` was set later.
+The first two are lists: the first key writes, all keys read. If `SECRET_KEY` is set later, the bots' keys still read.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from services.identity.secret_store import SecretStore
 from services.wecom.callback import derive_key
 from utils.keyring import Keyring, derive
 
-#: The name under which a mapping has the keys of what belongs to no bot.
+#: The name of no bot in `Keys.conversations()`.
 NO_BOT = ""
 
 
 class Keys:
-    """The keyrings of one replica; none of them asks Redis before it is used."""
+    """The keyrings of one replica. None of them calls Redis before it is used."""
 
     def __init__(self, settings: Settings, own: SecretStore) -> None:
         self._settings = settings
         self._secret_keys = [key.get_secret_value().encode() for key in settings.secret_key]
         self._own = own
-        #: Of users' tokens where there is neither SECRET_KEY nor a bot: no other process can open them.
+        #: Seals users' tokens if there is neither SECRET_KEY nor a bot. No other process can open them.
         self._of_this_process = os.urandom(32)
 
     def streams(self) -> dict[str, Keyring]:
-        """Return by bot what makes stream ids and readers' fingerprints, and seals where a late answer may go.
+        """Return by bot the keys that make stream ids and readers' fingerprints and seal the `response_url`.
 
-        The channels without a bot use the default bot's name, and its keys where there is one.
+        The channels without bots use the default bot's name, and its keys if there is one.
         """
         rings = {name: self._of_bot("stream", bot, derive_key) for name, bot in self._settings.bots.items()}
         return {DEFAULT_BOT: self._of_no_bot("stream", former_own(self._settings, "stream")), **rings}
 
     def conversations(self) -> dict[str, Keyring]:
-        """Return by bot, and as `NO_BOT`, what names conversations."""
+        """Return by bot, and for `NO_BOT`, the keys that name conversations."""
         former = former_own(self._settings, "conversation")
         bots = self._settings.bots.items()
         rings = {name: self._of_bot("conversation", bot, _once_more, former) for name, bot in bots}
         return {NO_BOT: self._of_no_bot("conversation", former), **rings}
 
     def names(self) -> Keyring:
-        """Return what hashes the names of clients in rate limits and in the registry of sockets."""
+        """Return the keys that hash clients' names in rate limits and in the registry of sockets."""
         return self._of_no_bot("names")
 
     def tokens(self) -> Keyring:
-        """Return what seals users' tokens: never a key that lies in Redis."""
+        """Return the keys that seal users' tokens: never one that is stored in Redis."""
         secrets = self._secrets("callers")
         bots = self._settings.bots.values()
         of_bots = [_once_more(aes_key, "callers") for bot in bots for aes_key in bot.aes_keys]
@@ -76,11 +76,11 @@ class Keys:
 
 
 def _once_more(aes_key: str, purpose: str) -> bytes:
-    """Derive a key as all bots together had it, for one bot: a gateway with a single bot keeps its names."""
+    """Derive one bot's key as earlier versions did for all bots, so that a gateway with one bot keeps its names."""
     return hashlib.sha256(derive_key(aes_key, purpose)).digest()
 
 
 def _fixed(*keys: bytes) -> Keyring:
-    """Return a keyring of these, each once."""
+    """Return a keyring of these keys without duplicates."""
     ring: Sequence[bytes] = tuple(dict.fromkeys(keys))
     return lambda: ring

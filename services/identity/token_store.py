@@ -1,13 +1,13 @@
-"""The users' tokens in Redis, where the external auth service may write and expire them too.
+"""The users' tokens in Redis. The external auth service may write and expire them too.
 
-    authorization:wechatid:<userid>           string, the user's token; we write it, with the token's life
+    authorization:wechatid:<userid>           string, the user's token; written here, expires with the token
     authorization:wechatid:<corp>:<userid>    the same for bots of another corp
-    authorization.wechatid.<userid>           read as a fall-back, never written
+    authorization.wechatid.<userid>           read as a fallback, never written
     authorization:token:<token>               string, JSON user_info without the password. A token is valid while this
-                                              key is there. Written with NX: the auth service's own value and life win
+                                              key exists. Written with NX: the auth service's value and expiry win
     authorization:denied:[<corp>:]<userid>    string, the code of a failed authentication; lives seconds
 
-The keys of one user lie in different slots of a Cluster, so each step is a pipeline of plain commands.
+The keys of one user are in different slots of a Cluster, so each step is a pipeline of plain commands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.redis.store import Call, ScriptRunner
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A valid token. `user` is `None` when the auth service wrote a value that is not our user_info."""
+    """A valid token. `user` is None if the auth service wrote a value that is not a user_info of this product."""
 
     token: str = field(repr=False)
     user: UserInfo | None = None
@@ -32,21 +32,21 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A failed authentication that is still fresh; `code` is its `AuthError` code."""
+    """A cached authentication failure. `code` is its `AuthError` code."""
 
     code: str
 
 
 class TokenStore:
-    """Read and write what is known about a user's authentication."""
+    """Own the keys above."""
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
 
     def load(self, userid: str, corp: str = "") -> Cached | Denied | None:
-        """Return the user's valid token, else a fresh denial, else `None`: authenticate.
+        """Return the user's valid token, else a cached failure, else None: authenticate.
 
-        A token whose validity key is gone is no token; its pointer is deleted. A valid one costs two round trips.
+        A token without its validity key is not valid; its pointer is deleted. A valid one costs two round trips.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -61,7 +61,7 @@ class TokenStore:
         return Denied(denied) if _is_text(denied) else None
 
     def user_of(self, token: str) -> Cached | None:
-        """Return a token somebody shows, with its user; `None` when it is not valid.
+        """Return a token with its user; None if it is not valid.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -70,13 +70,13 @@ class TokenStore:
         return Cached(token, _read_user(text)) if valid else None
 
     def save(self, userid: str, corp: str, token: str, user: UserInfo, ttl: float) -> None:
-        """Keep a new token for `ttl` seconds and forget the denials before it.
+        """Store a new token for `ttl` seconds and delete the cached failure.
 
         Raises:
-            StoreUnavailable: Redis did not take it.
+            StoreUnavailable: Redis did not store it.
         """
         life = max(1, int(ttl * 1000))
-        # The validity key first: a pointer to a token that is not valid yet would be deleted by a reader.
+        # The validity key first: a reader would delete a pointer to a token that is not valid yet.
         self._run(
             [
                 ("SET", _validity_key(token), user.to_json(), "NX", "PX", life),
@@ -86,15 +86,15 @@ class TokenStore:
         )
 
     def deny(self, userid: str, corp: str, code: str, seconds: float) -> None:
-        """Remember for `seconds` that authentication ended with `code`.
+        """Cache for `seconds` that authentication failed with `code`.
 
         Raises:
-            StoreUnavailable: Redis did not take it.
+            StoreUnavailable: Redis did not store it.
         """
         self._run([("SET", _denied(userid, corp), code, "PX", max(1, int(seconds * 1000)))])
 
     def forget(self, userid: str, corp: str = "") -> None:
-        """Drop the user's token and denial here; the auth service's own key stays.
+        """Delete the user's token and cached failure. The auth service's own key stays.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -105,17 +105,17 @@ class TokenStore:
         """Return each token, whether it is valid, and the value of its validity key."""
         if not tokens:
             return []
-        # EXISTS beside GET: the auth service may keep a value that GET refuses, such as a hash.
+        # EXISTS beside GET: the auth service may store a value that GET rejects, such as a hash.
         replies = self._run([(name, _validity_key(token)) for token in tokens for name in ("EXISTS", "GET")])
         return [(token, replies[2 * i] == 1, replies[2 * i + 1]) for i, token in enumerate(tokens)]
 
     def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send the commands in one round trip; a key of another type than asked for reads as an error object."""
+        """Send the commands in one round trip. The reply for a key of the wrong type is an error object."""
         return self._runner.run([Call(None, command) for command in commands], mistyped=True)
 
 
 def _pointers(userid: str, corp: str) -> list[str]:
-    """Return the keys that may name the user's token, best first; only the first is written."""
+    """Return the keys that may hold the user's token, in order of preference. Only the first is written."""
     key = f"authorization:wechatid:{_owner(userid, corp)}"
     return [key] if corp else [key, f"authorization.wechatid.{userid}"]
 
@@ -129,17 +129,17 @@ def _validity_key(token: str) -> str:
 
 
 def _owner(userid: str, corp: str) -> str:
-    """Return the key's last part. A colon in a name is escaped, so that no userid reads as another corp's user."""
+    """Return the last part of a key. Colons are escaped, so that no userid looks like a user of another corp."""
     return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in (corp, userid) if part)
 
 
 def _is_text(reply: object) -> bool:
-    """Tell a value from nothing and from an error, such as a key of another type."""
+    """Return whether a reply is a value, and not nil or an error such as a key of the wrong type."""
     return isinstance(reply, str) and bool(reply)
 
 
 def _read_user(text: object) -> UserInfo | None:
-    """Return our user_info, and `None` for a value in any other form: the auth service may write its own."""
+    """Return the user of a user_info; None for any other form, which the auth service may have written."""
     if not isinstance(text, str):
         return None
     try:

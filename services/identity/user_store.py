@@ -1,8 +1,8 @@
-"""The users as a company's own SQL database knows them, read by a query of the operator's.
+"""Reads users from the company's SQL database with the operator's own query.
 
 The query, `AUTH_USER_QUERY`, has `:userid` (and may have `:corp`) and returns user_code, password and any of user_name,
-phone and gender, in any case and order. Nothing is written here, and each lookup is one statement in autocommit: on
-SQLite there is no transaction that could yield to another greenlet while it holds the file.
+phone and gender, in any case and order. Nothing is written. Each lookup is one statement in autocommit: on SQLite a
+transaction could otherwise yield to another greenlet while it holds the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 REQUIRED = ("user_code", "password")
 OPTIONAL = ("user_name", "phone", "gender")
-#: Seconds the main database serves alone after the reading one failed, before that is tried again.
+#: Seconds after a failure of the read database during which only the main database is used.
 READ_PAUSE = 30.0
 
 Rows = tuple[list[str], Sequence[Sequence[Any]]]
@@ -32,17 +32,17 @@ Rows = tuple[list[str], Sequence[Sequence[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """A user with the password the external auth API asks for; it goes there and nowhere else."""
+    """A user with the password for the external auth API. The password is sent nowhere else."""
 
     user: UserInfo
     password: str = field(repr=False)
 
 
 class SqlUserStore:
-    """Find users over a bounded pool of connections to MySQL or SQLite. Nothing connects before the first use.
+    """Find users over a bounded pool of connections to MySQL or SQLite. Connects at the first use.
 
-    `read_url`, when given, serves the query for as long as it answers, `url` while it does not. Timeouts are seconds:
-    `pool_timeout` for a free connection, `connect_timeout` to open one, `read_timeout` for the server's answer.
+    The query runs on `read_url` if given, and on `url` while that does not answer. Timeouts are in seconds:
+    `pool_timeout` for a free connection, `connect_timeout` to open one, `read_timeout` for the server's reply.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class SqlUserStore:
         self._main = database(url)
         self._reader = database(read_url) if read_url and read_url != url else None
         self._clock = clock
-        #: When the reading database failed last; None while it serves.
+        #: When the read database last failed; None while it works.
         self._reader_failed: float | None = None
 
     def find(self, userid: str, corp: str = "") -> UserRecord | None:
-        """Return the user, or `None` when the query knows nobody by that id.
+        """Return the user; None if the query finds no row.
 
         Raises:
-            SettingsError: the query does not return what it must.
-            StoreUnavailable: the database is away, too slow, or refuses the query.
+            SettingsError: the query lacks a required column.
+            StoreUnavailable: the database is unreachable, too slow, or rejects the query.
         """
         given = {"userid": userid, "corp": corp}
         columns, rows = self._run(self._query, {name: given[name] for name in self._names})
@@ -87,23 +87,23 @@ class SqlUserStore:
         return _record(dict(zip(columns, rows[0], strict=True))) if rows else None
 
     def check(self) -> None:
-        """Ask the database for nothing, to see that it answers.
+        """Run `SELECT 1` to check that the database answers.
 
         Raises:
-            StoreUnavailable: it does not.
+            StoreUnavailable: it does not answer.
         """
         self._run(sa.text("SELECT 1"), {})
 
     def check_query(self) -> None:
-        """Run the query for a user who cannot be, to see that it runs and returns the right columns.
+        """Run the query for an impossible userid, to check that it works and returns the required columns.
 
         Raises:
-            SettingsError, StoreUnavailable: as `find` does.
+            SettingsError, StoreUnavailable: as in `find`.
         """
         self.find("")
 
     def close(self) -> None:
-        """Close the idle connections; one in use closes when its lookup ends."""
+        """Close the idle connections. A connection in use closes when its lookup ends."""
         for database in filter(None, (self._main, self._reader)):
             database.close()
 
@@ -121,7 +121,7 @@ class SqlUserStore:
         return found
 
     def _note_reader(self, away: StoreUnavailable | None) -> None:
-        """Log the beginning of an outage and its end, not one line per lookup."""
+        """Log the begin and the end of an outage, not one line per lookup."""
         failed, self._reader_failed = self._reader_failed, self._clock() if away else None
         if away and failed is None:
             log.warning("the reading database is away, the main one serves", extra={"cause": str(away)})

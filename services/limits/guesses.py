@@ -1,4 +1,4 @@
-"""Wrong credentials, counted by address: who guesses is stopped, and nobody at another address notices."""
+"""Counts wrong credentials per address and blocks an address that sends too many."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from utils.networks import network
 
 log = logging.getLogger(__name__)
 
-#: Wrong credentials that an address may show in a window, and the window's seconds, which begin with the first.
+#: Wrong credentials an address may send within a window, and the window's seconds. The first one starts the window.
 MOST = 30
 WINDOW = 60.0
-#: Addresses remembered; beyond that the one whose window began first is forgotten.
+#: Addresses kept. Beyond that, the one with the oldest window is dropped.
 ADDRESSES = 10_000
 
-#: Whose credential it is: an administrator's, or that of a caller of REST and sockets.
-Kind = Literal["admin", "caller"]
+#: "admin" is ADMIN_TOKEN, "caller" the credential of a REST or socket client.
+CredentialKind = Literal["admin", "caller"]
 
 
 class Guesses:
-    """Counts of this process alone, so that no request waits for them; safe to use from many threads.
+    """Count wrong credentials in this process alone, so that no request waits for Redis. Thread-safe.
 
-    Only failures count. An address that reached `most` of them may show no credential until its window ends, not even
-    a right one: a guesser who gets in with it has lost nothing by the limit.
+    An address with `most` failures is blocked until its window ends, even with a right credential: otherwise the limit
+    would not slow down guessing.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Guesses:
         self._addresses = addresses
         self._clock = clock
         self._lock = threading.Lock()
-        #: When the window of an address began, and its failures since; in the order of the beginnings.
+        #: Per address: when its window began, and its failures since. Oldest window first.
         self._windows: dict[str, tuple[float, int]] = {}
 
-    def check(self, ip: str, kind: Kind) -> None:
-        """Pass an address that may show a credential; "" is nobody's, and may.
+    def check(self, ip: str, kind: CredentialKind) -> None:
+        """Check that an address is not blocked. "", an unknown address, never is.
 
         Raises:
-            AddressBlocked: it showed too many wrong ones.
+            AddressBlocked: too many wrong credentials came from it.
         """
         with self._lock:
             began, count = self._windows.get(network(ip), (0.0, 0))
@@ -60,7 +60,7 @@ class Guesses:
             metrics.CREDENTIALS_REFUSED.labels(kind, "blocked").inc()
             raise AddressBlocked(left)
 
-    def failed(self, ip: str, kind: Kind) -> None:
+    def failed(self, ip: str, kind: CredentialKind) -> None:
         """Count a wrong credential of an address."""
         metrics.CREDENTIALS_REFUSED.labels(kind, "wrong").inc()
         address, now = network(ip), self._clock()

@@ -1,8 +1,9 @@
-"""How often one may ask, over all replicas: fixed windows of the library `limits`, counted in Redis.
+"""Rate limits over all replicas: fixed windows of the library `limits`, counted in Redis.
 
     dify_rate:LIMITER/<kind>/<who>/<amount>/<multiples>/<unit>    string, a count; lives one window. `who` is hashed
 
-Redis away means allowed: a limit spares the provider, and nobody is locked out by an outage that ends questions anyway.
+While Redis is unreachable every question is allowed: the limit protects the provider, and without Redis a question
+ends before it reaches one.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ PREFIX = "dify_rate"
 
 
 class RateLimiter:
-    """Counts questions and requests; safe to use from many threads.
+    """Count questions and requests. Thread-safe.
 
-    `user` and `ip` are rates such as "20/minute;100/hour", "" for none. `secret` is what names are hashed with, the
-    same on all replicas: nobody's address can be read, or guessed, from Redis.
+    `user` and `ip` are rates such as "20/minute;100/hour", "" for no limit. Names are hashed with `secret`, the same on
+    all replicas, so that addresses can be neither read nor guessed from Redis.
     """
 
     def __init__(self, runner: ScriptRunner, *, user: str, ip: str, secret: Keyring, prefix: str = PREFIX) -> None:
@@ -37,29 +38,29 @@ class RateLimiter:
         self._secret = secret
 
     def question(self, principal: str, client_id: str) -> bool:
-        """Count a question and tell whether it may be asked; also when Redis is away.
+        """Count a question and return whether it is allowed; True while Redis is unreachable.
 
-        A user has one count wherever they sit. A key, or nobody's name, stands for many: each of its clients has one.
+        A user has one count over all clients. An API key or "anonymous" is shared, so each client id has its own count.
         """
         name = principal if principal.startswith("user:") else f"{principal}/{client_id}"
         return self._counts(self._user, "user", name)
 
     def address(self, ip: str) -> bool:
-        """Count a request of an address and tell whether it may go on; also when Redis is away, or for "", nobody's."""
+        """Count a request of an address and return whether it is allowed; True for "" or while Redis is unreachable."""
         return not ip or self._counts(self._ip, "ip", network(ip))
 
     def _counts(self, items: list[RateLimitItem], kind: str, name: str) -> bool:
         try:
             secret = keys_of(self._secret)[0]
             hashed = hmac.new(secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:24]
-            # What a short window refuses is not counted by the longer ones.
+            # A question that a short window rejects is not counted in the longer ones.
             return all(self._limiter.hit(item, kind, hashed) for item in items)
         except StoreUnavailable:
             return True
 
 
 class RedisWindows(Storage):
-    """A storage of `limits` that goes the product's way to Redis: its pools, its bounded waits, every kind of Redis."""
+    """A storage for `limits` on the product's own Redis client: its pools, its timeouts, Sentinel and Cluster."""
 
     STORAGE_SCHEME = None
 

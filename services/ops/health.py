@@ -1,4 +1,4 @@
-"""How the outside parties are, probed in the background so that asking costs nothing and never waits long."""
+"""The state of all dependencies, probed in the background so that a health request is cheap and never waits long."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 Probe = Callable[[], bool]
-#: Seconds a result is good for, and a report waits for those that are not there yet.
+#: Seconds a probe's result stays valid, and seconds a report waits for running probes.
 FRESH_SECONDS = 10.0
 WAIT_SECONDS = 2.0
 
 
 class Health:
-    """Keeps the last result of each probe; each runs at most once at a time."""
+    """Keep the last result of each probe. Each probe runs at most once at a time."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Health:
         self._running: set[str] = set()
 
     def report(self) -> dict[str, Any]:
-        """Return status, services, providers and dependencies; a part that gives no answer in time is not ok."""
+        """Return the body of /health. A probe without a result in time counts as failed."""
         results = self._refresh()
         services = {name: results.get(name, False) for name in self._services}
         word = "not configured" if self._search is None else _word(services["search"])
@@ -78,11 +78,11 @@ class Health:
             self._changed.notify_all()
 
 
-def _status(parts: Mapping[str, bool]) -> str:
-    """Nothing can be answered without Redis; anything else that is away costs some answers."""
-    if not parts.get("redis", True):
+def _status(results: Mapping[str, bool]) -> str:
+    """Return "unhealthy" without Redis, which every answer needs; "degraded" if any other dependency fails."""
+    if not results.get("redis", True):
         return "unhealthy"
-    return "healthy" if all(parts.values()) else "degraded"
+    return "healthy" if all(results.values()) else "degraded"
 
 
 def _word(ok: bool) -> str:

@@ -1,7 +1,7 @@
-"""The workers' metrics as files: merged when a worker is dead, and rendered as one text in a process of its own.
+"""The metrics files of gunicorn's workers: merges those of dead workers, and renders all in a separate process.
 
-Each worker has a file per kind of metric. Those of dead workers are added up into one, so that a scrape reads as many
-files after a hundred deaths as after the first.
+Each worker has one file per kind of metric. The files of dead workers are added up into one, so that a scrape reads as
+many files after a hundred dead workers as after the first.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from services.ops.metrics_folder import locked
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-#: Kinds whose values go on counting after their worker: they only grow.
+#: Kinds whose values still count after their worker died, because they only grow.
 LASTING = ("counter", "histogram")
-#: Seconds that rendering may take, and that a merge waits for a rendering that is reading.
+#: Seconds that rendering may take, and seconds that a merge waits for the lock while a rendering reads.
 RENDER_SECONDS = 5.0
 LOCK_SECONDS = 1.0
 
 
 class MetricsUnavailable(LaibaoError):
-    """The metrics could not be rendered, or not in time."""
+    """The metrics could not be rendered in time."""
 
     code = "metrics_unavailable"
     status = 503
 
 
 def merge_dead(folder: Path, alive: Collection[int]) -> None:
-    """Take the gauges of every worker that is not alive away, and add its counts to those of the dead.
+    """Remove the gauges of workers that are not in `alive`, and add their counts to the merged files.
 
-    A file that cannot be read is dropped: it would fail every scrape from now on.
+    A file that cannot be read is dropped: it would make every later scrape fail.
     """
     for pid in {pid for path, pid in _files(folder, "*") if pid not in alive}:
         mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
@@ -54,7 +54,7 @@ def merge_dead(folder: Path, alive: Collection[int]) -> None:
 
 
 def _files(folder: Path, kind: str) -> Iterator[tuple[Path, int]]:
-    """Yield the workers' files of a kind, each with its worker's pid; not the merged ones."""
+    """Yield the files of a kind, each with its worker's pid, without the merged file."""
     for path in folder.glob(f"{kind}_*.db"):
         pid = path.stem.rpartition("_")[2]
         if pid.isdigit():
@@ -88,7 +88,7 @@ def _write(path: Path, totals: dict[str, float]) -> None:
 
 
 def _replace(folder: Path, merged: Path, fresh: Path, dead: list[Path]) -> None:
-    """Put the new sum in the place of the old and of its parts; when scrapes leave no gap, the next death does it."""
+    """Replace the old sum and its parts by the new sum. If scrapes hold the lock too long, the next merge does it."""
     end = time.monotonic() + LOCK_SECONDS
     while time.monotonic() < end:
         try:
@@ -102,9 +102,10 @@ def _replace(folder: Path, merged: Path, fresh: Path, dead: list[Path]) -> None:
 
 
 def render_apart(folder: Path, timeout: float = RENDER_SECONDS) -> bytes:
-    """Return the sum of all workers' metrics, rendered by another process: this one serves on meanwhile.
+    """Return the sum of all workers' metrics. A separate process renders it, so this one keeps serving requests.
 
-    Raises MetricsUnavailable.
+    Raises:
+        MetricsUnavailable: rendering failed or took longer than `timeout` seconds.
     """
     command = [sys.executable, "-m", __name__, str(folder)]
     try:
@@ -115,7 +116,7 @@ def render_apart(folder: Path, timeout: float = RENDER_SECONDS) -> bytes:
 
 
 def render(folder: Path) -> bytes:
-    """Return the sum of all workers' metrics; for a process of its own, it takes the CPU for as long as it lasts."""
+    """Return the sum of all workers' metrics. Meant for a separate process: it blocks while it renders."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     with locked(folder, fcntl.LOCK_SH):

@@ -1,7 +1,7 @@
-"""The folder that one gunicorn and its workers keep their metrics in: made at its start, gone with it.
+"""The metrics folder of one gunicorn master and its workers: made at the start, removed at the end.
 
-The master holds a lock on its folder for as long as it lives, so that a folder nobody holds is known to be left over by
-a master that was killed: its counts must be neither shown again nor left in memory.
+The master locks its folder while it lives. An unlocked folder was left by a master that was killed: its counts must be
+neither shown again nor left in memory.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Where prometheus_client looks for the folder, once, when it is first imported.
+#: The environment variable in which prometheus_client looks for the folder when it is first imported.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-#: The place in memory, where the container has one: the files are a few KB per worker and written at every count.
+#: A file system in memory, if there is one: the files are a few KB per worker and written at every count.
 MEMORY = Path("/dev/shm")
-#: Bytes a place must have free: a write to a mapped file on a full one ends the process.
+#: Bytes that must be free: a write to a mapped file on a full file system kills the process (SIGBUS).
 ROOM = 8 << 20
 PREFIX = "wechatlaibao-metrics-"
 LOCK = "lock"
 
 
 def make_folder(*, memory: Path = MEMORY) -> Path:
-    """Make a folder of this process's own where there is room for it, and take away what killed masters left.
+    """Make a folder for this process where there is enough space, and remove the folders of killed masters.
 
-    Raises OSError where nothing is writable.
+    Raises:
+        OSError: no place is writable and has `ROOM` bytes free.
     """
     for place in (memory, Path(tempfile.gettempdir())):
         with suppress(OSError):
@@ -38,7 +39,7 @@ def make_folder(*, memory: Path = MEMORY) -> Path:
 
 
 def make_in(place: Path) -> Path:
-    """Make and hold a folder in `place`. It gets the name that a sweep looks for when it is held already."""
+    """Make and lock a folder in `place`. It gets the name that `sweep` looks for only after it is locked."""
     fresh = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=place))
     # Never closed: the lock ends with this process and the workers it forks.
     fcntl.flock(os.open(fresh, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,7 +48,7 @@ def make_in(place: Path) -> Path:
 
 
 def sweep(place: Path) -> None:
-    """Remove the folders in `place` that no living master holds."""
+    """Remove the folders in `place` that no living master has locked."""
     for folder in place.glob(f"{PREFIX}*"):
         with suppress(OSError), _opened(folder) as number:
             if os.fstat(number).st_uid == os.getuid():
@@ -61,9 +62,12 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, operation: int) -> Iterator[None]:
-    """Hold the lock between who reads all files of the folder and who puts one in the place of several.
+    """Hold the folder's lock: shared to read all files, exclusive to replace several files by one.
 
-    `operation` is one of flock's: BlockingIOError with LOCK_NB where another holds it.
+    `operation` is one of flock's.
+
+    Raises:
+        BlockingIOError: with LOCK_NB, if another process holds the lock.
     """
     with (folder / LOCK).open("rb") as file:
         fcntl.flock(file, operation)

@@ -1,4 +1,4 @@
-"""What a scrape gets: rendered once for all that ask at the same time, and for a second after."""
+"""The text of the metrics page, rendered once for simultaneous scrapes and cached for a second."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from services.ops.metrics_files import MetricsUnavailable
 
-#: Seconds a rendering is good for: two Prometheus servers that scrape side by side cost one.
+#: Seconds a rendered text is reused, so that two Prometheus servers cost one rendering.
 FRESH_SECONDS = 1.0
 
 
 class MetricsPage:
-    """Renders at most one text at a time; who comes meanwhile gets the same."""
+    """Render at most one text at a time; requests that arrive meanwhile get the same text."""
 
     def __init__(self, render: Callable[[], bytes], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._render = render
@@ -23,10 +23,10 @@ class MetricsPage:
         self._until = float("-inf")
 
     def text(self) -> bytes:
-        """Return the metrics in the text format of Prometheus.
+        """Return the metrics in Prometheus's text format.
 
-        Raises MetricsUnavailable, for as long after a failure as a text would be good: a failure is not tried again by
-        everybody who waited for it.
+        Raises:
+            MetricsUnavailable: rendering failed within the last `FRESH_SECONDS`. Waiting requests do not try again.
         """
         with self._lock:
             if self._clock() >= self._until:

@@ -1,4 +1,4 @@
-"""The session behind a realtime socket: a state machine without I/O, clock or threads.
+"""The session of a realtime socket: a state machine without I/O, clock or threads.
 
 Imports floor 0, `streams` records and batch records. Messages and events go in, frames and effects come out; a new
 message begins in `messages.py`, its consequences in `session.py`. `utils.questions.detection` finds the question in an

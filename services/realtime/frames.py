@@ -1,4 +1,4 @@
-"""The frames of one realtime session; each of them says whose it is."""
+"""The frames of one realtime session. Each carries the session's id."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from config.texts import Texts
 from services.batches.records import Task
-from services.realtime.effects import Answer, Frame
-from services.realtime.messages import Piece, clipped
+from services.realtime.effects import Frame, SessionAnswer
+from services.realtime.messages import TranscriptPiece, clipped
 
-#: Characters of a question that a status's note shows.
+#: Characters of a question shown in the note of a status.
 NOTE_CHARACTERS = 50
 
-#: What is counted of a batch task; an item is in one of the last five.
+#: The counts of a batch task. Each item is in one of the last five.
 COUNTS = ("total", "completed", "failed", "cancelled", "running", "pending")
 
-#: What goes wrong without the provider's doing; any other end of an answer is told as RAG_ERROR.
+#: Errors that the provider did not cause, with their frame codes. All others are sent as RAG_ERROR.
 _OURS = {
     "server_error": "SERVER_ERROR",
     "service_unavailable": "SERVICE_UNAVAILABLE",
@@ -25,17 +25,19 @@ _OURS = {
 
 
 class RealtimeFrames:
-    """Makes the frames."""
+    """Build the frames of a session, and remember the last reported stage."""
 
     def __init__(self, session_id: str, texts: Texts) -> None:
         self.session_id = session_id
+        #: The stage of the last status frame.
+        self.stage = "listening"
         self._texts = texts
 
     def connected(self) -> Frame:
         return self._frame("ack", message="connected")
 
-    def ack(self, kind: str, piece: Piece | None = None, *, paused: bool = False) -> Frame:
-        """Acknowledge a message; with a `piece`, one of the transcript."""
+    def ack(self, kind: str, piece: TranscriptPiece | None = None, *, paused: bool = False) -> Frame:
+        """Acknowledge a message. `piece` is set for pieces of the transcript."""
         members: Frame = {"received_type": clipped(kind)}
         if piece:
             members["is_final"] = piece.is_final
@@ -49,14 +51,27 @@ class RealtimeFrames:
         return self._frame("pong", timestamp=timestamp, server_time=now)
 
     def status(self, stage: str, note: str, **members: Any) -> Frame:
-        """Tell a stage; `note` is the key of a sentence."""
+        """Report a stage. `note` is the key of a sentence."""
+        self.stage = stage
         return self._frame("status", stage=stage, note=self._texts.get(note), **members)
 
     def interrupting(self, why: str) -> Frame:
-        """Tell that answers are given up; the reason is a word for programs."""
+        """Report that answers are cancelled. `why` is a word for programs."""
+        self.stage = "interrupting"
         return self._frame("status", stage="interrupting", note=why)
 
-    def analyzing(self, answer: Answer) -> Frame:
+    def begun(self, answer: SessionAnswer) -> list[Frame]:
+        """Return the frames that precede an answer's first text."""
+        stream = {"stream_id": answer.stream_id}
+        if answer.kind == "resumed":
+            return [self.status("querying_rag", "note_querying", **stream)]
+        if answer.kind == "spoken":
+            return [self.analyzing(answer), self.status("querying_rag", "note_querying", **stream)]
+        instant = {"mode": "instant", **stream}
+        asking = self.status("instant_query", "note_instant", question=answer.question, **instant)
+        return [asking, self.status("querying_rag", "note_querying", **instant)]
+
+    def analyzing(self, answer: SessionAnswer) -> Frame:
         question = answer.question
         short = question if len(question) <= NOTE_CHARACTERS else f"{question[:NOTE_CHARACTERS]}..."
         note = self._texts.get("note_analyzing", question=short)
@@ -64,15 +79,15 @@ class RealtimeFrames:
         names = {"question": question, "confidence": confidence, "stream_id": answer.stream_id}
         return self._frame("status", stage="analyzing", note=note, **names)
 
-    def queued(self, answer: Answer) -> Frame:
-        """Name the stream of a question that waits behind others: whoever is cut off can ask for it."""
+    def queued(self, answer: SessionAnswer) -> Frame:
+        """Name the stream of a question that waits behind others, so that a client can resume it after a disconnect."""
         return self._frame("queued", question=answer.question, stream_id=answer.stream_id)
 
-    def reset(self, answer: Answer) -> Frame:
-        """Tell that the text begins anew; whoever is cut off then begins at the beginning."""
+    def reset(self, answer: SessionAnswer) -> Frame:
+        """Report that the text starts over. Its cursor is 0, for clients that resume after a disconnect."""
         return self._frame("reset", stream_id=answer.stream_id, cursor=0)
 
-    def answer(self, answer: Answer, content: str, *, cursor: int, final: bool = False, **members: Any) -> Frame:
+    def answer(self, answer: SessionAnswer, content: str, *, cursor: int, final: bool = False, **members: Any) -> Frame:
         """Return the next frame of an answer."""
         number = answer.index or 0
         answer.index = number + 1
@@ -80,24 +95,24 @@ class RealtimeFrames:
         return self._frame("answer", **said, stream_id=answer.stream_id, cursor=cursor, **members)
 
     def error(self, code: str, **params: str) -> Frame:
-        """Tell what is wrong with a message or its question; the code is that of a sentence, too."""
+        """Report an error of a message or its question. `code` is also the key of the sentence."""
         words = self._texts.get(code, **params) if params else self._texts.error(code)
         return self._frame("error", code=_OURS.get(code, code.upper()), message=words)
 
     def batch_progress(self, task: Task, now: str) -> Frame:
-        """Tell how a batch task is."""
+        """Report the progress of a batch task."""
         counts = {name: getattr(task, name) for name in COUNTS}
         words = self._texts.get("batch_progress", done=str(task.done), total=str(task.total))
         state = {"progress": task.percentage, "status": task.status, "message": words}
         return self._frame("batch_progress", task_id=task.task_id, **state, counts=counts, timestamp=now)
 
     def task_error(self, code: str, task_id: str) -> Frame:
-        """Tell what is wrong with a batch task, or with following it."""
+        """Report that a batch task failed or cannot be followed."""
         words = self._texts.error(code)
         return self._frame("error", code=_OURS.get(code, code.upper()), message=words, task_id=task_id)
 
-    def failed(self, answer: Answer, code: str, sentence: str) -> Frame:
-        """Tell why there is no answer, or no more of it; `sentence` is "" where the code's own will do."""
+    def failed(self, answer: SessionAnswer, code: str, sentence: str) -> Frame:
+        """Report why an answer failed. `sentence=""` uses the sentence of `code`."""
         words = sentence or self._texts.error(code)
         if code in _OURS:
             return self._frame("error", code=_OURS[code], message=words, stream_id=answer.stream_id)

@@ -1,4 +1,4 @@
-"""What clients of the realtime socket send, read and checked."""
+"""Parses and validates the messages of realtime clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from services.errors import LaibaoError
 
-#: Characters of a transcript's longest piece, of a session's name, of a stream's, of a batch task's.
+#: Maximum characters of a piece of the transcript, a session id, a stream id and a batch task id.
 MAX_TEXT = 10_000
 MAX_SESSION_ID = 128
 MAX_STREAM_ID = 64
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]+")
 MAX_TASK_ID = 64
-#: Characters of a client's own words that are sent back to it: an unknown type, a time stamp.
+#: Maximum characters of client input that is sent back: an unknown type, a timestamp.
 MAX_ECHO = 64
-#: The largest cursor taken: more chunks than any stream may have.
+#: The largest accepted cursor: more chunks than any stream may have.
 MAX_CURSOR = 2**31 - 1
 
 
 class MessageRefused(LaibaoError):
-    """A message that cannot be taken; `code` and `params` pick the sentence."""
+    """A message that is not valid. `code` and `params` pick the sentence."""
 
     status = 400
 
@@ -33,66 +33,66 @@ class MessageRefused(LaibaoError):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of the transcript, as it came."""
+class TranscriptPiece:
+    """A piece of the transcript."""
 
     text: str
     is_final: bool = False
-    #: Milliseconds of the client's clock; None where it names none.
+    #: Milliseconds of the client's clock; None if not sent.
     timestamp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What is to be done with the session: pause, resume, stop, instant_query."""
+    """An order for the session: pause, resume, stop or instant_query."""
 
     action: str
-    #: With stop: close the connection, too.
+    #: With stop: also close the connection.
     close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Resume:
-    """A stream is to be shown from a cursor on."""
+class ResumeStream:
+    """Show a stream from a cursor on."""
 
     stream_id: str
     cursor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
-    """A sign of life, answered with the client's own time."""
+class PingMessage:
+    """A ping, answered by a pong with the client's own timestamp."""
 
     timestamp: str | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """A batch task's progress is to be told."""
+    """Report the progress of a batch task."""
 
     task_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """It is not to be told any more."""
+    """Stop reporting the progress of a batch task."""
 
     task_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Nothing to do: keepalive, pong, and a credential that came already."""
+    """A message without effect: keepalive, pong, or a second credential."""
 
 
-Incoming = Piece | Control | Resume | Ping | Subscribe | Unsubscribe | Silence
+SessionMessage = TranscriptPiece | Control | ResumeStream | PingMessage | Subscribe | Unsubscribe | Silence
 
 
 def with_type(message: object) -> Mapping[str, Any]:
-    """Return a message that can be acknowledged: an object with a type.
+    """Return the message if it can be acknowledged: a JSON object with a type.
 
     Raises:
-        MessageRefused: it is none.
+        MessageRefused: it is not.
     """
     if not isinstance(message, dict):
         raise MessageRefused("invalid_message", what="object")
@@ -101,21 +101,21 @@ def with_type(message: object) -> Mapping[str, Any]:
 
 
 def session_of(message: Mapping[str, Any]) -> str:
-    """Return the session a message names, "" for none.
+    """Return the session id of a message, "" if it has none.
 
     Raises:
-        MessageRefused: that is no name of a session.
+        MessageRefused: the id is not valid.
     """
     if message.get("session_id") is None:
         return ""
     return _string(message, "session_id", least=1, most=MAX_SESSION_ID)
 
 
-def read_message(message: Mapping[str, Any]) -> Incoming:
-    """Return what a message with a type asks for.
+def read_message(message: Mapping[str, Any]) -> SessionMessage:
+    """Parse a message with a type.
 
     Raises:
-        MessageRefused: its type or action is none of ours, or a member is missing, too long or of another type.
+        MessageRefused: its type or action is unknown, or a member is missing, too long or of the wrong type.
     """
     kind = message["type"]
     if kind not in _READERS:
@@ -124,13 +124,13 @@ def read_message(message: Mapping[str, Any]) -> Incoming:
 
 
 def clipped(words: str) -> str:
-    """Return a client's words as they may be said back to it."""
+    """Shorten client input to the length that may be sent back."""
     return words[:MAX_ECHO]
 
 
-def _piece(message: Mapping[str, Any]) -> Piece:
+def _piece(message: Mapping[str, Any]) -> TranscriptPiece:
     text = _string(message, "text")
-    piece = Piece(text, _flag(message, "is_final"), _integer(message, "timestamp"))
+    piece = TranscriptPiece(text, _flag(message, "is_final"), _integer(message, "timestamp"))
     if len(text) > MAX_TEXT:
         raise MessageRefused("message_too_long", limit=str(MAX_TEXT))
     return piece
@@ -143,30 +143,30 @@ def _control(message: Mapping[str, Any]) -> Control:
     return Control(action, _flag(message, "close"))
 
 
-def _resume(message: Mapping[str, Any]) -> Resume:
+def _resume(message: Mapping[str, Any]) -> ResumeStream:
     cursor = 0 if message.get("cursor") is None else _integer(message, "cursor") or 0
     if not 0 <= cursor <= MAX_CURSOR:
         raise MessageRefused("invalid_message", what="cursor")
     stream_id = _string(message, "stream_id", least=1, most=MAX_STREAM_ID)
     if not _STREAM_ID.fullmatch(stream_id):
         raise MessageRefused("invalid_message", what="stream_id")
-    return Resume(stream_id, cursor)
+    return ResumeStream(stream_id, cursor)
 
 
-def _ping(message: Mapping[str, Any]) -> Ping:
+def _ping(message: Mapping[str, Any]) -> PingMessage:
     timestamp = message.get("timestamp")
     if timestamp is None or isinstance(timestamp, str):
-        return Ping(timestamp and _string(message, "timestamp", most=MAX_ECHO))
+        return PingMessage(timestamp and _string(message, "timestamp", most=MAX_ECHO))
     if isinstance(timestamp, float) and math.isfinite(timestamp):
-        return Ping(timestamp)
-    return Ping(_integer(message, "timestamp"))
+        return PingMessage(timestamp)
+    return PingMessage(_integer(message, "timestamp"))
 
 
 def _task_id(message: Mapping[str, Any]) -> str:
     return _string(message, "task_id", least=1, most=MAX_TASK_ID)
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], Incoming]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], SessionMessage]] = {
     "asr_chunk": _piece,
     "control": _control,
     "resume": _resume,
@@ -186,7 +186,7 @@ def _string(message: Mapping[str, Any], name: str, *, least: int = 0, most: int 
     try:
         value.encode()
     except UnicodeEncodeError as exc:
-        # JSON can write half a character (\ud83d), UTF-8 cannot: it could be neither stored nor sent back.
+        # JSON allows half a surrogate pair (\ud83d), UTF-8 does not: it could be neither stored nor sent back.
         raise MessageRefused("invalid_message", what=name) from exc
     return value
 
@@ -199,7 +199,7 @@ def _flag(message: Mapping[str, Any], name: str) -> bool:
 
 
 def _integer(message: Mapping[str, Any], name: str) -> int | None:
-    """Return a member that may be missing, but is a whole number when it is there."""
+    """Return an integer member, None if it is missing."""
     if name not in message:
         return None
     value = message[name]

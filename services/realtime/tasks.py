@@ -1,39 +1,39 @@
-"""The batch tasks a client of the realtime socket wants to hear of, and the frames it gets about them."""
+"""The batch tasks that a realtime client follows, and the frames about them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from services.batches.records import Task
-from services.realtime.effects import Effect, Unwatch, Watch
+from services.realtime.effects import Effect, UnwatchTask, WatchTask
 from services.realtime.frames import RealtimeFrames
 
-#: Tasks one connection may follow at once.
+#: Tasks that one connection may follow at once.
 MOST_TASKS = 20
 
 
 class Subscriptions:
-    """What one connection follows. It belongs to no session: the frames have the one of their moment."""
+    """The tasks one connection follows, across its sessions. Frames carry the current session's id."""
 
     def __init__(self, now: Callable[[], str]) -> None:
-        """Take the time as frames say it."""
+        """`now` returns the time in the format of frames."""
         self._now = now
         self._task_ids: set[str] = set()
 
     def begin(self, task_id: str, frames: RealtimeFrames) -> list[Effect]:
-        """Follow a task; said again, it is told anew how that is."""
+        """Follow a task. A repeated subscription reports its progress again."""
         if len(self._task_ids | {task_id}) > MOST_TASKS:
             return [frames.task_error("too_many_subscriptions", task_id)]
         self._task_ids.add(task_id)
-        return [Watch(task_id)]
+        return [WatchTask(task_id)]
 
     def end(self, task_id: str) -> list[Effect]:
-        """Follow it no more."""
+        """Stop following a task."""
         self._task_ids.discard(task_id)
-        return [Unwatch(task_id)]
+        return [UnwatchTask(task_id)]
 
     def progressed(self, task: Task, frames: RealtimeFrames) -> list[Effect]:
-        """Take in how a task is now; its end is the last that is told of it."""
+        """Handle a task's progress. After its end the task is no longer followed."""
         if task.task_id not in self._task_ids:
             return []
         told: list[Effect] = [frames.batch_progress(task, self._now())]
@@ -42,7 +42,7 @@ class Subscriptions:
         return [*told, frames.task_error("batch_task_failed", task.task_id)] if task.status == "failed" else told
 
     def failed(self, task_id: str, code: str, frames: RealtimeFrames) -> list[Effect]:
-        """Take in that a task cannot be followed, or not any more."""
+        """Handle that a task cannot be followed (any more)."""
         if task_id not in self._task_ids:
             return []
         self._task_ids.discard(task_id)

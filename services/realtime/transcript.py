@@ -1,44 +1,58 @@
-"""What was said in a session and still matters: the last final text, and the context of the next question."""
+"""The transcript of a session: the last final text, and the context of the next question."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
+from typing import Protocol
 
-#: Final texts without a question that are kept for the next one, and characters of them; the oldest go.
+#: Final texts without a question that are kept as context, and their characters in all. The oldest are dropped first.
 MOST_TEXTS = 20
 MOST_CHARACTERS = 2_000
 
-#: Characters between which no space is written: Chinese, kana, and the marks that go with them.
+#: Characters that are joined without a space: Chinese, kana, and their punctuation.
 _CJK = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 
+class Detected(Protocol):
+    """The result of a question detector for one utterance."""
+
+    @property
+    def is_question(self) -> bool: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+    @property
+    def question(self) -> str: ...
+
+
 class Transcript:
-    """A session's memory of what was said; bounded."""
+    """The bounded transcript of a session."""
 
     def __init__(self) -> None:
-        #: The last final text, "" before the first. It outlives answers and their failures.
+        #: The last final text, "" before the first. Answers and their failures do not clear it.
         self.last = ""
         self._context: deque[str] = deque(maxlen=MOST_TEXTS)
 
     @property
     def context(self) -> str:
-        """What was said since the last question, without one in it."""
+        """The final texts since the last question, as one text."""
         return joined(*self._context)
 
     def keep(self, text: str) -> None:
-        """Keep a text as context of the next question; what is too much of it goes, the oldest first."""
+        """Add a text to the context of the next question, and drop the oldest texts beyond the limits."""
         self._context.append(text[-MOST_CHARACTERS:])
         while sum(map(len, self._context)) > MOST_CHARACTERS:
             self._context.popleft()
 
     def forget_context(self) -> None:
-        """Leave the context behind: it went with a question."""
+        """Clear the context, after it was sent with a question."""
         self._context.clear()
 
 
 def joined(*texts: str) -> str:
-    """Return texts as one: Chinese without a space between, all others with one."""
+    """Join texts: Chinese without spaces, all others with one."""
     whole = ""
     for text in filter(None, texts):
         together = not whole or _CJK.match(whole[-1]) or _CJK.match(text[0])

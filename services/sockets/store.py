@@ -1,13 +1,13 @@
-"""The open sockets of all replicas: which is the newest of its name, who is connected, and who is to be closed.
+"""The registry of open sockets of all replicas: the newest socket per name, all sockets, and those to be closed.
 
-    {dify_sockets}:newest      hash, name → "<place in the order> <token>" of the newest socket of that name. A name
-                               is the keyed hash of door, principal and client id: it tells nobody who talks here
+    {dify_sockets}:newest      hash, name → "<order> <token>" of the newest socket of that name. A name is the keyed
+                               hash of channel, principal and client id, so that it identifies no user
     {dify_sockets}:open        hash, token → JSON {client_id, door, connected_at, idle, replica} as of its last renewal
     {dify_sockets}:renewed     sorted set, "<name> <token>" by the time of its last renewal, in Redis's seconds
     {dify_sockets}:dismissed   set of the tokens an administrator wants closed; lives a minute
 
-All of it ends by itself when nobody renews. Each socket knows its own place in the order, and brings it with every
-renewal, so a Redis that lost everything knows the same again after one round of renewals.
+Entries that are not renewed expire. Each socket stores its own order and sends it with every renewal, so after Redis
+lost all keys one round of renewals restores them.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ Verdict = Literal["superseded", "dismissed"]
 
 NEWEST, OPEN, RENEWED, DISMISSED = (f"{{dify_sockets}}:{part}" for part in ("newest", "open", "renewed", "dismissed"))
 
-#: Seconds a socket counts after its last renewal.
+#: Seconds after its last renewal in which a socket still counts as open.
 LIFE = 15.0
-#: Seconds a dismissal waits for a replica that does not reach Redis.
+#: Seconds a dismissal is kept for a replica that cannot reach Redis.
 DISMISSAL = 60.0
-#: Sockets in one script: a thousand at once would keep everybody else at Redis waiting for milliseconds.
+#: Sockets per script call: a thousand in one call would block Redis for milliseconds.
 BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSocket:
-    """A socket of this replica, as it goes into the registry."""
+    """A socket of this replica, as the registry stores it."""
 
     token: str
-    door: str
+    channel: str
     principal: str = field(repr=False)
     client_id: str
     #: Seconds since 1970.
     connected_at: float
-    #: Its place in the order of its name, by Redis's clock: the highest is the newest.
+    #: When it became the newest of its name, in seconds by Redis's clock. The highest wins.
     since: float = 0.0
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What only one socket may have at a time, the newest: door, principal and client id."""
-        return self.door, self.principal, self.client_id
+        """Channel, principal and client id. Of all sockets with the same key only the newest stays open."""
+        return self.channel, self.principal, self.client_id
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A socket of any replica, as administrators see it."""
+class ConnectedSocket:
+    """A socket of any replica, as shown to administrators."""
 
     token: str = field(repr=False)
     client_id: str
-    door: str
+    channel: str
     #: Seconds since 1970.
     connected_at: float
-    #: Seconds since something came from the client.
+    #: Seconds since the client last sent something.
     idle: float
     replica: str
 
 
 class Renewed(NamedTuple):
-    """Redis's reply to a renewal, as lua/sockets_renew.lua says it."""
+    """The reply of lua/sockets_renew.lua."""
 
     #: The time by Redis's clock.
     now: float
@@ -83,9 +83,9 @@ class Renewed(NamedTuple):
 
 
 class SocketStore:
-    """Owns the keys above. Every method may raise `StoreUnavailable`.
+    """Own the keys above. Every method may raise `StoreUnavailable`.
 
-    `replica` is this one's name for administrators; `secret` is what names are hashed with, the same on all replicas.
+    `replica` is this replica's name for administrators. Names are hashed with `secret`, the same on all replicas.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class SocketStore:
         self._secret = secret
         self._life = life
         self._clock = clock
-        #: How much Redis's clock is ahead of ours, as last seen.
+        #: Seconds by which Redis's clock is ahead of this machine's, as last seen.
         self._ahead = 0.0
 
     def now(self) -> float:
-        """Return the time by Redis's clock, as well as it is known without asking."""
+        """Return the time by Redis's clock, estimated without a round trip."""
         return self._clock() + self._ahead
 
     def register(self, socket: OpenSocket, *, after: float = 0.0) -> float:
-        """Make a socket that just opened the newest of its name; return its place in the order, beyond `after`."""
+        """Make a new socket the newest of its name. Return its order (`since`), which is greater than `after`."""
         args = (self._name(socket), socket.token, after, self._record(socket, 0.0))
         call = Call(script("sockets_open"), (NEWEST, OPEN, RENEWED), ("", self._life, *args))
         since, now = self._runner.run([call])[0]
@@ -118,9 +118,9 @@ class SocketStore:
         return float(since)
 
     def renew(self, sockets: Sequence[tuple[OpenSocket, float]]) -> dict[str, Verdict]:
-        """Say that these are still open, each with the seconds it has been idle; return which must close, by token.
+        """Renew open sockets, each given with its idle seconds. Return by token which must close, and why.
 
-        It is to be called also when there are none: it clears away what dead replicas left.
+        Call it without sockets too: it removes the entries of dead replicas.
         """
         batches = [sockets[i : i + BATCH] for i in range(0, len(sockets), BATCH)] or [()]
         renewed = [Renewed.from_reply(reply) for reply in self._runner.run([self._renewal(batch) for batch in batches])]
@@ -128,13 +128,13 @@ class SocketStore:
         return {token: why for one in renewed for token, why in one.closing.items()}
 
     def leave(self, sockets: Sequence[OpenSocket]) -> None:
-        """Take closed sockets out, some at once."""
+        """Remove closed sockets in one call."""
         args = [part for socket in sockets for part in (self._name(socket), socket.token)]
         if args:
             self._runner.run([Call(script("sockets_leave"), (NEWEST, OPEN, RENEWED), tuple(args))])
 
-    def connections(self) -> list[Connection]:
-        """Return who is connected, on all replicas, the oldest first."""
+    def connections(self) -> list[ConnectedSocket]:
+        """Return the open sockets of all replicas, oldest first."""
         call = Call(script("sockets_list"), (OPEN, RENEWED), ("", self._life))
         now, renewed, records = self._runner.run([call])[0]
         known = dict(_pairs(records))
@@ -143,7 +143,7 @@ class SocketStore:
         return sorted(found, key=lambda one: one.connected_at)
 
     def dismiss(self, client_id: str) -> list[str]:
-        """Have every socket with this client id closed where it is; return their tokens."""
+        """Have every socket with this client id closed by its replica. Return their tokens."""
         tokens = [one.token for one in self.connections() if one.client_id == client_id]
         if tokens:
             life = Call(None, ("PEXPIRE", DISMISSED), (int(DISMISSAL * 1000),))
@@ -162,7 +162,7 @@ class SocketStore:
     def _record(self, socket: OpenSocket, idle: float) -> str:
         record = {
             "client_id": socket.client_id,
-            "door": socket.door,
+            "door": socket.channel,
             "connected_at": round(socket.connected_at, 3),
             "idle": round(idle, 1),
             "replica": self._replica,
@@ -170,10 +170,10 @@ class SocketStore:
         return json.dumps(record, separators=(",", ":"))
 
 
-def _connection(token: str, text: str, age: float) -> Connection:
+def _connection(token: str, text: str, age: float) -> ConnectedSocket:
     record = json.loads(text)
     idle = record["idle"] + max(0.0, age)
-    return Connection(token, record["client_id"], record["door"], record["connected_at"], idle, record["replica"])
+    return ConnectedSocket(token, record["client_id"], record["door"], record["connected_at"], idle, record["replica"])
 
 
 def _pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:

@@ -23,6 +23,7 @@ from services.streams.answer_events import (
 from services.streams.owned_stream import LEAVING, OwnedStream
 from utils.citations import citation_lines
 from utils.deadline import Deadline
+from utils.metric_labels import currency_label
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class Producer:
         metrics.SOURCES.labels(*labels).inc(max(0, len(usage.sources) - self._sources_counted))
         self._sources_counted = max(self._sources_counted, len(usage.sources))
         if price := usage.price:
-            metrics.PRICE.labels(*labels, metrics.currency_label(usage.currency)).inc(price)
+            metrics.PRICE.labels(*labels, currency_label(usage.currency)).inc(price)
 
     def _note_recovery(self, resumed: Resumed) -> None:
         metrics.RECOVERIES.labels(resumed.outcome, resumed.reason).inc()

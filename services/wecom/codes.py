@@ -1,22 +1,22 @@
-"""The return codes of WeCom's message crypt library, under its own names. Numbers of the library: they never travel."""
+"""The return codes of WeCom's message crypt library, under its own names. They are never sent to anyone."""
 
 from __future__ import annotations
 
 WXBizMsgCrypt_OK = 0
-#: The signature is not the one of our token.
+#: The signature was not made with this bot's token.
 WXBizMsgCrypt_ValidateSignature_Error = -40001
-#: The body is no JSON object with an `encrypt` text.
+#: The body is not a JSON object with an `encrypt` string.
 WXBizMsgCrypt_ParseJson_Error = -40002
-#: A part of the signature is no text.
+#: A part of the signature is not a string.
 WXBizMsgCrypt_ComputeSignature_Error = -40003
 #: The EncodingAESKey is not 43 characters of base64.
 WXBizMsgCrypt_IllegalAesKey = -40004
-#: Made for another receiver: the receiveid at the end differs.
+#: Encrypted for another receiver: the receiveid at the end differs.
 WXBizMsgCrypt_ValidateCorpid_Error = -40005
 WXBizMsgCrypt_EncryptAES_Error = -40006
-#: Length or padding is wrong, nearly always because the key is.
+#: Length or padding is wrong, nearly always because of a wrong key.
 WXBizMsgCrypt_DecryptAES_Error = -40007
-#: Decrypted, but the inner layout (prefix, length, text) does not add up.
+#: Decrypted, but the inner layout (prefix, length, text) is inconsistent.
 WXBizMsgCrypt_IllegalBuffer = -40008
 WXBizMsgCrypt_EncodeBase64_Error = -40009
 WXBizMsgCrypt_DecodeBase64_Error = -40010

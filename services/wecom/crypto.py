@@ -1,9 +1,10 @@
-"""WeCom's encrypted envelope, both ways, under the names and codes WeCom's developers know.
+"""Encrypts and decrypts WeCom's envelope, with the names and codes of WeCom's own library.
 
-`WXBizJsonMsgCrypt` never raises: each method returns a code of `services.wecom.codes` and the text. It plays either
-side: `DecryptMsg` reads what `EncryptMsg` wrote, and the envelope's `msgsignature` is what a callback's URL carries.
+The methods of `WXBizJsonMsgCrypt` that WeCom's library has never raise: each returns a code of `services.wecom.codes`
+and the text. It serves both sides: `DecryptMsg` reads envelopes of `EncryptMsg`, whose `msgsignature` is the
+`msg_signature` of a callback's URL.
 
-What is encrypted (AES-256-CBC, IV = the key's first 16 bytes, PKCS#7 to 32):
+The plaintext (AES-256-CBC, IV = the key's first 16 bytes, PKCS#7 to 32):
 
     16 random bytes | length of the text, 4 bytes big-endian | text in UTF-8 | receiveid
 """
@@ -26,14 +27,14 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from services.wecom import codes as ierror
 
-#: Bytes. PKCS#7 pads to this, not to AES' own 16, so a pad may be 17..32.
+#: Bytes. PKCS#7 pads to 32, not to the 16 of AES, so a pad may have 17 to 32 bytes.
 BLOCK = 32
 PREFIX = 16
 HEADER = PREFIX + 4
 
 
 class CryptError(Exception):
-    """A step failed; `code` is one of `services.wecom.codes`."""
+    """A step failed. `code` is one of `services.wecom.codes`."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"code {code}")
@@ -41,7 +42,7 @@ class CryptError(Exception):
 
 
 class Opened(NamedTuple):
-    """What decryption came to. `text` is there after a failure too, so that a caller can do the same work on it."""
+    """The result of decryption. `text` is set after a failure too, so that callers can do the same work with it."""
 
     #: The code of the first check that failed, or `WXBizMsgCrypt_OK`.
     code: int
@@ -49,7 +50,7 @@ class Opened(NamedTuple):
 
 
 def decode_key(encoding_aes_key: str) -> bytes:
-    """Return the 32 bytes behind the 43 characters of the console's EncodingAESKey.
+    """Decode the 43 characters of the console's EncodingAESKey to 32 bytes.
 
     Raises: CryptError(IllegalAesKey).
     """
@@ -63,9 +64,9 @@ def decode_key(encoding_aes_key: str) -> bytes:
 
 
 def signature(token: str, timestamp: str, nonce: str, encrypted: str | bytes) -> str:
-    """Return the hex SHA-1 over the four texts in byte order.
+    """Return the hex SHA-1 over the four strings, sorted as bytes.
 
-    Raises: CryptError(ComputeSignature) when one of them is no text.
+    Raises: CryptError(ComputeSignature): one of them is not a string.
     """
     try:
         ciphertext = encrypted if isinstance(encrypted, bytes) else encrypted.encode()
@@ -79,9 +80,9 @@ def signature(token: str, timestamp: str, nonce: str, encrypted: str | bytes) ->
 
 
 def decrypt_media(encrypted: bytes, key: bytes) -> bytes:
-    """Return a downloaded file's content; it has neither prefix nor length, only the padding.
+    """Decrypt a downloaded file. It has padding but neither prefix nor length field.
 
-    Raises: CryptError(DecryptAES): a wrong key, or an error page instead of a file.
+    Raises: CryptError(DecryptAES): wrong key, or the download is an error page instead of a file.
     """
     if not encrypted or len(encrypted) % PREFIX:
         raise CryptError(ierror.WXBizMsgCrypt_DecryptAES_Error)
@@ -89,14 +90,14 @@ def decrypt_media(encrypted: bytes, key: bytes) -> bytes:
 
 
 class Prpcrypt:
-    """Encrypts and decrypts one text under a decoded key. Holds no state, so threads may share it."""
+    """Encrypt and decrypt texts with a decoded key. Stateless and thread-safe."""
 
     def __init__(self, key: bytes, *, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._cipher = _cipher(key)
         self._random = random
 
     def encrypt(self, text: str, receive_id: str) -> str:
-        """Return `text`, addressed to `receive_id`, as base64. Raises: CryptError(EncryptAES)."""
+        """Encrypt `text` for `receive_id`; return base64. Raises: CryptError(EncryptAES)."""
         try:
             message, receiver = text.encode(), receive_id.encode()
         except (AttributeError, UnicodeEncodeError) as exc:
@@ -104,24 +105,24 @@ class Prpcrypt:
         return self.encrypt_bytes(message, receiver).decode()
 
     def encrypt_bytes(self, message: bytes, receiver: bytes) -> bytes:
-        """Return what `encrypt` does, of bytes and as bytes."""
+        """Do the same as `encrypt` with bytes."""
         count = BLOCK - (HEADER + len(message) + len(receiver)) % BLOCK
         length, pad = struct.pack(">I", len(message)), bytes([count]) * count
         plain = b"".join((self._random(PREFIX), length, message, receiver, pad))
         return base64.b64encode(self._cipher.encryptor().update(plain))
 
     def decrypt(self, encrypted: str, receive_id: str) -> str:
-        """Return the text. Raises: CryptError with the code of the first check that failed."""
+        """Decrypt to text. Raises: CryptError with the code of the first failed check."""
         opened = self.open(encrypted, receive_id.encode("utf-8", "replace"))
         if opened.code:
             raise CryptError(opened.code)
         return opened.text
 
     def open(self, encrypted: str, receiver: bytes) -> Opened:
-        """Decrypt, and make every check whether or not one before it failed.
+        """Decrypt, and run every check even if an earlier one failed.
 
-        The time this takes does not tell which check failed: that would let a sender who can sign decrypt messages of
-        others, one byte in a few hundred tries (a padding oracle).
+        The time must not reveal which check failed: otherwise a sender who can sign could decrypt other users'
+        messages, one byte in a few hundred tries (a padding oracle).
         """
         blocks, is_base64, is_whole = _decoded(encrypted)
         plain, is_padded = _unpadded(self._cipher.decryptor().update(blocks))
@@ -133,7 +134,7 @@ class Prpcrypt:
 
 
 class WXBizJsonMsgCrypt:
-    """One bot's envelope. A wrong EncodingAESKey is reported by every method as IllegalAesKey."""
+    """The envelope of one bot. With a malformed EncodingAESKey every method reports IllegalAesKey."""
 
     def __init__(self, sToken: str, sEncodingAESKey: str, sReceiveId: str) -> None:
         self._token = sToken
@@ -145,11 +146,11 @@ class WXBizJsonMsgCrypt:
             self._key_error = exc
 
     def VerifyURL(self, sMsgSignature: str, sTimeStamp: str, sNonce: str, sEchoStr: str) -> tuple[int, str | None]:
-        """Return the code and the text to answer a URL verification with."""
+        """Return the code and the text that answers a URL verification."""
         return self.open(sEchoStr, sMsgSignature, sTimeStamp, sNonce)
 
     def EncryptMsg(self, sReplyMsg: str, sNonce: str, timestamp: str | int | None = None) -> tuple[int, str | None]:
-        """Return the code and the envelope's JSON text; `timestamp` is now where it is None."""
+        """Return the code and the envelope as JSON text. `timestamp=None` means now."""
         try:
             crypt = self._prpcrypt()
             try:
@@ -161,7 +162,7 @@ class WXBizJsonMsgCrypt:
             return exc.code, None
 
     def seal(self, message: bytes, nonce: str, seconds: int) -> bytes:
-        """Return the envelope that `EncryptMsg` makes, of bytes and as bytes: an answer is copied less often.
+        """Do the same as `EncryptMsg` with bytes, which copies the answer less often.
 
         Raises: CryptError(IllegalAesKey, ComputeSignature).
         """
@@ -177,7 +178,7 @@ class WXBizJsonMsgCrypt:
     def DecryptMsg(
         self, sPostData: str | bytes, sMsgSignature: str, sTimeStamp: str, sNonce: str
     ) -> tuple[int, str | None]:
-        """Return the code and the text inside an envelope, ours or WeCom's."""
+        """Return the code and the text of an envelope, WeCom's or one made by `EncryptMsg`."""
         try:
             encrypted = json.loads(sPostData)["encrypt"]
         except (ValueError, TypeError, LookupError, RecursionError):
@@ -187,7 +188,7 @@ class WXBizJsonMsgCrypt:
         return self.open(encrypted, sMsgSignature, sTimeStamp, sNonce)
 
     def open(self, encrypted: str, msg_signature: str, timestamp: str, nonce: str) -> tuple[int, str | None]:
-        """Check the signature, then decrypt: what `VerifyURL` and `DecryptMsg` share."""
+        """Check the signature, then decrypt. Shared by `VerifyURL` and `DecryptMsg`."""
         try:
             opened = self.signed(encrypted, msg_signature, timestamp, nonce)
         except CryptError as exc:
@@ -195,7 +196,7 @@ class WXBizJsonMsgCrypt:
         return opened.code, None if opened.code else opened.text
 
     def signed(self, encrypted: str, msg_signature: str, timestamp: str, nonce: str) -> Opened:
-        """Return what `Prpcrypt.open` makes of a text that is signed.
+        """Check the signature, then return the result of `Prpcrypt.open`.
 
         Raises: CryptError(IllegalAesKey, ComputeSignature, ValidateSignature).
         """
@@ -216,7 +217,7 @@ def _cipher(key: bytes) -> Cipher[CBC]:
 
 
 def _equal(expected: str, given: str) -> bool:
-    """Compare in constant time; as bytes, since `compare_digest` takes no text beyond ASCII."""
+    """Compare in constant time. As bytes, because `compare_digest` takes only ASCII strings."""
     return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))
 
 
@@ -234,7 +235,7 @@ def _unpad(padded: bytes) -> bytes:
     return plain
 
 
-#: What each check of `Prpcrypt.open` is reported as, in their order.
+#: The code of each check of `Prpcrypt.open`, in the order of the checks.
 _CODES = (
     ierror.WXBizMsgCrypt_DecodeBase64_Error,
     ierror.WXBizMsgCrypt_DecryptAES_Error,
@@ -245,7 +246,7 @@ _CODES = (
 
 
 def _decoded(encrypted: str) -> tuple[bytes, bool, bool]:
-    """Return blocks to decrypt, whether the text is base64, and whether it has whole blocks; zeros fill them up."""
+    """Return the blocks, filled up with zeros, whether the text is base64, and whether its blocks are whole."""
     try:
         raw, is_base64 = base64.b64decode(encrypted, validate=True), True
     except (TypeError, ValueError):
@@ -255,20 +256,20 @@ def _decoded(encrypted: str) -> tuple[bytes, bool, bool]:
 
 
 def _unpadded(padded: bytes) -> tuple[bytes, bool]:
-    """Return the text without its padding, and whether it had one; a block is taken off where it had none."""
+    """Return the text without padding, and whether the padding was valid. Without a valid one a block is cut off."""
     count = padded[-1] if 1 <= padded[-1] <= BLOCK else BLOCK
     return padded[:-count], hmac.compare_digest(padded[-count:], bytes([count]) * count)
 
 
 def _split(plain: bytes) -> tuple[bytes, bytes, bool]:
-    """Return message and receiveid, and whether the length field, which says where one ends, is possible."""
+    """Split at the length field: return message and receiveid, and whether the length is possible."""
     length = int(struct.unpack(">I", plain[PREFIX:HEADER])[0]) if len(plain) >= HEADER else 0
     end = HEADER + length
     return plain[HEADER:end], plain[end:], end <= len(plain)
 
 
 def _text(message: bytes) -> tuple[str, bool]:
-    """Return the message as text, and whether it is UTF-8."""
+    """Decode the message; return it and whether it is UTF-8."""
     try:
         return message.decode(), True
     except UnicodeDecodeError:

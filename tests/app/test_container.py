@@ -285,12 +285,12 @@ def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str,
         twin.close()
 
 
-def test_guests_leave_before_answers_end_and_close_after(redis_url: str) -> None:
-    """Who waits for nothing is sent away when the drain begins, the others when their answers are whole."""
+def test_connections_leave_before_answers_end_and_close_after(redis_url: str) -> None:
+    """Idle connections are closed when the drain begins, the others when their answers are complete."""
     built = container(redis_url)
     told: list[str] = []
 
-    class Guests:
+    class Connections:
         def start(self) -> None:
             told.append("start")
 
@@ -303,7 +303,7 @@ def test_guests_leave_before_answers_end_and_close_after(redis_url: str) -> None
         def stop(self) -> None:
             told.append("stop")
 
-    built.attach(Guests())
+    built.attach(Connections())
     built.start()
     built.gateway.ask(QUESTION)
     built.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ import redis
 
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from services.errors import AuthError, SettingsError
-from services.identity.auth_service import LOCK_MARGIN, AuthService, _Turns
+from services.identity.auth_service import LOCK_MARGIN, AuthService, AuthTimeouts, ExternalAuth
 from services.identity.token_store import TokenStore
+from services.identity.user_locks import UserLocks
 from services.identity.user_store import SqlUserStore
 from services.models import Identity, UserInfo
 from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for, wait_until
 
-NO_PATIENCE = {"patience": 0.0, "outage": 0.0}
+#: Nothing waits for a database or a Redis that does not answer.
+TIMEOUTS = AuthTimeouts(api=30.0, turn=60.0, sql=0.0, redis=0.0)
 ZHANGSAN = UserInfo("E1001", "张三", "13800000001", "男")
 MakeService = Callable[..., AuthService]
 
@@ -70,14 +72,14 @@ def make_service(any_redis_url: str, database: str, auth: MockAuth) -> Iterator[
     def make(*, redis_url: str = any_redis_url, database: str = database, **options: Any) -> AuthService:
         client = redis_client_for(redis_url, socket_timeout=10.0)
         users = SqlUserStore(database, options.pop("query", DEMO_USER_QUERY), pool_timeout=30.0)
-        parts: dict[str, Any] = {
-            "token_store": TokenStore(ScriptRunner(client)),
-            "user_store": users,
-            "lock_store": LockStore(ScriptRunner(client)),
-        }
-        service = AuthService(
-            "external", **{**parts, "url": auth.url, "timeout": 30.0, "wait": 60.0, **NO_PATIENCE, **options}
+        runner = ScriptRunner(client)
+        timeouts = replace(
+            TIMEOUTS, **{name: options.pop(name) for name in ("turn", "sql", "redis") if name in options}
         )
+        external = ExternalAuth(
+            TokenStore(runner), users, LockStore(runner), **{"url": auth.url, "timeouts": timeouts, **options}
+        )
+        service = AuthService("external", external=external)
         closing.extend([service.close, users.close, client.close])
         return service
 
@@ -341,7 +343,7 @@ def test_a_wait_for_another_replica_is_bounded(make_service: MakeService, redis_
     """A lock that nobody gives back costs `wait` seconds, not for ever."""
     redis_client.set("dify_lock:auth::zhangsan", "a dead replica", px=60_000)
 
-    assert refused(make_service(wait=0.1), "zhangsan") == "auth_unavailable"
+    assert refused(make_service(turn=0.1), "zhangsan") == "auth_unavailable"
 
     assert redis_client.get("dify_lock:auth::zhangsan") == "a dead replica"
 
@@ -357,7 +359,7 @@ def test_a_dead_replicas_lock_ends(make_service: MakeService, auth: MockAuth, re
 
 def test_a_wait_within_the_process_is_bounded(make_service: MakeService, auth: MockAuth) -> None:
     """A second question of a user whose call hangs gets its answer after `wait`."""
-    service = make_service(wait=0.1)
+    service = make_service(turn=0.1)
     auth.behaviour = "hang"
     stuck = threading.Thread(target=at_once, args=(lambda: service.authenticate("wangwu"),))
     stuck.start()
@@ -369,26 +371,26 @@ def test_a_wait_within_the_process_is_bounded(make_service: MakeService, auth: M
     stuck.join(60.0)
 
 
-def test_one_thread_of_a_process_has_a_users_turn() -> None:
-    """A second thread waits its bound for the same name, and enters another name at once."""
-    turns = _Turns()
-    with turns.of("zhangsan", 1.0):
-        with pytest.raises(AuthError, match="too long"), turns.of("zhangsan", 0.01):
+def test_one_thread_of_a_process_has_a_users_lock() -> None:
+    """A second thread waits for its timeout for the same name, and enters another name at once."""
+    locks = UserLocks()
+    with locks.hold("zhangsan", 1.0):
+        with pytest.raises(AuthError, match="too long"), locks.hold("zhangsan", 0.01):
             pytest.fail("entered twice")
-        with turns.of("wangwu", 0.0):
+        with locks.hold("wangwu", 0.0):
             pass
 
-    with turns.of("zhangsan", 0.0):
+    with locks.hold("zhangsan", 0.0):
         pass
 
 
-def test_no_name_is_kept_after_its_turn(make_service: MakeService) -> None:
-    """The process forgets who waited: a million users leave nothing behind."""
+def test_no_lock_is_kept_after_its_use(make_service: MakeService) -> None:
+    """Unused locks are removed: a million users leave nothing behind."""
     service = make_service()
     at_once(*[lambda: service.authenticate("zhangsan")] * 5)
 
     assert service._external is not None
-    assert not service._external._turns._turns
+    assert not service._external._user_locks._locks
 
 
 def test_redis_away_is_unavailable(make_service: MakeService, auth: MockAuth) -> None:
@@ -553,11 +555,11 @@ def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
 
 @pytest.mark.full
 def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeService) -> None:
-    """What comes back within the patience is waited for; nothing is remembered against the user."""
+    """A database that answers within the timeout costs no answer; no failure is remembered."""
     with MariaServer() as server:
         database = server.fresh_database()
         create_demo_users(database)
-        service = make_service(database=database, patience=30.0)
+        service = make_service(database=database, sql=30.0)
         server.stop()
         outcome: list[Identity] = []
         asking = threading.Thread(target=lambda: outcome.append(service.authenticate("zhangsan")))
@@ -573,7 +575,7 @@ def test_an_outage_of_redis_is_waited_through(make_service: MakeService, held: H
     """Whoever is being authenticated when Redis goes is let in once it is back, whoever holds the lock it kept."""
     outcomes: list[Identity | AuthError] = []
     with RedisServer(aof=True) as server:
-        service = make_service(redis_url=server.url(), url=held.url, outage=60.0)
+        service = make_service(redis_url=server.url(), url=held.url, redis=60.0)
         caller = threading.Thread(target=lambda: outcomes.extend(at_once(lambda: service.authenticate("zhangsan"))))
         caller.start()
         assert held.asked.wait(30.0)
@@ -588,24 +590,24 @@ def test_an_outage_of_redis_is_waited_through(make_service: MakeService, held: H
         assert held.calls["E1001"] == 1
 
 
-def test_a_redis_that_stays_away_costs_the_outage(make_service: MakeService, auth: MockAuth) -> None:
-    """After `outage` seconds nobody waits any longer, whatever the patience with the database is."""
-    service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1", outage=0.5, patience=600.0)
+def test_a_redis_that_stays_away_costs_its_timeout(make_service: MakeService, auth: MockAuth) -> None:
+    """The timeout for Redis ends the wait, whatever the timeout for the database is."""
+    service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1", redis=0.5, sql=600.0)
 
     assert refused(service, "zhangsan") == "auth_unavailable"
 
     assert not auth.calls
 
 
-def test_a_database_that_stays_away_costs_its_own_patience(make_service: MakeService, tmp_path: Path) -> None:
+def test_a_database_that_stays_away_costs_its_own_timeout(make_service: MakeService, tmp_path: Path) -> None:
     """What one waits for Redis does not prolong the wait for SQL."""
-    service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}", patience=0.0, outage=600.0)
+    service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}", sql=0.0, redis=600.0)
 
     assert refused(service, "zhangsan") == "auth_unavailable"
 
 
 def test_a_dead_replicas_lock_ends_before_those_who_wait_give_up() -> None:
     """A replica killed in an authentication costs the next one seconds, not the person's answer."""
-    defaults = {name: p.default for name, p in inspect.signature(AuthService).parameters.items()}
+    defaults = AuthTimeouts()
 
-    assert defaults["timeout"] + LOCK_MARGIN < defaults["wait"]
+    assert defaults.api + LOCK_MARGIN < defaults.turn

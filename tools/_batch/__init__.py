@@ -1,1 +1,1 @@
-"""The parts of `python -m tools.batch`."""
+"""The modules of `python -m tools.batch`."""

@@ -1,4 +1,4 @@
-"""The REST addresses of batches as a client sees them: answers, refusals in words, and what may be tried again."""
+"""A client of the batches' REST API: replies, errors in words, and which errors may be retried."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 import requests
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError, SSLError, Timeout
 
-#: Seconds to connect, and for one answer: a workbook of many rows takes the server its time.
+#: Seconds to connect, and to wait for a reply: the server may need long to read a large workbook.
 TIMEOUT = (5.0, 90.0)
-#: Seconds between two tries: the first, and the longest.
+#: Seconds between two attempts: the first pause, and the longest.
 PAUSE, PAUSE_MOST = 0.5, 15.0
-#: Bytes of a download that are read at once.
+#: Bytes of a download per read.
 PIECE = 64 * 1024
-#: Statuses that another moment may change; the gateways' among them.
+#: HTTP statuses that may be retried, those of gateways included.
 LATER = (429, 502, 503, 504)
-#: Why an answer of such a status is final all the same: there are no batches here.
+#: Reasons that make such a status final: the server has no batches.
 FINAL = ("batch_unavailable",)
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ Data = dict[str, Any]
 
 
 class Failed(Exception):
-    """It did not work, for a reason in words."""
+    """A call failed; the message says why."""
 
 
 class Locked(Failed):
@@ -35,7 +35,7 @@ class Locked(Failed):
 
 
 class Away(Failed):
-    """Nobody can answer now; `after` is the seconds that the server asks for."""
+    """The server cannot answer now. `after` is its `Retry-After` in seconds, 0 without one."""
 
     def __init__(self, words: str, after: float = 0.0) -> None:
         super().__init__(words)
@@ -43,21 +43,21 @@ class Away(Failed):
 
 
 class Api:
-    """The batches at an address. Each call raises `Locked`, `Away`, or `Failed` where trying again will not help."""
+    """The batch API of a server. Each call may raise `Locked`, `Away`, or `Failed` if a retry cannot help."""
 
     def __init__(self, url: str, key: str = "") -> None:
         self._url = url.rstrip("/")
         self._host = urlsplit(url).netloc
         self._key = key
         self._session = requests.Session()
-        # Else requests would take a machine's .netrc for what to authenticate with.
+        # Otherwise requests would authenticate with the machine's .netrc.
         self._session.auth = self._sign
 
     def close(self) -> None:
         self._session.close()
 
     def ask(self, method: str, path: str, **more: Any) -> Data:
-        """Return what the answer tells; `more` is what `requests` takes: params, json, headers, data and files."""
+        """Return the `data` of the reply. `more` is passed to `requests`: params, json, headers, data, files."""
         reply = self._call(method, path, **more)
         with suppress(ValueError, KeyError, TypeError):
             data = reply.json()["data"]
@@ -66,7 +66,7 @@ class Api:
         raise Failed(f"{self._host} does not answer as this product does: is --url right?")
 
     def download(self, path: str, **params: str) -> Iterator[bytes]:
-        """Yield a file piece by piece; it may break off with `Away`."""
+        """Yield a file in pieces. May raise `Away` between two pieces."""
         with closing(self._call("GET", path, params=params, stream=True)) as reply, self._reach():
             yield from reply.iter_content(PIECE)
 
@@ -82,11 +82,11 @@ class Api:
         if reply.status_code < 300:
             return reply
         with closing(reply):
-            raise _refusal(reply)
+            raise _error(reply)
 
     @contextmanager
     def _reach(self) -> Iterator[None]:
-        """Turn what goes wrong on the way into our words."""
+        """Turn errors of `requests` into `Away` and `Failed`."""
         try:
             yield
         except SSLError as exc:
@@ -101,11 +101,11 @@ class Api:
             raise Failed(f"cannot ask {self._host}: {exc}") from exc
 
 
-def _refusal(reply: requests.Response) -> Failed:
+def _error(reply: requests.Response) -> Failed:
     if reply.is_redirect:
         return Failed(f"the address has moved to {reply.headers['Location']}: give that as --url")
     told: Any = None
-    # A gateway's refusal is a page, and of a broken connection there may be only the status.
+    # A gateway's error is an HTML page, and after a broken connection there may be no body.
     with suppress(ValueError, requests.RequestException):
         told = reply.json()
     told = told if isinstance(told, dict) else {}
@@ -124,7 +124,7 @@ def _wrong_fields(errors: Any) -> str:
     return "".join(f"; {one.get('field')}: {one.get('problem')}" for one in found[:3])
 
 
-def patiently(
+def retried(
     call: Callable[[], T],
     seconds: float,
     say: Callable[[str], object],
@@ -132,12 +132,12 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> T:
-    """Return what `call` does in the end: an outage is tried again, later each time, for so many seconds.
+    """Return the result of `call`. During an outage retry it for up to `seconds`, with growing pauses.
 
-    `say` gets a line when an outage begins, and one when it is over.
+    `say` gets a line when an outage begins, and one when it ends.
 
     Raises:
-        Failed: it lasts longer, or trying again will not help.
+        Failed: the outage lasts longer, or a retry cannot help.
     """
     pause, end = PAUSE, 0.0
     while True:

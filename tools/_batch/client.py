@@ -1,4 +1,4 @@
-"""The batch client at work: waits out an outage, asks for a key where one is wanted, and saves a file whole or not."""
+"""The batch client: retries during an outage, prompts for a missing key, and saves result files atomically."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tools._batch.api import Api, Data, Failed, Locked, patiently
+from tools._batch.api import Api, Data, Failed, Locked, retried
 from tools._batch.progress import Lines, sentence, view_on
 from tools._command import INTERRUPTED, checked_key, key_from_stdin
-from tools._page import page_on
+from tools._page import printer_on
 
 URL = "http://127.0.0.1:5000"
-#: Seconds between two looks at a task.
+#: Seconds between two requests for a task's state.
 LOOK = 1.0
 ENDED = ("completed", "failed", "cancelled")
 
 T = TypeVar("T")
 
 
-class Client:
-    """What a command does at a running service."""
+class BatchClient:
+    """The operations of the commands on a running service."""
 
-    def __init__(self, url: str, key: str, patience: float) -> None:
+    def __init__(self, url: str, key: str, outage_timeout: float) -> None:
         self._url = url
         self._key = key
-        self._patience = patience
+        self._outage_timeout = outage_timeout
         self._api = Api(url, key)
-        #: Takes lines about an outage.
+        #: Gets lines about an outage.
         self._note = self.complain
-        #: How to go on after an interruption, as the end of a sentence.
-        self._way_on = ""
+        #: How to continue after an interruption, as the end of a sentence.
+        self._next_step = ""
 
     def run(self, command: Callable[..., int], **options: Any) -> int:
         """Run a command with this client; return the exit status."""
@@ -49,7 +49,7 @@ class Client:
         except OSError as exc:
             self.complain(f"{exc.filename}: {exc.strerror}")
         except KeyboardInterrupt:
-            self.complain(f"interrupted{self._way_on}")
+            self.complain(f"interrupted{self._next_step}")
             return INTERRUPTED
         finally:
             self._api.close()
@@ -61,39 +61,39 @@ class Client:
         except Locked:
             if self._key or not sys.stdin.isatty():
                 raise
-        # Nobody said before that a key is wanted here.
+        # The server requires a key and none was given: prompt for it, once.
         self._key = checked_key(key_from_stdin())
         self._api = Api(self._url, self._key)
         return command()
 
     def say(self, words: str) -> None:
-        page_on(key=self._key).line(words)
+        printer_on(key=self._key).line(words)
 
     def complain(self, words: str) -> None:
-        page_on(sys.stderr, key=self._key).line(words)
+        printer_on(sys.stderr, key=self._key).line(words)
 
     def ask(self, method: str, path: str, **more: Any) -> Data:
-        """Ask the service; an outage is waited out."""
-        return self._patiently(lambda: self._api.ask(method, path, **more))
+        """Call the service, with retries during an outage."""
+        return self._retried(lambda: self._api.ask(method, path, **more))
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        return patiently(call, self._patience, self._note)
+    def _retried(self, call: Callable[[], T]) -> T:
+        return retried(call, self._outage_timeout, self._note)
 
     def submit(self, body: Mapping[str, Any], name: str) -> str:
-        """Submit a task, once however often it has to be sent; return its id."""
+        """Submit a task and return its id. Retries do not create a second task (Idempotency-Key)."""
         name = name or uuid.uuid4().hex
-        self._way_on = f"; whether the task was taken is not known: with --id {name} it is submitted once"
+        self._next_step = f"; whether the task was taken is not known: with --id {name} it is submitted once"
         taken = self.ask("POST", "/tasks", headers={"Idempotency-Key": name}, **body)
         if without := taken.get("formulas_without_value"):
             self.complain(f"{without} formulas have no value and are not asked: open and save the file in Excel")
         return str(taken["task_id"])
 
     def wait(self, task_id: str, view: Lines, out: Path | None) -> Data:
-        """Return the task when it has ended."""
+        """Wait for the end of a task and return it."""
         url = "" if self._url == URL else f" --url {self._url}"
         go_on = f"python -m tools.batch results {task_id}{f' --out {out}' if out else ''}{url}"
         end = f"python -m tools.batch cancel {task_id}{url}"
-        self._way_on = f"; the task goes on. Wait for it: {go_on}; end it: {end}"
+        self._next_step = f"; the task goes on. Wait for it: {go_on}; end it: {end}"
         while True:
             task = self.ask("GET", f"/tasks/{task_id}")
             view.show(task)
@@ -102,7 +102,7 @@ class Client:
             time.sleep(LOOK)
 
     def save(self, task_id: str, out: Path | None) -> None:
-        """Write the results to standard output, or into a file, whole or not at all."""
+        """Write the results to standard output, or to a file, which is replaced only when they are complete."""
         path = f"/tasks/{task_id}/results"
         if out is None:
             for piece in self._api.download(path, format="jsonl"):
@@ -115,12 +115,12 @@ class Client:
                 for piece in self._api.download(path, format=out.suffix.lower().removeprefix(".")):
                     file.write(piece)
 
-        self._patiently(download)
+        self._retried(download)
         self._note(f"results in {out}")
 
     @contextmanager
     def view(self, out: Path | None) -> Iterator[Lines]:
-        """Show how it goes: not where the results themselves go."""
+        """Show progress: on standard output if the results go to a file, else on standard error."""
         with view_on(sys.stdout if out else sys.stderr, self._key) as view:
             self._note = view.note
             yield view
@@ -131,7 +131,7 @@ class Client:
 
 @contextmanager
 def _written_whole(path: Path) -> Iterator[Path]:
-    """Give the block a file to write, which becomes `path` after it."""
+    """Yield a temporary file, which is renamed to `path` if the block succeeds."""
     partly = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partly

@@ -1,4 +1,4 @@
-"""How far a task is: a bar at a terminal, elsewhere a line now and then."""
+"""Shows the progress of a task: as a bar at a terminal, otherwise as a line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tools._page import Page, page_on
+from tools._page import Printer, printer_on
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 #: Seconds between two lines about the same task, unless its status changes.
 EVERY = 5.0
 
-Task = Mapping[str, Any]
+TaskJson = Mapping[str, Any]
 
 
 class Lines:
-    """A line when the status changes, and every few seconds in between."""
+    """Print a line when the status changes, and every `EVERY` seconds while counts change."""
 
-    def __init__(self, page: Page, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, page: Printer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._page = page
         self._clock = clock
         self._shown: tuple[str, int] | None = None
         self._next = 0.0
 
-    def show(self, task: Task) -> None:
+    def show(self, task: TaskJson) -> None:
         now, seen = self._clock(), (task["status"], _done(task))
         changed = self._shown is None or seen[0] != self._shown[0]
         if changed or (seen != self._shown and now >= self._next):
@@ -35,19 +35,19 @@ class Lines:
             self._shown, self._next = seen, now + EVERY
 
     def note(self, words: str) -> None:
-        """Say something else."""
+        """Print another line."""
         self._page.line(words)
 
 
 class Bar(Lines):
-    """A bar that grows, with the counts, the rate and the time that is left."""
+    """Show a progress bar with counts, rate and remaining time."""
 
-    def __init__(self, page: Page, progress: Progress) -> None:
+    def __init__(self, page: Printer, progress: Progress) -> None:
         super().__init__(page)
         self._progress = progress
         self._bar = progress.add_task("", total=None, status="", words="")
 
-    def show(self, task: Task) -> None:
+    def show(self, task: TaskJson) -> None:
         status, _, words = sentence(task).partition(": ")
         total = task["progress"]["total"]
         self._progress.update(self._bar, total=total, completed=_done(task), status=status, words=words)
@@ -55,22 +55,22 @@ class Bar(Lines):
 
 @contextmanager
 def view_on(out: TextIO, key: str) -> Iterator[Lines]:
-    """Give the block what suits where it is shown; nothing on it shows the key."""
+    """Yield a bar for a terminal, else lines. The key is masked in both."""
     if not out.isatty():
-        yield Lines(page_on(out, key=key))
+        yield Lines(printer_on(out, key=key))
         return
-    # Here, and not above: only a terminal needs it, and it takes as long to load as all the rest.
+    # Imported here because only a terminal needs it, and it takes as long to load as everything else together.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(file=out, markup=False, highlight=False, emoji=False)
     status, words = (TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("status", "words"))
     with Progress(status, BarColumn(), words, console=console, redirect_stdout=False, redirect_stderr=False) as bar:
-        yield Bar(Page(lambda text: console.print(text, end="", soft_wrap=True), key=key), bar)
+        yield Bar(Printer(lambda text: console.print(text, end="", soft_wrap=True), key=key), bar)
 
 
-def sentence(task: Task) -> str:
-    """Return a task in one line: its status, what is done and what failed, how fast, how long it will take."""
+def sentence(task: TaskJson) -> str:
+    """Describe a task in one line: status, counts, rate and remaining time."""
     progress, done = task["progress"], _done(task)
     words = [f"{task['status']}: {done}/{progress['total']} done"]
     words += [f"{progress[name]} {name}" for name in ("failed", "cancelled", "running") if progress[name]]
@@ -82,7 +82,7 @@ def sentence(task: Task) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 1 h 05 min, 2 min 10 s, 9 s."""
+    """Format seconds: 1 h 05 min, 2 min 10 s, 9 s."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -91,5 +91,5 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def _done(task: Task) -> int:
+def _done(task: TaskJson) -> int:
     return int(task["progress"]["completed"]) + int(task["progress"]["failed"])

@@ -1,4 +1,4 @@
-"""The questions of a person's file, as they are submitted."""
+"""Turns a file of questions into a submission."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-#: Names by which an object of a JSONL file may call its question.
+#: The members that may hold the question in an object of a JSONL file, in order of preference.
 QUESTION = ("question", "query", "text", "prompt", "问题")
 SUFFIXES = (".txt", ".csv", ".tsv", ".xlsx", ".jsonl")
-#: Options of the task; the others are about the file.
+#: The options of the task. All others describe the file.
 OF_THE_TASK = ("inputs", "max_attempts", "max_concurrent")
 
 
 def submission(path: Path, **chosen: Any) -> dict[str, Any]:
-    """Return a submission as `requests` takes it: JSON for JSONL, else a form with the file, which the server reads.
+    """Return the arguments for `requests`: JSON for a JSONL file, else a form with the file, which the server parses.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or is of no kind that is.
+        OSError, ValueError: the file cannot be read, or its type is not supported.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path.name}: expected one of {', '.join(SUFFIXES)}")
@@ -31,7 +31,7 @@ def submission(path: Path, **chosen: Any) -> dict[str, Any]:
 
 
 def json_texts(content: bytes) -> list[str]:
-    """Return the questions of a JSONL file: a line is a string, or an object that has one under a usual name.
+    """Return the questions of a JSONL file. Each line is a string, or an object with one of the `QUESTION` members.
 
     Raises:
         ValueError: a line is neither.

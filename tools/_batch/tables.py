@@ -1,4 +1,4 @@
-"""The statements that create the batches' tables, for an administrator to run where the service's own user may not."""
+"""The SQL statements that create the batch tables, for administrators whose service user may not create tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from services.batches.sql.tables import statements
 
 
 def print_tables(kind: str = "mysql") -> int:
-    """Print what creates the missing tables; `kind` is sqlite, or mysql for MariaDB too. Return 0."""
+    """Print the statements that create missing tables; `kind` is sqlite or mysql (also for MariaDB). Return 0."""
     print(*statements(kind), sep=";\n\n", end=";\n")
     return 0

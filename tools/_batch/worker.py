@@ -1,6 +1,6 @@
-"""The process that works on batches and does nothing else: beside a web that leaves them to it.
+"""A process that only processes batches, for deployments with BATCH_WORKER=external.
 
-It is a replica without doors: it takes lanes, asks their questions, and drains on SIGTERM as every replica does.
+It is a replica without channels: it takes lanes, asks their questions, and drains on SIGTERM like every replica.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from services.errors import SettingsError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds a probe may take to say what it wants.
+#: Seconds a probe may take to send its request.
 PROBE_SECONDS = 10.0
 TEXT = "text/plain; charset=utf-8"
 
@@ -31,7 +31,7 @@ TEXT = "text/plain; charset=utf-8"
 def work(port: int | None = None) -> int:
     """Work until SIGTERM or SIGINT, then drain; return the exit status.
 
-    Probes and Prometheus are answered on `port`, else on OPS_PORT, else on PORT.
+    Probes and metrics are served on `port`, else on OPS_PORT, else on PORT.
     """
     leave = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -50,10 +50,10 @@ def work(port: int | None = None) -> int:
 
 
 def worker_container(settings: Settings) -> Container:
-    """Return a replica that works on batches whoever else does.
+    """Return a replica that processes batches, whatever BATCH_WORKER is.
 
     Raises:
-        SettingsError: there are none.
+        SettingsError: batches are disabled or have no database.
     """
     if settings.batch_worker == "embedded":
         log.warning("the web works on batches too: BATCH_WORKER is embedded")
@@ -66,13 +66,13 @@ def worker_container(settings: Settings) -> Container:
 
 @contextmanager
 def answering(container: Container, host: str, port: int) -> Iterator[None]:
-    """Answer probes and Prometheus meanwhile.
+    """Serve probes and metrics during the block.
 
     Raises:
-        SettingsError: the port is somebody else's.
+        SettingsError: the port cannot be used.
     """
 
-    class Answers(BaseHTTPRequestHandler):
+    class ProbeHandler(BaseHTTPRequestHandler):
         timeout = PROBE_SECONDS
 
         def do_GET(self) -> None:
@@ -84,10 +84,10 @@ def answering(container: Container, host: str, port: int) -> Iterator[None]:
             self.wfile.write(text)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing of probes."""
+            """Do not log probes."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Answers)
+        server = ThreadingHTTPServer((host, port), ProbeHandler)
     except OSError as exc:
         raise SettingsError(f"--port, OPS_PORT or PORT: {host}:{port} cannot be used ({exc.strerror})") from exc
     server.daemon_threads = True
@@ -100,7 +100,7 @@ def answering(container: Container, host: str, port: int) -> Iterator[None]:
 
 
 def answer(container: Container, path: str) -> tuple[int, bytes]:
-    """Return status and text for a probe's path."""
+    """Return the HTTP status and the body for a path."""
     match path.partition("?")[0]:
         case "/healthz":
             return 200, b"ok\n"
@@ -114,7 +114,7 @@ def answer(container: Container, path: str) -> tuple[int, bytes]:
 def _work(container: Container, leave: threading.Event) -> None:
     try:
         if container.batch_store:
-            # A worker has nothing else to do: tables that cannot be had are a reason not to start.
+            # This process does nothing else, so it does not start without its tables.
             with suppress(StoreUnavailable):
                 container.batch_store.prepare()
         container.start()

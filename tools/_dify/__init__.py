@@ -1,1 +1,1 @@
-"""The parts of `python -m tools.dify`."""
+"""The modules of `python -m tools.dify`."""

@@ -1,4 +1,4 @@
-"""What to do when Dify does not answer: every way to fail as one sentence."""
+"""Explains why Dify did not answer, and what to do, in one sentence per failure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from services.errors import ConversationGone, ProviderError
 from tools._doctor.checks import explained
 
 if TYPE_CHECKING:
-    from tools._dify.talk import Talk
+    from tools._dify.talk import DifyTalk
 
-#: App modes that are streamed only.
+#: App modes that support streaming only.
 AGENTS = ("agent-chat", "agent")
 _BY_STATUS = {
     401: "Dify refuses the key: copy the key of this very app from its page API Access (app-...) into DIFY_API_KEY",
@@ -22,8 +22,8 @@ _BY_STATUS = {
     413: "the question is too large for Dify or the proxy before it: shorten it, or send less in --inputs",
     429: "Dify has too many requests for this app now, or its plan is used up: wait, or raise the limit in Dify",
 }
-#: By the code in Dify's refusal.
-_BY_REFUSAL = (
+#: Advice by the code in Dify's error reply.
+_BY_ERROR_CODE = (
     ("not_chat_app", "this app cannot chat: use the key of a chatbot, agent or chatflow"),
     ("app_unavailable", "the app is not ready: set its model and publish it in Dify"),
     ("agent_not_published", "publish the agent in Dify"),
@@ -63,15 +63,15 @@ _CONVERSATION = (
 
 
 class Failure:
-    """Why a talk's last question failed; as a string, with what to do about it and Dify's own words."""
+    """The failure of a talk's last question. As a string: the error, what to do, and Dify's own message."""
 
-    def __init__(self, exc: ProviderError, talk: Talk) -> None:
-        """May ask Dify how the app is: its mode or required inputs may be why it refuses, or never answers."""
+    def __init__(self, exc: ProviderError, talk: DifyTalk) -> None:
+        """May ask Dify for the app's mode and required inputs, which can cause an error or a timeout."""
         self._exc = exc
         self._talk = talk
         asks = exc.code in ("provider_rejected", "provider_timeout", "answer_timeout")
         self.mode, self._missing = talk.app() if asks else ("", [])
-        #: Whether the app only streams, and was asked otherwise.
+        #: Whether the app supports streaming only and was asked in blocking mode.
         self.refuses_blocking = exc.code == "provider_rejected" and talk.blocking and self.mode in AGENTS
 
     def __str__(self) -> str:
@@ -100,9 +100,9 @@ class Failure:
             return _INPUTS if self._missing and not asked.counts else _PINGS if asked.pings else _SILENT
         if asked.counts:
             return _RUN_FAILED
-        return _BY_STATUS.get(exc.http_status) or self._refused(exc.http_status)
+        return _BY_STATUS.get(exc.http_status) or self._by_status(exc.http_status)
 
-    def _refused(self, status: int) -> str:
+    def _by_status(self, status: int) -> str:
         if status >= 500:
             return _DOWN
         if 300 <= status < 400:
@@ -111,4 +111,4 @@ class Failure:
             return _NOT_DIFY
         if self.refuses_blocking:
             return _NO_BLOCKING
-        return _INPUTS if self._missing else explained(str(self._exc), _BY_REFUSAL, _REJECTED)
+        return _INPUTS if self._missing else explained(str(self._exc), _BY_ERROR_CODE, _REJECTED)

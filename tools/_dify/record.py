@@ -1,4 +1,4 @@
-"""One question to a Dify app: what has come of it so far, and what of that is worth a line."""
+"""Collects the events of one answer of a Dify app, and selects the lines to print."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 from services.providers.client.json_fields import mapping, mappings, text
 from services.providers.dify.turn import DifyTurn
 
-#: Every event that Dify's documents or its versions so far know of a chat app.
+#: All events of chat apps in Dify's documentation and in its versions so far.
 KNOWN = frozenset(
     """
     message agent_message message_replace message_end message_file error agent_thought agent_log reasoning_chunk
@@ -20,32 +20,32 @@ KNOWN = frozenset(
     human_input_required human_input_form_filled human_input_form_timeout
     """.split()  # noqa: SIM905 - names read better as words
 )
-#: Characters of a thought or a tool's reply that are shown: some hold whole documents.
+#: Characters shown of a thought or a tool's reply: some contain whole documents.
 _NOTE = 300
 _UNTOLD = "Dify did not tell"
-#: A line of the report: what it tells, and its value.
+#: A line of the report: name and value.
 Field = tuple[str, str]
 
 
-class Record:
-    """What has come of one question. Of each event it takes what it knows; none makes it fail."""
+class AnswerRecord:
+    """The events and the answer of one question. Unknown or malformed events are counted and cause no error."""
 
     def __init__(self, root: str = "") -> None:
-        """`root` is the API's address: files that Dify names by their path alone lie beside it."""
+        """`root` is the API's address, the base of file paths that Dify sends without a host."""
         self._files = root.removesuffix("/v1") + "/"
         self._shown: set[str] = set()
         self.turn = DifyTurn()
         self.counts: Counter[str] = Counter()
         self.answer = ""
         self.pings = 0
-        #: Why the run failed, in Dify's own words.
+        #: Dify's own message of why the run failed.
         self.complaint = ""
-        #: Seconds from the question to the first word, None in blocking mode; and to the end.
+        #: Seconds from the question to the first text (None in blocking mode), and to the end.
         self.first_word: float | None = None
         self.seconds = 0.0
 
     def notes(self, event: Mapping[str, Any]) -> Iterator[str]:
-        """Count an event and yield what is worth a line: an agent's step or a file, each once; not what it answered."""
+        """Count an event and yield the lines to print: agent steps and files, each once. The answer is not included."""
         name = text(event.get("event")) or "(without a name)"
         self.counts[name] += 1
         if name == "error":
@@ -68,7 +68,7 @@ class Record:
                     yield f"[file] {text(file.get('type')) or 'file'} {urljoin(self._files, url)}"
 
     def _step(self, event: Mapping[str, Any]) -> Iterator[str]:
-        """Yield an agent's step as far as it is filled; a last thought often repeats the answer."""
+        """Yield the filled parts of an agent's step. A thought that repeats the answer is skipped."""
         thought, tool = text(event.get("thought")).strip(), text(event.get("tool"))
         if thought and thought not in self.answer:
             yield f"[thought] {_short(thought)}"
@@ -78,7 +78,7 @@ class Record:
             yield f"[result] {_short(observation)}"
 
     def report(self) -> Iterator[Field]:
-        """Yield what the answer cost, its ids, where it is from, which events came, and how long it took."""
+        """Yield the cost, ids, sources, events and times of the answer."""
         usage = self.turn.usage
         tokens = f"{usage.total_tokens} ({usage.prompt_tokens} prompt, {usage.completion_tokens} answer)"
         yield "tokens", tokens if usage.total_tokens else _UNTOLD

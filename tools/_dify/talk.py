@@ -1,4 +1,4 @@
-"""The Dify client at work: asks in either mode, and shows what comes as it comes."""
+"""Asks a Dify app in streaming or blocking mode, and prints the answer as it arrives."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from services.models import Delta, ProviderEvent, Replacement
 from services.providers.client.json_fields import count, mapping, mappings, text
 from services.providers.dify.service import DifyService
 from services.providers.dify.stream import ChatStream
-from tools._dify.record import Record
-from tools._page import Page
+from tools._dify.record import AnswerRecord
+from tools._page import Printer
 from utils.deadline import Deadline
 
-#: Seconds an answer may take in all: Dify itself ends a run then.
+#: Seconds an answer may take in all, Dify's own limit of a run.
 LONGEST = 1200.0
-#: Seconds a run that is over may take to say its last word, and what comes after a whole answer to come.
+#: Seconds to wait for the last event after a run has ended, and for events after a complete answer.
 _GRACE, _AFTERWARDS = 4.0, 0.3
 
 
-class Talk:
-    """One user's talk with one app."""
+class DifyTalk:
+    """The questions of one user to one app."""
 
-    def __init__(self, base_url: str, page: Page, *, key: str, user: str, timeout: float) -> None:
-        """Nothing connects. `timeout` is the longest silence in seconds, and all the time in blocking mode."""
-        # A look at an app shows its first refusal: nothing is asked again.
+    def __init__(self, base_url: str, page: Printer, *, key: str, user: str, timeout: float) -> None:
+        """Connects at the first call. `timeout` is in seconds, between two events or for a whole blocking reply."""
+        # No retries: this tool shows the first error.
         self._service = DifyService(
-            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_error_reply=self._note_refusal
+            base_url=base_url, timeout=timeout, retries=0, pool_size=2, on_error_reply=self._note_error
         )
         self.urls = self._service.urls
         self.user = user
         self.timeout = timeout
-        self._page = page
+        self._printer = page
         self._authorization = f"Bearer {key}"
         self._body: Mapping[str, Any] = {}
         self._began = 0.0
-        #: The last question, also where its answer failed; an empty one after a look at the conversations.
-        self.asked = Record()
+        #: The record of the last question, also of a failed one; empty after `conversations`.
+        self.asked = AnswerRecord()
 
-    def _note_refusal(self, body: bytes) -> None:
+    def _note_error(self, body: bytes) -> None:
         with suppress(ValueError, RecursionError):
             self.asked.complaint = text(mapping(json.loads(body)).get("message"))
 
-    def ask(self, body: Mapping[str, Any]) -> Record:
-        """Ask in the body's mode, show the answer and then what it cost, and return what came.
+    def ask(self, body: Mapping[str, Any]) -> AnswerRecord:
+        """Ask in the body's mode, print the answer and its report, and return the record.
 
         Raises:
-            ProviderError: the answer failed, or is not whole.
+            ProviderError: the answer failed or is incomplete.
         """
-        self.asked, self._body, self._began = Record(self.urls.root), body, time.monotonic()
+        self.asked, self._body, self._began = AnswerRecord(self.urls.root), body, time.monotonic()
         ask = self._ask_blocking if body["response_mode"] == "blocking" else self._ask_streaming
         try:
             ask(body)
             self._show(self.asked.turn.close())
         finally:
             self.asked.seconds = time.monotonic() - self._began
-            # Also of an answer that failed: its ids are how to find it in Dify.
+            # For failed answers too: the ids are needed to find the run in Dify.
             self._report()
         return self.asked
 
@@ -91,36 +91,36 @@ class Talk:
         reply = self._service.chat_whole(body, authorization=self._authorization, deadline=deadline)
         event = {**reply, "event": text(reply.get("event")) or "message"}
         self._note(event)
-        # The reply has the answer of a stream's messages and the figures of its last event.
+        # A blocking reply has the answer of a stream's messages and the figures of its last event.
         for each in (event, {**reply, "event": "message_end"}):
             self._show(self.asked.turn.take(each))
         self.asked.first_word = None
 
     def _note(self, event: Mapping[str, Any]) -> None:
         for line in self.asked.notes(event):
-            self._page.line(line)
+            self._printer.line(line)
 
     def _show(self, events: Iterable[ProviderEvent]) -> None:
         asked = self.asked
         for event in events:
             if isinstance(event, Replacement):
-                self._page.line("[replaced] the answer is now:")
+                self._printer.line("[replaced] the answer is now:")
                 asked.answer = ""
             if isinstance(event, (Delta, Replacement)):
                 if asked.first_word is None:
                     asked.first_word = time.monotonic() - self._began
                 asked.answer += event.text
-                self._page.words(event.text)
+                self._printer.words(event.text)
 
     def _report(self) -> None:
         if self.asked.counts:
             if self.asked.answer:
-                self._page.line()
+                self._printer.line()
             for name, value in self.asked.report():
-                self._page.field(name, value)
+                self._printer.field(name, value)
 
     def stop(self) -> str:
-        """Tell Dify to stop the last question's run, and return in words whether that could be done."""
+        """Ask Dify to stop the last question's run. Return the result in words."""
         task = self.asked.turn.ids.task_id
         if not task:
             return "Dify named no task that could be stopped; what it has begun, it goes on with"
@@ -131,18 +131,18 @@ class Talk:
         return f"Dify was told to stop task {task}"
 
     def conversations(self) -> list[str]:
-        """Show the user's conversations, the latest first, and return their ids.
+        """Print the user's conversations, latest first, and return their ids.
 
         Raises:
-            ProviderError: Dify does not tell.
+            ProviderError: the list could not be read.
         """
-        self.asked, self._body = Record(), {}
+        self.asked, self._body = AnswerRecord(), {}
         reply = self._service.conversations(self.user, authorization=self._authorization)
         rows = mappings(reply.get("data"))
         for row in rows:
-            self._page.line(f"{text(row.get('id'))}  {_when(row)}  {text(row.get('name'))}")
+            self._printer.line(f"{text(row.get('id'))}  {_when(row)}  {text(row.get('name'))}")
         more = ", these are the latest" if reply.get("has_more") else ""
-        self._page.line(f"{len(rows)} conversations of the user {self.user}{more}")
+        self._printer.line(f"{len(rows)} conversations of the user {self.user}{more}")
         return [text(row.get("id")) for row in rows]
 
     @property
@@ -150,7 +150,7 @@ class Talk:
         return self._body.get("response_mode") == "blocking"
 
     def app(self) -> tuple[str, list[str]]:
-        """Return the app's mode, and the inputs it requires and was not given, as far as Dify tells."""
+        """Return the app's mode and the required inputs that were not given; empty if Dify does not answer."""
         if not self._body:
             return "", []
         mode, missing = "", []
@@ -163,7 +163,7 @@ class Talk:
         return mode, missing
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._service.close()
 
 

@@ -1,1 +1,1 @@
-"""The checks of `python -m tools.doctor`: one module for each party."""
+"""The checks of `python -m tools.doctor`, one module per dependency."""

@@ -1,4 +1,4 @@
-"""Whether a callback address would pass WeCom's check: an encrypted echo that must come back as its exact plaintext."""
+"""Checks a callback address as WeCom does: an encrypted echo must come back as its exact plaintext."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from config.bots import BotSettings
 from services.wecom.crypto import WXBizJsonMsgCrypt
 from tools._doctor.checks import Finding, explained
 
-#: Seconds WeCom waits for the echo when an administrator presses Save.
+#: Seconds WeCom waits for the echo when an administrator saves the callback address.
 LIMIT = 1.0
-#: Seconds for a connection, and for the answer: longer than WeCom's, to tell slow from dead.
+#: Seconds to connect, and to wait for the reply: longer than WeCom waits, to distinguish slow from unreachable.
 TIMEOUT = (2.0, 2.5)
 MAX_BODY = 4096
 
@@ -43,7 +43,7 @@ _FAILURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EchoReply:
     status: int
     body: bytes
     seconds: float
@@ -51,7 +51,7 @@ class Answer:
 
 
 def callback_urls(base: str, bots: Mapping[str, BotSettings]) -> dict[str, str]:
-    """Return the address of each bot in callback mode; `base` is the default bot's, or ends in a bot's name."""
+    """Return the address of each bot in callback mode. `base` is the default bot's address, or ends in a bot's name."""
     served = [name for name, bot in bots.items() if bot.mode == "callback"]
     base = base.rstrip("/")
     last = base.rpartition("/")[2]
@@ -63,12 +63,12 @@ def callback_urls(base: str, bots: Mapping[str, BotSettings]) -> dict[str, str]:
 def check_callback(
     name: str, bot: BotSettings, url: str, *, limit: float = LIMIT, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Finding]:
-    """Yield whether WeCom's console would accept this address for the bot."""
+    """Yield a finding on whether WeCom's console would accept this address for the bot."""
     check = f"callback {name}"
     try:
         plain, answer = _echo(bot, url, clock)
         if answer.body == plain.encode() and answer.seconds > limit:
-            # The first one pays for a cold worker, name server and TLS session.
+            # The first request may be slow because of a cold worker, DNS and TLS.
             plain, answer = _echo(bot, url, clock)
     except requests.RequestException as exc:
         yield Finding(check, "failed", f"{url}: {_words(exc)}", explained(_cause(exc), _FAILURES, "correct --url"))
@@ -80,8 +80,8 @@ def check_callback(
         yield Finding(check, "ok", f"{url} echoes as WeCom wants it, in {answer.seconds * 1000:.0f} ms")
 
 
-def _echo(bot: BotSettings, url: str, clock: Callable[[], float]) -> tuple[str, Answer]:
-    """Return what was encrypted and what came back."""
+def _echo(bot: BotSettings, url: str, clock: Callable[[], float]) -> tuple[str, EchoReply]:
+    """Send an encrypted echo; return its plaintext and the reply."""
     plain = str(secrets.randbelow(10**19))
     nonce = str(secrets.randbelow(10**10))
     crypt = WXBizJsonMsgCrypt(bot.tokens[0], bot.aes_keys[0], bot.receive_id)
@@ -91,8 +91,8 @@ def _echo(bot: BotSettings, url: str, clock: Callable[[], float]) -> tuple[str, 
     return plain, _get(url, {**signed, "echostr": sealed["encrypt"]}, clock)
 
 
-def _get(url: str, params: Mapping[str, str], clock: Callable[[], float]) -> Answer:
-    # A proxy named in the environment must not get what goes to this very machine.
+def _get(url: str, params: Mapping[str, str], clock: Callable[[], float]) -> EchoReply:
+    # Requests to this machine must not go through a proxy set in the environment.
     local = urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
     proxies: Any = dict.fromkeys(("http", "https", "all")) if local else {}
     began = clock()
@@ -100,11 +100,11 @@ def _get(url: str, params: Mapping[str, str], clock: Callable[[], float]) -> Ans
         url, params=dict(params), timeout=TIMEOUT, proxies=proxies, allow_redirects=False, stream=True
     ) as reply:
         body = reply.raw.read(MAX_BODY, decode_content=True)
-        return Answer(reply.status_code, body, clock() - began, reply.headers.get("Location", ""))
+        return EchoReply(reply.status_code, body, clock() - began, reply.headers.get("Location", ""))
 
 
-def _judged(plain: str, answer: Answer, limit: float) -> tuple[str, str]:
-    """Return what is wrong and how to mend it; the latter is "" when nothing is."""
+def _judged(plain: str, answer: EchoReply, limit: float) -> tuple[str, str]:
+    """Return the problem and its remedy, both "" if there is none."""
     if answer.status != 200:
         return _status(answer)
     if answer.body != plain.encode():
@@ -115,7 +115,7 @@ def _judged(plain: str, answer: Answer, limit: float) -> tuple[str, str]:
     return "", ""
 
 
-def _status(answer: Answer) -> tuple[str, str]:
+def _status(answer: EchoReply) -> tuple[str, str]:
     if 300 <= answer.status < 400:
         where = answer.location.partition("?")[0]
         return f"HTTP {answer.status}, a redirect to {where}", "give WeCom the address it leads to, or end the redirect"
@@ -138,12 +138,12 @@ def _body(plain: str, body: bytes) -> tuple[str, str]:
 
 
 def _cause(exc: requests.RequestException) -> str:
-    """Return an error's text without the address: its random parts may spell any of the words that are looked for."""
+    """Return an error's text without the address, whose random parts may contain any of the words searched for."""
     return re.sub(r"with url: \S+", "", str(exc))
 
 
 def _words(exc: requests.RequestException) -> str:
-    """Return what failed without the query, which carries the echo."""
+    """Return the error in words, without the query, which contains the echo."""
     text = _cause(exc)
     for known in ("certificate verify failed", "timed out", "Failed to resolve", "Connection refused"):
         if known.lower() in text.lower():

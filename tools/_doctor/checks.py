@@ -1,4 +1,4 @@
-"""What the doctor's checks find, and the bound on how long one may look."""
+"""The findings of the doctor's checks, and the time limit of a check."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal
 
 from services.errors import LaibaoError
 
-Outcome = Literal["ok", "warning", "failed"]
-#: Seconds one check may take, whatever it waits for.
+FindingOutcome = Literal["ok", "warning", "failed"]
+#: Seconds one check may take.
 BOUND = 10.0
-#: Seconds two clocks may differ without a word.
+#: Seconds two clocks may differ without a warning.
 CLOCK_SECONDS = 30.0
 MARKS = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: how a thing is and, where it is not well, how to mend it."""
+    """One line of the report: the result of a check and, if it failed, the remedy."""
 
     check: str
-    outcome: Outcome
+    outcome: FindingOutcome
     text: str
     remedy: str = ""
 
@@ -32,7 +32,7 @@ class Finding:
 
 
 def judge_clock(check: str, whose: str, skew: float, window: float) -> Finding:
-    """Judge by how many seconds another clock is ahead; beyond `window` callbacks are refused."""
+    """Judge a clock that is `skew` seconds ahead of this machine's. Beyond `window` seconds callbacks are refused."""
     off = abs(skew)
     if off <= CLOCK_SECONDS:
         return Finding(check, "ok", f"this machine's clock agrees with {whose}'s within {max(1, round(off))} s")
@@ -48,7 +48,7 @@ Look = Callable[[], Iterable[Finding]]
 
 
 def findings(name: str, look: Look, *, seconds: float = BOUND) -> list[Finding]:
-    """Return what `look` finds; that it raised, or did not come to an end, is a finding too."""
+    """Return the findings of a check. An exception or a timeout becomes a finding too."""
     found: list[Finding] = []
     thread = threading.Thread(target=_collect, args=(name, look, found), name=f"check-{name}", daemon=True)
     thread.start()
@@ -61,7 +61,7 @@ def findings(name: str, look: Look, *, seconds: float = BOUND) -> list[Finding]:
 
 def _collect(name: str, look: Look, found: list[Finding]) -> None:
     try:
-        # One by one: what was found before an error counts.
+        # One by one, to keep the findings before an exception.
         for finding in look():
             found.append(finding)
     except LaibaoError as exc:
@@ -71,5 +71,5 @@ def _collect(name: str, look: Look, found: list[Finding]) -> None:
 
 
 def explained(text: str, remedies: Iterable[tuple[str, str]], otherwise: str = "") -> str:
-    """Return the remedy whose key is in the text, in any case."""
+    """Return the first remedy whose key is in the text, ignoring case, else `otherwise`."""
     return next((remedy for key, remedy in remedies if key.lower() in text.lower()), otherwise)

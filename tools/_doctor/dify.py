@@ -1,4 +1,4 @@
-"""Whether a bot's Dify app can be asked: its address, its key, its kind, and the inputs it insists on."""
+"""Checks a bot's Dify app: address, key, mode, and required inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.providers.base import BaseRAGProvider
 from services.providers.dify.service import DifyService
 from tools._doctor.checks import Finding, judge_clock
 
-#: App modes that /chat-messages serves; the others have an API of their own.
+#: App modes that /chat-messages serves. Other modes have other endpoints.
 CHAT_MODES = ("chat", "agent-chat", "advanced-chat", "agent")
 
 _REMEDIES = {
@@ -26,7 +26,7 @@ _UNREACHABLE = "see that DIFY_BASE_URL resolves and is open from here (in a cont
 
 
 def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterator[Finding]:
-    """Yield how the bot's app is. Costs no tokens."""
+    """Yield the findings on the bot's app. Costs no tokens."""
     check = f"dify {name}"
     settings = bot.provider
     per_user = settings.dify_auth_mode == "user_token"
@@ -37,7 +37,7 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
         try:
             info = service.info(authorization=authorization)
         except ProviderError as exc:
-            yield _refusal(check, f"{service.urls.root}/info", exc, per_user=per_user)
+            yield _error(check, f"{service.urls.root}/info", exc, per_user=per_user)
             return
         yield _kind(check, service.urls.root, str(info.get("mode") or ""), str(info.get("name") or ""))
         yield _chat(f"{check} chat", service, authorization, per_user=per_user)
@@ -47,7 +47,7 @@ def check_dify(name: str, bot: BotSettings, provider: BaseRAGProvider) -> Iterat
 
 
 def _chat(check: str, service: DifyService, authorization: str, *, per_user: bool) -> Finding:
-    """Send an empty question to the address of questions: Dify refuses it, anything else does something else."""
+    """Send an empty question to the chat endpoint. Only Dify rejects it with its own error."""
     url = service.urls.chat
     try:
         service.check_chat(authorization=authorization)
@@ -55,11 +55,11 @@ def _chat(check: str, service: DifyService, authorization: str, *, per_user: boo
         if exc.http_status in (200, 400, 404, 405) or 300 <= exc.http_status < 400:
             remedy = "correct DIFY_CHAT_ENDPOINT: Dify's own is /v1/chat-messages"
             return Finding(check, "failed", f"{url}: {exc}: questions do not go to Dify", remedy)
-        return _refusal(check, url, exc, per_user=per_user)
+        return _error(check, url, exc, per_user=per_user)
     return Finding(check, "ok", f"{url} takes questions")
 
 
-def _refusal(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Finding:
+def _error(check: str, url: str, exc: ProviderError, *, per_user: bool) -> Finding:
     text = f"{url}: {exc}"
     if per_user and exc.http_status in (401, 403):
         return Finding(check, "warning", f"{text}: without a user's token it tells nothing", "ask a question")

@@ -1,4 +1,4 @@
-"""Whether Redis is there, is one to keep answers in, and takes the product's own steps."""
+"""Checks that Redis answers, is configured to keep answers, and runs the product's scripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.streams.records import born_finished
 from services.streams.store import stream_keys
 from tools._doctor.checks import Finding, explained, judge_clock
 
-#: The oldest major version the product is tried with.
+#: The oldest major version the product is tested with.
 OLDEST = 6
 WORDS = "doctor 来宝"
 
@@ -57,7 +57,7 @@ _REFUSED = (
 
 
 def check_redis(container: Container) -> Iterator[Finding]:
-    """Yield how Redis is; when it does not answer, nothing but that."""
+    """Yield the findings on Redis; only one if it does not answer."""
     try:
         container.runner.ping()
     except StoreUnavailable as exc:
@@ -70,7 +70,7 @@ def check_redis(container: Container) -> Iterator[Finding]:
 
 
 def check_batch_redis(container: Container) -> Iterator[Finding]:
-    """Yield whether the Redis of batches answers, where it is one of its own."""
+    """Yield a finding on whether the separate Redis of batches answers."""
     try:
         ScriptRunner(container.redis_of_batches).ping()
     except StoreUnavailable as exc:
@@ -93,7 +93,7 @@ def _kind(container: Container) -> str:
 
 
 def _servers(client: redis.Redis, kind: str) -> Iterator[Finding]:
-    """Judge the server, the master or every primary; what is the same of several is said once."""
+    """Judge the server, the Sentinel's master, or every primary of a Cluster. Equal findings are reported once."""
     try:
         with redis_errors():
             infos: list[Mapping[str, Any]] = [server.info() for server in servers(client)]
@@ -121,7 +121,7 @@ def judge_version(version: str) -> Finding:
 
 
 def judge_memory(policy: str, limit: int) -> Finding:
-    """Judge what a full Redis does; `limit` is maxmemory in bytes, 0 for none."""
+    """Judge the eviction policy. `limit` is maxmemory in bytes, 0 for none."""
     if limit and policy != "noeviction":
         text = f"maxmemory-policy {policy or 'unknown'}: a full Redis drops answers that are being written"
         return Finding("redis memory", "warning", text, "set maxmemory-policy noeviction")
@@ -130,7 +130,7 @@ def judge_memory(policy: str, limit: int) -> Finding:
 
 
 def judge_persistence(info: Mapping[str, Any]) -> Finding:
-    """Judge from INFO what outlives a restart of Redis."""
+    """Judge from INFO whether data survives a restart of Redis."""
     if not int(info.get("aof_enabled", 0)):
         text = "no append-only file: a restart of Redis forgets conversations, tokens and finished answers"
         return Finding("redis persistence", "warning", text, "set appendonly yes")
@@ -140,7 +140,7 @@ def judge_persistence(info: Mapping[str, Any]) -> Finding:
 
 
 def judge_replicas(info: Mapping[str, Any]) -> Finding:
-    """Judge from INFO whether somebody can take a primary's place."""
+    """Judge from INFO whether a primary has a replica."""
     if int(info.get("connected_slaves", 0)):
         return Finding("redis replicas", "ok", "every primary has one")
     text = "a primary has no replica: when it is lost, nobody takes its place"
@@ -148,7 +148,7 @@ def judge_replicas(info: Mapping[str, Any]) -> Finding:
 
 
 def _round_trip(container: Container) -> Finding:
-    """Write a stream and read it back by the same Lua steps an answer takes, then remove it."""
+    """Write a stream and read it back with the Lua scripts of answers, then delete it."""
     stream_id = f"doctor-{secrets.token_hex(8)}"
     try:
         container.streams.open(born_finished(stream_id, "doctor", {}, WORDS, error=False))

@@ -1,4 +1,4 @@
-"""Whether people can be told apart: the user query, and the auth API behind it."""
+"""Checks authentication: the user query and the auth API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.errors import AuthError, SettingsError, StoreUnavailable
 from services.identity.user_store import SqlUserStore, UserRecord
 from tools._doctor.checks import Finding, explained
 
-#: Nobody has this id, so a query that finds somebody by it does not look at the id.
+#: An id that no user has. A query that finds a user with it ignores the id.
 NOBODY = "doctor-nobody-4f1c9e"
 
 _SQL = (
@@ -50,7 +50,7 @@ _AUTH = (
 
 
 def check_users(settings: Settings, container: Container, userid: str, corp: str) -> Iterator[Finding]:
-    """Yield how authentication would go; `userid` is somebody to look for, "" for nobody in particular."""
+    """Yield the findings on the user query or the allowlist. `userid` is a user to look up, "" for none."""
     if container.users is not None:
         yield _sql(settings, container.users, userid, corp)
     elif settings.auth_mode == "none" and not userid:
@@ -63,7 +63,7 @@ def check_users(settings: Settings, container: Container, userid: str, corp: str
 
 
 def check_auth_api(container: Container) -> Iterator[Finding]:
-    """Yield whether the auth API refuses a login of a person who does not exist; no real password is sent."""
+    """Yield a finding on whether the auth API refuses a user who does not exist. No real password is sent."""
     try:
         refused = container.auth.refuses_strangers()
     except AuthError as exc:
@@ -88,7 +88,7 @@ def _may_ask(container: Container, userid: str, corp: str) -> Finding:
 
 def _sql(settings: Settings, users: SqlUserStore, userid: str, corp: str) -> Finding:
     if settings.database_path and not Path(settings.database_path).is_file():
-        # Opening it would make an empty one.
+        # Opening it would create an empty file.
         return Finding("sql query", "failed", f"no file {settings.database_path}", "correct DATABASE_PATH")
     try:
         with _heard("services.identity.user_store") as warnings:
@@ -119,14 +119,14 @@ def _found(record: UserRecord | None, userid: str) -> Finding:
 
 
 def _cause(exc: StoreUnavailable) -> str:
-    """Return our sentence and the database's own words, which name the table or the host."""
+    """Return the error and the database's own message, which names the table or the host."""
     words = getattr(getattr(exc.__cause__, "orig", None), "args", ())
     return f"{exc} ({words[-1]})" if words else str(exc)
 
 
 @contextmanager
 def _heard(name: str) -> Iterator[list[str]]:
-    """Collect what a logger has to warn of during the block."""
+    """Collect the warnings of a logger during the block."""
     heard: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]

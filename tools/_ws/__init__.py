@@ -1,1 +1,1 @@
-"""The parts of `python -m tools.ws`."""
+"""The modules of `python -m tools.ws`."""

@@ -1,4 +1,4 @@
-"""What the sockets' test client knows of frames, without any I/O: patterns, what has come, a script's steps."""
+"""The frames of the WebSocket test client, without I/O: patterns, received answers, and the steps of a script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Frame = Mapping[str, Any]
 
 
 class Seen(NamedTuple):
-    """One frame as it came, and the text of its answer so far."""
+    """A received frame, and the text of its answer so far."""
 
     frame: Any
     raw: str
@@ -18,10 +18,10 @@ class Seen(NamedTuple):
 
 
 class Pattern:
-    """What has to come: a JSON object that is a part of the frame, or words of the frame or of its answer so far."""
+    """An expected frame: a JSON object contained in the frame, or a text in the frame or in its answer so far."""
 
     def __init__(self, text: str) -> None:
-        """Raises: ValueError: it begins like a JSON object and is none, or it is empty."""
+        """Raises: ValueError: the text is empty, or starts like a JSON object and is not one."""
         if not text.strip():
             raise ValueError("an empty pattern matches anything")
         self.text = text
@@ -34,7 +34,7 @@ class Pattern:
 
 
 def is_part(part: Any, whole: Any) -> bool:
-    """Tell whether every member of `part` is in `whole`; lists are compared item by item, all else must be equal."""
+    """Return whether all members of `part` are in `whole`. Lists are compared item by item, other values are equal."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(name in whole and is_part(part[name], whole[name]) for name in part)
     if isinstance(part, list):
@@ -42,8 +42,8 @@ def is_part(part: Any, whole: Any) -> bool:
     return type(part) is type(whole) and bool(part == whole)
 
 
-class Transcript:
-    """What has come on a connection: the answers so far, and which are still under way."""
+class AnswerLog:
+    """The answers received on a connection, and which of them are unfinished."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
@@ -51,11 +51,11 @@ class Transcript:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether an answer is unfinished."""
         return bool(self._under_way)
 
     def take(self, raw: str) -> Seen:
-        """Record one message; one that is not JSON is a frame that is a string."""
+        """Record one message. If it is not JSON, its frame is a string."""
         try:
             frame = json.loads(raw)
         except ValueError:
@@ -80,14 +80,14 @@ class Transcript:
         return self._texts.get(stream_id, "")
 
 
-#: A frame to send, seconds to wait, or a pattern that must come before the next step; None ends the conversation.
-Step = Frame | float | Pattern | None
+#: A frame to send, seconds to wait, or a pattern that must arrive before the next step. None ends the session.
+ScriptStep = Frame | float | Pattern | None
 
 
-def read_steps(lines: Iterable[str]) -> Iterator[Step]:
-    """Yield the steps of a script: a JSON object a line, `{"sleep": s}` and `{"expect": pattern}` among them.
+def read_steps(lines: Iterable[str]) -> Iterator[ScriptStep]:
+    """Yield the steps of a script: one JSON object per line, a frame, `{"sleep": s}` or `{"expect": pattern}`.
 
-    Empty lines and those that begin with # are passed over.
+    Empty lines and lines that start with # are skipped.
 
     Raises:
         ValueError: a line is none of these; the message has its number.
@@ -101,7 +101,7 @@ def read_steps(lines: Iterable[str]) -> Iterator[Step]:
             raise ValueError(f"line {number} of the script: {exc}") from exc
 
 
-def _step(written: Any) -> Step:
+def _step(written: Any) -> ScriptStep:
     match written:
         case {"sleep": int(seconds) | float(seconds)} if seconds >= 0:
             return float(seconds)
@@ -114,12 +114,12 @@ def _step(written: Any) -> Step:
     raise ValueError("expected a frame as a JSON object, a sleep in seconds, or an expect")
 
 
-#: What steers a session of transcripts, sent as the action of a control frame.
+#: The actions of control frames of the realtime channel.
 CONTROLS = ("pause", "resume", "stop", "instant_query")
 
 
-def frame_of(text: str, door: str) -> Frame:
-    """Return the frame a line stands for: a JSON object itself, /word an order, all else something said."""
+def frame_of(text: str, channel: str) -> Frame:
+    """Return the frame for a line: a JSON object unchanged, /word as an order, any other text as a question."""
     if text.startswith("{"):
         try:
             written = json.loads(text)
@@ -128,7 +128,7 @@ def frame_of(text: str, door: str) -> Frame:
         if isinstance(written, dict):
             return written
     if text.startswith("/") and (order := text[1:]).isidentifier():
-        return {"type": "control", "action": order} if door == "realtime" and order in CONTROLS else {"type": order}
-    if door == "realtime":
+        return {"type": "control", "action": order} if channel == "realtime" and order in CONTROLS else {"type": order}
+    if channel == "realtime":
         return {"type": "asr_chunk", "text": text, "is_final": True}
     return {"type": "chat", "content": text}

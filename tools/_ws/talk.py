@@ -1,4 +1,4 @@
-"""One conversation over a socket: sends its steps, prints what comes, and judges whether it was what was expected."""
+"""One session over a WebSocket: sends steps, prints received frames, and checks them against expectations."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from tools._ws.frames import Frame, Pattern, Seen, Step, Transcript, frame_of
+from tools._ws.frames import AnswerLog, Frame, Pattern, ScriptStep, Seen, frame_of
 
-#: Seconds without a frame after which a conversation is over, unless an answer is under way.
+#: Seconds without a frame after which a session ends, unless an answer is unfinished.
 QUIET = 2.0
-#: Seconds one wait for a frame may take: then clock and keyboard are looked at again.
+#: Seconds of one wait for a frame. Between two waits the clock and the keyboard are checked.
 LOOK = 0.1
-#: Bytes; the whole of an answer comes in one frame, with its HTML where that was asked for.
+#: Bytes of the largest frame: the last frame of an answer has its whole text, and its HTML if requested.
 _LARGEST = 16 * 2**20
-#: The close code of a connection that was opened and then showed no valid key.
+#: The close code of a connection that sent no valid key.
 NOT_AUTHENTICATED = 4401
 MASK = "***"
 MARKS = {"out": ">", "in": "<", "closed": "x"}
 
 
-class Refused(Exception):
-    """There is no connection, for a reason in words."""
+class NotConnected(Exception):
+    """The connection could not be opened or was refused; the message says why."""
 
 
 def connected(url: str, key: str) -> ClientConnection:
-    """Open a connection; the key goes out in a header.
+    """Open a connection and send the key in a header.
 
     Raises:
-        Refused: nobody answers there, or the server says no.
+        NotConnected: the server does not answer, or refuses the connection.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     host = urlsplit(url).netloc
     try:
-        # No pings of the library's: the server would take them for life, and never send a heartbeat.
+        # No pings by the library: they would keep the server from sending its heartbeats.
         return connect(
             url, additional_headers=headers, compression=None, max_size=_LARGEST, ping_interval=None, legacy=True
         )
     except InvalidStatus as exc:
-        raise Refused(f"refused: {_reason(exc)}") from exc
+        raise NotConnected(f"refused: {_reason(exc)}") from exc
     except (WebSocketException, EOFError, ValueError) as exc:
-        raise Refused(f"{host} opens no WebSocket there: {exc}") from exc
+        raise NotConnected(f"{host} opens no WebSocket there: {exc}") from exc
     except TimeoutError as exc:
-        raise Refused(f"{host} does not answer") from exc
+        raise NotConnected(f"{host} does not answer") from exc
     except OSError as exc:
-        raise Refused(f"cannot connect to {host}: {exc.strerror or exc}") from exc
+        raise NotConnected(f"cannot connect to {host}: {exc.strerror or exc}") from exc
 
 
 def _reason(exc: InvalidStatus) -> str:
-    """Return a refusal's status, with the message and code of its body where it has them."""
+    """Return the status of a refused handshake, with the message and code of its body if there are any."""
     try:
         body = json.loads(exc.response.body or b"")
         words = f"{body['message']} (code {body['code']})"
@@ -66,8 +66,8 @@ def _reason(exc: InvalidStatus) -> str:
     return f"HTTP {exc.response.status_code}, {words}"
 
 
-def typed(fd: int, door: str) -> Iterator[Step]:
-    """Yield the lines of a terminal or pipe as frames, and a short wait while there is none; /quit ends at once."""
+def typed(fd: int, channel: str) -> Iterator[ScriptStep]:
+    """Yield the lines of a terminal or pipe as frames, and a short wait while there is none. /quit yields None."""
     rest = b""
     while True:
         if not select.select([fd], [], [], 0)[0]:
@@ -77,16 +77,19 @@ def typed(fd: int, door: str) -> Iterator[Step]:
         *lines, rest = (rest + (read or b"\n")).split(b"\n")
         for words in (line.decode("utf-8", "replace").strip() for line in lines):
             if words:
-                yield None if words == "/quit" else frame_of(words, door)
+                yield None if words == "/quit" else frame_of(words, channel)
         if not read:
             return
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is said, and what must come in this order or must not come; `by_hand` a person types the steps."""
+    """The steps to send, and the frames that must arrive in this order or must not arrive.
 
-    steps: Iterable[Step]
+    With `by_hand` the steps are typed by a person.
+    """
+
+    steps: Iterable[ScriptStep]
     expected: Sequence[Pattern] = ()
     rejected: Sequence[Pattern] = ()
     by_hand: bool = False
@@ -97,11 +100,11 @@ class Plan:
 
 
 class _Over(Exception):
-    """The conversation ends before its plan does."""
+    """The session ends before all steps of its plan are done."""
 
 
-class Talk:
-    """One conversation, from what is to be sent to whether what was expected came."""
+class SocketTalk:
+    """Run a plan on a socket and report which expectations failed."""
 
     def __init__(self, socket: ClientConnection, plan: Plan) -> None:
         self._socket = socket
@@ -109,17 +112,17 @@ class Talk:
         self._expected = list(plan.expected)
         self._awaited: Pattern | None = None
         self._unwanted: Pattern | None = None
-        self._transcript = Transcript()
+        self._transcript = AnswerLog()
         self._started = self._news = time.monotonic()
-        #: Whether the plan has no more steps. A person may leave at any time.
+        #: Whether all steps are done. True from the start by hand: a person may leave at any time.
         self._all_said = plan.by_hand
         self._quits = False
 
     def run(self) -> list[str]:
-        """Talk until it is over; return what went wrong, a line each.
+        """Run to the end; return the problems, one line each.
 
         Raises:
-            Refused: the server closed for want of a valid key.
+            NotConnected: the server closed the connection because the key is missing or wrong.
         """
         try:
             for step in self._plan.steps:
@@ -132,7 +135,7 @@ class Talk:
             return self._closed()
         return self._judged()
 
-    def _do(self, step: Step) -> None:
+    def _do(self, step: ScriptStep) -> None:
         if step is None:
             self._quits = True
             raise _Over
@@ -150,7 +153,7 @@ class Talk:
         return not self._transcript.busy and time.monotonic() - self._news >= QUIET
 
     def _listen(self, done: Callable[[], bool], *, seconds: float = float("inf")) -> None:
-        """Take frames until this is true or the seconds are over."""
+        """Receive frames until `done` returns True or `seconds` have passed."""
         until = time.monotonic() + seconds
         while not done() and (now := time.monotonic()) < until:
             if now >= self._started + self._plan.timeout:
@@ -179,7 +182,7 @@ class Talk:
         self._unwanted = next((each for each in self._plan.rejected if each.matches(seen)), None)
 
     def _react(self, kind: str | None) -> None:
-        """Do what any client does by itself; where nobody types, silence is meant."""
+        """Send the key if the server asks for it. Answer heartbeats only by hand; scripts send a pong as a step."""
         if kind == "heartbeat":
             if self._plan.by_hand:
                 self._send({"type": "pong"})
@@ -189,7 +192,7 @@ class Talk:
             self._send({"type": "auth", "token": self._plan.key})
 
     def _print(self, direction: str, frame: Any) -> None:
-        """Print a frame with the seconds since the connection opened, the key masked wherever it stands."""
+        """Print a frame with the seconds since the connection opened. The key is masked."""
         at = time.monotonic() - self._started
         if self._plan.as_json:
             line = _dump({"time": round(at, 3), "direction": direction, "frame": frame})
@@ -198,14 +201,14 @@ class Talk:
         print(line.replace(self._plan.key, MASK) if self._plan.key else line, flush=True)
 
     def _closed(self) -> list[str]:
-        """Take the server's close as the last frame that came."""
+        """Treat the server's close as the last received frame."""
         end = {"type": "closed", "code": self._socket.close_code, "reason": self._socket.close_reason or ""}
         self._print("closed", end)
         self._compare(Seen(end, _dump(end)))
         if self._plan.expected and not self._expected:
             return self._judged()
         if end["code"] == NOT_AUTHENTICATED:
-            raise Refused("refused: the key is missing or wrong; give it as --key or in LAIBAO_WS_KEY")
+            raise NotConnected("refused: the key is missing or wrong; give it as --key or in LAIBAO_WS_KEY")
         wrong = [] if end["code"] == 1000 or self._plan.expected else [f"closed with {end['code']}"]
         return wrong + self._judged()
 

@@ -28,10 +28,10 @@ from tests.support.servers.processes import FakeClock, RedisServer, free_port, w
 from tests.support.servers.raw_server import RawServer
 from tests.unit.questions.test_question_files import workbook
 from tools import batch as tool
-from tools._batch.api import Api, Away, Failed, patiently
+from tools._batch.api import Api, Away, Failed, retried
 from tools._batch.progress import Lines, duration, sentence
 from tools._batch.questions import json_texts
-from tools._page import page_on
+from tools._page import printer_on
 
 ROOT = Path(__file__).parents[3]
 KEY = "obviously-fake-api-key"
@@ -291,7 +291,7 @@ class Clerk:
         self._away = [Away("nobody is there", after)] * away
 
     def asked(self, patience: float) -> str:
-        return patiently(self._call, patience, self.said.append, clock=self.clock, sleep=self._sleep)
+        return retried(self._call, patience, self.said.append, clock=self.clock, sleep=self._sleep)
 
     def _call(self) -> str:
         if self._away:
@@ -388,7 +388,7 @@ def test_a_task_in_a_line() -> None:
 def test_where_there_is_no_terminal_lines_come_now_and_then(capsys: Printed) -> None:
     """At once when the status changes, else every five seconds while something does."""
     clock = FakeClock()
-    lines = Lines(page_on(key=KEY), clock=clock)
+    lines = Lines(printer_on(key=KEY), clock=clock)
     for passes, task in [
         (0, progress("pending")), (1, progress()), (1, progress(completed=1)), (5, progress(completed=2)),
         (9, progress(completed=2)), (0, progress("completed", completed=10)),

@@ -22,8 +22,8 @@ from demo.mocks.dify.server import MockDify
 from tests.support.servers.processes import free_port, wait_until, when
 from tests.support.servers.raw_server import RawServer, self_signed
 from tools import dify as tool
-from tools._dify.record import Record
-from tools._page import Page
+from tools._dify.record import AnswerRecord
+from tools._page import Printer
 
 ROOT = Path(__file__).parents[3]
 KEY = "app-not-a-real-key-0123456789"
@@ -115,7 +115,7 @@ def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) ->
 
 def test_what_dify_sends_again_is_shown_once() -> None:
     """A step grows from event to event; a last thought often repeats the answer."""
-    record = Record("https://dify.example/v1")
+    record = AnswerRecord("https://dify.example/v1")
     steps = [
         {"thought": ""},
         {"thought": "Look it up"},
@@ -154,7 +154,7 @@ def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(
 def test_words_from_outside_give_no_orders_and_hold_no_key() -> None:
     """Escape sequences lose their escape, carriage returns go, and the key is masked."""
     said: list[str] = []
-    page = Page(said.append, key=KEY)
+    page = Printer(said.append, key=KEY)
 
     page.words(f"\x1b]0;title\x07a\rb\tc {KEY}")
     page.field("name", "two\nlines\x9b1m")

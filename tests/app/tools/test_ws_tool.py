@@ -22,7 +22,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.support.servers.processes import free_port, wait_until
 from tests.support.servers.raw_server import RawServer
 from tools import ws
-from tools._ws.frames import Pattern, Seen, Transcript, frame_of, read_steps
+from tools._ws.frames import AnswerLog, Pattern, Seen, frame_of, read_steps
 
 ROOT = Path(__file__).parents[3]
 KEY = "not-a-real-key-0123456789"
@@ -484,7 +484,7 @@ def test_a_pattern_is_a_part_of_its_frame(part: str, frame: Any, fits: bool) -> 
 
 def test_a_reset_forgets_what_was_said() -> None:
     """Words of a text that was taken back are no longer found in it."""
-    transcript = Transcript()
+    transcript = AnswerLog()
     transcript.take('{"type": "chat_delta", "stream_id": "s", "content": "old "}')
     transcript.take('{"type": "reset", "stream_id": "s", "cursor": 0}')
 
@@ -493,7 +493,7 @@ def test_a_reset_forgets_what_was_said() -> None:
 
 def test_an_answer_is_under_way_until_its_last_frame() -> None:
     """On the chat door from echo to typing false, on the realtime door from analyzing to idle."""
-    transcript = Transcript()
+    transcript = AnswerLog()
     steps = [
         ({"type": "chat", "role": "user", "stream_id": "s"}, True),
         ({"type": "typing", "status": False, "stream_id": "s"}, False),

@@ -21,8 +21,9 @@ from config.bots import DEFAULT_BOT
 from services.redis.store import ScriptRunner
 from services.streams.access import Access
 from services.streams.store import StreamStore
-from services.wecom.callback import Message, WechatService, derive_key
+from services.wecom.callback import WechatService, derive_key
 from services.wecom.crypto import WXBizJsonMsgCrypt, decode_key
+from services.wecom.message import Message
 from utils.stream_utils import render_frame
 
 pytestmark = pytest.mark.full

@@ -11,7 +11,7 @@ import redis
 
 from services.errors import StoreUnavailable
 from services.redis.store import ScriptRunner
-from services.sockets.store import LIFE, Connection, OpenSocket, SocketStore
+from services.sockets.store import LIFE, ConnectedSocket, OpenSocket, SocketStore
 from tests.support.servers.processes import FakeClock, free_port, redis_client_for, wait_until
 
 SECRET = b"obviously fake"
@@ -39,8 +39,8 @@ def tokens() -> Iterator[str]:
     return (f"{random.getrandbits(64):016x}" for _ in iter(int, 1))
 
 
-def socket(token: str, client_id: str = "client-a", principal: str = "user:E1001", door: str = "chat") -> OpenSocket:
-    return OpenSocket(token, door, principal, client_id, CONNECTED)
+def socket(token: str, client_id: str = "client-a", principal: str = "user:E1001", channel: str = "chat") -> OpenSocket:
+    return OpenSocket(token, channel, principal, client_id, CONNECTED)
 
 
 def opened(store: SocketStore, entry: OpenSocket) -> OpenSocket:
@@ -66,9 +66,9 @@ def test_both_on_one_replica(here: SocketStore, tokens: Iterator[str]) -> None:
     assert here.renew([(newer, 0.0), (older, 0.0)]) == {older.token: "superseded"}
 
 
-@pytest.mark.parametrize("other", [{"client_id": "client-b"}, {"principal": "user:E2002"}, {"door": "realtime"}])
+@pytest.mark.parametrize("other", [{"client_id": "client-b"}, {"principal": "user:E2002"}, {"channel": "realtime"}])
 def test_others_are_left_alone(here: SocketStore, tokens: Iterator[str], other: dict[str, str]) -> None:
-    """Another client id, another principal's or another door's socket takes nobody's place."""
+    """Another client id, another principal's or another channel's socket takes nobody's place."""
     mine, others = opened(here, socket(next(tokens))), opened(here, socket(next(tokens), **other))
 
     assert here.renew([(mine, 0.0), (others, 0.0)]) == {}
@@ -173,16 +173,19 @@ def test_places_are_given_by_the_clock_of_redis(runner: ScriptRunner, tokens: It
 
 
 def test_the_list_says_who_is_connected(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
-    """Client id, door, since when, how long silent and where; of all replicas, the oldest first."""
-    first, second = opened(here, socket(next(tokens))), opened(there, socket(next(tokens), "client-b", door="realtime"))
+    """Client id, channel, since when, how long silent and where; of all replicas, the oldest first."""
+    first, second = (
+        opened(here, socket(next(tokens))),
+        opened(there, socket(next(tokens), "client-b", channel="realtime")),
+    )
     second = replace(second, connected_at=CONNECTED - 60)
 
     here.renew([(first, 12.5)])
     there.renew([(second, 0.0)])
 
     realtime, chat = here.connections()
-    assert realtime == Connection(second.token, "client-b", "realtime", CONNECTED - 60, realtime.idle, "two")
-    assert chat == Connection(first.token, "client-a", "chat", CONNECTED, chat.idle, "one")
+    assert realtime == ConnectedSocket(second.token, "client-b", "realtime", CONNECTED - 60, realtime.idle, "two")
+    assert chat == ConnectedSocket(first.token, "client-a", "chat", CONNECTED, chat.idle, "one")
     assert 12.5 <= chat.idle < 12.5 + LIFE
     assert 0.0 <= realtime.idle < LIFE
 
@@ -290,9 +293,9 @@ def test_nothing_stays_when_nobody_renews(
 
 
 def test_a_dismissed_client_must_close_everywhere(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
-    """Every socket with the client id, whosever and at whichever door, and no other; also when told twice."""
+    """Every socket with the client id, whosever and at whichever channel, and no other; also when told twice."""
     mine = opened(here, socket(next(tokens)))
-    others = opened(there, socket(next(tokens), principal="anonymous", door="realtime"))
+    others = opened(there, socket(next(tokens), principal="anonymous", channel="realtime"))
     bystander = opened(there, socket(next(tokens), "client-b"))
 
     assert set(here.dismiss("client-a")) == {mine.token, others.token}

@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.support.sockets.frames import faults, kinds
-from tools._ws.frames import Transcript, is_part
+from tools._ws.frames import AnswerLog, is_part
 
 PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
 #: Seconds for anything that takes a moment on an idle machine.
@@ -31,7 +31,7 @@ class Visitor:
         self.connection = connection
         self.frames: list[dict[str, Any]] = []
         self.seen: set[str] = set()
-        self._transcript = Transcript()
+        self._transcript = AnswerLog()
 
     @property
     def busy(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from config.texts import Texts
 from services.models import Status
-from services.realtime.effects import Answer, Ask, Cancel, Close, Effect, Follow, Frame
+from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, Frame, SessionAnswer
 from services.realtime.session import RealtimeSession
 
 NOW = "2026-11-21T03:56:57.133Z"
@@ -37,7 +37,7 @@ class Desk:
         self.frames: list[Frame] = []
         #: What was asked, and in which conversation.
         self.asked: list[tuple[str, str]] = []
-        self.line: list[Answer] = []
+        self.line: list[SessionAnswer] = []
         self.cancelled: list[str] = []
         self.close: Close | None = None
         #: The codes the next questions are refused with.
@@ -54,7 +54,7 @@ class Desk:
     def controls(self, action: str, **members: Any) -> list[Frame]:
         return self.sends({"type": "control", "action": action, **members})
 
-    def asks(self, text: str = "年假有几天？") -> Answer:
+    def asks(self, text: str = "年假有几天？") -> SessionAnswer:
         """Let the client say a question, and its answer begin."""
         self.says(text)
         answer = self.line[0]
@@ -85,7 +85,7 @@ class Desk:
         match effect:
             case dict():
                 self.frames.append(effect)
-            case Ask(answer, text):
+            case AskQuestion(answer, text):
                 if self.refusals:
                     self.does(self.session.refused(answer, self.refusals.pop(0)))
                 else:

@@ -12,7 +12,7 @@ from channels.batch.rules import BATCH
 from channels.http_chat.rules import HTTP
 from services.channels import Channel
 from services.errors import AuthError, StoreUnavailable
-from services.identity.callers import Caller, Callers, Mode
+from services.identity.callers import Caller, CallerMode, Callers
 from services.identity.token_store import TokenStore
 from services.models import Identity, Question, UserInfo
 from services.redis.store import ScriptRunner
@@ -157,7 +157,7 @@ def test_an_open_door_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["key", "token"])
-def test_nobody_in_particular_stands_before_a_closed_door(mode: Mode) -> None:
+def test_nobody_in_particular_stands_before_a_closed_door(mode: CallerMode) -> None:
     """Where a credential is needed, there is no caller without one."""
     with pytest.raises(AuthError) as caught:
         Callers(mode).anonymous()
@@ -221,7 +221,7 @@ def test_nobody_asks_with_anothers_token(callers: Callers, tokens: TokenStore) -
         ("key", ""),
     ],
 )
-def test_what_another_mode_let_in_is_not_asked(tokens: TokenStore, mode: Mode, principal: str) -> None:
+def test_what_another_mode_let_in_is_not_asked(tokens: TokenStore, mode: CallerMode, principal: str) -> None:
     """A question of before the mode was changed is refused: the new mode decides."""
     callers = Callers(mode, api_keys=(API_KEY,), tokens=tokens, key=KEY)
 
@@ -282,7 +282,7 @@ def program(callers: Callers, secret: str | None) -> str:
 
 def test_a_program_shows_a_key_in_every_mode(tokens: TokenStore) -> None:
     """What sockets ask for counts at REST, and an API key always does."""
-    modes: tuple[Mode, ...] = ("key", "token", "none")
+    modes: tuple[CallerMode, ...] = ("key", "token", "none")
     key, token, none = (Callers(mode, api_keys=(API_KEY,), tokens=tokens, key=KEY) for mode in modes)
 
     assert [program(each, API_KEY) for each in (key, token, none)] == [f"key:{fingerprint(API_KEY)}"] * 3

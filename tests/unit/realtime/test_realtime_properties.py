@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from channels.web.pages.docs import FRAMES
-from services.realtime.effects import Answer, Frame
+from services.realtime.effects import Frame, SessionAnswer
 from services.realtime.session import MOST
 from tests.support.properties import examples
 from tests.support.sockets.realtime_desk import Desk, stages
@@ -59,10 +59,10 @@ class World(Desk):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: list[Answer] = []
+        self.answers: list[SessionAnswer] = []
         self.said: dict[str, str] = defaultdict(str)
         self.acked: list[tuple[str, list[Frame]]] = []
-        self.places: dict[Answer, int] = defaultdict(int)
+        self.places: dict[SessionAnswer, int] = defaultdict(int)
 
     def step(self, what: str, value: Any) -> None:
         match what:
@@ -81,7 +81,7 @@ class World(Desk):
         if not over and isinstance(value, dict) and isinstance(value.get("type"), str):
             self.acked.append((value["type"], frames))
 
-    def turn(self) -> Answer | None:
+    def turn(self) -> SessionAnswer | None:
         """Let the first in the line begin, if it has not."""
         if self.line and not self.line[0].begun:
             self.begins()

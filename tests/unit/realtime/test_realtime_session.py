@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.realtime.effects import Ask, Cancel
+from services.realtime.effects import AskQuestion, Cancel
 from services.realtime.frames import NOTE_CHARACTERS
 from services.realtime.session import MOST
 from services.realtime.transcript import MOST_CHARACTERS, MOST_TEXTS
@@ -225,7 +225,7 @@ def test_nothing_more_is_shown_of_a_cancelled_answer(desk: Desk) -> None:
 def test_a_question_given_up_before_it_has_a_stream_is_cancelled_then(desk: Desk) -> None:
     """R10: its stream may come into being after the stop."""
     (_, ask) = desk.session.received({"type": "asr_chunk", "text": "几天？", "is_final": True})
-    assert isinstance(ask, Ask)
+    assert isinstance(ask, AskQuestion)
     assert stages(desk.controls("stop")) == ["ack", "interrupting", "idle"]
     assert desk.cancelled == []
 

@@ -14,6 +14,7 @@ from services import metrics
 from services.ops.metrics_files import MetricsUnavailable
 from services.ops.metrics_page import FRESH_SECONDS, MetricsPage
 from tests.support.servers.processes import FakeClock, wait_until
+from utils.metric_labels import close_label, msgtype_label
 
 #: Names are public: dashboards, alerts and the autoscaler use them.
 NAMES = {
@@ -97,13 +98,13 @@ def test_a_gauge_ends_with_its_process() -> None:
 )
 def test_a_kind_of_message_nobody_knows_is_no_label(msgtype: str, label: str) -> None:
     """What comes from outside cannot make series without end."""
-    assert metrics.msgtype_label(msgtype) == label
+    assert msgtype_label(msgtype) == label
 
 
 @pytest.mark.parametrize(("code", "label"), [(1000, "1000"), (4409, "4409"), (3999, "other"), (4000, "other")])
 def test_a_close_code_nobody_knows_is_no_label(code: int, label: str) -> None:
     """A client may close with any of thousands."""
-    assert metrics.close_label(code) == label
+    assert close_label(code) == label
 
 
 class Renderer:

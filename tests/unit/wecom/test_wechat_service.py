@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import CallbackRefused, LaibaoError, SettingsError
-from services.wecom.callback import Message, WechatService, derive_key
+from services.wecom.callback import WechatService, derive_key
 from services.wecom.crypto import Prpcrypt, _cipher, decode_key, signature
+from services.wecom.message import Message
 
 NOW = 1_700_000_000
 TOKEN, NONCE = "TESTTOKEN0123456789", "123412323"
@@ -511,7 +512,9 @@ def work_on(padded: bytes) -> list[str]:
     called: list[str] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.endswith(("wecom/callback.py", "wecom/crypto.py")):
+        if event == "call" and frame.f_code.co_filename.endswith(
+            ("wecom/callback.py", "wecom/crypto.py", "wecom/message.py")
+        ):
             called.append(frame.f_code.co_name)
 
     sys.setprofile(note)
