@@ -16,9 +16,9 @@ from channels.batch.endpoints import batch_blueprint
 from channels.chat.answers import Html
 from channels.chat.channel import chat_blueprint
 from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
-from channels.http_chat.waits import Waits
+from channels.http_chat.waits import WaitingRequests
 from channels.realtime.batch_news import BatchNews
-from channels.realtime.channel import Manner, realtime_blueprint
+from channels.realtime.channel import RealtimeOptions, realtime_blueprint
 from channels.sockets.connections import connections_blueprint
 from channels.sockets.endpoint import Sockets
 from channels.web.compression import compress_answers
@@ -30,7 +30,7 @@ from channels.web.pages.docs import docs_blueprint
 from channels.web.pages.index import index_blueprint
 from channels.web.pages.pages import pages_blueprint
 from channels.web.plain_paths import PlainPaths
-from channels.wecom.callbacks import CallbackDoor
+from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
@@ -83,16 +83,16 @@ def create_app(settings: Settings | None = None) -> Flask:
             ops_port=settings.ops_port,
         )
     )
-    open_socket_doors(app, container, callers, administrators)
-    open_http_door(app, container, callers)
-    open_batch_door(app, container, callers)
+    register_sockets(app, container, callers, administrators)
+    register_http_chat(app, container, callers)
+    register_batches(app, container, callers)
     document(app, settings)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
-    door = CallbackDoor(app.wsgi_app, channel, note)
+    door = CallbackEndpoint(app.wsgi_app, channel, note)
     app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
     # The worker asks it without WSGI (server/lane).
     app.extensions["wechatlaibao.callbacks"] = door
@@ -105,9 +105,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def open_socket_doors(
-    app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators
-) -> None:
+def register_sockets(app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators) -> None:
     """Register the two WebSocket doors, their pages, and what administrators see of them."""
     settings = container.settings
     sockets = Sockets(
@@ -128,9 +126,9 @@ def open_socket_doors(
     news = BatchNews(container.batches) if container.batches else None
     if news:
         container.attach(news)
-    manner = Manner(detect, texts, settings.realtime_stop)
+    options = RealtimeOptions(detect, texts, settings.realtime_stop)
     app.register_blueprint(
-        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, manner=manner, news=news)
+        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, options=options, news=news)
     )
     app.register_blueprint(
         pages_blueprint(locale=settings.locale, app_name=settings.app_name, ws_path=settings.ws_path)
@@ -138,9 +136,9 @@ def open_socket_doors(
     app.register_blueprint(connections_blueprint(sockets, administrators))
 
 
-def open_http_door(app: Flask, container: Container, callers: GuardedCallers) -> None:
+def register_http_chat(app: Flask, container: Container, callers: GuardedCallers) -> None:
     """Register the door of programs: one question over plain HTTP."""
-    waits = Waits(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
+    waits = WaitingRequests(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
     container.attach(waits)
     chat = HttpChat(
         gateway=container.gateway,
@@ -152,7 +150,7 @@ def open_http_door(app: Flask, container: Container, callers: GuardedCallers) ->
     app.register_blueprint(http_chat_blueprint(chat, callers))
 
 
-def open_batch_door(app: Flask, container: Container, callers: GuardedCallers) -> None:
+def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:
     """Register the addresses of batches; without SQL they say that there are none here."""
     app.register_blueprint(
         batch_blueprint(

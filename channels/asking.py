@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Protocol
 
-from channels.sockets.answer_queue import Streams
+from channels.sockets.answer_queue import StreamSource
 from services.models import Question
 from services.streams.records import Snapshot
 
@@ -16,7 +16,7 @@ MAX_ID = 64
 MAX_CURSOR = 2**31 - 1
 
 
-class Asks(Streams, Protocol):
+class QuestionGateway(StreamSource, Protocol):
     """What is used of the gateway."""
 
     def ask(self, question: Question) -> Snapshot: ...
@@ -24,7 +24,7 @@ class Asks(Streams, Protocol):
     def cancel(self, stream_id: str, *, bot: str, principal: str) -> str: ...
 
 
-class Finds(Asks, Protocol):
+class FindingGateway(QuestionGateway, Protocol):
     """What is used of the gateway where a question that was taken before is looked for first."""
 
     def find(self, question: Question) -> Snapshot | None: ...
@@ -32,7 +32,7 @@ class Finds(Asks, Protocol):
     def person(self, question: Question) -> str: ...
 
 
-class Limiter(Protocol):
+class QuestionLimiter(Protocol):
     """Counts the questions of a person."""
 
     def question(self, principal: str, client_id: str) -> bool: ...

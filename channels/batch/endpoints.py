@@ -8,21 +8,21 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response, request
 
-from channels.asking import Limiter
+from channels.asking import QuestionLimiter
 from channels.batch.answers import BatchStatus, processor_json, submitted_json, task_json
 from channels.batch.downloads import download, page
 from channels.batch.models import FileSubmission, ListQuery, Options, ResultsQuery, Submission
 from channels.batch.operations import KEY, OPERATIONS, STATUS, TASKS
 from channels.batch.uploads import FORM, uploaded
 from channels.web.envelope import envelope
-from channels.web.rest import MAX_ERRORS, Programs, RestError, body, caller, params
+from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
 from services import metrics
 from services.batches.records import BatchOptions, Item, Task, TaskStatus
 from services.errors import BatchUnknown
 from services.identity.callers import Caller
 from utils.sizes import is_longer
 
-__all__ = ["OPERATIONS", "BatchDoor", "Batches", "batch_blueprint"]
+__all__ = ["OPERATIONS", "BatchEndpoints", "TaskManager", "batch_blueprint"]
 
 #: When one may submit again who did so too often, in seconds.
 RETRY_AFTER = {"Retry-After": "30"}
@@ -30,7 +30,7 @@ RETRY_AFTER = {"Retry-After": "30"}
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class Batches(Protocol):
+class TaskManager(Protocol):
     """What is used of the manager of batches. A task of somebody else is unknown; every method may find SQL away."""
 
     def submit(
@@ -62,14 +62,14 @@ class Batches(Protocol):
     def status(self) -> BatchStatus: ...
 
 
-class BatchDoor:
+class BatchEndpoints:
     """Answers the addresses; None for `batches` where there is no SQL, or batches are not offered."""
 
     def __init__(
         self,
-        batches: Batches | None,
-        callers: Programs,
-        limiter: Limiter,
+        batches: TaskManager | None,
+        callers: ProgramChecker,
+        limiter: QuestionLimiter,
         *,
         sentence: Callable[[str], str],
         max_bytes: int,
@@ -132,7 +132,7 @@ class BatchDoor:
         batches, _ = self._enter()
         return envelope(processor_json(batches.status()))
 
-    def _enter(self, task_id: str = "") -> tuple[Batches, Caller]:
+    def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
         """Return who asks and what answers; a task's id that is none need not be looked for."""
         who = caller(self._callers, request)
         if self._batches is None:
@@ -142,7 +142,7 @@ class BatchDoor:
         return self._batches, who
 
     def _submission(self) -> tuple[dict[str, Any], int]:
-        """Return the task that is submitted, as `Batches.submit` takes it, and how many formulas have no value."""
+        """Return the task that is submitted, as `TaskManager.submit` takes it, and how many formulas have no value."""
         sent: Submission | FileSubmission
         if request.mimetype == FORM:
             sent, reading = uploaded(max_bytes=self._max_bytes)
@@ -167,9 +167,9 @@ class BatchDoor:
 
 
 def batch_blueprint(
-    batches: Batches | None,
-    callers: Programs,
-    limiter: Limiter,
+    batches: TaskManager | None,
+    callers: ProgramChecker,
+    limiter: QuestionLimiter,
     *,
     sentence: Callable[[str], str],
     max_bytes: int,
@@ -180,7 +180,7 @@ def batch_blueprint(
     `max_bytes` bounds what is submitted, file or JSON, `question_max_bytes` each of its texts; `sentence` is what
     people read for a code.
     """
-    door = BatchDoor(
+    door = BatchEndpoints(
         batches, callers, limiter, sentence=sentence, max_bytes=max_bytes, question_max_bytes=question_max_bytes
     )
     routes = Blueprint("batch", __name__)

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response
 
-from channels.asking import Finds, Limiter, iso_now
+from channels.asking import FindingGateway, QuestionLimiter, iso_now
 from channels.chat.answers import ChatAnswer, ChatDisplay, Html, Sends
-from channels.chat.frames import Ask, FrameRefused, Incoming, Ping, Resume, Stop, names_of, read_frame
+from channels.chat.frames import ChatAsk, ChatFrame, ChatPing, ChatResume, ChatStop, FrameRefused, names_of, read_frame
 from channels.sockets.answer_queue import AnswerQueue
 from channels.sockets.socket import Closed
 from config.bots import DEFAULT_BOT
@@ -30,10 +30,10 @@ MOST = 8
 class Opens(Protocol):
     """What is used of this replica's sockets."""
 
-    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], ChatDoor]) -> Response: ...
+    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], ChatChannel]) -> Response: ...
 
 
-class ChatDoor:
+class ChatChannel:
     """One client at its socket.
 
     A question is put at once, and its answer shown when those before it are. A stream is shown on a socket once at a
@@ -48,8 +48,8 @@ class ChatDoor:
         caller: Caller,
         client_id: str,
         *,
-        gateway: Finds,
-        limiter: Limiter,
+        gateway: FindingGateway,
+        limiter: QuestionLimiter,
         texts: Texts,
         html: Html,
     ) -> None:
@@ -101,18 +101,18 @@ class ChatDoor:
         """Show nothing more; the streams go on for whoever resumes them."""
         self._answers.close()
 
-    def _do(self, incoming: Incoming) -> None:
+    def _do(self, incoming: ChatFrame) -> None:
         match incoming:
-            case Ask():
+            case ChatAsk():
                 self._ask(incoming)
-            case Resume():
+            case ChatResume():
                 self._resume(incoming)
-            case Stop():
+            case ChatStop():
                 self._stop(incoming)
-            case Ping():
+            case ChatPing():
                 self._socket.send({"type": "pong", "timestamp": incoming.timestamp, "server_time": iso_now()})
 
-    def _ask(self, ask: Ask) -> None:
+    def _ask(self, ask: ChatAsk) -> None:
         if known := self._unfinished(id=ask.id):
             if known.question != ask.content:
                 raise self._refused("id_conflict", ask)
@@ -132,7 +132,7 @@ class ChatDoor:
         if not self._unfinished(stream_id=asked.stream_id):
             self._answers.add(ChatAnswer(asked.stream_id, ask.id, self._display.blocks(ask.html), question=ask.content))
 
-    def _stream_of(self, ask: Ask) -> Snapshot:
+    def _stream_of(self, ask: ChatAsk) -> Snapshot:
         """Return the question's stream, a new one or the one it has: who is sent again is not one too many."""
         if self._answers.full:
             raise self._refused("too_many_questions", ask)
@@ -143,11 +143,11 @@ class ChatDoor:
             return known
         raise self._refused("rate_limited", ask)
 
-    def _refused(self, code: str, ask: Ask) -> FrameRefused:
+    def _refused(self, code: str, ask: ChatAsk) -> FrameRefused:
         metrics.QUESTIONS_REFUSED.labels(code).inc()
         return FrameRefused(code, ask.id)
 
-    def _question(self, ask: Ask) -> Question:
+    def _question(self, ask: ChatAsk) -> Question:
         return Question(
             ask.content,
             "chat",
@@ -158,11 +158,11 @@ class ChatDoor:
             credential=self._caller.credential,
         )
 
-    def _echo(self, ask: Ask, stream_id: str) -> None:
+    def _echo(self, ask: ChatAsk, stream_id: str) -> None:
         said = {"type": "chat", "role": "user", "content": ask.content, **names_of(stream_id, ask.id)}
         self._socket.send({**said, **self._now()})
 
-    def _resume(self, resume: Resume) -> None:
+    def _resume(self, resume: ChatResume) -> None:
         if self._unfinished(stream_id=resume.stream_id):
             return
         anew = resume.html and resume.cursor > 0
@@ -170,7 +170,7 @@ class ChatDoor:
         if not self._answers.add(shown, 0 if anew else resume.cursor):
             self._display.error("too_many_questions", stream_id=resume.stream_id)
 
-    def _stop(self, stop: Stop) -> None:
+    def _stop(self, stop: ChatStop) -> None:
         """Cancel; the end is shown as every end is."""
         ids = [stop.stream_id] if stop.stream_id else [shown.stream_id for shown in self._answers.unfinished()]
         for stream_id in ids:
@@ -189,11 +189,13 @@ class ChatDoor:
         return {"client_id": self._client_id, "timestamp": iso_now()}
 
 
-def chat_blueprint(sockets: Opens, *, gateway: Finds, limiter: Limiter, texts: Texts, html: Html) -> Blueprint:
+def chat_blueprint(
+    sockets: Opens, *, gateway: FindingGateway, limiter: QuestionLimiter, texts: Texts, html: Html
+) -> Blueprint:
     """Return the door's two addresses: a client names itself in the path, or gets a name."""
 
-    def opened(socket: Sends, caller: Caller, client_id: str) -> ChatDoor:
-        return ChatDoor(socket, caller, client_id, gateway=gateway, limiter=limiter, texts=texts, html=html)
+    def opened(socket: Sends, caller: Caller, client_id: str) -> ChatChannel:
+        return ChatChannel(socket, caller, client_id, gateway=gateway, limiter=limiter, texts=texts, html=html)
 
     def chat(client_id: str) -> Response:
         return sockets.serve("chat", client_id, opened)

@@ -30,7 +30,7 @@ class FrameRefused(LaibaoError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ChatAsk:
     """A question, trimmed."""
 
     content: str
@@ -42,7 +42,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Resume:
+class ChatResume:
     """A stream is to be shown from a cursor on."""
 
     stream_id: str
@@ -51,23 +51,23 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class ChatStop:
     """A stream is to be cancelled; "" means all that are unfinished on this socket."""
 
     stream_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
+class ChatPing:
     """A sign of life, answered with the client's own time."""
 
     timestamp: str | float | None = None
 
 
-Incoming = Ask | Resume | Stop | Ping
+ChatFrame = ChatAsk | ChatResume | ChatStop | ChatPing
 
 
-def read_frame(text: str) -> Incoming | None:
+def read_frame(text: str) -> ChatFrame | None:
     """Return what a client's message asks for, None for nothing.
 
     Raises:
@@ -102,7 +102,7 @@ def names_of(stream_id: str, id: str) -> dict[str, str]:
     return {"stream_id": stream_id, "id": id} if id else {"stream_id": stream_id}
 
 
-def _ask(frame: Mapping[str, Any]) -> Ask:
+def _ask(frame: Mapping[str, Any]) -> ChatAsk:
     id = _word(frame, "id", most=MAX_ID)
     try:
         content = _string(frame, "content").strip()
@@ -110,34 +110,34 @@ def _ask(frame: Mapping[str, Any]) -> Ask:
             raise FrameRefused("message_empty")
         if len(content) > MAX_CONTENT:
             raise FrameRefused("message_too_long", limit=str(MAX_CONTENT))
-        return Ask(content, id, _flag(frame, "conversation"), _html(frame))
+        return ChatAsk(content, id, _flag(frame, "conversation"), _html(frame))
     except FrameRefused as refused:
         refused.id = id
         raise
 
 
-def _resume(frame: Mapping[str, Any]) -> Resume:
+def _resume(frame: Mapping[str, Any]) -> ChatResume:
     cursor = 0 if frame.get("cursor") is None else frame["cursor"]
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= MAX_CURSOR:
         raise FrameRefused("invalid_message", what="cursor")
-    return Resume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame))
+    return ChatResume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame))
 
 
-def _stop(frame: Mapping[str, Any]) -> Stop:
-    return Stop() if frame.get("stream_id") is None else Stop(_stream_id(_string(frame, "stream_id")))
+def _stop(frame: Mapping[str, Any]) -> ChatStop:
+    return ChatStop() if frame.get("stream_id") is None else ChatStop(_stream_id(_string(frame, "stream_id")))
 
 
-def _ping(frame: Mapping[str, Any]) -> Ping:
+def _ping(frame: Mapping[str, Any]) -> ChatPing:
     timestamp = frame.get("timestamp")
     if timestamp is None or isinstance(timestamp, int | float):
         # JSON has no infinity, but a number may be written that is one.
         if timestamp is not None and not math.isfinite(timestamp):
             raise FrameRefused("invalid_message", what="timestamp")
-        return Ping(timestamp)
-    return Ping(_string(frame, "timestamp"))
+        return ChatPing(timestamp)
+    return ChatPing(_string(frame, "timestamp"))
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], Incoming]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], ChatFrame]] = {
     "chat": _ask,
     "resume": _resume,
     "stop": _stop,

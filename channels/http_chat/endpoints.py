@@ -8,13 +8,13 @@ from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
 
-from channels.asking import MAX_ID, Finds, Limiter
+from channels.asking import MAX_ID, FindingGateway, QuestionLimiter
 from channels.http_chat.ends import answered, failed, refusal
-from channels.http_chat.line import Line
+from channels.http_chat.line import ClientConnection
 from channels.http_chat.models import ChatAnswered, ChatCancelled, ChatFailed, ChatPlace, ChatQuestion
 from channels.http_chat.requests import checked, client_id, last_event, question_of, wants_events
 from channels.http_chat.stream import END, HEADERS, MEDIA_TYPE, EventStream
-from channels.http_chat.waits import Ended, Wait, Waits
+from channels.http_chat.waits import AnswerWait, Ended, WaitingRequests
 from channels.web import rest
 from channels.web.envelope import SlicedResponse, envelope
 from channels.web.errors import refused
@@ -35,7 +35,13 @@ class HttpChat:
     """Puts questions, and shows answers to who waits for them; whoever goes away ends no answer."""
 
     def __init__(
-        self, *, gateway: Finds, limiter: Limiter, waits: Waits, texts: Texts, ready: Callable[[], bool]
+        self,
+        *,
+        gateway: FindingGateway,
+        limiter: QuestionLimiter,
+        waits: WaitingRequests,
+        texts: Texts,
+        ready: Callable[[], bool],
     ) -> None:
         """Take its parts; `ready` is false while the process starts or drains."""
         self._gateway = gateway
@@ -110,7 +116,7 @@ class HttpChat:
         return refusal(code, self._texts)
 
     def _answer(self, stream_id: str, caller: Caller, cursor: int, events: bool, place: ExitStack) -> Response:
-        line = Line(request.environ)
+        line = ClientConnection(request.environ)
         person = caller.principal
         following = self._gateway.follow(stream_id, cursor, bot=DEFAULT_BOT, principal=person, text=events)
         wait = self._waits.along(following)
@@ -122,7 +128,7 @@ class HttpChat:
         reply.call_on_close(place.pop_all().close)
         return reply
 
-    def _whole(self, stream_id: str, wait: Wait, line: Line, place: ExitStack) -> Response:
+    def _whole(self, stream_id: str, wait: AnswerWait, line: ClientConnection, place: ExitStack) -> Response:
         for step in wait.steps():
             if step is None and line.gone:
                 # Nobody reads this.
@@ -141,7 +147,7 @@ class HttpChat:
         return refused(failed(stream_id, end.whole, end.sentence, self._texts))
 
 
-def http_chat_blueprint(chat: HttpChat, callers: rest.Programs) -> Blueprint:
+def http_chat_blueprint(chat: HttpChat, callers: rest.ProgramChecker) -> Blueprint:
     """Return POST /api/chat, and GET and DELETE /api/chat/<stream_id>."""
     routes = Blueprint("http_chat", __name__)
 
@@ -173,7 +179,7 @@ def http_chat_blueprint(chat: HttpChat, callers: rest.Programs) -> Blueprint:
     return routes
 
 
-def paced(pieces: Iterable[bytes], line: Line) -> Iterator[bytes]:
+def paced(pieces: Iterable[bytes], line: ClientConnection) -> Iterator[bytes]:
     """Yield the pieces of a long reply as its reader takes them."""
     for piece in line.unless_missing(pieces):
         yield from line.paced(piece)

@@ -23,7 +23,7 @@ SEND_SECONDS = 30.0
 PIECE_BYTES = 16 * 1024
 
 
-class Line:
+class ClientConnection:
     """A request's connection; where the server does not show it, its client counts as there and reading."""
 
     def __init__(self, environ: Mapping[str, Any], *, send_seconds: float = SEND_SECONDS) -> None:

@@ -12,8 +12,8 @@ from channels.web.rest import RestModel
 #: The largest whole number that every reader of JSON has exactly; no number beyond it is taken.
 MAX_NUMBER = 2**53 - 1
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
-Input = (
+InputName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
+InputValue = (
     Annotated[str, StringConstraints(max_length=MAX_CONTENT)]
     | bool
     | Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -36,7 +36,7 @@ class ChatQuestion(RestModel):
         description="The question, up to `QUESTION_MAX_BYTES`. Blanks around it do not count.",
         examples=["年假怎么申请？"],
     )
-    id: Name | None = Field(
+    id: InputName | None = Field(
         None,
         # No example: whoever sends it twice would get the first question's answer.
         description="The client's own id of the question, best a random one: sent again, it finds its answer.",
@@ -44,7 +44,7 @@ class ChatQuestion(RestModel):
     conversation: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
         None, description="The conversation it belongs to; without one it stands for itself.", examples=["desk-7"]
     )
-    inputs: Annotated[dict[Name, Input], Field(max_length=50)] = Field(
+    inputs: Annotated[dict[InputName, InputValue], Field(max_length=50)] = Field(
         default_factory=dict, description="Inputs of the provider's app.", examples=[{"department": "HR"}]
     )
     stream: bool | None = Field(

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from channels.http_chat.ends import answered, failed, refusal
-from channels.http_chat.line import Line
-from channels.http_chat.waits import Ended, Step, Wait
+from channels.http_chat.line import ClientConnection
+from channels.http_chat.waits import AnswerWait, Ended, WaitStep
 from channels.web.envelope import enveloped
 from channels.web.rest import RestError
 from config.texts import Texts
@@ -38,8 +38,8 @@ class EventStream:
         self,
         stream_id: str,
         cursor: int,
-        wait: Wait,
-        line: Line,
+        wait: AnswerWait,
+        line: ClientConnection,
         texts: Texts,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -74,7 +74,7 @@ class EventStream:
             log.exception("following an answer failed", extra={"stream_id": self._stream_id})
             yield self._error(refusal("server_error", self._texts, stream_id=self._stream_id))
 
-    def _shown(self, step: Step) -> Iterator[bytes]:
+    def _shown(self, step: WaitStep) -> Iterator[bytes]:
         match step:
             case News():
                 yield from self._news(step)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from channels.sockets.answer_queue import Follows
+from channels.sockets.answer_queue import FollowedStream
 from services import metrics
 from services.errors import StoreUnavailable
 from services.streams.following import News
@@ -32,15 +32,15 @@ class Ended:
     sentence: str = ""
 
 
-Step = News | Ended | None
+WaitStep = News | Ended | None
 
 
-class Wait:
+class AnswerWait:
     """One request's way along a stream; used by one thread at a time."""
 
     def __init__(
         self,
-        following: Follows,
+        following: FollowedStream,
         *,
         leaving: Callable[[], bool],
         patience: float = 1800.0,
@@ -68,7 +68,7 @@ class Wait:
         while self._first is None and self._clock() < end and not self._leaving():
             self._first = self._following.next(SLICE)
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[WaitStep]:
         """Yield all that becomes known, None after about each second without news, and at last the answer's end.
 
         Where that is missing, this replica leaves: another one goes on from the last news.
@@ -81,7 +81,7 @@ class Wait:
         if last:
             yield from self._end(last)
 
-    def _news(self) -> Generator[Step, None, News | None]:
+    def _news(self) -> Generator[WaitStep, None, News | None]:
         """Yield the news, and return the last of it; None when this replica leaves before that."""
         # Nobody holds what was taken.
         news, self._first = self._first, None
@@ -94,7 +94,7 @@ class Wait:
             self._note(heard=news is not None)
         return None
 
-    def _end(self, last: News) -> Iterator[Step]:
+    def _end(self, last: News) -> Iterator[WaitStep]:
         while not self._leaving():
             try:
                 yield Ended(self._following.whole(), last.sentence)
@@ -112,7 +112,7 @@ class Wait:
             raise StoreUnavailable("no news of an answer for too long", code="service_unavailable")
 
 
-class Waits:
+class WaitingRequests:
     """The requests of this process that wait; one of `services.container`'s guests."""
 
     def __init__(self, *, most: int = 500, patience: float = 1800.0) -> None:
@@ -144,9 +144,9 @@ class Waits:
             self._changed.notify_all()
         metrics.HTTP_WAITS.dec()
 
-    def along(self, following: Follows) -> Wait:
+    def along(self, following: FollowedStream) -> AnswerWait:
         """Return a request's way along a stream."""
-        return Wait(following, leaving=self._closing.is_set, patience=self._patience, sleep=self._closing.wait)
+        return AnswerWait(following, leaving=self._closing.is_set, patience=self._patience, sleep=self._closing.wait)
 
     def start(self) -> None:
         """Say how many may wait."""

@@ -25,7 +25,7 @@ STOP_SECONDS = 2.0
 Tell = Callable[[str, Task | None], bool]
 
 
-class Batches(Protocol):
+class TaskSource(Protocol):
     """What is used of the manager of batches. Both may raise `StoreUnavailable`."""
 
     def get(self, task_id: str, owner: str) -> Task:
@@ -39,7 +39,7 @@ class BatchNews:
     """The tasks that are followed in this process, and those who follow them."""
 
     def __init__(
-        self, batches: Batches, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+        self, batches: TaskSource, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._batches = batches
         self._interval = interval

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response
 
-from channels.asking import Asks, Limiter, iso_now
+from channels.asking import QuestionGateway, QuestionLimiter, iso_now
 from channels.realtime.batch_news import BatchNews
 from channels.sockets.answer_queue import AnswerQueue, Shown
 from channels.sockets.outbox import Goodbye, Outbox, Wire
@@ -54,11 +54,11 @@ class End(Protocol):
 class Opens(Protocol):
     """What is used of this replica's sockets."""
 
-    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], RealtimeDoor]) -> Response: ...
+    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], RealtimeChannel]) -> Response: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class RealtimeOptions:
     """How the door understands and speaks: who tells questions, its sentences, and what `stop` does."""
 
     detect: Callable[[str], Detected]
@@ -67,13 +67,13 @@ class Manner:
 
 
 @dataclass(eq=False)
-class _Line(Shown):
+class _QueuedAnswer(Shown):
     """An answer's place in the line of those to be shown."""
 
     answer: Answer = field(kw_only=True)
 
 
-class RealtimeDoor:
+class RealtimeChannel:
     """One client at its socket: does what its session says.
 
     The reader's thread takes messages, and asks, follows and cancels for them; the queue's thread shows the answers,
@@ -87,9 +87,9 @@ class RealtimeDoor:
         caller: Caller,
         client_id: str,
         *,
-        gateway: Asks,
-        limiter: Limiter,
-        manner: Manner,
+        gateway: QuestionGateway,
+        limiter: QuestionLimiter,
+        options: RealtimeOptions,
         news: BatchNews | None = None,
     ) -> None:
         """Take the client's name, which is also that of its first session; without `news` there are no batches."""
@@ -99,7 +99,7 @@ class RealtimeDoor:
         self._gateway = gateway
         self._limiter = limiter
         self._session = RealtimeSession(
-            client_id, detect=manner.detect, texts=manner.texts, now=iso_now, stop=manner.stop
+            client_id, detect=options.detect, texts=options.texts, now=iso_now, stop=options.stop
         )
         self._receiving = False
         # One step of the session at a time; held for moments only, never over a send or a wait for Redis.
@@ -134,7 +134,7 @@ class RealtimeDoor:
             self._follower.close()
         self._do(lambda: self._session.closed(orderly=closed.by_peer and closed.code in ORDERLY))
 
-    def _answers(self) -> AnswerQueue[_Line]:
+    def _answers(self) -> AnswerQueue[_QueuedAnswer]:
         return AnswerQueue(
             self._gateway,
             self._caller.principal,
@@ -163,7 +163,7 @@ class RealtimeDoor:
                     self._ask(command)
                 case Follow():
                     answer = command.answer
-                    self._queue.add(_Line(answer.stream_id, answer=answer), answer.cursor)
+                    self._queue.add(_QueuedAnswer(answer.stream_id, answer=answer), answer.cursor)
                 case Cancel():
                     self._cancel(command)
                 case Watch():
@@ -242,7 +242,7 @@ class RealtimeDoor:
             return self._tell(lambda: self._session.unfollowed(task_id, "batch_task_not_found"))
         return self._tell(lambda: self._session.progressed(task))
 
-    def _show(self, line: _Line, news: News) -> bool:
+    def _show(self, line: _QueuedAnswer, news: News) -> bool:
         """Show the news chunk by chunk: the next frame is made when the connection has taken the one before it."""
         chunks = news.chunks
         if not chunks:
@@ -256,19 +256,25 @@ class RealtimeDoor:
                 return False
         return True
 
-    def _ended(self, line: _Line, news: News, whole: Whole) -> None:
+    def _ended(self, line: _QueuedAnswer, news: News, whole: Whole) -> None:
         told: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
         told |= {"usage": whole.usage.known, "sources": whole.sources}
         self._tell(lambda: self._session.ended(line.answer, whole.status, **told))
 
 
 def realtime_blueprint(
-    sockets: Opens, path: str, *, gateway: Asks, limiter: Limiter, manner: Manner, news: BatchNews | None = None
+    sockets: Opens,
+    path: str,
+    *,
+    gateway: QuestionGateway,
+    limiter: QuestionLimiter,
+    options: RealtimeOptions,
+    news: BatchNews | None = None,
 ) -> Blueprint:
     """Return the door's address; every connection gets a name of its own. Without `news` there are no batches."""
 
-    def opened(socket: RealtimeSocket, caller: Caller, client_id: str) -> RealtimeDoor:
-        return RealtimeDoor(socket, caller, client_id, gateway=gateway, limiter=limiter, manner=manner, news=news)
+    def opened(socket: RealtimeSocket, caller: Caller, client_id: str) -> RealtimeChannel:
+        return RealtimeChannel(socket, caller, client_id, gateway=gateway, limiter=limiter, options=options, news=news)
 
     def listen() -> Response:
         return sockets.serve("realtime", "", opened)

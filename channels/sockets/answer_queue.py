@@ -35,7 +35,7 @@ class Shown:
 S = TypeVar("S", bound=Shown)
 
 
-class Follows(Protocol):
+class FollowedStream(Protocol):
     """What is used of a reader's way along a stream."""
 
     def next(self, timeout: float) -> News | None: ...
@@ -43,10 +43,12 @@ class Follows(Protocol):
     def whole(self) -> Whole: ...
 
 
-class Streams(Protocol):
+class StreamSource(Protocol):
     """What is used of the gateway."""
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Follows: ...
+    def follow(
+        self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True
+    ) -> FollowedStream: ...
 
 
 class AnswerQueue(Generic[S]):
@@ -60,7 +62,7 @@ class AnswerQueue(Generic[S]):
 
     def __init__(
         self,
-        gateway: Streams,
+        gateway: StreamSource,
         principal: str,
         *,
         begun: Callable[[S], object],
@@ -169,7 +171,7 @@ class AnswerQueue(Generic[S]):
         if last and whole:
             self._ended(shown, last, whole)
 
-    def _last(self, shown: S, following: Follows) -> News | None:
+    def _last(self, shown: S, following: FollowedStream) -> News | None:
         """Show what comes; return the last of it, or None when nobody wants to see it any more.
 
         Raises:
@@ -188,7 +190,7 @@ class AnswerQueue(Generic[S]):
             end = self._clock() + self._patience
         return None
 
-    def _whole(self, shown: S, following: Follows) -> Whole | None:
+    def _whole(self, shown: S, following: FollowedStream) -> Whole | None:
         """Return the whole answer, waiting for Redis; None when nobody wants to see it any more."""
         end = self._clock() + self._patience
         while self._wanted(shown):

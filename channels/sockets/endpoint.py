@@ -12,10 +12,10 @@ from typing import Any
 
 from flask import Response, request
 
-from channels.sockets.registry import RENEWAL, Roster, iso
-from channels.sockets.session import AUTH_SECONDS, Visit
+from channels.sockets.registry import RENEWAL, SocketRegistry, iso
+from channels.sockets.session import AUTH_SECONDS, SocketSession
 from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, accept, converse, finish
-from channels.web.admission import SUBPROTOCOL, Addresses, Admission, Checks, Refused
+from channels.web.admission import SUBPROTOCOL, AddressLimiter, Admission, AdmissionRefused, CredentialChecker
 from services import metrics
 from services.identity.callers import Caller
 from services.sockets.store import SocketStore
@@ -40,8 +40,8 @@ class Sockets:
     def __init__(
         self,
         *,
-        callers: Checks,
-        limiter: Addresses,
+        callers: CredentialChecker,
+        limiter: AddressLimiter,
         store: SocketStore,
         sentence: Callable[[str], str],
         origins: Sequence[str] = (),
@@ -56,7 +56,7 @@ class Sockets:
         self._callers = callers
         self._admission = Admission(callers, limiter, origins)
         self._store = store
-        self._roster = Roster(store, sentence=sentence, renewal=renewal, clock=clock)
+        self._roster = SocketRegistry(store, sentence=sentence, renewal=renewal, clock=clock)
         self._sentence = sentence
         self._max_sockets = max_sockets
         self._heartbeats = {"heartbeat_interval": heartbeat_interval, "heartbeat_timeout": heartbeat_timeout}
@@ -79,7 +79,7 @@ class Sockets:
         """
         try:
             return self._serve(door, client_id or uuid.uuid4().hex, open)
-        except Refused as refused:
+        except AdmissionRefused as refused:
             metrics.SOCKETS_REFUSED.labels(door, refused.check).inc()
             self._refusals.warning({"door": door, "check": refused.check, **refused.extra})
             return refused.reply()
@@ -128,7 +128,7 @@ class Sockets:
 
     def _serve(self, door: str, client_id: str, open: Opens) -> Response:
         if self._roster.leaving or not self._ready():
-            raise Refused("draining", 503, "This process is starting or leaving; another one answers.")
+            raise AdmissionRefused("draining", 503, "This process is starting or leaving; another one answers.")
         self._admission.check(request, client_id)
         with self._place():
             caller = self._admission.caller(request)
@@ -139,7 +139,7 @@ class Sockets:
     def _place(self) -> Iterator[None]:
         with self._lock:
             if self._places >= self._max_sockets:
-                raise Refused("sockets_max", 503, "There are too many open sockets.")
+                raise AdmissionRefused("sockets_max", 503, "There are too many open sockets.")
             self._places += 1
         try:
             yield
@@ -147,18 +147,18 @@ class Sockets:
             with self._lock:
                 self._places -= 1
 
-    def _accepted(self, door: str, client_id: str, open: Opens, caller: Caller | None) -> Visit:
+    def _accepted(self, door: str, client_id: str, open: Opens, caller: Caller | None) -> SocketSession:
         """Shake hands, and return what the socket's visit will be."""
 
-        def admit(visit: Visit, caller: Caller) -> Peer:
+        def admit(visit: SocketSession, caller: Caller) -> Peer:
             self._roster.enter(visit, caller)
             return open(visit.socket, caller, client_id)
 
         try:
             socket = accept(request.environ, subprotocol=SUBPROTOCOL, **self._heartbeats)
         except HandshakeRefused as exc:
-            raise Refused("handshake", exc.status, str(exc)) from exc
-        return Visit(
+            raise AdmissionRefused("handshake", exc.status, str(exc)) from exc
+        return SocketSession(
             socket,
             door,
             client_id,
@@ -169,7 +169,7 @@ class Sockets:
             auth_seconds=self._auth_seconds,
         )
 
-    def _see_through(self, visit: Visit) -> None:
+    def _see_through(self, visit: SocketSession) -> None:
         """Let the socket be used until its end. Nothing is raised: no answer of HTTP may follow on this connection."""
         began, closed = self._clock(), Closed(LOST)
         open_now = metrics.SOCKETS_OPEN.labels(visit.door)
@@ -184,7 +184,7 @@ class Sockets:
             open_now.dec()
             self._tell(visit, closed, self._clock() - began)
 
-    def _tell(self, visit: Visit, closed: Closed, seconds: float) -> None:
+    def _tell(self, visit: SocketSession, closed: Closed, seconds: float) -> None:
         metrics.SOCKETS_ENDED.labels(visit.door, metrics.close_label(closed.code)).inc()
         ids = {"door": visit.door, "client_id": visit.client_id, "socket": visit.socket.token}
         end = {"code": closed.code, "by_peer": closed.by_peer, "clean": closed.clean, "seconds": round(seconds, 1)}

@@ -36,7 +36,7 @@ class HandshakeRefused(LaibaoError):
         self.status = status
 
 
-class Over(Response):
+class SocketOver(Response):
     """Ends a request whose connection was a WebSocket: the server closes it, and writes and logs nothing."""
 
     def __init__(self) -> None:

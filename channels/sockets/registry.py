@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from channels.sockets.session import Visit
+from channels.sockets.session import SocketSession
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller
 from services.sockets.store import OpenSocket, SocketStore, Verdict
@@ -32,7 +32,7 @@ LAST_SECONDS = 3.0
 STEP = 0.001
 
 
-class Roster:
+class SocketRegistry:
     """Knows every socket of this process until its end; a thread of its own keeps Redis up to date.
 
     While Redis is away nobody is closed for it: the next renewal brings what it lacks. `sentence` gives the text of a
@@ -52,9 +52,9 @@ class Roster:
         self._renewal = renewal
         self._clock = clock
         self._changed = threading.Condition()
-        self._visits: dict[str, Visit] = {}
+        self._visits: dict[str, SocketSession] = {}
         #: The newest of each door, principal and client id.
-        self._newest: dict[tuple[str, str, str], Visit] = {}
+        self._newest: dict[tuple[str, str, str], SocketSession] = {}
         self._left: list[OpenSocket] = []
         self.leaving = False
         self._renewed_at = clock()
@@ -62,7 +62,7 @@ class Roster:
         self._wake = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="socket-keeper", daemon=True)
 
-    def add(self, visit: Visit) -> None:
+    def add(self, visit: SocketSession) -> None:
         """Take in a socket that just opened."""
         with self._changed:
             self._visits[visit.socket.token] = visit
@@ -70,7 +70,7 @@ class Roster:
             # `leave` may not have seen it.
             visit.socket.close(RESTARTING, "restarting")
 
-    def enter(self, visit: Visit, caller: Caller) -> None:
+    def enter(self, visit: SocketSession, caller: Caller) -> None:
         """Make a socket the newest of its client, here and on all replicas; the one before it is closed."""
         key = (visit.door, caller.principal, visit.client_id)
         visit.entry = self._registered(OpenSocket(visit.socket.token, *key, visit.socket.connected_at))
@@ -78,7 +78,7 @@ class Roster:
         if older:
             older.close(REPLACED, "socket_replaced")
 
-    def remove(self, visit: Visit) -> None:
+    def remove(self, visit: SocketSession) -> None:
         """Forget a socket that ended."""
         with self._changed:
             self._visits.pop(visit.socket.token, None)
@@ -89,7 +89,7 @@ class Roster:
             self._changed.notify_all()
         self._wake.set()
 
-    def visits(self) -> list[Visit]:
+    def visits(self) -> list[SocketSession]:
         """Return every socket of this process."""
         with self._changed:
             return list(self._visits.values())
@@ -145,7 +145,7 @@ class Roster:
         except StoreUnavailable:
             return replace(entry, since=max(self._store.now(), after + STEP))
 
-    def _place(self, visit: Visit, entry: OpenSocket) -> Visit | None:
+    def _place(self, visit: SocketSession, entry: OpenSocket) -> SocketSession | None:
         """Put a socket at its place in the order, and return the one that must give way: perhaps itself."""
         with self._changed:
             other = self._newest.get(entry.key)
@@ -187,20 +187,20 @@ class Roster:
         for token, verdict in self._store.renew(known).items():
             self._obey(visits[token], verdict)
 
-    def _obey(self, visit: Visit, verdict: Verdict) -> None:
+    def _obey(self, visit: SocketSession, verdict: Verdict) -> None:
         if verdict == "dismissed":
             self._dismiss(visit)
         else:
             visit.close(REPLACED, "socket_replaced")
 
-    def _dismiss(self, visit: Visit) -> None:
+    def _dismiss(self, visit: SocketSession) -> None:
         if visit.dismissed:
             return
         visit.dismissed = True
         # In a thread of its own: a client that reads slowly makes a sender wait.
         threading.Thread(target=self._say_goodbye, args=(visit,), name="socket-goodbye", daemon=True).start()
 
-    def _say_goodbye(self, visit: Visit) -> None:
+    def _say_goodbye(self, visit: SocketSession) -> None:
         if visit.door == "chat":
             # The originals' frame; the realtime door has none of that kind.
             ids = {"client_id": visit.client_id, "timestamp": iso(time.time())}

@@ -9,7 +9,7 @@ from typing import Any
 
 from channels.sockets.inbox import TOO_MANY_MESSAGES
 from channels.sockets.socket import Closed, Peer, Socket
-from channels.web.admission import Checks
+from channels.web.admission import CredentialChecker
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from services.sockets.store import OpenSocket
@@ -22,7 +22,7 @@ OUR_FAULT = 1011
 AUTH_SECONDS = 10.0
 
 
-class Visit:
+class SocketSession:
     """The peer of a socket: it asks for the credential, and then has the door's own peer speak.
 
     `admit` makes the door's peer once it is known who is there; it runs in the reader's thread.
@@ -34,8 +34,8 @@ class Visit:
         door: str,
         client_id: str,
         *,
-        callers: Checks,
-        admit: Callable[[Visit, Caller], Peer],
+        callers: CredentialChecker,
+        admit: Callable[[SocketSession, Caller], Peer],
         sentence: Callable[[str], str],
         caller: Caller | None = None,
         auth_seconds: float = AUTH_SECONDS,

@@ -21,10 +21,17 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from channels.sockets.handshake import PROTOCOL_LOG, HandshakeRefused, Over, answer_handshake, over_read, raw_socket
+from channels.sockets.handshake import (
+    PROTOCOL_LOG,
+    HandshakeRefused,
+    SocketOver,
+    answer_handshake,
+    over_read,
+    raw_socket,
+)
 from channels.sockets.inbox import Inbox, Violation
 from channels.sockets.peer import Closed, Peer
-from channels.sockets.wire import Wire
+from channels.sockets.wire import SocketWriter
 from utils.formats.json_slices import is_sliced, json_pieces
 
 __all__ = ["Closed", "HandshakeRefused", "Peer", "Socket", "accept", "converse", "finish"]
@@ -77,7 +84,7 @@ class Socket:
         # Held for moments only, never over a write.
         self._guard = threading.Lock()
         self._protocol = ServerProtocol(state=OPEN, max_size=max_bytes, logger=PROTOCOL_LOG)
-        self._wire = Wire(sock, send_seconds=send_seconds, clock=clock)
+        self._wire = SocketWriter(sock, send_seconds=send_seconds, clock=clock)
         self._inbox = Inbox(clock=clock)
         self._deaf = False
         #: It has been silent too long, unless there is something to be read.
@@ -242,9 +249,9 @@ def converse(sock: Socket, peer: Peer) -> Closed:
     return closed
 
 
-def finish() -> Over:
+def finish() -> SocketOver:
     """Return what a view answers when its socket is over."""
-    return Over()
+    return SocketOver()
 
 
 def _open(sock: Socket, peer: Peer) -> None:

@@ -18,7 +18,7 @@ LOOK_SECONDS = 1.0
 _PONG = bytes([0x80 | Opcode.PONG])
 
 
-class Wire:
+class SocketWriter:
     """Sends frames of several threads over one socket, and what the protocol itself has to say between them.
 
     The socket's timeout is shared with the reader, who sets its own before each read: a TimeoutError says nothing but

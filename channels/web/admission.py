@@ -25,7 +25,7 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOGGED_ORIGIN = 200
 
 
-class Refused(Exception):
+class AdmissionRefused(Exception):
     """A handshake that failed a check; `check` names it in the log."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Refused(Exception):
         return envelope(status=self.status, code=self._code, message=self._message, headers=self._headers)
 
 
-class Checks(Protocol):
+class CredentialChecker(Protocol):
     """What is used of `services.identity.callers.Callers`."""
 
     @property
@@ -55,7 +55,7 @@ class Checks(Protocol):
     def check(self, secret: str) -> Caller: ...
 
 
-class Addresses(Protocol):
+class AddressLimiter(Protocol):
     """What is used of the rate limiter."""
 
     def address(self, ip: str) -> bool: ...
@@ -64,7 +64,7 @@ class Addresses(Protocol):
 class Admission:
     """Decides about handshakes; keeps nothing."""
 
-    def __init__(self, callers: Checks, limiter: Addresses, origins: Sequence[str]) -> None:
+    def __init__(self, callers: CredentialChecker, limiter: AddressLimiter, origins: Sequence[str]) -> None:
         self._callers = callers
         self._limiter = limiter
         self._origins = origins
@@ -73,23 +73,25 @@ class Admission:
         """Look at what needs no credential.
 
         Raises:
-            Refused: it is no WebSocket, a foreign page's, or one too many of its address.
+            AdmissionRefused: it is no WebSocket, a foreign page's, or one too many of its address.
         """
         if not _asks_for_socket(request.headers):
-            raise Refused("not_a_websocket", 426, "This address speaks WebSocket only.", upgrade=True)
+            raise AdmissionRefused("not_a_websocket", 426, "This address speaks WebSocket only.", upgrade=True)
         if not _CLIENT_ID.fullmatch(client_id):
-            raise Refused("client_id", 400, "A client id has 1 to 64 letters, digits, '.', '_' and '-'.", code=10000)
+            raise AdmissionRefused(
+                "client_id", 400, "A client id has 1 to 64 letters, digits, '.', '_' and '-'.", code=10000
+            )
         origin = request.headers.get("Origin")
         if origin is not None and not may_open(origin, request.headers.get("Host", ""), self._origins):
-            raise Refused("origin", 403, "Pages of this origin may not open sockets here.", origin=origin)
+            raise AdmissionRefused("origin", 403, "Pages of this origin may not open sockets here.", origin=origin)
         if not self._limiter.address(request.remote_addr or ""):
-            raise Refused("rate_limit", 429, "Too many requests from this address.")
+            raise AdmissionRefused("rate_limit", 429, "Too many requests from this address.")
 
     def caller(self, request: Request) -> Caller | None:
         """Return who asks for the socket; None when that is still to be shown, in the first frame.
 
         Raises:
-            Refused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
+            AdmissionRefused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
         """
         secret = credential(request.headers)
         if secret is None:
@@ -97,11 +99,13 @@ class Admission:
         try:
             return self._callers.check(secret)
         except AuthError as exc:
-            raise Refused("credential", 401, "The credential is not, or no longer, valid.") from exc
+            raise AdmissionRefused("credential", 401, "The credential is not, or no longer, valid.") from exc
         except AddressBlocked as exc:
-            raise Refused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
+            raise AdmissionRefused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
         except StoreUnavailable as exc:
-            raise Refused("store_unavailable", 503, "The credential cannot be checked now.", code=40000) from exc
+            raise AdmissionRefused(
+                "store_unavailable", 503, "The credential cannot be checked now.", code=40000
+            ) from exc
 
 
 def credential(headers: Headers | Mapping[str, str]) -> str | None:

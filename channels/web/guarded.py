@@ -9,15 +9,15 @@ from typing import NamedTuple, Protocol
 
 from flask import request
 
-from channels.web.admission import Checks
+from channels.web.admission import CredentialChecker
 from channels.web.ports import is_for_operators
-from channels.web.rest import Programs
+from channels.web.rest import ProgramChecker
 from services.errors import AddressBlocked, AuthError
 from services.identity.callers import Caller
 from services.limits.guesses import Guesses
 
 
-class Both(Checks, Programs, Protocol):
+class Both(CredentialChecker, ProgramChecker, Protocol):
     """What is used of `services.identity.callers.Callers`, for sockets and for REST."""
 
 
@@ -54,7 +54,7 @@ class GuardedCallers:
             raise
 
 
-class Refusal(NamedTuple):
+class AdminRefusal(NamedTuple):
     """How to answer a request that is no administrator's."""
 
     status: int
@@ -69,10 +69,10 @@ class Administrators:
         self._guesses = guesses
         self._ops_port = ops_port
 
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> AdminRefusal | None:
         """Return what the Flask request is refused with; None for an administrator's."""
         if not self._token or not is_for_operators(self._ops_port):
-            return Refusal(404, {})
+            return AdminRefusal(404, {})
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return _UNAUTHORIZED
@@ -80,11 +80,11 @@ class Administrators:
         try:
             self._guesses.check(address, "admin")
         except AddressBlocked as blocked:
-            return Refusal(429, {"Retry-After": str(ceil(blocked.seconds))})
+            return AdminRefusal(429, {"Retry-After": str(ceil(blocked.seconds))})
         if hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token):
             return None
         self._guesses.failed(address, "admin")
         return _UNAUTHORIZED
 
 
-_UNAUTHORIZED = Refusal(401, {"WWW-Authenticate": "Bearer"})
+_UNAUTHORIZED = AdminRefusal(401, {"WWW-Authenticate": "Bearer"})

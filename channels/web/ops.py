@@ -15,7 +15,7 @@ from channels.web.ports import is_for_operators
 from channels.web.rest import Operation, RestModel
 from services.ops.health import Health
 
-Reply = tuple[dict[str, Any], int]
+JsonReply = tuple[dict[str, Any], int]
 
 #: The text format that every Prometheus reads.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -115,16 +115,16 @@ def ops_blueprint(
     routes = Blueprint("ops", __name__)
 
     @routes.get("/healthz")
-    def healthz() -> Reply:
+    def healthz() -> JsonReply:
         return {"status": "ok", "service": name, "timestamp": now()}, 200
 
     @routes.get("/readyz")
-    def readyz() -> Reply:
+    def readyz() -> JsonReply:
         is_ready = ready()
         return {"status": "ready" if is_ready else "not ready", "timestamp": now()}, 200 if is_ready else 503
 
     @routes.get("/health")
-    def report() -> Reply:
+    def report() -> JsonReply:
         details = {"version": version, "timestamp": now(), **health.report()}
         return details if is_for_operators(ops_port) else {"status": details["status"]}, 200
 

@@ -88,7 +88,7 @@ class Operation:
     bare: bool = False
 
 
-class Programs(Protocol):
+class ProgramChecker(Protocol):
     """What is used of `services.identity.callers.Callers`."""
 
     def program(self, secret: str | None) -> Caller: ...
@@ -158,7 +158,7 @@ def wrong_fields(problems: Sequence[Mapping[str, Any]]) -> RestError:
     return _wrong([(_place(problem["loc"]), _sentence(problem)) for problem in problems])
 
 
-def caller(callers: Programs, asked: Request) -> Caller:
+def caller(callers: ProgramChecker, asked: Request) -> Caller:
     """Return who asks, by `Authorization: Bearer` or `X-API-Key`.
 
     Raises:

@@ -33,7 +33,7 @@ class Channel(Protocol):
     def receive(self, bot: str, args: dict[str, str], body: bytes) -> bytes: ...
 
 
-class CallbackDoor:
+class CallbackEndpoint:
     """A WSGI application that stands before another one."""
 
     def __init__(self, behind: Wsgi, channel: Channel, refused: Callable[[CallbackRefused], None]) -> None:

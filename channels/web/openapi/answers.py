@@ -8,20 +8,20 @@ from http import HTTPStatus
 from pydantic import BaseModel
 
 from channels.web.envelope import CODES
-from channels.web.openapi.models import COMPONENT, JSON, Json, Models, identifier, path_names
+from channels.web.openapi.models import COMPONENT, JSON, JsonObject, Models, identifier, path_names
 from channels.web.rest import Operation
 
 #: What follows from how an operation is asked; any other status is the `default`.
 OF_BODY, OF_QUERY, OF_KEY = (400, 413, 415, 422), (422,), (401, 429, 503)
 
-_TEXT: Json = {"type": "string"}
-_NULL: Json = {"type": "null"}
+_TEXT: JsonObject = {"type": "string"}
+_NULL: JsonObject = {"type": "null"}
 _EVENT = {"type": "object", "description": "One event.", "properties": {"event": _TEXT, "id": _TEXT, "data": _TEXT}}
 #: What an answer without the envelope looks like, where it is no text.
-_RAW: Mapping[str, Json] = {JSON: {"type": "object"}, "text/event-stream": _EVENT}
-_ANY_PROBLEM: list[Json] = [{"$ref": COMPONENT + "Problem"}, _NULL]
-_WORD: Json = {"type": "string", "pattern": "^[a-z_]+$"}
-_PROBLEM: Json = {
+_RAW: Mapping[str, JsonObject] = {JSON: {"type": "object"}, "text/event-stream": _EVENT}
+_ANY_PROBLEM: list[JsonObject] = [{"$ref": COMPONENT + "Problem"}, _NULL]
+_WORD: JsonObject = {"type": "string", "pattern": "^[a-z_]+$"}
+_PROBLEM: JsonObject = {
     "type": "object",
     "description": "What a program can tell of an error.",
     "properties": {
@@ -39,7 +39,7 @@ _PROBLEM: Json = {
 }
 
 
-def responses(operation: Operation, models: Models) -> Json:
+def responses(operation: Operation, models: Models) -> JsonObject:
     """Return every answer of an operation by its status, and the `default` of all others."""
     implied = (
         *(OF_BODY if operation.body or operation.forms else ()),
@@ -51,13 +51,13 @@ def responses(operation: Operation, models: Models) -> Json:
     return {**described, "default": _failure(operation, "Any other error")}
 
 
-def _response(operation: Operation, status: int, models: Models) -> Json:
+def _response(operation: Operation, status: int, models: Models) -> JsonObject:
     model = operation.answers.get(status)
     data = models.answered(model) if model else None
     if status >= 400:
         return _failure(operation, HTTPStatus(status).phrase, data)
     others = {one: {"schema": _RAW.get(one, _TEXT)} for one in _named(operation.media.get(status, ()))}
-    content: Json = {}
+    content: JsonObject = {}
     if model or not others:
         # Generators of clients take the first one.
         content[JSON] = {"schema": data if data and operation.bare else _envelope(data or _NULL)}
@@ -69,15 +69,15 @@ def _named(media: str | tuple[str, ...]) -> tuple[str, ...]:
     return (media,) if isinstance(media, str) else media
 
 
-def _failure(operation: Operation, description: str, data: Json | None = None) -> Json:
+def _failure(operation: Operation, description: str, data: JsonObject | None = None) -> JsonObject:
     """Return an error with the data of its own model, or with what every error may have."""
-    schema: Json = {"$ref": COMPONENT + ("Code" if operation.bare else "Error")}
+    schema: JsonObject = {"$ref": COMPONENT + ("Code" if operation.bare else "Error")}
     if data:
         schema = data if operation.bare else _envelope({"anyOf": [data, *_ANY_PROBLEM]}, failed=True)
     return {"description": description, "content": {JSON: {"schema": schema}}}
 
 
-def links_of(operation: Operation, others: Iterable[Operation]) -> Iterator[tuple[str, Json]]:
+def links_of(operation: Operation, others: Iterable[Operation]) -> Iterator[tuple[str, JsonObject]]:
     """Yield by status where one goes on from what an operation makes: wherever the name of it is to be filled in."""
     if operation.method != "POST" or path_names(operation):
         return
@@ -90,12 +90,12 @@ def _wanted(operation: Operation, model: type[BaseModel]) -> list[str]:
     return [name for name in path_names(operation) if name in model.model_fields]
 
 
-def _link(operation: Operation, name: str) -> tuple[str, Json]:
+def _link(operation: Operation, name: str) -> tuple[str, JsonObject]:
     named = identifier(operation)
     return named, {"operationId": named, "parameters": {name: f"$response.body#/data/{name}"}}
 
 
-def shared_errors() -> dict[str, Json]:
+def shared_errors() -> dict[str, JsonObject]:
     """Return the components that errors refer to."""
     code = {**_WORD, "examples": ["not_found"]}
     return {
@@ -105,8 +105,8 @@ def shared_errors() -> dict[str, Json]:
     }
 
 
-def _envelope(data: Json, *, failed: bool = False) -> Json:
-    codes: Json = {"enum": [code for code in CODES if code != 200]} if failed else {"const": 200}
+def _envelope(data: JsonObject, *, failed: bool = False) -> JsonObject:
+    codes: JsonObject = {"enum": [code for code in CODES if code != 200]} if failed else {"const": 200}
     return {
         "type": "object",
         "required": ["code", "message", "data"],

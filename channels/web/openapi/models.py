@@ -12,7 +12,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from channels.web.rest import Operation
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
 JSON = "application/json"
 COMPONENT = "#/components/schemas/"
@@ -24,8 +24,8 @@ _PARAMETER = re.compile(r"{(\w+)}")
 class Models:
     """The JSON Schema of every model that is used."""
 
-    schemas: dict[str, Json]
-    refs: Mapping[Any, Json]
+    schemas: dict[str, JsonObject]
+    refs: Mapping[Any, JsonObject]
 
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Models:
@@ -33,13 +33,13 @@ class Models:
         refs, top = models_json_schema(list(used), ref_template=COMPONENT + "{model}")
         return cls(top.get("$defs", {}), refs)
 
-    def sent(self, model: type[BaseModel]) -> Json:
+    def sent(self, model: type[BaseModel]) -> JsonObject:
         return self.refs[model, "validation"]
 
-    def answered(self, model: type[BaseModel]) -> Json:
+    def answered(self, model: type[BaseModel]) -> JsonObject:
         return self.refs[model, "serialization"]
 
-    def whole(self, model: type[BaseModel]) -> Json:
+    def whole(self, model: type[BaseModel]) -> JsonObject:
         """Return the schema itself of a model that is sent."""
         return self.schemas[self.sent(model)["$ref"].removeprefix(COMPONENT)]
 

@@ -32,7 +32,7 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-class Address(NamedTuple):
+class ListedAddress(NamedTuple):
     """One line of the page: WS or a method, a path as its clients write it, and what is there."""
 
     method: str
@@ -42,22 +42,24 @@ class Address(NamedTuple):
     opens: bool = False
 
 
-def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[Address, ...]:
+def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[ListedAddress, ...]:
     """Return every address this product serves: the doors, the pages, and REST in the order of its modules."""
     return (
-        Address("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
-        Address("POST", "/wechat/callback", "WeCom's messages to the default bot"),
-        Address("GET", "/wechat/callback/<bot>", "the same of a named bot"),
-        Address("POST", "/wechat/callback/<bot>", "the same of a named bot"),
-        Address("WS", "/ws/chat", "chat: questions in, answers out while they grow"),
-        Address("WS", "/ws/chat/<client_id>", "the same under a name of the client's own"),
-        Address("GET", "/chat", "the page of that door", opens=True),
-        Address("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
-        Address("GET", "/realtime", "the page of that door", opens=True),
-        Address("GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True),
-        Address("GET", "/docs", "this page"),
-        Address("GET", "/docs/assets/<name>", "what it is made of"),
-        Address("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
+        ListedAddress("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
+        ListedAddress("POST", "/wechat/callback", "WeCom's messages to the default bot"),
+        ListedAddress("GET", "/wechat/callback/<bot>", "the same of a named bot"),
+        ListedAddress("POST", "/wechat/callback/<bot>", "the same of a named bot"),
+        ListedAddress("WS", "/ws/chat", "chat: questions in, answers out while they grow"),
+        ListedAddress("WS", "/ws/chat/<client_id>", "the same under a name of the client's own"),
+        ListedAddress("GET", "/chat", "the page of that door", opens=True),
+        ListedAddress("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
+        ListedAddress("GET", "/realtime", "the page of that door", opens=True),
+        ListedAddress(
+            "GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True
+        ),
+        ListedAddress("GET", "/docs", "this page"),
+        ListedAddress("GET", "/docs/assets/<name>", "what it is made of"),
+        ListedAddress("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
         *(_address(operation) for operation in operations),
     )
 
@@ -113,10 +115,10 @@ def _assets() -> Assets:
     return Assets(folder / name for name in UI_FILES)
 
 
-def _address(operation: Operation) -> Address:
+def _address(operation: Operation) -> ListedAddress:
     path = operation.path.replace("{", "<").replace("}", ">")
     opens = operation.method == "GET" and operation.auth == "none"
-    return Address(operation.method, path, operation.summary, opens)
+    return ListedAddress(operation.method, path, operation.summary, opens)
 
 
 def _part(name: str) -> Markup:

@@ -27,7 +27,7 @@ _INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RenderedPage:
     """A page as it is sent."""
 
     html: str
@@ -42,7 +42,7 @@ def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str)
 
     def page(name: str, socket_path: str) -> Callable[[], Response]:
         @cache
-        def rendered() -> Page:
+        def rendered() -> RenderedPage:
             values = {"locale": locale, "app_name": app_name, "socket_path": socket_path}
             return finished(render_template(name, part=_part, **values))
 
@@ -54,7 +54,7 @@ def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str)
     return routes
 
 
-def finished(html: str) -> Page:
+def finished(html: str) -> RenderedPage:
     """Return the page of a document, with the policy that lets its own script and style in and no other."""
     allowed = {
         kind: " ".join(f"'sha256-{_hash(text)}'" for found, text in _INLINE.findall(html) if found == kind)
@@ -65,10 +65,10 @@ def finished(html: str) -> Page:
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types answers; connect-src 'self'"
     )
-    return Page(html, sha256(html.encode()).hexdigest()[:32], policy)
+    return RenderedPage(html, sha256(html.encode()).hexdigest()[:32], policy)
 
 
-def _reply(page: Page) -> Response:
+def _reply(page: RenderedPage) -> Response:
     reply = Response(page.html, mimetype="text/html")
     reply.set_etag(page.etag)
     reply.headers["Cache-Control"] = "no-cache"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from flask import Flask, Response
 
-from channels.realtime.channel import Manner, RealtimeDoor, realtime_blueprint
+from channels.realtime.channel import RealtimeChannel, RealtimeOptions, realtime_blueprint
 from channels.sockets.outbox import MOST, MOST_BYTES, Goodbye, Outbox
 from channels.sockets.peer import Closed
 from config.texts import Texts
@@ -134,13 +134,13 @@ class Client:
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Found] = detect) -> None:
         self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
-        self.door = RealtimeDoor(
+        self.door = RealtimeChannel(
             self.socket,
             Caller("user:E1001", "sealed-token"),
             "c1",
             gateway=self.gateway,
             limiter=self.limiter,
-            manner=Manner(detect, Texts("zh"), stop),
+            options=RealtimeOptions(detect, Texts("zh"), stop),
         )
         self.door.opened()
 
@@ -597,17 +597,17 @@ def test_the_door_s_address_is_the_setting_s() -> None:
     served: list[tuple[str, str, Callable[..., Any]]] = []
 
     class Sockets:
-        def serve(self, door: str, client_id: str, open: Callable[..., RealtimeDoor]) -> Response:
+        def serve(self, door: str, client_id: str, open: Callable[..., RealtimeChannel]) -> Response:
             served.append((door, client_id, open))
             return Response("", 426)
 
-    app, manner = Flask(__name__), Manner(detect, Texts("zh"))
+    app, options = Flask(__name__), RealtimeOptions(detect, Texts("zh"))
     app.register_blueprint(
-        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=TestLimiter(), manner=manner)
+        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=TestLimiter(), options=options)
     )
 
     assert app.test_client().get("/live").status_code == 426
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     assert app.test_client().get("/live", headers=upgrade).status_code == 426
     assert [(door, client_id) for door, client_id, _ in served] == [("realtime", "")] * 2
-    assert isinstance(served[0][2](TestSocket(), Caller("anonymous"), "c9"), RealtimeDoor)
+    assert isinstance(served[0][2](TestSocket(), Caller("anonymous"), "c9"), RealtimeChannel)

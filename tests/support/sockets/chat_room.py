@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from channels.chat.answers import Html
-from channels.chat.channel import ChatDoor
+from channels.chat.channel import ChatChannel
 from channels.sockets.socket import Closed
 from config.texts import Texts
 from services.identity.callers import Caller
@@ -118,7 +118,7 @@ class ChatClient(Screen):
         self.closing = False
         self.limit = limit or Limit()
         texts = Texts("zh")
-        self.door = ChatDoor(self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES)
+        self.door = ChatChannel(self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES)
         self.door.opened()
 
     def send(self, frame: Mapping[str, Any]) -> bool:
