@@ -20,7 +20,7 @@ from channels.http_chat.waits import WaitingRequests
 from channels.realtime.batch_news import BatchNews
 from channels.realtime.channel import RealtimeOptions, realtime_blueprint
 from channels.sockets.connections import connections_blueprint
-from channels.sockets.endpoint import Sockets
+from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.web.compression import compress_answers
 from channels.web.cross_site import keep_pages_out
 from channels.web.errors import register_rest_errors
@@ -52,7 +52,7 @@ VERSION = "0.1.0"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the application; it connects to nothing before the first request needs it."""
+    """Build the application. It opens no connection before a request needs one."""
     settings = settings or load_settings()
     configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
     container = Container(settings)
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     door = CallbackEndpoint(app.wsgi_app, channel, note)
     app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
-    # The worker asks it without WSGI (server/lane).
+    # The worker calls it without WSGI (server/lane).
     app.extensions["wechatlaibao.callbacks"] = door
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
@@ -106,7 +106,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def register_sockets(app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators) -> None:
-    """Register the two WebSocket doors, their pages, and what administrators see of them."""
+    """Register the two WebSocket channels, the pages, and the administrators' list of connections."""
     settings = container.settings
     sockets = Sockets(
         callers=callers,
@@ -114,9 +114,11 @@ def register_sockets(app: Flask, container: Container, callers: GuardedCallers, 
         store=container.socket_store,
         sentence=container.texts.get,
         origins=settings.public_origins,
-        max_sockets=settings.sockets_max,
-        heartbeat_interval=settings.websocket_heartbeat_interval,
-        heartbeat_timeout=settings.websocket_heartbeat_timeout,
+        limits=SocketLimits(
+            max_sockets=settings.sockets_max,
+            heartbeat_interval=settings.websocket_heartbeat_interval,
+            heartbeat_timeout=settings.websocket_heartbeat_timeout,
+        ),
         ready=lambda: container.ready,
     )
     container.attach(sockets)
@@ -137,8 +139,8 @@ def register_sockets(app: Flask, container: Container, callers: GuardedCallers, 
 
 
 def register_http_chat(app: Flask, container: Container, callers: GuardedCallers) -> None:
-    """Register the door of programs: one question over plain HTTP."""
-    waits = WaitingRequests(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
+    """Register the REST API for one question over plain HTTP."""
+    waits = WaitingRequests(most=container.settings.http_waits_max, timeout=container.settings.stream_ttl)
     container.attach(waits)
     chat = HttpChat(
         gateway=container.gateway,
@@ -151,7 +153,7 @@ def register_http_chat(app: Flask, container: Container, callers: GuardedCallers
 
 
 def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:
-    """Register the addresses of batches; without SQL they say that there are none here."""
+    """Register the REST API of batches; without SQL it answers 503."""
     app.register_blueprint(
         batch_blueprint(
             container.batches,
@@ -165,7 +167,7 @@ def register_batches(app: Flask, container: Container, callers: GuardedCallers) 
 
 
 def document(app: Flask, settings: Settings) -> None:
-    """Register what says which addresses there are."""
+    """Register the index and the documentation of all addresses."""
     name, path = settings.app_name, settings.ws_path
     app.register_blueprint(index_blueprint(name=name, version=VERSION, realtime_path=path))
     open_to_all = settings.websocket_auth == "none"
@@ -173,13 +175,13 @@ def document(app: Flask, settings: Settings) -> None:
 
 
 def metrics_page() -> MetricsPage:
-    """Return the metrics of all workers where gunicorn has named a folder for them, else those of this process."""
+    """Return the metrics of all workers if gunicorn has set up a folder for them, else those of this process."""
     folder = os.environ.get(VARIABLE)
     return MetricsPage(partial(render_apart, Path(folder)) if folder else metrics.render)
 
 
 def refuse_callback(note: Callable[[CallbackRefused], None], error: CallbackRefused) -> tuple[dict[str, str], int]:
-    """Answer every failed check alike; the log says which it was."""
+    """Give every failed check the same reply; the log names the check."""
     note(error)
     return {"code": CallbackRefused.code}, error.status
 
@@ -190,7 +192,7 @@ def note_refusal(error: CallbackRefused, *, lines: LimitedLog) -> None:
 
 
 def main() -> None:
-    """Replace this process by gunicorn with one worker; a wrong setting is one line."""
+    """Replace this process by gunicorn with one worker; a wrong setting is reported in one line."""
     try:
         settings = load_settings()
     except SettingsError as exc:

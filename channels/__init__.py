@@ -1,5 +1,4 @@
-"""How a message comes in and how its answer goes out. Flask is used here and in `app.py`, nowhere below.
+"""The channels: they parse what comes in, ask the gateway and render answers. Flask is used here and in `app.py` only.
 
-A channel parses, asks the gateway and renders. Channels do not import each other; what they share is in `web` and
-`sockets`.
+Channels do not import each other; shared code is in `asking.py`, `web` and `sockets`.
 """

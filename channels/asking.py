@@ -1,4 +1,4 @@
-"""What every channel uses to put a question, and the bounds of what clients send."""
+"""The part of the gateway and of the rate limiter that channels use, and limits on what clients send."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from channels.sockets.answer_queue import StreamSource
 from services.models import Question
 from services.streams.records import Snapshot
 
-#: Characters of a question at sockets and over HTTP, and of a client's own id.
+#: Maximum characters of a question (sockets, inputs over HTTP), and of an id chosen by the client.
 MAX_CONTENT = 10_000
 MAX_ID = 64
-#: The largest cursor taken: more chunks than any stream may have.
+#: The largest cursor accepted; no stream may have so many chunks.
 MAX_CURSOR = 2**31 - 1
 
 
 class QuestionGateway(StreamSource, Protocol):
-    """What is used of the gateway."""
+    """The gateway, as channels use it to ask and cancel."""
 
     def ask(self, question: Question) -> Snapshot: ...
 
@@ -25,7 +25,7 @@ class QuestionGateway(StreamSource, Protocol):
 
 
 class FindingGateway(QuestionGateway, Protocol):
-    """What is used of the gateway where a question that was taken before is looked for first."""
+    """The gateway, for channels that also look up questions asked before."""
 
     def find(self, question: Question) -> Snapshot | None: ...
 
@@ -33,11 +33,11 @@ class FindingGateway(QuestionGateway, Protocol):
 
 
 class QuestionLimiter(Protocol):
-    """Counts the questions of a person."""
+    """Counts a person's questions; False means that the limit is reached."""
 
     def question(self, principal: str, client_id: str) -> bool: ...
 
 
 def iso_now() -> str:
-    """Return the time as ISO 8601 in UTC, with milliseconds and Z."""
+    """Return the current time in UTC as ISO 8601 with milliseconds and Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

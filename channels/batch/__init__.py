@@ -1,1 +1,1 @@
-"""The REST addresses of batches: `endpoints.py` and their models, uploads of files and downloads of results."""
+"""The REST API of batches: `endpoints.py`, request and answer models, file uploads and result downloads."""

@@ -1,4 +1,4 @@
-"""The door for batches: many questions as one task, which is submitted, watched, stopped and collected by REST."""
+"""The REST endpoints of batches: submit many questions as one task, watch and stop it, and read its results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from utils.sizes import is_longer
 
 __all__ = ["OPERATIONS", "BatchEndpoints", "TaskManager", "batch_blueprint"]
 
-#: When one may submit again who did so too often, in seconds.
+#: Seconds after which a caller over the rate limit may submit again.
 RETRY_AFTER = {"Retry-After": "30"}
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class TaskManager(Protocol):
-    """What is used of the manager of batches. A task of somebody else is unknown; every method may find SQL away."""
+    """The manager of batches, as it is used here.
+
+    Tasks of other owners raise `BatchUnknown`; every method may raise `StoreUnavailable`.
+    """
 
     def submit(
         self,
@@ -63,7 +66,7 @@ class TaskManager(Protocol):
 
 
 class BatchEndpoints:
-    """Answers the addresses; None for `batches` where there is no SQL, or batches are not offered."""
+    """The views of the batch API. `batches` is None without SQL, or when batches are switched off."""
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class BatchEndpoints:
         return envelope(processor_json(batches.status()))
 
     def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
-        """Return who asks and what answers; a task's id that is none need not be looked for."""
+        """Return the manager and the caller; raise early for a malformed task id."""
         who = caller(self._callers, request)
         if self._batches is None:
             raise RestError(503, self._sentence("batch_unavailable"), reason="batch_unavailable")
@@ -156,7 +159,7 @@ class BatchEndpoints:
         return told, unvalued
 
     def _check(self, texts: Sequence[str]) -> None:
-        """Refuse a task with a text that would be refused when its turn comes."""
+        """Refuse a task that contains a text longer than a question may be."""
         limit = self._question_max_bytes
         long = [index for index, text in enumerate(texts) if is_longer(text, limit)]
         if long:
@@ -175,29 +178,29 @@ def batch_blueprint(
     max_bytes: int,
     question_max_bytes: int,
 ) -> Blueprint:
-    """Return the addresses of batches; without `batches` they say that there are none here.
+    """Return the addresses of batches; without `batches` they answer 503.
 
-    `max_bytes` bounds what is submitted, file or JSON, `question_max_bytes` each of its texts; `sentence` is what
-    people read for a code.
+    `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `sentence` returns the text
+    of a code.
     """
-    door = BatchEndpoints(
+    endpoints = BatchEndpoints(
         batches, callers, limiter, sentence=sentence, max_bytes=max_bytes, question_max_bytes=question_max_bytes
     )
     routes = Blueprint("batch", __name__)
     one = f"{TASKS}/<task_id>"
-    routes.add_url_rule(TASKS, "submit", door.submit, methods=["POST"])
-    routes.add_url_rule(TASKS, "list", door.list, methods=["GET"])
-    routes.add_url_rule(one, "show", door.show, methods=["GET"])
-    routes.add_url_rule(one, "cancel", door.cancel, methods=["DELETE"])
-    routes.add_url_rule(f"{one}/pause", "pause", door.pause, methods=["POST"])
-    routes.add_url_rule(f"{one}/resume", "resume", door.resume, methods=["POST"])
-    routes.add_url_rule(f"{one}/results", "results", door.results, methods=["GET"])
-    routes.add_url_rule(STATUS, "status", door.status, methods=["GET"])
+    routes.add_url_rule(TASKS, "submit", endpoints.submit, methods=["POST"])
+    routes.add_url_rule(TASKS, "list", endpoints.list, methods=["GET"])
+    routes.add_url_rule(one, "show", endpoints.show, methods=["GET"])
+    routes.add_url_rule(one, "cancel", endpoints.cancel, methods=["DELETE"])
+    routes.add_url_rule(f"{one}/pause", "pause", endpoints.pause, methods=["POST"])
+    routes.add_url_rule(f"{one}/resume", "resume", endpoints.resume, methods=["POST"])
+    routes.add_url_rule(f"{one}/results", "results", endpoints.results, methods=["GET"])
+    routes.add_url_rule(STATUS, "status", endpoints.status, methods=["GET"])
     return routes
 
 
 def _key() -> str:
-    """Return the submission's own name, "" where it has none."""
+    """Return the submission's idempotency key, "" for none."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not KEY.fullmatch(key):
         raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")

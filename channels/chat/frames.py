@@ -1,4 +1,4 @@
-"""The frames of the chat door: what clients send, read and checked, and what they get."""
+"""Parses and validates the frames that clients send to the chat channel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
 from services.errors import LaibaoError
 
-#: What old clients send about their calls, and what asks for nothing.
+#: Frames that need no reply: WebRTC signalling of old clients, and `pong` and `auth`.
 IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class FrameRefused(LaibaoError):
-    """A frame that cannot be taken; `code` and `params` pick the sentence, `id` is the frame's own, "" for none."""
+    """An invalid frame. `code` and `params` select the sentence; `id` is the frame's id, "" for none."""
 
     status = 400
 
@@ -31,19 +31,19 @@ class FrameRefused(LaibaoError):
 
 @dataclass(frozen=True, slots=True)
 class ChatAsk:
-    """A question, trimmed."""
+    """A question, without white space around it."""
 
     content: str
-    #: The client's own id of it, "" for none.
+    #: The id the client gave it, "" for none.
     id: str = ""
-    #: It belongs to the client's conversation; otherwise it stands for itself.
+    #: Whether it belongs to the client's conversation; otherwise it has no history.
     conversation: bool = False
     html: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ChatResume:
-    """A stream is to be shown from a cursor on."""
+    """A request to show a stream from a cursor on."""
 
     stream_id: str
     cursor: int = 0
@@ -52,14 +52,14 @@ class ChatResume:
 
 @dataclass(frozen=True, slots=True)
 class ChatStop:
-    """A stream is to be cancelled; "" means all that are unfinished on this socket."""
+    """A request to cancel a stream; "" means all unfinished ones of this socket."""
 
     stream_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPing:
-    """A sign of life, answered with the client's own time."""
+    """A ping; the reply repeats its timestamp."""
 
     timestamp: str | float | None = None
 
@@ -68,10 +68,10 @@ ChatFrame = ChatAsk | ChatResume | ChatStop | ChatPing
 
 
 def read_frame(text: str) -> ChatFrame | None:
-    """Return what a client's message asks for, None for nothing.
+    """Parse a client's message; return None for a frame that needs no reply.
 
     Raises:
-        FrameRefused: it is no JSON, no frame of ours, or a member is missing, too long or of another type.
+        FrameRefused: it is not JSON, its type is unknown, or a member is missing, too long or of the wrong type.
     """
     frame = read_object(text)
     kind = _string({"type": "chat", **frame}, "type")
@@ -83,10 +83,10 @@ def read_frame(text: str) -> ChatFrame | None:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Return the JSON object that a message is.
+    """Parse a message as a JSON object.
 
     Raises:
-        FrameRefused: it is none.
+        FrameRefused: it is not a JSON object.
     """
     try:
         frame = json.loads(text, parse_constant=_no_number)
@@ -98,7 +98,7 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def names_of(stream_id: str, id: str) -> dict[str, str]:
-    """Return what names an answer in a frame: its stream, and the client's own id where it gave one."""
+    """Return the members that identify an answer: its stream id, and the client's id if there is one."""
     return {"stream_id": stream_id, "id": id} if id else {"stream_id": stream_id}
 
 
@@ -130,7 +130,7 @@ def _stop(frame: Mapping[str, Any]) -> ChatStop:
 def _ping(frame: Mapping[str, Any]) -> ChatPing:
     timestamp = frame.get("timestamp")
     if timestamp is None or isinstance(timestamp, int | float):
-        # JSON has no infinity, but a number may be written that is one.
+        # JSON has no infinity, but a number such as 1e999 is parsed as one.
         if timestamp is not None and not math.isfinite(timestamp):
             raise FrameRefused("invalid_message", what="timestamp")
         return ChatPing(timestamp)
@@ -152,13 +152,13 @@ def _string(frame: Mapping[str, Any], name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as exc:
-        # JSON can write half a character (\ud83d), UTF-8 cannot: it could be neither stored nor sent back.
+        # JSON can contain half of a surrogate pair (\ud83d), UTF-8 cannot: it could neither be stored nor sent back.
         raise FrameRefused("invalid_message", what=name) from exc
     return value
 
 
 def _word(frame: Mapping[str, Any], name: str, *, most: int) -> str:
-    """Return a member that may be missing, but not empty or long; "" where it is missing."""
+    """Return an optional string of 1 to `most` characters; "" when it is missing."""
     if frame.get(name) is None:
         return ""
     value = _string(frame, name)

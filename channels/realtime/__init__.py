@@ -1,1 +1,1 @@
-"""The realtime WebSocket: `channel.py` does what `services.realtime.session` decides; news of batches."""
+"""The realtime WebSocket: `channel.py` executes what `services.realtime.session` decides; progress of batches."""

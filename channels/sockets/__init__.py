@@ -1,5 +1,5 @@
-"""What both WebSocket channels share: handshake, wire, inbox, sessions, and this replica's registry of sockets.
+"""Code shared by both WebSocket channels: handshake, reading, writing, sessions, and this replica's socket registry.
 
-Imports `channels.web`. A change of frames on the wire begins in `wire.py`, one of who may open a socket in
-`endpoint.py`.
+Imports `channels.web`. Start in `wire.py` to change how frames are sent, in `endpoint.py` to change who may open a
+socket.
 """

@@ -1,4 +1,4 @@
-"""The checks a handshake passes before there is a socket: where it comes from, how often, and what it shows."""
+"""Checks a WebSocket handshake before a socket opens: its origin, the rate of its address, and its credential."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from werkzeug.datastructures import Headers
 from channels.web.envelope import envelope
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
+from services.limits.rate_limiter import RateLimiter
 from utils.origins import may_open
 
-#: The subprotocol that is ours, and the prefix of one that carries a credential: all a browser can add to a handshake.
+#: Our subprotocol, and the prefix of one that carries a credential: browsers can add nothing else to a handshake.
 SUBPROTOCOL = "wechatlaibao"
 BEARER = "bearer."
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: Characters of a refused origin that go into the log.
+#: Maximum characters of a refused origin in the log.
 _LOGGED_ORIGIN = 200
 
 
 class AdmissionRefused(Exception):
-    """A handshake that failed a check; `check` names it in the log."""
+    """A handshake failed a check; `check` is the check's name in logs and metrics."""
 
     def __init__(
         self, check: str, status: int, message: str, *, code: int = 0, origin: str = "", upgrade: bool = False
@@ -37,7 +38,7 @@ class AdmissionRefused(Exception):
         self._message = message
         self._code = code
         self._headers = {"Upgrade": "websocket"} if upgrade else {}
-        #: What the log says besides.
+        #: Further log fields.
         self.extra = {"origin": origin[:_LOGGED_ORIGIN]} if origin else {}
 
     def reply(self) -> Response:
@@ -45,7 +46,7 @@ class AdmissionRefused(Exception):
 
 
 class CredentialChecker(Protocol):
-    """What is used of `services.identity.callers.Callers`."""
+    """Checks credentials at sockets, as `services.identity.callers.Callers` does."""
 
     @property
     def open(self) -> bool: ...
@@ -55,25 +56,20 @@ class CredentialChecker(Protocol):
     def check(self, secret: str) -> Caller: ...
 
 
-class AddressLimiter(Protocol):
-    """What is used of the rate limiter."""
-
-    def address(self, ip: str) -> bool: ...
-
-
 class Admission:
-    """Decides about handshakes; keeps nothing."""
+    """Accepts or refuses handshakes; stateless."""
 
-    def __init__(self, callers: CredentialChecker, limiter: AddressLimiter, origins: Sequence[str]) -> None:
+    def __init__(self, callers: CredentialChecker, limiter: RateLimiter, origins: Sequence[str]) -> None:
         self._callers = callers
         self._limiter = limiter
         self._origins = origins
 
     def check(self, request: Request, client_id: str) -> None:
-        """Look at what needs no credential.
+        """Check everything but the credential.
 
         Raises:
-            AdmissionRefused: it is no WebSocket, a foreign page's, or one too many of its address.
+            AdmissionRefused: it is no WebSocket handshake, its client id or origin is not allowed, or its address made
+                too many requests.
         """
         if not _asks_for_socket(request.headers):
             raise AdmissionRefused("not_a_websocket", 426, "This address speaks WebSocket only.", upgrade=True)
@@ -88,10 +84,11 @@ class Admission:
             raise AdmissionRefused("rate_limit", 429, "Too many requests from this address.")
 
     def caller(self, request: Request) -> Caller | None:
-        """Return who asks for the socket; None when that is still to be shown, in the first frame.
+        """Return the caller; None when the handshake has no credential and the first frame must carry it.
 
         Raises:
-            AdmissionRefused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
+            AdmissionRefused: the credential is invalid, it cannot be checked while Redis is unavailable, or its address
+                has shown too many wrong ones.
         """
         secret = credential(request.headers)
         if secret is None:
@@ -109,7 +106,7 @@ class Admission:
 
 
 def credential(headers: Headers | Mapping[str, str]) -> str | None:
-    """Return the credential a handshake carries, None when there is none; never from the address."""
+    """Return the credential in a request's headers, None when there is none; the URL is never read for it."""
     scheme, _, secret = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return secret.strip()
@@ -121,7 +118,7 @@ def credential(headers: Headers | Mapping[str, str]) -> str | None:
 
 
 def _decoded(text: str) -> str:
-    """Return what was base64url-encoded without padding; "", which is nobody's credential, where it was not."""
+    """Decode base64url without padding; return "", which is never a valid credential, when `text` is malformed."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):

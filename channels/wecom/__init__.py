@@ -1,1 +1,1 @@
-"""WeCom's callbacks: `channel.py` asks and renders frames, `callbacks.py` answers requests before Flask."""
+"""WeCom's callbacks: `channel.py` asks and renders stream frames, `callbacks.py` serves requests before Flask."""

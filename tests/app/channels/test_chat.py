@@ -708,8 +708,8 @@ class FakeSockets:
         self.served: list[tuple[str, str]] = []
         self.opens: list[Callable[[Any, Caller, str], ChatChannel]] = []
 
-    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], ChatChannel]) -> Response:
-        self.served.append((door, client_id))
+    def serve(self, channel: str, client_id: str, open: Callable[..., Any]) -> Response:
+        self.served.append((channel, client_id))
         self.opens.append(open)
         return Response("served", 426)
 

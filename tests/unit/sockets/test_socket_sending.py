@@ -267,7 +267,7 @@ def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
     clock = FakeClock()
     wire = SocketWriter(near, send_seconds=30.0, clock=clock)
     with near, far:
-        wire.part(2.0)
+        wire.begin_close(2.0)
         wire.queue([LONG.encode()])
         flushed = in_thread(wire.flush)
         clock.advance(3.0)

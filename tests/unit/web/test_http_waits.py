@@ -62,7 +62,7 @@ class World:
 
     def wait(self, *coming: News | Exception | None, wholes: tuple[Any, ...] = ()) -> AnswerWait:
         script = Script(self.clock, *coming, wholes=wholes)
-        return AnswerWait(script, leaving=lambda: self.leaving, patience=100.0, clock=self.clock, sleep=self.sleep)
+        return AnswerWait(script, leaving=lambda: self.leaving, timeout=100.0, clock=self.clock, sleep=self.sleep)
 
     @property
     def seconds(self) -> float:
