@@ -43,7 +43,7 @@ MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
 def download(task: Task, items: Iterator[Item], format: Format) -> Response:
-    """Return all results as a file. If the database is unavailable now, this call raises; later, the reply breaks off."""
+    """Return all results as a file. An unavailable database raises in this call; later, it breaks off the reply."""
     rows = chain(list(islice(items, 1)), items)
     lines = csv_lines(rows) if format == "csv" else (f"{item_json(item)}\n" for item in rows)
     reply = Response(_pieces(lines), content_type=MEDIA[format])

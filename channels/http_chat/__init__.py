@@ -1,1 +1,1 @@
-"""One question over plain HTTP, answered as JSON or as server-sent events: `endpoints.py` has the addresses."""
+"""The REST API for one question, answered as JSON or as server-sent events: start in `endpoints.py`."""

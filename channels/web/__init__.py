@@ -1,4 +1,4 @@
-"""What all HTTP addresses share: reading requests, who asks, errors in one shape, origins, compression.
+"""Code shared by all HTTP addresses: request parsing, authentication, errors, origin checks, compression, pages.
 
-A new REST address begins with an `Operation` of `rest.py`.
+Start with an `Operation` of `rest.py` to add a REST address.
 """

@@ -1,33 +1,28 @@
-"""Credentials of REST and sockets, and the administrators' token, with wrong ones limited by address."""
+"""Checks callers' credentials and the administrators' token, and limits wrong ones per address."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from flask import request
 
-from channels.web.admission import CredentialChecker
 from channels.web.ports import is_for_operators
-from channels.web.rest import ProgramChecker
 from services.errors import AddressBlocked, AuthError
-from services.identity.callers import Caller
+from services.identity.callers import Caller, Callers
 from services.limits.guesses import Guesses
 
 
-class Both(CredentialChecker, ProgramChecker, Protocol):
-    """What is used of `services.identity.callers.Callers`, for sockets and for REST."""
-
-
 class GuardedCallers:
-    """`Callers` for the Flask request: a credential is not looked at where its address showed too many wrong ones.
+    """Wraps `Callers` for the Flask request.
 
-    `check` and `program` then raise `AddressBlocked`.
+    `check` and `program` raise `AddressBlocked` without checking when the address has shown too many wrong
+    credentials.
     """
 
-    def __init__(self, callers: Both, guesses: Guesses) -> None:
+    def __init__(self, callers: Callers, guesses: Guesses) -> None:
         self._callers = callers
         self._guesses = guesses
 
@@ -55,14 +50,14 @@ class GuardedCallers:
 
 
 class AdminRefusal(NamedTuple):
-    """How to answer a request that is no administrator's."""
+    """The status and headers of the reply to a request that is not an administrator's."""
 
     status: int
     headers: dict[str, str]
 
 
 class Administrators:
-    """Who shows `ADMIN_TOKEN` as `Authorization: Bearer`; with an `ops_port`, on that port only."""
+    """Checks `ADMIN_TOKEN` in `Authorization: Bearer`; with an `ops_port`, requests on other ports get 404."""
 
     def __init__(self, token: str | None, guesses: Guesses, ops_port: int | None) -> None:
         self._token = (token or "").encode()
@@ -70,7 +65,7 @@ class Administrators:
         self._ops_port = ops_port
 
     def refusal(self) -> AdminRefusal | None:
-        """Return what the Flask request is refused with; None for an administrator's."""
+        """Check the Flask request; return None if it is an administrator's, else how to refuse it."""
         if not self._token or not is_for_operators(self._ops_port):
             return AdminRefusal(404, {})
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")

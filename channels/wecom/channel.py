@@ -92,8 +92,8 @@ class WeComChannel:
     def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
         """Render a snapshot as a stream reply; a pure function of it, so that repeated polls show the same."""
         finish = snapshot.status != "processing" or snapshot.frame_over
-        # The store returns only the first READ_BYTES of a long text. With hidden thinking removed, the rest may fit into
-        # the frame, so that `render_frame` would not notice the cut.
+        # The store returns only the first READ_BYTES of a long text. Without the hidden thinking this may fit into the
+        # frame, and `render_frame` would not notice the cut.
         beyond = finish and not snapshot.frame_over and snapshot.size > READ_BYTES
         truncated = self._texts.get("truncated")
         content = render_frame(

@@ -1,1 +1,1 @@
-"""The REST addresses as an OpenAPI document, made of the models that read requests and shape answers."""
+"""Builds the OpenAPI document of the REST addresses from their `Operation`s and pydantic models."""

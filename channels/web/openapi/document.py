@@ -1,4 +1,4 @@
-"""The REST addresses as OpenAPI 3.1, made from the same models that read requests and shape answers."""
+"""Builds the OpenAPI 3.1 document of the REST addresses from the models that validate requests and shape answers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _SECURITY: Mapping[str, list[JsonObject]] = {
 _BEARER = {"type": "http", "scheme": "bearer"}
 _SCHEMES: Mapping[str, JsonObject] = {
     "bearer": {**_BEARER, "description": "One of `API_KEYS`; with `WEBSOCKET_AUTH=token` also a user's token."},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same in its own header."},
-    "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. Where there is none, neither is the address."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same as a header.",
+    },
+    "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. If it is not set, these addresses answer 404."},
 }
 
 
 def document(operations: Iterable[Operation], *, name: str, version: str, open_to_all: bool = False) -> JsonObject:
-    """Return the document of these operations; `open_to_all`: nobody needs to show a key."""
+    """Return the document of these operations; with `open_to_all` the API key is optional."""
     listed = tuple(operations)
     models = Models.of(listed)
     paths: dict[str, JsonObject] = {}
@@ -35,7 +40,7 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": version, "description": _introduction()},
-        # Relative to where the document lies, so that it is right behind a proxy that adds a prefix.
+        # Relative to the document's URL, so that it is also right behind a proxy that adds a prefix.
         "servers": [{"url": ".", "description": "this host"}],
         "paths": paths,
         "components": {"schemas": {**models.schemas, **shared_errors()}, "securitySchemes": _SCHEMES},
@@ -45,7 +50,7 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
 def _introduction() -> str:
     codes = ", ".join(f"{code} {meaning}" for code, meaning in CODES.items())
     return (
-        "Every answer is `{code, message, data}` with a fitting HTTP status, those of health and metrics excepted. "
+        "Every answer is `{code, message, data}` with an HTTP status, except those of health and metrics. "
         f"The codes: {codes}."
     )
 
@@ -91,7 +96,7 @@ def _parameter(schema: JsonObject) -> JsonObject:
 
 
 def _without_null(schema: JsonObject) -> JsonObject:
-    """Return the schema of a value where there is one: a query string has no way to write null."""
+    """Return a parameter's schema without null, which a query string cannot express."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and value is None)}
     if len(kinds) == 1:

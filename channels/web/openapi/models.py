@@ -1,4 +1,4 @@
-"""The models of the REST addresses as JSON Schema, and how their document names things."""
+"""The JSON Schemas of the REST addresses' models, and the names of operations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARAMETER = re.compile(r"{(\w+)}")
 
 @dataclass(frozen=True)
 class Models:
-    """The JSON Schema of every model that is used."""
+    """The JSON Schema of every model in use."""
 
     schemas: dict[str, JsonObject]
     refs: Mapping[Any, JsonObject]
@@ -40,7 +40,7 @@ class Models:
         return self.refs[model, "serialization"]
 
     def whole(self, model: type[BaseModel]) -> JsonObject:
-        """Return the schema itself of a model that is sent."""
+        """Return the schema of a request model, not a reference to it."""
         return self.schemas[self.sent(model)["$ref"].removeprefix(COMPONENT)]
 
 
@@ -59,5 +59,5 @@ def identifier(operation: Operation) -> str:
 
 
 def path_names(operation: Operation) -> list[str]:
-    """Return the names of what is to be filled into an operation's path."""
+    """Return the names of the path's parameters."""
     return _PARAMETER.findall(operation.path)

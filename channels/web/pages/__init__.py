@@ -1,1 +1,1 @@
-"""The pages for people and developers, each one document without outside parts; their sources are in `html/`."""
+"""The HTML pages for people and developers; each loads nothing from other hosts. Their sources are in `html/`."""
