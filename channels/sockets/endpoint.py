@@ -56,7 +56,7 @@ def add_socket_rule(
 ) -> None:
     """Route both handshakes and plain requests to a view: werkzeug matches them by separate rules."""
     for name, websocket in ((f"socket{suffix}", True), (f"plain{suffix}", False)):
-        routes.add_url_rule(rule, name, view, methods=["GET"], defaults=defaults, websocket=websocket)
+        routes.add_url_rule(rule, name, view, methods=["GET"], defaults=defaults or {}, websocket=websocket)
 
 
 class Sockets:

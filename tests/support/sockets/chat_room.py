@@ -19,6 +19,7 @@ from config.texts import Texts
 from services.identity.callers import Caller
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.frames import kinds
+from utils.markdown.blocks import Block
 
 #: Seconds in which a frame must have come: wide, for a busy machine.
 WIDE = 30.0
@@ -41,24 +42,16 @@ class Limit:
         return self.allows
 
 
-class Line:
-    """One block for each line."""
-
-    def __init__(self, block: int, html: str) -> None:
-        self.block = block
-        self.html = html
-
-
 class Lines:
     """Renders a text line by line: the blocks that changed are those from the last one on."""
 
     def __init__(self) -> None:
         self.text = ""
 
-    def add(self, text: str) -> list[Line]:
+    def add(self, text: str) -> list[Block]:
         first = self.text.count("\n")
         self.text += text
-        return [Line(number, f"<p>{line}</p>") for number, line in enumerate(self.text.split("\n")) if number >= first]
+        return [Block(number, f"<p>{line}</p>") for number, line in enumerate(self.text.split("\n")) if number >= first]
 
 
 LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main>"]))

@@ -125,16 +125,6 @@ const WORDS = {
 
 let locale = "zh";
 
-const byId = (id) => document.getElementById(id);
-
-/** Return an element with a class and a text; the text is never parsed as HTML. */
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
 /** Set an element's text if it differs. */
 function put(place, text) {
   if (place.textContent !== text) place.textContent = text;

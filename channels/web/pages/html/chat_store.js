@@ -64,9 +64,3 @@ const store = (() => {
 
   return { get, set, keepTurn, turns, clearTurns };
 })();
-
-/** Return a random id; crypto.randomUUID exists on secure origins only. */
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

@@ -1,26 +1,10 @@
 // The turns on the chat page: the bubbles of a question and its answer, drawn from the stored turn.
 
-const byId = (id) => document.getElementById(id);
-
 /** The only way HTML is inserted into this page: rendered and sanitized by the server. */
 const cleaned = (() => {
   const rules = { createHTML: (html) => html };
   return globalThis.trustedTypes?.createPolicy("answers", rules) ?? rules;
 })();
-
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** Return an element whose text changes with the language. */
-function labelled(tag, className, key) {
-  const made = element(tag, className, word(key));
-  made.dataset.t = key;
-  return made;
-}
 
 /** Run a change, and keep the list scrolled to its end unless the reader has scrolled up. */
 function follow(change) {

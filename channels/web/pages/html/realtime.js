@@ -87,11 +87,6 @@ function switchSession() {
   note(`${word("switched")} ${session.slice(0, 8)}`);
 }
 
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 let connected = { state: "connecting", detail: {} };
 
 function showConnection(state, detail = {}) {

@@ -1,26 +1,11 @@
 // Shared by the scripts of the realtime page: elements, texts in the current language, notes and stages.
 
-const byId = (id) => document.getElementById(id);
 const root = document.documentElement;
 
 let language = root.dataset.locale === "en" ? "en" : "zh";
 let stage = "";
 
 const word = (key) => WORDS[language][key];
-
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** Return an element whose text changes with the language. */
-function labelled(tag, className, key) {
-  const made = element(tag, className, word(key));
-  made.dataset.t = key;
-  return made;
-}
 
 /** Run a change, and keep the list scrolled to its end unless the reader has scrolled up. */
 function follow(box, change) {
