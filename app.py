@@ -92,10 +92,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
-    door = CallbackEndpoint(app.wsgi_app, channel, note)
-    app.wsgi_app = PlainPaths(door)  # type: ignore[method-assign]
+    callbacks = CallbackEndpoint(app.wsgi_app, channel, note)
+    app.wsgi_app = PlainPaths(callbacks)  # type: ignore[method-assign]
     # The worker calls it without WSGI (server/lane).
-    app.extensions["wechatlaibao.callbacks"] = door
+    app.extensions["wechatlaibao.callbacks"] = callbacks
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ MAX_PAGE = 32 * 1024 * 1024
 #: The columns of the CSV in order; sources, usage and metadata are cells of JSON.
 COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
 COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at")
-#: First characters that make a spreadsheet read a cell as a formula; the full-width ones in Chinese and Japanese ones.
+#: First characters that make a spreadsheet read a cell as a formula; full-width ones count in East Asian ones.
 FORMULA = tuple("=+-@＝＋－＠\t\r\n")
 #: Cells that begin like a formula but are none: a signed number, and a list item without a function call, DDE or a
 #: reference to another sheet.

@@ -86,50 +86,50 @@ class BatchEndpoints:
         self._question_max_bytes = question_max_bytes
 
     def submit(self) -> Response:
-        batches, who = self._enter()
+        batches, client = self._enter()
         key = _key()
-        if not self._limiter.question(who.principal, request.remote_addr or ""):
+        if not self._limiter.question(client.principal, request.remote_addr or ""):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
             raise RestError(429, self._sentence("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
         submission, unvalued = self._submission()
-        task, created = batches.submit(owner=who.principal, credential=who.credential, key=key, **submission)
+        task, created = batches.submit(owner=client.principal, credential=client.credential, key=key, **submission)
         headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
         return envelope(submitted_json(task, unvalued), status=201 if created else 200, headers=headers)
 
     def list(self) -> Response:
-        batches, who = self._enter()
+        batches, client = self._enter()
         asked = params(ListQuery)
-        tasks, total = batches.list(who.principal, asked.status, page=asked.page, size=asked.size)
+        tasks, total = batches.list(client.principal, asked.status, page=asked.page, size=asked.size)
         page = {"total": total, "page": asked.page, "size": asked.size}
         return envelope({"tasks": [task_json(task) for task in tasks], **page})
 
     def show(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.get(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.get(task_id, client.principal)))
 
     def cancel(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.cancel(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.cancel(task_id, client.principal)))
 
     def pause(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.pause(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.pause(task_id, client.principal)))
 
     def resume(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.resume(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.resume(task_id, client.principal)))
 
     def results(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
+        batches, client = self._enter(task_id)
         asked = params(ResultsQuery)
-        task = batches.get(task_id, who.principal)
+        task = batches.get(task_id, client.principal)
         if asked.format == "json":
             number, size = asked.page or 1, asked.size or 100
-            items = batches.rows(task_id, who.principal, after=(number - 1) * size - 1, limit=size)
+            items = batches.rows(task_id, client.principal, after=(number - 1) * size - 1, limit=size)
             return page(task, items, number=number, size=size)
         if asked.page or asked.size:
             raise _wrong("page" if asked.page else "size", "a download has all results, and no pages")
-        return download(task, batches.rows(task_id, who.principal), asked.format)
+        return download(task, batches.rows(task_id, client.principal), asked.format)
 
     def status(self) -> Response:
         batches, _ = self._enter()
@@ -137,12 +137,12 @@ class BatchEndpoints:
 
     def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
         """Return the manager and the caller; raise early for a malformed task id."""
-        who = caller(self._callers, request)
+        client = caller(self._callers, request)
         if self._batches is None:
             raise RestError(503, self._sentence("batch_unavailable"), reason="batch_unavailable")
         if task_id and not _TASK_ID.fullmatch(task_id):
             raise BatchUnknown
-        return self._batches, who
+        return self._batches, client
 
     def _submission(self) -> tuple[dict[str, Any], int]:
         """Return the task that is submitted, as `TaskManager.submit` takes it, and how many formulas have no value."""

@@ -104,7 +104,7 @@ class HttpChat:
             ids = {"stream_id": asked.stream_id, "bot": question.bot, "person": self._gateway.person(question)}
             log.info("http question", extra={**ids, "outcome": asked.error_code or asked.status})
         if asked.status == "error" and not asked.length:
-            # No provider was asked: the client may repeat the question with the same id.
+            # No provider was asked: the client may repeat the same question with this id.
             raise refusal(asked.error_code, self._texts)
         return asked.stream_id
 

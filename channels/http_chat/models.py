@@ -12,7 +12,7 @@ from channels.web.rest import RestModel
 #: The largest integer that all JSON parsers represent exactly; larger numbers are refused.
 MAX_NUMBER = 2**53 - 1
 
-InputName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 InputValue = (
     Annotated[str, StringConstraints(max_length=MAX_CONTENT)]
     | bool
@@ -36,7 +36,7 @@ class ChatQuestion(RestModel):
         description="The question, up to `QUESTION_MAX_BYTES`. White space around it is removed.",
         examples=["年假怎么申请？"],
     )
-    id: InputName | None = Field(
+    id: ShortName | None = Field(
         None,
         # No example: two people who try it would share one id, and so one answer.
         description="An id chosen by the client, best a random one. Repeating it returns the same answer.",
@@ -44,7 +44,7 @@ class ChatQuestion(RestModel):
     conversation: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
         None, description="The conversation it belongs to; without one it has no history.", examples=["desk-7"]
     )
-    inputs: Annotated[dict[InputName, InputValue], Field(max_length=50)] = Field(
+    inputs: Annotated[dict[ShortName, InputValue], Field(max_length=50)] = Field(
         default_factory=dict, description="Inputs of the provider's app.", examples=[{"department": "HR"}]
     )
     stream: bool | None = Field(None, description="Answer as server-sent events; by default the Accept header decides.")

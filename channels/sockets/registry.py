@@ -29,7 +29,7 @@ RENEWAL = 2.0
 LOOK = 0.2
 #: Seconds the last sockets have to close, and the registry's thread to end.
 LAST_SECONDS = 3.0
-#: Seconds added to the older socket's `since` where Redis cannot order two sockets.
+#: Minimum seconds between the `since` of two sockets of one client, where this process sets it without Redis.
 STEP = 0.001
 
 

@@ -82,9 +82,7 @@ OPERATIONS = (
         auth="none",
         bare=True,
     ),
-    Operation(
-        "GET", "/health", "Health report", TAG, answers={200: Report}, auth="none", bare=True
-    ),
+    Operation("GET", "/health", "Health report", TAG, answers={200: Report}, auth="none", bare=True),
     Operation(
         "GET",
         "/metrics",
