@@ -63,7 +63,7 @@ class Progress(RestModel):
 
 
 class TaskState(RestModel):
-    """A task. completed, failed and cancelled are final; failed means that no item is completed."""
+    """A task. completed, failed and cancelled are final; failed means that it ended without a completed item."""
 
     task_id: str
     name: str

@@ -54,8 +54,9 @@ def download(task: Task, items: Iterator[Item], format: Format) -> Response:
 
 
 def page(task: Task, items: Iterator[Item], *, number: int, size: int) -> Response:
-    """Return one page of results in the envelope. Items are encoded one by one, so that a long page blocks no other
-    request.
+    """Return one page of results in the envelope.
+
+    Items are encoded one by one, so that a long page blocks no other request.
 
     Raises:
         RestError: 422 the page is longer than `MAX_PAGE`.

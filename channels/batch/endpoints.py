@@ -145,7 +145,7 @@ class BatchEndpoints:
         return self._batches, client
 
     def _submission(self) -> tuple[dict[str, Any], int]:
-        """Return the task that is submitted, as `TaskManager.submit` takes it, and how many formulas have no value."""
+        """Return the arguments of `TaskManager.submit`, and the number of formulas without a value."""
         sent: Submission | FileSubmission
         if request.mimetype == FORM:
             sent, reading = uploaded(max_bytes=self._max_bytes)

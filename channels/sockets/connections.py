@@ -34,7 +34,7 @@ class Connections(RestModel):
 
 
 class Disconnected(RestModel):
-    """How many sockets of a client were closed."""
+    """The number of a client's sockets that were closed."""
 
     client_id: str
     disconnected: int

@@ -24,7 +24,7 @@ class Closed:
 
 
 class Peer(Protocol):
-    """A channel's side of one socket. All methods are called in the reader's thread."""
+    """A channel's side of one socket; its methods are called in the reader's thread."""
 
     @property
     def busy(self) -> bool:
