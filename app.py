@@ -1,4 +1,4 @@
-"""The application. Plain `gunicorn` in this folder serves it; `python app.py` does the same with one worker."""
+"""Create the application. Run `gunicorn` in this folder to serve it, or `python app.py` for a single worker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ VERSION = "0.1.0"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the application. It opens no connection before a request needs one."""
+    """Build the application. No connection is opened before a request needs it."""
     settings = settings or load_settings()
     configure_logging(settings.log_level, settings.log_format, settings.log_dir, secrets=settings.secrets)
     container = Container(settings)
@@ -86,7 +86,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_sockets(app, container, callers, administrators)
     register_http_chat(app, container, callers)
     register_batches(app, container, callers)
-    document(app, settings)
+    register_docs(app, settings)
     note = partial(note_refusal, lines=LimitedLog(log, "callback refused"))
     app.register_error_handler(CallbackRefused, partial(refuse_callback, note))
     register_rest_errors(app, container.texts.known)
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
     callbacks = CallbackEndpoint(app.wsgi_app, channel, note)
     app.wsgi_app = PlainPaths(callbacks)  # type: ignore[method-assign]
-    # The worker calls it without WSGI (server/lane).
+    # The worker's fast path (server/lane) calls it without WSGI.
     app.extensions["wechatlaibao.callbacks"] = callbacks
     app.extensions["wechatlaibao.connections"] = ConnectionLimits(settings.connections_per_ip, settings.trusted_proxies)
     if settings.trusted_proxies:
@@ -106,7 +106,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def register_sockets(app: Flask, container: Container, callers: GuardedCallers, administrators: Administrators) -> None:
-    """Register the two WebSocket channels, the pages, and the administrators' list of connections."""
+    """Register the two WebSocket channels, their pages, and the administrators' list of connections."""
     settings = container.settings
     sockets = Sockets(
         callers=callers,
@@ -139,7 +139,7 @@ def register_sockets(app: Flask, container: Container, callers: GuardedCallers, 
 
 
 def register_http_chat(app: Flask, container: Container, callers: GuardedCallers) -> None:
-    """Register the REST API for one question over plain HTTP."""
+    """Register `/api/chat`, which answers one question over plain HTTP."""
     waits = WaitingRequests(most=container.settings.http_waits_max, timeout=container.settings.stream_ttl)
     container.attach(waits)
     chat = HttpChat(
@@ -153,7 +153,7 @@ def register_http_chat(app: Flask, container: Container, callers: GuardedCallers
 
 
 def register_batches(app: Flask, container: Container, callers: GuardedCallers) -> None:
-    """Register the REST API of batches; without SQL it answers 503."""
+    """Register the batch endpoints; without a database they reply that batches are unavailable."""
     app.register_blueprint(
         batch_blueprint(
             container.batches,
@@ -166,8 +166,8 @@ def register_batches(app: Flask, container: Container, callers: GuardedCallers) 
     )
 
 
-def document(app: Flask, settings: Settings) -> None:
-    """Register the index and the documentation of all addresses."""
+def register_docs(app: Flask, settings: Settings) -> None:
+    """Register the index of endpoints and the OpenAPI documentation."""
     name, path = settings.app_name, settings.ws_path
     app.register_blueprint(index_blueprint(name=name, version=VERSION, realtime_path=path))
     open_to_all = settings.websocket_auth == "none"
@@ -175,13 +175,13 @@ def document(app: Flask, settings: Settings) -> None:
 
 
 def metrics_page() -> MetricsPage:
-    """Return the metrics of all workers if gunicorn has set up a folder for them, else those of this process."""
+    """Return the metrics page: of all workers if gunicorn has set a metrics folder, otherwise of this process."""
     folder = os.environ.get(VARIABLE)
     return MetricsPage(partial(render_apart, Path(folder)) if folder else metrics.render)
 
 
 def refuse_callback(note: Callable[[CallbackRefused], None], error: CallbackRefused) -> tuple[dict[str, str], int]:
-    """Give every failed check the same reply; the log names the check."""
+    """Reply the same to every failed check; only the log names the check."""
     note(error)
     return {"code": CallbackRefused.code}, error.status
 
@@ -192,7 +192,7 @@ def note_refusal(error: CallbackRefused, *, lines: LimitedLog) -> None:
 
 
 def main() -> None:
-    """Replace this process by gunicorn with one worker; a wrong setting is reported in one line."""
+    """Replace this process by gunicorn with one worker; a wrong setting exits with one line."""
     try:
         settings = load_settings()
     except SettingsError as exc:

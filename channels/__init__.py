@@ -1,4 +1,4 @@
-"""The channels: they parse what comes in, ask the gateway and render answers. Flask is used here and in `app.py` only.
+"""Channels: how a message comes in and how its answer goes out. Flask is used here and in `app.py`, nowhere below.
 
-Channels do not import each other; shared code is in `asking.py`, `web` and `sockets`.
+A channel parses, asks the gateway and renders. Channels do not import each other; `web` and `sockets` are shared.
 """

@@ -1,1 +1,6 @@
-"""The REST API of batches: `endpoints.py`, request and answer models, file uploads and result downloads."""
+"""The REST addresses of batches: `endpoints.py` and their models, uploads of files and downloads of results.
+
+A process of its own reads an uploaded file (`utils.questions.files`), with bounds on time and memory: openpyxl takes
+the CPU for seconds, and under gevent every other request would wait. A download reads SQL by pages and yields after
+each 64 KiB; if the database goes away it is cut off, so half a file never looks whole.
+"""

@@ -1,1 +1,12 @@
-"""The REST API for one question, answered as JSON or as server-sent events: start in `endpoints.py`."""
+"""One question over plain HTTP, answered as JSON or as server-sent events: `endpoints.py` has the addresses.
+
+`waits.py` is one request's way along its stream, `stream.py` shows it as events, `ends.py` maps an end to an HTTP
+status. A request holds a slot (`HTTP_WAITS_MAX`) until the server is done with its reply. Text is read from Redis, or
+from its owner, only when the connection can take 16 KiB without blocking; a client that reads nothing for 30 s is cut
+off, one that closes its side is noticed within a second.
+
+Rates, drains and a full replica reject new questions only: a question that was accepted before is found by its id, and
+one that got no slot stores no refusal. A leaving replica serves running answers for `DRAIN_SECONDS`, then ends its
+event streams without a last event, which tells clients to reconnect; a request that waits for JSON gets 503 with the
+stream's id. The last event's id is `end`: an `EventSource` that reconnects with it gets 204, which stops it.
+"""

@@ -1,1 +1,4 @@
-"""The realtime WebSocket: `channel.py` executes what `services.realtime.session` decides; progress of batches."""
+"""The realtime WebSocket: `channel.py` runs `services.realtime.session`; `batch_news.py` reports on batches.
+
+`channels.sockets.outbox` sends the session's frames in the order they were made; the reader never waits for an answer.
+"""

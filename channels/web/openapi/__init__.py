@@ -1,1 +1,4 @@
-"""Builds the OpenAPI document of the REST addresses from their `Operation`s and pydantic models."""
+"""The REST addresses as an OpenAPI document, made of the models that read requests and shape answers.
+
+It is built from the `OPERATIONS` of every module that makes a blueprint, so no address is listed twice.
+"""

@@ -1,1 +1,5 @@
-"""The HTML pages for people and developers; each loads nothing from other hosts. Their sources are in `html/`."""
+"""The pages for people and developers, each one document without outside parts; their sources are in `html/`.
+
+`pages.py` joins a page's parts at its first request. The content security policy names the page's one script and one
+style by hash and allows nothing else; markup enters by one function, which gets what `utils.markdown.html` rendered.
+"""
