@@ -16,12 +16,12 @@ from channels.batch.endpoints import batch_blueprint
 from channels.chat.answers import Html
 from channels.chat.channel import chat_blueprint
 from channels.http_chat.endpoints import HttpChat, http_chat_blueprint
-from channels.http_chat.waits import Waits
+from channels.http_chat.waits import WaitingRequests
 from channels.realtime.batch_news import BatchNews
-from channels.realtime.channel import Manner, realtime_blueprint
+from channels.realtime.channel import RealtimeOptions, realtime_blueprint
 from channels.registry import CHANNELS
 from channels.sockets.connections import connections_blueprint
-from channels.sockets.endpoint import Sockets
+from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.web.compression import compress_answers
 from channels.web.cross_site import keep_pages_out
 from channels.web.errors import register_rest_errors
@@ -31,7 +31,7 @@ from channels.web.pages.docs import docs_blueprint
 from channels.web.pages.index import index_blueprint
 from channels.web.pages.pages import pages_blueprint
 from channels.web.plain_paths import PlainPaths
-from channels.wecom.callbacks import CallbackDoor
+from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel, wecom_blueprint
 from config.logging import configure_logging
 from config.settings import Settings, load_settings
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None, channels: Iterable[Channel] = C
     register_rest_errors(app, container.texts.known)
     compress_answers(app)
     keep_pages_out(app, origins=settings.public_origins, hosts=settings.allowed_hosts, ops_port=settings.ops_port)
-    callbacks = CallbackDoor(app.wsgi_app, channel, note)
+    callbacks = CallbackEndpoint(app.wsgi_app, channel, note)
     app.wsgi_app = PlainPaths(callbacks)  # type: ignore[method-assign]
     # The worker's fast path (server/lane) calls it without WSGI.
     app.extensions["wechatlaibao.callbacks"] = callbacks
@@ -116,9 +116,11 @@ def register_sockets(app: Flask, container: Container, callers: GuardedCallers, 
         store=container.socket_store,
         sentence=container.texts.get,
         origins=settings.public_origins,
-        max_sockets=settings.sockets_max,
-        heartbeat_interval=settings.websocket_heartbeat_interval,
-        heartbeat_timeout=settings.websocket_heartbeat_timeout,
+        limits=SocketLimits(
+            max_sockets=settings.sockets_max,
+            heartbeat_interval=settings.websocket_heartbeat_interval,
+            heartbeat_timeout=settings.websocket_heartbeat_timeout,
+        ),
         ready=lambda: container.ready,
     )
     container.attach(sockets)
@@ -128,9 +130,9 @@ def register_sockets(app: Flask, container: Container, callers: GuardedCallers, 
     news = BatchNews(container.batches) if container.batches else None
     if news:
         container.attach(news)
-    manner = Manner(detect, texts, settings.realtime_stop)
+    options = RealtimeOptions(detect, texts, settings.realtime_stop)
     app.register_blueprint(
-        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, manner=manner, news=news)
+        realtime_blueprint(sockets, settings.ws_path, gateway=gateway, limiter=limiter, options=options, news=news)
     )
     app.register_blueprint(
         pages_blueprint(locale=settings.locale, app_name=settings.app_name, ws_path=settings.ws_path)
@@ -140,7 +142,7 @@ def register_sockets(app: Flask, container: Container, callers: GuardedCallers, 
 
 def register_http_chat(app: Flask, container: Container, callers: GuardedCallers) -> None:
     """Register `/api/chat`, which answers one question over plain HTTP."""
-    waits = Waits(most=container.settings.http_waits_max, patience=container.settings.stream_ttl)
+    waits = WaitingRequests(most=container.settings.http_waits_max, timeout=container.settings.stream_ttl)
     container.attach(waits)
     chat = HttpChat(
         gateway=container.gateway,

@@ -1,4 +1,4 @@
-"""What the addresses of batches answer: the models of the specification, and the values that have their shape."""
+"""The answer models of the batch API for the OpenAPI document, and functions that build data in their shape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.batches.records import UNFINISHED, ItemStatus, Task, TaskStatus, u
 
 
 class BatchStatus(Protocol):
-    """How the processor of batches is, as `services.batches.manager` tells."""
+    """The state of the batch processor, as `services.batches.manager` reports it."""
 
     @property
     def is_running(self) -> bool: ...
@@ -44,13 +44,13 @@ class Submitted(RestModel):
     status: TaskStatus
     created_at: datetime
     formulas_without_value: int = Field(
-        description="Formulas of the file's column that have no value and so are not asked: saved by another program "
-        "than a spreadsheet. Opening and saving the file in one gives them theirs."
+        description="Formulas of the file's column that have no stored value and so are not asked, because the file "
+        "was not saved by a spreadsheet. Opening and saving it in one stores the values."
     )
 
 
 class Progress(RestModel):
-    """How far a task is. An item is in exactly one of completed, failed, cancelled, running, pending."""
+    """The progress of a task. Each item is in exactly one of completed, failed, cancelled, running, pending."""
 
     total: int
     completed: int
@@ -58,12 +58,12 @@ class Progress(RestModel):
     cancelled: int
     running: int
     pending: int
-    percentage: float = Field(description="Of the items, completed or failed: 0 to 100.")
-    rate: float = Field(description="Items per second since the start, pauses left out.")
+    percentage: float = Field(description="Percentage of items completed or failed: 0 to 100.")
+    rate: float = Field(description="Items per second since the start, without pauses.")
 
 
 class TaskState(RestModel):
-    """A task. completed, failed and cancelled are final; failed: it has ended and not one item is completed."""
+    """A task. completed, failed and cancelled are final; failed means that it ended without a completed item."""
 
     task_id: str
     name: str
@@ -88,14 +88,14 @@ class Tasks(RestModel):
 
 
 class ItemError(RestModel):
-    code: str = Field(description="A stable word.", examples=["provider_timeout"])
+    code: str = Field(description="A stable error code.", examples=["provider_timeout"])
     message: str
 
 
 class Result(RestModel):
-    """One text and what became of it, so far."""
+    """One text and its result so far."""
 
-    index: int = Field(description="Its place in what was submitted, from 0.")
+    index: int = Field(description="Position in the submission, from 0.")
     text: str
     status: ItemStatus
     attempts: int
@@ -103,7 +103,7 @@ class Result(RestModel):
     metadata: dict[str, Any]
     sources: list[dict[str, Any]]
     usage: dict[str, Any]
-    error: ItemError | None = Field(description="What the last attempt failed with.")
+    error: ItemError | None = Field(description="The error of the last attempt.")
     started_at: datetime | None
     completed_at: datetime | None
 
@@ -115,7 +115,7 @@ class Summary(RestModel):
 
 
 class Results(RestModel):
-    """Results in the order of what was submitted, also of a task that is under way."""
+    """Results in the order of the submission; also available while the task runs."""
 
     task_id: str
     status: TaskStatus
@@ -136,7 +136,7 @@ class Queue(RestModel):
 
 
 class Processor(RestModel):
-    """What works on batches, over all replicas and callers."""
+    """The batch processor, over all replicas and callers."""
 
     is_running: bool
     workers: int
@@ -146,7 +146,7 @@ class Processor(RestModel):
 
 
 def submitted_json(task: Task, unvalued: int) -> dict[str, Any]:
-    """Return the data of `Submitted`; of its file so many formulas had no value."""
+    """Return the data of `Submitted`; `unvalued` is the number of formulas without a value."""
     told = {"task_id": task.task_id, "status": task.status, "created_at": utc_text(task.created_at)}
     return {**told, "formulas_without_value": unvalued}
 

@@ -1,6 +1,6 @@
-"""Results on their way out: a page of them, or all as one file that is written while it is sent.
+"""Sends results: one page of them, or all as a file that is written while it is sent.
 
-A file of any size takes the memory of a few items.
+A file of any size needs the memory of a few items.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from services.batches.records import Item, Task
 
 Format = Literal["csv", "jsonl"]
 
-#: Bytes of a file that are sent at once, and characters of the longest page.
+#: Bytes of a file sent at once, and maximum characters of a page.
 PIECE = 64 * 1024
 MAX_PAGE = 32 * 1024 * 1024
-#: The columns of the CSV, in their order; sources, usage and metadata are JSON in their cells.
+#: The columns of the CSV in order; sources, usage and metadata are cells of JSON.
 COLUMNS: tuple[str, ...] = ("index", "text", "status", "content", "error_code", "error_message", "attempts")
 COLUMNS += ("sources", "usage", "metadata", "started_at", "completed_at")
-#: What makes a spreadsheet take a cell for a formula; the full-width ones do so where Chinese or Japanese is typed.
+#: First characters that make a spreadsheet read a cell as a formula; full-width ones count in East Asian ones.
 FORMULA = tuple("=+-@＝＋－＠\t\r\n")
-#: What begins like a formula and is none: a signed number, and an item of a list in which nothing is called or fetched
-#: (a function, DDE, another sheet).
+#: Cells that begin like a formula but are none: a signed number, and a list item without a function call, DDE or a
+#: reference to another sheet.
 _NUMBER = re.compile(r"[-+]\d[\d,]*(\.\d+)?([eE][-+]?\d{1,3})?%?")
 _LIST_ITEM = re.compile(r"[-+] +(?![-+=@])(?!.*(?:[\w.]\s*[(（]|[|｜]|[!！]\s*[$\w])).*", re.DOTALL | re.ASCII)
-#: Marks the file as UTF-8: Excel takes it for the system's own encoding otherwise.
+#: Marks the file as UTF-8; without it Excel assumes the system's encoding.
 BOM = "\ufeff"
 MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
 def download(task: Task, items: Iterator[Item], format: Format) -> Response:
-    """Return the file as a reply. A store that is away already fails this call; later, the reply breaks off."""
+    """Return all results as a file. An unavailable database raises in this call; later, it breaks off the reply."""
     rows = chain(list(islice(items, 1)), items)
     lines = csv_lines(rows) if format == "csv" else (f"{item_json(item)}\n" for item in rows)
     reply = Response(_pieces(lines), content_type=MEDIA[format])
@@ -54,10 +54,12 @@ def download(task: Task, items: Iterator[Item], format: Format) -> Response:
 
 
 def page(task: Task, items: Iterator[Item], *, number: int, size: int) -> Response:
-    """Return one page of results in the envelope. Each item is written by itself: a long page holds up nobody.
+    """Return one page of results in the envelope.
+
+    Items are encoded one by one, so that a long page blocks no other request.
 
     Raises:
-        RestError: 422 they are too long to be one page.
+        RestError: 422 the page is longer than `MAX_PAGE`.
     """
     results, length = [], 0
     for item in items:
@@ -73,7 +75,7 @@ def page(task: Task, items: Iterator[Item], *, number: int, size: int) -> Respon
 
 
 def csv_lines(items: Iterable[Item]) -> Iterator[str]:
-    """Yield the CSV, every cell in quotes: no other program's delimiter parts one in two."""
+    """Yield the CSV with every cell quoted, so that programs with another delimiter split no cell."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     out.write(BOM)
@@ -85,7 +87,7 @@ def csv_lines(items: Iterable[Item]) -> Iterator[str]:
 
 
 def harmless(cell: str) -> str:
-    """Return text that no spreadsheet takes for a formula: after a `'`, which Excel shows where it matters."""
+    """Return text that no spreadsheet reads as a formula: one that looks like a formula gets a leading `'`."""
     bare = cell.strip(" ")
     is_formula = bare.startswith(FORMULA) and not _NUMBER.fullmatch(bare) and not _LIST_ITEM.fullmatch(bare)
     return f"'{cell}" if is_formula else cell
@@ -112,19 +114,19 @@ def _taken(out: io.StringIO) -> str:
 
 
 def _pieces(lines: Iterable[str]) -> Iterator[bytes]:
-    """Yield the lines as pieces that are worth sending."""
+    """Join lines to pieces of about `PIECE` bytes."""
     piece = bytearray()
     for line in lines:
         piece += line.encode()
         if len(piece) >= PIECE:
             yield bytes(piece)
             piece.clear()
-            # A quick reader and a quick database let nobody else have a turn in between.
+            # With a fast client and a fast database nothing else here yields to other greenlets.
             time.sleep(0)
     yield bytes(piece)
 
 
 def _attachment(task: Task, format: Format) -> str:
-    """Name the file after the task, for programs that read such names, and by its id for the others."""
+    """Name the file after the task (`filename*`, RFC 6266), and by the task's id for clients without `filename*`."""
     name = quote(f"{task.name}.{format}".replace("/", "_").replace("\\", "_"), safe="")
     return f"attachment; filename=\"batch-{task.task_id}.{format}\"; filename*=UTF-8''{name}"

@@ -1,4 +1,4 @@
-"""The door for batches: many questions as one task, which is submitted, watched, stopped and collected by REST."""
+"""The REST endpoints of batches: submit many questions as one task, watch and stop it, and read its results."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from typing import Any, Protocol
 
 from flask import Blueprint, Response, request
 
-from channels.asking import Limiter
+from channels.asking import QuestionLimiter
 from channels.batch.answers import BatchStatus, processor_json, submitted_json, task_json
 from channels.batch.downloads import download, page
 from channels.batch.models import FileSubmission, ListQuery, Options, ResultsQuery, Submission
 from channels.batch.operations import KEY, OPERATIONS, STATUS, TASKS
 from channels.batch.uploads import FORM, uploaded
 from channels.web.envelope import envelope
-from channels.web.rest import MAX_ERRORS, Programs, RestError, body, caller, params
+from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
 from services import metrics
 from services.batches.records import BatchOptions, Item, Task, TaskStatus
 from services.errors import BatchUnknown
 from services.identity.callers import Caller
 from utils.sizes import is_longer
 
-__all__ = ["OPERATIONS", "BatchDoor", "Batches", "batch_blueprint"]
+__all__ = ["OPERATIONS", "BatchEndpoints", "TaskManager", "batch_blueprint"]
 
-#: When one may submit again who did so too often, in seconds.
+#: Seconds after which a caller over the rate limit may submit again.
 RETRY_AFTER = {"Retry-After": "30"}
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class Batches(Protocol):
-    """What is used of the manager of batches. A task of somebody else is unknown; every method may find SQL away."""
+class TaskManager(Protocol):
+    """The manager of batches, as it is used here.
+
+    Tasks of other owners raise `BatchUnknown`; every method may raise `StoreUnavailable`.
+    """
 
     def submit(
         self,
@@ -62,14 +65,14 @@ class Batches(Protocol):
     def status(self) -> BatchStatus: ...
 
 
-class BatchDoor:
-    """Answers the addresses; None for `batches` where there is no SQL, or batches are not offered."""
+class BatchEndpoints:
+    """The views of the batch API. `batches` is None without SQL, or when batches are switched off."""
 
     def __init__(
         self,
-        batches: Batches | None,
-        callers: Programs,
-        limiter: Limiter,
+        batches: TaskManager | None,
+        callers: ProgramChecker,
+        limiter: QuestionLimiter,
         *,
         sentence: Callable[[str], str],
         max_bytes: int,
@@ -83,66 +86,66 @@ class BatchDoor:
         self._question_max_bytes = question_max_bytes
 
     def submit(self) -> Response:
-        batches, who = self._enter()
+        batches, client = self._enter()
         key = _key()
-        if not self._limiter.question(who.principal, request.remote_addr or ""):
+        if not self._limiter.question(client.principal, request.remote_addr or ""):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
             raise RestError(429, self._sentence("rate_limited"), reason="rate_limited", headers=RETRY_AFTER)
         submission, unvalued = self._submission()
-        task, created = batches.submit(owner=who.principal, credential=who.credential, key=key, **submission)
+        task, created = batches.submit(owner=client.principal, credential=client.credential, key=key, **submission)
         headers = {"Location": f"/api/batch/tasks/{task.task_id}"}
         return envelope(submitted_json(task, unvalued), status=201 if created else 200, headers=headers)
 
     def list(self) -> Response:
-        batches, who = self._enter()
+        batches, client = self._enter()
         asked = params(ListQuery)
-        tasks, total = batches.list(who.principal, asked.status, page=asked.page, size=asked.size)
+        tasks, total = batches.list(client.principal, asked.status, page=asked.page, size=asked.size)
         page = {"total": total, "page": asked.page, "size": asked.size}
         return envelope({"tasks": [task_json(task) for task in tasks], **page})
 
     def show(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.get(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.get(task_id, client.principal)))
 
     def cancel(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.cancel(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.cancel(task_id, client.principal)))
 
     def pause(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.pause(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.pause(task_id, client.principal)))
 
     def resume(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
-        return envelope(task_json(batches.resume(task_id, who.principal)))
+        batches, client = self._enter(task_id)
+        return envelope(task_json(batches.resume(task_id, client.principal)))
 
     def results(self, task_id: str) -> Response:
-        batches, who = self._enter(task_id)
+        batches, client = self._enter(task_id)
         asked = params(ResultsQuery)
-        task = batches.get(task_id, who.principal)
+        task = batches.get(task_id, client.principal)
         if asked.format == "json":
             number, size = asked.page or 1, asked.size or 100
-            items = batches.rows(task_id, who.principal, after=(number - 1) * size - 1, limit=size)
+            items = batches.rows(task_id, client.principal, after=(number - 1) * size - 1, limit=size)
             return page(task, items, number=number, size=size)
         if asked.page or asked.size:
             raise _wrong("page" if asked.page else "size", "a download has all results, and no pages")
-        return download(task, batches.rows(task_id, who.principal), asked.format)
+        return download(task, batches.rows(task_id, client.principal), asked.format)
 
     def status(self) -> Response:
         batches, _ = self._enter()
         return envelope(processor_json(batches.status()))
 
-    def _enter(self, task_id: str = "") -> tuple[Batches, Caller]:
-        """Return who asks and what answers; a task's id that is none need not be looked for."""
-        who = caller(self._callers, request)
+    def _enter(self, task_id: str = "") -> tuple[TaskManager, Caller]:
+        """Return the manager and the caller; raise early for a malformed task id."""
+        client = caller(self._callers, request)
         if self._batches is None:
             raise RestError(503, self._sentence("batch_unavailable"), reason="batch_unavailable")
         if task_id and not _TASK_ID.fullmatch(task_id):
             raise BatchUnknown
-        return self._batches, who
+        return self._batches, client
 
     def _submission(self) -> tuple[dict[str, Any], int]:
-        """Return the task that is submitted, as `Batches.submit` takes it, and how many formulas have no value."""
+        """Return the arguments of `TaskManager.submit`, and the number of formulas without a value."""
         sent: Submission | FileSubmission
         if request.mimetype == FORM:
             sent, reading = uploaded(max_bytes=self._max_bytes)
@@ -156,7 +159,7 @@ class BatchDoor:
         return told, unvalued
 
     def _check(self, texts: Sequence[str]) -> None:
-        """Refuse a task with a text that would be refused when its turn comes."""
+        """Refuse a task that contains a text longer than a question may be."""
         limit = self._question_max_bytes
         long = [index for index, text in enumerate(texts) if is_longer(text, limit)]
         if long:
@@ -167,37 +170,37 @@ class BatchDoor:
 
 
 def batch_blueprint(
-    batches: Batches | None,
-    callers: Programs,
-    limiter: Limiter,
+    batches: TaskManager | None,
+    callers: ProgramChecker,
+    limiter: QuestionLimiter,
     *,
     sentence: Callable[[str], str],
     max_bytes: int,
     question_max_bytes: int,
 ) -> Blueprint:
-    """Return the addresses of batches; without `batches` they say that there are none here.
+    """Return the addresses of batches; without `batches` they answer 503.
 
-    `max_bytes` bounds what is submitted, file or JSON, `question_max_bytes` each of its texts; `sentence` is what
-    people read for a code.
+    `max_bytes` limits a submission (file or JSON), `question_max_bytes` each of its texts; `sentence` returns the text
+    of a code.
     """
-    door = BatchDoor(
+    endpoints = BatchEndpoints(
         batches, callers, limiter, sentence=sentence, max_bytes=max_bytes, question_max_bytes=question_max_bytes
     )
     routes = Blueprint("batch", __name__)
     one = f"{TASKS}/<task_id>"
-    routes.add_url_rule(TASKS, "submit", door.submit, methods=["POST"])
-    routes.add_url_rule(TASKS, "list", door.list, methods=["GET"])
-    routes.add_url_rule(one, "show", door.show, methods=["GET"])
-    routes.add_url_rule(one, "cancel", door.cancel, methods=["DELETE"])
-    routes.add_url_rule(f"{one}/pause", "pause", door.pause, methods=["POST"])
-    routes.add_url_rule(f"{one}/resume", "resume", door.resume, methods=["POST"])
-    routes.add_url_rule(f"{one}/results", "results", door.results, methods=["GET"])
-    routes.add_url_rule(STATUS, "status", door.status, methods=["GET"])
+    routes.add_url_rule(TASKS, "submit", endpoints.submit, methods=["POST"])
+    routes.add_url_rule(TASKS, "list", endpoints.list, methods=["GET"])
+    routes.add_url_rule(one, "show", endpoints.show, methods=["GET"])
+    routes.add_url_rule(one, "cancel", endpoints.cancel, methods=["DELETE"])
+    routes.add_url_rule(f"{one}/pause", "pause", endpoints.pause, methods=["POST"])
+    routes.add_url_rule(f"{one}/resume", "resume", endpoints.resume, methods=["POST"])
+    routes.add_url_rule(f"{one}/results", "results", endpoints.results, methods=["GET"])
+    routes.add_url_rule(STATUS, "status", endpoints.status, methods=["GET"])
     return routes
 
 
 def _key() -> str:
-    """Return the submission's own name, "" where it has none."""
+    """Return the submission's idempotency key, "" for none."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not KEY.fullmatch(key):
         raise _wrong("Idempotency-Key", "1 to 64 visible ASCII characters are taken")

@@ -1,4 +1,4 @@
-"""What the addresses of batches take: the models that requests are checked by and the specification shows."""
+"""The request models of the batch API: they validate requests and appear in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from services.batches.records import BatchOptions, TaskStatus
 from utils.questions.columns import Header
 from utils.questions.files import MAX_CHARS, MAX_TEXTS, Encoding
 
-#: Characters of a task's name.
+#: Maximum characters of a task's name.
 MAX_NAME = 100
-#: Inputs of one task, characters of an input's name and of its text.
+#: Maximum inputs of one task, and characters of an input's name.
 MAX_INPUTS = 50
 MAX_INPUT_NAME = 64
 
-#: A string that is not blank: a batch of nothing is a mistake.
+#: Matches a string that is not blank.
 SAID = r"\S"
 Text = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_CHARS, pattern=SAID)]
-Name = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=SAID)]
+TaskName = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=SAID)]
 Description = Annotated[StrictStr, StringConstraints(max_length=500)]
 InputName = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_INPUT_NAME)]
 InputText = Annotated[StrictStr, StringConstraints(max_length=MAX_CHARS)]
 InputNumber = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-Input = StrictBool | InputNumber | InputText
+BatchInput = StrictBool | InputNumber | InputText
 
 
 class Options(RestModel):
-    """What may be said about how a task is done; there are no others."""
+    """How a task is processed."""
 
-    inputs: dict[InputName, Input] = Field({}, max_length=MAX_INPUTS, description="Inputs of the app, for every text.")
-    max_attempts: Annotated[StrictInt, Field(ge=1, le=5)] = Field(3, description="How often a text is asked at most.")
+    inputs: dict[InputName, BatchInput] = Field(
+        {}, max_length=MAX_INPUTS, description="Inputs of the app, for every text."
+    )
+    max_attempts: Annotated[StrictInt, Field(ge=1, le=5)] = Field(3, description="Maximum attempts for each text.")
     max_concurrent: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
-        None, description="Texts of this task asked at once; null: as many as there is room for."
+        None, description="Maximum texts of this task asked at once; null: as many as the server allows."
     )
 
     def record(self) -> BatchOptions:
@@ -44,26 +46,28 @@ class Options(RestModel):
 class Submission(RestModel):
     """A task as JSON."""
 
-    name: Name = Field(examples=["常见问题"])
+    name: TaskName = Field(examples=["常见问题"])
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS, examples=[["年假有几天？", "怎么报销？"]])
     description: Description | None = None
     options: Options | None = None
 
 
 class FileSubmission(RestModel):
-    """A task as a form with a file: `.txt` (a line is a text), `.csv`, `.tsv`, or the first sheet of an `.xlsx`."""
+    """A task as a form with a file: `.txt` (one text per line), `.csv`, `.tsv` or `.xlsx`."""
 
-    file: bytes = Field(description="Plain text, CSV or a workbook; UTF-8, UTF-16 with its mark, or GBK.")
-    name: Name | None = Field(None, description="Of the task; the file's name unless given.")
+    file: bytes = Field(description="Plain text, CSV or a workbook; UTF-8, UTF-16 with a BOM, or GBK.")
+    name: TaskName | None = Field(None, description="Name of the task; by default the file's name.")
     description: Description = ""
     options: Json[Options] | None = Field(None, description="The object `options` as JSON text.")
     column: Annotated[str, StringConstraints(max_length=200)] = Field(
         "",
-        description="Name or number (from 1) of the texts' column; else the one that is meant by its name or by what "
-        "is in it. Where more than one may be meant, the file is refused.",
+        description="Name or number (from 1) of the column with the texts. By default it is found by its name or its "
+        "content; a file with more than one candidate is refused.",
     )
-    header: Header = Field("auto", description="Whether the first row has the columns' names.")
-    sheet: Annotated[str, StringConstraints(max_length=100)] = Field("", description="A sheet's name; else the first.")
+    header: Header = Field("auto", description="Whether the first row contains the column names.")
+    sheet: Annotated[str, StringConstraints(max_length=100)] = Field(
+        "", description="Name of the sheet; by default the first one."
+    )
     encoding: Encoding = "auto"
 
 
@@ -74,6 +78,8 @@ class ListQuery(RestModel):
 
 
 class ResultsQuery(RestModel):
-    format: Literal["json", "csv", "jsonl"] = Field("json", description="json: one page; csv, jsonl: all, to save.")
-    page: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="1 unless given; of json only.")
-    size: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="100 unless given; of json only.")
+    format: Literal["json", "csv", "jsonl"] = Field(
+        "json", description="json: one page; csv, jsonl: a file of all results."
+    )
+    page: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="Default 1; for json only.")
+    size: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Default 100; for json only.")

@@ -1,4 +1,4 @@
-"""The addresses of batches as the specification has them."""
+"""The addresses of batches for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from channels.web.rest import Operation
 TASKS = "/api/batch/tasks"
 ONE = f"{TASKS}/{{task_id}}"
 STATUS = "/api/batch/status"
-#: What a submission may be named by those who send it.
+#: A valid Idempotency-Key.
 KEY = re.compile(r"[\x21-\x7e]{1,64}")
 
 _CHANGED = {200: TaskState, 404: None, 409: None}
@@ -30,33 +30,33 @@ OPERATIONS = (
         headers={
             "Idempotency-Key": {
                 "pattern": f"^{KEY.pattern}$",
-                "description": "Your own name for this submission: sent again, it finds the same task and answers 200.",
+                "description": "Your own id of this submission. Repeating it returns the same task with status 200.",
             }
         },
-        description="As JSON, or as a form with a file of plain text, CSV or Excel. Texts are answered one by one.",
+        description="As JSON, or as a form with a file of plain text, CSV or Excel. Each text is answered by itself.",
     ),
-    Operation("GET", TASKS, "List your tasks, the newest first", "batch", query=ListQuery, answers={200: Tasks}),
+    Operation("GET", TASKS, "List your tasks, newest first", "batch", query=ListQuery, answers={200: Tasks}),
     Operation("GET", ONE, "Show a task and its progress", "batch", answers={200: TaskState, 404: None}),
     Operation(
         "DELETE",
         ONE,
-        "Cancel a task, and the answers under way",
+        "Cancel a task and its running answers",
         "batch",
         answers=_CHANGED,
-        description="What is completed stays. An end is final: a task that has ended answers 409.",
+        description="Completed results are kept. A task that has already ended answers 409.",
     ),
-    Operation("POST", f"{ONE}/pause", "Begin no more texts of a task", "batch", answers=_CHANGED),
-    Operation("POST", f"{ONE}/resume", "Go on with a paused task", "batch", answers=_CHANGED),
+    Operation("POST", f"{ONE}/pause", "Pause a task: start no more texts", "batch", answers=_CHANGED),
+    Operation("POST", f"{ONE}/resume", "Resume a paused task", "batch", answers=_CHANGED),
     Operation(
         "GET",
         f"{ONE}/results",
-        "Get results in the order of the texts, also while they come in",
+        "Get results in the order of the texts, also while the task runs",
         "batch",
         query=ResultsQuery,
         answers={200: Results, 404: None},
         media={200: tuple(media.partition(";")[0] for media in MEDIA.values())},
-        description="With `format` csv or jsonl a file of all results; in the CSV a cell that a spreadsheet would take "
-        "for a formula has a `'` before it.",
+        description="With `format` csv or jsonl, a file of all results. In the CSV, a cell that a spreadsheet would "
+        "read as a formula begins with `'`.",
     ),
-    Operation("GET", STATUS, "Show how batches stand", "batch", answers={200: Processor}),
+    Operation("GET", STATUS, "Show the state of the batch processor", "batch", answers={200: Processor}),
 )

@@ -1,4 +1,4 @@
-"""A task that comes as a form with a file, which is read by a process of its own: this one serves on meanwhile."""
+"""Reads a task from an uploaded file. A separate process parses the file, so that this one can go on serving."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from utils.questions.files import request as asked
 
 log = logging.getLogger(__name__)
 
-#: What reads a file, in a process of its own. openpyxl would import numpy where it happens to be installed, and the
-#: memory that takes is not the file's.
+#: The program of the reading process. It blocks numpy, which openpyxl imports if installed, because numpy's memory
+#: would count against `MEMORY`.
 _READER = (
     "import runpy, sys; sys.modules['numpy'] = None; runpy.run_module('utils.questions.files', run_name='__main__')"
 )
 
 FORM = "multipart/form-data"
 ROOT = Path(__file__).parents[2]
-#: Bytes of a form that are not its file, and parts of a form.
+#: Maximum bytes of a form besides its file, and maximum parts of a form.
 FORM_BYTES = 256 * 1024
 FORM_PARTS = 20
-#: Files read at once by this replica, and seconds that one more waits for its turn.
+#: Files read at once by this replica, and seconds a further one waits.
 READERS = 2
 TURN_SECONDS = 15.0
-#: What reading one may take: seconds by the clock and of the CPU, bytes of memory.
+#: Limits of the reading process: seconds of wall clock, seconds of CPU, bytes of memory.
 READ_SECONDS = 30.0
 CPU_SECONDS = 10
 MEMORY = 512 * 1024 * 1024
@@ -49,11 +49,11 @@ _readers = threading.BoundedSemaphore(READERS)
 
 
 def uploaded(*, max_bytes: int) -> tuple[FileSubmission, Reading]:
-    """Return the form of the Flask request, and what its file has.
+    """Return the form of the Flask request and the texts of its file.
 
     Raises:
-        RestError: 413 it is longer than `max_bytes`, 400 it is no such form, 415 the file is of no kind that is read,
-            422 a field or the file is wrong, 503 too many files are being read.
+        RestError: 413 the file is longer than `max_bytes`, 400 the form is malformed, 415 the file's type is not
+            supported, 422 a field or the file is invalid, 503 too many files are being read.
     """
     fields, file = _form(max_bytes)
     content = file.stream.read()
@@ -85,12 +85,12 @@ def _form(max_bytes: int) -> tuple[dict[str, str], FileStorage]:
         raise too_large(max_bytes) from exc
     except (ClientDisconnected, ValueError, OSError) as exc:
         raise RestError(400, "The form is broken.", code=10000, reason="broken_form") from exc
-    # An empty field of a page's form says nothing.
+    # A browser's form sends fields that were left empty.
     return {name: value for name, value in _once(fields).items() if value}, _only(files)
 
 
 def _in_memory(*_: Any, **__: Any) -> BytesIO:
-    """Return where a file is put: in no folder, since the file system may be read-only."""
+    """Keep an uploaded file in memory, because the file system may be read-only."""
     return BytesIO()
 
 
@@ -135,7 +135,7 @@ def _read_apart(wanted: Wanted, content: bytes) -> Reading:
 
 def _parsed(lines: list[bytes]) -> Iterator[Any]:
     for number, line in enumerate(lines):
-        # All at once they would hold up everybody else for as long as they are long.
+        # Yield to other greenlets: a file may have many lines.
         if number % 2000 == 0:
             time.sleep(0)
         yield json.loads(line)

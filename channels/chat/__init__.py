@@ -1,1 +1,1 @@
-"""The chat WebSocket: `frames.py` checks what clients send, `channel.py` asks, `answers.py` shows answers."""
+"""The chat WebSocket: `frames.py` validates client frames, `channel.py` asks, `answers.py` sends answers."""

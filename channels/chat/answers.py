@@ -1,48 +1,31 @@
-"""How the chat door shows an answer: its deltas as they come, the whole at the end, whatever the end is."""
+"""Builds and sends the frames of an answer on the chat channel: deltas while it grows, the whole text at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from channels.asking import iso_now
 from channels.chat.frames import names_of
-from channels.sockets.answer_queue import Shown
+from channels.sockets.answer_queue import AnswerCallbacks, Shown
+from channels.sockets.peer import FrameSocket
 from config.texts import Texts
 from services.streams.following import News
 from services.streams.records import Whole
 from utils.formats.json_slices import text_member
-
-
-class Sends(Protocol):
-    """What is used of a socket."""
-
-    @property
-    def closing(self) -> bool: ...
-
-    def send(self, frame: Mapping[str, Any]) -> bool: ...
-
-
-class Block(Protocol):
-    """One block of an answer as HTML that is safe to be shown."""
-
-    @property
-    def block(self) -> int: ...
-
-    @property
-    def html(self) -> str: ...
+from utils.markdown.blocks import RenderedBlock
 
 
 class Blocks(Protocol):
-    """Renders a text that grows; returns the blocks that changed."""
+    """Renders a growing text; `add` returns the blocks that changed."""
 
-    def add(self, text: str) -> Sequence[Block]: ...
+    def add(self, text: str) -> Sequence[RenderedBlock]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """How answers become HTML: block by block while they grow, and whole."""
+    """The functions that render answers as HTML: block by block while they grow, and whole."""
 
     blocks: Callable[[], Blocks]
     whole: Callable[[Iterable[str]], Iterator[str]]
@@ -50,29 +33,33 @@ class Html:
 
 @dataclass(eq=False)
 class ChatAnswer(Shown):
-    """An answer on its way to a chat client."""
+    """An answer queued for a chat client."""
 
-    #: Its blocks so far; None for a client that wants the text alone.
+    #: Renders its blocks; None for a client that wants text only.
     blocks: Blocks | None = None
-    #: The client has some of it already, which it is to forget.
+    #: The client must discard what it has and start again.
     anew: bool = False
-    #: The question's words, "" where it was not asked here.
+    #: The question's text, "" when it was not asked on this socket.
     question: str = ""
 
     @property
     def names(self) -> dict[str, str]:
-        """Return what every frame of this answer says."""
+        """The members that every frame of this answer has."""
         return names_of(self.stream_id, self.id)
 
 
 class ChatDisplay:
-    """The frames of one client's answers; its four callbacks are those of an `AnswerQueue`."""
+    """Sends the frames of one client's answers, called by its `AnswerQueue`."""
 
-    def __init__(self, socket: Sends, client_id: str, *, texts: Texts, html: Html) -> None:
+    def __init__(self, socket: FrameSocket, client_id: str, *, texts: Texts, html: Html) -> None:
         self._socket = socket
         self._client_id = client_id
         self._texts = texts
         self._html = html
+
+    @property
+    def callbacks(self) -> AnswerCallbacks[ChatAnswer]:
+        return AnswerCallbacks(self.begun, self.show, self.ended, self.failed, closing=lambda: self._socket.closing)
 
     def blocks(self, html: bool) -> Blocks | None:
         return self._html.blocks() if html else None
@@ -83,7 +70,7 @@ class ChatDisplay:
             self._reset(shown)
 
     def show(self, shown: ChatAnswer, news: News) -> bool:
-        """Send what is new; False when nobody is there any more."""
+        """Send new text; return False when the socket is closed."""
         if news.reset:
             self._reset(shown)
         if not news.chunks:
@@ -106,17 +93,17 @@ class ChatDisplay:
         self._typing(shown, False)
 
     def error(self, code: str, sentence: str = "", **names: str) -> None:
-        """Send an error's frame; its sentence is that of the code unless given, and empty names are left out."""
+        """Send an `error` frame. `sentence` defaults to the text of the code; empty names are left out."""
         words = {"code": code.upper(), "content": sentence or self._texts.error(code)}
         self._socket.send({"type": "error", **words, **{name: value for name, value in names.items() if value}})
 
     def _reset(self, shown: ChatAnswer) -> None:
-        """Have the client forget the text; whoever is cut off before the new one comes begins at the beginning."""
+        """Tell the client to discard the text; a client that disconnects now resumes from the beginning."""
         shown.blocks = self.blocks(shown.blocks is not None)
         self._socket.send({"type": "reset", **shown.names, "cursor": 0})
 
     def _answer(self, shown: ChatAnswer, news: News, whole: Whole) -> dict[str, Any]:
-        # A long answer is read from Redis while it is sent, once for each of the two.
+        # A long answer is read from Redis while it is sent: once for the text, once for its HTML.
         long = whole.long is not None
         content = text_member(whole.slices, long=long)
         frame: dict[str, Any] = {

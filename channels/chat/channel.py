@@ -1,19 +1,18 @@
-"""The chat door: questions in, answers out as they grow, resumable on any replica."""
+"""The chat channel: takes questions over a WebSocket and streams answers, which can be resumed on any replica."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, Protocol
 
 from flask import Blueprint, Response
 
-from channels.asking import Finds, Limiter, iso_now
-from channels.chat.answers import ChatAnswer, ChatDisplay, Html, Sends
-from channels.chat.frames import Ask, FrameRefused, Incoming, Ping, Resume, Stop, names_of, read_frame
+from channels.asking import FindingGateway, QuestionLimiter, iso_now
+from channels.chat.answers import ChatAnswer, ChatDisplay, Html
+from channels.chat.frames import ChatAsk, ChatFrame, ChatPing, ChatResume, ChatStop, FrameRefused, names_of, read_frame
 from channels.chat.rules import CHAT
 from channels.sockets.answer_queue import AnswerQueue
-from channels.sockets.socket import Closed
+from channels.sockets.endpoint import add_socket_rule
+from channels.sockets.peer import Closed, FrameSocket, SocketServer
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
 from services import metrics
@@ -24,33 +23,27 @@ from services.streams.records import Snapshot
 
 log = logging.getLogger(__name__)
 
-#: Questions of one socket that may be unanswered.
+#: Maximum unanswered questions of one socket.
 MOST = 8
 
 
-class Opens(Protocol):
-    """What is used of this replica's sockets."""
+class ChatChannel:
+    """One client's chat socket.
 
-    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], ChatDoor]) -> Response: ...
-
-
-class ChatDoor:
-    """One client at its socket.
-
-    A question is put at once, and its answer shown when those before it are. A stream is shown on a socket once at a
-    time: a question sent again, or a `resume`, for one that is unfinished here adds nothing to what is on its way; the
-    former gets its echo again. Resuming as HTML gets the whole text anew after a `reset`, since a block may begin
-    anywhere before the cursor. The socket's end ends no stream.
+    A question is asked at once; its answer is shown after those before it. A stream is shown on a socket only once at
+    a time: repeating a question, or sending `resume`, for an answer that is unfinished here adds nothing, but a
+    repeated question gets its echo again. Resuming as HTML sends a `reset` and the whole text, because a block may
+    begin anywhere before the cursor. Streams go on when the socket ends.
     """
 
     def __init__(
         self,
-        socket: Sends,
+        socket: FrameSocket,
         caller: Caller,
         client_id: str,
         *,
-        gateway: Finds,
-        limiter: Limiter,
+        gateway: FindingGateway,
+        limiter: QuestionLimiter,
         texts: Texts,
         html: Html,
     ) -> None:
@@ -63,19 +56,12 @@ class ChatDoor:
         self._display = ChatDisplay(socket, client_id, texts=texts, html=html)
         self._receiving = False
         self._answers: AnswerQueue[ChatAnswer] = AnswerQueue(
-            gateway,
-            caller.principal,
-            begun=self._display.begun,
-            show=self._display.show,
-            ended=self._display.ended,
-            failed=self._display.failed,
-            closing=lambda: socket.closing,
-            most=MOST,
+            gateway, caller.principal, self._display.callbacks, most=MOST
         )
 
     @property
     def busy(self) -> bool:
-        """Whether a question is being put or its answer shown."""
+        """Whether a question is being asked or an answer shown."""
         return self._receiving or self._answers.busy
 
     def opened(self) -> None:
@@ -83,7 +69,7 @@ class ChatDoor:
         self._socket.send({"type": "system", "content": words, **self._now()})
 
     def received(self, text: str) -> None:
-        """Do what a message asks for, in a few exchanges with Redis at the most."""
+        """Handle one message; takes a few Redis round trips at most."""
         self._receiving = True
         try:
             if incoming := read_frame(text):
@@ -99,21 +85,21 @@ class ChatDoor:
             self._receiving = False
 
     def closed(self, closed: Closed) -> None:
-        """Show nothing more; the streams go on for whoever resumes them."""
+        """Stop showing answers; the streams go on and can be resumed."""
         self._answers.close()
 
-    def _do(self, incoming: Incoming) -> None:
+    def _do(self, incoming: ChatFrame) -> None:
         match incoming:
-            case Ask():
+            case ChatAsk():
                 self._ask(incoming)
-            case Resume():
+            case ChatResume():
                 self._resume(incoming)
-            case Stop():
+            case ChatStop():
                 self._stop(incoming)
-            case Ping():
+            case ChatPing():
                 self._socket.send({"type": "pong", "timestamp": incoming.timestamp, "server_time": iso_now()})
 
-    def _ask(self, ask: Ask) -> None:
+    def _ask(self, ask: ChatAsk) -> None:
         if known := self._unfinished(id=ask.id):
             if known.question != ask.content:
                 raise self._refused("id_conflict", ask)
@@ -125,7 +111,7 @@ class ChatDoor:
         log.info("chat question", extra={**ids, **about, "outcome": asked.error_code or asked.status})
         if asked.error_code == "id_conflict":
             raise FrameRefused(asked.error_code, ask.id)
-        # One that was opened all the same, and ended later, has that end: it is shown when it is asked for again.
+        # A stream that was opened in spite of the error has its own end, which is shown when the question is repeated.
         if asked.error_code == "store_unavailable" and not asked.length:
             self._display.error("service_unavailable", self._texts.error(asked.error_code), id=ask.id)
             return
@@ -133,8 +119,8 @@ class ChatDoor:
         if not self._unfinished(stream_id=asked.stream_id):
             self._answers.add(ChatAnswer(asked.stream_id, ask.id, self._display.blocks(ask.html), question=ask.content))
 
-    def _stream_of(self, ask: Ask) -> Snapshot:
-        """Return the question's stream, a new one or the one it has: who is sent again is not one too many."""
+    def _stream_of(self, ask: ChatAsk) -> Snapshot:
+        """Return the question's stream. Over the rate limit, a repeated question still finds its existing stream."""
         if self._answers.full:
             raise self._refused("too_many_questions", ask)
         question = self._question(ask)
@@ -144,11 +130,11 @@ class ChatDoor:
             return known
         raise self._refused("rate_limited", ask)
 
-    def _refused(self, code: str, ask: Ask) -> FrameRefused:
+    def _refused(self, code: str, ask: ChatAsk) -> FrameRefused:
         metrics.QUESTIONS_REFUSED.labels(code).inc()
         return FrameRefused(code, ask.id)
 
-    def _question(self, ask: Ask) -> Question:
+    def _question(self, ask: ChatAsk) -> Question:
         return Question(
             ask.content,
             CHAT.name,
@@ -159,11 +145,11 @@ class ChatDoor:
             credential=self._caller.credential,
         )
 
-    def _echo(self, ask: Ask, stream_id: str) -> None:
+    def _echo(self, ask: ChatAsk, stream_id: str) -> None:
         said = {"type": "chat", "role": "user", "content": ask.content, **names_of(stream_id, ask.id)}
         self._socket.send({**said, **self._now()})
 
-    def _resume(self, resume: Resume) -> None:
+    def _resume(self, resume: ChatResume) -> None:
         if self._unfinished(stream_id=resume.stream_id):
             return
         anew = resume.html and resume.cursor > 0
@@ -171,16 +157,16 @@ class ChatDoor:
         if not self._answers.add(shown, 0 if anew else resume.cursor):
             self._display.error("too_many_questions", stream_id=resume.stream_id)
 
-    def _stop(self, stop: Stop) -> None:
-        """Cancel; the end is shown as every end is."""
+    def _stop(self, stop: ChatStop) -> None:
+        """Cancel one answer, or all unfinished ones; their end is shown like every other."""
         ids = [stop.stream_id] if stop.stream_id else [shown.stream_id for shown in self._answers.unfinished()]
         for stream_id in ids:
-            # One that ended a moment ago needs no stop, and no error either.
+            # `cancel` returns "" only for an unknown stream; one that has just ended is no error.
             if not self._gateway.cancel(stream_id, bot=DEFAULT_BOT, principal=self._caller.principal):
                 self._display.error("stream_unknown", stream_id=stream_id)
 
     def _unfinished(self, *, stream_id: str = "", id: str = "") -> ChatAnswer | None:
-        """Return the answer of that name which is being shown here or waits for it."""
+        """Return the answer with this stream id or client id that is being shown here or waiting."""
         for shown in self._answers.unfinished():
             if shown.stream_id == stream_id or (id and shown.id == id):
                 return shown
@@ -190,19 +176,18 @@ class ChatDoor:
         return {"client_id": self._client_id, "timestamp": iso_now()}
 
 
-def chat_blueprint(sockets: Opens, *, gateway: Finds, limiter: Limiter, texts: Texts, html: Html) -> Blueprint:
-    """Return the door's two addresses: a client names itself in the path, or gets a name."""
+def chat_blueprint(
+    sockets: SocketServer, *, gateway: FindingGateway, limiter: QuestionLimiter, texts: Texts, html: Html
+) -> Blueprint:
+    """Return the channel's two addresses: with a client id in the path, and without (one is generated)."""
 
-    def opened(socket: Sends, caller: Caller, client_id: str) -> ChatDoor:
-        return ChatDoor(socket, caller, client_id, gateway=gateway, limiter=limiter, texts=texts, html=html)
+    def opened(socket: FrameSocket, caller: Caller, client_id: str) -> ChatChannel:
+        return ChatChannel(socket, caller, client_id, gateway=gateway, limiter=limiter, texts=texts, html=html)
 
     def chat(client_id: str) -> Response:
         return sockets.serve("chat", client_id, opened)
 
     routes = Blueprint("chat", __name__)
-    for name, rule, defaults in (("", "/ws/chat", {"client_id": ""}), ("_client", "/ws/chat/<client_id>", {})):
-        # werkzeug keeps rules for handshakes and for plain requests apart; `serve` has an answer for both.
-        for websocket in (True, False):
-            endpoint = f"{'socket' if websocket else 'plain'}{name}"
-            routes.add_url_rule(rule, endpoint, chat, methods=["GET"], defaults=defaults, websocket=websocket)
+    add_socket_rule(routes, "/ws/chat", chat, defaults={"client_id": ""})
+    add_socket_rule(routes, "/ws/chat/<client_id>", chat, suffix="_client")
     return routes

@@ -1,4 +1,4 @@
-"""The frames of the chat door: what clients send, read and checked, and what they get."""
+"""Parses and validates the frames that clients send to the chat channel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
 from services.errors import LaibaoError
 
-#: What old clients send about their calls, and what asks for nothing.
+#: Frames that need no reply: WebRTC signalling of old clients, and `pong` and `auth`.
 IGNORED = frozenset({"offer", "answer", "ice-candidate", "pong", "auth"})
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class FrameRefused(LaibaoError):
-    """A frame that cannot be taken; `code` and `params` pick the sentence, `id` is the frame's own, "" for none."""
+    """An invalid frame. `code` and `params` select the sentence; `id` is the frame's id, "" for none."""
 
     status = 400
 
@@ -30,20 +30,20 @@ class FrameRefused(LaibaoError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A question, trimmed."""
+class ChatAsk:
+    """A question, without white space around it."""
 
     content: str
-    #: The client's own id of it, "" for none.
+    #: The id the client gave it, "" for none.
     id: str = ""
-    #: It belongs to the client's conversation; otherwise it stands for itself.
+    #: Whether it belongs to the client's conversation; otherwise it has no history.
     conversation: bool = False
     html: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Resume:
-    """A stream is to be shown from a cursor on."""
+class ChatResume:
+    """A request to show a stream from a cursor on."""
 
     stream_id: str
     cursor: int = 0
@@ -51,27 +51,27 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """A stream is to be cancelled; "" means all that are unfinished on this socket."""
+class ChatStop:
+    """A request to cancel a stream; "" means all unfinished ones of this socket."""
 
     stream_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
-    """A sign of life, answered with the client's own time."""
+class ChatPing:
+    """A ping; the reply repeats its timestamp."""
 
     timestamp: str | float | None = None
 
 
-Incoming = Ask | Resume | Stop | Ping
+ChatFrame = ChatAsk | ChatResume | ChatStop | ChatPing
 
 
-def read_frame(text: str) -> Incoming | None:
-    """Return what a client's message asks for, None for nothing.
+def read_frame(text: str) -> ChatFrame | None:
+    """Parse a client's message; return None for a frame that needs no reply.
 
     Raises:
-        FrameRefused: it is no JSON, no frame of ours, or a member is missing, too long or of another type.
+        FrameRefused: it is not JSON, its type is unknown, or a member is missing, too long or of the wrong type.
     """
     frame = read_object(text)
     kind = _string({"type": "chat", **frame}, "type")
@@ -83,10 +83,10 @@ def read_frame(text: str) -> Incoming | None:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Return the JSON object that a message is.
+    """Parse a message as a JSON object.
 
     Raises:
-        FrameRefused: it is none.
+        FrameRefused: it is not a JSON object.
     """
     try:
         frame = json.loads(text, parse_constant=_no_number)
@@ -98,11 +98,11 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def names_of(stream_id: str, id: str) -> dict[str, str]:
-    """Return what names an answer in a frame: its stream, and the client's own id where it gave one."""
+    """Return the members that identify an answer: its stream id, and the client's id if there is one."""
     return {"stream_id": stream_id, "id": id} if id else {"stream_id": stream_id}
 
 
-def _ask(frame: Mapping[str, Any]) -> Ask:
+def _ask(frame: Mapping[str, Any]) -> ChatAsk:
     id = _word(frame, "id", most=MAX_ID)
     try:
         content = _string(frame, "content").strip()
@@ -110,34 +110,34 @@ def _ask(frame: Mapping[str, Any]) -> Ask:
             raise FrameRefused("message_empty")
         if len(content) > MAX_CONTENT:
             raise FrameRefused("message_too_long", limit=str(MAX_CONTENT))
-        return Ask(content, id, _flag(frame, "conversation"), _html(frame))
+        return ChatAsk(content, id, _flag(frame, "conversation"), _html(frame))
     except FrameRefused as refused:
         refused.id = id
         raise
 
 
-def _resume(frame: Mapping[str, Any]) -> Resume:
+def _resume(frame: Mapping[str, Any]) -> ChatResume:
     cursor = 0 if frame.get("cursor") is None else frame["cursor"]
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= MAX_CURSOR:
         raise FrameRefused("invalid_message", what="cursor")
-    return Resume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame))
+    return ChatResume(_stream_id(_string(frame, "stream_id")), cursor, _html(frame))
 
 
-def _stop(frame: Mapping[str, Any]) -> Stop:
-    return Stop() if frame.get("stream_id") is None else Stop(_stream_id(_string(frame, "stream_id")))
+def _stop(frame: Mapping[str, Any]) -> ChatStop:
+    return ChatStop() if frame.get("stream_id") is None else ChatStop(_stream_id(_string(frame, "stream_id")))
 
 
-def _ping(frame: Mapping[str, Any]) -> Ping:
+def _ping(frame: Mapping[str, Any]) -> ChatPing:
     timestamp = frame.get("timestamp")
     if timestamp is None or isinstance(timestamp, int | float):
-        # JSON has no infinity, but a number may be written that is one.
+        # JSON has no infinity, but a number such as 1e999 is parsed as one.
         if timestamp is not None and not math.isfinite(timestamp):
             raise FrameRefused("invalid_message", what="timestamp")
-        return Ping(timestamp)
-    return Ping(_string(frame, "timestamp"))
+        return ChatPing(timestamp)
+    return ChatPing(_string(frame, "timestamp"))
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], Incoming]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], ChatFrame]] = {
     "chat": _ask,
     "resume": _resume,
     "stop": _stop,
@@ -152,13 +152,13 @@ def _string(frame: Mapping[str, Any], name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as exc:
-        # JSON can write half a character (\ud83d), UTF-8 cannot: it could be neither stored nor sent back.
+        # JSON can contain half of a surrogate pair (\ud83d), UTF-8 cannot: it could neither be stored nor sent back.
         raise FrameRefused("invalid_message", what=name) from exc
     return value
 
 
 def _word(frame: Mapping[str, Any], name: str, *, most: int) -> str:
-    """Return a member that may be missing, but not empty or long; "" where it is missing."""
+    """Return an optional string of 1 to `most` characters; "" when it is missing."""
     if frame.get(name) is None:
         return ""
     value = _string(frame, name)

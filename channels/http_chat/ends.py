@@ -1,4 +1,4 @@
-"""How an answer's end becomes a reply: the whole of it, or an error with a fitting status and a stable reason."""
+"""Turns the end of an answer into a reply: the whole answer, or an error with an HTTP status and a stable reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config.texts import Texts
 from services.streams.records import Whole
 from utils.formats.json_slices import Slices, text_member
 
-#: HTTP statuses of what can end, or prevent, an answer here, beside those of every REST address; all others are 502.
+#: HTTP status by error code, for codes that end or prevent an answer; codes not listed have 502.
 STATUS = {
     **OF_REASON,
     "provider_busy": 429,
@@ -25,22 +25,22 @@ STATUS = {
     "answer_failed": 500,
     "server_error": 500,
 }
-#: Codes of the table that differ from what the status has.
+#: Envelope codes that differ from the default of their HTTP status.
 CODES = {
     "store_unavailable": STORE_CODE,
     "service_unavailable": STORE_CODE,
     "answer_failed": UNKNOWN_CODE,
     "server_error": UNKNOWN_CODE,
 }
-#: Bytes of the longest text that a JSON reply has in one piece: a longer one is read from Redis while it is sent.
+#: Bytes of the longest text a JSON reply holds in memory; a longer one is read from Redis while it is sent.
 WHOLE_BYTES = 64 * 1024
-#: Seconds after which it may be better, by HTTP status, and of a rate that is counted by the minute.
+#: Retry-After in seconds by HTTP status, and for the rate limit, which counts by the minute.
 RETRY_AFTER = {429: 10, 503: 5}
 RATE_RETRY_AFTER = 60
 
 
 def answered(stream_id: str, whole: Whole, *, most: int = WHOLE_BYTES) -> dict[str, Any]:
-    """Return the data of a completed answer; a text of more than `most` bytes comes in slices."""
+    """Return the data of a completed answer; a text longer than `most` bytes comes in slices."""
     data = {
         "stream_id": stream_id,
         "content": _content(whole, most),
@@ -53,9 +53,9 @@ def answered(stream_id: str, whole: Whole, *, most: int = WHOLE_BYTES) -> dict[s
 
 
 def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float = 0.0, **data: object) -> RestError:
-    """Return the error of a code; its message is `sentence`, or else the code's own.
+    """Return the error reply of a code; `sentence` defaults to the text of the code.
 
-    `retry_after` is how many seconds the provider wants to be left alone, 0.0 where it did not say.
+    `retry_after` is the provider's Retry-After in seconds, 0.0 when it sent none.
     """
     status = STATUS.get(code, 502)
     told = ceil(retry_after)
@@ -71,7 +71,7 @@ def refusal(code: str, texts: Texts, *, sentence: str = "", retry_after: float =
 
 
 def failed(stream_id: str, whole: Whole, sentence: str, texts: Texts, *, most: int = WHOLE_BYTES) -> RestError:
-    """Return the error of an answer that ended otherwise than completed; what there was of it goes with it."""
+    """Return the error reply of an answer that was not completed, with its text so far."""
     code = "cancelled" if whole.status == "cancelled" else whole.error_code or "answer_failed"
     data: dict[str, object] = {"stream_id": stream_id, "content": _content(whole, most)}
     cost = {"usage": whole.usage.known} if whole.usage.known else {}

@@ -1,4 +1,4 @@
-"""The connection under a request whose answer takes its time: is its client still there, and does it read?"""
+"""The client's connection of a long request: detects a client that has disconnected or does not read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from services.errors import StoreUnavailable, StreamUnknown
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which a client must have read some of what lies ready for it.
+#: Seconds within which a client must read some of the data sent to it.
 SEND_SECONDS = 30.0
-#: Bytes sent at a time: less than is free when a connection can be written to at all, so that no write ever blocks.
+#: Bytes sent at a time: less than is free once poll() reports a connection as writable, so that no write blocks.
 PIECE_BYTES = 16 * 1024
 
 
-class Line:
-    """A request's connection; where the server does not show it, its client counts as there and reading."""
+class ClientConnection:
+    """A request's connection. If the server does not expose it, the client counts as connected and reading."""
 
     def __init__(self, environ: Mapping[str, Any], *, send_seconds: float = SEND_SECONDS) -> None:
         self._send_seconds = send_seconds
@@ -32,14 +32,14 @@ class Line:
         with suppress(HandshakeRefused):
             self._sock = raw_socket(environ)
         if self._sock:
-            # Left alone, what the kernel keeps for a client that does not read grows to megabytes.
+            # By default the kernel buffers megabytes for a client that does not read.
             with suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
     def gone(self) -> bool:
-        """Whether the client has closed the connection; never known of TLS that ends in this process."""
+        """Whether the client has closed the connection; always False if this process terminates TLS."""
         if self._sock is None or isinstance(self._sock, ssl.SSLSocket):
             return False
         try:
@@ -48,15 +48,15 @@ class Line:
             return True
 
     def paced(self, data: bytes) -> Iterator[bytes]:
-        """Yield pieces of `data`, each when it can be sent; a client that reads nothing for too long is cut off.
+        """Yield pieces of `data`, each when it can be sent without blocking.
 
         Raises:
-            BrokenPipeError: it was.
+            BrokenPipeError: the client read nothing for `send_seconds`, and the connection was shut down.
         """
-        for place in range(0, len(data), PIECE_BYTES):
+        for start in range(0, len(data), PIECE_BYTES):
             if self._sock and not self._is(select.POLLOUT, self._send_seconds):
                 self.break_off("the client reads nothing")
-            yield data[place : place + PIECE_BYTES]
+            yield data[start : start + PIECE_BYTES]
 
     def _is(self, what: int, seconds: float) -> bool:
         assert self._sock
@@ -65,10 +65,10 @@ class Line:
         return bool(poll.poll(seconds * 1000))
 
     def unless_missing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the pieces of a reply; where the stream they are read from is gone or away, the reply breaks off.
+        """Yield the pieces of a reply that are read from Redis.
 
         Raises:
-            BrokenPipeError: it does.
+            BrokenPipeError: the stream could not be read to its end, and the connection was shut down.
         """
         try:
             yield from pieces
@@ -77,10 +77,10 @@ class Line:
             self.break_off("the answer cannot be read to its end")
 
     def break_off(self, why: str) -> NoReturn:
-        """End the connection, so that not even an end is waited for, and the reply with it.
+        """Shut down the connection at once, and end the reply.
 
         Raises:
-            BrokenPipeError: always; the server takes it for a client that has gone.
+            BrokenPipeError: always; the server treats it as a client that has disconnected.
         """
         if self._sock:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What POST /api/chat takes, and the data of its answers."""
+"""The request model of POST /api/chat, and the models of its answers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 from channels.asking import MAX_CONTENT, MAX_CURSOR, MAX_ID
 from channels.web.rest import RestModel
 
-#: The largest whole number that every reader of JSON has exactly; no number beyond it is taken.
+#: The largest integer that all JSON parsers represent exactly; larger numbers are refused.
 MAX_NUMBER = 2**53 - 1
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
-Input = (
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
+InputValue = (
     Annotated[str, StringConstraints(max_length=MAX_CONTENT)]
     | bool
     | Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -22,44 +22,42 @@ Input = (
 
 
 class ChatQuestion(RestModel):
-    """A question; `question` is another name of `query`."""
+    """A question; `question` is accepted as another name of `query`."""
 
     @model_validator(mode="before")
     @classmethod
     def _other_name(cls, given: Any) -> Any:
-        """Take `question` for `query`; of both, one is too many."""
+        """Rename `question` to `query`; a body with both is refused."""
         if isinstance(given, dict) and "question" in given and "query" not in given:
             return {("query" if name == "question" else name): value for name, value in given.items()}
         return given
 
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
-        description="The question, up to `QUESTION_MAX_BYTES`. Blanks around it do not count.",
+        description="The question, up to `QUESTION_MAX_BYTES`. White space around it is removed.",
         examples=["年假怎么申请？"],
     )
-    id: Name | None = Field(
+    id: ShortName | None = Field(
         None,
-        # No example: whoever sends it twice would get the first question's answer.
-        description="The client's own id of the question, best a random one: sent again, it finds its answer.",
+        # No example: two people who try it would share one id, and so one answer.
+        description="An id chosen by the client, best a random one. Repeating it returns the same answer.",
     )
     conversation: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = Field(
-        None, description="The conversation it belongs to; without one it stands for itself.", examples=["desk-7"]
+        None, description="The conversation it belongs to; without one it has no history.", examples=["desk-7"]
     )
-    inputs: Annotated[dict[Name, Input], Field(max_length=50)] = Field(
+    inputs: Annotated[dict[ShortName, InputValue], Field(max_length=50)] = Field(
         default_factory=dict, description="Inputs of the provider's app.", examples=[{"department": "HR"}]
     )
-    stream: bool | None = Field(
-        None, description="Answer as server-sent events; unless said here, the Accept header tells."
-    )
+    stream: bool | None = Field(None, description="Answer as server-sent events; by default the Accept header decides.")
 
 
 class ChatPlace(RestModel):
-    """Where a reader is; the header Last-Event-ID goes before it."""
+    """A reader's position; the header Last-Event-ID takes precedence."""
 
-    cursor: Annotated[int, Field(ge=0, le=MAX_CURSOR)] = Field(0, description="The id of the last event there was.")
+    cursor: Annotated[int, Field(ge=0, le=MAX_CURSOR)] = Field(0, description="The id of the last event received.")
 
 
 class ChatUsage(RestModel):
-    """What the answer cost, as the provider counted it; 0 and "" where it did not say."""
+    """The cost of the answer as reported by the provider; 0 and "" for what it did not report."""
 
     total_tokens: int
     prompt_tokens: int
@@ -69,7 +67,7 @@ class ChatUsage(RestModel):
 
 
 class ChatMetadata(BaseModel):
-    """Who answered, under which ids; one that is not known is left out, and providers may tell more."""
+    """The provider and its ids; unknown ones are left out, and providers may add further members."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -84,28 +82,26 @@ class ChatAnswered(RestModel):
     stream_id: str
     content: str
     status: Literal["completed"]
-    sources: list[dict[str, Any]] = Field(description="What it rests on, as the provider says it.")
+    sources: list[dict[str, Any]] = Field(description="The documents it is based on, as reported by the provider.")
     usage: ChatUsage
     metadata: ChatMetadata
-    mock: bool = Field(False, description="True where the built-in mock spoke and not the provider; else left out.")
+    mock: bool = Field(False, description="True when the built-in mock answered instead of a provider; else left out.")
 
 
 class ChatFailed(RestModel):
-    """An answer that did not come to its end, as far as it came."""
+    """An answer that was not completed, with its text so far."""
 
-    reason: str = Field(description="A stable word for what happened.", examples=["provider_timeout"])
-    stream_id: str = Field("", description="Left out where nobody was asked.")
+    reason: str = Field(description="A stable error code.", examples=["provider_timeout"])
+    stream_id: str = Field("", description="Left out when no stream was opened.")
     content: str = ""
-    usage: ChatUsage | None = Field(None, description="Left out where the provider counted nothing.")
-    retry_after: int = Field(
-        0, description="Seconds for which the provider wants to be left alone; left out where it did not say."
-    )
+    usage: ChatUsage | None = Field(None, description="Left out when the provider reported none.")
+    retry_after: int = Field(0, description="The provider's Retry-After in seconds; left out when it sent none.")
 
 
 class ChatCancelled(RestModel):
-    """What became of an answer that was to be cancelled."""
+    """The result of cancelling an answer."""
 
     stream_id: str
     status: Literal["cancelled", "completed", "error"] = Field(
-        description="cancelled, or how it had ended before that."
+        description="cancelled, or the status with which it had already ended."
     )

@@ -1,4 +1,4 @@
-"""What a request of POST /api/chat, or for an answer there is, says beside its body."""
+"""Reads the headers and addresses of /api/chat requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.identity.callers import Caller
 from services.models import Question
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-#: As documented; no stream has so many chunks.
+#: As documented; no stream has more chunks.
 _CURSOR = re.compile(r"[0-9]{1,9}")
 
 
@@ -34,10 +34,10 @@ def question_of(asked: ChatQuestion, caller: Caller, msgid: str) -> Question:
 
 
 def client_id(asked: ChatQuestion) -> str:
-    """Return the client's own id of its question, from the body or the header Idempotency-Key; "" for none.
+    """Return the id the client gave its question, in the body or the header Idempotency-Key; "" for none.
 
     Raises:
-        RestError: there are two, or the header's is too long or empty.
+        RestError: both are given and differ, or the header is too long or empty.
     """
     named = request.headers.get("Idempotency-Key")
     if named is None:
@@ -50,15 +50,15 @@ def client_id(asked: ChatQuestion) -> str:
 
 
 def wants_events() -> bool:
-    """Tell whether the client would rather have events than JSON, which is what it gets when it has no wish."""
+    """Tell whether the Accept header prefers events; the default is JSON."""
     return request.accept_mimetypes.best_match(["application/json", MEDIA_TYPE]) == MEDIA_TYPE
 
 
 def last_event() -> int | None:
-    """Return the cursor of the last event the client got, 0 for none, None when that was the last one of all.
+    """Return the cursor in Last-Event-ID: 0 without the header, None after the answer's last event.
 
     Raises:
-        RestError: it is no id of ours.
+        RestError: it is not an event's id.
     """
     shown = request.headers.get("Last-Event-ID", "0")
     if shown == END:
@@ -69,10 +69,10 @@ def last_event() -> int | None:
 
 
 def checked(stream_id: str) -> str:
-    """Return a stream's id from an address.
+    """Return the stream id of an address.
 
     Raises:
-        RestError: no stream has such an id.
+        RestError: 404 it is malformed.
     """
     if not _STREAM_ID.fullmatch(stream_id):
         raise RestError(404, reason="stream_unknown")

@@ -1,4 +1,4 @@
-"""An answer as server-sent events: ids are cursors, so that who comes back with the last one goes on from there."""
+"""An answer as server-sent events. Event ids are cursors, so that a client resumes with the last id it received."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from channels.http_chat.ends import answered, failed, refusal
-from channels.http_chat.line import Line
-from channels.http_chat.waits import Ended, Step, Wait
+from channels.http_chat.line import ClientConnection
+from channels.http_chat.waits import AnswerWait, Ended, WaitStep
 from channels.web.envelope import enveloped
 from channels.web.rest import RestError
 from config.texts import Texts
@@ -22,24 +22,24 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
-#: The id of the last event: who comes back with it has it all.
+#: The id of the last event; a client that reconnects with it has the whole answer.
 END = "end"
-#: Seconds of silence until a comment shows that there is somebody.
+#: Seconds of silence after which a comment is sent to keep the connection open.
 PING_SECONDS = 15.0
 PING = b": ping\n\n"
-#: Milliseconds after which a browser that was cut off comes back.
+#: Tells browsers to reconnect after 1000 ms.
 RETRY = b"retry: 1000\n\n"
 
 
 class EventStream:
-    """The body of a reply, to be iterated once; a client whose last event was not that of `END` comes back."""
+    """The body of a reply, to be iterated once. A client that did not get the event with id `END` must reconnect."""
 
     def __init__(
         self,
         stream_id: str,
         cursor: int,
-        wait: Wait,
-        line: Line,
+        wait: AnswerWait,
+        connection: ClientConnection,
         texts: Texts,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -47,20 +47,20 @@ class EventStream:
         self._stream_id = stream_id
         self._cursor = cursor
         self._wait = wait
-        self._line = line
+        self._connection = connection
         self._texts = texts
         self._clock = clock
         self._said_at = clock()
 
     def __iter__(self) -> Iterator[bytes]:
         for said in self._said():
-            yield from self._line.paced(said)
+            yield from self._connection.paced(said)
 
     def _said(self) -> Iterator[bytes]:
         yield RETRY + event("start", {"stream_id": self._stream_id}, self._cursor)
         try:
             for step in self._wait.steps():
-                if step is None and self._line.gone:
+                if step is None and self._connection.gone:
                     return
                 for said in self._shown(step):
                     self._said_at = self._clock()
@@ -68,13 +68,13 @@ class EventStream:
         except (StreamUnknown, StoreUnavailable) as exc:
             yield self._error(refusal(exc.code, self._texts, stream_id=self._stream_id))
         except BrokenPipeError:
-            # The server sees to a reply that breaks off.
+            # The server handles a broken reply.
             raise
         except Exception:
             log.exception("following an answer failed", extra={"stream_id": self._stream_id})
             yield self._error(refusal("server_error", self._texts, stream_id=self._stream_id))
 
-    def _shown(self, step: Step) -> Iterator[bytes]:
+    def _shown(self, step: WaitStep) -> Iterator[bytes]:
         match step:
             case News():
                 yield from self._news(step)
@@ -84,24 +84,24 @@ class EventStream:
                 yield PING
 
     def _news(self, news: News) -> Iterator[bytes]:
-        # Whoever is cut off after a reset, before the new text, begins at the beginning.
+        # The reset has id 0: a client that loses the connection before the new text resumes from the beginning.
         reset = event("reset", {}, 0) if news.reset else b""
         text = "".join(chunk.content for chunk in news.chunks)
         if said := reset + event("delta", {"content": text}, news.cursor) if text else reset:
             yield said
 
     def _end(self, end: Ended) -> Iterator[bytes]:
-        """Yield the last event. Where it breaks off, nothing follows: half an event is none, and its client comes back.
+        """Yield the last event.
 
         Raises:
-            BrokenPipeError: it does.
+            BrokenPipeError: it broke off. The client discards an incomplete event and reconnects.
         """
         if end.whole.status == "completed":
             pieces = event_pieces("done", answered(self._stream_id, end.whole, most=0), END)
         else:
             error = failed(self._stream_id, end.whole, end.sentence, self._texts, most=0)
             pieces = event_pieces("error", self._enveloped(error), END)
-        yield from self._line.unless_missing(pieces)
+        yield from self._connection.unless_missing(pieces)
 
     def _error(self, error: RestError) -> bytes:
         return b"".join(event_pieces("error", self._enveloped(error), END))
@@ -116,7 +116,7 @@ def event(name: str, data: Mapping[str, Any], id: int | str) -> bytes:
 
 
 def event_pieces(name: str, data: Mapping[str, Any], id: int | str) -> Iterator[bytes]:
-    """Yield one event, in pieces where a text in it comes in slices; JSON has no line ends, so its data is one line."""
+    """Yield one event, in pieces if a text in it comes in slices. JSON has no line ends: one data line is enough."""
     waiting = f"id: {id}\nevent: {name}\ndata: ".encode()
     for number, piece in enumerate(json_pieces(data)):
         if number:

@@ -1,4 +1,4 @@
-"""Requests that wait for an answer: how many may, each one's way along its stream, and their end with this replica."""
+"""Requests that wait for an answer: limits their number, follows their streams, and ends them with the replica."""
 
 from __future__ import annotations
 
@@ -7,83 +7,83 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from channels.sockets.answer_queue import Follows
+from channels.sockets.answer_queue import FollowedStream
 from services import metrics
 from services.errors import StoreUnavailable
 from services.streams.following import News
 from services.streams.records import Whole
 
-#: Seconds of one wait for news: about as long as a request goes on when nobody wants it any more.
+#: Seconds of one wait for news; a request whose client has disconnected ends within about this time.
 SLICE = 1.0
-#: Seconds between two tries to have an ended answer whole while Redis is away.
+#: Seconds between two attempts to read an ended answer while Redis is unavailable.
 AGAIN = 0.5
-#: Seconds for the first look at a stream; longer than a stream may be missing in Redis (`following.Misses`).
+#: Seconds for the first read; longer than a missing stream is waited for (`following.Misses`).
 FIRST_SECONDS = 8.0
-#: Seconds in which the last requests end when this replica leaves.
+#: Seconds the last requests have to end when this replica stops.
 LAST_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An answer that is over, whatever its end."""
+    """An answer that has ended: completed, failed or cancelled."""
 
     whole: Whole
-    #: The error's sentence as the stream has it, "" for none.
+    #: The sentence of an error, "" for none.
     sentence: str = ""
 
 
-Step = News | Ended | None
+WaitStep = News | Ended | None
 
 
-class Wait:
-    """One request's way along a stream; used by one thread at a time."""
+class AnswerWait:
+    """Follows one stream for one request; used by one thread at a time."""
 
     def __init__(
         self,
-        following: Follows,
+        following: FollowedStream,
         *,
         leaving: Callable[[], bool],
-        patience: float = 1800.0,
+        timeout: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Take who says that this replica leaves, and for how many seconds without any news a stream is waited for."""
+        """`leaving` tells whether this replica stops; a stream without news for `timeout` seconds fails."""
         self._following = following
         self._leaving = leaving
-        self._patience = patience
+        self._timeout = timeout
         self._clock = clock
         self._sleep = sleep
         self._heard = clock()
         self._first: News | None = None
 
     def begin(self, seconds: float = FIRST_SECONDS) -> None:
-        """Look at the stream for the first time: who may not see it is told so before anything else.
+        """Read the stream for the first time, so that a missing one is refused before the reply starts.
 
-        While Redis is away it is not known who may, and the first step tells.
+        While Redis is unavailable this cannot be checked; `steps` raises later.
 
         Raises:
-            StreamUnknown: there is no such stream, it has expired, or it is somebody else's.
+            StreamUnknown: there is no such stream, it has expired, or it belongs to another caller.
         """
         end = self._clock() + seconds
         while self._first is None and self._clock() < end and not self._leaving():
             self._first = self._following.next(SLICE)
 
-    def steps(self) -> Iterator[Step]:
-        """Yield all that becomes known, None after about each second without news, and at last the answer's end.
+    def steps(self) -> Iterator[WaitStep]:
+        """Yield the news, None after about each second without any, and finally `Ended`.
 
-        Where that is missing, this replica leaves: another one goes on from the last news.
+        Without `Ended` this replica is stopping; the client resumes on another one after the last news.
 
         Raises:
             StreamUnknown: the stream has expired.
-            StoreUnavailable: there was no news for too long.
+            StoreUnavailable: no news came for `timeout` seconds.
         """
         last = yield from self._news()
         if last:
             yield from self._end(last)
 
-    def _news(self) -> Generator[Step, None, News | None]:
-        """Yield the news, and return the last of it; None when this replica leaves before that."""
-        # Nobody holds what was taken.
+    def _news(self) -> Generator[WaitStep, None, News | None]:
+        """Yield the news and return the last one; None when this replica stops first."""
+        # References are dropped early, so that sent news can be freed.
         news, self._first = self._first, None
         while not self._leaving():
             yield news
@@ -94,7 +94,7 @@ class Wait:
             self._note(heard=news is not None)
         return None
 
-    def _end(self, last: News) -> Iterator[Step]:
+    def _end(self, last: News) -> Iterator[WaitStep]:
         while not self._leaving():
             try:
                 yield Ended(self._following.whole(), last.sentence)
@@ -108,28 +108,28 @@ class Wait:
         now = self._clock()
         if heard:
             self._heard = now
-        elif now - self._heard > self._patience:
+        elif now - self._heard > self._timeout:
             raise StoreUnavailable("no news of an answer for too long", code="service_unavailable")
 
 
-class Waits:
-    """The requests of this process that wait; one of `services.container`'s guests."""
+class WaitingRequests:
+    """The waiting requests of this process; attached to `services.container`, which starts and stops it."""
 
-    def __init__(self, *, most: int = 500, patience: float = 1800.0) -> None:
-        """Take how many may wait at once, and for how many seconds without any news."""
+    def __init__(self, *, most: int = 500, timeout: float = 1800.0) -> None:
+        """At most `most` requests wait at once; one without news for `timeout` seconds fails."""
         self._most = most
-        self._patience = patience
+        self._timeout = timeout
         self._count = 0
         self._changed = threading.Condition()
         self._closing = threading.Event()
 
     @property
     def count(self) -> int:
-        """How many wait."""
+        """The number of waiting requests."""
         return self._count
 
     def enter(self) -> bool:
-        """Take a place, to be given back by `exit`; False when there is none."""
+        """Take a slot, to be released by `exit`; return False when none is free."""
         with self._changed:
             if self._count >= self._most:
                 return False
@@ -138,28 +138,28 @@ class Waits:
         return True
 
     def exit(self) -> None:
-        """Give a place back."""
+        """Release a slot."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
         metrics.HTTP_WAITS.dec()
 
-    def along(self, following: Follows) -> Wait:
-        """Return a request's way along a stream."""
-        return Wait(following, leaving=self._closing.is_set, patience=self._patience, sleep=self._closing.wait)
+    def along(self, following: FollowedStream) -> AnswerWait:
+        """Return an `AnswerWait` on a stream."""
+        return AnswerWait(following, leaving=self._closing.is_set, timeout=self._timeout, sleep=self._closing.wait)
 
     def start(self) -> None:
-        """Say how many may wait."""
+        """Report the limit as a metric."""
         metrics.HTTP_WAITS_MAX.inc(self._most)
 
     def leave(self) -> None:
-        """Let everybody have their answer: each waits for one, and resuming costs more than staying."""
+        """Do nothing: each request waits for one answer, and letting it finish costs less than resuming elsewhere."""
 
     def close_all(self) -> None:
-        """End whoever is left, for another replica to go on with, and see them go for a few seconds."""
+        """End all waiting requests (clients resume on another replica), and wait up to `LAST_SECONDS` for them."""
         self._closing.set()
         with self._changed:
             self._changed.wait_for(lambda: not self._count, LAST_SECONDS)
 
     def stop(self) -> None:
-        """Nothing of it is left."""
+        """Do nothing: `close_all` has ended all requests."""

@@ -1,4 +1,7 @@
-"""How batch tasks go, for those on sockets who asked: one look a second for all of them, and none while nobody did."""
+"""Reports the progress of batch tasks to subscribed sockets.
+
+One query a second serves all sockets of this process; without subscriptions nothing is queried.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,33 @@ from services.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks, and after one that failed.
+#: Seconds between two queries, and after a failed one.
 INTERVAL = 1.0
 PAUSE = 2.0
-#: Tasks looked at in one query.
+#: Maximum tasks of one query.
 LOOKS = 500
-#: Seconds a closing replica waits for its last look.
+#: Seconds `stop` waits for a running query.
 STOP_SECONDS = 2.0
 
-#: Tells a client how a task is; `None`: it is there no more. Returns whether the client still listens.
+#: Reports a task's state to a client; `None` means that the task is gone. Returns whether the socket is still open.
 Tell = Callable[[str, Task | None], bool]
 
 
-class Batches(Protocol):
-    """What is used of the manager of batches. Both may raise `StoreUnavailable`."""
+class TaskSource(Protocol):
+    """The manager of batches, as it is used here. Both methods may raise `StoreUnavailable`."""
 
     def get(self, task_id: str, owner: str) -> Task:
         """Return the owner's task; raises `BatchUnknown`."""
 
     def look_up(self, task_ids: Collection[str]) -> Sequence[Task]:
-        """Return those of these tasks that there are."""
+        """Return those of these tasks that exist."""
 
 
 class BatchNews:
-    """The tasks that are followed in this process, and those who follow them."""
+    """The followers of this process, and the thread that queries their tasks."""
 
     def __init__(
-        self, batches: Batches, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+        self, batches: TaskSource, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._batches = batches
         self._interval = interval
@@ -51,20 +54,20 @@ class BatchNews:
         self._thread = threading.Thread(target=self._run, name="batch-news", daemon=True)
 
     def follower(self, owner: str, tell: Tell) -> Follower:
-        """Return somebody's subscriptions, none yet; `tell` is called in a thread of its own."""
+        """Return a new follower without subscriptions; it calls `tell` in a thread of its own."""
         return Follower(self, owner, tell)
 
     def start(self) -> None:
         self._thread.start()
 
     def leave(self) -> None:
-        """Nothing: whoever follows goes with the socket."""
+        """Do nothing: followers end with their sockets."""
 
     def close_all(self) -> None:
-        """Nothing, as `leave`."""
+        """Do nothing, as `leave`."""
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         self._stopping.set()
         self._wanted.set()
         if self._thread.is_alive():
@@ -75,7 +78,7 @@ class BatchNews:
         return self._batches.get(task_id, owner)
 
     def add(self, follower: Follower) -> None:
-        """Have this one told, too."""
+        """Add a follower and wake the thread."""
         with self._lock:
             self._followers.add(follower)
         self._wanted.set()
@@ -112,7 +115,7 @@ class BatchNews:
             follower.take({task_id: found.get(task_id) for task_id in followed})
 
     def _rest(self) -> None:
-        """Look at nothing until somebody follows something."""
+        """Wait until a task is followed."""
         self._wanted.clear()
         with self._lock:
             followers = list(self._followers)
@@ -121,9 +124,9 @@ class BatchNews:
 
 
 class Follower:
-    """What one client follows. It is told the latest of each task: a client that reads slowly misses what is between.
+    """The subscriptions of one client, with a thread of its own so that a slow client delays no other.
 
-    The thread that tells is the client's own, so that nobody waits for a slow one.
+    Only the latest state of each task is sent; a client that reads slowly misses the states in between.
     """
 
     def __init__(self, news: BatchNews, owner: str, tell: Tell) -> None:
@@ -131,8 +134,9 @@ class Follower:
         self._owner = owner
         self._tell = tell
         self._lock = threading.Lock()
-        #: How each followed task was when it was last told or is to be told; None before the first look.
+        #: The latest known state of each followed task, sent or about to be sent.
         self._last: dict[str, Task | None] = {}
+        #: The states still to be sent.
         self._due: dict[str, Task | None] = {}
         self._something = threading.Event()
         self._closed = False
@@ -144,11 +148,11 @@ class Follower:
             return tuple(self._last)
 
     def follow(self, task_id: str) -> None:
-        """Tell how a task is, now and whenever its counts change, until it ends.
+        """Report a task now and whenever its counts change, until it ends.
 
         Raises:
-            BatchUnknown: there is none, or it is another's.
-            StoreUnavailable: the database is away.
+            BatchUnknown: there is no such task, or it belongs to another caller.
+            StoreUnavailable: the database is unavailable.
         """
         task = self._news.get(task_id, self._owner)
         with self._lock:
@@ -164,20 +168,20 @@ class Follower:
         self._news.add(self)
 
     def forget(self, task_id: str) -> None:
-        """Tell nothing more of a task."""
+        """Stop reporting a task."""
         with self._lock:
             self._last.pop(task_id, None)
             self._due.pop(task_id, None)
 
     def close(self) -> None:
-        """Tell nothing more at all."""
+        """Stop reporting all tasks."""
         self._news.remove(self)
         with self._lock:
             self._closed = True
         self._something.set()
 
     def take(self, seen: Mapping[str, Task | None]) -> None:
-        """Take in how tasks are; what is as it was is not told."""
+        """Take the result of a query; only tasks whose counts changed are reported."""
         with self._lock:
             for task_id, task in seen.items():
                 if task_id in self._last and _counts(task) != _counts(self._last[task_id]):
@@ -203,7 +207,7 @@ class Follower:
 
 
 def _counts(task: Task | None) -> tuple[object, ...] | None:
-    """Return what a client wants to hear of when it changes."""
+    """Return the values whose change is reported."""
     if task is None:
         return None
     return (task.status, task.total, task.completed, task.failed, task.cancelled, task.running)

@@ -1,4 +1,4 @@
-"""The realtime door: a live transcript in, answers to the questions in it out, resumable on any replica."""
+"""The realtime channel: takes a live transcript and streams answers to its questions, resumable on any replica."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any, Literal, Protocol
 
 from flask import Blueprint, Response
 
-from channels.asking import Asks, Limiter, iso_now
+from channels.asking import QuestionGateway, QuestionLimiter, iso_now
 from channels.realtime.batch_news import BatchNews
 from channels.realtime.rules import REALTIME
-from channels.sockets.answer_queue import AnswerQueue, Shown
-from channels.sockets.outbox import Goodbye, Outbox, Wire
+from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
+from channels.sockets.endpoint import add_socket_rule
+from channels.sockets.outbox import Goodbye, Outbox
+from channels.sockets.peer import ClosableSocket, Closed, SocketServer
 from config.bots import DEFAULT_BOT
 from config.texts import Texts
 from services import metrics
@@ -32,36 +34,19 @@ from services.streams.records import Whole
 
 log = logging.getLogger(__name__)
 
-#: How a client takes its leave: the code for that, or a close frame without any.
+#: Close codes of an orderly close: normal closure, or a close frame without a code.
 ORDERLY = (1000, 1005)
 
 
-class RealtimeSocket(Wire, Protocol):
-    """What is used of a socket."""
+class RealtimeSocket(ClosableSocket, Protocol):
+    """A socket whose heartbeats have further members."""
 
-    #: What heartbeats say besides their type and time.
     heartbeat: Mapping[str, Any]
 
 
-class End(Protocol):
-    """How a socket ended."""
-
-    @property
-    def code(self) -> int: ...
-
-    @property
-    def by_peer(self) -> bool: ...
-
-
-class Opens(Protocol):
-    """What is used of this replica's sockets."""
-
-    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], RealtimeDoor]) -> Response: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Manner:
-    """How the door understands and speaks: who tells questions, its sentences, and what `stop` does."""
+class RealtimeOptions:
+    """Question detection, texts, and what `stop` does."""
 
     detect: Callable[[str], Detected]
     texts: Texts
@@ -69,18 +54,17 @@ class Manner:
 
 
 @dataclass(eq=False)
-class _Line(Shown):
-    """An answer's place in the line of those to be shown."""
+class _QueuedAnswer(Shown):
+    """An answer in the queue of those to be shown."""
 
     answer: SessionAnswer = field(kw_only=True)
 
 
-class RealtimeDoor:
-    """One client at its socket: does what its session says.
+class RealtimeChannel:
+    """One client's realtime socket: executes the effects that its session returns.
 
-    The reader's thread takes messages, and asks, follows and cancels for them; the queue's thread shows the answers,
-    that of the follower tells of batch tasks.
-    The session takes one step at a time, and its frames go out in the order it made them.
+    The reader's thread handles messages, and asks, follows and cancels; the queue's thread shows answers; the
+    follower's thread reports batch tasks. The session runs one step at a time, and its frames are sent in that order.
     """
 
     def __init__(
@@ -89,22 +73,22 @@ class RealtimeDoor:
         caller: Caller,
         client_id: str,
         *,
-        gateway: Asks,
-        limiter: Limiter,
-        manner: Manner,
+        gateway: QuestionGateway,
+        limiter: QuestionLimiter,
+        options: RealtimeOptions,
         news: BatchNews | None = None,
     ) -> None:
-        """Take the client's name, which is also that of its first session; without `news` there are no batches."""
+        """`client_id` is also the id of the first session; without `news` batches cannot be subscribed to."""
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
         self._gateway = gateway
         self._limiter = limiter
         self._session = RealtimeSession(
-            client_id, detect=manner.detect, texts=manner.texts, now=iso_now, stop=manner.stop
+            client_id, detect=options.detect, texts=options.texts, now=iso_now, stop=options.stop
         )
         self._receiving = False
-        # One step of the session at a time; held for moments only, never over a send or a wait for Redis.
+        # Serializes the session's steps; held briefly, never during a send or a call to Redis.
         self._step = threading.Lock()
         self._outbox = Outbox(socket)
         self._queue = self._answers()
@@ -112,14 +96,14 @@ class RealtimeDoor:
 
     @property
     def busy(self) -> bool:
-        """Whether a question is being put or its answer shown."""
+        """Whether a question is being asked or an answer shown."""
         return self._receiving or self._queue.busy
 
     def opened(self) -> None:
         self._do(self._session.open)
 
     def received(self, text: str) -> None:
-        """Do what a message asks for, in a few exchanges with Redis at the most."""
+        """Handle one message; takes a few Redis round trips at most."""
         self._receiving = True
         try:
             self._take(text)
@@ -129,23 +113,25 @@ class RealtimeDoor:
         finally:
             self._receiving = False
 
-    def closed(self, closed: End) -> None:
-        """Show nothing more; an orderly leave also ends what runs, after any other it goes on for a resume."""
+    def closed(self, closed: Closed) -> None:
+        """Stop showing answers. An orderly close cancels running answers; otherwise they go on and can be resumed."""
         self._queue.close()
         if self._follower:
             self._follower.close()
         self._do(lambda: self._session.closed(orderly=closed.by_peer and closed.code in ORDERLY))
 
-    def _answers(self) -> AnswerQueue[_Line]:
+    def _answers(self) -> AnswerQueue[_QueuedAnswer]:
         return AnswerQueue(
             self._gateway,
             self._caller.principal,
-            begun=lambda line: self._tell(lambda: self._session.begun(line.answer)),
-            show=self._show,
-            ended=self._ended,
-            failed=lambda line, code: self._tell(lambda: self._session.failed(line.answer, code)),
-            closing=lambda: self._socket.closing,
-            # Those just given up may still be in the line.
+            AnswerCallbacks(
+                begun=lambda queued: self._tell(lambda: self._session.begun(queued.answer)),
+                show=self._show,
+                ended=self._ended,
+                failed=lambda queued, code: self._tell(lambda: self._session.failed(queued.answer, code)),
+                closing=lambda: self._socket.closing,
+            ),
+            # Answers that the session has just given up may still be in the queue.
             most=2 * MOST,
         )
 
@@ -158,14 +144,14 @@ class RealtimeDoor:
         self._do(lambda: self._session.received(message))
 
     def _do(self, step: Callable[[], list[Effect]]) -> None:
-        """Take a step in the reader's thread: its frames are sent, and what it commands is done."""
-        for command in self._say(step, patient=False):
+        """Run a step of the session in the reader's thread: send its frames and execute its commands."""
+        for command in self._say(step, wait=False):
             match command:
                 case AskQuestion():
                     self._ask(command)
                 case Follow():
                     answer = command.answer
-                    self._queue.add(_Line(answer.stream_id, answer=answer), answer.cursor)
+                    self._queue.add(_QueuedAnswer(answer.stream_id, answer=answer), answer.cursor)
                 case Cancel():
                     self._cancel(command)
                 case WatchTask():
@@ -174,17 +160,17 @@ class RealtimeDoor:
                     self._follower.forget(command.task_id)
 
     def _tell(self, step: Callable[[], list[Effect]]) -> bool:
-        """Take a step in the queue's thread, which commands nothing; return whether anybody still listens."""
-        self._say(step, patient=True)
+        """Run a step in another thread, where it has no commands; return whether the socket is still open."""
+        self._say(step, wait=True)
         return not self._socket.closing
 
-    def _say(self, step: Callable[[], list[Effect]], *, patient: bool) -> list[Effect]:
-        """Take a step, send its frames, and return its commands."""
+    def _say(self, step: Callable[[], list[Effect]], *, wait: bool) -> list[Effect]:
+        """Run a step, send its frames, and return its commands."""
         with self._step:
             effects = step()
             self._outbox.put(_said(effect) for effect in effects if isinstance(effect, dict | Close))
             self._socket.heartbeat = {"session_id": self._session.session_id}
-        self._outbox.flush(patient=patient)
+        self._outbox.flush(wait=wait)
         return [effect for effect in effects if not isinstance(effect, dict | Close)]
 
     def _ask(self, ask: AskQuestion) -> None:
@@ -199,7 +185,7 @@ class RealtimeDoor:
             self._do(lambda: self._session.refused(ask.answer, code))
 
     def _put(self, ask: AskQuestion) -> tuple[str, str]:
-        """Put a question; return its stream, which is "" where there is none, for the reason of the code."""
+        """Ask a question; return an error code ("" for none) and the stream id ("" when no stream was opened)."""
         if not self._limiter.question(self._caller.principal, self._client_id):
             metrics.QUESTIONS_REFUSED.labels("rate_limited").inc()
             return "rate_limited", ""
@@ -239,46 +225,50 @@ class RealtimeDoor:
         self._do(lambda: self._session.unfollowed(task_id, code))
 
     def _progress(self, task_id: str, task: Task | None) -> bool:
-        """Tell how a task is, in the follower's thread; one that is gone was not there."""
+        """Report a task in the follower's thread; None means that the task does not exist any more."""
         if task is None:
             return self._tell(lambda: self._session.unfollowed(task_id, "batch_task_not_found"))
         return self._tell(lambda: self._session.progressed(task))
 
-    def _show(self, line: _Line, news: News) -> bool:
-        """Show the news chunk by chunk: the next frame is made when the connection has taken the one before it."""
+    def _show(self, queued: _QueuedAnswer, news: News) -> bool:
+        """Send the news chunk by chunk: the next frame is built after the one before it was sent."""
         chunks = news.chunks
         if not chunks:
-            grew = partial(self._session.grew, line.answer, (), first=news.first, cursor=news.cursor)
+            grew = partial(self._session.grew, queued.answer, (), first=news.first, cursor=news.cursor)
             return self._tell(lambda: grew(reset=news.reset))
         for number, chunk in enumerate(chunks):
             after = news.place + number + 1
             place = news.cursor if number + 1 == len(chunks) else after
-            grew = partial(self._session.grew, line.answer, ((chunk.content, after),), first=news.first, cursor=place)
+            grew = partial(self._session.grew, queued.answer, ((chunk.content, after),), first=news.first, cursor=place)
             if not self._tell(partial(grew, reset=news.reset and not number)):
                 return False
         return True
 
-    def _ended(self, line: _Line, news: News, whole: Whole) -> None:
+    def _ended(self, queued: _QueuedAnswer, news: News, whole: Whole) -> None:
         told: dict[str, Any] = {"code": whole.error_code, "sentence": news.sentence, "mock": whole.mock}
         told |= {"usage": whole.usage.known, "sources": whole.sources}
-        self._tell(lambda: self._session.ended(line.answer, whole.status, **told))
+        self._tell(lambda: self._session.ended(queued.answer, whole.status, **told))
 
 
 def realtime_blueprint(
-    sockets: Opens, path: str, *, gateway: Asks, limiter: Limiter, manner: Manner, news: BatchNews | None = None
+    sockets: SocketServer,
+    path: str,
+    *,
+    gateway: QuestionGateway,
+    limiter: QuestionLimiter,
+    options: RealtimeOptions,
+    news: BatchNews | None = None,
 ) -> Blueprint:
-    """Return the door's address; every connection gets a name of its own. Without `news` there are no batches."""
+    """Return the channel's address; every connection gets a new client id. Without `news` there are no batches."""
 
-    def opened(socket: RealtimeSocket, caller: Caller, client_id: str) -> RealtimeDoor:
-        return RealtimeDoor(socket, caller, client_id, gateway=gateway, limiter=limiter, manner=manner, news=news)
+    def opened(socket: RealtimeSocket, caller: Caller, client_id: str) -> RealtimeChannel:
+        return RealtimeChannel(socket, caller, client_id, gateway=gateway, limiter=limiter, options=options, news=news)
 
     def listen() -> Response:
         return sockets.serve("realtime", "", opened)
 
     routes = Blueprint("realtime", __name__)
-    # werkzeug keeps rules for handshakes and for plain requests apart; `serve` has an answer for both.
-    routes.add_url_rule(path, "socket", listen, methods=["GET"], websocket=True)
-    routes.add_url_rule(path, "plain", listen, methods=["GET"], websocket=False)
+    add_socket_rule(routes, path, listen)
     return routes
 
 

@@ -1,4 +1,4 @@
-"""The answers of one socket, shown one after the other by one thread that lives only while there is one to show."""
+"""A queue of answers for one socket. One thread shows them in order; it runs only while the queue is not empty."""
 
 from __future__ import annotations
 
@@ -17,115 +17,126 @@ from services.streams.records import Whole
 
 log = logging.getLogger(__name__)
 
-#: Seconds of one wait for news: as long as it takes at the most until a closed socket's thread ends.
+#: Seconds of one wait for news; a closed socket's thread ends within this time.
 SLICE = 1.0
-#: Seconds between two tries to have an ended answer whole while Redis is away.
+#: Seconds between two attempts to read an ended answer while Redis is unavailable.
 AGAIN = 0.5
 
 
 @dataclass(eq=False)
 class Shown:
-    """An answer on its way to a socket; a door's subclass keeps what else it needs to show it."""
+    """A queued answer; a channel's subclass adds what it needs to show it."""
 
     stream_id: str
-    #: The client's own id of the question, "" for none.
+    #: The id the client gave its question, "" for none.
     id: str = ""
 
 
 S = TypeVar("S", bound=Shown)
 
 
-class Follows(Protocol):
-    """What is used of a reader's way along a stream."""
+class FollowedStream(Protocol):
+    """A reader of one stream, as `services.streams.following.Following` is."""
 
     def next(self, timeout: float) -> News | None: ...
 
     def whole(self) -> Whole: ...
 
 
-class Streams(Protocol):
-    """What is used of the gateway."""
+class StreamSource(Protocol):
+    """The gateway, as readers use it."""
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Follows: ...
+    def follow(
+        self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True
+    ) -> FollowedStream: ...
+
+
+@dataclass(frozen=True)
+class AnswerCallbacks(Generic[S]):
+    """The functions that an `AnswerQueue` calls in its thread, and `closing`, which any thread calls."""
+
+    begun: Callable[[S], object]
+    #: Returns whether the client still wants the answer.
+    show: Callable[[S, News], bool]
+    ended: Callable[[S, News, Whole], object]
+    #: Called with an error code.
+    failed: Callable[[S, str], object]
+    #: Whether the socket is closing.
+    closing: Callable[[], bool]
 
 
 class AnswerQueue(Generic[S]):
-    """A line of streams; its head is being shown, the others wait, though they are being answered already.
+    """A queue of streams. The first one is being shown; the others wait, while their answers are already produced.
 
-    For each of them the callbacks come from the queue's thread in this order: `begun`; `show` with all that becomes
-    known, the end included; `ended` with the whole answer. `failed` with a code comes instead of the rest when there is
-    nothing (more) to be had. A callback may add and drop. Once `show` has returned False, nothing more comes of that
-    answer; once `closing` or `close` has said that nobody is there any more, of none. The streams themselves go on.
+    For each stream the queue's thread calls `begun`, then `show` with each news (the last one included), then `ended`
+    with the whole answer. When the stream cannot be read (any further), `failed` replaces the remaining calls.
+    Callbacks may call `add` and `drop`. After `show` has returned False nothing more is called for that answer, and
+    after `close`, or once `closing` is true, for none. The streams themselves go on.
     """
 
     def __init__(
         self,
-        gateway: Streams,
+        gateway: StreamSource,
         principal: str,
+        callbacks: AnswerCallbacks[S],
         *,
-        begun: Callable[[S], object],
-        show: Callable[[S, News], bool],
-        ended: Callable[[S, News, Whole], object],
-        failed: Callable[[S, str], object],
-        closing: Callable[[], bool],
         most: int = 8,
-        patience: float = 1800.0,
+        timeout: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take how many may be unfinished, and after how many seconds without any news an answer is given up."""
+        """Create an empty queue for `most` answers; one without news for `timeout` seconds fails."""
         self._gateway = gateway
         self._principal = principal
-        self._begun, self._show, self._ended, self._failed = begun, show, ended, failed
-        self._closing = closing
+        self._callbacks = callbacks
         self._most = most
-        self._patience = patience
+        self._timeout = timeout
         self._clock = clock
-        self._line: deque[tuple[S, int]] = deque()
+        self._entries: deque[tuple[S, int]] = deque()
         self._running = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is being shown or waits for it."""
-        return bool(self._line)
+        """Whether an answer is being shown or waiting."""
+        return bool(self._entries)
 
     @property
     def full(self) -> bool:
-        return len(self._line) >= self._most
+        return len(self._entries) >= self._most
 
     def add(self, shown: S, cursor: int = 0) -> bool:
-        """Show a stream from `cursor` on after those before it; False when there are too many, or nobody is there."""
+        """Append a stream, to be shown from `cursor` on; return False when the queue is full or the socket closes."""
         with self._lock:
-            if self.full or self._gone():
+            if self.full or self._is_closed():
                 return False
             if not self._running:
                 threading.Thread(target=self._run, name="answers", daemon=True).start()
                 self._running = True
-            self._line.append((shown, cursor))
+            self._entries.append((shown, cursor))
             return True
 
     def unfinished(self) -> list[S]:
-        """Return those being shown or waiting for it, in their order."""
+        """Return the answers being shown or waiting, in order."""
         with self._lock:
-            return [shown for shown, _ in self._line]
+            return [shown for shown, _ in self._entries]
 
     def drop(self, stream_id: str) -> None:
-        """Show no more of a stream; a callback that is under way ends first, perhaps after this returned."""
+        """Stop showing a stream. A callback that is running may end after this call has returned."""
         with self._lock:
-            self._line = deque(entry for entry in self._line if entry[0].stream_id != stream_id)
+            self._entries = deque(entry for entry in self._entries if entry[0].stream_id != stream_id)
 
     def close(self) -> None:
-        """Show nothing more; the thread ends within `SLICE` and a callback's time."""
+        """Stop showing answers; the thread ends within `SLICE` plus the time of a running callback."""
         self._closed.set()
         with self._lock:
-            self._line.clear()
+            self._entries.clear()
 
-    def _gone(self) -> bool:
-        return self._closed.is_set() or self._closing()
+    def _is_closed(self) -> bool:
+        return self._closed.is_set() or self._callbacks.closing()
 
     def _wanted(self, shown: S) -> bool:
-        return not self._gone() and any(shown is other for other in self.unfinished())
+        return not self._is_closed() and any(shown is other for other in self.unfinished())
 
     def _run(self) -> None:
         while entry := self._head():
@@ -137,19 +148,19 @@ class AnswerQueue(Generic[S]):
                 self._leave(entry[0])
 
     def _head(self) -> tuple[S, int] | None:
-        """Return whose turn it is, or None when the thread ends."""
+        """Return the first entry, or None when the thread must end."""
         with self._lock:
-            if self._line and not self._gone():
-                return self._line[0]
+            if self._entries and not self._is_closed():
+                return self._entries[0]
             self._running = False
             return None
 
     def _leave(self, shown: S) -> None:
         with self._lock:
-            self._line = deque(entry for entry in self._line if entry[0] is not shown)
+            self._entries = deque(entry for entry in self._entries if entry[0] is not shown)
 
     def _tell(self, shown: S, cursor: int) -> None:
-        self._begun(shown)
+        self._callbacks.begun(shown)
         try:
             self._follow(shown, cursor)
         except (StreamUnknown, StoreUnavailable) as exc:
@@ -160,37 +171,37 @@ class AnswerQueue(Generic[S]):
 
     def _fail(self, shown: S, code: str) -> None:
         if self._wanted(shown):
-            self._failed(shown, code)
+            self._callbacks.failed(shown, code)
 
     def _follow(self, shown: S, cursor: int) -> None:
         following = self._gateway.follow(shown.stream_id, cursor, bot=DEFAULT_BOT, principal=self._principal)
         last = self._last(shown, following)
         whole = self._whole(shown, following) if last else None
         if last and whole:
-            self._ended(shown, last, whole)
+            self._callbacks.ended(shown, last, whole)
 
-    def _last(self, shown: S, following: Follows) -> News | None:
-        """Show what comes; return the last of it, or None when nobody wants to see it any more.
+    def _last(self, shown: S, following: FollowedStream) -> News | None:
+        """Show news until the stream's end; return the last news, or None when the answer is not wanted any more.
 
         Raises:
-            StoreUnavailable: nothing came for too long.
+            StoreUnavailable: no news came for `timeout` seconds.
         """
-        end = self._clock() + self._patience
+        end = self._clock() + self._timeout
         while self._wanted(shown):
             news = following.next(SLICE)
             if news is None:
                 self._check(end)
                 continue
-            if not self._wanted(shown) or not self._show(shown, news):
+            if not self._wanted(shown) or not self._callbacks.show(shown, news):
                 return None
             if news.ended:
                 return news
-            end = self._clock() + self._patience
+            end = self._clock() + self._timeout
         return None
 
-    def _whole(self, shown: S, following: Follows) -> Whole | None:
-        """Return the whole answer, waiting for Redis; None when nobody wants to see it any more."""
-        end = self._clock() + self._patience
+    def _whole(self, shown: S, following: FollowedStream) -> Whole | None:
+        """Return the whole answer, waiting while Redis is unavailable; None when it is not wanted any more."""
+        end = self._clock() + self._timeout
         while self._wanted(shown):
             try:
                 return following.whole()

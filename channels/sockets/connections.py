@@ -1,4 +1,4 @@
-"""For administrators: who is connected, on all replicas, and how to close one."""
+"""REST addresses for administrators: list the sockets of all replicas, and close those of a client."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ log = logging.getLogger(__name__)
 
 
 class Connection(RestModel):
-    """One socket."""
+    """One open socket."""
 
     client_id: str
     door: Literal["chat", "realtime"]
     connected_at: str
-    #: Seconds since anything came from it.
+    #: Seconds since the client last sent anything.
     idle_time: float
     replica: str
 
 
 class Connections(RestModel):
-    """The sockets of all replicas."""
+    """The open sockets of all replicas."""
 
     count: int
     connections: list[Connection]
 
 
 class Disconnected(RestModel):
-    """How many sockets of a client were closed."""
+    """The number of a client's sockets that were closed."""
 
     client_id: str
     disconnected: int
@@ -44,7 +44,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/api/ws/connections",
-        "administrators: who is connected",
+        "List connections (administrators)",
         "administration",
         answers={200: Connections, 404: None},
         auth="admin",
@@ -52,7 +52,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/api/ws/disconnect/{client_id}",
-        "administrators: close a connection",
+        "Close a client's connections (administrators)",
         "administration",
         answers={200: Disconnected, 404: None},
         auth="admin",
@@ -61,7 +61,7 @@ OPERATIONS = (
 
 
 class Connected(Protocol):
-    """What is used of this replica's sockets."""
+    """This replica's sockets, as administrators use them."""
 
     def connections(self) -> list[dict[str, Any]]: ...
 
@@ -69,7 +69,7 @@ class Connected(Protocol):
 
 
 def connections_blueprint(sockets: Connected, administrators: Administrators) -> Blueprint:
-    """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>, which are there for administrators."""
+    """Return GET /api/ws/connections and POST /api/ws/disconnect/<client_id>, for administrators only."""
     routes = Blueprint("connections", __name__)
 
     @routes.before_request

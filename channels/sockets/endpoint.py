@@ -1,4 +1,4 @@
-"""The way to a socket: the checks of its handshake, its place among so many, its door, and its one line in the log."""
+"""Opens sockets: checks the handshake, limits their number, runs the session, and logs one line per socket."""
 
 from __future__ import annotations
 
@@ -6,87 +6,111 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, request
+from flask import Blueprint, Response, request
 
-from channels.sockets.registry import RENEWAL, Roster, iso
-from channels.sockets.session import AUTH_SECONDS, Visit
+from channels.sockets.registry import RENEWAL, SocketRegistry, iso
+from channels.sockets.session import AUTH_SECONDS, SocketSession
 from channels.sockets.socket import Closed, HandshakeRefused, Peer, Socket, accept, converse, finish
-from channels.web.admission import SUBPROTOCOL, Addresses, Admission, Checks, Refused
+from channels.web.admission import SUBPROTOCOL, Admission, AdmissionRefused, CredentialChecker
 from services import metrics
 from services.identity.callers import Caller
+from services.limits.rate_limiter import RateLimiter
 from services.sockets.store import SocketStore
 from utils.limited_log import LimitedLog
 from utils.metric_labels import close_label
 
 log = logging.getLogger(__name__)
 
-#: How a socket ended of which nobody said how.
+#: The close code of a socket that ended without a close frame.
 LOST = 1006
 
-#: A door: makes what stands behind a socket of this caller and client id.
-Opens = Callable[[Socket, Caller, str], Peer]
+#: Creates a channel's peer for a socket of this caller and client id.
+OpenPeer = Callable[[Socket, Caller, str], Peer]
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """The number of sockets of a process, and their times in seconds."""
+
+    max_sockets: int = 1000
+    #: Silence of the client after which a heartbeat is sent, and after which the socket is closed.
+    heartbeat_interval: float = 30.0
+    heartbeat_timeout: float = 120.0
+    #: Time to send the credential in the first frame.
+    auth_seconds: float = AUTH_SECONDS
+    #: Time between two renewals in Redis.
+    renewal: float = RENEWAL
+
+
+def add_socket_rule(
+    routes: Blueprint,
+    rule: str,
+    view: Callable[..., Response],
+    *,
+    suffix: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Route both handshakes and plain requests to a view: werkzeug matches them by separate rules."""
+    for name, websocket in ((f"socket{suffix}", True), (f"plain{suffix}", False)):
+        routes.add_url_rule(rule, name, view, methods=["GET"], defaults=defaults or {}, websocket=websocket)
 
 
 class Sockets:
-    """Opens the sockets of this process, and ends them all. Times are seconds.
+    """Opens and closes the sockets of this process.
 
-    `sentence` gives the text of a key; `ready` is false while the process starts or drains. While Redis is away, a
-    socket that shows a key is opened all the same, and one that shows a token is not.
+    `sentence` returns the text of a key; `ready` is false while the process starts or drains. While Redis is
+    unavailable, clients with an API key may still open sockets; clients with a token may not.
     """
 
     def __init__(
         self,
         *,
-        callers: Checks,
-        limiter: Addresses,
+        callers: CredentialChecker,
+        limiter: RateLimiter,
         store: SocketStore,
         sentence: Callable[[str], str],
         origins: Sequence[str] = (),
-        max_sockets: int = 1000,
-        heartbeat_interval: float = 30.0,
-        heartbeat_timeout: float = 120.0,
-        auth_seconds: float = AUTH_SECONDS,
-        renewal: float = RENEWAL,
+        limits: SocketLimits | None = None,
         ready: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        limits = limits or SocketLimits()
         self._callers = callers
         self._admission = Admission(callers, limiter, origins)
         self._store = store
-        self._roster = Roster(store, sentence=sentence, renewal=renewal, clock=clock)
+        self._registry = SocketRegistry(store, sentence=sentence, renewal=limits.renewal, clock=clock)
         self._sentence = sentence
-        self._max_sockets = max_sockets
-        self._heartbeats = {"heartbeat_interval": heartbeat_interval, "heartbeat_timeout": heartbeat_timeout}
-        self._auth_seconds = auth_seconds
+        self._limits = limits
         self._ready = ready
         self._clock = clock
         self._refusals = LimitedLog(log, "socket refused")
         self._lock = threading.Lock()
-        self._places = 0
+        self._slots = 0
 
     @property
     def count(self) -> int:
-        """How many handshakes and sockets are under way."""
-        return self._places
+        """The number of handshakes and sockets under way."""
+        return self._slots
 
-    def serve(self, door: str, client_id: str, open: Opens) -> Response:
-        """Answer a request for a socket: return when the socket is over, or why there is none.
+    def serve(self, channel: str, client_id: str, open: OpenPeer) -> Response:
+        """Serve a WebSocket request: return after the socket has ended, or the reply that refuses it.
 
-        `client_id` is "" where the client chose none. `open` is called when it is known who is there.
+        `client_id` is "" when the client chose none. `open` is called when the client is authenticated.
         """
         try:
-            return self._serve(door, client_id or uuid.uuid4().hex, open)
-        except Refused as refused:
-            metrics.SOCKETS_REFUSED.labels(door, refused.check).inc()
-            self._refusals.warning({"door": door, "check": refused.check, **refused.extra})
+            return self._serve(channel, client_id or uuid.uuid4().hex, open)
+        except AdmissionRefused as refused:
+            metrics.SOCKETS_REFUSED.labels(channel, refused.check).inc()
+            self._refusals.warning({"door": channel, "check": refused.check, **refused.extra})
             return refused.reply()
 
     def connections(self) -> list[dict[str, Any]]:
-        """Return who is connected on all replicas, the longest first; `idle_time` is in seconds.
+        """Return the sockets of all replicas, the oldest first; `idle_time` is in seconds.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -103,91 +127,100 @@ class Sockets:
         ]
 
     def disconnect(self, client_id: str) -> int:
-        """Close every socket with this client id, on all replicas, and return how many there were.
+        """Close every socket with this client id on all replicas, and return their number.
 
         Raises:
-            StoreUnavailable: Redis did not answer; those of this process are closed all the same.
+            StoreUnavailable: Redis did not answer; the sockets of this process are closed anyway.
         """
-        return self._roster.disconnect(client_id)
+        return self._registry.disconnect(client_id)
 
     def start(self) -> None:
-        """Begin to keep the registry of all replicas up to date."""
-        metrics.SOCKETS_MAX.inc(self._max_sockets)
-        self._roster.start()
+        """Start to renew this process's sockets in Redis."""
+        metrics.SOCKETS_MAX.inc(self._limits.max_sockets)
+        self._registry.start()
 
     def leave(self) -> None:
-        """Open no more sockets; close those that are not busy, now or when they no longer are."""
-        self._roster.leave()
+        """Open no more sockets; close idle ones now and the others when they become idle."""
+        self._registry.leave()
 
     def close_all(self) -> None:
-        """Close whoever is left, and see them end for a few seconds."""
-        self._roster.close_all()
+        """Close all sockets and wait a few seconds for their end."""
+        self._registry.close_all()
 
     def stop(self) -> None:
-        """End the upkeep of the registry, where this process's sockets are taken out."""
-        self._roster.stop()
+        """Stop the registry and remove this process's sockets from Redis."""
+        self._registry.stop()
 
-    def _serve(self, door: str, client_id: str, open: Opens) -> Response:
-        if self._roster.leaving or not self._ready():
-            raise Refused("draining", 503, "This process is starting or leaving; another one answers.")
+    def _serve(self, channel: str, client_id: str, open: OpenPeer) -> Response:
+        if self._registry.leaving or not self._ready():
+            raise AdmissionRefused("draining", 503, "This process is starting or leaving; another one answers.")
         self._admission.check(request, client_id)
-        with self._place():
+        with self._slot():
             caller = self._admission.caller(request)
-            self._see_through(self._accepted(door, client_id, open, caller))
+            self._run(self._accepted(channel, client_id, open, caller))
         return finish()
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _slot(self) -> Iterator[None]:
         with self._lock:
-            if self._places >= self._max_sockets:
-                raise Refused("sockets_max", 503, "There are too many open sockets.")
-            self._places += 1
+            if self._slots >= self._limits.max_sockets:
+                raise AdmissionRefused("sockets_max", 503, "There are too many open sockets.")
+            self._slots += 1
         try:
             yield
         finally:
             with self._lock:
-                self._places -= 1
+                self._slots -= 1
 
-    def _accepted(self, door: str, client_id: str, open: Opens, caller: Caller | None) -> Visit:
-        """Shake hands, and return what the socket's visit will be."""
+    def _accepted(self, channel: str, client_id: str, open: OpenPeer, caller: Caller | None) -> SocketSession:
+        """Accept the handshake and return the socket's session."""
 
-        def admit(visit: Visit, caller: Caller) -> Peer:
-            self._roster.enter(visit, caller)
-            return open(visit.socket, caller, client_id)
+        def admit(session: SocketSession, caller: Caller) -> Peer:
+            self._registry.enter(session, caller)
+            return open(session.socket, caller, client_id)
 
         try:
-            socket = accept(request.environ, subprotocol=SUBPROTOCOL, **self._heartbeats)
+            socket = accept(
+                request.environ,
+                subprotocol=SUBPROTOCOL,
+                heartbeat_interval=self._limits.heartbeat_interval,
+                heartbeat_timeout=self._limits.heartbeat_timeout,
+            )
         except HandshakeRefused as exc:
-            raise Refused("handshake", exc.status, str(exc)) from exc
-        return Visit(
+            raise AdmissionRefused("handshake", exc.status, str(exc)) from exc
+        return SocketSession(
             socket,
-            door,
+            channel,
             client_id,
             callers=self._callers,
             admit=admit,
             sentence=self._sentence,
             caller=caller,
-            auth_seconds=self._auth_seconds,
+            auth_seconds=self._limits.auth_seconds,
         )
 
-    def _see_through(self, visit: Visit) -> None:
-        """Let the socket be used until its end. Nothing is raised: no answer of HTTP may follow on this connection."""
+    def _run(self, session: SocketSession) -> None:
+        """Run the session until its end. Never raises: no HTTP response may follow on this connection."""
         began, closed = self._clock(), Closed(LOST)
-        open_now = metrics.SOCKETS_OPEN.labels(visit.door)
+        open_now = metrics.SOCKETS_OPEN.labels(session.channel)
         open_now.inc()
         try:
-            self._roster.add(visit)
-            closed = converse(visit.socket, visit)
+            self._registry.add(session)
+            closed = converse(session.socket, session)
         except Exception:
-            log.exception("socket failed", extra={"door": visit.door, "client_id": visit.client_id})
+            log.exception("socket failed", extra={"door": session.channel, "client_id": session.client_id})
         finally:
-            self._roster.remove(visit)
+            self._registry.remove(session)
             open_now.dec()
-            self._tell(visit, closed, self._clock() - began)
+            self._log_end(session, closed, self._clock() - began)
 
-    def _tell(self, visit: Visit, closed: Closed, seconds: float) -> None:
-        metrics.SOCKETS_ENDED.labels(visit.door, close_label(closed.code)).inc()
-        ids = {"door": visit.door, "client_id": visit.client_id, "socket": visit.socket.token}
+    def _log_end(self, session: SocketSession, closed: Closed, seconds: float) -> None:
+        metrics.SOCKETS_ENDED.labels(session.channel, close_label(closed.code)).inc()
+        ids = {"door": session.channel, "client_id": session.client_id, "socket": session.socket.token}
         end = {"code": closed.code, "by_peer": closed.by_peer, "clean": closed.clean, "seconds": round(seconds, 1)}
-        counts = {"received": visit.received_count, "sent": visit.socket.sent, "authenticated": visit.entry is not None}
+        counts = {
+            "received": session.received_count,
+            "sent": session.socket.sent,
+            "authenticated": session.entry is not None,
+        }
         log.info("socket", extra={**ids, **end, **counts})

@@ -1,4 +1,4 @@
-"""The opening of a WebSocket inside a WSGI request, and the request's silent end when the socket is over."""
+"""Opens a WebSocket inside a WSGI request, and ends that request without a response when the socket is closed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from websockets.typing import Subprotocol
 
 from services.errors import LaibaoError
 
-# At DEBUG the library would log what people write, at INFO every connection.
+# The library logs message contents at DEBUG and every connection at INFO.
 PROTOCOL_LOG = logging.getLogger("channels.sockets.socket.protocol")
 PROTOCOL_LOG.setLevel(logging.WARNING)
 
-#: Where servers put the connection that a request came by.
-_PLACES = ("gunicorn.socket", "werkzeug.socket")
+#: The environ keys under which servers expose a request's connection.
+_SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
 
 _HEADERS = ("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol")
 
 
 class HandshakeRefused(LaibaoError):
-    """A request that is no proper WebSocket handshake; `status` is what to answer, and nothing was written yet."""
+    """The request is not a valid WebSocket handshake. Nothing was written; reply with `status`."""
 
     code = "handshake_refused"
     status = 400
@@ -36,15 +36,15 @@ class HandshakeRefused(LaibaoError):
         self.status = status
 
 
-class Over(Response):
-    """Ends a request whose connection was a WebSocket: the server closes it, and writes and logs nothing."""
+class SocketOver(Response):
+    """Ends a request whose connection was a WebSocket: the server closes it without writing or logging anything."""
 
     def __init__(self) -> None:
         super().__init__(status=101)
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        # What each server takes for a client that left: gunicorn's workers end their loop over a connection's requests
-        # by StopIteration, werkzeug drops a connection on ConnectionError.
+        # These exceptions mean "the client left": StopIteration ends the loop of gunicorn's workers over a
+        # connection's requests, and werkzeug drops a connection on ConnectionError.
         raise StopIteration if "gunicorn.socket" in environ else ConnectionAbortedError
 
 
@@ -52,16 +52,16 @@ def raw_socket(environ: Mapping[str, Any]) -> socket.socket:
     """Return the connection of a request.
 
     Raises:
-        HandshakeRefused: the server does not give it away (501).
+        HandshakeRefused: the server does not expose it (501).
     """
-    for place in _PLACES:
-        if place in environ:
-            return cast(socket.socket, environ[place])
+    for key in _SOCKET_KEYS:
+        if key in environ:
+            return cast(socket.socket, environ[key])
     raise HandshakeRefused("the server shows no socket", 501)
 
 
 def over_read(environ: Mapping[str, Any]) -> bytes:
-    """Return what gunicorn read beyond the request: a client should wait for the handshake's answer, some do not."""
+    """Return the bytes gunicorn read beyond the request: some clients send frames before the handshake's response."""
     reader = getattr(environ.get("wsgi.input"), "reader", None)
     take = getattr(getattr(reader, "unreader", None), "take_buffered", bytes)
     return bytes(take())
@@ -71,7 +71,7 @@ def answer_handshake(environ: Mapping[str, Any], subprotocol: str = "") -> bytes
     """Return the 101 response to a request; `subprotocol` is selected when the client offers it.
 
     Raises:
-        HandshakeRefused: the request is no WebSocket handshake (426), or a wrong one (400, 405, 505).
+        HandshakeRefused: the request is not a WebSocket handshake (426) or an invalid one (400, 405, 505).
     """
 
     def select(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -1,4 +1,4 @@
-"""What comes in on a WebSocket: whole text messages out of frames, and no more of them than is fair."""
+"""Assembles the text messages of a WebSocket from its frames, and limits their rate."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from websockets.frames import CloseCode, Frame, Opcode
 
-#: Frames a second that a peer may send all the time, and how many at once after a silence.
+#: Token bucket: frames per second a peer may send on average, and in one burst after a silence.
 RATE = 50.0
 BURST = 500
 
-#: Our own close code for a peer that sends too many messages.
+#: Our close code for a peer that exceeds the rate.
 TOO_MANY_MESSAGES = 4429
 
 
 class Violation(Exception):
-    """The peer sent what it must not; `code` and `reason` are for the close frame."""
+    """The peer broke a rule; `code` and `reason` go into the close frame."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")
@@ -24,7 +24,7 @@ class Violation(Exception):
 
 
 class Inbox:
-    """Puts messages together. Their size is the protocol's business (`max_size`), who sees a frame's length first."""
+    """Assembles messages. Their size is limited by the protocol (`max_size`), which sees a frame's length first."""
 
     def __init__(self, *, clock: Callable[[], float], rate: float = RATE, burst: int = BURST) -> None:
         self._parts: list[bytes | bytearray] = []
@@ -35,11 +35,11 @@ class Inbox:
         self._counted_at = clock()
 
     def take(self, frame: Frame) -> str | None:
-        """Return the text that is complete with this frame, None when there is none.
+        """Return the message that this frame completes, None when it completes none.
 
         Raises:
-            Violation: The frame is binary, the text is no UTF-8, or there were too many frames of any kind: empty parts
-                of a message that never ends have no size.
+            Violation: the frame is binary, the text is not UTF-8, or too many frames came. Frames of any kind count,
+                because a message of endless empty fragments never reaches the size limit.
         """
         self._count()
         if frame.opcode is Opcode.BINARY:

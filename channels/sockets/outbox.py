@@ -1,4 +1,4 @@
-"""What a door says to its socket, in the order it was said in, whichever of its threads said it."""
+"""Orders the frames that several threads of a channel send to one socket."""
 
 from __future__ import annotations
 
@@ -6,59 +6,50 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-#: Frames that may wait behind a slow send, and bytes of their texts; whoever has more to say waits, too.
+from channels.sockets.peer import ClosableSocket
+
+#: Frames that may wait behind a slow send, and bytes of their texts; beyond that every caller of `flush` waits.
 MOST = 100
 MOST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Closes the socket when all before it is sent."""
+    """Closes the socket after the frames before it are sent."""
 
     code: int
     reason: str = ""
 
 
-class Wire(Protocol):
-    """What is used of a socket."""
-
-    @property
-    def closing(self) -> bool: ...
-
-    def send(self, frame: Mapping[str, Any]) -> bool: ...
-
-    def close(self, code: int, reason: str = "") -> None: ...
-
-
 class Outbox:
-    """Frames on their way to a socket; one thread sends at a time, for all."""
+    """A queue of outgoing frames; one thread at a time sends those of all threads."""
 
-    def __init__(self, socket: Wire) -> None:
+    def __init__(self, socket: ClosableSocket) -> None:
         self._socket = socket
         self._waiting: deque[Mapping[str, Any] | Goodbye] = deque()
         self._bytes = 0
-        self._turn = threading.Lock()
-        # Of the count of bytes; held for moments only.
+        self._sending = threading.Lock()
+        # Guards the count of bytes; held briefly.
         self._guard = threading.Lock()
 
     def put(self, said: Iterable[Mapping[str, Any] | Goodbye]) -> None:
-        """Add to what is said; the order is that of these calls."""
+        """Append frames; they are sent in the order of these calls."""
         for one in said:
             self._count(_size(one))
             self._waiting.append(one)
 
-    def flush(self, *, patient: bool) -> None:
-        """Send what waits, unless another thread does so; a patient caller waits for that one.
+    def flush(self, *, wait: bool) -> None:
+        """Send the queued frames, unless another thread is sending; with `wait`, wait for that thread first.
 
-        The others need not: whoever sends looks once more after it has given its turn back.
+        Without `wait` nothing is lost: a sender checks the queue once more after it has released the lock.
         """
-        while self._waiting and self._turn.acquire(blocking=patient or self._is_full):
+        while self._waiting and self._sending.acquire(blocking=wait or self._is_full):
             try:
                 self._send()
             finally:
-                self._turn.release()
+                self._sending.release()
 
     @property
     def _is_full(self) -> bool:
@@ -78,13 +69,13 @@ class Outbox:
                 self._drop()
 
     def _drop(self) -> None:
-        """Forget what waits: nobody is there any more."""
+        """Discard the queue: the socket is closed."""
         while self._waiting:
             self._count(-_size(self._waiting.popleft()))
 
 
 def _size(said: Mapping[str, Any] | Goodbye) -> int:
-    """Return about how many bytes it has: those of its texts."""
+    """Return the approximate size in bytes: that of the texts."""
     if isinstance(said, Goodbye):
         return 0
     return sum(len(value.encode(errors="replace")) for value in said.values() if isinstance(value, str))

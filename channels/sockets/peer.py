@@ -1,35 +1,61 @@
-"""What stands behind a WebSocket, and how it learns of the end."""
+"""The interfaces between a WebSocket and the channel that uses it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from flask import Response
+
+from services.identity.callers import Caller
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How a socket ended; code 1006 when nobody said why."""
+    """How a socket ended; `code` is 1006 when no close frame came."""
 
     code: int
     reason: str = ""
-    #: The peer began, with a close frame or by going away.
+    #: The peer began the close, with a close frame or by dropping the connection.
     by_peer: bool = False
-    #: Both sides sent their close frame.
+    #: Both sides sent a close frame.
     clean: bool = False
 
 
 class Peer(Protocol):
-    """What a door puts behind a socket."""
+    """A channel's side of one socket; its methods are called in the reader's thread."""
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is under way: a leaving replica closes such sockets last."""
+        """Whether an answer is under way. A leaving replica closes such sockets last."""
 
     def opened(self) -> None:
-        """Greet: called once, in the reader's thread, before anything is read."""
+        """Send the first frames; called once, before anything is read."""
 
     def received(self, text: str) -> None:
-        """Take one whole message; must not wait for an answer."""
+        """Handle one whole message; must not wait for an answer."""
 
     def closed(self, closed: Closed) -> None:
-        """Clean up: called exactly once, always, also when `opened` raised."""
+        """Clean up; called exactly once, also when `opened` raised."""
+
+
+class FrameSocket(Protocol):
+    """A socket that sends JSON frames; `send` returns False when the frame was not sent."""
+
+    @property
+    def closing(self) -> bool: ...
+
+    def send(self, frame: Mapping[str, Any]) -> bool: ...
+
+
+class ClosableSocket(FrameSocket, Protocol):
+    """A socket that its channel may also close."""
+
+    def close(self, code: int, reason: str = "") -> None: ...
+
+
+class SocketServer(Protocol):
+    """Opens sockets for a channel, as `channels.sockets.endpoint.Sockets` does."""
+
+    def serve(self, channel: str, client_id: str, open: Callable[[Any, Caller, str], Peer]) -> Response: ...

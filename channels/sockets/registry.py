@@ -1,4 +1,4 @@
-"""The sockets of this process: which is the newest of its client, and what all replicas know of them by Redis."""
+"""The registry of this process's sockets: finds the newest socket of each client, and keeps Redis up to date."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from channels.sockets.session import Visit
+from channels.sockets.session import SocketSession
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller
 from services.sockets.store import OpenSocket, SocketStore, Verdict
 
 log = logging.getLogger(__name__)
 
-#: Close codes: this replica restarts (the registry of RFC 6455), a newer socket of the same client, an administrator.
+#: Close codes: this replica restarts (IANA's registry for RFC 6455), a newer socket of the same client replaced this
+#: one, an administrator disconnected the client.
 RESTARTING = 1012
 REPLACED = 4409
 DISCONNECTED = 4410
 
 #: Seconds between two renewals in Redis.
 RENEWAL = 2.0
-#: Seconds between two looks for sockets that are not busy any more, while this replica leaves.
+#: Seconds between two checks for sockets that are no longer busy, while this replica drains.
 LOOK = 0.2
-#: Seconds the last sockets have for their close, and the keeper for its end.
+#: Seconds the last sockets have to close, and the registry's thread to end.
 LAST_SECONDS = 3.0
-#: What makes a socket the newer of two, in seconds.
+#: Minimum seconds between the `since` of two sockets of one client, where this process sets it without Redis.
 STEP = 0.001
 
 
-class Roster:
-    """Knows every socket of this process until its end; a thread of its own keeps Redis up to date.
+class SocketRegistry:
+    """Holds every open socket of this process; a thread renews their entries in Redis.
 
-    While Redis is away nobody is closed for it: the next renewal brings what it lacks. `sentence` gives the text of a
-    key.
+    While Redis is unavailable no socket is closed for it; the next renewal writes the missing entries. `sentence`
+    returns the text of a key.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class Roster:
         self._renewal = renewal
         self._clock = clock
         self._changed = threading.Condition()
-        self._visits: dict[str, Visit] = {}
-        #: The newest of each door, principal and client id.
-        self._newest: dict[tuple[str, str, str], Visit] = {}
+        self._sessions: dict[str, SocketSession] = {}
+        #: The newest session by channel, principal and client id.
+        self._newest: dict[tuple[str, str, str], SocketSession] = {}
         self._left: list[OpenSocket] = []
         self.leaving = False
         self._renewed_at = clock()
@@ -62,81 +63,81 @@ class Roster:
         self._wake = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="socket-keeper", daemon=True)
 
-    def add(self, visit: Visit) -> None:
-        """Take in a socket that just opened."""
+    def add(self, session: SocketSession) -> None:
+        """Add a socket that was just opened."""
         with self._changed:
-            self._visits[visit.socket.token] = visit
+            self._sessions[session.socket.token] = session
         if self.leaving:
-            # `leave` may not have seen it.
-            visit.socket.close(RESTARTING, "restarting")
+            # `leave` may have run before it was added.
+            session.socket.close(RESTARTING, "restarting")
 
-    def enter(self, visit: Visit, caller: Caller) -> None:
-        """Make a socket the newest of its client, here and on all replicas; the one before it is closed."""
-        key = (visit.door, caller.principal, visit.client_id)
-        visit.entry = self._registered(OpenSocket(visit.socket.token, *key, visit.socket.connected_at))
-        older = self._place(visit, visit.entry)
+    def enter(self, session: SocketSession, caller: Caller) -> None:
+        """Make a socket the newest of its client on all replicas, and close the one before it."""
+        key = (session.channel, caller.principal, session.client_id)
+        session.entry = self._registered(OpenSocket(session.socket.token, *key, session.socket.connected_at))
+        older = self._make_newest(session, session.entry)
         if older:
             older.close(REPLACED, "socket_replaced")
 
-    def remove(self, visit: Visit) -> None:
-        """Forget a socket that ended."""
+    def remove(self, session: SocketSession) -> None:
+        """Remove a socket that has ended."""
         with self._changed:
-            self._visits.pop(visit.socket.token, None)
-            if visit.entry:
-                if self._newest.get(visit.entry.key) is visit:
-                    del self._newest[visit.entry.key]
-                self._left.append(visit.entry)
+            self._sessions.pop(session.socket.token, None)
+            if session.entry:
+                if self._newest.get(session.entry.key) is session:
+                    del self._newest[session.entry.key]
+                self._left.append(session.entry)
             self._changed.notify_all()
         self._wake.set()
 
-    def visits(self) -> list[Visit]:
+    def sessions(self) -> list[SocketSession]:
         """Return every socket of this process."""
         with self._changed:
-            return list(self._visits.values())
+            return list(self._sessions.values())
 
     def disconnect(self, client_id: str) -> int:
-        """Close every socket with this client id, on all replicas, and return how many there were.
+        """Close every socket with this client id on all replicas, and return their number.
 
         Raises:
-            StoreUnavailable: Redis did not answer; those of this process are closed all the same.
+            StoreUnavailable: Redis did not answer; the sockets of this process are closed anyway.
         """
-        mine = [visit for visit in self.visits() if visit.client_id == client_id]
+        mine = [session for session in self.sessions() if session.client_id == client_id]
         try:
             tokens = set(self._store.dismiss(client_id))
         finally:
-            for visit in mine:
-                self._dismiss(visit)
-        return len(tokens | {visit.socket.token for visit in mine})
+            for session in mine:
+                self._dismiss(session)
+        return len(tokens | {session.socket.token for session in mine})
 
     def start(self) -> None:
-        """Begin to renew this process's sockets in Redis."""
+        """Start the thread that renews this process's sockets in Redis."""
         self._keeper.start()
 
     def leave(self) -> None:
-        """Close the sockets that are not busy, now or when they no longer are."""
+        """Close idle sockets now, and the others when they become idle."""
         self.leaving = True
         self._close_idle()
         self._wake.set()
 
     def close_all(self) -> None:
-        """Close whoever is left, and see them end for a few seconds."""
+        """Close all sockets and wait up to `LAST_SECONDS` for their end."""
         self.leaving = True
-        for visit in self.visits():
-            visit.socket.close(RESTARTING, "restarting")
+        for session in self.sessions():
+            session.socket.close(RESTARTING, "restarting")
         with self._changed:
-            self._changed.wait_for(lambda: not self._visits, LAST_SECONDS)
+            self._changed.wait_for(lambda: not self._sessions, LAST_SECONDS)
 
     def stop(self) -> None:
-        """End the keeper, and tell Redis of the last ones that left."""
+        """Stop the thread and remove the last ended sockets from Redis."""
         self._stopped = True
         self._wake.set()
         if self._keeper.ident:
             self._keeper.join(LAST_SECONDS)
         with suppress(StoreUnavailable):
-            self._tell_of_left()
+            self._remove_left()
 
     def _registered(self, entry: OpenSocket) -> OpenSocket:
-        """Return the entry with its place in the order, as Redis gave it, or as it will get it with a renewal."""
+        """Return the entry with its `since` from Redis; without Redis, with one that the next renewal writes."""
         with self._changed:
             before = self._newest.get(entry.key)
         after = before.entry.since if before and before.entry else 0.0
@@ -145,13 +146,13 @@ class Roster:
         except StoreUnavailable:
             return replace(entry, since=max(self._store.now(), after + STEP))
 
-    def _place(self, visit: Visit, entry: OpenSocket) -> Visit | None:
-        """Put a socket at its place in the order, and return the one that must give way: perhaps itself."""
+    def _make_newest(self, session: SocketSession, entry: OpenSocket) -> SocketSession | None:
+        """Make a session the newest by its `since`, and return the older one to close, which may be itself."""
         with self._changed:
             other = self._newest.get(entry.key)
             if other and other.entry and other.entry.since > entry.since:
-                return visit
-            self._newest[entry.key] = visit
+                return session
+            self._newest[entry.key] = session
             return other
 
     def _keep(self) -> None:
@@ -159,60 +160,60 @@ class Roster:
             self._wake.wait(LOOK if self.leaving else self._renewal)
             self._wake.clear()
             try:
-                # An outage is logged once, by who speaks to Redis.
+                # `services.redis` logs an outage once.
                 with suppress(StoreUnavailable):
                     self._round()
             except Exception:
                 log.exception("socket keeper failed")
 
     def _round(self) -> None:
-        """Do what is due."""
+        """Run one round of the thread: close idle sockets, remove ended ones, renew the others."""
         if self.leaving:
             self._close_idle()
-        self._tell_of_left()
+        self._remove_left()
         if self._clock() - self._renewed_at >= self._renewal:
             self._renewed_at = self._clock()
             self._renew()
 
-    def _tell_of_left(self) -> None:
+    def _remove_left(self) -> None:
         with self._changed:
             left, self._left = self._left, []
-        # What cannot be said now ends by itself.
+        # If this fails, the entries expire (`services.sockets.store.LIFE`).
         self._store.leave(left)
 
     def _renew(self) -> None:
         now = self._clock()
-        visits = {visit.socket.token: visit for visit in self.visits() if not visit.socket.closing}
-        known = [(v.entry, max(0.0, now - v.socket.last_received)) for v in visits.values() if v.entry]
+        sessions = {session.socket.token: session for session in self.sessions() if not session.socket.closing}
+        known = [(v.entry, max(0.0, now - v.socket.last_received)) for v in sessions.values() if v.entry]
         for token, verdict in self._store.renew(known).items():
-            self._obey(visits[token], verdict)
+            self._obey(sessions[token], verdict)
 
-    def _obey(self, visit: Visit, verdict: Verdict) -> None:
+    def _obey(self, session: SocketSession, verdict: Verdict) -> None:
         if verdict == "dismissed":
-            self._dismiss(visit)
+            self._dismiss(session)
         else:
-            visit.close(REPLACED, "socket_replaced")
+            session.close(REPLACED, "socket_replaced")
 
-    def _dismiss(self, visit: Visit) -> None:
-        if visit.dismissed:
+    def _dismiss(self, session: SocketSession) -> None:
+        if session.dismissed:
             return
-        visit.dismissed = True
-        # In a thread of its own: a client that reads slowly makes a sender wait.
-        threading.Thread(target=self._say_goodbye, args=(visit,), name="socket-goodbye", daemon=True).start()
+        session.dismissed = True
+        # In a thread of its own, because `send` blocks on a client that reads slowly.
+        threading.Thread(target=self._send_dismissal, args=(session,), name="socket-goodbye", daemon=True).start()
 
-    def _say_goodbye(self, visit: Visit) -> None:
-        if visit.door == "chat":
-            # The originals' frame; the realtime door has none of that kind.
-            ids = {"client_id": visit.client_id, "timestamp": iso(time.time())}
-            visit.socket.send({"type": "system", "content": self._sentence("socket_disconnected"), **ids})
-        visit.close(DISCONNECTED, "socket_disconnected")
+    def _send_dismissal(self, session: SocketSession) -> None:
+        if session.channel == "chat":
+            # The frame of the original product; the realtime channel has no such frame.
+            ids = {"client_id": session.client_id, "timestamp": iso(time.time())}
+            session.socket.send({"type": "system", "content": self._sentence("socket_disconnected"), **ids})
+        session.close(DISCONNECTED, "socket_disconnected")
 
     def _close_idle(self) -> None:
-        for visit in self.visits():
-            if not visit.busy:
-                visit.socket.close(RESTARTING, "restarting")
+        for session in self.sessions():
+            if not session.busy:
+                session.socket.close(RESTARTING, "restarting")
 
 
 def iso(seconds: float) -> str:
-    """Return a time since 1970 as it is shown."""
+    """Return seconds since 1970 as ISO 8601 in UTC with milliseconds and Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""One socket from its handshake to its end: nobody's until it shows a credential, then a door's."""
+"""The session of one socket: waits for a credential, then passes messages to the channel's peer."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from typing import Any
 
 from channels.sockets.inbox import TOO_MANY_MESSAGES
 from channels.sockets.socket import Closed, Peer, Socket
-from channels.web.admission import Checks
+from channels.web.admission import CredentialChecker
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
 from services.sockets.store import OpenSocket
 
-#: Close codes of our own, and RFC 6455's for a fault of ours.
+#: Our close code for a missing or wrong credential, and RFC 6455's for an internal error.
 UNAUTHENTICATED = 4401
 OUR_FAULT = 1011
 
-#: Seconds a client has for its first frame, where that must show its credential.
+#: Seconds a client has to send its credential in the first frame.
 AUTH_SECONDS = 10.0
 
 
-class Visit:
-    """The peer of a socket: it asks for the credential, and then has the door's own peer speak.
+class SocketSession:
+    """The peer of every socket: authenticates the client, then passes calls on to the channel's own peer.
 
-    `admit` makes the door's peer once it is known who is there; it runs in the reader's thread.
+    `admit` creates the channel's peer for an authenticated caller; it runs in the reader's thread.
     """
 
     def __init__(
         self,
         socket: Socket,
-        door: str,
+        channel: str,
         client_id: str,
         *,
-        callers: Checks,
-        admit: Callable[[Visit, Caller], Peer],
+        callers: CredentialChecker,
+        admit: Callable[[SocketSession, Caller], Peer],
         sentence: Callable[[str], str],
         caller: Caller | None = None,
         auth_seconds: float = AUTH_SECONDS,
     ) -> None:
-        """Take the `caller` where the handshake said who that is."""
+        """`caller` is None when the handshake carried no credential; the first frame must carry it then."""
         self.socket = socket
-        self.door = door
+        self.channel = channel
         self.client_id = client_id
-        #: What the registry knows of it; None before it is known who is there.
+        #: Its entry in the registry; None before the client is authenticated.
         self.entry: OpenSocket | None = None
-        #: An administrator wants it closed, which was begun.
+        #: An administrator disconnected it, and its close has begun.
         self.dismissed = False
-        #: Messages received.
+        #: The number of messages received.
         self.received_count = 0
         self._callers = callers
         self._admit = admit
         self._sentence = sentence
         self._caller = caller
         self._peer: Peer | None = None
-        self._patience = threading.Timer(auth_seconds, self._give_up)
-        self._patience.daemon = True
+        self._auth_timer = threading.Timer(auth_seconds, self._give_up)
+        self._auth_timer.daemon = True
 
     @property
     def busy(self) -> bool:
@@ -66,7 +66,7 @@ class Visit:
         if self._caller:
             self._begin(self._caller)
             return
-        self._patience.start()
+        self._auth_timer.start()
         self.socket.send({"type": "auth_required"})
 
     def received(self, text: str) -> None:
@@ -77,12 +77,12 @@ class Visit:
             self._authenticate(text)
 
     def closed(self, closed: Closed) -> None:
-        self._patience.cancel()
+        self._auth_timer.cancel()
         if self._peer:
             self._peer.closed(closed)
 
     def close(self, code: int, key: str) -> None:
-        """Close with a sentence of the texts as the reason."""
+        """Close with the text of `key` as the reason."""
         self.socket.close(code, self._sentence(key))
 
     def _authenticate(self, text: str) -> None:
@@ -98,7 +98,7 @@ class Visit:
             self._begin(caller)
 
     def _begin(self, caller: Caller) -> None:
-        self._patience.cancel()
+        self._auth_timer.cancel()
         self._peer = self._admit(self, caller)
         self._peer.opened()
 
@@ -108,7 +108,7 @@ class Visit:
 
 
 def _token(text: str) -> str:
-    """Return the token of an auth frame, "" for any other message."""
+    """Return the token of an `auth` frame, "" for any other message."""
     try:
         frame: Any = json.loads(text)
     except (ValueError, RecursionError):

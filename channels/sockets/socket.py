@@ -1,7 +1,7 @@
-"""One WebSocket: JSON frames out from any thread, text messages in by one reader, heartbeats, and always an end.
+"""One WebSocket: sends JSON frames from any thread, reads text messages in one thread, sends heartbeats, times out.
 
-The protocol is the library websockets', without its I/O and without extensions; the bytes go over the connection that
-the server took the request from.
+The protocol comes from the library `websockets` (its sans-I/O part, no extensions). The bytes go over the connection
+of the WSGI request.
 """
 
 from __future__ import annotations
@@ -21,24 +21,31 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from channels.sockets.handshake import PROTOCOL_LOG, HandshakeRefused, Over, answer_handshake, over_read, raw_socket
+from channels.sockets.handshake import (
+    PROTOCOL_LOG,
+    HandshakeRefused,
+    SocketOver,
+    answer_handshake,
+    over_read,
+    raw_socket,
+)
 from channels.sockets.inbox import Inbox, Violation
 from channels.sockets.peer import Closed, Peer
-from channels.sockets.wire import Wire
+from channels.sockets.wire import SocketWriter
 from utils.formats.json_slices import is_sliced, json_pieces
 
 __all__ = ["Closed", "HandshakeRefused", "Peer", "Socket", "accept", "converse", "finish"]
 
 log = logging.getLogger(__name__)
 
-#: Our own close code for a peer that has been silent too long.
+#: Our close code for a peer that sent nothing for `heartbeat_timeout`.
 SILENT = 4408
 
-#: Bytes of the largest message taken.
+#: Bytes of the largest message accepted.
 MAX_BYTES = 64 * 1024
-#: Seconds the peer may take for its part of the close.
+#: Seconds the peer has to answer a close frame.
 CLOSE_SECONDS = 2.0
-#: Bytes that may lie in the kernel for a peer that does not read (Linux doubles it): left alone they grow to megabytes.
+#: SO_SNDBUF in bytes (Linux doubles it). Without it the kernel buffers megabytes for a peer that does not read.
 SEND_BUFFER = 128 * 1024
 
 _READ_BYTES = 16 * 1024
@@ -60,13 +67,13 @@ class Socket:
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Speak over `sock`, on which the handshake is done; times are seconds. `early` was read from it already."""
-        #: This connection's own random name.
+        """Use `sock` after its handshake. Times are seconds; `early` holds bytes already read from the connection."""
+        #: A random name of this connection.
         self.token = secrets.token_hex(8)
         self.connected_at = time.time()
-        #: When bytes came last, monotonic.
+        #: When bytes were last received, by `clock`.
         self.last_received = clock()
-        #: What heartbeats say besides their type and time.
+        #: Members of heartbeat frames besides type and timestamp.
         self.heartbeat: Mapping[str, Any] = {}
         self._sock = sock
         self._early = early
@@ -74,39 +81,42 @@ class Socket:
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_timeout = heartbeat_timeout
         self._next_beat = self.last_received + heartbeat_interval
-        # Held for moments only, never over a write.
+        # Held briefly, never during a write.
         self._guard = threading.Lock()
         self._protocol = ServerProtocol(state=OPEN, max_size=max_bytes, logger=PROTOCOL_LOG)
-        self._wire = Wire(sock, send_seconds=send_seconds, clock=clock)
+        self._wire = SocketWriter(sock, send_seconds=send_seconds, clock=clock)
         self._inbox = Inbox(clock=clock)
         self._deaf = False
-        #: It has been silent too long, unless there is something to be read.
+        #: The heartbeat timeout has passed, but unread bytes may still lie in the kernel.
         self._suspect = False
 
     @property
     def closing(self) -> bool:
-        """Whether a close was sent or received, or the connection is lost: nothing is sent any more."""
+        """Whether a close frame was sent or received, or the connection is lost. Nothing is sent any more then."""
         return self._wire.ending
 
     @property
     def sent(self) -> int:
-        """How many frames `send` has sent."""
+        """The number of frames that `send` has written."""
         return self._wire.sent
 
     def send(self, frame: Mapping[str, Any]) -> bool:
-        """Send one JSON frame whole, after those of other threads; return False when it was not sent.
+        """Send one JSON message; return False when it was not sent. Messages of several threads are never mixed.
 
-        A text in it that comes in slices is read while it is sent, and the message has several WebSocket frames.
+        A text that comes in slices is read while it is sent; the message then has several WebSocket frames.
         """
         return self._wire.send_all(_fragments(frame)) if is_sliced(frame) else self._wire.send(_text(frame))
 
     def close(self, code: int, reason: str = "") -> None:
-        """Say goodbye once and return at once; the peer has `CLOSE_SECONDS` for its part."""
-        if self._part(code, reason):
-            threading.Thread(target=self._see_off, name="socket-close", daemon=True).start()
+        """Begin the close without waiting for it; the peer has `CLOSE_SECONDS` to answer. Repeated calls do nothing."""
+        if self._begin_close(code, reason):
+            threading.Thread(target=self._finish_close, name="socket-close", daemon=True).start()
 
     def run(self, on_text: Callable[[str], None]) -> Closed:
-        """Read until the end, give each message to `on_text`, shut the connection down and say how it ended."""
+        """Read until the socket ends and pass each message to `on_text`; then shut down the connection.
+
+        Returns how the socket ended.
+        """
         try:
             if self._early:
                 self._take(self._early, on_text)
@@ -118,19 +128,19 @@ class Socket:
         finally:
             self._wire.lose()
 
-    def _part(self, code: int, reason: str) -> bool:
-        """Begin the close and hear nothing more; return False when it had begun."""
+    def _begin_close(self, code: int, reason: str) -> bool:
+        """Queue the close frame and ignore further messages; return False when the close had already begun."""
         self._deaf = True
         with self._guard:
             if self.closing or self._protocol.state is not OPEN:
                 return False
             self._protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
-            self._wire.part(CLOSE_SECONDS)
+            self._wire.begin_close(CLOSE_SECONDS)
             self._wire.queue(self._protocol.data_to_send())
             return True
 
-    def _see_off(self) -> None:
-        """Send the close frame, and end the reader's wait for a peer that does not answer it."""
+    def _finish_close(self) -> None:
+        """Send the close frame, then shut down the connection if the peer does not answer within `CLOSE_SECONDS`."""
         self._wire.flush()
         time.sleep(CLOSE_SECONDS)
         self._wire.lose()
@@ -140,11 +150,11 @@ class Socket:
         return self._wire.lost or self._protocol.reader.eof or (both and not self._wire.busy)
 
     def _wait(self) -> float:
-        """Do what the clock asks for, and return the seconds until it asks again."""
+        """Send a due heartbeat or handle a timeout; return the seconds until the next one."""
         now = self._clock()
         if now - self.last_received >= self._heartbeat_timeout:
             if not self._suspect:
-                # Perhaps it was this process that stood still: one look at what lies there.
+                # Perhaps this process was suspended: read once more without waiting before closing.
                 self._suspect = True
                 return 0.0
             self._end(SILENT, "silent too long")
@@ -158,7 +168,7 @@ class Socket:
         return min(self._next_beat, self.last_received + self._heartbeat_timeout) - now
 
     def _receive(self, wait: float) -> bytes | None:
-        """Return what comes next, b"" at the end, None when nothing came in time."""
+        """Return the next bytes, b"" at the end of the connection, None when none came within `wait` seconds."""
         try:
             self._sock.settimeout(max(wait, 0.001))
             return self._sock.recv(_READ_BYTES)
@@ -172,7 +182,7 @@ class Socket:
             self._protocol.receive_data(data) if data else self._protocol.receive_eof()
             self._wire.queue(self._protocol.data_to_send())
             if self._protocol.state is not OPEN:
-                self._wire.part(CLOSE_SECONDS)
+                self._wire.begin_close(CLOSE_SECONDS)
             events = self._protocol.events_received()
         if data:
             self.last_received = self._clock()
@@ -196,8 +206,8 @@ class Socket:
             self._end(CloseCode.INTERNAL_ERROR)
 
     def _end(self, code: int, reason: str = "") -> None:
-        """Close from the reader's own thread: it sees to the time itself."""
-        if self._part(code, reason):
+        """Close from the reader's thread, which enforces `CLOSE_SECONDS` itself."""
+        if self._begin_close(code, reason):
             self._wire.flush()
 
     def _verdict(self) -> Closed:
@@ -210,21 +220,21 @@ class Socket:
 
 
 def accept(environ: Mapping[str, Any], *, subprotocol: str = "", **options: Any) -> Socket:
-    """Do the server's part of the handshake on the socket of a WSGI request, and return the open WebSocket.
+    """Answer the WebSocket handshake of a WSGI request and return the open WebSocket.
 
     Args:
         subprotocol: selected when the client offers it.
-        options: what `Socket` takes.
+        options: passed to `Socket`.
 
     Raises:
-        HandshakeRefused: the request is no proper handshake; nothing was written, its `status` is the fitting one.
+        HandshakeRefused: the request is not a valid handshake. Nothing was written; reply with its `status`.
     """
     sock = raw_socket(environ)
     answer = answer_handshake(environ, subprotocol)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Gone already: the reader will see it.
+    # If the client has already gone, the reader notices.
     with suppress(OSError):
         sock.settimeout(CLOSE_SECONDS)
         sock.sendall(answer)
@@ -232,7 +242,7 @@ def accept(environ: Mapping[str, Any], *, subprotocol: str = "", **options: Any)
 
 
 def converse(sock: Socket, peer: Peer) -> Closed:
-    """Let `peer` speak over a socket until its end; whatever goes wrong, it is told of the end once."""
+    """Run `peer` on a socket until the socket ends; `peer.closed` is called once, also after an error."""
     closed = Closed(CloseCode.ABNORMAL_CLOSURE)
     try:
         _open(sock, peer)
@@ -242,9 +252,9 @@ def converse(sock: Socket, peer: Peer) -> Closed:
     return closed
 
 
-def finish() -> Over:
-    """Return what a view answers when its socket is over."""
-    return Over()
+def finish() -> SocketOver:
+    """Return the response of a view whose socket has ended."""
+    return SocketOver()
 
 
 def _open(sock: Socket, peer: Peer) -> None:
@@ -263,13 +273,13 @@ def _tell(sock: Socket, peer: Peer, closed: Closed) -> None:
 
 
 def _text(frame: Mapping[str, Any]) -> bytes:
-    # A client's JSON may name half a character pair, which no UTF-8 can say.
+    # A client's JSON may contain half of a surrogate pair, which UTF-8 cannot encode.
     words = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return Frame(Opcode.TEXT, words).serialize(mask=False)
 
 
 def _fragments(frame: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the WebSocket frames of one message (RFC 6455, 5.4), each made when it is asked for."""
+    """Yield the WebSocket frames of one message (RFC 6455, 5.4); each is built when it is requested."""
     opcode, words = Opcode.TEXT, b""
     for piece in json_pieces(frame):
         if words:

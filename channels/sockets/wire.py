@@ -1,4 +1,4 @@
-"""The way out of a WebSocket: one frame after the other, each whole, and none waited for without end."""
+"""Writes the frames of a WebSocket, one after the other, each whole and within a time limit."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from math import inf
 
 from websockets.frames import Opcode
 
-#: Seconds one message may take, however steadily the peer takes a byte now and then.
+#: Seconds one message may take in total, also when the peer keeps reading slowly.
 FRAME_SECONDS = 300.0
-#: Seconds after which a waiting sender looks at its clock: the end may have come nearer.
+#: Maximum seconds of one wait to write; then the sender checks its deadlines again, as `begin_close` may shorten them.
 LOOK_SECONDS = 1.0
 
 _PONG = bytes([0x80 | Opcode.PONG])
 
 
-class Wire:
-    """Sends frames of several threads over one socket, and what the protocol itself has to say between them.
+class SocketWriter:
+    """Sends the frames of several threads over one socket, and the protocol's control frames between them.
 
-    The socket's timeout is shared with the reader, who sets its own before each read: a TimeoutError says nothing but
-    that it is time to look at one's own clock.
+    The reader shares the socket and sets another timeout before each read. A TimeoutError therefore only means: check
+    your own deadline.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Wire:
         clock: Callable[[], float],
         frame_seconds: float = FRAME_SECONDS,
     ) -> None:
-        """Wait at most `send_seconds` for the peer to take at least one more byte."""
+        """Give the connection up when the peer accepts no byte for `send_seconds`."""
         self._sock = sock
         self._send_seconds = send_seconds
         self._frame_seconds = frame_seconds
@@ -41,13 +41,13 @@ class Wire:
         self._writing = threading.Lock()
         self._queueing = threading.Lock()
         self._queue: list[bytes] = []
-        #: Frames of senders that were written.
+        #: Messages of senders that were written.
         self.sent = 0
-        #: No frame of a sender is taken any more; at this time (monotonic) everything ends.
+        #: Once finite: no sender's frame is accepted any more, and writing stops at this time (by `clock`).
         self.end = inf
-        #: The connection is unusable or shut down.
+        #: The connection is broken or shut down.
         self.lost = False
-        #: It was given up on, because the peer did not take what was sent.
+        #: The connection was given up because the peer did not read.
         self.stalled = False
 
     @property
@@ -56,22 +56,23 @@ class Wire:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written or waits for its turn."""
+        """Whether a frame is being written or is queued."""
         return bool(self._queue) or self._writing.locked()
 
-    def part(self, seconds: float) -> None:
-        """Take no more frames from senders, and be over within so many seconds."""
+    def begin_close(self, seconds: float) -> None:
+        """Accept no more frames from senders, and stop writing after `seconds`."""
         self.end = min(self.end, self._clock() + seconds)
 
     def send(self, frame: bytes) -> bool:
-        """Write a whole frame after those that came before it; return False when it was not (all) written."""
+        """Write a whole frame after those of other senders; return False when it was not completely written."""
         return self.send_all((frame,))
 
     def send_all(self, frames: Iterable[bytes]) -> bool:
-        """Write one message's frames, each made when those before it are written; return False when some were not.
+        """Write the frames of one message; return False when some were not written.
 
-        A message that has begun is finished before a close, if its time allows: a close frame inside of it would be an
-        error to clients. When its frames cannot be made, the connection is lost.
+        Each frame is requested after the one before it is written. A message that has begun is finished before a close
+        frame if time allows, because clients reject a close frame inside a message. If the iterator raises, the
+        connection is shut down.
         """
         try:
             with self._writing:
@@ -82,7 +83,7 @@ class Wire:
         return sent
 
     def send_if_free(self, frame: bytes) -> None:
-        """Write a frame, unless another one is being written: for what is only worth saying into silence."""
+        """Write a frame unless another one is being written; used for heartbeats, which matter only in silence."""
         if self._writing.acquire(blocking=False):
             try:
                 self.ending or self._put(frame)
@@ -91,7 +92,7 @@ class Wire:
             self.flush()
 
     def queue(self, frames: Iterable[bytes]) -> None:
-        """Keep what the protocol says for `flush`; b"" ends our side. Of pongs the last is enough (RFC 6455, 5.5.3)."""
+        """Queue the protocol's frames for `flush`; b"" ends our side. Only the last pong is kept (RFC 6455, 5.5.3)."""
         with self._queueing:
             for frame in frames:
                 if frame[:1] == _PONG and self._queue and self._queue[-1][:1] == _PONG:
@@ -99,7 +100,7 @@ class Wire:
                 self._queue.append(frame)
 
     def flush(self) -> None:
-        """Write what is queued. Who finds a frame being written leaves it to that frame's sender."""
+        """Write the queued frames. If another thread is writing, that thread flushes afterwards."""
         while self._queue and self._writing.acquire(blocking=False):
             try:
                 self._put_queue()
@@ -107,7 +108,7 @@ class Wire:
                 self._writing.release()
 
     def lose(self) -> None:
-        """Shut the connection down, which wakes whoever waits for it; nothing is written any more."""
+        """Shut down the connection, which wakes its reader and writer; nothing is written any more."""
         self.lost = True
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -131,7 +132,7 @@ class Wire:
         return True
 
     def _put(self, frame: bytes, began: float | None = None) -> bool:
-        """Write a frame or lose the connection: after half a frame nothing can follow."""
+        """Write a frame; on failure shut down the connection, since nothing can follow half a frame."""
         if self.lost:
             return False
         try:
@@ -141,7 +142,7 @@ class Wire:
         return not self.lost
 
     def _put_pongs(self) -> None:
-        """Write what may stand between the frames of a message."""
+        """Write queued pongs: control frames may stand between the fragments of a message."""
         while self._queue and self._queue[0][:1] == _PONG:
             self._put(self._next())
 

@@ -1,4 +1,4 @@
-"""The checks a handshake passes before there is a socket: where it comes from, how often, and what it shows."""
+"""Checks a WebSocket handshake before a socket opens: its origin, the rate of its address, and its credential."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from werkzeug.datastructures import Headers
 from channels.web.envelope import envelope
 from services.errors import AddressBlocked, AuthError, StoreUnavailable
 from services.identity.callers import Caller
+from services.limits.rate_limiter import RateLimiter
 from utils.origins import may_open
 
-#: The subprotocol that is ours, and the prefix of one that carries a credential: all a browser can add to a handshake.
+#: Our subprotocol, and the prefix of one that carries a credential: browsers can add nothing else to a handshake.
 SUBPROTOCOL = "wechatlaibao"
 BEARER = "bearer."
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: Characters of a refused origin that go into the log.
+#: Maximum characters of a refused origin in the log.
 _LOGGED_ORIGIN = 200
 
 
-class Refused(Exception):
-    """A handshake that failed a check; `check` names it in the log."""
+class AdmissionRefused(Exception):
+    """A handshake failed a check; `check` is the check's name in logs and metrics."""
 
     def __init__(
         self, check: str, status: int, message: str, *, code: int = 0, origin: str = "", upgrade: bool = False
@@ -37,15 +38,15 @@ class Refused(Exception):
         self._message = message
         self._code = code
         self._headers = {"Upgrade": "websocket"} if upgrade else {}
-        #: What the log says besides.
+        #: Further log fields.
         self.extra = {"origin": origin[:_LOGGED_ORIGIN]} if origin else {}
 
     def reply(self) -> Response:
         return envelope(status=self.status, code=self._code, message=self._message, headers=self._headers)
 
 
-class Checks(Protocol):
-    """What is used of `services.identity.callers.Callers`."""
+class CredentialChecker(Protocol):
+    """Checks credentials at sockets, as `services.identity.callers.Callers` does."""
 
     @property
     def open(self) -> bool: ...
@@ -55,41 +56,39 @@ class Checks(Protocol):
     def check(self, secret: str) -> Caller: ...
 
 
-class Addresses(Protocol):
-    """What is used of the rate limiter."""
-
-    def address(self, ip: str) -> bool: ...
-
-
 class Admission:
-    """Decides about handshakes; keeps nothing."""
+    """Accepts or refuses handshakes; stateless."""
 
-    def __init__(self, callers: Checks, limiter: Addresses, origins: Sequence[str]) -> None:
+    def __init__(self, callers: CredentialChecker, limiter: RateLimiter, origins: Sequence[str]) -> None:
         self._callers = callers
         self._limiter = limiter
         self._origins = origins
 
     def check(self, request: Request, client_id: str) -> None:
-        """Look at what needs no credential.
+        """Check everything but the credential.
 
         Raises:
-            Refused: it is no WebSocket, a foreign page's, or one too many of its address.
+            AdmissionRefused: it is no WebSocket handshake, its client id or origin is not allowed, or its address made
+                too many requests.
         """
         if not _asks_for_socket(request.headers):
-            raise Refused("not_a_websocket", 426, "This address speaks WebSocket only.", upgrade=True)
+            raise AdmissionRefused("not_a_websocket", 426, "This address speaks WebSocket only.", upgrade=True)
         if not _CLIENT_ID.fullmatch(client_id):
-            raise Refused("client_id", 400, "A client id has 1 to 64 letters, digits, '.', '_' and '-'.", code=10000)
+            raise AdmissionRefused(
+                "client_id", 400, "A client id has 1 to 64 letters, digits, '.', '_' and '-'.", code=10000
+            )
         origin = request.headers.get("Origin")
         if origin is not None and not may_open(origin, request.headers.get("Host", ""), self._origins):
-            raise Refused("origin", 403, "Pages of this origin may not open sockets here.", origin=origin)
+            raise AdmissionRefused("origin", 403, "Pages of this origin may not open sockets here.", origin=origin)
         if not self._limiter.address(request.remote_addr or ""):
-            raise Refused("rate_limit", 429, "Too many requests from this address.")
+            raise AdmissionRefused("rate_limit", 429, "Too many requests from this address.")
 
     def caller(self, request: Request) -> Caller | None:
-        """Return who asks for the socket; None when that is still to be shown, in the first frame.
+        """Return the caller; None when the handshake has no credential and the first frame must carry it.
 
         Raises:
-            Refused: what is shown does not count, or nobody can tell just now, or its address may show nothing.
+            AdmissionRefused: the credential is invalid, it cannot be checked while Redis is unavailable, or its address
+                has shown too many wrong ones.
         """
         secret = credential(request.headers)
         if secret is None:
@@ -97,15 +96,17 @@ class Admission:
         try:
             return self._callers.check(secret)
         except AuthError as exc:
-            raise Refused("credential", 401, "The credential is not, or no longer, valid.") from exc
+            raise AdmissionRefused("credential", 401, "The credential is not, or no longer, valid.") from exc
         except AddressBlocked as exc:
-            raise Refused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
+            raise AdmissionRefused(exc.code, 429, "Too many wrong credentials came from this address.") from exc
         except StoreUnavailable as exc:
-            raise Refused("store_unavailable", 503, "The credential cannot be checked now.", code=40000) from exc
+            raise AdmissionRefused(
+                "store_unavailable", 503, "The credential cannot be checked now.", code=40000
+            ) from exc
 
 
 def credential(headers: Headers | Mapping[str, str]) -> str | None:
-    """Return the credential a handshake carries, None when there is none; never from the address."""
+    """Return the credential in a request's headers, None when there is none; the URL is never read for it."""
     scheme, _, secret = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return secret.strip()
@@ -117,7 +118,7 @@ def credential(headers: Headers | Mapping[str, str]) -> str | None:
 
 
 def _decoded(text: str) -> str:
-    """Return what was base64url-encoded without padding; "", which is nobody's credential, where it was not."""
+    """Decode base64url without padding; return "", which is never a valid credential, when `text` is malformed."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):

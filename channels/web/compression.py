@@ -1,4 +1,4 @@
-"""Pages and REST answers shrink on the way to who can unpack them; event streams and WeCom's callbacks never do."""
+"""Compresses pages and REST answers for clients that accept it; never event streams or WeCom's callbacks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from flask_compress import Compress
 from channels.web.envelope import SlicedResponse
 from channels.web.errors import keeps_own_format
 
-#: What is compressed. No event streams: a piece of one would wait in the compressor for the next.
+#: The media types to compress. Not event streams: the compressor would hold back an event until the next one.
 MEDIA = (
     *("text/html", "text/css", "text/javascript", "text/csv", "application/x-ndjson"),
     *("application/json", "application/schema+json"),
 )
 ALGORITHMS = ("br", "gzip")
-#: Bytes below which compression saves no packet.
+#: Bytes below which compression does not save a packet.
 MIN_BYTES = 500
-#: Bytes compressed at one go: some milliseconds in which nothing else of the process runs.
+#: Bytes compressed at a time: takes some milliseconds, during which no other greenlet runs.
 SLICE = 64 * 1024
 
 
 def compress_answers(app: Flask) -> None:
-    """Have every answer of the application compressed that is worth it, and its caches told."""
+    """Compress the application's answers of at least `MIN_BYTES`, and set `Vary` for caches."""
     settings = {
         "COMPRESS_REGISTER": False,
         "COMPRESS_MIMETYPES": MEDIA,
@@ -47,7 +47,7 @@ def compress_answers(app: Flask) -> None:
             return compress.after_request(response)
         response.response = _slices(response.get_data())
         compressed = compress.after_request(response)
-        # The library does not ask whether the client has it already, of what comes in slices.
+        # Flask-Compress does not handle conditional requests for streamed answers.
         compressed.make_conditional(request)
         return compressed
 
@@ -55,14 +55,14 @@ def compress_answers(app: Flask) -> None:
 
 
 def _is_long(response: Response) -> bool:
-    """Tell whether it is to be compressed piece by piece, with others served in between."""
+    """Tell whether to compress in slices, so that other greenlets run in between."""
     if response.is_streamed or response.direct_passthrough or response.status_code != 200:
         return False
     return (response.content_length or 0) > SLICE and request.method == "GET"
 
 
 def _unpacks() -> bool:
-    """Tell whether the client takes one of ours; the library does not see that a quality of 0 refuses."""
+    """Tell whether the client accepts one of our algorithms; Flask-Compress ignores that q=0 means "not accepted"."""
     accepted = request.accept_encodings
     return accepted.best_match(ALGORITHMS) is not None and all(quality > 0 for _, quality in accepted)
 

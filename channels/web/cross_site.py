@@ -1,7 +1,7 @@
-"""What keeps other people's web pages out: the page's origin at REST addresses, the host that a request names.
+"""Refuses requests of other sites' pages, by `Origin` at REST addresses, and by `Host` (DNS rebinding).
 
-A browser sends a page's requests with the visitor's network and, on its word alone, `Origin` and `Host`. Programs send
-no `Origin`, and pass.
+A foreign page in a user's browser reaches servers in that user's network, but cannot forge `Origin` and `Host`.
+Programs send no `Origin` and are not affected.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from utils.origins import is_host_of, may_open
 
 log = logging.getLogger(__name__)
 
-#: Addresses that ask and change: pages elsewhere may not use them. Sockets look at the origin themselves.
+#: Addresses where the origin is checked here; sockets check it in `admission.py`.
 REST = ("/api/", "/v1/")
-#: Addresses that are reached under any name: WeCom's callbacks, and an orchestrator's probes, which use the pod's IP.
+#: Addresses accepted with any `Host`: WeCom's callbacks, and probes, which use the pod's IP.
 ANY_HOST = ("/wechat/callback", "/healthz", "/readyz")
-#: Characters of a refused origin or host that go into the log.
+#: Maximum characters of a refused origin or host in the log.
 LOGGED = 200
 
 
 def keep_pages_out(app: Flask, *, origins: Collection[str], hosts: Collection[str], ops_port: int | None) -> None:
-    """Have requests of foreign pages refused, and all answers say that their type is not to be guessed.
+    """Refuse requests of foreign pages, and send `X-Content-Type-Options: nosniff` with all answers.
 
-    `origins` are those of pages that may ask beside this server's own; `hosts` the names it is reached by, none for
-    any. On the `ops_port` any name will do: Prometheus uses addresses.
+    `origins` are allowed beside the server's own; `hosts` are the allowed names of the server, empty for any. On
+    `ops_port` any name is allowed, because Prometheus uses IP addresses.
     """
 
     def check() -> Response | None:

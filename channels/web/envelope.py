@@ -1,4 +1,4 @@
-"""The one shape of REST replies: {"code", "message", "data"}, a code of the documented table, a fitting HTTP status."""
+"""The envelope of REST replies: {"code", "message", "data"} with a code of the documented table and an HTTP status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Response
 
 from utils.formats.json_slices import is_sliced, json_pieces
 
-#: Every code there is, and what it is called.
+#: All codes and their default messages.
 CODES = {
     200: "Success",
     400: "Request Error",
@@ -27,16 +27,16 @@ CODES = {
     40000: "Database Error",
     90000: "Unknown Error",
 }
-#: A code where no more is known than the HTTP status.
+#: The default code by HTTP status, where it is not the status itself.
 OF_STATUS = {409: 20000, 413: 10000, 415: 10000, 422: 10000, 429: 20000, 502: 30000, 504: 30000}
 
 
 class SlicedResponse(Response):
-    """A reply that is made while it is sent. It is not compressed: each reader would keep a compressor of its own."""
+    """A reply that is built while it is sent. It is not compressed: each open reply would need a compressor."""
 
 
 def enveloped(data: Any = None, *, status: int = 200, code: int = 0, message: str = "") -> dict[str, Any]:
-    """Return a reply's body; `code` and `message` default to what the HTTP status means."""
+    """Return a reply's body; `code` and `message` default to those of the HTTP status."""
     code = code or OF_STATUS.get(status) or (status if status in CODES else _nearest(status))
     return {"code": code, "message": message or CODES[code], "data": data}
 
@@ -44,7 +44,7 @@ def enveloped(data: Any = None, *, status: int = 200, code: int = 0, message: st
 def envelope(
     data: Any = None, *, status: int = 200, code: int = 0, message: str = "", headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a reply; texts in `data` that come in slices are read while it is sent."""
+    """Return a reply; a text in `data` that comes in slices is read while it is sent."""
     body = enveloped(data, status=status, code=code, message=message)
     if is_sliced(body):
         return SlicedResponse(json_pieces(body), status, headers, mimetype="application/json")

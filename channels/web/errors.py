@@ -1,6 +1,6 @@
-"""Whatever goes wrong is answered in the one shape, with a code of the table and not a word of the cause.
+"""Maps every error to an envelope with a code of the documented table, without revealing the cause.
 
-Health, metrics and WeCom's callbacks keep a shape of their own: the stable code alone.
+Health, metrics and WeCom's callbacks have their own error format: the stable code alone.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from services.errors import LaibaoError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Addresses whose errors are the code alone.
+#: Addresses whose errors contain only the code.
 OWN_FORMAT = ("/healthz", "/health", "/readyz", "/metrics")
 WECOM = "/wechat/"
 
 UNKNOWN_CODE = 90000
-#: Seconds after which what is full or away may be asked again.
+#: Retry-After in seconds with 429 and 503.
 RETRY_AFTER = "5"
-#: Codes of answers that are no failure of the provider, though they end one: the HTTP status they have here.
+#: HTTP status by error code, for codes that end an answer without being the provider's failure.
 OF_REASON = {
     "auth_required": 401,
     "auth_failed": 401,
@@ -46,7 +46,7 @@ OF_REASON = {
 
 
 def register_rest_errors(app: Flask, sentence: Callable[[str], str] = lambda code: "") -> None:
-    """Have every error of the application answered so; `sentence` is what people read for a code, "" for nothing."""
+    """Register the error handlers; `sentence` returns the text of a code, "" for none."""
 
     def ours(error: LaibaoError) -> Response:
         log.warning("request failed", extra={"code": error.code, "cause": str(error), "path": request.path})
@@ -65,7 +65,7 @@ def register_rest_errors(app: Flask, sentence: Callable[[str], str] = lambda cod
 
 
 def status_of(error: LaibaoError) -> int:
-    """Return the HTTP status of an error where a REST address answers it."""
+    """Return the HTTP status of an error at REST addresses."""
     return OF_REASON.get(error.code, error.status)
 
 
@@ -74,12 +74,12 @@ def keeps_own_format(path: str) -> bool:
 
 
 def refused(error: RestError) -> Response:
-    """Return the reply of an error of ours."""
+    """Return the reply of a `RestError`."""
     return envelope(error.data, status=error.status, code=error.code, message=error.message, headers=error.headers)
 
 
 def _http(error: HTTPException) -> Response | HTTPException:
-    """Answer what the framework raised: no such address, another method, too much."""
+    """Answer the framework's errors, such as an unknown address, a wrong method or a body that is too large."""
     if error.response is not None:
         return error
     status = error.code or 500
@@ -90,7 +90,7 @@ def _http(error: HTTPException) -> Response | HTTPException:
 
 
 def _unexpected(error: Exception) -> Response:
-    """Answer what nobody expected; the log has the traceback."""
+    """Answer an unexpected exception and log its traceback."""
     log.error("unexpected error", exc_info=error)
     return _alone("unknown", 500) if keeps_own_format(request.path) else envelope(status=500, code=UNKNOWN_CODE)
 

@@ -1,33 +1,28 @@
-"""Credentials of REST and sockets, and the administrators' token, with wrong ones limited by address."""
+"""Checks callers' credentials and the administrators' token, and limits wrong ones per address."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from flask import request
 
-from channels.web.admission import Checks
 from channels.web.ports import is_for_operators
-from channels.web.rest import Programs
 from services.errors import AddressBlocked, AuthError
-from services.identity.callers import Caller
+from services.identity.callers import Caller, Callers
 from services.limits.guesses import Guesses
 
 
-class Both(Checks, Programs, Protocol):
-    """What is used of `services.identity.callers.Callers`, for sockets and for REST."""
-
-
 class GuardedCallers:
-    """`Callers` for the Flask request: a credential is not looked at where its address showed too many wrong ones.
+    """Wraps `Callers` for the Flask request.
 
-    `check` and `program` then raise `AddressBlocked`.
+    `check` and `program` raise `AddressBlocked` without checking when the address has shown too many wrong
+    credentials.
     """
 
-    def __init__(self, callers: Both, guesses: Guesses) -> None:
+    def __init__(self, callers: Callers, guesses: Guesses) -> None:
         self._callers = callers
         self._guesses = guesses
 
@@ -54,25 +49,25 @@ class GuardedCallers:
             raise
 
 
-class Refusal(NamedTuple):
-    """How to answer a request that is no administrator's."""
+class AdminRefusal(NamedTuple):
+    """The status and headers of the reply to a request that is not an administrator's."""
 
     status: int
     headers: dict[str, str]
 
 
 class Administrators:
-    """Who shows `ADMIN_TOKEN` as `Authorization: Bearer`; with an `ops_port`, on that port only."""
+    """Checks `ADMIN_TOKEN` in `Authorization: Bearer`; with an `ops_port`, requests on other ports get 404."""
 
     def __init__(self, token: str | None, guesses: Guesses, ops_port: int | None) -> None:
         self._token = (token or "").encode()
         self._guesses = guesses
         self._ops_port = ops_port
 
-    def refusal(self) -> Refusal | None:
-        """Return what the Flask request is refused with; None for an administrator's."""
+    def refusal(self) -> AdminRefusal | None:
+        """Check the Flask request; return None if it is an administrator's, else how to refuse it."""
         if not self._token or not is_for_operators(self._ops_port):
-            return Refusal(404, {})
+            return AdminRefusal(404, {})
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return _UNAUTHORIZED
@@ -80,11 +75,11 @@ class Administrators:
         try:
             self._guesses.check(address, "admin")
         except AddressBlocked as blocked:
-            return Refusal(429, {"Retry-After": str(ceil(blocked.seconds))})
+            return AdminRefusal(429, {"Retry-After": str(ceil(blocked.seconds))})
         if hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token):
             return None
         self._guesses.failed(address, "admin")
         return _UNAUTHORIZED
 
 
-_UNAUTHORIZED = Refusal(401, {"WWW-Authenticate": "Bearer"})
+_UNAUTHORIZED = AdminRefusal(401, {"WWW-Authenticate": "Bearer"})

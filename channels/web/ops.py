@@ -1,4 +1,4 @@
-"""What an operator and an orchestrator ask: alive, ready, how the parts are, and what was counted."""
+"""The addresses for operators and orchestrators: liveness, readiness, health report and metrics."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from channels.web.ports import is_for_operators
 from channels.web.rest import Operation, RestModel
 from services.ops.health import Health
 
-Reply = tuple[dict[str, Any], int]
+JsonReply = tuple[dict[str, Any], int]
 
-#: The text format that every Prometheus reads.
+#: The Prometheus text format.
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Alive(RestModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"]
     service: str
@@ -30,14 +30,14 @@ class Alive(RestModel):
 
 
 class Readiness(RestModel):
-    """Whether this replica may get traffic."""
+    """Whether this replica accepts traffic."""
 
     status: Literal["ready", "not ready"]
     timestamp: str
 
 
 class Services(RestModel):
-    """Whether each service can be used."""
+    """Whether each service is available."""
 
     rag: bool
     search: bool
@@ -45,7 +45,7 @@ class Services(RestModel):
 
 
 class Part(RestModel):
-    """A provider."""
+    """The state of one provider."""
 
     name: str | None
     type: Literal["RAG", "Search"]
@@ -53,14 +53,14 @@ class Part(RestModel):
 
 
 class Parts(RestModel):
-    """The providers."""
+    """The state of the providers."""
 
     rag: Part
     search: Part
 
 
 class Report(BaseModel):
-    """How the parts are; with a port of the operators' own, others see the status alone."""
+    """The health report. With an operators' port, requests on other ports get only the status."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     version: str | None = None
@@ -72,27 +72,27 @@ class Report(BaseModel):
 
 TAG = "operations"
 OPERATIONS = (
-    Operation("GET", "/healthz", "is the process alive", TAG, answers={200: Alive}, auth="none", bare=True),
+    Operation("GET", "/healthz", "Liveness of the process", TAG, answers={200: Alive}, auth="none", bare=True),
     Operation(
         "GET",
         "/readyz",
-        "may this replica get traffic",
+        "Readiness of this replica for traffic",
         TAG,
         answers={200: Readiness, 503: Readiness},
         auth="none",
         bare=True,
     ),
-    Operation("GET", "/health", "how its parts are", TAG, answers={200: Report}, auth="none", bare=True),
+    Operation("GET", "/health", "Health report", TAG, answers={200: Report}, auth="none", bare=True),
     Operation(
         "GET",
         "/metrics",
-        "what was counted, for Prometheus",
+        "Metrics for Prometheus",
         TAG,
         answers={200: None, 401: None, 404: None, 429: None},
         auth="admin",
         media={200: "text/plain"},
         bare=True,
-        description="On `OPS_PORT` no token is needed; on `PORT` it is there only without an `OPS_PORT`.",
+        description="On `OPS_PORT` no token is needed. With `OPS_PORT` set, `PORT` answers 404.",
     ),
 )
 
@@ -109,22 +109,22 @@ def ops_blueprint(
 ) -> Blueprint:
     """Return /healthz, /readyz, /health and /metrics.
 
-    `ready` is false while starting or draining, whatever Redis does. With an `ops_port`, the details of health and the
-    metrics are for requests that came by it; without one the metrics are for `administrators`.
+    `ready` is false while starting or draining and does not depend on Redis. With an `ops_port`, health details and
+    metrics are served on that port only; without one, metrics require the administrators' token.
     """
     routes = Blueprint("ops", __name__)
 
     @routes.get("/healthz")
-    def healthz() -> Reply:
+    def healthz() -> JsonReply:
         return {"status": "ok", "service": name, "timestamp": now()}, 200
 
     @routes.get("/readyz")
-    def readyz() -> Reply:
+    def readyz() -> JsonReply:
         is_ready = ready()
         return {"status": "ready" if is_ready else "not ready", "timestamp": now()}, 200 if is_ready else 503
 
     @routes.get("/health")
-    def report() -> Reply:
+    def report() -> JsonReply:
         details = {"version": version, "timestamp": now(), **health.report()}
         return details if is_for_operators(ops_port) else {"status": details["status"]}, 200
 

@@ -1,4 +1,4 @@
-"""Which of the ports a request came by: the one for everybody, or the operators' own."""
+"""Tells whether a request came by the public port or by the operators' port."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from flask import request
 
 
 def is_for_operators(ops_port: int | None) -> bool:
-    """Tell whether the request came by the operators' port, or there is none of their own.
+    """Tell whether the request came by the operators' port; always True without such a port.
 
-    The accepted socket tells, for headers and what is derived from them are the client's word.
+    Reads the port of the accepted socket, because the client can forge headers and values derived from them.
     """
     if ops_port is None:
         return True

@@ -1,4 +1,4 @@
-"""What every REST address shares: how it is documented, how it reads a request, who asks, and how it says no."""
+"""Helpers of REST addresses: documentation, request validation, authentication and error replies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from services.identity.callers import Caller
 
 M = TypeVar("M", bound=BaseModel)
 
-#: The code of the table for SQL and Redis.
+#: The envelope code of SQL and Redis errors.
 STORE_CODE = 40000
-#: Wrong fields named in one reply; who sends more wrong ones has the same mistake in all of them.
+#: Maximum wrong fields listed in one reply; more of them usually repeat one mistake.
 MAX_ERRORS = 20
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
-#: Kinds of pydantic's errors whose words quote nothing of the input.
+#: Types of pydantic errors whose messages quote nothing of the input.
 _SAFE = re.compile(
     r"missing|extra_forbidden|frozen_field|none_required|literal_error|enum|value_error|finite_number|multiple_of"
     r"|(string|int|float|bool|list|dict|tuple|model|bytes)_(type|parsing|too_short|too_long|unicode|attributes_type)"
@@ -33,16 +33,16 @@ _SAFE = re.compile(
 
 
 class RestModel(BaseModel):
-    """A body, a query string, or the data of an answer: of the documented fields and no others."""
+    """A body, a query string or the data of an answer; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RestError(Exception):
-    """An answer that is no success; raise it anywhere below a REST address.
+    """An error reply; raise it anywhere in the code of a REST address.
 
-    `reason` is a stable word for programs and goes into the data beside what `data` has; `message` is a sentence of
-    ours. A `code` of 0 is the one that the table has for the status.
+    `reason` is a stable word for programs and is added to `data`; `message` is a sentence for people. A `code` of 0
+    means the default code of the status.
     """
 
     def __init__(
@@ -65,31 +65,31 @@ class RestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One documented address. A test compares them with what the application serves."""
+    """One documented address. A test compares these with the routes of the application."""
 
     method: str
-    #: With its parameters in braces: "/api/batch/tasks/{task_id}".
+    #: With parameters in braces: "/api/batch/tasks/{task_id}".
     path: str
     summary: str
     tag: str
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
-    #: The model of `data` by HTTP status; None is null, or of an error what every error may have.
+    #: The model of `data` by HTTP status; None means null, and for an error the data common to all errors.
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
     auth: Literal["key", "admin", "none"] = "key"
     description: str = ""
-    #: What an answer may be besides JSON: "text/event-stream", "text/csv"; with the envelope only if it has a model.
+    #: Media types of an answer besides JSON, by status, such as "text/csv"; JSON is listed too if there is a model.
     media: Mapping[int, str | tuple[str, ...]] = field(default_factory=dict)
-    #: Other forms that the body is taken in: a media type and its model.
+    #: Other media types accepted for the body, and their models.
     forms: Mapping[str, type[BaseModel]] = field(default_factory=dict)
-    #: Request headers that mean something here: what, or their JSON Schema with a description.
+    #: The request headers used: a description, or a JSON Schema with one.
     headers: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
-    #: Whether answers are the models themselves, without the envelope: health and its like.
+    #: Whether answers are the models without the envelope, as those of health are.
     bare: bool = False
 
 
-class Programs(Protocol):
-    """What is used of `services.identity.callers.Callers`."""
+class ProgramChecker(Protocol):
+    """Checks credentials at REST addresses, as `services.identity.callers.Callers` does."""
 
     def program(self, secret: str | None) -> Caller: ...
 
@@ -98,14 +98,14 @@ def body(model: type[M], *, max_bytes: int) -> M:
     """Return the JSON body of the Flask request.
 
     Raises:
-        RestError: 415 it is not called JSON, 413 it is longer than `max_bytes`, 400 it is no JSON, 422 its fields are
-            wrong.
+        RestError: 415 its content type is not JSON, 413 it is longer than `max_bytes`, 400 it is not JSON, 422 its
+            fields are invalid.
     """
     if not request.is_json:
         raise RestError(415, "Send the body as application/json.", code=10000, reason="not_json")
     sent = raw_body(max_bytes=max_bytes)
     try:
-        # Strictly, as the documented JSON Schema means it: "true" is not true, and "5" not 5.
+        # Strict, as the documented JSON Schema: "true" is not true, and "5" is not 5.
         return model.model_validate_json(sent, strict=True)
     except ValidationError as exc:
         if any(problem["type"] == "json_invalid" for problem in exc.errors(include_input=False)):
@@ -114,12 +114,12 @@ def body(model: type[M], *, max_bytes: int) -> M:
 
 
 def raw_body(*, max_bytes: int) -> bytes:
-    """Return the body of the Flask request as it is.
+    """Return the raw body of the Flask request.
 
     Raises:
-        RestError: 413 it is longer than `max_bytes`, 400 it broke off.
+        RestError: 413 it is longer than `max_bytes`, 400 it is incomplete.
     """
-    # One byte more than is taken: a body without a length is silently cut at werkzeug's limit.
+    # One byte more than allowed, because werkzeug silently cuts a body without Content-Length at this limit.
     request.max_content_length = max_bytes + 1
     try:
         sent = request.get_data(cache=False)
@@ -138,10 +138,10 @@ def too_large(max_bytes: int) -> RestError:
 
 
 def params(model: type[M]) -> M:
-    """Return the query string of the Flask request; each parameter counts once, and unknown ones are wrong.
+    """Return the query string of the Flask request.
 
     Raises:
-        RestError: 422.
+        RestError: 422 a parameter is repeated, unknown or invalid.
     """
     given = dict(request.args.lists())
     twice = [(name, "was given more than once") for name, values in given.items() if len(values) > 1]
@@ -154,16 +154,16 @@ def params(model: type[M]) -> M:
 
 
 def wrong_fields(problems: Sequence[Mapping[str, Any]]) -> RestError:
-    """Return what says which fields are wrong, without a word of what was in them."""
-    return _wrong([(_place(problem["loc"]), _sentence(problem)) for problem in problems])
+    """Return an error that names the wrong fields without quoting their values."""
+    return _wrong([(_path(problem["loc"]), _sentence(problem)) for problem in problems])
 
 
-def caller(callers: Programs, asked: Request) -> Caller:
-    """Return who asks, by `Authorization: Bearer` or `X-API-Key`.
+def caller(callers: ProgramChecker, asked: Request) -> Caller:
+    """Return the caller of a request, by `Authorization: Bearer` or `X-API-Key`.
 
     Raises:
-        RestError: 401 nothing is shown that must be, or it does not count; 429 the address showed too many wrong ones;
-            503 nobody can tell while Redis is away.
+        RestError: 401 the credential is missing or invalid; 429 the address has shown too many wrong ones; 503 it
+            cannot be checked while Redis is unavailable.
     """
     try:
         return callers.program(credential(asked.headers))
@@ -178,7 +178,7 @@ def caller(callers: Programs, asked: Request) -> Caller:
 
 
 def unauthorized(reason: str) -> RestError:
-    """Return the refusal of who shows nothing ("auth_required") or the wrong thing."""
+    """Return the error for a missing credential ("auth_required") or a wrong one (any other `reason`)."""
     missing = "Show an API key: Authorization: Bearer, or X-API-Key."
     message = missing if reason == "auth_required" else "The credential is not, or no longer, valid."
     return RestError(401, message, reason=reason, headers={"WWW-Authenticate": "Bearer"})
@@ -189,8 +189,8 @@ def _wrong(problems: Sequence[tuple[str, str]]) -> RestError:
     return RestError(422, "Some fields are wrong.", reason="invalid_fields", data={"errors": errors})
 
 
-def _place(path: Sequence[int | str]) -> str:
-    """Name a field by its way there. What does not look like a name may be anything, and is not repeated."""
+def _path(path: Sequence[int | str]) -> str:
+    """Return a field's path such as "texts.0"; steps that do not look like names are not repeated but shown as "?"."""
     return ".".join(str(step) if isinstance(step, int) or _NAME.fullmatch(step) else "?" for step in path)
 
 

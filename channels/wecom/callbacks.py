@@ -1,6 +1,6 @@
-"""WeCom's callbacks before the framework: nearly all requests are refreshes, and Flask costs as much as three of them.
+"""Serves WeCom's callbacks before Flask: nearly all are polls, and Flask alone costs three times as much as a poll.
 
-Only `POST /wechat/callback[/<bot>]` is answered here; everything else is the application's that stands behind.
+Only `POST /wechat/callback[/<bot>]` is served here; other requests go to the application behind.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
+from channels.web.plain_paths import Wsgi
 from services.errors import CallbackRefused
 
 log = logging.getLogger(__name__)
 
-#: Bytes of the largest callback taken (the same bound as WeCom's own plugin has).
+#: Bytes of the largest callback accepted (the limit of WeCom's own plugin).
 MAX_BODY = 1024 * 1024
-#: Characters of a bot's name, and digits of a timestamp, that the log takes over from a refused callback.
+#: Maximum characters of a bot's name, and digits of a timestamp, in the log of a refused callback.
 MOST_NAME, MOST_DIGITS = 64, 12
 PATH = "/wechat/callback"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 #: Status, content type, body.
 Reply = tuple[int, str, bytes]
-Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Channel(Protocol):
     def receive(self, bot: str, args: dict[str, str], body: bytes) -> bytes: ...
 
 
-class CallbackDoor:
-    """A WSGI application that stands before another one."""
+class CallbackEndpoint:
+    """WSGI middleware that answers callbacks."""
 
     def __init__(self, behind: Wsgi, channel: Channel, refused: Callable[[CallbackRefused], None]) -> None:
-        """Take the application behind, the channel, and who is told of callbacks that were refused."""
+        """`behind` is the wrapped application; `refused` is called with each refused callback."""
         self._behind = behind
         self._channel = channel
         self._refused = refused
 
-    #: How the paths of callbacks begin.
+    #: The prefix of callback paths.
     path = PATH
 
     def reply(self, path: str, query: str, body: bytes) -> Reply | None:
-        """Return status, content type and body of the reply to one callback.
+        """Return status, content type and body of the reply to one callback; called by the worker without WSGI.
 
-        None where the path is none's, or the callback is refused: as a WSGI request it is refused once more, and that
-        knows who sent it.
+        None when the path is not a callback's, or when the callback is refused. The worker then makes a WSGI request of
+        it, which is refused again and logged with the sender's address.
         """
         bot = _bot(path)
         try:
@@ -67,7 +67,7 @@ class CallbackDoor:
         except CallbackRefused as error:
             error.about = about_refusal(bot, environ.get("REMOTE_ADDR", ""), _arguments(query))
             self._refused(error)
-            # Every failed check is answered alike; the log says which it was.
+            # Every failed check gets the same reply; the log names the check.
             status, kind, body = error.status, JSON, _code(CallbackRefused.code)
         start_response(
             f"{status} {HTTPStatus(status).phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))]
@@ -85,7 +85,7 @@ class CallbackDoor:
 
 
 def about_refusal(bot: str, peer: str, args: Mapping[str, str]) -> dict[str, object]:
-    """Return what the log says of a refused callback; `skew_seconds` is how far our clock is ahead of its timestamp."""
+    """Return the log fields of a refused callback; `skew_seconds` is our clock minus its timestamp."""
     stamped = args.get("timestamp", "")
     known: dict[str, object] = {"bot": bot[:MOST_NAME], "peer": peer}
     if not (stamped.isascii() and stamped.isdigit() and len(stamped) <= MOST_DIGITS):
@@ -94,7 +94,7 @@ def about_refusal(bot: str, peer: str, args: Mapping[str, str]) -> dict[str, obj
 
 
 def _bot(path: str) -> str:
-    """Return the bot whose address this is, "" for none. WSGI has the path's bytes as Latin-1."""
+    """Return the name of the bot with this path, "" for none. WSGI decodes the path as Latin-1."""
     if path == PATH:
         return "default"
     base, _, name = path.rpartition("/")
@@ -102,7 +102,7 @@ def _bot(path: str) -> str:
 
 
 def _arguments(query: str) -> dict[str, str]:
-    """Return a URL's arguments; of one that comes twice the first."""
+    """Parse a query string; of a repeated argument the first counts."""
     if "%" in query or "+" in query:
         pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
     else:
@@ -114,7 +114,7 @@ def _body(environ: dict[str, Any]) -> bytes:
     """Return the whole body.
 
     Raises:
-        CallbackRefused: it is too large, or not all of it came.
+        CallbackRefused: it is too large or incomplete.
     """
     length = environ.get("CONTENT_LENGTH") or ""
     if not length and not environ.get("wsgi.input_terminated"):

@@ -1,4 +1,4 @@
-"""WeCom's callback: parse, ask or read, render. It waits for Redis and for nothing else."""
+"""The WeCom channel: parses a callback, asks or reads, and renders the stream frame. It waits only for Redis."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from utils.stream_utils import render_frame
 
 log = logging.getLogger(__name__)
 
-#: Seconds from which on a refresh is logged although nothing came of it.
+#: Polls of running answers that take at least this many seconds are logged at INFO.
 SLOW_SECONDS = 1.0
 
 
 class WeComChannel:
-    """Turns callbacks of one deployment's bots into the gateway's calls, and streams into frames."""
+    """Maps the callbacks of this deployment's bots to the gateway, and streams to frames."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class WeComChannel:
         sources: Collection[str] = (),
         person: Callable[[Question], str] = lambda question: "",
     ) -> None:
-        """Take what each bot has of its own, by its name.
+        """The mappings have one entry per bot, by its name.
 
-        `sources` are the bots that name an answer's sources; `person` is what the log calls who asks.
+        `sources` are the bots that list an answer's sources; `person` returns a user's pseudonym for the log.
         """
         self._gateway = gateway
         self._bots = bots
@@ -56,7 +56,7 @@ class WeComChannel:
         self._person = person
 
     def verify(self, bot: str) -> Response:
-        """Answer WeCom's check of the address with the decrypted echo."""
+        """Answer WeCom's URL verification with the decrypted echo."""
         try:
             echo = self._service(bot).verify_url(request.args)
         except CallbackRefused as error:
@@ -66,10 +66,10 @@ class WeComChannel:
         return Response(echo, mimetype="text/plain")
 
     def receive(self, bot: str, args: Mapping[str, str], body: bytes) -> bytes:
-        """Return the reply to one callback, by its URL's arguments and its body; b"" for none.
+        """Return the encrypted reply to one callback; b"" means an empty reply.
 
         Raises:
-            CallbackRefused: it failed a check. Once it is decrypted and well-formed, there is always a reply.
+            CallbackRefused: it failed a check. A callback that is decrypted and well-formed always gets a reply.
         """
         began = time.monotonic()
         service = self._service(bot)
@@ -80,7 +80,7 @@ class WeComChannel:
         return sealed
 
     def _note(self, bot: str, message: Message, stream: Mapping[str, Any], outcome: str, seconds: float) -> None:
-        """Count one callback and log it; a refresh that finds its answer still growing is the everyday case."""
+        """Count and log one callback; polls of running answers are logged at DEBUG unless they are slow."""
         metrics.callback_seconds(message.msgtype).observe(seconds)
         everyday = message.msgtype == "stream" and outcome == "processing"
         level = logging.DEBUG if everyday and seconds < SLOW_SECONDS else logging.INFO
@@ -92,9 +92,10 @@ class WeComChannel:
             log.log(level, "callback", extra={**ids, **told})
 
     def frame(self, bot: str, snapshot: Snapshot) -> dict[str, Any]:
-        """Return the stream reply that shows a snapshot: a pure function of it."""
+        """Render a snapshot as a stream reply; a pure function of it, so that repeated polls show the same."""
         finish = snapshot.status != "processing" or snapshot.frame_over
-        # The store hands out a frame's worth of a long text; what is hidden of it may leave room, and no cut to see.
+        # The store returns only the first READ_BYTES of a long text. Without the hidden thinking this may fit into the
+        # frame, and `render_frame` would not notice the cut.
         beyond = finish and not snapshot.frame_over and snapshot.size > READ_BYTES
         truncated = self._texts.get("truncated")
         content = render_frame(
@@ -108,19 +109,19 @@ class WeComChannel:
         return _stream(snapshot.stream_id, finish, content or self._placeholder(snapshot, finish))
 
     def _ending(self, snapshot: Snapshot) -> str:
-        """Return the sentence that comes after the text, "" for none."""
+        """Return the sentence to append to the text, "" for none."""
         if snapshot.frame_over:
             return self._texts.get("frame_ended")
         return self._texts.error(snapshot.error_code) if snapshot.error_code else ""
 
     def _footnote(self, bot: str, snapshot: Snapshot) -> str:
-        """Return where a whole answer comes from, for bots that say so."""
+        """Return the list of sources of a completed answer, "" for bots that do not show it."""
         if snapshot.status != "completed" or snapshot.frame_over or not snapshot.cited or bot not in self._sources:
             return ""
         return f"{self._texts.get('sources_heading')}\n\n{snapshot.cited}"
 
     def _placeholder(self, snapshot: Snapshot, finish: bool) -> str:
-        """Return what stands where there is nothing to show, such as an answer that is all hidden thinking."""
+        """Return the sentence shown while there is no visible text, e.g. when all of it is hidden thinking."""
         if finish:
             return self._texts.error("provider_empty")
         return self._texts.get("queued" if snapshot.waiting else "thinking")
@@ -132,7 +133,10 @@ class WeComChannel:
         return service
 
     def _answer(self, bot: str, message: Message) -> tuple[dict[str, Any], str]:
-        """Return the reply (empty for none) and what it was, for the log; nothing that WeCom would send again."""
+        """Return the reply (empty for none) and its outcome for the log.
+
+        Never raises: WeCom would send the callback again.
+        """
         try:
             return self._reply(bot, message)
         except Exception:
@@ -173,7 +177,7 @@ class WeComChannel:
         return {"msgtype": "text", "text": {"content": welcome}}, "enter_chat"
 
     def _debug(self, snapshot: Snapshot) -> None:
-        """Log the three lines the original documents for every poll; a poll reads all there is."""
+        """Log the three lines that the original product documents for every poll. A poll leaves nothing unread."""
         if log.isEnabledFor(logging.DEBUG):
             log.debug("[调试] 读取未读消息 - stream_id: %s", snapshot.stream_id)
             log.debug("[调试] 消息索引: %d, 内容长度: %d", max(0, snapshot.length - 1), len(snapshot.text))
@@ -181,12 +185,13 @@ class WeComChannel:
 
 
 def wecom_blueprint(channel: WeComChannel) -> Blueprint:
-    """Return the routes of the default bot and of named ones. WeCom's check of the address is answered here.
+    """Return the routes of the default bot and of named ones.
 
-    Callbacks themselves are answered before (`callback_door`); here they are named, for who asks what there is.
+    GET (URL verification) is served here. POST is served before Flask (`callbacks.py`) and registered here only so that
+    the URL map is complete.
     """
     routes = Blueprint("wecom", __name__)
-    # Endpoints of their own: werkzeug would redirect /wechat/callback/default to the rule that has it as a default.
+    # Separate endpoints: werkzeug would otherwise redirect /wechat/callback/default to the rule with that default.
     for name, rule, defaults in (("", "/wechat/callback", {"bot": "default"}), ("_bot", "/wechat/callback/<bot>", {})):
         routes.add_url_rule(rule, f"verify{name}", channel.verify, methods=["GET"], defaults=defaults)
         routes.add_url_rule(rule, f"receive{name}", _not_here, methods=["POST"], defaults=defaults)
@@ -194,7 +199,7 @@ def wecom_blueprint(channel: WeComChannel) -> Blueprint:
 
 
 def _not_here(bot: str) -> Response:
-    raise LookupError("a callback came past its door")
+    raise LookupError("a callback bypassed CallbackEndpoint")
 
 
 def _stream(stream_id: str, finish: bool, content: str) -> dict[str, Any]:

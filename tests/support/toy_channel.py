@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response, request
 
-from channels.asking import Asks
-from channels.sockets.answer_queue import Follows
+from channels.asking import QuestionGateway
+from channels.sockets.answer_queue import FollowedStream
 from config.bots import DEFAULT_BOT
 from config.settings import Settings
 from services.channels import Channel, ChannelRules
@@ -21,7 +21,7 @@ def _rules(settings: Settings) -> dict[str, ChannelRules]:
 TOY = Channel("toy", rules=_rules, authenticates="directory")
 
 
-def toy_blueprint(gateway: Asks) -> Blueprint:
+def toy_blueprint(gateway: QuestionGateway) -> Blueprint:
     """Return the channel's one address."""
     routes = Blueprint("toy", __name__)
 
@@ -37,7 +37,7 @@ def toy_blueprint(gateway: Asks) -> Blueprint:
     return routes
 
 
-def _pieces(following: Follows) -> Iterator[str]:
+def _pieces(following: FollowedStream) -> Iterator[str]:
     """Yield the answer piece by piece, and the error's sentence where it failed."""
     while True:
         news = following.next(timeout=1.0)

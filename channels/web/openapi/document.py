@@ -1,4 +1,4 @@
-"""The REST addresses as OpenAPI 3.1, made from the same models that read requests and shape answers."""
+"""Builds the OpenAPI 3.1 document of the REST addresses from the models that validate requests and shape answers."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from channels.web.envelope import CODES
 from channels.web.openapi.answers import links_of, responses, shared_errors
-from channels.web.openapi.models import JSON, Json, Models, identifier, path_names
+from channels.web.openapi.models import JSON, JsonObject, Models, identifier, path_names
 from channels.web.rest import Operation
 
-_SECURITY: Mapping[str, list[Json]] = {
+_SECURITY: Mapping[str, list[JsonObject]] = {
     "key": [{"bearer": []}, {"apiKey": []}],
     "admin": [{"administrator": []}],
     "none": [],
 }
 _BEARER = {"type": "http", "scheme": "bearer"}
-_SCHEMES: Mapping[str, Json] = {
+_SCHEMES: Mapping[str, JsonObject] = {
     "bearer": {**_BEARER, "description": "One of `API_KEYS`; with `WEBSOCKET_AUTH=token` also a user's token."},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same in its own header."},
-    "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. Where there is none, neither is the address."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same as a header.",
+    },
+    "administrator": {**_BEARER, "description": "`ADMIN_TOKEN`. If it is not set, these addresses answer 404."},
 }
 
 
-def document(operations: Iterable[Operation], *, name: str, version: str, open_to_all: bool = False) -> Json:
-    """Return the document of these operations; `open_to_all`: nobody needs to show a key."""
+def document(operations: Iterable[Operation], *, name: str, version: str, open_to_all: bool = False) -> JsonObject:
+    """Return the document of these operations; with `open_to_all` the API key is optional."""
     listed = tuple(operations)
     models = Models.of(listed)
-    paths: dict[str, Json] = {}
+    paths: dict[str, JsonObject] = {}
     for operation in listed:
         described = _operation(operation, models, open_to_all)
         for status, links in links_of(operation, listed):
@@ -35,7 +40,7 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": version, "description": _introduction()},
-        # Relative to where the document lies, so that it is right behind a proxy that adds a prefix.
+        # Relative to the document's URL, so that it is also right behind a proxy that adds a prefix.
         "servers": [{"url": ".", "description": "this host"}],
         "paths": paths,
         "components": {"schemas": {**models.schemas, **shared_errors()}, "securitySchemes": _SCHEMES},
@@ -45,14 +50,14 @@ def document(operations: Iterable[Operation], *, name: str, version: str, open_t
 def _introduction() -> str:
     codes = ", ".join(f"{code} {meaning}" for code, meaning in CODES.items())
     return (
-        "Every answer is `{code, message, data}` with a fitting HTTP status, those of health and metrics excepted. "
+        "Every answer is `{code, message, data}` with an HTTP status, except those of health and metrics. "
         f"The codes: {codes}."
     )
 
 
-def _operation(operation: Operation, models: Models, open_to_all: bool) -> Json:
+def _operation(operation: Operation, models: Models, open_to_all: bool) -> JsonObject:
     security = _SECURITY[operation.auth]
-    described: Json = {
+    described: JsonObject = {
         "operationId": identifier(operation),
         "tags": [operation.tag],
         "summary": operation.summary,
@@ -65,12 +70,12 @@ def _operation(operation: Operation, models: Models, open_to_all: bool) -> Json:
     return {name: value for name, value in described.items() if value or name == "security"}
 
 
-def _of_path(operation: Operation) -> list[Json]:
+def _of_path(operation: Operation) -> list[JsonObject]:
     names = path_names(operation)
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
-def _of_query(operation: Operation, models: Models) -> Iterator[Json]:
+def _of_query(operation: Operation, models: Models) -> Iterator[JsonObject]:
     if operation.query is None:
         return
     schema = models.whole(operation.query)
@@ -79,19 +84,19 @@ def _of_query(operation: Operation, models: Models) -> Iterator[Json]:
         yield {"name": name, "in": "query", "required": required, **_parameter(_without_null(described))}
 
 
-def _of_headers(operation: Operation) -> Iterator[Json]:
+def _of_headers(operation: Operation) -> Iterator[JsonObject]:
     for name, meaning in operation.headers.items():
         described = {"type": "string", **({"description": meaning} if isinstance(meaning, str) else meaning)}
         yield {"name": name, "in": "header", "required": False, **_parameter(described)}
 
 
-def _parameter(schema: Json) -> Json:
+def _parameter(schema: JsonObject) -> JsonObject:
     description = schema.get("description")
     return {"schema": schema, **({"description": description} if description else {})}
 
 
-def _without_null(schema: Json) -> Json:
-    """Return the schema of a value where there is one: a query string has no way to write null."""
+def _without_null(schema: JsonObject) -> JsonObject:
+    """Return a parameter's schema without null, which a query string cannot express."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and value is None)}
     if len(kinds) == 1:
@@ -99,7 +104,7 @@ def _without_null(schema: Json) -> Json:
     return {**rest, "anyOf": kinds} if kinds else rest
 
 
-def _request_body(operation: Operation, models: Models) -> Json | None:
+def _request_body(operation: Operation, models: Models) -> JsonObject | None:
     taken = {JSON: operation.body, **operation.forms}
     content = {media: {"schema": models.sent(model)} for media, model in taken.items() if model}
     return {"required": True, "content": content} if content else None

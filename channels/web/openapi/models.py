@@ -1,4 +1,4 @@
-"""The models of the REST addresses as JSON Schema, and how their document names things."""
+"""The JSON Schemas of the REST addresses' models, and the names of operations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from channels.web.rest import Operation
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
 JSON = "application/json"
 COMPONENT = "#/components/schemas/"
@@ -22,10 +22,10 @@ _PARAMETER = re.compile(r"{(\w+)}")
 
 @dataclass(frozen=True)
 class Models:
-    """The JSON Schema of every model that is used."""
+    """The JSON Schema of every model in use."""
 
-    schemas: dict[str, Json]
-    refs: Mapping[Any, Json]
+    schemas: dict[str, JsonObject]
+    refs: Mapping[Any, JsonObject]
 
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Models:
@@ -33,14 +33,14 @@ class Models:
         refs, top = models_json_schema(list(used), ref_template=COMPONENT + "{model}")
         return cls(top.get("$defs", {}), refs)
 
-    def sent(self, model: type[BaseModel]) -> Json:
+    def sent(self, model: type[BaseModel]) -> JsonObject:
         return self.refs[model, "validation"]
 
-    def answered(self, model: type[BaseModel]) -> Json:
+    def answered(self, model: type[BaseModel]) -> JsonObject:
         return self.refs[model, "serialization"]
 
-    def whole(self, model: type[BaseModel]) -> Json:
-        """Return the schema itself of a model that is sent."""
+    def whole(self, model: type[BaseModel]) -> JsonObject:
+        """Return the schema of a request model, not a reference to it."""
         return self.schemas[self.sent(model)["$ref"].removeprefix(COMPONENT)]
 
 
@@ -59,5 +59,5 @@ def identifier(operation: Operation) -> str:
 
 
 def path_names(operation: Operation) -> list[str]:
-    """Return the names of what is to be filled into an operation's path."""
+    """Return the names of the path's parameters."""
     return _PARAMETER.findall(operation.path)

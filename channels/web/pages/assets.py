@@ -1,4 +1,4 @@
-"""Files that browsers may keep for ever: what is in one is in its name, so another content has another name."""
+"""Static files that browsers may cache for ever: each name contains a digest of the content."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from flask import Response
 
-#: A year, which is as long as caches believe anybody.
+#: One year, the longest lifetime that caches respect.
 CACHE = "public, max-age=31536000, immutable"
-#: Letters of the digest in a name.
+#: Characters of the digest in a name.
 DIGITS = 16
 
 _MEDIA = {".js": "text/javascript", ".css": "text/css"}
@@ -19,7 +19,7 @@ _MEDIA = {".js": "text/javascript", ".css": "text/css"}
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file as it is sent."""
+    """One file, ready to be sent."""
 
     content: bytes
     media: str
@@ -32,11 +32,11 @@ class Asset:
 
 
 class Assets:
-    """Some files, each under a name with a digest of its content."""
+    """A set of files, each served under a name with a digest of its content."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         contents = {path: path.read_bytes() for path in paths}
-        #: The name of each file by the name it has on disk.
+        #: The served name of each file by its name on disk.
         self.names: Mapping[str, str] = {path.name: _name(path, content) for path, content in contents.items()}
         self._served = {self.names[path.name]: Asset(contents[path], _MEDIA[path.suffix]) for path in contents}
 

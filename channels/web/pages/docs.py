@@ -1,4 +1,4 @@
-"""What a developer opens first: every address there is, the REST ones to try, and the schemas of both worlds."""
+"""The page for developers: lists every address, lets them try REST, and serves the OpenAPI and WebSocket schemas."""
 
 from __future__ import annotations
 
@@ -19,57 +19,59 @@ from channels.web.openapi.document import document
 from channels.web.pages.assets import Assets
 from channels.web.rest import Operation
 
-#: JSON Schema 2020-12 of every frame of both doors.
+#: JSON Schema 2020-12 of every frame of both WebSocket channels.
 FRAMES = Path(__file__).with_name("schema") / "websocket.json"
 HTML = Path(__file__).with_name("html")
-#: The package that brings Swagger UI's files. Nothing of its code is run.
+#: The package that contains Swagger UI's files; none of its Python code is run.
 UI_PACKAGE = "flask_openapi3_swagger"
 UI_FILES = ("templates/swagger/js/swagger-ui-bundle.js", "templates/swagger/css/swagger-ui.css")
 
 OPERATIONS = (
-    Operation("GET", "/openapi.json", "the REST addresses as OpenAPI 3.1", "operations", auth="none",
+    Operation("GET", "/openapi.json", "The OpenAPI 3.1 document of the REST addresses", "operations", auth="none",
               answers={200: None}, media={200: "application/json"}),
 )  # fmt: skip
 
 
-class Address(NamedTuple):
-    """One line of the page: WS or a method, a path as its clients write it, and what is there."""
+class ListedAddress(NamedTuple):
+    """One row of the page: a method or WS, a path, and a description."""
 
     method: str
     path: str
     what: str
-    #: Whether a person can open it here and now.
+    #: Whether it can be opened in a browser.
     opens: bool = False
 
 
-def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[Address, ...]:
-    """Return every address this product serves: the doors, the pages, and REST in the order of its modules."""
+def addresses(realtime_path: str, operations: Iterable[Operation] = ()) -> tuple[ListedAddress, ...]:
+    """Return all addresses of the product: channels, pages, and REST in the order of its modules."""
     return (
-        Address("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
-        Address("POST", "/wechat/callback", "WeCom's messages to the default bot"),
-        Address("GET", "/wechat/callback/<bot>", "the same of a named bot"),
-        Address("POST", "/wechat/callback/<bot>", "the same of a named bot"),
-        Address("WS", "/ws/chat", "chat: questions in, answers out while they grow"),
-        Address("WS", "/ws/chat/<client_id>", "the same under a name of the client's own"),
-        Address("GET", "/chat", "the page of that door", opens=True),
-        Address("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
-        Address("GET", "/realtime", "the page of that door", opens=True),
-        Address("GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True),
-        Address("GET", "/docs", "this page"),
-        Address("GET", "/docs/assets/<name>", "what it is made of"),
-        Address("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
+        ListedAddress("GET", "/wechat/callback", "WeCom verifies the default bot's callback address"),
+        ListedAddress("POST", "/wechat/callback", "WeCom's messages to the default bot"),
+        ListedAddress("GET", "/wechat/callback/<bot>", "the same for a named bot"),
+        ListedAddress("POST", "/wechat/callback/<bot>", "the same for a named bot"),
+        ListedAddress("WS", "/ws/chat", "chat: questions in, streamed answers out"),
+        ListedAddress("WS", "/ws/chat/<client_id>", "the same with a client id chosen by the client"),
+        ListedAddress("GET", "/chat", "the page of this channel", opens=True),
+        ListedAddress("WS", realtime_path, "transcripts of speech in, answers to the questions in them out"),
+        ListedAddress("GET", "/realtime", "the page of this channel", opens=True),
+        ListedAddress(
+            "GET", "/batch", "the page of batches: a file of questions in, a table of answers out", opens=True
+        ),
+        ListedAddress("GET", "/docs", "this page"),
+        ListedAddress("GET", "/docs/assets/<name>", "files of this page"),
+        ListedAddress("GET", "/docs/websocket.json", "JSON Schema of the frames of both sockets", opens=True),
         *(_address(operation) for operation in operations),
     )
 
 
 def operations_of(app: Flask) -> tuple[Operation, ...]:
-    """Return the OPERATIONS of every module that made a blueprint of the application, in the order they came."""
+    """Return the OPERATIONS of every module with a registered blueprint, in the order of registration."""
     modules = dict.fromkeys(blueprint.import_name for blueprint in app.blueprints.values())
     return tuple(operation for name in modules for operation in getattr(sys.modules[name], "OPERATIONS", ()))
 
 
 def docs_blueprint(*, name: str, version: str, realtime_path: str, open_to_all: bool = False) -> Blueprint:
-    """Return /docs with what it needs, /docs/websocket.json and /openapi.json; `open_to_all`: REST asks for no key."""
+    """Return /docs and its assets, /docs/websocket.json and /openapi.json; with `open_to_all` REST needs no key."""
     routes = Blueprint("docs", __name__, template_folder=str(HTML))
     frames = FRAMES.read_bytes()
     assets = cache(_assets)
@@ -113,10 +115,10 @@ def _assets() -> Assets:
     return Assets(folder / name for name in UI_FILES)
 
 
-def _address(operation: Operation) -> Address:
+def _address(operation: Operation) -> ListedAddress:
     path = operation.path.replace("{", "<").replace("}", ">")
     opens = operation.method == "GET" and operation.auth == "none"
-    return Address(operation.method, path, operation.summary, opens)
+    return ListedAddress(operation.method, path, operation.summary, opens)
 
 
 def _part(name: str) -> Markup:
@@ -137,9 +139,9 @@ def _digest(name: str) -> str:
 
 
 def _secured(response: Response) -> Response:
-    """Let the page ask this host alone, with this script and style alone, in nobody's frame.
+    """Restrict the page to this host, its own script and style, and no frames.
 
-    Who has it asks each time whether it is still so, as another version's page names other files.
+    Browsers revalidate it each time, because the page of another version refers to other files.
     """
     response.headers["Content-Security-Policy"] = _policy()
     response.headers["X-Content-Type-Options"] = "nosniff"

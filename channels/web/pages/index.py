@@ -1,4 +1,4 @@
-"""What answers at the root: which product this is, and where its doors are."""
+"""The root address: the product's name and version, and the addresses of its channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from channels.web.rest import Operation, RestModel
 
 
 class Index(RestModel):
-    """The product and its doors; paths are those of this host."""
+    """The product and its addresses, as paths of this host."""
 
     name: str
     version: str
@@ -23,15 +23,15 @@ class Index(RestModel):
 
 
 OPERATIONS = (
-    Operation("GET", "/", "what this is, and where its doors are", "operations", answers={200: Index}, auth="none"),
+    Operation("GET", "/", "Name, version and main addresses", "operations", answers={200: Index}, auth="none"),
 )
 
 
 def index_blueprint(*, name: str, version: str, realtime_path: str) -> Blueprint:
-    """Return GET /; `websocket` is where transcripts go, since the chat page knows its own."""
+    """Return GET /; `websocket` is the address for transcripts (the chat page knows its own)."""
     routes = Blueprint("index", __name__)
-    doors = {"docs_url": "/docs", "chat_url": "/chat", "websocket": realtime_path, "health": "/health"}
-    shown = Index(name=name, version=version, status="running", **doors).model_dump()
+    addresses = {"docs_url": "/docs", "chat_url": "/chat", "websocket": realtime_path, "health": "/health"}
+    shown = Index(name=name, version=version, status="running", **addresses).model_dump()
 
     @routes.get("/")
     def index() -> Response:

@@ -1,6 +1,6 @@
-"""The pages of the chat, realtime and batch doors: each one document that needs nothing else, under a policy of hashes.
+"""The chat, realtime and batch pages: each is one self-contained document with a hash-based content security policy.
 
-A page is rendered once. Nothing in it depends on who asks, and what it shows later comes through its socket or by REST.
+A page is rendered once and is the same for everybody; its content comes later through its socket or REST.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 HTML = Path(__file__).parent / "html"
 
-#: Where the page of each door connects to.
+#: The address the chat page connects to.
 CHAT_PATH = "/ws/chat/"
 
 NONE = "'none'"
@@ -27,22 +27,22 @@ _INLINE = re.compile(r"<(script|style)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A page as it is sent."""
+class RenderedPage:
+    """A page, ready to be sent."""
 
     html: str
     etag: str
-    #: The policy up to the sources of connect-src, which depend on the host that the page was asked of.
+    #: The policy without the last sources of connect-src, which depend on the request's host.
     policy: str
 
 
 def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str) -> Blueprint:
-    """Return GET /chat, /realtime and /batch; `ws_path` is where the realtime door is."""
+    """Return GET /chat, /realtime and /batch; `ws_path` is the address of the realtime channel."""
     routes = Blueprint("pages", __name__, template_folder=str(HTML))
 
     def page(name: str, socket_path: str) -> Callable[[], Response]:
         @cache
-        def rendered() -> Page:
+        def rendered() -> RenderedPage:
             values = {"locale": locale, "app_name": app_name, "socket_path": socket_path}
             return finished(render_template(name, part=_part, **values))
 
@@ -54,8 +54,8 @@ def pages_blueprint(*, locale: Literal["zh", "en"], app_name: str, ws_path: str)
     return routes
 
 
-def finished(html: str) -> Page:
-    """Return the page of a document, with the policy that lets its own script and style in and no other."""
+def finished(html: str) -> RenderedPage:
+    """Return the page with a policy that allows only its own inline script and style."""
     allowed = {
         kind: " ".join(f"'sha256-{_hash(text)}'" for found, text in _INLINE.findall(html) if found == kind)
         for kind in ("script", "style")
@@ -65,10 +65,10 @@ def finished(html: str) -> Page:
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types answers; connect-src 'self'"
     )
-    return Page(html, sha256(html.encode()).hexdigest()[:32], policy)
+    return RenderedPage(html, sha256(html.encode()).hexdigest()[:32], policy)
 
 
-def _reply(page: Page) -> Response:
+def _reply(page: RenderedPage) -> Response:
     reply = Response(page.html, mimetype="text/html")
     reply.set_etag(page.etag)
     reply.headers["Cache-Control"] = "no-cache"
@@ -81,15 +81,15 @@ def _reply(page: Page) -> Response:
 
 
 def _sockets(host: str) -> str:
-    """Return the page's own host as sources of a socket: in older browsers 'self' is no ws: or wss: address.
+    """Return the page's host as WebSocket sources, because 'self' does not cover ws: and wss: in older browsers.
 
-    werkzeug gives "" for a host that could write more than a host into a header.
+    werkzeug returns "" for an invalid Host header, so that nothing can be injected into this one.
     """
     return f" ws://{host} wss://{host}" if host else ""
 
 
 def _part(name: str) -> Markup:
-    """Return a file of the pages as it is, to stand within one of them."""
+    """Return a file of the pages unescaped, for inclusion in a page."""
     return Markup((HTML / name).read_text("utf-8"))
 
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from channels.realtime.batch_news import BatchNews, Follower
-from channels.realtime.channel import Manner, RealtimeDoor
+from channels.realtime.channel import RealtimeChannel, RealtimeOptions
 from channels.sockets.peer import Closed
 from config.texts import Texts
 from demo.mocks.dify.server import MockDify
@@ -324,19 +324,19 @@ def test_a_connection_follows_so_many_tasks(desk: Desk) -> None:
 # The door
 
 
-def door_with(news: BatchNews | None, socket: TestSocket) -> RealtimeDoor:
-    return RealtimeDoor(
+def door_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:
+    return RealtimeChannel(
         socket,
         Caller(OWNER, "sealed-token"),
         "c1",
         gateway=TestGateway(),
         limiter=TestLimiter(),
-        manner=Manner(detect, Texts("zh")),
+        options=RealtimeOptions(detect, Texts("zh")),
         news=news,
     )
 
 
-def sends(door: RealtimeDoor, kind: str, task_id: str) -> None:
+def sends(door: RealtimeChannel, kind: str, task_id: str) -> None:
     door.received(f'{{"type": "{kind}", "task_id": "{task_id}"}}')
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response
 
-from channels.chat.channel import MOST, ChatDoor, chat_blueprint
+from channels.chat.channel import MOST, ChatChannel, chat_blueprint
 from channels.sockets.socket import Closed
 from config.texts import ZH, Texts
 from services import metrics
@@ -668,7 +668,7 @@ def test_a_door_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway
 def test_a_door_is_busy_while_a_question_is_put(gateway: FakeGateway) -> None:
     """A leaving replica does not close a socket between its question and the echo."""
     busy: list[bool] = []
-    doors: list[ChatDoor] = []
+    doors: list[ChatChannel] = []
 
     class Watching(Limit):
         def question(self, principal: str, client_id: str) -> bool:
@@ -706,10 +706,10 @@ class FakeSockets:
 
     def __init__(self) -> None:
         self.served: list[tuple[str, str]] = []
-        self.opens: list[Callable[[Any, Caller, str], ChatDoor]] = []
+        self.opens: list[Callable[[Any, Caller, str], ChatChannel]] = []
 
-    def serve(self, door: str, client_id: str, open: Callable[[Any, Caller, str], ChatDoor]) -> Response:
-        self.served.append((door, client_id))
+    def serve(self, channel: str, client_id: str, open: Callable[..., Any]) -> Response:
+        self.served.append((channel, client_id))
         self.opens.append(open)
         return Response("served", 426)
 

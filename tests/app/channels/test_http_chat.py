@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from channels.http_chat.endpoints import MAX_BYTES, OPERATIONS, HttpChat, http_chat_blueprint
 from channels.http_chat.models import ChatAnswered, ChatCancelled, ChatFailed
 from channels.http_chat.rules import HTTP
-from channels.http_chat.waits import Waits
+from channels.http_chat.waits import WaitingRequests
 from channels.web.errors import register_rest_errors
 from config.texts import ZH, Texts
 from services.errors import StoreUnavailable, StreamUnknown
@@ -49,7 +49,7 @@ class Door:
         self.gateway = FakeGateway()
         self.limit = Limit()
         self.ready = True
-        self.waits = Waits(most=most)
+        self.waits = WaitingRequests(most=most)
         texts = Texts("zh")
         self.app = Flask(__name__)
         register_rest_errors(self.app, texts.known)

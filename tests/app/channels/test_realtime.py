@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from flask import Flask, Response
 
-from channels.realtime.channel import Manner, RealtimeDoor, realtime_blueprint
+from channels.realtime.channel import RealtimeChannel, RealtimeOptions, realtime_blueprint
 from channels.sockets.outbox import MOST, MOST_BYTES, Goodbye, Outbox
 from channels.sockets.peer import Closed
 from config.texts import Texts
@@ -134,13 +134,13 @@ class Client:
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Found] = detect) -> None:
         self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
-        self.door = RealtimeDoor(
+        self.door = RealtimeChannel(
             self.socket,
             Caller("user:E1001", "sealed-token"),
             "c1",
             gateway=self.gateway,
             limiter=self.limiter,
-            manner=Manner(detect, Texts("zh"), stop),
+            options=RealtimeOptions(detect, Texts("zh"), stop),
         )
         self.door.opened()
 
@@ -513,7 +513,7 @@ def test_frames_go_out_in_the_order_they_were_put(client: Client) -> None:
         for _ in range(100):
             with lock:
                 outbox.put([{"n": next(counter)}])
-            outbox.flush(patient=False)
+            outbox.flush(wait=False)
 
     threads = [threading.Thread(target=say) for _ in range(4)]
     for thread in threads:
@@ -533,7 +533,7 @@ def test_a_patient_sender_waits_for_the_one_before() -> None:
     def flushed(name: str, frames: int, *, patient: bool) -> threading.Thread:
         def run() -> None:
             outbox.put([{"of": name}] * frames)
-            outbox.flush(patient=patient)
+            outbox.flush(wait=patient)
             done.put(name)
 
         thread = threading.Thread(target=run)
@@ -563,7 +563,7 @@ def test_what_waits_has_a_bound_in_bytes() -> None:
 
     def flushed(text: str) -> threading.Thread:
         outbox.put([{"text": text}])
-        thread = threading.Thread(target=outbox.flush, kwargs={"patient": False})
+        thread = threading.Thread(target=outbox.flush, kwargs={"wait": False})
         thread.start()
         return thread
 
@@ -586,7 +586,7 @@ def test_what_is_said_after_the_end_is_dropped() -> None:
     socket = TestSocket()
     outbox = Outbox(socket)
     outbox.put([{"n": 1}, Goodbye(1000), {"n": 2}, {"n": 3}])
-    outbox.flush(patient=True)
+    outbox.flush(wait=True)
 
     assert (socket.sent, socket.closed) == ([{"n": 1}], (1000, ""))
     assert len(socket.senders) == 2
@@ -597,17 +597,17 @@ def test_the_door_s_address_is_the_setting_s() -> None:
     served: list[tuple[str, str, Callable[..., Any]]] = []
 
     class Sockets:
-        def serve(self, door: str, client_id: str, open: Callable[..., RealtimeDoor]) -> Response:
-            served.append((door, client_id, open))
+        def serve(self, channel: str, client_id: str, open: Callable[..., Any]) -> Response:
+            served.append((channel, client_id, open))
             return Response("", 426)
 
-    app, manner = Flask(__name__), Manner(detect, Texts("zh"))
+    app, options = Flask(__name__), RealtimeOptions(detect, Texts("zh"))
     app.register_blueprint(
-        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=TestLimiter(), manner=manner)
+        realtime_blueprint(Sockets(), "/live", gateway=TestGateway(), limiter=TestLimiter(), options=options)
     )
 
     assert app.test_client().get("/live").status_code == 426
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     assert app.test_client().get("/live", headers=upgrade).status_code == 426
     assert [(door, client_id) for door, client_id, _ in served] == [("realtime", "")] * 2
-    assert isinstance(served[0][2](TestSocket(), Caller("anonymous"), "c9"), RealtimeDoor)
+    assert isinstance(served[0][2](TestSocket(), Caller("anonymous"), "c9"), RealtimeChannel)

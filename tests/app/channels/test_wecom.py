@@ -18,7 +18,7 @@ import requests
 from flask import Flask
 
 from app import note_refusal
-from channels.wecom.callbacks import CallbackDoor
+from channels.wecom.callbacks import CallbackEndpoint
 from channels.wecom.channel import WeComChannel
 from config.texts import EN, ZH, Texts
 from demo.mocks.dify.answers import answer_to
@@ -574,7 +574,7 @@ def test_whatever_fails_a_well_formed_callback_is_answered_200(
     """An error would make WeCom send it again; the log has the traceback, the reply no word of it."""
     app = Flask("broken")
     note = partial(note_refusal, lines=LimitedLog(logging.getLogger("app"), "callback refused"))
-    app.wsgi_app = CallbackDoor(app.wsgi_app, channel_of(house, NoGateway()), note)  # type: ignore[method-assign]
+    app.wsgi_app = CallbackEndpoint(app.wsgi_app, channel_of(house, NoGateway()), note)  # type: ignore[method-assign]
     sent = user.seals(message)
 
     reply = app.test_client().post("/wechat/callback", query_string=dict(sent.params), data=sent.body)

@@ -13,12 +13,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from channels.chat.answers import Html
-from channels.chat.channel import ChatDoor
+from channels.chat.channel import ChatChannel
 from channels.sockets.socket import Closed
 from config.texts import Texts
 from services.identity.callers import Caller
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.frames import kinds
+from utils.markdown.blocks import RenderedBlock
 
 #: Seconds in which a frame must have come: wide, for a busy machine.
 WIDE = 30.0
@@ -41,24 +42,20 @@ class Limit:
         return self.allows
 
 
-class Line:
-    """One block for each line."""
-
-    def __init__(self, block: int, html: str) -> None:
-        self.block = block
-        self.html = html
-
-
 class Lines:
     """Renders a text line by line: the blocks that changed are those from the last one on."""
 
     def __init__(self) -> None:
         self.text = ""
 
-    def add(self, text: str) -> list[Line]:
+    def add(self, text: str) -> list[RenderedBlock]:
         first = self.text.count("\n")
         self.text += text
-        return [Line(number, f"<p>{line}</p>") for number, line in enumerate(self.text.split("\n")) if number >= first]
+        return [
+            RenderedBlock(number, f"<p>{line}</p>")
+            for number, line in enumerate(self.text.split("\n"))
+            if number >= first
+        ]
 
 
 LINES = Html(blocks=Lines, whole=lambda slices: iter(["<main>", *slices, "</main>"]))
@@ -118,7 +115,7 @@ class ChatClient(Screen):
         self.closing = False
         self.limit = limit or Limit()
         texts = Texts("zh")
-        self.door = ChatDoor(self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES)
+        self.door = ChatChannel(self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES)
         self.door.opened()
 
     def send(self, frame: Mapping[str, Any]) -> bool:

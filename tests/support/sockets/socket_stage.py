@@ -14,7 +14,7 @@ from websockets.frames import Close
 from websockets.sync.client import ClientConnection, connect
 from werkzeug.serving import make_server
 
-from channels.sockets.endpoint import Sockets
+from channels.sockets.endpoint import SocketLimits, Sockets
 from channels.sockets.socket import Closed, Socket
 from config.texts import Texts
 from services.identity.callers import Caller, Callers
@@ -69,12 +69,14 @@ class Stage:
         runner = ScriptRunner(self.redis)
         self.doors: list[Door] = []
         self.store = SocketStore(runner, replica=options.pop("replica", "one"), secret=SECRET)
+        limits = {name: options.pop(name) for name in SocketLimits.__slots__ if name in options}
         self.sockets = Sockets(
             callers=callers or Callers("key", api_keys=(API_KEY, "obviously-fake-key-2")),
             limiter=RateLimiter(runner, user="", ip=ip, secret=SECRET),
             store=self.store,
             sentence=Texts("en").get,
-            **{"renewal": 0.1, **options},
+            limits=SocketLimits(**{"renewal": 0.1, **limits}),
+            **options,
         )
         self.app = Flask(__name__)
         for rule in ("/<door>", "/<door>/<client_id>"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from channels.sockets.answer_queue import AnswerQueue, Shown
+from channels.sockets.answer_queue import AnswerCallbacks, AnswerQueue, Shown
 from services.errors import StoreUnavailable, StreamUnknown
 from services.streams.following import News
 from services.streams.records import Chunk
@@ -54,11 +54,13 @@ class Screen:
         self.queue: AnswerQueue[Shown] = AnswerQueue(
             streams,
             "anonymous",
-            begun=lambda shown: self.see(shown, "begun"),
-            show=lambda shown, news: self.see(shown, *(chunk.content for chunk in news.chunks)),
-            ended=lambda shown, news, whole: self.see(shown, "ended", whole.text),
-            failed=lambda shown, code: self.see(shown, "failed", code),
-            closing=lambda: self.gone,
+            AnswerCallbacks(
+                begun=lambda shown: self.see(shown, "begun"),
+                show=lambda shown, news: self.see(shown, *(chunk.content for chunk in news.chunks)),
+                ended=lambda shown, news, whole: self.see(shown, "ended", whole.text),
+                failed=lambda shown, code: self.see(shown, "failed", code),
+                closing=lambda: self.gone,
+            ),
             most=most,
             clock=clock or FakeClock(),
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from channels.chat.frames import Ask, FrameRefused, Ping, Resume, Stop, read_frame
+from channels.chat.frames import ChatAsk, ChatPing, ChatResume, ChatStop, FrameRefused, read_frame
 
 STREAM = "0123456789abcdef0123456789abcdef"
 
@@ -21,22 +21,22 @@ def refusal(text: str) -> FrameRefused:
 @pytest.mark.parametrize(
     ("frame", "asked"),
     [
-        ({"type": "chat", "content": "年假有几天？"}, Ask("年假有几天？")),
-        ({"content": "hi"}, Ask("hi")),
-        ({"type": "chat", "content": " \n 两  天\t吗 \n"}, Ask("两  天\t吗")),
-        ({"type": "chat", "content": "你好，请问①？👍🏽 한국어 かな"}, Ask("你好，请问①？👍🏽 한국어 かな")),
-        ({"type": "chat", "content": "q", "id": "1", "conversation": True}, Ask("q", "1", conversation=True)),
-        ({"type": "chat", "content": "q", "render": "html"}, Ask("q", html=True)),
-        ({"type": "chat", "content": "q", "id": None, "render": None, "conversation": None}, Ask("q")),
-        ({"type": "chat", "content": "字" * 10_000, "id": "i" * 64}, Ask("字" * 10_000, "i" * 64)),
-        ({"type": "resume", "stream_id": STREAM}, Resume(STREAM)),
-        ({"type": "resume", "stream_id": STREAM, "cursor": 7, "render": "html"}, Resume(STREAM, 7, html=True)),
-        ({"type": "resume", "stream_id": STREAM, "cursor": None}, Resume(STREAM)),
-        ({"type": "stop"}, Stop()),
-        ({"type": "stop", "stream_id": STREAM}, Stop(STREAM)),
-        ({"type": "ping", "timestamp": 1700000000123}, Ping(1700000000123)),
-        ({"type": "ping", "timestamp": "2025-01-01T00:00:00Z"}, Ping("2025-01-01T00:00:00Z")),
-        ({"type": "ping"}, Ping(None)),
+        ({"type": "chat", "content": "年假有几天？"}, ChatAsk("年假有几天？")),
+        ({"content": "hi"}, ChatAsk("hi")),
+        ({"type": "chat", "content": " \n 两  天\t吗 \n"}, ChatAsk("两  天\t吗")),
+        ({"type": "chat", "content": "你好，请问①？👍🏽 한국어 かな"}, ChatAsk("你好，请问①？👍🏽 한국어 かな")),
+        ({"type": "chat", "content": "q", "id": "1", "conversation": True}, ChatAsk("q", "1", conversation=True)),
+        ({"type": "chat", "content": "q", "render": "html"}, ChatAsk("q", html=True)),
+        ({"type": "chat", "content": "q", "id": None, "render": None, "conversation": None}, ChatAsk("q")),
+        ({"type": "chat", "content": "字" * 10_000, "id": "i" * 64}, ChatAsk("字" * 10_000, "i" * 64)),
+        ({"type": "resume", "stream_id": STREAM}, ChatResume(STREAM)),
+        ({"type": "resume", "stream_id": STREAM, "cursor": 7, "render": "html"}, ChatResume(STREAM, 7, html=True)),
+        ({"type": "resume", "stream_id": STREAM, "cursor": None}, ChatResume(STREAM)),
+        ({"type": "stop"}, ChatStop()),
+        ({"type": "stop", "stream_id": STREAM}, ChatStop(STREAM)),
+        ({"type": "ping", "timestamp": 1700000000123}, ChatPing(1700000000123)),
+        ({"type": "ping", "timestamp": "2025-01-01T00:00:00Z"}, ChatPing("2025-01-01T00:00:00Z")),
+        ({"type": "ping"}, ChatPing(None)),
     ],
 )
 def test_a_frame_is_what_it_asks_for(frame: dict[str, Any], asked: object) -> None:

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from channels.sockets.registry import Roster
-from channels.sockets.session import Visit
+from channels.sockets.registry import SocketRegistry
+from channels.sockets.session import SocketSession
 from channels.sockets.socket import Closed, Peer, Socket
 from services.errors import StoreUnavailable
 from services.identity.callers import Caller, Callers
@@ -87,29 +87,29 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
-def roster(store: FakeStore) -> Iterator[Roster]:
-    roster = Roster(cast(SocketStore, store), sentence=str, renewal=0.02)
+def roster(store: FakeStore) -> Iterator[SocketRegistry]:
+    roster = SocketRegistry(cast(SocketStore, store), sentence=str, renewal=0.02)
     roster.start()
     yield roster
     roster.stop()
 
 
-def visit_of(roster: Roster, token: str, *, enter: bool = True) -> tuple[Visit, FakeSocket]:
+def visit_of(roster: SocketRegistry, token: str, *, enter: bool = True) -> tuple[SocketSession, FakeSocket]:
     """Return a visit of the one client, known to the roster."""
     socket = FakeSocket(token)
 
-    def admit(visit: Visit, caller: Caller) -> Peer:
+    def admit(visit: SocketSession, caller: Caller) -> Peer:
         roster.enter(visit, caller)
         return FakePeer()
 
-    visit = Visit(cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, sentence=str)
+    visit = SocketSession(cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, sentence=str)
     roster.add(visit)
     if enter:
         roster.enter(visit, CALLER)
     return visit, socket
 
 
-def test_a_slow_reader_holds_up_nobody(roster: Roster, store: FakeStore) -> None:
+def test_a_slow_reader_holds_up_nobody(roster: SocketRegistry, store: FakeStore) -> None:
     """The goodbye to a client that reads nothing is waited for by nobody else: renewals go on."""
     _, stuck = visit_of(roster, "stuck")
     stuck.free.clear()
@@ -124,7 +124,7 @@ def test_a_slow_reader_holds_up_nobody(roster: Roster, store: FakeStore) -> None
     wait_until(lambda: stuck.codes == [4410])
 
 
-def test_a_goodbye_is_said_once(roster: Roster, store: FakeStore) -> None:
+def test_a_goodbye_is_said_once(roster: SocketRegistry, store: FakeStore) -> None:
     """However often Redis says so, and whoever says it too."""
     _, socket = visit_of(roster, "dismissed")
     store.verdicts = {"dismissed": "dismissed"}
@@ -134,7 +134,7 @@ def test_a_goodbye_is_said_once(roster: Roster, store: FakeStore) -> None:
     assert socket.codes == [4410]
 
 
-def test_the_newer_one_wins_without_redis(roster: Roster, store: FakeStore) -> None:
+def test_the_newer_one_wins_without_redis(roster: SocketRegistry, store: FakeStore) -> None:
     """Also when the older one's place came from a clock ahead of Redis's."""
     store.error, store.time = StoreUnavailable("away"), 500.0
     _, older = visit_of(roster, "older")
@@ -151,7 +151,7 @@ def test_the_newer_one_wins_without_redis(roster: Roster, store: FakeStore) -> N
     assert (newest.codes, last.codes) == ([4409], [])
 
 
-def test_who_was_overtaken_while_it_registered_gives_way(roster: Roster, store: FakeStore) -> None:
+def test_who_was_overtaken_while_it_registered_gives_way(roster: SocketRegistry, store: FakeStore) -> None:
     """Of two that open at once, the one that Redis holds for the older closes, whoever comes home first."""
     store.time = 200.0
     _, newer = visit_of(roster, "newer")
@@ -164,7 +164,7 @@ def test_who_was_overtaken_while_it_registered_gives_way(roster: Roster, store: 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), RuntimeError("a mistake of ours")])
 def test_the_keeper_outlives_what_goes_wrong(
-    roster: Roster, store: FakeStore, error: Exception, caplog: pytest.LogCaptureFixture
+    roster: SocketRegistry, store: FakeStore, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An outage is told by who speaks to Redis, anything else here; afterwards it goes on, and nobody was closed."""
     _, socket = visit_of(roster, "here")
@@ -180,7 +180,7 @@ def test_the_keeper_outlives_what_goes_wrong(
     assert bool(told) is isinstance(error, RuntimeError)
 
 
-def test_who_left_during_an_outage_is_not_kept_for_ever(roster: Roster, store: FakeStore) -> None:
+def test_who_left_during_an_outage_is_not_kept_for_ever(roster: SocketRegistry, store: FakeStore) -> None:
     """What Redis could not be told ends there by itself; renewals are not held up by it."""
     visit, _ = visit_of(roster, "gone")
     store.error = StoreUnavailable("away")
@@ -195,7 +195,7 @@ def test_who_left_during_an_outage_is_not_kept_for_ever(roster: Roster, store: F
     wait_until(lambda: store.left == ["other"])
 
 
-def test_a_socket_that_opens_while_all_leave_is_told_so(roster: Roster) -> None:
+def test_a_socket_that_opens_while_all_leave_is_told_so(roster: SocketRegistry) -> None:
     """Who came between the last check and the leaving is not forgotten."""
     roster.leave()
 
@@ -206,7 +206,7 @@ def test_a_socket_that_opens_while_all_leave_is_told_so(roster: Roster) -> None:
 
 def test_the_last_ones_are_taken_out_at_the_end(store: FakeStore) -> None:
     """Also those that left when the keeper looked for the last time."""
-    roster = Roster(cast(SocketStore, store), sentence=str)
+    roster = SocketRegistry(cast(SocketStore, store), sentence=str)
     visit, _ = visit_of(roster, "last")
     roster.remove(visit)
 
@@ -218,7 +218,7 @@ def test_the_last_ones_are_taken_out_at_the_end(store: FakeStore) -> None:
 def test_an_end_without_redis_is_an_end() -> None:
     """Stopping needs nobody."""
     client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)
-    roster = Roster(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), sentence=str)
+    roster = SocketRegistry(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), sentence=str)
     visit, _ = visit_of(roster, "here")
     roster.remove(visit)
 

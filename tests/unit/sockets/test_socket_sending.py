@@ -13,7 +13,7 @@ import pytest
 from websockets.frames import Close, Opcode
 
 from channels.sockets.socket import Closed
-from channels.sockets.wire import Wire
+from channels.sockets.wire import SocketWriter
 from services.errors import StoreUnavailable
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.sockets.far_end import PATIENCE, FarEnd, in_thread, tcp_pair
@@ -232,7 +232,7 @@ def test_a_slow_client_has_time_while_it_reads_but_not_for_ever(frame_seconds: f
     """Some bytes in every `send_seconds` are enough, until the time for one frame is over."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
-    wire = Wire(near, send_seconds=30.0, frame_seconds=frame_seconds, clock=clock)
+    wire = SocketWriter(near, send_seconds=30.0, frame_seconds=frame_seconds, clock=clock)
     with near, far, far.makefile("rb") as stream:
         sent = in_thread(lambda: wire.send(LONG.encode()))
         pieces = 0
@@ -248,7 +248,7 @@ def test_a_frame_that_nobody_takes_is_given_up_after_send_seconds() -> None:
     """Long before a frame's whole time is over."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
-    wire = Wire(near, send_seconds=30.0, frame_seconds=1e9, clock=clock)
+    wire = SocketWriter(near, send_seconds=30.0, frame_seconds=1e9, clock=clock)
     with near, far:
         sent = in_thread(lambda: wire.send(LONG.encode()))
 
@@ -265,9 +265,9 @@ def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
     """The reader itself may be the one who says it: nobody else would wake it."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
-    wire = Wire(near, send_seconds=30.0, clock=clock)
+    wire = SocketWriter(near, send_seconds=30.0, clock=clock)
     with near, far:
-        wire.part(2.0)
+        wire.begin_close(2.0)
         wire.queue([LONG.encode()])
         flushed = in_thread(wire.flush)
         clock.advance(3.0)
@@ -279,7 +279,7 @@ def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
 def test_what_waits_for_a_stuck_frame_is_bounded() -> None:
     """However many pings come meanwhile, one pong waits."""
     near, far = tcp_pair(buffer=SMALL)
-    wire = Wire(near, send_seconds=30.0, clock=FakeClock())
+    wire = SocketWriter(near, send_seconds=30.0, clock=FakeClock())
     with near, far:
         sent = in_thread(lambda: wire.send(LONG.encode()))
         wait_until(lambda: wire.busy, PATIENCE)

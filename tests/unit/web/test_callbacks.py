@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.wecom.callbacks import MAX_BODY, CallbackDoor
+from channels.wecom.callbacks import MAX_BODY, CallbackEndpoint
 from services.errors import CallbackRefused
 
 TOO_MUCH = io.BytesIO(b" " * (MAX_BODY + 1))
@@ -39,7 +39,7 @@ def behind(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [b"behind"]
 
 
-def post(door: CallbackDoor, path: str, query: str = "", body: bytes = b"", **environ: Any) -> tuple[str, bytes]:
+def post(door: CallbackEndpoint, path: str, query: str = "", body: bytes = b"", **environ: Any) -> tuple[str, bytes]:
     """Return the status line and the body of a reply by WSGI."""
     told: list[Any] = []
     request = {
@@ -55,8 +55,8 @@ def post(door: CallbackDoor, path: str, query: str = "", body: bytes = b"", **en
     return told[0], reply
 
 
-def door_of(channel: Channel) -> CallbackDoor:
-    return CallbackDoor(behind, channel, lambda error: None)
+def door_of(channel: Channel) -> CallbackEndpoint:
+    return CallbackEndpoint(behind, channel, lambda error: None)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_body_that_does_not_come_whole_is_refused(environ: dict[str, Any], che
     """Too large as announced or as sent, or cut short."""
     refused: list[str] = []
     channel = Channel()
-    door = CallbackDoor(behind, channel, lambda error: refused.append(error.code))
+    door = CallbackEndpoint(behind, channel, lambda error: refused.append(error.code))
 
     status, reply = post(door, "/wechat/callback", body=b"{}", **environ)
 
@@ -152,7 +152,9 @@ def test_a_body_that_nobody_announced_is_empty() -> None:
 def test_a_refusal_says_nothing_of_its_cause() -> None:
     """The check that failed is for the log; the status is the error's."""
     told: list[str] = []
-    door = CallbackDoor(behind, Channel(CallbackRefused(code="bad_signature")), lambda error: told.append(error.code))
+    door = CallbackEndpoint(
+        behind, Channel(CallbackRefused(code="bad_signature")), lambda error: told.append(error.code)
+    )
 
     assert post(door, "/wechat/callback") == ("400 Bad Request", b'{"code": "callback_refused"}')
     assert told == ["bad_signature"]
@@ -171,7 +173,7 @@ def test_a_refusal_says_nothing_of_its_cause() -> None:
 def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, skew: int | None) -> None:
     """How far the clocks are apart is known where there is a timestamp; a bot's name is cut."""
     told: list[CallbackRefused] = []
-    door = CallbackDoor(behind, Channel(CallbackRefused(code="stale_timestamp")), told.append)
+    door = CallbackEndpoint(behind, Channel(CallbackRefused(code="stale_timestamp")), told.append)
 
     now = round(time.time())
     post(
@@ -190,7 +192,7 @@ def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, sk
 def test_the_lane_leaves_what_is_refused_to_wsgi() -> None:
     """The lane does not know who sent it; nothing is told twice."""
     told: list[CallbackRefused] = []
-    door = CallbackDoor(behind, Channel(CallbackRefused(code="bad_signature")), told.append)
+    door = CallbackEndpoint(behind, Channel(CallbackRefused(code="bad_signature")), told.append)
 
     assert door.reply("/wechat/callback", "", b"") is None
     assert told == []

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from channels.http_chat.line import PIECE_BYTES, Line
+from channels.http_chat.line import PIECE_BYTES, ClientConnection
 from channels.http_chat.stream import PING, PING_SECONDS, EventStream
-from channels.http_chat.waits import Ended, Step, Wait, Waits
+from channels.http_chat.waits import AnswerWait, Ended, WaitingRequests, WaitStep
 from config.texts import Texts
 from services import metrics
 from services.errors import StoreUnavailable, StreamUnknown
@@ -60,9 +60,9 @@ class World:
         self.leaving = False
         self.slept = 0.0
 
-    def wait(self, *coming: News | Exception | None, wholes: tuple[Any, ...] = ()) -> Wait:
+    def wait(self, *coming: News | Exception | None, wholes: tuple[Any, ...] = ()) -> AnswerWait:
         script = Script(self.clock, *coming, wholes=wholes)
-        return Wait(script, leaving=lambda: self.leaving, patience=100.0, clock=self.clock, sleep=self.sleep)
+        return AnswerWait(script, leaving=lambda: self.leaving, timeout=100.0, clock=self.clock, sleep=self.sleep)
 
     @property
     def seconds(self) -> float:
@@ -73,8 +73,8 @@ class World:
         self.slept += seconds
         self.clock.now += seconds
 
-    def stream(self, wait: Wait, line: Line | None = None) -> Iterator[bytes]:
-        return iter(EventStream("s1", 0, wait, line or Line({}), Texts("zh"), clock=self.clock))
+    def stream(self, wait: AnswerWait, line: ClientConnection | None = None) -> Iterator[bytes]:
+        return iter(EventStream("s1", 0, wait, line or ClientConnection({}), Texts("zh"), clock=self.clock))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def world() -> World:
     return World()
 
 
-def told(wait: Wait) -> list[Step]:
+def told(wait: AnswerWait) -> list[WaitStep]:
     return list(wait.steps())
 
 
@@ -173,7 +173,7 @@ def test_nothing_is_said_to_who_has_gone(world: World) -> None:
     """A client's end is seen while nothing is sent; the reply ends there, and its place is free."""
     ours, theirs = socket.socketpair()
     with ours:
-        line = Line({"werkzeug.socket": ours})
+        line = ClientConnection({"werkzeug.socket": ours})
         stream = world.stream(world.wait(grown(1, "答"), *[None] * 50), line)
         assert not line.gone
         theirs.sendall(b"GET /next HTTP/1.1\r\n")
@@ -196,7 +196,7 @@ def test_a_reader_that_stops_gets_no_more_than_its_connection_holds() -> None:
     ours.setblocking(False)
     sent: list[int] = []
 
-    def sends(line: Line) -> None:
+    def sends(line: ClientConnection) -> None:
         for piece in line.paced(b"x" * 50_000_000):
             # Never more than can be sent without waiting.
             sent.append(ours.send(piece))
@@ -204,7 +204,7 @@ def test_a_reader_that_stops_gets_no_more_than_its_connection_holds() -> None:
 
     with ours, theirs:
         with pytest.raises(BrokenPipeError) as caught:
-            sends(Line({"gunicorn.socket": ours}, send_seconds=0.3))
+            sends(ClientConnection({"gunicorn.socket": ours}, send_seconds=0.3))
 
         assert caught.value.errno == errno.EPIPE
         assert sum(sent) < 2_000_000
@@ -225,7 +225,7 @@ def test_a_reader_that_is_slow_gets_everything() -> None:
     with ours, theirs:
         reader = threading.Thread(target=reads, daemon=True)
         reader.start()
-        for piece in Line({"gunicorn.socket": ours}, send_seconds=20.0).paced(data):
+        for piece in ClientConnection({"gunicorn.socket": ours}, send_seconds=20.0).paced(data):
             ours.sendall(piece)
         ours.shutdown(socket.SHUT_WR)
         reader.join(20.0)
@@ -235,7 +235,7 @@ def test_a_reader_that_is_slow_gets_everything() -> None:
 
 def test_where_the_server_shows_no_connection_all_is_sent() -> None:
     """As under a test's client."""
-    line = Line({})
+    line = ClientConnection({})
 
     assert b"".join(line.paced(b"x" * 100_000)) == b"x" * 100_000
     assert not line.gone
@@ -259,7 +259,7 @@ def drained(sock: socket.socket) -> int:
 
 def test_places_are_bounded_and_counted() -> None:
     """So many and no more, and metrics say how many."""
-    waits = Waits(most=2)
+    waits = WaitingRequests(most=2)
     before, most = sample("wechatlaibao_http_waits"), sample("wechatlaibao_http_waits_max")
     waits.start()
 
@@ -276,7 +276,7 @@ def test_places_are_bounded_and_counted() -> None:
 
 def test_closing_waits_for_the_last_to_go() -> None:
     """Those who wait hear of it, and are seen off; leaving alone ends nobody."""
-    waits = Waits()
+    waits = WaitingRequests()
     wait = waits.along(Endless())
     waits.enter()
     gone = threading.Event()

@@ -1,13 +1,13 @@
-// The batch page: what a person does, and what is looked up for them meanwhile.
+// The batch page: handles input, and polls the shown task and the list of tasks.
 
-/** Milliseconds between two looks at a task that has not ended, also in its first seconds, and at the list. */
+/** Polling intervals in milliseconds: of a running task, of one opened less than FIRST_MS ago, and of the list. */
 const LOOK_MS = 2_000;
 const FIRST_LOOK_MS = 500;
 const FIRST_MS = 10_000;
 const LIST_MS = 10_000;
-/** Seconds of the longest wait after a look that nobody answered. */
+/** Maximum seconds until the next poll after failed ones. */
 const LONGEST = 30;
-/** Tasks that are listed. */
+/** Number of tasks in the list. */
 const LISTED = 20;
 const FILES = /\.(txt|csv|tsv|xlsx)$/i;
 
@@ -41,7 +41,7 @@ function showKey(wanted, wrong = false) {
   if (wanted) byId("key-input").focus();
 }
 
-/** Take in that nobody answered, or said no; return the seconds until it may be tried again, 0 for never. */
+/** Show a failed request; return the seconds until the next try, 0 for no further try. */
 function takeRefusal(refused) {
   if (!(refused instanceof Refused)) throw refused;
   if (refused.status === 401) {
@@ -62,15 +62,15 @@ function takeRefusal(refused) {
   return seconds;
 }
 
-/** Show a sentence in its place, "" for none. */
+/** Show a sentence in the element `id`; "" hides it. */
 function say(id, words) {
   byId(id).hidden = !words;
   byId(id).textContent = words;
 }
 
-// ---- looking --------------------------------------------------------------------------------------------------
+// ---- polling --------------------------------------------------------------------------------------------------
 
-/** Look at what is shown, now, and again when it is time. */
+/** Poll now, and schedule the next poll. */
 async function look() {
   clearTimeout(timer);
   const mine = ++round;
@@ -133,7 +133,7 @@ function announce() {
 
 // ---- the tasks ------------------------------------------------------------------------------------------------
 
-/** Show the list; a line that is there already changes only where it must: the focus may be on it. */
+/** Show the list. Existing lines are updated in place, because one of them may have the focus. */
 function showTasks() {
   byId("none").hidden = tasks.length > 0;
   const lines = new Map([...byId("tasks").children].map((line) => [line.dataset.task, line]));
@@ -163,7 +163,7 @@ function fillLine(line, one) {
   return line;
 }
 
-/** Show the task that the address names; a reload finds it there. */
+/** Show the task named in the URL's fragment, so that it survives a reload. */
 function openTask() {
   const named = location.hash.slice(1);
   if (named === taskId) return look();
@@ -237,7 +237,7 @@ const questions = byId("questions");
 
 const typed = () => questions.value.split(/\r\n|\r|\n/).map((line) => line.trim()).filter(Boolean);
 
-/** Show what would be submitted; whatever has changed is another submission. */
+/** Show what would be submitted. Every change makes it a new submission with a new id. */
 function showNew() {
   submission = null;
   const count = typed().length;
@@ -271,7 +271,7 @@ function untitled() {
 
 async function submit() {
   const start = byId("start");
-  // Kept until it was taken: said again after a break, it is the same task.
+  // Kept until it is accepted: repeating it after a failure finds the same task.
   submission ??= { body: body(), id: newId() };
   start.disabled = true;
   start.textContent = word("starting");

@@ -1,10 +1,10 @@
-// The REST addresses of batches, with the key of this tab where one is wanted.
+// The client of the batch REST API; sends this tab's API key if there is one.
 
 const { api, Refused } = (() => {
-  /** The pages of the sockets keep theirs under the same name. */
+  /** The same storage key as in connection.js. */
   const KEY = "wechatlaibao.key";
-  /** Milliseconds until an answer must have begun; a file may take the server its time. */
-  const PATIENCE_MS = 90_000;
+  /** Timeout of a request in milliseconds; the server may need long to read an uploaded file. */
+  const TIMEOUT_MS = 90_000;
 
   let key = kept();
 
@@ -22,11 +22,11 @@ const { api, Refused } = (() => {
       if (value) sessionStorage.setItem(KEY, value);
       else sessionStorage.removeItem(KEY);
     } catch {
-      // It lasts as long as the page.
+      // Without storage the key is kept until the page is closed.
     }
   }
 
-  /** What the server says no to, in its own sentence; without a status nobody answered. */
+  /** A failed request, with the server's message; status 0 means that no reply came. */
   class Refused extends Error {
     constructor(status, message, { reason = "", errors = [] } = {}) {
       super([message, ...errors.slice(0, 3).map((one) => `${one.field}: ${one.problem}`)].filter(Boolean).join(" · "));
@@ -34,20 +34,20 @@ const { api, Refused } = (() => {
       this.reason = reason;
     }
 
-    /** Another moment may bring an answer. */
+    /** Whether a later try may succeed. */
     get passes() {
       return this.status === 0 || this.status === 429 || (this.status >= 502 && this.reason !== "batch_unavailable");
     }
   }
 
-  /** Return where an address is, also when the page is served below a folder. */
+  /** Resolve an address relative to the page, which may be served below a path prefix. */
   const address = (path) => new URL(`./api/batch${path}`, location.href);
 
   async function ask(path, { headers = {}, ...options } = {}) {
     const shown = /^[\x21-\x7e]+$/.test(key) ? { "X-API-Key": key } : {};
     let reply;
     try {
-      const signal = AbortSignal.timeout(PATIENCE_MS);
+      const signal = AbortSignal.timeout(TIMEOUT_MS);
       reply = await fetch(address(path), { cache: "no-store", ...options, signal, headers: { ...shown, ...headers } });
     } catch {
       throw new Refused(0, "");
@@ -73,7 +73,7 @@ const { api, Refused } = (() => {
         return key !== "";
       },
       keep,
-      /** Submit questions, or a form with a file; the same `id` is the same task, however often it is said. */
+      /** Submit questions or a form with a file. Repeating it with the same `id` returns the same task. */
       submit(body, id) {
         const named = { "Idempotency-Key": id };
         if (body instanceof FormData) return data("/tasks", { method: "POST", body, headers: named });
@@ -92,9 +92,3 @@ const { api, Refused } = (() => {
     },
   };
 })();
-
-/** Return an id that nobody else has; randomUUID is there on safe origins only. */
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

@@ -1,13 +1,13 @@
-// One task on the page: its bar, its counts, and its results, a page of them, which fill while it runs.
+// Shows one task: progress bar, counts, and one page of results, updated while the task runs.
 
 const ENDED = ["completed", "failed", "cancelled"];
-/** Results on a page. */
+/** Number of results on a page. */
 const SIZE = 25;
 
 const results = (() => {
   let rows = [];
 
-  /** Show a task as it is now. */
+  /** Show the current state of a task. */
   function show(task) {
     const { total, completed, failed, percentage } = task.progress;
     byId("task").hidden = false;
@@ -45,7 +45,7 @@ const results = (() => {
     put(tag, word(`is_${status}`));
   }
 
-  /** Show a page of results; a row that is there already changes only where it must: somebody may be reading it. */
+  /** Show a page of results. Existing rows are updated in place, so that reading is not disturbed. */
   function fill(page, items, total) {
     rows.slice(items.length).forEach(({ row }) => row.remove());
     rows = rows.slice(0, items.length);
@@ -78,7 +78,7 @@ const results = (() => {
     put(number, String(item.index + 1));
     put(question, item.text);
     showStatus(tag, item.status);
-    // A failed question may have a part of an answer.
+    // A failed question may have a partial answer.
     put(answer, [item.content, failed ? item.error?.message : ""].filter(Boolean).join("\n\n"));
     answer.classList.toggle("failure", failed);
   }

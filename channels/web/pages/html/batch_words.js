@@ -1,4 +1,4 @@
-// What the batch page says, in both languages. The sentences of the server come in its own.
+// The texts of the batch page in both languages; the server's messages come in the server's language.
 
 const WORDS = {
   zh: {
@@ -125,37 +125,27 @@ const WORDS = {
 
 let locale = "zh";
 
-const byId = (id) => document.getElementById(id);
-
-/** Return an element with a class and words, which are never markup. */
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** Give a place other words, if they are others. */
+/** Set an element's text if it differs. */
 function put(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
-/** Return the page's language as the browser names it. */
+/** Return the page's language as a BCP 47 tag. */
 const language = () => (locale === "zh" ? "zh-CN" : "en");
 
-/** Return the words of a key in the page's language, `params` in their places. */
+/** Return the text of a key in the page's language, with `params` inserted. */
 function word(key, params = {}) {
   return WORDS[locale][key].replace(/\{(\w+)\}/g, (_, name) => String(params[name]));
 }
 
-/** Fill in every element that names its words. */
+/** Fill in the text of every element with a text key. */
 function relabel() {
   document.documentElement.lang = language();
   for (const one of document.querySelectorAll("[data-t]")) one.textContent = word(one.dataset.t);
   for (const one of document.querySelectorAll("[data-label]")) one.setAttribute("aria-label", word(one.dataset.label));
 }
 
-/** Return a time that is left, as people say it. */
+/** Format a remaining time for people. */
 function timeLeft(seconds) {
   if (seconds < 90) return word("seconds", { n: Math.max(1, Math.round(seconds)) });
   if (seconds < 5400) return word("minutes", { n: Math.round(seconds / 60) });

@@ -1,4 +1,4 @@
-// The chat page: what a person does, and what is told them of the connection.
+// The chat page: handles input, and shows the state of the connection.
 
 const CLOSED = { 4409: "replaced", 4410: "dismissed" };
 
@@ -11,7 +11,7 @@ function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Say something that concerns no single question. */
+/** Show a message that belongs to no single question. */
 function note(text) {
   byId("banner-words").textContent = text;
   byId("come-back").hidden = true;
@@ -60,7 +60,7 @@ function showState(state, { seconds = 0, code = 0, wrong = false }) {
 }
 
 function showKey(wanted, wrong) {
-  // While a key is being tried the form stays, so that a wrong one can be mended where it stands.
+  // The form stays while a key is being checked, so that a wrong one can be corrected in place.
   if (!wanted && connection.state === "connecting") return;
   byId("key").hidden = !wanted;
   byId("key-wrong").hidden = !wrong;
@@ -87,7 +87,7 @@ byId("key").addEventListener("submit", (event) => {
 
 const question = byId("question");
 
-/** Show what can be done now. */
+/** Update which buttons are shown and enabled. */
 function showWork() {
   const working = answers.unfinished.length > 0;
   byId("stop").hidden = !working;
@@ -121,7 +121,7 @@ byId("composer").addEventListener("submit", (event) => {
 });
 question.addEventListener("input", fit);
 question.addEventListener("keydown", (event) => {
-  // Enter that ends the choice of a character belongs to the input method.
+  // An Enter that confirms a character belongs to the input method.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   submit();
@@ -202,5 +202,5 @@ speakLanguage(locale);
 showWork();
 byId("scroll").scrollTop = byId("scroll").scrollHeight;
 connection.connect();
-// Where there is a keyboard one can type at once; a touch screen would cover half of the page with its own.
+// Focus the input only on devices without a touch keyboard, which would cover half of the page.
 if (matchMedia("(pointer: fine)").matches) question.focus();

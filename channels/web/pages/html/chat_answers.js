@@ -1,7 +1,6 @@
-// What the server's frames do to the turns, and what is sent for them: each question once, each answer from where it
-// was cut.
+// Applies the server's frames to the turns, and sends the client's: each question once; a cut answer is resumed.
 
-/** The server shows so many answers at once; another one when one of them has ended. */
+/** The error code for too many unfinished answers; the refused one is resumed when another has ended. */
 const FULL = "TOO_MANY_QUESTIONS";
 
 class Answers {
@@ -10,7 +9,7 @@ class Answers {
   #unkept = new Set();
   #timer = 0;
 
-  /** `send` gives a frame to the server and returns whether it could; `on` is told of grown, ended and note. */
+  /** `send` sends a frame and returns whether it was sent; `on` has the callbacks. */
   constructor(send, on) {
     this.send = send;
     this.on = on;
@@ -24,7 +23,7 @@ class Answers {
     return this.#turns.filter((turn) => turn.unfinished);
   }
 
-  /** Show the turns of before a reload. */
+  /** Show the turns stored before a reload. */
   restore(kept) {
     for (const one of kept) this.#show(one);
   }
@@ -43,7 +42,7 @@ class Answers {
     byId("turns").replaceChildren();
   }
 
-  /** A connection has begun: ask what may not have been asked, and go on with what was being answered. */
+  /** After a (re)connect: send unconfirmed questions again, and resume unfinished answers. */
   reconnect() {
     this.#waiting = [];
     for (const turn of this.unfinished) {
@@ -52,7 +51,7 @@ class Answers {
     }
   }
 
-  /** Stop every answer; those that nobody can be told of now when the connection is back. */
+  /** Stop every answer; without a connection the stop is sent after the reconnect. */
   stop() {
     for (const turn of this.unfinished) {
       turn.kept.stopping = true;
@@ -68,7 +67,7 @@ class Answers {
     else if (frame.type === "error") this.on.note(frame.content);
   }
 
-  /** Write down what has changed. */
+  /** Store the changed turns. */
   keep() {
     clearTimeout(this.#timer);
     this.#timer = 0;
@@ -119,7 +118,7 @@ class Answers {
   #reset(turn, frame) {
     turn.reset();
     turn.kept.cursor = frame.cursor;
-    // What comes after our own resume is the same text again.
+    // After a resume of ours the same text comes again, so nothing was replaced.
     if (!turn.kept.resuming) this.on.replaced(turn);
     turn.kept.resuming = false;
     this.#changed(turn);
@@ -135,9 +134,9 @@ class Answers {
 
   #failed(turn, frame) {
     if (turn.kept.stream_id && frame.code === FULL) return this.#waiting.push(turn);
-    // Of an answer that is whole already only the end was to be shown again.
+    // A completed answer was resumed only to get its end; an error then is not its own.
     if (turn.kept.ending !== "completed") turn.kept.sentence = frame.content;
-    // One that was never asked has no end of its own.
+    // A question that was never asked gets no further frames.
     if (!turn.kept.stream_id || !frame.stream_id) return this.#end(turn, "error");
     return this.#changed(turn);
   }
@@ -191,7 +190,7 @@ class Answers {
   }
 }
 
-/** Tell whether a frame speaks of a turn: by the stream, or by the question's own id. */
+/** Tell whether a frame belongs to a turn, by the question's id or else by the stream id. */
 function isOf(kept, frame) {
   return frame.id ? kept.id === frame.id : Boolean(frame.stream_id) && kept.stream_id === frame.stream_id;
 }

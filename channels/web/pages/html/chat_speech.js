@@ -1,7 +1,7 @@
-// The chat page's ears and voice: what is said is asked after a silence, answers are read aloud.
+// Speech on the chat page: spoken words are asked after a silence, answers are read aloud.
 
 const REFUSED = ["not-allowed", "service-not-allowed"];
-/** Milliseconds of silence after which what was said is sent. */
+/** Milliseconds of silence after which the spoken words are sent. */
 const SILENCE_MS = 3000;
 
 const mic = byId("mic");

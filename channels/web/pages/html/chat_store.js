@@ -1,9 +1,9 @@
-// What survives a reload: this tab's client id, language, choices and turns, each turn under a name of its own, so that
-// a growing answer writes itself and nothing else.
+// Session storage of this tab: client id, language, settings and turns. Each turn has a key of its own, so that a
+// growing answer rewrites only itself.
 
 const store = (() => {
   const PREFIX = "wechatlaibao.chat.";
-  /** Turns that are kept. */
+  /** Maximum number of stored turns. */
   const MOST = 200;
   const volatile = new Map();
 
@@ -16,7 +16,7 @@ const store = (() => {
     }
   }
 
-  /** Keep a value; false when the browser has no room for it. */
+  /** Store a value; return false when the storage is full or not allowed (it is then kept in memory). */
   function set(name, value) {
     const written = JSON.stringify(value);
     try {
@@ -33,11 +33,11 @@ const store = (() => {
     try {
       sessionStorage.removeItem(PREFIX + name);
     } catch {
-      // Nothing was kept.
+      // Without storage there is nothing to remove.
     }
   }
 
-  /** Keep a turn, at the cost of the oldest; false when some had to go. */
+  /** Store a turn and remove the oldest ones if there is no room; return false if there was none. */
   function keepTurn(turn) {
     const ids = get("turns", []);
     if (!ids.includes(turn.id)) ids.push(turn.id);
@@ -64,9 +64,3 @@ const store = (() => {
 
   return { get, set, keepTurn, turns, clearTurns };
 })();
-
-/** Return an id that nobody else has; randomUUID is there on safe origins only. */
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

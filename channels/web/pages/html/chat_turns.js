@@ -1,28 +1,12 @@
-// The turns on the page: a question's bubble and its answer's, drawn from what is kept of them.
+// The turns on the chat page: the bubbles of a question and its answer, drawn from the stored turn.
 
-const byId = (id) => document.getElementById(id);
-
-/** The one way by which HTML comes into this page: what our server has rendered and cleaned. */
+/** The only way HTML is inserted into this page: rendered and sanitized by the server. */
 const cleaned = (() => {
   const rules = { createHTML: (html) => html };
   return globalThis.trustedTypes?.createPolicy("answers", rules) ?? rules;
 })();
 
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** An element whose words follow the language. */
-function labelled(tag, className, key) {
-  const made = element(tag, className, word(key));
-  made.dataset.t = key;
-  return made;
-}
-
-/** Change what scrolls, and stay at its end unless somebody has scrolled up to read. */
+/** Run a change, and keep the list scrolled to its end unless the reader has scrolled up. */
 function follow(change) {
   const box = byId("scroll");
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
@@ -30,8 +14,8 @@ function follow(change) {
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-/** A question and its answer. `kept` is all there is to know of it, in JSON's terms; states:
- *  unsent, sent, asked (the server knows it), growing, and in the end completed, cancelled or error. */
+/** A question and its answer. `kept` is its whole state as JSON. States: unsent, sent, asked (confirmed by the
+ *  server), growing, and finally completed, cancelled or error. */
 class Turn {
   constructor(kept, again) {
     const begun = { state: "unsent", stream_id: "", cursor: 0, text: "", blocks: [], sources: [], sentence: "" };
@@ -57,7 +41,7 @@ class Turn {
     return ["unsent", "sent", "asked", "growing"].includes(this.kept.state);
   }
 
-  /** The answer as it is read, without its marks. */
+  /** The answer's text without markup. */
   get words() {
     return this.blocks.textContent.trim();
   }
@@ -67,7 +51,7 @@ class Turn {
     this.draw();
   }
 
-  /** Take blocks of the growing answer; each takes the place of what had its number. */
+  /** Add text and blocks of the growing answer; a block replaces the one with the same number. */
   grow(content, blocks) {
     if (this.kept.anew) this.empty();
     this.kept.text += content;
@@ -78,7 +62,7 @@ class Turn {
     if (!blocks) this.#drawText();
   }
 
-  /** Forget what was shown once the new text comes: nobody needs to see it vanish first. */
+  /** Discard the text when the new one arrives; until then the old one stays visible. */
   reset() {
     this.kept.anew = true;
   }
@@ -88,7 +72,7 @@ class Turn {
     this.blocks.replaceChildren();
   }
 
-  /** Take the whole answer; blocks that already show a part of it stay as they are. */
+  /** Set the whole answer; blocks that already show a part of it are not drawn again. */
   finish(text, html) {
     Object.assign(this.kept, { anew: false, text });
     if (html === undefined) return this.#drawText();
@@ -125,7 +109,7 @@ class Turn {
     this.blocks.children[block].innerHTML = cleaned.createHTML(this.kept.blocks[block] ?? "");
   }
 
-  /** Show the text as it is, where the server has sent no HTML of it. */
+  /** Show plain text when the server has sent no HTML. */
   #drawText() {
     this.kept.blocks = [];
     this.blocks.replaceChildren(element("div", "plain", this.kept.text));
@@ -152,7 +136,7 @@ class Turn {
   }
 }
 
-/** One source: its document and a piece of it; a link only where it is one of the web. */
+/** Return a source's document and excerpt; it is a link only if its URL is http or https. */
 function sourceLine(source) {
   const line = element("li");
   const title = titleOf(source);
@@ -173,7 +157,7 @@ function clockOf(iso) {
   return new Date(iso).toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit" });
 }
 
-/** Return the whole chat as a Markdown file's text. */
+/** Return the whole chat as Markdown. */
 function asMarkdown(title, turns) {
   const parts = turns.map(({ kept }) => {
     const quoted = kept.question.split("\n").map((line) => `> ${line}`).join("\n");

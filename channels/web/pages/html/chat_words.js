@@ -1,4 +1,4 @@
-// What the chat page says, in both languages. The sentences of the server come in its own.
+// The texts of the chat page in both languages; the server's messages come in the server's language.
 
 const WORDS = {
   zh: {
@@ -119,12 +119,12 @@ const WORDS = {
 
 let locale = "zh";
 
-/** Return the words of a key in the page's language, `params` in their places. */
+/** Return the text of a key in the page's language, with `params` inserted. */
 function word(key, params = {}) {
   return WORDS[locale][key].replace(/\{(\w+)\}/g, (_, name) => String(params[name]));
 }
 
-/** Fill in every element that names its words. */
+/** Fill in the text of every element with a text key. */
 function relabel() {
   document.documentElement.lang = locale === "zh" ? "zh-CN" : "en";
   for (const one of document.querySelectorAll("[data-t]")) one.textContent = word(one.dataset.t);

@@ -1,22 +1,22 @@
-// One WebSocket that comes back by itself: with growing waits, with the key where one is wanted, and never on a link
-// that has fallen silent. Both pages use it.
+// A WebSocket that reconnects with growing delays, sends the API key when it is required, and replaces a connection
+// that has gone silent. Used by the chat and realtime pages.
 
 const { createConnection } = (() => {
-  /** Milliseconds: between two signs of life, until one must be answered, for a connection to begin. */
+  /** Milliseconds between two pings, until a ping must be answered, and for a connection to open. */
   const PING_MS = 25_000;
   const ANSWER_MS = 15_000;
   const BEGIN_MS = 15_000;
-  /** Seconds of the longest wait before another try; a connection this many milliseconds old was a good one. */
+  /** Maximum seconds between two tries; a connection open for STEADY_MS milliseconds resets the delay. */
   const LONGEST = 30;
   const STEADY_MS = 10_000;
-  /** The server restarts: another of its replicas answers at once. */
+  /** Close code of a restarting replica: reconnect at once, to another one. */
   const RESTARTING = 1012;
   const NOT_AUTHENTICATED = 4401;
-  /** It will not do to come back: we said goodbye, a newer socket took our place, an administrator closed it. */
+  /** Close codes without a reconnect: closed by us, replaced by a newer socket, closed by an administrator. */
   const FINAL = [1000, 4409, 4410];
   const KEY = "wechatlaibao.key";
 
-  /** Return the key of this tab, "" for none; a browser may refuse to keep one. */
+  /** Return this tab's stored API key, "" for none; a browser may refuse access to the storage. */
   function keptKey() {
     try {
       return sessionStorage.getItem(KEY) ?? "";
@@ -30,11 +30,11 @@ const { createConnection } = (() => {
       if (key) sessionStorage.setItem(KEY, key);
       else sessionStorage.removeItem(KEY);
     } catch {
-      // It lasts as long as the page.
+      // Without storage the key is kept until the page is closed.
     }
   }
 
-  /** Return where a path of this server is, also when the page is served below a folder. */
+  /** Return the WebSocket URL of a path, relative to the page, which may be served below a path prefix. */
   function addressOf(path) {
     const address = new URL(path.replace(/^\/*/, "./"), location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -67,7 +67,7 @@ const { createConnection } = (() => {
       document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
     }
 
-    /** Begin, unless it has begun. */
+    /** Connect, unless there is a connection or an attempt. */
     connect() {
       clearTimeout(this.#retry);
       if (this.#socket) return;
@@ -80,26 +80,26 @@ const { createConnection } = (() => {
       this.#later(BEGIN_MS, () => this.#drop());
     }
 
-    /** Try now what would be tried later, and what would not be tried again. */
+    /** Connect now, also in a state that never reconnects by itself. */
     again() {
       this.connect();
     }
 
-    /** Say goodbye; it stays closed until `connect`. */
+    /** Close with 1000; it stays closed until `connect`. */
     close() {
       clearTimeout(this.#retry);
       this.#leave(1000);
       this.#lost(1000);
     }
 
-    /** Send a frame; false when there is nobody to take it now. */
+    /** Send a frame; return false when the connection is not open. */
     send(frame) {
       if (this.state !== "open") return false;
       this.#socket.send(JSON.stringify(frame));
       return true;
     }
 
-    /** Show this key, now and with every connection to come. */
+    /** Send this key now and with every later connection. */
     authenticate(key) {
       this.#key = key;
       keepKey(key);
@@ -122,7 +122,7 @@ const { createConnection } = (() => {
       if (!frame || frame.type === "pong" || frame.type === "heartbeat") return;
       if (frame.type === "auth_required") return this.#showKey();
       if (this.state !== "open") {
-        // What is said before the welcome is a refusal, and the close that follows it says why.
+        // An error before the first other frame is a refusal; the close code that follows gives the reason.
         if (frame.type === "error") return;
         this.#opened();
       }
@@ -152,7 +152,7 @@ const { createConnection } = (() => {
       this.#later(PING_MS, () => this.#ping());
     }
 
-    /** The network or the person is back: do not wait, and find out whether the link still lives. */
+    /** The network is back or the page is visible again: reconnect at once, or check the open connection. */
     #hurry() {
       if (this.state === "waiting") return this.connect();
       if (this.state !== "open") return;
@@ -167,7 +167,7 @@ const { createConnection } = (() => {
       socket?.close(code);
     }
 
-    /** Give up a link that is silent: its own close may take minutes. */
+    /** Abandon a silent connection, whose close could take minutes. */
     #drop() {
       this.#leave(4000);
       this.#lost(1006);
@@ -184,7 +184,7 @@ const { createConnection } = (() => {
       this.#tell("waiting", { seconds });
     }
 
-    /** The key was wrong, or none came in time: it is for the person to give one. */
+    /** The key was wrong or missing: ask the user for one. */
     #locked() {
       if (this.#showedKey) {
         this.#key = "";
@@ -193,7 +193,7 @@ const { createConnection } = (() => {
       this.#tell("auth", { wrong: this.#showedKey });
     }
 
-    /** Return the seconds until the next try: twice as many each time, and not the same for everybody. */
+    /** Return the seconds until the next try: exponential backoff with jitter. */
     #wait() {
       const longest = Math.min(LONGEST, 2 ** this.#tries);
       this.#tries += 1;
@@ -206,7 +206,7 @@ const { createConnection } = (() => {
   }
 
   return {
-    /** States: connecting, open, waiting {seconds}, auth {wrong}: a key is wanted, closed {code}: it stays so. */
+    /** States: connecting, open, waiting {seconds}, auth {wrong} (a key is required), closed {code} (no reconnect). */
     createConnection: (options) => new Connection(options),
   };
 })();

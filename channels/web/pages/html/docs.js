@@ -1,5 +1,5 @@
 "use strict";
-// Nothing that is typed here is kept or sent anywhere but to this host.
+// Input on this page is sent to this host only and never stored.
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#rest",

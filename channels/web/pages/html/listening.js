@@ -1,18 +1,18 @@
-// Listening: recognition by the browser that goes on until it is told to stop, and what was said until a silence.
+// Speech recognition by the browser that runs until it is stopped, and the collection of words until a silence.
 
 const { Listening, Utterance } = (() => {
-  /** Milliseconds: before recognition begins again, at most after failures, until a recogniser must have ended. */
+  /** Milliseconds before recognition restarts, the maximum after failures, and until a recogniser must have ended. */
   const AGAIN_MS = 250;
   const AGAIN_MOST_MS = 8000;
   const END_MS = 1000;
-  /** Runs that fail one after the other before listening is given up. */
+  /** Consecutive failed runs after which listening stops. */
   const FAILURES = 6;
-  /** Errors after which another try fails as well. */
+  /** Errors that make further tries useless. */
   const FATAL = ["not-allowed", "service-not-allowed", "audio-capture", "language-not-supported"];
-  /** Where Android's recogniser is asked to go on by itself it repeats what it has said as new results. */
+  /** Not on Android: its recogniser repeats earlier results as new ones in continuous mode. */
   const CONTINUOUS = !/Android/.test(navigator.userAgent);
 
-  /** The microphone: one run of the browser's recogniser after another, while it is wanted and not on hold. */
+  /** Runs the browser's recogniser again and again while listening is wanted and not on hold. */
   class Listening {
     wanted = false;
     interim = "";
@@ -36,19 +36,19 @@ const { Listening, Utterance } = (() => {
       this.#begin();
     }
 
-    /** Stop; what the recogniser has heard so far may still come. */
+    /** Stop; results of the words heard so far may still come. */
     stop() {
       this.wanted = false;
       this.#finish();
     }
 
-    /** Begin anew with another language, or without what was not yet final. */
+    /** Restart, to apply another language or to discard interim words. */
     restart() {
       this.#drop();
       this.#again(AGAIN_MS);
     }
 
-    /** Rest, and call `then` once nothing is heard any more; within a second also when the browser does not say so. */
+    /** Pause, and call `then` when the recogniser has ended, at the latest after END_MS. */
     hold(then) {
       this.#held = true;
       if (!this.#run) return then();
@@ -62,7 +62,7 @@ const { Listening, Utterance } = (() => {
       this.#again(AGAIN_MS);
     }
 
-    /** Have the run say what it has heard so far, and end. */
+    /** End the run after its last results. */
     #finish() {
       const run = this.#run;
       clearTimeout(this.#timer);
@@ -95,7 +95,7 @@ const { Listening, Utterance } = (() => {
       }
     }
 
-    /** Tell of the results after the `taken` first ones, each final once; return how many are final now. */
+    /** Report the results after the first `taken`, each final one once; return the number of final ones. */
     #take(results, taken) {
       this.#failures = 0;
       let finals = taken;
@@ -128,7 +128,7 @@ const { Listening, Utterance } = (() => {
     #end(run) {
       if (!run || run !== this.#run) return;
       this.#drop();
-      // Words that the recogniser never called final are better than none.
+      // Interim words that never became final count as final.
       if (this.interim) this.#final(this.interim);
       this.tell.interim("");
       const then = this.#ended;
@@ -137,7 +137,7 @@ const { Listening, Utterance } = (() => {
       else this.#again(Math.min(AGAIN_MS * 2 ** this.#failures, AGAIN_MOST_MS));
     }
 
-    /** Forget the run, so that nothing late of it counts. */
+    /** Abort the run; its late events are ignored. */
     #drop() {
       const run = this.#run;
       this.#run = null;
@@ -152,7 +152,7 @@ const { Listening, Utterance } = (() => {
     }
   }
 
-  /** What was said and not yet handed over, and the silence after it. */
+  /** Collects spoken words, and hands them over after a silence. */
   class Utterance {
     #said = "";
     #last = "";
@@ -167,7 +167,7 @@ const { Listening, Utterance } = (() => {
       this.#said = joined(this.#said, words);
     }
 
-    /** Return everything so far, `interim` words last, and wait anew for silence. */
+    /** Return all words so far, with `interim` last, and restart the wait for silence. */
     heard(interim) {
       const words = joined(this.#said, interim);
       if (words === this.#last) return words;
@@ -183,7 +183,7 @@ const { Listening, Utterance } = (() => {
     }
   }
 
-  /** Put words after words: with a space, but not between Chinese ones. */
+  /** Join words with a space, but without one between Chinese words. */
   function joined(before, after) {
     const space = /[\p{ASCII}]$/u.test(before) && /^[\p{ASCII}]/u.test(after);
     return before + (space ? " " : "") + after;

@@ -1,13 +1,13 @@
-// Markdown to the words a voice says: no marks, no code, no addresses, tables as lists, emoji left out.
+// Converts Markdown to text for a voice: without markup, code, URLs and emoji; tables become lists.
 
 const { PlainText, plainText } = (() => {
-  /** Markdown to words, line by line: what marks mean beyond their line is remembered. */
+  /** Converts Markdown line by line, and keeps the state of code fences and thinking between lines. */
   class PlainText {
     #fence = "";
     #thinking = false;
 
     lines(markdown) {
-      // Parts of a bounded length: what looks for a mark's other end may look through the rest for each of them.
+      // Bounded parts, because the regular expressions are quadratic in the length of a line.
       const parts = markdown.split("\n").flatMap((line) => line.match(/.{1,2000}/gs) ?? []);
       return parts.map((line) => this.#line(line)).filter((line) => /[\p{L}\p{N}]/u.test(line));
     }
@@ -22,7 +22,7 @@ const { PlainText, plainText } = (() => {
       return fence || isRule(line) ? "" : spoken(this.#outsideThoughts(line));
     }
 
-    /** Leave out what the model thought. */
+    /** Remove the model's thinking. */
     #outsideThoughts(line) {
       const parts = line.split(/(<\/?think>)/);
       return parts.filter((part) => {
@@ -34,7 +34,7 @@ const { PlainText, plainText } = (() => {
 
   const isRule = (line) => /^[\s|:*_-]*$/.test(line);
 
-  /** What is replaced within a line, in this order. */
+  /** Replacements within a line, in this order. */
   const MARKS = [
     [/^\s*(?:>\s?)+/, ""],
     [/^\s*#{1,6}\s+/, ""],

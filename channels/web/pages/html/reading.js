@@ -1,13 +1,13 @@
-// Reading aloud: what the assistant writes, as it grows, one piece after the other.
+// Reads growing answers aloud, one piece after the other.
 
 const { Reading } = (() => {
-  /** Characters: some voices fall silent in the middle of longer pieces. */
+  /** Maximum characters of a piece; some voices stop in the middle of longer ones. */
   const PIECE = 180;
-  /** Milliseconds a piece may take: for a start, and for each character at rate 1. */
+  /** Timeout of a piece in milliseconds: a constant part, and a part for each character at rate 1. */
   const START_MS = 8000;
   const CHARACTER_MS = 600;
 
-  /** Answers read aloud, one piece after the other. */
+  /** The queue of pieces to read aloud. */
   class Reading {
     aloud = false;
     rate = 1.25;
@@ -41,14 +41,14 @@ const { Reading } = (() => {
       if (this.#current?.id === id) this.#cut();
     }
 
-    /** Stop at once; `muted`: nor is the rest of these answers read. */
+    /** Stop at once; with `muted`, the rest of these answers is not read either. */
     hush(muted) {
       for (const answer of this.#answers.values()) answer.muted ||= muted;
       this.#queue = [];
       this.#cut();
     }
 
-    /** Go on with the next piece: nobody hears us now. */
+    /** Read the next piece; called while the recogniser is paused. */
     next() {
       clearTimeout(this.#timer);
       this.#current = this.#queue.shift() ?? null;
@@ -75,14 +75,14 @@ const { Reading } = (() => {
       spoken.lang = voice?.lang ?? language;
       spoken.rate = this.rate;
       spoken.onend = spoken.onerror = () => piece === this.#current && this.next();
-      // Kept with the piece: an utterance nobody refers to may be collected before it ends.
+      // Referenced by the piece, because an unreferenced utterance may be garbage-collected before it ends.
       piece.spoken = spoken;
       speechSynthesis.speak(spoken);
-      // Some voices never say that they have ended.
+      // Some voices never fire `end`.
       this.#timer = setTimeout(() => this.#cut(), START_MS + (piece.words.length * CHARACTER_MS) / this.rate);
     }
 
-    /** End the piece that is being read, whatever the browser says of it, and go on. */
+    /** Cancel the current piece and go on with the next one. */
     #cut() {
       if (!this.#current) return;
       this.#current = null;
@@ -103,7 +103,7 @@ const { Reading } = (() => {
     }
   }
 
-  /** Cut a line where sentences end, into pieces a voice can say at once. */
+  /** Split a line at sentence ends into pieces of at most PIECE characters. */
   function pieces(line) {
     const sentences = line.match(/(?:[^。！？!?；.]|\.(?!\s|$))+[。！？!?；.]*\s*/g) ?? [line];
     const whole = [];

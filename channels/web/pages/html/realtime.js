@@ -1,4 +1,4 @@
-// The realtime page: what is said goes to the server as transcripts, and its answers grow in their bubbles.
+// The realtime page: sends speech to the server as transcripts, and shows the streamed answers.
 
 let session = "";
 let paused = false;
@@ -55,14 +55,14 @@ function take(frame) {
   if (Object.hasOwn(TAKE, frame.type)) TAKE[frame.type](frame);
 }
 
-/** Return an error in words: the server's own sentence while the page speaks its language, else ours. */
+/** Return the text of an error: the server's message if it is in the page's language, else the page's own. */
 function inWords(frame) {
   const own = word("errors")[frame.code];
   const sentence = language === root.dataset.locale ? frame.message || own : own || frame.message;
   return sentence ? `${sentence} (${frame.detail ?? frame.code})` : frame.code;
 }
 
-/** A connection is there: go on with the session, what it left unfinished, and what was said meanwhile. */
+/** After a (re)connect: continue the session, resume unfinished answers, and send the sentences spoken meanwhile. */
 function greet(frame) {
   const again = Boolean(session);
   if (again) send({ type: "keepalive" });
@@ -77,7 +77,7 @@ function showSession(id) {
   byId("session").textContent = byId("session").title = id;
 }
 
-/** Begin a session of its own: the server forgets what was said before. */
+/** Start a new session; the server discards the context of the old one. */
 function switchSession() {
   speech.hush();
   turns.stop();
@@ -85,11 +85,6 @@ function switchSession() {
   showSession(newId());
   send({ type: "keepalive" });
   note(`${word("switched")} ${session.slice(0, 8)}`);
-}
-
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 let connected = { state: "connecting", detail: {} };
@@ -102,7 +97,7 @@ function showConnection(state, detail = {}) {
   for (const button of document.querySelectorAll("[data-action], #fresh")) button.disabled = state !== "open";
   byId("connect").hidden = !["closed", "auth", "waiting"].includes(state);
   if (state === "closed") ended(detail.code);
-  // The server waits for a key for seconds only: one that is being typed then, or refused, stays as it is.
+  // The server closes the connection if no key comes within seconds; do not disturb a key that is being typed.
   if (state === "auth" && (detail.wrong || before !== "auth")) askKey(detail.wrong);
 }
 
@@ -112,7 +107,7 @@ function sayConnection() {
   badge.textContent = word("badge")[connected.state].replace("{seconds}", Math.ceil(connected.detail.seconds ?? 0));
 }
 
-/** Nobody tries to come back: say why, and let the next connection begin a session of its own. */
+/** The connection was closed for good: show the reason; the next connection starts a new session. */
 function ended(code) {
   speech.stop();
   turns.stop();
@@ -165,7 +160,7 @@ function toggleListening() {
   else speech.start();
 }
 
-/** What a control means for the microphone and the voice; the rest is the server's. */
+/** The effects of the controls on microphone and voice; the server does the rest. */
 const ALSO = {
   pause() {
     listened ||= speech.listening;
@@ -231,7 +226,7 @@ function speak(chosen) {
   sayConnection();
 }
 
-/** Somebody leaves for good: the server need not go on answering. */
+/** The page is left: close the connection in an orderly way, so that the server cancels running answers. */
 addEventListener("pagehide", () => connection.close());
 addEventListener("pageshow", (event) => event.persisted && connection.connect());
 byId("language").addEventListener("click", () => speak(language === "zh" ? "en" : "zh"));

@@ -1,12 +1,12 @@
-// The realtime page's transcript: what is being said, what was said, and what became of it.
+// The transcript on the realtime page: the interim words, the finished sentences, and their state.
 
-/** Lines that stay on the page; sentences that wait for a connection. */
+/** Maximum lines on the page, and sentences waiting for a connection. */
 const LINES = 200;
 const UNSENT = 20;
-/** Milliseconds between two interim transcripts: the server wants to know, but not of every syllable. */
+/** Minimum milliseconds between two interim transcripts. */
 const INTERIM_MS = 200;
 
-/** What was said for good: one line each, with what became of it. */
+/** The finished sentences, one line each, with their state. */
 class Transcript {
   #unsent = [];
   #awaited = new Map();
@@ -20,7 +20,7 @@ class Transcript {
     this.send = send;
   }
 
-  /** Show the words of the sentence being spoken, and tell the server now and then. */
+  /** Show the interim words, and send them at most every INTERIM_MS. */
   interim(text) {
     follow(byId("words"), () => (byId("interim").textContent = text));
     if (!text || text === this.#interim || Date.now() - this.#interimAt < INTERIM_MS) return;
@@ -29,7 +29,7 @@ class Transcript {
     this.send({ type: "asr_chunk", text, is_final: false });
   }
 
-  /** A sentence is finished: show it and send it, now or with the next connection. */
+  /** Show a finished sentence and send it, now or after the next connect. */
   final(text) {
     const line = element("p", "said");
     line.append(element("span", "", text), element("small"));
@@ -39,12 +39,12 @@ class Transcript {
     this.#deliver({ text, line });
   }
 
-  /** Send what was said while there was no connection. */
+  /** Send the sentences spoken while there was no connection. */
   flush() {
     for (const said of this.#unsent.splice(0)) this.#deliver(said);
   }
 
-  /** The server has taken a sentence, as it says by the sentence's own time; what it makes of it comes next. */
+  /** Handle the `ack` of a sentence, found by its timestamp; its result comes next. */
   taken(frame) {
     const said = this.#awaited.get(frame.timestamp);
     if (!said) return;
@@ -53,12 +53,12 @@ class Transcript {
     else this.#taken.push(said);
   }
 
-  /** Nothing more comes of the sentence that was taken first. */
+  /** Remove and return the oldest acknowledged sentence: its result has come. */
   settled() {
     return this.#taken.shift();
   }
 
-  /** It is a question that waits for the answers before it. */
+  /** The oldest acknowledged sentence is a question that waits for the answers before it. */
   queued(id) {
     const said = this.settled();
     if (!said) return;
@@ -66,21 +66,21 @@ class Transcript {
     mark(said.line, "queued");
   }
 
-  /** A question's turn has come. */
+  /** The answer to a question starts. */
   begun(id) {
     const said = this.#queued.get(id) ?? this.settled();
     this.#queued.delete(id);
     if (said) mark(said.line, "");
   }
 
-  /** What waits is given up. */
+  /** Mark the waiting questions as stopped. */
   forgetQueued() {
     for (const said of this.#queued.values()) mark(said.line, "stopped");
     this.#queued.clear();
     this.#taken = [];
   }
 
-  /** Nobody knows what has become of sentences the server has said nothing of: leave them to the person. */
+  /** The connection was lost: mark sentences without a result as unsure and offer to send them again. */
   cut() {
     for (const said of [...this.#taken, ...this.#awaited.values()]) {
       mark(said.line, "unsure");
@@ -102,7 +102,7 @@ class Transcript {
   }
 }
 
-/** Say beside a line what became of it; "": nothing worth saying. */
+/** Show a line's state beside it, "" for none. */
 function mark(line, state) {
   line.dataset.state = state;
   line.lastElementChild.replaceChildren(...(state ? [labelled("span", "", state)] : []));

@@ -1,10 +1,10 @@
-// The realtime page's questions and answers. One turn is a question with its answer; an answer is known by its
-// stream_id, whatever connection brings it.
+// The questions and answers on the realtime page. A turn is a question with its answer, identified by its stream_id
+// also after a reconnect.
 
-/** Turns and notes that stay on the page. */
+/** Maximum turns and notes on the page. */
 const TURNS = 200;
 
-/** A question and the bubble of its answer. */
+/** The bubbles of a question and its answer. */
 class Turn {
   cursor = 0;
   text = "";
@@ -25,7 +25,7 @@ class Turn {
     return ["waiting", "growing"].includes(this.bubble.dataset.state);
   }
 
-  /** Take one frame of the answer. What is shown already comes again after some cuts: it counts once. */
+  /** Apply one frame of the answer; pieces repeated after a reconnect are ignored. */
   take(frame) {
     this.cursor = frame.cursor ?? this.cursor;
     if (frame.mock) this.bubble.dataset.mock = word("mock");
@@ -33,7 +33,7 @@ class Turn {
     if (frame.final) this.#end(frame.error);
   }
 
-  /** The answer's text begins anew. */
+  /** Discard the text; the answer starts again. */
   reset(cursor) {
     this.cursor = cursor;
     this.text = "";
@@ -42,12 +42,12 @@ class Turn {
     this.#becomes("waiting", "thinking");
   }
 
-  /** It will get no more. */
+  /** Mark the answer as stopped. */
   stop() {
     this.#becomes("stopped", "stopped");
   }
 
-  /** Say in the bubble what went wrong. */
+  /** Show an error in the bubble. */
   complain(sentence) {
     this.failure ??= this.bubble.insertBefore(element("p", "failure"), this.note);
     this.failure.textContent = sentence;
@@ -74,28 +74,28 @@ class Turn {
   }
 }
 
-/** All turns, by their streams. */
+/** All turns, by stream id. */
 class Turns {
   #turns = new Map();
   #asked = new Map();
   #counts = { questions: 0, answers: 0 };
 
-  /** `begun` is told of the streams whose turn comes. */
+  /** `begun` is called with the id of each stream that starts to be shown. */
   constructor(begun) {
     this.begun = begun;
   }
 
-  /** A question has its stream and waits for its turn. */
+  /** Remember a question whose answer is queued. */
   asked(id, question) {
     if (!this.#turns.has(id)) this.#asked.set(id, question);
   }
 
-  /** What waited is given up. */
+  /** Forget the queued questions. */
   forgetAsked() {
     this.#asked.clear();
   }
 
-  /** It is a stream's turn: show its question, once; return its turn. */
+  /** Return the turn of a stream; show its question if this is the first frame. */
   begin(id, question = this.#asked.get(id) ?? "") {
     const known = this.#turns.get(id);
     if (known) return known;
@@ -110,7 +110,7 @@ class Turns {
     return turn;
   }
 
-  /** Take a frame of an answer; return its turn. */
+  /** Apply a frame to its answer; return the turn. */
   take(frame) {
     const turn = this.begin(frame.stream_id);
     follow(byId("talk"), () => turn.take(frame));
@@ -123,20 +123,20 @@ class Turns {
     follow(byId("talk"), () => this.begin(frame.stream_id).reset(frame.cursor));
   }
 
-  /** Put an error into the turn of its answer, which then gets its end; tell whether there is one. */
+  /** Show an error in the answer it belongs to; return whether there is one. */
   complain(id, sentence) {
     const turn = this.#turns.get(id);
     if (turn) follow(byId("talk"), () => turn.complain(sentence));
     return Boolean(turn);
   }
 
-  /** Return what to go on with after a cut, oldest first. */
+  /** Return the streams to resume after a reconnect, oldest first. */
   unfinished() {
     const shown = this.#open().map((turn) => ({ stream_id: turn.id, cursor: turn.cursor }));
     return [...shown, ...[...this.#asked.keys()].map((id) => ({ stream_id: id, cursor: 0 }))];
   }
 
-  /** Nothing of the old session comes any more. */
+  /** Mark all answers of the old session as stopped. */
   stop() {
     this.#asked.clear();
     for (const turn of this.#open()) turn.stop();

@@ -1,6 +1,5 @@
-// What the realtime page's parts share: its elements, its words in the language of now, its notes and its stages.
+// Shared by the scripts of the realtime page: elements, texts in the current language, notes and stages.
 
-const byId = (id) => document.getElementById(id);
 const root = document.documentElement;
 
 let language = root.dataset.locale === "en" ? "en" : "zh";
@@ -8,28 +7,14 @@ let stage = "";
 
 const word = (key) => WORDS[language][key];
 
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** An element whose words follow the language. */
-function labelled(tag, className, key) {
-  const made = element(tag, className, word(key));
-  made.dataset.t = key;
-  return made;
-}
-
-/** Add to a list that scrolls, and stay at its end unless somebody has scrolled up to read. */
+/** Run a change, and keep the list scrolled to its end unless the reader has scrolled up. */
 function follow(box, change) {
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
   change();
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-/** Let a list keep its last lines only. */
+/** Remove the oldest children of a list beyond `most`. */
 function prune(box, most) {
   while (box.childElementCount > most) box.firstElementChild.remove();
 }

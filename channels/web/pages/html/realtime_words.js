@@ -1,4 +1,4 @@
-// What the realtime page says, in both languages. The notes and sentences of the server come in its own.
+// The texts of the realtime page in both languages; the server's notes and messages come in the server's language.
 
 const WORDS = {
   zh: {

@@ -1,13 +1,13 @@
-// Speech in and out, by what the browser has. Recognition rests while an answer is read aloud, so that it never hears
-// itself. Needs listening.js, plain_text.js and reading.js before it.
+// Speech input and output by the browser. Recognition is paused while an answer is read aloud, so that the page does
+// not hear itself. Requires listening.js, plain_text.js and reading.js.
 
 const { createSpeech, speechControls } = (() => {
-  /** What a page may want to be told; all of it is optional. */
+  /** Default callbacks of a page; all are optional. */
   const UNTOLD = Object.fromEntries(
     ["onInterim", "onFinal", "onWords", "onUtterance", "onState", "onError"].map((name) => [name, () => {}]),
   );
 
-  /** One page's ears and voice. */
+  /** Speech input and output of one page. */
   class Speech {
     #listening;
     #reading;
@@ -69,7 +69,7 @@ const { createSpeech, speechControls } = (() => {
       this.#reading.voice = uri;
     }
 
-    /** Return the voices there are now, those of the language first; browsers learn of more later. */
+    /** Return the available voices, those of the current language first; browsers may load more later. */
     voices() {
       const ours = (voice) => Number(voice.lang.startsWith(this.#reading.language.slice(0, 2)));
       return this.canSpeak ? [...speechSynthesis.getVoices()].sort((a, b) => ours(b) - ours(a)) : [];
@@ -122,7 +122,7 @@ const { createSpeech, speechControls } = (() => {
       const unfinished = this.#listening.interim;
       this.#utterance.clear();
       if (unfinished) {
-        // It is handed over as it is: the recogniser must not finish it once more.
+        // The interim words are handed over now; restart, so that the recogniser does not report them again.
         this.#listening.interim = "";
         this.#listening.restart();
         this.on.onInterim("");
@@ -157,7 +157,7 @@ const { createSpeech, speechControls } = (() => {
 
   const KEPT = "wechatlaibao.speech";
 
-  /** Return the choices of last time; a browser may refuse to keep any. */
+  /** Return the stored settings; a browser may refuse access to the storage. */
   function kept() {
     try {
       return JSON.parse(localStorage.getItem(KEPT)) ?? {};
@@ -170,7 +170,7 @@ const { createSpeech, speechControls } = (() => {
     try {
       localStorage.setItem(KEPT, JSON.stringify(choices));
     } catch {
-      // They last as long as the page.
+      // Without storage the settings are kept until the page is closed.
     }
   }
 
@@ -180,14 +180,14 @@ const { createSpeech, speechControls } = (() => {
     return made;
   }
 
-  /** Fill in a <select> of voices; keep the one that is chosen, also while the browser does not know it yet. */
+  /** Fill a <select> with voices; the chosen one is kept even if the browser has not loaded it yet. */
   function fillVoices(speech, select) {
     const voices = speech.voices().map((voice) => option(voice.voiceURI, `${voice.name} (${voice.lang})`, voice.lang));
     select.replaceChildren(option("", select.dataset.automatic ?? ""), ...voices);
     select.value = voices.some((voice) => voice.value === speech.voice) ? speech.voice : "";
   }
 
-  /** Wire up a page's controls of reading aloud; return what fills them in again after a switch of the language. */
+  /** Connect a page's speech controls; return a function that fills them again after a change of language. */
   function controls(speech, { aloud, voice, rate, shown }) {
     const choices = { aloud: false, voice: "", rate: 1.25, ...kept() };
     const apply = () => {
@@ -214,7 +214,7 @@ const { createSpeech, speechControls } = (() => {
   }
 
   return {
-    /** `language` zh-CN or en-US; `silence` in milliseconds, after which what was said is an utterance; 0: never. */
+    /** `language`: zh-CN or en-US; `silence`: milliseconds after which words become an utterance, 0 for never. */
     createSpeech: (options) => new Speech(options),
     speechControls: controls,
   };
