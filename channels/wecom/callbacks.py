@@ -29,14 +29,14 @@ TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 Reply = tuple[int, str, bytes]
 
 
-class Channel(Protocol):
+class CallbackReceiver(Protocol):
     def receive(self, bot: str, args: dict[str, str], body: bytes) -> bytes: ...
 
 
 class CallbackEndpoint:
     """WSGI middleware that answers callbacks."""
 
-    def __init__(self, behind: Wsgi, channel: Channel, refused: Callable[[CallbackRefused], None]) -> None:
+    def __init__(self, behind: Wsgi, channel: CallbackReceiver, refused: Callable[[CallbackRefused], None]) -> None:
         """`behind` is the wrapped application; `refused` is called with each refused callback."""
         self._behind = behind
         self._channel = channel

@@ -181,7 +181,7 @@ class _ReadTimeouts:
 _read_timeouts = _ReadTimeouts()
 
 
-class Route(NamedTuple):
+class RequestRoute(NamedTuple):
     """How an address is reached."""
 
     pool: HTTPConnectionPool
@@ -200,7 +200,7 @@ class Pools:
         #: The route to an address, cached. The cache has a limit because each run has an address of its own.
         self.route = lru_cache(64)(self._find_route)
 
-    def _find_route(self, url: str) -> Route:
+    def _find_route(self, url: str) -> RequestRoute:
         found = Session().merge_environment_settings(url, {}, None, None, None)
         proxy = select_proxy(url, found["proxies"]) or ""
         verify = found["verify"]
@@ -208,8 +208,8 @@ class Pools:
         pool = self._manager(proxy, bundle).connection_from_url(url)
         address = parse_url(url)
         if proxy and address.scheme == "http":
-            return Route(pool, address._replace(auth=None, fragment=None).url, pool.proxy_headers)
-        return Route(pool, address.request_uri, {})
+            return RequestRoute(pool, address._replace(auth=None, fragment=None).url, pool.proxy_headers)
+        return RequestRoute(pool, address.request_uri, {})
 
     def _manager(self, proxy: str, bundle: str) -> PoolManager:
         found = self._managers.get((proxy, bundle))
