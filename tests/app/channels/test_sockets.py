@@ -341,7 +341,7 @@ def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
             assert older.end().code == 4409
             wait_until(lambda: stage.sockets.count == 1)
             assert newer.asks("still here") == {"echo": "still here"}
-            assert [one["client_id"] for one in stage.sockets.connections()] == ["client-a"]
+            wait_until(lambda: [one["client_id"] for one in stage.sockets.connections()] == ["client-a"])
 
 
 def test_a_client_id_is_no_identity(stage: Stage) -> None:
