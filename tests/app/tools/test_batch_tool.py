@@ -450,7 +450,7 @@ def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed)
     """Status 130; the task goes on, and the command that is named brings its results."""
     out, before = tmp_path / "a.jsonl", len(tasks_of(house))
     with program("run", written(tmp_path, "q.txt", ["[[slow]] 年假"]), "--out", out) as process:
-        (task, *_) = wait_until(lambda: tasks_of(house)[: len(tasks_of(house)) - before], timeout=60)
+        (task, *_) = wait_until(lambda: (tasks := tasks_of(house))[: len(tasks) - before], timeout=60)
         wait_until(lambda: b"running" in process.stdout.readline(), timeout=60)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
