@@ -124,7 +124,11 @@ class Office:
 
     @contextmanager
     def overheard(self) -> Iterator[list[dict[str, Any]]]:
-        """Give a list that gets, at the end of the block, what replicas had to say beyond INFO, `by` number."""
+        """Give a list that gets, at the end of the block, the lines above INFO of all replicas, `by` number.
+
+        Begins when Redis is back for every replica: an earlier timeout counts as an outage for two more seconds.
+        """
+        wait_until(self.redis_is_back, PATIENCE)
         lines: list[dict[str, Any]] = []
         before = [len(replica.log) for replica in self.replicas]
         yield lines
