@@ -35,7 +35,7 @@ PIECES = 3
 #: Number of sockets, which ask in turns and are spread over the workers.
 SOCKETS = 8
 #: Timeout for a first word, in seconds.
-PATIENCE = 20.0
+TIMEOUT = 20.0
 #: Limits are off or raised, because all questions come from one address and a socket belongs to one person.
 SETTINGS = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
 
@@ -81,8 +81,8 @@ class FirstWords:
     def _by_polls(self, round_trips: list[float]) -> float:
         """Ask, poll until text arrives, and return the seconds between Dify's delta and the poll's reply."""
         question = self._question()
-        end = time.monotonic() + PATIENCE
-        with socket.create_connection(("127.0.0.1", self._streams.replica.port), PATIENCE) as line:
+        end = time.monotonic() + TIMEOUT
+        with socket.create_connection(("127.0.0.1", self._streams.replica.port), TIMEOUT) as line:
             asked = exchange(line, self._callbacks.question(question, question))
             poll = self._callbacks.refresh(self._callbacks.opened(asked)["id"], question)
             while time.monotonic() < end:
@@ -98,10 +98,10 @@ class FirstWords:
     def _by_socket(self) -> float:
         client, question = next(self._turn), self._question()
         # Wait until the client's previous answer is complete.
-        self._crowd.listen(lambda: not client.question or bool(client.status), PATIENCE)
+        self._crowd.listen(lambda: not client.question or bool(client.status), TIMEOUT)
         client.delays.clear()
         client.ask(question)
-        if not self._crowd.listen(lambda: bool(client.delays), PATIENCE):
+        if not self._crowd.listen(lambda: bool(client.delays), TIMEOUT):
             raise TimeoutError(f"{question}: no word by a socket")
         return client.delays[0]
 

@@ -27,7 +27,7 @@ from bench.stage.replicas import Dify, Replica, allow_files, redis_server, repli
 #: Seconds of rest before memory is read, seconds in which idle CPU is measured, and rounds of `measure`.
 REST, IDLE, ROUNDS = 3.0, 20.0, 3
 #: Timeout in seconds beyond an answer's own duration, for a takeover on a busy machine.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 Row = tuple[str, str]
 
@@ -224,7 +224,7 @@ class Bench:
 
     def _see_answered(self, clients: Sequence[Client]) -> None:
         """Listen until all answers are complete; check that each is the provider's text and was asked for once."""
-        whole = self._options.pieces * self._options.every + PATIENCE
+        whole = self._options.pieces * self._options.every + TIMEOUT
         self._crowd.listen(lambda: all(client.status for client in clients), whole)
         answers, asks = self._dify.told()
         wrong = list(filter(None, (_fault(client, answers, asks) for client in clients)))

@@ -45,7 +45,7 @@ SETTLE, STEADY = 1.0, 12.0
 #: Seconds in which the reader is measured alone.
 LOOKING = 1.0
 #: Number of streams whose tails are read, and seconds after which an unfinished answer counts as lost.
-SAMPLE, PATIENCE = 24, 60.0
+SAMPLE, TIMEOUT = 24, 60.0
 WORKERS = 2
 
 
@@ -119,7 +119,7 @@ class Streams:
         keys = [stream_keys(stream) for stream in asked.values()]
         statuses = [("HGET", key.hash, "status") for key in keys]
         with suppress(TimeoutError):
-            wait_for(lambda: "processing" not in self._replies(statuses), "the last end", PATIENCE)
+            wait_for(lambda: "processing" not in self._replies(statuses), "the last end", TIMEOUT)
         found = zip(self._replies(statuses), self._replies([("GET", key.text) for key in keys]), strict=True)
         return len(not_whole(dict(zip(asked, found, strict=True)), *self.dify.told()))
 

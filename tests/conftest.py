@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from demo.mocks.dify.server import MockDify
     from demo.wecom.simulator import WeComUser
     from services.redis.store import ScriptRunner
-    from tests.support.house import House
+    from tests.support.replicas import AppServer
 
 register_profiles()
 
@@ -175,7 +175,7 @@ def dify() -> Iterator[MockDify]:
 
 
 @pytest.fixture
-def user(house: House) -> Iterator[WeComUser]:
-    """A person who asks the test's `house`."""
-    with house.user() as user:
+def user(app_server: AppServer) -> Iterator[WeComUser]:
+    """A person who asks the test's `app_server`."""
+    with app_server.user() as user:
         yield user

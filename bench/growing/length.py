@@ -35,7 +35,7 @@ ROUNDS, TURNS, SETTLING = 2, 8, 0.25
 #: Slices of polls in a round, seconds of a slice, and connections.
 POLL_SLICES, POLL_SLICE, CONNECTIONS = 8, 0.5, 64
 #: Timeout in seconds beyond an answer's own duration.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 COSTS = {
     "cpu_per_delta": ("µs", "CPU of the worker per delta"),
     "redis_cpu_per_delta": ("µs", "CPU of Redis per delta"),
@@ -121,7 +121,7 @@ class Lengths:
         for which in sorted(lengths, key=lambda which: -halves[which]):
             time.sleep(max(0.0, begin + (longest - halves[which]) * EVERY - time.monotonic()))
             self._streams[which] = self._asked(which)
-        wait_for(lambda: self._dify.deltas >= held, "half of the deltas", longest * EVERY + PATIENCE)
+        wait_for(lambda: self._dify.deltas >= held, "half of the deltas", longest * EVERY + TIMEOUT)
         time.sleep(SETTLING)
 
     def _asked(self, which: str) -> list[str]:
@@ -138,7 +138,7 @@ class Lengths:
         deltas = self._step * ANSWERS
         net, sent, cpu = self._meter.stored().net, self._dify.deltas, self._meter.cpu()
         self._dify.let(f"{which}：", self._step)
-        wait_for(lambda: self._dify.deltas >= sent + deltas, "some deltas", self._step * EVERY + PATIENCE)
+        wait_for(lambda: self._dify.deltas >= sent + deltas, "some deltas", self._step * EVERY + TIMEOUT)
         time.sleep(SETTLING)
         spent, net = self._meter.cpu() - cpu, self._meter.stored().net - net
         costs["cpu_per_delta"].append(1e6 * spent.workers / deltas)
@@ -146,7 +146,7 @@ class Lengths:
         costs["redis_bytes"].append(net / deltas)
 
     def _wait_whole(self, lengths: Iterable[str]) -> None:
-        wait_for(lambda: all(self._whole(self._streams[which]) for which in lengths), "whole answers", PATIENCE)
+        wait_for(lambda: all(self._whole(self._streams[which]) for which in lengths), "whole answers", TIMEOUT)
 
     def _kept(self, which: str) -> float:
         """Return the bytes that Redis stores per delta of these answers."""

@@ -36,7 +36,7 @@ BATCH, POLLED = 500, 5_000
 #: Rounds, slices of polls in a round, seconds of a slice, and connections.
 ROUNDS, SLICES, SLICE, CONNECTIONS = 3, 8, 0.5, 64
 #: Timeout for the product's first delta, in seconds.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 #: The user id of all questions.
 PERSON = "u0"
 COSTS = {
@@ -101,7 +101,7 @@ class World:
     def fill(self, count: int) -> None:
         """Write this many live answers, and record the memory of one."""
         ids = [f"{number:032x}" for number in range(count)]
-        with connect(self._store.url, pool_size=1, timeout=PATIENCE) as client:
+        with connect(self._store.url, pool_size=1, timeout=TIMEOUT) as client:
             runner = ScriptRunner(client)
             shelf = Shelf(runner, self._asked(StreamStore(runner)))
             before = self._meter.stored().memory
@@ -116,7 +116,7 @@ class World:
         question = self._callbacks.question("年假怎么申请？", PERSON)
         (body,) = send(Job(self._port, [question], 0.1, connections=1, rate=5.0, samples=1)).bodies.values()
         stream = self._callbacks.opened(body)["id"]
-        wait_for(lambda: bool(streams.load(stream)[1]), "a first delta", PATIENCE)
+        wait_for(lambda: bool(streams.load(stream)[1]), "a first delta", TIMEOUT)
         return streams.load(stream)[0]
 
     def poll(self, load: Generator, seconds: float, slices: Said) -> None:

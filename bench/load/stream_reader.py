@@ -23,7 +23,7 @@ from services.streams.store import stream_keys
 #: Seconds between two reads.
 TICK = 0.005
 #: Timeout of a read, in seconds.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class Reader:
@@ -39,7 +39,7 @@ class Reader:
             TimeoutError: the process does not answer.
         """
         self._pipe.send((redis_url, streams, seconds))
-        if not self._pipe.poll(seconds + PATIENCE):
+        if not self._pipe.poll(seconds + TIMEOUT):
             raise TimeoutError("the reader does not come back")
         delays: list[float] = self._pipe.recv()
         return delays
@@ -92,7 +92,7 @@ class _Tail:
 def watch(redis_url: str, streams: Sequence[str], seconds: float) -> list[float]:
     """Read in this process; see `Reader.watch`."""
     delays: list[float] = []
-    with redis.Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
+    with redis.Redis.from_url(redis_url, socket_timeout=TIMEOUT) as client:
         # A pipeline would pack every command again for each read, which costs three times as much.
         pool: Any = client.connection_pool
         connection = pool.get_connection()

@@ -28,7 +28,7 @@ from demo.wecom.simulator import RESPONSE_URL, Bubble, WeComUser
 from services.errors import LaibaoError, StoreUnavailable
 from services.wecom.callback import derive_key
 from tests.support.forgery import FORGED
-from tests.support.house import AES_KEY, ROOT, TOKEN, House, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, ROOT, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.scrapes import samples, scrape
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.servers.raw_server import RawServer
@@ -39,7 +39,7 @@ QUESTION = "年假怎么申请"
 STOPS = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
 #: Milliseconds a callback may take, also while Redis is away.
-PATIENCE_MS = 2000.0
+TIMEOUT_MS = 2000.0
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def values(dify: MockDify) -> dict[str, str]:
 
 
 @pytest.fixture
-def house(redis_url: str, values: dict[str, str]) -> Iterator[House]:
-    with House(redis_url, **values) as house:
-        yield house
+def app_server(redis_url: str, values: dict[str, str]) -> Iterator[AppServer]:
+    with AppServer(redis_url, **values) as app_server:
+        yield app_server
 
 
 @pytest.fixture
@@ -79,25 +79,27 @@ def polls(user: WeComUser, bubble: Bubble) -> dict[str, Any] | None:
         ("POST", "/healthz", 405, "method_not_allowed"),
     ],
 )
-def test_what_is_not_here_has_a_stable_code(house: House, method: str, path: str, status: int, code: str) -> None:
+def test_what_is_not_here_has_a_stable_code(
+    app_server: AppServer, method: str, path: str, status: int, code: str
+) -> None:
     """No page of the framework's, no word about what is here."""
-    reply = requests.request(method, house.url + path, timeout=10)
+    reply = requests.request(method, app_server.url + path, timeout=10)
 
     assert (reply.status_code, reply.json()) == (status, {"code": code})
 
 
-def test_options_are_no_page(house: House) -> None:
+def test_options_are_no_page(app_server: AppServer) -> None:
     """What a client may do is in a header; there is nothing to be unpacked."""
-    reply = requests.options(f"{house.url}/chat", headers={"Accept-Encoding": "br, gzip"}, timeout=10)
+    reply = requests.options(f"{app_server.url}/chat", headers={"Accept-Encoding": "br, gzip"}, timeout=10)
 
     assert (reply.status_code, reply.content) == (200, b"")
     assert "GET" in reply.headers["Allow"]
     assert "Content-Encoding" not in reply.headers
 
 
-def test_what_is_nowhere_has_the_shape_of_rest(house: House) -> None:
+def test_what_is_nowhere_has_the_shape_of_rest(app_server: AppServer) -> None:
     """Whoever asks for an address that is nobody's gets the envelope."""
-    reply = requests.get(f"{house.url}/no/such/page", timeout=10)
+    reply = requests.get(f"{app_server.url}/no/such/page", timeout=10)
 
     assert (reply.status_code, reply.json()) == (404, {"code": 404, "message": "Not Found", "data": None})
 
@@ -175,9 +177,9 @@ def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_house_is_healthy(house: House) -> None:
+def test_a_house_is_healthy(app_server: AppServer) -> None:
     """The three addresses of an orchestrator and its operator."""
-    answers = {path: requests.get(house.url + path, timeout=10) for path in ("/healthz", "/readyz", "/health")}
+    answers = {path: requests.get(app_server.url + path, timeout=10) for path in ("/healthz", "/readyz", "/health")}
 
     assert [reply.status_code for reply in answers.values()] == [200, 200, 200]
     assert answers["/healthz"].json()["service"] == "WechatLaibao"
@@ -186,19 +188,19 @@ def test_a_house_is_healthy(house: House) -> None:
     assert health["dependencies"] == {"redis": "ok", "clock": "ok"}
 
 
-def test_a_draining_replica_is_alive_and_not_ready(house: House) -> None:
+def test_a_draining_replica_is_alive_and_not_ready(app_server: AppServer) -> None:
     """It is taken out of the service and finishes what it has."""
-    house.container.manager.drain(0.0)
+    app_server.container.manager.drain(0.0)
 
-    assert requests.get(f"{house.url}/readyz", timeout=10).status_code == 503
-    assert requests.get(f"{house.url}/healthz", timeout=10).status_code == 200
-    assert requests.get(f"{house.url}/health", timeout=10).status_code == 200
+    assert requests.get(f"{app_server.url}/readyz", timeout=10).status_code == 503
+    assert requests.get(f"{app_server.url}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{app_server.url}/health", timeout=10).status_code == 200
 
 
 def test_health_asks_the_provider_for_nothing_that_costs(redis_url: str) -> None:
     """Twenty reports are one look at the app's name and one empty question, which is refused; never a real one."""
-    with MockDify() as dify, House(redis_url, **dify_settings(dify.base_url)) as house:
-        reports = [requests.get(f"{house.url}/health", timeout=20).json() for _ in range(20)]
+    with MockDify() as dify, AppServer(redis_url, **dify_settings(dify.base_url)) as app_server:
+        reports = [requests.get(f"{app_server.url}/health", timeout=20).json() for _ in range(20)]
 
         assert {report["status"] for report in reports} == {"healthy"}
         assert (dify.requests, dify.calls["GET /v1/info"], dify.calls["POST /v1/chat-messages"]) == ([], 1, 1)
@@ -206,9 +208,9 @@ def test_health_asks_the_provider_for_nothing_that_costs(redis_url: str) -> None
 
 def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
     """It comes within seconds, and says who does not answer."""
-    with RawServer(b"", hang=True) as dify, House(redis_url, **dify_settings(dify.url)) as house:
+    with RawServer(b"", hang=True) as dify, AppServer(redis_url, **dify_settings(dify.url)) as app_server:
         began = time.monotonic()
-        report = requests.get(f"{house.url}/health", timeout=30).json()
+        report = requests.get(f"{app_server.url}/health", timeout=30).json()
 
         assert time.monotonic() - began < 15.0
         assert (report["status"], report["services"]["rag"]) == ("degraded", False)
@@ -216,9 +218,9 @@ def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
 
 def test_a_replica_without_redis_is_ready_and_says_what_is_wrong(dify: MockDify, values: dict[str, str]) -> None:
     """Were readiness tied to Redis, every replica would leave the service at once."""
-    with House(f"redis://127.0.0.1:{free_port()}/1", **values) as house:
-        assert requests.get(f"{house.url}/readyz", timeout=10).status_code == 200
-        health = requests.get(f"{house.url}/health", timeout=20)
+    with AppServer(f"redis://127.0.0.1:{free_port()}/1", **values) as app_server:
+        assert requests.get(f"{app_server.url}/readyz", timeout=10).status_code == 200
+        health = requests.get(f"{app_server.url}/health", timeout=20)
 
     assert (health.status_code, health.json()["status"]) == (200, "unhealthy")
     assert health.json()["dependencies"] == {"redis": "unavailable", "clock": "ok"}
@@ -233,8 +235,8 @@ def test_redis_may_go_and_come_back(
 ) -> None:
     """The owner shows what it knows, another replica nothing, a question has a sentence; then all goes on."""
     with (
-        House(own_redis.url(), **values) as owner,
-        House(own_redis.url(), **values) as other,
+        AppServer(own_redis.url(), **values) as owner,
+        AppServer(own_redis.url(), **values) as other,
         owner.user() as user,
         other.user() as elsewhere,
     ):
@@ -249,7 +251,7 @@ def test_redis_may_go_and_come_back(
         refused = [elsewhere.says(QUESTION, "m-lost"), elsewhere.shows({"msgtype": "image", "image": {}})]
 
         assert [(b.finish, b.content) for b in refused] == [(True, ZH["store_unavailable"])] * 2
-        assert all(b.last.ms < PATIENCE_MS for b in (bubble, *refused))
+        assert all(b.last.ms < TIMEOUT_MS for b in (bubble, *refused))
         assert requests.get(f"{owner.url}/readyz", timeout=10).ok
         assert len(lines(caplog, "redis is away")) == 2
 
@@ -273,7 +275,7 @@ def test_an_outage_is_no_line_per_poll(
     own_redis: RedisServer, values: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Above the one line of each callback there is a single one with the cause."""
-    with House(own_redis.url(), **values) as house, house.user() as user:
+    with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         user.sees_finish(bubble, every=0.05)
         # Whoever asks Redis first notices, and that need be no poll.
@@ -290,7 +292,7 @@ def test_an_outage_is_no_line_per_poll(
 
 def test_a_frozen_redis_holds_no_callback(own_redis: RedisServer, values: dict[str, str]) -> None:
     """Neither a new question nor a poll waits for it longer than WeCom would; afterwards nothing is amiss."""
-    with House(own_redis.url(), **values) as house, house.user() as user:
+    with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:
         bubble = user.says(STOPS)
         text = sees_text(user, bubble)
         own_redis.pause()
@@ -302,9 +304,9 @@ def test_a_frozen_redis_holds_no_callback(own_redis: RedisServer, values: dict[s
 
         assert (refused.finish, refused.content) == (True, ZH["store_unavailable"])
         assert (frame.finish, frame.content) == (False, text)
-        assert max(refused.last.ms, frame.ms) < PATIENCE_MS
+        assert max(refused.last.ms, frame.ms) < TIMEOUT_MS
         wait_until(lambda: not user.polls(bubble).empty and bubble.content == text, timeout=30.0)
-        with house.user("lisi") as other:
+        with app_server.user("lisi") as other:
             assert other.sees_finish(other.says(QUESTION), every=0.05)
 
 
@@ -314,14 +316,14 @@ def served(turns: Counter[str]) -> int:
 
 
 @pytest.fixture
-def turns(house: House) -> Counter[str]:
+def turns(app_server: AppServer) -> Counter[str]:
     """The round trips of the replica, over connections that are open."""
-    turns = count_turns(house.container.redis)
+    turns = count_turns(app_server.container.redis)
     barrier = threading.Barrier(8)
 
     def open_one() -> None:
         barrier.wait(30.0)
-        house.container.runner.ping()
+        app_server.container.runner.ping()
 
     threads = [threading.Thread(target=open_one, daemon=True) for _ in range(8)]
     for thread in threads:
@@ -384,7 +386,7 @@ def test_an_event_and_a_verification_cost_nothing(user: WeComUser, turns: Counte
 def test_a_poll_writes_only_that_it_read(redis_url: str, values: dict[str, str], stored: redis.Redis) -> None:
     """Redis carries one script for it, and no text goes back."""
     # With a lease so long no sweep for lost answers is counted.
-    with House(redis_url, **{**values, "STREAM_LEASE": "1000"}) as house, house.user() as user:
+    with AppServer(redis_url, **{**values, "STREAM_LEASE": "1000"}) as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         user.sees_finish(bubble, every=0.05)
         wait_until(lambda: not stored.zcard("dify_user:default:zhangsan"), timeout=30.0)
@@ -418,10 +420,10 @@ def external(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {"AUTH_MODE": "external", **where, "AUTH_USER_QUERY": DEMO_USER_QUERY}
 
 
-def conversation(house: House) -> list[str]:
+def conversation(app_server: AppServer) -> list[str]:
     """Have a whole conversation with good and bad turns; return its stream ids."""
     questions = (QUESTION, f"{QUESTION} [[error-after-text]]", f"{QUESTION} [[401-unauthorized]]", "/reset", " ")
-    with house.user() as user, house.user("lisi") as unknown:
+    with app_server.user() as user, app_server.user("lisi") as unknown:
         bubbles = [user.says(text) for text in questions]
         for bubble in bubbles:
             user.sees_finish(bubble, every=0.05)
@@ -442,8 +444,8 @@ def test_the_log_of_a_whole_conversation_tells_no_secret(
     log_format: str,
 ) -> None:
     """Not in the records themselves, nor in what is written of them, at the most talkative level."""
-    with House(redis_url, **values, **external, LOG_LEVEL="DEBUG", LOG_FORMAT=log_format) as house:
-        conversation(house)
+    with AppServer(redis_url, **values, **external, LOG_LEVEL="DEBUG", LOG_FORMAT=log_format) as app_server:
+        conversation(app_server)
         user_token = str(stored.get("authorization:wechatid:zhangsan"))
 
     told = capsys.readouterr().out + "".join(f"{r.getMessage()} {vars(r)}" for r in caplog.records)
@@ -459,13 +461,13 @@ def test_the_metrics_of_a_whole_conversation_name_nobody(
     redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
 ) -> None:
     """Neither who asked nor what, no id, no address, no secret; nor what a stranger sends as a kind of message."""
-    with House(redis_url, **values, **external) as house:
-        streams = conversation(house)
-        with house.user() as user:
+    with AppServer(redis_url, **values, **external) as app_server:
+        streams = conversation(app_server)
+        with app_server.user() as user:
             user.sends({"msgtype": "kind-of-a-stranger"})
-        requests.post(f"{house.url}/wechat/callback/bot-of-a-stranger", timeout=10)
+        requests.post(f"{app_server.url}/wechat/callback/bot-of-a-stranger", timeout=10)
         user_token = str(stored.get("authorization:wechatid:zhangsan"))
-        shown = scrape(house.url)
+        shown = scrape(app_server.url)
 
     assert 'wechatlaibao_callback_seconds_count{msgtype="text"}' in shown
     assert shown.isascii()
@@ -474,9 +476,9 @@ def test_the_metrics_of_a_whole_conversation_name_nobody(
     assert not [word for word in (*streams, *people, *secrets) if word in shown]
 
 
-def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(house: House, user: WeComUser) -> None:
+def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(app_server: AppServer, user: WeComUser) -> None:
     """The kinds WeCom documents by name, all others as one."""
-    before = samples(scrape(house.url))
+    before = samples(scrape(app_server.url))
 
     bubble = user.says(SILENT)
     for _ in range(3):
@@ -484,10 +486,10 @@ def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(house: House,
     user.sends({"msgtype": "sticker"})
     user.sends({"msgtype": "location"})
     forged = FORGED["bad_signature"]()
-    requests.post(f"{house.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
+    requests.post(f"{app_server.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
 
-    wait_until(lambda: samples(scrape(house.url)) != before)
-    after = samples(scrape(house.url))
+    wait_until(lambda: samples(scrape(app_server.url)) != before)
+    after = samples(scrape(app_server.url))
     counted = {key[1]: after[key] - before.get(key, 0) for key in after if key[0].endswith("callback_seconds_count")}
     assert {kind: number for kind, number in counted.items() if number} == {"text": 1, "stream": 3, "other": 2}
     refused = ("wechatlaibao_callbacks_refused_total", "bad_signature")
@@ -498,7 +500,7 @@ def test_content_is_logged_where_that_is_wanted(
     redis_url: str, values: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The original's lines with the beginning of each piece."""
-    with House(redis_url, **values, LOG_LEVEL="DEBUG", LOG_CONTENT="on") as house, house.user() as user:
+    with AppServer(redis_url, **values, LOG_LEVEL="DEBUG", LOG_CONTENT="on") as app_server, app_server.user() as user:
         user.sees_finish(user.says(QUESTION), every=0.05)
 
     assert any("年假申请" in record.getMessage() for record in caplog.records)
@@ -508,8 +510,8 @@ def test_redis_has_the_reply_address_sealed_and_no_token_in_a_stream(
     redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
 ) -> None:
     """Whoever reads Redis cannot answer in the bot's name; the keys tell nobody's words."""
-    with House(redis_url, **values, **external) as house:
-        stream_id, *_ = conversation(house)
+    with AppServer(redis_url, **values, **external) as app_server:
+        stream_id, *_ = conversation(app_server)
         user_token = str(stored.get("authorization:wechatid:zhangsan"))
         key = derive_key(AES_KEY, "stream")
 

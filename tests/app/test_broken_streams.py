@@ -18,7 +18,7 @@ from demo.mocks.dify.error_replies import ERROR_REPLIES
 from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.wecom.simulator import WeComUser
 from services.streams.store import stream_keys
-from tests.support.house import House, dify_settings
+from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import wait_until
 from tests.support.sockets.event_reader import events
 from utils.stream_utils import render_frame
@@ -33,7 +33,7 @@ BROKEN = [
 
 
 @pytest.fixture
-def house(redis_url: str, dify: MockDify, tmp_path: Path) -> Iterator[House]:
+def app_server(redis_url: str, dify: MockDify, tmp_path: Path) -> Iterator[AppServer]:
     """A replica that gives up a silent Dify after a second."""
     dify.delay = 0.005
     settings = {
@@ -45,13 +45,13 @@ def house(redis_url: str, dify: MockDify, tmp_path: Path) -> Iterator[House]:
         "WEBSOCKET_AUTH": "key",
         "API_KEYS": KEY,
     }
-    with House(redis_url, **settings) as house:
-        yield house
+    with AppServer(redis_url, **settings) as app_server:
+        yield app_server
 
 
 @pytest.fixture
-def user(house: House) -> Iterator[WeComUser]:
-    with house.user() as person:
+def user(app_server: AppServer) -> Iterator[WeComUser]:
+    with app_server.user() as person:
         yield person
 
 
@@ -79,16 +79,16 @@ def test_an_answer_that_dify_finishes_is_whole(
     assert [(line["outcome"], line["reason"]) for line in recovered(caplog)] == [(outcome, "stream_broken")]
 
 
-def test_programs_and_batches_get_it_too(house: House, dify: MockDify) -> None:
+def test_programs_and_batches_get_it_too(app_server: AppServer, dify: MockDify) -> None:
     """One way from the question to the answer serves every channel."""
     headers = {"Authorization": f"Bearer {KEY}"}
     question = "[[chatflow-reset-middle]] 年假"
 
     body = {"query": question}
-    answered = requests.post(f"{house.url}/api/chat", json=body, headers=headers, timeout=30).json()["data"]
+    answered = requests.post(f"{app_server.url}/api/chat", json=body, headers=headers, timeout=30).json()["data"]
     items = {"name": "FAQ", "texts": [f"{question} {number}" for number in range(2)]}
-    task = requests.post(f"{house.url}/api/batch/tasks", json=items, headers=headers, timeout=30).json()["data"]
-    path = f"{house.url}/api/batch/tasks/{task['task_id']}"
+    task = requests.post(f"{app_server.url}/api/batch/tasks", json=items, headers=headers, timeout=30).json()["data"]
+    path = f"{app_server.url}/api/batch/tasks/{task['task_id']}"
 
     def finished() -> bool:
         found = requests.get(path, headers=headers, timeout=30).json()["data"]
@@ -161,19 +161,19 @@ def test_a_run_that_fails_unheard_keeps_its_own_sentence(
     assert len(dify.requests) == 1
 
 
-def test_who_cancels_while_it_is_looked_up_stops_the_run(house: House, dify: MockDify) -> None:
+def test_who_cancels_while_it_is_looked_up_stops_the_run(app_server: AppServer, dify: MockDify) -> None:
     """Nobody wants the answer any more: the look-ups end, and Dify is told."""
     dify.after_disconnect = "dies"
     headers = {"Authorization": f"Bearer {KEY}"}
     body = {"query": "[[chat-reset-middle]] 年假", "stream": True}
-    with requests.post(f"{house.url}/api/chat", json=body, headers=headers, stream=True, timeout=30) as began:
+    with requests.post(f"{app_server.url}/api/chat", json=body, headers=headers, stream=True, timeout=30) as began:
         stream_id = next(events(line.decode() for line in began.iter_lines())).data["stream_id"]
         wait_until(lambda: dify.looked_up()["messages"] > 0)
 
-        requests.delete(f"{house.url}/api/chat/{stream_id}", headers=headers, timeout=30)
+        requests.delete(f"{app_server.url}/api/chat/{stream_id}", headers=headers, timeout=30)
 
         wait_until(lambda: len(dify.stops) == 1)
-    wait_until(lambda: house.container.manager.running == 0)
+    wait_until(lambda: app_server.container.manager.running == 0)
     assert len(dify.requests) == 1
 
 
@@ -181,7 +181,7 @@ def test_the_streams_own_time_bounds_the_look_up(redis_url: str, dify: MockDify)
     """However long Dify might still be looked at."""
     bounds = {"STREAM_MAX_SECONDS": "3", "STREAM_LEASE": "3"}
     dify.after_disconnect = "dies"
-    with House(redis_url, **dify_settings(dify.base_url), **bounds) as house, house.user() as user:
+    with AppServer(redis_url, **dify_settings(dify.base_url), **bounds) as app_server, app_server.user() as user:
         bubble = user.says("[[chat-reset-middle]] 年假")
         assert user.sees_finish(bubble, timeout=10.0, every=0.05).endswith(ZH["answer_timeout"])
     wait_until(lambda: len(dify.stops) == 1)

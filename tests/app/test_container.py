@@ -17,7 +17,7 @@ from demo.mocks.dify.server import MockDify
 from services.container import Container
 from services.factories import sql_pools
 from services.models import Question
-from tests.support.house import AES_KEY, TOKEN, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 
 QUESTION = Question("年假怎么申请", "wecom", "default", "zhangsan", msgid="m-1")

@@ -25,7 +25,7 @@ from channels.web.pages.assets import CACHE, Assets
 from channels.web.pages.docs import HTML, addresses, docs_blueprint, operations_of
 from services.limits.guesses import Guesses
 from services.ops.health import Health
-from tests.support.house import House
+from tests.support.replicas import AppServer
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_the_page_names_every_address(client: FlaskClient) -> None:
 
 def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path) -> None:
     """Every address of the application is on the page, and nothing that is not there."""
-    with House(redis_url, WS_PATH="/ws/asr", DATABASE_PATH=str(tmp_path / "laibao.db")) as house:
-        rules = list(house.app.url_map.iter_rules())
-        listed = {(address.method, address.path) for address in addresses("/ws/asr", operations_of(house.app))}
-    doors = {rule.rule for rule in rules if rule.websocket}
-    methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in doors}
+    with AppServer(redis_url, WS_PATH="/ws/asr", DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
+        rules = list(app_server.app.url_map.iter_rules())
+        listed = {(address.method, address.path) for address in addresses("/ws/asr", operations_of(app_server.app))}
+    endpoints = {rule.rule for rule in rules if rule.websocket}
+    methods = {(method, rule.rule) for rule in rules for method in rule.methods or () if rule.rule not in endpoints}
 
     served = {(method, path) for method, path in methods if method not in ("HEAD", "OPTIONS")}
-    assert listed == served | {("WS", path) for path in doors}
+    assert listed == served | {("WS", path) for path in endpoints}
 
 
 def test_addresses_of_rest_are_written_like_the_others() -> None:

@@ -18,7 +18,7 @@ from services.container import Container
 from services.models import Question
 from services.streams.store import stream_keys
 from tests.support import toy_channel
-from tests.support.house import ADMIN_TOKEN, dify_settings, settings_for
+from tests.support.replicas import ADMIN_TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.support.toy_channel import TOY, toy_blueprint
 

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import FLAGS, PATIENCE
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.browser.stage import FLAGS, TIMEOUT
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
 
 HERE = Path(__file__).parent
@@ -45,7 +45,7 @@ def bare_page(chromium: Browser) -> Iterator[Page]:
     """An empty tab in which a page's policy does not keep the test's own script out."""
     with chromium.new_context(bypass_csp=True) as context:
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         yield page
 
 

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import PATIENCE, tab
-from tests.support.house import Replica, dify_settings, settings_for
+from tests.browser.stage import TIMEOUT, tab
+from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 #: The fixtures a test module of the page imports.
@@ -74,11 +74,11 @@ class Visitor:
     def says(self, words: str, *, final: bool = True) -> None:
         """Say something as soon as the recogniser listens."""
         script = "([words, final]) => theatre.hear(words, final)"
-        wait_until(lambda: self.page.evaluate(script, [words, final]), timeout=PATIENCE / 1000)
+        wait_until(lambda: self.page.evaluate(script, [words, final]), timeout=TIMEOUT / 1000)
 
     def waits_for(self, script: str) -> None:
         """Wait until something is so of recognition or voice; the page's policy forbids waiting within it."""
-        wait_until(lambda: self.hears(script), timeout=PATIENCE / 1000)
+        wait_until(lambda: self.hears(script), timeout=TIMEOUT / 1000)
 
     def listens_to_the_end(self) -> list[str]:
         """Let the voice say all it has to say; return the pieces."""
@@ -100,15 +100,15 @@ class Visitor:
         return self.sees("#questions").inner_text(), self.sees("#answers").inner_text()
 
     def stands_at(self, stage: str) -> None:
-        expect(self.sees("#stages [aria-current=step]")).to_have_attribute("data-stage", stage, timeout=PATIENCE)
+        expect(self.sees("#stages [aria-current=step]")).to_have_attribute("data-stage", stage, timeout=TIMEOUT)
 
     def sees_answer(self, number: int, state: str = "finished") -> str:
         """Wait until the answer of a turn has come to a state; return its text, byte for byte."""
-        expect(self.turns.nth(number).locator(".theirs")).to_have_attribute("data-state", state, timeout=PATIENCE)
+        expect(self.turns.nth(number).locator(".theirs")).to_have_attribute("data-state", state, timeout=TIMEOUT)
         return self.turns.nth(number).locator(".theirs .text").text_content() or ""
 
     def sees_it_grow(self, number: int = 0) -> None:
-        expect(self.turns.nth(number).locator(".theirs .text")).to_have_text(re.compile(r"\S{8}"), timeout=PATIENCE)
+        expect(self.turns.nth(number).locator(".theirs .text")).to_have_text(re.compile(r"\S{8}"), timeout=TIMEOUT)
 
 
 class Enter(Protocol):

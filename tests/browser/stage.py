@@ -17,7 +17,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 #: Milliseconds a step may take; wide, for a busy machine.
-PATIENCE = 45_000
+TIMEOUT = 45_000
 
 LAPTOP = (1280, 800)
 PHONE = (360, 740)
@@ -77,7 +77,7 @@ def tab(
     for script in scripts:
         context.add_init_script(path=script)
     page, watch = context.new_page(), Watch(home)
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(TIMEOUT)
     watch.follow(page)
     try:
         yield page, watch

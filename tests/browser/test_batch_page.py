@@ -15,9 +15,9 @@ import requests
 from playwright.sync_api import Browser, Download, Page, Route, expect
 
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import LAPTOP, PATIENCE, PHONE, screenshot, tab
+from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot, tab
 from tests.browser.test_page_manners import WORKABLE, colours, names, tab_to, unreadable, walk
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.unit.questions.test_question_files import workbook
 
@@ -57,7 +57,7 @@ def visit(
     with tab(chromium, replica.url, size=size, dark=dark) as (page, watch):
         page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
         page.goto(replica.url + path)
-        expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=PATIENCE)
+        expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=TIMEOUT)
         yield page
         watch.assert_clean()
 
@@ -72,12 +72,12 @@ def asks(page: Page, *questions: str, name: str = "") -> None:
     page.locator("#questions").fill("\n".join(questions))
     page.locator("#name").fill(name)
     page.locator("#start").click()
-    expect(page.locator("#task")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#task")).to_be_visible(timeout=TIMEOUT)
 
 
 def sees(page: Page, status: str) -> None:
     """Wait until the task has a status."""
-    expect(page.locator("#task")).to_have_attribute("data-status", status, timeout=PATIENCE)
+    expect(page.locator("#task")).to_have_attribute("data-status", status, timeout=TIMEOUT)
 
 
 def ends(page: Page) -> None:
@@ -272,7 +272,7 @@ def test_the_page_has_manners(enters: Enters, size: tuple[int, int], dark: bool)
         tab_to(page, "#start")
         page.keyboard.press("Enter")
         expect(page.locator("#counts")).to_have_text(
-            re.compile(r"32 of 33 done · 1 failed · 1 running"), timeout=PATIENCE
+            re.compile(r"32 of 33 done · 1 failed · 1 running"), timeout=TIMEOUT
         )
         screenshot(page, f"batch-{'dark' if dark else 'phone'}")
 

@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Error, Locator, Page, expect
 from config.texts import ZH
 from demo.mocks.dify.scripts import says
 from demo.mocks.dify.server import SCRIPTS, MockDify, expected_answer
-from tests.browser.stage import PATIENCE, PHONE, Watch, screenshot, tab
-from tests.support.house import Replica, dify_settings, settings_for
+from tests.browser.stage import PHONE, TIMEOUT, Watch, screenshot, tab
+from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
@@ -66,7 +66,7 @@ class Visitor:
         return self
 
     def is_connected(self) -> Visitor:
-        expect(self.state).to_have_attribute("data-state", "open", timeout=PATIENCE)
+        expect(self.state).to_have_attribute("data-state", "open", timeout=TIMEOUT)
         return self
 
     def asks(self, text: str) -> Locator:
@@ -78,7 +78,7 @@ class Visitor:
 
     def sees_end(self, turn: Locator, state: str = "completed") -> str:
         """Wait for the end of an answer and return its text."""
-        expect(turn).to_have_attribute("data-state", state, timeout=PATIENCE)
+        expect(turn).to_have_attribute("data-state", state, timeout=TIMEOUT)
         return turn.locator(".blocks").inner_text()
 
 

@@ -16,7 +16,7 @@ from config.texts import ZH
 from demo.page.server import Conversations, PageServer, create_page
 from demo.stage import running_stage
 from demo.wecom.simulator import SimulatedBot, WeComUser
-from tests.browser.stage import PATIENCE
+from tests.browser.stage import TIMEOUT
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
@@ -46,7 +46,7 @@ class Person:
         self.page = page
         self.foreign: list[str] = []
         self.broken: list[str] = []
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         self._home = url
         page.on("request", self._watch)
         page.on("pageerror", lambda error: self.broken.append(str(error)))
@@ -69,7 +69,7 @@ class Person:
         return answers.nth(before)
 
     def sees_finish(self, answer: Locator) -> str:
-        expect(answer).to_have_attribute("data-state", "finished", timeout=PATIENCE)
+        expect(answer).to_have_attribute("data-state", "finished", timeout=TIMEOUT)
         return answer.locator(".text").inner_text()
 
 
@@ -98,7 +98,7 @@ def test_the_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> 
 
     expect(answer.locator(".text")).to_have_text(ZH["thinking"])
     expect(answer.locator(".bubble")).to_have_attribute("aria-busy", "true")
-    expect(answer.locator(".text")).to_contain_text("年假申请", timeout=PATIENCE)
+    expect(answer.locator(".text")).to_contain_text("年假申请", timeout=TIMEOUT)
     begun = answer.locator(".text").inner_text()
     finished = person.sees_finish(answer)
 
@@ -213,7 +213,7 @@ def test_the_picture_of_the_readme(person: Person) -> None:
     person.sees_finish(person.asks("营业时间"))
     person.chooses("slow")
     answer = person.asks("年假怎么申请")
-    expect(answer.locator(".text > ol > li")).to_have_count(4, timeout=PATIENCE)
+    expect(answer.locator(".text > ol > li")).to_have_count(4, timeout=TIMEOUT)
 
     folder = Path(os.environ["SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)

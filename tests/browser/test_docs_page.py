@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from demo.embedded_redis import EmbeddedRedis
-from tests.browser.stage import PATIENCE, Watch, screenshot, tab
-from tests.support.house import House
+from tests.browser.stage import TIMEOUT, Watch, screenshot, tab
+from tests.support.replicas import AppServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240)]
 
@@ -21,16 +21,16 @@ def home() -> Iterator[str]:
     """A replica whose REST addresses want a key."""
     with (
         EmbeddedRedis() as redis,
-        House(redis.url, WEBSOCKET_AUTH="key", API_KEYS=KEY, ADMIN_TOKEN=KEY, RATE_LIMIT_IP="off") as house,
+        AppServer(redis.url, WEBSOCKET_AUTH="key", API_KEYS=KEY, ADMIN_TOKEN=KEY, RATE_LIMIT_IP="off") as app_server,
     ):
-        yield house.url
+        yield app_server.url
 
 
 @pytest.fixture
 def visit(chromium: Browser, home: str) -> Iterator[tuple[Page, Watch]]:
     with tab(chromium, home) as (page, watch):
         page.goto(f"{home}/docs")
-        expect(page.locator(".opblock").first).to_be_visible(timeout=PATIENCE)
+        expect(page.locator(".opblock").first).to_be_visible(timeout=TIMEOUT)
         yield page, watch
 
 
@@ -64,7 +64,7 @@ def test_an_address_can_be_tried_with_a_key(visit: tuple[Page, Watch]) -> None:
     block.get_by_role("button", name="Execute").click()
 
     answer = block.locator(".live-responses-table .response")
-    expect(answer).to_contain_text("200", timeout=PATIENCE)
+    expect(answer).to_contain_text("200", timeout=TIMEOUT)
     expect(answer).to_contain_text('"connections": []')
     screenshot(page, "docs-tried")
     watch.assert_clean()

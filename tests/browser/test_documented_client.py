@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page
 
 from demo.mocks.dify.server import MockDify
-from tests.support.house import dify_settings, replicas, settings_for
+from tests.support.replicas import dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.servers.switchboard import Switchboard
 from tests.support.sockets.frames import program

@@ -10,7 +10,7 @@ import requests
 from playwright.sync_api import Page
 
 from demo.mocks.dify.server import MockDify
-from tests.support.house import dify_settings, replicas, settings_for
+from tests.support.replicas import dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.support.servers.switchboard import Switchboard
 

@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from demo.mocks.dify.server import MockDify
-from tests.browser.stage import PATIENCE, tab
+from tests.browser.stage import TIMEOUT, tab
 from tests.browser.test_chat_frames import Line, pages_url
-from tests.support.house import Replica
+from tests.support.replicas import Replica
 
 __all__ = ["pages_url"]
 
@@ -76,7 +76,7 @@ def replica(open_replica: Replica, open_dify: MockDify) -> Replica:
 def enters(page: Page, home: str, place: Place) -> None:
     """Open the page and wait until it is connected."""
     page.goto(home + place.path)
-    expect(page.locator(".badge[data-state=open]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".badge[data-state=open]")).to_be_visible(timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_page_has_the_theme_of_its_visitor(
         assert unreadable(colours(page, place.field, "::placeholder")) == []
         page.locator(place.field).fill("年假怎么申请？")
         page.keyboard.press("Enter")
-        expect(page.locator(place.finished)).to_be_visible(timeout=PATIENCE)
+        expect(page.locator(place.finished)).to_be_visible(timeout=TIMEOUT)
 
         (body,) = colours(page, "body")
         ground, text = luminance(body["ground"]), luminance(body["text"])
@@ -264,7 +264,7 @@ def asks_slowly(page: Page, place: Place) -> None:
     tab_to(page, place.field)
     page.keyboard.type("年假怎么申请？[[slow]]")
     page.keyboard.press("Enter")
-    expect(page.locator(place.running)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(place.running)).to_be_visible(timeout=TIMEOUT)
 
 
 @both_pages
@@ -291,7 +291,7 @@ def test_an_answer_is_asked_for_and_stopped_without_a_mouse(page: Page, place: P
         tab_to(page, place.stop)
         page.keyboard.press(key)
 
-        expect(page.locator(place.stopped)).to_have_count(count, timeout=PATIENCE)
+        expect(page.locator(place.stopped)).to_have_count(count, timeout=TIMEOUT)
 
 
 @both_pages
@@ -303,7 +303,7 @@ def test_the_send_button_sends_without_a_mouse(page: Page, place: Place) -> None
     tab_to(page, place.send)
     page.keyboard.press("Enter")
 
-    expect(page.locator(place.finished)).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator(place.finished)).to_have_count(1, timeout=TIMEOUT)
     expect(page.locator(".mine")).to_contain_text(["营业时间是什么？"])
 
 

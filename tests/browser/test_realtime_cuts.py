@@ -19,8 +19,8 @@ from tests.browser.realtime_visitor import (
     speaker,
     writer,
 )
-from tests.browser.stage import PATIENCE
-from tests.support.house import Replica, replicas
+from tests.browser.stage import TIMEOUT
+from tests.support.replicas import Replica, replicas
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
@@ -118,7 +118,7 @@ def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, own_env: dict[st
         visitor.stands_at("paused")
 
         killed_and_restarted(replica, visitor)
-        expect(visitor.connected).to_be_visible(timeout=PATIENCE)
+        expect(visitor.connected).to_be_visible(timeout=TIMEOUT)
         visitor.stands_at("paused")
         visitor.types("营业时间是什么？")
 

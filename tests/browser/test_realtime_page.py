@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from tests.browser.realtime_visitor import Visitor, enter, mock_dify, own_env, replica, speaker, writer
-from tests.browser.stage import PATIENCE, PHONE, screenshot
+from tests.browser.stage import PHONE, TIMEOUT, screenshot
 from tests.support.servers.processes import wait_until
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
@@ -175,7 +175,7 @@ def test_the_picture_of_the_readme(speaker: Visitor) -> None:
     speaker.says("请问营业时间是什么？")
     speaker.sees_answer(0)
     speaker.says("年假怎么申请？")
-    expect(speaker.turns.nth(1).locator(".text")).to_contain_text("部门负责人", timeout=PATIENCE)
+    expect(speaker.turns.nth(1).locator(".text")).to_contain_text("部门负责人", timeout=TIMEOUT)
     speaker.says("下一个话题是报销", final=False)
     expect(speaker.sees("#interim")).to_have_text("下一个话题是报销")
 

@@ -18,7 +18,7 @@ from tests.browser.realtime_visitor import (
     speaker,
     writer,
 )
-from tests.support.house import Replica
+from tests.support.replicas import Replica
 
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 

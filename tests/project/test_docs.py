@@ -19,7 +19,7 @@ from config import rules
 from config.settings import Settings
 from config.texts import ZH
 from services.wecom import callback as wechat_service
-from tests.support.house import House
+from tests.support.replicas import AppServer
 from tests.support.servers.processes import RedisServer, require_binary
 from tools import settings as settings_tool
 
@@ -271,7 +271,7 @@ def test_operations_shows_every_key() -> None:
 def test_the_redis_lines_work(redis_server: RedisServer, redis_url: str) -> None:
     """Every redis-cli line runs on a Redis that holds an answer, and those of its stream show it."""
     client = require_binary("redis-cli")
-    with House(redis_url) as house, house.user() as user:
+    with AppServer(redis_url) as app_server, app_server.user() as user:
         bubble = user.says("年假怎么申请")
         user.sees_finish(bubble, every=0.05)
     lines = re.findall(r"`?(redis-cli -n 1 [^`#\n]*)", text(OPERATIONS))

@@ -1,4 +1,4 @@
-"""The house has floors and imports go down only; what speaks to the outside is in few, named places."""
+"""The app_server has floors and imports go down only; what speaks to the outside is in few, named places."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from services.errors import StoreUnavailable
 from services.redis.cluster import ClusterClient
 from services.redis.store import Call, ScriptRunner, connect, script, servers
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.servers.redis_setups import SLOTS, ClusterNode, ClusterServers
 

@@ -25,7 +25,7 @@ from services.errors import SettingsError, StoreUnavailable
 from services.redis.client import BoundedPool
 from services.redis.store import WHOLE, Call, ScriptRunner, connect, script
 from tests.scenarios.stage.slow_proxy import SlowProxy
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from tests.support.servers.redis_setups import ClusterNode, Sentinel
 from tests.support.streams.turns import count_turns

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.full]
 #: Seconds between two pieces of an answer.
 PACE = 0.02
 #: Timeout in seconds of every wait: long, for a slow test machine.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 Record = Callable[[str, object], None]
 
 
@@ -75,15 +75,15 @@ class Answer:
     def goes_on(self) -> None:
         """Wait until the reader sees text written from now on."""
         now = len(self.said)
-        wait_until(lambda: self.seen > now, timeout=PATIENCE)
+        wait_until(lambda: self.seen > now, timeout=TIMEOUT)
 
     def end(self) -> None:
         """End the answer, and check that Redis has each byte of it once."""
         self._ending.set()
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
         self._stream.finish("completed")
-        assert self._stream.wait_closed(PATIENCE)
+        assert self._stream.wait_closed(TIMEOUT)
         assert self._stream.closed == "done"
         fields, chunks = self._store.load(self.stream_id)
         snapshot = self._store.read(self.stream_id)
@@ -137,14 +137,14 @@ def frozen(servers: SentinelServers) -> None:
     """The old master returns after a failover, and believes to be a master still."""
     master = servers.master
     master.pause()
-    wait_until(lambda: any(is_primary(server) for server in servers.servers if server is not master), timeout=PATIENCE)
+    wait_until(lambda: any(is_primary(server) for server in servers.servers if server is not master), timeout=TIMEOUT)
     threading.Timer(1.0, master.resume).start()
 
 
 def handed_over(servers: SentinelServers) -> None:
     """The old master accepts writes for some seconds more, and will lose them."""
     servers.sentinels[0].ask("SENTINEL FAILOVER", SERVICE)
-    wait_until(lambda: is_primary(servers.servers[1]), timeout=PATIENCE)
+    wait_until(lambda: is_primary(servers.servers[1]), timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("happens", [killed, frozen])
@@ -162,7 +162,7 @@ def test_an_answer_outlives_a_failover_of_sentinels(
         happens(sentinels)
         is_written_on(new, answer)
         answer.goes_on()
-        wait_until(lambda: "redis is back" in told(caplog), timeout=PATIENCE)
+        wait_until(lambda: "redis is back" in told(caplog), timeout=TIMEOUT)
         answer.end()
 
     report(record_property, f"master {happens.__name__}, three sentinels", answer=answer.stall)
@@ -188,7 +188,7 @@ def is_written_on(server: RedisServer, answer: Answer) -> None:
     later = len(answer.said) + 100
     with server.client() as client:
         key = stream_keys(answer.stream_id).text
-        wait_until(lambda: _length(client, key) >= later, timeout=PATIENCE)
+        wait_until(lambda: _length(client, key) >= later, timeout=TIMEOUT)
 
 
 def _length(client: redis.Redis, key: str) -> int:
@@ -233,7 +233,7 @@ def test_what_a_failover_loses_its_owner_writes_again(
     """The new master lacks acknowledged writes or all data: the owner writes them again, and the answer is complete."""
     with replica_of_the_product(sentinels.url) as begin:
         answer = begin("s1")
-        wait_until(lambda: answer.grows(200), timeout=PATIENCE)
+        wait_until(lambda: answer.grows(200), timeout=TIMEOUT)
         sentinels.master.kill()
         forget(sentinels.servers[1])
         assert not is_primary(sentinels.servers[1])
@@ -263,10 +263,10 @@ def test_a_primary_of_a_cluster_is_killed(
             answer.goes_on()
         others = max(answer.stall for answer in answers[1:])
         assert not is_primary(replica)
-        wait_until(lambda: is_primary(replica), timeout=PATIENCE)
+        wait_until(lambda: is_primary(replica), timeout=TIMEOUT)
         for answer in answers:
             answer.goes_on()
-        wait_until(lambda: "redis is back" in told(caplog), timeout=PATIENCE)
+        wait_until(lambda: "redis is back" in told(caplog), timeout=TIMEOUT)
         for answer in answers:
             answer.end()
 
@@ -289,7 +289,7 @@ def test_a_primary_of_a_cluster_gives_its_place_to_its_replica(
         answer.goes_on()
 
         cluster.nodes[4].ask("CLUSTER", "FAILOVER")
-        wait_until(lambda: is_primary(cluster.nodes[4]) and not is_primary(cluster.nodes[1]), timeout=PATIENCE)
+        wait_until(lambda: is_primary(cluster.nodes[4]) and not is_primary(cluster.nodes[1]), timeout=TIMEOUT)
 
         answer.goes_on()
         answer.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.app.tools.test_doctor import examine, only
-from tests.support.house import House, settings_for
+from tests.support.replicas import AppServer, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.support.servers.redis_setups import ClusterServers
 from tools import streams
@@ -24,15 +24,15 @@ def url(kind: str, request: pytest.FixtureRequest) -> str:
 @KINDS
 def test_people_are_answered_and_their_streams_are_listed(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Twenty questions reach every node, and the list has all their streams."""
-    with House(url) as house:
+    with AppServer(url) as app_server:
         bubbles = []
         for number in range(20):
-            with house.user(f"user{number}") as user:
+            with app_server.user(f"user{number}") as user:
                 bubbles.append(user.says("年假怎么申请"))
                 user.sees_finish(bubbles[-1], every=0.05)
 
         capsys.readouterr()
-        assert streams.main(["list"], load=lambda: house.container.settings) == 0
+        assert streams.main(["list"], load=lambda: app_server.container.settings) == 0
         header, *lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
 
     assert header.startswith("STREAM ")

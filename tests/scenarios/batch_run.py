@@ -28,7 +28,7 @@ from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import Run, Step
 from services.batches.records import Item
 from services.batches.store import SqlBatchStore
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
 #: Answers at once, over all replicas.
@@ -38,7 +38,7 @@ PACE = 0.04
 #: Every so many items, one whose first answer breaks off with an error.
 FLAKY = 20
 #: Seconds of patience beyond a second for each ten items.
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 def answer_to(question: str) -> str:
@@ -147,7 +147,7 @@ def texts_of(count: int) -> list[str]:
 
 def run(scene: Scene, count: int, *, say: Callable[[str], None] = lambda _: None) -> Report:
     """Work a task of so many items, with all the losses on the way; return what it came to."""
-    report, patience, dify = Report(count, one=time_of_one(scene.dify)), PATIENCE + count / 10, scene.dify
+    report, patience, dify = Report(count, one=time_of_one(scene.dify)), TIMEOUT + count / 10, scene.dify
     dify.requests.clear()
     dify.peak_streams = 0
     texts = texts_of(count)

@@ -28,7 +28,7 @@ from demo.wecom.simulator import Bubble, CallbackFailed, RuleBroken, WeComUser
 from tests.scenarios.stage.chaos_fleet import Fleet, FleetOver, fleet
 from tests.scenarios.stage.chaos_record import Record, examine, table
 from tests.scenarios.stage.people import stored
-from tests.support.house import Replica, dify_settings, settings_for
+from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
 
 #: Seconds between two polls of a bubble: WeCom's own rhythm is about one.
@@ -36,7 +36,7 @@ POLL = 0.7
 #: Seconds from a replica's death to its successor's start.
 MOMENT = 1.0
 #: Seconds an answer may take, whatever is killed meanwhile.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 #: Times a text may become shorter before its person gives up: they are counted, and none is right.
 SHRINKS = 20
 #: Seconds between two pieces of an answer, of which there are about thirty.
@@ -86,7 +86,7 @@ class Crowd:
     def _ask(self, person: WeComUser, question: str) -> None:
         try:
             self.asked[question] = bubble = person.says(question)
-            person.sees_finish(bubble, PATIENCE, POLL, replacements=SHRINKS)
+            person.sees_finish(bubble, TIMEOUT, POLL, replacements=SHRINKS)
         except (CallbackFailed, RuleBroken, TimeoutError) as exc:
             self.broken.append(f"{question}: {exc}")
 

@@ -30,7 +30,7 @@ from demo.mocks.dify.server import SCRIPTS, MockDify
 from demo.mocks.dify.wire import Gap, Run, Step
 from demo.wecom.simulator import SimulatedBot, WeComUser
 from services.streams.store import stream_keys
-from tests.support.house import AES_KEY, TOKEN, Replica, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, TOKEN, Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 
 TICKS = os.sysconf("SC_CLK_TCK")

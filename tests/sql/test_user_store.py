@@ -148,7 +148,7 @@ def test_bytes_become_text(sql_url: str, make_store: MakeStore) -> None:
 
 
 def test_a_user_without_a_code_is_unknown(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A row whose user_code is NULL opens no door."""
+    """A row whose user_code is NULL opens no endpoint."""
     store = make_store("SELECT NULL AS user_code, password FROM demo_users WHERE userid = :userid")
 
     assert store.find("zhangsan") is None

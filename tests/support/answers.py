@@ -13,9 +13,9 @@ from services.providers.base import BaseRAGProvider
 from utils.deadline import Deadline
 
 #: Seconds any of it may take: a bound for a stuck test.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 #: Of tests of a bound: the longest silence and the total, in seconds, by the error that is to come of it.
-BOUNDS = {"provider_timeout": (0.4, PATIENCE), "answer_timeout": (PATIENCE, 1.0)}
+BOUNDS = {"provider_timeout": (0.4, TIMEOUT), "answer_timeout": (TIMEOUT, 1.0)}
 
 
 @dataclass
@@ -49,7 +49,7 @@ def ask(provider: BaseRAGProvider, text: str, *, deadline: Deadline | None = Non
     """Ask, and collect whatever comes, an error included."""
     answer = Answer()
     try:
-        for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(PATIENCE)):
+        for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(TIMEOUT)):
             answer.take(event)
     except ProviderError as exc:
         answer.error = exc
@@ -63,5 +63,5 @@ def together(work: Callable[[int], Answer], count: int) -> list[Answer]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     return [answers[number] for number in range(count)]

@@ -13,7 +13,7 @@ from Crypto.Cipher import AES
 
 from demo.wecom.simulator import Callback
 from services.wecom.crypto import Prpcrypt, decode_key, signature
-from tests.support.house import AES_KEY, TOKEN
+from tests.support.replicas import AES_KEY, TOKEN
 
 OTHER_KEY = "NotARealEncodingAESKeyxxxxxxxxxxxxxxxxxxxxx"
 

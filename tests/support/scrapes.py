@@ -5,7 +5,7 @@ from __future__ import annotations
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.house import ADMIN_TOKEN
+from tests.support.replicas import ADMIN_TOKEN
 
 Samples = dict[tuple[str, ...], float]
 

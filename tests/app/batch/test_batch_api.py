@@ -412,7 +412,7 @@ def test_the_processor_tells_how_it_stands(counter: Counter) -> None:
 
 
 @pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("GET", "/status"), *OF_ONE])
-def test_without_its_database_the_door_says_so(method: str, rest: str) -> None:
+def test_without_its_database_the_endpoint_says_so(method: str, rest: str) -> None:
     """503 with the table's code for SQL, before a byte of a download is sent."""
     counter = Counter()
     task_id = counter.task()

@@ -23,10 +23,10 @@ from services.identity.callers import Caller
 from services.realtime.tasks import MOST_TASKS
 from tests.app.channels.test_realtime import TestGateway, TestLimiter, TestSocket
 from tests.support.batches.twin import BatchesTwin
-from tests.support.house import House, dify_settings, replicas, settings_for
+from tests.support.replicas import AppServer, dify_settings, replicas, settings_for
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.doors import visit
 from tests.support.sockets.realtime_desk import NOW, Desk, detect
+from tests.support.sockets.visitor import visit
 
 #: Seconds in which something must have come: wide, for a busy machine.
 WIDE = 30.0
@@ -321,10 +321,10 @@ def test_a_connection_follows_so_many_tasks(desk: Desk) -> None:
     assert len(desk.sends({"type": "subscribe", "task_id": "one-more"})) == 1
 
 
-# The door
+# The endpoint
 
 
-def door_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:
+def endpoint_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:
     return RealtimeChannel(
         socket,
         Caller(OWNER, "sealed-token"),
@@ -336,23 +336,23 @@ def door_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:
     )
 
 
-def sends(door: RealtimeChannel, kind: str, task_id: str) -> None:
-    door.received(f'{{"type": "{kind}", "task_id": "{task_id}"}}')
+def sends(endpoint: RealtimeChannel, kind: str, task_id: str) -> None:
+    endpoint.received(f'{{"type": "{kind}", "task_id": "{task_id}"}}')
 
 
-def test_a_task_goes_through_the_door(board: Board, news: BatchNews) -> None:
+def test_a_task_goes_through_the_endpoint(board: Board, news: BatchNews) -> None:
     """The ack, how it is, its end; nothing after that, and no busy socket for it."""
     socket, task_id = TestSocket(), board.adds("一")
-    door = door_with(news, socket)
-    sends(door, "subscribe", task_id)
+    endpoint = endpoint_with(news, socket)
+    sends(endpoint, "subscribe", task_id)
     wait_until(lambda: len(socket.sent) == 2, WIDE)
-    assert not door.busy
+    assert not endpoint.busy
 
     board.answers(task_id, 0)
 
     wait_until(lambda: len(socket.sent) == 3, WIDE)
     assert [frame.get("status", frame["type"]) for frame in socket.sent] == ["ack", "pending", "completed"]
-    door.closed(Closed(1000, by_peer=True, clean=True))
+    endpoint.closed(Closed(1000, by_peer=True, clean=True))
 
 
 @pytest.mark.parametrize(
@@ -363,24 +363,24 @@ def test_what_cannot_be_followed_is_named(what: str, code: str, board: Board, ne
     """Another's task, an outage, a service without batches: the code and the task."""
     socket, task_id = TestSocket(), board.adds(owner="user:other")
     board.away = what == "away"
-    door = door_with(None if what == "nothing" else news, socket)
+    endpoint = endpoint_with(None if what == "nothing" else news, socket)
 
-    sends(door, "subscribe", task_id)
-    sends(door, "unsubscribe", task_id)
+    sends(endpoint, "subscribe", task_id)
+    sends(endpoint, "unsubscribe", task_id)
 
     assert [frame.get("code", frame["type"]) for frame in socket.sent] == ["ack", code, "ack"]
     assert socket.sent[1]["task_id"] == task_id
-    door.closed(Closed(1000, by_peer=True, clean=True))
+    endpoint.closed(Closed(1000, by_peer=True, clean=True))
 
 
 def test_a_socket_that_is_gone_is_followed_no_more(board: Board, news: BatchNews) -> None:
     """Its subscriptions end with it."""
     socket = TestSocket()
-    door = door_with(news, socket)
-    sends(door, "subscribe", board.adds())
+    endpoint = endpoint_with(news, socket)
+    sends(endpoint, "subscribe", board.adds())
     wait_until(lambda: len(socket.sent) == 2, WIDE)
 
-    door.closed(Closed(1006, by_peer=False, clean=False))
+    endpoint.closed(Closed(1006, by_peer=False, clean=False))
 
     assert not news._followers
 
@@ -388,16 +388,16 @@ def test_a_socket_that_is_gone_is_followed_no_more(board: Board, news: BatchNews
 def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: Path) -> None:
     """Under WEBSOCKET_AUTH=none a key shown in a header or by a page counts; without it the task is unknown."""
     own = {"WEBSOCKET_AUTH": "none", "API_KEYS": KEY, "DATABASE_PATH": str(tmp_path / "laibao.db")}
-    with House(redis_url, **own) as house:
+    with AppServer(redis_url, **own) as app_server:
         body, headers = {"name": "FAQ", "texts": ["营业时间"]}, {"Authorization": f"Bearer {KEY}"}
-        reply = requests.post(f"{house.url}/api/batch/tasks", json=body, headers=headers, timeout=WIDE)
+        reply = requests.post(f"{app_server.url}/api/batch/tasks", json=body, headers=headers, timeout=WIDE)
         subscription = {"type": "subscribe", "task_id": reply.json()["data"]["task_id"]}
 
         for by_page in (False, True):
-            with visit(house.url, "realtime", key=KEY, by_page=by_page) as owner:
+            with visit(app_server.url, "realtime", key=KEY, by_page=by_page) as owner:
                 owner.says(subscription)
                 owner.until({"type": "batch_progress", "status": "completed"})
-        with visit(house.url, "realtime") as nobody:
+        with visit(app_server.url, "realtime") as nobody:
             nobody.says(subscription)
             nobody.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.house import House
+from tests.support.replicas import AppServer
 from tests.support.servers.processes import wait_until
 from tests.unit.questions.test_question_files import workbook
 
@@ -21,7 +21,7 @@ QUESTIONS = ["年假有几天？", "How?", "@all 怎么报销？", "两行\n文�
 
 
 @pytest.fixture
-def houses(redis_url: str, tmp_path: Path) -> Iterator[tuple[House, House]]:
+def houses(redis_url: str, tmp_path: Path) -> Iterator[tuple[AppServer, AppServer]]:
     """Two replicas over one Redis and one database."""
     settings = {
         "DATABASE_PATH": str(tmp_path / "laibao.db"),
@@ -29,22 +29,22 @@ def houses(redis_url: str, tmp_path: Path) -> Iterator[tuple[House, House]]:
         "WEBSOCKET_AUTH": "key",
         "API_KEYS": KEY,
     }
-    with House(redis_url, **settings) as one, House(redis_url, **settings) as other:
+    with AppServer(redis_url, **settings) as one, AppServer(redis_url, **settings) as other:
         yield one, other
 
 
-def ask(house: House, method: str, path: str, **more: Any) -> requests.Response:
+def ask(app_server: AppServer, method: str, path: str, **more: Any) -> requests.Response:
     headers = {"Authorization": f"Bearer {KEY}"}
-    return requests.request(method, f"{house.url}/api/batch{path}", headers=headers, timeout=30, **more)
+    return requests.request(method, f"{app_server.url}/api/batch{path}", headers=headers, timeout=30, **more)
 
 
-def ended(house: House, path: str) -> dict[str, Any]:
+def ended(app_server: AppServer, path: str) -> dict[str, Any]:
     """Return the task when it has ended, and nothing before."""
-    task: dict[str, Any] = ask(house, "GET", path).json()["data"]
+    task: dict[str, Any] = ask(app_server, "GET", path).json()["data"]
     return task if task["status"] in ("completed", "failed", "cancelled") else {}
 
 
-def test_a_workbook_comes_back_as_answers_from_any_replica(houses: tuple[House, House], tmp_path: Path) -> None:
+def test_a_workbook_comes_back_as_answers_from_any_replica(houses: tuple[AppServer, AppServer], tmp_path: Path) -> None:
     """Uploaded at one, collected at the other; page, JSONL download and stored JSONL are one and the same."""
     one, other = houses
     book = workbook([["id", "问题"], *([number, text] for number, text in enumerate(QUESTIONS))])
@@ -68,7 +68,7 @@ def test_a_workbook_comes_back_as_answers_from_any_replica(houses: tuple[House, 
     assert [row["content"] for row in rows] == [result["content"] for result in results]
 
 
-def test_a_task_is_listed_and_stopped_at_any_replica(houses: tuple[House, House]) -> None:
+def test_a_task_is_listed_and_stopped_at_any_replica(houses: tuple[AppServer, AppServer]) -> None:
     """Paused at one so that it waits, seen and cancelled at the other; its end is final everywhere."""
     one, other = houses
     body = {"name": "FAQ", "texts": ["How?"] * 200, "options": {"max_concurrent": 1}}

@@ -1,4 +1,4 @@
-"""The chat door's frames, on a gateway that says what the test says."""
+"""The chat endpoint's frames, on a gateway that says what the test says."""
 
 from __future__ import annotations
 
@@ -524,7 +524,7 @@ def test_a_wrong_message_is_told_so(
     client: ChatClient, gateway: FakeGateway, text: str, code: str, sentence: str
 ) -> None:
     """A17: a code and a sentence; the socket stays, nothing is asked."""
-    client.door.received(text)
+    client.endpoint.received(text)
 
     error = client.frames[-1]
     assert (error["type"], error["code"], error["content"]) == ("error", code, sentence)
@@ -607,7 +607,7 @@ def test_a_question_that_was_not_kept_is_told_so(client: ChatClient, gateway: Fa
     assert client.frames[1:] == [
         {"type": "error", "code": "SERVICE_UNAVAILABLE", "content": ZH["store_unavailable"], "id": "q1"}
     ]
-    assert not client.door.busy
+    assert not client.endpoint.busy
 
 
 @pytest.mark.parametrize(
@@ -653,11 +653,11 @@ def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gatew
     assert [(frame["type"], frame.get("code")) for frame in frames[1:]] == [("error", code.upper()), ("typing", None)]
 
 
-def test_a_door_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway: FakeGateway) -> None:
+def test_a_endpoint_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway: FakeGateway) -> None:
     """From the question until its answer is shown."""
-    before = client.door.busy
+    before = client.endpoint.busy
     stream_id = client.asks("年假？")
-    under_way = client.door.busy
+    under_way = client.endpoint.busy
     gateway.answers(stream_id, "五天")
     client.sees_end(stream_id)
 
@@ -665,22 +665,22 @@ def test_a_door_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway
     client.sees(type="typing", status=False)
 
 
-def test_a_door_is_busy_while_a_question_is_put(gateway: FakeGateway) -> None:
+def test_a_endpoint_is_busy_while_a_question_is_put(gateway: FakeGateway) -> None:
     """A leaving replica does not close a socket between its question and the echo."""
     busy: list[bool] = []
-    doors: list[ChatChannel] = []
+    endpoints: list[ChatChannel] = []
 
     class Watching(Limit):
         def question(self, principal: str, client_id: str) -> bool:
-            busy.append(doors[0].busy)
+            busy.append(endpoints[0].busy)
             return False
 
     client = ChatClient(gateway, limit=Watching())
-    doors.append(client.door)
+    endpoints.append(client.endpoint)
 
     client.says(type="chat", content="年假？")
 
-    assert (busy, client.door.busy) == ([True], False)
+    assert (busy, client.endpoint.busy) == ([True], False)
 
 
 def test_a_socket_that_ends_ends_no_stream(
@@ -716,7 +716,7 @@ class FakeSockets:
 
 @pytest.mark.parametrize("headers", [{}, {"Connection": "Upgrade", "Upgrade": "websocket"}])
 @pytest.mark.parametrize(("path", "client_id"), [("/ws/chat", ""), ("/ws/chat/my.phone-1", "my.phone-1")])
-def test_the_doors_addresses(gateway: FakeGateway, headers: dict[str, str], path: str, client_id: str) -> None:
+def test_the_endpoints_addresses(gateway: FakeGateway, headers: dict[str, str], path: str, client_id: str) -> None:
     """A01, A02: with a client's name or without, a handshake and a plain request come to the sockets."""
     sockets = FakeSockets()
     app = Flask(__name__)
@@ -728,15 +728,15 @@ def test_the_doors_addresses(gateway: FakeGateway, headers: dict[str, str], path
     assert sockets.served == [("chat", client_id)]
 
 
-def test_the_address_opens_a_door(gateway: FakeGateway, client: ChatClient) -> None:
-    """What the sockets open is the door of that caller and client."""
+def test_the_address_opens_a_endpoint(gateway: FakeGateway, client: ChatClient) -> None:
+    """What the sockets open is the endpoint of that caller and client."""
     sockets = FakeSockets()
     app = Flask(__name__)
     app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))
     app.test_client().get("/ws/chat")
 
-    door = sockets.opens[0](client, Caller("key:1"), "given")
-    door.received('{"content":"年假？"}')
+    endpoint = sockets.opens[0](client, Caller("key:1"), "given")
+    endpoint.received('{"content":"年假？"}')
 
     assert (gateway.questions[0].principal, client.frames[-1]["client_id"]) == ("key:1", "given")
-    door.closed(Closed(1000))
+    endpoint.closed(Closed(1000))

@@ -1,4 +1,4 @@
-"""The chat door on the real gateway: answers grow, and go on wherever their reader comes back."""
+"""The chat endpoint on the real gateway: answers grow, and go on wherever their reader comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The realtime door: what its session wants is done, in order, by two threads, whatever Redis and the client do."""
+"""The realtime endpoint: what its session wants is done, in order, by two threads, whatever Redis and the client do."""
 
 from __future__ import annotations
 
@@ -130,11 +130,11 @@ class TestLimiter:
 
 
 class Client:
-    """Somebody at the door."""
+    """Somebody at the endpoint."""
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Found] = detect) -> None:
         self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
-        self.door = RealtimeChannel(
+        self.endpoint = RealtimeChannel(
             self.socket,
             Caller("user:E1001", "sealed-token"),
             "c1",
@@ -142,14 +142,14 @@ class Client:
             limiter=self.limiter,
             options=RealtimeOptions(detect, Texts("zh"), stop),
         )
-        self.door.opened()
+        self.endpoint.opened()
 
     @property
     def seen(self) -> list[str]:
         return stages(self.socket.sent)
 
     def sends(self, message: object) -> None:
-        self.door.received(json.dumps(message))
+        self.endpoint.received(json.dumps(message))
 
     def says(self, text: str, **members: Any) -> None:
         self.sends({"type": "asr_chunk", "text": text, "is_final": True, **members})
@@ -159,7 +159,7 @@ class Client:
 
     def leaves(self, code: int = 1000, *, by_peer: bool = True) -> None:
         self.socket.lost = True
-        self.door.closed(Closed(code, by_peer=by_peer, clean=True))
+        self.endpoint.closed(Closed(code, by_peer=by_peer, clean=True))
 
     def sees(self, *last: str) -> None:
         """Wait until these are the last words of what came."""
@@ -179,7 +179,7 @@ def client() -> Iterator[Client]:
     client.leaves(1006)
 
 
-def test_a_question_goes_through_the_door(client: Client) -> None:
+def test_a_question_goes_through_the_endpoint(client: Client) -> None:
     """R01–R03, R15, R16: from the greeting to idle, each frame with its own place."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五", "天"), news(2, "。"), end(3))
@@ -217,7 +217,7 @@ def test_heartbeats_say_whose_session_it_is(client: Client) -> None:
 @pytest.mark.parametrize("text", ["", "{", "NaN", '{"type": "ping", "timestamp": Infinity}', "[" * 50_000, "1" * 5_000])
 def test_what_is_no_json_is_told_so(client: Client, text: str) -> None:
     """R17: also what Python's reader would take."""
-    client.door.received(text)
+    client.endpoint.received(text)
 
     assert client.seen[2:] == ["INVALID_JSON"]
 
@@ -270,7 +270,7 @@ def test_the_mock_s_answer_is_marked(client: Client) -> None:
     assert (last["mock"], last["usage"]["total_tokens"], last["sources"]) == (True, 7, [{"title": "手册"}])
 
 
-def test_a_text_that_begins_anew_goes_through_the_door(client: Client) -> None:
+def test_a_text_that_begins_anew_goes_through_the_endpoint(client: Client) -> None:
     """R16: reset, then from 0 on, each piece with its own place in the stream."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "四"), news(3, "五", "天", reset=True), end(5))
@@ -309,7 +309,7 @@ def test_stop_cancels_at_the_gateway(client: Client) -> None:
 
     client.sees("queued", "ack", "interrupting", "final CANCELLED", "idle")
     assert client.gateway.cancelled == [("stream1", "user:E1001"), ("stream2", "user:E1001")]
-    wait_until(lambda: not client.door.busy, WIDE)
+    wait_until(lambda: not client.endpoint.busy, WIDE)
     assert client.seen[-1] == "idle"
 
 
@@ -357,7 +357,7 @@ def test_only_a_client_that_takes_its_leave_ends_its_answers(code: int, by_peer:
     client.leaves(code, by_peer=by_peer)
 
     assert client.gateway.cancelled == ([("stream1", "user:E1001"), ("stream2", "user:E1001")] if cancels else [])
-    assert not client.door.busy
+    assert not client.endpoint.busy
 
 
 def test_a_question_that_comes_too_soon_is_not_asked(client: Client) -> None:
@@ -439,13 +439,13 @@ def test_a_mistake_of_ours_costs_one_message(caplog: pytest.LogCaptureFixture) -
 
 def test_it_is_busy_while_an_answer_is_unfinished(client: Client) -> None:
     """A replica that leaves waits for it."""
-    assert not client.door.busy
+    assert not client.endpoint.busy
     client.says("年假有几天？")
-    assert client.door.busy
+    assert client.endpoint.busy
 
     client.gateway[1].tells(end())
 
-    wait_until(lambda: not client.door.busy, WIDE)
+    wait_until(lambda: not client.endpoint.busy, WIDE)
 
 
 def test_nothing_people_say_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -592,7 +592,7 @@ def test_what_is_said_after_the_end_is_dropped() -> None:
     assert len(socket.senders) == 2
 
 
-def test_the_door_s_address_is_the_setting_s() -> None:
+def test_the_endpoint_s_address_is_the_setting_s() -> None:
     """R01: WS_PATH, for handshakes and for plain requests, which get their answer from whoever serves sockets."""
     served: list[tuple[str, str, Callable[..., Any]]] = []
 
@@ -609,5 +609,5 @@ def test_the_door_s_address_is_the_setting_s() -> None:
     assert app.test_client().get("/live").status_code == 426
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     assert app.test_client().get("/live", headers=upgrade).status_code == 426
-    assert [(door, client_id) for door, client_id, _ in served] == [("realtime", "")] * 2
+    assert [(endpoint, client_id) for endpoint, client_id, _ in served] == [("realtime", "")] * 2
     assert isinstance(served[0][2](TestSocket(), Caller("anonymous"), "c9"), RealtimeChannel)

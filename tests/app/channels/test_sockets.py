@@ -18,7 +18,7 @@ from services.identity.token_store import TokenStore
 from services.models import UserInfo
 from services.redis.store import ScriptRunner, connect
 from tests.support.servers.processes import RedisServer, free_port, wait_until
-from tests.support.sockets.socket_stage import API_KEY, PATIENCE, Client, Stage
+from tests.support.sockets.socket_stage import API_KEY, TIMEOUT, Client, Stage
 
 TOKEN = "obviously-fake-token-1"
 
@@ -59,7 +59,7 @@ WAYS = ("bearer", "lower", "x-api-key", "subprotocol")
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_credential_opens_a_socket(stage: Stage, way: str) -> None:
-    """By each of the ways the door learns who is there, and of a subprotocol ours is the one that is selected."""
+    """By each of the ways the endpoint learns who is there, and of a subprotocol ours is the one that is selected."""
     with stage.open(key=None, **by(way, API_KEY)) as client:
         hello = client.sees()
 
@@ -71,11 +71,11 @@ def test_a_credential_opens_a_socket(stage: Stage, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("secret", ["wrong", ""])
 def test_a_wrong_credential_is_refused(stage: Stage, way: str, secret: str) -> None:
-    """The same envelope each time, and nobody's door."""
+    """The same envelope each time, and nobody's endpoint."""
     status, reply = stage.refuses(key=None, **by(way, secret))
 
     assert (status, reply["code"], reply["data"]) == (401, 401, None)
-    assert stage.doors == []
+    assert stage.endpoints == []
 
 
 @pytest.mark.parametrize("offered", ["bearer.%%%", "bearer.", "bearer._-8"])
@@ -110,10 +110,10 @@ def test_no_credential_is_taken_from_the_address(stage: Stage, query: str) -> No
 
 
 def test_the_first_frame_may_show_the_credential(stage: Stage) -> None:
-    """Who shows nothing is asked, and the door opens when they do."""
+    """Who shows nothing is asked, and the endpoint opens when they do."""
     with stage.open(key=None) as client:
         assert client.sees() == {"type": "auth_required"}
-        assert stage.doors == []
+        assert stage.endpoints == []
 
         client.says({"type": "auth", "token": API_KEY})
 
@@ -136,13 +136,13 @@ def test_the_first_frame_may_show_the_credential(stage: Stage) -> None:
     ],
 )
 def test_a_wrong_first_frame_ends_the_socket(stage: Stage, first: str | dict[str, Any]) -> None:
-    """4401, and the door never heard of it."""
+    """4401, and the endpoint never heard of it."""
     with stage.open(key=None) as client:
         client.sees()
         client.says(first)
 
         assert client.end().code == 4401
-    assert stage.doors == []
+    assert stage.endpoints == []
 
 
 def test_who_never_shows_a_credential_is_closed(redis_url: str) -> None:
@@ -201,10 +201,10 @@ def test_without_redis_a_token_opens_nothing_and_a_key_does(redis_url: str) -> N
     nowhere.close()
 
 
-def test_an_open_door_asks_nobody(redis_url: str) -> None:
+def test_an_open_endpoint_asks_nobody(redis_url: str) -> None:
     """In mode none everybody is anonymous, but for who shows a key that counts."""
-    open_door = Callers("none", api_keys=[API_KEY])
-    with Stage(redis_url, callers=open_door) as stage:
+    open_endpoint = Callers("none", api_keys=[API_KEY])
+    with Stage(redis_url, callers=open_endpoint) as stage:
         for key, principal in ((None, "anonymous"), ("whatever", "anonymous"), (API_KEY, "key")):
             with stage.open(key=key) as client:
                 assert client.sees()["principal"].partition(":")[0] == principal
@@ -227,14 +227,14 @@ def test_a_strange_client_id_is_refused(stage: Stage, client_id: str) -> None:
 
 @pytest.mark.parametrize("client_id", ["a" * 64, "A.b_c-9"])
 def test_an_ordinary_client_id_is_taken(stage: Stage, client_id: str) -> None:
-    """And it is the one the door gets."""
+    """And it is the one the endpoint gets."""
     with stage.open(f"/chat/{client_id}") as client:
         assert client.sees()["hello"] == client_id
 
 
 def test_a_plain_request_is_told_what_is_spoken_here(stage: Stage) -> None:
     """426 and the Upgrade header, before anything else is looked at."""
-    reply = requests.get(f"http://127.0.0.1:{stage.port}/chat/client-a", timeout=PATIENCE)
+    reply = requests.get(f"http://127.0.0.1:{stage.port}/chat/client-a", timeout=TIMEOUT)
 
     assert (reply.status_code, reply.headers["Upgrade"], reply.json()["code"]) == (426, "websocket", 400)
     assert stage.sockets.count == 0
@@ -245,7 +245,7 @@ def test_a_wrong_handshake_leaves_no_place_taken(redis_url: str) -> None:
     with Stage(redis_url, max_sockets=1) as stage:
         handshake = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Sec-WebSocket-Version": "12"}
         headers = {**handshake, "Sec-WebSocket-Key": "b2J2aW91c2x5IGZha2U=", "X-API-Key": API_KEY}
-        reply = requests.get(f"http://127.0.0.1:{stage.port}/chat/client-a", headers=headers, timeout=PATIENCE)
+        reply = requests.get(f"http://127.0.0.1:{stage.port}/chat/client-a", headers=headers, timeout=TIMEOUT)
 
         assert reply.status_code == 400
         assert stage.sockets.count == 0
@@ -302,8 +302,8 @@ def test_so_many_sockets_and_no_more(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("client_id", ["unmakeable", "unopenable", "unclosable"])
-def test_a_door_that_fails_costs_no_place(redis_url: str, client_id: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever goes wrong in a door, its socket ends, it hears of that once, the place is free, and the log knows."""
+def test_a_endpoint_that_fails_costs_no_place(redis_url: str, client_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An endpoint that raises is told once that its socket ended; the slot is free, and the error is logged."""
     with Stage(redis_url, max_sockets=1) as stage:
         client = stage.open(f"/chat/{client_id}")
         if client_id == "unclosable":
@@ -313,7 +313,7 @@ def test_a_door_that_fails_costs_no_place(redis_url: str, client_id: str, caplog
             assert client.end().code == 1011
 
         wait_until(lambda: stage.sockets.count == 0)
-        assert [len(door.ends) for door in stage.doors] == [0 if client_id == "unmakeable" else 1]
+        assert [len(endpoint.ends) for endpoint in stage.endpoints] == [0 if client_id == "unmakeable" else 1]
         wait_until(lambda: stage.sockets.connections() == [])
         stage.open("/chat/next").close()
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -321,14 +321,14 @@ def test_a_door_that_fails_costs_no_place(redis_url: str, client_id: str, caplog
 
 
 def test_a_message_that_fails_ends_its_socket(stage: Stage) -> None:
-    """1011, and the door hears of it once."""
+    """1011, and the endpoint hears of it once."""
     with stage.open() as client:
         client.sees()
         client.says("fail")
 
         assert client.end().code == 1011
     wait_until(lambda: stage.sockets.count == 0)
-    assert [[end.code for end in door.ends] for door in stage.doors] == [[1011]]
+    assert [[end.code for end in endpoint.ends] for endpoint in stage.endpoints] == [[1011]]
 
 
 def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
@@ -345,7 +345,7 @@ def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
 
 
 def test_a_client_id_is_no_identity(stage: Stage) -> None:
-    """Whoever else uses it, at another door or with another key, closes nobody's socket."""
+    """Whoever else uses it, at another endpoint or with another key, closes nobody's socket."""
     with (
         stage.open() as mine,
         stage.open(key="obviously-fake-key-2") as others,
@@ -405,7 +405,7 @@ def test_redis_away_closes_nobody() -> None:
             server.start()
 
             assert older.end().code == 4409
-            wait_until(lambda: known(one) == ["client-a", "client-b"], timeout=PATIENCE)
+            wait_until(lambda: known(one) == ["client-a", "client-b"], timeout=TIMEOUT)
             assert newer.asks("still here") == other.asks("still here") == {"echo": "still here"}
 
 
@@ -414,7 +414,7 @@ def known(stage: Stage) -> list[str]:
 
 
 def test_administrators_see_who_is_connected(pair: tuple[Stage, Stage]) -> None:
-    """On all replicas, with the door, since when, how long silent, and where; and nobody who has shown nothing."""
+    """On all replicas, with the endpoint, since when, how long silent, and where; and nobody who has shown nothing."""
     one, two = pair
     with one.open() as client, two.open("/realtime/client-b") as other, two.open("/chat/client-c", key=None) as nobody:
         client.sees(), other.sees(), nobody.sees()
@@ -425,7 +425,7 @@ def test_administrators_see_who_is_connected(pair: tuple[Stage, Stage]) -> None:
     assert (second["client_id"], second["door"], second["replica"]) == ("client-b", "realtime", "two")
     assert first["connected_at"].endswith("Z")
     assert set(first) == {"client_id", "door", "connected_at", "idle_time", "replica"}
-    assert 0 <= first["idle_time"] < PATIENCE
+    assert 0 <= first["idle_time"] < TIMEOUT
 
 
 def test_who_leaves_is_listed_no_more(pair: tuple[Stage, Stage]) -> None:
@@ -439,7 +439,7 @@ def test_who_leaves_is_listed_no_more(pair: tuple[Stage, Stage]) -> None:
 
 
 def test_administrators_close_a_client_on_every_replica(pair: tuple[Stage, Stage]) -> None:
-    """4410, with a system frame before it on the chat door; others stay, and the client may come back."""
+    """4410, with a system frame before it on the chat endpoint; others stay, and the client may come back."""
     one, two = pair
     with one.open() as chat, two.open("/realtime/client-a") as realtime, two.open("/chat/client-b") as bystander:
         for client in (chat, realtime, bystander):
@@ -506,7 +506,7 @@ def test_a_process_that_is_not_ready_opens_nothing(redis_url: str) -> None:
 
 
 def test_a_socket_is_one_line_in_the_log(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """Whose door, which client, how it ended, how long it was and how much came; and nothing secret."""
+    """Whose endpoint, which client, how it ended, how long it was and how much came; and nothing secret."""
     with caplog.at_level(logging.INFO, "channels"):
         with stage.open() as client:
             client.sees()

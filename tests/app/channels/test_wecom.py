@@ -30,7 +30,7 @@ from services.streams.records import Snapshot
 from services.streams.store import READ_BYTES
 from services.wecom.crypto import WXBizJsonMsgCrypt
 from tests.support.forgery import OTHER_KEY, echo
-from tests.support.house import AES_KEY, TOKEN, House, dify_settings
+from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings
 from tests.support.servers.processes import wait_until
 from utils.limited_log import LimitedLog
 from utils.stream_utils import render_frame
@@ -48,9 +48,9 @@ def values(redis_url: str, dify: MockDify) -> dict[str, str]:
 
 
 @pytest.fixture
-def house(values: dict[str, str]) -> Iterator[House]:
-    with House(**values) as house:
-        yield house
+def app_server(values: dict[str, str]) -> Iterator[AppServer]:
+    with AppServer(**values) as app_server:
+        yield app_server
 
 
 def sees_text(user: WeComUser, bubble: Bubble) -> BubbleFrame:
@@ -63,11 +63,11 @@ def sees_finish(user: WeComUser, bubble: Bubble) -> str:
     return user.sees_finish(bubble, every=0.05)
 
 
-def test_the_address_is_verified_with_the_plaintext(house: House, user: WeComUser) -> None:
+def test_the_address_is_verified_with_the_plaintext(app_server: AppServer, user: WeComUser) -> None:
     """The echo comes back decrypted, as it is, and nothing around it."""
     assert user.verifies_url().isdigit()
 
-    reply = requests.get(f"{house.url}/wechat/callback", params=echo("你好 echo"), timeout=10)
+    reply = requests.get(f"{app_server.url}/wechat/callback", params=echo("你好 echo"), timeout=10)
 
     assert reply.content == "你好 echo".encode()
     assert reply.headers["Content-Type"].startswith("text/plain")
@@ -169,14 +169,14 @@ def test_an_error_is_a_sentence_after_what_was_said(
 def test_the_frame_ends_before_wecom_loses_patience(values: dict[str, str], dify: MockDify) -> None:
     """After its time the bubble is finished with what there is, and stays exactly so, whatever comes later."""
     dify.slow = 0.15
-    with House(**values, WECHAT_ANSWER_SECONDS="2") as house, house.user() as user:
+    with AppServer(**values, WECHAT_ANSWER_SECONDS="2") as app_server, app_server.user() as user:
         question = f"{QUESTION} [[slow]]"
         bubble, silent = user.says(question), user.says(SILENT)
 
         end = user.sees_finish(bubble, every=0.2, timeout=30.0)
         nothing = user.sees_finish(silent, every=0.2, timeout=30.0)
-        running = house.container.manager.running
-        wait_until(lambda: house.container.manager.running < running, timeout=60.0)
+        running = app_server.container.manager.running
+        wait_until(lambda: app_server.container.manager.running < running, timeout=60.0)
 
         assert nothing == ZH["frame_ended"]
         assert end.endswith(f"\n\n{ZH['frame_ended']}")
@@ -201,7 +201,7 @@ def test_an_answer_too_long_to_show_is_cut_and_says_so(user: WeComUser) -> None:
 )
 def test_thinking_is_shown_or_not(values: dict[str, str], thinking: str, shown: str) -> None:
     """What a model thought aloud is for those who want it."""
-    with House(**values, WECHAT_THINKING=thinking) as house, house.user() as user:
+    with AppServer(**values, WECHAT_THINKING=thinking) as app_server, app_server.user() as user:
         answer = sees_finish(user, user.says(f"{QUESTION} [[think]]"))
 
     assert answer == shown + render_frame(answer_to(QUESTION), growing=False)
@@ -209,7 +209,7 @@ def test_thinking_is_shown_or_not(values: dict[str, str], thinking: str, shown: 
 
 def test_a_bot_speaks_the_language_it_is_told(values: dict[str, str]) -> None:
     """Placeholders, welcome and errors are one language."""
-    with House(**values, LOCALE="en") as house, house.user() as user:
+    with AppServer(**values, LOCALE="en") as app_server, app_server.user() as user:
         assert user.enters() == EN["welcome"]
         assert user.says(SILENT).content == EN["thinking"]
 
@@ -221,11 +221,13 @@ class NoGateway:
         raise LookupError("secret detail")
 
 
-def channel_of(house: House, gateway: Any, thinking: str = "show", sources: tuple[str, ...] = ()) -> WeComChannel:
+def channel_of(
+    app_server: AppServer, gateway: Any, thinking: str = "show", sources: tuple[str, ...] = ()
+) -> WeComChannel:
     thoughts: dict[str, Any] = {"default": thinking}
     return WeComChannel(
         gateway=gateway,
-        bots=house.container.wechat,
+        bots=app_server.container.wechat,
         texts=Texts(),
         welcomes={"default": ""},
         thinking=thoughts,
@@ -233,12 +235,12 @@ def channel_of(house: House, gateway: Any, thinking: str = "show", sources: tupl
     )
 
 
-def test_a_bot_may_name_its_sources(house: House) -> None:
+def test_a_bot_may_name_its_sources(app_server: AppServer) -> None:
     """Under a whole answer, for the bots that want it; not while it grows, nor where its time was over."""
     whole = Snapshot("s", "completed", text="五天", size=6, cited="1. 手册")
     others = [replace(whole, status="processing"), replace(whole, frame_over=True), replace(whole, status="cancelled")]
 
-    channel, silent = (channel_of(house, NoGateway(), sources=bots) for bots in (("default",), ("hr",)))
+    channel, silent = (channel_of(app_server, NoGateway(), sources=bots) for bots in (("default",), ("hr",)))
 
     assert channel.frame("default", whole)["stream"]["content"] == "五天\n\n参考资料：\n\n1. 手册"
     assert silent.frame("default", whole)["stream"]["content"] == "五天"
@@ -247,7 +249,7 @@ def test_a_bot_may_name_its_sources(house: House) -> None:
 
 def test_the_sources_of_dify_reach_the_bubble(values: dict[str, str]) -> None:
     """From its message_end, by way of Redis."""
-    with House(**values, WECHAT_SOURCES="true") as house, house.user() as user:
+    with AppServer(**values, WECHAT_SOURCES="true") as app_server, app_server.user() as user:
         answer = sees_finish(user, user.says(QUESTION))
 
     text, _, cited = answer.rpartition(f"\n\n{ZH['sources_heading']}\n\n")
@@ -255,9 +257,9 @@ def test_the_sources_of_dify_reach_the_bubble(values: dict[str, str]) -> None:
     assert cited.startswith("1. ")
 
 
-def test_a_growing_text_never_takes_back_what_it_showed(house: House) -> None:
+def test_a_growing_text_never_takes_back_what_it_showed(app_server: AppServer) -> None:
     """Room for the sentence about the cut is kept before it is needed."""
-    channel, text = channel_of(house, NoGateway()), "字" * 6900
+    channel, text = channel_of(app_server, NoGateway()), "字" * 6900
     shown = [
         channel.frame("default", Snapshot("s", "processing", text=text[:count], size=3 * count))["stream"]["content"]
         for count in (6000, 6780, 6790, 6800, 6810, 6820)
@@ -271,12 +273,12 @@ def test_a_growing_text_never_takes_back_what_it_showed(house: House) -> None:
     assert shown[-1].endswith(ZH["truncated"])
 
 
-def test_a_text_whose_rest_was_not_read_says_so(house: House) -> None:
+def test_a_text_whose_rest_was_not_read_says_so(app_server: AppServer) -> None:
     """Hidden thinking may take most of what a poll reads; then the frame has room left and the answer is cut."""
     thought = "<think>" + "想" * 5000 + "</think>"
     text = thought + "答" * 5000
     read = text.encode()[:READ_BYTES].decode(errors="ignore")
-    channel = channel_of(house, NoGateway(), thinking="hide")
+    channel = channel_of(app_server, NoGateway(), thinking="hide")
 
     growing = channel.frame("default", Snapshot("s", "processing", text=read, size=len(text.encode())))["stream"]
     whole = channel.frame("default", Snapshot("s", "completed", text=read, size=len(text.encode())))["stream"]
@@ -287,9 +289,9 @@ def test_a_text_whose_rest_was_not_read_says_so(house: House) -> None:
     assert channel.frame("default", failed)["stream"]["content"] == f"{whole['content']}\n\n{ZH['provider_error']}"
 
 
-def test_a_frame_whose_time_is_over_minds_no_more_text(house: House) -> None:
+def test_a_frame_whose_time_is_over_minds_no_more_text(app_server: AppServer) -> None:
     """However much the producer writes afterwards, the frame stays the same."""
-    channel = channel_of(house, NoGateway())
+    channel = channel_of(app_server, NoGateway())
     shown = Snapshot("s", "processing", frame_over=True, text="答到这里", size=12)
 
     frames = [
@@ -305,9 +307,9 @@ def test_a_frame_whose_time_is_over_minds_no_more_text(house: House) -> None:
     assert frames == [frame("s", f"答到这里\n\n{ZH['frame_ended']}")] * 4
 
 
-def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(house: House) -> None:
+def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(app_server: AppServer) -> None:
     """While it grows the placeholder stands; at the end there is a sentence."""
-    channel = channel_of(house, NoGateway(), thinking="hide")
+    channel = channel_of(app_server, NoGateway(), thinking="hide")
     thought = "<think>想</think>"
 
     growing = channel.frame("default", Snapshot("s", "processing", text=thought, size=30))["stream"]
@@ -317,12 +319,12 @@ def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(house: House) -> No
     assert (done["finish"], done["content"]) == (True, ZH["provider_empty"])
 
 
-def test_a_cancelled_answer_says_so(user: WeComUser, house: House) -> None:
+def test_a_cancelled_answer_says_so(user: WeComUser, app_server: AppServer) -> None:
     """The bubble ends with what there was."""
     bubble = user.says(STOPS)
     text = sees_text(user, bubble).content
 
-    assert house.container.gateway.cancel(bubble.stream_id, bot="default", principal="zhangsan")
+    assert app_server.container.gateway.cancel(bubble.stream_id, bot="default", principal="zhangsan")
 
     assert sees_finish(user, bubble) == f"{text}\n\n{ZH['cancelled']}"
 
@@ -330,7 +332,7 @@ def test_a_cancelled_answer_says_so(user: WeComUser, house: House) -> None:
 @pytest.mark.parametrize(("setting", "welcome"), [("", ZH["welcome"]), ("欢迎找 HR 来宝", "欢迎找 HR 来宝")])
 def test_who_enters_is_welcomed(values: dict[str, str], setting: str, welcome: str) -> None:
     """With the bot's own words, or ours; WeCom's own example has no chattype."""
-    with House(**values, WECHAT_WELCOME=setting) as house, house.user() as user:
+    with AppServer(**values, WECHAT_WELCOME=setting) as app_server, app_server.user() as user:
         assert user.enters() == welcome
 
         bare = {"msgid": "e-0001", "aibotid": "aibEXAMPLE", "from": {"userid": "zhangsan"}, "create_time": 1700000000}
@@ -363,9 +365,9 @@ def test_other_messages_get_a_friendly_sentence(
 
 
 @pytest.mark.parametrize(("chatid", "text"), [("wrGROUP", "@来宝"), ("wrGROUP", "@来宝 \u2005 "), ("", "   \n")])
-def test_a_message_without_words_gets_a_sentence(house: House, dify: MockDify, chatid: str, text: str) -> None:
+def test_a_message_without_words_gets_a_sentence(app_server: AppServer, dify: MockDify, chatid: str, text: str) -> None:
     """A mention alone is no question."""
-    with house.user(chatid=chatid) as user:
+    with app_server.user(chatid=chatid) as user:
         bubble = user.says(text)
 
         assert (bubble.finish, bubble.content) == (True, ZH["empty_question"])
@@ -373,9 +375,9 @@ def test_a_message_without_words_gets_a_sentence(house: House, dify: MockDify, c
     assert dify.requests == []
 
 
-def test_a_mention_is_not_part_of_the_question(house: House, dify: MockDify) -> None:
+def test_a_mention_is_not_part_of_the_question(app_server: AppServer, dify: MockDify) -> None:
     """The provider is asked what the person meant."""
-    with house.user(chatid="wrGROUP") as user:
+    with app_server.user(chatid="wrGROUP") as user:
         sees_finish(user, user.says(f"@来宝 {QUESTION}"))
 
     assert [request.body["query"] for request in dify.requests] == [QUESTION]
@@ -430,10 +432,10 @@ def test_an_unknown_stream_is_finished_with_a_sentence(
     ],
 )
 def test_a_stream_is_shown_to_its_person_and_its_group(
-    house: House, asker: tuple[str, str], reader: tuple[str, str], sees: bool
+    app_server: AppServer, asker: tuple[str, str], reader: tuple[str, str], sees: bool
 ) -> None:
     """To anybody else it does not exist: the reply is that of an expired one."""
-    with house.user(*asker) as asking, house.user(*reader) as reading:
+    with app_server.user(*asker) as asking, app_server.user(*reader) as reading:
         bubble = asking.says(QUESTION)
         answer = sees_finish(asking, bubble)
 
@@ -445,7 +447,11 @@ def test_a_stream_is_shown_to_its_person_and_its_group(
 def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
     """The same message id is another question at another bot, and its stream is nobody else's."""
     hr = {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY, "WECHAT_WELCOME": "HR"}
-    with House(**values, WECHAT_BOTS=json.dumps({"hr": hr})) as house, house.user() as one, hr_user(house) as other:
+    with (
+        AppServer(**values, WECHAT_BOTS=json.dumps({"hr": hr})) as app_server,
+        app_server.user() as one,
+        hr_user(app_server) as other,
+    ):
         first, second = one.says(QUESTION, "m-same"), other.says(QUESTION, "m-same")
         answer = sees_finish(one, first)
         foreign = other.sends({"msgtype": "stream", "stream": {"id": first.stream_id}})
@@ -457,23 +463,27 @@ def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
     assert len(dify.requests) == 2
 
 
-def hr_user(house: House, path: str = "/wechat/callback/hr") -> WeComUser:
-    return WeComUser(house.url + path, SimulatedBot("HRTESTTOKEN", OTHER_KEY), "zhangsan")
+def hr_user(app_server: AppServer, path: str = "/wechat/callback/hr") -> WeComUser:
+    return WeComUser(app_server.url + path, SimulatedBot("HRTESTTOKEN", OTHER_KEY), "zhangsan")
 
 
 def test_keys_change_without_a_pause(values: dict[str, str]) -> None:
     """While two are in force each callback is answered under the one it came with, and streams go on."""
     both = {"WECHAT_TOKEN": f"{TOKEN},HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": f"{AES_KEY},{OTHER_KEY}"}
-    with House(**values, **both) as house, house.user() as old, hr_user(house, "/wechat/callback") as new:
+    with (
+        AppServer(**values, **both) as app_server,
+        app_server.user() as old,
+        hr_user(app_server, "/wechat/callback") as new,
+    ):
         assert new.verifies_url()
         bubble = old.says(QUESTION)
 
         assert sees_finish(new, bubble) == render_frame(answer_to(QUESTION), growing=False)
 
 
-def test_the_default_bot_has_a_name_too(house: House) -> None:
+def test_the_default_bot_has_a_name_too(app_server: AppServer) -> None:
     """Its second address is answered, not redirected: WeCom follows no redirect."""
-    with house.user(bot="default") as user:
+    with app_server.user(bot="default") as user:
         assert user.verifies_url()
         assert user.enters() == ZH["welcome"]
 
@@ -504,7 +514,7 @@ def test_a_finished_answer_is_redelivered_whole(user: WeComUser, dify: MockDify)
 
 def test_twenty_deliveries_at_once_on_two_replicas_ask_once(values: dict[str, str], dify: MockDify) -> None:
     """Whoever comes first has the producer, everybody the stream."""
-    with House(**values) as one, House(**values) as other, one.user() as here, other.user() as there:
+    with AppServer(**values) as one, AppServer(**values) as other, one.user() as here, other.user() as there:
         with ThreadPoolExecutor(20) as pool:
             bubbles = list(pool.map(lambda n: (here, there)[n % 2].says(QUESTION, "m-same"), range(20)))
         answers = {sees_finish(there, bubble) for bubble in bubbles[:4]}
@@ -514,7 +524,7 @@ def test_twenty_deliveries_at_once_on_two_replicas_ask_once(values: dict[str, st
     assert answers == {render_frame(answer_to(QUESTION), growing=False)}
 
 
-def test_a_fourth_question_is_refused_for_good(user: WeComUser, house: House, dify: MockDify) -> None:
+def test_a_fourth_question_is_refused_for_good(user: WeComUser, app_server: AppServer, dify: MockDify) -> None:
     """It says why, and a redelivery repeats it; another person is not concerned."""
     for _ in range(3):
         assert not user.says(SILENT).finish
@@ -526,13 +536,17 @@ def test_a_fourth_question_is_refused_for_good(user: WeComUser, house: House, di
         assert (bubble.stream_id, bubble.finish, bubble.content) == (fourth.stream_id, True, ZH["user_full"])
     assert user.polls(fourth).content == ZH["user_full"]
     assert dify.asked(QUESTION) == []
-    with house.user("lisi") as other:
+    with app_server.user("lisi") as other:
         assert not other.says(QUESTION).finish
 
 
 def test_a_full_replica_says_so(values: dict[str, str], dify: MockDify) -> None:
     """Beyond its places a question has its sentence, and a redelivery repeats it."""
-    with House(**values, STREAM_MAX_PER_REPLICA="1") as house, house.user() as one, house.user("lisi") as other:
+    with (
+        AppServer(**values, STREAM_MAX_PER_REPLICA="1") as app_server,
+        app_server.user() as one,
+        app_server.user("lisi") as other,
+    ):
         one.says(SILENT)
 
         refused = other.says(QUESTION, "m-1")
@@ -544,11 +558,11 @@ def test_a_full_replica_says_so(values: dict[str, str], dify: MockDify) -> None:
     assert dify.asked(QUESTION) == []
 
 
-def test_a_leaving_replica_answers_polls_only(user: WeComUser, house: House) -> None:
+def test_a_leaving_replica_answers_polls_only(user: WeComUser, app_server: AppServer) -> None:
     """A new question has a sentence, a running one goes on."""
     bubble = user.says(STOPS)
     text = sees_text(user, bubble).content
-    house.container.manager.draining = True
+    app_server.container.manager.draining = True
 
     refused = user.says(QUESTION)
 
@@ -565,7 +579,7 @@ def test_a_leaving_replica_answers_polls_only(user: WeComUser, house: House) -> 
     ],
 )
 def test_whatever_fails_a_well_formed_callback_is_answered_200(
-    house: House,
+    app_server: AppServer,
     user: WeComUser,
     caplog: pytest.LogCaptureFixture,
     message: dict[str, Any],
@@ -574,7 +588,7 @@ def test_whatever_fails_a_well_formed_callback_is_answered_200(
     """An error would make WeCom send it again; the log has the traceback, the reply no word of it."""
     app = Flask("broken")
     note = partial(note_refusal, lines=LimitedLog(logging.getLogger("app"), "callback refused"))
-    app.wsgi_app = CallbackEndpoint(app.wsgi_app, channel_of(house, NoGateway()), note)  # type: ignore[method-assign]
+    app.wsgi_app = CallbackEndpoint(app.wsgi_app, channel_of(app_server, NoGateway()), note)  # type: ignore[method-assign]
     sent = user.seals(message)
 
     reply = app.test_client().post("/wechat/callback", query_string=dict(sent.params), data=sent.body)
@@ -616,7 +630,7 @@ def test_each_callback_is_one_line(user: WeComUser, caplog: pytest.LogCaptureFix
 
 def test_a_poll_logs_what_it_read_for_debugging(values: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     """The three lines are those of the original."""
-    with House(**values, LOG_LEVEL="DEBUG") as house, house.user() as user:
+    with AppServer(**values, LOG_LEVEL="DEBUG") as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         sees_finish(user, bubble)
         caplog.clear()
@@ -626,7 +640,7 @@ def test_a_poll_logs_what_it_read_for_debugging(values: dict[str, str], caplog: 
         lines = [
             r.getMessage() for r in caplog.records if r.name == "channels.wecom.channel" and r.levelno == logging.DEBUG
         ]
-        document = house.container.streams.document(bubble.stream_id)
+        document = app_server.container.streams.document(bubble.stream_id)
     assert document
     size, last = len(answer_to(QUESTION)), len(document["messages"]) - 1
     assert lines == [
@@ -641,10 +655,10 @@ def frame(stream_id: str, content: str, *, finish: bool = True) -> dict[str, Any
 
 
 def test_nothing_is_left_running(values: dict[str, str]) -> None:
-    """A house that closes takes its producers along, also those that would have gone on."""
+    """A app_server that closes takes its producers along, also those that would have gone on."""
     before = set(threading.enumerate())
 
-    with House(**values) as house, house.user() as user:
+    with AppServer(**values) as app_server, app_server.user() as user:
         user.says(SILENT)
 
     left = set(threading.enumerate()) - before

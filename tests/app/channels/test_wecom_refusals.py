@@ -16,17 +16,17 @@ import requests
 from channels.wecom.callbacks import MAX_BODY
 from demo.wecom.simulator import Callback, CallbackFailed
 from tests.support.forgery import FORGED, a_text, callback, echo, good
-from tests.support.house import House
+from tests.support.replicas import AppServer
 from tests.support.servers.processes import wait_until
 
 REFUSED = {"code": "callback_refused"}
 
 
 @pytest.fixture
-def house(redis_url: str) -> Iterator[House]:
+def app_server(redis_url: str) -> Iterator[AppServer]:
     # A sweep for lost answers is a lease away at the most, and would be counted.
-    with House(redis_url, DRAIN_SECONDS="0", STREAM_LEASE="1000") as house:
-        yield house
+    with AppServer(redis_url, DRAIN_SECONDS="0", STREAM_LEASE="1000") as app_server:
+        yield app_server
 
 
 def touched(client: redis.Redis) -> dict[str, int]:
@@ -44,14 +44,14 @@ def check_of(caplog: pytest.LogCaptureFixture) -> str:
 
 @pytest.mark.parametrize("name", FORGED)
 def test_what_fails_a_check_is_refused_and_touches_nothing(
-    house: House, stored: redis.Redis, caplog: pytest.LogCaptureFixture, name: str
+    app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """Every refusal looks alike from outside; one log line says which check it was."""
     forged: Callback = FORGED[name]()
     before = touched(stored)
     caplog.clear()
 
-    reply = requests.post(f"{house.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
+    reply = requests.post(f"{app_server.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
 
     assert (reply.status_code, reply.json()) == (400, REFUSED)
     assert check_of(caplog) == name.split()[0]
@@ -68,26 +68,26 @@ def test_what_fails_a_check_is_refused_and_touches_nothing(
     ],
 )
 def test_a_verification_is_held_to_the_same_checks(
-    house: House, caplog: pytest.LogCaptureFixture, params: Any, check: str
+    app_server: AppServer, caplog: pytest.LogCaptureFixture, params: Any, check: str
 ) -> None:
     """Nobody learns from it whose address this is."""
     caplog.clear()
 
-    reply = requests.get(f"{house.url}/wechat/callback", params=params(), timeout=10)
+    reply = requests.get(f"{app_server.url}/wechat/callback", params=params(), timeout=10)
 
     assert (reply.status_code, reply.json(), check_of(caplog)) == (400, REFUSED, check)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_bot_is_refused_like_any_forgery(
-    house: House, stored: redis.Redis, caplog: pytest.LogCaptureFixture, method: str
+    app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     """A good signature of the default bot opens nothing elsewhere."""
     before = touched(stored)
     caplog.clear()
 
     reply = requests.request(
-        method, f"{house.url}/wechat/callback/nobody", params=good().params, data=good().body, timeout=10
+        method, f"{app_server.url}/wechat/callback/nobody", params=good().params, data=good().body, timeout=10
     )
 
     assert (reply.status_code, reply.json(), check_of(caplog)) == (400, REFUSED, "unknown_bot")
@@ -96,18 +96,18 @@ def test_an_unknown_bot_is_refused_like_any_forgery(
 
 def test_a_callback_of_another_bot_is_refused(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Where the bot's id is set, it must be the one that speaks."""
-    with House(redis_url, WECHAT_BOT_ID="aibOURS") as house, house.user() as user:
+    with AppServer(redis_url, WECHAT_BOT_ID="aibOURS") as app_server, app_server.user() as user:
         caplog.clear()
         with pytest.raises(CallbackFailed, match="400"):
             user.says("?")
         assert check_of(caplog) == "bad_ciphertext"
 
 
-def raw_post(house: House, head: str, body: bytes = b"") -> tuple[int, Any]:
+def raw_post(app_server: AppServer, head: str, body: bytes = b"") -> tuple[int, Any]:
     """Send a request as it is, without waiting to be asked for the rest of it; return status and JSON."""
     query = "&".join(f"{name}={value}" for name, value in good().params.items())
     start = f"POST /wechat/callback?{query} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n"
-    with closing(socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1])), 30)) as sock:
+    with closing(socket.create_connection(("127.0.0.1", int(app_server.url.rsplit(":", 1)[1])), 30)) as sock:
         sock.sendall(start.encode() + body)
         reply = b"".join(iter(lambda: sock.recv(65536), b""))
     head_part, _, text = reply.partition(b"\r\n\r\n")
@@ -125,31 +125,31 @@ def raw_post(house: House, head: str, body: bytes = b"") -> tuple[int, Any]:
     ids=["announced", "sent", "in chunks", "broken chunks"],
 )
 def test_a_body_that_is_too_large_or_broken_is_refused(
-    house: House, stored: redis.Redis, caplog: pytest.LogCaptureFixture, head: str, body: bytes, check: str
+    app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, head: str, body: bytes, check: str
 ) -> None:
     """One that announces its size is not even read."""
     before = touched(stored)
     caplog.clear()
 
-    assert raw_post(house, head, body) == (400, REFUSED)
+    assert raw_post(app_server, head, body) == (400, REFUSED)
 
     assert check_of(caplog) == check
     assert touched(stored) == before
 
 
-def test_the_largest_body_is_read(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_largest_body_is_read(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
     """At the limit itself the other checks decide."""
     caplog.clear()
 
-    status, body = raw_post(house, f"Content-Length: {MAX_BODY}", b" " * MAX_BODY)
+    status, body = raw_post(app_server, f"Content-Length: {MAX_BODY}", b" " * MAX_BODY)
 
     assert (status, body, check_of(caplog)) == (400, REFUSED, "bad_json")
 
 
-def test_a_body_cut_off_is_refused(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_body_cut_off_is_refused(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever hangs up in the middle of a sentence has said nothing."""
     caplog.clear()
-    with closing(socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1])), 30)) as sock:
+    with closing(socket.create_connection(("127.0.0.1", int(app_server.url.rsplit(":", 1)[1])), 30)) as sock:
         sock.sendall(b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         sock.shutdown(socket.SHUT_WR)
         wait_until(lambda: caplog.records, timeout=30.0)
@@ -157,12 +157,12 @@ def test_a_body_cut_off_is_refused(house: House, caplog: pytest.LogCaptureFixtur
     assert check_of(caplog) == "broken_body"
 
 
-def test_a_good_callback_passes_the_same_checks(house: House) -> None:
+def test_a_good_callback_passes_the_same_checks(app_server: AppServer) -> None:
     """What the table forges is otherwise right."""
     reply = requests.post(
-        f"{house.url}/wechat/callback", params=good().params, data=callback(a_text()).body, timeout=10
+        f"{app_server.url}/wechat/callback", params=good().params, data=callback(a_text()).body, timeout=10
     )
     assert reply.status_code == 400
 
     whole = good()
-    assert requests.post(f"{house.url}/wechat/callback", params=whole.params, data=whole.body, timeout=10).ok
+    assert requests.post(f"{app_server.url}/wechat/callback", params=whole.params, data=whole.body, timeout=10).ok

@@ -23,7 +23,7 @@ import requests
 from werkzeug.serving import make_server
 
 from demo.mocks.dify.server import MockDify
-from tests.support.house import House, Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import AppServer, Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import FakeClock, RedisServer, free_port, wait_until
 from tests.support.servers.raw_server import RawServer
 from tests.unit.questions.test_question_files import workbook
@@ -42,28 +42,30 @@ Printed = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[MockDify]:
-    """The Dify that the house asks."""
+    """The Dify that the app_server asks."""
     with MockDify(slow=0.04) as mock:
         yield mock
 
 
 @pytest.fixture(scope="module")
-def shared_house(redis_server: RedisServer, app: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def shared_app_server(
+    redis_server: RedisServer, app: MockDify, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AppServer]:
     """A replica that asks for a key; its database of Redis is its own, as are its tasks."""
-    database = str(tmp_path_factory.mktemp("house") / "laibao.db")
+    database = str(tmp_path_factory.mktemp("app_server") / "laibao.db")
     settings = {"DATABASE_PATH": database, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
     limits = {"RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
-    with House(redis_server.url(2), **settings, **limits, **dify_settings(app.base_url)) as house:
-        yield house
+    with AppServer(redis_server.url(2), **settings, **limits, **dify_settings(app.base_url)) as app_server:
+        yield app_server
 
 
 @pytest.fixture
-def house(shared_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def app_server(shared_app_server: AppServer, monkeypatch: pytest.MonkeyPatch) -> AppServer:
     """The replica; its address and the key are in the environment, and the tool looks at its tasks often."""
-    monkeypatch.setenv("LAIBAO_URL", shared_house.url)
+    monkeypatch.setenv("LAIBAO_URL", shared_app_server.url)
     monkeypatch.setenv("LAIBAO_KEY", KEY)
     monkeypatch.setattr("tools._batch.client.LOOK", 0.1)
-    return shared_house
+    return shared_app_server
 
 
 def run(*argv: object) -> int:
@@ -87,9 +89,9 @@ def written(folder: Path, name: str, questions: list[str]) -> Path:
     return path
 
 
-def tasks_of(house: House) -> list[dict[str, Any]]:
+def tasks_of(app_server: AppServer) -> list[dict[str, Any]]:
     headers = {"X-API-Key": KEY}
-    reply = requests.get(f"{house.url}/api/batch/tasks", headers=headers, timeout=30)
+    reply = requests.get(f"{app_server.url}/api/batch/tasks", headers=headers, timeout=30)
     tasks: list[dict[str, Any]] = reply.json()["data"]["tasks"]
     return tasks
 
@@ -99,7 +101,7 @@ def tasks_of(house: House) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", [".txt", ".csv", ".xlsx", ".jsonl"])
 def test_a_file_of_questions_comes_back_as_answers(
-    kind: str, house: House, app: MockDify, tmp_path: Path, capsys: Printed
+    kind: str, app_server: AppServer, app: MockDify, tmp_path: Path, capsys: Printed
 ) -> None:
     """Whatever kind it is: JSONL with every question, its answer, in their order; status 0, plain lines."""
     file, out = written(tmp_path, f"常见问题{kind}", QUESTIONS), tmp_path / "answers.jsonl"
@@ -110,7 +112,7 @@ def test_a_file_of_questions_comes_back_as_answers(
     printed = capsys.readouterr()
     assert status == 0, printed
     assert [(item["text"], item["content"]) for item in items] == [(q, app.expected_answer(q)) for q in QUESTIONS]
-    assert tasks_of(house)[0]["name"] == "常见问题"
+    assert tasks_of(app_server)[0]["name"] == "常见问题"
     lines = printed.out.splitlines()
     assert re.fullmatch("task [0-9a-f-]{36}", lines[0])
     assert lines[-2].startswith("completed: 3/3 done")
@@ -119,7 +121,7 @@ def test_a_file_of_questions_comes_back_as_answers(
     assert not list(tmp_path.glob(".*part"))
 
 
-def test_a_csv_is_saved_where_the_name_says_so(house: House, tmp_path: Path) -> None:
+def test_a_csv_is_saved_where_the_name_says_so(app_server: AppServer, tmp_path: Path) -> None:
     """With the chosen column, the app's variables and the other options of the task."""
     file, out = tmp_path / "q.csv", tmp_path / "a.csv"
     file.write_text("city,ask\nBerlin,How?\n", "utf-8")
@@ -128,10 +130,12 @@ def test_a_csv_is_saved_where_the_name_says_so(house: House, tmp_path: Path) -> 
 
     (row,) = csv.DictReader(io.StringIO(out.read_text("utf-8-sig"), newline=""))
     assert (row["text"], row["status"]) == ("How?", "completed")
-    assert tasks_of(house)[0]["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
+    assert tasks_of(app_server)[0]["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
 
 
-def test_without_a_file_results_are_alone_on_standard_output(house: House, tmp_path: Path, capsysbinary: Any) -> None:
+def test_without_a_file_results_are_alone_on_standard_output(
+    app_server: AppServer, tmp_path: Path, capsysbinary: Any
+) -> None:
     """JSONL that a program reads; how it goes is on standard error."""
     assert run("run", written(tmp_path, "q.txt", QUESTIONS)) == 0
 
@@ -141,7 +145,7 @@ def test_without_a_file_results_are_alone_on_standard_output(house: House, tmp_p
 
 
 @pytest.mark.parametrize("answered", [["一"], []], ids=["some", "none"])
-def test_a_question_that_failed_is_status_2(answered: list[str], house: House, tmp_path: Path) -> None:
+def test_a_question_that_failed_is_status_2(answered: list[str], app_server: AppServer, tmp_path: Path) -> None:
     """One of them, or all; the results say which."""
     out = tmp_path / "a.jsonl"
 
@@ -155,7 +159,7 @@ def test_a_question_that_failed_is_status_2(answered: list[str], house: House, t
 # By steps
 
 
-def test_a_task_is_led_by_its_id(house: House, tmp_path: Path, capsys: Printed) -> None:
+def test_a_task_is_led_by_its_id(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
     """Submit prints the id alone; pause, status, list, results as they are, cancel, and then the wait is status 1."""
     assert run("submit", written(tmp_path, "q.txt", ["[[silent]] 年假"] * 40), "--max-concurrent", 1) == 0
     task_id = capsys.readouterr().out.strip()
@@ -178,7 +182,7 @@ def test_a_task_is_led_by_its_id(house: House, tmp_path: Path, capsys: Printed) 
     assert "任务已经结束，不能再更改。 (HTTP 409)" in capsys.readouterr().err
 
 
-def test_how_batches_stand(house: House, capsys: Printed) -> None:
+def test_how_batches_stand(app_server: AppServer, capsys: Printed) -> None:
     """Workers, questions at once, tasks, and the room that is left."""
     said = "1 workers, 0 of 5 questions at once; tasks: 0 pending, 0 running, 0 paused, room for 1000 more\n"
 
@@ -186,15 +190,17 @@ def test_how_batches_stand(house: House, capsys: Printed) -> None:
     wait_until(lambda: run("status") == 0 and capsys.readouterr().out == said)
 
 
-def test_a_submission_under_a_name_of_ones_own_is_one_task(house: House, tmp_path: Path, capsys: Printed) -> None:
+def test_a_submission_under_a_name_of_ones_own_is_one_task(
+    app_server: AppServer, tmp_path: Path, capsys: Printed
+) -> None:
     """Said twice it finds its task; said of other questions it is refused."""
-    file, before = written(tmp_path, "q.txt", QUESTIONS), len(tasks_of(house))
+    file, before = written(tmp_path, "q.txt", QUESTIONS), len(tasks_of(app_server))
 
     assert run("submit", file, "--id", "order-1") == run("submit", file, "--id", "order-1") == 0
 
     first, second = capsys.readouterr().out.split()
     assert first == second
-    assert len(tasks_of(house)) == before + 1
+    assert len(tasks_of(app_server)) == before + 1
     assert run("submit", written(tmp_path, "other.txt", ["What?"]), "--id", "order-1") == 1
     assert "这个幂等键已经用于另一次提交。 (HTTP 409)" in capsys.readouterr().err
 
@@ -227,7 +233,7 @@ def test_wrong_usage_is_status_1(argv: list[str], said: str, capsys: Printed) ->
     assert "secret" not in printed
 
 
-def test_what_the_server_refuses_is_said_in_its_words(house: House, tmp_path: Path, capsys: Printed) -> None:
+def test_what_the_server_refuses_is_said_in_its_words(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
     """The field and what is wrong with it; of a task that is not theirs nothing more than that."""
     assert run("submit", written(tmp_path, "q.txt", ["x"]), "--max-attempts", 9) == 1
     assert "max_attempts" in capsys.readouterr().err
@@ -246,7 +252,9 @@ def test_jsonl_of_several_shapes() -> None:
 # The key
 
 
-def test_a_wrong_key_is_told_and_not_shown(house: House, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
+def test_a_wrong_key_is_told_and_not_shown(
+    app_server: AppServer, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
     """Status 1, the server's sentence."""
     monkeypatch.setenv("LAIBAO_KEY", "wrong-key-9")
 
@@ -257,7 +265,7 @@ def test_a_wrong_key_is_told_and_not_shown(house: House, monkeypatch: pytest.Mon
     assert "wrong-key-9" not in printed.out + printed.err
 
 
-def test_a_minus_reads_the_key_from_standard_input(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minus_reads_the_key_from_standard_input(app_server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the environment's."""
     monkeypatch.setenv("LAIBAO_KEY", "wrong")
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
@@ -265,7 +273,9 @@ def test_a_minus_reads_the_key_from_standard_input(house: House, monkeypatch: py
     assert run("status", "--key", "-") == 0
 
 
-def test_at_a_terminal_the_key_is_asked_for_where_one_is_wanted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_a_terminal_the_key_is_asked_for_where_one_is_wanted(
+    app_server: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unseen, and then it goes on."""
     monkeypatch.delenv("LAIBAO_KEY")
     terminal, stdin = pty.openpty()
@@ -352,20 +362,22 @@ def test_a_gateways_page_is_an_outage(capsys: Printed) -> None:
 
 def test_a_service_without_batches_is_not_waited_for(redis_url: str, capsys: Printed) -> None:
     """503 means that there will be none."""
-    with House(redis_url, WEBSOCKET_AUTH="none") as house:
-        assert run("status", "--url", house.url) == 1
+    with AppServer(redis_url, WEBSOCKET_AUTH="none") as app_server:
+        assert run("status", "--url", app_server.url) == 1
 
     assert capsys.readouterr().err == "批量处理服务不可用 (HTTP 503)\n"
 
 
-def test_a_netrc_is_not_taken_for_the_key(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_netrc_is_not_taken_for_the_key(
+    app_server: AppServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """requests would send what that has for the host."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
 
     # Refused, it would raise; the processor is counted a moment after the replica's begin.
-    wait_until(lambda: Api(house.url, KEY).ask("GET", "/status")["is_running"] is True)
+    wait_until(lambda: Api(app_server.url, KEY).ask("GET", "/status")["is_running"] is True)
 
 
 # What one sees
@@ -402,7 +414,7 @@ def test_where_there_is_no_terminal_lines_come_now_and_then(capsys: Printed) -> 
     ]  # fmt: skip
 
 
-def test_at_a_terminal_a_bar_grows(house: House, tmp_path: Path) -> None:
+def test_at_a_terminal_a_bar_grows(app_server: AppServer, tmp_path: Path) -> None:
     """With its counts, until all is done."""
     terminal, screen = pty.openpty()
     file, out = written(tmp_path, "q.txt", QUESTIONS), tmp_path / "a.csv"
@@ -446,11 +458,11 @@ def seen(process: Any, name: str = "stdout") -> bytes:
 
 
 @pytest.mark.full
-def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed) -> None:
+def test_ctrl_c_says_how_to_go_on(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
     """Status 130; the task goes on, and the command that is named brings its results."""
-    out, before = tmp_path / "a.jsonl", len(tasks_of(house))
+    out, before = tmp_path / "a.jsonl", len(tasks_of(app_server))
     with program("run", written(tmp_path, "q.txt", ["[[slow]] 年假"]), "--out", out) as process:
-        (task, *_) = wait_until(lambda: (tasks := tasks_of(house))[: len(tasks) - before], timeout=60)
+        (task, *_) = wait_until(lambda: (tasks := tasks_of(app_server))[: len(tasks) - before], timeout=60)
         wait_until(lambda: b"running" in process.stdout.readline(), timeout=60)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -459,16 +471,16 @@ def test_ctrl_c_says_how_to_go_on(house: House, tmp_path: Path, capsys: Printed)
     found = re.search(r"python -m tools\.batch (results .+?); end it: python -m tools\.batch cancel", err.decode())
     assert found, err
     assert b"Traceback" not in err
-    assert found[1] == f"results {task['task_id']} --out {out} --url {house.url}"
+    assert found[1] == f"results {task['task_id']} --out {out} --url {app_server.url}"
     assert not out.exists()
     assert run(*found[1].split()) == 0
     assert len(out.read_text("utf-8").splitlines()) == 1
 
 
 @contextmanager
-def served(house: House, port: int = 0) -> Iterator[int]:
-    """Serve the house at another port, which can be gone while the house is there."""
-    server = make_server("127.0.0.1", port, house.app, threaded=True)
+def served(app_server: AppServer, port: int = 0) -> Iterator[int]:
+    """Serve the app_server at another port, which can be gone while the app_server is there."""
+    server = make_server("127.0.0.1", port, app_server.app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -479,17 +491,19 @@ def served(house: House, port: int = 0) -> Iterator[int]:
         thread.join(10)
 
 
-def test_the_service_may_be_away_meanwhile(house: House, app: MockDify, tmp_path: Path, capsys: Printed) -> None:
+def test_the_service_may_be_away_meanwhile(
+    app_server: AppServer, app: MockDify, tmp_path: Path, capsys: Printed
+) -> None:
     """The client waits until it is back, and saves every answer; nothing is asked twice."""
     out, asked = tmp_path / "a.jsonl", len(app.requests)
     file = written(tmp_path, "q.txt", [f"[[slow]] 年假 {n}" for n in range(4)])
     with ThreadPoolExecutor(1) as client:
-        with served(house) as port:
+        with served(app_server) as port:
             url = f"http://127.0.0.1:{port}"
             status = client.submit(run, "run", file, "--out", out, "--url", url)
             wait_until(lambda: len(app.requests) > asked, timeout=30)
         shown = wait_until(lambda: "".join(re.findall(".*trying again.*", capsys.readouterr().out)), timeout=30)
-        with served(house, port):
+        with served(app_server, port):
             assert status.result(60) == 0
 
     assert f"cannot connect to 127.0.0.1:{port}; trying again for up to 600 s" in shown
@@ -519,8 +533,8 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
     """The web only takes the task; a worker does it, tells how it is, hands over when it is told to go, and another
     one ends the task."""
     settings = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "BATCH_WORKER": "external", "BATCH_MAX_CONCURRENT": "2"}
-    open_door = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "DRAIN_SECONDS": "20"}
-    env = settings_for(redis_url, **settings, **open_door, **dify_settings(dify.base_url))
+    open_endpoint = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "DRAIN_SECONDS": "20"}
+    env = settings_for(redis_url, **settings, **open_endpoint, **dify_settings(dify.base_url))
     texts = [f"[[slow]] 年假 {n}" for n in range(4)]
     with replicas(1, env, tmp_path) as (web,):
         tasks = f"{web.url}/api/batch/tasks"

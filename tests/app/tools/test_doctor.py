@@ -25,7 +25,7 @@ from demo.mocks.dify.server import MockDify
 from services.container import Container
 from services.errors import ProviderError, SettingsError
 from services.providers.dify.service import DifyService
-from tests.support.house import AES_KEY, TOKEN, House, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.servers.processes import MariaServer, RedisServer, free_port
 from tests.support.servers.raw_server import RawServer, self_signed
 from tests.support.wecom_stub import StubCallback
@@ -73,8 +73,8 @@ def dify() -> Iterator[MockDify]:
 def test_a_whole_deployment_is_found_well(redis_url: str, dify: MockDify, capsys: pytest.CaptureFixture[str]) -> None:
     """A running replica with Redis and Dify gives a line for each check and exit status 0."""
     env = settings_for(redis_url, **dify_settings(dify.base_url))
-    with House(redis_url, **dify_settings(dify.base_url)) as house:
-        status = doctor.main(["--url", f"{house.url}/wechat/callback"], load=lambda: settings_of(env))
+    with AppServer(redis_url, **dify_settings(dify.base_url)) as app_server:
+        status = doctor.main(["--url", f"{app_server.url}/wechat/callback"], load=lambda: settings_of(env))
 
     # The replica in this process logs to the same place, in JSON.
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
@@ -707,8 +707,8 @@ def test_a_redirect_shows_where_it_leads() -> None:
 
 def test_a_gateway_with_other_keys_is_explained(redis_url: str) -> None:
     """The real gateway refuses what another token signed; the remedy lists its log's words."""
-    with House(redis_url, WECHAT_TOKEN="another-fake-token") as house:
-        finding = echo(f"{house.url}/wechat/callback")
+    with AppServer(redis_url, WECHAT_TOKEN="another-fake-token") as app_server:
+        finding = echo(f"{app_server.url}/wechat/callback")
 
     assert finding.text.endswith("the gateway refused it")
     assert "bad_signature" in finding.remedy

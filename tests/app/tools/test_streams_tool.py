@@ -17,7 +17,7 @@ import redis
 
 from config.settings import Settings, load_settings
 from services.errors import SettingsError
-from tests.support.house import House, settings_for
+from tests.support.replicas import AppServer, settings_for
 from tests.support.servers.processes import free_port
 from tools import streams
 
@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def house(redis_url: str) -> Iterator[House]:
+def app_server(redis_url: str) -> Iterator[AppServer]:
     """A replica that answers by the mock provider, on a real Redis."""
-    with House(redis_url) as replica:
+    with AppServer(redis_url) as replica:
         yield replica
 
 
@@ -35,17 +35,19 @@ def run(redis_url: str, *argv: str) -> int:
     return streams.main(argv, load=lambda: load_settings(settings_for(redis_url), None))
 
 
-def asked(house: House, text: str) -> str:
+def asked(app_server: AppServer, text: str) -> str:
     """Ask, see the end, and return the stream's id."""
-    with house.user() as user:
+    with app_server.user() as user:
         bubble = user.says(text)
         user.sees_finish(bubble, every=0.05)
         return bubble.stream_id
 
 
-def test_show_prints_the_documented_shape(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_documented_shape(
+    app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """--json has content, status, dify_finished and the messages with `read`; never token or reply."""
-    stream_id = asked(house, "年假怎么申请")
+    stream_id = asked(app_server, "年假怎么申请")
 
     status = run(redis_url, "show", stream_id, "--json")
 
@@ -58,9 +60,11 @@ def test_show_prints_the_documented_shape(house: House, redis_url: str, capsys: 
     assert not {"token", "reply"} & document.keys()
 
 
-def test_show_prints_lines_for_a_person(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_lines_for_a_person(
+    app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without --json each field and each chunk has a line of its own."""
-    stream_id = asked(house, "年假怎么申请")
+    stream_id = asked(app_server, "年假怎么申请")
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         sealed = client.hget(f"dify_stream:{stream_id}", "reply")
 
@@ -75,10 +79,10 @@ def test_show_prints_lines_for_a_person(house: House, redis_url: str, capsys: py
 
 
 def test_show_marks_an_error_and_what_nobody_read(
-    house: House, redis_url: str, capsys: pytest.CaptureFixture[str]
+    app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A chunk beyond the hash's `read` is unread, an error chunk is marked."""
-    with house.user() as user:
+    with app_server.user() as user:
         stream_id = user.says("  ").stream_id
     with redis.Redis.from_url(redis_url) as client:
         client.hset(f"dify_stream:{stream_id}", "read", "0")
@@ -97,9 +101,9 @@ def test_an_unknown_stream_is_one_line(redis_url: str, capsys: pytest.CaptureFix
     assert err.splitlines() == ["no stream no-such-stream: it never was, or its life (STREAM_TTL) is over"]
 
 
-def test_list_has_no_words(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_has_no_words(app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each stream is a line with id, time and status, the newest first, and nobody's words."""
-    first, second = asked(house, "first question"), asked(house, "second question")
+    first, second = asked(app_server, "first question"), asked(app_server, "second question")
 
     assert run(redis_url, "list") == 0
 
@@ -110,9 +114,9 @@ def test_list_has_no_words(house: House, redis_url: str, capsys: pytest.CaptureF
     assert all(line.index("zhangsan") == header.index("PERSON") for line in lines)
 
 
-def test_list_stops_at_its_limit(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_stops_at_its_limit(app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--limit keeps the newest."""
-    _, second = asked(house, "first question"), asked(house, "second question")
+    _, second = asked(app_server, "first question"), asked(app_server, "second question")
 
     run(redis_url, "list", "--limit", "1")
 
@@ -181,9 +185,11 @@ def test_list_chooses(redis_url: str, capsys: pytest.CaptureFixture[str], argv: 
     assert [row["stream"] for row in listed(redis_url, capsys, *argv)] == names
 
 
-def test_json_is_json_all_the_way_down(house: House, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_json_all_the_way_down(
+    app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Objects and numbers of the hash are objects and numbers; people's words stay words, a credential stays out."""
-    stream_id = asked(house, '{"a": 1}')
+    stream_id = asked(app_server, '{"a": 1}')
 
     run(redis_url, "show", stream_id, "--json")
     document = json.loads(capsys.readouterr().out)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.mocks.dify.server import MockDify
-from tests.support.house import House, dify_settings, settings_for
+from tests.support.replicas import AppServer, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 from tools._pipes import NOBODY_READS
 
@@ -32,23 +32,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def house(redis_server: RedisServer, dify: MockDify, folder: Path) -> Iterator[House]:
+def app_server(redis_server: RedisServer, dify: MockDify, folder: Path) -> Iterator[AppServer]:
     """A replica with a stream and a task in it."""
     own = {"DATABASE_PATH": str(folder / "laibao.db"), "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
-    with House(redis_server.url(8), **own, **dify_settings(dify.base_url)) as house, house.user() as user:
+    with AppServer(redis_server.url(8), **own, **dify_settings(dify.base_url)) as app_server, app_server.user() as user:
         user.sees_finish(user.says("年假"), every=0.05)
-        yield house
+        yield app_server
 
 
 @pytest.fixture(scope="module")
-def programs(house: House, redis_server: RedisServer, dify: MockDify, folder: Path) -> dict[str, Program]:
+def programs(app_server: AppServer, redis_server: RedisServer, dify: MockDify, folder: Path) -> dict[str, Program]:
     """The environment and the arguments of each tool that prints more than a line."""
     (folder / "q.txt").write_text("年假有几天？\nHow?\n", "utf-8")
-    settings = settings_for(redis_server.url(8), **dify_settings(dify.base_url), PORT=house.url.rpartition(":")[2])
-    key = {"LAIBAO_KEY": KEY, "LAIBAO_URL": house.url, "LAIBAO_WS_KEY": KEY}
+    settings = settings_for(redis_server.url(8), **dify_settings(dify.base_url), PORT=app_server.url.rpartition(":")[2])
+    key = {"LAIBAO_KEY": KEY, "LAIBAO_URL": app_server.url, "LAIBAO_WS_KEY": KEY}
     app = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-test-key-not-real"}
     return {
-        "ws": (key, ["tools.ws", "--url", house.url.replace("http", "ws"), "--send", "年假"]),
+        "ws": (key, ["tools.ws", "--url", app_server.url.replace("http", "ws"), "--send", "年假"]),
         "dify": (app, ["tools.dify", "-q", "[[slow]] 年假"]),
         "dify check": (app, ["tools.dify", "--check"]),
         "dify help": (app, ["tools.dify", "--help"]),

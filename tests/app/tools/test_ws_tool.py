@@ -38,7 +38,7 @@ ANSWER = [
 ]
 
 
-class Door:
+class Endpoint:
     """A server of the test's own: says something at once, and something to each frame it gets."""
 
     def __init__(self, *greets: Any, replies: Callable[[dict[str, Any]], Iterable[Any]] = lambda frame: []) -> None:
@@ -74,9 +74,9 @@ class Door:
 
 
 @contextmanager
-def opened(door: Door) -> Iterator[str]:
-    """Serve a door; the address ends before its path."""
-    with serve(door.talk, "127.0.0.1", 0, process_request=door.refuse) as server:
+def opened(endpoint: Endpoint) -> Iterator[str]:
+    """Serve an endpoint; the address ends before its path."""
+    with serve(endpoint.talk, "127.0.0.1", 0, process_request=endpoint.refuse) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
@@ -84,9 +84,9 @@ def opened(door: Door) -> Iterator[str]:
         thread.join(10)
 
 
-def run(door: Door, *argv: str) -> int:
-    """Run the tool at a door; usage errors are its status too."""
-    with opened(door) as url:
+def run(endpoint: Endpoint, *argv: str) -> int:
+    """Run the tool at an endpoint; usage errors are its status too."""
+    with opened(endpoint) as url:
         return status_of(*argv, "--url", url)
 
 
@@ -113,18 +113,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_that_was_expected_came(capsys: pytest.CaptureFixture[str]) -> None:
     """Patterns that come in their order end it with 0, with frames and times printed."""
-    door = Door(GREETING, replies=answers)
+    endpoint = Endpoint(GREETING, replies=answers)
 
     assert (
-        run(door, "--send", "q", "--expect", "hello", "--expect", '{"role": "assistant", "status": "completed"}') == 0
+        run(endpoint, "--send", "q", "--expect", "hello", "--expect", '{"role": "assistant", "status": "completed"}')
+        == 0
     )
 
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].endswith(f"> {json.dumps(door.got[0], ensure_ascii=False)}")
+    assert printed[0].endswith(f"> {json.dumps(endpoint.got[0], ensure_ascii=False)}")
     assert any(line.lstrip()[0].isdigit() and " < " in line and '"一二"' in line for line in printed)
-    assert door.got == [{"type": "chat", "content": "q"}]
-    assert door.path == "/ws/chat"
-    wait_until(lambda: door.close_codes == [1000])
+    assert endpoint.got == [{"type": "chat", "content": "q"}]
+    assert endpoint.path == "/ws/chat"
+    wait_until(lambda: endpoint.close_codes == [1000])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_what_did_not_come_is_named(patterns: list[str], capsys: pytest.CaptureF
     """A frame that is missing, or comes in another order, ends it with 1 when the time is over."""
     expects = [word for pattern in patterns for word in ("--expect", pattern)]
 
-    assert run(Door(GREETING, replies=answers), "--send", "q", "--timeout", "0.5", *expects) == 1
+    assert run(Endpoint(GREETING, replies=answers), "--send", "q", "--timeout", "0.5", *expects) == 1
     assert f"did not come: {patterns[-1]}" in capsys.readouterr().err
 
 
@@ -147,12 +148,12 @@ def test_words_may_come_in_pieces() -> None:
     """A text is found in an answer although no frame has it whole."""
     pieces = [{"type": "answer", "stream_id": "s", "content": piece, "final": False} for piece in ("年假", "申请")]
 
-    assert run(Door(*pieces), "--timeout", "5", "--expect", "年假申请") == 0
+    assert run(Endpoint(*pieces), "--timeout", "5", "--expect", "年假申请") == 0
 
 
 def test_without_expectations_it_ends_when_it_is_answered() -> None:
     """After the last frame, with no answer under way, it is over; well before its time."""
-    assert run(Door(GREETING, replies=answers), "--send", "q") == 0
+    assert run(Endpoint(GREETING, replies=answers), "--send", "q") == 0
 
 
 def test_an_answer_that_pauses_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,42 +164,42 @@ def test_an_answer_that_pauses_is_waited_for(capsys: pytest.CaptureFixture[str])
         threading.Event().wait(1.0)
         yield from ANSWER[3:]
 
-    assert run(Door(replies=thinks), "--send", "q") == 0
+    assert run(Endpoint(replies=thinks), "--send", "q") == 0
     assert '"一二"' in capsys.readouterr().out
 
 
 def test_an_answer_without_an_end_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """When the time is over in mid-answer the status is 1."""
-    door = Door(replies=lambda frame: ANSWER[:3])
+    endpoint = Endpoint(replies=lambda frame: ANSWER[:3])
 
-    assert run(door, "--send", "q", "--timeout", "0.6") == 1
+    assert run(endpoint, "--send", "q", "--timeout", "0.6") == 1
     assert "an answer did not come to its end" in capsys.readouterr().err
 
 
 def test_a_close_can_be_expected() -> None:
     """The server's close is the last thing that comes, with its code and reason."""
-    assert run(Door(GREETING, 4408), "--expect", '{"type": "closed", "code": 4408, "reason": "said so"}') == 0
+    assert run(Endpoint(GREETING, 4408), "--expect", '{"type": "closed", "code": 4408, "reason": "said so"}') == 0
 
 
 def test_a_close_nobody_expected_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """Any other code than 1000 is."""
-    assert run(Door(4409), "--send", "q") == 1
+    assert run(Endpoint(4409), "--send", "q") == 1
     assert "closed with 4409" in capsys.readouterr().err
 
 
 def test_what_was_not_to_come_ends_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """A frame or words that are rejected are named, and what was expected is waited for no longer."""
-    door = Door(GREETING, replies=lambda frame: [*ANSWER[:3], {"type": "error", "code": "PROVIDER_TIMEOUT"}])
+    endpoint = Endpoint(GREETING, replies=lambda frame: [*ANSWER[:3], {"type": "error", "code": "PROVIDER_TIMEOUT"}])
 
     told = ["--expect", "never", "--reject", '{"type": "error"}', "--timeout", "3600"]
-    assert run(door, "--send", "q", *told) == 1
+    assert run(endpoint, "--send", "q", *told) == 1
     assert capsys.readouterr().err == 'came, and was not to: {"type": "error"}\n'
-    assert run(Door(GREETING, replies=answers), "--send", "q", "--reject", '{"type": "error"}') == 0
+    assert run(Endpoint(GREETING, replies=answers), "--send", "q", "--reject", '{"type": "error"}') == 0
 
 
 def test_every_frame_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints time, direction and frame of each."""
-    assert run(Door(GREETING, replies=answers), "--json", "--send", "q") == 0
+    assert run(Endpoint(GREETING, replies=answers), "--json", "--send", "q") == 0
 
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["frame"] for line in lines if line["direction"] == "out"] == [{"type": "chat", "content": "q"}]
@@ -214,30 +215,30 @@ def test_a_script_waits_and_expects(tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
     lines = [{"type": "chat", "content": "q"}, {"expect": {"type": "typing", "status": False}}, {"sleep": 0.05}]
     script.write_text("# a comment\n\n" + "\n".join(map(json.dumps, [*lines, {"type": "stop"}])), "utf-8")
-    door = Door(GREETING, replies=answers)
+    endpoint = Endpoint(GREETING, replies=answers)
 
-    assert run(door, "--script", str(script)) == 0
-    assert [frame["type"] for frame in door.got] == ["chat", "stop"]
+    assert run(endpoint, "--script", str(script)) == 0
+    assert [frame["type"] for frame in endpoint.got] == ["chat", "stop"]
 
 
 def test_a_script_that_gets_no_further_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What it waits for is named, and what comes after it is not sent."""
     script = tmp_path / "script.jsonl"
     script.write_text('{"expect": "never"}\n{"type": "stop"}\n', "utf-8")
-    door = Door(GREETING)
+    endpoint = Endpoint(GREETING)
 
-    assert run(door, "--script", str(script), "--timeout", "0.4") == 1
+    assert run(endpoint, "--script", str(script), "--timeout", "0.4") == 1
     assert "did not come: never" in capsys.readouterr().err
-    assert door.got == []
+    assert endpoint.got == []
 
 
 def test_an_answer_is_resumed_before_anything_is_said() -> None:
     """--resume sends its frame first; what is a JSON object is sent as it is."""
-    door = Door(GREETING)
+    endpoint = Endpoint(GREETING)
 
-    assert run(door, "--resume", "s1:7", "--send", '{"type": "stop"}', "--client-id", "me") == 0
-    assert door.got == [{"type": "resume", "stream_id": "s1", "cursor": 7}, {"type": "stop"}]
-    assert door.path == "/ws/chat/me"
+    assert run(endpoint, "--resume", "s1:7", "--send", '{"type": "stop"}', "--client-id", "me") == 0
+    assert endpoint.got == [{"type": "resume", "stream_id": "s1", "cursor": 7}, {"type": "stop"}]
+    assert endpoint.path == "/ws/chat/me"
 
 
 @pytest.mark.parametrize(
@@ -251,23 +252,23 @@ def test_an_answer_is_resumed_before_anything_is_said() -> None:
 )
 def test_several_texts_are_said_in_their_order(argv: list[str], said: list[str]) -> None:
     """--send takes one text or more, and may come again."""
-    door = Door()
+    endpoint = Endpoint()
 
-    assert run(door, *argv) == 0
-    assert [frame["content"] for frame in door.got] == said
+    assert run(endpoint, *argv) == 0
+    assert [frame["content"] for frame in endpoint.got] == said
 
 
-def test_at_the_realtime_door_words_are_a_final_transcript() -> None:
-    """A text is an asr_chunk there, and the path is that door's."""
-    door = Door()
+def test_at_the_realtime_endpoint_words_are_a_final_transcript() -> None:
+    """A text is an asr_chunk there, and the path is that endpoint's."""
+    endpoint = Endpoint()
 
-    assert run(door, "realtime", "--send", "年假怎么申请？") == 0
-    assert door.got == [{"type": "asr_chunk", "text": "年假怎么申请？", "is_final": True}]
-    assert door.path == "/ws/realtime-asr"
+    assert run(endpoint, "realtime", "--send", "年假怎么申请？") == 0
+    assert endpoint.got == [{"type": "asr_chunk", "text": "年假怎么申请？", "is_final": True}]
+    assert endpoint.path == "/ws/realtime-asr"
 
 
 @pytest.mark.parametrize(
-    ("line", "door", "frame"),
+    ("line", "endpoint", "frame"),
     [
         ("hello", "chat", {"type": "chat", "content": "hello"}),
         ("/stop", "chat", {"type": "stop"}),
@@ -279,9 +280,9 @@ def test_at_the_realtime_door_words_are_a_final_transcript() -> None:
         ("{broken", "chat", {"type": "chat", "content": "{broken"}),
     ],
 )
-def test_a_line_is_a_frame(line: str, door: str, frame: dict[str, Any]) -> None:
+def test_a_line_is_a_frame(line: str, endpoint: str, frame: dict[str, Any]) -> None:
     """Words are said, /word is an order, a JSON object goes as it is."""
-    assert frame_of(line, door) == frame
+    assert frame_of(line, endpoint) == frame
 
 
 # The key
@@ -292,24 +293,24 @@ def test_the_key_goes_out_in_a_header_and_is_not_printed(
     way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From either place; even a server that repeats it does not bring it to the screen."""
-    door = Door({"type": "system", "content": f"Bearer {KEY}"})
+    endpoint = Endpoint({"type": "system", "content": f"Bearer {KEY}"})
     if way == "environment":
         monkeypatch.setenv("LAIBAO_WS_KEY", KEY)
 
-    assert run(door, "--expect", "system", *(["--key", KEY] if way == "option" else [])) == 0
+    assert run(endpoint, "--expect", "system", *(["--key", KEY] if way == "option" else [])) == 0
 
     printed = capsys.readouterr()
-    assert door.headers["Authorization"] == f"Bearer {KEY}"
+    assert endpoint.headers["Authorization"] == f"Bearer {KEY}"
     assert KEY not in printed.out + printed.err
     assert "Bearer ***" in printed.out
 
 
 def test_a_server_that_saw_no_key_gets_it_as_the_first_frame(capsys: pytest.CaptureFixture[str]) -> None:
     """A proxy may have taken the header away."""
-    door = Door({"type": "auth_required"}, replies=lambda frame: [GREETING])
+    endpoint = Endpoint({"type": "auth_required"}, replies=lambda frame: [GREETING])
 
-    assert run(door, "--key", KEY, "--expect", "hello") == 0
-    assert door.got == [{"type": "auth", "token": KEY}]
+    assert run(endpoint, "--key", KEY, "--expect", "hello") == 0
+    assert endpoint.got == [{"type": "auth", "token": KEY}]
     assert KEY not in capsys.readouterr().out
 
 
@@ -332,17 +333,17 @@ def test_a_key_no_header_can_hold_is_wrong_usage(capsys: pytest.CaptureFixture[s
 
 def test_a_refusal_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     """Status, message and code of the refusal are said; the status is 3."""
-    door = Door()
+    endpoint = Endpoint()
     body = json.dumps({"code": 401, "message": "The key is wrong", "data": None}).encode()
-    door.refusal = Response(401, "Unauthorized", Headers({"Content-Length": str(len(body))}), body)
+    endpoint.refusal = Response(401, "Unauthorized", Headers({"Content-Length": str(len(body))}), body)
 
-    assert run(door, "--key", KEY, "--send", "q") == 3
+    assert run(endpoint, "--key", KEY, "--send", "q") == 3
     assert "refused: HTTP 401, The key is wrong (code 401)" in capsys.readouterr().err
 
 
 def test_a_close_for_want_of_a_key_is_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
     """4401 is 3, and says where a key is given."""
-    assert run(Door({"type": "auth_required"}, 4401), "--send", "q") == 3
+    assert run(Endpoint({"type": "auth_required"}, 4401), "--send", "q") == 3
     assert "LAIBAO_WS_KEY" in capsys.readouterr().err
 
 
@@ -412,12 +413,12 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 def test_by_hand_every_line_is_said_and_the_end_waits_for_the_answer(typed: int) -> None:
     """A question, then the end of the input: the answer is still seen."""
-    door = Door(GREETING, replies=answers)
+    endpoint = Endpoint(GREETING, replies=answers)
     os.write(typed, "年假\n\n/ping\nlast".encode())
     os.close(typed)
 
-    assert run(door) == 0
-    assert door.got == [{"type": "chat", "content": "年假"}, {"type": "ping"}, {"type": "chat", "content": "last"}]
+    assert run(endpoint) == 0
+    assert endpoint.got == [{"type": "chat", "content": "年假"}, {"type": "ping"}, {"type": "chat", "content": "last"}]
 
 
 def test_by_hand_a_heartbeat_is_answered_and_quit_ends_it(typed: int) -> None:
@@ -427,27 +428,27 @@ def test_by_hand_a_heartbeat_is_answered_and_quit_ends_it(typed: int) -> None:
         os.write(typed, b"/quit\nnever said\n")
         return []
 
-    door = Door({"type": "heartbeat", "timestamp": GREETING["timestamp"]}, replies=quit_then)
+    endpoint = Endpoint({"type": "heartbeat", "timestamp": GREETING["timestamp"]}, replies=quit_then)
 
-    assert run(door) == 0
+    assert run(endpoint) == 0
     os.close(typed)
-    assert door.got == [{"type": "pong"}]
+    assert endpoint.got == [{"type": "pong"}]
 
 
 def test_a_script_leaves_heartbeats_alone(tmp_path: Path) -> None:
     """Its silence is meant: all that is sent is what it says."""
     script = tmp_path / "script.jsonl"
     script.write_text('{"expect": "heartbeat"}\n{"sleep": 0.3}\n{"type": "stop"}\n', "utf-8")
-    door = Door({"type": "heartbeat", "timestamp": GREETING["timestamp"]})
+    endpoint = Endpoint({"type": "heartbeat", "timestamp": GREETING["timestamp"]})
 
-    assert run(door, "--script", str(script)) == 0
-    assert door.got == [{"type": "stop"}]
+    assert run(endpoint, "--script", str(script)) == 0
+    assert endpoint.got == [{"type": "stop"}]
 
 
 def test_ctrl_c_ends_it_cleanly() -> None:
     """SIGINT closes the connection with 1000 and leaves no traceback; the status is 130."""
-    door = Door(GREETING)
-    with opened(door) as url:
+    endpoint = Endpoint(GREETING)
+    with opened(endpoint) as url:
         # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
         command = ["env", "--default-signal=INT", sys.executable, "-m", "tools.ws", "--url", url]
         with subprocess.Popen(
@@ -459,7 +460,7 @@ def test_ctrl_c_ends_it_cleanly() -> None:
             _, complaint = process.communicate(timeout=30)
 
         assert (process.returncode, complaint) == (130, "")
-        wait_until(lambda: door.close_codes == [1000])
+        wait_until(lambda: endpoint.close_codes == [1000])
 
 
 # The parts
@@ -492,7 +493,7 @@ def test_a_reset_forgets_what_was_said() -> None:
 
 
 def test_an_answer_is_under_way_until_its_last_frame() -> None:
-    """On the chat door from echo to typing false, on the realtime door from analyzing to idle."""
+    """On the chat endpoint from echo to typing false, on the realtime endpoint from analyzing to idle."""
     transcript = AnswerLog()
     steps = [
         ({"type": "chat", "role": "user", "stream_id": "s"}, True),

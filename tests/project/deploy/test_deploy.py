@@ -12,7 +12,7 @@ import pytest
 
 from channels.batch.uploads import FORM_BYTES
 from config.settings import Settings, load_settings
-from tests.support.house import ROOT, House, Replica, settings_for
+from tests.support.replicas import ROOT, AppServer, Replica, settings_for
 from tests.support.servers.installed import BATCH, HOME, WEB, install, program, unit_lines
 from tests.support.servers.manifests import BASE, every, render
 from tests.support.servers.nginx import SITE, upstream_of
@@ -187,7 +187,7 @@ def figure(text: str, directive: str) -> int:
     return int(match[1])
 
 
-def test_nginx_has_the_patience_each_door_needs(defaults: Settings) -> None:
+def test_nginx_has_the_patience_each_endpoint_needs(defaults: Settings) -> None:
     """Callbacks as short as WeCom's own, sockets beyond a heartbeat, answers as long as they may take."""
     callback, sockets, chat = (
         figure(locations()[name], "proxy_read_timeout") for name in ("/wechat/callback", "/ws/", "/api/chat")
@@ -225,8 +225,8 @@ def test_nginx_gives_up_idle_connections_first() -> None:
 
 def test_nginx_leads_where_the_ingress_leads(redis_url: str) -> None:
     """The same addresses are for the world on a bare machine and in a cluster, and all that is named is there."""
-    with House(redis_url) as house:
-        routes = sorted({str(rule).partition("<")[0] for rule in house.app.url_map.iter_rules()})
+    with AppServer(redis_url) as app_server:
+        routes = sorted({str(rule).partition("<")[0] for rule in app_server.app.url_map.iter_rules()})
     rules = [rule for ingress in every(render(BASE), "Ingress") for rule in ingress["spec"]["rules"]]
     public = [path for rule in rules for path in rule["http"]["paths"]]
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.full, pytest.mark.scenario]
 SCRIPT = PROD / "redis.sh"
 PASSWORD = "fakepassword"
 #: Seconds until all agree again: sentinels look every ten seconds, and the machine may be busy.
-PATIENCE = 80.0
+TIMEOUT = 80.0
 
 
 class Container(Server):
@@ -75,7 +75,7 @@ class Pod:
     def leave(self) -> None:
         """Do what preStop does."""
         env = {"PATH": os.environ["PATH"], **self.redis.env}
-        subprocess.run(["sh", str(SCRIPT), "leave"], env=env, check=True, capture_output=True, timeout=PATIENCE)
+        subprocess.run(["sh", str(SCRIPT), "leave"], env=env, check=True, capture_output=True, timeout=TIMEOUT)
 
     def master(self) -> str:
         """Return the master in its sentinel's eyes."""
@@ -110,7 +110,7 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pod]]:
 @pytest.fixture
 def settled(pods: list[Pod]) -> str:
     """The address of the master that all agree on, after what the test before did."""
-    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=PATIENCE)
+    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=TIMEOUT)
     (master,) = {pod.master() for pod in pods}
     return master
 
@@ -142,7 +142,7 @@ def succeeds(action: Callable[[], object]) -> Callable[[], bool]:
 
 def tell(gateway: redis.Redis, name: str) -> None:
     """Write a word, and wait until both replicas have it."""
-    wait_until(succeeds(lambda: gateway.set(name, "before") and gateway.wait(2, 300) == 2), timeout=PATIENCE)
+    wait_until(succeeds(lambda: gateway.set(name, "before") and gateway.wait(2, 300) == 2), timeout=TIMEOUT)
 
 
 def test_a_first_start_has_a_master_and_two_replicas(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
@@ -165,9 +165,9 @@ def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(
 
     at(pods, settled).kill()
 
-    wait_until(succeeds(lambda: gateway.get("killed") == "before" and gateway.set("killed", "after")), PATIENCE)
+    wait_until(succeeds(lambda: gateway.get("killed") == "before" and gateway.set("killed", "after")), TIMEOUT)
     at(pods, settled).start()
-    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=PATIENCE)
+    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=TIMEOUT)
     assert pods[0].master() != settled
 
 
@@ -181,7 +181,7 @@ def test_a_master_that_leaves_hands_over_first(pods: list[Pod], settled: str, ga
     wait_until(lambda: settled not in {pod.master() for pod in others})
     assert leaving.redis.running
     leaving.kill()
-    wait_until(succeeds(lambda: gateway.get("left") == "before" and gateway.set("left", "after")), PATIENCE)
+    wait_until(succeeds(lambda: gateway.get("left") == "before" and gateway.set("left", "after")), TIMEOUT)
     leaving.start()
 
 
@@ -195,7 +195,7 @@ def test_all_three_may_be_lost_at_once(pods: list[Pod], settled: str, gateway: r
     for pod in pods:
         pod.start()
 
-    wait_until(succeeds(lambda: gateway.get("lost") == "before" and gateway.set("lost", "after")), PATIENCE)
+    wait_until(succeeds(lambda: gateway.get("lost") == "before" and gateway.set("lost", "after")), TIMEOUT)
     assert {pod.master() for pod in pods} == {settled}
 
 
@@ -210,5 +210,5 @@ def test_a_pod_with_a_new_volume_follows_the_master(pods: list[Pod], settled: st
 
     with emptied.redis.client() as replica:
         assert replica.info("replication")["role"] == "slave"
-        wait_until(lambda: replica.info("keyspace").get("db1"), timeout=PATIENCE)
+        wait_until(lambda: replica.info("keyspace").get("db1"), timeout=TIMEOUT)
     assert gateway.get("emptied") == "before"

@@ -17,7 +17,7 @@ from services.streams.owned_stream import OwnedStream
 from services.streams.records import NewStream
 from services.streams.shared_reads import SharedReads
 from services.streams.store import READ_BYTES
-from tests.support.house import House
+from tests.support.replicas import AppServer
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.streams.counting_relay import CountingRelay, Names, commands
 from tests.support.streams.desk import CALLER, Desk
@@ -226,10 +226,10 @@ def test_who_follows_a_stream_where_it_is_written_asks_redis_nothing(
 
 def test_a_callback_asks_redis_once(relay: CountingRelay, server: redis.Redis) -> None:
     """From the HTTP request on; neither routes nor limits nor metrics add to what the gateway asks."""
-    with House(relay.url, STREAM_LEASE="300") as house, house.user() as user:
+    with AppServer(relay.url, STREAM_LEASE="300") as app_server, app_server.user() as user:
         relay.forget()
         bubble = user.says("年假怎么申请")
-        wait_until(lambda: house.container.manager.running == 0)
+        wait_until(lambda: app_server.container.manager.running == 0)
         asked = foreground(relay)
         relay.forget()
         for _ in range(5):

@@ -150,7 +150,7 @@ def test_an_id_that_redis_cannot_compare_is_asked_again(desk: Desk, monkeypatch:
 
 
 def test_clients_choose_ids_each_for_itself(desk: Desk, provider: SlowProvider) -> None:
-    """The same id of another principal, or at another door, is another question."""
+    """The same id of another principal, or at another endpoint, is another question."""
     mine = asks(desk, msgid="1").stream_id
     theirs = desk.gateway.ask(Question("年假?", "chat", "default", "user:lisi", msgid="1")).stream_id
     realtime = asks(desk, channel="realtime", msgid="1").stream_id
@@ -196,10 +196,10 @@ def test_a_withdrawn_key_asks_nothing(desk: Desk, provider: SlowProvider) -> Non
 
 
 @pytest.mark.parametrize(("channel", "session", "user"), [("realtime", "s1", "ws-user-s1"), ("chat", "s1", "")])
-def test_who_asks_has_the_name_of_the_door(
+def test_who_asks_has_the_name_of_the_endpoint(
     desk: Desk, provider: SlowProvider, channel: str, session: str, user: str
 ) -> None:
-    """Where no person is known a session is one at the realtime door, and the provider's own nobody at the other."""
+    """Without an end user, realtime names the provider's user by session; chat leaves it to the provider."""
     asks(desk, channel=channel, session=session)
     wait_until(lambda: bool(provider.queries))
 

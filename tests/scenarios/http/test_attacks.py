@@ -25,11 +25,11 @@ from services.streams.store import stream_keys
 from tests.scenarios.stage.silent_clients import SilentClients, allow_files, script_of, usual_wait
 from tests.scenarios.stage.unread import ANSWER, MIB, get, handshake, peak, served, settled_peak, unread
 from tests.support.forgery import FORGED, a_text, callback, echo, raw_callback
-from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.scrapes import samples
 from tests.support.servers.processes import RedisServer, free_port, wait_until
-from tests.support.sockets.doors import visit
 from tests.support.sockets.event_reader import events
+from tests.support.sockets.visitor import visit
 from utils.keyring import derive
 from utils.markdown.blocks import render_markdown
 from utils.sealed import unseal
@@ -335,65 +335,72 @@ def test_readers_that_read_get_all_of_it(memory_replica: Replica) -> None:
     assert "Traceback" not in memory_replica.log
 
 
-DOORS_KEY, DOORS_ADMIN = "obviously-fake-key-of-doors", "obviously-fake-admin-of-doors"
-DOORS_AS_ADMIN = {"Authorization": f"Bearer {DOORS_ADMIN}"}
-DOORS_WITH_KEY = {"X-API-Key": DOORS_KEY}
-DOORS_CONNECTIONS, DOORS_TASKS = "/api/ws/connections", "/api/batch/tasks"
+ENDPOINTS_KEY, ENDPOINTS_ADMIN = "obviously-fake-key-of-endpoints", "obviously-fake-admin-of-endpoints"
+ENDPOINTS_AS_ADMIN = {"Authorization": f"Bearer {ENDPOINTS_ADMIN}"}
+ENDPOINTS_WITH_KEY = {"X-API-Key": ENDPOINTS_KEY}
+ENDPOINTS_CONNECTIONS, ENDPOINTS_TASKS = "/api/ws/connections", "/api/batch/tasks"
 
 
 @pytest.fixture(scope="module")
-def doors_replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+def endpoints_replica(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     env = settings_for(
-        redis_server.url(), API_KEYS=DOORS_KEY, ADMIN_TOKEN=DOORS_ADMIN, RATE_LIMIT_IP="off", TRUSTED_PROXIES="1"
+        redis_server.url(),
+        API_KEYS=ENDPOINTS_KEY,
+        ADMIN_TOKEN=ENDPOINTS_ADMIN,
+        RATE_LIMIT_IP="off",
+        TRUSTED_PROXIES="1",
     )
-    with replicas(1, env, tmp_path_factory.mktemp("doors")) as (replica,):
+    with replicas(1, env, tmp_path_factory.mktemp("endpoints")) as (replica,):
         yield replica
 
 
-def doors_statuses(replica: Replica, path: str, headers: list[dict[str, str]]) -> list[int]:
+def endpoints_statuses(replica: Replica, path: str, headers: list[dict[str, str]]) -> list[int]:
     """Return the statuses of requests with these headers, one after another."""
     with requests.Session() as session:
         return [session.get(replica.url + path, headers=each, timeout=30).status_code for each in headers]
 
 
-def doors_refusals(replica: Replica) -> list[tuple[str, str]]:
+def endpoints_refusals(replica: Replica) -> list[tuple[str, str]]:
     """Return check and cause of each refused callback in the log."""
     lines = [json.loads(line) for line in replica.log.splitlines() if line.startswith("{")]
     return [(line["check"], line["cause"]) for line in lines if line["message"] == "callback refused"]
 
 
-def test_no_answer_metric_or_line_tells_good_padding_from_bad(doors_replica: Replica) -> None:
+def test_no_answer_metric_or_line_tells_good_padding_from_bad(endpoints_replica: Replica) -> None:
     """A sender with the token tries all 256 values of the byte that a padding oracle recovers."""
-    url = f"{doors_replica.url}/wechat/callback"
+    url = f"{endpoints_replica.url}/wechat/callback"
     guesses = [raw_callback(bytes(16) + bytes([0, 0, 0, 1]) + b"x" * 43 + bytes([last])) for last in range(256)]
     forged = [forge() for name, forge in FORGED.items() if name.startswith("bad_ciphertext")]
 
     with requests.Session() as session:
         replies = [session.post(url, params=one.params, data=one.body, timeout=10) for one in guesses + forged]
-        metrics = session.get(f"{doors_replica.url}/metrics", headers=DOORS_AS_ADMIN, timeout=30).text
+        metrics = session.get(f"{endpoints_replica.url}/metrics", headers=ENDPOINTS_AS_ADMIN, timeout=30).text
 
     assert {(reply.status_code, reply.text) for reply in replies} == {(400, '{"code": "callback_refused"}')}
     counted = {name[1:]: value for name, value in samples(metrics).items() if "callbacks_refused_total" in name[0]}
     assert counted == {("bad_ciphertext",): len(replies)}
-    assert set(doors_refusals(doors_replica)) == {("bad_ciphertext", "bad_ciphertext")}
+    assert set(endpoints_refusals(endpoints_replica)) == {("bad_ciphertext", "bad_ciphertext")}
 
 
-def test_metrics_on_the_port_for_all_are_an_administrators(doors_replica: Replica) -> None:
+def test_metrics_on_the_port_for_all_are_an_administrators(endpoints_replica: Replica) -> None:
     """What they count is the attacker's feedback."""
-    headers = [{}, {"Authorization": "Bearer wrong"}, {"X-API-Key": DOORS_ADMIN}, DOORS_AS_ADMIN]
+    headers = [{}, {"Authorization": "Bearer wrong"}, {"X-API-Key": ENDPOINTS_ADMIN}, ENDPOINTS_AS_ADMIN]
 
-    assert doors_statuses(doors_replica, "/metrics", headers) == [401, 401, 401, 200]
+    assert endpoints_statuses(endpoints_replica, "/metrics", headers) == [401, 401, 401, 200]
 
 
 def test_administrators_come_by_their_own_port_only(redis_url: str, tmp_path: Path) -> None:
     """Where there is one, nothing of theirs is on the port for all, whatever token is shown."""
     port = free_port()
-    env = settings_for(redis_url, ADMIN_TOKEN=DOORS_ADMIN, OPS_PORT=str(port))
+    env = settings_for(redis_url, ADMIN_TOKEN=ENDPOINTS_ADMIN, OPS_PORT=str(port))
     with replicas(1, env, tmp_path) as (replica,):
         ops = f"http://127.0.0.1:{port}"
         shown = [
-            (doors_statuses(replica, path, [DOORS_AS_ADMIN]), requests.get(ops + path, headers=headers, timeout=30))
-            for path, headers in ((DOORS_CONNECTIONS, DOORS_AS_ADMIN), ("/metrics", {}))
+            (
+                endpoints_statuses(replica, path, [ENDPOINTS_AS_ADMIN]),
+                requests.get(ops + path, headers=headers, timeout=30),
+            )
+            for path, headers in ((ENDPOINTS_CONNECTIONS, ENDPOINTS_AS_ADMIN), ("/metrics", {}))
         ]
 
     assert [(public, reply.status_code) for public, reply in shown] == [([404], 200), ([404], 200)]
@@ -402,30 +409,32 @@ def test_administrators_come_by_their_own_port_only(redis_url: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("address", "path", "guess", "right"),
     [
-        (7, DOORS_CONNECTIONS, {"Authorization": "Bearer guess"}, DOORS_AS_ADMIN),
-        (8, "/metrics", {"Authorization": "Bearer guess"}, DOORS_AS_ADMIN),
-        (9, "/api/batch/status", {"X-API-Key": "guess"}, DOORS_WITH_KEY),
+        (7, ENDPOINTS_CONNECTIONS, {"Authorization": "Bearer guess"}, ENDPOINTS_AS_ADMIN),
+        (8, "/metrics", {"Authorization": "Bearer guess"}, ENDPOINTS_AS_ADMIN),
+        (9, "/api/batch/status", {"X-API-Key": "guess"}, ENDPOINTS_WITH_KEY),
     ],
 )
 def test_a_guesser_is_stopped_and_nobody_else(
-    doors_replica: Replica, address: int, path: str, guess: dict[str, str], right: dict[str, str]
+    endpoints_replica: Replica, address: int, path: str, guess: dict[str, str], right: dict[str, str]
 ) -> None:
     """200 guesses of one address are mostly not looked at; a right credential of another address is."""
     guesser, other = ({"X-Forwarded-For": f"{block}.{address}"} for block in ("203.0.113", "198.51.100"))
-    kind = "admin" if right is DOORS_AS_ADMIN else "caller"
+    kind = "admin" if right is ENDPOINTS_AS_ADMIN else "caller"
 
     def refused() -> list[float]:
-        page = requests.get(f"{doors_replica.url}/metrics", headers={**DOORS_AS_ADMIN, **other}, timeout=30).text
+        page = requests.get(
+            f"{endpoints_replica.url}/metrics", headers={**ENDPOINTS_AS_ADMIN, **other}, timeout=30
+        ).text
         counted = samples(page)
         series = "wechatlaibao_credentials_refused_total"
         return [counted.get((series, kind, why), 0.0) for why in ("wrong", "blocked")]
 
     # A page of metrics may be a second old: one guess of a third address, once counted, shows that this one is not.
     old = refused()
-    doors_statuses(doors_replica, path, [{**guess, "X-Forwarded-For": f"192.0.2.{address}"}])
+    endpoints_statuses(endpoints_replica, path, [{**guess, "X-Forwarded-For": f"192.0.2.{address}"}])
     before = wait_until(lambda: (now := refused()) != old and now)
-    guesses = doors_statuses(doors_replica, path, [{**guess, **guesser}] * 200)
-    others = doors_statuses(doors_replica, path, [{**right, **other}] * 5)
+    guesses = endpoints_statuses(endpoints_replica, path, [{**guess, **guesser}] * 200)
+    others = endpoints_statuses(endpoints_replica, path, [{**right, **other}] * 5)
 
     assert guesses == [401] * GUESSES + [429] * (200 - GUESSES)
     assert not {401, 429} & {*others}
@@ -433,16 +442,18 @@ def test_a_guesser_is_stopped_and_nobody_else(
     wait_until(lambda: [now - then for now, then in zip(refused(), before or old, strict=True)] == more)
 
 
-DOORS_OPEN = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
+ENDPOINTS_OPEN = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
 
 
 def test_a_foreign_page_submits_nothing(redis_url: str, tmp_path: Path) -> None:
     """A form with a file needs no leave of the browser; it is refused all the same, and a program's is taken."""
     database = str(tmp_path / "batches.db")
-    with replicas(1, settings_for(redis_url, DATABASE_PATH=database, **DOORS_OPEN), tmp_path) as (replica,):
+    with replicas(1, settings_for(redis_url, DATABASE_PATH=database, **ENDPOINTS_OPEN), tmp_path) as (replica,):
         origins = [{"Origin": one} for one in ("https://evil.example", "null", replica.url)]
         replies = [
-            requests.post(replica.url + DOORS_TASKS, files={"file": ("q.txt", b"1\n2\n")}, headers=headers, timeout=30)
+            requests.post(
+                replica.url + ENDPOINTS_TASKS, files={"file": ("q.txt", b"1\n2\n")}, headers=headers, timeout=30
+            )
             for headers in [*origins, {}]
         ]
         asked = requests.post(f"{replica.url}/api/chat", json={"query": "?"}, headers=origins[0], timeout=30)
@@ -454,14 +465,14 @@ def test_a_foreign_page_submits_nothing(redis_url: str, tmp_path: Path) -> None:
 
 def test_a_name_that_was_rebound_is_refused(redis_url: str, tmp_path: Path) -> None:
     """The attacker's page is of the server's own origin then; callbacks and probes come by any name."""
-    env = settings_for(redis_url, ALLOWED_HOSTS="chat.example.com,.intra.example", **DOORS_OPEN)
+    env = settings_for(redis_url, ALLOWED_HOSTS="chat.example.com,.intra.example", **ENDPOINTS_OPEN)
     with replicas(1, env, tmp_path) as (replica,):
         evil = {"Host": "rebound.evil.example", "Origin": "http://rebound.evil.example"}
         socket = {**evil, "Connection": "Upgrade", "Upgrade": "websocket"}
         refused = [("/api/batch/status", evil), ("/chat", evil), ("/metrics", evil), ("/ws/chat", socket)]
         taken = [("/chat", {"Host": "Chat.Example.com:8443"}), ("/chat", {"Host": "a.intra.example"})]
         probes = [("/healthz", evil), ("/readyz", evil)]
-        statuses = [doors_statuses(replica, path, [headers])[0] for path, headers in [*refused, *taken, *probes]]
+        statuses = [endpoints_statuses(replica, path, [headers])[0] for path, headers in [*refused, *taken, *probes]]
         one = callback(a_text())
         url = f"{replica.url}/wechat/callback"
         called = requests.post(url, params=one.params, data=one.body, headers={"Host": evil["Host"]}, timeout=30)
@@ -474,17 +485,17 @@ def test_a_name_that_was_rebound_is_refused(redis_url: str, tmp_path: Path) -> N
 def test_one_key_does_not_fill_the_queue(redis_url: str, tmp_path: Path) -> None:
     """As many tasks of one key as the queue has room for are refused beyond its share; another key's are taken."""
     other = "obviously-fake-key-of-others"
-    changes = {"API_KEYS": f"{DOORS_KEY},{other}", "BATCH_MAX_PER_KEY": "20", "BATCH_MAX_QUEUE_SIZE": "60"}
+    changes = {"API_KEYS": f"{ENDPOINTS_KEY},{other}", "BATCH_MAX_PER_KEY": "20", "BATCH_MAX_QUEUE_SIZE": "60"}
     env = settings_for(
-        redis_url, DATABASE_PATH=str(tmp_path / "batches.db"), **{**DOORS_OPEN, **changes}, BATCH_WORKER="external"
+        redis_url, DATABASE_PATH=str(tmp_path / "batches.db"), **{**ENDPOINTS_OPEN, **changes}, BATCH_WORKER="external"
     )
     with replicas(1, env, tmp_path) as (replica,), requests.Session() as session:
 
         def submit(key: str) -> requests.Response:
             task = {"name": "q", "texts": ["?"]}
-            return session.post(replica.url + DOORS_TASKS, json=task, headers={"X-API-Key": key}, timeout=30)
+            return session.post(replica.url + ENDPOINTS_TASKS, json=task, headers={"X-API-Key": key}, timeout=30)
 
-        greedy = [submit(DOORS_KEY) for _ in range(65)]
+        greedy = [submit(ENDPOINTS_KEY) for _ in range(65)]
         late = submit(other)
 
     assert [reply.status_code for reply in greedy] == [201] * 20 + [429] * 45
@@ -493,7 +504,7 @@ def test_one_key_does_not_fill_the_queue(redis_url: str, tmp_path: Path) -> None
 
 def test_a_path_steers_no_terminal_and_forges_no_line(redis_url: str, tmp_path: Path) -> None:
     """ESC, NEL and U+2028 of a path that anybody may ask for are written as what they are."""
-    env = settings_for(redis_url, ADMIN_TOKEN=DOORS_ADMIN, LOG_FORMAT="plain")
+    env = settings_for(redis_url, ADMIN_TOKEN=ENDPOINTS_ADMIN, LOG_FORMAT="plain")
     with replicas(1, env, tmp_path) as (replica,):
         path = "/api/ws/disconnect/%1B%5B2J%C2%85%E2%80%A8%E2%80%AE2026-01-01"
         status = requests.post(replica.url + path, timeout=30).status_code
@@ -508,7 +519,7 @@ def test_a_question_that_is_too_large_reaches_nobody(redis_url: str, tmp_path: P
     """A sentence in WeCom's bubble, 413 over REST as JSON and as events; the largest one is asked."""
     with (
         MockDify() as dify,
-        replicas(1, settings_for(redis_url, **dify_settings(dify.base_url), **DOORS_OPEN), tmp_path) as (replica,),
+        replicas(1, settings_for(redis_url, **dify_settings(dify.base_url), **ENDPOINTS_OPEN), tmp_path) as (replica,),
         wecom_user([replica.url]) as person,
     ):
         bubble = person.says("x" * 65_537)

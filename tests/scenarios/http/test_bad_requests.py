@@ -10,7 +10,7 @@ import pytest
 
 from server.requests import BODY_SECONDS
 from tests.scenarios.stage.people import at_once
-from tests.support.house import Replica, replicas, settings_for
+from tests.support.replicas import Replica, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]

@@ -1,4 +1,4 @@
-"""The same question through every door gives the same answer, whoever answers."""
+"""The same question through every endpoint gives the same answer, whoever answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from demo.mocks.custom.server import MockCustom
 from demo.mocks.dify.server import MockDify
 from demo.mocks.openai.server import MockOpenAI
 from services.providers.mock import mock_answer
-from tests.scenarios.stage.people import PATIENCE
-from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.doors import visit
+from tests.support.sockets.visitor import visit
 from utils.markdown.wecom import render_markdown
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -57,27 +57,27 @@ PROVIDERS = {"dify": _dify, "openai": _openai, "context": _context, "custom": _c
 
 
 @pytest.fixture(params=sorted(PROVIDERS))
-def house(
+def app_server(
     request: pytest.FixtureRequest, redis_url: str, tmp_path: Path
 ) -> Iterator[tuple[Replica, Callable[[str], str]]]:
     with ExitStack() as stack:
         settings, expected = PROVIDERS[request.param](stack)
         env = settings_for(
-            redis_url, API_KEYS=KEY, DATABASE_PATH=str(tmp_path / "house.db"), BATCH_MAX_CONCURRENT="2", **settings
+            redis_url, API_KEYS=KEY, DATABASE_PATH=str(tmp_path / "app_server.db"), BATCH_MAX_CONCURRENT="2", **settings
         )
         (replica,) = stack.enter_context(replicas(1, env, tmp_path))
         yield replica, expected
 
 
-def test_every_door_has_the_same_answer(house: tuple[Replica, Callable[[str], str]]) -> None:
+def test_every_endpoint_has_the_same_answer(app_server: tuple[Replica, Callable[[str], str]]) -> None:
     """Byte for byte what the provider said, by WeCom, both sockets, plain HTTP and a batch.
 
-    WeCom's bubble has it with its line breaks as WeCom reads them; the built-in mock has the chat door's own sentence.
+    WeCom's bubble has it with its line breaks as WeCom reads them; the built-in mock has the chat channel's sentence.
     """
-    replica, expected = house
-    answers = {door: ask(replica.url) for door, ask in DOORS.items()}
+    replica, expected = app_server
+    answers = {endpoint: ask(replica.url) for endpoint, ask in ENDPOINTS.items()}
 
-    wanted = {**dict.fromkeys(DOORS, expected(QUESTION)), "wecom": render_markdown(expected(QUESTION))}
+    wanted = {**dict.fromkeys(ENDPOINTS, expected(QUESTION)), "wecom": render_markdown(expected(QUESTION))}
     if expected is mock_answer:
         wanted["chat"] = mock_answer(QUESTION, "en")
     assert answers == wanted
@@ -85,7 +85,7 @@ def test_every_door_has_the_same_answer(house: tuple[Replica, Callable[[str], st
 
 def _wecom(url: str) -> str:
     with wecom_user([url]) as user:
-        return user.sees_finish(user.says(QUESTION), PATIENCE, 0.1)
+        return user.sees_finish(user.says(QUESTION), TIMEOUT, 0.1)
 
 
 def _chat(url: str) -> str:
@@ -102,25 +102,25 @@ def _realtime(url: str) -> str:
 
 
 def _http(url: str) -> str:
-    reply = requests.post(f"{url}/api/chat", json={"query": QUESTION}, headers={"X-API-Key": KEY}, timeout=PATIENCE)
+    reply = requests.post(f"{url}/api/chat", json={"query": QUESTION}, headers={"X-API-Key": KEY}, timeout=TIMEOUT)
     return str(reply.json()["data"]["content"])
 
 
 def _batch(url: str) -> str:
     tasks, headers = f"{url}/api/batch/tasks", {"X-API-Key": KEY}
     body = {"name": "一个问题", "texts": [QUESTION]}
-    task_id = requests.post(tasks, json=body, headers=headers, timeout=PATIENCE).json()["data"]["task_id"]
+    task_id = requests.post(tasks, json=body, headers=headers, timeout=TIMEOUT).json()["data"]["task_id"]
 
     def ended() -> bool:
-        reply = requests.get(f"{tasks}/{task_id}", headers=headers, timeout=PATIENCE)
+        reply = requests.get(f"{tasks}/{task_id}", headers=headers, timeout=TIMEOUT)
         return reply.json()["data"]["status"] in ("completed", "failed")
 
-    wait_until(ended, PATIENCE)
-    (item,) = requests.get(f"{tasks}/{task_id}/results", headers=headers, timeout=PATIENCE).json()["data"]["results"]
+    wait_until(ended, TIMEOUT)
+    (item,) = requests.get(f"{tasks}/{task_id}/results", headers=headers, timeout=TIMEOUT).json()["data"]["results"]
     return str(item["content"])
 
 
-DOORS: Mapping[str, Callable[[str], str]] = {
+ENDPOINTS: Mapping[str, Callable[[str], str]] = {
     "wecom": _wecom,
     "chat": _chat,
     "realtime": _realtime,

@@ -18,7 +18,7 @@ from channels.http_chat.models import ChatAnswered
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.long_answers import ANSWER, LongAnswers
 from tests.scenarios.stage.people import at_once, stored
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.scrapes import samples, scrape
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.event_reader import WIDE, Event, Program, Reader

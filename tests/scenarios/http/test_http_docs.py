@@ -18,7 +18,7 @@ from channels.http_chat.stream import PING_SECONDS
 from channels.web.envelope import envelope
 from config.texts import ZH, Texts
 from demo.mocks.dify.server import MockDify
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, require_binary
 from tests.support.servers.switchboard import Switchboard
 from tests.support.sockets.event_reader import WIDE, events

@@ -14,7 +14,7 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from tests.support.house import Replica, replicas, settings_for
+from tests.support.replicas import Replica, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full, pytest.mark.timeout(400)]
@@ -24,7 +24,7 @@ SEED = 20261121
 #: Requests the fuzzer makes up for one operation at most, per phase; the coverage phase has its own, fixed number.
 EXAMPLES = 6
 #: Seconds it may take: fewer than 30 on an idle machine.
-PATIENCE = 300
+TIMEOUT = 300
 
 #: All checks but these, which ask for what a schema cannot say.
 CONFIG = """
@@ -75,7 +75,7 @@ def examine(replica: Replica, folder: Path) -> subprocess.CompletedProcess[str]:
     options = ("--seed", str(SEED), "--max-examples", str(EXAMPLES), "--request-timeout", "60")
     command = (sys.executable, "-m", "schemathesis.cli", "run", f"{replica.url}/openapi.json", *options)
     header = ("--header", f"Authorization: Bearer {KEY}", "--continue-on-failure", "--no-color")
-    return subprocess.run([*command, *header], cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run([*command, *header], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def errors(log: str) -> list[str]:

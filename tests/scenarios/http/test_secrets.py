@@ -17,7 +17,7 @@ from demo.mocks.auth import DemoUser, MockAuth
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import CallbackFailed
 from tests.scenarios.stage.people import ask, at_once, company_settings
-from tests.support.house import AES_KEY, TOKEN, dify_settings, replicas, settings_for, wecom_user
+from tests.support.replicas import AES_KEY, TOKEN, dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -31,7 +31,7 @@ WORDS = "我的工资是多少"
 RESPONSE = "response_code"
 DIFY_KEY = "app-test-key-not-real"
 SOCKET_KEY, WRONG_KEY, ADMIN_TOKEN = "socket-key-not-real", "wrong-key-not-real", "admin-token-not-real"
-PATIENCE = 60.0
+TIMEOUT = 60.0
 SQL_PASSWORD = "sql-password-not-real"
 REDIS_PASSWORD = "redis-password-not-real"
 #: What the logs tell of when everything went wrong that the test lets go wrong.
@@ -73,40 +73,40 @@ def forge(url: str) -> None:
 
 
 def visit_sockets(url: str) -> None:
-    """Ask at both doors, show a wrong key, and look at it all as an administrator does."""
+    """Ask at both endpoints, show a wrong key, and look at it all as an administrator does."""
     sockets, key = url.replace("http", "ws", 1), {"Authorization": f"Bearer {SOCKET_KEY}"}
     with connect(f"{sockets}/ws/chat", additional_headers=key) as chat:
         chat.send(json.dumps({"content": WORDS}))
-        while json.loads(chat.recv(PATIENCE)).get("status") is not False:
+        while json.loads(chat.recv(TIMEOUT)).get("status") is not False:
             pass
     with connect(f"{sockets}/ws/realtime-asr", additional_headers=key) as realtime:
         realtime.send(json.dumps({"type": "asr_chunk", "text": f"{WORDS}？", "is_final": True}))
-        while not json.loads(realtime.recv(PATIENCE)).get("final"):
+        while not json.loads(realtime.recv(TIMEOUT)).get("final"):
             pass
     with pytest.raises(InvalidStatus):
         connect(f"{sockets}/ws/chat", additional_headers={"X-API-Key": WRONG_KEY}).close()
     for token in (ADMIN_TOKEN, WRONG_KEY):
-        requests.get(f"{url}/api/ws/connections", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE)
+        requests.get(f"{url}/api/ws/connections", headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT)
 
 
 def visit_rest(url: str) -> None:
     """Ask by plain HTTP and in a batch, each well and badly, and show a wrong key."""
     key = {"X-API-Key": SOCKET_KEY}
     for script in ("", "[[error]]"):
-        requests.post(f"{url}/api/chat", json={"query": WORDS + script}, headers=key, timeout=PATIENCE)
-    requests.post(f"{url}/api/chat", json={"query": WORDS, "stream": True}, headers=key, timeout=PATIENCE)
-    requests.post(f"{url}/api/chat", json={"query": WORDS, WORDS: WORDS}, headers=key, timeout=PATIENCE)
-    requests.post(f"{url}/api/chat", json={"query": WORDS}, headers={"X-API-Key": WRONG_KEY}, timeout=PATIENCE)
+        requests.post(f"{url}/api/chat", json={"query": WORDS + script}, headers=key, timeout=TIMEOUT)
+    requests.post(f"{url}/api/chat", json={"query": WORDS, "stream": True}, headers=key, timeout=TIMEOUT)
+    requests.post(f"{url}/api/chat", json={"query": WORDS, WORDS: WORDS}, headers=key, timeout=TIMEOUT)
+    requests.post(f"{url}/api/chat", json={"query": WORDS}, headers={"X-API-Key": WRONG_KEY}, timeout=TIMEOUT)
     tasks, options = f"{url}/api/batch/tasks", {"max_attempts": 1}
     body = {"name": WORDS, "description": WORDS, "texts": [WORDS, f"{WORDS}[[error]]"], "options": options}
-    task_id = requests.post(tasks, json=body, headers=key, timeout=PATIENCE).json()["data"]["task_id"]
+    task_id = requests.post(tasks, json=body, headers=key, timeout=TIMEOUT).json()["data"]["task_id"]
     one = f"{tasks}/{task_id}"
 
     def ended() -> bool:
-        return bool(requests.get(one, headers=key, timeout=PATIENCE).json()["data"]["status"] == "completed")
+        return bool(requests.get(one, headers=key, timeout=TIMEOUT).json()["data"]["status"] == "completed")
 
-    wait_until(ended, PATIENCE)
-    requests.get(f"{one}/results?format=csv", headers=key, timeout=PATIENCE)
+    wait_until(ended, TIMEOUT)
+    requests.get(f"{one}/results?format=csv", headers=key, timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("log_format", ["json", "plain"])
@@ -117,8 +117,8 @@ def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path
         users = company_settings(maria_server, "laibao_secrets", auth)
         auth.users["E2"] = DemoUser("refused", "E2", password="another-password")
         everything = {**dify_settings(dify.base_url), **users, **secured(maria_server, server), **logs}
-        doors = {"API_KEYS": SOCKET_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
-        env = settings_for(server.url(), DIFY_TIMEOUT="2", **everything, **doors)
+        endpoints = {"API_KEYS": SOCKET_KEY, "ADMIN_TOKEN": ADMIN_TOKEN}
+        env = settings_for(server.url(), DIFY_TIMEOUT="2", **everything, **endpoints)
         with replicas(2, env, tmp_path) as pair:
             urls = [replica.url for replica in pair]
             asked = [("known", ""), ("refused", ""), ("nobody", ""), ("known", "[[error]]"), ("known", "[[drop]]")]

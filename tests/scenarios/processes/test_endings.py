@@ -15,8 +15,8 @@ import pytest
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, WeComUser
-from tests.scenarios.stage.people import PATIENCE, ask, at_once, stored
-from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT, ask, at_once, stored
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer, wait_until
 from utils.stream_utils import render_frame
 
@@ -64,7 +64,7 @@ def growing(replica: Replica, question: str = "入职流程 [[slow]]") -> Iterat
     """Let somebody ask a replica, and wait until a first piece of the answer is shown."""
     with wecom_user([replica.url]) as person:
         bubble = person.says(question)
-        wait_until(lambda: "入职" in person.polls(bubble).content, PATIENCE)
+        wait_until(lambda: "入职" in person.polls(bubble).content, TIMEOUT)
         yield person, bubble
 
 
@@ -85,7 +85,7 @@ def polls_to_the_end(url: str, bubble: Bubble) -> Bubble:
     """Go on with a bubble on another replica until it is finished."""
     moved = Bubble(bubble.msgid, [bubble.last], bubble.asked)
     with wecom_user([url]) as person:
-        person.sees_finish(moved, PATIENCE, every=0.1)
+        person.sees_finish(moved, TIMEOUT, every=0.1)
     return moved
 
 
@@ -100,7 +100,7 @@ def test_the_readers_clock_ends_the_frame_of_a_frozen_owner(
             with frozen(owner):
                 moved = polls_to_the_end(other.url, bubble)
             partial_text = stored(redis_server, bubble.stream_id).fields["shown"]
-            wait_until(lambda: stored(redis_server, bubble.stream_id).fields["status"] == "completed", PATIENCE)
+            wait_until(lambda: stored(redis_server, bubble.stream_id).fields["status"] == "completed", TIMEOUT)
             with wecom_user([owner.url, other.url]) as later:
                 again = {later.polls(moved).content for _ in range(4)}
 

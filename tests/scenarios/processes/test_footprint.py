@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 

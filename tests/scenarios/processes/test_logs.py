@@ -15,7 +15,7 @@ import requests
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import CallbackFailed
 from tests.scenarios.stage.people import ask, at_once
-from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]

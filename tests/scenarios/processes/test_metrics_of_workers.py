@@ -21,8 +21,8 @@ import requests
 from demo.mocks.dify.server import MockDify
 from services.ops.metrics_files import RENDER_SECONDS
 from services.ops.metrics_folder import PREFIX, locked
-from tests.scenarios.stage.people import PATIENCE
-from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.scrapes import Samples, ask_metrics, samples, scrape
 from tests.support.servers.processes import free_port, wait_until
 
@@ -56,7 +56,7 @@ def ask(replica: Replica, number: int = 1) -> int:
     for n in range(number):
         with wecom_user([replica.url], f"user{n}") as person:
             bubble = person.says("你好")
-            person.sees_finish(bubble, PATIENCE)
+            person.sees_finish(bubble, TIMEOUT)
             frames += len(bubble.frames) - 1
     return frames
 
@@ -71,7 +71,7 @@ def test_killed_workers_take_no_count_with_them(redis_url: str, tmp_path: Path) 
         for round_number in range(3):
             victim = replica.workers[0]
             os.kill(victim, signal.SIGKILL)
-            wait_until(partial(replaced, replica, {victim}), PATIENCE)
+            wait_until(partial(replaced, replica, {victim}), TIMEOUT)
             polls += ask(replica)
             after = counted(replica.url, 6 + round_number)
 
@@ -90,7 +90,7 @@ def counted(url: str, questions: int) -> Samples:
         seen = shown(url)
         return seen if (seen.get(QUESTIONS), seen.get(PLACES)) == (questions, 140) else None
 
-    return cast(Samples, wait_until(whole, PATIENCE))
+    return cast(Samples, wait_until(whole, TIMEOUT))
 
 
 def replaced(replica: Replica, gone: set[int]) -> bool:
@@ -111,10 +111,10 @@ def test_a_reload_goes_on_counting_and_a_start_begins_anew(redis_url: str, tmp_p
         ask(replica, 3)
         old, folder = replica.workers, folder_of(replica)
         replica.signal(signal.SIGHUP)
-        wait_until(lambda: replica.workers and not set(old) & set(replica.workers), PATIENCE)
+        wait_until(lambda: replica.workers and not set(old) & set(replica.workers), TIMEOUT)
         replica.wait_ready()
         ask(replica)
-        wait_until(lambda: shown(replica.url)[QUESTIONS] == 4, PATIENCE)
+        wait_until(lambda: shown(replica.url)[QUESTIONS] == 4, TIMEOUT)
         assert folder_of(replica) == folder
         assert replica.stop() == 0
         assert not folder.exists()
@@ -136,7 +136,7 @@ def test_a_scrape_that_hangs_holds_up_nobody(redis_url: str, tmp_path: Path) -> 
         assert [(reply.status_code, reply.json()) for reply in replies] == [(503, {"code": "metrics_unavailable"})] * 3
         assert max(reply.elapsed.total_seconds() for reply in replies) > RENDER_SECONDS - 1
 
-        wait_until(lambda: ask_metrics(replica.url).ok, PATIENCE)
+        wait_until(lambda: ask_metrics(replica.url).ok, TIMEOUT)
         assert shown(replica.url)[QUESTIONS] > 1
         assert children_of(replica.workers[0]) == []
 
@@ -185,7 +185,7 @@ def test_a_drain_can_be_watched_to_its_end(redis_url: str, tmp_path: Path) -> No
                 person.polls(bubble)
                 time.sleep(0.2)
 
-            assert replica.process.wait(PATIENCE) == 0
+            assert replica.process.wait(TIMEOUT) == 0
             assert scrapes
             assert set(scrapes) <= {0.0, 1.0}
             assert scrapes[0] == 1.0
@@ -201,7 +201,7 @@ def test_a_reload_refuses_nobody_on_either_port(redis_url: str, tmp_path: Path) 
         old = replica.workers
         failures = [stack.enter_context(failing_requests(url)) for url in (f"{ops}/metrics", f"{replica.url}/healthz")]
         replica.signal(signal.SIGHUP)
-        wait_until(lambda: len(replica.workers) == 2 and not set(old) & set(replica.workers), PATIENCE)
+        wait_until(lambda: len(replica.workers) == 2 and not set(old) & set(replica.workers), TIMEOUT)
 
         assert shown(ops)[PLACES] > 0
     assert failures == [[], []]

@@ -1,4 +1,4 @@
-"""Two replicas behind a real nginx with deploy/nginx.conf: every door through TLS, as people and programs reach it."""
+"""Two replicas behind a real nginx with deploy/nginx.conf: every endpoint through TLS."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, BubbleFrame, CallbackFailed, WeComUser
-from tests.scenarios.stage.people import PATIENCE
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.scenarios.stage.people import TIMEOUT
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.nginx import Nginx, in_front_of
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.chat_room import ChatSocket
-from tests.support.sockets.doors import visit
 from tests.support.sockets.event_reader import Program, Reader
+from tests.support.sockets.visitor import visit
 from utils.markdown.wecom import render_markdown
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -72,7 +72,7 @@ def test_wecom_asks_and_polls(nginx: Nginx, dify: MockDify) -> None:
     """The console's Save, a question and its polls, on both replicas in turn: the answer is the provider's."""
     with nginx.person() as user:
         user.verifies_url()
-        answer = user.sees_finish(user.says(SLOW), PATIENCE, 0.05)
+        answer = user.sees_finish(user.says(SLOW), TIMEOUT, 0.05)
 
     callbacks = nginx.served("/wechat/callback")
     assert answer == render_markdown(dify.expected_answer(SLOW))
@@ -122,9 +122,9 @@ def test_a_file_of_some_megabytes_becomes_a_batch(nginx: Nginx) -> None:
     content = "\n".join(f"第{number}题：" + "年假怎么申请？" * 50 for number in range(4000)).encode()
     tasks = f"{nginx.url}/api/batch/tasks"
 
-    reply = requests.post(tasks, files={"file": ("questions.txt", content)}, headers=SHOWN, timeout=PATIENCE)
+    reply = requests.post(tasks, files={"file": ("questions.txt", content)}, headers=SHOWN, timeout=TIMEOUT)
     task = f"{tasks}/{reply.json()['data']['task_id']}"
-    shown = requests.delete(task, headers=SHOWN, timeout=PATIENCE).json()["data"]
+    shown = requests.delete(task, headers=SHOWN, timeout=TIMEOUT).json()["data"]
 
     assert len(content) > 4_000_000
     assert (reply.status_code, shown["status"]) == (201, "cancelled")
@@ -138,7 +138,7 @@ def test_what_is_too_long_is_refused_in_our_words(nginx: Nginx, path: str, megab
     body = b'{"query": "' + b"x" * int(megabytes * 1024 * 1024) + b'"}'
     headers = {**SHOWN, "Content-Type": "application/json"}
 
-    reply = requests.post(nginx.url + path, data=body, headers=headers, timeout=PATIENCE)
+    reply = requests.post(nginx.url + path, data=body, headers=headers, timeout=TIMEOUT)
 
     assert (reply.status_code, reply.json()["code"]) == (413, 10000)
 
@@ -177,7 +177,7 @@ def handshake(nginx: Nginx, address: str, *, pretends: str = "") -> int:
 def test_one_address_may_ask_so_often(nginx: Nginx) -> None:
     """Beyond that it gets 429 in the product's shape; its callbacks go on, and so do other addresses."""
     with requests.Session() as hasty:
-        replies = (hasty.get(f"{nginx.url}/docs", timeout=PATIENCE) for _ in range(5000))
+        replies = (hasty.get(f"{nginx.url}/docs", timeout=TIMEOUT) for _ in range(5000))
         refused = next(reply for reply in replies if reply.status_code != 200)
     with nginx.person() as user:
         user.verifies_url()
@@ -188,8 +188,8 @@ def test_one_address_may_ask_so_often(nginx: Nginx) -> None:
 
 def test_pages_and_documents_are_there(nginx: Nginx) -> None:
     """By HTTP/2 for browsers, compressed by the product itself."""
-    pages = {path: requests.get(nginx.url + path, timeout=PATIENCE) for path in ("/chat", "/realtime", "/docs")}
-    described = requests.get(f"{nginx.url}/openapi.json", timeout=PATIENCE)
+    pages = {path: requests.get(nginx.url + path, timeout=TIMEOUT) for path in ("/chat", "/realtime", "/docs")}
+    described = requests.get(f"{nginx.url}/openapi.json", timeout=TIMEOUT)
 
     assert nginx.protocol() == "h2"
     assert {page.status_code for page in [*pages.values(), described]} == {200}
@@ -202,7 +202,7 @@ def test_pages_and_documents_are_there(nginx: Nginx) -> None:
 )
 def test_what_is_not_for_the_world_is_not_there(nginx: Nginx, path: str) -> None:
     """Operations are asked for at a replica, not by way of nginx."""
-    assert requests.get(nginx.url + path, timeout=PATIENCE).status_code == 404
+    assert requests.get(nginx.url + path, timeout=TIMEOUT).status_code == 404
     # Its log line is written when the reply is on its way.
     assert wait_until(lambda: nginx.served(path))[-1] == ("404", "-")
 
@@ -211,7 +211,7 @@ def test_plain_http_leads_to_tls(nginx: Nginx) -> None:
     """To the same address, with method and body kept."""
     plain = f"http://127.0.0.1:{nginx.plain_port}/api/chat"
 
-    reply = requests.post(plain, json={}, allow_redirects=False, timeout=PATIENCE)
+    reply = requests.post(plain, json={}, allow_redirects=False, timeout=TIMEOUT)
 
     assert (reply.status_code, reply.headers["Location"]) == (308, "https://127.0.0.1/api/chat")
 
@@ -231,7 +231,7 @@ def test_a_killed_replica_costs_nobody_an_answer(redis: RedisServer, dify: MockD
         both[0].kill()
 
         missed: list[CallbackFailed] = []
-        wait_until(lambda: polls(user, bubble, missed).finish, PATIENCE)
+        wait_until(lambda: polls(user, bubble, missed).finish, TIMEOUT)
         answers = [chat.answer() for chat in chats]
         read = [read_on(nginx, reader) for reader in readers]
 
@@ -264,7 +264,7 @@ class Chat:
 
     def answer(self) -> str:
         """Wait for the end; return the text as its deltas make it, which is what the whole says."""
-        wait_until(lambda: self.socket.over or self._ended(), PATIENCE)
+        wait_until(lambda: self.socket.over or self._ended(), TIMEOUT)
         text = self.socket.text(self.stream_id)
         if not self._ended():
             self.was_cut = True

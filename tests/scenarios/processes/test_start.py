@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import GUNICORN, ROOT, Replica, replicas, settings_for, wecom_user
+from tests.support.replicas import GUNICORN, ROOT, Replica, replicas, settings_for, wecom_user
 from tests.support.servers.forked_process import ForkedProcess
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 

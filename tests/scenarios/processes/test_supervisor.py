@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.house import settings_for
+from tests.support.replicas import settings_for
 from tests.support.servers.installed import HOME, SUPERVISOR, install, write_settings
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 #: Seconds for anything that takes a moment on an idle machine.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 #: The rest of supervisord's configuration.
 MAIN = """
 [supervisord]
@@ -73,7 +73,7 @@ class Supervised:
     def does(self, *words: str) -> str:
         """Run supervisorctl; return what it prints."""
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(self._config), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT).stdout
 
     @property
     def log(self) -> str:
@@ -85,7 +85,7 @@ class Supervised:
         """Have everything leave; nothing stays behind if it does not."""
         self.process.terminate()
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(TIMEOUT)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -113,13 +113,13 @@ def two_ports() -> int:
 
 def test_supervisord_runs_the_programs(supervised: Supervised) -> None:
     """Two replicas start, the worker waits to be wanted; a reload brings what .env says now; one leaves in order."""
-    wait_until(lambda: supervised.ready or "FATAL" in supervised.log, PATIENCE)
+    wait_until(lambda: supervised.ready or "FATAL" in supervised.log, TIMEOUT)
     assert supervised.ready, supervised.log
     listed = sorted(line.split()[:2] for line in supervised.does("status").splitlines())
 
     write_settings(supervised.home, {**supervised.settings, "APP_NAME": "after"})
     supervised.does("signal", "HUP", "wechatlaibao:5000")
-    wait_until(lambda: supervised.says(0).get("service") == "after", PATIENCE)
+    wait_until(lambda: supervised.says(0).get("service") == "after", TIMEOUT)
     supervised.does("stop", "wechatlaibao:5000")
 
     assert [name for name, _ in listed] == ["wechatlaibao-batch", "wechatlaibao:5000", "wechatlaibao:5001"]

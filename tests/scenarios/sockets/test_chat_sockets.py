@@ -14,7 +14,7 @@ from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage.people import at_once, stored
-from tests.support.house import Replica, dify_settings, settings_for
+from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.chat_room import WIDE, ChatSocket, Frame
 

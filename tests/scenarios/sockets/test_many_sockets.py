@@ -9,14 +9,14 @@ import pytest
 from bench import sockets
 from bench.load.socket_clients import Client, Crowd
 from bench.stage.replicas import stamping_dify
-from tests.support.house import dify_settings, replicas, settings_for
+from tests.support.replicas import dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
 IDLE, ANSWERING = 100, 40
 #: Seconds for all the answers, a takeover and a busy machine.
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def test_all_answers_of_a_killed_replica_go_on_elsewhere(
@@ -36,17 +36,17 @@ def test_all_answers_of_a_killed_replica_go_on_elsewhere(
             for client in asking:
                 client.ask(f"first {client.name}")
                 crowd.listen_for(0.05)
-            assert crowd.listen(lambda: all(client.text or client.status for client in asking), PATIENCE)
+            assert crowd.listen(lambda: all(client.text or client.status for client in asking), TIMEOUT)
             crowd.port = second.port
             first.kill()
-            assert crowd.listen(lambda: all(client.status for client in asking), PATIENCE)
+            assert crowd.listen(lambda: all(client.status for client in asking), TIMEOUT)
             whole = {client.question: client.text for client in asking}
             asked_once = dify.told()
             ends = {client.status for client in asking}
             for client in asking:
                 client.ask(f"second {client.name}")
                 crowd.listen_for(0.05)
-            assert crowd.listen(lambda: all(client.status for client in asking), PATIENCE)
+            assert crowd.listen(lambda: all(client.status for client in asking), TIMEOUT)
             answers, asks = dify.told()
 
     assert ends == {"completed"}

@@ -1,4 +1,4 @@
-"""The realtime door of real replicas: whole sessions, answers that outlive their socket, runs that are told to stop."""
+"""The realtime endpoint of real replicas: whole sessions, answers that outlive their socket, cancelled runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from demo.mocks.dify.server import MockDify
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
-from tests.support.sockets.doors import PATIENCE, Visitor, visit
 from tests.support.sockets.realtime_desk import stages
+from tests.support.sockets.visitor import TIMEOUT, Visitor, visit
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -45,7 +45,7 @@ def houses(
 
 @pytest.fixture
 def speaks(houses: list[Replica]) -> Speaks:
-    """How somebody comes to the realtime door of a replica."""
+    """How somebody comes to the realtime endpoint of a replica."""
     return lambda number: visit(houses[number].url, "realtime")
 
 
@@ -211,7 +211,7 @@ def test_giving_up_stops_the_run(speaks: Speaks, dify: MockDify, way: str) -> No
         else:
             control(visitor, way)
             visitor.until({"stage": "idle" if way == "stop" else "instant_query"})
-        wait_until(lambda: user in [who for _, who in dify.stops], PATIENCE)
+        wait_until(lambda: user in [who for _, who in dify.stops], TIMEOUT)
 
     told = stages(visitor.frames)
     assert ("interrupting" in told, "final CANCELLED" in told) == (way != "leave",) * 2

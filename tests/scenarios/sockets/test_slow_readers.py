@@ -16,9 +16,9 @@ from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from tests.scenarios.stage.socket_app import PAD
-from tests.support.house import GUNICORN, Replica, settings_for
+from tests.support.replicas import GUNICORN, Replica, settings_for
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.far_end import PATIENCE, masked
+from tests.support.sockets.far_end import TIMEOUT, masked
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -39,7 +39,7 @@ class Served(Replica):
 
     @property
     def state(self) -> dict[str, Any]:
-        answer: dict[str, Any] = requests.get(f"{self.url}/state", timeout=PATIENCE).json()
+        answer: dict[str, Any] = requests.get(f"{self.url}/state", timeout=TIMEOUT).json()
         return answer
 
     def descriptors(self) -> int:
@@ -52,8 +52,8 @@ class Served(Replica):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         sock.connect(("127.0.0.1", self.port))
         url = f"ws://127.0.0.1:{self.port}/ws{query}"
-        with connect(url, sock=sock, max_queue=1, ping_interval=None, close_timeout=PATIENCE) as client:
-            assert client.recv(PATIENCE) == '{"type":"hello"}'
+        with connect(url, sock=sock, max_queue=1, ping_interval=None, close_timeout=TIMEOUT) as client:
+            assert client.recv(TIMEOUT) == '{"type":"hello"}'
             yield client
 
     def stuck(self) -> bool:
@@ -77,19 +77,19 @@ def test_a_reader_that_pauses_gets_every_frame(served: Served) -> None:
     """1,500 frames of 4 kB through a small window: each arrives whole and in its order; others are served meanwhile."""
     with served.client() as slow, served.client() as other:
         slow.send(f"flood {FRAMES}")
-        wait_until(served.stuck, PATIENCE)
+        wait_until(served.stuck, TIMEOUT)
         other.send("meanwhile")
-        assert other.recv(PATIENCE) == '{"echo":"meanwhile"}'
+        assert other.recv(TIMEOUT) == '{"echo":"meanwhile"}'
         assert served.state["sent"] < FRAMES
 
-        frames = [json.loads(slow.recv(PATIENCE)) for _ in range(FRAMES)]
+        frames = [json.loads(slow.recv(TIMEOUT)) for _ in range(FRAMES)]
 
         assert [frame["n"] for frame in frames] == list(range(FRAMES))
         assert {frame["pad"] for frame in frames} == {PAD}
         slow.send("still there")
-        assert slow.recv(PATIENCE) == '{"echo":"still there"}'
+        assert slow.recv(TIMEOUT) == '{"echo":"still there"}'
 
-    wait_until(lambda: served.state["open"] == 0, PATIENCE)
+    wait_until(lambda: served.state["open"] == 0, TIMEOUT)
     assert served.state["ends"] == [[1000, True, True]] * 2
 
 
@@ -101,14 +101,14 @@ def test_a_reader_that_never_reads_on_is_given_up(served: Served) -> None:
 
         def given_up() -> bool:
             other.send("still served")
-            assert other.recv(PATIENCE) == '{"echo":"still served"}'
+            assert other.recv(TIMEOUT) == '{"echo":"still served"}'
             return bool(served.state["ends"])
 
-        wait_until(given_up, PATIENCE)
+        wait_until(given_up, TIMEOUT)
         assert served.state["ends"] == [[1006, False, False]]
         assert served.state["open"] == 1
 
-    wait_until(lambda: served.descriptors() == before, PATIENCE)
+    wait_until(lambda: served.descriptors() == before, TIMEOUT)
     assert "Traceback" not in served.log
 
 
@@ -118,7 +118,7 @@ def test_frames_sent_with_the_request_are_not_lost(tmp_path: Path, parser: str) 
     replica = Served(tmp_path, "--http-parser", parser)
     try:
         replica.wait_ready()
-        with socket.create_connection(("127.0.0.1", replica.port), PATIENCE) as client:
+        with socket.create_connection(("127.0.0.1", replica.port), TIMEOUT) as client:
             client.sendall(handshake("/ws") + masked(Opcode.TEXT, b"one") + masked(Opcode.TEXT, b"two"))
             with client.makefile("rb") as stream:
                 lines = list(iter(stream.readline, b"\r\n"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.house import Replica, replicas, settings_for
+from tests.support.replicas import Replica, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.sockets.chat_room import WIDE, ChatSocket
 

@@ -18,11 +18,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from demo.mocks.dify.server import MockDify, expected_answer
-from tests.support.house import Replica, dify_settings, replicas, settings_for
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 from tests.support.servers.switchboard import Switchboard
-from tests.support.sockets.doors import PATIENCE, Visitor, visit
 from tests.support.sockets.frames import SCHEMA, Example, examples, program
+from tests.support.sockets.visitor import TIMEOUT, Visitor, visit
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
 
@@ -68,21 +68,21 @@ def url(dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture
 def chat(url: str) -> Iterator[Visitor]:
-    """Somebody at the chat door."""
+    """Somebody at the chat endpoint."""
     with visit(url, "chat", key=KEY) as visitor:
         yield visitor
 
 
 @pytest.fixture
 def realtime(url: str) -> Iterator[Visitor]:
-    """Somebody at the realtime door."""
+    """Somebody at the realtime endpoint."""
     with visit(url, "realtime", key=KEY) as visitor:
         yield visitor
 
 
 def asked(visitor: Visitor, question: str = "[[slow]] 年假") -> str:
     """Ask something, see it begin, and return its stream's id."""
-    if visitor.door == "chat":
+    if visitor.endpoint == "chat":
         visitor.says({"type": "chat", "content": question})
     else:
         visitor.says({"type": "asr_chunk", "text": question + "怎么申请？", "is_final": True})
@@ -93,7 +93,7 @@ def asked(visitor: Visitor, question: str = "[[slow]] 年假") -> str:
 def submitted(url: str) -> str:
     """Submit a batch with the visitor's key, and return its task's id."""
     body, headers = {"name": "批量", "texts": ["营业时间"]}, {"X-API-Key": KEY}
-    reply = requests.post(f"{url}/api/batch/tasks", json=body, headers=headers, timeout=PATIENCE)
+    reply = requests.post(f"{url}/api/batch/tasks", json=body, headers=headers, timeout=TIMEOUT)
     return str(reply.json()["data"]["task_id"])
 
 
@@ -106,7 +106,7 @@ def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> Non
 
     Where it names an answer, one of this connection's own is put in the place of the document's.
     """
-    with visit(url, example.door, key=KEY) as visitor:
+    with visit(url, example.endpoint, key=KEY) as visitor:
         named = {"stream_id": asked(visitor)} if "stream_id" in example.frame else {}
         visitor.says({**example.frame, **named})
         if example.frame.get("close"):
@@ -136,7 +136,7 @@ def test_every_frame_of_the_document_is_taken(url: str, example: Example) -> Non
     ],
     ids=lambda value: value[:50],
 )
-def test_the_chat_door_names_what_is_wrong(chat: Visitor, said: str, code: str) -> None:
+def test_the_chat_endpoint_names_what_is_wrong(chat: Visitor, said: str, code: str) -> None:
     """A frame that cannot be taken gets its code and a sentence, and the connection goes on."""
     chat.says(said)
 
@@ -164,7 +164,7 @@ def test_the_chat_door_names_what_is_wrong(chat: Visitor, said: str, code: str) 
     ],
     ids=lambda value: value[:50],
 )
-def test_the_realtime_door_names_what_is_wrong(realtime: Visitor, said: str, code: str) -> None:
+def test_the_realtime_endpoint_names_what_is_wrong(realtime: Visitor, said: str, code: str) -> None:
     """A frame that cannot be taken gets its code and a sentence, and the connection goes on."""
     realtime.says(said)
 
@@ -176,7 +176,7 @@ def test_the_realtime_door_names_what_is_wrong(realtime: Visitor, said: str, cod
 # Whole sessions: every frame there is
 
 
-def test_a_whole_session_of_the_chat_door(url: str) -> None:
+def test_a_whole_session_of_the_chat_endpoint(url: str) -> None:
     """Each frame of the schema comes at least once, and each one that comes is one of them."""
     with visit(url, "chat", client_id="whole-session", lively=False) as chat:
         assert chat.hears() == {"type": "auth_required"}
@@ -204,7 +204,7 @@ def test_a_whole_session_of_the_chat_door(url: str) -> None:
     assert chat.seen == {name for name in SCHEMA["$defs"] if name.startswith("chat.server.")}
 
 
-def test_a_whole_session_of_the_realtime_door(url: str) -> None:
+def test_a_whole_session_of_the_realtime_endpoint(url: str) -> None:
     """Each frame of the schema and each stage comes at least once, and each one that comes is one of them."""
     with visit(url, "realtime", lively=False) as visitor:
         assert visitor.hears() == {"type": "auth_required"}
@@ -285,7 +285,7 @@ def test_no_key_is_taken_from_an_address(url: str) -> None:
 
 
 def test_a_plain_request_is_told_to_upgrade(url: str) -> None:
-    """Both doors answer 426 to who does not speak WebSocket."""
+    """Both endpoints answer 426 to who does not speak WebSocket."""
     replies = [requests.get(url + path, timeout=10) for path in ("/ws/chat", "/ws/chat/me", "/ws/realtime-asr")]
 
     assert [reply.status_code for reply in replies] == [426, 426, 426]
@@ -377,7 +377,7 @@ def test_the_python_client_sees_its_answer_through(redis_url: str, dify: MockDif
             first = os.read(process.stdout.fileno(), 4096)
             both[0].kill()
             board.target = both[1].port
-            rest, complaint = process.communicate(timeout=4 * PATIENCE)
+            rest, complaint = process.communicate(timeout=4 * TIMEOUT)
 
     assert (process.returncode, complaint) == (0, b"")
     assert (first + rest).decode().removesuffix("\n") == dify.expected_answer(question)
@@ -395,7 +395,7 @@ def test_the_python_client_gives_up_where_coming_back_changes_nothing(url: str, 
     assert (done.returncode, done.stderr.decode().strip()) == (1, "refused: 401")
 
 
-def test_the_tool_talks_to_both_doors(url: str) -> None:
+def test_the_tool_talks_to_both_endpoints(url: str) -> None:
     """`python -m tools.ws` asks, sees the answer and says 0; a wrong key is 3, in words."""
     address = ["--url", url.replace("http", "ws")]
 
@@ -424,4 +424,4 @@ def test_a_leaving_replica_closes_with_1012(redis_url: str, dify: MockDify, tmp_
             visitor.until_done()
             replica.signal(signal.SIGTERM)
             assert visitor.until_closed() == 1012
-        wait_until(lambda: replica.process.poll() is not None, PATIENCE)
+        wait_until(lambda: replica.process.poll() is not None, TIMEOUT)

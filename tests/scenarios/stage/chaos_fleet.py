@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from demo.wecom.simulator import Callback, CallbackFailed, SimulatedBot, WeComUser, WeComWire
-from tests.scenarios.stage.people import PATIENCE
-from tests.support.house import AES_KEY, TOKEN, Replica
+from tests.scenarios.stage.people import TIMEOUT
+from tests.support.replicas import AES_KEY, TOKEN, Replica
 
 #: Seconds between two tries while no replica takes a callback.
 PAUSE = 0.5
@@ -142,7 +142,7 @@ class Service(WeComWire):
 
         Raises: CallbackFailed, also at once for any HTTP status but 200; RuleBroken.
         """
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         for tries in itertools.count(1):
             try:
                 return self._next().post(callback)

@@ -11,7 +11,7 @@ from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, WeComUser
 from tests.scenarios.stage.chaos_fleet import Fleet
 from tests.scenarios.stage.chaos_record import Record, beginnings, examine
-from tests.scenarios.stage.people import PATIENCE, stored
+from tests.scenarios.stage.people import TIMEOUT, stored
 from tests.support.servers.processes import RedisServer
 
 #: Seconds of a lease: as short as noisy machines allow.
@@ -35,10 +35,10 @@ class Talk:
 
     def poll_until(self, happened: Callable[[], object]) -> None:
         """Poll until something has happened, or raise TimeoutError."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"not within {PATIENCE:g} s, the bubble shows {self.bubble.last}")
+                raise TimeoutError(f"not within {TIMEOUT:g} s, the bubble shows {self.bubble.last}")
             time.sleep(POLL)
             self.person.polls(self.bubble)
 
@@ -48,7 +48,7 @@ class Talk:
 
     def wait_end(self) -> None:
         """Poll until the answer is finished; its text never becomes shorter."""
-        self.person.sees_finish(self.bubble, PATIENCE, POLL)
+        self.person.sees_finish(self.bubble, TIMEOUT, POLL)
 
     def record(self, redis: RedisServer, replicas: Fleet) -> Record:
         """Return what became of it; every frame must have shown a beginning of the answer, or a placeholder."""

@@ -16,7 +16,7 @@ from flask import Flask
 from gevent import Greenlet
 
 from app import create_app
-from tests.support.house import GUNICORN, Replica
+from tests.support.replicas import GUNICORN, Replica
 
 COMMAND = (*GUNICORN, "tests.scenarios.stage.leftovers:application()")
 

@@ -15,9 +15,9 @@ from demo.mocks.auth import MockAuth
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.leftovers import COMMAND, Figures, figures
-from tests.scenarios.stage.people import PATIENCE, company_settings, people
+from tests.scenarios.stage.people import TIMEOUT, company_settings, people
 from tests.scenarios.stage.slow_proxy import SlowProxy
-from tests.support.house import Replica, dify_settings, settings_for, wecom_user
+from tests.support.replicas import Replica, dify_settings, settings_for, wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 
 #: People the company has; each question is another's, so that nobody is known from before.
@@ -44,7 +44,7 @@ class MoodyAuth(MockAuth):
             return super().answer(method, usercode, password)
         mood = self.moods[usercode]
         if mood is None:
-            self._over.wait(PATIENCE)
+            self._over.wait(TIMEOUT)
             raise ConnectionAbortedError
         return mood
 
@@ -88,7 +88,7 @@ class Office:
         """Poll a replica until the bubble is finished; return what was seen on the way."""
         seen = Bubble(bubble.msgid, [bubble.last], bubble.asked)
         with wecom_user([self.url(at)], userid) as person:
-            person.sees_finish(seen, PATIENCE, every=0.1)
+            person.sees_finish(seen, TIMEOUT, every=0.1)
         return seen
 
     def answered(self, userid: str, question: str, at: int = 0) -> Bubble:
@@ -100,7 +100,7 @@ class Office:
         userid: str,
         bubble: Bubble,
         at: int,
-        seconds: float = PATIENCE,
+        seconds: float = TIMEOUT,
         until: Callable[[BubbleFrame], bool] = never,
     ) -> Bubble:
         """Poll a replica for so many seconds, or until a frame is as wished; return what was seen."""
@@ -114,7 +114,7 @@ class Office:
     def taken_again(self, at: int) -> float:
         """Ask a replica until it takes a question again; return the seconds until then."""
         began = time.monotonic()
-        wait_until(lambda: not self.ask(self.newcomers(1)[0], "还在吗？", at).finish, PATIENCE)
+        wait_until(lambda: not self.ask(self.newcomers(1)[0], "还在吗？", at).finish, TIMEOUT)
         return time.monotonic() - began
 
     def redis_is_back(self) -> bool:
@@ -128,7 +128,7 @@ class Office:
 
         Begins when Redis is back for every replica: an earlier timeout counts as an outage for two more seconds.
         """
-        wait_until(self.redis_is_back, PATIENCE)
+        wait_until(self.redis_is_back, TIMEOUT)
         lines: list[dict[str, Any]] = []
         before = [len(replica.log) for replica in self.replicas]
         yield lines
@@ -141,7 +141,7 @@ class Office:
         """Check that soon after the block every replica has hardly more of anything than before it."""
         before = [figures(replica) for replica in self.replicas]
         yield
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while more := self._more_than(before):
             assert time.monotonic() < end, more
             time.sleep(0.1)

@@ -11,38 +11,38 @@ from typing import TypeVar
 from demo.mocks.auth import DEMO_USER_QUERY, DemoUser, MockAuth, create_demo_users
 from demo.wecom.simulator import Bubble, CallbackFailed, WeComUser
 from services.streams.store import stream_keys
-from tests.support.house import wecom_user
+from tests.support.replicas import wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer
 
 T = TypeVar("T")
 
 #: Seconds for anything that takes a moment on an idle machine.
-PATIENCE = 40.0
+TIMEOUT = 40.0
 
 
 def at_once(actions: Iterable[Callable[[], T]]) -> list[T]:
     """Run them at the same time, each in a thread of its own; return what they returned, in their order."""
     waiting = list(actions)
     with ThreadPoolExecutor(len(waiting)) as pool:
-        return [future.result(PATIENCE) for future in [pool.submit(action) for action in waiting]]
+        return [future.result(TIMEOUT) for future in [pool.submit(action) for action in waiting]]
 
 
 def ask(urls: Sequence[str], userid: str, question: str, every: float = 0.2, replacements: int = 0) -> Bubble:
     """Ask, poll until the bubble is finished, and return it; its text may become shorter `replacements` times."""
     with wecom_user(list(urls), userid) as person:
         bubble = person.says(question)
-        person.sees_finish(bubble, PATIENCE, every, replacements)
+        person.sees_finish(bubble, TIMEOUT, every, replacements)
         return bubble
 
 
 def sees_end(person: WeComUser, bubble: Bubble, refuge: str, still_running: Callable[[], bool]) -> str:
     """Poll until the answer is finished; once nothing runs any more the replica may be gone and another one answer."""
     try:
-        return person.sees_finish(bubble, PATIENCE, every=0.2)
+        return person.sees_finish(bubble, TIMEOUT, every=0.2)
     except CallbackFailed:
         assert not still_running(), "a poll was lost while answers ran"
     with wecom_user([refuge], person.userid) as moved:
-        return moved.sees_finish(Bubble(bubble.msgid, bubble.frames), PATIENCE, every=0.2)
+        return moved.sees_finish(Bubble(bubble.msgid, bubble.frames), TIMEOUT, every=0.2)
 
 
 @dataclass(frozen=True)

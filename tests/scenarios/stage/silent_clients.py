@@ -13,7 +13,7 @@ from types import TracebackType
 
 import requests
 
-from tests.support.house import Replica, wecom_user
+from tests.support.replicas import Replica, wecom_user
 from tests.support.servers.processes import wait_until
 
 #: Seconds a replica has to take in a flood; sooner than it gives up, by itself, a client that reads nothing.

@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 
 from services.models import Delta, ProviderEvent, Query
 from services.providers.base import BaseRAGProvider
-from tests.support.house import Replica
+from tests.support.replicas import Replica
 from tests.support.sockets.far_end import masked
 from utils.deadline import Deadline
 

@@ -10,7 +10,7 @@ import pytest
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.chaos import Crowd, Killer, by_takeovers, happened, records_of
 from tests.scenarios.stage.chaos_fleet import fleet
-from tests.support.house import dify_settings, settings_for
+from tests.support.replicas import dify_settings, settings_for
 from tests.support.servers.processes import RedisServer
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]

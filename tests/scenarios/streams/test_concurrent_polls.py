@@ -13,7 +13,7 @@ from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.people import at_once, stored
-from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer
 from utils.stream_utils import render_frame
 

@@ -16,8 +16,8 @@ import requests
 from config.texts import ZH
 from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, WeComUser
-from tests.scenarios.stage.people import PATIENCE, at_once, sees_end, stored
-from tests.support.house import Replica, dify_settings, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT, at_once, sees_end, stored
+from tests.support.replicas import Replica, dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer, wait_until
 from utils.stream_utils import render_frame
 
@@ -87,7 +87,7 @@ def test_a_terminated_replica_serves_until_its_last_answer_is_whole(
                 assert running(), "all this while answers ran"
                 ends = at_once(partial(sees_end, *each, staying.url, running) for each in asked)
                 finished = time.monotonic()
-                code = leaving.process.wait(PATIENCE)
+                code = leaving.process.wait(TIMEOUT)
                 took = time.monotonic() - finished
 
         assert (refused.finish, refused.content) == (True, ZH["draining"])
@@ -113,7 +113,7 @@ def test_a_reload_loses_no_answer_and_refuses_no_question(
                 late = ask_for(2.0, replica)
                 assert running(), "all this while answers ran"
                 ends = at_once(partial(sees_end, *each, replica.url, running) for each in asked)
-            wait_until(lambda: not set(old) & set(replica.workers), PATIENCE)
+            wait_until(lambda: not set(old) & set(replica.workers), TIMEOUT)
             assert replica.stop() == 0
 
         answers = [dify.expected_answer(question(number)) for number in range(PEOPLE)]

@@ -21,8 +21,8 @@ from demo.wecom.simulator import Bubble
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage.chaos_record import Record, examine
 from tests.scenarios.stage.chaos_talk import LEASE, Talk, begin
-from tests.scenarios.stage.people import PATIENCE, at_once, sees_end, stored
-from tests.support.house import Replica, dify_settings, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT, at_once, sees_end, stored
+from tests.support.replicas import Replica, dify_settings, settings_for, wecom_user
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = pytest.mark.scenario
@@ -79,15 +79,15 @@ def test_2_a_redis_that_hangs_and_is_killed_costs_and_doubles_no_text(stage: Sta
     with ExitStack() as stack:
         people = [stack.enter_context(wecom_user(urls[n % 2 :] + urls[: n % 2], f"asks{n}")) for n in range(4)]
         bubbles = [person.says(question) for person, question in zip(people, questions, strict=True)]
-        wait_until(lambda: all(stored(stage.redis, bubble.stream_id).text for bubble in bubbles), PATIENCE)
+        wait_until(lambda: all(stored(stage.redis, bubble.stream_id).text for bubble in bubbles), TIMEOUT)
         crowd = [stack.enter_context(wecom_user(urls, f"asks{n % 4}")) for n in range(10)]
         seen = [Bubble(bubbles[n % 4].msgid, [bubbles[n % 4].last]) for n in range(10)]
-        polls = [partial(person.sees_finish, bubble, PATIENCE, 0.3) for person, bubble in zip(crowd, seen, strict=True)]
+        polls = [partial(person.sees_finish, bubble, TIMEOUT, 0.3) for person, bubble in zip(crowd, seen, strict=True)]
         with ThreadPoolExecutor(len(polls)) as pool:
             polling = [pool.submit(poll) for poll in polls]
             hang_and_kill(stage.redis, members)
             for person in polling:
-                person.result(PATIENCE)
+                person.result(TIMEOUT)
 
     records = [stage.record(questions[n % 4], bubble) for n, bubble in enumerate(seen)]
     assert [str(record) for record in records if not record.right] == []
@@ -98,10 +98,10 @@ def hang_and_kill(redis: RedisServer, members: Sequence[Replica]) -> None:
     """Freeze Redis until every replica has missed a reply; go on, and once all are well again kill it and start it."""
     redis.pause()
     try:
-        wait_until(lambda: says(members, "redis is away"), PATIENCE)
+        wait_until(lambda: says(members, "redis is away"), TIMEOUT)
     finally:
         redis.resume()
-    wait_until(lambda: says(members, "redis is back"), PATIENCE)
+    wait_until(lambda: says(members, "redis is back"), TIMEOUT)
     redis.kill()
     redis.start()
 
@@ -112,7 +112,7 @@ def test_3_a_redelivered_message_is_asked_once_also_when_its_owner_is_killed(sta
     twice = [(number, member.url) for number in range(4) for member in (killed, survivor)]
 
     first = at_once(partial(delivered, number, url) for number, url in twice)
-    wait_until(lambda: all(stage.dify.asked(redelivered(number)) for number in range(4)), PATIENCE)
+    wait_until(lambda: all(stage.dify.asked(redelivered(number)) for number in range(4)), TIMEOUT)
     killed.kill()
     again = at_once(partial(delivered, number, survivor.url) for number, _ in twice)
     ends = at_once(partial(poll_to_the_end, survivor.url, number, bubble) for number, bubble in enumerate(again[::2]))
@@ -137,7 +137,7 @@ def delivered(number: int, url: str) -> Bubble:
 
 def poll_to_the_end(url: str, number: int, bubble: Bubble) -> Bubble:
     with wecom_user([url], f"again{number}") as person:
-        person.sees_finish(bubble, PATIENCE, every=0.3)
+        person.sees_finish(bubble, TIMEOUT, every=0.3)
     return bubble
 
 
@@ -160,7 +160,7 @@ def test_6_answers_of_a_killed_replica_go_on_within_seconds(stage: Stage) -> Non
 
 def completed(redis: RedisServer, talk: Talk) -> None:
     """Wait until the answer is whole in Redis, and only then poll once."""
-    wait_until(lambda: stored(redis, talk.bubble.stream_id).fields["status"] == "completed", PATIENCE)
+    wait_until(lambda: stored(redis, talk.bubble.stream_id).fields["status"] == "completed", TIMEOUT)
     talk.person.polls(talk.bubble)
 
 
@@ -172,13 +172,13 @@ def test_7_a_terminated_replica_serves_until_its_answers_are_whole(stage: Stage)
     with ExitStack() as stack:
         people = [stack.enter_context(wecom_user([leaving.url], f"last{n}")) for n in range(6)]
         bubbles = at_once(partial(person.says, text) for person, text in zip(people, questions, strict=True))
-        wait_until(lambda: stage.dify.open_streams == 6, PATIENCE)
+        wait_until(lambda: stage.dify.open_streams == 6, TIMEOUT)
         leaving.signal(signal.SIGTERM)
-        wait_until(lambda: requests.get(f"{leaving.url}/readyz", timeout=5).status_code == 503, PATIENCE)
+        wait_until(lambda: requests.get(f"{leaving.url}/readyz", timeout=5).status_code == 503, TIMEOUT)
         late = stack.enter_context(wecom_user([leaving.url], "late")).says("还在吗？")
         assert running(), "all this while answers ran"
         at_once(partial(sees_end, *each, staying.url, running) for each in zip(people, bubbles, strict=True))
-        code = leaving.process.wait(PATIENCE)
+        code = leaving.process.wait(TIMEOUT)
 
     records = [stage.record(text, bubble) for text, bubble in zip(questions, bubbles, strict=True)]
     assert [(r.right, r.calls, list(r.takeovers)) for r in records] == [(True, 1, [])] * 6, list(map(str, records))

@@ -17,7 +17,7 @@ from services.streams.answer_events import AnswerEvent
 from services.streams.manager import StreamLimits, StreamManager
 from services.streams.records import NewStream
 from services.streams.store import StreamStore, stream_keys
-from tests.scenarios.stage.people import PATIENCE, stored
+from tests.scenarios.stage.people import TIMEOUT, stored
 from tests.scenarios.stage.proxy import LossyProxy
 from tests.support.servers.processes import RedisServer, wait_until
 from utils.deadline import Deadline
@@ -79,7 +79,7 @@ class Writer:
         return None
 
     def wait_end(self) -> None:
-        wait_until(lambda: self._manager.running == 0, PATIENCE)
+        wait_until(lambda: self._manager.running == 0, TIMEOUT)
 
     def close(self) -> None:
         self._manager.close()

@@ -14,8 +14,8 @@ from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.chaos_record import beginnings, examine
 from tests.scenarios.stage.chaos_talk import report
-from tests.scenarios.stage.people import PATIENCE, stored
-from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT, stored
+from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.scrapes import scrape
 from tests.support.servers.processes import RedisServer, wait_until
 
@@ -32,7 +32,7 @@ def test_polls_that_alternate_between_two_replicas_see_one_answer(
         env = settings_for(redis_url, **dify_settings(dify.base_url))
         with replicas(2, env, tmp_path) as pair, wecom_user([replica.url for replica in pair]) as person:
             bubble = person.says(QUESTION)
-            person.sees_finish(bubble, PATIENCE, every=0.1)
+            person.sees_finish(bubble, TIMEOUT, every=0.1)
             shown = [scrape(replica.url) for replica in pair]
 
         answer = dify.expected_answer(QUESTION)
@@ -57,11 +57,11 @@ def test_the_restarted_process_finishes_what_the_killed_one_began(
             person = alone.person("zhangsan")
             bubble = person.says(QUESTION)
             answer = dify.expected_answer(QUESTION)
-            wait_until(lambda: person.polls(bubble).content in beginnings(answer), PATIENCE)
+            wait_until(lambda: person.polls(bubble).content in beginnings(answer), TIMEOUT)
             (killed,) = alone.members
             killed.kill()
             alone.replace(killed)
-            person.sees_finish(bubble, PATIENCE, every=0.5)
+            person.sees_finish(bubble, TIMEOUT, every=0.5)
             takeovers = alone.takeovers()[bubble.stream_id]
 
         found = stored(redis_server, bubble.stream_id)

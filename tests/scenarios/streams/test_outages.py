@@ -16,7 +16,7 @@ import pytest
 from config.texts import ZH
 from demo.wecom.simulator import Bubble, BubbleFrame
 from tests.scenarios.stage.office import DIFY_TIMEOUT, Office, office
-from tests.scenarios.stage.people import PATIENCE, at_once, stored
+from tests.scenarios.stage.people import TIMEOUT, at_once, stored
 from tests.support.servers.processes import free_port, wait_until
 from utils.stream_utils import render_frame
 
@@ -146,11 +146,11 @@ def test_an_outage_of_redis(here: Office, fault: str, record_property: Record) -
                 for at in range(8)
             ]
             asked = [pool.submit(here.ask, person, "还在吗？", at) for at, person in enumerate(here.newcomers(8))]
-            watched = [(talk, future.result(PATIENCE).frames) for talk, future in polls]
-            refused = [future.result(PATIENCE) for future in asked]
+            watched = [(talk, future.result(TIMEOUT).frames) for talk, future in polls]
+            refused = [future.result(TIMEOUT) for future in asked]
         back = max(at_once(partial(here.taken_again, at) for at in range(2)))
         at_once(partial(here.follow, talk.person, talk.bubble, at) for at, talk in enumerate(talks))
-        wait_until(here.redis_is_back, PATIENCE)
+        wait_until(here.redis_is_back, TIMEOUT)
 
     frames = [frame for _, seen in watched for frame in seen[1:]] + [bubble.last for bubble in refused]
     slowest = max(frame.ms for frame in frames) / 1000
@@ -174,7 +174,7 @@ def test_a_slow_redis_slows_answers_and_loses_none(here: Office, record_property
             crowd = here.newcomers(4)
             bubbles = at_once(partial(here.answered, person, "年假", at) for at, person in enumerate(crowd))
             at_once(partial(here.follow, talk.person, talk.bubble, at) for at, talk in enumerate(talks))
-        wait_until(here.redis_is_back, PATIENCE)
+        wait_until(here.redis_is_back, TIMEOUT)
 
     slowest = max(frame.ms for bubble in bubbles for frame in bubble.frames) / 1000
     answered = sum(
@@ -195,13 +195,13 @@ def test_an_outage_finds_producers_at_every_step(here: Office) -> None:
         long, queued, spoken, unknown = (f"{who} 问" for who in (f"{busy} [[slow]]", busy, f"{known} [[slow]]", new))
         asked = [(busy, long), (busy, queued), (known, spoken), (new, unknown)]
         talks = [Talk(who, question, 0, here.ask(who, question)) for who, question in asked[:1]]
-        wait_until(lambda: here.dify.asked(long), PATIENCE)
+        wait_until(lambda: here.dify.asked(long), TIMEOUT)
         talks += [Talk(who, question, 0, here.ask(who, question)) for who, question in asked[1:]]
-        wait_until(lambda: here.dify.asked(spoken) and here.auth.calls[code_of(new)], PATIENCE)
+        wait_until(lambda: here.dify.asked(spoken) and here.auth.calls[code_of(new)], TIMEOUT)
         with here.redis_gate.refusing():
             time.sleep(7.0)
         at_once(partial(here.follow, talk.person, talk.bubble, at) for at, talk in enumerate(talks))
-        wait_until(here.redis_is_back, PATIENCE)
+        wait_until(here.redis_is_back, TIMEOUT)
 
     assert_whole(here, talks)
     here.answered(known, "然后呢？")
@@ -245,7 +245,7 @@ def test_an_outage_of_the_user_database(here: Office, fault: str, record_propert
             assert answered_whole(here, known)
             bubbles = at_once(partial(here.answered, person, "营业时间", at) for at, person in enumerate(crowd))
         began = time.monotonic()
-        wait_until(lambda: answered_whole(here, crowd[:2]), PATIENCE)
+        wait_until(lambda: answered_whole(here, crowd[:2]), TIMEOUT)
         back = time.monotonic() - began
 
     word = max(bubble.last.at for bubble in bubbles)
@@ -291,7 +291,7 @@ def test_an_auth_api_that_misbehaves(here: Office, record_property: Record) -> N
         here.auth.moods.clear()
         with here.auth_gate.refusing():
             bubbles += at_once(partial(here.answered, person, "营业时间") for person in here.newcomers(4))
-        wait_until(lambda: answered_whole(here, crowd[-2:]), PATIENCE)
+        wait_until(lambda: answered_whole(here, crowd[-2:]), TIMEOUT)
 
     word = max(bubble.last.at for bubble in bubbles)
     print(f"\nauth API: the sentence after at most {word:.1f} s")

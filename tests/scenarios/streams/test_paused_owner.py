@@ -15,7 +15,7 @@ from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import fleet
 from tests.scenarios.stage.chaos_talk import LEASE, begin, report
 from tests.scenarios.stage.people import at_once
-from tests.support.house import AES_KEY, TOKEN, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]

@@ -14,9 +14,9 @@ from demo.mocks.answering import MockAnswering
 from demo.mocks.custom.server import MockCustom
 from demo.mocks.openai.server import MockOpenAI
 from services.models import Turn
-from tests.scenarios.stage.people import PATIENCE
-from tests.support.house import ROOT, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT
 from tests.support.own_provider import MODULE, MockOllama, shown_file
+from tests.support.replicas import ROOT, replicas, settings_for, wecom_user
 from tests.support.servers.processes import wait_until
 from utils.markdown.wecom import render_markdown
 
@@ -64,16 +64,16 @@ def test_a_killed_replicas_question_is_asked_once_more(
     mock, provider, told = asked_provider
     with replicas(2, settings_for(redis_url, STREAM_LEASE="2", **provider), tmp_path) as (one, other):
         with wecom_user([one.url]) as person:
-            person.sees_finish(person.says(FIRST), PATIENCE, 0.1)
+            person.sees_finish(person.says(FIRST), TIMEOUT, 0.1)
             mock.delay = 0.4
             bubble = person.says(SECOND)
-            wait_until(lambda: "知识库" in person.polls(bubble).content, PATIENCE)
+            wait_until(lambda: "知识库" in person.polls(bubble).content, TIMEOUT)
 
         one.kill()
         mock.delay = 0.0
         with wecom_user([other.url]) as person:
-            seen = person.sees_finish(bubble, PATIENCE, 0.1, replacements=1)
-            person.sees_finish(person.says(THIRD), PATIENCE, 0.1)
+            seen = person.sees_finish(bubble, TIMEOUT, 0.1, replacements=1)
+            person.sees_finish(person.says(THIRD), TIMEOUT, 0.1)
 
     first, second = (Turn(question, mock.expected_answer(question)) for question in (FIRST, SECOND))
     assert seen == render_markdown(second.answer)
@@ -94,8 +94,8 @@ def test_a_replica_asks_a_persons_own_provider(redis_url: str, tmp_path: Path) -
         env = settings_for(redis_url, API_KEYS=KEY, PYTHONPATH=path, RAG_PROVIDER=f"{MODULE}:Ollama")
         with replicas(1, env, tmp_path) as (replica,):
             body, headers = {"query": FIRST}, {"X-API-Key": KEY}
-            answer = requests.post(f"{replica.url}/api/chat", json=body, headers=headers, timeout=PATIENCE).json()
-            health = requests.get(f"{replica.url}/health", timeout=PATIENCE).json()
+            answer = requests.post(f"{replica.url}/api/chat", json=body, headers=headers, timeout=TIMEOUT).json()
+            health = requests.get(f"{replica.url}/health", timeout=TIMEOUT).json()
 
         assert answer["data"]["content"] == ollama.expected_answer(FIRST)
         assert answer["data"]["metadata"]["provider"] == "ollama"

@@ -15,8 +15,8 @@ from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage.chaos_record import Record, examine, table
-from tests.scenarios.stage.people import PATIENCE, ask, stored
-from tests.support.house import dify_settings, settings_for
+from tests.scenarios.stage.people import TIMEOUT, ask, stored
+from tests.support.replicas import dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -45,9 +45,9 @@ class Stage:
                 pool.submit(partial(ask, urls[n % 3 :] + urls[: n % 3], f"{word}-{n}", question(word, n), 0.2))
                 for n in range(PEOPLE)
             ]
-            wait_until(lambda: self.dify.open_streams == PEOPLE and self._all_speak(), PATIENCE)
+            wait_until(lambda: self.dify.open_streams == PEOPLE and self._all_speak(), TIMEOUT)
             happens(self.redis)
-            return [future.result(PATIENCE) for future in asking]
+            return [future.result(TIMEOUT) for future in asking]
 
     def _all_speak(self) -> bool:
         with self.redis.client() as client:

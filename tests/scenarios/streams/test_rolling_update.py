@@ -21,8 +21,8 @@ from demo.mocks.dify.server import MockDify
 from demo.wecom.simulator import Bubble, Callback, WeComUser
 from tests.scenarios.stage.chaos_fleet import Fleet, Service, fleet
 from tests.scenarios.stage.chaos_record import Record, examine, table
-from tests.scenarios.stage.people import PATIENCE, stored
-from tests.support.house import ROOT, Replica, dify_settings, settings_for
+from tests.scenarios.stage.people import TIMEOUT, stored
+from tests.support.replicas import ROOT, Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -67,7 +67,7 @@ class Load:
             finally:
                 self._over.set()
             for future in asking:
-                future.result(2 * PATIENCE)
+                future.result(2 * TIMEOUT)
 
     def all_speak(self, redis: RedisServer) -> bool:
         """Tell whether everybody has asked, and the first answers have begun."""
@@ -85,7 +85,7 @@ class Load:
             for turn in range(1000):
                 question = f"{number} 号的第 {turn} 个问题 [[{self._scripts[number % len(self._scripts)]}]]"
                 self.asked[question] = bubble = person.says(question)
-                person.sees_finish(bubble, PATIENCE, every=0.4)
+                person.sees_finish(bubble, TIMEOUT, every=0.4)
                 if self._over.is_set():
                     return
 
@@ -156,7 +156,7 @@ def test_a_rolling_update_loses_nothing(tmp_path: Path, record_property: Propert
             load = Load(replicas, "slow", "chat")
             leaving: list[Future[float]] = []
             with load.running():
-                wait_until(lambda: load.all_speak(redis), PATIENCE)
+                wait_until(lambda: load.all_speak(redis), TIMEOUT)
                 for old in list(replicas.members):
                     replicas.start(1)
                     leaving.append(kubelet.submit(manifest.leave, replicas, old))
@@ -176,11 +176,11 @@ def test_what_a_short_drain_leaves_is_handed_over(tmp_path: Path, record_propert
         with fleet(2, env, tmp_path) as replicas:
             load = Load(replicas, "slow")
             with load.running():
-                wait_until(lambda: load.all_speak(redis), PATIENCE)
+                wait_until(lambda: load.all_speak(redis), TIMEOUT)
                 old = replicas.members[0]
                 replicas.members = replicas.members[1:]
                 old.signal(signal.SIGTERM)
-                assert old.process.wait(PATIENCE) == 0
+                assert old.process.wait(TIMEOUT) == 0
             records = records_of(load, replicas, redis, dify)
 
     released = {line["stream_id"]: line["time"] for line in replicas.said("stream handed over")}
@@ -212,16 +212,16 @@ def test_a_worker_that_ends_costs_no_answer(tmp_path: Path, record_property: Pro
         env = settings_for(redis.url(), **dify_settings(dify.base_url), STREAM_LEASE=f"{LEASE:g}", WORKERS="2")
         with fleet(1, env, tmp_path) as replicas:
             replica = replicas.members[0]
-            wait_until(lambda: len(replica.workers) == 2, PATIENCE)
+            wait_until(lambda: len(replica.workers) == 2, TIMEOUT)
             # A connection to a worker that dies breaks, and WeCom delivers again.
             scripts = {signal.SIGTERM: ("slow", "chat"), signal.SIGKILL: ("slow",)}[how]
             load = Load(replicas, *scripts, strict=how is signal.SIGTERM)
             with load.running():
-                wait_until(lambda: load.all_speak(redis), PATIENCE)
+                wait_until(lambda: load.all_speak(redis), TIMEOUT)
                 # The one that is killed in the middle of an answer: the other may be between two at the moment.
-                old = wait_until(lambda: a_writer(redis), PATIENCE)
+                old = wait_until(lambda: a_writer(redis), TIMEOUT)
                 os.kill(old, how)
-                wait_until(lambda: old not in replica.workers and len(replica.workers) == 2, PATIENCE)
+                wait_until(lambda: old not in replica.workers and len(replica.workers) == 2, TIMEOUT)
             records = records_of(load, replicas, redis, dify)
 
     assert_nothing_lost(records, record_property, f"worker ended by {how.name}")

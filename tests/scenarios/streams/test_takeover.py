@@ -15,8 +15,8 @@ from demo.mocks.auth import DEMO_USER_QUERY, MockAuth, create_demo_users
 from demo.mocks.dify.server import MockDify
 from tests.scenarios.stage.chaos_fleet import Fleet, fleet
 from tests.scenarios.stage.chaos_talk import LEASE, Talk, begin, report
-from tests.scenarios.stage.people import PATIENCE, at_once, people, stored
-from tests.support.house import AES_KEY, TOKEN, dify_settings, settings_for
+from tests.scenarios.stage.people import TIMEOUT, at_once, people, stored
+from tests.support.replicas import AES_KEY, TOKEN, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
 pytestmark = [pytest.mark.scenario, pytest.mark.full]
@@ -86,7 +86,7 @@ def ask(replicas: Fleet, by_bot: Mapping[str, MockDify], case: Case) -> Talk:
 
 def wait_completed(redis: RedisServer, talk: Talk) -> None:
     """Wait until the answer is whole in Redis, and only then poll once."""
-    wait_until(lambda: stored(redis, talk.bubble.stream_id).fields["status"] == "completed", PATIENCE)
+    wait_until(lambda: stored(redis, talk.bubble.stream_id).fields["status"] == "completed", TIMEOUT)
     talk.person.polls(talk.bubble)
 
 

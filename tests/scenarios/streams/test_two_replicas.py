@@ -15,8 +15,8 @@ import pytest
 from config.texts import ZH
 from demo.mocks.auth import DEMO_USER_QUERY, MockAuth
 from demo.mocks.dify.server import MockDify
-from tests.scenarios.stage.people import PATIENCE, ask, at_once, company_settings, people, stored
-from tests.support.house import dify_settings, replicas, settings_for, wecom_user
+from tests.scenarios.stage.people import TIMEOUT, ask, at_once, company_settings, people, stored
+from tests.support.replicas import dify_settings, replicas, settings_for, wecom_user
 from tests.support.servers.processes import MariaServer, RedisServer, wait_until
 from utils.stream_utils import render_frame
 
@@ -153,7 +153,7 @@ def test_200_questions_need_no_more_connections_than_the_pools_have(
             urls = (one.url, other.url)
             shares = [crowd[start::40] for start in range(40)]
             answered = at_once(partial(ask_in_turn, urls, [user.userid for user in share]) for share in shares)
-            wait_until(lambda: dify.open_streams == 0, PATIENCE)
+            wait_until(lambda: dify.open_streams == 0, TIMEOUT)
             kept = dify.open_connections
 
         assert {userid: content for share in answered for userid, content in share.items()} == {

@@ -18,7 +18,7 @@ from services.batches.records import BatchOptions, Order, Task
 from services.batches.store import SqlBatchStore
 from services.errors import BatchConflict, BatchFinished, BatchUnknown, StoreUnavailable
 from services.redis.store import Call
-from tests.support.batches.desk import OWNER, PATIENCE, BatchDesk, ScriptedProvider, desks, texts
+from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
 from tests.support.servers.processes import RedisServer, wait_until
 
 Open = Callable[..., BatchDesk]
@@ -84,8 +84,8 @@ def test_a_replica_that_leaves_hands_its_items_over(opened: Open, provider: Scri
     one.__enter__()
     provider.held.add("第0问")
     task_id = one.submits(texts(4))
-    wait_until(lambda: len(one.store.rows(task_id)) and provider.running == 1, timeout=PATIENCE)
-    wait_until(lambda: one.store.get(task_id).completed == 3, timeout=PATIENCE)
+    wait_until(lambda: len(one.store.rows(task_id)) and provider.running == 1, timeout=TIMEOUT)
+    wait_until(lambda: one.store.get(task_id).completed == 3, timeout=TIMEOUT)
     with other:
         one.leaves()
         provider.held.clear()
@@ -102,7 +102,7 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
     provider.held.update(("第1问", "第2问"))
     with desks(one, other):
         task_id = one.submits(texts(3))
-        wait_until(lambda: one.store.get(task_id).completed == 1 and provider.running == 2, timeout=PATIENCE)
+        wait_until(lambda: one.store.get(task_id).completed == 1 and provider.running == 2, timeout=TIMEOUT)
 
         task = other.batches.cancel(task_id, OWNER)
         order = Order(task_id, OWNER, BatchOptions())
@@ -110,7 +110,7 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
             stopped = other.gateway.find(question_of(order, index, 1))
             assert stopped
             assert stopped.status == "cancelled"
-        wait_until(lambda: provider.running == 0, timeout=PATIENCE)
+        wait_until(lambda: provider.running == 0, timeout=TIMEOUT)
 
         assert (task.status, task.completed, task.cancelled) == ("cancelled", 1, 2)
         assert [item.status for item in one.items(task_id)] == ["completed", "cancelled", "cancelled"]
@@ -124,11 +124,11 @@ def test_a_paused_task_waits_and_goes_on(opened: Open, provider: ScriptedProvide
     provider.held.add("第0问")
     with opened(lanes=1) as desk:
         task_id = desk.submits(texts(3))
-        wait_until(lambda: provider.running == 1, timeout=PATIENCE)
+        wait_until(lambda: provider.running == 1, timeout=TIMEOUT)
         assert desk.batches.pause(task_id, OWNER).status == "paused"
         provider.held.clear()
-        wait_until(lambda: desk.store.get(task_id).completed == 1, timeout=PATIENCE)
-        wait_until(lambda: desk.batches.status().running_items == 0, timeout=PATIENCE)
+        wait_until(lambda: desk.store.get(task_id).completed == 1, timeout=TIMEOUT)
+        wait_until(lambda: desk.batches.status().running_items == 0, timeout=TIMEOUT)
         assert provider.asked == ["第0问"]
 
         desk.batches.resume(task_id, OWNER)
@@ -159,7 +159,7 @@ def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
     length = Call(None, ("LLEN", "{dramatiq}:batch"))
     with opened(works=False) as desk:
         desk.submits(texts(5))
-        wait_until(lambda: desk.runner.run([length]) == [3], timeout=PATIENCE)
+        wait_until(lambda: desk.runner.run([length]) == [3], timeout=TIMEOUT)
         desk.runner.run([Call(None, ("DEL", "{dramatiq}:batch"))])
 
         desk.batches.sweep()
@@ -187,7 +187,7 @@ def test_who_does_not_work_only_sends_messages(
     taker, worker = opened(works=False), opened(name="worker")
     with taker:
         task_id = taker.submits(texts(5))
-        wait_until(lambda: taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3], timeout=PATIENCE)
+        wait_until(lambda: taker.runner.run([Call(None, ("LLEN", "{dramatiq}:batch"))]) == [3], timeout=TIMEOUT)
         for _ in range(3):
             taker.batches.sweep()
         assert taker.batches.status().is_running is False
@@ -239,7 +239,7 @@ def test_the_state_of_all_batches(opened: Open, provider: ScriptedProvider) -> N
     provider.held.update(texts(9))
     with opened(lanes=3) as desk:
         task_id = desk.submits(texts(9))
-        wait_until(lambda: provider.running == 3, timeout=PATIENCE)
+        wait_until(lambda: provider.running == 3, timeout=TIMEOUT)
         status = desk.batches.status()
         provider.held.clear()
         desk.ends(task_id)
@@ -260,7 +260,7 @@ def test_an_ended_task_has_one_line_and_one_file(
     with desks(one, other):
         task_id = one.submits(texts(4))
         task = one.ends(task_id)
-        wait_until(lambda: one.store.unstored() == [], timeout=PATIENCE)
+        wait_until(lambda: one.store.unstored() == [], timeout=TIMEOUT)
 
     lines = (folder / f"{task_id}.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [item.to_dict() for item in one.items(task_id)]
@@ -278,7 +278,7 @@ def test_an_outage_of_redis_costs_no_item(provider: ScriptedProvider, store: Sql
     provider.delay = 0.05
     with RedisServer(aof=True) as server, BatchDesk(server.url(), provider, store) as desk:
         task_id = desk.submits(texts(60))
-        wait_until(lambda: desk.store.get(task_id).completed >= 10, timeout=PATIENCE)
+        wait_until(lambda: desk.store.get(task_id).completed >= 10, timeout=TIMEOUT)
         server.kill()
         server.start()
         task: Task = desk.ends(task_id, timeout=60.0)
@@ -294,12 +294,12 @@ def test_a_redis_that_lost_everything_has_nothing_asked_twice(opened: Open, prov
     one, other = opened(name="one"), opened(name="other")
     with one:
         task_id = one.submits(texts(3))
-        wait_until(lambda: provider.running == 3, timeout=PATIENCE)
+        wait_until(lambda: provider.running == 3, timeout=TIMEOUT)
         with other:
-            wait_until(lambda: other.batches.status().workers == 2, timeout=PATIENCE)
+            wait_until(lambda: other.batches.status().workers == 2, timeout=TIMEOUT)
             other.client.flushdb()
             other.batches.sweep()
-            wait_until(lambda: other.batches.status().running_items == 3, timeout=PATIENCE)
+            wait_until(lambda: other.batches.status().running_items == 3, timeout=TIMEOUT)
             other.batches.sweep()
             provider.held.clear()
             task = other.ends(task_id)
@@ -336,9 +336,9 @@ def test_an_outage_of_the_database_costs_no_item(
     away = Away(f"sqlite:///{tmp_path / 'away.db'}")
     with BatchDesk(redis_url, provider, away) as desk:
         task_id = desk.submits(texts(30))
-        wait_until(lambda: desk.store.get(task_id).completed >= 5, timeout=PATIENCE)
+        wait_until(lambda: desk.store.get(task_id).completed >= 5, timeout=TIMEOUT)
         away.away = True
-        wait_until(lambda: provider.running == 0, timeout=PATIENCE)
+        wait_until(lambda: provider.running == 0, timeout=TIMEOUT)
         away.away = False
         task = desk.ends(task_id)
 

@@ -18,7 +18,7 @@ from services.errors import SettingsError, StoreUnavailable
 from tests.support.batches.desk import BatchDesk, ScriptedProvider, texts
 from tests.support.batches.shelf import Shelf, at_once
 from tests.support.batches.tables_before import BEFORE
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 from tests.support.servers.processes import MariaServer, free_port
 from tools.batch import main
 

@@ -19,7 +19,7 @@ from services.errors import ProviderError
 from services.models import ProviderEvent, Query
 from services.providers.openai.provider import OpenAIProvider
 from services.redis.store import Call, ScriptRunner
-from tests.support.batches.desk import OWNER, PATIENCE, BatchDesk, ScriptedProvider, desks, texts
+from tests.support.batches.desk import OWNER, TIMEOUT, BatchDesk, ScriptedProvider, desks, texts
 from tests.support.servers.processes import wait_until
 from tests.support.streams.desk import Desk
 from utils.deadline import Deadline
@@ -96,13 +96,13 @@ def test_what_waits_can_be_cancelled_and_paused(opened: Open, provider: BusyProv
     provider.busy, provider.wait = 1.5, 1.5
     with opened() as desk:
         cancelled, paused = desk.submits(texts(3)), desk.submits([f"{text}!" for text in texts(3)])
-        wait_until(lambda: bool(provider.refused), timeout=PATIENCE)
+        wait_until(lambda: bool(provider.refused), timeout=TIMEOUT)
         desk.batches.cancel(cancelled, OWNER)
         desk.batches.pause(paused, OWNER)
-        wait_until(lambda: not desk.store.running_lanes(), timeout=PATIENCE)
+        wait_until(lambda: not desk.store.running_lanes(), timeout=TIMEOUT)
         assert [item.attempts for item in desk.items(paused)] == [0, 0, 0]
 
-        wait_until(lambda: not desk_paused(desk), timeout=PATIENCE)
+        wait_until(lambda: not desk_paused(desk), timeout=TIMEOUT)
         desk.batches.sweep()
         assert provider.asked == []
         desk.batches.resume(paused, OWNER)
@@ -120,7 +120,7 @@ def test_a_replica_that_leaves_while_it_waits_costs_nothing(opened: Open, provid
     with other:
         with one:
             task_id = one.submits(texts(6))
-            wait_until(lambda: bool(provider.refused) and not one.store.running_lanes(), timeout=PATIENCE)
+            wait_until(lambda: bool(provider.refused) and not one.store.running_lanes(), timeout=TIMEOUT)
         task = other.ends(task_id)
 
         assert task.completed == 6
@@ -159,7 +159,7 @@ def test_the_header_of_a_real_429_reaches_the_batch(redis_url: str, store: SqlBa
 
         worker.step(0)
         waiting = store.rows(task.task_id)[0]
-        wait_until(lambda: not desk_paused(desk) and store.runnable()[0], timeout=PATIENCE)
+        wait_until(lambda: not desk_paused(desk) and store.runnable()[0], timeout=TIMEOUT)
         worker.step(0)
         answered = store.rows(task.task_id)[0]
 
@@ -233,7 +233,7 @@ def test_after_an_hour_items_fail_as_others_do(redis_url: str, store: SqlBatchSt
     options: dict[str, Any] = {"sentence": str, "back_off": 0.0}
     worker = LaneWorker(store, Tired(desk.runner, lanes=1), ItemAsker(desk.gateway), **options)
 
-    wait_until(lambda: worker.step(0) or store.get(task.task_id).ended, timeout=PATIENCE)
+    wait_until(lambda: worker.step(0) or store.get(task.task_id).ended, timeout=TIMEOUT)
 
     assert len(provider.refused) == 2
     assert store.rows(task.task_id)[0].attempts == 2

@@ -17,7 +17,7 @@ from services.batches.worker import LaneWorker
 from services.errors import ProviderError, StoreUnavailable
 from services.models import Delta, ProviderEvent, Query, Usage
 from services.redis.store import Call
-from tests.support.batches.desk import OWNER, PATIENCE, ScriptedProvider, in_thread
+from tests.support.batches.desk import OWNER, TIMEOUT, ScriptedProvider, in_thread
 from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.streams.desk import Desk
 from utils.deadline import Deadline
@@ -84,7 +84,7 @@ def submitted(store: SqlBatchStore, *texts: str, **options: Any) -> str:
 
 def ended(thread: threading.Thread) -> None:
     """Wait for a thread's end, which must come."""
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
 
 
@@ -242,7 +242,7 @@ def test_a_holder_that_lost_its_lane_stops_following(
     provider.held.add("一")
     task_id = submitted(store, "一", "二")
     thread = in_thread(lambda: worker.step(0))
-    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+    wait_until(lambda: provider.asked == ["一"], timeout=TIMEOUT)
     desk.runner.run([Call(None, ("HSET", OWNERS), ("0", "another's token"))])
 
     worker.renew()
@@ -263,10 +263,10 @@ def test_two_holders_of_one_lane_do_the_same_work_once(
     provider.held.add("一")
     task_id = submitted(store, "一")
     first = in_thread(lambda: worker.step(0))
-    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+    wait_until(lambda: provider.asked == ["一"], timeout=TIMEOUT)
     desk.runner.run([Call(None, ("DEL", OWNERS))])
     second = in_thread(lambda: Worker(desk, store).step(0))
-    wait_until(lambda: desk.runner.run([Call(None, ("HLEN", OWNERS))]) == [1], timeout=PATIENCE)
+    wait_until(lambda: desk.runner.run([Call(None, ("HLEN", OWNERS))]) == [1], timeout=TIMEOUT)
 
     provider.held.clear()
     ended(first)
@@ -335,7 +335,7 @@ def test_who_leaves_finishes_its_item_and_begins_none(
     task_id = submitted(store, "一", "二")
     more: list[bool] = []
     thread = in_thread(lambda: more.append(worker.step(0)))
-    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+    wait_until(lambda: provider.asked == ["一"], timeout=TIMEOUT)
 
     worker.leave()
     provider.held.clear()
@@ -354,7 +354,7 @@ def test_who_stops_leaves_its_item_to_others(
     provider.held.add("一")
     task_id = submitted(store, "一")
     thread = in_thread(lambda: worker.step(0))
-    wait_until(lambda: provider.asked == ["一"], timeout=PATIENCE)
+    wait_until(lambda: provider.asked == ["一"], timeout=TIMEOUT)
 
     worker.stop()
     ended(thread)
@@ -373,13 +373,13 @@ def test_what_was_cancelled_elsewhere_is_stopped_by_the_watch(
     provider.held.add("一")
     first, second = submitted(store, "一"), submitted(store, "二")
     thread = in_thread(lambda: worker.step(0))
-    wait_until(lambda: provider.running == 1 and all(lane.stream_id for lane in worker._held.values()), PATIENCE)
+    wait_until(lambda: provider.running == 1 and all(lane.stream_id for lane in worker._held.values()), TIMEOUT)
 
     worker.watch()
     assert provider.running == 1
     store.cancel(first)
     worker.watch()
-    wait_until(lambda: provider.running == 0, timeout=PATIENCE)
+    wait_until(lambda: provider.running == 0, timeout=TIMEOUT)
     ended(thread)
 
     assert item(store, first).status == "cancelled"

@@ -23,7 +23,7 @@ from utils.deadline import Deadline
 
 OWNER = CALLER.principal
 #: Seconds for anything that takes a moment on an idle machine.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class ScriptedProvider(BaseRAGProvider):
@@ -125,7 +125,7 @@ class BatchDesk(Desk):
         assert created
         return task.task_id
 
-    def ends(self, task_id: str, timeout: float = PATIENCE) -> Task:
+    def ends(self, task_id: str, timeout: float = TIMEOUT) -> Task:
         """Wait until the task has ended, and return it."""
         wait_until(lambda: self.store.get(task_id).ended, timeout=timeout)
         return self.store.get(task_id)

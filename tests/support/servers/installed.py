@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
 
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 
 DEPLOY = ROOT / "deploy"
 WEB, BATCH = DEPLOY / "wechatlaibao@.service", DEPLOY / "wechatlaibao-batch.service"

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from demo.wecom.simulator import WeComUser
-from tests.support.house import ROOT, Replica, wecom_user
+from tests.support.replicas import ROOT, Replica, wecom_user
 from tests.support.servers.processes import Server, free_port, require_binary
 
 SITE = ROOT / "deploy" / "nginx.conf"

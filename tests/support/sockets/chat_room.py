@@ -106,7 +106,7 @@ class Screen:
 
 
 class ChatClient(Screen):
-    """One client and its socket; what it sends goes to a door of the test's own gateway."""
+    """One client and its socket; what it sends goes to an endpoint of the test's own gateway."""
 
     def __init__(
         self, gateway: Any, *, caller: Caller = ANYBODY, client_id: str = "c1", limit: Limit | None = None
@@ -115,18 +115,20 @@ class ChatClient(Screen):
         self.closing = False
         self.limit = limit or Limit()
         texts = Texts("zh")
-        self.door = ChatChannel(self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES)
-        self.door.opened()
+        self.endpoint = ChatChannel(
+            self, caller, client_id, gateway=gateway, limiter=self.limit, texts=texts, html=LINES
+        )
+        self.endpoint.opened()
 
     def send(self, frame: Mapping[str, Any]) -> bool:
-        """What the door calls."""
+        """What the endpoint calls."""
         if self.closing:
             return False
         self.frames.append(json.loads(json.dumps(frame)))
         return True
 
     def says(self, **frame: Any) -> None:
-        self.door.received(json.dumps(frame, ensure_ascii=False))
+        self.endpoint.received(json.dumps(frame, ensure_ascii=False))
 
     def asks(self, content: str, **others: Any) -> str:
         """Ask, and return the stream's id."""
@@ -136,7 +138,7 @@ class ChatClient(Screen):
 
     def leaves(self) -> None:
         self.closing = True
-        self.door.closed(Closed(1006))
+        self.endpoint.closed(Closed(1006))
 
 
 class ChatSocket(Screen):

@@ -16,7 +16,7 @@ from channels.sockets.socket import Closed, Socket, converse
 from tests.support.servers.processes import wait_until
 
 #: Seconds any of it may take: a bound for a stuck test.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 def tcp_pair(*, buffer: int = 0) -> tuple[socket.socket, socket.socket]:
@@ -28,11 +28,11 @@ def tcp_pair(*, buffer: int = 0) -> tuple[socket.socket, socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         far.connect(listener.getsockname())
         near, _ = listener.accept()
-    far.settimeout(PATIENCE)
+    far.settimeout(TIMEOUT)
     return near, far
 
 
-class Door:
+class Endpoint:
     """A peer that writes down what happens to it; `on_text` and `on_open` are what it does besides."""
 
     busy = False
@@ -57,14 +57,14 @@ class Door:
 class FarEnd:
     """A socket with its reader in a thread, and what a client can do to it."""
 
-    def __init__(self, *, buffer: int = 0, door: Door | None = None, **options: Any) -> None:
+    def __init__(self, *, buffer: int = 0, endpoint: Endpoint | None = None, **options: Any) -> None:
         near, self.raw = tcp_pair(buffer=buffer)
         self.socket = Socket(near, **options)
-        self.door = door or Door()
+        self.endpoint = endpoint or Endpoint()
         self._near = near
         self._protocol = Protocol(CLIENT, max_size=None)
         self._frames: list[Frame] = []
-        self._reader = threading.Thread(target=converse, args=(self.socket, self.door), daemon=True)
+        self._reader = threading.Thread(target=converse, args=(self.socket, self.endpoint), daemon=True)
         self._reader.start()
 
     def __enter__(self) -> FarEnd:
@@ -72,7 +72,7 @@ class FarEnd:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.raw.close()
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         self._near.close()
 
     def put(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
@@ -130,15 +130,15 @@ class FarEnd:
 
     def end(self) -> Closed:
         """Wait for the end and return it."""
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         assert not self._reader.is_alive()
-        (closed,) = self.door.ends
+        (closed,) = self.endpoint.ends
         return closed
 
     def heard(self, count: int) -> list[str]:
         """Wait until so many messages came through, and return all that did."""
-        wait_until(lambda: len(self.door.texts) >= count, PATIENCE)
-        return self.door.texts
+        wait_until(lambda: len(self.endpoint.texts) >= count, TIMEOUT)
+        return self.endpoint.texts
 
 
 def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
@@ -153,7 +153,7 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     thread.start()
 
     def result() -> Any:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert results, "it did not return"
         return results[0]
 

@@ -1,4 +1,4 @@
-"""The frames of both doors as docs/websocket.md and their JSON Schema have them."""
+"""The frames of both endpoints as docs/websocket.md and their JSON Schema have them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Example(NamedTuple):
     frame: dict[str, Any]
 
     @property
-    def door(self) -> str:
+    def endpoint(self) -> str:
         return self.name.split(".")[0]
 
     @property

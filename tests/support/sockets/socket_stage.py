@@ -1,4 +1,4 @@
-"""A replica's sockets in this process: real connections, a real registry, and a door that says what happens to it."""
+"""A replica's sockets in this process: real connections, a real registry, and an endpoint that records its calls."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from services.sockets.store import SocketStore
 API_KEY = "obviously-fake-key-1"
 SECRET = b"obviously fake"
 #: Seconds anything may take: a bound for a stuck test.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
-class Door:
+class Endpoint:
     """Says hello, echoes, and does what it is told: `busy`, `idle`, `fail`."""
 
     def __init__(self, stage: Stage, socket: Socket, caller: Caller, client_id: str) -> None:
@@ -39,9 +39,9 @@ class Door:
         self.client_id = client_id
         self.busy = False
         self.ends: list[Closed] = []
-        stage.doors.append(self)
+        stage.endpoints.append(self)
         if client_id == "unmakeable":
-            raise RuntimeError("no door")
+            raise RuntimeError("no endpoint")
 
     def opened(self) -> None:
         if self.client_id == "unopenable":
@@ -62,12 +62,12 @@ class Door:
 
 
 class Stage:
-    """One replica: the doors /chat and /realtime behind `Sockets`, served over real HTTP."""
+    """One replica: the endpoints /chat and /realtime behind `Sockets`, served over real HTTP."""
 
     def __init__(self, redis_url: str, *, callers: Callers | None = None, ip: str = "", **options: Any) -> None:
         self.redis = connect_redis(redis_url, pool_size=4)
         runner = ScriptRunner(self.redis)
-        self.doors: list[Door] = []
+        self.endpoints: list[Endpoint] = []
         self.store = SocketStore(runner, replica=options.pop("replica", "one"), secret=SECRET)
         limits = {name: options.pop(name) for name in SocketLimits.__slots__ if name in options}
         self.sockets = Sockets(
@@ -79,7 +79,7 @@ class Stage:
             **options,
         )
         self.app = Flask(__name__)
-        for rule in ("/<door>", "/<door>/<client_id>"):
+        for rule in ("/<endpoint>", "/<endpoint>/<client_id>"):
             for websocket in (True, False):
                 self.app.add_url_rule(rule, f"{rule}{websocket}", self.view, websocket=websocket)
         self._server = make_server("127.0.0.1", 0, self.app, threaded=True)
@@ -87,8 +87,8 @@ class Stage:
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
-    def view(self, door: str, client_id: str = "") -> Response:
-        return self.sockets.serve(door, client_id, lambda *given: Door(self, *given))
+    def view(self, endpoint: str, client_id: str = "") -> Response:
+        return self.sockets.serve(endpoint, client_id, lambda *given: Endpoint(self, *given))
 
     def __enter__(self) -> Stage:
         self._thread.start()
@@ -105,7 +105,7 @@ class Stage:
     def open(self, path: str = "/chat/client-a", *, key: str | None = API_KEY, **options: Any) -> Client:
         """Return a client whose handshake was taken."""
         headers = {**({"X-API-Key": key} if key is not None else {}), **options.pop("headers", {})}
-        options = {"proxy": None, "open_timeout": PATIENCE, "close_timeout": PATIENCE, "ping_interval": None, **options}
+        options = {"proxy": None, "open_timeout": TIMEOUT, "close_timeout": TIMEOUT, "ping_interval": None, **options}
         opening = connect(f"ws://127.0.0.1:{self.port}{path}", additional_headers=headers, **options)
         return Client(opening.__enter__())
 
@@ -125,7 +125,7 @@ class Client:
 
     def sees(self) -> Any:
         """Return the next frame."""
-        return json.loads(self.connection.recv(timeout=PATIENCE))
+        return json.loads(self.connection.recv(timeout=TIMEOUT))
 
     def says(self, text: str | dict[str, Any]) -> None:
         self.connection.send(text if isinstance(text, str) else json.dumps(text))
@@ -137,7 +137,7 @@ class Client:
     def end(self) -> Close:
         """Return the close frame that came; nothing else may come before it."""
         with pytest.raises(ConnectionClosed) as caught:
-            self.connection.recv(timeout=PATIENCE)
+            self.connection.recv(timeout=TIMEOUT)
         assert caught.value.rcvd is not None, "the connection was lost"
         return caught.value.rcvd
 

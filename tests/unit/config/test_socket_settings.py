@@ -1,4 +1,4 @@
-"""The settings of the socket doors, seen from outside: each reaches the product it is a setting of."""
+"""The settings of the socket endpoints, seen from outside: each reaches the product it is a setting of."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from websockets.sync.client import ClientConnection, connect
 
 from demo.mocks.auth import DEMO_USER_QUERY, create_demo_users
 from services.models import UserInfo
-from tests.support.house import House, dify_settings
+from tests.support.replicas import AppServer, dify_settings
 from tests.support.servers.processes import free_port, wait_until
 
 SECONDS = 30.0
 OPEN = {"WEBSOCKET_AUTH": "none"}
-DOORS = ["/ws/chat", "/ws/realtime-asr"]
+ENDPOINTS = ["/ws/chat", "/ws/realtime-asr"]
 
 
 @contextmanager
-def visit(house: House, path: str = "/ws/chat", **options: Any) -> Iterator[ClientConnection]:
-    with connect(house.url.replace("http", "ws", 1) + path, open_timeout=SECONDS, **options) as socket:
+def visit(app_server: AppServer, path: str = "/ws/chat", **options: Any) -> Iterator[ClientConnection]:
+    with connect(app_server.url.replace("http", "ws", 1) + path, open_timeout=SECONDS, **options) as socket:
         yield socket
 
 
-def refusal(house: House, path: str = "/ws/chat", **options: Any) -> int:
+def refusal(app_server: AppServer, path: str = "/ws/chat", **options: Any) -> int:
     """Return the status a handshake is refused with."""
-    with pytest.raises(InvalidStatus) as refused, visit(house, path, **options):
+    with pytest.raises(InvalidStatus) as refused, visit(app_server, path, **options):
         pass
     return refused.value.response.status_code
 
@@ -46,24 +46,24 @@ def until(socket: ClientConnection, **members: object) -> dict[str, Any]:
 
 def test_a_named_origin_may_open_sockets(redis_url: str) -> None:
     """PUBLIC_ORIGINS: that page and this host's own, and no other."""
-    with House(redis_url, **OPEN, PUBLIC_ORIGINS="https://chat.example.com") as house:
-        for origin in ("https://chat.example.com", house.url):
-            with visit(house, origin=origin) as socket:
+    with AppServer(redis_url, **OPEN, PUBLIC_ORIGINS="https://chat.example.com") as app_server:
+        for origin in ("https://chat.example.com", app_server.url):
+            with visit(app_server, origin=origin) as socket:
                 assert until(socket, type="system")
 
-        assert refusal(house, origin="https://elsewhere.example.com") == 403
+        assert refusal(app_server, origin="https://elsewhere.example.com") == 403
 
 
 def test_sockets_have_a_number(redis_url: str) -> None:
     """SOCKETS_MAX: one more is told to come back, and has a place when another one left."""
-    with House(redis_url, **OPEN, SOCKETS_MAX="1") as house:
-        with visit(house) as socket:
+    with AppServer(redis_url, **OPEN, SOCKETS_MAX="1") as app_server:
+        with visit(app_server) as socket:
             until(socket, type="system")
-            assert refusal(house) == 503
+            assert refusal(app_server) == 503
 
         def has_place() -> bool:
             try:
-                with visit(house) as later:
+                with visit(app_server) as later:
                     return bool(until(later, type="system"))
             except InvalidStatus:
                 return False
@@ -73,17 +73,17 @@ def test_sockets_have_a_number(redis_url: str) -> None:
 
 def test_an_address_opens_so_many_sockets(redis_url: str) -> None:
     """RATE_LIMIT_IP."""
-    with House(redis_url, **OPEN, RATE_LIMIT_IP="2/hour") as house:
+    with AppServer(redis_url, **OPEN, RATE_LIMIT_IP="2/hour") as app_server:
         for _ in range(2):
-            with visit(house) as socket:
+            with visit(app_server) as socket:
                 until(socket, type="system")
 
-        assert refusal(house) == 429
+        assert refusal(app_server) == 429
 
 
 def test_a_client_asks_so_many_questions(redis_url: str) -> None:
     """RATE_LIMIT_USER: the third is refused in words, and the socket stays."""
-    with House(redis_url, **OPEN, RATE_LIMIT_USER="2/hour") as house, visit(house) as socket:
+    with AppServer(redis_url, **OPEN, RATE_LIMIT_USER="2/hour") as app_server, visit(app_server) as socket:
         for number in range(3):
             socket.send(json.dumps({"content": f"问题{number}"}))
 
@@ -92,8 +92,8 @@ def test_a_client_asks_so_many_questions(redis_url: str) -> None:
         assert until(socket, type="pong", timestamp=1)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, endpoint: str) -> None:
     """WEBSOCKET_AUTH=token: by every way a credential may come, as long as the token is valid."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     token = "user-token-not-real"
@@ -104,48 +104,51 @@ def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, door: str) 
         "DATABASE_PATH": str(tmp_path / "users.db"),
         "WEBSOCKET_AUTH": "token",
     }
-    with House(redis_url, **company) as house, redis.Redis.from_url(redis_url, decode_responses=True) as stored:
+    with (
+        AppServer(redis_url, **company) as app_server,
+        redis.Redis.from_url(redis_url, decode_responses=True) as stored,
+    ):
         stored.set(f"authorization:token:{token}", UserInfo("E1001", "张三").to_json())
-        with visit(house, door, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
-            socket.send(json.dumps(question_for(door)))
-            assert until(socket, **END[door])
-        with visit(house, door) as socket:
+        with visit(app_server, endpoint, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
+            socket.send(json.dumps(question_for(endpoint)))
+            assert until(socket, **END[endpoint])
+        with visit(app_server, endpoint) as socket:
             until(socket, type="auth_required")
             socket.send(json.dumps({"type": "auth", "token": token}))
             assert json.loads(socket.recv(SECONDS))["type"] in ("system", "ack")
 
         stored.delete(f"authorization:token:{token}")
-        assert refusal(house, door, additional_headers={"X-API-Key": token}) == 401
+        assert refusal(app_server, endpoint, additional_headers={"X-API-Key": token}) == 401
 
 
-#: What ends an answer at each door.
+#: What ends an answer at each endpoint.
 END: dict[str, dict[str, object]] = {
-    DOORS[0]: {"type": "chat", "role": "assistant", "status": "completed"},
-    DOORS[1]: {"final": True},
+    ENDPOINTS[0]: {"type": "chat", "role": "assistant", "status": "completed"},
+    ENDPOINTS[1]: {"final": True},
 }
 
 
-def question_for(door: str) -> dict[str, object]:
-    if door == DOORS[0]:
+def question_for(endpoint: str) -> dict[str, object]:
+    if endpoint == ENDPOINTS[0]:
         return {"content": "年假怎么申请？"}
     return {"type": "asr_chunk", "text": "年假怎么申请？", "is_final": True}
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_the_mock_stands_in_when_it_may_and_says_so(redis_url: str, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_mock_stands_in_when_it_may_and_says_so(redis_url: str, endpoint: str) -> None:
     """MOCK_FALLBACK: a provider that is not there, and an answer marked as the mock's."""
     nowhere = dify_settings(f"http://127.0.0.1:{free_port()}", MOCK_FALLBACK="true")
-    with House(redis_url, **OPEN, **nowhere) as house, visit(house, door) as socket:
-        socket.send(json.dumps(question_for(door)))
+    with AppServer(redis_url, **OPEN, **nowhere) as app_server, visit(app_server, endpoint) as socket:
+        socket.send(json.dumps(question_for(endpoint)))
 
-        assert until(socket, **END[door])["mock"] is True
+        assert until(socket, **END[endpoint])["mock"] is True
 
 
 @pytest.mark.parametrize("switch", [{"MOCK_MODE": "true"}, {"USE_MOCK_RAG": "1"}, {"RAG_PROVIDER": "mock"}])
 def test_each_switch_of_the_mock_works(redis_url: str, switch: dict[str, str]) -> None:
     """The words are those of the original, the question in them."""
     real = dify_settings(f"http://127.0.0.1:{free_port()}")
-    with House(redis_url, **OPEN, **{**real, **switch}) as house, visit(house) as socket:
+    with AppServer(redis_url, **OPEN, **{**real, **switch}) as app_server, visit(app_server) as socket:
         socket.send(json.dumps({"content": "What?"}))
 
         answer = until(socket, type="chat", role="assistant")
@@ -155,7 +158,10 @@ def test_each_switch_of_the_mock_works(redis_url: str, switch: dict[str, str]) -
 
 def test_without_a_switch_nothing_is_mocked(redis_url: str) -> None:
     """A provider that is not there is an error in words."""
-    with House(redis_url, **OPEN, **dify_settings(f"http://127.0.0.1:{free_port()}")) as house, visit(house) as socket:
+    with (
+        AppServer(redis_url, **OPEN, **dify_settings(f"http://127.0.0.1:{free_port()}")) as app_server,
+        visit(app_server) as socket,
+    ):
         socket.send(json.dumps({"content": "What?"}))
 
         assert until(socket, type="error")["code"] == "PROVIDER_UNREACHABLE"

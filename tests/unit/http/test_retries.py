@@ -10,7 +10,7 @@ import pytest
 from services.errors import ProviderError
 from services.http.service import TransientError
 from services.providers.client.retries import attempts
-from tests.support.answers import PATIENCE
+from tests.support.answers import TIMEOUT
 from utils.deadline import Deadline
 
 
@@ -34,14 +34,14 @@ def tried(
 
 def test_what_may_pass_is_tried_again_a_few_times() -> None:
     """Its last error leaves as it is."""
-    assert tried(TransientError(code="provider_busy"), Deadline(PATIENCE)) == 3
+    assert tried(TransientError(code="provider_busy"), Deadline(TIMEOUT)) == 3
 
 
 def test_a_wait_that_the_service_asks_for_is_kept() -> None:
     """A short one takes the place of a shorter pause of ours."""
     began = time.monotonic()
 
-    assert tried(TransientError(code="provider_busy", retry_after=0.3), Deadline(PATIENCE)) == 3
+    assert tried(TransientError(code="provider_busy", retry_after=0.3), Deadline(TIMEOUT)) == 3
     assert time.monotonic() - began >= 0.6
 
 
@@ -50,25 +50,25 @@ def test_a_wait_that_is_too_long_is_left_to_the_caller(wait: float, longest: flo
     """The call is not made again before its time."""
     error = TransientError(code="provider_busy", retry_after=wait)
 
-    assert tried(error, Deadline(PATIENCE), longest_wait=longest) == 1
+    assert tried(error, Deadline(TIMEOUT), longest_wait=longest) == 1
 
 
 def test_what_stays_is_tried_once() -> None:
     """A refusal is not mended by asking."""
-    assert tried(ProviderError(code="provider_rejected"), Deadline(PATIENCE)) == 1
+    assert tried(ProviderError(code="provider_rejected"), Deadline(TIMEOUT)) == 1
 
 
 def test_what_succeeds_is_not_tried_again() -> None:
     """Neither at once nor after a failure."""
     calls: list[int] = []
-    for attempt in attempts(Deadline(PATIENCE), retries=5, backoff=0.001):
+    for attempt in attempts(Deadline(TIMEOUT), retries=5, backoff=0.001):
         with attempt:
             calls.append(1)
             if len(calls) < 3:
                 raise TransientError(code="provider_busy")
 
     assert len(calls) == 3
-    assert [1 for attempt in attempts(Deadline(PATIENCE), retries=5, backoff=0.001)] == [1]
+    assert [1 for attempt in attempts(Deadline(TIMEOUT), retries=5, backoff=0.001)] == [1]
 
 
 def test_no_pause_outlasts_the_deadline() -> None:
@@ -81,7 +81,7 @@ def test_an_abort_ends_the_pause() -> None:
     deadline, paused = Deadline(10_000.0), threading.Event()
 
     def abort_in_the_pause() -> None:
-        paused.wait(PATIENCE)
+        paused.wait(TIMEOUT)
         deadline.abort("cancelled")
 
     threading.Thread(target=abort_in_the_pause, daemon=True).start()

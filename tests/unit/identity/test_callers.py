@@ -53,7 +53,7 @@ def refusal(callers: Callers, secret: str) -> str:
     return caught.value.code
 
 
-def test_a_key_opens_the_door() -> None:
+def test_a_key_opens_the_endpoint() -> None:
     """Each of the keys counts, and its caller is named by a fingerprint."""
     callers = Callers("key", api_keys=(API_KEY, "obviously-fake-key-2"))
 
@@ -74,7 +74,7 @@ def test_a_wrong_key_does_not(shown: str) -> None:
 
 @pytest.mark.parametrize("keys", [(), ("",)])
 def test_without_keys_nobody_gets_in(keys: tuple[str, ...]) -> None:
-    """No key, or an empty one, is no open door."""
+    """No key, or an empty one, is no open endpoint."""
     callers = Callers("key", api_keys=keys)
 
     assert refusal(callers, "") == "auth_failed"
@@ -88,7 +88,7 @@ def test_a_key_may_have_any_letters() -> None:
 
 
 @pytest.mark.every_redis
-def test_a_users_token_opens_the_door(callers: Callers) -> None:
+def test_a_users_token_opens_the_endpoint(callers: Callers) -> None:
     """A valid token names its user, and comes along sealed."""
     caller = callers.check(TOKEN)
 
@@ -146,7 +146,7 @@ def test_without_redis_a_token_cannot_be_told_from_a_wrong_one() -> None:
             callers.check(TOKEN)
 
 
-def test_an_open_door_asks_for_nothing() -> None:
+def test_an_open_endpoint_asks_for_nothing() -> None:
     """In mode none everybody is nobody in particular, but for who shows a key."""
     callers = Callers("none", api_keys=(API_KEY,))
 
@@ -157,7 +157,7 @@ def test_an_open_door_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["key", "token"])
-def test_nobody_in_particular_stands_before_a_closed_door(mode: CallerMode) -> None:
+def test_nobody_in_particular_stands_before_a_closed_endpoint(mode: CallerMode) -> None:
     """Where a credential is needed, there is no caller without one."""
     with pytest.raises(AuthError) as caught:
         Callers(mode).anonymous()
@@ -231,7 +231,7 @@ def test_what_another_mode_let_in_is_not_asked(tokens: TokenStore, mode: CallerM
     assert caught.value.code == "auth_refused"
 
 
-def test_anybodys_question_is_asked_while_the_door_is_open() -> None:
+def test_anybodys_question_is_asked_while_the_endpoint_is_open() -> None:
     """In mode none there is no person, and no token."""
     assert Callers("none").identity(asked_by(Caller("anonymous"))) == Identity("none")
 

@@ -23,7 +23,7 @@ from services.models import Question, Turn
 from services.redis.store import ScriptRunner, connect
 from services.streams.access import Access
 from services.wecom.callback import derive_key
-from tests.support.house import AES_KEY, TOKEN, House, dify_settings, settings_for
+from tests.support.replicas import AES_KEY, TOKEN, AppServer, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, free_port, wait_until
 from utils.keyring import keys_of
 from utils.sealed import seal, unseal, unseal_any
@@ -69,9 +69,9 @@ def test_a_conversation_outlives_changes_of_bots_and_keys(
 
 def ask_one(redis_url: str, dify: MockDify, changes: dict[str, str]) -> str:
     """Ask at a gateway with these settings; return the conversation that its provider was asked in."""
-    with House(redis_url, **{**dify_settings(dify.base_url), **changes}) as house, house.user() as user:
+    with AppServer(redis_url, **{**dify_settings(dify.base_url), **changes}) as app_server, app_server.user() as user:
         user.sees_finish(user.says("年假怎么申请"), every=0.05)
-        wait_until(lambda: house.container.manager.running == 0)
+        wait_until(lambda: app_server.container.manager.running == 0)
     return str(dify.requests[-1].body.get("conversation_id", ""))
 
 
@@ -81,9 +81,9 @@ def test_what_was_said_outlives_a_rotation(redis_url: str) -> None:
         model = {"RAG_PROVIDER": "openai", "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "not-a-real-key"}
         for number, keys in enumerate((AES_KEY, f"{NEW_AES_KEY},{AES_KEY}", f"{NEW_AES_KEY},{AES_KEY}")):
             changes = {**model, "WECHAT_ENCODING_AES_KEY": keys}
-            with House(redis_url, **changes) as house, house.user() as user:
+            with AppServer(redis_url, **changes) as app_server, app_server.user() as user:
                 user.sees_finish(user.says(f"问题{number}"), every=0.05)
-                wait_until(lambda container=house.container: container.manager.running == 0)  # type: ignore[misc]
+                wait_until(lambda container=app_server.container: container.manager.running == 0)  # type: ignore[misc]
 
         told = [[m["content"] for m in one.body["messages"] if m["role"] == "user"] for one in server.asked]
     assert told == [["问题0"], ["问题0", "问题1"], ["问题0", "问题1", "问题2"]]
@@ -94,7 +94,7 @@ def test_a_conversation_begun_anew_stays_new(redis_url: str) -> None:
     rotated = {"WECHAT_ENCODING_AES_KEY": f"{NEW_AES_KEY},{AES_KEY}"}
     with MockDify() as dify:
         ask_one(redis_url, dify, {})
-        with House(redis_url, **dify_settings(dify.base_url), **rotated) as house, house.user() as user:
+        with AppServer(redis_url, **dify_settings(dify.base_url), **rotated) as app_server, app_server.user() as user:
             user.says("/reset")
 
         assert ask_one(redis_url, dify, rotated) == ""
@@ -122,8 +122,8 @@ def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) ->
         Question("?", "wecom", "hr", "zhangsan", "wrGROUP"),
         Question("?", "chat", "default", "key:1", session="tab"),
     ]
-    with House(redis_url, **several) as house:
-        store, answerer = house.container.conversations, house.container.answerer
+    with AppServer(redis_url, **several) as app_server:
+        store, answerer = app_server.container.conversations, app_server.container.answerer
         for number, one in enumerate(questions):
             name = former_name(secret, "mock", one.channel, f"{one.bot}/{one.principal}", one.chat or one.session)
             stored.set(name, f"c{number}", ex=100)
@@ -139,8 +139,10 @@ def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) ->
 
 def test_a_single_bots_names_are_those_of_the_version_before(redis_url: str) -> None:
     """So both versions of a rolling update share its conversations and their lines."""
-    with House(redis_url) as house:
-        key = house.container.conversations.key("mock", Question("?", "wecom", "default", "zhangsan"), bot="default")
+    with AppServer(redis_url) as app_server:
+        key = app_server.container.conversations.key(
+            "mock", Question("?", "wecom", "default", "zhangsan"), bot="default"
+        )
 
     assert key == former_name(former_key("conversation", AES_KEY), "mock", "wecom", "default/zhangsan", "")
     assert key.former == ()
@@ -335,12 +337,12 @@ def test_a_process_that_starts_without_redis_gets_the_secret_later() -> None:
 def test_a_gateway_without_a_bot_starts_without_redis_and_recovers() -> None:
     """A question gets its sentence while Redis is away, and an answer as soon as it is there."""
     port = free_port()
-    with House(f"redis://127.0.0.1:{port}/1", **NO_BOT) as house:
-        gateway = house.container.gateway
-        caller = house.container.callers.check("not-a-real-key")
+    with AppServer(f"redis://127.0.0.1:{port}/1", **NO_BOT) as app_server:
+        gateway = app_server.container.gateway
+        caller = app_server.container.callers.check("not-a-real-key")
         question = Question("年假?", "http", "default", caller.principal, msgid="m1", session="s")
         refused = gateway.ask(question)
-        allowed = house.container.limiter.question("key:1", "client")
+        allowed = app_server.container.limiter.question("key:1", "client")
         with RedisServer(port=port):
             wait_until(lambda: gateway.ask(question).status == "completed", timeout=30.0)
 

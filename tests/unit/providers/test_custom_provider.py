@@ -14,7 +14,7 @@ from demo.mocks.custom.server import ERROR_REPLIES, SCRIPTS, MockCustom
 from services.errors import SettingsError
 from services.models import Delta, Query, Replacement, Turn, Usage
 from services.providers.custom.provider import CustomProvider
-from tests.support.answers import BOUNDS, PATIENCE, ask
+from tests.support.answers import BOUNDS, TIMEOUT, ask
 from utils.deadline import Deadline
 
 KEY = "fake-key"
@@ -96,7 +96,7 @@ def test_a_broken_answer_says_what_it_cost(make: Make) -> None:
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_has_its_code(make: Make, service: MockCustom, name: str) -> None:
     """Every way to fail ends, is asked once, and has the code its sentence is found by."""
-    silence, seconds = BOUNDS.get(FAILURES[name], (PATIENCE, PATIENCE))
+    silence, seconds = BOUNDS.get(FAILURES[name], (TIMEOUT, TIMEOUT))
 
     answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
 
@@ -148,7 +148,7 @@ def test_a_stream_is_passed_on_as_it_comes(make: Make, name: str) -> None:
 @pytest.mark.parametrize("name", ["lines", "events", "whole", "whole-pretty", "whole-content", "lines-repeated"])
 def test_sources_tokens_and_metadata_are_told(make: Make, name: str) -> None:
     """Wherever the service puts them, once; what it calls itself is not our provider's name."""
-    result = make().query(Query(f"[[{name}]]", "u1"), Deadline(PATIENCE))
+    result = make().query(Query(f"[[{name}]]", "u1"), Deadline(TIMEOUT))
 
     assert [event for event in ask(make(), f"[[{name}]]").events if isinstance(event, Usage)] == [SPENT]
     assert list(result.sources) == [SOURCE]
@@ -177,7 +177,7 @@ def test_the_request_says_what_there_is_to_say(make: Make, service: MockCustom) 
     """Question, person, inputs and earlier turns; a strict service gets no field that is empty."""
     provider = make()
     ask(provider, "三", inputs={"lang": "zh"}, history=(Turn("一", "<think>嗯</think>答一"),))
-    list(provider.stream_query(Query("四", ""), Deadline(PATIENCE)))
+    list(provider.stream_query(Query("四", ""), Deadline(TIMEOUT)))
 
     assert [asked.body for asked in service.asked] == [
         {
@@ -235,7 +235,7 @@ def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
     for name in ("open-after-last", "open-after-done"):
         assert ask(provider, f"[[{name}]]").error is None
 
-    assert time.monotonic() - started < PATIENCE / 2
+    assert time.monotonic() - started < TIMEOUT / 2
 
 
 def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,7 @@ def test_it_answers_with_the_original_sentence() -> None:
     assert result.usage["tokens"] == result.usage["prompt_tokens"] + result.usage["completion_tokens"] > 0
 
 
-def test_the_chat_door_has_the_words_it_always_had() -> None:
+def test_the_chat_endpoint_has_the_words_it_always_had() -> None:
     """Its original answered in English."""
     result = MockProvider(delay=0.0).query(Query("What?", "u1", mock_language="en"), Deadline(5.0))
 

@@ -13,7 +13,7 @@ from demo.mocks.openai.plays import REFUSED, THOUGHT
 from demo.mocks.openai.server import ERROR_REPLIES, SCRIPTS, MockOpenAI
 from services.models import Delta, ProviderIds, Query, Told, Turn, Usage
 from services.providers.openai.provider import OpenAIProvider
-from tests.support.answers import BOUNDS, PATIENCE, ask
+from tests.support.answers import BOUNDS, TIMEOUT, ask
 from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
 
@@ -99,7 +99,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
     """Every way to fail ends, is asked once, and has the code its sentence is found by."""
-    silence, seconds = BOUNDS.get(FAILURES[name], (PATIENCE, PATIENCE))
+    silence, seconds = BOUNDS.get(FAILURES[name], (TIMEOUT, TIMEOUT))
 
     answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
 
@@ -253,7 +253,7 @@ def test_a_broken_answer_says_what_it_cost(make: Make, name: str) -> None:
 
 def test_names_are_told(make: Make) -> None:
     """The answer's id, its model, and why it ended."""
-    result = make().query(Query("年假", "u1"), Deadline(PATIENCE))
+    result = make().query(Query("年假", "u1"), Deadline(TIMEOUT))
 
     assert result.metadata == {
         "provider": "openai",
@@ -297,7 +297,7 @@ def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
     for name in ("open-after-end", "open-after-done"):
         assert ask(provider, f"[[{name}]]").error is None
 
-    assert time.monotonic() - started < PATIENCE / 2
+    assert time.monotonic() - started < TIMEOUT / 2
 
 
 def test_answers_share_one_connection(make: Make, server: MockOpenAI) -> None:
@@ -333,13 +333,13 @@ def test_a_key_read_from_a_file_may_end_in_a_newline(make: Make, server: MockOpe
 def test_nothing_is_told_to_stop_but_the_connection(make: Make, server: MockOpenAI) -> None:
     """Such a server stops when its client goes, and knows no other way."""
     provider = make()
-    events = provider.stream_query(Query("[[drip]]", "u1"), Deadline(PATIENCE))
+    events = provider.stream_query(Query("[[drip]]", "u1"), Deadline(TIMEOUT))
     next(events)
 
     events.close()  # type: ignore[attr-defined]
     provider.cancel(ProviderIds(message_id="chatcmpl-mock"), "u1")
 
-    wait_until(lambda: server.open_streams == 0, PATIENCE)
+    wait_until(lambda: server.open_streams == 0, TIMEOUT)
     assert len(server.asked) == 1
     assert not server.looks
 

@@ -17,7 +17,7 @@ import pytest
 from services.errors import ProviderError, Unrecoverable
 from services.models import Delta, ProviderIds, Query, Turn, Usage
 from services.providers.base import BaseRAGProvider
-from tests.support.answers import BOUNDS, PATIENCE, ask, together
+from tests.support.answers import BOUNDS, TIMEOUT, ask, together
 from tests.support.provider_drivers import DRIVERS, EVERY_FAULT, FAILING, KEY, Driver
 from tests.support.servers.processes import wait_until
 from utils.deadline import Deadline
@@ -89,7 +89,7 @@ def test_a_query_is_the_collected_stream(any_driver: Driver) -> None:
     """Its result has the four documented parts, and is JSON."""
     provider = any_driver.provider()
 
-    result = provider.query(Query("年假", "u1"), Deadline(PATIENCE)).to_dict()
+    result = provider.query(Query("年假", "u1"), Deadline(TIMEOUT)).to_dict()
 
     assert result["content"] == any_driver.expected("年假")
     assert result["metadata"]["provider"] == provider.name
@@ -144,7 +144,7 @@ def test_who_is_not_there_is_not_well_and_cannot_be_reached(driver: Driver) -> N
 def test_a_fault_has_its_code(drive: Drive, name: str, code: str) -> None:
     """Each ends the answer, in bounded time, in an error that has a sentence; no secret is in it."""
     driver = drive(name)
-    silence, seconds = BOUNDS.get(code, (PATIENCE, PATIENCE))
+    silence, seconds = BOUNDS.get(code, (TIMEOUT, TIMEOUT))
 
     answer = ask(driver.provider(timeout=silence), f"[[{driver.faults[code]}]]", deadline=Deadline(seconds))
 
@@ -166,14 +166,14 @@ def test_an_abort_wakes_a_reader_that_waits(driver: Driver) -> None:
     deadline = Deadline(600.0)
 
     def abort_when_asked() -> None:
-        wait_until(lambda: driver.open_streams == 1, PATIENCE)
+        wait_until(lambda: driver.open_streams == 1, TIMEOUT)
         deadline.abort("cancelled")
 
     aborting = threading.Thread(target=abort_when_asked, daemon=True)
     aborting.start()
     answer = ask(driver.provider(timeout=600.0), f"[[{driver.silent}]]", deadline=deadline)
 
-    aborting.join(PATIENCE)
+    aborting.join(TIMEOUT)
     assert answer.code == "interrupted"
 
 
@@ -188,12 +188,12 @@ def test_what_was_aborted_before_is_not_asked(any_driver: Driver) -> None:
 
 def test_closing_the_generator_closes_the_connection(driver: Driver) -> None:
     """A reader that leaves after the first piece frees the far side."""
-    with closing(driver.provider().stream_query(Query(f"[[{driver.drip}]]", "u1"), Deadline(PATIENCE))) as events:  # type: ignore[type-var]
+    with closing(driver.provider().stream_query(Query(f"[[{driver.drip}]]", "u1"), Deadline(TIMEOUT))) as events:  # type: ignore[type-var]
         while not isinstance(next(events), Delta):
             pass
         assert driver.open_streams == 1
 
-    wait_until(lambda: driver.open_streams == 0, PATIENCE)
+    wait_until(lambda: driver.open_streams == 0, TIMEOUT)
 
 
 def test_a_failure_harms_no_later_answer(driver: Driver) -> None:
@@ -207,7 +207,7 @@ def test_a_failure_harms_no_later_answer(driver: Driver) -> None:
 def test_what_nobody_keeps_is_unrecoverable(any_driver: Driver) -> None:
     """Without the name of a run there is nothing to fetch: the question may be asked again."""
     with pytest.raises(Unrecoverable):
-        any_driver.provider().recover(Query("年假", "u1"), ProviderIds(), Deadline(PATIENCE))
+        any_driver.provider().recover(Query("年假", "u1"), ProviderIds(), Deadline(TIMEOUT))
 
 
 def test_what_is_optional_does_no_harm(any_driver: Driver) -> None:
@@ -235,4 +235,4 @@ def test_people_and_keys_stay_out_of_the_log(any_driver: Driver, caplog: pytest.
 def test_an_error_is_a_provider_error(driver: Driver) -> None:
     """Whatever the client library raised, one tree leaves."""
     with pytest.raises(ProviderError):
-        list(driver.unreachable().stream_query(Query("年假", "u1"), Deadline(PATIENCE)))
+        list(driver.unreachable().stream_query(Query("年假", "u1"), Deadline(TIMEOUT)))

@@ -185,7 +185,7 @@ def test_what_states_is_told_from_what_asks_in_like_words(states: str, asks_alik
 @pytest.mark.parametrize(
     "text",
     [
-        "excuse me which key opens this door",
+        "excuse me which key opens this endpoint",
         "before I forget did the plumber come",
         "sorry to interrupt but is the projector ours",
         "nice shoes by the way who sells the tickets",

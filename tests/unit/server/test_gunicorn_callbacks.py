@@ -38,7 +38,7 @@ def callback(number: int) -> bytes:
 OTHER = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Door(App):
+class Endpoint(App):
     """An app with callbacks, answered with what was sent; by WSGI it says its name."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Stand(NamedTuple):
     """A worker that serves an app on a socket."""
 
     listener: socket.socket
-    door: Door
+    endpoint: Endpoint
     worker: DrainingWorker
 
 
@@ -98,11 +98,11 @@ class Stand(NamedTuple):
 def standing() -> Iterator[Stand]:
     """Serve; the worker is told to leave at the end, where the test has not done so."""
     with contextmanager(listening)() as listener:
-        stand = Stand(listener, door := Door(), made(listener, app=door, workers=2))
+        stand = Stand(listener, endpoint := Endpoint(), made(listener, app=endpoint, workers=2))
         with serving(stand.worker):
             yield stand
-            door.drained.set()
-            door.may_answer.set()
+            endpoint.drained.set()
+            endpoint.may_answer.set()
             stand.worker.handle_exit(signal.SIGTERM, None)
 
 
@@ -126,13 +126,13 @@ def listener(shared: Stand) -> socket.socket:
 
 
 @pytest.fixture
-def door(shared: Stand) -> Door:
-    shared.door.begins_anew()
-    return shared.door
+def endpoint(shared: Stand) -> Endpoint:
+    shared.endpoint.begins_anew()
+    return shared.endpoint
 
 
 @pytest.fixture
-def worker(shared: Stand, door: Door, monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
+def worker(shared: Stand, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
     monkeypatch.setattr(shared.worker, "_idle_timeout", shared.worker.cfg.keepalive)
     return shared.worker
 
@@ -188,12 +188,12 @@ def test_a_large_callback_is_gunicorns(worker: DrainingWorker, listener: socket.
 
 def test_while_it_leaves_a_callbacks_reply_ends_its_connection(leaving: Stand) -> None:
     """The client comes back to another replica; a promise made before is kept once more."""
-    listener, door, worker = leaving
+    listener, endpoint, worker = leaving
     with Reader(listener) as kept:
         kept.socket.sendall(callback(1))
         assert b"Connection: keep-alive" in kept.next()[0]
         worker.handle_exit(signal.SIGTERM, None)
-        assert door.draining.wait(10)
+        assert endpoint.draining.wait(10)
 
         kept.socket.sendall(callback(2))
         assert b"Connection: close" in kept.next()[0]
@@ -224,17 +224,17 @@ def test_a_new_connection_is_answered_after_the_drain_too() -> None:
 
 def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(leaving: Stand) -> None:
     """Idle connections are cut after the drain, this one is not idle."""
-    listener, door, worker = leaving
+    listener, endpoint, worker = leaving
     with Reader(listener) as client, Reader(listener) as idle:
         client.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
         idle.socket.sendall(callback(2))
         idle.next()
-        assert door.asked.wait(10)
-        door.drained.set()
+        assert endpoint.asked.wait(10)
+        endpoint.drained.set()
         worker.handle_exit(signal.SIGTERM, None)
         assert idle.ended()
 
-        door.may_answer.set()
+        endpoint.may_answer.set()
         assert client.next()[1] == b"lane callback 1"
 
 
@@ -251,15 +251,15 @@ def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.so
 def test_a_reply_that_nobody_takes_ends_its_connection(
     worker: DrainingWorker,
     listener: socket.socket,
-    door: Door,
+    endpoint: Endpoint,
     request_: bytes,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A client that reads nothing holds its slot for `send_seconds`; one that reads slowly gets all of it."""
     monkeypatch.setattr(PacedSocket, "send_seconds", 1.0)
-    door.much = b"x" * 5_000_000
-    door.name = door.much.decode()
+    endpoint.much = b"x" * 5_000_000
+    endpoint.name = endpoint.much.decode()
     stalled = metrics.CONNECTIONS_REFUSED.labels("stalled")
     before = stalled._value.get()
     with Reader(listener) as client, Reader(listener) as slow:
@@ -284,14 +284,14 @@ def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, li
 
 
 def test_a_client_that_goes_away_costs_nothing(
-    worker: DrainingWorker, listener: socket.socket, door: Door, caplog: pytest.LogCaptureFixture
+    worker: DrainingWorker, listener: socket.socket, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its reply has nobody to go to; the worker serves the next one, and logs no error."""
     with Reader(listener) as gone:
         gone.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
-        assert door.asked.wait(10)
+        assert endpoint.asked.wait(10)
         gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    door.may_answer.set()
+    endpoint.may_answer.set()
 
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
@@ -301,14 +301,14 @@ def test_a_client_that_goes_away_costs_nothing(
 
 
 def test_what_fails_in_the_lane_ends_its_connection_alone(
-    worker: DrainingWorker, listener: socket.socket, door: Door
+    worker: DrainingWorker, listener: socket.socket, endpoint: Endpoint
 ) -> None:
     """Whatever is raised there, others are served."""
-    door.fails = True
+    endpoint.fails = True
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
         assert client.ended()
-    door.fails = False
+    endpoint.fails = False
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
         assert client.next()[1] == b"lane callback 2"
@@ -319,7 +319,7 @@ def test_what_fails_in_the_lane_ends_its_connection_alone(
 )
 def test_where_gunicorn_has_more_to_do_there_is_no_lane(name: str, value: Any) -> None:
     """An access log, the PROXY protocol, TLS: the lane knows nothing of them."""
-    worker = made(app=Door())
+    worker = made(app=Endpoint())
     before = worker._callback_lane()
     worker.cfg.set(name, value)
     after = worker._callback_lane()

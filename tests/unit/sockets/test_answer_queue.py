@@ -185,7 +185,7 @@ def test_an_error_of_ours_fails_that_answer_alone(
 
 @pytest.mark.parametrize("where", ["begun", "one", "ended"])
 def test_a_callback_that_breaks_ends_no_queue(streams: Streams, screen: Screen, where: str) -> None:
-    """Whatever a door does wrong, the next answer is shown."""
+    """Whatever an endpoint does wrong, the next answer is shown."""
     streams["a"].tells(news(1, "one"), END)
     screen.breaks_at = where
     screen.queue.add(Shown("a"))

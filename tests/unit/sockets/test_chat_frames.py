@@ -1,4 +1,4 @@
-"""What the chat door takes of a client's message, and what it refuses, each with its own code."""
+"""What the chat endpoint takes of a client's message, and what it refuses, each with its own code."""
 
 from __future__ import annotations
 

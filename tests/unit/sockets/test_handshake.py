@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from channels.sockets.socket import SEND_BUFFER, Closed, HandshakeRefused, Socket, accept, converse, finish
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.far_end import PATIENCE, Door, tcp_pair
+from tests.support.sockets.far_end import TIMEOUT, Endpoint, tcp_pair
 
 
 def environ(**changes: str | None) -> dict[str, Any]:
@@ -105,14 +105,14 @@ def test_a_server_that_keeps_its_socket_is_refused() -> None:
 
 
 def test_a_client_that_left_during_the_handshake_is_a_lost_socket() -> None:
-    """The door is opened and told of the end as ever."""
+    """The endpoint is opened and told of the end as ever."""
     near, far = tcp_pair()
     with near:
         far.close()
-        door = Door()
-        converse(accept({**environ(), "gunicorn.socket": near}), door)
+        endpoint = Endpoint()
+        converse(accept({**environ(), "gunicorn.socket": near}), endpoint)
 
-    assert door.ends == [Closed(1006, "", by_peer=True, clean=False)]
+    assert endpoint.ends == [Closed(1006, "", by_peer=True, clean=False)]
 
 
 def echo(sock: Socket, text: str) -> None:
@@ -131,41 +131,41 @@ def test_what_lies_in_the_kernel_for_a_slow_client_is_bounded() -> None:
 
 
 @pytest.fixture
-def served() -> Iterator[tuple[str, Door]]:
+def served() -> Iterator[tuple[str, Endpoint]]:
     """Serve an echo by werkzeug's own server."""
-    app, door = Flask("echo"), Door()
+    app, endpoint = Flask("echo"), Endpoint()
 
     @app.get("/ws", websocket=True)
     def ws() -> Any:
         sock = accept(request.environ)
-        door.on_text = lambda text: echo(sock, text)
-        converse(sock, door)
+        endpoint.on_text = lambda text: echo(sock, text)
+        converse(sock, endpoint)
         return finish()
 
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    yield f"ws://127.0.0.1:{server.server_port}/ws", door
+    yield f"ws://127.0.0.1:{server.server_port}/ws", endpoint
     server.shutdown()
     server.server_close()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
 
 
-def test_werkzeugs_server_serves_sockets_too(served: tuple[str, Door], caplog: pytest.LogCaptureFixture) -> None:
+def test_werkzeugs_server_serves_sockets_too(served: tuple[str, Endpoint], caplog: pytest.LogCaptureFixture) -> None:
     """A client of the library is answered and closed in order; the request ends without a word in the log."""
-    url, door = served
+    url, endpoint = served
     caplog.set_level(logging.INFO)
 
     with connect(url, subprotocols=[Subprotocol("other")]) as client:
         client.send("hello")
-        assert client.recv(PATIENCE) == '{"echo":"hello"}'
-        assert client.ping().wait(PATIENCE)
+        assert client.recv(TIMEOUT) == '{"echo":"hello"}'
+        assert client.ping().wait(TIMEOUT)
 
-    assert wait_until(lambda: door.ends, PATIENCE) == [Closed(1000, "", by_peer=True, clean=True)]
+    assert wait_until(lambda: endpoint.ends, TIMEOUT) == [Closed(1000, "", by_peer=True, clean=True)]
     assert caplog.messages == []
 
 
-def test_a_refused_handshake_is_an_http_answer(served: tuple[str, Door]) -> None:
+def test_a_refused_handshake_is_an_http_answer(served: tuple[str, Endpoint]) -> None:
     """Nothing that spoke WebSocket has been said by then."""
     url, _ = served
 

@@ -87,31 +87,31 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
-def roster(store: FakeStore) -> Iterator[SocketRegistry]:
-    roster = SocketRegistry(cast(SocketStore, store), sentence=str, renewal=0.02)
-    roster.start()
-    yield roster
-    roster.stop()
+def registry(store: FakeStore) -> Iterator[SocketRegistry]:
+    registry = SocketRegistry(cast(SocketStore, store), sentence=str, renewal=0.02)
+    registry.start()
+    yield registry
+    registry.stop()
 
 
-def visit_of(roster: SocketRegistry, token: str, *, enter: bool = True) -> tuple[SocketSession, FakeSocket]:
-    """Return a visit of the one client, known to the roster."""
+def visit_of(registry: SocketRegistry, token: str, *, enter: bool = True) -> tuple[SocketSession, FakeSocket]:
+    """Return a visit of the one client, known to the registry."""
     socket = FakeSocket(token)
 
     def admit(visit: SocketSession, caller: Caller) -> Peer:
-        roster.enter(visit, caller)
+        registry.enter(visit, caller)
         return FakePeer()
 
     visit = SocketSession(cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, sentence=str)
-    roster.add(visit)
+    registry.add(visit)
     if enter:
-        roster.enter(visit, CALLER)
+        registry.enter(visit, CALLER)
     return visit, socket
 
 
-def test_a_slow_reader_holds_up_nobody(roster: SocketRegistry, store: FakeStore) -> None:
+def test_a_slow_reader_holds_up_nobody(registry: SocketRegistry, store: FakeStore) -> None:
     """The goodbye to a client that reads nothing is waited for by nobody else: renewals go on."""
-    _, stuck = visit_of(roster, "stuck")
+    _, stuck = visit_of(registry, "stuck")
     stuck.free.clear()
     store.verdicts = {"stuck": "dismissed"}
     wait_until(lambda: store.renewals > 3)
@@ -124,9 +124,9 @@ def test_a_slow_reader_holds_up_nobody(roster: SocketRegistry, store: FakeStore)
     wait_until(lambda: stuck.codes == [4410])
 
 
-def test_a_goodbye_is_said_once(roster: SocketRegistry, store: FakeStore) -> None:
+def test_a_goodbye_is_said_once(registry: SocketRegistry, store: FakeStore) -> None:
     """However often Redis says so, and whoever says it too."""
-    _, socket = visit_of(roster, "dismissed")
+    _, socket = visit_of(registry, "dismissed")
     store.verdicts = {"dismissed": "dismissed"}
 
     wait_until(lambda: socket.codes and store.renewals > 5)
@@ -134,40 +134,40 @@ def test_a_goodbye_is_said_once(roster: SocketRegistry, store: FakeStore) -> Non
     assert socket.codes == [4410]
 
 
-def test_the_newer_one_wins_without_redis(roster: SocketRegistry, store: FakeStore) -> None:
+def test_the_newer_one_wins_without_redis(registry: SocketRegistry, store: FakeStore) -> None:
     """Also when the older one's place came from a clock ahead of Redis's."""
     store.error, store.time = StoreUnavailable("away"), 500.0
-    _, older = visit_of(roster, "older")
+    _, older = visit_of(registry, "older")
     store.error, store.time = None, 100.0
 
-    newer_visit, newer = visit_of(roster, "newer")
+    newer_visit, newer = visit_of(registry, "newer")
 
     assert (older.codes, newer.codes) == ([4409], [])
     store.error = StoreUnavailable("away")
-    _, newest = visit_of(roster, "newest")
+    _, newest = visit_of(registry, "newest")
     assert newer.codes == [4409]
-    roster.remove(newer_visit)
-    _, last = visit_of(roster, "last")
+    registry.remove(newer_visit)
+    _, last = visit_of(registry, "last")
     assert (newest.codes, last.codes) == ([4409], [])
 
 
-def test_who_was_overtaken_while_it_registered_gives_way(roster: SocketRegistry, store: FakeStore) -> None:
+def test_who_was_overtaken_while_it_registered_gives_way(registry: SocketRegistry, store: FakeStore) -> None:
     """Of two that open at once, the one that Redis holds for the older closes, whoever comes home first."""
     store.time = 200.0
-    _, newer = visit_of(roster, "newer")
+    _, newer = visit_of(registry, "newer")
     store.register = lambda entry, *, after=0.0: 150.0  # type: ignore[method-assign]
 
-    _, older = visit_of(roster, "older")
+    _, older = visit_of(registry, "older")
 
     assert (older.codes, newer.codes) == ([4409], [])
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), RuntimeError("a mistake of ours")])
 def test_the_keeper_outlives_what_goes_wrong(
-    roster: SocketRegistry, store: FakeStore, error: Exception, caplog: pytest.LogCaptureFixture
+    registry: SocketRegistry, store: FakeStore, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An outage is told by who speaks to Redis, anything else here; afterwards it goes on, and nobody was closed."""
-    _, socket = visit_of(roster, "here")
+    _, socket = visit_of(registry, "here")
     store.error = error
     before = store.renewals
     wait_until(lambda: store.renewals > before + 3)
@@ -180,37 +180,37 @@ def test_the_keeper_outlives_what_goes_wrong(
     assert bool(told) is isinstance(error, RuntimeError)
 
 
-def test_who_left_during_an_outage_is_not_kept_for_ever(roster: SocketRegistry, store: FakeStore) -> None:
+def test_who_left_during_an_outage_is_not_kept_for_ever(registry: SocketRegistry, store: FakeStore) -> None:
     """What Redis could not be told ends there by itself; renewals are not held up by it."""
-    visit, _ = visit_of(roster, "gone")
+    visit, _ = visit_of(registry, "gone")
     store.error = StoreUnavailable("away")
-    roster.remove(visit)
+    registry.remove(visit)
     before = store.renewals
     wait_until(lambda: store.renewals > before + 2)
 
     store.error = None
-    other, _ = visit_of(roster, "other")
-    roster.remove(other)
+    other, _ = visit_of(registry, "other")
+    registry.remove(other)
 
     wait_until(lambda: store.left == ["other"])
 
 
-def test_a_socket_that_opens_while_all_leave_is_told_so(roster: SocketRegistry) -> None:
+def test_a_socket_that_opens_while_all_leave_is_told_so(registry: SocketRegistry) -> None:
     """Who came between the last check and the leaving is not forgotten."""
-    roster.leave()
+    registry.leave()
 
-    _, socket = visit_of(roster, "late", enter=False)
+    _, socket = visit_of(registry, "late", enter=False)
 
     assert socket.codes[0] == 1012
 
 
 def test_the_last_ones_are_taken_out_at_the_end(store: FakeStore) -> None:
     """Also those that left when the keeper looked for the last time."""
-    roster = SocketRegistry(cast(SocketStore, store), sentence=str)
-    visit, _ = visit_of(roster, "last")
-    roster.remove(visit)
+    registry = SocketRegistry(cast(SocketStore, store), sentence=str)
+    visit, _ = visit_of(registry, "last")
+    registry.remove(visit)
 
-    roster.stop()
+    registry.stop()
 
     assert store.left == ["last"]
 
@@ -218,10 +218,10 @@ def test_the_last_ones_are_taken_out_at_the_end(store: FakeStore) -> None:
 def test_an_end_without_redis_is_an_end() -> None:
     """Stopping needs nobody."""
     client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)
-    roster = SocketRegistry(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), sentence=str)
-    visit, _ = visit_of(roster, "here")
-    roster.remove(visit)
+    registry = SocketRegistry(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), sentence=str)
+    visit, _ = visit_of(registry, "here")
+    registry.remove(visit)
 
-    roster.stop()
+    registry.stop()
 
     client.close()

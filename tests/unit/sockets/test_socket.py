@@ -11,7 +11,7 @@ from websockets.frames import Close, Opcode
 
 from channels.sockets.socket import Closed
 from tests.support.servers.processes import FakeClock
-from tests.support.sockets.far_end import Door, FarEnd, masked
+from tests.support.sockets.far_end import Endpoint, FarEnd, masked
 
 
 def test_a_frame_is_one_compact_json_text() -> None:
@@ -56,7 +56,7 @@ def test_what_was_read_with_the_request_comes_first() -> None:
 
 
 def test_the_client_closes() -> None:
-    """Its code comes back, the connection ends, and the door knows who began."""
+    """Its code comes back, the connection ends, and the endpoint knows who began."""
     with FarEnd() as far:
         far.closes(1000, "bye")
 
@@ -76,16 +76,16 @@ def test_a_close_without_a_code_is_one() -> None:
 
 def test_messages_before_the_clients_close_are_heard() -> None:
     """Who asks and leaves has asked; no frame follows the answer to a close."""
-    door = Door()
+    endpoint = Endpoint()
     answered: list[bool] = []
-    with FarEnd(door=door) as far:
-        door.on_text = lambda text: answered.append(far.socket.send({"echo": text}))
+    with FarEnd(endpoint=endpoint) as far:
+        endpoint.on_text = lambda text: answered.append(far.socket.send({"echo": text}))
         far.raw.sendall(masked(Opcode.TEXT, b"question") + masked(Opcode.CLOSE, Close(1001, "").serialize()))
 
         assert far.close_frame().code == 1001
         assert far.eof()
         assert far.end().code == 1001
-        assert (door.texts, answered) == (["question"], [False])
+        assert (endpoint.texts, answered) == (["question"], [False])
 
 
 def test_the_server_closes() -> None:
@@ -100,7 +100,7 @@ def test_the_server_closes() -> None:
         assert said == Close(4409, "replaced")
         assert far.eof()
         assert far.end() == Closed(4409, "replaced", by_peer=False, clean=True)
-        assert far.door.texts == []
+        assert far.endpoint.texts == []
 
 
 def test_a_long_reason_is_cut_to_what_a_close_frame_holds() -> None:
@@ -176,7 +176,7 @@ def test_what_a_client_must_not_send_ends_the_socket(sent: bytes, code: int | No
         assert far.close_frame().code == code
         far.hangs_up()
         assert far.end().code == code
-        assert far.door.texts == []
+        assert far.endpoint.texts == []
 
 
 def test_a_client_that_goes_on_sending_too_much_still_reads_why() -> None:
@@ -203,7 +203,7 @@ def test_too_many_messages_at_once_end_the_socket() -> None:
         assert far.close_frame().code == 4429
         far.closes(4429)
         assert far.end() == Closed(4429, "too many messages", by_peer=False, clean=True)
-        assert len(far.door.texts) == 550
+        assert len(far.endpoint.texts) == 550
 
 
 @pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CONT])
@@ -239,14 +239,14 @@ def test_silence_brings_heartbeats_and_then_the_end() -> None:
 
 def test_who_stood_still_closes_nobody_for_it() -> None:
     """A frozen process finds what its clients sent meanwhile before it calls them silent."""
-    clock, sent, door = FakeClock(), threading.Event(), Door()
+    clock, sent, endpoint = FakeClock(), threading.Event(), Endpoint()
 
     def stand_still(text: str) -> None:
         if text == "freeze" and sent.wait(30.0):
             clock.advance(1000.0)
 
-    door.on_text = stand_still
-    with FarEnd(clock=clock, heartbeat_timeout=100.0, door=door) as far:
+    endpoint.on_text = stand_still
+    with FarEnd(clock=clock, heartbeat_timeout=100.0, endpoint=endpoint) as far:
         far.says("freeze")
         far.heard(1)
         far.says("still here")
@@ -269,42 +269,42 @@ def test_any_bytes_are_a_sign_of_life() -> None:
         assert far.heard(1) == ["still here"]
 
 
-def test_a_door_that_fails_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_endpoint_that_fails_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
     """The traceback is in the log, and the next message is not tried."""
-    door = Door()
-    door.on_text = lambda text: json.loads(text)
-    with FarEnd(door=door) as far:
+    endpoint = Endpoint()
+    endpoint.on_text = lambda text: json.loads(text)
+    with FarEnd(endpoint=endpoint) as far:
         far.raw.sendall(masked(Opcode.TEXT, b"no json") * 2)
 
         assert far.close_frame().code == 1011
         far.closes(1011)
         assert far.end().code == 1011
-        assert door.texts == ["no json"]
+        assert endpoint.texts == ["no json"]
         assert "JSONDecodeError" in caplog.text
 
 
-def test_a_door_that_cannot_open_is_closed_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_endpoint_that_cannot_open_is_closed_once(caplog: pytest.LogCaptureFixture) -> None:
     """It hears of the end, and of nothing before."""
-    door = Door()
-    door.on_open = lambda: json.loads("no json")
-    with FarEnd(door=door, early=masked(Opcode.TEXT, b"hello")) as far:
+    endpoint = Endpoint()
+    endpoint.on_open = lambda: json.loads("no json")
+    with FarEnd(endpoint=endpoint, early=masked(Opcode.TEXT, b"hello")) as far:
         assert far.close_frame().code == 1011
         far.closes(1011)
 
         assert far.end() == Closed(1011, "", by_peer=False, clean=True)
-        assert door.texts == []
+        assert endpoint.texts == []
         assert "socket could not be opened" in caplog.text
 
 
-def test_a_door_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_endpoint_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The request ends as ever."""
 
-    class Failing(Door):
+    class Failing(Endpoint):
         def closed(self, closed: Closed) -> None:
             super().closed(closed)
             raise RuntimeError("a bug")
 
-    with FarEnd(door=Failing()) as far:
+    with FarEnd(endpoint=Failing()) as far:
         far.closes(1000)
 
         assert far.end().code == 1000

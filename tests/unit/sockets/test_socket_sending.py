@@ -16,7 +16,7 @@ from channels.sockets.socket import Closed
 from channels.sockets.wire import SocketWriter
 from services.errors import StoreUnavailable
 from tests.support.servers.processes import FakeClock, wait_until
-from tests.support.sockets.far_end import PATIENCE, FarEnd, in_thread, tcp_pair
+from tests.support.sockets.far_end import TIMEOUT, FarEnd, in_thread, tcp_pair
 from utils.formats.json_slices import Slices
 
 #: A frame that no kernel's buffers take.
@@ -183,7 +183,7 @@ def test_a_client_that_does_not_read_is_given_up() -> None:
             clock.advance(31.0)
             return far.socket.closing
 
-        wait_until(later, PATIENCE)
+        wait_until(later, TIMEOUT)
 
         assert (sent(), waiting()) == (False, False)
         assert far.end() == Closed(1006, "", by_peer=False, clean=False)
@@ -219,7 +219,7 @@ def test_no_heartbeat_waits_behind_a_frame() -> None:
         far.raw.recv(1, socket.MSG_PEEK)
         clock.advance(1.0)
         looked = clock.looks
-        wait_until(lambda: clock.looks > looked + 5, PATIENCE)
+        wait_until(lambda: clock.looks > looked + 5, TIMEOUT)
         far.says("heard")
         far.heard(1)
 
@@ -256,7 +256,7 @@ def test_a_frame_that_nobody_takes_is_given_up_after_send_seconds() -> None:
             clock.advance(31.0)
             return wire.stalled
 
-        wait_until(later, PATIENCE)
+        wait_until(later, TIMEOUT)
         assert not sent()
         assert wire.lost
 
@@ -282,7 +282,7 @@ def test_what_waits_for_a_stuck_frame_is_bounded() -> None:
     wire = SocketWriter(near, send_seconds=30.0, clock=FakeClock())
     with near, far:
         sent = in_thread(lambda: wire.send(LONG.encode()))
-        wait_until(lambda: wire.busy, PATIENCE)
+        wait_until(lambda: wire.busy, TIMEOUT)
         for _ in range(1000):
             wire.queue([b"\x8a\x00"])
             wire.flush()

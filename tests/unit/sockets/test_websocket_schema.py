@@ -85,10 +85,10 @@ SENT_BY_OLD_CLIENTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("door", "frame"), SENT_BY_OLD_CLIENTS, ids=str)
-def test_what_old_clients_send_is_still_a_frame(door: str, frame: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("endpoint", "frame"), SENT_BY_OLD_CLIENTS, ids=str)
+def test_what_old_clients_send_is_still_a_frame(endpoint: str, frame: dict[str, Any]) -> None:
     """Each documented frame of the originals' clients is exactly one of ours."""
-    assert len(kinds(f"{door}.client", frame)) == 1
+    assert len(kinds(f"{endpoint}.client", frame)) == 1
 
 
 #: What old clients read: the frame, and the members their pages name for it.

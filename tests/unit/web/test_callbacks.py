@@ -1,4 +1,4 @@
-"""The door before the framework: which requests are callbacks, and what the channel gets of them."""
+"""The endpoint before the framework: which requests are callbacks, and what the channel gets of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def behind(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return [b"behind"]
 
 
-def post(door: CallbackEndpoint, path: str, query: str = "", body: bytes = b"", **environ: Any) -> tuple[str, bytes]:
+def post(
+    endpoint: CallbackEndpoint, path: str, query: str = "", body: bytes = b"", **environ: Any
+) -> tuple[str, bytes]:
     """Return the status line and the body of a reply by WSGI."""
     told: list[Any] = []
     request = {
@@ -50,12 +52,12 @@ def post(door: CallbackEndpoint, path: str, query: str = "", body: bytes = b"", 
         "wsgi.input": io.BytesIO(body),
         **environ,
     }
-    reply = b"".join(door(request, lambda status, headers: told.extend((status, dict(headers)))))
+    reply = b"".join(endpoint(request, lambda status, headers: told.extend((status, dict(headers)))))
     assert told[1].get("Content-Length", str(len(reply))) == str(len(reply))
     return told[0], reply
 
 
-def door_of(channel: Channel) -> CallbackEndpoint:
+def endpoint_of(channel: Channel) -> CallbackEndpoint:
     return CallbackEndpoint(behind, channel, lambda error: None)
 
 
@@ -68,11 +70,11 @@ def door_of(channel: Channel) -> CallbackEndpoint:
         ("/wechat/callback/人事", "人事"),
     ],
 )
-def test_a_callback_is_answered_at_the_door(path: str, bot: str) -> None:
+def test_a_callback_is_answered_at_the_endpoint(path: str, bot: str) -> None:
     """The bot is named by the address; the channel gets the arguments and the body as they came."""
     channel = Channel()
 
-    assert post(door_of(channel), path, "nonce=1&timestamp=2", b"{}") == ("200 OK", b"sealed")
+    assert post(endpoint_of(channel), path, "nonce=1&timestamp=2", b"{}") == ("200 OK", b"sealed")
     assert channel.received == [(bot, {"nonce": "1", "timestamp": "2"}, b"{}")]
 
 
@@ -90,11 +92,11 @@ def test_a_callback_is_answered_at_the_door(path: str, bot: str) -> None:
     ],
 )
 def test_everything_else_is_the_applications(path: str, method: str) -> None:
-    """The door looks at nothing but callbacks, and the lane is told that it is none."""
+    """The endpoint looks at nothing but callbacks, and the lane is told that it is none."""
     channel = Channel()
 
-    assert post(door_of(channel), path, REQUEST_METHOD=method) == ("404 Not Found", b"behind")
-    assert method != "POST" or door_of(channel).reply(path, "", b"") is None
+    assert post(endpoint_of(channel), path, REQUEST_METHOD=method) == ("404 Not Found", b"behind")
+    assert method != "POST" or endpoint_of(channel).reply(path, "", b"") is None
     assert channel.received == []
 
 
@@ -104,7 +106,7 @@ def test_arguments_are_read_as_they_were_written(pairs: list[tuple[str, str]]) -
     channel = Channel()
     pairs = [(name, value.encode("utf-8", "replace").decode()) for name, value in pairs]
 
-    post(door_of(channel), "/wechat/callback", urlencode(pairs))
+    post(endpoint_of(channel), "/wechat/callback", urlencode(pairs))
 
     (_, args, _) = channel.received[0]
     assert {name: args[name] for name, _ in pairs} == dict(reversed(pairs))
@@ -113,8 +115,8 @@ def test_arguments_are_read_as_they_were_written(pairs: list[tuple[str, str]]) -
 def test_plain_arguments_mean_what_escaped_ones_do() -> None:
     """The short way of a query without escapes reads it like the long way."""
     channel, query = Channel(), "nonce=1&timestamp=2&nonce=3&empty=&bare&msg_signature=abc=="
-    post(door_of(channel), "/wechat/callback", query)
-    post(door_of(channel), "/wechat/callback", f"{query}&x={quote('%')}")
+    post(endpoint_of(channel), "/wechat/callback", query)
+    post(endpoint_of(channel), "/wechat/callback", f"{query}&x={quote('%')}")
 
     (_, plain, _), (_, escaped, _) = channel.received
     assert {**plain, "x": "%"} == escaped
@@ -133,9 +135,9 @@ def test_a_body_that_does_not_come_whole_is_refused(environ: dict[str, Any], che
     """Too large as announced or as sent, or cut short."""
     refused: list[str] = []
     channel = Channel()
-    door = CallbackEndpoint(behind, channel, lambda error: refused.append(error.code))
+    endpoint = CallbackEndpoint(behind, channel, lambda error: refused.append(error.code))
 
-    status, reply = post(door, "/wechat/callback", body=b"{}", **environ)
+    status, reply = post(endpoint, "/wechat/callback", body=b"{}", **environ)
 
     assert (status, json.loads(reply)) == ("400 Bad Request", {"code": "callback_refused"})
     assert (refused, channel.received) == ([check], [])
@@ -144,7 +146,7 @@ def test_a_body_that_does_not_come_whole_is_refused(environ: dict[str, Any], che
 def test_a_body_that_nobody_announced_is_empty() -> None:
     """Without a length, and from a server that does not end the stream itself, there is nothing to read."""
     channel = Channel()
-    post(door_of(channel), "/wechat/callback", CONTENT_LENGTH="")
+    post(endpoint_of(channel), "/wechat/callback", CONTENT_LENGTH="")
 
     assert channel.received == [("default", {"": ""}, b"")]
 
@@ -152,11 +154,11 @@ def test_a_body_that_nobody_announced_is_empty() -> None:
 def test_a_refusal_says_nothing_of_its_cause() -> None:
     """The check that failed is for the log; the status is the error's."""
     told: list[str] = []
-    door = CallbackEndpoint(
+    endpoint = CallbackEndpoint(
         behind, Channel(CallbackRefused(code="bad_signature")), lambda error: told.append(error.code)
     )
 
-    assert post(door, "/wechat/callback") == ("400 Bad Request", b'{"code": "callback_refused"}')
+    assert post(endpoint, "/wechat/callback") == ("400 Bad Request", b'{"code": "callback_refused"}')
     assert told == ["bad_signature"]
 
 
@@ -173,11 +175,11 @@ def test_a_refusal_says_nothing_of_its_cause() -> None:
 def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, skew: int | None) -> None:
     """How far the clocks are apart is known where there is a timestamp; a bot's name is cut."""
     told: list[CallbackRefused] = []
-    door = CallbackEndpoint(behind, Channel(CallbackRefused(code="stale_timestamp")), told.append)
+    endpoint = CallbackEndpoint(behind, Channel(CallbackRefused(code="stale_timestamp")), told.append)
 
     now = round(time.time())
     post(
-        door,
+        endpoint,
         f"/wechat/callback/{'b' * 90}",
         query.format(behind=now - 700, ahead=now + 700),
         REMOTE_ADDR="192.0.2.7",
@@ -192,15 +194,15 @@ def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, sk
 def test_the_lane_leaves_what_is_refused_to_wsgi() -> None:
     """The lane does not know who sent it; nothing is told twice."""
     told: list[CallbackRefused] = []
-    door = CallbackEndpoint(behind, Channel(CallbackRefused(code="bad_signature")), told.append)
+    endpoint = CallbackEndpoint(behind, Channel(CallbackRefused(code="bad_signature")), told.append)
 
-    assert door.reply("/wechat/callback", "", b"") is None
+    assert endpoint.reply("/wechat/callback", "", b"") is None
     assert told == []
 
 
 def test_what_nobody_expected_is_answered_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
     """The log has the traceback, the reply a stable code."""
-    status, reply = post(door_of(Channel(LookupError("secret detail"))), "/wechat/callback")
+    status, reply = post(endpoint_of(Channel(LookupError("secret detail"))), "/wechat/callback")
 
     assert (status, json.loads(reply)) == ("500 Internal Server Error", {"code": "unknown"})
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -208,10 +210,10 @@ def test_what_nobody_expected_is_answered_without_a_word_of_it(caplog: pytest.Lo
 
 
 def test_the_lane_gets_what_wsgi_gets() -> None:
-    """The worker's own way to the door shows the same reply."""
+    """The worker's own way to the endpoint shows the same reply."""
     channel = Channel()
-    by_wsgi = post(door_of(channel), "/wechat/callback/hr", "nonce=1", b"{}")
-    by_lane = door_of(channel).reply("/wechat/callback/hr", "nonce=1", b"{}")
+    by_wsgi = post(endpoint_of(channel), "/wechat/callback/hr", "nonce=1", b"{}")
+    by_lane = endpoint_of(channel).reply("/wechat/callback/hr", "nonce=1", b"{}")
 
     assert by_lane == (200, "text/plain; charset=utf-8", by_wsgi[1])
     assert channel.received[0] == channel.received[1]

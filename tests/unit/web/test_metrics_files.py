@@ -14,7 +14,7 @@ import pytest
 
 from services.ops.metrics_files import MetricsUnavailable, merge_dead, render, render_apart
 from services.ops.metrics_folder import VARIABLE, locked, make_in
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 from tests.support.scrapes import Samples, samples
 
 WORK = """

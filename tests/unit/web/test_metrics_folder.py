@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.ops.metrics_folder import LOCK, make_folder, make_in, remove, sweep
-from tests.support.house import ROOT
+from tests.support.replicas import ROOT
 
 MASTER = """
 import sys, time

@@ -20,9 +20,9 @@ from channels.web.openapi.document import document
 from channels.web.pages import index
 from channels.web.pages.docs import docs_blueprint, operations_of
 from channels.web.rest import Operation, RestModel
-from tests.support.house import House
+from tests.support.replicas import AppServer
 
-#: Addresses that are not REST: WeCom's own, the sockets' doors, and what browsers open.
+#: Addresses that are not REST: WeCom's own, the sockets' endpoints, and what browsers open.
 NOT_REST = ("/wechat/", "/ws/", "/docs")
 PAGES = ("/chat", "/realtime", "/batch")
 
@@ -242,27 +242,27 @@ def test_the_document_is_served() -> None:
 
 
 @pytest.fixture
-def house(redis_url: str, tmp_path: Any) -> Any:
-    with House(redis_url, DATABASE_PATH=str(tmp_path / "laibao.db")) as house:
-        yield house
+def app_server(redis_url: str, tmp_path: Any) -> Any:
+    with AppServer(redis_url, DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
+        yield app_server
 
 
-def test_every_rest_address_is_documented_and_no_other(house: House) -> None:
+def test_every_rest_address_is_documented_and_no_other(app_server: AppServer) -> None:
     """What the application serves and what its modules describe are the same, method by method."""
     served = {
         (method, rule.rule.replace("<", "{").replace(">", "}"))
-        for rule in house.app.url_map.iter_rules()
+        for rule in app_server.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if not (rule.websocket or rule.rule.startswith(NOT_REST) or rule.rule in PAGES)
     }
-    listed = [(operation.method, operation.path) for operation in operations_of(house.app)]
+    listed = [(operation.method, operation.path) for operation in operations_of(app_server.app)]
 
     assert sorted(listed) == sorted(served)
 
 
-def test_the_whole_document_is_valid(house: House) -> None:
+def test_the_whole_document_is_valid(app_server: AppServer) -> None:
     """Whatever the modules describe: by the official schema, with a summary and an identifier of its own for each."""
-    made = house.app.test_client().get("/openapi.json").get_json()
+    made = app_server.app.test_client().get("/openapi.json").get_json()
     listed = [operation for each in made["paths"].values() for operation in each.values()]
 
     OpenAPIV31SpecValidator(made).validate()
@@ -270,9 +270,9 @@ def test_the_whole_document_is_valid(house: House) -> None:
     assert len({operation["operationId"] for operation in listed}) == len(listed)
 
 
-def test_answers_without_a_key_are_of_the_documented_shape(house: House) -> None:
+def test_answers_without_a_key_are_of_the_documented_shape(app_server: AppServer) -> None:
     """The index, health and its like as they are answered here and now."""
-    client = house.app.test_client()
+    client = app_server.app.test_client()
     made = client.get("/openapi.json").get_json()
 
     for path in ("/", "/healthz", "/readyz", "/health"):

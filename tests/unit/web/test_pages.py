@@ -125,7 +125,7 @@ def test_the_pages_own_host_is_named_for_its_socket(client: FlaskClient, host: s
 
 
 def test_the_settings_are_in_the_page_and_nothing_of_them_is_markup() -> None:
-    """Language, name and the door's path stand in the markup, escaped."""
+    """Language, name and the endpoint's path stand in the markup, escaped."""
     html = client_for("en", '<b>"R&D"</b>').get("/realtime").get_data(as_text=True)
 
     ((_, root),) = [one for one in elements(html) if one[0] == "html"]

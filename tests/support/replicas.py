@@ -54,7 +54,7 @@ def dify_settings(base_url: str, **changes: str) -> dict[str, str]:
 GUNICORN = ("-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
 
 
-class House:
+class AppServer:
     """One replica inside this process, served over real HTTP."""
 
     def __init__(self, redis_url: str, **changes: str) -> None:
@@ -73,7 +73,7 @@ class House:
         self._server.server_close()
         self.container.close()
 
-    def __enter__(self) -> House:
+    def __enter__(self) -> AppServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

@@ -18,16 +18,16 @@ from tools._ws.frames import AnswerLog, is_part
 
 PATHS = {"chat": "/ws/chat", "realtime": "/ws/realtime-asr"}
 #: Seconds for anything that takes a moment on an idle machine.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 Fits = Mapping[str, Any] | Callable[[Any], bool]
 
 
 class Visitor:
-    """Somebody at a door. What came is in `frames`, the schema's names of it in `seen`."""
+    """Somebody at an endpoint. What came is in `frames`, the schema's names of it in `seen`."""
 
-    def __init__(self, connection: ClientConnection, door: str) -> None:
-        self.door = door
+    def __init__(self, connection: ClientConnection, endpoint: str) -> None:
+        self.endpoint = endpoint
         self.connection = connection
         self.frames: list[dict[str, Any]] = []
         self.seen: set[str] = set()
@@ -42,20 +42,20 @@ class Visitor:
         """Send a frame; a str as it is."""
         self.connection.send(frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False))
 
-    def hears(self, timeout: float = PATIENCE) -> dict[str, Any]:
-        """Return the next frame, which must be one of the door's; raises TimeoutError, ConnectionClosed."""
+    def hears(self, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """Return the next frame, which must be one of the endpoint's; raises TimeoutError, ConnectionClosed."""
         raw = self.connection.recv(timeout)
         assert isinstance(raw, str)
         frame: dict[str, Any] = self._transcript.take(raw).frame
-        (name,) = kinds(f"{self.door}.server", frame) or [f"{faults(self.door + '.server', frame)}: {raw}"]
-        assert name.startswith(self.door), name
+        (name,) = kinds(f"{self.endpoint}.server", frame) or [f"{faults(self.endpoint + '.server', frame)}: {raw}"]
+        assert name.startswith(self.endpoint), name
         self.frames.append(frame)
         self.seen.add(name)
         return frame
 
     def until(self, fits: Fits) -> dict[str, Any]:
-        """Return the next frame of which `fits` is a part, or is true; fail after `PATIENCE` seconds."""
-        end = time.monotonic() + PATIENCE
+        """Return the next frame of which `fits` is a part, or is true; fail after `TIMEOUT` seconds."""
+        end = time.monotonic() + TIMEOUT
         since = len(self.frames)
         while time.monotonic() < end:
             frame = self.hears(max(0.01, end - time.monotonic()))
@@ -74,7 +74,7 @@ class Visitor:
         return self.frames[since:]
 
     def until_closed(self) -> int | None:
-        """Read on until the server closes; return its code, or fail after `PATIENCE` seconds."""
+        """Read on until the server closes; return its code, or fail after `TIMEOUT` seconds."""
         with suppress(ConnectionClosed):
             self.until(lambda frame: False)
         return self.connection.close_code
@@ -83,7 +83,7 @@ class Visitor:
 @contextmanager
 def visit(
     url: str,
-    door: str,
+    endpoint: str,
     *,
     key: str = "",
     client_id: str = "",
@@ -91,11 +91,11 @@ def visit(
     by_page: bool = False,
     **options: Any,
 ) -> Iterator[Visitor]:
-    """Open a connection to a door of the replica at an http address; with `by_page`, as a page shows its key.
+    """Open a connection to an endpoint of the replica at an http address; with `by_page`, as a page shows its key.
 
     `lively` connections ping, so that no heartbeat timeout ends them.
     """
-    address = url.replace("http", "ws", 1) + PATHS[door] + (f"/{client_id}" if client_id else "")
+    address = url.replace("http", "ws", 1) + PATHS[endpoint] + (f"/{client_id}" if client_id else "")
     if by_page:
         carried = "bearer." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
         options["subprotocols"] = [Subprotocol("wechatlaibao"), Subprotocol(carried)]
@@ -111,4 +111,4 @@ def visit(
             raise
         connection = connect(address, **options)
     with connection:
-        yield Visitor(connection, door)
+        yield Visitor(connection, endpoint)
