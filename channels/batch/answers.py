@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import Field
 
 from channels.batch.models import Options
 from channels.web.rest import RestModel
-from services.batches.records import UNFINISHED, ItemStatus, Task, TaskStatus, utc_text
-
-
-class BatchStatus(Protocol):
-    """The state of the batch processor, as `services.batches.manager` reports it."""
-
-    @property
-    def is_running(self) -> bool: ...
-
-    @property
-    def workers(self) -> int: ...
-
-    @property
-    def max_concurrent(self) -> int: ...
-
-    @property
-    def running_items(self) -> int: ...
-
-    @property
-    def totals(self) -> Mapping[TaskStatus, int]: ...
-
-    @property
-    def max_size(self) -> int: ...
-
-    @property
-    def available_slots(self) -> int: ...
+from services.batches.records import UNFINISHED, ItemStatus, QueueStatus, Task, TaskStatus, utc_text
 
 
 class Submitted(RestModel):
@@ -173,7 +147,7 @@ def summary_json(task: Task) -> dict[str, int]:
     return {"total": task.total, "success": task.completed, "failed": task.failed}
 
 
-def processor_json(status: BatchStatus) -> dict[str, Any]:
+def processor_json(status: QueueStatus) -> dict[str, Any]:
     """Return the data of `Processor`."""
     waiting = {name: status.totals.get(name, 0) for name in UNFINISHED}
     return {

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from flask import Blueprint, Response, request
 
 from channels.asking import QuestionLimiter
-from channels.batch.answers import BatchStatus, processor_json, submitted_json, task_json
+from channels.batch.answers import processor_json, submitted_json, task_json
 from channels.batch.downloads import download, page
 from channels.batch.models import FileSubmission, ListQuery, Options, ResultsQuery, Submission
 from channels.batch.operations import KEY, OPERATIONS, STATUS, TASKS
@@ -17,7 +17,7 @@ from channels.batch.uploads import FORM, uploaded
 from channels.web.envelope import envelope
 from channels.web.rest import MAX_ERRORS, ProgramChecker, RestError, body, caller, params
 from services import metrics
-from services.batches.records import BatchOptions, Item, Task, TaskStatus
+from services.batches.records import BatchOptions, Item, QueueStatus, Task, TaskStatus
 from services.errors import BatchUnknown
 from services.identity.callers import Caller
 from utils.sizes import is_longer
@@ -62,7 +62,7 @@ class TaskManager(Protocol):
 
     def resume(self, task_id: str, owner: str) -> Task: ...
 
-    def status(self) -> BatchStatus: ...
+    def status(self) -> QueueStatus: ...
 
 
 class BatchEndpoints:

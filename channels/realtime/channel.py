@@ -28,9 +28,9 @@ from services.identity.callers import Caller
 from services.models import Question
 from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, SessionAnswer, UnwatchTask, WatchTask
 from services.realtime.session import MOST, RealtimeSession
-from services.realtime.transcript import Detected
 from services.streams.following import News
 from services.streams.records import Whole
+from utils.questions.detection import Detection
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class RealtimeSocket(ClosableSocket, Protocol):
 class RealtimeOptions:
     """Question detection, texts, and what `stop` does."""
 
-    detect: Callable[[str], Detected]
+    detect: Callable[[str], Detection]
     texts: Texts
     stop: Literal["idle", "close"] = "idle"
 

@@ -37,7 +37,8 @@ from services.realtime.messages import (
     with_type,
 )
 from services.realtime.tasks import Subscriptions
-from services.realtime.transcript import Detected, Transcript, joined
+from services.realtime.transcript import Transcript, joined
+from utils.questions.detection import Detection
 
 #: Unfinished answers a session may have: one that is shown, and three that wait.
 MOST = 4
@@ -50,7 +51,7 @@ class RealtimeSession:
         self,
         session_id: str,
         *,
-        detect: Callable[[str], Detected],
+        detect: Callable[[str], Detection],
         texts: Texts,
         now: Callable[[], str],
         stop: Literal["idle", "close"] = "idle",

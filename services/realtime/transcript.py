@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import Protocol
 
 #: Final texts without a question that are kept as context, and their characters in all. The oldest are dropped first.
 MOST_TEXTS = 20
@@ -12,19 +11,6 @@ MOST_CHARACTERS = 2_000
 
 #: Characters that are joined without a space: Chinese, kana, and their punctuation.
 _CJK = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
-
-
-class Detected(Protocol):
-    """The result of a question detector for one utterance."""
-
-    @property
-    def is_question(self) -> bool: ...
-
-    @property
-    def confidence(self) -> float: ...
-
-    @property
-    def question(self) -> str: ...
 
 
 class Transcript:

@@ -24,8 +24,9 @@ from services.realtime.session import MOST as MOST_ANSWERS
 from services.streams.following import News
 from services.streams.records import Chunk, Snapshot, Whole
 from tests.support.servers.processes import wait_until
-from tests.support.sockets.realtime_desk import Found, detect, stages
+from tests.support.sockets.realtime_desk import detect, stages
 from tests.support.streams.told_stream import Stream
+from utils.questions.detection import Detection
 
 #: Seconds in which something must have come: wide, for a busy machine.
 WIDE = 30.0
@@ -132,7 +133,7 @@ class TestLimiter:
 class Client:
     """Somebody at the endpoint."""
 
-    def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Found] = detect) -> None:
+    def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Detection] = detect) -> None:
         self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
         self.endpoint = RealtimeChannel(
             self.socket,
@@ -425,7 +426,7 @@ def test_a_mistake_of_ours_costs_one_question(client: Client, caplog: pytest.Log
 def test_a_mistake_of_ours_costs_one_message(caplog: pytest.LogCaptureFixture) -> None:
     """A detector of somebody's own that breaks is told as SERVER_ERROR; the next message is taken."""
 
-    def breaks(text: str) -> Found:
+    def breaks(text: str) -> Detection:
         raise KeyError(text)
 
     client = Client(detect=breaks)
@@ -479,7 +480,7 @@ def test_a_step_of_the_session_is_not_disturbed() -> None:
     """DR13: while a text is being judged, what is new of an answer waits; the frames of each come together."""
     judging, judges = threading.Event(), threading.Event()
 
-    def judged(text: str) -> Found:
+    def judged(text: str) -> Detection:
         if not text.endswith("？"):
             judging.set()
             assert judges.wait(WIDE)

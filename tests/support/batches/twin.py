@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from services.batches.records import ENDED, TASK_STATUSES, UNFINISHED, BatchOptions, Item, Task, TaskStatus
+from services.batches.records import ENDED, TASK_STATUSES, BatchOptions, Item, QueueStatus, Task, TaskStatus
 from services.errors import BatchConflict, BatchFinished, BatchQueueFull, BatchUnknown, StoreUnavailable
 
 START = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class TwinStatus:
-    workers: int
-    max_concurrent: int
-    running_items: int
-    totals: Mapping[TaskStatus, int]
-    max_size: int
-
-    @property
-    def is_running(self) -> bool:
-        return self.workers > 0
-
-    @property
-    def available_slots(self) -> int:
-        return max(0, self.max_size - sum(self.totals[status] for status in UNFINISHED))
 
 
 @dataclass
@@ -110,10 +93,10 @@ class BatchesTwin:
             return task
         return self._keep(replace(task, status="running" if task.started_at else "pending"))
 
-    def status(self) -> TwinStatus:
+    def status(self) -> QueueStatus:
         self._reach()
         totals = {one: sum(task.status == one for task in self._tasks.values()) for one in TASK_STATUSES}
-        return TwinStatus(1, 5, sum(task.running for task in self._tasks.values()), totals, self.max_size)
+        return QueueStatus(1, 5, sum(task.running for task in self._tasks.values()), totals, self.max_size)
 
     def answer(self, task_id: str, item: Item) -> None:
         """Put an item in the place of the one with its index; the last one that ends is its task's end."""

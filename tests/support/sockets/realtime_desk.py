@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from config.texts import Texts
 from services.models import Status
 from services.realtime.effects import AskQuestion, Cancel, Close, Effect, Follow, Frame, SessionAnswer
 from services.realtime.session import RealtimeSession
+from utils.questions.detection import Detection
 
 NOW = "2026-11-21T03:56:57.133Z"
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the tests' detector says: whatever ends in a question mark is a question, sentence by sentence."""
-
-    is_question: bool
-    confidence: float
-    question: str
-
-
-def detect(text: str) -> Found:
+def detect(text: str) -> Detection:
     asking = [part for part in text.replace("。", "。|").replace("？", "？|").split("|") if part.endswith(("？", "?"))]
-    return Found(bool(asking), 0.97318, "".join(asking))
+    return Detection(bool(asking), 0.97318, "".join(asking))
 
 
 class Desk:
