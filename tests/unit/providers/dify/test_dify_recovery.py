@@ -224,7 +224,7 @@ def test_without_its_run_a_message_is_found_in_the_history(make: Make, dify: Moc
 
 
 def test_the_events_of_a_running_chatflow_are_read_until_its_end(make: Make, dify: MockDify) -> None:
-    """Missed events are not repeated: the recovery waits for the end, then reads the history; nothing is asked again."""
+    """Missed events are not repeated: the recovery waits for the end and reads the history; nothing is asked again."""
     dify.delay = 0.03
     provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)

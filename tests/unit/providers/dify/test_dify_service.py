@@ -259,7 +259,7 @@ def test_a_redirect_is_not_followed() -> None:
 
 @pytest.mark.parametrize("key", ["Bearer app-\nfake", "Bearer 密钥-fake"])
 def test_an_error_does_not_contain_an_invalid_key(make: Make, dify: MockDify, key: str) -> None:
-    """A key with characters that a header cannot carry raises `provider_unauthorized`; the error does not contain it."""
+    """A key with characters that no header can carry raises `provider_unauthorized`; the error does not contain it."""
     with pytest.raises(ProviderError) as caught:
         make().info(authorization=key)
 
@@ -269,7 +269,7 @@ def test_an_error_does_not_contain_an_invalid_key(make: Make, dify: MockDify, ke
 
 @pytest.mark.parametrize("script", ["silent", "no-headers", "silent-close-delimited", "ping-only", "drip-bytes"])
 def test_silence_ends_at_the_timeout(make: Make, script: str) -> None:
-    """`timeout` is the time without an event with data, the first event included; pings and incomplete events do not count."""
+    """`timeout` is the time without an event with data, from the request on; pings and partial events do not count."""
     started = time.monotonic()
 
     error = error_of(make(timeout=0.4), f"[[{script}]]")
@@ -362,7 +362,7 @@ def test_an_aborted_question_is_not_sent(make: Make, dify: MockDify) -> None:
 
 
 def test_an_abort_after_the_end_leaves_the_connection_open(make: Make, dify: MockDify) -> None:
-    """The connection is back in the pool and serves another question: a late abort by its earlier user does not close it."""
+    """The connection is back in the pool: a late abort by its earlier user does not close it for the next one."""
     service, deadline = make(), Deadline(600.0)
     with service.chat_messages(question("[[chat]]"), authorization=KEY, deadline=deadline) as stream:
         assert len(list(stream)) > 1
