@@ -141,7 +141,7 @@ def test_every_frame_is_valid_by_the_published_schema(steps: list[tuple[str, Any
 @settings(max_examples=examples(150))
 @given(STEPS)
 def test_every_answer_that_begins_has_exactly_one_final_frame(steps: list[tuple[str, Any]]) -> None:
-    """A status, pieces numbered from 0 or after a reset, then one final frame as the last."""
+    """A status, pieces numbered from 0, also after a reset, then one final frame as the last."""
     for shown in turns(played(steps).frames):
         answers = [frame for frame in shown if frame["type"] == "answer"]
         first = next(frame for frame in shown if frame["type"] != "status")
