@@ -94,7 +94,7 @@ def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
 RECOVERABLE = sorted(
     name
     for name, script in SCRIPTS.items()
-    if script.answer("?") and not name.startswith("stopped") and not name.endswith("-recover_by_text")
+    if script.answer("?") and not name.startswith("stopped") and not name.endswith("-unheard")
 )
 
 
