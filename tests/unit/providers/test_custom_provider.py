@@ -50,7 +50,7 @@ ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年
 
 @pytest.mark.parametrize("name", ANSWERED)
 def test_an_answer_arrives_byte_for_byte(make: Make, service: MockCustom, name: str) -> None:
-    """The text is the service's, as lines, events or a whole body, whatever the Content-Type."""
+    """The text is the service's, as lines, events or a whole body, with any Content-Type."""
     question = f"[[{name}]] 年假怎么申请？"
 
     answer = ask(make(), question)

@@ -535,7 +535,7 @@ def test_texts_during_an_answer_are_context_of_the_next_question(desk: Desk) -> 
 
 @pytest.mark.parametrize("status", ["completed", "error", "cancelled"])
 def test_the_last_text_survives_its_answer(desk: Desk, status: Any) -> None:
-    """DR5: an instant query after the answer asks the same text again, whatever the answer's status."""
+    """DR5: an instant query after the answer asks the same text again, for any status of the answer."""
     desk.asks("年假有几天？")
     desk.ends(status, code="provider_error" if status == "error" else "")
 

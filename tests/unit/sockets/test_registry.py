@@ -207,7 +207,7 @@ def test_a_socket_that_opens_during_shutdown_is_closed(registry: SocketRegistry)
 
 
 def test_the_last_sockets_are_removed_at_the_end(store: FakeStore) -> None:
-    """Also those that were removed after the last renewal."""
+    """`stop` also removes the sockets that ended after the last renewal."""
     registry = SocketRegistry(cast(SocketStore, store), sentence=str)
     session, _ = session_of(registry, "last")
     registry.remove(session)

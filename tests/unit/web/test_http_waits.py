@@ -102,7 +102,7 @@ def test_a_wait_yields_all_news_and_then_the_end(world: World) -> None:
 
 
 def test_an_unknown_stream_is_an_error_at_once(world: World) -> None:
-    """Before the reply starts."""
+    """`begin` raises the error, before the reply starts."""
     with pytest.raises(StreamUnknown):
         world.wait(None, None, StreamUnknown("s1")).begin()
 
@@ -137,7 +137,7 @@ def test_the_whole_answer_is_waited_for(world: World) -> None:
 
 
 def test_reading_the_whole_answer_has_a_timeout(world: World) -> None:
-    """After the same timeout."""
+    """It raises StoreUnavailable after the same timeout as missing news."""
     with pytest.raises(StoreUnavailable):
         steps_of(world.wait(ended(1), wholes=(StoreUnavailable(),) * 1000))
 

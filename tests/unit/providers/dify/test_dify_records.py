@@ -1,4 +1,4 @@
-"""Reading Dify's records of runs and messages, whatever their shape."""
+"""Reading Dify's records of runs and messages of any shape."""
 
 from __future__ import annotations
 

@@ -336,7 +336,7 @@ def test_an_abort_interrupts_a_blocked_read(make: Make, dify: MockDify, script: 
 def test_an_abort_interrupts_a_blocked_read_over_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: bytes
 ) -> None:
-    """The same over TLS, with and without chunked encoding."""
+    """An abort ends a blocked read over TLS too, with and without chunked encoding."""
     context, trusted = self_signed(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
     deadline, started = Deadline(600.0), time.monotonic()
