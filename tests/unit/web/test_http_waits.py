@@ -108,7 +108,7 @@ def test_an_unknown_stream_is_an_error_at_once(world: World) -> None:
 
 
 def test_the_first_read_has_a_timeout(world: World) -> None:
-    """If Redis is down the reply starts after 8 s, and the news follow when they come."""
+    """If Redis is down the reply starts after the 8 s given to `begin`; news follow when they come."""
     wait = world.wait(*[None] * 20, grown(1, "答"), ended(2))
 
     wait.begin(8.0)
@@ -170,7 +170,7 @@ def test_silence_is_broken_by_comments(world: World) -> None:
 
 
 def test_a_closed_connection_ends_the_reply(world: World) -> None:
-    """A closed connection is noticed while nothing is sent; the reply ends and its slot is free."""
+    """A closed connection is noticed while nothing is sent, and ends the reply within 5 s."""
     ours, theirs = socket.socketpair()
     with ours:
         connection = ClientConnection({"werkzeug.socket": ours})
