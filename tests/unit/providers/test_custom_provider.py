@@ -1,4 +1,4 @@
-"""A company's own service as a provider, against the mock over HTTP: what a user ends up with, script by script."""
+"""A company's own service as a provider, against the mock over HTTP: the answer of every script, and its errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年
 
 @pytest.mark.parametrize("name", ANSWERED)
 def test_an_answer_arrives_byte_for_byte(make: Make, service: MockCustom, name: str) -> None:
-    """Lines, events or a whole body, whatever the Content-Type says: the text is the service's, and nothing else."""
+    """The text is the service's, as lines, events or a whole body, with any Content-Type."""
     question = f"[[{name}]] 年假怎么申请？"
 
     answer = ask(make(), question)
@@ -84,8 +84,8 @@ FAILURES = {
 }
 
 
-def test_a_broken_answer_says_what_it_cost(make: Make) -> None:
-    """And what it rests on: what was told before the error is not lost with it."""
+def test_a_broken_answer_has_its_usage(make: Make) -> None:
+    """The usage and the sources that came before the error are emitted."""
     answer = ask(make(), "[[error-after-usage]]")
 
     assert answer.code == "provider_error"
@@ -95,7 +95,7 @@ def test_a_broken_answer_says_what_it_cost(make: Make) -> None:
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_has_its_code(make: Make, service: MockCustom, name: str) -> None:
-    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
+    """Every failing script ends, sends one request, and has its own error code."""
     silence, seconds = BOUNDS.get(FAILURES[name], (TIMEOUT, TIMEOUT))
 
     answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
@@ -105,7 +105,7 @@ def test_a_failure_has_its_code(make: Make, service: MockCustom, name: str) -> N
     assert "secret" not in str(answer.error)
 
 
-REFUSED_AS = {
+ERROR_CODES = {
     "400": "provider_rejected",
     "401": "provider_unauthorized",
     "404": "provider_not_found",
@@ -117,20 +117,20 @@ REFUSED_AS = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED_AS)
-def test_a_refusal_has_its_code(make: Make, service: MockCustom, name: str) -> None:
-    """Only what may pass is asked again, twice; a redirect is not followed."""
+@pytest.mark.parametrize("name", ERROR_CODES)
+def test_an_error_reply_has_its_code(make: Make, service: MockCustom, name: str) -> None:
+    """Only temporary errors are retried, twice; a redirect is not followed."""
     answer = ask(make(), f"[[{name}]]")
 
-    assert answer.code == REFUSED_AS[name]
+    assert answer.code == ERROR_CODES[name]
     assert len(service.asked) == (3 if name in ("429", "500", "502") else 1)
 
 
-def test_every_script_is_either_answered_or_fails_as_told() -> None:
-    """No script of the mock is left without an expectation."""
-    assert set(REFUSED_AS) == set(ERROR_REPLIES)
-    assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
-    assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
+def test_every_script_of_the_mock_has_an_expectation() -> None:
+    """Every script of the mock has an expectation here."""
+    assert set(ERROR_CODES) == set(ERROR_REPLIES)
+    assert set(ANSWERED) | set(FAILURES) | set(ERROR_CODES) == set(SCRIPTS)
+    assert set(ANSWERED).isdisjoint({*FAILURES, *ERROR_CODES})
 
 
 STREAMED = [name for name in ANSWERED if not name.startswith("whole")]
@@ -138,7 +138,7 @@ STREAMED = [name for name in ANSWERED if not name.startswith("whole")]
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_stream_is_passed_on_as_it_comes(make: Make, name: str) -> None:
-    """More than one piece, and none of them is wire format."""
+    """It arrives in more than one piece, and no piece contains the wire format."""
     pieces = [event.text for event in ask(make(), f"[[{name}]]").events if isinstance(event, Delta | Replacement)]
 
     assert len(pieces) > 1
@@ -146,8 +146,8 @@ def test_a_stream_is_passed_on_as_it_comes(make: Make, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lines", "events", "whole", "whole-pretty", "whole-content", "lines-repeated"])
-def test_sources_tokens_and_metadata_are_told(make: Make, name: str) -> None:
-    """Wherever the service puts them, once; what it calls itself is not our provider's name."""
+def test_sources_tokens_and_metadata_are_passed_on(make: Make, name: str) -> None:
+    """They are read wherever the service puts them, and emitted once; `provider` in the metadata stays ours."""
     result = make().query(Query(f"[[{name}]]", "u1"), Deadline(TIMEOUT))
 
     assert [event for event in ask(make(), f"[[{name}]]").events if isinstance(event, Usage)] == [SPENT]
@@ -156,8 +156,8 @@ def test_sources_tokens_and_metadata_are_told(make: Make, name: str) -> None:
     assert result.metadata == {**METADATA, "provider": "custom", "conversation_id": "", "message_id": ""}
 
 
-def test_a_closing_record_that_repeats_the_answer_says_nothing_twice(make: Make) -> None:
-    """Text in another field than the pieces came in is the whole answer: passed over, or in its place."""
+def test_a_closing_record_does_not_repeat_the_answer(make: Make) -> None:
+    """Text in another field than the deltas is the whole answer: if equal it is ignored, else it replaces them."""
     same = ask(make(), "[[lines-repeated]]").events
     other = ask(make(), "[[lines-corrected]]").events
 
@@ -165,16 +165,16 @@ def test_a_closing_record_that_repeats_the_answer_says_nothing_twice(make: Make)
     assert len([event for event in other if isinstance(event, Replacement)]) == 1
 
 
-def test_fields_of_wrong_types_tell_nothing(make: Make) -> None:
-    """Sources that are names alone become titles."""
+def test_fields_of_wrong_types_are_ignored(make: Make) -> None:
+    """They are ignored; sources that are only names become titles."""
     usage = ask(make(), "[[odd]]").usage
 
     assert usage is not None
     assert (usage.total_tokens, usage.sources) == (0, ({"title": "手册"}, SOURCE))
 
 
-def test_the_request_says_what_there_is_to_say(make: Make, service: MockCustom) -> None:
-    """Question, person, inputs and earlier turns; a strict service gets no field that is empty."""
+def test_the_request_has_only_fields_with_values(make: Make, service: MockCustom) -> None:
+    """Question, user, inputs and earlier turns; a strict service gets no empty field."""
     provider = make()
     ask(provider, "三", inputs={"lang": "zh"}, history=(Turn("一", "<think>嗯</think>答一"),))
     list(provider.stream_query(Query("四", ""), Deadline(TIMEOUT)))
@@ -191,8 +191,8 @@ def test_the_request_says_what_there_is_to_say(make: Make, service: MockCustom) 
     ]
 
 
-def test_headers_of_its_own_are_sent_with_questions_and_probes(make: Make, service: MockCustom) -> None:
-    """CUSTOM_RAG_HEADERS add to ours, and take the key's place where they have an Authorization."""
+def test_configured_headers_are_sent_with_questions_and_health_checks(make: Make, service: MockCustom) -> None:
+    """CUSTOM_RAG_HEADERS are added, and an Authorization among them replaces the key."""
     service.api_key = "own"
     provider = make(headers={"X-Tenant": "a", "authorization": "Bearer own"})
 
@@ -204,15 +204,15 @@ def test_headers_of_its_own_are_sent_with_questions_and_probes(make: Make, servi
     assert service.looks == [("/ask/health", "Bearer own")]
 
 
-def test_without_a_key_none_is_sent(make: Make, service: MockCustom) -> None:
-    """A service in one's own network may need none."""
+def test_without_a_key_no_authorization_is_sent(make: Make, service: MockCustom) -> None:
+    """A service in a private network may need no key."""
     ask(make(api_key=""), "你好")
 
     assert "authorization" not in service.asked[0].headers
 
 
-def test_the_health_address_may_be_another(make: Make, service: MockCustom) -> None:
-    """Its own path, or `/health` below; a service that is not well is told so."""
+def test_the_health_address_is_configurable(make: Make, service: MockCustom) -> None:
+    """It is CUSTOM_RAG_HEALTH_URL, or `/health` below the service; an unhealthy reply makes the check false."""
     assert make(health_url=f"{service.address}/status").health_check()
     assert make(api_url=f"{service.url}/?tenant=a").health_check()
     service.healthy = False
@@ -220,16 +220,16 @@ def test_the_health_address_may_be_another(make: Make, service: MockCustom) -> N
     assert [path for path, _ in service.looks] == ["/status", "/ask/health", "/ask/health"]
 
 
-def test_the_key_is_shown_to_no_other_server(make: Make, service: MockCustom) -> None:
-    """A health address on another host is asked without it."""
+def test_the_key_is_sent_to_no_other_server(make: Make, service: MockCustom) -> None:
+    """A health address on another host is requested without the key."""
     with MockCustom() as monitor:
         assert make(health_url=f"{monitor.address}/status").health_check()
 
     assert monitor.looks == [("/status", "")]
 
 
-def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
-    """After the last record, or [DONE], nobody waits for a socket that stays open."""
+def test_an_answer_ends_after_its_grace_period(make: Make) -> None:
+    """After the last record, or [DONE], the answer ends although the socket stays open."""
     provider, started = make(timeout=600.0), time.monotonic()
 
     for name in ("open-after-last", "open-after-done"):
@@ -239,7 +239,7 @@ def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
 
 
 def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """One line per answer; of a refusal its status and code, not its sentence, the address, the key or the question."""
+    """One line per answer; an error has its status and code, not its message, the address, the key or the question."""
     caplog.set_level(logging.INFO, "services")
 
     ask(make(), "机密问题")
@@ -252,7 +252,7 @@ def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize(
-    ("wrong", "variable"),
+    ("options", "variable"),
     [
         ({"api_url": ""}, "CUSTOM_RAG_API_URL"),
         ({"api_key": "密"}, "CUSTOM_RAG_API_KEY"),
@@ -264,16 +264,16 @@ def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.Lo
     ],
     ids=str,
 )
-def test_what_cannot_work_stops_the_start(wrong: dict[str, Any], variable: str) -> None:
-    """The line names the variable and never a value."""
+def test_a_wrong_setting_stops_the_start(options: dict[str, Any], variable: str) -> None:
+    """The error names the variable and does not contain the value."""
     with pytest.raises(SettingsError, match=variable) as caught:
-        CustomProvider(**{"api_url": "https://rag.example/ask"} | wrong)
+        CustomProvider(**{"api_url": "https://rag.example/ask"} | options)
 
     assert "密" not in str(caught.value)
 
 
-def test_services_that_differ_are_apps_that_differ() -> None:
-    """Another address, key or header may be another company's."""
+def test_different_services_are_different_apps() -> None:
+    """The app differs by address, key and headers."""
 
     def app(**other: Any) -> str:
         return CustomProvider(**{"api_url": "https://a.example/ask"} | other).app

@@ -1,4 +1,4 @@
-"""What a refusal's status and body come to; the statuses themselves are tested where they arrive."""
+"""The error that a reply's status and body become; the provider tests check each status over HTTP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from services.http.service import TransientError
 from services.providers.client.errors import ServiceErrorReply, http_error, stream_error
 
 
-def test_words_are_taken_and_sentences_left() -> None:
-    """A code may be logged; a sentence may quote the question or a key, wherever a server puts it."""
+def test_an_error_keeps_codes_and_drops_messages() -> None:
+    """A code may be logged; a message may quote the question or a key, in any field."""
     error = {
         "message": "sk-secret",
         "type": "invalid_request_error",
@@ -30,8 +30,8 @@ def test_words_are_taken_and_sentences_left() -> None:
     [b"", b"<html>", b"[]", b"null", b'{"error": null}', b'{"error": "no"}', b'{"code": []}', b"{" * 9000, b"\xff"],
     ids=range(9),
 )
-def test_any_body_is_a_refusal(body: bytes) -> None:
-    """Proxies and servers answer what they like."""
+def test_any_body_is_a_provider_error(body: bytes) -> None:
+    """Proxies and servers may send any body with an error status."""
     assert str(http_error(418, body)) == "HTTP 418"
 
 
@@ -50,7 +50,7 @@ def test_any_body_is_a_refusal(body: bytes) -> None:
     ids=range(8),
 )
 def test_an_error_within_a_stream_is_final(fields: dict[str, Any], code: str) -> None:
-    """It has a code of its own, and nobody takes it for one that may be asked again."""
+    """It has a code of its own, and is no TransientError, which would be retried."""
     error = stream_error(fields)
 
     assert error.code == code

@@ -1,4 +1,4 @@
-"""JSON of other parties, where any key may be missing or of another type."""
+"""Reading JSON of other services, where any key may be missing or of another type."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from services.providers.client.json_fields import count
     [(7, 7), (0, 0), (-1, 0), (10**12, 0), (True, 0), ("7", 0), (7.5, 0), (None, 0), ([7], 0)],
     ids=str,
 )
-def test_a_number_of_things_is_a_whole_one_from_nought_on(value: Any, counted: int) -> None:
-    """Anything else is no number of things: a counter must not go backwards for it."""
+def test_a_count_is_a_whole_number_from_zero_on(value: Any, counted: int) -> None:
+    """Any other value counts as 0, because a counter must not decrease."""
     assert count(value) == counted

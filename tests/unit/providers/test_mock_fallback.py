@@ -1,4 +1,4 @@
-"""The mock behind another provider: only where that failed before its first word, and never unmarked."""
+"""The mock as a fallback: it answers only if the provider failed before its first text, and always marked."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from utils.deadline import Deadline
 
 
 class Scripted(BaseRAGProvider):
-    """Says and raises what the test wants, and remembers whether it was closed."""
+    """A provider that emits the given events, raises the given error, and records whether it was closed."""
 
     name = "scripted"
     app = "app"
 
-    def __init__(self, *said: ProviderEvent, error: Exception | None = None) -> None:
-        self._said = said
+    def __init__(self, *events: ProviderEvent, error: Exception | None = None) -> None:
+        self._events = events
         self._error = error
         self.closed = False
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
         try:
-            yield from self._said
+            yield from self._events
             if self._error:
                 raise self._error
         finally:
@@ -39,41 +39,45 @@ class Scripted(BaseRAGProvider):
         return False
 
 
-def behind(provider: Scripted) -> MockFallback:
+def with_fallback(provider: Scripted) -> MockFallback:
     return MockFallback(provider, MockProvider(delay=0.0))
 
 
-def told(provider: Scripted, deadline: Deadline | None = None) -> list[ProviderEvent]:
-    return list(behind(provider).stream_query(Query("年假", "u"), deadline or Deadline(5.0)))
+def events_of(provider: Scripted, deadline: Deadline | None = None) -> list[ProviderEvent]:
+    return list(with_fallback(provider).stream_query(Query("年假", "u"), deadline or Deadline(5.0)))
 
 
 def text(events: list[ProviderEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta))
 
 
-def test_a_provider_that_answers_is_left_alone() -> None:
-    """Nothing is added to what it says."""
-    assert told(Scripted(ProviderIds("c"), Delta("年"), Delta("假"))) == [ProviderIds("c"), Delta("年"), Delta("假")]
+def test_an_answer_of_the_provider_is_unchanged() -> None:
+    """The events are the provider's, without additions."""
+    assert events_of(Scripted(ProviderIds("c"), Delta("年"), Delta("假"))) == [
+        ProviderIds("c"),
+        Delta("年"),
+        Delta("假"),
+    ]
 
 
-def test_a_provider_that_fails_at_once_is_stood_in_for() -> None:
-    """The answer says that it is the mock's."""
-    events = told(Scripted(ProviderIds("c"), error=ProviderError(code="provider_unauthorized")))
+def test_the_mock_answers_for_a_provider_that_fails_at_once() -> None:
+    """The mock's answer is marked by `Mocked`, before its first text."""
+    events = events_of(Scripted(ProviderIds("c"), error=ProviderError(code="provider_unauthorized")))
 
     assert Mocked() in events
-    assert events.index(Mocked()) < next(place for place, event in enumerate(events) if isinstance(event, Delta))
+    assert events.index(Mocked()) < next(index for index, event in enumerate(events) if isinstance(event, Delta))
     assert text(events) == mock_answer("年假")
 
 
-def test_a_provider_that_breaks_is_stood_in_for_too(caplog: pytest.LogCaptureFixture) -> None:
-    """It may be anybody's code; the log has the traceback."""
-    assert text(told(Scripted(error=ZeroDivisionError()))) == mock_answer("年假")
+def test_the_mock_answers_for_a_provider_with_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """A provider may be a plug-in that raises anything; the log has the traceback."""
+    assert text(events_of(Scripted(error=ZeroDivisionError()))) == mock_answer("年假")
 
     assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "deadline"),
+    ("events", "error", "deadline"),
     [
         ((Delta("年"),), ProviderError(), lambda: Deadline(5.0)),
         ((Delta("年"),), ZeroDivisionError(), lambda: Deadline(5.0)),
@@ -81,47 +85,47 @@ def test_a_provider_that_breaks_is_stood_in_for_too(caplog: pytest.LogCaptureFix
         ((), ProviderError(), lambda: Deadline(0.0)),
     ],
 )
-def test_what_is_no_failure_of_the_first_word_stays_an_error(
-    said: tuple[ProviderEvent, ...], error: Exception, deadline: Callable[[], Deadline]
+def test_other_errors_have_no_fallback(
+    events: tuple[ProviderEvent, ...], error: Exception, deadline: Callable[[], Deadline]
 ) -> None:
-    """Half an answer is not finished by a mock; a forgotten conversation is asked anew; an end is an end."""
+    """A partial answer is not finished by the mock; a missing conversation and an exceeded deadline stay errors."""
     with pytest.raises(type(error)):
-        told(Scripted(*said, error=error), deadline())
+        events_of(Scripted(*events, error=error), deadline())
 
 
-def test_a_conversation_outlives_a_mocks_answer() -> None:
-    """The provider's own id of it stays the one that is told: the next question goes on with it."""
+def test_a_mocks_answer_keeps_the_conversation() -> None:
+    """The conversation id is still the provider's: the next question continues that conversation."""
     provider = Scripted(error=ProviderError(code="provider_busy"))
 
-    events = list(behind(provider).stream_query(Query("年假", "u", "c1"), Deadline(5.0)))
+    events = list(with_fallback(provider).stream_query(Query("年假", "u", "c1"), Deadline(5.0)))
 
     assert {event.conversation_id for event in events if isinstance(event, ProviderIds)} == {"c1"}
 
 
 def test_a_provider_may_answer_by_any_iterator() -> None:
-    """One of a person's own need not be a generator, which alone can be closed."""
+    """A plug-in's iterator need not be a generator, the only kind that has `close`."""
 
     class Listing(Scripted):
         def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
             return iter([Delta("年"), Delta("假")])
 
-    assert text(told(Listing())) == "年假"
+    assert text(events_of(Listing())) == "年假"
 
 
-def test_whoever_closes_it_closes_the_provider() -> None:
-    """The connection goes with the answer nobody wants."""
+def test_closing_the_answer_closes_the_provider() -> None:
+    """Closing the generator closes the provider's connection."""
     provider = Scripted(Delta("年"), Delta("假"))
-    events = behind(provider).stream_query(Query("q", "u"), Deadline(5.0))
+    events = with_fallback(provider).stream_query(Query("q", "u"), Deadline(5.0))
     next(iter(events))
 
     events.close()  # type: ignore[attr-defined]
 
     assert provider.closed
-    assert not behind(provider).health_check()
+    assert not with_fallback(provider).health_check()
 
 
-def test_it_is_there_when_the_setting_says_so_and_never_else() -> None:
-    """A mock's answer to a real question is a choice."""
+def test_the_fallback_is_on_only_if_it_is_set() -> None:
+    """MOCK_FALLBACK is off by default."""
     key = {"dify_api_key": ["app-not-a-real-key"]}
 
     on = build_provider(ProviderSettings.model_validate({**key, "mock_fallback": True}), bot="default", pool_size=1)

@@ -1,4 +1,4 @@
-"""The provider that needs nothing."""
+"""The mock provider, which needs no server and no key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from services.providers.mock import MockProvider, mock_answer
 from utils.deadline import Deadline
 
 
-def test_it_answers_with_the_original_sentence() -> None:
-    """The question is quoted in it."""
+def test_the_mock_answers_with_the_originals_sentence() -> None:
+    """The original's sentence quotes the question."""
     result = MockProvider(delay=0.0).query(Query("年假怎么申请", "u1"), Deadline(5.0))
 
     assert result.content == (
@@ -29,8 +29,8 @@ def test_it_answers_with_the_original_sentence() -> None:
     assert result.usage["tokens"] == result.usage["prompt_tokens"] + result.usage["completion_tokens"] > 0
 
 
-def test_the_chat_endpoint_has_the_words_it_always_had() -> None:
-    """Its original answered in English."""
+def test_the_chat_endpoint_keeps_its_english_sentence() -> None:
+    """The original of this endpoint answered in English."""
     result = MockProvider(delay=0.0).query(Query("What?", "u1", mock_language="en"), Deadline(5.0))
 
     assert result.content == (
@@ -38,24 +38,24 @@ def test_the_chat_endpoint_has_the_words_it_always_had() -> None:
     )
 
 
-def test_it_answers_in_a_few_pieces() -> None:
-    """A stream is shown as one."""
+def test_the_mock_streams_its_answer_in_pieces() -> None:
+    """The answer is streamed in several deltas."""
     events = list(MockProvider(delay=0.0, pieces=4).stream_query(Query("q", "u1"), Deadline(5.0)))
 
     assert len([event for event in events if isinstance(event, Delta)]) == 4
     assert "".join(event.text for event in events if isinstance(event, Delta)) == mock_answer("q")
 
 
-def test_it_stops_when_the_time_is_over() -> None:
-    """A deadline holds for a mock too."""
+def test_the_mock_stops_at_the_deadline() -> None:
+    """A deadline that is over raises `answer_timeout`."""
     with pytest.raises(ProviderError) as caught:
         list(MockProvider(delay=0.0).stream_query(Query("q", "u1"), Deadline(0.0)))
 
     assert caught.value.code == "answer_timeout"
 
 
-def test_it_hears_an_abort_while_it_waits() -> None:
-    """The wait before the first piece is interruptible."""
+def test_an_abort_wakes_the_mock() -> None:
+    """An abort wakes the wait before the first delta."""
     deadline, started = Deadline(600.0), time.monotonic()
     threading.Timer(0.05, deadline.abort, ("cancelled",)).start()
 
@@ -66,6 +66,6 @@ def test_it_hears_an_abort_while_it_waits() -> None:
     assert time.monotonic() - started < 60.0
 
 
-def test_it_is_always_well() -> None:
-    """Nothing can be away."""
+def test_the_mock_is_always_healthy() -> None:
+    """It depends on nothing."""
     assert MockProvider().health_check()

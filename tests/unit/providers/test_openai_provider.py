@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server as a provider, against the mock over HTTP: what a user ends up with, script by script."""
+"""An OpenAI-compatible server as a provider, against the mock over HTTP: the answer of every script, and its errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年
 
 @pytest.mark.parametrize("name", ANSWERED)
 def test_an_answer_arrives_byte_for_byte(make: Make, server: MockOpenAI, name: str) -> None:
-    """Whatever the server leaves out or adds, the text is the model's, and its thoughts stand in front of it."""
+    """The text is the model's, after its reasoning, whatever fields the server omits or adds."""
     question = f"[[{name}]] 年假怎么申请？"
 
     answer = ask(make(), question)
@@ -98,7 +98,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
-    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
+    """Every failing script ends, sends one request, and has its own error code."""
     silence, seconds = BOUNDS.get(FAILURES[name], (TIMEOUT, TIMEOUT))
 
     answer = ask(make(timeout=silence), f"[[{name}]]", deadline=Deadline(seconds))
@@ -107,7 +107,7 @@ def test_a_failure_has_its_code(make: Make, server: MockOpenAI, name: str) -> No
     assert len(server.asked) == 1
 
 
-REFUSED_AS = {
+ERROR_CODES = {
     "400": "provider_rejected",
     "400-filter": "provider_filtered",
     "400-inspection": "provider_filtered",
@@ -124,28 +124,28 @@ REFUSED_AS = {
     "502": "provider_error",
     "503": "provider_error",
 }
-PASSING = ("429", "500", "502", "503")
+RETRIED = ("429", "500", "502", "503")
 
 
-@pytest.mark.parametrize("name", REFUSED_AS)
-def test_a_refusal_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
-    """Only what may pass is asked again, twice."""
+@pytest.mark.parametrize("name", ERROR_CODES)
+def test_an_error_reply_has_its_code(make: Make, server: MockOpenAI, name: str) -> None:
+    """Only temporary errors are retried, twice."""
     answer = ask(make(), f"[[{name}]]")
 
-    assert answer.code == REFUSED_AS[name]
-    assert len(server.asked) == (3 if name in PASSING else 1)
+    assert answer.code == ERROR_CODES[name]
+    assert len(server.asked) == (3 if name in RETRIED else 1)
 
 
-def test_every_script_is_either_answered_or_fails_as_told() -> None:
-    """No script of the mock is left without an expectation."""
-    assert set(REFUSED_AS) == set(ERROR_REPLIES)
-    assert set(ANSWERED) | set(FAILURES) | set(REFUSED_AS) == set(SCRIPTS)
-    assert set(ANSWERED).isdisjoint({*FAILURES, *REFUSED_AS})
+def test_every_script_of_the_mock_has_an_expectation() -> None:
+    """Every script of the mock has an expectation here."""
+    assert set(ERROR_CODES) == set(ERROR_REPLIES)
+    assert set(ANSWERED) | set(FAILURES) | set(ERROR_CODES) == set(SCRIPTS)
+    assert set(ANSWERED).isdisjoint({*FAILURES, *ERROR_CODES})
 
 
 @pytest.mark.parametrize("name", ["429-once", "429-soon", "500-once", "502-once"])
-def test_what_passes_is_asked_again(make: Make, server: MockOpenAI, name: str) -> None:
-    """One refusal, one answer, nothing said twice."""
+def test_a_temporary_error_is_retried(make: Make, server: MockOpenAI, name: str) -> None:
+    """The second attempt gives the answer, without repeated text."""
     question = f"[[{name}]] 报销"
 
     assert ask(make(), question).text == server.expected_answer(question)
@@ -153,8 +153,8 @@ def test_what_passes_is_asked_again(make: Make, server: MockOpenAI, name: str) -
 
 
 @pytest.mark.parametrize("name", ["429-later", "503-later"])
-def test_a_server_that_says_when_to_come_back_is_not_asked_before(make: Make, server: MockOpenAI, name: str) -> None:
-    """The error tells how long, and whoever asked decides what to do with that time."""
+def test_a_long_retry_after_is_left_to_the_caller(make: Make, server: MockOpenAI, name: str) -> None:
+    """The error carries the Retry-After of 30 s; the caller decides when to ask again."""
     error = ask(make(), f"[[{name}]] 报销").error
 
     assert error is not None
@@ -162,8 +162,8 @@ def test_a_server_that_says_when_to_come_back_is_not_asked_before(make: Make, se
     assert len(server.asked) == 1
 
 
-def test_a_batch_leaves_even_a_short_wait_to_its_worker(make: Make, server: MockOpenAI) -> None:
-    """It waits for all items of the batch at once, where a person is waited for here."""
+def test_a_batch_leaves_a_short_retry_after_to_its_worker(make: Make, server: MockOpenAI) -> None:
+    """A batch worker waits for all its items at once; for a user's question the provider itself waits 1 s."""
     batch = ask(make(), "[[429-soon]] 报销", waits_for_provider=False)
     person = ask(make(), "[[429-soon]] 报销")
 
@@ -171,16 +171,16 @@ def test_a_batch_leaves_even_a_short_wait_to_its_worker(make: Make, server: Mock
     assert person.text == server.expected_answer("[[429-soon]] 报销")
 
 
-def test_nothing_is_asked_again_after_the_first_words(make: Make, server: MockOpenAI) -> None:
-    """What was said stays said, and the error follows it."""
+def test_a_question_is_not_retried_after_its_first_text(make: Make, server: MockOpenAI) -> None:
+    """The text received so far is kept, and the error follows it."""
     answer = ask(make(), "[[drop]] 报销")
 
     assert answer.text
     assert len(server.asked) == 1
 
 
-def test_the_request_is_what_such_a_server_expects(make: Make, server: MockOpenAI) -> None:
-    """Only what is set is sent, and nobody's name."""
+def test_the_request_has_only_fields_with_values(make: Make, server: MockOpenAI) -> None:
+    """Only fields with values are sent, and no user name."""
     ask(make(), "你好")
 
     assert server.asked[0].body == {
@@ -192,8 +192,8 @@ def test_the_request_is_what_such_a_server_expects(make: Make, server: MockOpenA
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_settings_and_earlier_turns_go_along(make: Make, server: MockOpenAI) -> None:
-    """System prompt, earlier turns without the model's thoughts, question; bounds as they are set, 0 included."""
+def test_settings_and_earlier_turns_are_sent(make: Make, server: MockOpenAI) -> None:
+    """System prompt, earlier turns without the model's reasoning, question; the limits as they are set, 0 included."""
     provider = make(system_prompt="你是助手", max_tokens=50, temperature=0.0)
     earlier = (Turn("一", "<think>嗯</think>答一"), Turn("二", "答二"))
 
@@ -211,8 +211,8 @@ def test_settings_and_earlier_turns_go_along(make: Make, server: MockOpenAI) -> 
     assert (body["max_tokens"], body["temperature"]) == (50, 0.0)
 
 
-def test_a_server_that_knows_no_stream_options_is_asked_without(make: Make, server: MockOpenAI) -> None:
-    """It answers, without tokens; from then on it is asked that way at once."""
+def test_a_server_that_rejects_stream_options_is_asked_without_them(make: Make, server: MockOpenAI) -> None:
+    """The question is sent again without stream_options; later questions are sent without them at once."""
     server.takes_usage = False
     provider = make()
 
@@ -223,8 +223,8 @@ def test_a_server_that_knows_no_stream_options_is_asked_without(make: Make, serv
     assert ["stream_options" in asked.body for asked in server.asked] == [True, False, False]
 
 
-def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make, server: MockOpenAI) -> None:
-    """A 400 that does not name stream_options says nothing about them, and is not asked twice."""
+def test_another_error_400_does_not_drop_stream_options(make: Make, server: MockOpenAI) -> None:
+    """A 400 that does not name stream_options is not retried, and the next question still has stream_options."""
     provider = make()
     ask(provider, "[[400]]")
     assert len(server.asked) == 1
@@ -233,16 +233,16 @@ def test_a_refused_question_does_not_cost_the_next_ones_their_tokens(make: Make,
 
 
 @pytest.mark.parametrize("name", ["normal", "choices-null", "usage-everywhere", "whole", "open-after-end", "length"])
-def test_tokens_are_told_once(make: Make, name: str) -> None:
-    """Wherever the server puts them, and also when the answer's end was a bad one."""
+def test_tokens_are_emitted_once(make: Make, name: str) -> None:
+    """The usage is read wherever the server puts it, also if the answer ends with an error."""
     answer = ask(make(), f"[[{name}]]")
 
     assert [event for event in answer.events if isinstance(event, Usage)] == [Usage(31, 21, 10)]
 
 
 @pytest.mark.parametrize("name", ["counted-then-dropped", "counted-then-failed", "counted-then-silent"])
-def test_a_broken_answer_says_what_it_cost(make: Make, name: str) -> None:
-    """What was counted before the end is told once, the model too, and a thought that was begun is closed."""
+def test_a_broken_answer_has_its_usage(make: Make, name: str) -> None:
+    """The usage and the model that came before the error are emitted once, and an open <think> is closed."""
     answer = ask(make(timeout=0.4), f"[[{name}]]")
 
     assert answer.code == FAILURES[name]
@@ -251,8 +251,8 @@ def test_a_broken_answer_says_what_it_cost(make: Make, name: str) -> None:
     assert answer.text.count("<think>") == answer.text.count("</think>")
 
 
-def test_names_are_told(make: Make) -> None:
-    """The answer's id, its model, and why it ended."""
+def test_the_metadata_has_id_model_and_finish_reason(make: Make) -> None:
+    """The answer's id, its model and its finish_reason."""
     result = make().query(Query("年假", "u1"), Deadline(TIMEOUT))
 
     assert result.metadata == {
@@ -265,8 +265,8 @@ def test_names_are_told(make: Make) -> None:
     assert result.usage["tokens"] == 31
 
 
-def test_thoughts_come_before_the_answer_as_they_are_thought(make: Make) -> None:
-    """The tag opens with the first thought and closes before the first word, or where there is none."""
+def test_reasoning_is_streamed_before_the_answer(make: Make) -> None:
+    """<think> opens at the first reasoning, and closes before the first text or at the end."""
     pieces = [event.text for event in ask(make(), "[[reasoning]]").events if isinstance(event, Delta)]
     only = ask(make(), "[[only-reasoning]]")
 
@@ -276,12 +276,12 @@ def test_thoughts_come_before_the_answer_as_they_are_thought(make: Make) -> None
 
 
 def test_a_refusal_of_the_model_is_its_answer(make: Make) -> None:
-    """It is the model's own word to the person."""
+    """The model addresses its refusal to the user."""
     assert ask(make(), "[[refusal]]").text == REFUSED
 
 
-def test_comments_are_signs_of_life(make: Make, server: MockOpenAI) -> None:
-    """A server that sends comments is waited for beyond the longest silence, and no longer than the total time."""
+def test_comments_restart_the_timeout_for_silence(make: Make, server: MockOpenAI) -> None:
+    """A server that sends comments may exceed the timeout for silence, but not the deadline."""
     provider = make(timeout=0.5)
 
     answered, endless = ask(provider, "[[keep-alive]] 年假"), ask(provider, "[[comments-only]]", deadline=Deadline(1.0))
@@ -290,8 +290,8 @@ def test_comments_are_signs_of_life(make: Make, server: MockOpenAI) -> None:
     assert endless.code == "answer_timeout"
 
 
-def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
-    """After the last piece, or [DONE], nobody waits for a socket that stays open."""
+def test_an_answer_ends_after_its_grace_period(make: Make) -> None:
+    """After the last piece, or [DONE], the answer ends although the socket stays open."""
     provider, started = make(timeout=600.0), time.monotonic()
 
     for name in ("open-after-end", "open-after-done"):
@@ -301,7 +301,7 @@ def test_an_end_is_not_waited_for_longer_than_its_grace(make: Make) -> None:
 
 
 def test_answers_share_one_connection(make: Make, server: MockOpenAI) -> None:
-    """A stream is read out at its end, so the next question finds its connection open."""
+    """A stream is read to its end, so the next question reuses its connection."""
     provider = make()
 
     for _ in range(4):
@@ -311,7 +311,7 @@ def test_answers_share_one_connection(make: Make, server: MockOpenAI) -> None:
 
 
 def test_the_log_counts_tokens_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """One line per answer; of a refusal its status and code, not its sentence, the address, the key or the question."""
+    """One line per answer; an error has its status and code, not its message, the address, the key or the question."""
     caplog.set_level(logging.INFO, "services")
 
     ask(make(), "机密问题")
@@ -330,8 +330,8 @@ def test_a_key_read_from_a_file_may_end_in_a_newline(make: Make, server: MockOpe
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_nothing_is_told_to_stop_but_the_connection(make: Make, server: MockOpenAI) -> None:
-    """Such a server stops when its client goes, and knows no other way."""
+def test_cancelling_sends_no_request(make: Make, server: MockOpenAI) -> None:
+    """Such a server stops generating when the client closes the connection; it has no stop request."""
     provider = make()
     events = provider.stream_query(Query("[[drip]]", "u1"), Deadline(TIMEOUT))
     next(events)
@@ -344,8 +344,8 @@ def test_nothing_is_told_to_stop_but_the_connection(make: Make, server: MockOpen
     assert not server.looks
 
 
-def test_a_model_that_is_not_named_is_not_told(make: Make) -> None:
-    """Fields of wrong types tell nothing."""
-    told = [event for event in ask(make(), "[[odd]]").events if isinstance(event, Told)]
+def test_a_model_name_of_a_wrong_type_is_ignored(make: Make) -> None:
+    """Fields of wrong types are ignored."""
+    emitted = [event for event in ask(make(), "[[odd]]").events if isinstance(event, Told)]
 
-    assert told == [Told({"model": "mock-model", "finish_reason": "stop"})]
+    assert emitted == [Told({"model": "mock-model", "finish_reason": "stop"})]

@@ -1,6 +1,6 @@
-"""What every answer provider promises: one suite for those that are built in and for a person's own.
+"""The contract of every answer provider: one suite for the built-in ones and for a user's own.
 
-`ollama` is the very file that docs/providers.md shows.
+`ollama` is the file that docs/providers.md shows, unchanged.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ Drive = Callable[[str], Driver]
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Drive]:
-    """Begin drivers by name; they end with the test."""
-    begun: list[Driver] = []
+    """Create drivers by name; they are closed after the test."""
+    created: list[Driver] = []
 
-    def begin(name: str) -> Driver:
-        begun.append(DRIVERS[name](tmp_path))
-        return begun[-1]
+    def create(name: str) -> Driver:
+        created.append(DRIVERS[name](tmp_path))
+        return created[-1]
 
-    yield begin
-    for driver in begun:
+    yield create
+    for driver in created:
         driver.close()
 
 
 @pytest.fixture(params=list(DRIVERS))
 def any_driver(request: pytest.FixtureRequest, drive: Drive) -> Driver:
-    """Every provider in turn."""
+    """Each provider in turn."""
     return drive(request.param)
 
 
 @pytest.fixture(params=FAILING)
 def driver(request: pytest.FixtureRequest, drive: Drive) -> Driver:
-    """Every provider in turn whose far side can fail."""
+    """Each provider in turn whose server can fail."""
     return drive(request.param)
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-def test_it_says_who_it_is(drive: Drive, name: str) -> None:
-    """Its name is that of `RAG_PROVIDER`, and its app tells conversations apart without a secret."""
+def test_a_provider_has_a_name_and_an_app(drive: Drive, name: str) -> None:
+    """Its name is that of `RAG_PROVIDER`; its app separates conversations and does not contain the key."""
     provider = drive(name).provider()
 
     assert (provider.name, provider.provider_type) == (name, "RAG")
@@ -61,23 +61,23 @@ def test_it_says_who_it_is(drive: Drive, name: str) -> None:
     assert KEY not in provider.app
 
 
-def test_an_answer_arrives_in_pieces_that_make_it_up(any_driver: Driver) -> None:
-    """Byte for byte, in more than one piece, none of them empty of sense."""
+def test_an_answer_arrives_complete_in_several_pieces(any_driver: Driver) -> None:
+    """Byte for byte, in more than one delta."""
     answer = ask(any_driver.provider(), "年假怎么申请？")
 
     assert answer.text == any_driver.expected("年假怎么申请？")
     assert len([event for event in answer.events if isinstance(event, Delta)]) > 1
 
 
-def test_characters_survive_being_cut_by_packets(any_driver: Driver) -> None:
-    """Every byte its own packet: Chinese, emoji and Markdown arrive whole."""
+def test_characters_split_between_packets_arrive_whole(any_driver: Driver) -> None:
+    """If every byte has its own packet, Chinese, emoji and Markdown arrive whole."""
     question = f"[[{any_driver.bytewise}]] 报销 💰"
 
     assert ask(any_driver.provider(), question).text == any_driver.expected(question)
 
 
-def test_twenty_at_once_get_their_own_answers(any_driver: Driver) -> None:
-    """One instance serves many threads."""
+def test_twenty_parallel_questions_get_their_own_answers(any_driver: Driver) -> None:
+    """One provider instance serves 20 threads at once."""
     provider = any_driver.provider()
 
     answers = together(lambda number: ask(provider, f"第{number}个问题"), 20)
@@ -86,7 +86,7 @@ def test_twenty_at_once_get_their_own_answers(any_driver: Driver) -> None:
 
 
 def test_a_query_is_the_collected_stream(any_driver: Driver) -> None:
-    """Its result has the four documented parts, and is JSON."""
+    """The result has the four documented parts, and can be encoded as JSON."""
     provider = any_driver.provider()
 
     result = provider.query(Query("年假", "u1"), Deadline(TIMEOUT)).to_dict()
@@ -97,8 +97,8 @@ def test_a_query_is_the_collected_stream(any_driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DRIVERS if name != "ollama"])
-def test_tokens_are_told_once(drive: Drive, name: str) -> None:
-    """As counted by the far side."""
+def test_tokens_are_emitted_once(drive: Drive, name: str) -> None:
+    """The counts are those of the server."""
     answer = ask(drive(name).provider(), "年假")
 
     assert len([event for event in answer.events if isinstance(event, Usage)]) == 1
@@ -107,8 +107,8 @@ def test_tokens_are_told_once(drive: Drive, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["openai", "context", "custom"])
-def test_earlier_turns_go_along_where_nobody_keeps_them(drive: Drive, name: str) -> None:
-    """Who keeps no conversations is told them, the oldest first."""
+def test_earlier_turns_are_sent_if_the_provider_keeps_none(drive: Drive, name: str) -> None:
+    """A provider that keeps no conversations sends the earlier turns, the oldest first."""
     driver = drive(name)
     provider = driver.provider()
 
@@ -118,22 +118,22 @@ def test_earlier_turns_go_along_where_nobody_keeps_them(drive: Drive, name: str)
     assert driver.earlier(driver.asked[0]) == ["一", "答一", "二", "答二"]
 
 
-def test_health_costs_nothing(any_driver: Driver) -> None:
-    """The mocks end the test when the address that generates is reached."""
+def test_the_health_check_costs_nothing(any_driver: Driver) -> None:
+    """The mocks fail the test if a request reaches an address that generates."""
     provider = any_driver.provider()
 
     with any_driver.costing_nothing():
         assert all(provider.health_check() for _ in range(3))
 
 
-def test_the_trip_wire_holds(driver: Driver) -> None:
-    """A probe that asks a question is found out."""
+def test_a_question_during_a_free_check_fails_the_test(driver: Driver) -> None:
+    """A health check that asked a question would fail the test."""
     with pytest.raises(AssertionError, match="which costs"), driver.costing_nothing():
         ask(driver.provider(), "年假")
 
 
-def test_who_is_not_there_is_not_well_and_cannot_be_reached(driver: Driver) -> None:
-    """No connection has a code of its own."""
+def test_a_server_that_is_down_is_unhealthy_and_unreachable(driver: Driver) -> None:
+    """A refused connection has the code `provider_unreachable`."""
     provider = driver.unreachable()
 
     assert not provider.health_check()
@@ -142,7 +142,7 @@ def test_who_is_not_there_is_not_well_and_cannot_be_reached(driver: Driver) -> N
 
 @pytest.mark.parametrize(("name", "code"), EVERY_FAULT)
 def test_a_fault_has_its_code(drive: Drive, name: str, code: str) -> None:
-    """Each ends the answer, in bounded time, in an error that has a sentence; no secret is in it."""
+    """Each fault ends the answer within its timeout, with an error that has a sentence and contains no secret."""
     driver = drive(name)
     silence, seconds = BOUNDS.get(code, (TIMEOUT, TIMEOUT))
 
@@ -153,8 +153,8 @@ def test_a_fault_has_its_code(drive: Drive, name: str, code: str) -> None:
     assert "http" not in str(answer.error).lower().replace("http 4", "").replace("http 5", "")
 
 
-def test_a_passing_refusal_is_asked_again(driver: Driver) -> None:
-    """Before the first word a 5xx costs an attempt, not the answer."""
+def test_a_temporary_error_is_retried(driver: Driver) -> None:
+    """A 5xx before the first text is retried."""
     question = f"[[{driver.refused_once}]] 年假"
 
     assert ask(driver.provider(), question).text == driver.expected(question)
@@ -162,7 +162,7 @@ def test_a_passing_refusal_is_asked_again(driver: Driver) -> None:
 
 
 def test_an_abort_wakes_a_reader_that_waits(driver: Driver) -> None:
-    """Another thread ends a read from a far side that says nothing."""
+    """An abort by another thread ends a read from a server that sends nothing."""
     deadline = Deadline(600.0)
 
     def abort_when_asked() -> None:
@@ -177,8 +177,8 @@ def test_an_abort_wakes_a_reader_that_waits(driver: Driver) -> None:
     assert answer.code == "interrupted"
 
 
-def test_what_was_aborted_before_is_not_asked(any_driver: Driver) -> None:
-    """No question goes out whose answer nobody wants."""
+def test_an_aborted_question_is_not_sent(any_driver: Driver) -> None:
+    """A question that was aborted before it began is not sent."""
     deadline = Deadline(600.0)
     deadline.abort("cancelled")
 
@@ -187,7 +187,7 @@ def test_what_was_aborted_before_is_not_asked(any_driver: Driver) -> None:
 
 
 def test_closing_the_generator_closes_the_connection(driver: Driver) -> None:
-    """A reader that leaves after the first piece frees the far side."""
+    """A reader that leaves after the first delta closes the stream at the server."""
     with closing(driver.provider().stream_query(Query(f"[[{driver.drip}]]", "u1"), Deadline(TIMEOUT))) as events:  # type: ignore[type-var]
         while not isinstance(next(events), Delta):
             pass
@@ -196,22 +196,22 @@ def test_closing_the_generator_closes_the_connection(driver: Driver) -> None:
     wait_until(lambda: driver.open_streams == 0, TIMEOUT)
 
 
-def test_a_failure_harms_no_later_answer(driver: Driver) -> None:
-    """What a broken stream left is in nobody's next one."""
+def test_a_failure_does_not_affect_the_next_answer(driver: Driver) -> None:
+    """The rest of a broken stream does not appear in the next answer."""
     provider = driver.provider()
     ask(provider, f"[[{driver.faults['provider_truncated']}]]")
 
     assert ask(provider, "年假").text == driver.expected("年假")
 
 
-def test_what_nobody_keeps_is_unrecoverable(any_driver: Driver) -> None:
-    """Without the name of a run there is nothing to fetch: the question may be asked again."""
+def test_an_answer_without_ids_is_unrecoverable(any_driver: Driver) -> None:
+    """Without a run's id there is nothing to fetch: the question may be asked again."""
     with pytest.raises(Unrecoverable):
         any_driver.provider().recover(Query("年假", "u1"), ProviderIds(), Deadline(TIMEOUT))
 
 
-def test_what_is_optional_does_no_harm(any_driver: Driver) -> None:
-    """A stop of nothing, inputs of nobody, and a close that comes twice."""
+def test_optional_methods_raise_nothing(any_driver: Driver) -> None:
+    """Cancelling without ids, asking for missing inputs, and closing twice raise nothing."""
     provider: BaseRAGProvider = any_driver.provider()
 
     provider.cancel(ProviderIds(), "u1")
@@ -220,19 +220,19 @@ def test_what_is_optional_does_no_harm(any_driver: Driver) -> None:
     provider.close()
 
 
-def test_people_and_keys_stay_out_of_the_log(any_driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
-    """At every level: no question, no answer, no key."""
+def test_the_log_has_no_question_answer_or_key(any_driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    """No log line of any level has the question, the answer or the key."""
     caplog.set_level(logging.DEBUG, "services")
     provider = any_driver.provider()
 
     ask(provider, "机密问题")
     ask(provider, f"[[{any_driver.faults.get('provider_unauthorized', 'normal')}]] 机密问题")
 
-    written = " ".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
-    assert not any(word in written for word in ("机密问题", "员工手册", KEY))
+    log_text = " ".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
+    assert not any(word in log_text for word in ("机密问题", "员工手册", KEY))
 
 
 def test_an_error_is_a_provider_error(driver: Driver) -> None:
-    """Whatever the client library raised, one tree leaves."""
+    """All exceptions of the client library are mapped."""
     with pytest.raises(ProviderError):
         list(driver.unreachable().stream_query(Query("年假", "u1"), Deadline(TIMEOUT)))

@@ -1,4 +1,4 @@
-"""A person's own provider: the very file that docs/providers.md shows, found by import path and by entry point."""
+"""A user's own provider: the file that docs/providers.md shows, found by import path and by entry point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ollama() -> Iterator[MockOllama]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that Python looks in, with the shown file."""
+    """A folder on sys.path with the file of the documentation."""
     (tmp_path / f"{MODULE}.py").write_text(shown_file(), "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def built(name: str, ollama: MockOllama) -> BaseRAGProvider:
-    """Return the provider a setting means, told where the mock is."""
+    """Build the provider that a setting names, with the address of the mock."""
     settings = ProviderSettings.model_validate({"rag_provider": name})
     provider = build_provider(settings, bot="default", pool_size=1)
     provider.url = f"{ollama.address}/api"  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ def built(name: str, ollama: MockOllama) -> BaseRAGProvider:
 
 
 def test_the_shown_file_is_twenty_lines() -> None:
-    """Blank ones apart, and it is whole: nothing is left to the reader."""
+    """Blank lines do not count; the file is complete."""
     assert len([line for line in shown_file().splitlines() if line.strip()]) <= 20
 
 
@@ -54,7 +54,7 @@ def test_a_file_is_found_by_its_import_path(folder: Path, ollama: MockOllama) ->
 
 
 def test_a_package_is_found_by_its_entry_point(folder: Path, ollama: MockOllama) -> None:
-    """`RAG_PROVIDER=ollama`, once a package with the shown entry point is installed."""
+    """`RAG_PROVIDER=ollama` works if a package with the documented entry point is installed."""
     installed = folder / "my_provider-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-provider\nVersion: 1.0\n")
@@ -63,13 +63,13 @@ def test_a_package_is_found_by_its_entry_point(folder: Path, ollama: MockOllama)
     assert ask(built("ollama", ollama), "年假").text == ollama.expected_answer("年假")
 
 
-def test_an_answer_that_breaks_off_says_so(folder: Path, ollama: MockOllama) -> None:
-    """The shown file knows the end of its own stream."""
+def test_an_answer_without_an_end_is_an_error(folder: Path, ollama: MockOllama) -> None:
+    """The documented file detects a stream without an end."""
     assert ask(built(f"{MODULE}:Ollama", ollama), "[[eof]]").code == "provider_truncated"
 
 
 def test_the_base_class_loads_no_http_client() -> None:
-    """A plug-in that imports `services.providers.base` gets the standard library and modules of ours without I/O."""
+    """A plug-in that imports `services.providers.base` loads the standard library and modules of ours without I/O."""
     script = "import sys, services.providers.base; print({'requests', 'urllib3', 'config'} & sys.modules.keys())"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
 

@@ -1,4 +1,4 @@
-"""The state machines behind openai and custom, fed with what no server should send."""
+"""The state machines of the openai and custom providers, given records that no server should send."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from services.providers.openai.turn import OpenAITurn
 from utils.formats.json_records import JSONRecords, Record
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-WORDS = st.sampled_from(["content", "delta", "message", "role", "index", "finish_reason", "usage", "error", "id"])
+FIELD_NAMES = st.sampled_from(["content", "delta", "message", "role", "index", "finish_reason", "usage", "error", "id"])
 JSON = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELD_NAMES | st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
 FIELDS = [
@@ -63,7 +63,7 @@ def custom(records: list[Record]) -> list[ProviderEvent]:
 def test_any_json_gives_text_and_counts_or_a_defined_error(
     turn: Callable[[list[Record]], list[ProviderEvent]], records: list[Record]
 ) -> None:
-    """No other exception leaves, text is text that can be stored, and no counter can fall."""
+    """No other exception is raised, every text can be encoded, and no count is negative."""
     for event in turn(records):
         match event:
             case Delta(text) | Replacement(text):
@@ -79,7 +79,7 @@ def test_any_json_gives_text_and_counts_or_a_defined_error(
 
 
 def test_a_record_can_be_written_as_json_again() -> None:
-    """Half characters, NaN and numbers beyond all bounds would break whoever reads them next."""
+    """Lone surrogates, NaN and infinite numbers, which later readers could not encode, are replaced."""
     line = b'{"a": "\\ud83d!", "b": NaN, "c": 1e999, "d": "\\ud83d\\ude42", "e": 0.5, "f": -Infinity}\n'
 
     (record,) = JSONRecords().feed(line)
@@ -104,6 +104,6 @@ def test_a_record_can_be_written_as_json_again() -> None:
     ],
     ids=range(10),
 )
-def test_usage_is_what_can_be_counted(fields: dict[str, Any], usage: Usage) -> None:
-    """Nonsense counts as nothing said."""
+def test_usage_has_valid_counts_only(fields: dict[str, Any], usage: Usage) -> None:
+    """Values that are no counts or prices are ignored."""
     assert usage_of(fields) == usage

@@ -1,4 +1,4 @@
-"""What every provider offers, and which one a name means."""
+"""The methods that every provider has, and the provider class that each name of RAG_PROVIDER builds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.deadline import Deadline
 
 
 class Parrot(BaseRAGProvider):
-    """Says one thing, takes it back, says another."""
+    """A provider that emits a text, replaces it, and appends another."""
 
     name = "parrot"
     app = "app"
@@ -35,7 +35,7 @@ class Parrot(BaseRAGProvider):
 
 
 def test_a_query_collects_the_stream() -> None:
-    """Content, ids, sources and usage of a whole answer."""
+    """The content, ids, sources and usage of a whole answer."""
     result = Parrot().query(Query("?", "u"), Deadline(1.0))
 
     assert result.content == "新的"
@@ -43,13 +43,13 @@ def test_a_query_collects_the_stream() -> None:
     assert (list(result.sources), result.usage["tokens"], result.usage["price"]) == ([{"title": "FAQ"}], 7, "0.1")
 
 
-def test_what_is_optional_does_nothing() -> None:
-    """A provider need not be able to stop, to close, or to know its inputs."""
-    parrot = Parrot()
+def test_optional_methods_do_nothing() -> None:
+    """The default methods to cancel, to close and to check inputs do nothing."""
+    provider = Parrot()
 
-    parrot.cancel(ProviderIds(), "u")
-    parrot.close()
-    assert parrot.missing_inputs() == []
+    provider.cancel(ProviderIds(), "u")
+    provider.close()
+    assert provider.missing_inputs() == []
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_what_is_optional_does_nothing() -> None:
     [Parrot(), MockProvider(), DifyProvider(base_url="https://dify.example", api_keys=["app-fake"])],
     ids=lambda provider: provider.name,
 )
-def test_an_answer_that_nobody_keeps_is_unrecoverable(provider: BaseRAGProvider) -> None:
-    """A provider that keeps no answers says so, and so does one that cannot know which answer is meant."""
+def test_an_answer_that_is_not_kept_is_unrecoverable(provider: BaseRAGProvider) -> None:
+    """A provider that keeps no answers raises it, and so does one that gets no ids."""
     with pytest.raises(Unrecoverable):
         provider.recover(Query("?", "u"), ProviderIds(), Deadline(5.0))
     provider.close()
@@ -75,8 +75,8 @@ def test_an_answer_that_nobody_keeps_is_unrecoverable(provider: BaseRAGProvider)
         ("tests.unit.providers.test_providers:Parrot", "Parrot"),
     ],
 )
-def test_a_name_means_a_provider(name: str, kind: str) -> None:
-    """Nothing connects when it is built."""
+def test_a_name_builds_its_provider(name: str, kind: str) -> None:
+    """Building a provider opens no connection."""
     keys = {"dify_api_key": ("app-fake",), "openai_api_key": "fake", "context_api_key": "fake"}
     settings = ProviderSettings.model_validate(
         {"rag_provider": name, "custom_rag_api_url": "http://rag.example", **keys}
@@ -85,21 +85,21 @@ def test_a_name_means_a_provider(name: str, kind: str) -> None:
     assert type(build_provider(settings, bot="default", pool_size=1)).__name__ == kind
 
 
-def test_a_provider_that_is_not_there_is_a_wrong_setting() -> None:
-    """The line names the variable and what there is."""
+def test_an_unknown_provider_name_is_a_settings_error() -> None:
+    """The error names the variable and the valid names."""
     settings = ProviderSettings.model_validate({"rag_provider": "opena1"})
 
     with pytest.raises(SettingsError, match="RAG_PROVIDER: opena1, expected context, custom, dify, mock, openai"):
         build_provider(settings, bot="default", pool_size=1)
 
 
-def test_the_settings_know_what_is_built_in() -> None:
-    """The names that the start accepts are those that are made."""
+def test_the_settings_list_the_built_in_providers() -> None:
+    """The names that the settings accept are those that the registry builds."""
     assert sorted(PROVIDERS) == sorted(RAG_PROVIDERS)
 
 
 class Configured(Parrot):
-    """Made of the settings."""
+    """A plug-in with a `from_settings` of its own."""
 
     @classmethod
     def from_settings(cls, settings: ProviderSettings) -> Configured:
@@ -113,8 +113,8 @@ class Moody(Parrot):
         raise ValueError("not today")
 
 
-def test_a_plug_in_may_be_made_of_the_settings() -> None:
-    """It gets the bot's own."""
+def test_a_plug_in_may_be_built_from_the_settings() -> None:
+    """It gets the settings of its bot."""
     settings = ProviderSettings(rag_provider="tests.unit.providers.test_providers:Configured", dify_user="somebody")
 
     assert build_provider(settings, bot="default", pool_size=1).app == "somebody"
@@ -130,14 +130,14 @@ def test_a_plug_in_may_be_made_of_the_settings() -> None:
         ("tests.unit.providers.test_providers:build_provider", "is no BaseRAGProvider"),
     ],
 )
-def test_a_plug_in_that_is_none_stops_the_start(name: str, why: str) -> None:
-    """The one line says which setting, which class, and why."""
+def test_a_wrong_plug_in_stops_the_start(name: str, why: str) -> None:
+    """The error names the setting, the class and the reason."""
     with pytest.raises(SettingsError, match=f"RAG_PROVIDER: {name} {why}"):
         build_provider(ProviderSettings(rag_provider=name), bot="default", pool_size=1)
 
 
-def test_a_search_of_ones_own_stands_before_the_provider() -> None:
-    """What is no search stops the start likewise."""
+def test_a_plug_in_that_is_no_search_stops_the_start() -> None:
+    """The class must be a BaseSearchProvider."""
     with pytest.raises(SettingsError, match="Parrot is no BaseSearchProvider"):
         build_provider(
             ProviderSettings(rag_provider="mock", search_provider="tests.unit.providers.test_providers:Parrot"),

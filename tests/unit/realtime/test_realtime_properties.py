@@ -1,4 +1,4 @@
-"""What holds of a realtime session whatever is said, and however its answers come, grow, fail and are given up."""
+"""Properties of a realtime session that hold for any messages, and for answers that grow, fail and are cancelled."""
 
 from __future__ import annotations
 
@@ -36,33 +36,32 @@ FINAL = message("asr_chunk", text=TEXTS, is_final=st.just(True))
 CONTROL = message("control", action=st.sampled_from(["pause", "resume", "stop", "instant_query", "instant_query", "?"]))
 RESUME = message("resume", stream_id=st.sampled_from(["a", "b", "stream1"]), cursor=st.integers(0, 3))
 OTHER = message("asr_chunk", text=TEXTS) | message("keepalive") | message("ping", timestamp=JSON)
-LEAVES = message("control", action=st.just("stop"), close=st.just(True))
+STOP = message("control", action=st.just("stop"), close=st.just(True))
 ODD = st.tuples(
     st.just("message"), JSON | st.dictionaries(st.sampled_from(["type", "text", "action"]), JSON | st.just("control"))
 )
-NEWS = st.tuples(st.just("grow"), st.lists(st.text(min_size=1, max_size=4), max_size=3))
+GROW = st.tuples(st.just("grow"), st.lists(st.text(min_size=1, max_size=4), max_size=3))
 RESET = st.tuples(st.just("reset"), st.lists(st.text(min_size=1, max_size=4), max_size=2))
 END = st.tuples(st.just("end"), st.sampled_from(["completed", "completed", "error", "cancelled", "failed"]))
 REFUSAL = st.tuples(st.just("refusal"), st.sampled_from(["rate_limited", "store_unavailable"]))
 STEPS = st.lists(
-    FINAL | FINAL | CONTROL | RESUME | OTHER | LEAVES | ODD | NEWS | NEWS | RESET | END | REFUSAL, max_size=40
+    FINAL | FINAL | CONTROL | RESUME | OTHER | STOP | ODD | GROW | GROW | RESET | END | REFUSAL, max_size=40
 )
 
 SCHEMA = json.loads(FRAMES.read_text("utf-8"))
 FRAME = Draft202012Validator({"$ref": "#/$defs/realtime.server", "$defs": SCHEMA["$defs"]})
-#: Frames that may name a stream and are none of its turn's.
+#: Frames that may name a stream but do not belong to its answer.
 BESIDE = ("error", "queued")
 
 
 class World(Desk):
-    """A desk whose answers do what the test says; remembers what each of them said."""
+    """A desk whose answers do what the steps say; it records the acks, and the pieces of each answer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answers: list[SessionAnswer] = []
-        self.said: dict[str, str] = defaultdict(str)
         self.acked: list[tuple[str, list[Frame]]] = []
-        self.places: dict[SessionAnswer, int] = defaultdict(int)
+        self.pieces_shown: dict[SessionAnswer, int] = defaultdict(int)
 
     def step(self, what: str, value: Any) -> None:
         match what:
@@ -82,24 +81,24 @@ class World(Desk):
             self.acked.append((value["type"], frames))
 
     def turn(self) -> SessionAnswer | None:
-        """Let the first in the line begin, if it has not."""
+        """Begin the first answer in the queue, if it has not begun; return it."""
         if self.line and not self.line[0].begun:
             self.begins()
         return self.line[0] if self.line else None
 
     def news(self, pieces: list[str], *, reset: bool) -> None:
         if answer := self.turn():
-            place = self.places[answer]
-            self.grows(*pieces, first=0 if reset else place, cursor=place, reset=reset)
-            self.places[answer] = place + len(pieces)
+            count = self.pieces_shown[answer]
+            self.grows(*pieces, first=0 if reset else count, cursor=count, reset=reset)
+            self.pieces_shown[answer] = count + len(pieces)
 
-    def end(self, how: str) -> None:
+    def end(self, outcome: str) -> None:
         if answer := self.turn():
-            if how == "failed":
+            if outcome == "failed":
                 self.line.pop(0)
                 self.does(self.session.failed(answer, "stream_unknown"))
             else:
-                self.ends(how, code="provider_error" if how == "error" else "")  # type: ignore[arg-type]
+                self.ends(outcome, code="provider_error" if outcome == "error" else "")  # type: ignore[arg-type]
 
     def finish(self) -> None:
         while self.line:
@@ -116,7 +115,7 @@ def played(steps: list[tuple[str, Any]]) -> World:
 
 
 def turns(frames: list[Frame]) -> list[list[Frame]]:
-    """Return the frames that name a stream, one list for each time that one was shown."""
+    """Return the frames that name a stream, one list for each time a stream was shown."""
     shown: dict[str, list[Frame]] = {}
     ended: list[list[Frame]] = []
     for frame in frames:
@@ -130,8 +129,8 @@ def turns(frames: list[Frame]) -> list[list[Frame]]:
 
 @settings(max_examples=examples(150))
 @given(STEPS)
-def test_every_frame_is_one_of_the_published_ones(steps: list[tuple[str, Any]]) -> None:
-    """The schema knows them all; each has a session, and can be sent."""
+def test_every_frame_is_valid_by_the_published_schema(steps: list[tuple[str, Any]]) -> None:
+    """Each frame is valid by the published schema, has a session id, and can be encoded."""
     world = played(steps)
 
     for frame in world.frames:
@@ -141,8 +140,8 @@ def test_every_frame_is_one_of_the_published_ones(steps: list[tuple[str, Any]]) 
 
 @settings(max_examples=examples(150))
 @given(STEPS)
-def test_every_answer_that_begins_has_exactly_one_end(steps: list[tuple[str, Any]]) -> None:
-    """Its status, its pieces numbered from 0 on, then one final frame, and nothing after it."""
+def test_every_answer_that_begins_has_exactly_one_final_frame(steps: list[tuple[str, Any]]) -> None:
+    """A status, pieces numbered from 0, also after a reset, then one final frame as the last."""
     for shown in turns(played(steps).frames):
         answers = [frame for frame in shown if frame["type"] == "answer"]
         first = next(frame for frame in shown if frame["type"] != "status")
@@ -158,8 +157,8 @@ def test_every_answer_that_begins_has_exactly_one_end(steps: list[tuple[str, Any
 
 @settings(max_examples=examples(150))
 @given(STEPS)
-def test_every_question_is_answered_or_given_up_for_all_to_see(steps: list[tuple[str, Any]]) -> None:
-    """Each stream that was asked for has its final frame, or was cancelled, waiting, by an interrupting."""
+def test_every_question_is_answered_or_visibly_interrupted(steps: list[tuple[str, Any]]) -> None:
+    """Each stream has its final frame, or was cancelled while it was queued, by an interrupting."""
     world = played(steps)
     finals = [frame["stream_id"] for frame in world.frames if frame.get("final")]
     asked = [f"stream{number}" for number in range(1, len(world.asked) + 1)]
@@ -174,7 +173,7 @@ def test_every_question_is_answered_or_given_up_for_all_to_see(steps: list[tuple
 @settings(max_examples=examples(150))
 @given(STEPS)
 def test_one_answer_is_shown_at_a_time(steps: list[tuple[str, Any]]) -> None:
-    """Between an answer's first frame and its last there is no other's."""
+    """No other answer's frame comes between an answer's first frame and its last."""
     open_stream = ""
     for frame in played(steps).frames:
         if frame["type"] in BESIDE or "stream_id" not in frame:
@@ -185,14 +184,14 @@ def test_one_answer_is_shown_at_a_time(steps: list[tuple[str, Any]]) -> None:
 
 @settings(max_examples=examples(150))
 @given(STEPS)
-def test_stages_follow_each_other_as_they_may(steps: list[tuple[str, Any]]) -> None:
-    """A question's stages come together; after its answer comes idle, unless it was interrupted; closed is last."""
+def test_stages_have_a_valid_order(steps: list[tuple[str, Any]]) -> None:
+    """A question's stages are adjacent; idle follows its answer unless it was interrupted; closed is the last."""
     world = played(steps)
-    words = stages(world.frames)
+    shown_stages = stages(world.frames)
     interrupted = False
 
-    assert "closed" not in words[:-1]
-    for before, after in pairwise(words):
+    assert "closed" not in shown_stages[:-1]
+    for before, after in pairwise(shown_stages):
         interrupted = before == "interrupting" or (interrupted and before == "final CANCELLED")
         if before in ("analyzing", "instant_query"):
             assert after == "querying_rag"
@@ -203,7 +202,7 @@ def test_stages_follow_each_other_as_they_may(steps: list[tuple[str, Any]]) -> N
 @settings(max_examples=examples(150))
 @given(STEPS)
 def test_every_message_with_a_type_is_acknowledged_once_and_first(steps: list[tuple[str, Any]]) -> None:
-    """Whatever becomes of it."""
+    """The ack is the first frame of the reply, and the only ack."""
     for kind, frames in played(steps).acked:
         assert [frame["type"] for frame in frames].count("ack") == 1
         assert frames[0]["received_type"] == kind[:64]
@@ -211,8 +210,8 @@ def test_every_message_with_a_type_is_acknowledged_once_and_first(steps: list[tu
 
 @settings(max_examples=examples(100))
 @given(STEPS)
-def test_few_answers_are_unfinished_and_little_is_asked(steps: list[tuple[str, Any]]) -> None:
-    """However much is said."""
+def test_the_number_of_unfinished_answers_is_bounded(steps: list[tuple[str, Any]]) -> None:
+    """At most MOST answers are unfinished at any time."""
     world = World()
     for what, value in steps:
         world.step(what, value)
@@ -221,8 +220,8 @@ def test_few_answers_are_unfinished_and_little_is_asked(steps: list[tuple[str, A
 
 @settings(max_examples=examples(100))
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.text(min_size=1), max_size=4)), max_size=6))
-def test_what_a_client_puts_together_is_the_answer(news: list[tuple[bool, list[str]]]) -> None:
-    """Its pieces since the last reset are the text, byte for byte."""
+def test_the_pieces_a_client_receives_are_the_answer(news: list[tuple[bool, list[str]]]) -> None:
+    """The concatenated pieces since the last reset are the text, byte for byte."""
     world, text = World(), ""
     world.asks()
     for reset, pieces in news:
@@ -238,7 +237,7 @@ def test_what_a_client_puts_together_is_the_answer(news: list[tuple[bool, list[s
 
 @pytest.mark.parametrize("between", ["stop", "instant_query"])
 def test_a_stream_that_comes_too_late_is_cancelled(between: str) -> None:
-    """Its question was given up while it was being put."""
+    """The question was cancelled while it was being asked."""
     world = World()
     effects = world.session.received({"type": "asr_chunk", "text": "几天？", "is_final": True})
     world.controls(between)

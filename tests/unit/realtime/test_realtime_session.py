@@ -1,4 +1,4 @@
-"""The session behind a realtime socket: each row of its protocol, and what its originals did wrong."""
+"""The session of a realtime socket: each row of its protocol, and the defects of the original services."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def desk() -> Desk:
     return Desk()
 
 
-def test_a_client_is_greeted_with_its_session_and_listened_to(desk: Desk) -> None:
-    """R02, R03: an ack with the session's name, then the stage listening."""
+def test_a_connection_begins_with_ack_and_listening(desk: Desk) -> None:
+    """R02, R03: an ack with the session's id, then the stage listening."""
     frames = desk.does(desk.session.open())
 
     assert frames == [
@@ -29,15 +29,15 @@ def test_a_client_is_greeted_with_its_session_and_listened_to(desk: Desk) -> Non
 
 
 @pytest.mark.parametrize("is_final", [{}, {"is_final": False}])
-def test_an_interim_text_is_acknowledged_and_no_more(desk: Desk, is_final: dict[str, bool]) -> None:
-    """R04: it may be a question, nobody is asked before it is final."""
+def test_an_interim_text_is_only_acknowledged(desk: Desk, is_final: dict[str, bool]) -> None:
+    """R04: it may be a question, but no_session is asked before the text is final."""
     frames = desk.sends({"type": "asr_chunk", "text": "年假有几天？", **is_final})
 
     assert frames == [{"type": "ack", "received_type": "asr_chunk", "is_final": False, "session_id": "s1"}]
 
 
-def test_a_final_text_without_a_question_is_waited_on(desk: Desk) -> None:
-    """R04, R14: the stage says that a whole question is waited for."""
+def test_a_final_text_without_a_question_is_kept_as_context(desk: Desk) -> None:
+    """R04, R14: the stage shows that the session waits for a complete question."""
     frames = desk.says("今天天气不错。")
 
     assert stages(frames) == ["ack", "waiting_for_question"]
@@ -61,28 +61,28 @@ def test_a_final_text_without_a_question_is_waited_on(desk: Desk) -> None:
         {"type": ""},
     ],
 )
-def test_whatever_has_a_type_is_acknowledged_first(desk: Desk, message: dict[str, Any]) -> None:
-    """R05: also what is refused afterwards."""
+def test_every_message_with_a_type_is_acknowledged_first(desk: Desk, message: dict[str, Any]) -> None:
+    """R05: also messages that are then rejected."""
     first, *rest = desk.sends(message)
 
     assert (first["type"], first["received_type"], first["session_id"]) == ("ack", message["type"], "s1")
     assert "ack" not in stages(rest)
 
 
-def test_a_keepalive_is_acknowledged_and_no_more(desk: Desk) -> None:
-    """R06: nothing follows, and nothing changes."""
+def test_a_keepalive_is_only_acknowledged(desk: Desk) -> None:
+    """R06: no other frame follows, and the state stays the same."""
     assert desk.sends({"type": "keepalive"}) == [{"type": "ack", "received_type": "keepalive", "session_id": "s1"}]
 
 
-def test_a_ping_gets_its_own_time_and_ours(desk: Desk) -> None:
-    """The client's time comes back as it was."""
+def test_a_pong_has_the_clients_and_the_servers_time(desk: Desk) -> None:
+    """The client's timestamp is returned unchanged, with the server's time."""
     frames = desk.sends({"type": "ping", "timestamp": 1790000105123})
 
     assert frames[1:] == [{"type": "pong", "timestamp": 1790000105123, "server_time": NOW, "session_id": "s1"}]
 
 
-def test_while_paused_texts_are_acknowledged_and_not_taken(desk: Desk) -> None:
-    """R07: an ack that says paused, then the stage; afterwards nothing of them is known."""
+def test_texts_during_a_pause_are_acknowledged_and_dropped(desk: Desk) -> None:
+    """R07: the ack says paused, then the stage; the texts are neither asked nor kept."""
     paused = desk.controls("pause")
     dropped = desk.says("年假有几天？", timestamp=3)
     resumed = desk.controls("resume")
@@ -96,15 +96,15 @@ def test_while_paused_texts_are_acknowledged_and_not_taken(desk: Desk) -> None:
     assert stages(desk.controls("instant_query")) == ["ack", "NO_FINAL_ASR"]
 
 
-def test_only_texts_are_told_that_the_session_is_paused(desk: Desk) -> None:
-    """R07: a keepalive's ack is what it always is."""
+def test_only_the_ack_of_a_text_says_paused(desk: Desk) -> None:
+    """R07: the ack of a keepalive is the same as without a pause."""
     desk.controls("pause")
 
     assert "message" not in desk.sends({"type": "keepalive"})[0]
 
 
-def test_an_answer_goes_on_while_the_session_is_paused(desk: Desk) -> None:
-    """R07, DR1: pausing in mid-answer says so at once; the answer ends as ever, and the session is paused still."""
+def test_an_answer_continues_during_a_pause(desk: Desk) -> None:
+    """R07, DR1: a pause during an answer shows at once; the answer ends as usual, and the session stays paused."""
     desk.asks()
 
     assert stages(desk.controls("pause")) == ["ack", "paused"]
@@ -112,7 +112,7 @@ def test_an_answer_goes_on_while_the_session_is_paused(desk: Desk) -> None:
 
 
 def test_stop_leaves_the_socket_open(desk: Desk) -> None:
-    """R08: by default the stage is idle, all is forgotten, and the session can go on."""
+    """R08: by default the stage is idle, pause and texts are cleared, and the session continues."""
     desk.says("今天天气不错。")
     desk.controls("pause")
 
@@ -124,8 +124,8 @@ def test_stop_leaves_the_socket_open(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("setting", "members"), [("close", {}), ("idle", {"close": True}), ("close", {"close": True})])
-def test_stop_closes_where_it_is_told_to(setting: Any, members: dict[str, bool]) -> None:
-    """R08: by REALTIME_STOP or by the message itself: the stage closed, then 1000, then nothing."""
+def test_stop_closes_the_socket_if_set_or_requested(setting: Any, members: dict[str, bool]) -> None:
+    """R08: by REALTIME_STOP or by the message itself: the stage closed, then close code 1000, then no frames."""
     desk = Desk(setting)
 
     assert stages(desk.controls("stop", **members)) == ["ack", "closed"]
@@ -136,8 +136,8 @@ def test_stop_closes_where_it_is_told_to(setting: Any, members: dict[str, bool])
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_stop_ends_what_runs_and_what_waits(desk: Desk, close: bool) -> None:
-    """R08, R10: an interrupting that says why, the end of what has begun, and their streams are cancelled."""
+def test_stop_cancels_the_running_and_the_queued_answer(desk: Desk, close: bool) -> None:
+    """R08, R10: interrupting with the reason, the final frame of the begun answer; both streams are cancelled."""
     desk.asks()
     desk.grows("五")
     desk.says("病假呢？")
@@ -150,7 +150,7 @@ def test_stop_ends_what_runs_and_what_waits(desk: Desk, close: bool) -> None:
 
 
 def test_an_instant_query_asks_the_last_final_text(desk: Desk) -> None:
-    """R09: it need not look like a question; context and earlier texts stay out of it."""
+    """R09: the text need not look like a question; context and earlier texts are not sent with it."""
     desk.says("昨天下雨。")
     desk.says("今天天气不错。")
 
@@ -166,8 +166,8 @@ def test_an_instant_query_asks_the_last_final_text(desk: Desk) -> None:
     ]
 
 
-def test_an_instant_query_works_while_paused(desk: Desk) -> None:
-    """R09: pausing stops texts, not the question that was said before."""
+def test_an_instant_query_works_during_a_pause(desk: Desk) -> None:
+    """R09: a pause drops new texts; the last text before it can still be asked."""
     desk.says("今天天气不错。")
     desk.controls("pause")
     desk.controls("instant_query")
@@ -176,7 +176,7 @@ def test_an_instant_query_works_while_paused(desk: Desk) -> None:
 
 
 def test_an_instant_query_needs_a_final_text(desk: Desk) -> None:
-    """R09, R17: an interim one, or white space, is none."""
+    """R09, R17: neither an interim text nor white space is enough."""
     desk.sends({"type": "asr_chunk", "text": "年假有几天？"})
     desk.says("  \n")
 
@@ -187,7 +187,7 @@ def test_an_instant_query_needs_a_final_text(desk: Desk) -> None:
 
 
 def test_an_instant_query_needs_words(desk: Desk) -> None:
-    """R17: marks alone are no question; what runs is left alone."""
+    """R17: punctuation alone is no question; the running answer continues."""
     desk.asks()
     desk.says("……！")
 
@@ -195,8 +195,8 @@ def test_an_instant_query_needs_words(desk: Desk) -> None:
     assert desk.cancelled == []
 
 
-def test_an_instant_query_takes_the_place_of_what_runs(desk: Desk) -> None:
-    """R10: interrupting, the running and the waiting answer are cancelled, then the instant one has its turn."""
+def test_an_instant_query_interrupts_the_other_answers(desk: Desk) -> None:
+    """R10: interrupting; the running and the queued answer are cancelled, then the instant query is asked."""
     desk.asks("年假有几天？")
     desk.grows("五")
     desk.says("病假呢？")
@@ -210,8 +210,8 @@ def test_an_instant_query_takes_the_place_of_what_runs(desk: Desk) -> None:
     assert stages(desk.begins()) == ["instant_query", "querying_rag"]
 
 
-def test_nothing_more_is_shown_of_a_cancelled_answer(desk: Desk) -> None:
-    """R10: whatever its thread still has to tell comes too late."""
+def test_a_cancelled_answer_has_no_more_frames(desk: Desk) -> None:
+    """R10: later events of its answer return no frames."""
     late = desk.asks()
     desk.controls("stop")
 
@@ -222,8 +222,8 @@ def test_nothing_more_is_shown_of_a_cancelled_answer(desk: Desk) -> None:
     assert session.refused(late, "rate_limited") == []
 
 
-def test_a_question_given_up_before_it_has_a_stream_is_cancelled_then(desk: Desk) -> None:
-    """R10: its stream may come into being after the stop."""
+def test_a_question_stopped_before_it_has_a_stream_is_cancelled_later(desk: Desk) -> None:
+    """R10: the stream that is opened after the stop is cancelled at once."""
     (_, ask) = desk.session.received({"type": "asr_chunk", "text": "几天？", "is_final": True})
     assert isinstance(ask, AskQuestion)
     assert stages(desk.controls("stop")) == ["ack", "interrupting", "idle"]
@@ -232,8 +232,8 @@ def test_a_question_given_up_before_it_has_a_stream_is_cancelled_then(desk: Desk
     assert desk.session.asked(ask.answer, "stream9") == [Cancel((ask.answer,))]
 
 
-def test_another_session_id_begins_anew(desk: Desk) -> None:
-    """R11: what runs is cancelled in the old session's name; pause, context and last text are the old one's."""
+def test_another_session_id_starts_a_new_session(desk: Desk) -> None:
+    """R11: the running answer is cancelled under the old session id; pause, context and last text are cleared."""
     desk.asks()
     desk.says("今天天气不错。")
     desk.controls("pause")
@@ -249,8 +249,8 @@ def test_another_session_id_begins_anew(desk: Desk) -> None:
     assert desk.asked[1:] == [("病假有几天？", "s2")]
 
 
-def test_a_session_that_asked_something_is_left_aloud(desk: Desk) -> None:
-    """R11: its stage may still be listening; the new one's is said."""
+def test_leaving_a_session_with_a_question_sends_frames(desk: Desk) -> None:
+    """R11: the stage may still be listening; it is sent for the new session."""
     desk.says("年假有几天？")
 
     frames = desk.sends({"type": "keepalive", "session_id": "s2"})
@@ -259,7 +259,7 @@ def test_a_session_that_asked_something_is_left_aloud(desk: Desk) -> None:
 
 
 def test_the_first_message_may_name_the_session(desk: Desk) -> None:
-    """R11: a session that did nothing yet is left without a word, and naming the same one again changes nothing."""
+    """R11: an unused session changes its id without frames, and the same id again changes no_session."""
     desk.does(desk.session.open())
 
     named = desk.says("今天天气不错。", session_id="meeting")
@@ -271,18 +271,18 @@ def test_the_first_message_may_name_the_session(desk: Desk) -> None:
     assert desk.asked == [("今天天气不错。昨天下雨。几天？", "meeting")]
 
 
-@pytest.mark.parametrize("nothing", [{}, {"session_id": None}])
-def test_a_message_without_a_session_is_the_present_one_s(desk: Desk, nothing: dict[str, None]) -> None:
-    """R11: missing or null."""
-    (ack,) = desk.sends({"type": "keepalive", **nothing})
+@pytest.mark.parametrize("no_session", [{}, {"session_id": None}])
+def test_a_message_without_a_session_id_is_for_the_current_session(desk: Desk, no_session: dict[str, None]) -> None:
+    """R11: a session_id that is missing or null."""
+    (ack,) = desk.sends({"type": "keepalive", **no_session})
 
     assert ack["session_id"] == "s1"
 
 
-@pytest.mark.parametrize("bad", ["", "x" * 129, 7, True, ["s2"], "\ud83d"])
-def test_a_session_id_has_1_to_128_characters(desk: Desk, bad: object) -> None:
-    """R11: any other is refused, and no session is left for it."""
-    frames = desk.says("年假有几天？", session_id=bad)
+@pytest.mark.parametrize("session_id", ["", "x" * 129, 7, True, ["s2"], "\ud83d"])
+def test_a_session_id_has_1_to_128_characters(desk: Desk, session_id: object) -> None:
+    """R11: any other is rejected, and the session stays the same."""
+    frames = desk.says("年假有几天？", session_id=session_id)
 
     assert stages(frames) == ["ack", "INVALID_MESSAGE"]
     assert desk.session.session_id == "s1"
@@ -297,7 +297,7 @@ def test_a_timestamp_returns_in_the_ack(desk: Desk, stamp: int) -> None:
 
 @pytest.mark.parametrize("stamp", ["1790000105123", 1.0, 1.5, True, None, [], {}])
 def test_a_timestamp_is_a_whole_number_or_missing(desk: Desk, stamp: object) -> None:
-    """R12: anything else is refused, and its text is not taken."""
+    """R12: any other value is rejected, and the text is not asked."""
     frames = desk.says("年假有几天？", timestamp=stamp)
 
     assert stages(frames) == ["ack", "INVALID_MESSAGE"]
@@ -305,7 +305,7 @@ def test_a_timestamp_is_a_whole_number_or_missing(desk: Desk, stamp: object) -> 
     assert desk.asked == []
 
 
-def test_a_question_is_analyzed_asked_and_answered(desk: Desk) -> None:
+def test_a_question_has_its_frames_from_ack_to_idle(desk: Desk) -> None:
     """R13, R15, R16: the frames of one question, from its text to idle."""
     frames = [*desk.says("年假有几天？"), *desk.begins(), *desk.grows("**五", "天**"), *desk.ends()]
 
@@ -323,8 +323,8 @@ def test_a_question_is_analyzed_asked_and_answered(desk: Desk) -> None:
     ]
 
 
-def test_a_long_question_is_shortened_in_the_note_alone(desk: Desk) -> None:
-    """R15: the member question has all of it."""
+def test_only_the_note_shortens_a_long_question(desk: Desk) -> None:
+    """R15: the member `question` has the whole text."""
     question = "长" * 60 + "？"
     desk.says(question)
 
@@ -334,15 +334,15 @@ def test_a_long_question_is_shortened_in_the_note_alone(desk: Desk) -> None:
     assert analyzing["note"] == f"分析问题: {'长' * NOTE_CHARACTERS}..."
 
 
-def test_an_empty_answer_has_its_final_frame(desk: Desk) -> None:
-    """R16, DR12: exactly one, though there is nothing to say."""
+def test_an_empty_answer_has_one_final_frame(desk: Desk) -> None:
+    """R16, DR12: exactly one, with empty content."""
     desk.asks()
 
     assert stages(desk.ends()) == ["final", "idle"]
 
 
-def test_a_text_that_begins_anew_is_counted_anew(desk: Desk) -> None:
-    """R16: a reset, then stream_index 0; whoever is cut off then begins at the beginning."""
+def test_a_reset_restarts_the_stream_index(desk: Desk) -> None:
+    """R16: a reset frame with cursor 0, from which a lost client resumes, then stream_index 0."""
     desk.asks()
     desk.grows("四", "天")
 
@@ -353,7 +353,7 @@ def test_a_text_that_begins_anew_is_counted_anew(desk: Desk) -> None:
 
 
 def test_an_answer_of_the_mock_is_marked(desk: Desk) -> None:
-    """What the built-in mock said says so; what the provider said does not."""
+    """The final frame has `mock` only if the built-in mock answered."""
     desk.asks()
     by_mock = desk.ends(mock=True)
     desk.asks()
@@ -362,18 +362,18 @@ def test_an_answer_of_the_mock_is_marked(desk: Desk) -> None:
     assert "mock" not in desk.ends()[0]
 
 
-def test_the_last_frame_says_what_the_answer_cost_and_rests_on(desk: Desk) -> None:
-    """As far as the provider told it; where it told nothing, neither is there."""
+def test_the_final_frame_has_usage_and_sources(desk: Desk) -> None:
+    """As the provider reported them; without values both members are missing."""
     desk.asks()
-    told = desk.ends(usage={"total_tokens": 7}, sources=({"title": "手册"},))
+    final = desk.ends(usage={"total_tokens": 7}, sources=({"title": "手册"},))
     desk.asks()
 
-    assert (told[0]["usage"], told[0]["sources"]) == ({"total_tokens": 7}, [{"title": "手册"}])
+    assert (final[0]["usage"], final[0]["sources"]) == ({"total_tokens": 7}, [{"title": "手册"}])
     assert not {"usage", "sources"} & desk.ends(usage={}).pop(0).keys()
 
 
 @pytest.mark.parametrize(
-    ("message", "code", "words"),
+    ("message", "code", "sentence"),
     [
         ({"type": "dance"}, "UNSUPPORTED_TYPE", "不支持的消息类型: dance"),
         ({"type": "subscribe"}, "INVALID_MESSAGE", "消息格式不对：task_id"),
@@ -392,32 +392,32 @@ def test_the_last_frame_says_what_the_answer_cost_and_rests_on(desk: Desk) -> No
         ({"type": "ping", "timestamp": float("inf")}, "INVALID_MESSAGE", "消息格式不对：timestamp"),
     ],
 )
-def test_what_is_wrong_with_a_message_has_a_code_and_a_sentence(
-    desk: Desk, message: dict[str, Any], code: str, words: str
+def test_an_invalid_message_gets_a_code_and_a_sentence(
+    desk: Desk, message: dict[str, Any], code: str, sentence: str
 ) -> None:
-    """R17: after its ack, and nothing of it is done."""
+    """R17: the error follows the ack, and the message has no other effect."""
     (_, error) = desk.sends(message)
 
-    assert error == {"type": "error", "code": code, "message": words, "session_id": "s1"}
+    assert error == {"type": "error", "code": code, "message": sentence, "session_id": "s1"}
 
 
-def test_a_client_s_long_words_are_not_sent_back_whole(desk: Desk) -> None:
-    """R17: 64 characters of an unknown type are enough to know it by."""
+def test_a_long_type_is_shortened_in_replies(desk: Desk) -> None:
+    """R17: an unknown type is cut to 64 characters in ack and error."""
     ack, error = desk.sends({"type": "x" * 5000})
 
     assert len(ack["received_type"]) == 64
     assert len(error["message"]) < 100
 
 
-def test_no_json_has_a_code(desk: Desk) -> None:
-    """R17: and no ack, since nobody knows what it was."""
+def test_invalid_json_has_a_code(desk: Desk) -> None:
+    """R17: there is no ack, because the message has no known type."""
     frames = desk.does(desk.session.unreadable())
 
     assert frames == [{"type": "error", "code": "INVALID_JSON", "message": "无效的JSON格式", "session_id": "s1"}]
 
 
 def test_a_text_has_at_most_10000_characters(desk: Desk) -> None:
-    """R17: one more is refused, and nothing of it is kept."""
+    """R17: a longer text is rejected as a whole."""
     assert stages(desk.says("很" * 10_000)) == ["ack", "waiting_for_question"]
 
     (_, error) = desk.says("长" * 10_001)
@@ -429,8 +429,8 @@ def test_a_text_has_at_most_10000_characters(desk: Desk) -> None:
     "message",
     [None, 7, "年假有几天？", [], [{"type": "keepalive"}], {}, {"type": None}, {"type": 7}, {"text": "年假？"}],
 )
-def test_what_is_no_message_gets_an_error_alone(desk: Desk, message: object) -> None:
-    """DR9: INVALID_MESSAGE in our own words, and no ack."""
+def test_a_message_without_a_type_gets_an_error_without_an_ack(desk: Desk, message: object) -> None:
+    """DR9: INVALID_MESSAGE in our own sentence, and no ack."""
     (error,) = desk.sends(message)
 
     assert error["code"] == "INVALID_MESSAGE"
@@ -440,16 +440,16 @@ def test_what_is_no_message_gets_an_error_alone(desk: Desk, message: object) -> 
 @pytest.mark.parametrize(
     "wrong", [{"text": None}, {"text": 7}, {"is_final": "yes"}, {"is_final": 1}, {"is_final": None}]
 )
-def test_members_of_another_type_are_refused(desk: Desk, wrong: dict[str, object]) -> None:
-    """DR9: a text is a string, is_final a boolean; nothing else counts as either."""
+def test_members_of_a_wrong_type_are_rejected(desk: Desk, wrong: dict[str, object]) -> None:
+    """DR9: `text` must be a string and `is_final` a boolean."""
     frames = desk.sends({"type": "asr_chunk", "text": "年假有几天？", "is_final": True, **wrong})
 
     assert stages(frames) == ["ack", "INVALID_MESSAGE"]
     assert desk.asked == []
 
 
-def test_a_blank_final_text_is_acknowledged_and_no_more(desk: Desk) -> None:
-    """It was received, there is nothing in it, and the last text stays what it was."""
+def test_a_blank_final_text_is_only_acknowledged(desk: Desk) -> None:
+    """The last final text stays the one before it."""
     desk.says("今天天气不错。")
 
     assert stages(desk.says(" \t")) == ["ack"]
@@ -457,8 +457,8 @@ def test_a_blank_final_text_is_acknowledged_and_no_more(desk: Desk) -> None:
     assert desk.asked == [("今天天气不错。", "s1")]
 
 
-def test_a_provider_s_failure_ends_in_idle(desk: Desk) -> None:
-    """DR4, DR11: the error in words and a code, the one final frame, and the stage is idle again."""
+def test_a_provider_error_ends_in_idle(desk: Desk) -> None:
+    """DR4, DR11: an error with sentence and code, one final frame, and the stage idle."""
     desk.asks()
     desk.grows("五")
 
@@ -474,41 +474,41 @@ def test_a_provider_s_failure_ends_in_idle(desk: Desk) -> None:
     assert idle["stage"] == "idle"
 
 
-def test_an_answer_s_own_sentence_is_what_its_error_says(desk: Desk) -> None:
-    """A replica of another language wrote it."""
+def test_an_error_has_the_sentence_of_its_answer(desk: Desk) -> None:
+    """It may be in the language of the replica that wrote it."""
     desk.asks()
 
     assert desk.ends("error", code="provider_busy", sentence="Busy.")[0]["message"] == "RAG查询失败: Busy."
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "error_code"),
     [
         ("stream_unknown", "STREAM_UNKNOWN"),
         ("service_unavailable", "SERVICE_UNAVAILABLE"),
         ("server_error", "SERVER_ERROR"),
     ],
 )
-def test_what_is_not_the_provider_s_fault_is_not_told_as_its(desk: Desk, code: str, told: str) -> None:
-    """DR4: the same end, under its own code."""
+def test_other_failures_are_not_provider_errors(desk: Desk, code: str, error_code: str) -> None:
+    """DR4: the same frames with their own code, and without `detail`."""
     desk.asks()
 
     frames = desk.does(desk.session.failed(desk.line.pop(), code))
 
-    assert stages(frames) == [told, f"final {code.upper()}", "idle"]
+    assert stages(frames) == [error_code, f"final {code.upper()}", "idle"]
     assert frames[0]["message"] == desk.texts.error(code)
     assert "detail" not in frames[0]
 
 
-def test_an_answer_that_somebody_else_cancelled_ends(desk: Desk) -> None:
-    """Another socket of the same person may stop it."""
+def test_an_answer_cancelled_elsewhere_ends(desk: Desk) -> None:
+    """Another socket of the same user may cancel it."""
     desk.asks()
 
     assert stages(desk.ends("cancelled")) == ["final CANCELLED", "idle"]
 
 
-def test_a_question_spoken_during_an_answer_is_the_next(desk: Desk) -> None:
-    """DR5: it is asked at once, and shown when its turn comes, after the idle of the one before."""
+def test_a_question_spoken_during_an_answer_is_queued(desk: Desk) -> None:
+    """DR5: it is asked at once; its frames follow the idle of the answer before it."""
     desk.asks("年假有几天？")
     spoken = desk.says("病假呢？")
     assert desk.asked == [("年假有几天？", "s1"), ("病假呢？", "s1")]
@@ -522,8 +522,8 @@ def test_a_question_spoken_during_an_answer_is_the_next(desk: Desk) -> None:
     assert rest[3]["question"] == "病假呢？"
 
 
-def test_what_is_said_during_an_answer_is_context_of_the_next_question(desk: Desk) -> None:
-    """DR5: an answer's end wipes nothing."""
+def test_texts_during_an_answer_are_context_of_the_next_question(desk: Desk) -> None:
+    """DR5: the end of an answer does not clear the context."""
     desk.asks("年假有几天？")
     assert stages(desk.says("我是上海的。")) == ["ack", "waiting_for_question"]
     desk.ends()
@@ -535,7 +535,7 @@ def test_what_is_said_during_an_answer_is_context_of_the_next_question(desk: Des
 
 @pytest.mark.parametrize("status", ["completed", "error", "cancelled"])
 def test_the_last_text_survives_its_answer(desk: Desk, status: Any) -> None:
-    """DR5: an instant query right afterwards asks it again, whatever became of it."""
+    """DR5: an instant query after the answer asks the same text again, for any status of the answer."""
     desk.asks("年假有几天？")
     desk.ends(status, code="provider_error" if status == "error" else "")
 
@@ -544,8 +544,8 @@ def test_the_last_text_survives_its_answer(desk: Desk, status: Any) -> None:
     assert desk.asked == [("年假有几天？", "s1")] * 2
 
 
-def test_context_goes_with_one_question(desk: Desk) -> None:
-    """DR6: the next one has what was said since; frames show the question alone."""
+def test_context_is_sent_with_one_question(desk: Desk) -> None:
+    """DR6: the next question has the texts since then; frames show the question alone."""
     desk.says("我发烧了。")
     desk.says("医生说是流感。能打疫苗吗？")
     analyzing = desk.begins()[0]
@@ -555,8 +555,8 @@ def test_context_goes_with_one_question(desk: Desk) -> None:
     assert desk.asked == [("我发烧了。医生说是流感。能打疫苗吗？", "s1"), ("多久能好？", "s1")]
 
 
-def test_context_is_put_together_as_its_language_is_written(desk: Desk) -> None:
-    """DR6: Chinese without a space between, all others with one."""
+def test_context_is_joined_by_the_rules_of_its_language(desk: Desk) -> None:
+    """DR6: Chinese texts are joined without a space, all others with one."""
     for text in ("I am in Shanghai.", "It rains.", "我们用", "Python", "和 Redis。"):
         desk.says(text)
     desk.says("how do I install it?")
@@ -565,7 +565,7 @@ def test_context_is_put_together_as_its_language_is_written(desk: Desk) -> None:
 
 
 def test_context_is_bounded_by_texts(desk: Desk) -> None:
-    """DR6: the oldest go."""
+    """DR6: the oldest texts are dropped."""
     for number in range(MOST_TEXTS + 5):
         desk.says(f"第{number}句。")
     desk.says("几天？")
@@ -574,7 +574,7 @@ def test_context_is_bounded_by_texts(desk: Desk) -> None:
 
 
 def test_context_is_bounded_by_characters(desk: Desk) -> None:
-    """DR6: the oldest go; of one that is too long by itself, its beginning."""
+    """DR6: the oldest texts are dropped; of a text that is too long by itself the last 2,000 characters are kept."""
     desk.says("甲" * 3000 + "乙" * (MOST_CHARACTERS - 1))
     desk.says("几天？")
     assert desk.asked[0][0] == "甲" + "乙" * (MOST_CHARACTERS - 1) + "几天？"
@@ -586,8 +586,8 @@ def test_context_is_bounded_by_characters(desk: Desk) -> None:
     assert desk.asked[1][0] == "丙" * 11 + "几天？"
 
 
-def test_context_of_a_refused_question_is_kept(desk: Desk) -> None:
-    """Nobody was asked: what was said belongs to the next question."""
+def test_context_of_a_rejected_question_is_kept(desk: Desk) -> None:
+    """The rejected question is dropped; the texts before it are context of the next question."""
     desk.says("我发烧了。")
     desk.refusals = ["rate_limited"]
     desk.says("能打疫苗吗？")
@@ -597,20 +597,20 @@ def test_context_of_a_refused_question_is_kept(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [("rate_limited", "RATE_LIMITED"), ("store_unavailable", "SERVICE_UNAVAILABLE")]
+    ("code", "error_code"), [("rate_limited", "RATE_LIMITED"), ("store_unavailable", "SERVICE_UNAVAILABLE")]
 )
-def test_a_question_that_is_refused_ends_in_idle(desk: Desk, code: str, told: str) -> None:
-    """R17, DR4: an error with a sentence, and the session is ready for the next."""
+def test_a_rejected_question_ends_in_idle(desk: Desk, code: str, error_code: str) -> None:
+    """R17, DR4: an error with a sentence, then idle: the session takes the next question."""
     desk.refusals = [code]
 
     frames = desk.says("年假有几天？")
 
-    assert stages(frames) == ["ack", told, "idle"]
+    assert stages(frames) == ["ack", error_code, "idle"]
     assert frames[1]["message"] == desk.texts.error(code)
 
 
-def test_a_question_that_is_refused_during_an_answer_leaves_that_alone(desk: Desk) -> None:
-    """The session is not idle: an answer is on its way."""
+def test_a_rejected_question_does_not_affect_the_running_answer(desk: Desk) -> None:
+    """The stage does not become idle, because an answer is running."""
     desk.asks()
     desk.refusals = ["rate_limited"]
 
@@ -618,8 +618,8 @@ def test_a_question_that_is_refused_during_an_answer_leaves_that_alone(desk: Des
     assert stages(desk.ends()) == ["final", "idle"]
 
 
-def test_so_many_questions_may_wait(desk: Desk) -> None:
-    """R17: one is answered and three wait; one more is refused, without being asked."""
+def test_the_number_of_queued_questions_is_limited(desk: Desk) -> None:
+    """R17: one is answered and three are queued; another one is rejected without being asked."""
     for number in range(MOST):
         assert stages(desk.says(f"{number}？")) == ["ack", *(["queued"] if number else [])]
 
@@ -628,8 +628,8 @@ def test_so_many_questions_may_wait(desk: Desk) -> None:
     assert len(desk.asked) == MOST
 
 
-def test_a_stream_is_resumed_where_the_client_was(desk: Desk) -> None:
-    """After a break its frames go on with their number and their place, and end as ever."""
+def test_a_stream_is_resumed_at_the_clients_cursor(desk: Desk) -> None:
+    """After a lost connection the frames continue with stream_index and cursor, and end as usual."""
     desk.sends({"type": "resume", "stream_id": "abc", "cursor": 7})
     assert [(answer.stream_id, answer.cursor) for answer in desk.line] == [("abc", 7)]
 
@@ -640,16 +640,16 @@ def test_a_stream_is_resumed_where_the_client_was(desk: Desk) -> None:
     assert {f["stream_id"] for f in frames[:3]} == {"abc"}
 
 
-def test_resuming_what_is_on_its_way_adds_nothing(desk: Desk) -> None:
-    """A stream is shown on a socket once at a time."""
+def test_resuming_a_stream_that_is_shown_does_nothing(desk: Desk) -> None:
+    """A socket shows a stream once at a time."""
     answer = desk.asks()
 
     assert stages(desk.sends({"type": "resume", "stream_id": answer.stream_id})) == ["ack"]
     assert desk.line == [answer]
 
 
-def test_an_orderly_leave_cancels_what_is_unfinished(desk: Desk) -> None:
-    """DR2: the running answer and the waiting ones."""
+def test_an_orderly_close_cancels_unfinished_answers(desk: Desk) -> None:
+    """DR2: the running answer and the queued ones."""
     desk.asks()
     desk.says("病假呢？")
 
@@ -658,8 +658,8 @@ def test_an_orderly_leave_cancels_what_is_unfinished(desk: Desk) -> None:
     assert desk.cancelled == ["stream1", "stream2"]
 
 
-def test_any_other_end_leaves_the_answers_to_a_resume(desk: Desk) -> None:
-    """The client may come back; the session itself says nothing more."""
+def test_a_lost_connection_keeps_its_answers_for_a_resume(desk: Desk) -> None:
+    """The client may reconnect and resume; the session returns no more frames."""
     answer = desk.asks()
 
     assert desk.session.closed(orderly=False) == []
@@ -667,8 +667,8 @@ def test_any_other_end_leaves_the_answers_to_a_resume(desk: Desk) -> None:
     assert desk.says("年假有几天？") == []
 
 
-def test_questions_are_not_shown_where_things_are_logged(desk: Desk) -> None:
-    """DR15: what is said is in no repr."""
+def test_no_repr_contains_a_question(desk: Desk) -> None:
+    """DR15: no repr of an effect contains a question."""
     effects = desk.session.received({"type": "asr_chunk", "text": "我得了流感怎么办？", "is_final": True})
 
     assert "流感" not in repr([effect for effect in effects if not isinstance(effect, dict)])

@@ -1,4 +1,4 @@
-"""The line of one socket's answers: one after the other, each with an end, and nothing for nobody."""
+"""The queue of one socket's answers: shown one after the other, each with an end, and none after the socket closed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.streams.told_stream import Stream
 from utils.deadline import Deadline
 
 END = News(9, ended=True, status="completed")
-#: Seconds in which something must have come: wide, for a busy machine.
+#: Seconds to wait for an event; long enough for a busy machine.
 WIDE = 30.0
 
 
@@ -43,14 +43,14 @@ class Streams:
 
 
 class Screen:
-    """What one socket's people see."""
+    """The callbacks of one socket, which record what it would show."""
 
     def __init__(self, streams: Streams, *, most: int = 8, clock: FakeClock | None = None) -> None:
         self.before = set(threading.enumerate())
         self.seen: list[tuple[str, ...]] = []
-        self.gone = False
-        self.takes = True
-        self.breaks_at: str | None = None
+        self.closing = False
+        self.show_returns = True
+        self.fails_at: str | None = None
         self.queue: AnswerQueue[Shown] = AnswerQueue(
             streams,
             "anonymous",
@@ -59,7 +59,7 @@ class Screen:
                 show=lambda shown, news: self.see(shown, *(chunk.content for chunk in news.chunks)),
                 ended=lambda shown, news, whole: self.see(shown, "ended", whole.text),
                 failed=lambda shown, code: self.see(shown, "failed", code),
-                closing=lambda: self.gone,
+                closing=lambda: self.closing,
             ),
             most=most,
             clock=clock or FakeClock(),
@@ -67,9 +67,9 @@ class Screen:
 
     def see(self, shown: Shown, *words: str) -> bool:
         self.seen.append((shown.stream_id, *words))
-        if self.breaks_at in words:
+        if self.fails_at in words:
             raise ValueError("a callback that breaks")
-        return self.takes
+        return self.show_returns
 
     def sees(self, *last: str) -> None:
         wait_until(lambda: self.seen[-1:] == [last], WIDE)
@@ -91,8 +91,8 @@ def screen(streams: Streams) -> Iterator[Screen]:
     wait_until(screen.is_idle, WIDE)
 
 
-def test_an_answer_is_shown_from_its_beginning_to_its_end(streams: Streams, screen: Screen) -> None:
-    """Begun, all that comes, ended with the whole; read for the principal from the cursor."""
+def test_an_answer_is_shown_from_begun_to_ended(streams: Streams, screen: Screen) -> None:
+    """Begun, all pieces, ended with the whole text; read for the principal, from the cursor."""
     streams["a"].tells(news(4, "one"), news(5, "two"), END)
 
     assert screen.queue.add(Shown("a"), 3)
@@ -103,7 +103,7 @@ def test_an_answer_is_shown_from_its_beginning_to_its_end(streams: Streams, scre
 
 
 def test_the_second_answer_waits_for_the_first(streams: Streams, screen: Screen) -> None:
-    """Though it is there already, it is not begun before the first has ended."""
+    """It begins after the first has ended, even if it is complete before."""
     streams["b"].tells(news(1, "fast"), END)
     screen.queue.add(Shown("a"))
     screen.queue.add(Shown("b"))
@@ -117,8 +117,8 @@ def test_the_second_answer_waits_for_the_first(streams: Streams, screen: Screen)
     assert [stream_id for stream_id, *_ in screen.seen] == ["a"] * 4 + ["b"] * 4
 
 
-def test_no_thread_is_left_when_there_is_nothing_to_show(streams: Streams, screen: Screen) -> None:
-    """The thread lives while an answer does, and another one comes for the next answer."""
+def test_the_thread_ends_when_the_queue_is_empty(streams: Streams, screen: Screen) -> None:
+    """The thread ends with the last answer, and the next answer starts another."""
     for name in "ab":
         streams[name].tells(END)
         screen.queue.add(Shown(name))
@@ -130,34 +130,34 @@ def test_no_thread_is_left_when_there_is_nothing_to_show(streams: Streams, scree
 
 
 def test_an_answer_added_when_the_thread_ends_is_not_forgotten(streams: Streams, screen: Screen) -> None:
-    """However closely one follows another's end, each is shown."""
-    patience = Deadline(WIDE)
+    """An answer that is added at the moment the thread ends is shown."""
+    deadline = Deadline(WIDE)
     for _ in range(300):
         streams["a"].tells(END)
         screen.queue.add(Shown("a"))
         while screen.queue.busy:
-            assert not patience.over
+            assert not deadline.over
             time.sleep(0)
 
     assert screen.seen.count(("a", "ended", "whole")) == 300
 
 
-def test_no_more_wait_than_may(streams: Streams) -> None:
-    """One too many is refused; one that ended makes room."""
+def test_the_length_of_the_queue_is_limited(streams: Streams) -> None:
+    """One answer beyond the limit is rejected; an answer that ends frees a slot."""
     screen = Screen(streams, most=2)
 
-    taken = [screen.queue.add(Shown(name)) for name in "abc"]
+    added = [screen.queue.add(Shown(name)) for name in "abc"]
     full = screen.queue.full
     streams["a"].tells(END)
     wait_until(lambda: not screen.queue.full, WIDE)
 
-    assert (taken, full) == ([True, True, False], True)
+    assert (added, full) == ([True, True, False], True)
     assert screen.queue.add(Shown("c"))
     screen.queue.close()
 
 
 def test_an_unknown_stream_fails_and_the_next_one_is_shown(streams: Streams, screen: Screen) -> None:
-    """Its code goes out instead of an end."""
+    """Its code is shown instead of an end."""
     streams["a"].tells(StreamUnknown("a"))
     streams["b"].tells(END)
 
@@ -168,10 +168,10 @@ def test_an_unknown_stream_fails_and_the_next_one_is_shown(streams: Streams, scr
     assert screen.seen[:2] == [("a", "begun"), ("a", "failed", "stream_unknown")]
 
 
-def test_an_error_of_ours_fails_that_answer_alone(
+def test_an_internal_error_fails_only_its_answer(
     streams: Streams, screen: Screen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged with its cause, and the next answer is shown."""
+    """The error is logged with its traceback, and the next answer is shown."""
     streams["a"].tells(ValueError("of ours"))
     streams["b"].tells(END)
 
@@ -183,14 +183,14 @@ def test_an_error_of_ours_fails_that_answer_alone(
     assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
 
 
-@pytest.mark.parametrize("where", ["begun", "one", "ended"])
-def test_a_callback_that_breaks_ends_no_queue(streams: Streams, screen: Screen, where: str) -> None:
-    """Whatever an endpoint does wrong, the next answer is shown."""
+@pytest.mark.parametrize("callback", ["begun", "one", "ended"])
+def test_a_failing_callback_does_not_end_the_queue(streams: Streams, screen: Screen, callback: str) -> None:
+    """The next answer is shown after an exception in any callback."""
     streams["a"].tells(news(1, "one"), END)
-    screen.breaks_at = where
+    screen.fails_at = callback
     screen.queue.add(Shown("a"))
-    wait_until(lambda: any(where in words for words in screen.seen), WIDE)
-    screen.breaks_at = None
+    wait_until(lambda: any(callback in words for words in screen.seen), WIDE)
+    screen.fails_at = None
     streams["b"].tells(END)
 
     screen.queue.add(Shown("b"))
@@ -199,8 +199,8 @@ def test_a_callback_that_breaks_ends_no_queue(streams: Streams, screen: Screen, 
     wait_until(lambda: not screen.queue.busy, WIDE)
 
 
-def test_an_outage_at_the_end_is_waited_through(streams: Streams, screen: Screen) -> None:
-    """The whole answer comes when Redis is back, once."""
+def test_an_outage_at_the_end_delays_the_answer(streams: Streams, screen: Screen) -> None:
+    """The whole text is read again until Redis is back, and shown once."""
     streams["a"].wholes = [StoreUnavailable(), StoreUnavailable()]
     streams["a"].tells(END)
 
@@ -210,8 +210,8 @@ def test_an_outage_at_the_end_is_waited_through(streams: Streams, screen: Screen
     assert screen.seen == [("a", "begun"), ("a",), ("a", "ended", "whole")]
 
 
-def test_an_answer_without_news_is_given_up_in_the_end(streams: Streams) -> None:
-    """No outage keeps an answer for ever: after half an hour without news it fails."""
+def test_an_answer_without_news_fails_after_half_an_hour(streams: Streams) -> None:
+    """After 30 minutes without news it fails, also during an outage."""
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
     screen.queue.add(Shown("a"))
@@ -230,8 +230,8 @@ def test_an_answer_without_news_is_given_up_in_the_end(streams: Streams) -> None
     screen.sees("a", "failed", "service_unavailable")
 
 
-def test_the_whole_answer_is_given_up_in_the_end(streams: Streams) -> None:
-    """A Redis that stays away after the last news is no reason to wait for ever either."""
+def test_reading_the_whole_answer_fails_after_half_an_hour(streams: Streams) -> None:
+    """Reading the whole text fails too, 30 minutes after the last news."""
     clock = FakeClock()
     screen = Screen(streams, clock=clock)
     streams["a"].wholes = [StoreUnavailable() for _ in range(1000)]
@@ -244,13 +244,13 @@ def test_the_whole_answer_is_given_up_in_the_end(streams: Streams) -> None:
     screen.sees("a", "failed", "service_unavailable")
 
 
-def test_nothing_is_shown_to_nobody(streams: Streams, screen: Screen) -> None:
-    """When the socket closes, no callback comes any more, and nothing is taken."""
+def test_nothing_is_shown_after_the_socket_closed(streams: Streams, screen: Screen) -> None:
+    """No callback is called, and `add` returns false."""
     screen.queue.add(Shown("a"))
     screen.queue.add(Shown("b"))
     screen.sees("a", "begun")
 
-    screen.gone = True
+    screen.closing = True
     streams["a"].tells(news(1, "late"), END)
 
     wait_until(screen.is_idle, WIDE)
@@ -259,7 +259,7 @@ def test_nothing_is_shown_to_nobody(streams: Streams, screen: Screen) -> None:
 
 
 def test_a_closed_queue_ends_its_thread(streams: Streams, screen: Screen) -> None:
-    """Even one whose answer never has news; nothing waits any more, and nothing is taken."""
+    """Even if its answer never has news; the queue is empty, and `add` returns false."""
     screen.queue.add(Shown("a"))
     screen.queue.add(Shown("b"))
     screen.sees("a", "begun")
@@ -271,9 +271,9 @@ def test_a_closed_queue_ends_its_thread(streams: Streams, screen: Screen) -> Non
     assert (screen.seen, screen.queue.busy, screen.queue.unfinished()) == ([("a", "begun")], False, [])
 
 
-def test_an_answer_that_is_not_taken_is_shown_no_more(streams: Streams, screen: Screen) -> None:
-    """`show` has the last word."""
-    screen.takes = False
+def test_an_answer_ends_when_show_returns_false(streams: Streams, screen: Screen) -> None:
+    """If `show` returns false, the answer ends."""
+    screen.show_returns = False
     streams["a"].tells(news(1, "one"), news(2, "two"), END)
 
     screen.queue.add(Shown("a"))
@@ -282,8 +282,8 @@ def test_an_answer_that_is_not_taken_is_shown_no_more(streams: Streams, screen: 
     assert screen.seen == [("a", "begun"), ("a", "one")]
 
 
-def test_a_dropped_answer_is_shown_no_more(streams: Streams, screen: Screen) -> None:
-    """The one on the screen ends there, a waiting one is never begun, and the next comes."""
+def test_a_dropped_answer_has_no_more_callbacks(streams: Streams, screen: Screen) -> None:
+    """The shown answer ends, a queued one never begins, and the next is shown."""
     for name in "abc":
         screen.queue.add(Shown(name))
     screen.sees("a", "begun")
@@ -298,7 +298,7 @@ def test_a_dropped_answer_is_shown_no_more(streams: Streams, screen: Screen) -> 
 
 
 def test_a_dropped_answer_does_not_fail(streams: Streams, screen: Screen) -> None:
-    """What goes wrong with it afterwards is nobody's business."""
+    """A later error of its stream calls no callback."""
     screen.queue.add(Shown("a"))
     screen.sees("a", "begun")
 

@@ -1,4 +1,4 @@
-"""What the chat endpoint takes of a client's message, and what it refuses, each with its own code."""
+"""Reading a chat client's message: the frames that are accepted, and the code of each that is rejected."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from channels.chat.frames import ChatAsk, ChatPing, ChatResume, ChatStop, FrameRefused, read_frame
 
-STREAM = "0123456789abcdef0123456789abcdef"
+STREAM_ID = "0123456789abcdef0123456789abcdef"
 
 
-def refusal(text: str) -> FrameRefused:
+def error_of(text: str) -> FrameRefused:
     with pytest.raises(FrameRefused) as caught:
         read_frame(text)
     return caught.value
@@ -29,24 +29,27 @@ def refusal(text: str) -> FrameRefused:
         ({"type": "chat", "content": "q", "render": "html"}, ChatAsk("q", html=True)),
         ({"type": "chat", "content": "q", "id": None, "render": None, "conversation": None}, ChatAsk("q")),
         ({"type": "chat", "content": "字" * 10_000, "id": "i" * 64}, ChatAsk("字" * 10_000, "i" * 64)),
-        ({"type": "resume", "stream_id": STREAM}, ChatResume(STREAM)),
-        ({"type": "resume", "stream_id": STREAM, "cursor": 7, "render": "html"}, ChatResume(STREAM, 7, html=True)),
-        ({"type": "resume", "stream_id": STREAM, "cursor": None}, ChatResume(STREAM)),
+        ({"type": "resume", "stream_id": STREAM_ID}, ChatResume(STREAM_ID)),
+        (
+            {"type": "resume", "stream_id": STREAM_ID, "cursor": 7, "render": "html"},
+            ChatResume(STREAM_ID, 7, html=True),
+        ),
+        ({"type": "resume", "stream_id": STREAM_ID, "cursor": None}, ChatResume(STREAM_ID)),
         ({"type": "stop"}, ChatStop()),
-        ({"type": "stop", "stream_id": STREAM}, ChatStop(STREAM)),
+        ({"type": "stop", "stream_id": STREAM_ID}, ChatStop(STREAM_ID)),
         ({"type": "ping", "timestamp": 1700000000123}, ChatPing(1700000000123)),
         ({"type": "ping", "timestamp": "2025-01-01T00:00:00Z"}, ChatPing("2025-01-01T00:00:00Z")),
         ({"type": "ping"}, ChatPing(None)),
     ],
 )
-def test_a_frame_is_what_it_asks_for(frame: dict[str, Any], asked: object) -> None:
-    """Every letter of every language is kept (DA1); only what surrounds a question is trimmed."""
+def test_a_valid_frame_is_read(frame: dict[str, Any], asked: object) -> None:
+    """Letters of every language are kept (DA1); only white space around a question is removed."""
     assert read_frame(json.dumps(frame, ensure_ascii=False)) == asked
 
 
 @pytest.mark.parametrize("kind", ["pong", "auth", "offer", "answer", "ice-candidate"])
-def test_what_asks_for_nothing_is_passed_over(kind: str) -> None:
-    """Old clients send frames of their calls; an answer to a ping, and a late credential, need none."""
+def test_frames_that_need_no_reply_are_ignored(kind: str) -> None:
+    """Old clients send frames of their calls; a pong and a late credential need no reply either."""
     assert read_frame(json.dumps({"type": kind, "content": 7, "token": "t"})) is None
 
 
@@ -61,9 +64,9 @@ def test_what_asks_for_nothing_is_passed_over(kind: str) -> None:
         '{"type":"ping","timestamp":1' + "0" * 5000 + "}",
     ],
 )
-def test_what_is_no_json_is_refused(text: str) -> None:
-    """Nesting and numbers that Python cannot take, and numbers that JSON does not have, are no JSON."""
-    assert refusal(text).code == "invalid_json"
+def test_invalid_json_is_rejected(text: str) -> None:
+    """Too deep nesting, too long numbers and NaN are rejected as invalid JSON."""
+    assert error_of(text).code == "invalid_json"
 
 
 @pytest.mark.parametrize(
@@ -89,48 +92,48 @@ def test_what_is_no_json_is_refused(text: str) -> None:
         ('{"type":"resume","stream_id":""}', "stream_id"),
         (r'{"type":"resume","stream_id":"abc\n"}', "stream_id"),
         (f'{{"type":"stop","stream_id":"{"a" * 65}"}}', "stream_id"),
-        (f'{{"type":"resume","stream_id":"{STREAM}","cursor":-1}}', "cursor"),
-        (f'{{"type":"resume","stream_id":"{STREAM}","cursor":true}}', "cursor"),
-        (f'{{"type":"resume","stream_id":"{STREAM}","cursor":1.5}}', "cursor"),
-        (f'{{"type":"resume","stream_id":"{STREAM}","cursor":4294967296}}', "cursor"),
-        (f'{{"type":"resume","stream_id":"{STREAM}","cursor":"0"}}', "cursor"),
-        (f'{{"type":"resume","stream_id":"{STREAM}","cursor":[]}}', "cursor"),
+        (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":-1}}', "cursor"),
+        (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":true}}', "cursor"),
+        (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":1.5}}', "cursor"),
+        (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":4294967296}}', "cursor"),
+        (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":"0"}}', "cursor"),
+        (f'{{"type":"resume","stream_id":"{STREAM_ID}","cursor":[]}}', "cursor"),
         ('{"type":"stop","stream_id":7}', "stream_id"),
         ('{"type":"ping","timestamp":{}}', "timestamp"),
         ('{"type":"ping","timestamp":1e999}', "timestamp"),
         (r'{"type":"ping","timestamp":"\udc00"}', "timestamp"),
     ],
 )
-def test_a_wrong_member_is_refused_by_its_name(text: str, what: str) -> None:
-    """Nothing of a wrong type, and no half character, goes on to where it would break something."""
-    refused = refusal(text)
+def test_a_wrong_member_is_named(text: str, what: str) -> None:
+    """The error names the member; values of a wrong type and lone surrogates are rejected."""
+    error = error_of(text)
 
-    assert (refused.code, refused.params) == ("invalid_message", {"what": what})
-
-
-def test_a_blank_question_is_refused() -> None:
-    """The client's own id is said with it."""
-    refused = refusal('{"type":"chat","content":" \\n\\u3000","id":"q1"}')
-
-    assert (refused.code, refused.id) == ("message_empty", "q1")
+    assert (error.code, error.params) == ("invalid_message", {"what": what})
 
 
-def test_a_question_that_is_too_long_is_refused() -> None:
-    """One character more than may be, with the number in its words."""
-    refused = refusal(json.dumps({"content": "字" * 10_001, "id": "q1"}))
+def test_a_blank_question_is_rejected() -> None:
+    """The error carries the client's own id."""
+    error = error_of('{"type":"chat","content":" \\n\\u3000","id":"q1"}')
 
-    assert (refused.code, refused.id, refused.params) == ("message_too_long", "q1", {"limit": "10000"})
-
-
-def test_an_unknown_type_is_refused() -> None:
-    """Its name comes back, as far as a sentence can carry it."""
-    refused = refusal(json.dumps({"type": "x" * 100}))
-
-    assert (refused.code, refused.params) == ("unsupported_type", {"type": "x" * 64})
+    assert (error.code, error.id) == ("message_empty", "q1")
 
 
-def test_an_unknown_type_is_refused_though_it_is_no_text() -> None:
-    """A type that is half a character comes back in no sentence."""
-    refused = refusal(r'{"type":"\ud83d"}')
+def test_a_question_that_is_too_long_is_rejected() -> None:
+    """The limit is 10,000 characters, and the error has the number."""
+    error = error_of(json.dumps({"content": "字" * 10_001, "id": "q1"}))
 
-    assert (refused.code, refused.params) == ("invalid_message", {"what": "type"})
+    assert (error.code, error.id, error.params) == ("message_too_long", "q1", {"limit": "10000"})
+
+
+def test_an_unknown_type_is_rejected() -> None:
+    """The error has the type, cut to 64 characters."""
+    error = error_of(json.dumps({"type": "x" * 100}))
+
+    assert (error.code, error.params) == ("unsupported_type", {"type": "x" * 64})
+
+
+def test_a_type_with_a_lone_surrogate_is_rejected() -> None:
+    """A type with a lone surrogate is not repeated in the error."""
+    error = error_of(r'{"type":"\ud83d"}')
+
+    assert (error.code, error.params) == ("invalid_message", {"what": "type"})

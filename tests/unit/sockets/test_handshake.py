@@ -1,4 +1,4 @@
-"""The opening of a WebSocket inside a WSGI request, and the request's end."""
+"""The opening handshake of a WebSocket inside a WSGI request, and the request's end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.sockets.far_end import TIMEOUT, Endpoint, tcp_pair
 
 
 def environ(**changes: str | None) -> dict[str, Any]:
-    """Return a request as RFC 6455, 1.3 has it; None takes a header away."""
+    """Return the headers of RFC 6455, 1.3, with changes; None removes a header."""
     headers = {
         "HTTP_CONNECTION": "keep-alive, Upgrade",
         "HTTP_UPGRADE": "websocket",
@@ -36,15 +36,15 @@ def environ(**changes: str | None) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], **options: Any) -> list[str]:
-    """Return the lines of what comes over the connection."""
+    """Return the lines of the handshake's response."""
     near, far = tcp_pair()
     with near, far:
         accept({**request, "gunicorn.socket": near}, **options)
         return far.recv(4096).decode().split("\r\n")
 
 
-def test_the_handshake_is_the_specs_own() -> None:
-    """The accept key of the RFC's example; no extension, whatever is offered: deflate would cost 100 KiB a socket."""
+def test_the_handshake_follows_the_rfcs_example() -> None:
+    """The accept key of the RFC's example; no extension is accepted, because deflate would cost 100 KiB a socket."""
     lines = answer(environ())
 
     assert lines[0] == "HTTP/1.1 101 Switching Protocols"
@@ -63,8 +63,8 @@ def test_the_handshake_is_the_specs_own() -> None:
         (None, "wechatlaibao", []),
     ],
 )
-def test_the_subprotocol_is_selected_when_both_want_it(offered: str | None, ours: str, selected: list[str]) -> None:
-    """Never one that the client did not offer, and never its credential."""
+def test_a_subprotocol_is_selected_if_both_sides_have_it(offered: str | None, ours: str, selected: list[str]) -> None:
+    """The server never selects a subprotocol that was not offered, and never the credential."""
     lines = answer(environ(HTTP_SEC_WEBSOCKET_PROTOCOL=offered), subprotocol=ours)
 
     assert [line for line in lines if line.startswith("Sec-WebSocket-Protocol")] == selected
@@ -84,8 +84,8 @@ def test_the_subprotocol_is_selected_when_both_want_it(offered: str | None, ours
         ({"SERVER_PROTOCOL": "HTTP/1.0"}, 505),
     ],
 )
-def test_what_is_no_handshake_is_refused_with_nothing_written(changes: dict[str, str | None], status: int) -> None:
-    """The caller answers; the connection is as it was."""
+def test_an_invalid_handshake_writes_nothing(changes: dict[str, str | None], status: int) -> None:
+    """The caller replies with the status; no byte was written to the connection."""
     near, far = tcp_pair()
     with near, far:
         with pytest.raises(HandshakeRefused) as refused:
@@ -96,16 +96,16 @@ def test_what_is_no_handshake_is_refused_with_nothing_written(changes: dict[str,
         assert far.recv(100) == b"untouched"
 
 
-def test_a_server_that_keeps_its_socket_is_refused() -> None:
-    """Such as a test client's."""
+def test_a_server_without_a_raw_socket_is_rejected() -> None:
+    """A test client's environment has no socket."""
     with pytest.raises(HandshakeRefused) as refused:
         accept(environ())
 
     assert refused.value.status == 501
 
 
-def test_a_client_that_left_during_the_handshake_is_a_lost_socket() -> None:
-    """The endpoint is opened and told of the end as ever."""
+def test_a_client_that_leaves_during_the_handshake_is_a_lost_connection() -> None:
+    """The endpoint is opened, and then closed as for any lost connection."""
     near, far = tcp_pair()
     with near:
         far.close()
@@ -119,20 +119,20 @@ def echo(sock: Socket, text: str) -> None:
     sock.send({"echo": text})
 
 
-def test_what_lies_in_the_kernel_for_a_slow_client_is_bounded() -> None:
-    """Left alone it grows to megabytes a socket. Frames are not held back for others, either."""
+def test_the_kernels_send_buffer_is_bounded() -> None:
+    """The kernel's send buffer could grow to megabytes for each socket; TCP_NODELAY sends small frames at once."""
     near, far = tcp_pair()
     with near, far:
         accept({**environ(), "gunicorn.socket": near})
 
-        # Linux doubles what it is asked for.
+        # Linux doubles the requested size.
         assert near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
         assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.fixture
 def served() -> Iterator[tuple[str, Endpoint]]:
-    """Serve an echo by werkzeug's own server."""
+    """Serve an echo endpoint on werkzeug's server."""
     app, endpoint = Flask("echo"), Endpoint()
 
     @app.get("/ws", websocket=True)
@@ -152,7 +152,7 @@ def served() -> Iterator[tuple[str, Endpoint]]:
 
 
 def test_werkzeugs_server_serves_sockets_too(served: tuple[str, Endpoint], caplog: pytest.LogCaptureFixture) -> None:
-    """A client of the library is answered and closed in order; the request ends without a word in the log."""
+    """A client of the websockets library is answered and closed in order; the request logs nothing."""
     url, endpoint = served
     caplog.set_level(logging.INFO)
 
@@ -165,8 +165,8 @@ def test_werkzeugs_server_serves_sockets_too(served: tuple[str, Endpoint], caplo
     assert caplog.messages == []
 
 
-def test_a_refused_handshake_is_an_http_answer(served: tuple[str, Endpoint]) -> None:
-    """Nothing that spoke WebSocket has been said by then."""
+def test_a_rejected_handshake_is_an_http_reply(served: tuple[str, Endpoint]) -> None:
+    """The reply is an HTTP status, because no WebSocket was opened."""
     url, _ = served
 
     with pytest.raises(InvalidStatus), connect(url + "/nowhere"):

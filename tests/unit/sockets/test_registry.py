@@ -1,4 +1,4 @@
-"""The upkeep of a process's sockets, where no real connection can show it."""
+"""The registry of a process's sockets, in cases that no real connection can produce."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALLER = Caller("key:0123456789abcdef")
 
 
 class FakeSocket:
-    """A socket that notes what is done to it; `stuck` makes a sender wait, as a client that does not read."""
+    """A socket that records its close codes; with `free` cleared `send` blocks, as for a client that does not read."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -51,7 +51,7 @@ class FakePeer:
 
 
 class FakeStore:
-    """A registry that is away, wrong, or says what it is told."""
+    """A socket store that fails with `error`, or returns the verdicts it was given."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -94,24 +94,26 @@ def registry(store: FakeStore) -> Iterator[SocketRegistry]:
     registry.stop()
 
 
-def visit_of(registry: SocketRegistry, token: str, *, enter: bool = True) -> tuple[SocketSession, FakeSocket]:
-    """Return a visit of the one client, known to the registry."""
+def session_of(registry: SocketRegistry, token: str, *, enter: bool = True) -> tuple[SocketSession, FakeSocket]:
+    """Return a session of client-a in the registry, and its socket."""
     socket = FakeSocket(token)
 
-    def admit(visit: SocketSession, caller: Caller) -> Peer:
-        registry.enter(visit, caller)
+    def admit(session: SocketSession, caller: Caller) -> Peer:
+        registry.enter(session, caller)
         return FakePeer()
 
-    visit = SocketSession(cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, sentence=str)
-    registry.add(visit)
+    session = SocketSession(
+        cast(Socket, socket), "chat", "client-a", callers=Callers("none"), admit=admit, sentence=str
+    )
+    registry.add(session)
     if enter:
-        registry.enter(visit, CALLER)
-    return visit, socket
+        registry.enter(session, CALLER)
+    return session, socket
 
 
-def test_a_slow_reader_holds_up_nobody(registry: SocketRegistry, store: FakeStore) -> None:
-    """The goodbye to a client that reads nothing is waited for by nobody else: renewals go on."""
-    _, stuck = visit_of(registry, "stuck")
+def test_a_slow_reader_does_not_delay_renewals(registry: SocketRegistry, store: FakeStore) -> None:
+    """The frame before the close waits for a client that reads nothing; renewals continue meanwhile."""
+    _, stuck = session_of(registry, "stuck")
     stuck.free.clear()
     store.verdicts = {"stuck": "dismissed"}
     wait_until(lambda: store.renewals > 3)
@@ -124,9 +126,9 @@ def test_a_slow_reader_holds_up_nobody(registry: SocketRegistry, store: FakeStor
     wait_until(lambda: stuck.codes == [4410])
 
 
-def test_a_goodbye_is_said_once(registry: SocketRegistry, store: FakeStore) -> None:
-    """However often Redis says so, and whoever says it too."""
-    _, socket = visit_of(registry, "dismissed")
+def test_a_dismissed_socket_is_closed_once(registry: SocketRegistry, store: FakeStore) -> None:
+    """However often Redis returns the verdict, the socket is closed once."""
+    _, socket = session_of(registry, "dismissed")
     store.verdicts = {"dismissed": "dismissed"}
 
     wait_until(lambda: socket.codes and store.renewals > 5)
@@ -134,40 +136,40 @@ def test_a_goodbye_is_said_once(registry: SocketRegistry, store: FakeStore) -> N
     assert socket.codes == [4410]
 
 
-def test_the_newer_one_wins_without_redis(registry: SocketRegistry, store: FakeStore) -> None:
-    """Also when the older one's place came from a clock ahead of Redis's."""
+def test_a_newer_socket_closes_the_older_without_redis(registry: SocketRegistry, store: FakeStore) -> None:
+    """Also if the `since` of the older one came from a clock ahead of Redis's."""
     store.error, store.time = StoreUnavailable("away"), 500.0
-    _, older = visit_of(registry, "older")
+    _, older = session_of(registry, "older")
     store.error, store.time = None, 100.0
 
-    newer_visit, newer = visit_of(registry, "newer")
+    newer_session, newer = session_of(registry, "newer")
 
     assert (older.codes, newer.codes) == ([4409], [])
     store.error = StoreUnavailable("away")
-    _, newest = visit_of(registry, "newest")
+    _, newest = session_of(registry, "newest")
     assert newer.codes == [4409]
-    registry.remove(newer_visit)
-    _, last = visit_of(registry, "last")
+    registry.remove(newer_session)
+    _, last = session_of(registry, "last")
     assert (newest.codes, last.codes) == ([4409], [])
 
 
-def test_who_was_overtaken_while_it_registered_gives_way(registry: SocketRegistry, store: FakeStore) -> None:
-    """Of two that open at once, the one that Redis holds for the older closes, whoever comes home first."""
+def test_a_socket_superseded_during_registration_is_closed(registry: SocketRegistry, store: FakeStore) -> None:
+    """Of two sockets that open at once the one that is older in Redis closes, whichever registers first here."""
     store.time = 200.0
-    _, newer = visit_of(registry, "newer")
+    _, newer = session_of(registry, "newer")
     store.register = lambda entry, *, after=0.0: 150.0  # type: ignore[method-assign]
 
-    _, older = visit_of(registry, "older")
+    _, older = session_of(registry, "older")
 
     assert (older.codes, newer.codes) == ([4409], [])
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), RuntimeError("a mistake of ours")])
-def test_the_keeper_outlives_what_goes_wrong(
+def test_renewals_continue_after_an_error(
     registry: SocketRegistry, store: FakeStore, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An outage is told by who speaks to Redis, anything else here; afterwards it goes on, and nobody was closed."""
-    _, socket = visit_of(registry, "here")
+    """The Redis client logs an outage, the registry any other error; renewals continue, and no socket was closed."""
+    _, socket = session_of(registry, "here")
     store.error = error
     before = store.renewals
     wait_until(lambda: store.renewals > before + 3)
@@ -176,51 +178,51 @@ def test_the_keeper_outlives_what_goes_wrong(
     store.error, store.verdicts = None, {"here": "superseded"}
 
     wait_until(lambda: 4409 in socket.codes)
-    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert bool(told) is isinstance(error, RuntimeError)
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert bool(errors) is isinstance(error, RuntimeError)
 
 
-def test_who_left_during_an_outage_is_not_kept_for_ever(registry: SocketRegistry, store: FakeStore) -> None:
-    """What Redis could not be told ends there by itself; renewals are not held up by it."""
-    visit, _ = visit_of(registry, "gone")
+def test_a_socket_that_left_during_an_outage_is_dropped(registry: SocketRegistry, store: FakeStore) -> None:
+    """An entry that could not be removed expires in Redis; it is not kept here, and renewals continue."""
+    session, _ = session_of(registry, "gone")
     store.error = StoreUnavailable("away")
-    registry.remove(visit)
+    registry.remove(session)
     before = store.renewals
     wait_until(lambda: store.renewals > before + 2)
 
     store.error = None
-    other, _ = visit_of(registry, "other")
+    other, _ = session_of(registry, "other")
     registry.remove(other)
 
     wait_until(lambda: store.left == ["other"])
 
 
-def test_a_socket_that_opens_while_all_leave_is_told_so(registry: SocketRegistry) -> None:
-    """Who came between the last check and the leaving is not forgotten."""
+def test_a_socket_that_opens_during_shutdown_is_closed(registry: SocketRegistry) -> None:
+    """A socket that is added after `leave` is closed as soon as it opens."""
     registry.leave()
 
-    _, socket = visit_of(registry, "late", enter=False)
+    _, socket = session_of(registry, "late", enter=False)
 
     assert socket.codes[0] == 1012
 
 
-def test_the_last_ones_are_taken_out_at_the_end(store: FakeStore) -> None:
-    """Also those that left when the keeper looked for the last time."""
+def test_the_last_sockets_are_removed_at_the_end(store: FakeStore) -> None:
+    """`stop` also removes the sockets that ended after the last renewal."""
     registry = SocketRegistry(cast(SocketStore, store), sentence=str)
-    visit, _ = visit_of(registry, "last")
-    registry.remove(visit)
+    session, _ = session_of(registry, "last")
+    registry.remove(session)
 
     registry.stop()
 
     assert store.left == ["last"]
 
 
-def test_an_end_without_redis_is_an_end() -> None:
-    """Stopping needs nobody."""
+def test_the_registry_stops_without_redis() -> None:
+    """Stopping raises nothing when Redis is down."""
     client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)
     registry = SocketRegistry(SocketStore(ScriptRunner(client), replica="one", secret=b"fake"), sentence=str)
-    visit, _ = visit_of(registry, "here")
-    registry.remove(visit)
+    session, _ = session_of(registry, "here")
+    registry.remove(session)
 
     registry.stop()
 

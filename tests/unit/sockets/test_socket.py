@@ -1,4 +1,4 @@
-"""One WebSocket against a client that may do anything; tests/unit/sockets/test_socket_sending.py has the slow ones."""
+"""One WebSocket and a client that may send anything; test_socket_sending.py has clients that read slowly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.sockets.far_end import Endpoint, FarEnd, masked
 
 
 def test_a_frame_is_one_compact_json_text() -> None:
-    """Signs beyond ASCII are themselves; half a character pair, which JSON can name, becomes a question mark."""
+    """Characters beyond ASCII are sent unescaped; a lone surrogate, which UTF-8 cannot encode, becomes "?"."""
     with FarEnd() as far:
         assert far.socket.send({"type": "chat", "content": "你好", "half": "\ud800"})
 
@@ -24,7 +24,7 @@ def test_a_frame_is_one_compact_json_text() -> None:
 
 
 def test_messages_arrive_one_by_one() -> None:
-    """Several in one segment, one in single bytes: each is handed over once and whole."""
+    """Several messages in one segment and one in single bytes are each delivered once and whole."""
     with FarEnd() as far:
         far.raw.sendall(masked(Opcode.TEXT, b"one") + masked(Opcode.TEXT, "zwölf".encode()))
         for byte in masked(Opcode.TEXT, b"three"):
@@ -34,7 +34,7 @@ def test_messages_arrive_one_by_one() -> None:
 
 
 def test_a_message_in_fragments_arrives_whole() -> None:
-    """Fragments may part a character, be empty, and have a ping between them, which is answered at once."""
+    """A character may be split between fragments; a ping between them is answered at once."""
     with FarEnd() as far:
         far.put(Opcode.TEXT, b"a\xe4\xbd", fin=False)
         far.put(Opcode.CONT, b"", fin=False)
@@ -46,8 +46,8 @@ def test_a_message_in_fragments_arrives_whole() -> None:
         assert far.heard(1) == ["a你b"]
 
 
-def test_what_was_read_with_the_request_comes_first() -> None:
-    """A client that did not wait for the handshake's answer loses nothing."""
+def test_bytes_read_with_the_request_are_delivered_first() -> None:
+    """Bytes that a client sends before the handshake's reply are not lost."""
     half = masked(Opcode.TEXT, b"half of this")
     with FarEnd(early=masked(Opcode.TEXT, b"early") + half[:7]) as far:
         far.raw.sendall(half[7:])
@@ -55,8 +55,8 @@ def test_what_was_read_with_the_request_comes_first() -> None:
         assert far.heard(2) == ["early", "half of this"]
 
 
-def test_the_client_closes() -> None:
-    """Its code comes back, the connection ends, and the endpoint knows who began."""
+def test_a_close_of_the_client_is_answered() -> None:
+    """The close code is echoed, the connection ends, and the endpoint learns which side began."""
     with FarEnd() as far:
         far.closes(1000, "bye")
 
@@ -66,16 +66,16 @@ def test_the_client_closes() -> None:
         assert far.socket.closing
 
 
-def test_a_close_without_a_code_is_one() -> None:
-    """RFC 6455 calls that 1005."""
+def test_a_close_without_a_code_is_1005() -> None:
+    """RFC 6455 assigns it the code 1005."""
     with FarEnd() as far:
         far.put(Opcode.CLOSE)
 
         assert far.end() == Closed(1005, "", by_peer=True, clean=True)
 
 
-def test_messages_before_the_clients_close_are_heard() -> None:
-    """Who asks and leaves has asked; no frame follows the answer to a close."""
+def test_messages_before_the_clients_close_are_delivered() -> None:
+    """A message before the close is delivered; no frame follows the reply to the close."""
     endpoint = Endpoint()
     answered: list[bool] = []
     with FarEnd(endpoint=endpoint) as far:
@@ -88,31 +88,31 @@ def test_messages_before_the_clients_close_are_heard() -> None:
         assert (endpoint.texts, answered) == (["question"], [False])
 
 
-def test_the_server_closes() -> None:
-    """It says why, waits for the client's own close frame, and hears nothing else."""
+def test_a_close_of_the_server_waits_for_the_client() -> None:
+    """It sends code and reason, waits for the client's close frame, and delivers no more messages."""
     with FarEnd() as far:
         far.socket.close(4409, "replaced")
         far.socket.close(1011, "a second one is nothing")
-        said = far.close_frame()
+        close = far.close_frame()
         far.says("too late")
         far.closes(4409)
 
-        assert said == Close(4409, "replaced")
+        assert close == Close(4409, "replaced")
         assert far.eof()
         assert far.end() == Closed(4409, "replaced", by_peer=False, clean=True)
         assert far.endpoint.texts == []
 
 
-def test_a_long_reason_is_cut_to_what_a_close_frame_holds() -> None:
-    """123 bytes of it, and no half characters."""
+def test_a_long_reason_is_cut_to_a_close_frames_limit() -> None:
+    """A close frame holds 123 bytes of it, cut between characters."""
     with FarEnd() as far:
         far.socket.close(1011, "你" * 100)
 
         assert far.close_frame() == Close(1011, "你" * 41)
 
 
-def test_a_client_that_does_not_answer_a_close_is_left() -> None:
-    """Also when the reader waits for the next heartbeat, half a minute off."""
+def test_a_client_that_does_not_answer_a_close_is_disconnected() -> None:
+    """Its connection is closed, also while the reader waits for a heartbeat that is half a minute away."""
     with FarEnd() as far:
         far.socket.close(1012)
 
@@ -122,7 +122,7 @@ def test_a_client_that_does_not_answer_a_close_is_left() -> None:
 
 
 def test_nothing_is_sent_after_a_close() -> None:
-    """Who sends on is told so, and the client sees the close frame as the last one."""
+    """`send` returns false, and the close frame is the last that the client receives."""
     with FarEnd() as far:
         far.socket.close(1000)
         assert not far.socket.send({"type": "late"})
@@ -133,7 +133,7 @@ def test_nothing_is_sent_after_a_close() -> None:
 
 
 def test_a_client_that_vanishes_is_a_lost_connection() -> None:
-    """Reset or ended without a close frame: 1006, and nothing can be sent."""
+    """Reset or ended without a close frame: code 1006, and `send` returns false."""
     with FarEnd() as far:
         far.vanishes()
 
@@ -141,8 +141,8 @@ def test_a_client_that_vanishes_is_a_lost_connection() -> None:
         assert not far.socket.send({"type": "late"})
 
 
-def test_a_connection_that_is_half_closed_is_over() -> None:
-    """A client that will say nothing more cannot say goodbye."""
+def test_a_half_closed_connection_is_closed() -> None:
+    """A client that closed its sending side cannot complete a closing handshake."""
     with FarEnd() as far:
         far.hangs_up()
 
@@ -165,8 +165,8 @@ def test_a_connection_that_is_half_closed_is_over() -> None:
     ],
     ids=["binary", "binary-part", "utf8", "utf8-parts", "short", "long", "long-parts", "unmasked", "lone-part"],
 )
-def test_what_a_client_must_not_send_ends_the_socket(sent: bytes, code: int | None) -> None:
-    """Each wrong has its code, a long message as soon as its length is known; nothing of it is handed over."""
+def test_an_invalid_frame_closes_the_socket(sent: bytes, code: int | None) -> None:
+    """Each has its close code, a long message as soon as its length is known; none is delivered."""
     with FarEnd(max_bytes=100) as far:
         far.raw.sendall(sent)
 
@@ -179,8 +179,8 @@ def test_what_a_client_must_not_send_ends_the_socket(sent: bytes, code: int | No
         assert far.endpoint.texts == []
 
 
-def test_a_client_that_goes_on_sending_too_much_still_reads_why() -> None:
-    """The rest is read and thrown away: a connection closed over unread bytes is reset, and the reason with it."""
+def test_a_client_that_sends_too_much_still_gets_the_close_code() -> None:
+    """The rest is read and dropped: closing a connection with unread bytes resets it, and the reason is lost."""
     with FarEnd(max_bytes=100) as far:
         far.raw.sendall(masked(Opcode.TEXT, b"x" * 1_000_000))
 
@@ -189,8 +189,8 @@ def test_a_client_that_goes_on_sending_too_much_still_reads_why() -> None:
         assert far.end().code == 1009
 
 
-def test_too_many_messages_at_once_end_the_socket() -> None:
-    """So many at once are fair, and so many a second for ever; one more is not."""
+def test_too_many_messages_close_the_socket() -> None:
+    """The limit is 500 messages at once and 50 in each second after; one more closes with 4429."""
     clock = FakeClock()
     with FarEnd(clock=clock) as far:
         far.raw.sendall(masked(Opcode.TEXT, b"x") * 500)
@@ -207,8 +207,8 @@ def test_too_many_messages_at_once_end_the_socket() -> None:
 
 
 @pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CONT])
-def test_frames_that_say_nothing_count_too(opcode: Opcode) -> None:
-    """A message of empty parts never grows and never ends; pings cost an answer."""
+def test_frames_without_text_count_too(opcode: Opcode) -> None:
+    """Empty fragments never complete a message, and each ping costs a pong."""
     with FarEnd(clock=FakeClock()) as far:
         if opcode is Opcode.CONT:
             far.put(Opcode.TEXT, fin=False)
@@ -219,8 +219,8 @@ def test_frames_that_say_nothing_count_too(opcode: Opcode) -> None:
         assert Close.parse(frame.data).code == 4429
 
 
-def test_silence_brings_heartbeats_and_then_the_end() -> None:
-    """Heartbeats are no sign of life of the client: 4408 comes when it should, whatever was said into the silence."""
+def test_a_silent_client_gets_heartbeats_and_then_4408() -> None:
+    """Own heartbeats do not count as activity: 4408 comes after the heartbeat timeout."""
     clock = FakeClock()
     with FarEnd(clock=clock, heartbeat_interval=0.01, heartbeat_timeout=0.05) as far:
         far.socket.heartbeat = {"session_id": "s1"}
@@ -237,15 +237,15 @@ def test_silence_brings_heartbeats_and_then_the_end() -> None:
         assert beats[0]["timestamp"].endswith("Z")
 
 
-def test_who_stood_still_closes_nobody_for_it() -> None:
-    """A frozen process finds what its clients sent meanwhile before it calls them silent."""
+def test_a_suspended_process_does_not_close_its_clients() -> None:
+    """A process that was suspended reads what its clients sent meanwhile before it judges their silence."""
     clock, sent, endpoint = FakeClock(), threading.Event(), Endpoint()
 
-    def stand_still(text: str) -> None:
+    def freeze(text: str) -> None:
         if text == "freeze" and sent.wait(30.0):
             clock.advance(1000.0)
 
-    endpoint.on_text = stand_still
+    endpoint.on_text = freeze
     with FarEnd(clock=clock, heartbeat_timeout=100.0, endpoint=endpoint) as far:
         far.says("freeze")
         far.heard(1)
@@ -256,8 +256,8 @@ def test_who_stood_still_closes_nobody_for_it() -> None:
         assert not far.socket.closing
 
 
-def test_any_bytes_are_a_sign_of_life() -> None:
-    """A ping, too: whoever sends now and then stays, and is sent no heartbeats."""
+def test_any_bytes_restart_the_heartbeat_timeout() -> None:
+    """Also a ping: a client that sends now and then gets no heartbeats and is not closed."""
     clock = FakeClock()
     with FarEnd(clock=clock, heartbeat_interval=0.03, heartbeat_timeout=0.05) as far:
         for _ in range(5):
@@ -269,8 +269,8 @@ def test_any_bytes_are_a_sign_of_life() -> None:
         assert far.heard(1) == ["still here"]
 
 
-def test_a_endpoint_that_fails_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
-    """The traceback is in the log, and the next message is not tried."""
+def test_an_endpoint_that_fails_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the traceback, and the next message is not delivered."""
     endpoint = Endpoint()
     endpoint.on_text = lambda text: json.loads(text)
     with FarEnd(endpoint=endpoint) as far:
@@ -283,8 +283,8 @@ def test_a_endpoint_that_fails_closes_with_1011(caplog: pytest.LogCaptureFixture
         assert "JSONDecodeError" in caplog.text
 
 
-def test_a_endpoint_that_cannot_open_is_closed_once(caplog: pytest.LogCaptureFixture) -> None:
-    """It hears of the end, and of nothing before."""
+def test_an_endpoint_that_cannot_open_is_closed_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Only its `closed` is called, and no message is delivered."""
     endpoint = Endpoint()
     endpoint.on_open = lambda: json.loads("no json")
     with FarEnd(endpoint=endpoint, early=masked(Opcode.TEXT, b"hello")) as far:
@@ -296,8 +296,8 @@ def test_a_endpoint_that_cannot_open_is_closed_once(caplog: pytest.LogCaptureFix
         assert "socket could not be opened" in caplog.text
 
 
-def test_a_endpoint_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The request ends as ever."""
+def test_an_endpoint_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The request ends as usual."""
 
     class Failing(Endpoint):
         def closed(self, closed: Closed) -> None:
@@ -311,8 +311,8 @@ def test_a_endpoint_that_fails_at_the_end_is_logged(caplog: pytest.LogCaptureFix
         assert "a bug" in caplog.text
 
 
-def test_nothing_people_write_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Not even when everything is logged."""
+def test_messages_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Messages are not logged at any level."""
     caplog.set_level(logging.DEBUG)
     with FarEnd() as far:
         far.says("my secret")

@@ -1,4 +1,4 @@
-"""What a WebSocket sends: whole, in order, from many threads, to clients that read slowly or not at all."""
+"""Sending on a WebSocket: whole messages, in order, from many threads, to clients that read slowly or not at all."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from tests.support.servers.processes import FakeClock, wait_until
 from tests.support.sockets.far_end import TIMEOUT, FarEnd, in_thread, tcp_pair
 from utils.formats.json_slices import Slices
 
-#: A frame that no kernel's buffers take.
+#: Characters of a frame that is larger than the kernel's buffers.
 LONG = "x" * 8_000_000
 SMALL = 8192
-#: More than the buffers take at once: a frame goes out in pieces.
+#: Larger than the buffers: a frame with it is sent in pieces.
 PAD = "y" * 100_000
 
 
 class CountingClock(FakeClock):
-    """A clock that knows how often it was looked at."""
+    """A clock that counts its calls."""
 
-    looks = 0
+    calls = 0
 
     def __call__(self) -> float:
-        self.looks += 1
+        self.calls += 1
         return super().__call__()
 
 
-def speak(far: FarEnd, who: int) -> bool:
-    return all(far.socket.send({"who": who, "n": n, "pad": PAD}) for n in range(10))
+def send_ten(far: FarEnd, sender: int) -> bool:
+    return all(far.socket.send({"sender": sender, "n": n, "pad": PAD}) for n in range(10))
 
 
 def test_frames_of_many_threads_never_mix() -> None:
-    """Each arrives whole, and each thread's in the order it sent them, though the client's window is small."""
+    """Each frame arrives whole, and those of one thread in their order, though the client's window is small."""
     with FarEnd(buffer=SMALL) as far:
-        jobs = [in_thread(partial(speak, far, who)) for who in range(8)]
-        seen: dict[int, list[int]] = defaultdict(list)
+        jobs = [in_thread(partial(send_ten, far, sender)) for sender in range(8)]
+        received: dict[int, list[int]] = defaultdict(list)
         for _ in range(8 * 10):
             frame = far.sees()
             assert frame["pad"] == PAD
-            seen[frame["who"]].append(frame["n"])
+            received[frame["sender"]].append(frame["n"])
 
         assert [job() for job in jobs] == [True] * 8
-        assert seen == {who: list(range(10)) for who in range(8)}
+        assert received == {sender: list(range(10)) for sender in range(8)}
 
 
 def test_pings_during_a_long_frame_are_answered_after_it() -> None:
-    """Not within it; the last of them is enough, and the reader went on hearing all the while."""
+    """Pings during the frame get one pong after it, for the last ping; the reader reads meanwhile."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -74,7 +74,7 @@ def sliced(slices: Callable[[], Iterable[str]]) -> dict[str, Any]:
 
 
 def test_a_text_in_slices_is_one_message() -> None:
-    """Of several WebSocket frames, between which pings are answered and no other message stands."""
+    """It is sent as several WebSocket frames; pongs may come between them, other messages may not."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send(sliced(lambda: ["答" * 1000] * 2000)))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -86,18 +86,18 @@ def test_a_text_in_slices_is_one_message() -> None:
         frames = [far.frame()]
         while not (frames[-1].fin and frames[-1].opcode is not Opcode.PONG):
             frames.append(far.frame())
-        words = [frame for frame in frames if frame.opcode is not Opcode.PONG]
+        text_frames = [frame for frame in frames if frame.opcode is not Opcode.PONG]
 
-        assert [frame.opcode for frame in words] == [Opcode.TEXT, *[Opcode.CONT] * (len(words) - 1)]
-        assert json.loads(b"".join(frame.data for frame in words)) == {"long": "答" * 2_000_000}
-        assert max(len(frame.data) for frame in words) < 32 * 1024
-        assert len(frames) == len(words) + 1
+        assert [frame.opcode for frame in text_frames] == [Opcode.TEXT, *[Opcode.CONT] * (len(text_frames) - 1)]
+        assert json.loads(b"".join(frame.data for frame in text_frames)) == {"long": "答" * 2_000_000}
+        assert max(len(frame.data) for frame in text_frames) < 32 * 1024
+        assert len(frames) == len(text_frames) + 1
         assert far.sees() == {"type": "next"}
         assert (sent(), other(), far.socket.sent) == (True, True, 2)
 
 
-def test_a_text_that_cannot_be_read_to_its_end_is_no_message() -> None:
-    """The connection is lost: half of it must not look like all of it."""
+def test_a_text_in_slices_that_fails_closes_the_connection() -> None:
+    """The connection is closed without a close frame: a partial message must not look complete."""
 
     def slices() -> Iterator[str]:
         yield "x" * 100_000
@@ -118,7 +118,7 @@ def test_a_text_that_cannot_be_read_to_its_end_is_no_message() -> None:
 
 
 def test_a_close_during_a_text_in_slices_comes_after_it() -> None:
-    """To clients a close frame within a message is an error, and its code is lost."""
+    """Clients treat a close frame within a message as an error, and lose its code."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 100)))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -130,7 +130,7 @@ def test_a_close_during_a_text_in_slices_comes_after_it() -> None:
 
 
 def test_a_text_in_slices_that_is_not_read_ends_with_the_close() -> None:
-    """The peer has the time of a close for it; then the connection is over."""
+    """The client has the time of a close to read it; then the connection is closed."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send(sliced(lambda: ["x" * 4000] * 10_000)))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -141,7 +141,7 @@ def test_a_text_in_slices_that_is_not_read_ends_with_the_close() -> None:
 
 
 def test_a_close_during_a_long_frame_comes_after_it() -> None:
-    """`close` does not wait for the frame, and what else wanted to be sent is dropped."""
+    """`close` does not wait for the frame, and messages that wait behind it are dropped."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -156,7 +156,7 @@ def test_a_close_during_a_long_frame_comes_after_it() -> None:
 
 
 def test_the_clients_close_during_a_long_frame_is_answered_after_it() -> None:
-    """The frame was on its way."""
+    """The frame had begun, so it is sent completely before the close frame."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -170,8 +170,8 @@ def test_the_clients_close_during_a_long_frame_is_answered_after_it() -> None:
         assert sent()
 
 
-def test_a_client_that_does_not_read_is_given_up() -> None:
-    """After `send_seconds` the connection is lost: half a frame is out, so no close frame can follow."""
+def test_a_client_that_does_not_read_loses_its_connection() -> None:
+    """After `send_seconds` the connection is closed; no close frame can follow a partial frame."""
     clock = FakeClock()
     with FarEnd(buffer=SMALL, clock=clock, heartbeat_interval=1e9, heartbeat_timeout=1e9) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
@@ -179,7 +179,7 @@ def test_a_client_that_does_not_read_is_given_up() -> None:
         waiting = in_thread(lambda: far.socket.send({"type": "next"}))
 
         def later() -> bool:
-            # Again and again, for the last bytes that fit somewhere begin the time anew.
+            # Repeated, because the last bytes that fit into a buffer restart the time.
             clock.advance(31.0)
             return far.socket.closing
 
@@ -189,8 +189,8 @@ def test_a_client_that_does_not_read_is_given_up() -> None:
         assert far.end() == Closed(1006, "", by_peer=False, clean=False)
 
 
-def test_a_client_that_does_not_read_holds_no_close_up() -> None:
-    """`close` returns at once, and a sender that waits gives up as soon as the close has had its time."""
+def test_a_client_that_does_not_read_does_not_delay_a_close() -> None:
+    """`close` returns at once, and a blocked sender fails as soon as the time of the close is over."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -201,7 +201,7 @@ def test_a_client_that_does_not_read_holds_no_close_up() -> None:
 
 
 def test_a_client_that_vanishes_ends_a_waiting_send() -> None:
-    """At once, and not after `send_seconds`."""
+    """The send fails at once, not after `send_seconds`."""
     with FarEnd(buffer=SMALL) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
@@ -211,15 +211,15 @@ def test_a_client_that_vanishes_ends_a_waiting_send() -> None:
         assert far.end().code == 1006
 
 
-def test_no_heartbeat_waits_behind_a_frame() -> None:
-    """What is sent is a sign of life itself; the reader reads on."""
+def test_no_heartbeat_is_queued_behind_a_frame() -> None:
+    """A frame that is being sent shows the client that the server is alive; the reader continues."""
     clock = CountingClock()
     with FarEnd(buffer=SMALL, clock=clock, heartbeat_interval=0.01, send_seconds=100.0) as far:
         sent = in_thread(lambda: far.socket.send({"long": LONG}))
         far.raw.recv(1, socket.MSG_PEEK)
         clock.advance(1.0)
-        looked = clock.looks
-        wait_until(lambda: clock.looks > looked + 5, TIMEOUT)
+        calls_before = clock.calls
+        wait_until(lambda: clock.calls > calls_before + 5, TIMEOUT)
         far.says("heard")
         far.heard(1)
 
@@ -228,8 +228,8 @@ def test_no_heartbeat_waits_behind_a_frame() -> None:
 
 
 @pytest.mark.parametrize(("frame_seconds", "whole"), [(300.0, True), (50.0, False)])
-def test_a_slow_client_has_time_while_it_reads_but_not_for_ever(frame_seconds: float, whole: bool) -> None:
-    """Some bytes in every `send_seconds` are enough, until the time for one frame is over."""
+def test_a_slow_client_has_frame_seconds_while_it_reads(frame_seconds: float, whole: bool) -> None:
+    """Some bytes in every `send_seconds` are enough, until `frame_seconds` are over."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
     wire = SocketWriter(near, send_seconds=30.0, frame_seconds=frame_seconds, clock=clock)
@@ -244,8 +244,8 @@ def test_a_slow_client_has_time_while_it_reads_but_not_for_ever(frame_seconds: f
         assert (pieces == 8, wire.stalled) == (whole, not whole)
 
 
-def test_a_frame_that_nobody_takes_is_given_up_after_send_seconds() -> None:
-    """Long before a frame's whole time is over."""
+def test_a_frame_that_is_not_read_fails_after_send_seconds() -> None:
+    """The send fails long before `frame_seconds` are over."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
     wire = SocketWriter(near, send_seconds=30.0, frame_seconds=1e9, clock=clock)
@@ -261,8 +261,8 @@ def test_a_frame_that_nobody_takes_is_given_up_after_send_seconds() -> None:
         assert wire.lost
 
 
-def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
-    """The reader itself may be the one who says it: nobody else would wake it."""
+def test_a_close_that_is_not_read_ends_in_its_time() -> None:
+    """The reader itself may send the close frame, so no other thread could end its wait."""
     near, far = tcp_pair(buffer=SMALL)
     clock = FakeClock()
     wire = SocketWriter(near, send_seconds=30.0, clock=clock)
@@ -276,8 +276,8 @@ def test_a_farewell_that_nobody_takes_ends_in_its_time() -> None:
         assert wire.lost
 
 
-def test_what_waits_for_a_stuck_frame_is_bounded() -> None:
-    """However many pings come meanwhile, one pong waits."""
+def test_the_queue_behind_a_stuck_frame_is_bounded() -> None:
+    """However many pings arrive meanwhile, one pong is queued."""
     near, far = tcp_pair(buffer=SMALL)
     wire = SocketWriter(near, send_seconds=30.0, clock=FakeClock())
     with near, far:

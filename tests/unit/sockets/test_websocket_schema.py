@@ -1,4 +1,4 @@
-"""The sockets' JSON Schema: complete, exact, agreed upon by the document, and published."""
+"""The sockets' JSON Schema: complete, exact, consistent with the document, and published."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tests.support.sockets.frames import DOCUMENT, SCHEMA, SIDES, Example, examp
 
 DEFINED = [name for name in SCHEMA["$defs"] if name.count(".") == 2]
 CODES = {"PROVIDER_TIMEOUT", "PROVIDER_ERROR"}
-STREAM = "aa65853a50e4ed54b013b58037014e5b"
+STREAM_ID = "aa65853a50e4ed54b013b58037014e5b"
 NOW = "2026-11-21T03:56:55.361Z"
 
 
-def test_the_schema_is_one() -> None:
-    """It keeps to JSON Schema 2020-12."""
+def test_the_schema_is_valid() -> None:
+    """It is valid by JSON Schema 2020-12."""
     Draft202012Validator.check_schema(SCHEMA)
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_a_side_has_all_its_frames(side: str) -> None:
-    """Each side is one of the frames whose names begin with its own, none forgotten."""
+def test_a_side_lists_all_its_frames(side: str) -> None:
+    """Each side lists all frames whose names begin with its own."""
     named = {alternative["$ref"].removeprefix("#/$defs/") for alternative in SCHEMA["$defs"][side]["oneOf"]}
 
     assert named == {name for name in DEFINED if name.startswith(f"{side}.")}
 
 
 @pytest.mark.parametrize("name", DEFINED)
-def test_every_frame_is_described_and_shown(name: str) -> None:
-    """Each has a sentence in the schema and an example in the document."""
+def test_every_frame_has_a_description_and_an_example(name: str) -> None:
+    """Each frame has a description in the schema and an example in the document."""
     assert SCHEMA["$defs"][name]["description"]
     assert name in {example.name for example in examples()}
 
 
 @pytest.mark.parametrize("example", examples(), ids=str)
-def test_every_example_is_what_the_document_calls_it(example: Example) -> None:
-    """It is a frame of its name, and of no other of its side."""
+def test_every_example_is_valid_as_the_frame_it_names(example: Example) -> None:
+    """The example is valid as the frame it is named, and as no other frame of its side."""
     side = example.name.rpartition(".")[0]
 
     assert faults(example.name, example.frame) == []
@@ -51,21 +51,21 @@ def test_every_example_is_what_the_document_calls_it(example: Example) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DEFINED if ".server." in name])
-def test_the_server_says_nothing_that_is_not_named(name: str) -> None:
-    """A frame of the server's has no member beyond those of the schema; one of a client's may."""
+def test_a_server_frame_has_no_other_members(name: str) -> None:
+    """A server's frame has only members of the schema; a client's frame may have others."""
     shown = next(example.frame for example in examples() if example.name == name)
 
     assert faults(name, {**shown, "surprise": 1})
 
 
-def test_a_client_may_say_more_than_is_read() -> None:
+def test_a_client_frame_may_have_other_members() -> None:
     """Older clients send members of their own."""
     assert kinds("chat.client", {"type": "chat", "content": "hello", "client_id": "x", "timestamp": 1}) == [
         "chat.client.chat"
     ]
 
 
-#: The frames of the originals' protocol pages that are kept, as their clients send them.
+#: The frames of the original services' protocol that are kept, as their clients send them.
 SENT_BY_OLD_CLIENTS: list[tuple[str, dict[str, Any]]] = [
     ("realtime", {"type": "asr_chunk", "text": "hello"}),
     ("realtime", {"type": "asr_chunk", "text": "hello", "is_final": True, "timestamp": 1, "session_id": "s"}),
@@ -86,12 +86,12 @@ SENT_BY_OLD_CLIENTS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("endpoint", "frame"), SENT_BY_OLD_CLIENTS, ids=str)
-def test_what_old_clients_send_is_still_a_frame(endpoint: str, frame: dict[str, Any]) -> None:
-    """Each documented frame of the originals' clients is exactly one of ours."""
+def test_frames_of_old_clients_are_still_valid(endpoint: str, frame: dict[str, Any]) -> None:
+    """Each documented frame of the original clients is valid as exactly one of ours."""
     assert len(kinds(f"{endpoint}.client", frame)) == 1
 
 
-#: What old clients read: the frame, and the members their pages name for it.
+#: The frames that the original clients read, with the members that their protocol names.
 READ_BY_OLD_CLIENTS = [
     ("realtime.server.ack_connected", {"type": "ack", "message": "connected"}, {"session_id"}),
     ("realtime.server.ack", {"type": "ack"}, {"received_type", "session_id", "is_final", "message"}),
@@ -116,8 +116,8 @@ READ_BY_OLD_CLIENTS = [
 @pytest.mark.parametrize(
     ("name", "fixed", "members"), READ_BY_OLD_CLIENTS, ids=[name for name, _, _ in READ_BY_OLD_CLIENTS]
 )
-def test_what_old_clients_read_is_still_there(name: str, fixed: dict[str, str], members: set[str]) -> None:
-    """The frame has its type as before, and every member those clients look for."""
+def test_members_that_old_clients_read_are_kept(name: str, fixed: dict[str, str], members: set[str]) -> None:
+    """The frame has its type as before, and every member that those clients read."""
     properties = SCHEMA["$defs"][name]["properties"]
 
     assert {key: properties[key].get("const") for key in fixed} == fixed
@@ -125,7 +125,7 @@ def test_what_old_clients_read_is_still_there(name: str, fixed: dict[str, str], 
 
 
 def test_every_stage_of_the_originals_is_kept() -> None:
-    """The nine stages are those of the protocol pages."""
+    """The nine stages are those of the original protocol."""
     stages = SCHEMA["$defs"]["realtime.server.status"]["properties"]["stage"]["enum"]
 
     assert set(stages) == {
@@ -145,12 +145,12 @@ def test_every_stage_of_the_originals_is_kept() -> None:
         ("chat.client", {"type": "chat", "content": "x", "id": "x" * 65}),
         ("chat.client", {"type": "chat", "content": "x", "conversation": "yes"}),
         ("chat.client", {"type": "chat", "content": "x", "render": "pdf"}),
-        ("chat.client", {"type": "resume", "stream_id": STREAM, "cursor": -1}),
+        ("chat.client", {"type": "resume", "stream_id": STREAM_ID, "cursor": -1}),
         ("chat.client", {"type": "resume"}),
         ("chat.client", {"type": "auth"}),
         ("chat.client", {"type": "asr_chunk", "text": "x"}),
         ("chat.client", ["chat"]),
-        ("chat.server", {"type": "typing", "status": 1, "stream_id": STREAM}),
+        ("chat.server", {"type": "typing", "status": 1, "stream_id": STREAM_ID}),
         ("chat.server", {"type": "system", "content": "x", "client_id": "c", "timestamp": "today"}),
         ("chat.server", {"type": "error", "code": "not_upper", "content": "x"}),
         ("chat.server", {"type": "chat", "role": "user", "content": "x", "client_id": "c", "timestamp": NOW}),
@@ -166,8 +166,8 @@ def test_every_stage_of_the_originals_is_kept() -> None:
     ],
     ids=str,
 )
-def test_what_is_wrong_is_no_frame(name: str, frame: Any) -> None:
-    """A member that is missing, of another type or beyond its limit is seen."""
+def test_a_wrong_member_makes_a_frame_invalid(name: str, frame: Any) -> None:
+    """A member that is missing, of a wrong type or beyond its limit makes a frame invalid."""
     assert faults(name, frame)
 
 
@@ -175,7 +175,7 @@ def test_what_is_wrong_is_no_frame(name: str, frame: Any) -> None:
 
 
 def test_every_documented_code_has_its_sentence() -> None:
-    """The codes of the tables are those people get a sentence for."""
+    """Each code in the document's tables has a sentence in the texts."""
     cells = re.findall(r"^\| ((?:[A-Z_]+(?:, )?)+) \|", DOCUMENT.read_text("utf-8"), re.MULTILINE)
     codes = {code for cell in cells for code in cell.split(", ")}
 
@@ -183,20 +183,20 @@ def test_every_documented_code_has_its_sentence() -> None:
     assert {code.lower() for code in codes | CODES} - ZH.keys() == set()
 
 
-# What is published
+# The published file
 
 
 @pytest.fixture
-def page() -> Any:
-    """A client of an application that has nothing but the documentation."""
+def docs_client() -> Any:
+    """A client of an application that serves only the documentation."""
     app = Flask(__name__)
     app.register_blueprint(docs_blueprint(name="Lai<b>ao", version="1.2.3", realtime_path="/ws/asr"))
     return app.test_client()
 
 
-def test_the_schema_is_published_as_it_is(page: Any) -> None:
+def test_the_schema_is_published_unchanged(docs_client: Any) -> None:
     """/docs/websocket.json is the file, byte for byte."""
-    reply = page.get("/docs/websocket.json")
+    reply = docs_client.get("/docs/websocket.json")
 
     assert (reply.status_code, reply.mimetype) == (200, "application/schema+json")
     assert reply.data == FRAMES.read_bytes()

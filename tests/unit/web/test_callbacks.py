@@ -1,4 +1,4 @@
-"""The endpoint before the framework: which requests are callbacks, and what the channel gets of them."""
+"""The callback endpoint before Flask: the requests that are callbacks, and the arguments that the channel gets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOO_MUCH = io.BytesIO(b" " * (MAX_BODY + 1))
 
 
 class Channel:
-    """Keeps what it gets; refuses or fails where a test says so."""
+    """A channel that records the callbacks, and raises the given error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.received: list[tuple[str, dict[str, str], bytes]] = []
@@ -43,7 +43,7 @@ def post(
     endpoint: CallbackEndpoint, path: str, query: str = "", body: bytes = b"", **environ: Any
 ) -> tuple[str, bytes]:
     """Return the status line and the body of a reply by WSGI."""
-    told: list[Any] = []
+    response: list[Any] = []
     request = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": path.encode().decode("latin-1"),
@@ -52,9 +52,9 @@ def post(
         "wsgi.input": io.BytesIO(body),
         **environ,
     }
-    reply = b"".join(endpoint(request, lambda status, headers: told.extend((status, dict(headers)))))
-    assert told[1].get("Content-Length", str(len(reply))) == str(len(reply))
-    return told[0], reply
+    reply = b"".join(endpoint(request, lambda status, headers: response.extend((status, dict(headers)))))
+    assert response[1].get("Content-Length", str(len(reply))) == str(len(reply))
+    return response[0], reply
 
 
 def endpoint_of(channel: Channel) -> CallbackEndpoint:
@@ -70,8 +70,8 @@ def endpoint_of(channel: Channel) -> CallbackEndpoint:
         ("/wechat/callback/人事", "人事"),
     ],
 )
-def test_a_callback_is_answered_at_the_endpoint(path: str, bot: str) -> None:
-    """The bot is named by the address; the channel gets the arguments and the body as they came."""
+def test_a_callback_is_passed_to_the_channel(path: str, bot: str) -> None:
+    """The address names the bot; the channel gets the arguments and the body unchanged."""
     channel = Channel()
 
     assert post(endpoint_of(channel), path, "nonce=1&timestamp=2", b"{}") == ("200 OK", b"sealed")
@@ -91,8 +91,8 @@ def test_a_callback_is_answered_at_the_endpoint(path: str, bot: str) -> None:
         ("", "POST"),
     ],
 )
-def test_everything_else_is_the_applications(path: str, method: str) -> None:
-    """The endpoint looks at nothing but callbacks, and the lane is told that it is none."""
+def test_other_requests_go_to_the_application(path: str, method: str) -> None:
+    """The application behind answers other requests, and `reply` returns None for them."""
     channel = Channel()
 
     assert post(endpoint_of(channel), path, REQUEST_METHOD=method) == ("404 Not Found", b"behind")
@@ -101,8 +101,8 @@ def test_everything_else_is_the_applications(path: str, method: str) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "消"]), st.text(max_size=5)), max_size=5))
-def test_arguments_are_read_as_they_were_written(pairs: list[tuple[str, str]]) -> None:
-    """Escaped or not, blank or not; of a name that comes twice the first counts."""
+def test_arguments_are_decoded(pairs: list[tuple[str, str]]) -> None:
+    """Escaped or not, blank or not; of a repeated name the first value is used."""
     channel = Channel()
     pairs = [(name, value.encode("utf-8", "replace").decode()) for name, value in pairs]
 
@@ -112,8 +112,8 @@ def test_arguments_are_read_as_they_were_written(pairs: list[tuple[str, str]]) -
     assert {name: args[name] for name, _ in pairs} == dict(reversed(pairs))
 
 
-def test_plain_arguments_mean_what_escaped_ones_do() -> None:
-    """The short way of a query without escapes reads it like the long way."""
+def test_plain_arguments_are_read_like_escaped_ones() -> None:
+    """A query without escapes, which is parsed in a shorter way, gives the same arguments."""
     channel, query = Channel(), "nonce=1&timestamp=2&nonce=3&empty=&bare&msg_signature=abc=="
     post(endpoint_of(channel), "/wechat/callback", query)
     post(endpoint_of(channel), "/wechat/callback", f"{query}&x={quote('%')}")
@@ -131,8 +131,8 @@ def test_plain_arguments_mean_what_escaped_ones_do() -> None:
         ({"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": TOO_MUCH}, "body_too_large"),
     ],
 )
-def test_a_body_that_does_not_come_whole_is_refused(environ: dict[str, Any], check: str) -> None:
-    """Too large as announced or as sent, or cut short."""
+def test_an_incomplete_or_too_large_body_is_rejected(environ: dict[str, Any], check: str) -> None:
+    """The announced length or the body is too large, or the body is cut short."""
     refused: list[str] = []
     channel = Channel()
     endpoint = CallbackEndpoint(behind, channel, lambda error: refused.append(error.code))
@@ -143,23 +143,23 @@ def test_a_body_that_does_not_come_whole_is_refused(environ: dict[str, Any], che
     assert (refused, channel.received) == ([check], [])
 
 
-def test_a_body_that_nobody_announced_is_empty() -> None:
-    """Without a length, and from a server that does not end the stream itself, there is nothing to read."""
+def test_a_body_without_a_length_is_read_as_empty() -> None:
+    """Without a length nothing is read, unless the server ends the input itself."""
     channel = Channel()
     post(endpoint_of(channel), "/wechat/callback", CONTENT_LENGTH="")
 
     assert channel.received == [("default", {"": ""}, b"")]
 
 
-def test_a_refusal_says_nothing_of_its_cause() -> None:
-    """The check that failed is for the log; the status is the error's."""
-    told: list[str] = []
+def test_the_reply_to_a_rejected_callback_has_no_cause() -> None:
+    """The failed check goes to the log; the status is that of the error."""
+    reported: list[str] = []
     endpoint = CallbackEndpoint(
-        behind, Channel(CallbackRefused(code="bad_signature")), lambda error: told.append(error.code)
+        behind, Channel(CallbackRefused(code="bad_signature")), lambda error: reported.append(error.code)
     )
 
     assert post(endpoint, "/wechat/callback") == ("400 Bad Request", b'{"code": "callback_refused"}')
-    assert told == ["bad_signature"]
+    assert reported == ["bad_signature"]
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_a_refusal_says_nothing_of_its_cause() -> None:
         ("", None),
     ],
 )
-def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, skew: int | None) -> None:
-    """How far the clocks are apart is known where there is a timestamp; a bot's name is cut."""
-    told: list[CallbackRefused] = []
-    endpoint = CallbackEndpoint(behind, Channel(CallbackRefused(code="stale_timestamp")), told.append)
+def test_a_rejected_callback_is_reported_with_bot_sender_and_skew(query: str, skew: int | None) -> None:
+    """The skew is known if there is a timestamp; the bot's name is cut to 64 characters."""
+    reported: list[CallbackRefused] = []
+    endpoint = CallbackEndpoint(behind, Channel(CallbackRefused(code="stale_timestamp")), reported.append)
 
     now = round(time.time())
     post(
@@ -185,22 +185,22 @@ def test_a_refusal_is_told_with_its_bot_its_sender_and_the_clocks(query: str, sk
         REMOTE_ADDR="192.0.2.7",
     )
 
-    (about,) = [dict(error.about) for error in told]
-    found = about.pop("skew_seconds", None)
+    (about,) = [dict(error.about) for error in reported]
+    skew_found = about.pop("skew_seconds", None)
     assert about == {"bot": "b" * 64, "peer": "192.0.2.7"}
-    assert found == skew or (skew and abs(int(str(found)) - skew) <= 60)
+    assert skew_found == skew or (skew and abs(int(str(skew_found)) - skew) <= 60)
 
 
-def test_the_lane_leaves_what_is_refused_to_wsgi() -> None:
-    """The lane does not know who sent it; nothing is told twice."""
-    told: list[CallbackRefused] = []
-    endpoint = CallbackEndpoint(behind, Channel(CallbackRefused(code="bad_signature")), told.append)
+def test_the_fast_path_leaves_rejected_callbacks_to_wsgi() -> None:
+    """`reply` does not know the sender: it returns None, and the WSGI request then reports the error."""
+    reported: list[CallbackRefused] = []
+    endpoint = CallbackEndpoint(behind, Channel(CallbackRefused(code="bad_signature")), reported.append)
 
     assert endpoint.reply("/wechat/callback", "", b"") is None
-    assert told == []
+    assert reported == []
 
 
-def test_what_nobody_expected_is_answered_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_not_quoted_in_the_reply(caplog: pytest.LogCaptureFixture) -> None:
     """The log has the traceback, the reply a stable code."""
     status, reply = post(endpoint_of(Channel(LookupError("secret detail"))), "/wechat/callback")
 
@@ -209,8 +209,8 @@ def test_what_nobody_expected_is_answered_without_a_word_of_it(caplog: pytest.Lo
     assert record.exc_info
 
 
-def test_the_lane_gets_what_wsgi_gets() -> None:
-    """The worker's own way to the endpoint shows the same reply."""
+def test_the_fast_path_replies_as_wsgi_does() -> None:
+    """The worker's fast path returns the same reply as a WSGI request."""
     channel = Channel()
     by_wsgi = post(endpoint_of(channel), "/wechat/callback/hr", "nonce=1", b"{}")
     by_lane = endpoint_of(channel).reply("/wechat/callback/hr", "nonce=1", b"{}")

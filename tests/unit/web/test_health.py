@@ -1,4 +1,4 @@
-"""The health report: what it says of each part, that it is cheap, and that nothing holds it up for long."""
+"""The health report: the status of each dependency, its cost, and its timeout."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from services.ops.health import FRESH_SECONDS, Health
 from tests.support.servers.processes import FakeClock, wait_until
 
 
-class Part:
-    """An outside party that is well until told otherwise; `gate` holds its answers back."""
+class Dependency:
+    """A dependency that is available until `ok` or `error` is set; a cleared `gate` holds its replies back."""
 
     def __init__(self, ok: bool = True) -> None:
         self.ok = ok
@@ -32,9 +32,9 @@ class Part:
         return self.ok
 
 
-class Parts:
+class Dependencies:
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.rag, self.redis, self.sql = Part(), Part(), Part()
+        self.rag, self.redis, self.sql = Dependency(), Dependency(), Dependency()
         self._clock = clock
 
     def health(self, wait_seconds: float = 20.0) -> Health:
@@ -45,17 +45,17 @@ class Parts:
 
 
 @pytest.fixture
-def parts(clock: FakeClock) -> Iterator[Parts]:
-    parts = Parts(clock)
-    yield parts
-    for part in (parts.rag, parts.redis, parts.sql):
-        part.gate.set()
+def deps(clock: FakeClock) -> Iterator[Dependencies]:
+    deps = Dependencies(clock)
+    yield deps
+    for dependency in (deps.rag, deps.redis, deps.sql):
+        dependency.gate.set()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("probe-")], timeout=30.0)
 
 
-def test_the_report_has_its_documented_shape(parts: Parts) -> None:
+def test_the_report_has_its_documented_shape(deps: Dependencies) -> None:
     """Monitors read these names."""
-    assert parts.health().report() == {
+    assert deps.health().report() == {
         "status": "healthy",
         "services": {"rag": True, "search": False, "batch_processing": False},
         "providers": {
@@ -67,7 +67,7 @@ def test_the_report_has_its_documented_shape(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("away", "status"),
+    ("down", "status"),
     [
         ((), "healthy"),
         (("sql",), "degraded"),
@@ -77,24 +77,26 @@ def test_the_report_has_its_documented_shape(parts: Parts) -> None:
         (("redis", "rag", "sql"), "unhealthy"),
     ],
 )
-def test_only_without_redis_nothing_can_be_answered(parts: Parts, away: tuple[str, ...], status: str) -> None:
-    """Anything else that is away costs some answers."""
-    for name in away:
-        getattr(parts, name).ok = False
+def test_the_status_is_unhealthy_only_without_redis(deps: Dependencies, down: tuple[str, ...], status: str) -> None:
+    """Any other dependency that is down makes the report degraded."""
+    for name in down:
+        getattr(deps, name).ok = False
 
-    report = parts.health().report()
+    report = deps.health().report()
 
     assert report["status"] == status
-    assert report["services"]["rag"] is ("rag" not in away)
-    assert report["dependencies"] == {n: "unavailable" if n in away else "ok" for n in ("redis", "sql")}
+    assert report["services"]["rag"] is ("rag" not in down)
+    assert report["dependencies"] == {n: "unavailable" if n in down else "ok" for n in ("redis", "sql")}
 
 
-def test_a_probe_that_fails_is_a_part_that_is_away(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
-    """The log names the kind of failure, never its words."""
-    parts.sql.error = OSError("secret-host-name")
+def test_a_probe_that_raises_makes_its_dependency_unavailable(
+    deps: Dependencies, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has the exception's type, not its message."""
+    deps.sql.error = OSError("secret-host-name")
 
     with caplog.at_level(logging.WARNING):
-        report = parts.health().report()
+        report = deps.health().report()
 
     assert report["dependencies"]["sql"] == "unavailable"
     assert [(r.message, vars(r)["probe"], vars(r)["cause"]) for r in caplog.records] == [
@@ -103,25 +105,25 @@ def test_a_probe_that_fails_is_a_part_that_is_away(parts: Parts, caplog: pytest.
     assert "secret-host-name" not in caplog.text
 
 
-def test_asking_again_costs_nothing_for_a_while(parts: Parts, clock: FakeClock) -> None:
-    """A result is good for some seconds, whatever became of the part meanwhile."""
-    health = parts.health()
+def test_reports_within_seconds_reuse_the_results(deps: Dependencies, clock: FakeClock) -> None:
+    """A result is kept for FRESH_SECONDS, even if the dependency changes meanwhile."""
+    health = deps.health()
     health.report()
-    parts.redis.ok = False
+    deps.redis.ok = False
 
     clock.advance(FRESH_SECONDS - 0.1)
     assert health.report()["status"] == "healthy"
-    assert (parts.rag.calls, parts.redis.calls, parts.sql.calls) == (1, 1, 1)
+    assert (deps.rag.calls, deps.redis.calls, deps.sql.calls) == (1, 1, 1)
 
     clock.advance(0.2)
     assert health.report()["status"] == "unhealthy"
-    assert (parts.rag.calls, parts.redis.calls, parts.sql.calls) == (2, 2, 2)
+    assert (deps.rag.calls, deps.redis.calls, deps.sql.calls) == (2, 2, 2)
 
 
-def test_a_part_that_does_not_answer_is_waited_for_briefly(parts: Parts) -> None:
-    """The report comes all the same, and says so of that part alone."""
-    health = parts.health(wait_seconds=0.2)
-    parts.sql.gate.clear()
+def test_a_dependency_that_hangs_delays_the_report_briefly(deps: Dependencies) -> None:
+    """The report returns after the timeout, with only that dependency unavailable."""
+    health = deps.health(wait_seconds=0.2)
+    deps.sql.gate.clear()
 
     began = time.monotonic()
     report = health.report()
@@ -130,53 +132,53 @@ def test_a_part_that_does_not_answer_is_waited_for_briefly(parts: Parts) -> None
     assert (report["status"], report["dependencies"]) == ("degraded", {"redis": "ok", "sql": "unavailable"})
 
 
-def test_a_part_that_hangs_is_asked_once(parts: Parts, clock: FakeClock) -> None:
-    """Reports do not pile up threads behind it; once it answers it counts again."""
-    health = parts.health(wait_seconds=0.05)
-    parts.sql.gate.clear()
+def test_a_dependency_that_hangs_is_probed_once(deps: Dependencies, clock: FakeClock) -> None:
+    """Reports do not start another probe while one hangs; after its reply the dependency is ok again."""
+    health = deps.health(wait_seconds=0.05)
+    deps.sql.gate.clear()
     for _ in range(3):
         health.report()
         clock.advance(FRESH_SECONDS)
-    wait_until(lambda: parts.sql.calls)
-    assert parts.sql.calls == 1
+    wait_until(lambda: deps.sql.calls)
+    assert deps.sql.calls == 1
 
-    parts.sql.gate.set()
+    deps.sql.gate.set()
 
     wait_until(lambda: health.report()["dependencies"]["sql"] == "ok", timeout=30.0)
 
 
-def test_what_answered_before_and_hangs_now_is_not_well(parts: Parts, clock: FakeClock) -> None:
-    """An old result does not hide a part that fell silent."""
-    health = parts.health(wait_seconds=0.2)
+def test_a_dependency_that_starts_to_hang_is_unavailable(deps: Dependencies, clock: FakeClock) -> None:
+    """An expired result is not used while a new probe hangs."""
+    health = deps.health(wait_seconds=0.2)
     health.report()
-    parts.redis.gate.clear()
+    deps.redis.gate.clear()
     clock.advance(FRESH_SECONDS)
 
     assert health.report()["status"] == "unhealthy"
 
 
-def test_reports_at_once_share_their_probes(parts: Parts) -> None:
-    """Twenty monitors cost one probe of each part."""
-    health = parts.health()
-    parts.redis.gate.clear()
+def test_parallel_reports_share_their_probes(deps: Dependencies) -> None:
+    """Twenty parallel reports make one probe of each dependency."""
+    health = deps.health()
+    deps.redis.gate.clear()
     reports: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: reports.append(health.report()), daemon=True) for _ in range(20)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: parts.redis.calls, timeout=30.0)
+    wait_until(lambda: deps.redis.calls, timeout=30.0)
 
-    parts.redis.gate.set()
+    deps.redis.gate.set()
     for thread in threads:
         thread.join(60.0)
 
     assert [report["status"] for report in reports] == ["healthy"] * 20
-    assert (parts.rag.calls, parts.redis.calls, parts.sql.calls) == (1, 1, 1)
+    assert (deps.rag.calls, deps.redis.calls, deps.sql.calls) == (1, 1, 1)
 
 
-def test_the_first_report_probes_whatever_the_clock_says() -> None:
-    """A clock that begins at zero, as right after the machine's start, is no fresh result."""
-    redis = Part()
+def test_the_first_report_probes_at_any_clock_time() -> None:
+    """A clock that starts at zero, as after the machine's boot, does not make a missing result fresh."""
+    redis = Dependency()
 
-    report = Health(rag=("mock", Part().probe), dependencies={"redis": redis.probe}, clock=lambda: 0.0).report()
+    report = Health(rag=("mock", Dependency().probe), dependencies={"redis": redis.probe}, clock=lambda: 0.0).report()
 
     assert (report["status"], redis.calls) == ("healthy", 1)

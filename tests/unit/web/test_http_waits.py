@@ -1,4 +1,4 @@
-"""Requests that wait for an answer: their way along a stream that says what the test says, and their end."""
+"""Requests that wait for an answer: reading a scripted stream, the comments they send, and their end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHOLE = Whole("答案", "completed")
 
 
 class Script:
-    """A stream that says one thing after the other, None for nothing within the time; after that nothing any more."""
+    """A stream that returns the given news one by one, None for a timeout without news, and then only timeouts."""
 
     def __init__(self, clock: FakeClock, *coming: News | Exception | None, wholes: tuple[Any, ...] = ()) -> None:
         self._clock = clock
@@ -52,7 +52,7 @@ class Script:
 
 
 class World:
-    """A clock, and a replica that leaves when the test says so."""
+    """A fake clock, and a replica that stops when `leaving` is set."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -66,15 +66,15 @@ class World:
 
     @property
     def seconds(self) -> float:
-        """How many have passed."""
+        """Seconds since the test began."""
         return self.clock() - self.began
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
         self.clock.now += seconds
 
-    def stream(self, wait: AnswerWait, line: ClientConnection | None = None) -> Iterator[bytes]:
-        return iter(EventStream("s1", 0, wait, line or ClientConnection({}), Texts("zh"), clock=self.clock))
+    def stream(self, wait: AnswerWait, connection: ClientConnection | None = None) -> Iterator[bytes]:
+        return iter(EventStream("s1", 0, wait, connection or ClientConnection({}), Texts("zh"), clock=self.clock))
 
 
 @pytest.fixture
@@ -82,68 +82,68 @@ def world() -> World:
     return World()
 
 
-def told(wait: AnswerWait) -> list[WaitStep]:
+def steps_of(wait: AnswerWait) -> list[WaitStep]:
     return list(wait.steps())
 
 
-# The way along a stream
+# Following a stream
 
 
-def test_all_news_are_told_and_then_the_end(world: World) -> None:
-    """In their order, silence included, each once, whether it was looked at beforehand or not."""
+def test_a_wait_yields_all_news_and_then_the_end(world: World) -> None:
+    """News come in order, once each, with None for silence, whether `begin` was called before or not."""
     coming = (grown(1, "答"), None, grown(2, "案"), ended(3, sentence="words"))
     expected = [*coming, Ended(WHOLE, "words")]
 
-    looked = world.wait(*coming)
-    looked.begin()
+    begun = world.wait(*coming)
+    begun.begin()
 
-    assert told(looked) == expected
-    assert told(world.wait(*coming)) == [None, *expected]
+    assert steps_of(begun) == expected
+    assert steps_of(world.wait(*coming)) == [None, *expected]
 
 
-def test_what_nobody_may_see_is_told_at_once(world: World) -> None:
-    """Before there is a reply."""
+def test_an_unknown_stream_is_an_error_at_once(world: World) -> None:
+    """`begin` raises the error, before the reply starts."""
     with pytest.raises(StreamUnknown):
         world.wait(None, None, StreamUnknown("s1")).begin()
 
 
-def test_the_first_look_has_an_end(world: World) -> None:
-    """While Redis is away the reply begins after some seconds, and what there is comes later."""
+def test_the_first_read_has_a_timeout(world: World) -> None:
+    """If Redis is down the reply starts after the 8 s given to `begin`; news follow when they come."""
     wait = world.wait(*[None] * 20, grown(1, "答"), ended(2))
 
     wait.begin(8.0)
 
     assert world.seconds == 8.0
-    assert told(wait)[-3:] == [grown(1, "答"), ended(2), Ended(WHOLE)]
+    assert steps_of(wait)[-3:] == [grown(1, "答"), ended(2), Ended(WHOLE)]
 
 
-def test_without_any_news_nobody_waits_for_ever(world: World) -> None:
-    """The patience counts from the last news on."""
+def test_a_wait_without_news_has_a_timeout(world: World) -> None:
+    """The timeout counts from the last news."""
     wait = world.wait(*[None] * 90, grown(1, "答"))
 
     with pytest.raises(StoreUnavailable) as caught:
-        told(wait)
+        steps_of(wait)
 
     assert caught.value.code == "service_unavailable"
     assert 190.0 <= world.seconds <= 193.0
 
 
 def test_the_whole_answer_is_waited_for(world: World) -> None:
-    """Redis may be away just then."""
+    """Redis may be down at that moment: it is read again."""
     wait = world.wait(ended(1), wholes=(StoreUnavailable(), StoreUnavailable(), WHOLE))
 
-    assert told(wait) == [None, ended(1), None, None, Ended(WHOLE)]
+    assert steps_of(wait) == [None, ended(1), None, None, Ended(WHOLE)]
     assert world.slept > 0
 
 
-def test_a_whole_that_never_comes_is_given_up(world: World) -> None:
-    """After the same patience."""
+def test_reading_the_whole_answer_has_a_timeout(world: World) -> None:
+    """It raises StoreUnavailable after the same timeout as missing news."""
     with pytest.raises(StoreUnavailable):
-        told(world.wait(ended(1), wholes=(StoreUnavailable(),) * 1000))
+        steps_of(world.wait(ended(1), wholes=(StoreUnavailable(),) * 1000))
 
 
-def test_a_leaving_replica_ends_the_way(world: World) -> None:
-    """In mid-answer, and also between its end and its whole."""
+def test_a_leaving_replica_ends_the_wait(world: World) -> None:
+    """During the answer, and between its end and the reading of the whole text."""
     steps = world.wait(grown(1, "答"), grown(2, "案")).steps()
     assert list(islice(steps, 2)) == [None, grown(1, "答")]
     world.leaving = True
@@ -156,49 +156,49 @@ def test_a_leaving_replica_ends_the_way(world: World) -> None:
     assert list(steps) == []
 
 
-# Signs of life
+# Comments during silence
 
 
 def test_silence_is_broken_by_comments(world: World) -> None:
-    """Every 15 seconds, counted from whatever was said last."""
+    """A comment every 15 seconds, counted from the last piece that was sent."""
     stream = world.stream(world.wait(*[None] * 20, grown(1, "答"), *[None] * 31, ended(2)))
 
-    said = [piece for piece in stream if piece]
+    sent_pieces = [piece for piece in stream if piece]
 
-    assert [piece == PING for piece in said] == [False, True, False, True, True, False]
+    assert [piece == PING for piece in sent_pieces] == [False, True, False, True, True, False]
     assert PING_SECONDS == 15.0
 
 
-def test_nothing_is_said_to_who_has_gone(world: World) -> None:
-    """A client's end is seen while nothing is sent; the reply ends there, and its place is free."""
+def test_a_closed_connection_ends_the_reply(world: World) -> None:
+    """A closed connection is noticed while nothing is sent, and ends the reply within 5 s."""
     ours, theirs = socket.socketpair()
     with ours:
-        line = ClientConnection({"werkzeug.socket": ours})
-        stream = world.stream(world.wait(grown(1, "答"), *[None] * 50), line)
-        assert not line.gone
+        connection = ClientConnection({"werkzeug.socket": ours})
+        stream = world.stream(world.wait(grown(1, "答"), *[None] * 50), connection)
+        assert not connection.gone
         theirs.sendall(b"GET /next HTTP/1.1\r\n")
-        assert not line.gone
+        assert not connection.gone
         assert b"start" in next(stream)
         theirs.close()
         ours.recv(100)
 
-        assert line.gone
+        assert connection.gone
         assert all(PING not in piece for piece in stream)
         assert world.seconds < 5.0
 
 
-# Readers
+# Clients that read slowly
 
 
-def test_a_reader_that_stops_gets_no_more_than_its_connection_holds() -> None:
-    """What was not read waits at its source, not in memory; who reads nothing for too long is cut off."""
+def test_a_client_that_stops_reading_is_disconnected() -> None:
+    """The rest is not copied into memory; a client that reads nothing for `send_seconds` is disconnected."""
     ours, theirs = pair(8 * 1024)
     ours.setblocking(False)
     sent: list[int] = []
 
-    def sends(line: ClientConnection) -> None:
-        for piece in line.paced(b"x" * 50_000_000):
-            # Never more than can be sent without waiting.
+    def sends(connection: ClientConnection) -> None:
+        for piece in connection.paced(b"x" * 50_000_000):
+            # Never more than the connection takes without blocking.
             sent.append(ours.send(piece))
             assert sent[-1] == len(piece) <= PIECE_BYTES
 
@@ -211,8 +211,8 @@ def test_a_reader_that_stops_gets_no_more_than_its_connection_holds() -> None:
         assert drained(theirs) == sum(sent)
 
 
-def test_a_reader_that_is_slow_gets_everything() -> None:
-    """As long as it reads at all."""
+def test_a_slow_client_gets_everything() -> None:
+    """A client that reads slowly is not disconnected."""
     ours, theirs = pair(8 * 1024)
     data = bytes(range(256)) * 8000
     got: list[bytes] = []
@@ -233,16 +233,16 @@ def test_a_reader_that_is_slow_gets_everything() -> None:
     assert b"".join(got) == data
 
 
-def test_where_the_server_shows_no_connection_all_is_sent() -> None:
-    """As under a test's client."""
-    line = ClientConnection({})
+def test_without_a_socket_everything_is_sent_at_once() -> None:
+    """For example under a test client."""
+    connection = ClientConnection({})
 
-    assert b"".join(line.paced(b"x" * 100_000)) == b"x" * 100_000
-    assert not line.gone
+    assert b"".join(connection.paced(b"x" * 100_000)) == b"x" * 100_000
+    assert not connection.gone
 
 
 def pair(window: int) -> tuple[socket.socket, socket.socket]:
-    """Return two ends of a TCP connection; the second takes so much into its kernel."""
+    """Return both ends of a TCP connection; the kernel buffers `window` bytes for the second."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         theirs = socket.socket()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
@@ -254,11 +254,11 @@ def drained(sock: socket.socket) -> int:
     return sum(len(piece) for piece in iter(lambda: sock.recv(65536), b""))
 
 
-# Places
+# Slots
 
 
-def test_places_are_bounded_and_counted() -> None:
-    """So many and no more, and metrics say how many."""
+def test_slots_are_bounded_and_counted() -> None:
+    """At most `most` requests wait, and metrics report the number and the limit."""
     waits = WaitingRequests(most=2)
     before, most = sample("wechatlaibao_http_waits"), sample("wechatlaibao_http_waits_max")
     waits.start()
@@ -274,8 +274,8 @@ def test_places_are_bounded_and_counted() -> None:
     assert sample("wechatlaibao_http_waits") == before
 
 
-def test_closing_waits_for_the_last_to_go() -> None:
-    """Those who wait hear of it, and are seen off; leaving alone ends nobody."""
+def test_close_all_waits_for_the_last_request() -> None:
+    """`close_all` ends the waiting requests and waits for them; `leave` alone ends none."""
     waits = WaitingRequests()
     wait = waits.along(Endless())
     waits.enter()
@@ -297,7 +297,7 @@ def test_closing_waits_for_the_last_to_go() -> None:
 
 
 class Endless:
-    """A stream of which nothing is heard."""
+    """A stream that never has news."""
 
     def next(self, timeout: float) -> News | None:
         time.sleep(0.01)

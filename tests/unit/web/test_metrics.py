@@ -1,4 +1,4 @@
-"""The metrics by name, and the page that shows them, in one process."""
+"""The names of the metrics, and the page that renders them, in one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.ops.metrics_page import FRESH_SECONDS, MetricsPage
 from tests.support.servers.processes import FakeClock, wait_until
 from utils.metric_labels import close_label, msgtype_label
 
-#: Names are public: dashboards, alerts and the autoscaler use them.
+#: The names are public: dashboards, alerts and autoscalers use them.
 NAMES = {
     "wechatlaibao_takeovers_total": ("counter", {"kind"}),
     "wechatlaibao_recoveries_total": ("counter", {"outcome", "reason"}),
@@ -63,8 +63,8 @@ def public_name(name: str, kind: str) -> str:
     return f"{name}_total" if kind == "counter" else name
 
 
-def test_the_names_are_the_public_ones() -> None:
-    """Each metric has the name, the kind and the labels that others build on, and none is there beside them."""
+def test_the_metrics_are_the_documented_ones() -> None:
+    """Each metric has its documented name, type and labels, and there are no others."""
     collected = {public_name(family.name, family.type): family.type for family in metrics.REGISTRY.collect()}
     ours = [value for name, value in vars(metrics).items() if name.isupper() and hasattr(value, "_labelnames")]
     labels = {public_name(metric._name, metric._type): set(metric._labelnames) for metric in ours}
@@ -72,8 +72,8 @@ def test_the_names_are_the_public_ones() -> None:
     assert {name: (kind, labels[name]) for name, kind in collected.items()} == NAMES
 
 
-def test_the_text_is_what_prometheus_reads() -> None:
-    """Every family parses, with its kind and one line of help."""
+def test_prometheus_can_parse_the_text() -> None:
+    """Every family can be parsed, and has its type and one line of help."""
     families = {
         public_name(family.name, family.type): family
         for family in text_string_to_metric_families(metrics.render().decode())
@@ -85,8 +85,8 @@ def test_the_text_is_what_prometheus_reads() -> None:
         assert "\n" not in family.documentation
 
 
-def test_a_gauge_ends_with_its_process() -> None:
-    """A gauge of another mode would show a dead worker's value, or a file of it, for ever."""
+def test_gauges_are_dropped_with_their_process() -> None:
+    """In another mode a gauge would show a dead worker's value, or keep its file, for ever."""
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
 
     assert len(gauges) == 11
@@ -96,31 +96,31 @@ def test_a_gauge_ends_with_its_process() -> None:
 @pytest.mark.parametrize(
     ("msgtype", "label"), [("text", "text"), ("stream", "stream"), ("sticker", "other"), ("", "other")]
 )
-def test_a_kind_of_message_nobody_knows_is_no_label(msgtype: str, label: str) -> None:
-    """What comes from outside cannot make series without end."""
+def test_an_unknown_msgtype_has_the_label_other(msgtype: str, label: str) -> None:
+    """Values from outside cannot create new series without limit."""
     assert msgtype_label(msgtype) == label
 
 
 @pytest.mark.parametrize(("code", "label"), [(1000, "1000"), (4409, "4409"), (3999, "other"), (4000, "other")])
-def test_a_close_code_nobody_knows_is_no_label(code: int, label: str) -> None:
-    """A client may close with any of thousands."""
+def test_an_unknown_close_code_has_the_label_other(code: int, label: str) -> None:
+    """A client may close with any of thousands of codes."""
     assert close_label(code) == label
 
 
 class Renderer:
-    """A rendering that takes as long as the test wants, and counts."""
+    """A renderer that blocks until `may_end` is set, and counts its calls."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.calls = 0
         self.may_end = threading.Event()
         self.error: Exception | None = None
 
     def __call__(self) -> bytes:
-        self.begun += 1
+        self.calls += 1
         assert self.may_end.wait(20)
         if self.error:
             raise self.error
-        return b"text %d" % self.begun
+        return b"text %d" % self.calls
 
 
 @pytest.fixture
@@ -130,20 +130,20 @@ def renderer() -> Iterator[Renderer]:
     renderer.may_end.set()
 
 
-def test_scrapes_at_the_same_time_cost_one_rendering(renderer: Renderer, clock: FakeClock) -> None:
-    """Who comes while one renders waits for it and gets the same."""
+def test_parallel_scrapes_share_one_rendering(renderer: Renderer, clock: FakeClock) -> None:
+    """Scrapes that come during a rendering wait for it and get the same text."""
     page = MetricsPage(renderer, clock=clock)
 
     with ThreadPoolExecutor(5) as pool:
         scrapes = [pool.submit(page.text) for _ in range(5)]
-        wait_until(lambda: renderer.begun)
+        wait_until(lambda: renderer.calls)
         renderer.may_end.set()
 
         assert [scrape.result(20) for scrape in scrapes] == [b"text 1"] * 5
 
 
-def test_a_text_is_good_for_a_second(renderer: Renderer, clock: FakeClock) -> None:
-    """After that it is rendered anew, at the next scrape."""
+def test_a_text_is_kept_for_a_second(renderer: Renderer, clock: FakeClock) -> None:
+    """The next scrape after FRESH_SECONDS renders again."""
     page = MetricsPage(renderer, clock=clock)
     renderer.may_end.set()
 
@@ -156,8 +156,8 @@ def test_a_text_is_good_for_a_second(renderer: Renderer, clock: FakeClock) -> No
     assert (first, second, third) == (b"text 1", b"text 1", b"text 2")
 
 
-def test_a_failure_is_everybodys_for_a_second(renderer: Renderer, clock: FakeClock) -> None:
-    """Those who waited for it do not try it one after another; a later scrape does, and never shows an old text."""
+def test_a_failed_rendering_is_kept_for_a_second(renderer: Renderer, clock: FakeClock) -> None:
+    """Scrapes within FRESH_SECONDS get the same error without another attempt; an old text is never shown."""
     page = MetricsPage(renderer, clock=clock)
     renderer.may_end.set()
     page.text()
@@ -167,7 +167,7 @@ def test_a_failure_is_everybodys_for_a_second(renderer: Renderer, clock: FakeClo
     for _ in range(3):
         with pytest.raises(MetricsUnavailable):
             page.text()
-    assert renderer.begun == 2
+    assert renderer.calls == 2
 
     renderer.error = None
     clock.advance(FRESH_SECONDS)

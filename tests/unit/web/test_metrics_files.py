@@ -1,4 +1,4 @@
-"""The metrics of several processes: what workers leave behind, added up and rendered."""
+"""The metrics of several processes: files of live and dead workers, added up and rendered."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def worker(folder: Path, code: str = WORK) -> int:
-    """Run a process that counts and ends; return its pid."""
+    """Run a process that counts and then ends; return its pid."""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, VARIABLE: str(folder)})
     assert process.wait(30) == 0
     return process.pid
@@ -48,8 +48,8 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"lock"}
 
 
-def test_several_workers_are_one(folder: Path) -> None:
-    """Counts and places add up; of a state that is bad anywhere, the worst is shown."""
+def test_the_metrics_of_workers_are_added_up(folder: Path) -> None:
+    """Counters and gauges are summed; a gauge for an outage shows the maximum."""
     for _ in range(2):
         worker(folder)
 
@@ -62,8 +62,8 @@ def test_several_workers_are_one(folder: Path) -> None:
     assert shown["wechatlaibao_callback_seconds_count", "text"] == 6
 
 
-def test_a_dead_workers_counts_stay_and_its_gauges_go(folder: Path) -> None:
-    """To the last bucket, the sum is as before; what was running in it runs no more."""
+def test_a_dead_workers_counts_are_kept_and_its_gauges_dropped(folder: Path) -> None:
+    """All sums stay, to the last bucket; the gauges of dead workers are dropped."""
     alive, dead = worker(folder), [worker(folder), worker(folder)]
     before = rendered(folder)
 
@@ -74,8 +74,8 @@ def test_a_dead_workers_counts_stay_and_its_gauges_go(folder: Path) -> None:
     assert not [name for name in files(folder) for pid in dead if str(pid) in name]
 
 
-def test_deaths_do_not_collect(folder: Path) -> None:
-    """After any number of dead workers there are two files of theirs, whose sum is all they counted."""
+def test_files_of_dead_workers_do_not_accumulate(folder: Path) -> None:
+    """All dead workers share two files, which hold the sums of their counts."""
     for _ in range(4):
         worker(folder)
         merge_dead(folder, [])
@@ -84,8 +84,8 @@ def test_deaths_do_not_collect(folder: Path) -> None:
     assert rendered(folder)["wechatlaibao_reasks_total",] == 12
 
 
-def test_a_file_nobody_can_read_costs_only_itself(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Left there, it would fail every scrape; a line names it."""
+def test_an_unreadable_file_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such a file would fail every scrape; a warning names it."""
     worker(folder)
     (folder / "counter_4000000.db").write_bytes(b"\xff\xff\xff\x7f" * 4)
     (folder / "histogram_4000000.db").touch()
@@ -97,8 +97,8 @@ def test_a_file_nobody_can_read_costs_only_itself(folder: Path, caplog: pytest.L
     assert rendered(folder)["wechatlaibao_reasks_total",] == 3
 
 
-def test_a_merge_leaves_a_scrape_that_reads_alone(folder: Path) -> None:
-    """Between the sum's coming and its parts' going a scrape would count twice; the next death merges what was left."""
+def test_a_merge_does_not_disturb_a_running_scrape(folder: Path) -> None:
+    """A scrape during a merge could count files twice, so the merge waits for the next death."""
     worker(folder)
 
     with locked(folder, fcntl.LOCK_SH):
@@ -111,8 +111,8 @@ def test_a_merge_leaves_a_scrape_that_reads_alone(folder: Path) -> None:
     assert rendered(folder)["wechatlaibao_reasks_total",] == 3
 
 
-def test_another_process_renders_the_same(folder: Path) -> None:
-    """The serving process has no more to do than to pass it on."""
+def test_a_separate_process_renders_the_same_text(folder: Path) -> None:
+    """A separate process renders, and the serving process only passes the text on."""
     worker(folder)
 
     assert samples(render_apart(folder).decode()) == rendered(folder)
@@ -120,18 +120,18 @@ def test_another_process_renders_the_same(folder: Path) -> None:
 
 @pytest.fixture
 def stuck(folder: Path) -> Iterator[Path]:
-    """A folder whose lock somebody holds."""
+    """A folder whose lock is held."""
     with locked(folder, fcntl.LOCK_EX):
         yield folder
 
 
-def test_a_rendering_has_an_end(stuck: Path) -> None:
-    """One that hangs is given up."""
+def test_rendering_has_a_timeout(stuck: Path) -> None:
+    """It raises `MetricsUnavailable` after the timeout."""
     with pytest.raises(MetricsUnavailable, match="TimeoutExpired"):
         render_apart(stuck, timeout=0.5)
 
 
-def test_a_rendering_that_fails_is_no_text(tmp_path: Path) -> None:
-    """Half a text, or an empty one, would look as if everything had been reset."""
+def test_a_failed_rendering_raises_an_error(tmp_path: Path) -> None:
+    """A partial or an empty text would look like a reset of all counters."""
     with pytest.raises(MetricsUnavailable, match="CalledProcessError"):
         render_apart(tmp_path / "gone")

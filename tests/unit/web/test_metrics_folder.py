@@ -1,4 +1,4 @@
-"""The folder of one gunicorn's metrics: whose it is, where it is, and when it goes."""
+"""The metrics folder of one gunicorn: its owner, its location, and its removal."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ time.sleep(60)
 """
 
 
-def killed_master(place: Path) -> Path:
-    """Return the folder of a master that was killed; it was there until then."""
+def killed_master(parent: Path) -> Path:
+    """Return the folder of a killed master; check that a sweep kept it while the master lived."""
     with subprocess.Popen(
-        [sys.executable, "-c", MASTER, str(place)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", MASTER, str(parent)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as master:
         assert master.stdout is not None
         folder = Path(master.stdout.readline().strip())
-        sweep(place)
+        sweep(parent)
         spared = folder.is_dir()
         master.kill()
     assert spared
     return folder
 
 
-def test_what_a_killed_master_left_goes_at_the_next_start(tmp_path: Path) -> None:
-    """While it lived nobody touched it; afterwards its counts are neither shown again nor kept in memory."""
+def test_a_start_removes_the_folders_of_killed_masters(tmp_path: Path) -> None:
+    """The folder is kept while its master lives; later its counts would be shown again and stay in memory."""
     left = killed_master(tmp_path)
     assert left.is_dir()
 
@@ -47,7 +47,7 @@ def test_what_a_killed_master_left_goes_at_the_next_start(tmp_path: Path) -> Non
 
 
 def test_each_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Two gunicorns on one machine do not add their counts up, and no other user reads or writes them."""
+    """Two gunicorns on one machine do not share counts, and other users cannot read or write the folder."""
     first, second = make_in(tmp_path), make_in(tmp_path)
 
     assert first != second
@@ -57,7 +57,7 @@ def test_each_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_removed_folder_may_be_removed_again(tmp_path: Path) -> None:
-    """An end that comes twice is one."""
+    """Removing a missing folder raises nothing."""
     folder = make_in(tmp_path)
 
     remove(folder)
@@ -66,10 +66,8 @@ def test_a_removed_folder_may_be_removed_again(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_place_in_memory_it_is_among_the_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not every machine has /dev/shm."""
+def test_without_shared_memory_the_folder_is_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some machines have no /dev/shm."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     folder = make_folder(memory=tmp_path / "none")
@@ -77,8 +75,8 @@ def test_without_a_place_in_memory_it_is_among_the_temporary_files(
     assert folder.parent == tmp_path
 
 
-def test_a_machine_without_any_place_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start fails with the places' names: metrics of one worker in four would be wrong and look right."""
+def test_without_a_writable_folder_the_start_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start fails and names the folders it tried; the metrics of one worker of four would be wrong."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
 
     with pytest.raises(OSError, match=r"none.*nothing"):

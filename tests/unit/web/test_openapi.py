@@ -1,4 +1,4 @@
-"""The REST addresses' own documentation: valid, whole, and made of the models that requests are read by."""
+"""The OpenAPI document of the REST addresses: valid, complete, and built from the models that read requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from channels.web.pages.docs import docs_blueprint, operations_of
 from channels.web.rest import Operation, RestModel
 from tests.support.replicas import AppServer
 
-#: Addresses that are not REST: WeCom's own, the sockets' endpoints, and what browsers open.
+#: Addresses that are not REST: WeCom's callbacks, the sockets' endpoints, and pages for browsers.
 NOT_REST = ("/wechat/", "/ws/", "/docs")
 PAGES = ("/chat", "/realtime", "/batch")
 
@@ -32,14 +32,14 @@ class Colour(StrEnum):
     BLUE = "blue"
 
 
-class Wanted(RestModel):
+class ThingQuery(RestModel):
     page: Annotated[int, Field(ge=1, description="From 1.")] = 1
     colour: Colour | None = None
     name: str
 
 
 class Sent(RestModel):
-    """What is sent."""
+    """The body of a POST request."""
 
     texts: list[str]
 
@@ -53,12 +53,12 @@ class Stored(RestModel):
     colour: Colour = Colour.RED
 
 
-class Half(RestModel):
+class PartialAnswer(RestModel):
     content: str
 
 
 OPERATIONS = (
-    Operation("GET", "/api/things", "all of them", "things", query=Wanted, answers={200: Stored}),
+    Operation("GET", "/api/things", "all of them", "things", query=ThingQuery, answers={200: Stored}),
     Operation(
         "POST",
         "/api/things/{thing_id}/parts/{part}",
@@ -66,45 +66,45 @@ OPERATIONS = (
         "things",
         body=Sent,
         forms={"multipart/form-data": Upload},
-        answers={201: Stored, 204: None, 409: None, 502: Half},
+        answers={201: Stored, 204: None, 409: None, 502: PartialAnswer},
         media={201: ("text/event-stream", "text/csv")},
         headers={"Idempotency-Key": "Once.", "Last-Event-ID": {"pattern": "^[0-9]+$", "description": "From there."}},
         description="More.",
     ),
     Operation("DELETE", "/api/things", "none of them", "things", auth="admin", answers={200: None}),
-    Operation("GET", "/state", "how it is", "operations", auth="none", answers={200: Half}, bare=True),
+    Operation("GET", "/state", "how it is", "operations", auth="none", answers={200: PartialAnswer}, bare=True),
     Operation("GET", "/page", "a text", "operations", auth="none", answers={200: None}, media={200: "text/plain"}),
 )
 
 
 @pytest.fixture
-def made() -> Any:
+def spec() -> Any:
     return document(OPERATIONS, name="来宝", version="1.2.3")
 
 
-def schema_of(made: Any, path: str, method: str, status: str, media: str = "application/json") -> Any:
-    """Return a validator of that answer, its references those of the document."""
-    schema = made["paths"][path][method]["responses"][status]["content"][media]["schema"]
-    return Draft202012Validator({**schema, "components": made["components"]})
+def schema_of(spec: Any, path: str, method: str, status: str, media: str = "application/json") -> Any:
+    """Return a validator of that response, with the references of the document."""
+    schema = spec["paths"][path][method]["responses"][status]["content"][media]["schema"]
+    return Draft202012Validator({**schema, "components": spec["components"]})
 
 
 def reply(data: Any, code: int = 200) -> Mapping[str, Any]:
     return {"code": code, "message": "m", "data": data}
 
 
-def test_the_document_is_valid(made: Any) -> None:
-    """By the official schema of OpenAPI 3.1, and every reference leads somewhere."""
-    OpenAPIV31SpecValidator(json.loads(json.dumps(made))).validate()
+def test_a_document_is_valid(spec: Any) -> None:
+    """By the official schema of OpenAPI 3.1, with every reference resolved."""
+    OpenAPIV31SpecValidator(json.loads(json.dumps(spec))).validate()
 
-    assert made["openapi"].startswith("3.1.")
-    assert made["info"]["title"] == "来宝"
-    assert set(made["paths"]) == {operation.path for operation in OPERATIONS}
+    assert spec["openapi"].startswith("3.1.")
+    assert spec["info"]["title"] == "来宝"
+    assert set(spec["paths"]) == {operation.path for operation in OPERATIONS}
 
 
-def test_parameters_come_from_path_query_and_headers(made: Any) -> None:
-    """A query's are those of its model, each with its limits, and none of them may be null."""
-    query = {one["name"]: one for one in made["paths"]["/api/things"]["get"]["parameters"]}
-    others = made["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["parameters"]
+def test_parameters_come_from_path_query_and_headers(spec: Any) -> None:
+    """The query parameters are the fields of the model, with their limits; none may be null."""
+    query = {one["name"]: one for one in spec["paths"]["/api/things"]["get"]["parameters"]}
+    others = spec["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["parameters"]
 
     assert {name: one["required"] for name, one in query.items()} == {"page": False, "colour": False, "name": True}
     assert query["page"]["schema"] == {
@@ -125,21 +125,21 @@ def test_parameters_come_from_path_query_and_headers(made: Any) -> None:
     assert others[3]["schema"]["pattern"] == "^[0-9]+$"
 
 
-def test_a_body_is_taken_in_every_form(made: Any) -> None:
-    """JSON and what else the operation names."""
-    sent = made["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["requestBody"]
+def test_a_body_has_all_its_media_types(spec: Any) -> None:
+    """JSON, and the other media types of the operation."""
+    sent = spec["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["requestBody"]
 
     assert {media: one["schema"]["$ref"].rsplit("/", 1)[1] for media, one in sent["content"].items()} == {
         "application/json": "Sent",
         "multipart/form-data": "Upload",
     }
-    assert made["components"]["schemas"]["Sent"]["additionalProperties"] is False
+    assert spec["components"]["schemas"]["Sent"]["additionalProperties"] is False
 
 
-def test_answers_have_the_envelope(made: Any) -> None:
-    """Its data is the model's, a success says 200, and nothing else is in it."""
-    listed = schema_of(made, "/api/things", "get", "200")
-    emptied = schema_of(made, "/api/things", "delete", "200")
+def test_answers_have_the_envelope(spec: Any) -> None:
+    """`data` has the model, `code` is 200 for a success, and other members are not allowed."""
+    listed = schema_of(spec, "/api/things", "get", "200")
+    emptied = schema_of(spec, "/api/things", "delete", "200")
 
     assert listed.is_valid(reply({"task_id": "a", "colour": "red"}))
     for wrong in ({"task_id": 1}, {"task_id": "a", "colour": "green"}, {"task_id": "a", "more": 1}, None):
@@ -150,77 +150,77 @@ def test_answers_have_the_envelope(made: Any) -> None:
     assert not emptied.is_valid(reply({}))
 
 
-def test_codes_are_whole_numbers_by_type(made: Any) -> None:
-    """Generators of clients take the type alone: without one, `code` may be anything or a fraction."""
-    answered = made["paths"]["/api/things"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    schemas = (answered, made["components"]["schemas"]["Error"])
+def test_codes_are_whole_numbers_by_type(spec: Any) -> None:
+    """Client generators read only the type: without it `code` could be a fraction."""
+    answered = spec["paths"]["/api/things"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schemas = (answered, spec["components"]["schemas"]["Error"])
 
     assert [schema["properties"]["code"].get("type") for schema in schemas] == ["integer", "integer"]
 
 
-def test_an_answer_may_be_something_else(made: Any) -> None:
-    """A stream or a file beside JSON, or instead of it; without the envelope where that is said; or nothing at all."""
-    answers = made["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["responses"]
+def test_a_response_may_have_other_media_types(spec: Any) -> None:
+    """A stream or a file, beside JSON or instead of it; a body without the envelope; or no body."""
+    answers = spec["paths"]["/api/things/{thing_id}/parts/{part}"]["post"]["responses"]
 
     assert set(answers["201"]["content"]) == {"application/json", "text/event-stream", "text/csv"}
-    assert set(made["paths"]["/page"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
-    assert schema_of(made, "/state", "get", "200").is_valid({"content": "x"})
-    assert schema_of(made, "/state", "get", "default").is_valid({"code": "not_found"})
-    assert not schema_of(made, "/state", "get", "default").is_valid(reply(None, 404))
+    assert set(spec["paths"]["/page"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    assert schema_of(spec, "/state", "get", "200").is_valid({"content": "x"})
+    assert schema_of(spec, "/state", "get", "default").is_valid({"code": "not_found"})
+    assert not schema_of(spec, "/state", "get", "default").is_valid(reply(None, 404))
     assert "content" not in answers["204"]
 
 
-def test_errors_follow_from_how_an_operation_is_asked(made: Any) -> None:
-    """Who reads a body says 413, 415 and 422, who wants a key 401, 429 and 503; all else has the same shape."""
+def test_errors_follow_from_body_and_credential(spec: Any) -> None:
+    """Operations with a body have 413, 415 and 422, those with a key 401, 429 and 503; all errors share one schema."""
     answers = {
-        (path, method): set(one["responses"]) for path, each in made["paths"].items() for method, one in each.items()
+        (path, method): set(one["responses"]) for path, each in spec["paths"].items() for method, one in each.items()
     }
 
     posted = ("/api/things/{thing_id}/parts/{part}", "post")
     assert answers["/api/things", "get"] == {"200", "401", "422", "429", "503", "default"}
     assert answers[posted] == {"201", "204", "400", "401", "409", "413", "415", "422", "429", "502", "503", "default"}
     assert answers["/state", "get"] == {"200", "default"}
-    refused = schema_of(made, "/api/things", "get", "422")
+    refused = schema_of(spec, "/api/things", "get", "422")
     assert refused.is_valid(reply({"reason": "invalid_fields", "errors": [{"field": "a", "problem": "b"}]}, 10000))
     assert refused.is_valid(reply(None, 10000))
     for wrong in (reply(None), reply({"reason": "Two words"}, 10000), reply({"errors": [{}]}, 10000), reply(None, 7)):
         assert not refused.is_valid(wrong)
-    assert schema_of(made, *posted, "502").is_valid(reply({"content": "half"}, 30000))
-    assert schema_of(made, *posted, "502").is_valid(reply({"reason": "provider_error"}, 30000))
+    assert schema_of(spec, *posted, "502").is_valid(reply({"content": "half"}, 30000))
+    assert schema_of(spec, *posted, "502").is_valid(reply({"reason": "provider_error"}, 30000))
 
 
-def test_what_was_made_says_where_one_goes_on() -> None:
-    """An answer to POST links to every operation that its identifier is a parameter of."""
-    makes = Operation("POST", "/api/things", "make one", "things", body=Sent, answers={201: Stored, 409: None})
-    shows = Operation("GET", "/api/things/{task_id}", "show it", "things", answers={200: Stored})
+def test_a_created_resource_links_to_its_operations() -> None:
+    """The response to POST links to every operation that has its identifier as a parameter."""
+    create = Operation("POST", "/api/things", "make one", "things", body=Sent, answers={201: Stored, 409: None})
+    show = Operation("GET", "/api/things/{task_id}", "show it", "things", answers={200: Stored})
     other = Operation("GET", "/api/others/{other_id}", "show another", "things", answers={200: Stored})
 
-    made = document((makes, shows, other), name="n", version="1")
+    spec = document((create, show, other), name="n", version="1")
 
-    OpenAPIV31SpecValidator(made).validate()
-    assert made["paths"]["/api/things"]["post"]["responses"]["201"]["links"] == {
+    OpenAPIV31SpecValidator(spec).validate()
+    assert spec["paths"]["/api/things"]["post"]["responses"]["201"]["links"] == {
         "get_api_things_task_id": {
             "operationId": "get_api_things_task_id",
             "parameters": {"task_id": "$response.body#/data/task_id"},
         }
     }
-    assert "links" not in made["paths"]["/api/things/{task_id}"]["get"]["responses"]["200"]
+    assert "links" not in spec["paths"]["/api/things/{task_id}"]["get"]["responses"]["200"]
 
 
 @pytest.mark.parametrize("open_to_all", [False, True])
-def test_who_may_ask_is_documented(open_to_all: bool) -> None:
-    """A key in one of two headers, needed or not; an administrator's token always; nothing for the rest."""
-    made = document(OPERATIONS, name="n", version="1", open_to_all=open_to_all)
+def test_the_credentials_of_an_operation_are_documented(open_to_all: bool) -> None:
+    """A key in one of two headers, required or not; always the token for administrators; otherwise nothing."""
+    spec = document(OPERATIONS, name="n", version="1", open_to_all=open_to_all)
     keys: list[Any] = [{"bearer": []}, {"apiKey": []}]
 
-    things = made["paths"]["/api/things"]
+    things = spec["paths"]["/api/things"]
     assert things["get"]["security"] == ([{}, *keys] if open_to_all else keys)
     assert things["delete"]["security"] == [{"administrator": []}]
-    assert made["paths"]["/state"]["get"]["security"] == []
+    assert spec["paths"]["/state"]["get"]["security"] == []
 
 
-def test_the_operations_of_an_application_are_those_of_its_modules() -> None:
-    """Of every module that made one of its blueprints, once."""
+def test_an_application_has_the_operations_of_its_modules() -> None:
+    """The operations of each module that spec a blueprint of the application, once."""
     app = Flask("a")
     app.register_blueprint(Blueprint("one", connections.__name__))
     app.register_blueprint(Blueprint("two", connections.__name__))
@@ -231,7 +231,7 @@ def test_the_operations_of_an_application_are_those_of_its_modules() -> None:
 
 
 def test_the_document_is_served() -> None:
-    """At /openapi.json, the documentation's own address in it."""
+    """At /openapi.json, with that address in it."""
     app = Flask("a")
     app.register_blueprint(docs_blueprint(name="来宝", version="1.2.3", realtime_path="/ws/asr"))
 
@@ -247,43 +247,43 @@ def app_server(redis_url: str, tmp_path: Any) -> Any:
         yield app_server
 
 
-def test_every_rest_address_is_documented_and_no_other(app_server: AppServer) -> None:
-    """What the application serves and what its modules describe are the same, method by method."""
+def test_exactly_the_rest_addresses_are_documented(app_server: AppServer) -> None:
+    """The application's routes and the modules' operations are the same, by method and address."""
     served = {
         (method, rule.rule.replace("<", "{").replace(">", "}"))
         for rule in app_server.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if not (rule.websocket or rule.rule.startswith(NOT_REST) or rule.rule in PAGES)
     }
-    listed = [(operation.method, operation.path) for operation in operations_of(app_server.app)]
+    documented = [(operation.method, operation.path) for operation in operations_of(app_server.app)]
 
-    assert sorted(listed) == sorted(served)
+    assert sorted(documented) == sorted(served)
 
 
 def test_the_whole_document_is_valid(app_server: AppServer) -> None:
-    """Whatever the modules describe: by the official schema, with a summary and an identifier of its own for each."""
-    made = app_server.app.test_client().get("/openapi.json").get_json()
-    listed = [operation for each in made["paths"].values() for operation in each.values()]
+    """By the official schema; each operation has a summary, a tag and an identifier of its own."""
+    spec = app_server.app.test_client().get("/openapi.json").get_json()
+    operations = [operation for each in spec["paths"].values() for operation in each.values()]
 
-    OpenAPIV31SpecValidator(made).validate()
-    assert all(operation["summary"] and operation["tags"] for operation in listed)
-    assert len({operation["operationId"] for operation in listed}) == len(listed)
+    OpenAPIV31SpecValidator(spec).validate()
+    assert all(operation["summary"] and operation["tags"] for operation in operations)
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
 
 
-def test_answers_without_a_key_are_of_the_documented_shape(app_server: AppServer) -> None:
-    """The index, health and its like as they are answered here and now."""
+def test_replies_without_a_key_have_the_documented_schema(app_server: AppServer) -> None:
+    """The replies of the index and of the health addresses are valid by the document."""
     client = app_server.app.test_client()
-    made = client.get("/openapi.json").get_json()
+    spec = client.get("/openapi.json").get_json()
 
     for path in ("/", "/healthz", "/readyz", "/health"):
         answer = client.get(path)
-        schema_of(made, path, "get", str(answer.status_code)).validate(answer.get_json())
+        schema_of(spec, path, "get", str(answer.status_code)).validate(answer.get_json())
     assert client.get("/").get_json() == {
         "code": 200,
         "message": "Success",
         "data": {
             "name": "WechatLaibao",
-            "version": made["info"]["version"],
+            "version": spec["info"]["version"],
             "status": "running",
             "docs_url": "/docs",
             "chat_url": "/chat",
@@ -293,8 +293,8 @@ def test_answers_without_a_key_are_of_the_documented_shape(app_server: AppServer
     }
 
 
-def test_json_stands_first_in_every_answer() -> None:
-    """Generators of clients take the first medium there is; and no example of an id is sent by two people."""
+def test_json_is_the_first_media_type_of_every_response() -> None:
+    """Client generators use the first media type; and no client sends an example as a real id."""
     described = document((*http_chat.OPERATIONS, *batch_operations.OPERATIONS), name="来宝", version="1.2.3")
     media = [
         (path, method, status, list(answer.get("content", {})))

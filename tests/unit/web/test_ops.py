@@ -1,4 +1,4 @@
-"""What orchestrators and operators ask over HTTP, on an app of the operations' routes alone."""
+"""The addresses for orchestrators and operators, on an application with these routes alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.servers.processes import free_port
 
 
 class Replica:
-    """The routes before a replica whose state the test sets."""
+    """The operations' routes of a replica whose state the test sets."""
 
     def __init__(self, ops_port: int | None = None, admin_token: str | None = None) -> None:
         self.ready, self.redis, self.rag = True, True, True
@@ -58,8 +58,8 @@ def is_now(timestamp: str) -> bool:
     return abs(datetime.fromisoformat(timestamp) - datetime.now(UTC)) < timedelta(minutes=5)
 
 
-def test_a_process_that_answers_is_alive(replica: Replica) -> None:
-    """Liveness says nothing about anybody else."""
+def test_healthz_is_ok_while_the_process_replies(replica: Replica) -> None:
+    """Liveness does not depend on Redis or on readiness."""
     replica.ready = replica.redis = False
 
     status, body = replica.says("/healthz")
@@ -71,7 +71,7 @@ def test_a_process_that_answers_is_alive(replica: Replica) -> None:
 
 @pytest.mark.parametrize(("ready", "answer"), [(True, (200, "ready")), (False, (503, "not ready"))])
 def test_only_a_ready_replica_gets_traffic(replica: Replica, ready: bool, answer: tuple[int, str]) -> None:
-    """It is asked each time, for draining begins at any moment."""
+    """The state is read at each request, because draining may begin at any time."""
     replica.ready = ready
 
     status, body = replica.says("/readyz")
@@ -81,14 +81,14 @@ def test_only_a_ready_replica_gets_traffic(replica: Replica, ready: bool, answer
 
 
 @pytest.mark.parametrize(
-    ("away", "status"),
+    ("down", "status"),
     [("", "healthy"), ("rag", "degraded"), ("redis", "unhealthy")],
     ids=lambda value: value or "none",
 )
-def test_the_report_is_always_200(replica: Replica, away: str, status: str) -> None:
-    """A monitor reads the words; a balancer that looks at the code must not take the replica away."""
-    if away:
-        setattr(replica, away, False)
+def test_the_report_is_always_200(replica: Replica, down: str, status: str) -> None:
+    """Monitors read `status`; a load balancer that checks only the code must not remove the replica."""
+    if down:
+        setattr(replica, down, False)
 
     code, body = replica.says("/health")
 
@@ -99,15 +99,15 @@ def test_the_report_is_always_200(replica: Replica, away: str, status: str) -> N
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/metrics"])
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
-def test_nothing_can_be_changed_here(replica: Replica, path: str, method: str) -> None:
-    """They are for reading."""
+def test_the_addresses_are_read_only(replica: Replica, path: str, method: str) -> None:
+    """All four are read-only."""
     send: Callable[[str], Any] = getattr(replica.client, method)
 
     assert send(path).status_code == 405
 
 
-def test_without_a_port_of_its_own_the_metrics_are_for_administrators() -> None:
-    """As text, in the format that every Prometheus reads; nobody else sees them, and guesses are limited."""
+def test_without_an_ops_port_metrics_need_the_admin_token() -> None:
+    """In Prometheus's text format; wrong tokens get 401, and their number is limited."""
     client = Replica(admin_token="obviously-fake-admin-token").client
     shown = [{}, *({"Authorization": f"Bearer {word}"} for word in ("obviously-fake-admin-token", "a", "b", "c"))]
 
@@ -120,8 +120,8 @@ def test_without_a_port_of_its_own_the_metrics_are_for_administrators() -> None:
     assert int(replies[4].headers["Retry-After"]) in range(1, 61)
 
 
-def test_without_a_port_and_a_token_there_are_no_metrics(replica: Replica) -> None:
-    """Nobody can be told from an administrator."""
+def test_without_an_ops_port_and_a_token_there_are_no_metrics(replica: Replica) -> None:
+    """Without an ADMIN_TOKEN no request can be authorized."""
     reply = replica.client.get("/metrics", headers={"Authorization": "Bearer "})
 
     assert (reply.status_code, reply.json) == (404, {"code": "not_found"})
@@ -129,7 +129,7 @@ def test_without_a_port_and_a_token_there_are_no_metrics(replica: Replica) -> No
 
 @contextmanager
 def two_ports() -> Iterator[tuple[str, str]]:
-    """Serve one app on two ports; yield the address of each, the operators' last."""
+    """Serve one application on two ports; yield the addresses, the operators' port last."""
     ops_port = free_port()
     app = Replica(ops_port).app
     with ExitStack() as stack:
@@ -142,8 +142,8 @@ def two_ports() -> Iterator[tuple[str, str]]:
         yield addresses[0], addresses[1]
 
 
-def test_the_operators_port_alone_shows_what_is_theirs() -> None:
-    """On the other one the metrics are not there and health is one word; alive and ready are asked on both."""
+def test_only_the_ops_port_shows_metrics_and_health_details() -> None:
+    """The public port has no metrics and one word of health; liveness and readiness are on both."""
     with two_ports() as (public, ops):
         assert requests.get(f"{ops}/metrics", timeout=30).text == "counted 1\n"
         assert requests.get(f"{ops}/health", timeout=30).json()["dependencies"] == {"redis": "ok"}
@@ -154,18 +154,18 @@ def test_the_operators_port_alone_shows_what_is_theirs() -> None:
             assert requests.get(f"{address}/readyz", timeout=30).json()["status"] == "ready"
 
 
-def test_no_header_makes_a_request_an_operators() -> None:
-    """The socket it came by tells, not what the client or a proxy writes."""
+def test_headers_do_not_give_access_to_operations() -> None:
+    """The socket decides by its local port; headers of clients and proxies do not."""
     with two_ports() as (public, ops):
         host = ops.removeprefix("http://")
-        said = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
+        headers = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Port": host.partition(":")[2]}
 
-        assert requests.get(f"{public}/metrics", headers=said, timeout=30).status_code == 404
-        assert requests.get(f"{public}/health", headers=said, timeout=30).json() == {"status": "healthy"}
+        assert requests.get(f"{public}/metrics", headers=headers, timeout=30).status_code == 404
+        assert requests.get(f"{public}/health", headers=headers, timeout=30).json() == {"status": "healthy"}
 
 
-def test_where_no_socket_is_known_nothing_is_shown() -> None:
-    """A server that does not hand its socket on is no operators' port."""
+def test_without_a_known_socket_there_are_no_metrics() -> None:
+    """A server that does not pass its socket on is not recognised as the operators' port."""
     replica = Replica(ops_port=5001)
 
     reply = replica.client.get("/metrics", environ_overrides={"SERVER_PORT": "5001"})

@@ -1,4 +1,4 @@
-"""The pages are one document each, under a policy that lets in nothing but what that document holds."""
+"""Each page is one document, with a policy that allows only its own script and style."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def directives(policy: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_needs_nothing_but_itself(client: FlaskClient, path: str) -> None:
-    """It names no other file and no other host, has one script and one style, and no handler or style in its markup."""
+def test_a_page_loads_no_other_file(client: FlaskClient, path: str) -> None:
+    """It names no other file or host, has one script and one style, and no handlers or styles in its markup."""
     html = client.get(path).get_data(as_text=True)
 
     tags = [tag for tag, _ in elements(html)]
@@ -59,8 +59,8 @@ def test_a_page_needs_nothing_but_itself(client: FlaskClient, path: str) -> None
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_the_policy_lets_in_the_pages_own_script_and_style_only(client: FlaskClient, path: str) -> None:
-    """Both are named by their hash; nothing else may run, load, frame or be sent anywhere."""
+def test_the_policy_allows_only_the_pages_own_script_and_style(client: FlaskClient, path: str) -> None:
+    """The policy allows both by hash; nothing else may run, load, be framed or be sent elsewhere."""
     reply = client.get(path)
 
     html = reply.get_data(as_text=True)
@@ -77,8 +77,8 @@ def test_the_policy_lets_in_the_pages_own_script_and_style_only(client: FlaskCli
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_asked_for_again_and_sent_once(client: FlaskClient, path: str) -> None:
-    """A browser asks each time, and gets 304 with the same policy while the page is the same."""
+def test_a_page_is_revalidated_and_sent_once(client: FlaskClient, path: str) -> None:
+    """A browser revalidates the page each time, and gets 304 with the same policy if it is unchanged."""
     first = client.get(path)
     again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
 
@@ -88,15 +88,15 @@ def test_a_page_is_asked_for_again_and_sent_once(client: FlaskClient, path: str)
     assert again.headers["Content-Security-Policy"] == first.headers["Content-Security-Policy"]
 
 
-def test_the_tag_follows_what_the_page_is() -> None:
-    """Another language is another page."""
+def test_the_etag_depends_on_the_content() -> None:
+    """The languages have different tags."""
     zh, en = (client_for(locale).get("/chat").headers["ETag"] for locale in ("zh", "en"))
 
     assert zh != en
 
 
-def test_a_page_tells_nobody_where_it_is(client: FlaskClient) -> None:
-    """Its address goes to nobody, its type is not guessed, and the microphone is for it alone."""
+def test_a_page_sends_no_referrer(client: FlaskClient) -> None:
+    """No referrer is sent, the content type is not guessed, and only the page itself may use the microphone."""
     headers = client.get("/chat").headers
 
     assert headers["Content-Type"] == "text/html; charset=utf-8"
@@ -116,7 +116,7 @@ def test_a_page_tells_nobody_where_it_is(client: FlaskClient) -> None:
     ],
 )
 def test_the_pages_own_host_is_named_for_its_socket(client: FlaskClient, host: str, sources: list[str]) -> None:
-    """A host that is none cannot write into the policy."""
+    """An invalid Host header cannot add to the policy."""
     headers = {"Host": host} if host else {}
     policy = directives(client.get("/chat", headers=headers).headers["Content-Security-Policy"])
 
@@ -124,8 +124,8 @@ def test_the_pages_own_host_is_named_for_its_socket(client: FlaskClient, host: s
     assert len(policy["script-src"]) == 1
 
 
-def test_the_settings_are_in_the_page_and_nothing_of_them_is_markup() -> None:
-    """Language, name and the endpoint's path stand in the markup, escaped."""
+def test_settings_are_escaped_in_the_page() -> None:
+    """Language, name and the endpoint's path are in the markup, escaped."""
     html = client_for("en", '<b>"R&D"</b>').get("/realtime").get_data(as_text=True)
 
     ((_, root),) = [one for one in elements(html) if one[0] == "html"]
@@ -135,21 +135,21 @@ def test_the_settings_are_in_the_page_and_nothing_of_them_is_markup() -> None:
     assert "<b>" not in html
 
 
-def test_a_page_without_script_or_style_lets_none_in() -> None:
-    """An empty list of hashes would be no list."""
+def test_a_page_without_script_and_style_allows_none() -> None:
+    """The directive must be 'none', because an empty list has another meaning."""
     policy = directives(finished("<p>hello").policy)
 
     assert policy["script-src"] == policy["style-src"] == ["'none'"]
 
 
-def test_no_script_writes_html_but_by_the_one_way() -> None:
-    """innerHTML and its like stand once in all the pages' scripts: where cleaned answers come in."""
-    written = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
+def test_scripts_write_html_in_one_place() -> None:
+    """The scripts assign innerHTML or the like once: for sanitized answers."""
+    html_sinks = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
     uses = [
         f"{path.name}: {line.strip()}"
         for path in sorted(HTML.glob("*.js"))
         for line in path.read_text("utf-8").splitlines()
-        if written.search(line)
+        if html_sinks.search(line)
     ]
 
     assert uses == [
@@ -158,8 +158,8 @@ def test_no_script_writes_html_but_by_the_one_way() -> None:
 
 
 @pytest.mark.parametrize("page", ["chat", "batch"])
-def test_both_languages_say_the_same(page: str) -> None:
-    """The page's words have the same keys and the same places to fill in, in both languages."""
+def test_both_languages_have_the_same_texts(page: str) -> None:
+    """Both languages of a page's texts have the same keys, and the same placeholders in each."""
     source = (HTML / f"{page}_words.js").read_text("utf-8")
     zh, en = re.findall(r"^  (?:zh|en): \{\n(.*?)^  \},", source, re.DOTALL | re.MULTILINE)
     words = [dict(re.findall(r'^    (\w+):\s+"(.*)",$', one, re.MULTILINE)) for one in (zh, en)]
@@ -171,8 +171,8 @@ def test_both_languages_say_the_same(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["chat", "batch"])
-def test_every_word_the_page_asks_for_is_there(page: str) -> None:
-    """What markup and scripts name has its words."""
+def test_every_text_that_a_page_names_exists(page: str) -> None:
+    """Markup and scripts name only keys that have a text."""
     source = (HTML / f"{page}_words.js").read_text("utf-8")
     known = set(re.findall(r"^    (\w+):", source, re.MULTILINE))
     markup = (HTML / f"{page}.html").read_text("utf-8")

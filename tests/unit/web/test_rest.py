@@ -1,4 +1,4 @@
-"""What every REST address shares: reading a request, knowing who asks, saying no, and shrinking what is sent."""
+"""The common parts of all REST addresses: reading requests, authenticating callers, error replies, compression."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Page(BaseModel):
     status: str | None = None
 
 
-class AwayCallers:
-    """Redis is away, so a token cannot be told from a wrong one."""
+class UnavailableCallers:
+    """Redis is down, so a valid token cannot be errors_shown from a wrong one."""
 
     def program(self, secret: str | None) -> Any:
         raise StoreUnavailable("redis: TimeoutError: 10.0.0.7:6379")
@@ -82,7 +82,7 @@ ERRORS: dict[str, Exception] = {
 
 @pytest.fixture
 def client() -> FlaskClient:
-    """A client of an application that has what modules of REST are made of."""
+    """A client of an application that is built from the common parts."""
     app = Flask(__name__, static_folder=None)
     routes = Blueprint("t", __name__)
     keys = Callers("key", api_keys=[SECRET])
@@ -91,7 +91,7 @@ def client() -> FlaskClient:
     routes.add_url_rule("/t/raw", view_func=_raw, methods=["POST"])
     routes.add_url_rule("/t/page", view_func=lambda: envelope(params(Page).model_dump()), endpoint="page")
     routes.add_url_rule("/t/me", view_func=lambda: envelope(caller(keys, request).principal), endpoint="me")
-    routes.add_url_rule("/t/away", view_func=lambda: envelope(caller(AwayCallers(), request)), endpoint="away")
+    routes.add_url_rule("/t/away", view_func=lambda: envelope(caller(UnavailableCallers(), request)), endpoint="away")
     routes.add_url_rule("/t/errors/<name>", view_func=_fails)
     routes.add_url_rule("/wechat/errors/<name>", view_func=_fails, endpoint="wecom")
     routes.add_url_rule("/t/sent/<kind>", view_func=_sent)
@@ -136,16 +136,16 @@ def _sent(kind: str) -> Response:
 
 
 def shape(reply: TestResponse) -> tuple[int, int, Any]:
-    """Return HTTP status, code and data of what must be an envelope."""
+    """Return HTTP status, code and data of an envelope."""
     assert set(reply.json or {}) == {"code", "message", "data"}
     return reply.status_code, reply.json["code"], reply.json["data"]  # type: ignore[index]
 
 
-# Reading a request
+# Reading requests
 
 
-def test_a_good_body_is_read(client: FlaskClient) -> None:
-    """By the model, into a success with a code of 200 whatever kind of success it is."""
+def test_a_valid_body_is_read(client: FlaskClient) -> None:
+    """The model reads it; the envelope's code is 200 for every 2xx status."""
     reply = client.post("/t/submit", json={"name": "七", "texts": ["a"]})
 
     assert shape(reply) == (201, 200, {"name": "七", "texts": ["a"], "inputs": {}, "task": None})
@@ -161,23 +161,23 @@ def test_a_good_body_is_read(client: FlaskClient) -> None:
         ({"name": "a", "passwort": "hunter2"}, [("passwort", "Extra inputs are not permitted")]),
         ({"name": "a", "sk-hunter2": 1}, [("?", "Extra inputs are not permitted")]),
         ({"name": "a", "inputs": {"hunter2 hunter2": "7"}}, [("inputs.?", "Input should be a valid integer")]),
-        # Of this one pydantic would say which letter is wrong.
+        # pydantic's own message would quote the wrong letter.
         ({"name": "a", "task": "hunter2"}, [("task", "Input is not valid")]),
         ([], [("", "Input should be an object")]),
         ("hunter2", [("", "Input should be an object")]),
     ],
 )
 def test_wrong_fields_are_named_and_not_quoted(client: FlaskClient, sent: Any, errors: list[tuple[str, str]]) -> None:
-    """Where and what, in a shape for programs, and no word of what was sent."""
+    """The error has field and problem for programs, and nothing of the sent values."""
     reply = client.post("/t/submit", json=sent)
 
-    told = [{"field": name, "problem": problem} for name, problem in errors]
-    assert shape(reply) == (422, 10000, {"reason": "invalid_fields", "errors": told})
+    errors_shown = [{"field": name, "problem": problem} for name, problem in errors]
+    assert shape(reply) == (422, 10000, {"reason": "invalid_fields", "errors": errors_shown})
     assert b"hunter2" not in reply.data
 
 
-def test_a_thousand_mistakes_are_told_in_a_few(client: FlaskClient) -> None:
-    """The reply has a bound, whatever was sent."""
+def test_the_number_of_errors_in_a_reply_is_bounded(client: FlaskClient) -> None:
+    """The number of errors in a reply is bounded."""
     _, _, data = shape(client.post("/t/submit", json={"name": "a", "inputs": {f"k{i}": "" for i in range(100)}}))
 
     assert len(data["errors"]) == MAX_ERRORS
@@ -194,8 +194,8 @@ def test_a_thousand_mistakes_are_told_in_a_few(client: FlaskClient) -> None:
         pytest.param(b"[" * 1500, id="too deep"),
     ],
 )
-def test_what_is_no_json_is_a_400(client: FlaskClient, sent: bytes) -> None:
-    """Neither an error of ours nor one of fields."""
+def test_invalid_json_is_a_client_error(client: FlaskClient, sent: bytes) -> None:
+    """The reply is an invalid_json or invalid_fields error, never a 500."""
     reply = client.post("/t/submit", data=sent, content_type="application/json; charset=utf-8")
 
     status, code, data = shape(reply)
@@ -204,8 +204,8 @@ def test_what_is_no_json_is_a_400(client: FlaskClient, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None, "jsonish"])
-def test_a_body_that_is_not_called_json_is_a_415(client: FlaskClient, kind: str | None) -> None:
-    """A form on somebody's page cannot send application/json without asking the browser first."""
+def test_a_body_without_a_json_type_is_a_415(client: FlaskClient, kind: str | None) -> None:
+    """A form on another website cannot send application/json without a CORS preflight."""
     reply = client.post("/t/submit", data=b'{"name": "a"}', content_type=kind)
 
     assert shape(reply) == (415, 10000, {"reason": "not_json"})
@@ -214,7 +214,7 @@ def test_a_body_that_is_not_called_json_is_a_415(client: FlaskClient, kind: str 
 @pytest.mark.parametrize("path", ["/t/submit", "/t/raw"])
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_has_a_limit(client: FlaskClient, path: str, announced: bool) -> None:
-    """Of its bytes, whether it says its length or just goes on."""
+    """The limit is in bytes, with or without a Content-Length."""
 
     def sends(size: int) -> TestResponse:
         content = json.dumps({"name": "a"}).encode()
@@ -234,22 +234,22 @@ def test_a_body_has_a_limit(client: FlaskClient, path: str, announced: bool) -> 
     [("page=0", "page"), ("page=x", "page"), ("pgae=1", "pgae"), ("page=1&page=2", "page"), ("a%20b=1", "?")],
 )
 def test_a_query_string_is_read_by_its_model(client: FlaskClient, query: str, name: str) -> None:
-    """Unknown and repeated parameters are wrong, for else a misspelt one would have no effect."""
+    """Unknown and repeated parameters are errors, because a misspelt one would have no effect."""
     status, code, data = shape(client.get(f"/t/page?{query}"))
 
     assert (status, code, [error["field"] for error in data["errors"]]) == (422, 10000, [name])
     assert shape(client.get("/t/page?page=2")) == (200, 200, {"page": 2, "status": None})
 
 
-# Who asks
+# Authenticating callers
 
 
 @pytest.mark.parametrize(
     "headers",
     [{"Authorization": f"Bearer {SECRET}"}, {"Authorization": f"bearer  {SECRET} "}, {"X-API-Key": SECRET}],
 )
-def test_a_program_shows_its_key(client: FlaskClient, headers: dict[str, str]) -> None:
-    """In one of two headers."""
+def test_a_key_is_read_from_two_headers(client: FlaskClient, headers: dict[str, str]) -> None:
+    """As a bearer token or as X-API-Key."""
     status, _, principal = shape(client.get("/t/me", headers=headers))
 
     assert (status, principal.partition(":")[0]) == (200, "key")
@@ -264,10 +264,8 @@ def test_a_program_shows_its_key(client: FlaskClient, headers: dict[str, str]) -
         ({"X-API-Key": ""}, "auth_failed"),
     ],
 )
-def test_who_shows_no_good_key_is_told_what_is_missing(
-    client: FlaskClient, headers: dict[str, str], reason: str
-) -> None:
-    """401, with the scheme that would do."""
+def test_a_missing_or_wrong_key_is_a_401(client: FlaskClient, headers: dict[str, str], reason: str) -> None:
+    """401, with the scheme in WWW-Authenticate; a key in the query does not count."""
     reply = client.get("/t/me", headers=headers)
 
     assert shape(reply) == (401, 401, {"reason": reason})
@@ -275,8 +273,8 @@ def test_who_shows_no_good_key_is_told_what_is_missing(
     assert client.get(f"/t/me?api_key={SECRET}").status_code == 401
 
 
-def test_while_redis_is_away_nobody_is_turned_down_for_good(client: FlaskClient) -> None:
-    """503, not 401: the same credential may count in a moment."""
+def test_while_redis_is_down_a_credential_is_a_503(client: FlaskClient) -> None:
+    """503, not 401: the same credential may be valid a moment later."""
     reply = client.get("/t/away", headers={"X-API-Key": SECRET})
 
     assert shape(reply) == (503, 40000, {"reason": "store_unavailable"})
@@ -284,7 +282,7 @@ def test_while_redis_is_away_nobody_is_turned_down_for_good(client: FlaskClient)
     assert b"10.0.0.7" not in reply.data
 
 
-# Saying no
+# Error replies
 
 
 @pytest.mark.parametrize(
@@ -311,10 +309,10 @@ def test_while_redis_is_away_nobody_is_turned_down_for_good(client: FlaskClient)
         ("503", 503, 503, None, CODES[503]),
     ],
 )
-def test_every_error_has_the_one_shape(
+def test_every_error_has_the_envelope(
     client: FlaskClient, name: str, status: int, code: int, data: Any, message: str
 ) -> None:
-    """A fitting HTTP status, a code of the table, a word for programs, a sentence of ours, and nothing of the cause."""
+    """A fitting HTTP status, a code of the table, a reason for programs, a sentence, and nothing of the cause."""
     reply = client.get(f"/t/errors/{name}")
 
     assert shape(reply) == (status, code, data)
@@ -325,8 +323,8 @@ def test_every_error_has_the_one_shape(
     assert reply.headers.get("Retry-After") == ("3" if name == "rest" else "5" if passing else None)
 
 
-def test_what_is_not_here_has_the_shape_too(client: FlaskClient) -> None:
-    """An address nobody serves, and a method that one does not take: the reply names those that it does."""
+def test_unknown_addresses_and_methods_have_the_envelope(client: FlaskClient) -> None:
+    """For an unknown address and for a wrong method, whose reply lists the allowed ones."""
     missing, other = client.get("/t/nowhere"), client.delete("/t/submit")
 
     assert shape(missing) == (404, 404, None)
@@ -344,14 +342,14 @@ def test_what_is_not_here_has_the_shape_too(client: FlaskClient) -> None:
     ],
 )
 def test_wecom_and_health_keep_their_own_shape(client: FlaskClient, path: str, status: int, code: str) -> None:
-    """The code alone, as their readers know it."""
+    """The code alone, which their clients expect."""
     reply = client.get(path)
 
     assert (reply.status_code, reply.json) == (status, {"code": code})
 
 
 def test_the_log_has_the_cause(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
-    """One line for what can happen, the traceback for what nobody expected, none for what the client did wrong."""
+    """One line for an expected error, the traceback for an unexpected one, nothing for a client's error."""
     for name in ("store", "nobody's", "rest", "404"):
         client.get(f"/t/errors/{name}")
 
@@ -363,10 +361,10 @@ def test_the_log_has_the_cause(client: FlaskClient, caplog: pytest.LogCaptureFix
     assert "10.0.0.7" in vars(lines[0])["cause"]
 
 
-# Shrinking
+# Compression
 
 
-def unpacked(reply: TestResponse) -> bytes:
+def decompressed(reply: TestResponse) -> bytes:
     match reply.headers.get("Content-Encoding"):
         case "br":
             return bytes(brotli.decompress(reply.data))
@@ -377,8 +375,8 @@ def unpacked(reply: TestResponse) -> bytes:
 
 @pytest.mark.parametrize("accepted", ["br", "gzip", "gzip, deflate, br, zstd"])
 @pytest.mark.parametrize("kind", ["long", "page", "rows", "tagged"])
-def test_pages_and_answers_come_compressed(client: FlaskClient, kind: str, accepted: str) -> None:
-    """As the client can unpack it, whole, and caches are told that others may want it otherwise."""
+def test_pages_and_replies_are_compressed(client: FlaskClient, kind: str, accepted: str) -> None:
+    """In an encoding that the client accepts; Vary tells caches that other clients get another."""
     plain = client.get(f"/t/sent/{kind}")
     reply = client.get(f"/t/sent/{kind}", headers={"Accept-Encoding": accepted})
 
@@ -386,14 +384,14 @@ def test_pages_and_answers_come_compressed(client: FlaskClient, kind: str, accep
     assert "Accept-Encoding" in reply.headers["Vary"]
     assert "Accept-Encoding" in plain.headers["Vary"]
     assert "Content-Encoding" not in plain.headers
-    assert unpacked(reply) == plain.data
+    assert decompressed(reply) == plain.data
     assert len(reply.data) < len(plain.data) / 2
     assert "Content-Length" not in reply.headers or int(reply.headers["Content-Length"]) == len(reply.data)
 
 
 @pytest.mark.parametrize("accepted", ["", "identity", "br;q=0, gzip;q=0", "br;q=0, *", "zstd"])
-def test_who_cannot_unpack_gets_it_plain(client: FlaskClient, accepted: str) -> None:
-    """With its length, so that progress can be shown."""
+def test_a_client_without_a_known_encoding_gets_it_plain(client: FlaskClient, accepted: str) -> None:
+    """The reply has a Content-Length, so that clients can show progress."""
     reply = client.get("/t/sent/long", headers={"Accept-Encoding": accepted})
 
     assert reply.get_data(as_text=True) == LONG
@@ -402,23 +400,23 @@ def test_who_cannot_unpack_gets_it_plain(client: FlaskClient, accepted: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/t/sent/events", "/t/sent/short", "/wechat/sent/long", "/wechat/sent/page"])
-def test_streams_callbacks_and_trifles_never_do(client: FlaskClient, path: str) -> None:
-    """An event would wait in the compressor, WeCom's servers do not ask for it, and trifles only grow."""
+def test_streams_callbacks_and_short_replies_are_not_compressed(client: FlaskClient, path: str) -> None:
+    """Events would stay in the compressor's buffer, WeCom's servers do not ask for it, short replies would grow."""
     reply = client.get(path, headers={"Accept-Encoding": "br, gzip"})
 
     assert reply.status_code == 200
     assert "Content-Encoding" not in reply.headers
 
 
-def test_a_stream_of_events_is_not_held_back(client: FlaskClient) -> None:
-    """Each piece leaves as it came."""
+def test_a_stream_of_events_is_not_buffered(client: FlaskClient) -> None:
+    """Each piece is sent as it was yielded."""
     reply = client.get("/t/sent/events", headers={"Accept-Encoding": "br, gzip"}, buffered=False)
 
     assert next(iter(reply.response)) == f"data: {'x' * MIN_BYTES}\n\n".encode()
 
 
-def test_what_the_client_has_already_is_not_sent_again(client: FlaskClient) -> None:
-    """A long answer keeps its tag of each encoding."""
+def test_a_cached_reply_is_not_sent_again(client: FlaskClient) -> None:
+    """A compressed reply has a tag of its own encoding, and a matching If-None-Match gets 304."""
     first = client.get("/t/sent/tagged", headers={"Accept-Encoding": "br"})
     tag = first.headers["ETag"]
 
@@ -429,21 +427,21 @@ def test_what_the_client_has_already_is_not_sent_again(client: FlaskClient) -> N
     assert "Accept-Encoding" in again.headers["Vary"]
 
 
-def test_other_things_run_while_a_long_answer_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two slices everybody else has a turn."""
-    turns: list[float] = []
-    monkeypatch.setattr("channels.web.compression.time", SimpleNamespace(sleep=turns.append))
+def test_compressing_a_long_reply_yields_to_other_greenlets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compressor yields to other greenlets between two slices."""
+    sleeps: list[float] = []
+    monkeypatch.setattr("channels.web.compression.time", SimpleNamespace(sleep=sleeps.append))
 
     app = Flask(__name__)
     app.add_url_rule("/long", view_func=lambda: Response("x" * 5 * SLICE, mimetype="text/html"))
     compress_answers(app)
     app.test_client().get("/long", headers={"Accept-Encoding": "gzip"})
 
-    assert turns == [0] * 5
+    assert sleeps == [0] * 5
 
 
 def test_a_reply_without_a_body_has_none(client: FlaskClient) -> None:
-    """HEAD says what GET would, and sends nothing."""
+    """The reply to HEAD has no body."""
     reply = client.head("/t/sent/long", headers={"Accept-Encoding": "br"})
 
     assert (reply.status_code, reply.data) == (200, b"")

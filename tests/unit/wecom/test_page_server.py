@@ -1,4 +1,4 @@
-"""The demo page's server turns clicks into callbacks and says clearly what went wrong."""
+"""The demo page's server: turns requests of the page into callbacks, and reports errors by kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback, frame
 
 
 class Browser:
-    """What the page's script does, without the script."""
+    """Sends the requests of the page's script."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -34,20 +34,20 @@ class Browser:
 
 @pytest.fixture
 def callback() -> Iterator[StubCallback]:
-    """A callback of our own on a real port."""
+    """A stub callback on a real port."""
     with StubCallback() as stub:
         yield stub
 
 
 @pytest.fixture
 def modes() -> list[str]:
-    """What the mock Dify was told to do, in order."""
+    """The modes that the mock Dify was set to, in order."""
     return []
 
 
 @pytest.fixture
 def browser(callback: StubCallback, modes: list[str]) -> Iterator[Browser]:
-    """A browser in front of a page whose Dify can be told what to do."""
+    """A browser with the page of a gateway whose mock Dify has modes."""
     conversations = Conversations(lambda userid: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), userid))
     with (
         closing(conversations),
@@ -60,7 +60,7 @@ def browser(callback: StubCallback, modes: list[str]) -> Iterator[Browser]:
 
 
 def test_a_question_shows_a_bubble_that_grows_with_each_poll(callback: StubCallback, browser: Browser) -> None:
-    """Send gives the first frame and a key; each poll with it gives the next frame."""
+    """The reply to send has the first frame and a key; each poll with the key returns the next frame."""
     callback.grows("thinking", "**年假**", "**年假**十天")
 
     sent = browser.send("年假").json()
@@ -73,10 +73,10 @@ def test_a_question_shows_a_bubble_that_grows_with_each_poll(callback: StubCallb
     assert callback.messages[0]["text"]["content"] == "年假"
 
 
-def test_the_person_and_the_behaviour_of_dify_are_chosen_with_the_question(
+def test_a_question_has_its_user_and_the_mode_of_dify(
     callback: StubCallback, browser: Browser, modes: list[str]
 ) -> None:
-    """The chosen person asks, after Dify was told what to do."""
+    """The chosen user asks, after the mock Dify was set to the mode."""
     browser.send(user="lisi", mode="silent")
 
     assert callback.messages[0]["from"] == {"userid": "lisi"}
@@ -84,14 +84,14 @@ def test_the_person_and_the_behaviour_of_dify_are_chosen_with_the_question(
 
 
 def test_entering_shows_the_welcome_as_html(callback: StubCallback, browser: Browser) -> None:
-    """The welcome text comes from the gateway."""
+    """The reply has the gateway's welcome text as HTML."""
     callback.reply = lambda message: {"msgtype": "text", "text": {"content": "您好"}}
 
     assert browser.post("/enter", user="zhangsan").json() == {"html": "<p>您好</p>\n"}
 
 
 def test_the_page_lists_people_and_modes(browser: Browser) -> None:
-    """The selectors are filled from here, in both languages."""
+    """The reply has the choices of the page's selectors, in both languages."""
     choices = browser.get("/choices").json()
 
     assert [person["id"] for person in choices["people"]] == ["zhangsan", "lisi", "wangwu"]
@@ -99,8 +99,8 @@ def test_the_page_lists_people_and_modes(browser: Browser) -> None:
     assert all(entry["zh"] and entry["en"] for entry in choices["people"] + choices["modes"])
 
 
-def test_with_a_real_dify_there_is_no_behaviour_to_choose(callback: StubCallback) -> None:
-    """Without a mock the page has no modes and a question needs none."""
+def test_with_a_real_dify_there_are_no_modes(callback: StubCallback) -> None:
+    """Without a mock the page has no modes, and a question needs none."""
     conversations = Conversations(lambda userid: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), userid))
     with closing(conversations):
         client = create_page(conversations, None).test_client()
@@ -109,8 +109,8 @@ def test_with_a_real_dify_there_is_no_behaviour_to_choose(callback: StubCallback
         assert client.post("/send", json={"user": "zhangsan", "text": "hello", "mode": ""}).status_code == 200
 
 
-def test_a_gateway_that_refuses_is_shown_as_such(callback: StubCallback, browser: Browser) -> None:
-    """A 4xx of the callback is a refusal with its status."""
+def test_an_error_of_the_gateway_is_reported_with_its_status(callback: StubCallback, browser: Browser) -> None:
+    """A 4xx of the callback is reported as refused, with its status."""
     callback.status = 403
 
     reply = browser.send()
@@ -119,15 +119,15 @@ def test_a_gateway_that_refuses_is_shown_as_such(callback: StubCallback, browser
     assert (reply.json()["error"], reply.json()["status"]) == ("refused", 403)
 
 
-def test_a_reply_wecom_would_not_show_is_named(callback: StubCallback, browser: Browser) -> None:
-    """A broken rule is told apart from a refusal."""
+def test_a_reply_that_breaks_a_rule_is_reported(callback: StubCallback, browser: Browser) -> None:
+    """A reply that breaks a rule has an error of its own."""
     callback.reply = lambda message: frame("x", stream_id="")
 
     assert browser.send().json() == {"error": "rule_broken", "detail": "the stream has no id"}
 
 
-def test_a_gateway_that_is_away_is_told_apart(callback: StubCallback, browser: Browser) -> None:
-    """No answer at all is another error than a refusal."""
+def test_a_gateway_that_is_down_is_reported_as_unreachable(callback: StubCallback, browser: Browser) -> None:
+    """A gateway that is down is reported as unreachable."""
     callback.server.shutdown()
     callback.server.server_close()
 
@@ -145,32 +145,30 @@ def test_a_gateway_that_is_away_is_told_apart(callback: StubCallback, browser: B
         {"user": "zhangsan", "mode": "unheard of", "text": "x"},
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(
-    callback: StubCallback, browser: Browser, body: dict[str, object]
-) -> None:
-    """Nothing reaches the callback when a field is missing or unknown."""
+def test_an_invalid_request_is_rejected(callback: StubCallback, browser: Browser, body: dict[str, object]) -> None:
+    """If a field is missing or unknown the callback is not called."""
     reply = browser.post("/send", **body)
 
     assert (reply.status_code, reply.json()["error"]) == (400, "bad_request")
     assert callback.messages == []
 
 
-def test_another_site_cannot_make_the_browser_ask(callback: StubCallback, browser: Browser) -> None:
-    """Only JSON is taken, which a foreign page cannot send without asking first."""
+def test_another_website_cannot_send_a_question(callback: StubCallback, browser: Browser) -> None:
+    """Only JSON is accepted, which another website cannot send without a CORS preflight."""
     reply = browser.http.post(browser.url + "/send", data='{"user":"zhangsan","text":"x","mode":"normal"}', timeout=10)
 
     assert reply.status_code == 415
     assert callback.messages == []
 
 
-def test_half_a_surrogate_pair_is_no_reason_to_fail(callback: StubCallback, browser: Browser) -> None:
-    """Text that UTF-8 cannot carry is mended before it is encrypted."""
+def test_a_lone_surrogate_in_a_question_is_replaced(callback: StubCallback, browser: Browser) -> None:
+    """A lone surrogate, which UTF-8 cannot encode, is replaced before the encryption."""
     assert browser.send("a\ud800b").status_code == 200
     assert callback.messages[0]["text"]["content"] == "a?b"
 
 
-def test_the_oldest_bubbles_are_forgotten(callback: StubCallback, browser: Browser) -> None:
-    """A page that is never closed does not collect bubbles for ever."""
+def test_the_oldest_bubbles_are_dropped(callback: StubCallback, browser: Browser) -> None:
+    """The server keeps at most MAX_BUBBLES bubbles."""
     first = browser.send().json()["bubble"]
     for _ in range(MAX_BUBBLES):
         last = browser.send().json()["bubble"]
@@ -179,8 +177,8 @@ def test_the_oldest_bubbles_are_forgotten(callback: StubCallback, browser: Brows
     assert browser.post("/poll", bubble=last).status_code == 200
 
 
-def test_the_page_takes_everything_from_its_own_server(browser: Browser) -> None:
-    """Page, script and style are served here, under a policy that allows nothing else."""
+def test_the_page_loads_files_from_its_own_server_only(browser: Browser) -> None:
+    """Page, script and style come from this server, under a policy that allows nothing else."""
     page = browser.get("/")
 
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -191,8 +189,8 @@ def test_the_page_takes_everything_from_its_own_server(browser: Browser) -> None
         assert "https://" not in reply.text
 
 
-def test_a_server_on_a_taken_port_never_begins(browser: Browser) -> None:
-    """The port is the caller's to open, so that a taken one is the caller's to report."""
+def test_a_port_in_use_raises_an_error(browser: Browser) -> None:
+    """The caller opens the port, so the caller gets the error if it is in use."""
     port = int(browser.url.rpartition(":")[2])
 
     with pytest.raises(OSError, match="in use"):

@@ -1,4 +1,4 @@
-"""A callback becomes a message or is refused under the name of the check; a reply becomes WeCom's envelope."""
+"""Reading WeCom's callbacks, with the name of the check that rejects one, and sealing replies in WeCom's envelope."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def service(**settings: Any) -> WechatService:
 
 
 class WeCom:
-    """WeCom's side: signs and encrypts as the console's settings say."""
+    """WeCom's side: signs and encrypts with the token and key of the console."""
 
     def __init__(self, *, token: str = TOKEN, key: str = KEY, receiver: str = "") -> None:
         self.token, self.receiver = token, receiver
         self.crypt = Prpcrypt(decode_key(key))
 
     def posts(self, message: Any, *, timestamp: str = str(NOW)) -> tuple[dict[str, str], bytes]:
-        """Return the query and body of a callback; a text is sent as it is, anything else as JSON."""
+        """Return the query and body of a callback; a string is encrypted unchanged, anything else as JSON."""
         text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
         return self.signed(self.crypt.encrypt(text, self.receiver), timestamp=timestamp)
 
@@ -56,7 +56,7 @@ class WeCom:
         return {**args, "echostr": json.loads(body)["encrypt"]}
 
     def reads(self, envelope: str | bytes) -> Any:
-        """Check a reply's signature and return what it holds."""
+        """Check a reply's signature and return its decrypted content."""
         reply = json.loads(envelope)
         stamp, nonce = str(reply["timestamp"]), reply["nonce"]
         assert reply["msgsignature"] == signature(self.token, stamp, nonce, reply["encrypt"])
@@ -80,8 +80,8 @@ def group_message(content: str) -> JsonObject:
     return text_message(content, chattype="group", chatid="wrEXAMPLE")
 
 
-def refused(args: Any = None, body: Any = None, *, message: Any = None, **settings: Any) -> str:
-    """Return the name of the check that refused a callback; what is not given is a good text message's."""
+def failed_check(args: Any = None, body: Any = None, *, message: Any = None, **settings: Any) -> str:
+    """Return the name of the check that rejects a callback; args and body default to a valid text message's."""
     good_args, good_body = WeCom().posts(text_message() if message is None else message)
     with pytest.raises(CallbackRefused) as caught:
         service(**settings).open(good_args if args is None else args, good_body if body is None else body)
@@ -90,16 +90,16 @@ def refused(args: Any = None, body: Any = None, *, message: Any = None, **settin
     return caught.value.code
 
 
-def tried(message: JsonObject) -> Message | str:
-    """Return the message, or the name of the check that refused it."""
+def outcome_of(message: JsonObject) -> Message | str:
+    """Return the message, or the name of the check that rejected it."""
     try:
         return service().open(*WeCom().posts(message))
     except CallbackRefused as exc:
         return exc.code
 
 
-def test_text_message_is_read_whole() -> None:
-    """Every documented member of a text message is where the channel looks for it."""
+def test_text_message_is_read_completely() -> None:
+    """Every documented member of a text message is read into its field."""
     quote = {"msgtype": "text", "text": {"content": "the earlier message"}}
 
     message = service().open(*WeCom().posts(text_message("你好\n world ", quote=quote)))
@@ -116,7 +116,7 @@ def test_text_message_is_read_whole() -> None:
 
 
 def test_message_repr_has_no_words_and_no_url() -> None:
-    """Printing a message shows ids; neither the user's words nor the one-time URL."""
+    """The repr shows ids, but neither the user's text nor the one-time URL."""
     message = service().open(*WeCom().posts(text_message("my salary")))
 
     assert "salary" not in repr(message)
@@ -125,7 +125,7 @@ def test_message_repr_has_no_words_and_no_url() -> None:
 
 
 def test_stream_refresh_is_read() -> None:
-    """A refresh carries the id we chose; it may come without a msgid, since it is never deduplicated."""
+    """A refresh has the stream id that we chose; the msgid may be missing, because refreshes are not deduplicated."""
     refresh = text_message(msgtype="stream", msgid=..., stream={"id": "S1"}, text=..., response_url=...)
 
     message = service().open(*WeCom().posts(refresh))
@@ -134,7 +134,7 @@ def test_stream_refresh_is_read() -> None:
 
 
 def test_enter_chat_without_chattype_is_a_single_chat() -> None:
-    """The documented enter_chat has no chattype: it is a single chat's."""
+    """The documented enter_chat has no chattype; it is read as of a single chat."""
     event = {
         "msgid": "e-0001",
         "create_time": NOW,
@@ -151,7 +151,7 @@ def test_enter_chat_without_chattype_is_a_single_chat() -> None:
 
 @pytest.mark.parametrize("msgtype", ["image", "mixed", "voice", "file", "video", "location"])
 def test_other_types_keep_their_payload(msgtype: str) -> None:
-    """A type we do not read, known or not, is a message with its payload and without a text."""
+    """A message of another type, known or not, has its payload and an empty text."""
     message = service().open(*WeCom().posts(text_message(msgtype=msgtype, **{msgtype: {"url": "https://x.example"}})))
 
     assert (message.msgtype, message.text) == (msgtype, "")
@@ -179,19 +179,19 @@ def test_other_types_keep_their_payload(msgtype: str) -> None:
         ("", "how @HelpBot", "how @HelpBot"),
     ],
 )
-def test_mention_is_taken_out_of_group_text(name: str, content: str, expected: str) -> None:
-    """In a group the configured bot's mention goes, with its spaces; without a name, the leading mention."""
+def test_mention_is_removed_from_group_text(name: str, content: str, expected: str) -> None:
+    """In a group the configured bot's mention and its spaces are removed; without a name, the leading mention."""
     assert service(bot_name=name).open(*WeCom().posts(group_message(content))).text == expected
 
 
 @pytest.mark.parametrize("name", ["HelpBot", ""])
 def test_single_chat_text_is_untouched(name: str) -> None:
-    """In a single chat an @ is a word like any other."""
+    """In a single chat a mention is ordinary text."""
     assert service(bot_name=name).open(*WeCom().posts(text_message(" @HelpBot hi "))).text == " @HelpBot hi "
 
 
 def test_group_message_names_its_group() -> None:
-    """A group message has its chatid; a chatid outside a group is no group."""
+    """A group message has its chatid; in a single chat a chatid is ignored."""
     group = service().open(*WeCom().posts(group_message("@Bot hi")))
     single = service().open(*WeCom().posts(text_message("hi", chatid="wrEXAMPLE")))
 
@@ -202,16 +202,16 @@ def test_group_message_names_its_group() -> None:
 @pytest.mark.parametrize("name", ["msg_signature", "timestamp", "nonce"])
 @pytest.mark.parametrize("value", [None, ""])
 def test_missing_parameter_is_named(name: str, value: str | None) -> None:
-    """A query without one of its three parameters, or with an empty one, is refused before the body is read."""
+    """A query that lacks one of its three parameters, or has an empty one, is rejected before the body is read."""
     args, _ = WeCom().posts(text_message())
     args = {key: text for key, text in args.items() if key != name} | ({} if value is None else {name: value})
 
-    assert refused(args, b"<xml>") == "missing_parameter"
+    assert failed_check(args, b"<xml>") == "missing_parameter"
 
 
 @pytest.mark.parametrize("name", ["msgsignature", "signature"])
-def test_signature_has_two_more_names(name: str) -> None:
-    """The query names Tencent's plugin tolerates are tolerated."""
+def test_signature_has_two_other_names(name: str) -> None:
+    """The two other query names that Tencent's plugin accepts are accepted."""
     args, body = WeCom().posts(text_message())
     args[name] = args.pop("msg_signature")
 
@@ -219,28 +219,28 @@ def test_signature_has_two_more_names(name: str) -> None:
 
 
 def test_capital_encrypt_is_tolerated() -> None:
-    """`Encrypt`, as applications spell it, is read where `encrypt` is missing."""
+    """`Encrypt`, as in callbacks of applications, is read if `encrypt` is missing."""
     args, body = WeCom().posts(text_message())
 
     assert service().open(args, json.dumps({"Encrypt": json.loads(body)["encrypt"]}).encode()).msgid == "m-0001"
 
 
 @pytest.mark.parametrize("seconds", [-601, 601, -(10**9), 10**9])
-def test_stale_timestamp_is_refused(seconds: int) -> None:
-    """A callback signed longer ago than the window, or as far ahead, is refused."""
+def test_stale_timestamp_is_rejected(seconds: int) -> None:
+    """A callback whose timestamp is before or after the window is rejected."""
     args, body = WeCom().posts(text_message(), timestamp=str(NOW + seconds))
 
-    assert refused(args, body) == "stale_timestamp"
+    assert failed_check(args, body) == "stale_timestamp"
 
 
 @pytest.mark.parametrize("seconds", [-600, 0, 600])
 def test_timestamp_within_the_window_is_accepted(seconds: int) -> None:
-    """The window reaches both ways, its ends included."""
+    """The window has the same length before and after now, and includes its ends."""
     assert service().open(*WeCom().posts(text_message(), timestamp=str(NOW + seconds))).userid == "zhangsan"
 
 
 def test_window_of_zero_accepts_any_time() -> None:
-    """0 switches the window off."""
+    """A window of 0 disables the check."""
     args, body = WeCom().posts(text_message(), timestamp="1")
 
     assert service(timestamp_window=0.0).open(args, body).userid == "zhangsan"
@@ -248,57 +248,57 @@ def test_window_of_zero_accepts_any_time() -> None:
 
 @pytest.mark.parametrize("timestamp", ["soon", "-1", "1.5", " 1700000000", "1_700_000_000", "١٧٠٠٠٠٠٠٠٠", "9" * 5000])
 @pytest.mark.parametrize("window", [0.0, 600.0])
-def test_timestamp_that_is_no_number_is_refused(timestamp: str, window: float) -> None:
-    """Only plain decimal seconds are a timestamp, with the window off too."""
+def test_timestamp_that_is_no_number_is_rejected(timestamp: str, window: float) -> None:
+    """Only decimal digits are a timestamp, also if the window is disabled."""
     args, body = WeCom().posts(text_message(), timestamp=timestamp)
 
-    assert refused(args, body, timestamp_window=window) == "stale_timestamp"
+    assert failed_check(args, body, timestamp_window=window) == "stale_timestamp"
 
 
 @pytest.mark.parametrize("body", [b"<xml></xml>", b"\xef\xbb\xbf\r\n <xml>", b"<html>"])
 def test_xml_is_named(body: bytes) -> None:
-    """An application's XML, sent because the URL was entered at the wrong place, has a name of its own."""
-    assert refused(body=body) == "xml_body"
+    """An application's XML, which WeCom sends if the URL was entered in the wrong place, has an error of its own."""
+    assert failed_check(body=body) == "xml_body"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b'"text"', b"7", b'{"encrypt": 7}', b"[" * 100_000])
 def test_body_that_is_no_envelope_is_bad_json(body: bytes) -> None:
-    """A body that is no object with a text in `encrypt` is bad_json."""
-    assert refused(body=body) == "bad_json"
+    """A body that is not an object with a string in `encrypt` is bad_json."""
+    assert failed_check(body=body) == "bad_json"
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"encrypt": ""}', b'{"encrypt": null}'])
 def test_envelope_without_ciphertext_misses_a_parameter(body: bytes) -> None:
-    """An object without `encrypt` lacks it, as a query may lack a parameter."""
-    assert refused(body=body) == "missing_parameter"
+    """An object without `encrypt` is an error like a query without a parameter."""
+    assert failed_check(body=body) == "missing_parameter"
 
 
-def test_wrong_signature_is_refused() -> None:
-    """Another token's signature is refused, and so is a signature over another nonce."""
+def test_wrong_signature_is_rejected() -> None:
+    """A signature made with another token or over another nonce is rejected."""
     args, body = WeCom(token="SOMEONE").posts(text_message())
-    assert refused(args, body) == "bad_signature"
+    assert failed_check(args, body) == "bad_signature"
 
     args, body = WeCom().posts(text_message())
-    assert refused({**args, "nonce": "5"}, body) == "bad_signature"
-    assert refused({**args, "nonce": "\ud800"}, body) == "bad_signature"
+    assert failed_check({**args, "nonce": "5"}, body) == "bad_signature"
+    assert failed_check({**args, "nonce": "\ud800"}, body) == "bad_signature"
 
 
-def test_ciphertext_that_is_no_base64_is_refused() -> None:
-    """A signed text that is no base64 is bad_ciphertext."""
-    assert refused(*WeCom().signed("not base64!")) == "bad_ciphertext"
+def test_ciphertext_that_is_no_base64_is_rejected() -> None:
+    """A signed string that is not base64 is bad_ciphertext."""
+    assert failed_check(*WeCom().signed("not base64!")) == "bad_ciphertext"
 
 
 def test_wrong_key_is_bad_ciphertext() -> None:
     """A message under another key is bad_ciphertext, and so is one with an impossible length."""
-    assert refused(*WeCom(key=NEW_KEY).posts(text_message())) == "bad_ciphertext"
-    assert refused(*WeCom().signed("YWJj")) == "bad_ciphertext"
+    assert failed_check(*WeCom(key=NEW_KEY).posts(text_message())) == "bad_ciphertext"
+    assert failed_check(*WeCom().signed("YWJj")) == "bad_ciphertext"
 
 
-def test_other_receiver_is_refused() -> None:
+def test_other_receiver_is_rejected() -> None:
     """A message for another receiveid is bad_ciphertext; the configured one is accepted."""
     args, body = WeCom(receiver="wwOTHER").posts(text_message())
 
-    assert refused(args, body) == "bad_ciphertext"
+    assert failed_check(args, body) == "bad_ciphertext"
     assert service(receive_id="wwOTHER").open(args, body).userid == "zhangsan"
 
 
@@ -339,9 +339,9 @@ def test_other_receiver_is_refused() -> None:
         text_message(msgtype="event", event={"eventtype": "enter_chat"}, **{"from": {"userid": 7}}),
     ],
 )
-def test_decrypted_text_of_another_shape_is_bad_message(message: Any) -> None:
-    """What decrypts but is no message object, or has a wrong type anywhere, is bad_ciphertext."""
-    assert refused(message=message) == "bad_ciphertext"
+def test_decrypted_text_of_another_shape_is_bad_ciphertext(message: Any) -> None:
+    """A text that is not a message object, or has a member of a wrong type, is bad_ciphertext after decryption."""
+    assert failed_check(message=message) == "bad_ciphertext"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_decrypted_text_of_another_shape_is_bad_message(message: Any) -> None:
     [{"from": ...}, {"from": {}}, {"from": {"userid": "sys"}}, {"chattype": "group"}, {"chattype": "channel"}],
 )
 def test_an_event_of_the_system_is_an_event(changes: dict[str, Any]) -> None:
-    """It may lack what a message must have: it is to be acknowledged, or WeCom sends it again."""
+    """It may lack members that messages must have: it has to be acknowledged, or WeCom sends it again."""
     event = text_message(msgtype="event", event={"eventtype": "enter_check_update"}, **changes)
 
     message = service().open(*WeCom().posts(event))
@@ -358,22 +358,22 @@ def test_an_event_of_the_system_is_an_event(changes: dict[str, Any]) -> None:
 
 
 def test_someone_named_sys_may_write() -> None:
-    """Only events of `sys` are the system's; a message of a user with that id is a message."""
+    """Only events from `sys` are the system's; a message from a user with that id is read."""
     assert service().open(*WeCom().posts(text_message(**{"from": {"userid": "sys"}}))).userid == "sys"
 
 
 @pytest.mark.parametrize("aibotid", ["aibOTHER", ...])
-def test_other_bot_is_refused_where_one_is_configured(aibotid: Any) -> None:
-    """With a configured bot id another one, or none, is bad_ciphertext; without, any is accepted."""
+def test_other_bot_is_rejected_if_one_is_configured(aibotid: Any) -> None:
+    """If a bot id is configured, another one or none is bad_ciphertext; otherwise any is accepted."""
     message = text_message(aibotid=aibotid)
 
-    assert refused(message=message, aibotid="aibEXAMPLE") == "bad_ciphertext"
+    assert failed_check(message=message, aibotid="aibEXAMPLE") == "bad_ciphertext"
     assert service().open(*WeCom().posts(message)).userid == "zhangsan"
     assert service(aibotid="aibEXAMPLE").open(*WeCom().posts(text_message())).userid == "zhangsan"
 
 
-def test_half_a_surrogate_pair_is_replaced() -> None:
-    """A broken escape in the JSON costs its character, not the message: everything read can be encoded."""
+def test_a_lone_surrogate_is_replaced() -> None:
+    """A lone surrogate in the JSON becomes "?"; the rest of the message is kept, and every text can be encoded."""
     raw = json.dumps(text_message("HERE", quote="HERE")).replace("HERE", "a\\uD83D b \\ud83d\\ude00")
 
     message = service().open(*WeCom().posts(raw))
@@ -391,8 +391,8 @@ _MEMBERS = _LEAVES | st.dictionaries(_NAMES, _LEAVES) | st.lists(_LEAVES)
     members=st.dictionaries(st.sampled_from(sorted(group_message("x"))), _MEMBERS),
     msgtype=st.sampled_from(["text", "stream", "event", "image"]),
 )
-def test_no_shape_raises_anything_else(members: JsonObject, msgtype: str) -> None:
-    """Whatever is in a member's place, the result is a message of texts or bad_ciphertext."""
+def test_messages_of_any_shape_raise_only_callback_refused(members: JsonObject, msgtype: str) -> None:
+    """For any value of any member the result is a message with strings, or bad_ciphertext."""
     raw = {
         **group_message("@Bot hi"),
         "msgtype": msgtype,
@@ -401,10 +401,10 @@ def test_no_shape_raises_anything_else(members: JsonObject, msgtype: str) -> Non
         **members,
     }
 
-    outcome = tried(raw)
+    outcome = outcome_of(raw)
 
     if isinstance(outcome, Message):
-        # Events of the bot itself come from nobody.
+        # Events of the bot itself have no user.
         assert outcome.userid or outcome.msgtype == "event"
         assert all(isinstance(text, str) for text in (outcome.msgid, outcome.chatid, outcome.text, outcome.event))
     else:
@@ -415,28 +415,28 @@ def test_no_shape_raises_anything_else(members: JsonObject, msgtype: str) -> Non
     body=st.binary(max_size=100),
     args=st.dictionaries(st.sampled_from(["msg_signature", "timestamp", "nonce"]), st.text()),
 )
-def test_no_garbage_raises_anything_else(body: bytes, args: dict[str, str]) -> None:
-    """Any query and body is refused, never an exception of another kind."""
+def test_any_bytes_raise_only_callback_refused(body: bytes, args: dict[str, str]) -> None:
+    """Any query and body raise CallbackRefused, never another exception."""
     with pytest.raises(CallbackRefused):
         service().open(args, body)
     with pytest.raises(CallbackRefused):
         service().verify_url({**args, "echostr": "x"})
 
 
-def test_url_verification_answers_the_text() -> None:
-    """The echo comes back as it was, numeric or not."""
+def test_url_verification_returns_the_echo() -> None:
+    """The decrypted echo is returned unchanged, numeric or not."""
     assert service().verify_url(WeCom().verifies("7283940561728394056")) == "7283940561728394056"
     assert service().verify_url(WeCom().verifies(" 是\n")) == " 是\n"
 
 
-def test_a_recorded_message_is_no_echo() -> None:
-    """A sender who has the token gets nothing decrypted by a verification."""
+def test_a_recorded_message_is_not_accepted_as_echo() -> None:
+    """A recorded callback sent as an echostr is not decrypted for the sender."""
     with pytest.raises(CallbackRefused, match=r"^bad_ciphertext$"):
         service().verify_url(WeCom().verifies(json.dumps(text_message())))
 
 
 def test_url_verification_survives_a_lost_plus() -> None:
-    """A proxy that turned plus signs into spaces does not break the verification."""
+    """A proxy that reversed_tokens "+" into a space does not break the verification."""
     echo = next(args for args in (WeCom().verifies("echo") for _ in range(1000)) if "+" in args["echostr"])
 
     assert service().verify_url({**echo, "echostr": echo["echostr"].replace("+", " ")}) == "echo"
@@ -453,7 +453,7 @@ def test_url_verification_survives_a_lost_plus() -> None:
     ],
 )
 def test_url_verification_makes_the_same_checks(change: dict[str, str], check: str) -> None:
-    """A verification is refused under the same names as a message."""
+    """A verification is rejected by the same checks as a message."""
     with pytest.raises(CallbackRefused) as caught:
         service().verify_url({**WeCom().verifies("echo"), **change})
 
@@ -461,7 +461,7 @@ def test_url_verification_makes_the_same_checks(change: dict[str, str], check: s
 
 
 def test_reply_is_compact_and_stamped_by_our_clock() -> None:
-    """The envelope holds the reply as compact UTF-8 JSON, our time as an integer, and the callback's nonce."""
+    """The envelope has the reply as compact UTF-8 JSON, our time as an integer, and the callback's nonce."""
     reply = {"msgtype": "stream", "stream": {"id": "S1", "finish": False, "content": "正在"}}
 
     envelope = json.loads(service(clock=lambda: NOW + 5.9).seal(reply, NONCE))
@@ -471,13 +471,13 @@ def test_reply_is_compact_and_stamped_by_our_clock() -> None:
     assert plain == '{"msgtype":"stream","stream":{"id":"S1","finish":false,"content":"正在"}}'
 
 
-def test_reply_with_half_a_surrogate_pair_is_still_sent() -> None:
-    """One broken character of a provider does not cost the frame."""
+def test_reply_with_a_lone_surrogate_is_sent() -> None:
+    """A lone surrogate in a provider's text becomes "?", and the frame is sent."""
     assert WeCom().reads(service().seal({"content": "a\ud83db"}, NONCE)) == {"content": "a?b"}
 
 
-def test_reply_that_cannot_be_sealed_says_so() -> None:
-    """A nonce that no callback could carry ends in our own error, without the reply's words."""
+def test_reply_that_cannot_be_sealed_raises_seal_failed() -> None:
+    """A nonce that cannot be encoded raises our own error, which does not contain the reply."""
     with pytest.raises(LaibaoError) as caught:
         service().seal({"content": "words"}, "\ud800")
 
@@ -488,7 +488,7 @@ def test_reply_that_cannot_be_sealed_says_so() -> None:
 @pytest.mark.parametrize("token", [TOKEN, NEW_TOKEN])
 @pytest.mark.parametrize("key", [KEY, NEW_KEY])
 def test_any_pair_of_token_and_key_verifies(token: str, key: str) -> None:
-    """While settings rotate, every token goes with every key, and the reply can go back under the same pair."""
+    """During a rotation every token is outcome_of with every key, and the reply uses the pair of the request."""
     both = service(tokens=(TOKEN, NEW_TOKEN), aes_keys=(KEY, NEW_KEY))
     wecom = WeCom(token=token, key=key)
 
@@ -499,64 +499,64 @@ def test_any_pair_of_token_and_key_verifies(token: str, key: str) -> None:
 
 
 def test_first_pair_signs_by_default() -> None:
-    """Without a pair the reply goes out under the first token and the first key."""
+    """Without a pair the reply uses the first token and the first key."""
     both = service(tokens=(NEW_TOKEN, TOKEN), aes_keys=(NEW_KEY, KEY))
 
     assert WeCom(token=NEW_TOKEN, key=NEW_KEY).reads(both.seal({"content": "hi"}, NONCE)) == {"content": "hi"}
 
 
-def work_on(padded: bytes) -> list[str]:
-    """Return which functions of ours run, in their order, until a callback with this plaintext is refused."""
+def functions_run(padded: bytes) -> list[str]:
+    """Return the functions of ours that run, in order, until a callback with this plaintext is rejected."""
     raw = _cipher(decode_key(KEY)).encryptor().update(padded)
     args, body = WeCom().signed(base64.b64encode(raw).decode())
     called: list[str] = []
 
-    def note(frame: FrameType, event: str, _: object) -> None:
+    def record_call(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.endswith(
             ("wecom/callback.py", "wecom/crypto.py", "wecom/message.py")
         ):
             called.append(frame.f_code.co_name)
 
-    sys.setprofile(note)
+    sys.setprofile(record_call)
     try:
-        assert refused(args, body, aes_keys=(KEY, NEW_KEY)) == "bad_ciphertext"
+        assert failed_check(args, body, aes_keys=(KEY, NEW_KEY)) == "bad_ciphertext"
     finally:
         sys.setprofile(None)
     return called
 
 
-def test_every_failure_after_the_signature_takes_the_same_steps() -> None:
-    """Bad padding, a wrong receiveid and an impossible length cost what a message of another shape costs."""
+def test_every_failure_after_the_signature_runs_the_same_functions() -> None:
+    """Bad padding, a wrong receiveid and an impossible length run the same functions: their timing shows no cause."""
     message = b'{"msgid":"m","msgtype":"text","from":{"userid":"u"},"text":{"content":"x"}}'.ljust(77)
     layout, pad = (bytes(16) + bytes([0, 0, 0, 77]) + message), bytes([31]) * 31
 
     steps = {
-        "last byte": work_on(layout + pad[:-1] + b"\x30"),
-        "first byte": work_on(layout + b"\x1e" + pad[1:]),
-        "receiveid": work_on(bytes(16) + bytes([0, 0, 0, 76]) + message[:-1] + b"w" + pad),
-        "length": work_on(bytes(16) + bytes([0, 0, 1, 77]) + message + pad),
+        "last byte": functions_run(layout + pad[:-1] + b"\x30"),
+        "first byte": functions_run(layout + b"\x1e" + pad[1:]),
+        "receiveid": functions_run(bytes(16) + bytes([0, 0, 0, 76]) + message[:-1] + b"w" + pad),
+        "length": functions_run(bytes(16) + bytes([0, 0, 1, 77]) + message + pad),
     }
 
     assert steps == dict.fromkeys(steps, steps["receiveid"])
     assert steps["receiveid"].count("_payload") == 2
 
 
-def test_with_several_pairs_the_furthest_failure_is_named() -> None:
-    """A good signature under a wrong key is bad_ciphertext, although other tokens failed earlier."""
+def test_with_several_pairs_the_latest_failed_check_is_named() -> None:
+    """A valid signature with a wrong key is bad_ciphertext, although other tokens failed at the signature."""
     several = {"tokens": (NEW_TOKEN, TOKEN), "aes_keys": (KEY,)}
-    turned = {"tokens": (TOKEN, NEW_TOKEN), "aes_keys": (KEY,)}
+    reversed_tokens = {"tokens": (TOKEN, NEW_TOKEN), "aes_keys": (KEY,)}
 
-    assert refused(*WeCom(key=NEW_KEY).posts(text_message()), **several) == "bad_ciphertext"
-    assert refused(*WeCom(key=NEW_KEY).posts(text_message()), **turned) == "bad_ciphertext"
-    assert refused(*WeCom(receiver="wwOTHER").posts(text_message()), **several) == "bad_ciphertext"
-    assert refused(*WeCom(token="SOMEONE").posts(text_message()), **several) == "bad_signature"
+    assert failed_check(*WeCom(key=NEW_KEY).posts(text_message()), **several) == "bad_ciphertext"
+    assert failed_check(*WeCom(key=NEW_KEY).posts(text_message()), **reversed_tokens) == "bad_ciphertext"
+    assert failed_check(*WeCom(receiver="wwOTHER").posts(text_message()), **several) == "bad_ciphertext"
+    assert failed_check(*WeCom(token="SOMEONE").posts(text_message()), **several) == "bad_signature"
 
 
 @pytest.mark.parametrize(
     "settings", [{"tokens": ()}, {"tokens": ("",)}, {"aes_keys": ()}, {"aes_keys": (KEY, "short")}]
 )
 def test_wrong_settings_stop_the_start(settings: dict[str, Any]) -> None:
-    """A missing token or an illegal key is one line that names the variable and hides the value."""
+    """The error names the variable of the missing token or illegal key, and does not contain the value."""
     with pytest.raises(SettingsError) as caught:
         service(**settings)
 
@@ -565,7 +565,7 @@ def test_wrong_settings_stop_the_start(settings: dict[str, Any]) -> None:
 
 
 def test_a_derived_key_is_hkdf_of_an_aes_key() -> None:
-    """A purpose's key is the first block of RFC 5869 over the decoded key."""
+    """The key for a purpose is the first block of HKDF (RFC 5869) over the decoded AES key."""
     extracted = hmac.digest(b"wechatlaibao", bytes(range(32)), hashlib.sha256)
     expected = hmac.digest(extracted, b"stream-id\x01", hashlib.sha256)
 

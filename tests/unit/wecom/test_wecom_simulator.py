@@ -1,4 +1,4 @@
-"""The simulator against a callback that misbehaves on demand: what WeCom would not accept, it does not accept."""
+"""The simulator against a misbehaving callback: it rejects every reply that WeCom would reject."""
 
 from __future__ import annotations
 
@@ -26,21 +26,19 @@ from tests.support.wecom_stub import AES_KEY, TOKEN, Reply, StubCallback, frame
 
 @pytest.fixture
 def callback() -> Iterator[StubCallback]:
-    """A callback of our own on a real port."""
+    """A stub callback on a real port."""
     with StubCallback() as stub:
         yield stub
 
 
 @pytest.fixture
 def user(callback: StubCallback) -> Iterator[WeComUser]:
-    """Zhang San in his single chat with the bot."""
+    """The user zhangsan in a single chat with the bot."""
     with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan", placeholders=["thinking"]) as user:
         yield user
 
 
-def test_a_question_becomes_a_text_callback_with_every_documented_field(
-    callback: StubCallback, user: WeComUser
-) -> None:
+def test_a_text_callback_has_every_documented_field(callback: StubCallback, user: WeComUser) -> None:
     """A text carries msgid, bot, chat type, sender, response_url and content."""
     user.says("你好", msgid="m1")
 
@@ -77,7 +75,7 @@ def test_every_message_has_its_own_id_unless_it_is_redelivered(callback: StubCal
 
 
 def test_the_bubble_grows_until_it_finishes_and_keeps_its_history(callback: StubCallback, user: WeComUser) -> None:
-    """Polling goes on until finish, and every frame is kept with its time."""
+    """The user polls until finish, and the bubble keeps every frame with its time."""
     callback.grows("thinking", "年", "年假", "年假十天")
 
     bubble = user.says("年假")
@@ -91,7 +89,7 @@ def test_the_bubble_grows_until_it_finishes_and_keeps_its_history(callback: Stub
 
 
 def test_a_poll_names_the_stream_and_carries_no_response_url(callback: StubCallback, user: WeComUser) -> None:
-    """A refresh holds the id the callback chose, nothing that could answer later."""
+    """A refresh has the stream id of the callback's reply, and no response_url."""
     user.polls(user.says("hello"))
 
     refresh = callback.messages[1]
@@ -101,15 +99,15 @@ def test_a_poll_names_the_stream_and_carries_no_response_url(callback: StubCallb
 
 
 def test_an_answer_that_is_finished_at_once_is_not_polled(callback: StubCallback, user: WeComUser) -> None:
-    """A first frame with finish needs no refresh."""
+    """After a first frame with finish there is no refresh."""
     callback.grows("done")
 
     assert user.sees_finish(user.says("hello"), every=0.01) == "done"
     assert len(callback.messages) == 1
 
 
-def test_text_that_shrinks_is_refused(callback: StubCallback, user: WeComUser) -> None:
-    """An answer never goes backwards."""
+def test_text_that_shrinks_is_rejected(callback: StubCallback, user: WeComUser) -> None:
+    """A frame whose text is shorter than the one before breaks the rule."""
     callback.grows("thinking", "a long beginning", "a long")
     bubble = user.says("hello")
 
@@ -117,15 +115,15 @@ def test_text_that_shrinks_is_refused(callback: StubCallback, user: WeComUser) -
         user.sees_finish(bubble, every=0.01)
 
 
-def test_what_a_snapshot_closes_for_the_time_being_is_no_loss(callback: StubCallback, user: WeComUser) -> None:
-    """A code fence closed in one frame may be open again in the next."""
+def test_a_code_fence_closed_for_one_frame_may_open_again(callback: StubCallback, user: WeComUser) -> None:
+    """A code fence that is closed in one frame may be open again in the next, without being a shrunk text."""
     callback.grows("```py\nx\n``\n```", "```py\nx\n```", "```py\nx\n```\nand that is all")
 
     assert user.sees_finish(user.says("hello"), every=0.01, replacements=0).endswith("all")
 
 
 def test_a_replacement_that_is_expected_may_shrink_the_text(callback: StubCallback, user: WeComUser) -> None:
-    """One announced replacement is allowed, a second one is not."""
+    """One expected replacement is allowed, a second one is not."""
     callback.grows("a long beginning", "short", "short and more")
     assert user.sees_finish(user.says("hello"), every=0.01, replacements=1) == "short and more"
 
@@ -135,7 +133,7 @@ def test_a_replacement_that_is_expected_may_shrink_the_text(callback: StubCallba
 
 
 def test_the_products_own_placeholders_may_be_longer_than_the_answer(callback: StubCallback) -> None:
-    """A placeholder gives way to any text, in both languages."""
+    """A shorter text may follow a placeholder, in both languages."""
     for placeholder in product_placeholders():
         callback.grows(placeholder, "x", "xy")
         with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user:
@@ -150,8 +148,8 @@ def test_an_answer_that_never_ends_times_out(user: WeComUser) -> None:
         user.sees_finish(bubble, timeout=0.05, every=0.01)
 
 
-def test_an_empty_reply_to_a_poll_repeats_what_is_shown(callback: StubCallback, user: WeComUser) -> None:
-    """Nothing new leaves the bubble as it is, and polling goes on."""
+def test_an_empty_reply_to_a_poll_keeps_the_bubble(callback: StubCallback, user: WeComUser) -> None:
+    """The bubble stays the same, and polling continues."""
     bubble = user.says("hello")
     callback.reply = lambda message: None
 
@@ -161,8 +159,8 @@ def test_an_empty_reply_to_a_poll_repeats_what_is_shown(callback: StubCallback, 
     assert (shown.content, shown.finish, shown.stream_id) == ("…", False, "s1")
 
 
-def test_an_empty_reply_to_a_question_is_refused(callback: StubCallback, user: WeComUser) -> None:
-    """Without a first frame there is no bubble to poll."""
+def test_an_empty_reply_to_a_question_is_rejected(callback: StubCallback, user: WeComUser) -> None:
+    """Without a first frame there is no stream to poll."""
     callback.reply = lambda message: None
 
     with pytest.raises(RuleBroken, match="no bubble"):
@@ -183,7 +181,7 @@ def test_an_empty_reply_to_a_question_is_refused(callback: StubCallback, user: W
         ("nonsense", "not JSON"),
     ],
 )
-def test_a_reply_wecom_would_not_show_is_refused(
+def test_a_reply_that_wecom_would_not_show_is_rejected(
     callback: StubCallback, user: WeComUser, reply: Reply, reason: str
 ) -> None:
     """A frame must be a stream with an id, finish, and content within the limit."""
@@ -194,14 +192,14 @@ def test_a_reply_wecom_would_not_show_is_refused(
 
 
 def test_a_frame_of_exactly_the_limit_is_shown(callback: StubCallback, user: WeComUser) -> None:
-    """20,480 bytes are allowed."""
+    """20,480 bytes of UTF-8."""
     callback.reply = lambda message: frame("x" * 20_480)
 
     assert user.says("hello").last.size == 20_480
 
 
-def test_a_frame_of_another_stream_is_refused(callback: StubCallback, user: WeComUser) -> None:
-    """A poll is answered with its own stream."""
+def test_a_frame_of_another_stream_is_rejected(callback: StubCallback, user: WeComUser) -> None:
+    """The reply to a poll must have the stream's id."""
     bubble = user.says("hello")
     callback.reply = lambda message: frame("x", stream_id="s2")
 
@@ -222,7 +220,7 @@ def test_a_frame_of_another_stream_is_refused(callback: StubCallback, user: WeCo
         (lambda envelope: "[]", "not a JSON object"),
     ],
 )
-def test_a_reply_in_a_wrong_envelope_is_refused(
+def test_a_reply_in_a_wrong_envelope_is_rejected(
     callback: StubCallback, user: WeComUser, change: Callable[[dict[str, Any]], Any], reason: str
 ) -> None:
     """Signature, nonce and timestamp of the reply are checked."""
@@ -232,18 +230,18 @@ def test_a_reply_in_a_wrong_envelope_is_refused(
         user.says("hello")
 
 
-def test_a_refusal_tells_its_status(callback: StubCallback, user: WeComUser) -> None:
-    """An answer other than 200 is a failed callback with that status."""
+def test_an_error_of_the_callback_has_its_status(callback: StubCallback, user: WeComUser) -> None:
+    """A status other than 200 raises CallbackFailed with that status."""
     callback.status = 403
 
-    with pytest.raises(CallbackFailed, match="403") as refused:
+    with pytest.raises(CallbackFailed, match="403") as failed:
         user.says("hello")
 
-    assert refused.value.status == 403
+    assert failed.value.status == 403
 
 
-def test_a_gateway_that_is_away_is_a_failed_callback_without_a_status() -> None:
-    """Nobody listening is status 0."""
+def test_a_gateway_that_is_down_fails_with_status_0() -> None:
+    """A failed connection has the status 0."""
     with (
         WeComUser(f"http://127.0.0.1:{free_port()}/", SimulatedBot(TOKEN, AES_KEY), "zhangsan") as user,
         pytest.raises(CallbackFailed) as failed,
@@ -253,8 +251,8 @@ def test_a_gateway_that_is_away_is_a_failed_callback_without_a_status() -> None:
     assert failed.value.status == 0
 
 
-def test_a_gateway_that_takes_too_long_is_cut_off(callback: StubCallback) -> None:
-    """WeCom hangs up after its timeout."""
+def test_a_slow_gateway_fails_at_the_timeout(callback: StubCallback) -> None:
+    """The user closes the connection after its timeout, as WeCom does."""
     asked = threading.Event()
     callback.reply = lambda message: frame(str(asked.wait(30.0)))
 
@@ -267,7 +265,7 @@ def test_a_gateway_that_takes_too_long_is_cut_off(callback: StubCallback) -> Non
 
 
 def test_entering_shows_the_welcome_text(callback: StubCallback, user: WeComUser) -> None:
-    """enter_chat is an event whose text reply is shown; an empty reply shows nothing."""
+    """enter_chat is an event whose text reply is shown; after an empty reply nothing is shown."""
     callback.reply = lambda message: {"msgtype": "text", "text": {"content": "欢迎"}}
     assert user.enters() == "欢迎"
     assert callback.messages[0]["event"] == {"eventtype": "enter_chat"}
@@ -282,7 +280,7 @@ def test_entering_shows_the_welcome_text(callback: StubCallback, user: WeComUser
 
 
 def test_any_other_message_can_be_sent_raw(callback: StubCallback, user: WeComUser) -> None:
-    """A raw message is completed, and its reply comes back as it is."""
+    """The common members are added to a raw message, and the reply is returned unchanged."""
     callback.reply = lambda message: {"anything": 1}
 
     assert user.sends({"msgtype": "image", "image": {"url": "https://example.com/x"}}) == {"anything": 1}
@@ -291,7 +289,7 @@ def test_any_other_message_can_be_sent_raw(callback: StubCallback, user: WeComUs
 
 
 def test_the_url_is_verified_byte_for_byte(callback: StubCallback, user: WeComUser) -> None:
-    """The answer must be the plaintext of echostr and nothing else."""
+    """The reply must be the plaintext of echostr and nothing else."""
     assert user.verifies_url().isdigit()
 
     callback.envelope = lambda answer: {"plain": f'"{answer["plain"]}"'}
@@ -312,8 +310,8 @@ def test_several_addresses_are_used_in_turn(callback: StubCallback) -> None:
     assert [one.content for one in bubble.frames] == ["1", "2", "1", "2"]
 
 
-def test_the_clock_signs_the_request(callback: StubCallback) -> None:
-    """A user whose clock stands in the past sends stale callbacks."""
+def test_the_clock_gives_the_timestamp(callback: StubCallback) -> None:
+    """A user with a clock in the past sends callbacks with old timestamps."""
     with WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), "zhangsan", clock=FakeClock(1_700_000_000.0)) as user:
         sealed = user.seals({"msgtype": "text", "text": {"content": "hello"}})
 
@@ -321,7 +319,7 @@ def test_the_clock_signs_the_request(callback: StubCallback) -> None:
 
 
 def test_a_sealed_callback_can_be_posted_twice_and_forged(callback: StubCallback, user: WeComUser) -> None:
-    """A test can repeat the very same request, or change what it likes in it."""
+    """A test can repeat the same request, or change parts of it."""
     sealed = user.seals({"msgtype": "text", "text": {"content": "hello"}})
 
     user.wire.post(sealed)
@@ -332,8 +330,8 @@ def test_a_sealed_callback_can_be_posted_twice_and_forged(callback: StubCallback
         user.wire.post(replace(sealed, params={**sealed.params, "msg_signature": "0" * 40}))
 
 
-def test_a_key_that_cannot_encrypt_is_named_at_once(callback: StubCallback) -> None:
-    """A wrong AES key is the caller's mistake, not the gateway's."""
+def test_a_wrong_aes_key_raises_value_error(callback: StubCallback) -> None:
+    """A wrong AES key raises ValueError, because it is an error of the caller."""
     with (
         WeComUser(callback.url, SimulatedBot(TOKEN, "short"), "zhangsan") as user,
         pytest.raises(ValueError, match="AES key"),
@@ -341,8 +339,8 @@ def test_a_key_that_cannot_encrypt_is_named_at_once(callback: StubCallback) -> N
         user.says("hello")
 
 
-def test_many_polls_of_one_bubble_at_once_are_all_kept(callback: StubCallback, user: WeComUser) -> None:
-    """A bubble may be polled from many threads."""
+def test_parallel_polls_of_one_bubble_are_all_kept(callback: StubCallback, user: WeComUser) -> None:
+    """Frames of polls in many threads are all kept."""
     bubble = user.says("hello")
 
     with ThreadPoolExecutor(20) as pool:
@@ -353,7 +351,7 @@ def test_many_polls_of_one_bubble_at_once_are_all_kept(callback: StubCallback, u
 
 
 def test_a_bubble_reads_from_its_last_frame() -> None:
-    """Content, finish and id are those of the frames."""
+    """The content and finish are those of the last frame."""
     bubble = Bubble("m1", [BubbleFrame("s1", False, "a"), BubbleFrame("s1", True, "ab")])
 
     assert (bubble.stream_id, bubble.content, bubble.finish) == ("s1", "ab", True)

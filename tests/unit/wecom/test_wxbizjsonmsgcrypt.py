@@ -1,4 +1,4 @@
-"""WeCom's envelope: the published vectors byte for byte, then what no input may do."""
+"""WeCom's envelope: the published vectors byte for byte, and any other input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TEXT_MESSAGE = (
 )
 STREAM_REPLY = '{"msgtype":"stream","stream":{"id":"S1","finish":false,"content":"正在"}}'
 
-#: Plain text, ciphertext, signature: B1, B2, B3 and both of B4.
+#: Plaintext, ciphertext and signature of each vector: B1, B2, B3 and both of B4.
 BOT_VECTORS = {
     "echostr": (
         "7283940561728394056",
@@ -78,7 +78,7 @@ def crypt(*, token: str = TOKEN, key: str = KEY, receiver: str = "") -> WXBizJso
 
 
 def raw_encrypt(plain: bytes, key: str = KEY) -> str:
-    """Encrypt exactly these bytes, with no prefix, length or padding of ours."""
+    """Encrypt exactly these bytes, without a prefix, a length or padding."""
     secret = decode_key(key)
     return base64.b64encode(AES.new(secret, AES.MODE_CBC, secret[:16]).encrypt(plain)).decode()
 
@@ -89,12 +89,12 @@ def padded(plain: bytes) -> bytes:
 
 
 def opened(encrypted: str, *, receiver: str = "") -> tuple[int, str | None]:
-    """Open a ciphertext that is signed correctly, whatever it holds."""
+    """Open a ciphertext under a correct signature."""
     return crypt(receiver=receiver).open(encrypted, signature(TOKEN, STAMP, NONCE, encrypted), STAMP, NONCE)
 
 
 def test_official_url_verification_is_opened() -> None:
-    """The published GET example of applications verifies and decrypts, its receiveid checked."""
+    """The published GET example for applications is verified and decrypted, with its receiveid."""
     official = crypt(token=APP_TOKEN, key=APP_KEY, receiver=APP_RECEIVER)
 
     code, text = official.VerifyURL("5c45ff5e21c57e6ad56bac8758b79b1d9ac89fd3", "1409659589", "263014780", APP_ECHO)
@@ -102,8 +102,8 @@ def test_official_url_verification_is_opened() -> None:
     assert (code, text) == (ierror.WXBizMsgCrypt_OK, "1616140317555161061")
 
 
-def test_official_message_is_opened_and_made_again() -> None:
-    """The published POST example decrypts, and encrypting it anew with its random bytes gives the same ciphertext."""
+def test_official_message_is_opened_and_sealed_again() -> None:
+    """The published POST example is decrypted; encrypting it with its random bytes gives the same ciphertext."""
     official = crypt(token=APP_TOKEN, key=APP_KEY, receiver=APP_RECEIVER)
     body = json.dumps({"encrypt": APP_POST})
 
@@ -118,7 +118,7 @@ def test_official_message_is_opened_and_made_again() -> None:
 
 @pytest.mark.parametrize("name", BOT_VECTORS)
 def test_bot_vector_is_written_byte_for_byte(name: str) -> None:
-    """With the vector's random bytes our ciphertext and signature are the vector's."""
+    """With the vector's random bytes ciphertext and signature equal the vector's."""
     plain, encrypted, signed = BOT_VECTORS[name]
 
     written = Prpcrypt(decode_key(KEY), random=lambda _: RANDOM).encrypt(plain, "")
@@ -129,7 +129,7 @@ def test_bot_vector_is_written_byte_for_byte(name: str) -> None:
 
 @pytest.mark.parametrize("name", BOT_VECTORS)
 def test_bot_vector_is_read_byte_for_byte(name: str) -> None:
-    """Every vector opens, as an echostr and as a message body."""
+    """Every vector is opened as an echostr and as a message body."""
     plain, encrypted, signed = BOT_VECTORS[name]
 
     assert crypt().VerifyURL(signed, STAMP, NONCE, encrypted) == (ierror.WXBizMsgCrypt_OK, plain)
@@ -138,7 +138,7 @@ def test_bot_vector_is_read_byte_for_byte(name: str) -> None:
 
 
 def test_media_vector_is_read() -> None:
-    """A file's bytes carry neither prefix nor length: only the padding goes."""
+    """A file's bytes have neither prefix nor length: only the padding is removed."""
     encrypted = base64.b64decode("JC96JgNvim/F/CWWBiCrSQEt1wz6qkZz38krjFYpOuo=")
 
     content = decrypt_media(encrypted, decode_key(KEY))
@@ -148,8 +148,8 @@ def test_media_vector_is_read() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>404</html>", b"x" * 32])
-def test_media_that_is_no_ciphertext_is_refused(body: bytes) -> None:
-    """An error page or an empty body in the place of a file is a decryption error, not content."""
+def test_media_that_is_no_ciphertext_is_rejected(body: bytes) -> None:
+    """An error page or an empty body instead of a file is a decryption error."""
     with pytest.raises(CryptError) as caught:
         decrypt_media(body, decode_key(KEY))
 
@@ -157,7 +157,7 @@ def test_media_that_is_no_ciphertext_is_refused(body: bytes) -> None:
 
 
 def test_envelope_has_the_documented_members() -> None:
-    """A reply is `encrypt`, `msgsignature`, an integer `timestamp` and the nonce; the signature is over them."""
+    """They are `encrypt`, `msgsignature`, an integer `timestamp` and `nonce`; the signature covers the others."""
     code, text = crypt().EncryptMsg(STREAM_REPLY, NONCE, STAMP)
 
     assert code == ierror.WXBizMsgCrypt_OK
@@ -172,7 +172,7 @@ def test_envelope_has_the_documented_members() -> None:
 
 
 def test_timestamp_is_now_by_default() -> None:
-    """Without a timestamp the envelope carries the present second, signed as its decimal text."""
+    """Without a timestamp the envelope has the current second, signed as decimal digits."""
     _, text = crypt().EncryptMsg("hello", NONCE)
 
     assert text is not None
@@ -188,8 +188,8 @@ def test_every_envelope_has_its_own_random_bytes() -> None:
 
 
 @given(text=st.text(max_size=300), receiver=st.text(max_size=40), nonce=st.text(max_size=20))
-def test_any_text_comes_back(text: str, receiver: str, nonce: str) -> None:
-    """Whatever is encrypted for whatever receiver, the envelope's reader gets it back."""
+def test_any_text_is_sealed_and_opened(text: str, receiver: str, nonce: str) -> None:
+    """Any text for any receiver is decrypted again by the envelope's reader."""
     both = crypt(receiver=receiver)
 
     code, envelope = both.EncryptMsg(text, nonce)
@@ -203,7 +203,7 @@ def test_any_text_comes_back(text: str, receiver: str, nonce: str) -> None:
 
 @pytest.mark.parametrize("length", range(70))
 def test_every_length_is_padded_to_whole_blocks(length: int) -> None:
-    """The ciphertext is a multiple of 32 bytes, with 1 to 32 bytes of padding, at every length."""
+    """At every length the ciphertext is a multiple of 32 bytes, with 1 to 32 bytes of padding."""
     encrypted = Prpcrypt(decode_key(KEY)).encrypt("a" * length, "")
 
     size = len(base64.b64decode(encrypted))
@@ -213,7 +213,7 @@ def test_every_length_is_padded_to_whole_blocks(length: int) -> None:
 
 
 def test_no_flipped_bit_passes_the_signature() -> None:
-    """Each single flipped bit of the ciphertext is refused under the signature of the original."""
+    """Each ciphertext with one flipped bit fails under the original's signature."""
     _, encrypted, signed = BOT_VECTORS["stream reply"]
     raw = base64.b64decode(encrypted)
 
@@ -224,8 +224,8 @@ def test_no_flipped_bit_passes_the_signature() -> None:
         assert (code, text) == (ierror.WXBizMsgCrypt_ValidateSignature_Error, None)
 
 
-def test_no_flipped_bit_raises_even_when_signed_anew() -> None:
-    """Each single flipped bit, signed correctly, gives a code of the library; a text comes only with OK."""
+def test_no_flipped_bit_raises_under_a_new_signature() -> None:
+    """Each ciphertext with one flipped bit, signed correctly, returns a known code; a text comes only with OK."""
     raw = base64.b64decode(BOT_VECTORS["stream reply"][1])
     known = {value for name, value in vars(ierror).items() if name.startswith("WXBizMsgCrypt_")}
 
@@ -238,7 +238,7 @@ def test_no_flipped_bit_raises_even_when_signed_anew() -> None:
 
 
 def test_no_truncation_passes() -> None:
-    """A ciphertext cut anywhere is never read, not even when what is left is signed correctly."""
+    """A truncated ciphertext is never accepted, even if it is signed correctly."""
     _, encrypted, signed = BOT_VECTORS["text message"]
 
     for end in range(len(encrypted)):
@@ -250,7 +250,7 @@ def test_no_truncation_passes() -> None:
     body=st.binary(max_size=200) | st.text(max_size=200), words=st.lists(st.text(max_size=30), min_size=3, max_size=3)
 )
 def test_no_body_raises(body: bytes | str, words: list[str]) -> None:
-    """Any body under any signature is answered by a code, never by an exception and never by a text."""
+    """Any body under any signature returns an error code and no text, and raises nothing."""
     code, text = crypt().DecryptMsg(body, *words)
 
     assert code != ierror.WXBizMsgCrypt_OK
@@ -259,7 +259,7 @@ def test_no_body_raises(body: bytes | str, words: list[str]) -> None:
 
 @given(plain=st.binary(max_size=200))
 def test_no_plaintext_raises(plain: bytes) -> None:
-    """Any bytes below a valid padding give a code; a text comes only with OK."""
+    """Any plaintext with valid padding returns a code; a text comes only with OK."""
     code, text = opened(raw_encrypt(padded(plain)))
 
     assert (text is not None) == (code == ierror.WXBizMsgCrypt_OK)
@@ -269,12 +269,12 @@ def test_no_plaintext_raises(plain: bytes) -> None:
     "body", ["", "[]", '"encrypt"', "{}", '{"encrypt": 7}', '{"encrypt": null}', "[" * 100_000, b"\xff"]
 )
 def test_body_without_ciphertext_is_a_parse_error(body: str | bytes) -> None:
-    """A body that is no object with an `encrypt` text is ParseJson, however odd."""
+    """A body that is not an object with a string in `encrypt` is ParseJson."""
     assert crypt().DecryptMsg(body, "x", STAMP, NONCE) == (ierror.WXBizMsgCrypt_ParseJson_Error, None)
 
 
 def test_wrong_token_is_a_signature_error() -> None:
-    """Another token makes another signature."""
+    """The signature of another token is ValidateSignature."""
     _, encrypted, signed = BOT_VECTORS["echostr"]
 
     code, _ = crypt(token="OTHERTOKEN").VerifyURL(signed, STAMP, NONCE, encrypted)
@@ -283,35 +283,35 @@ def test_wrong_token_is_a_signature_error() -> None:
 
 
 @pytest.mark.parametrize("given_signature", ["", "é", "\ud800", "49E68C7F59D22FD66753E0B599EA37C6835B2BF0", None])
-def test_odd_signature_is_a_signature_error(given_signature: Any) -> None:
-    """A signature that is empty, not ASCII, upper-case or no text is refused like any wrong one."""
+def test_malformed_signature_is_a_signature_error(given_signature: Any) -> None:
+    """A signature that is empty, not ASCII, upper-case or not a string is ValidateSignature."""
     code, _ = crypt().VerifyURL(given_signature, STAMP, NONCE, BOT_VECTORS["echostr"][1])
 
     assert code == ierror.WXBizMsgCrypt_ValidateSignature_Error
 
 
 @pytest.mark.parametrize("nonce", [None, 5, b"bytes", "\ud800"])
-def test_signature_over_something_else_than_text_cannot_be_computed(nonce: Any) -> None:
-    """A nonce that is no encodable text is ComputeSignature, reading and writing."""
+def test_signature_over_a_nonce_that_is_no_text_is_an_error(nonce: Any) -> None:
+    """A nonce that cannot be encoded is ComputeSignature, in reading and in writing."""
     assert crypt().VerifyURL("x", STAMP, nonce, "x") == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
     assert crypt().EncryptMsg("x", nonce, STAMP) == (ierror.WXBizMsgCrypt_ComputeSignature_Error, None)
 
 
 @pytest.mark.parametrize("reply", [None, 5, b"bytes", "\ud800"])
 def test_reply_that_is_no_text_cannot_be_encrypted(reply: Any) -> None:
-    """A reply without a UTF-8 form is EncryptAES."""
+    """A reply that UTF-8 cannot encode is EncryptAES."""
     assert crypt().EncryptMsg(reply, NONCE, STAMP) == (ierror.WXBizMsgCrypt_EncryptAES_Error, None)
 
 
 @pytest.mark.parametrize("stamp", ["soon", [], float("inf")])
 def test_timestamp_that_is_no_number_cannot_be_enveloped(stamp: Any) -> None:
-    """A timestamp that is no integer is GenReturnJson."""
+    """A timestamp that is not an integer is GenReturnJson."""
     assert crypt().EncryptMsg("x", NONCE, stamp) == (ierror.WXBizMsgCrypt_GenReturnJson_Error, None)
 
 
 @pytest.mark.parametrize("key", ["", KEY[:-1], KEY + "A", KEY[:-1] + "!", "é" * 43, None])
 def test_illegal_key_is_reported_by_every_method(key: Any) -> None:
-    """A key that is not 43 characters of base64 is IllegalAesKey, whichever method is called."""
+    """A key that is not 43 characters of base64 is IllegalAesKey in every method."""
     broken = crypt(key=key)
 
     assert broken.VerifyURL("x", STAMP, NONCE, "x") == (ierror.WXBizMsgCrypt_IllegalAesKey, None)
@@ -320,18 +320,18 @@ def test_illegal_key_is_reported_by_every_method(key: Any) -> None:
 
 
 def test_last_character_of_a_key_may_carry_unused_bits() -> None:
-    """A key whose last character has bits beyond the 32 bytes is accepted: WeCom hands out such keys."""
+    """A key whose last character has bits beyond the 32 bytes is accepted: WeCom issues such keys."""
     assert decode_key(KEY[:-1] + "9") == decode_key(KEY)
 
 
 def test_wrong_key_is_a_decryption_error() -> None:
-    """With another key the padding cannot be right; the code is DecryptAES, not one about the receiver."""
+    """Under another key the padding is wrong; the code is DecryptAES, not one about the receiver."""
     _, encrypted, signed = BOT_VECTORS["text message"]
 
     assert crypt(key=OTHER_KEY).open(encrypted, signed, STAMP, NONCE) == (ierror.WXBizMsgCrypt_DecryptAES_Error, None)
 
 
-def test_other_receiver_is_refused() -> None:
+def test_other_receiver_is_rejected() -> None:
     """A text for another receiveid, or for none, is ValidateCorpid."""
     for_us = Prpcrypt(decode_key(KEY)).encrypt("x", "wwUS")
     for_nobody = Prpcrypt(decode_key(KEY)).encrypt("x", "")
@@ -343,22 +343,22 @@ def test_other_receiver_is_refused() -> None:
 
 @pytest.mark.parametrize("encrypted", ["", "not base64!", "YQ", "é", "YWJj\n"])
 def test_ciphertext_must_be_base64_of_whole_blocks(encrypted: str) -> None:
-    """What is no standard base64 is DecodeBase64; an empty one has no block."""
+    """A string that is not standard base64 is DecodeBase64; an empty one is DecryptAES, because it has no block."""
     expected = ierror.WXBizMsgCrypt_DecodeBase64_Error if encrypted else ierror.WXBizMsgCrypt_DecryptAES_Error
 
     assert opened(encrypted) == (expected, None)
 
 
 @pytest.mark.parametrize("tail", [b"\x00", b"\x21", b"\xff", b"\x01\x02", b"\x05\x05\x04\x05\x05"])
-def test_wrong_padding_is_refused(tail: bytes) -> None:
-    """A pad of 0, above 32, or with a byte that differs is DecryptAES."""
+def test_wrong_padding_is_rejected(tail: bytes) -> None:
+    """A padding byte of 0 or above 32, or padding bytes that differ, are DecryptAES."""
     plain = (RANDOM + struct.pack(">I", 1) + b"x" * 64)[: 64 - len(tail)] + tail
 
     assert opened(raw_encrypt(plain)) == (ierror.WXBizMsgCrypt_DecryptAES_Error, None)
 
 
 def test_padding_is_to_32_bytes() -> None:
-    """A text padded to AES' 16 only, as other libraries do, is DecryptAES."""
+    """A text that is padded to 16 bytes, AES's block size, as other libraries do, is DecryptAES."""
     plain = RANDOM + struct.pack(">I", 12) + b"x" * 12 + b"\x10" * 16
 
     assert opened(raw_encrypt(plain)) == (ierror.WXBizMsgCrypt_DecryptAES_Error, None)
@@ -368,25 +368,25 @@ def test_padding_is_to_32_bytes() -> None:
     "plain",
     [RANDOM, RANDOM + b"\x00\x00\x00", RANDOM + b"\xff\xff\xff\xff" + b"x", RANDOM + b"\x00\x00\x00\x02" + b"x"],
 )
-def test_layout_that_does_not_add_up_is_refused(plain: bytes) -> None:
-    """Too short for prefix and length, or a length beyond the end, is IllegalBuffer."""
+def test_wrong_layout_is_rejected(plain: bytes) -> None:
+    """A plaintext too short for prefix and length, or with a length beyond its end, is IllegalBuffer."""
     assert opened(raw_encrypt(padded(plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
 
 
-def test_message_that_is_no_utf8_is_refused() -> None:
-    """A message of broken UTF-8 is IllegalBuffer."""
+def test_message_that_is_no_utf8_is_rejected() -> None:
+    """A message of invalid UTF-8 is IllegalBuffer."""
     plain = RANDOM + struct.pack(">I", 2) + b"\xff\xfe"
 
     assert opened(raw_encrypt(padded(plain))) == (ierror.WXBizMsgCrypt_IllegalBuffer, None)
 
 
 def test_empty_message_is_read() -> None:
-    """A message of no bytes is OK and the empty text."""
+    """A message of no bytes is OK and an empty text."""
     assert opened(raw_encrypt(padded(RANDOM + b"\x00\x00\x00\x00"))) == (ierror.WXBizMsgCrypt_OK, "")
 
 
 def test_error_shows_only_its_code() -> None:
-    """A crypt error's words hold the number and nothing of the input."""
+    """The message of a CryptError has the code and nothing of the input."""
     with pytest.raises(CryptError) as caught:
         decode_key("secret-looking-but-too-short")
 

@@ -1,4 +1,4 @@
-"""Dify as a provider, against the mock Dify over HTTP: what a user ends up with, script by script."""
+"""Dify as a provider, against the mock Dify over HTTP: the answer of every script, and its errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STALE = "11111111-2222-4333-8444-555555555555"
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock Dify whose pings come fast."""
+    """A mock Dify with a ping every 50 ms."""
     with MockDify(ping_every=0.05, slow=0.02) as mock:
         yield mock
 
@@ -57,7 +57,7 @@ def make(dify: MockDify) -> Iterator[Make]:
 
 @dataclass
 class Answer:
-    """What a stream came to."""
+    """The text, ids, usage and error that a stream ended with."""
 
     text: str = ""
     ids: ProviderIds = field(default_factory=ProviderIds)
@@ -72,7 +72,7 @@ class Answer:
 def ask(
     provider: DifyProvider, text: str, *, deadline: Deadline | None = None, into: Answer | None = None, **fields: Any
 ) -> Answer:
-    """Ask, and collect whatever comes, an error included; `into` can be looked at meanwhile."""
+    """Ask, and collect the events and the error; a test can read `into` while the stream runs."""
     answer = into or Answer()
     try:
         for event in provider.stream_query(Query(text, "u1", **fields), deadline or Deadline(20.0)):
@@ -95,7 +95,7 @@ ANSWERED = sorted(name for name, script in SCRIPTS.items() if script.answer("年
 
 @pytest.mark.parametrize("name", ANSWERED)
 def test_an_answer_arrives_byte_for_byte(make: Make, dify: MockDify, name: str) -> None:
-    """Whatever the app type, the order of the end and the transport, the text is Dify's."""
+    """The text equals Dify's for every app type, every order of the last events and every transport."""
     question = f"[[{name}]] 年假怎么申请？"
 
     answer = ask(make(), question)
@@ -130,7 +130,7 @@ FAILURES = {
     "drop-in-a-line": "provider_truncated",
     "endless-line": "provider_error",
 }
-#: What the answer's owner looks up, by how and where the stream breaks.
+#: The error codes of streams that break: by silence or by a closed connection, before or after text.
 BREAKS = {
     name: "provider_timeout" if "-silence-" in name else code
     for name, script in SCRIPTS.items()
@@ -141,8 +141,8 @@ BREAKS = {
 
 @pytest.mark.parametrize("name", sorted(FAILURES))
 def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
-    """Every way to fail ends, is asked once, and has the code its sentence is found by."""
-    # Only what says nothing is to be waited out; a busy machine must not make the others late.
+    """Every failing script ends, sends one request, and has its own error code."""
+    # Only silent scripts get a short timeout; a busy machine must not make the others time out.
     timeout, seconds = (0.3, 1.5) if FAILURES[name].endswith("_timeout") else (10.0, 30.0)
     answer = ask(make(timeout=timeout), f"[[{name}]]", deadline=Deadline(seconds))
 
@@ -152,8 +152,8 @@ def test_a_failure_has_its_code(make: Make, dify: MockDify, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
-def test_a_stream_that_breaks_says_that_its_answer_may_be_had(make: Make, dify: MockDify, name: str) -> None:
-    """It may be known by its ids; the code is the one its sentence is found by where there is no answer."""
+def test_a_broken_stream_raises_an_error_that_allows_recovery(make: Make, dify: MockDify, name: str) -> None:
+    """The code is the one shown if recovery fails too; a script that breaks before the first event leaves no ids."""
     answer = ask(make(timeout=0.3 if "-silence-" in name else 10.0), f"[[{name}]]")
 
     assert isinstance(answer.error, StreamBroken)
@@ -162,34 +162,34 @@ def test_a_stream_that_breaks_says_that_its_answer_may_be_had(make: Make, dify: 
 
 
 @pytest.mark.parametrize("name", ["502-html", "error-after-text", "chatflow-failed", "chatflow-paused", "endless-line"])
-def test_what_dify_says_itself_is_no_break(make: Make, name: str) -> None:
-    """It refused, or it has said its last word: there is nothing to look up."""
+def test_an_error_that_dify_reports_is_not_a_broken_stream(make: Make, name: str) -> None:
+    """Dify replied with an error or ended the stream itself: there is no answer to recover."""
     assert not isinstance(ask(make(timeout=0.3), f"[[{name}]]").error, StreamBroken)
 
 
-def test_every_script_is_either_answered_or_fails_as_told() -> None:
-    """No script of the mock is left without an expectation; refusals have theirs in test_dify_service."""
-    refusals = {name for name, script in SCRIPTS.items() if script.error_reply and script.error_times is None}
+def test_every_script_of_the_mock_has_an_expectation() -> None:
+    """Every script of the mock has an expectation here, or is an error reply that test_dify_service checks."""
+    error_replies = {name for name, script in SCRIPTS.items() if script.error_reply and script.error_times is None}
 
-    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | refusals == set(SCRIPTS)
+    assert set(ANSWERED) | set(FAILURES) | set(BREAKS) | error_replies == set(SCRIPTS)
     assert set(ANSWERED).isdisjoint(FAILURES)
 
 
 def test_a_new_agent_final_word_replaces_its_draft(make: Make) -> None:
-    """The closing message differs from what was streamed: one replacement, of the whole."""
+    """The closing message differs from the streamed text: one replacement with the whole text."""
     events = list(make().stream_query(Query("[[new-agent-differs]]", "u1"), Deadline(20.0)))
 
     assert sum(isinstance(event, Replacement) for event in events) == 1
 
 
-def test_usage_and_sources_are_told(make: Make) -> None:
-    """What message_end counts is passed on; without it there is none."""
+def test_usage_and_sources_are_passed_on(make: Make) -> None:
+    """The usage and sources of message_end are passed on; without message_end the usage is None."""
     assert ask(make(), "年假").usage == Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
     assert ask(make(), "[[no-message-end]]").usage is None
 
 
-def test_a_finished_stream_is_left_though_the_socket_stays_open(make: Make, dify: MockDify) -> None:
-    """After message_end, or the grace without one, nobody waits for the server to close."""
+def test_a_finished_stream_ends_although_the_socket_stays_open(make: Make, dify: MockDify) -> None:
+    """The stream ends after message_end, or after the grace period without one, not when the server closes."""
     provider, started = make(timeout=30.0), time.monotonic()
 
     for script in ("open-after-end", "no-message-end-open", "chatflow-failed-open"):
@@ -199,7 +199,7 @@ def test_a_finished_stream_is_left_though_the_socket_stays_open(make: Make, dify
 
 
 def test_answers_share_one_connection(make: Make, dify: MockDify) -> None:
-    """A stream is read out at its end, so the next question finds its connection open."""
+    """A finished stream is read to its end, so the next question reuses its connection."""
     provider = make()
 
     for _ in range(4):
@@ -209,7 +209,7 @@ def test_answers_share_one_connection(make: Make, dify: MockDify) -> None:
 
 
 def test_the_request_is_what_dify_expects(make: Make, dify: MockDify) -> None:
-    """Streaming, no title, and no conversation_id where there is none: an empty one is refused by some versions."""
+    """Streaming, without a title, and without an empty conversation_id, which some versions of Dify reject."""
     ask(make(inputs={"who": "{user_code}"}), "你好", files=("f1",), inputs={"lang": "zh"})
 
     request = dify.requests[0]
@@ -224,8 +224,8 @@ def test_the_request_is_what_dify_expects(make: Make, dify: MockDify) -> None:
     }
 
 
-def test_a_conversation_goes_on(make: Make, dify: MockDify) -> None:
-    """The id of the first answer carries the second question."""
+def test_a_second_question_continues_the_conversation(make: Make, dify: MockDify) -> None:
+    """The second question carries the conversation id of the first answer."""
     provider = make()
     first = ask(provider, "一")
 
@@ -237,8 +237,8 @@ def test_a_conversation_goes_on(make: Make, dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "[[error-conversation]]", "[[stale-pings]]"])
-def test_a_stale_conversation_is_told_in_whatever_way_dify_says_it(make: Make, dify: MockDify, prefix: str) -> None:
-    """404, an error in the stream, or nothing but pings: the same error, nothing said, and the response closed."""
+def test_a_stale_conversation_is_one_error_in_all_its_forms(make: Make, dify: MockDify, prefix: str) -> None:
+    """A 404, an error in the stream and nothing but pings raise one error, without text, and close the response."""
     answer = ask(make(timeout=0.4), f"{prefix}你好", conversation_id=STALE)
 
     assert isinstance(answer.error, ConversationGone)
@@ -249,15 +249,15 @@ def test_a_stale_conversation_is_told_in_whatever_way_dify_says_it(make: Make, d
 
 @pytest.mark.parametrize("mode", ["chat", "agent-chat", "agent"])
 def test_pings_mean_a_stale_conversation_in_chatflows_only(make: Make, dify: MockDify, mode: str) -> None:
-    """Other apps answer 404: where they only ping, something else is wrong."""
+    """Other kinds of app reply 404 to a stale conversation: if they only ping, it is a timeout."""
     dify.mode = mode
 
     assert ask(make(timeout=0.3), "[[stale-pings]]", conversation_id=STALE).code == "provider_timeout"
 
 
 @pytest.mark.parametrize("script", ["silent", "pings-after-text"])
-def test_only_pings_and_nothing_else_mean_a_stale_conversation(make: Make, script: str) -> None:
-    """Not a word at all, or silence after text, is a timeout."""
+def test_silence_with_text_or_without_pings_is_a_timeout(make: Make, script: str) -> None:
+    """No event at all, or silence after text, is a timeout."""
     provider = make(timeout=0.3)
     known = ask(provider, "一").ids.conversation_id
 
@@ -265,7 +265,7 @@ def test_only_pings_and_nothing_else_mean_a_stale_conversation(make: Make, scrip
 
 
 def test_an_app_of_unknown_mode_counts_as_a_chatflow(make: Make, dify: MockDify) -> None:
-    """When /info does not answer either, asking anew is the better guess."""
+    """If /info fails too, the conversation counts as gone, so that the question is asked again in a new one."""
     provider = make(timeout=1.0)
     when(lambda: dify.requests, lambda: setattr(dify, "api_key", "app-other"))
 
@@ -273,7 +273,7 @@ def test_an_app_of_unknown_mode_counts_as_a_chatflow(make: Make, dify: MockDify)
 
 
 def test_user_token_sends_bot_code_and_token(make: Make, dify: MockDify) -> None:
-    """The original's header, for a patched Dify; only the first of several keys is used."""
+    """The header of the original, for a patched Dify; only the first non-empty key is used."""
     provider = make(auth_mode="user_token", api_keys=["", "bot7", "bot8"])
     person = Identity("cached", UserInfo("u01"), token="fake-token")
 
@@ -281,20 +281,20 @@ def test_user_token_sends_bot_code_and_token(make: Make, dify: MockDify) -> None
     assert dify.requests[0].authorization == "Bearer bot7 fake-token"
 
 
-def test_user_token_without_a_token_asks_nothing(make: Make, dify: MockDify) -> None:
-    """No token, no question."""
+def test_user_token_without_a_token_sends_no_request(make: Make, dify: MockDify) -> None:
+    """The error is `provider_unauthorized`, and no request is sent."""
     assert ask(make(auth_mode="user_token"), "你好").code == "provider_unauthorized"
     assert dify.requests == []
 
 
-def test_the_default_user_asks_where_nobody_is_known(make: Make, dify: MockDify) -> None:
-    """DIFY_USER stands in."""
+def test_a_query_without_a_user_is_sent_as_the_default_user(make: Make, dify: MockDify) -> None:
+    """A query without a user id is sent as DIFY_USER."""
     list(make(user="somebody").stream_query(Query("你好", ""), Deadline(20.0)))
 
     assert dify.requests[0].body["user"] == "somebody"
 
 
-def test_time_info_is_of_the_injected_clock(make: Make, dify: MockDify) -> None:
+def test_time_info_uses_the_given_clock(make: Make, dify: MockDify) -> None:
     """The clock and its time zone are arguments."""
     ask(make(inputs={"timeinfo": "{time_info}"}, clock=lambda: 1_790_000_000.0, timezone=UTC), "你好")
 
@@ -302,20 +302,20 @@ def test_time_info_is_of_the_injected_clock(make: Make, dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize("keys", [[], [""]])
-def test_without_a_key_there_is_no_provider(keys: list[str]) -> None:
-    """The start stops and names the variable."""
+def test_a_missing_key_stops_the_start(keys: list[str]) -> None:
+    """The start fails with an error that names the variable."""
     with pytest.raises(SettingsError, match="DIFY_API_KEY"):
         DifyProvider(base_url="https://dify.example", api_keys=keys)
 
 
 def test_an_unknown_placeholder_stops_the_start() -> None:
-    """So does a template that cannot be filled."""
+    """The error names DIFY_INPUTS."""
     with pytest.raises(SettingsError, match="DIFY_INPUTS"):
         DifyProvider(base_url="https://dify.example", api_keys=[KEY], inputs={"a": "{nobody}"})
 
 
-def test_the_app_is_told_apart_without_its_key() -> None:
-    """One app is one fingerprint however its address is written; another key or address is another."""
+def test_the_fingerprint_of_an_app_does_not_contain_its_key() -> None:
+    """The fingerprint is the same for every spelling of the address, and differs by key and by address."""
 
     def app(base: str, key: str) -> str:
         return DifyProvider(base_url=base, api_keys=[key]).app
@@ -325,8 +325,8 @@ def test_the_app_is_told_apart_without_its_key() -> None:
     assert KEY not in app("https://dify.example", KEY)
 
 
-def test_health_is_one_free_call(make: Make, dify: MockDify) -> None:
-    """It asks no question, and a wrong key is not well."""
+def test_the_health_check_sends_no_question(make: Make, dify: MockDify) -> None:
+    """It sends no question; a wrong key makes it false."""
     provider = make()
 
     assert provider.health_check()
@@ -336,13 +336,13 @@ def test_health_is_one_free_call(make: Make, dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat-message", "/v1/info", "/chat"])
-def test_a_wrong_chat_address_is_not_well(make: Make, endpoint: str) -> None:
-    """The app is there, and no question would reach it."""
+def test_a_wrong_chat_address_fails_the_health_check(make: Make, endpoint: str) -> None:
+    """The app exists, but its chat address does not."""
     assert not make(chat_endpoint=endpoint).health_check()
 
 
-def test_a_value_that_no_select_offers_is_not_well(make: Make, dify: MockDify) -> None:
-    """Dify would refuse every question."""
+def test_a_value_that_no_select_offers_fails_the_health_check(make: Make, dify: MockDify) -> None:
+    """Dify would reject every question, and `wrong_inputs` names the value."""
     dify.user_input_form = [{"select": {"variable": "lang", "required": True, "options": ["zh"]}}]
 
     assert make(inputs={"lang": "zh"}).health_check()
@@ -350,8 +350,8 @@ def test_a_value_that_no_select_offers_is_not_well(make: Make, dify: MockDify) -
     assert make(inputs={"lang": "fr"}).wrong_inputs() == ["lang is 'fr', expected one of 'zh'"]
 
 
-def test_the_clock_is_compared_with_difys(make: Make, dify: MockDify) -> None:
-    """Before the first call nothing is known of it."""
+def test_the_clock_skew_is_measured_against_dify(make: Make, dify: MockDify) -> None:
+    """The skew is None before the first call."""
     provider = make()
     assert provider.clock_skew() is None
     dify.clock_ahead = 1200.0
@@ -361,7 +361,7 @@ def test_the_clock_is_compared_with_difys(make: Make, dify: MockDify) -> None:
 
 
 def test_inputs_the_app_requires_and_the_template_lacks_are_named(make: Make, dify: MockDify) -> None:
-    """Optional ones, and those the template has, are not."""
+    """Optional inputs and inputs that the template has are not named."""
     dify.user_input_form = [
         {"text-input": {"label": "城市", "variable": "city", "required": True}},
         {"select": {"label": "语言", "variable": "lang", "required": True, "options": ["zh"]}},
@@ -374,7 +374,7 @@ def test_inputs_the_app_requires_and_the_template_lacks_are_named(make: Make, di
 
 
 def test_cancel_tells_dify_to_stop(make: Make, dify: MockDify) -> None:
-    """The task is stopped for the user who asked; a run without an id cannot be."""
+    """The task is stopped for the user who asked; without a task id no request is sent."""
     provider = make()
 
     provider.cancel(ProviderIds(task_id="t1"), "u1")
@@ -384,7 +384,7 @@ def test_cancel_tells_dify_to_stop(make: Make, dify: MockDify) -> None:
 
 
 def test_a_stop_that_fails_is_logged_not_raised(make: Make, dify: MockDify, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever cancels has nothing to do about it."""
+    """Cancelling raises nothing; the log has a warning."""
     dify.api_key = "app-other"
 
     make().cancel(ProviderIds(task_id="t1"), "u1")
@@ -393,7 +393,7 @@ def test_a_stop_that_fails_is_logged_not_raised(make: Make, dify: MockDify, capl
 
 
 def test_closing_the_generator_closes_the_response(make: Make, dify: MockDify) -> None:
-    """A reader that leaves after the first piece frees Dify's slot."""
+    """A reader that leaves after the first event frees Dify's slot."""
     events = make().stream_query(Query("[[drip-events]]", "u1"), Deadline(60.0))
     next(events)
     assert dify.open_streams == 1
@@ -407,7 +407,7 @@ def test_closing_the_generator_closes_the_response(make: Make, dify: MockDify) -
 
 
 def test_an_abort_ends_the_answer_where_it_is(make: Make, dify: MockDify) -> None:
-    """What was said stays said, and the error tells that it was us."""
+    """The text received so far is kept, and the error's code is `interrupted`."""
     deadline, answer = Deadline(600.0), Answer()
     when(lambda: answer.text, lambda: deadline.abort("cancelled"))
 
@@ -418,7 +418,7 @@ def test_an_abort_ends_the_answer_where_it_is(make: Make, dify: MockDify) -> Non
 
 
 def test_the_log_counts_tokens_and_price(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """One line per answer, in the original's words, without the user's."""
+    """One line per answer in the original's wording, without the question."""
     caplog.set_level(logging.INFO, "services")
 
     ask(make(), "机密问题")
@@ -431,7 +431,7 @@ def test_the_log_counts_tokens_and_price(make: Make, caplog: pytest.LogCaptureFi
 
 
 def test_the_log_names_a_failure_and_nothing_private(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """Code and status, not the key, the address, the question or Dify's words."""
+    """The line has the code and the HTTP status, not the key, the address, the question or Dify's message."""
     caplog.set_level(logging.INFO, "services")
 
     ask(make(), "[[401-unauthorized]] 机密问题")
@@ -478,10 +478,10 @@ UNDER_GEVENT = """
 """
 
 
-def test_under_gevent_streams_run_side_by_side_and_aborts_are_heard(
+def test_under_gevent_streams_run_in_parallel_and_aborts_end_them(
     dify: MockDify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a patched process twenty answers stream at once, and a blocked read ends on abort, plain and over TLS."""
+    """In a patched process twenty answers stream at once, and an abort ends a blocked read, plain and over TLS."""
     context, trusted = self_signed(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
     dify.delay = 0.02

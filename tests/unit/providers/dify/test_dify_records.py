@@ -1,4 +1,4 @@
-"""What Dify keeps of a run and of a message, read from records of any shape."""
+"""Reading Dify's records of runs and messages of any shape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from services.providers.dify.records import DifyMessage, DifyRun
     ],
 )
 def test_outputs_may_be_an_object_or_its_json(result: Any, answer: str) -> None:
-    """What is neither has no answer; half a surrogate pair cannot harm a store."""
+    """Outputs of any other type give an empty answer; a lone surrogate becomes U+FFFD, so that stores can encode it."""
     assert DifyRun.read(result).answer == answer
 
 
@@ -38,32 +38,32 @@ def row(**fields: Any) -> DifyMessage:
 THOUGHTS = [{"position": 2, "thought": "二"}, {"position": 1, "thought": "一"}, {"position": 3, "thought": ""}, None]
 
 
-@pytest.mark.parametrize("proof", [{"provider_response_latency": 0.5}, {"answer_tokens": 3}])
-def test_what_dify_writes_at_the_end_proves_that_it_ended(proof: Any) -> None:
-    """How long it took, or what it cost; then an agent's thoughts are whole, in their order."""
-    assert row(agent_thoughts=THOUGHTS, **proof).answer == "一\n二"
-    assert row(**proof).filled
+@pytest.mark.parametrize("fields_at_end", [{"provider_response_latency": 0.5}, {"answer_tokens": 3}])
+def test_a_latency_or_token_count_proves_that_the_message_ended(fields_at_end: Any) -> None:
+    """A latency or a count of answer tokens marks the row as filled; the agent's thoughts are joined by position."""
+    assert row(agent_thoughts=THOUGHTS, **fields_at_end).answer == "一\n二"
+    assert row(**fields_at_end).filled
 
 
 @pytest.mark.parametrize(
-    "nothing", [{}, {"provider_response_latency": 0}, {"provider_response_latency": "1"}, {"answer_tokens": True}]
+    "no_end", [{}, {"provider_response_latency": 0}, {"provider_response_latency": "1"}, {"answer_tokens": True}]
 )
-def test_without_that_an_empty_row_proves_nothing(nothing: Any) -> None:
-    """Thoughts without an end may be half of them."""
-    message = row(agent_thoughts=THOUGHTS, **nothing)
+def test_a_row_without_latency_and_tokens_is_not_filled(no_end: Any) -> None:
+    """The answer is empty: without an end the thoughts may be incomplete."""
+    message = row(agent_thoughts=THOUGHTS, **no_end)
 
     assert (message.answer, message.filled) == ("", False)
 
 
-def test_a_row_tells_what_the_answer_cost() -> None:
-    """The total is the sum where it is not told; half a surrogate pair is replaced."""
+def test_a_row_has_the_usage_of_its_answer() -> None:
+    """The total is the sum of the counts if the row has none; a lone surrogate becomes U+FFFD."""
     message = row(answer="\ud83d答", message_tokens=7, answer_tokens=2, total_price=0.5, currency="CNY")
 
     assert message == DifyMessage("normal", "\ufffd答", True, Usage(9, 7, 2, "0.5", "CNY"))
 
 
-def test_images_that_dify_took_out_come_back() -> None:
-    """Only where nothing else differs: else the run's own answer may be what moderation took back."""
+def test_images_that_dify_removed_from_the_history_are_restored() -> None:
+    """Only if the texts differ in no_end else: otherwise the run's output may be text that moderation replaced."""
     saved = row(answer="见图：  好")
 
     assert saved.with_images("见图： ![图](/files/a.png?x=1) 好\n") == "见图： ![图](/files/a.png?x=1) 好\n"
@@ -82,10 +82,10 @@ KEYS = st.sampled_from(
 )
 
 
-# A busy machine is no failure.
+# Texts, counts and thoughts are read in every type that JSON has.
 @given(record=st.dictionaries(KEYS, JSON, max_size=6))
 def test_no_record_of_any_shape_raises(record: Any) -> None:
-    """Keys may be missing or of any type: texts are text, counts are counts."""
+    """Keys may be missing or of any type: the answer is a string, and only a filled message has one."""
     run, message = DifyRun.read(record), DifyMessage.read(record)
 
     assert isinstance(run.answer, str)

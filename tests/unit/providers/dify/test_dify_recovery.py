@@ -25,14 +25,14 @@ from utils.deadline import Deadline
 
 KEY = "app-fake-key"
 STRANGER = "11111111-2222-4333-8444-555555555555"
-#: Wide enough for a busy machine, far below the bounds a failure would run into.
+#: Seconds: enough for a busy machine, far below the timeouts that a failing test would run into.
 SOON = 8.0
-#: Bounds that end at once what never comes.
+#: Timeouts so short that a test can wait for them.
 QUICK = RecoveryTimeouts(unknown=0.4, running=0.4, listening=0.1, saving=0.2, pause=0.02, longest_pause=0.05)
-#: Bounds that a test would notice if they were waited for.
+#: Timeouts so long that a test that waited for one would fail.
 LONG = RecoveryTimeouts(unknown=60.0, running=60.0, listening=60.0, saving=0.1, pause=0.02, longest_pause=0.05)
 
-#: What the mock's answers cost, as the history tells it.
+#: The usage of the mock's answers, as the history has it.
 COST = Usage(431, 412, 19, "0.00043", "USD", (SOURCE,))
 
 Make = Callable[..., DifyProvider]
@@ -40,7 +40,7 @@ Make = Callable[..., DifyProvider]
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock Dify whose pings come fast."""
+    """A mock Dify with a ping every 50 ms."""
     with MockDify(ping_every=0.05, slow=0.02) as mock:
         yield mock
 
@@ -71,7 +71,7 @@ def failure(provider: DifyProvider, ids: ProviderIds, **options: Any) -> Provide
 
 
 def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Start some work in a thread, and return what waits for its outcome."""
+    """Run `work` in a thread, and return a function that waits for its result or provider error."""
     outcome: list[Any] = []
 
     def keep() -> None:
@@ -90,7 +90,7 @@ def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-#: What ends with an answer, but for what somebody stopped, and what tells no ids.
+#: The scripts that end with an answer, without those that are stopped and those that break before the first event.
 RECOVERABLE = sorted(
     name
     for name, script in SCRIPTS.items()
@@ -99,8 +99,8 @@ RECOVERABLE = sorted(
 
 
 @pytest.mark.parametrize("name", RECOVERABLE)
-def test_whatever_answers_can_be_recovered(make: Make, dify: MockDify, name: str) -> None:
-    """Every app type and every way to end: the text is what a client that had stayed would have, asked for once."""
+def test_every_script_with_an_answer_can_be_recovered(make: Make, dify: MockDify, name: str) -> None:
+    """For every app type and every kind of end the text equals the streamed one, and the question is asked once."""
     provider, question = make(), f"[[{name}]] 年假怎么申请？"
     ids = lose(provider, question)
 
@@ -110,12 +110,12 @@ def test_whatever_answers_can_be_recovered(make: Make, dify: MockDify, name: str
     assert len(dify.asked(question)) == (2 if SCRIPTS[name].error_times else 1)
 
 
-# A chatflow's run that has ended.
+# Chatflows whose run has ended.
 
 
 @pytest.mark.parametrize("outputs", ["object", "string", "none"])
-def test_an_ended_chatflow_costs_two_look_ups(make: Make, dify: MockDify, outputs: Any) -> None:
-    """However its result shows the outputs, or not at all: one look at the run, one at the history, with its price."""
+def test_an_ended_chatflow_takes_two_requests(make: Make, dify: MockDify, outputs: Any) -> None:
+    """One request for the run and one for the history, which has the usage, in whatever form the outputs are."""
     dify.outputs = outputs
     provider = make()
     ids = lose(provider, "年假")
@@ -127,8 +127,8 @@ def test_an_ended_chatflow_costs_two_look_ups(make: Make, dify: MockDify, output
     assert dify.looked_up() == {"run": 1, "messages": 1}
 
 
-def test_what_moderation_took_back_stays_taken_back(make: Make, dify: MockDify) -> None:
-    """The run's outputs still hold what the model said; the history holds what people were to see."""
+def test_the_moderated_text_is_recovered_not_the_models(make: Make, dify: MockDify) -> None:
+    """The run's outputs still hold the model's text; the history holds the moderated text."""
     provider = make()
     ids = lose(provider, "[[chatflow-moderated]]")
     run = ended(dify, ids)
@@ -137,8 +137,8 @@ def test_what_moderation_took_back_stays_taken_back(make: Make, dify: MockDify) 
     assert recover(provider, ids).text == MODERATED
 
 
-def test_images_that_dify_took_out_of_the_history_are_in_the_outputs(make: Make, dify: MockDify) -> None:
-    """Where nothing else differs the text is the one that was streamed."""
+def test_images_that_dify_removed_from_the_history_come_from_the_outputs(make: Make, dify: MockDify) -> None:
+    """If the texts differ in nothing else, the recovered text is the streamed one, with its images."""
     provider = make()
     ids = lose(provider, "年假")
     run = ended(dify, ids)
@@ -148,8 +148,8 @@ def test_images_that_dify_took_out_of_the_history_are_in_the_outputs(make: Make,
 
 
 @pytest.mark.parametrize("outputs", ["object", "string"])
-def test_an_answer_that_was_not_saved_is_in_the_outputs(make: Make, dify: MockDify, outputs: Any) -> None:
-    """The history is asked for a moment, then the run's own answer counts."""
+def test_an_answer_that_is_not_in_the_history_comes_from_the_outputs(make: Make, dify: MockDify, outputs: Any) -> None:
+    """The history is polled for the `saving` timeout, then the run's outputs are the answer."""
     dify.saves, dify.outputs = False, outputs
     provider = make(timeouts=RecoveryTimeouts(saving=0.2, pause=0.02))
     ids = lose(provider, "年假")
@@ -162,8 +162,8 @@ def test_an_answer_that_was_not_saved_is_in_the_outputs(make: Make, dify: MockDi
     assert time.monotonic() - started < SOON
 
 
-def test_a_run_whose_message_nobody_knows_has_its_outputs(make: Make, dify: MockDify) -> None:
-    """Its id alone will do."""
+def test_a_run_without_a_message_id_is_recovered_from_its_outputs(make: Make, dify: MockDify) -> None:
+    """The run id alone is enough."""
     provider = make()
     ids = lose(provider, "年假")
     ended(dify, ids)
@@ -173,8 +173,8 @@ def test_a_run_whose_message_nobody_knows_has_its_outputs(make: Make, dify: Mock
 
 
 @pytest.mark.parametrize(("script", "status"), [("chatflow-failed", "failed"), ("stopped", "stopped")])
-def test_a_run_without_success_is_not_waited_for(make: Make, dify: MockDify, script: str, status: str) -> None:
-    """One look, and the question may be asked again."""
+def test_a_failed_or_stopped_run_is_not_polled_again(make: Make, dify: MockDify, script: str, status: str) -> None:
+    """One request; then the question may be asked again."""
     provider = make(timeouts=LONG)
     ids = lose(provider, f"[[{script}]]")
     wait_until(lambda: run_of(dify, ids).status == status)
@@ -186,8 +186,8 @@ def test_a_run_without_success_is_not_waited_for(make: Make, dify: MockDify, scr
     assert dify.looked_up() == {"run": 1}
 
 
-def test_a_run_that_its_client_end_aborted_is_unrecoverable(make: Make, dify: MockDify) -> None:
-    """Dify 1.16.0 stops a run when nobody listens any more."""
+def test_a_run_that_dify_stopped_on_disconnect_is_unrecoverable(make: Make, dify: MockDify) -> None:
+    """Dify 1.16.0 stops a run when its client disconnects."""
     dify.after_disconnect, dify.delay = "aborts", 0.05
     provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -196,8 +196,8 @@ def test_a_run_that_its_client_end_aborted_is_unrecoverable(make: Make, dify: Mo
     assert isinstance(failure(provider, ids), Unrecoverable)
 
 
-def test_a_run_that_waits_for_a_person_is_not_asked_again(make: Make, dify: MockDify) -> None:
-    """It would wait again: the error is the one whose sentence says so."""
+def test_a_paused_run_is_not_asked_again(make: Make, dify: MockDify) -> None:
+    """A second run would pause too: the error is `provider_paused`, not `Unrecoverable`."""
     provider = make(timeouts=LONG)
     ids = lose(provider, "[[chatflow-paused]]")
     wait_until(lambda: run_of(dify, ids).status == "paused")
@@ -209,7 +209,7 @@ def test_a_run_that_waits_for_a_person_is_not_asked_again(make: Make, dify: Mock
 
 @pytest.mark.parametrize("mode", ["advanced-chat", "chat"])
 def test_without_its_run_a_message_is_found_in_the_history(make: Make, dify: MockDify, mode: str) -> None:
-    """A run that Dify does not know, or does not show for this kind of app, is no reason to give up."""
+    """A run that Dify does not know, or does not return for this kind of app, does not fail the recovery."""
     provider = make()
     ids = lose(provider, "年假")
     ended(dify, ids)
@@ -220,11 +220,11 @@ def test_without_its_run_a_message_is_found_in_the_history(make: Make, dify: Moc
     assert dify.looked_up() == {"run": 1, "messages": 1}
 
 
-# A chatflow's run that goes on.
+# Chatflows whose run still works.
 
 
-def test_a_running_chatflow_is_listened_to_until_it_ends(make: Make, dify: MockDify) -> None:
-    """What was missed does not come again: the end is heard, the answer looked up, and nothing is asked again."""
+def test_the_events_of_a_running_chatflow_are_read_until_its_end(make: Make, dify: MockDify) -> None:
+    """Missed events are not repeated: the recovery waits for the end and reads the history; nothing is asked again."""
     dify.delay = 0.03
     provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -235,8 +235,8 @@ def test_a_running_chatflow_is_listened_to_until_it_ends(make: Make, dify: MockD
     wait_until(lambda: dify.open_listeners == 0)
 
 
-def test_a_sign_of_life_is_waited_for_longer_than_any_bound(make: Make, dify: MockDify) -> None:
-    """A run that speaks is not given up, though it takes longer than the silence allowed."""
+def test_a_run_that_sends_events_outlasts_every_timeout(make: Make, dify: MockDify) -> None:
+    """A run that sends events is not given up, though it takes longer than the timeout for silence."""
     dify.delay = 0.1
     provider = make(timeout=0.8, timeouts=QUICK)
     ids = lose(provider, "年假", text=True)
@@ -247,8 +247,8 @@ def test_a_sign_of_life_is_waited_for_longer_than_any_bound(make: Make, dify: Mo
     assert time.monotonic() - started > 1.6
 
 
-def test_a_running_chatflow_that_falls_silent_is_given_up(make: Make, dify: MockDify) -> None:
-    """Pings prove nothing: after `timeout` without an event, and a last look at run and history, the answer is lost."""
+def test_a_running_chatflow_without_events_is_unrecoverable(make: Make, dify: MockDify) -> None:
+    """Pings do not count: after `timeout` without an event, and a last poll of run and history, the answer is lost."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=0.5)
     ids = lose(provider, "年假", text=True)
@@ -262,8 +262,8 @@ def test_a_running_chatflow_that_falls_silent_is_given_up(make: Make, dify: Mock
     assert [look_up.kind for look_up in dify.look_ups][-2:] == ["run", "messages"]
 
 
-def test_a_run_that_ended_unheard_is_found_by_the_next_look(make: Make, dify: MockDify) -> None:
-    """Dify's event bus may lose the last event: silence is a reason to look, long before it is one to give up."""
+def test_a_run_whose_last_event_was_lost_is_found_by_polling(make: Make, dify: MockDify) -> None:
+    """Dify's event bus may lose the last event: the run is polled during silence, long before the timeout."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=60.0)
     ids = lose(provider, "年假", text=True)
@@ -277,8 +277,8 @@ def test_a_run_that_ended_unheard_is_found_by_the_next_look(make: Make, dify: Mo
     assert outcome().text == dify.expected_answer("年假")
 
 
-def test_a_forgotten_last_event_costs_a_moment(make: Make, dify: MockDify) -> None:
-    """After message_end nothing is waited for: some versions never say that the workflow has finished."""
+def test_message_end_alone_ends_the_wait_for_events(make: Make, dify: MockDify) -> None:
+    """message_end is enough: some versions never send workflow_finished."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -292,9 +292,9 @@ def test_a_forgotten_last_event_costs_a_moment(make: Make, dify: MockDify) -> No
     assert outcome().text == dify.expected_answer("年假")
 
 
-@pytest.mark.parametrize("said", ["failed", "stopped", "error", "paused", "workflow_paused"])
-def test_a_run_that_ends_without_an_answer_is_heard(make: Make, dify: MockDify, said: str) -> None:
-    """Whatever event says so, nobody waits on; a pause keeps its own code."""
+@pytest.mark.parametrize("end", ["failed", "stopped", "error", "paused", "workflow_paused"])
+def test_an_event_that_ends_a_run_without_an_answer_ends_the_recovery(make: Make, dify: MockDify, end: str) -> None:
+    """Each of these events ends the wait; a pause keeps its own code."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -302,20 +302,20 @@ def test_a_run_that_ends_without_an_answer_is_heard(make: Make, dify: MockDify, 
     wait_until(lambda: dify.open_listeners == 1)
 
     run = run_of(dify, ids)
-    words = {
+    other_events = {
         "error": lambda: run.event("error", status=500),
         "workflow_paused": lambda: run.workflow("workflow_paused"),
     }
-    run.live.say(words.get(said, lambda: run.workflow_finished(said))())
+    run.live.say(other_events.get(end, lambda: run.workflow_finished(end))())
 
     error = outcome()
-    assert isinstance(error, Unrecoverable) != ("paused" in said)
-    assert (error.code == "provider_paused") == ("paused" in said)
+    assert isinstance(error, Unrecoverable) != ("paused" in end)
+    assert (error.code == "provider_paused") == ("paused" in end)
     assert dify.looked_up() == {"run": 1, "events": 1}
 
 
 def test_a_stream_of_events_that_breaks_is_opened_again(make: Make, dify: MockDify) -> None:
-    """A proxy that cuts it, a Dify that restarts: the run is looked at, and listened to again."""
+    """A proxy may cut the stream, or Dify restart: the run is polled, and its events are read again."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make(timeout=60.0, timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -331,8 +331,8 @@ def test_a_stream_of_events_that_breaks_is_opened_again(make: Make, dify: MockDi
     assert outcome().text == dify.expected_answer("年假")
 
 
-def test_before_1_13_a_run_is_looked_at_until_it_ends(make: Make, dify: MockDify) -> None:
-    """Without events to listen to, its result tells; the events are asked for once."""
+def test_before_1_13_a_run_is_polled_until_it_ends(make: Make, dify: MockDify) -> None:
+    """Without an event stream the run is polled; the events are requested once."""
     dify.events, dify.delay = False, 0.02
     provider = make(timeouts=LONG)
     ids = lose(provider, "年假", text=True)
@@ -342,8 +342,8 @@ def test_before_1_13_a_run_is_looked_at_until_it_ends(make: Make, dify: MockDify
     assert dify.looked_up()["run"] > 2
 
 
-def test_listening_takes_one_of_the_places(make: Make, dify: MockDify) -> None:
-    """Where all are taken by chats the run is looked at instead; the silence is ours then, and no sign of death."""
+def test_reading_events_takes_one_of_the_slots(make: Make, dify: MockDify) -> None:
+    """If chats hold all slots the run is polled instead; the missing events then do not count as silence."""
     dify.delay = 0.05
     provider = make(max_concurrent=1, timeout=0.5)
     ids = lose(provider, "年假", text=True)
@@ -358,8 +358,8 @@ def test_listening_takes_one_of_the_places(make: Make, dify: MockDify) -> None:
 # The message history.
 
 
-def test_an_ended_chat_costs_one_look_up(make: Make, dify: MockDify) -> None:
-    """The message is found by its id, wherever it stands, and tells its price."""
+def test_an_ended_chat_takes_one_request(make: Make, dify: MockDify) -> None:
+    """The message is found by its id, wherever it is in the history, and has its usage."""
     provider = make()
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
@@ -373,8 +373,8 @@ def test_an_ended_chat_costs_one_look_up(make: Make, dify: MockDify) -> None:
     assert dify.look_ups[0].query == {"conversation_id": ids.conversation_id, "user": "u1", "limit": "5"}
 
 
-def test_a_running_chat_is_looked_for_until_it_is_saved(make: Make, dify: MockDify) -> None:
-    """The newest Dify finishes a chat that nobody listens to: the empty row fills a moment later."""
+def test_a_running_chat_is_polled_until_it_is_saved(make: Make, dify: MockDify) -> None:
+    """The newest Dify finishes a chat whose client has disconnected: the empty row gets its text a moment later."""
     dify.delay = 0.02
     provider = make(timeouts=LONG)
     ids = lose(provider, "[[chat]] 年假", text=True)
@@ -385,7 +385,7 @@ def test_a_running_chat_is_looked_for_until_it_is_saved(make: Make, dify: MockDi
 
 
 def test_an_agents_thoughts_count_when_the_message_is_finished(make: Make, dify: MockDify) -> None:
-    """Its answer may be empty and its text in the thoughts; before its price is known they are half a text."""
+    """The answer may be empty and its text in the thoughts; before the row has its usage they may be incomplete."""
     dify.delay = 0.01
     provider = make(timeouts=LONG)
     ids = lose(provider, "[[agent-thoughts]] 年假", text=True)
@@ -395,8 +395,8 @@ def test_an_agents_thoughts_count_when_the_message_is_finished(make: Make, dify:
 
 
 @pytest.mark.parametrize("script", ["chat", "agent-thoughts"])
-def test_a_chat_that_died_with_its_client_is_given_up(make: Make, dify: MockDify, script: str) -> None:
-    """Up to 1.12 the row stays empty for ever, whatever an agent had thought."""
+def test_a_chat_that_stopped_with_its_client_is_unrecoverable(make: Make, dify: MockDify, script: str) -> None:
+    """Up to 1.12 the row stays empty for ever, even if an agent has thoughts."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider = make()
     ids = lose(provider, f"[[{script}]]", text=True)
@@ -407,8 +407,8 @@ def test_a_chat_that_died_with_its_client_is_given_up(make: Make, dify: MockDify
     assert str(error) == "no answer in the history"
 
 
-def test_a_message_with_an_error_is_not_waited_for(make: Make, dify: MockDify) -> None:
-    """One look, whatever text there is."""
+def test_a_message_with_an_error_is_not_polled_again(make: Make, dify: MockDify) -> None:
+    """One request, even if the row has text."""
     provider = make(timeouts=LONG)
     ids = lose(provider, "[[error-after-text]]")
     wait_until(lambda: run_of(dify, ids).message_status == "error")
@@ -417,8 +417,8 @@ def test_a_message_with_an_error_is_not_waited_for(make: Make, dify: MockDify) -
     assert dify.looked_up() == {"messages": 1}
 
 
-def test_a_message_that_ended_without_a_text_is_not_waited_for(make: Make, dify: MockDify) -> None:
-    """Its price says that there will be none."""
+def test_a_message_that_ended_without_a_text_is_not_polled_again(make: Make, dify: MockDify) -> None:
+    """The row has its usage, so no text will follow."""
     provider = make(timeouts=LONG)
     ids = lose(provider, "[[chat]] 年假")
     wait_until(lambda: run_of(dify, ids).is_saved)
@@ -428,8 +428,8 @@ def test_a_message_that_ended_without_a_text_is_not_waited_for(make: Make, dify:
     assert dify.looked_up() == {"messages": 1}
 
 
-def test_a_conversation_that_is_gone_has_no_answers(make: Make, dify: MockDify) -> None:
-    """Forgotten, or another user's: one look."""
+def test_a_missing_conversation_is_unrecoverable(make: Make, dify: MockDify) -> None:
+    """Deleted, or of another user: one request each."""
     provider = make(timeouts=LONG)
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
@@ -440,8 +440,8 @@ def test_a_conversation_that_is_gone_has_no_answers(make: Make, dify: MockDify) 
     assert dify.looked_up() == {"messages": 2}
 
 
-def test_a_message_that_is_not_in_the_history_is_given_up(make: Make, dify: MockDify) -> None:
-    """Another message's answer is never taken for it."""
+def test_a_message_that_is_not_in_the_history_is_unrecoverable(make: Make, dify: MockDify) -> None:
+    """The answer of another message is never returned for it."""
     provider = make()
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
@@ -453,7 +453,7 @@ def test_a_message_that_is_not_in_the_history_is_given_up(make: Make, dify: Mock
     "ids", [ProviderIds(), ProviderIds("c1"), ProviderIds(message_id="m1"), ProviderIds(task_id="t1")]
 )
 def test_without_ids_nothing_is_looked_up(make: Make, dify: MockDify, ids: ProviderIds) -> None:
-    """Neither a message nor a run: there is nowhere to look."""
+    """Neither a message id nor a run id: no request is sent."""
     assert isinstance(failure(make(timeouts=LONG), ids), Unrecoverable)
     assert dify.look_ups == []
 
@@ -462,8 +462,8 @@ def test_without_ids_nothing_is_looked_up(make: Make, dify: MockDify, ids: Provi
 
 
 @pytest.mark.parametrize("script", ["chatflow", "chat"])
-def test_an_abort_ends_it_where_it_is(make: Make, dify: MockDify, script: str) -> None:
-    """While it listens, and while it waits for the next look."""
+def test_an_abort_ends_a_recovery_at_once(make: Make, dify: MockDify, script: str) -> None:
+    """While it reads events, and while it pauses between polls."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider, deadline = (
         make(timeout=600.0, timeouts=RecoveryTimeouts(pause=600.0, longest_pause=600.0)),
@@ -483,8 +483,8 @@ def test_an_abort_ends_it_where_it_is(make: Make, dify: MockDify, script: str) -
     wait_until(lambda: dify.open_listeners == 0)
 
 
-def test_an_abort_interrupts_a_look_that_gets_no_reply() -> None:
-    """A Dify that accepts and says nothing holds nobody."""
+def test_an_abort_interrupts_a_request_without_a_reply() -> None:
+    """A Dify that accepts the request and sends no reply does not block the abort."""
     deadline, started = Deadline(600.0), time.monotonic()
     with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", hang=True) as server:
         provider = DifyProvider(base_url=server.url, api_keys=[KEY])
@@ -500,8 +500,8 @@ def test_an_abort_interrupts_a_look_that_gets_no_reply() -> None:
     assert time.monotonic() - started < SOON
 
 
-def test_an_abort_ends_the_wait_for_a_place(make: Make, dify: MockDify) -> None:
-    """Whoever waits behind a chat hears it too."""
+def test_an_abort_ends_the_wait_for_a_slot(make: Make, dify: MockDify) -> None:
+    """A recovery that waits for a slot held by a chat ends at once."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     provider, deadline = make(max_concurrent=1, timeout=600.0, timeouts=LONG), Deadline(600.0)
     ids = lose(provider, "年假", text=True)
@@ -510,7 +510,7 @@ def test_an_abort_ends_the_wait_for_a_place(make: Make, dify: MockDify) -> None:
         next(chat)
         outcome = in_background(lambda: recover(provider, ids, deadline=deadline))
         wait_until(lambda: dify.looked_up()["run"] == 1)
-        # By then it waits: nobody outside can see it.
+        # The wait for the slot cannot be observed from outside: 1 s is enough to reach it.
         threading.Timer(1.0, deadline.abort, ("fenced",)).start()
         error = outcome()
 
@@ -518,8 +518,8 @@ def test_an_abort_ends_the_wait_for_a_place(make: Make, dify: MockDify) -> None:
     assert not isinstance(error, Unrecoverable)
 
 
-def test_look_ups_are_made_as_the_question_was(make: Make, dify: MockDify) -> None:
-    """The same credential and the same user on every address; the default user where nobody is known."""
+def test_look_ups_use_the_credential_and_user_of_the_question(make: Make, dify: MockDify) -> None:
+    """The same credential and the same user on every address."""
     dify.delay = 0.02
     person = Identity("cached", UserInfo("u1"), token="fake-token")
     provider = make(auth_mode="user_token", api_keys=["bot7"], timeouts=LONG)
@@ -531,8 +531,8 @@ def test_look_ups_are_made_as_the_question_was(make: Make, dify: MockDify) -> No
     assert {look_up.query["user"] for look_up in dify.look_ups if look_up.kind != "run"} == {"u1"}
 
 
-def test_the_default_user_looks_up_what_it_asked(make: Make, dify: MockDify) -> None:
-    """DIFY_USER stands in where nobody is known."""
+def test_a_query_without_a_user_is_looked_up_as_the_default_user(make: Make, dify: MockDify) -> None:
+    """A query without a user id looks up the messages of DIFY_USER."""
     provider = make(user="u1")
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
@@ -541,17 +541,17 @@ def test_the_default_user_looks_up_what_it_asked(make: Make, dify: MockDify) -> 
 
 
 def test_without_the_users_token_nothing_is_looked_up(make: Make, dify: MockDify) -> None:
-    """There is nothing to ask with."""
+    """With `user_token` and no token no request is sent."""
     ids = ProviderIds(STRANGER, STRANGER, "t", STRANGER)
 
     assert isinstance(failure(make(auth_mode="user_token"), ids), Unrecoverable)
     assert dify.look_ups == []
 
 
-def test_each_outcome_is_one_line_without_a_word_of_the_answer(
+def test_each_outcome_is_one_log_line_without_the_answer(
     make: Make, dify: MockDify, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Recovered with its price, or not and why; who was interrupted knows it."""
+    """A recovered answer with its price, or the reason of the failure; an interruption is not logged."""
     provider, aborted = make(), Deadline(60.0)
     ids = lose(provider, "机密问题")
     ended(dify, ids)
@@ -570,8 +570,8 @@ def test_each_outcome_is_one_line_without_a_word_of_the_answer(
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["with events", "before 1.13"])
-def test_a_run_that_died_after_its_last_word_has_its_answer(make: Make, dify: MockDify, events: bool) -> None:
-    """It says `running` for ever, and the history has what it saved with message_end."""
+def test_a_run_that_died_after_message_end_is_recovered(make: Make, dify: MockDify, events: bool) -> None:
+    """The run reports `running` for ever, and the history has the text that was saved with message_end."""
     dify.after_disconnect, dify.delay, dify.events = "dies", 0.05, events
     provider = make(timeout=0.5)
     ids = lose(provider, "年假", text=True)
@@ -581,71 +581,73 @@ def test_a_run_that_died_after_its_last_word_has_its_answer(make: Make, dify: Mo
     assert run_of(dify, ids).status == "running"
 
 
-# A question whose run has no name here: its stream was lost before its first event.
+# Questions without ids: the stream was lost before its first event.
 
 
-def unheard(provider: DifyProvider, question: str, *, conversation_id: str = "", late: float = 0.0) -> Recovered:
-    """Recover a question that was asked just now, of which nothing is known but its words."""
+def recover_by_text(
+    provider: DifyProvider, question: str, *, conversation_id: str = "", late: float = 0.0
+) -> Recovered:
+    """Recover a question that was asked `late` seconds ago, by its text and its conversation."""
     query = Query(question, "u1", asked_at=time.time() - late)
     return provider.recover(query, ProviderIds(conversation_id), Deadline(60.0))
 
 
 @pytest.mark.parametrize("script", ["chat", "chatflow", "agent-chat"])
-def test_a_question_nobody_heard_of_is_found_by_its_words(make: Make, dify: MockDify, script: str) -> None:
-    """In a new conversation of that user, and then in the conversation it was asked in."""
+def test_a_question_without_ids_is_found_by_its_text(make: Make, dify: MockDify, script: str) -> None:
+    """In the user's newest conversations, or in the conversation in which it was asked."""
     provider, question = make(), f"[[{script}]] 年假"
     ids = lose(provider, question)
     ended(dify, ids)
 
-    new = unheard(provider, question)
+    new = recover_by_text(provider, question)
     later = ended(dify, lose(provider, f"{question}还有呢", conversation_id=ids.conversation_id))
-    next_turn = unheard(provider, later.query, conversation_id=ids.conversation_id)
+    next_turn = recover_by_text(provider, later.query, conversation_id=ids.conversation_id)
 
     assert (new.text, new.ids.message_id) == (dify.expected_answer(question), ids.message_id)
     assert (next_turn.text, next_turn.ids.message_id) == (dify.expected_answer(later.query), later.message_id)
 
 
-def test_a_question_that_still_runs_is_waited_for(make: Make, dify: MockDify) -> None:
-    """Its row is there from its start, and fills."""
+def test_a_question_without_ids_that_still_runs_is_polled(make: Make, dify: MockDify) -> None:
+    """Its row exists from the start of the run, and gets its text at the end."""
     dify.delay = 0.02
     provider = make(timeouts=LONG)
     lose(provider, "[[chat]] 年假", text=True)
 
-    assert unheard(provider, "[[chat]] 年假").text == dify.expected_answer("年假")
+    assert recover_by_text(provider, "[[chat]] 年假").text == dify.expected_answer("年假")
 
 
 @pytest.mark.parametrize(
     ("question", "late"), [("[[chat]] 别的", 0.0), ("[[chat]] 年假", 60.0), ("[[chat]] 年假", -60.0)]
 )
-def test_another_question_or_another_time_is_not_taken_for_it(
+def test_a_row_with_another_text_or_time_is_not_the_question(
     make: Make, dify: MockDify, question: str, late: float
 ) -> None:
-    """The same words a minute ago were another question."""
+    """The same text a minute earlier or later is another question."""
     provider = make()
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
 
     for conversation_id in ("", ids.conversation_id):
         with pytest.raises(Unrecoverable, match="not known"):
-            unheard(provider, question, conversation_id=conversation_id, late=late)
+            recover_by_text(provider, question, conversation_id=conversation_id, late=late)
 
 
-def test_what_might_be_either_of_two_is_neither(make: Make, dify: MockDify) -> None:
-    """One person asked the same twice at the same moment."""
+def test_an_ambiguous_question_is_unrecoverable(make: Make, dify: MockDify) -> None:
+    """One user asked the same question twice at the same moment: neither answer is returned."""
     provider = make()
     for _ in range(2):
         ended(dify, lose(provider, "[[chat]] 年假"))
 
     with pytest.raises(Unrecoverable, match="not known"):
-        unheard(provider, "[[chat]] 年假")
+        recover_by_text(provider, "[[chat]] 年假")
 
 
-def test_an_earlier_turn_with_the_same_words_is_not_taken_for_the_last(make: Make, dify: MockDify) -> None:
-    """Only a conversation's last row may be the question's."""
+def test_an_earlier_turn_with_the_same_text_is_not_the_question(make: Make, dify: MockDify) -> None:
+    """Only the last row of a conversation may be the lost question."""
     provider = make()
     ids = lose(provider, "[[chat]] 继续")
     ended(dify, ids)
     ended(dify, lose(provider, "[[chat]] 谢谢", conversation_id=ids.conversation_id))
 
     with pytest.raises(Unrecoverable, match="not known"):
-        unheard(provider, "[[chat]] 继续", conversation_id=ids.conversation_id)
+        recover_by_text(provider, "[[chat]] 继续", conversation_id=ids.conversation_id)

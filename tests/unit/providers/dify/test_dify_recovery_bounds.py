@@ -1,4 +1,4 @@
-"""How long a recovery looks for what, on a clock that goes on only when it sleeps."""
+"""The timeouts of a recovery, measured on a fake clock that advances only while the recovery sleeps."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def dify() -> Iterator[MockDify]:
 
 @pytest.fixture
 def provider(dify: MockDify) -> Iterator[DifyProvider]:
-    """Who asks, and dies."""
+    """The provider that asks the questions and loses their streams."""
     asker = DifyProvider(base_url=dify.base_url, api_keys=[KEY], timeout=5.0)
     yield asker
     asker.close()
 
 
 class Sleeper:
-    """Sleeps by moving a clock on; something may happen at a time."""
+    """A fake clock and a sleep that advances it; `at` runs a function at a given time."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(0.0)
         self.events: list[tuple[float, Callable[[], None]]] = []
 
-    def at(self, seconds: float, happens: Callable[[], None]) -> None:
-        self.events.append((seconds, happens))
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        self.events.append((seconds, action))
 
     def __call__(self, seconds: float, deadline: Deadline) -> None:
         self.clock.advance(seconds)
@@ -70,14 +70,14 @@ class Sleeper:
 
 @pytest.fixture
 def sleeper() -> Sleeper:
-    """A clock of this test's own."""
+    """A fake clock of this test's own, starting at 0."""
     return Sleeper()
 
 
-def test_a_lost_chat_is_looked_for_six_times_in_fifteen_seconds(
+def test_a_lost_chat_is_polled_six_times_in_fifteen_seconds(
     provider: DifyProvider, dify: MockDify, sleeper: Sleeper
 ) -> None:
-    """At 0, 0.5, 1.5, 3.5, 7.5, 11.5 s, then the person has waited long enough."""
+    """The polls start at 0, 0.5, 1.5, 3.5, 7.5 and 11.5 s; the recovery fails at 15 s."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     ids = lose(provider, "[[chat]]", text=True)
 
@@ -86,10 +86,10 @@ def test_a_lost_chat_is_looked_for_six_times_in_fifteen_seconds(
     assert dify.looked_up() == {"messages": 6}
 
 
-def test_a_lost_run_of_an_old_dify_is_looked_at_for_a_minute(
+def test_a_lost_run_of_an_old_dify_is_polled_for_a_minute(
     provider: DifyProvider, dify: MockDify, sleeper: Sleeper
 ) -> None:
-    """It says `running` for ever; nothing but time can tell."""
+    """Without an event stream a run that reports `running` for ever ends only by the `running` timeout of 60 s."""
     dify.after_disconnect, dify.delay, dify.events = "dies", 0.05, False
     ids = lose(provider, "年假", text=True)
 
@@ -99,14 +99,14 @@ def test_a_lost_run_of_an_old_dify_is_looked_at_for_a_minute(
 
 
 @pytest.mark.parametrize("script", ["chatflow", "chat"])
-@pytest.mark.parametrize("refusal", ["502-html", "500-internal_server_error", "429-too_many_requests", "504-html"])
-def test_an_outage_of_dify_is_waited_out(
-    provider: DifyProvider, dify: MockDify, sleeper: Sleeper, script: str, refusal: str
+@pytest.mark.parametrize("error_reply", ["502-html", "500-internal_server_error", "429-too_many_requests", "504-html"])
+def test_recovery_outlasts_a_short_outage_of_dify(
+    provider: DifyProvider, dify: MockDify, sleeper: Sleeper, script: str, error_reply: str
 ) -> None:
-    """Eleven seconds of refusals cost eleven seconds and the rest of a pause."""
+    """Dify is down for 11 s; the recovery returns the answer at the next poll, at 11.5 s."""
     ids = lose(provider, f"[[{script}]] 年假")
     ended(dify, ids)
-    dify.outage = ERROR_REPLIES[refusal]
+    dify.outage = ERROR_REPLIES[error_reply]
     sleeper.at(11.0, lambda: setattr(dify, "outage", None))
 
     assert sleeper.recover(dify.base_url, ids).text == dify.expected_answer("年假")
@@ -114,10 +114,10 @@ def test_an_outage_of_dify_is_waited_out(
 
 
 @pytest.mark.parametrize("script", ["chatflow", "chat"])
-def test_a_dify_that_stays_away_is_given_up(
+def test_recovery_fails_when_dify_stays_down(
     provider: DifyProvider, dify: MockDify, sleeper: Sleeper, script: str
 ) -> None:
-    """Fifteen seconds in all, whatever is looked for meanwhile."""
+    """The recovery fails after 15 s in all, for runs and for messages; the error names the HTTP status."""
     ids = lose(provider, f"[[{script}]] 年假")
     ended(dify, ids)
     dify.outage = ERROR_REPLIES["502-html"]
@@ -129,10 +129,10 @@ def test_a_dify_that_stays_away_is_given_up(
     assert sleeper.clock.now == 15.0
 
 
-def test_the_time_nothing_is_known_is_counted_over_all_looks(
+def test_time_without_a_result_is_counted_over_all_polls(
     provider: DifyProvider, dify: MockDify, sleeper: Sleeper
 ) -> None:
-    """Eleven seconds away and then an empty row: four more are left."""
+    """After 11 s of an outage, a history row without text gets the remaining 4 s of the 15 s."""
     dify.saves, dify.outputs = False, "none"
     ids = lose(provider, "年假")
     wait_until(lambda: run_of(dify, ids).status == "succeeded")
@@ -143,8 +143,8 @@ def test_the_time_nothing_is_known_is_counted_over_all_looks(
     assert sleeper.clock.now == 15.0
 
 
-def test_a_dify_that_is_not_there_is_given_up(sleeper: Sleeper) -> None:
-    """Nobody listens at its address."""
+def test_recovery_fails_when_dify_is_unreachable(sleeper: Sleeper) -> None:
+    """No server listens at its address: the recovery fails after 15 s."""
     with RawServer(b"") as gone:
         url = gone.url
 
@@ -153,8 +153,8 @@ def test_a_dify_that_is_not_there_is_given_up(sleeper: Sleeper) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>login</html>", b'{"cut', b"[1]", b'{"data": 7, "status": 7}'])
-def test_a_reply_that_makes_no_sense_tells_nothing(sleeper: Sleeper, body: bytes) -> None:
-    """It is not an answer, and not a refusal: the next one may be better, until patience ends."""
+def test_a_malformed_reply_is_polled_again(sleeper: Sleeper, body: bytes) -> None:
+    """Such a reply counts as no result and is polled again: six polls until the timeout."""
     reply = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
     with RawServer(reply) as server:
         error = sleeper.fails(server.url, ProviderIds(STRANGER, STRANGER))
@@ -163,21 +163,21 @@ def test_a_reply_that_makes_no_sense_tells_nothing(sleeper: Sleeper, body: bytes
         assert len(server.heads) == 6
 
 
-@pytest.mark.parametrize("refusal", ["401-unauthorized", "403-forbidden", "400-invalid_param"])
-def test_a_refusal_that_will_not_pass_ends_it_at_once(
-    provider: DifyProvider, dify: MockDify, sleeper: Sleeper, refusal: str
+@pytest.mark.parametrize("error_reply", ["401-unauthorized", "403-forbidden", "400-invalid_param"])
+def test_a_permanent_error_of_dify_fails_the_recovery_at_once(
+    provider: DifyProvider, dify: MockDify, sleeper: Sleeper, error_reply: str
 ) -> None:
-    """A wrong key stays wrong."""
+    """Dify's 400, 401 and 403 fail the recovery without a second poll."""
     ids = lose(provider, "[[chat]] 年假")
     ended(dify, ids)
-    dify.outage = ERROR_REPLIES[refusal]
+    dify.outage = ERROR_REPLIES[error_reply]
 
     assert isinstance(sleeper.fails(dify.base_url, ids), Unrecoverable)
     assert sleeper.clock.now == 0.0
 
 
-def test_the_total_time_ends_it(provider: DifyProvider, dify: MockDify, sleeper: Sleeper) -> None:
-    """Its code is the one of an answer that took too long."""
+def test_the_deadline_ends_a_recovery(provider: DifyProvider, dify: MockDify, sleeper: Sleeper) -> None:
+    """The error's code is `answer_timeout`, also if the deadline is over from the start."""
     dify.after_disconnect, dify.delay = "dies", 0.05
     ids = lose(provider, "[[chat]]", text=True)
 

@@ -1,4 +1,4 @@
-"""Dify's API over real HTTP: addresses, refusals, retries, silence, interruption, connections."""
+"""Dify's API over real HTTP: addresses, provider errors, retries, silence, interruption, connections."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.support.servers.raw_server import RawServer, self_signed
 from utils.deadline import Deadline
 
 KEY = "Bearer app-fake"
-#: Wide enough for a busy machine, far below the limits a failure would run into.
+#: Seconds: enough for a busy machine, far below the timeouts that a failing test would run into.
 SOON = 8.0
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock Dify whose pings come fast."""
+    """A mock Dify with a ping every 50 ms."""
     with MockDify(ping_every=0.05, slow=0.02) as mock:
         yield mock
 
@@ -62,18 +62,18 @@ def ask(service: DifyService, text: str, *, deadline: Deadline | None = None, **
         return [event.get("event", "") for event in stream]
 
 
-def refused(service: DifyService, text: str, **options: Any) -> ProviderError:
+def error_of(service: DifyService, text: str, **options: Any) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         ask(service, text, **options)
     return caught.value
 
 
-def eventually(fact: Callable[[], bool]) -> bool:
-    """Wait for a fact, a while."""
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Wait up to SOON seconds for a condition, and return whether it holds."""
     ends = time.monotonic() + SOON
-    while not fact() and time.monotonic() < ends:
+    while not condition() and time.monotonic() < ends:
         time.sleep(0.01)
-    return fact()
+    return condition()
 
 
 CHAT = "https://dify.example/v1/chat-messages"
@@ -102,7 +102,7 @@ CHAT = "https://dify.example/v1/chat-messages"
     ],
 )
 def test_base_and_endpoint_make_the_right_addresses(base: str, endpoint: str, chat: str) -> None:
-    """Whichever of the two has the /v1, and whatever path precedes it, chat and its siblings are found."""
+    """The base, the endpoint or both may contain /v1, after any path: chat and its sibling addresses are correct."""
     urls = DifyUrls.build(base, endpoint)
 
     assert urls.chat == chat
@@ -115,13 +115,13 @@ def test_base_and_endpoint_make_the_right_addresses(base: str, endpoint: str, ch
 
 @pytest.mark.parametrize("base", ["", "dify.example", "ftp://dify.example", "https://"])
 def test_a_base_that_is_no_address_stops_the_start(base: str) -> None:
-    """The error names the variable and what is expected."""
+    """The error names the variable."""
     with pytest.raises(SettingsError, match="DIFY_BASE_URL"):
         DifyService(base_url=base)
 
 
 def test_a_chat_arrives_event_by_event(make: Make, dify: MockDify) -> None:
-    """The events come in the order they were sent; pings are counted, not delivered."""
+    """The events arrive in the order in which they were sent; pings are counted, not delivered."""
     service = make()
 
     with service.chat_messages(question("hi"), authorization=KEY, deadline=Deadline(20.0)) as stream:
@@ -136,7 +136,7 @@ def test_a_chat_arrives_event_by_event(make: Make, dify: MockDify) -> None:
 
 @pytest.mark.parametrize("script", ["chatflow", "close-delimited", "split-utf8", "crlf"])
 def test_the_first_event_does_not_wait_for_the_last(make: Make, dify: MockDify, script: str) -> None:
-    """Whatever ends the body, an event is delivered while the server still writes the next."""
+    """For every framing of the body an event is delivered before the server writes the next one."""
     dify.delay = 0.05
 
     with make().chat_messages(question(f"[[{script}]]"), authorization=KEY, deadline=Deadline(20.0)) as stream:
@@ -155,9 +155,9 @@ def _code_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(ERROR_REPLIES))
-def test_every_refusal_has_its_code_and_keeps_its_words_to_itself(make: Make, dify: MockDify, name: str) -> None:
-    """Status and Dify's code are in the message, the body, the address and the key are not."""
-    error = refused(make(), f"[[{name}]]")
+def test_every_error_reply_has_its_code_and_no_private_text(make: Make, dify: MockDify, name: str) -> None:
+    """The error has the HTTP status and Dify's error code, not the body, the address or the key."""
+    error = error_of(make(), f"[[{name}]]")
 
     assert error.code == _code_of(name)
     assert error.http_status == ERROR_REPLIES[name].status
@@ -171,95 +171,95 @@ RETRIED = {"429-too_many_requests"} | {name for name in ERROR_REPLIES if name.st
 
 
 @pytest.mark.parametrize("name", sorted(ERROR_REPLIES))
-def test_only_what_may_pass_is_asked_again(make: Make, dify: MockDify, name: str) -> None:
-    """5xx and too_many_requests are asked again, twice; all else once."""
-    refused(make(retries=2), f"[[{name}]]")
+def test_only_temporary_errors_are_retried(make: Make, dify: MockDify, name: str) -> None:
+    """Errors 5xx and too_many_requests are retried twice, all other errors never."""
+    error_of(make(retries=2), f"[[{name}]]")
 
     assert len(dify.asked(f"[[{name}]]")) == (3 if name in RETRIED else 1)
 
 
 @pytest.mark.parametrize("script", ["429-once", "500-once", "502-once"])
-def test_a_refusal_that_passes_costs_nothing_but_time(make: Make, dify: MockDify, script: str) -> None:
-    """The second attempt's answer is the answer."""
+def test_a_temporary_error_is_retried_with_success(make: Make, dify: MockDify, script: str) -> None:
+    """The answer comes from the second attempt."""
     assert ask(make(), f"[[{script}]]")[-1] == "workflow_finished"
     assert len(dify.asked(f"[[{script}]]")) == 2
 
 
 @pytest.mark.parametrize("script", ["error-event", "error-without-code", "drop", "drop-at-once", "eof"])
-def test_after_the_headers_nothing_is_asked_again(make: Make, dify: MockDify, script: str) -> None:
-    """Whatever happens within the stream, one question is one call."""
+def test_a_question_is_not_retried_after_the_headers(make: Make, dify: MockDify, script: str) -> None:
+    """An error within the stream never sends the question a second time."""
     ask(make(), f"[[{script}]]")
 
     assert len(dify.asked(f"[[{script}]]")) == 1
 
 
 def test_retries_end_with_the_deadline(make: Make, dify: MockDify) -> None:
-    """A pause that would outlast the deadline is not begun."""
-    error = refused(make(backoff=50.0), "[[500-unknown]]", deadline=Deadline(5.0))
+    """The retry is skipped if its pause would end after the deadline."""
+    error = error_of(make(backoff=50.0), "[[500-unknown]]", deadline=Deadline(5.0))
 
     assert error.code == "provider_error"
     assert len(dify.requests) == 1
 
 
 def test_an_abort_ends_the_pause_before_a_retry(make: Make, dify: MockDify, caplog: pytest.LogCaptureFixture) -> None:
-    """A cancelled question is not asked again."""
+    """A cancelled question is not sent again."""
     deadline = Deadline(600.0)
     when(lambda: "asking again" in caplog.text, lambda: deadline.abort("cancelled"))
 
-    error = refused(make(backoff=100.0), "[[500-unknown]]", deadline=deadline)
+    error = error_of(make(backoff=100.0), "[[500-unknown]]", deadline=deadline)
 
     assert error.code == "interrupted"
     assert len(dify.requests) == 1
 
 
-def test_no_server_is_unreachable_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    """A refused connection is tried as often as a busy server, and the log has no address."""
+def test_a_refused_connection_is_unreachable_and_retried(caplog: pytest.LogCaptureFixture) -> None:
+    """A error_of connection is retried as often as a 5xx, and the log does not contain the address."""
     with RawServer(b"") as gone:
         url = gone.url
     service = DifyService(base_url=url, backoff=0.01)
     caplog.set_level(logging.WARNING, "services")
 
-    error = refused(service, "hi")
+    error = error_of(service, "hi")
 
     assert error.code == "provider_unreachable"
     assert [record.getMessage().count("asking again") for record in caplog.records] == [1, 1]
     assert url not in caplog.text
 
 
-def test_a_connection_that_closes_without_a_reply_is_not_asked_again() -> None:
-    """Dify may have taken the question: it is not sent twice."""
+def test_a_connection_that_closes_without_a_reply_is_not_retried() -> None:
+    """Dify may have received the question, so it is not sent twice."""
     with RawServer(b"") as server:
-        error = refused(DifyService(base_url=server.url, backoff=0.01), "hi")
+        error = error_of(DifyService(base_url=server.url, backoff=0.01), "hi")
 
         assert error.code == "provider_unreachable"
         assert len(server.heads) == 1
 
 
-def test_noise_instead_of_http_is_unreachable() -> None:
-    """A reply that is not HTTP is an error of ours, not one of the library's."""
+def test_a_reply_that_is_not_http_is_unreachable() -> None:
+    """A reply that is not HTTP raises a ProviderError, not the library's error."""
     with RawServer(b"nonsense\r\n\r\n") as server:
-        assert refused(DifyService(base_url=server.url), "hi").code == "provider_unreachable"
+        assert error_of(DifyService(base_url=server.url), "hi").code == "provider_unreachable"
 
 
 def test_an_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
-    """TLS that fails does not fall back to anything."""
+    """There is no fallback to an unverified connection."""
     context, _ = self_signed(tmp_path)
     with RawServer(EVENT_STREAM + b"\r\n", tls=context) as server:
-        assert refused(DifyService(base_url=server.url), "hi").code == "provider_unreachable"
+        assert error_of(DifyService(base_url=server.url), "hi").code == "provider_unreachable"
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """A question goes to the address that was configured, or nowhere."""
+    """A question is sent to the configured address only."""
     with RawServer(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n") as server:
-        error = refused(DifyService(base_url=server.url), "hi")
+        error = error_of(DifyService(base_url=server.url), "hi")
 
         assert (error.code, error.http_status) == ("provider_rejected", 302)
         assert len(server.heads) == 1
 
 
 @pytest.mark.parametrize("key", ["Bearer app-\nfake", "Bearer 密钥-fake"])
-def test_a_key_that_cannot_be_sent_is_never_quoted(make: Make, dify: MockDify, key: str) -> None:
-    """A broken key is a refusal, and its text is in no part of the error."""
+def test_an_error_does_not_contain_an_invalid_key(make: Make, dify: MockDify, key: str) -> None:
+    """A key with characters that no header can carry raises `provider_unauthorized`; the error does not contain it."""
     with pytest.raises(ProviderError) as caught:
         make().info(authorization=key)
 
@@ -269,17 +269,17 @@ def test_a_key_that_cannot_be_sent_is_never_quoted(make: Make, dify: MockDify, k
 
 @pytest.mark.parametrize("script", ["silent", "no-headers", "silent-close-delimited", "ping-only", "drip-bytes"])
 def test_silence_ends_at_the_timeout(make: Make, script: str) -> None:
-    """No event with data for `timeout`, the first included: neither pings nor half an event prolong it."""
+    """`timeout` is the time without an event with data, from the request on; pings and partial events do not count."""
     started = time.monotonic()
 
-    error = refused(make(timeout=0.4), f"[[{script}]]")
+    error = error_of(make(timeout=0.4), f"[[{script}]]")
 
     assert error.code == "provider_timeout"
     assert 0.35 <= time.monotonic() - started < SOON
 
 
 def test_silence_after_text_ends_at_the_timeout(make: Make) -> None:
-    """The clock starts anew with every event that carries data, and with nothing else."""
+    """Only events with data restart the timeout."""
     body = question("[[pings-after-text]]")
     names: list[str] = []
     with (
@@ -294,8 +294,8 @@ def test_silence_after_text_ends_at_the_timeout(make: Make) -> None:
     assert stream.pings > 1
 
 
-def test_a_caller_that_takes_its_time_is_not_silence(make: Make) -> None:
-    """What the caller does between two events does not count against Dify."""
+def test_a_slow_caller_is_not_silence(make: Make) -> None:
+    """The time that the caller takes between two events does not count."""
     with make(timeout=0.3).chat_messages(question("hi"), authorization=KEY, deadline=Deadline(20.0)) as stream:
         events = iter(stream)
         next(events)
@@ -303,29 +303,29 @@ def test_a_caller_that_takes_its_time_is_not_silence(make: Make) -> None:
         assert [event["event"] for event in events][-1] == "workflow_finished"
 
 
-def test_an_answer_that_never_ends_is_ended_by_the_deadline(make: Make) -> None:
-    """Data keeps silence away, not the total."""
+def test_the_deadline_ends_an_endless_answer(make: Make) -> None:
+    """Data restarts the timeout for silence, not the deadline."""
     started = time.monotonic()
 
-    error = refused(make(), "[[drip-events]]", deadline=Deadline(0.5))
+    error = error_of(make(), "[[drip-events]]", deadline=Deadline(0.5))
 
     assert error.code == "answer_timeout"
     assert time.monotonic() - started < SOON
 
 
-def test_a_deadline_that_is_over_asks_nothing(make: Make, dify: MockDify) -> None:
-    """No call is begun that cannot end in time."""
-    assert refused(make(), "hi", deadline=Deadline(0.0)).code == "answer_timeout"
+def test_no_question_is_sent_after_the_deadline(make: Make, dify: MockDify) -> None:
+    """No request is sent after the deadline."""
+    assert error_of(make(), "hi", deadline=Deadline(0.0)).code == "answer_timeout"
     assert dify.requests == []
 
 
 @pytest.mark.parametrize("script", ["silent", "no-headers", "silent-close-delimited", "ping-only", "drip-events"])
 def test_an_abort_interrupts_a_blocked_read(make: Make, dify: MockDify, script: str) -> None:
-    """Another thread ends a read that would have gone on for minutes, and Dify sees the connection close."""
+    """An abort by another thread ends a read that would last for minutes, and closes the connection to Dify."""
     deadline, started = Deadline(600.0), time.monotonic()
     threading.Timer(0.2, deadline.abort, ("cancelled",)).start()
 
-    error = refused(make(timeout=600.0), f"[[{script}]]", deadline=deadline)
+    error = error_of(make(timeout=600.0), f"[[{script}]]", deadline=deadline)
 
     assert error.code == "interrupted"
     assert time.monotonic() - started < SOON
@@ -336,7 +336,7 @@ def test_an_abort_interrupts_a_blocked_read(make: Make, dify: MockDify, script: 
 def test_an_abort_interrupts_a_blocked_read_over_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: bytes
 ) -> None:
-    """The same over TLS, with and without chunks."""
+    """An abort ends a blocked read over TLS too, with and without chunked encoding."""
     context, trusted = self_signed(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
     deadline, started = Deadline(600.0), time.monotonic()
@@ -344,7 +344,7 @@ def test_an_abort_interrupts_a_blocked_read_over_tls(
         service = DifyService(base_url=server.url, timeout=600.0)
         when(lambda: server.heads, lambda: deadline.abort("cancelled"))
 
-        error = refused(service, "hi", deadline=deadline)
+        error = error_of(service, "hi", deadline=deadline)
         service.close()
 
     assert error.code == "interrupted"
@@ -353,16 +353,16 @@ def test_an_abort_interrupts_a_blocked_read_over_tls(
 
 
 def test_an_aborted_question_is_not_sent(make: Make, dify: MockDify) -> None:
-    """An abort before the start is heard too."""
+    """An abort before the request prevents it."""
     deadline = Deadline(600.0)
     deadline.abort("cancelled")
 
-    assert refused(make(), "hi", deadline=deadline).code == "interrupted"
+    assert error_of(make(), "hi", deadline=deadline).code == "interrupted"
     assert dify.requests == []
 
 
-def test_an_abort_after_the_end_harms_nobody(make: Make, dify: MockDify) -> None:
-    """The connection went back to the pool: a late abort of its last user leaves it alone."""
+def test_an_abort_after_the_end_leaves_the_connection_open(make: Make, dify: MockDify) -> None:
+    """The connection is back in the pool: a late abort by its earlier user does not close it for the next one."""
     service, deadline = make(), Deadline(600.0)
     with service.chat_messages(question("[[chat]]"), authorization=KEY, deadline=deadline) as stream:
         assert len(list(stream)) > 1
@@ -373,7 +373,7 @@ def test_an_abort_after_the_end_harms_nobody(make: Make, dify: MockDify) -> None
 
 
 def test_one_connection_serves_many_questions(make: Make, dify: MockDify) -> None:
-    """A stream that was read to its end gives its connection back."""
+    """A stream that was read to its end returns its connection to the pool."""
     service = make()
 
     for _ in range(5):
@@ -383,16 +383,16 @@ def test_one_connection_serves_many_questions(make: Make, dify: MockDify) -> Non
     assert dify.accepted_connections == 1
 
 
-def test_a_stream_that_nobody_wants_is_closed(make: Make, dify: MockDify) -> None:
-    """Leaving the block closes the response: Dify's slot is freed."""
+def test_leaving_the_stream_closes_the_response(make: Make, dify: MockDify) -> None:
+    """Leaving the `with` block closes the response, which frees Dify's slot."""
     with make().chat_messages(question("[[silent]]"), authorization=KEY, deadline=Deadline(20.0)):
         assert eventually(lambda: dify.open_streams == 1)
 
     assert eventually(lambda: dify.open_streams == 0)
 
 
-def test_no_more_questions_than_allowed_are_in_flight(make: Make, dify: MockDify) -> None:
-    """With a bound of two, eight questions are answered and Dify never sees a third at once."""
+def test_max_concurrent_limits_the_questions_in_flight(make: Make, dify: MockDify) -> None:
+    """With `max_concurrent` 2 eight questions are answered, and Dify never has a third stream."""
     service, dify.delay = make(max_concurrent=2), 0.003
     ended: list[str] = []
     threads = [threading.Thread(target=lambda: ended.append(ask(service, "hi")[-1])) for _ in range(8)]
@@ -407,24 +407,24 @@ def test_no_more_questions_than_allowed_are_in_flight(make: Make, dify: MockDify
 
 
 def test_waiting_for_a_slot_ends_with_the_deadline(make: Make, dify: MockDify) -> None:
-    """Who finds no slot in time is told that Dify is busy; who was aborted, that."""
+    """A question without a slot at its deadline is `provider_busy`, an aborted one `interrupted`."""
     service, aborted = make(max_concurrent=1), Deadline(600.0)
     with service.chat_messages(question("[[silent]]"), authorization=KEY, deadline=Deadline(60.0)):
-        late = refused(service, "hi", deadline=Deadline(0.1))
+        late = error_of(service, "hi", deadline=Deadline(0.1))
         threading.Timer(0.1, aborted.abort, ("cancelled",)).start()
-        unwanted = refused(service, "hi", deadline=aborted)
+        unwanted = error_of(service, "hi", deadline=aborted)
 
     assert (late.code, unwanted.code) == ("provider_busy", "interrupted")
     assert dify.asked("hi") == []
 
 
-def test_an_endless_line_is_refused(make: Make) -> None:
-    """Memory is bounded."""
-    assert refused(make(), "[[endless-line]]").code == "provider_error"
+def test_an_endless_line_is_a_provider_error(make: Make) -> None:
+    """The length of a line is bounded, which bounds the memory."""
+    assert error_of(make(), "[[endless-line]]").code == "provider_error"
 
 
-def test_damaged_and_malformed_data_cost_themselves_only(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """The rest of the stream is read, and the log says that something was wrong but not what it said."""
+def test_damaged_and_malformed_events_are_skipped(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """The other events are read, and the log counts the damaged ones without their content."""
     service = make()
     caplog.set_level(logging.WARNING, "services")
 
@@ -453,15 +453,15 @@ def test_stop_names_task_and_user(make: Make, dify: MockDify) -> None:
 
 
 def test_info_and_parameters_are_read(make: Make, dify: MockDify) -> None:
-    """Both are one GET."""
+    """Both take one GET."""
     dify.mode = "chat"
 
     assert make().info(authorization=KEY)["mode"] == "chat"
     assert make().parameters(authorization=KEY)["user_input_form"] == []
 
 
-def test_a_refused_info_is_our_error(make: Make, dify: MockDify) -> None:
-    """The small calls share the mapping of the chat."""
+def test_an_error_reply_of_info_is_a_provider_error(make: Make, dify: MockDify) -> None:
+    """All requests map errors as chat requests do."""
     dify.api_key = "app-other"
 
     with pytest.raises(ProviderError) as caught:
@@ -471,8 +471,8 @@ def test_a_refused_info_is_our_error(make: Make, dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>login</html>", b'{"cut', b""])
-def test_a_reply_that_is_not_json_is_our_error(body: bytes) -> None:
-    """A login page in front of Dify answers 200 too."""
+def test_a_reply_that_is_not_json_is_a_provider_error(body: bytes) -> None:
+    """A login page in front of Dify also has status 200."""
     reply = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
     with RawServer(reply) as server, pytest.raises(ProviderError) as caught:
         DifyService(base_url=server.url).info(authorization=KEY)
@@ -480,7 +480,7 @@ def test_a_reply_that_is_not_json_is_our_error(body: bytes) -> None:
     assert caught.value.code == "provider_error"
 
 
-def test_a_json_reply_that_is_no_object_is_empty() -> None:
-    """Nothing is read from a list."""
+def test_a_json_reply_that_is_no_object_is_read_as_empty() -> None:
+    """A JSON list is read as an empty object."""
     with RawServer(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[1]") as server:
         assert DifyService(base_url=server.url).info(authorization=KEY) == {}

@@ -1,4 +1,4 @@
-"""One Dify answer as a state machine: every event, every order of them, every key missing or wrong."""
+"""One Dify answer as a state machine: every event, every order of events, every key missing or of a wrong type."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from services.providers.dify.turn import DifyTurn
 Event = Mapping[str, Any]
 
 
-def told(*events: Event) -> list[ProviderEvent]:
+def events_of(*events: Event) -> list[ProviderEvent]:
     turn = DifyTurn()
-    return [said for event in events for said in turn.take(event)] + list(turn.close())
+    return [emitted for event in events for emitted in turn.take(event)] + list(turn.close())
 
 
 def failure(*events: Event) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        told(*events)
+        events_of(*events)
     return caught.value
 
 
@@ -40,36 +40,36 @@ END: dict[str, Any] = {"event": "message_end"}
 
 
 def test_messages_are_appended() -> None:
-    """A delta is passed on as it is, an empty one is not."""
-    assert told(message("ha"), message(""), message("haha"), END) == [Delta("ha"), Delta("haha"), Usage()]
+    """A delta is passed on unchanged, an empty one is dropped."""
+    assert events_of(message("ha"), message(""), message("haha"), END) == [Delta("ha"), Delta("haha"), Usage()]
 
 
-def test_an_agent_closing_message_is_not_said_twice() -> None:
-    """A New Agent repeats its whole answer at the end; nothing new is nothing to say."""
+def test_an_agents_closing_message_is_not_repeated() -> None:
+    """A New Agent repeats its whole answer at the end: without a difference nothing is emitted."""
     pieces = [message("一", "agent_message"), message("二", "agent_message")]
 
-    assert told(*pieces, message("一二"), END) == [Delta("一"), Delta("二"), Usage()]
-    assert told(*pieces, message(""), END) == [Delta("一"), Delta("二"), Usage()]
+    assert events_of(*pieces, message("一二"), END) == [Delta("一"), Delta("二"), Usage()]
+    assert events_of(*pieces, message(""), END) == [Delta("一"), Delta("二"), Usage()]
 
 
-def test_an_agent_closing_message_that_differs_replaces() -> None:
-    """What was streamed was a draft."""
-    assert told(message("草稿", "agent_message"), message("定稿"), END) == [
+def test_an_agents_closing_message_that_differs_replaces_the_text() -> None:
+    """The streamed text was a draft; the closing message is the answer."""
+    assert events_of(message("草稿", "agent_message"), message("定稿"), END) == [
         Delta("草稿"),
         Replacement("定稿"),
         Usage(),
     ]
 
 
-def test_an_agent_that_streams_nothing_is_heard() -> None:
-    """Its one message is the answer."""
-    assert told(message("", "agent_message"), message("答"), END)[0] == Replacement("答")
-    assert told(message("答"), END)[0] == Delta("答")
+def test_an_agent_may_send_its_answer_in_one_message() -> None:
+    """The closing message alone is the answer."""
+    assert events_of(message("", "agent_message"), message("答"), END)[0] == Replacement("答")
+    assert events_of(message("答"), END)[0] == Delta("答")
 
 
-def test_moderation_replaces_and_what_follows_is_appended() -> None:
-    """message_replace discards everything before it."""
-    assert told(message("坏"), message("好", "message_replace"), message("!"), END) == [
+def test_moderation_replaces_the_text_and_later_deltas_are_appended() -> None:
+    """message_replace discards the text before it."""
+    assert events_of(message("坏"), message("好", "message_replace"), message("!"), END) == [
         Delta("坏"),
         Replacement("好"),
         Delta("!"),
@@ -77,14 +77,14 @@ def test_moderation_replaces_and_what_follows_is_appended() -> None:
     ]
 
 
-def test_a_stream_that_is_moderated_away_is_empty() -> None:
-    """An answer replaced by nothing is no answer."""
+def test_an_answer_that_moderation_empties_is_an_error() -> None:
+    """An answer that was replaced by an empty text raises `provider_empty`."""
     assert failure(message("坏"), message("", "message_replace"), END).code == "provider_empty"
 
 
-def test_ids_are_told_as_they_become_known() -> None:
-    """Whichever event has an id first tells it, and only what is new is told."""
-    assert told(
+def test_ids_are_emitted_as_they_become_known() -> None:
+    """An event with an id that was not known yet emits the ids; an empty id changes nothing."""
+    assert events_of(
         {"event": "workflow_started", "task_id": "t", "data": {"id": "r"}},
         message("答") | {"conversation_id": "c", "message_id": "m", "task_id": "t", "workflow_run_id": "r"},
         END | {"conversation_id": "c", "task_id": ""},
@@ -97,42 +97,42 @@ def test_ids_are_told_as_they_become_known() -> None:
     ]
 
 
-def test_usage_and_sources_come_from_the_end() -> None:
-    """Tokens are counts, the price stays the string it is, sources are kept as they came."""
+def test_usage_and_sources_come_from_message_end() -> None:
+    """Tokens are counts, the price stays a string, sources that are objects are kept."""
     usage = {"total_tokens": 9, "prompt_tokens": 7, "completion_tokens": 2, "total_price": "0.00043", "currency": "USD"}
     end = {"event": "message_end", "metadata": {"usage": usage, "retriever_resources": [{"position": 1}, "x"]}}
 
-    assert told(message("答"), end)[-1] == Usage(9, 7, 2, "0.00043", "USD", ({"position": 1},))
+    assert events_of(message("答"), end)[-1] == Usage(9, 7, 2, "0.00043", "USD", ({"position": 1},))
 
 
 @pytest.mark.parametrize("metadata", [None, [], "x", {"usage": None}, {"usage": [], "retriever_resources": {}}])
 def test_metadata_may_be_anything(metadata: Any) -> None:
-    """What is missing or of a wrong type counts as nothing."""
-    assert told(message("答"), END | {"metadata": metadata})[-1] == Usage()
+    """A missing key or a value of a wrong type counts as no usage."""
+    assert events_of(message("答"), END | {"metadata": metadata})[-1] == Usage()
 
 
 def test_usage_of_wrong_types_counts_as_nothing() -> None:
-    """A number where a string belongs is still a price; a boolean is no count."""
+    """A price that is a number becomes a string; a boolean is no count."""
     usage = {"total_tokens": True, "prompt_tokens": "7", "total_price": 0.5, "currency": None}
 
-    assert told(message("答"), END | {"metadata": {"usage": usage}})[-1] == Usage(total_price="0.5")
-    assert told(message("答"), END | {"metadata": {"usage": {"total_price": True}}})[-1] == Usage()
+    assert events_of(message("答"), END | {"metadata": {"usage": usage}})[-1] == Usage(total_price="0.5")
+    assert events_of(message("答"), END | {"metadata": {"usage": {"total_price": True}}})[-1] == Usage()
 
 
 @pytest.mark.parametrize("status", ["succeeded", "partial-succeeded", "stopped"])
 def test_a_finished_workflow_is_success_without_message_end(status: str) -> None:
-    """Some versions forget message_end: the text is whole, the usage unknown."""
-    assert told(message("答"), finished(status)) == [Delta("答")]
+    """Some versions omit message_end: the text is whole, without usage."""
+    assert events_of(message("答"), finished(status)) == [Delta("答")]
 
 
-def test_a_workflow_whose_text_was_lost_is_read_from_its_outputs() -> None:
+def test_an_answer_without_messages_is_read_from_the_workflows_outputs() -> None:
     """Dify's event bus may lose messages; the outputs hold the answer."""
-    assert told(finished("succeeded", answer="答")) == [Delta("答")]
-    assert told(message("答"), finished("succeeded", answer="别的"), END) == [Delta("答"), Usage()]
+    assert events_of(finished("succeeded", answer="答")) == [Delta("答")]
+    assert events_of(message("答"), finished("succeeded", answer="别的"), END) == [Delta("答"), Usage()]
 
 
-def test_a_failed_workflow_is_a_failure_whatever_follows() -> None:
-    """Neither silence nor a message_end makes it good; its error event has the last word."""
+def test_a_failed_workflow_is_an_error_whatever_events_follow() -> None:
+    """Neither silence nor message_end makes it a success; a later error event gives the code."""
     assert failure(message("答"), finished("failed")).code == "provider_error"
     assert failure(message("答"), finished("failed"), END).code == "provider_error"
     error = {"event": "error", "code": "invalid_param", "message": "Run failed: secret", "status": 400}
@@ -140,8 +140,8 @@ def test_a_failed_workflow_is_a_failure_whatever_follows() -> None:
 
 
 @pytest.mark.parametrize("event", [{"event": "workflow_paused"}, finished("paused")])
-def test_a_pause_is_an_end_of_its_own(event: Event) -> None:
-    """The workflow waits for a person, who cannot be asked here."""
+def test_a_pause_has_its_own_error_code(event: Event) -> None:
+    """The workflow waits for a person's input, which no channel can give: the code is `provider_paused`."""
     assert failure(message("答"), event).code == "provider_paused"
 
 
@@ -156,15 +156,15 @@ def test_a_pause_is_an_end_of_its_own(event: Event) -> None:
     ],
 )
 def test_an_error_event_is_a_provider_error(error: Event) -> None:
-    """Its own code says little about the cause, and its words are for nobody."""
+    """Every error event has the same code, and its message is not in the error."""
     raised = failure(message("答"), error)
 
     assert raised.code == "provider_error"
     assert "words" not in str(raised)
 
 
-def test_a_conversation_that_is_gone_can_be_asked_anew_only_before_text() -> None:
-    """Nothing but ids was told, so the caller may start over; after text it may not."""
+def test_a_missing_conversation_is_conversation_gone_only_before_text() -> None:
+    """Before the text the caller may ask again in a new conversation; after text it may not."""
     gone = {"event": "error", "message": "404 Not Found: Conversation Not Exists. You have", "conversation_id": "c"}
 
     assert isinstance(failure(gone), ConversationGone)
@@ -172,21 +172,21 @@ def test_a_conversation_that_is_gone_can_be_asked_anew_only_before_text() -> Non
 
 
 def test_an_end_without_an_end_event_is_truncated_or_an_error() -> None:
-    """Whether text came decides."""
+    """With text the code is `provider_truncated`, without text `provider_error`."""
     assert failure(message("答")).code == "provider_truncated"
     assert failure({"event": "workflow_started"}).code == "provider_error"
     assert failure().code == "provider_error"
 
 
-def test_success_without_text_is_empty() -> None:
-    """A success that says nothing is no answer."""
+def test_success_without_text_is_an_error() -> None:
+    """A success without text raises `provider_empty`."""
     assert failure(END).code == "provider_empty"
     assert failure(finished("succeeded")).code == "provider_empty"
 
 
-def test_half_a_surrogate_pair_cannot_harm_a_store() -> None:
-    """JSON can spell what UTF-8 cannot: it is replaced, whole pairs are not."""
-    assert told(message("\ud83d"), message("\ud83d\ude42"), END)[:2] == [Delta("\ufffd"), Delta("🙂")]
+def test_a_lone_surrogate_is_replaced() -> None:
+    """JSON can encode a lone surrogate, UTF-8 cannot: it becomes U+FFFD; whole pairs are kept."""
+    assert events_of(message("\ud83d"), message("\ud83d\ude42"), END)[:2] == [Delta("\ufffd"), Delta("🙂")]
 
 
 IGNORED = [
@@ -218,11 +218,11 @@ IGNORED = [
 
 
 @pytest.mark.parametrize("name", IGNORED)
-def test_other_events_are_no_answer(name: str) -> None:
-    """Progress, files, speech, reasoning and what is not known yet never reach the text."""
+def test_other_events_add_no_text(name: str) -> None:
+    """Progress, files, speech, reasoning and unknown events never reach the text."""
     event = {"event": name, "answer": "nein", "data": {"text": "nein", "answer": "nein", "status": "failed"}}
 
-    assert told(message("答"), event, END) == [Delta("答"), Usage()]
+    assert events_of(message("答"), event, END) == [Delta("答"), Usage()]
 
 
 JSON = st.recursive(
@@ -236,14 +236,14 @@ EVENTS = st.builds(lambda name, rest: {**rest, "event": name}, NAMES, st.diction
 
 
 @given(events=st.lists(EVENTS, max_size=8))
-def test_no_event_of_any_shape_is_more_than_a_provider_error(events: list[Event]) -> None:
-    """Keys may be missing or of any type: the outcome is an answer or one of our errors, and deltas are text."""
+def test_events_of_any_shape_raise_only_provider_errors(events: list[Event]) -> None:
+    """Keys may be missing or of any type: the outcome is an answer or a ProviderError, and every delta has text."""
     turn = DifyTurn()
-    said: list[ProviderEvent] = []
+    emitted: list[ProviderEvent] = []
 
     with suppress(ProviderError):
         for event in events:
-            said.extend(turn.take(event))
-        said.extend(turn.close())
+            emitted.extend(turn.take(event))
+        emitted.extend(turn.close())
 
-    assert all(each.text for each in said if isinstance(each, Delta))
+    assert all(each.text for each in emitted if isinstance(each, Delta))

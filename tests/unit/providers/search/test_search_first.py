@@ -1,4 +1,4 @@
-"""A search before the provider: its results are the answer, or what it rests on; its failure costs no answer."""
+"""A search before the provider: results become the answer or its context; a failed search does not fail the answer."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ OWN_USAGE = Usage(30, 20, 10, "0.1", "USD", ({"title": "手册", "position": 1},
 
 
 class Scripted(BaseRAGProvider):
-    """Says and raises what the test wants; keeps what it was asked."""
+    """A provider that emits the given events, raises the given errors in turn, and records its queries and calls."""
 
     name = "scripted"
     app = "app"
     keeps_conversations = False
 
-    def __init__(self, *said: ProviderEvent, errors: tuple[Exception | None, ...] = ()) -> None:
-        self._said = said
+    def __init__(self, *events: ProviderEvent, errors: tuple[Exception | None, ...] = ()) -> None:
+        self._events = events
         self._errors = list(errors)
         self.queries: list[Query] = []
         self.calls: list[Any] = []
         self.closed = 0
-        #: Held on to, so that only a close ends them.
+        #: Referenced here, so that only a close ends them, not the garbage collector.
         self.streams: list[Iterator[ProviderEvent]] = []
 
     def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -74,7 +74,7 @@ class Scripted(BaseRAGProvider):
             error = self._errors.pop(0) if self._errors else None
             if isinstance(error, ConversationGone):
                 raise error
-            yield from self._said
+            yield from self._events
             if error:
                 raise error
         finally:
@@ -97,7 +97,7 @@ class Scripted(BaseRAGProvider):
 
 
 class FakeSearch(BaseSearchProvider):
-    """Finds or raises what the test wants, and keeps what it was asked."""
+    """A search that returns or raises the given result, and records its queries."""
 
     name = "fake"
 
@@ -126,7 +126,7 @@ def joined(rag: BaseRAGProvider, search: BaseSearchProvider, show: Show = "conte
     return SearchFirst(rag, search, wants=wants, show=show, sentence=Texts("zh").get, **options)
 
 
-def told(
+def events_of(
     provider: BaseRAGProvider, text: str = "/search 轴承", deadline: Deadline | None = None
 ) -> list[ProviderEvent]:
     return list(provider.stream_query(Query(text, "u"), deadline or Deadline(30.0)))
@@ -142,19 +142,19 @@ def answer(events: list[ProviderEvent]) -> str:
     return text
 
 
-def test_what_wants_no_search_is_the_providers_alone() -> None:
-    """Nothing is searched, and nothing added to what it says."""
+def test_a_question_without_search_intent_is_the_providers_alone() -> None:
+    """No search is made, and the provider's events are unchanged."""
     rag, search = Scripted(ProviderIds("c"), Delta("年假"), OWN_USAGE), FakeSearch()
 
-    events = told(joined(rag, search), "年假?")
+    events = events_of(joined(rag, search), "年假?")
 
     assert events == [ProviderIds("c"), Delta("年假"), OWN_USAGE]
     assert search.searched == []
     assert rag.queries == [Query("年假?", "u")]
 
 
-def test_results_are_what_the_provider_answers_from() -> None:
-    """It is asked the question with the numbered results, and all else as it was."""
+def test_results_are_context_for_the_provider() -> None:
+    """The question to the provider contains the numbered results; its other fields are unchanged."""
     rag, search = Scripted(Delta("用深沟球轴承 [1]。"), OWN_USAGE), FakeSearch()
     asked = Query("/search 轴承", "u", "c1", {"a": 1}, ("f1",), channel="chat", history=(Turn("q", "a"),))
 
@@ -170,28 +170,28 @@ def test_results_are_what_the_provider_answers_from() -> None:
     assert answer(events) == "用深沟球轴承 [1]。"
 
 
-def test_what_is_cited_joins_the_sources() -> None:
-    """The hits come first, as the answer numbers them; a provider that tells no usage has them all the same."""
-    own = told(joined(Scripted(Delta("a"), OWN_USAGE), FakeSearch()))
-    none = told(joined(Scripted(Delta("a")), FakeSearch()))
+def test_hits_are_added_to_the_sources() -> None:
+    """The hits come first, numbered as in the answer; without usage of the provider they are still emitted."""
+    own = events_of(joined(Scripted(Delta("a"), OWN_USAGE), FakeSearch()))
+    none = events_of(joined(Scripted(Delta("a")), FakeSearch()))
 
     assert own[0] == Usage(sources=SOURCES)
     assert own[-1] == Usage(30, 20, 10, "0.1", "USD", (*SOURCES, {"title": "手册", "position": 1}))
     assert [event for event in none if isinstance(event, Usage)] == [Usage(sources=SOURCES)]
 
 
-def test_query_returns_the_whole_with_its_sources() -> None:
-    """The collecting call has what the stream has."""
+def test_query_returns_the_text_with_its_sources() -> None:
+    """`query` returns the same text and sources as the stream."""
     result = joined(Scripted(Delta("a"), Delta("b")), FakeSearch()).query(Query("/search x", "u"), Deadline(30.0))
 
     assert (result.content, tuple(result.sources)) == ("ab", SOURCES)
 
 
-def test_results_can_be_the_answer_themselves() -> None:
-    """A list of them, with their addresses; the provider is not asked."""
+def test_results_can_be_the_answer() -> None:
+    """The answer is a list of the results with their addresses; the provider is not asked."""
     rag = Scripted(Delta("never"))
 
-    events = told(joined(rag, FakeSearch(SearchResult(HITS, "Answer: 42")), "list"))
+    events = events_of(joined(rag, FakeSearch(SearchResult(HITS, "Answer: 42")), "list"))
 
     assert events == [
         Delta(
@@ -203,13 +203,13 @@ def test_results_can_be_the_answer_themselves() -> None:
     assert rag.queries == []
 
 
-def test_an_answer_without_hits_is_one() -> None:
-    """Google's own box is enough, shown or to answer from."""
+def test_an_answer_box_without_hits_is_a_result() -> None:
+    """Google's answer box alone is enough, as a list and as context."""
     boxed = SearchResult((), "Weather: 21 °C")
     rag = Scripted(Delta("21 度"))
 
-    assert answer(told(joined(Scripted(), FakeSearch(boxed), "list"))) == "Weather: 21 °C"
-    assert answer(told(joined(rag, FakeSearch(boxed)))) == "21 度"
+    assert answer(events_of(joined(Scripted(), FakeSearch(boxed), "list"))) == "Weather: 21 °C"
+    assert answer(events_of(joined(rag, FakeSearch(boxed)))) == "21 度"
     assert "Weather: 21 °C" in rag.queries[0].text
 
 
@@ -225,77 +225,77 @@ def test_an_answer_without_hits_is_one() -> None:
     ],
     ids=["unauthorized", "timeout", "own bound", "strange", "empty"],
 )
-def test_a_search_without_results_costs_no_answer(show: Show, found: Any, sentence: str) -> None:
-    """The provider answers the person's own question, and the first words say what is missing."""
+def test_a_search_without_results_does_not_fail_the_answer(show: Show, found: Any, sentence: str) -> None:
+    """The provider answers the user's own question, and the answer begins with a sentence about the search."""
     rag = Scripted(ProviderIds("c"), Delta("年"), Delta("假"), OWN_USAGE)
 
-    events = told(joined(rag, FakeSearch(found), show))
+    events = events_of(joined(rag, FakeSearch(found), show))
 
     assert events == [ProviderIds("c"), Delta(f"{sentence}\n\n年"), Delta("假"), OWN_USAGE]
     assert rag.queries == [Query("/search 轴承", "u")]
 
 
-def test_the_sentence_stays_before_what_takes_the_answers_place() -> None:
-    """A replacement is the answer anew, and says it anew; an emptied answer says it with its next words."""
-    said = (Delta("年"), Replacement("病假"), Delta("！"), Replacement(""), Delta("事"), Delta("假"))
+def test_a_replacement_keeps_the_sentence_about_the_search() -> None:
+    """A replacement begins with the sentence again; after an empty replacement the next text does."""
+    events = (Delta("年"), Replacement("病假"), Delta("！"), Replacement(""), Delta("事"), Delta("假"))
 
-    events = told(joined(Scripted(*said), FakeSearch(SearchResult(()))))
+    shown = events_of(joined(Scripted(*events), FakeSearch(SearchResult(()))))
 
-    assert events[1] == Replacement(f"{EMPTY}\n\n病假")
-    assert events[2] == Delta("！")
-    assert answer(events) == f"{EMPTY}\n\n事假"
+    assert shown[1] == Replacement(f"{EMPTY}\n\n病假")
+    assert shown[2] == Delta("！")
+    assert answer(shown) == f"{EMPTY}\n\n事假"
 
 
-def test_the_sentence_is_no_answer() -> None:
-    """Where the provider says nothing, nothing is said."""
-    assert told(joined(Scripted(ProviderIds("c"), Delta("")), FakeSearch(SearchResult(())))) == [
+def test_an_empty_answer_has_no_sentence_about_the_search() -> None:
+    """If the provider emits no text, the sentence is not emitted either."""
+    assert events_of(joined(Scripted(ProviderIds("c"), Delta("")), FakeSearch(SearchResult(())))) == [
         ProviderIds("c"),
         Delta(""),
     ]
 
 
-def test_the_providers_own_failure_is_its_own() -> None:
-    """A search does not hide it."""
+def test_a_provider_error_is_passed_on() -> None:
+    """A provider error passes the search unchanged."""
     rag = Scripted(Delta("年"), errors=(ProviderError(code="provider_truncated"),))
 
     with pytest.raises(ProviderError) as caught:
-        told(joined(rag, FakeSearch()))
+        events_of(joined(rag, FakeSearch()))
 
     assert caught.value.code == "provider_truncated"
 
 
-def test_a_forgotten_conversation_is_asked_anew_without_a_second_search() -> None:
-    """The error goes through as it is; the same answer's next attempt has what was found already."""
+def test_a_missing_conversation_is_asked_again_without_a_second_search() -> None:
+    """The error is passed on; the second attempt of the same answer reuses the results."""
     rag, search, deadline = Scripted(Delta("a"), errors=(ConversationGone(),)), FakeSearch(), Deadline(30.0)
     provider = joined(rag, search)
     with pytest.raises(ConversationGone):
-        told(provider, deadline=deadline)
+        events_of(provider, deadline=deadline)
 
-    events = told(provider, deadline=deadline)
+    events = events_of(provider, deadline=deadline)
 
     assert answer(events) == "a"
     assert search.searched == ["轴承"]
     assert "轴承大全" in rag.queries[1].text
-    told(provider)
+    events_of(provider)
     assert len(search.searched) == 2
 
 
 @pytest.mark.parametrize(("aborted", "code"), [(True, "interrupted"), (False, "answer_timeout")])
-def test_the_end_of_the_answer_is_no_failed_search(aborted: bool, code: str) -> None:
-    """Who cancelled or ran out of time gets no answer without results instead."""
+def test_an_abort_or_deadline_is_not_a_failed_search(aborted: bool, code: str) -> None:
+    """If the answer was cancelled or its time is over, the provider is not asked without results."""
     rag, deadline = Scripted(Delta("a")), Deadline(30.0 if aborted else 0.0)
     if aborted:
         deadline.abort("cancelled")
 
     with pytest.raises(ProviderError) as caught:
-        told(joined(rag, FakeSearch(ProviderError(code="provider_timeout"))), deadline=deadline)
+        events_of(joined(rag, FakeSearch(ProviderError(code="provider_timeout"))), deadline=deadline)
 
     assert caught.value.code == code
     assert rag.queries == []
 
 
-def test_whoever_closes_it_closes_the_provider() -> None:
-    """The connection goes with the answer nobody wants, with results, without, and where none were wanted."""
+def test_closing_the_answer_closes_the_provider() -> None:
+    """The provider's connection is closed in each case: with results, without results, without a search."""
     for found, text in ((SearchResult(HITS), "/search x"), (SearchResult(()), "/search x"), (SearchResult(HITS), "x")):
         rag = Scripted(ProviderIds("c"), Delta("a"), Delta("b"))
         events = joined(rag, FakeSearch(found)).stream_query(Query(text, "u"), Deadline(30.0))
@@ -306,8 +306,8 @@ def test_whoever_closes_it_closes_the_provider() -> None:
         assert rag.closed == 1
 
 
-def test_all_else_is_the_providers() -> None:
-    """Name, app and manners, health without a search, cancel; closing closes both."""
+def test_other_methods_are_the_providers() -> None:
+    """The wrapper passes on name, app, options, health and cancel; closing closes provider and search."""
     rag, search = Scripted(), FakeSearch()
     provider = joined(rag, search)
 
@@ -332,8 +332,8 @@ def recovered(said: str, sources: tuple[Any, ...] = ()) -> Recovered:
 
 
 @pytest.mark.parametrize("sentence", [FAILED, EMPTY])
-def test_another_owner_of_the_answer_keeps_its_first_words(sentence: str) -> None:
-    """What was said stays said: the recovered answer goes on where the lost owner stopped."""
+def test_a_recovered_answer_keeps_its_first_sentence(sentence: str) -> None:
+    """The recovered text begins with the same sentence, so that it extends the text of the lost owner."""
     said = f"{sentence}\n\n整个"
 
     assert recovered(said).text == f"{sentence}\n\n整个答案"
@@ -341,16 +341,16 @@ def test_another_owner_of_the_answer_keeps_its_first_words(sentence: str) -> Non
     assert recovered("整个").text == "整个答案"
 
 
-def test_another_owner_of_the_answer_keeps_the_hits() -> None:
-    """Those that the first one stored; the provider's own are as it tells them now."""
+def test_a_recovered_answer_keeps_the_hits() -> None:
+    """The hits are those stored with the stream; the provider's sources and usage come from the recovery."""
     stored = (*SOURCES, {"title": "手册", "position": 1})
 
     assert recovered("整", stored).usage.sources == (*SOURCES, {"title": "手册", "position": 1})
     assert recovered("整").usage == OWN_USAGE
 
 
-def test_what_cannot_be_recovered_is_told_as_it_is() -> None:
-    """It is asked again then, and searched again."""
+def test_an_unrecoverable_answer_stays_unrecoverable() -> None:
+    """The caller asks again, which also searches again."""
 
     class Forgetful(Scripted):
         def recover(self, query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
@@ -360,20 +360,20 @@ def test_what_cannot_be_recovered_is_told_as_it_is() -> None:
         joined(Forgetful(), FakeSearch()).recover(Query("/search x", "u"), ProviderIds(), Deadline(30.0))
 
 
-def test_the_mock_stands_in_for_a_provider_that_fails_after_its_search() -> None:
-    """It quotes the person's question, not what the provider was asked."""
+def test_the_mock_answers_for_a_provider_that_fails_after_its_search() -> None:
+    """The mock's answer quotes the user's question, not the question with the results."""
     for found in (SearchResult(HITS), ProviderError()):
         rag = Scripted(errors=(ProviderError(code="provider_unauthorized"),))
 
-        events = told(MockFallback(joined(rag, FakeSearch(found)), MockProvider(delay=0.0)))
+        events = events_of(MockFallback(joined(rag, FakeSearch(found)), MockProvider(delay=0.0)))
 
         assert Mocked() in events
         assert answer(events) == mock_answer("/search 轴承")
 
 
 def test_a_mock_behind_a_search_stays_marked() -> None:
-    """What the wrapped provider tells about itself passes."""
-    assert Mocked() in told(joined(Scripted(Mocked(), Delta("a")), FakeSearch(ProviderError())))
+    """The wrapper passes on the provider's `Mocked` event."""
+    assert Mocked() in events_of(joined(Scripted(Mocked(), Delta("a")), FakeSearch(ProviderError())))
 
 
 def counted(outcome: str) -> float:
@@ -381,12 +381,12 @@ def counted(outcome: str) -> float:
     return metrics.REGISTRY.get_sample_value("wechatlaibao_searches_total", labels) or 0.0
 
 
-def test_what_is_searched_for_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """How it went is, and is counted: outcome, hits, milliseconds, and the cause of a failure."""
+def test_the_query_of_a_search_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The log line has the outcome, hits, milliseconds and the cause of a failure; a metric counts outcomes."""
     before = [counted("found"), counted("failed")]
     with caplog.at_level(logging.DEBUG):
-        told(joined(Scripted(Delta("a")), FakeSearch()))
-        told(joined(Scripted(Delta("a")), FakeSearch(ProviderError("HTTP 429", code="provider_busy"))))
+        events_of(joined(Scripted(Delta("a")), FakeSearch()))
+        events_of(joined(Scripted(Delta("a")), FakeSearch(ProviderError("HTTP 429", code="provider_busy"))))
 
     lines = [vars(record) for record in caplog.records if record.getMessage() == "searched"]
     assert [(line["search"], line["outcome"]) for line in lines] == [("fake", "found"), ("fake", "failed")]
@@ -396,8 +396,8 @@ def test_what_is_searched_for_is_not_logged(caplog: pytest.LogCaptureFixture) ->
     assert [counted("found"), counted("failed")] == [count + 1 for count in before]
 
 
-def test_a_context_has_a_bound_and_the_questions_language() -> None:
-    """Hits that do not fit are neither given nor cited."""
+def test_a_context_is_bounded_and_has_the_questions_language() -> None:
+    """Hits beyond the limit of characters are neither in the context nor among the sources."""
     many = tuple(Hit(f"t{n}", f"https://example.com/{n}", "s" * 590, n) for n in range(1, 21))
     result = SearchResult(many, "a" * 1000)
     hits = citable(result)
@@ -413,7 +413,7 @@ def test_a_context_has_a_bound_and_the_questions_language() -> None:
 
 
 def test_a_list_shows_the_first_five() -> None:
-    """As the original did."""
+    """Five results, as in the original."""
     many = tuple(Hit(f"t{n}", f"https://example.com/{n}", "s", n) for n in range(1, 11))
 
     shown = as_list(SearchResult(many), "H")
@@ -427,26 +427,26 @@ def test_a_list_shows_the_first_five() -> None:
     "behaviour", ["hang", "drip", "slow", "unauthorized", "busy", "error", "no_credits", "malformed"]
 )
 def test_serpers_failures_fall_back(behaviour: Behaviour) -> None:
-    """Over real HTTP, within the bound of a search; a failed search costs nothing."""
+    """Over real HTTP, within the timeout of a search; a failed search is not retried."""
     with MockSerper(behaviour=behaviour, delay=0.2 if behaviour == "drip" else 30.0) as serper:
         search = SerperSearch(api_key="any", base_url=serper.base_url, timeout=60.0)
         provider = joined(
             Scripted(Delta("年假")), search, timeout=0.5 if behaviour in ("hang", "drip", "slow") else 30.0
         )
 
-        assert answer(told(provider)) == f"{FAILED}\n\n年假"
+        assert answer(events_of(provider)) == f"{FAILED}\n\n年假"
         assert serper.requests == [("POST", "/search")]
 
 
 def test_a_cancel_interrupts_the_search() -> None:
-    """Nobody waits for results that nobody wants."""
+    """An abort ends the wait for the results."""
     with MockSerper(behaviour="hang") as serper:
         search = SerperSearch(api_key="any", base_url=serper.base_url, timeout=60.0)
         rag, deadline, errors = Scripted(Delta("a")), Deadline(60.0), []
 
         def ask() -> None:
             with pytest.raises(ProviderError) as caught:
-                told(joined(rag, search, timeout=60.0), deadline=deadline)
+                events_of(joined(rag, search, timeout=60.0), deadline=deadline)
             errors.append(caught.value.code)
 
         thread = threading.Thread(target=ask)
@@ -459,8 +459,8 @@ def test_a_cancel_interrupts_the_search() -> None:
         assert rag.queries == []
 
 
-def test_a_stream_keeps_the_persons_question_and_the_hits(redis_url: str) -> None:
-    """What Redis holds is what was asked; what the provider was asked with stays between us and it."""
+def test_a_stream_stores_the_users_question_and_the_hits(redis_url: str) -> None:
+    """Redis stores the user's question; the question with the results is only sent to the provider."""
     rag = SlowProvider()
     rag.go_on.set()
     provider = joined(rag, FakeSearch(), wants=router("rules"))

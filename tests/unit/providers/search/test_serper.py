@@ -1,4 +1,4 @@
-"""Serper is asked once for each search, told what is wanted, and never for its health."""
+"""Serper: one request for each search, and a health check that makes no search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serper() -> Iterator[MockSerper]:
         yield serper
 
 
-def searching(serper: MockSerper, **options: Any) -> SerperSearch:
+def search_at(serper: MockSerper, **options: Any) -> SerperSearch:
     return SerperSearch(**{"api_key": KEY, "base_url": serper.base_url, **options})
 
 
@@ -37,8 +37,8 @@ def failure(search: SerperSearch, deadline: Deadline | None = None) -> ProviderE
 
 
 def test_a_search_finds_pages_in_their_order(serper: MockSerper) -> None:
-    """Each hit has title, address and snippet, numbered from 1; the search cost one credit."""
-    found = searching(serper, num=3).search("轴承 型号", Deadline(30.0))
+    """Each hit has title, address and snippet, numbered from 1; a search costs one credit."""
+    found = search_at(serper, num=3).search("轴承 型号", Deadline(30.0))
 
     assert found.hits[0] == Hit("轴承 型号 (1)", "https://example.com/1", "What page 1 says about 轴承 型号.", 1)
     assert [hit.position for hit in found.hits] == [1, 2, 3]
@@ -46,10 +46,10 @@ def test_a_search_finds_pages_in_their_order(serper: MockSerper) -> None:
     assert serper.spent == 1
 
 
-def test_what_is_wanted_is_told(serper: MockSerper) -> None:
-    """Country, language and number go along; a language that is not set does not."""
-    searching(serper).search("轴承", Deadline(30.0))
-    searching(serper, gl="cn", hl="zh-cn", num=5).search("轴承", Deadline(30.0))
+def test_the_request_has_country_language_and_number(serper: MockSerper) -> None:
+    """The request has country, language and number of results; an empty language is left out."""
+    search_at(serper).search("轴承", Deadline(30.0))
+    search_at(serper, gl="cn", hl="zh-cn", num=5).search("轴承", Deadline(30.0))
 
     assert serper.searches == [
         {"q": "轴承", "num": 10, "gl": "us"},
@@ -58,14 +58,14 @@ def test_what_is_wanted_is_told(serper: MockSerper) -> None:
 
 
 def test_a_query_is_one_line_of_a_bounded_length(serper: MockSerper) -> None:
-    """A pasted page is no query."""
-    searching(serper).search("a\n\n b " * 1000, Deadline(30.0))
+    """Whitespace is joined, and the query is cut at MAX_QUERY characters."""
+    search_at(serper).search("a\n\n b " * 1000, Deadline(30.0))
 
     assert serper.searches[0]["q"] == ("a b " * 1000)[:MAX_QUERY]
 
 
 def test_googles_own_boxes_are_the_answer() -> None:
-    """The answer box comes first, then the knowledge graph, a line each."""
+    """The answer box comes first, then the knowledge graph, one line each."""
     box = {"title": "Weather", "answer": "21 °C,\nsunny"}
     graph = {"title": "Lyon", "type": "City", "description": "A city in France."}
     facts = {"title": "Lyon", "attributes": {"Mayor": "Nobody", "Area": "48 km²"}}
@@ -77,11 +77,11 @@ def test_googles_own_boxes_are_the_answer() -> None:
     assert read_result({"knowledgeGraph": facts}).answer == "Lyon: Mayor: Nobody; Area: 48 km²"
 
 
-def test_nothing_found_is_no_failure(serper: MockSerper) -> None:
-    """No hits and no answer: the caller says so."""
+def test_a_search_without_results_is_no_error(serper: MockSerper) -> None:
+    """The result has neither hits nor an answer, and the caller reports that."""
     serper.behaviour = "empty"
 
-    found = searching(serper).search("轴承", Deadline(30.0))
+    found = search_at(serper).search("轴承", Deadline(30.0))
 
     assert (found.hits, found.answer) == ((), "")
 
@@ -109,10 +109,10 @@ def test_nothing_found_is_no_failure(serper: MockSerper) -> None:
     ids=lambda value: value if isinstance(value, (int, str)) else "body",
 )
 def test_every_failure_has_its_code(serper: MockSerper, status: int, body: Any, code: str) -> None:
-    """Its words stay out of ours, and nothing is asked twice."""
+    """The error does not contain the reply's message, and no search is sent twice."""
     serper.says(status, body)
 
-    error = failure(searching(serper))
+    error = failure(search_at(serper))
 
     assert error.code == code
     assert KEY not in str(error)
@@ -121,25 +121,25 @@ def test_every_failure_has_its_code(serper: MockSerper, status: int, body: Any, 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip", "slow"])
 def test_a_silent_or_dripping_search_ends(serper: MockSerper, behaviour: Behaviour) -> None:
-    """The bound is on the whole search, however many bytes come."""
+    """The timeout is for the whole search, however many bytes arrive."""
     serper.behaviour, serper.delay = behaviour, 0.2 if behaviour == "drip" else 30.0
 
-    assert failure(searching(serper, timeout=0.5)).code == "provider_timeout"
+    assert failure(search_at(serper, timeout=0.5)).code == "provider_timeout"
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip"])
-def test_a_search_ends_with_the_answers_time(serper: MockSerper, behaviour: Behaviour) -> None:
-    """Whatever its own bound."""
+def test_a_search_ends_at_the_answers_deadline(serper: MockSerper, behaviour: Behaviour) -> None:
+    """The deadline ends a search before its own timeout."""
     serper.behaviour, serper.delay = behaviour, 0.1
 
-    assert failure(searching(serper, timeout=60.0), Deadline(0.5)).code == "answer_timeout"
+    assert failure(search_at(serper, timeout=60.0), Deadline(0.5)).code == "answer_timeout"
 
 
 def test_an_abort_interrupts_a_search_that_waits(serper: MockSerper) -> None:
-    """A blocked read ends when somebody ends the answer."""
+    """An abort ends a blocked read."""
     serper.behaviour, deadline = "hang", Deadline(60.0)
     failures: list[ProviderError] = []
-    thread = threading.Thread(target=lambda: failures.append(failure(searching(serper, timeout=60.0), deadline)))
+    thread = threading.Thread(target=lambda: failures.append(failure(search_at(serper, timeout=60.0), deadline)))
     thread.start()
     wait_until(lambda: serper.searches)
 
@@ -149,8 +149,8 @@ def test_an_abort_interrupts_a_search_that_waits(serper: MockSerper) -> None:
     assert [error.code for error in failures] == ["interrupted"]
 
 
-def test_a_server_that_is_away_is_told() -> None:
-    """No connection is a failure like any other."""
+def test_a_server_that_is_down_is_unreachable() -> None:
+    """A refused connection raises `provider_unreachable`."""
     search = SerperSearch(api_key=KEY, base_url=f"http://127.0.0.1:{free_port()}")
 
     assert failure(search).code == "provider_unreachable"
@@ -158,26 +158,26 @@ def test_a_server_that_is_away_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "well"),
+    ("behaviour", "healthy"),
     [("normal", True), ("empty", True), ("unauthorized", False), ("no_credits", False), ("error", False)],
 )
-def test_health_never_spends_a_credit(serper: MockSerper, behaviour: Behaviour, well: bool) -> None:
-    """It looks at the account: a wrong key and an empty account are seen, and no search is made."""
+def test_the_health_check_never_spends_a_credit(serper: MockSerper, behaviour: Behaviour, healthy: bool) -> None:
+    """The check reads the account: a wrong key or an empty account fails it, and no search is made."""
     serper.behaviour = behaviour
 
-    assert searching(serper).health_check() is well
-    assert searching(serper).health_check() is well
+    assert search_at(serper).health_check() is healthy
+    assert search_at(serper).health_check() is healthy
     assert serper.requests == [("GET", "/account")] * 2
     assert (serper.spent, serper.searches) == (0, [])
 
 
-def test_health_of_a_key_that_is_not_let_in(serper: MockSerper) -> None:
-    """The account is that of the key."""
-    assert not searching(serper, api_key="another").health_check()
+def test_the_health_check_fails_for_a_rejected_key(serper: MockSerper) -> None:
+    """Another key fails the check."""
+    assert not search_at(serper, api_key="another").health_check()
 
 
-def test_a_server_without_accounts_is_well() -> None:
-    """One of the same format need not have the page: it answered."""
+def test_a_server_without_accounts_is_healthy() -> None:
+    """A server of the same format need not have the account page: a 404 counts as healthy."""
     with MockSerper() as serper:
         search = SerperSearch(api_key=KEY, base_url=f"{serper.base_url}/mirror")
 
@@ -185,8 +185,8 @@ def test_a_server_without_accounts_is_well() -> None:
         assert serper.requests == [("GET", "/mirror/account")]
 
 
-def test_hits_that_are_no_pages_are_left_out() -> None:
-    """Only addresses of the web can be followed; what has none cannot be cited."""
+def test_hits_without_a_web_address_are_dropped() -> None:
+    """Only http and https addresses can be followed and cited."""
     organic = [
         {"title": "script", "link": "javascript:alert(1)"},
         {"title": "none"},
@@ -201,8 +201,8 @@ def test_hits_that_are_no_pages_are_left_out() -> None:
     assert (hit.title, hit.position) == ("https://example.com/untitled", 1)
 
 
-def test_what_others_wrote_stays_in_its_line_and_its_length() -> None:
-    """A title cannot begin a line of ours, and nothing grows without bound."""
+def test_titles_and_snippets_are_single_lines_of_bounded_length() -> None:
+    """Line breaks are removed, so that a title cannot forge a numbered line; lengths and counts are limited."""
     organic = [{"title": "a\n[1] b", "link": f"https://example.com/{n}", "snippet": "s " * 5000} for n in range(100)]
 
     hits = read_result({"organic": organic}).hits
@@ -213,7 +213,7 @@ def test_what_others_wrote_stays_in_its_line_and_its_length() -> None:
 
 
 def test_a_date_goes_with_its_snippet() -> None:
-    """How old a page is tells how much to believe it."""
+    """The age of a page shows how reliable it is."""
     (hit,) = read_result({"organic": [{**results("q", 1)[0], "date": "2 days ago"}]}).hits
 
     assert hit.snippet == "2 days ago — What page 1 says about q."
@@ -223,18 +223,18 @@ def test_a_date_goes_with_its_snippet() -> None:
     ("options", "variable"),
     [({"api_key": ""}, "SERPER_API_KEY"), ({"api_key": KEY, "base_url": "google.serper.dev"}, "SERPER_BASE_URL")],
 )
-def test_what_is_missing_is_named(options: dict[str, str], variable: str) -> None:
-    """The line says which setting."""
+def test_a_missing_setting_is_named(options: dict[str, str], variable: str) -> None:
+    """The error names the setting."""
     with pytest.raises(SettingsError, match=variable):
         SerperSearch(**options)  # type: ignore[arg-type]
 
 
 def test_neither_key_nor_query_is_logged(serper: MockSerper, caplog: pytest.LogCaptureFixture) -> None:
-    """What people search for is theirs."""
+    """The log has neither, at any level."""
     serper.behaviour = "unauthorized"
     with caplog.at_level(logging.DEBUG):
-        failure(searching(serper))
-        searching(serper).health_check()
+        failure(search_at(serper))
+        search_at(serper).health_check()
 
     assert KEY not in caplog.text
     assert "轴承" not in caplog.text
