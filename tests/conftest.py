@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 register_profiles()
 
-#: The kind of Redis that a test gets which needs only one.
+#: The kind of Redis for tests that need only one.
 ONE_REDIS = "real" if shutil.which("redis-server") else "embedded"
 #: All kinds, for tests marked `every_redis`; `make test` runs only the first.
 EVERY_REDIS = (ONE_REDIS, "embedded" if ONE_REDIS == "real" else "real", "cluster", "sentinel")

@@ -88,7 +88,7 @@ def page(chromium: Browser, replica: Replica, place: Place) -> Iterator[Page]:
         watch.assert_clean()
 
 
-# ---- the microphone ----------------------------------------------------------------------------------------------
+# The microphone
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_the_silence_begins_with_the_last_word(listening: FakeServer, final: boo
     assert questions(listening) == ["请问营业时间"]
 
 
-# ---- colours -----------------------------------------------------------------------------------------------------
+# Colours
 
 #: Paints an element's backgrounds one over the other, then its text; returns both resulting colours as sRGB.
 COLOURS = """([css, pseudo]) => {
@@ -221,7 +221,7 @@ def test_a_page_follows_the_preferred_colour_scheme(
         watch.assert_clean()
 
 
-# ---- the keyboard ------------------------------------------------------------------------------------------------
+# The keyboard
 
 CONTROLS = "button, input, select, textarea, summary, a[href]"
 #: Counts the controls that the keyboard must reach: all that are visible and enabled.

@@ -54,7 +54,7 @@ class Workshop:
         self.command("python3", f'case "$2" in venv) mkdir -p .venv/bin; cp -f "{toy}" .venv/bin/python ;; esac')
 
     @property
-    def calls(self) -> list[str]:
+    def asked(self) -> list[str]:
         """The logged calls of the toy, one line each."""
         log = self.project / "log"
         return log.read_text().splitlines() if log.exists() else []
@@ -113,7 +113,7 @@ def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
     workshop.command("python3", "exit 1")
 
     assert workshop.make("demo")[0] == 0
-    assert any(call.startswith("-m|demo|") for call in workshop.calls)
+    assert any(call.startswith("-m|demo|") for call in workshop.asked)
 
 
 def test_a_missing_venv_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
@@ -161,23 +161,23 @@ def test_variables_reach_the_demo(workshop: Workshop) -> None:
 
     assert workshop.make("demo", "ASK=年假 $5 (怎么)申请?", "DIFY_API_KEY=app-fake", PORT="8$0")[0] == 0
 
-    assert workshop.calls[-1] == "-m|demo|年假 $5 (怎么)申请?|app-fake|8$0|"
+    assert workshop.asked[-1] == "-m|demo|年假 $5 (怎么)申请?|app-fake|8$0|"
 
 
 def test_packages_are_installed_once(workshop: Workshop) -> None:
     """The second start installs nothing; a changed requirements file installs again."""
     workshop.toy_python()
     workshop.make("demo")
-    first = len(workshop.calls)
+    first = len(workshop.asked)
 
     workshop.make("demo")
-    second = len(workshop.calls)
+    second = len(workshop.asked)
     changed = workshop.project / "requirements.txt"
     os.utime(changed, (changed.stat().st_atime, (workshop.project / ".venv/demo.stamp").stat().st_mtime + 10))
     workshop.make("demo")
 
     assert (first, second) == (2, 3)
-    assert "install" in workshop.calls[3]
+    assert "install" in workshop.asked[3]
 
 
 def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
@@ -188,7 +188,7 @@ def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
 
     workshop.make("demo")
 
-    assert ["install" in call for call in workshop.calls] == [True, True]
+    assert ["install" in call for call in workshop.asked] == [True, True]
 
 
 def test_make_test_installs_the_development_packages(workshop: Workshop) -> None:
@@ -197,8 +197,8 @@ def test_make_test_installs_the_development_packages(workshop: Workshop) -> None
 
     assert workshop.make("test", "PYTEST_ARGS=-k name")[0] == 0
 
-    assert any("requirements-dev.txt" in call for call in workshop.calls)
-    call = workshop.calls[-1]
+    assert any("requirements-dev.txt" in call for call in workshop.asked)
+    call = workshop.asked[-1]
     assert call.startswith("-m|pytest|")
     assert "|-m|not full|-k|name|" in call
 
@@ -209,7 +209,7 @@ def test_make_test_all_runs_all_tests_with_all_examples(workshop: Workshop) -> N
 
     assert workshop.make("test-all", "PYTEST_ARGS=-k name")[0] == 0
 
-    call = workshop.calls[-1]
+    call = workshop.asked[-1]
     assert "|--hypothesis-profile=full|-k|name|" in call
     assert "not full" not in call
 
@@ -220,7 +220,7 @@ def test_lock_installs_by_hash(workshop: Workshop) -> None:
 
     assert workshop.make("venv", "LOCK=1")[0] == 0
 
-    installed = [call.partition("--require-hashes|--requirement|")[2] for call in workshop.calls if "install" in call]
+    installed = [call.partition("--require-hashes|--requirement|")[2] for call in workshop.asked if "install" in call]
     assert [names.split("|")[0] for names in installed] == [
         "requirements-dev.lock",
         "requirements-dev.lock",
@@ -244,7 +244,7 @@ def test_ctrl_c_ends_the_demo_too(workshop: Workshop) -> None:
 
     process = workshop.start("demo")
     try:
-        (pid,) = wait_until(lambda: workshop.calls[2:], timeout=30)
+        (pid,) = wait_until(lambda: workshop.asked[2:], timeout=30)
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=30)
     finally:
@@ -252,7 +252,7 @@ def test_ctrl_c_ends_the_demo_too(workshop: Workshop) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
-    assert workshop.calls[3:] == ["gone"]
+    assert workshop.asked[3:] == ["gone"]
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -160,7 +160,7 @@ def test_gunicorn_notifies_systemd_when_it_listens(redis_server: RedisServer, tm
 
 @pytest.mark.parametrize(("name", "unit"), [("wechatlaibao", WEB), ("wechatlaibao-batch", BATCH)], ids=["web", "batch"])
 def test_a_supervised_program_equals_the_unit(name: str, unit: Path) -> None:
-    """It has the same command, folder, user, environment, stop signal, first receiver of it, and stop timeout."""
+    """Command, folder, user, environment and stop timeout are equal, and SIGTERM goes to the first process only."""
     supervised, lines = program(name), unit_lines(unit)
     environment = supervised["environment"].replace('"', "").replace("500%(process_num)d", "%i").replace(",", " ")
 

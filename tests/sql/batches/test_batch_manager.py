@@ -173,7 +173,7 @@ def test_a_running_item_of_a_lane_without_a_worker_is_found(opened: Open, store:
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
     assert store.claim(lane)
     desk = opened(lanes=2)
-    # As if Redis had its keys for long: otherwise the sweep would wait for other replicas first.
+    # Redis has not lost its keys recently: else the sweep would first wait for other replicas to register their lanes.
     desk.runner.run([Call(None, ("HSET", SUSPECTS), ("since", "0.0"))])
 
     with desk:
