@@ -153,7 +153,7 @@ def test_a_silent_connection_is_replaced(server: FakeServer) -> None:
 
 
 def test_reconnect_delays_grow_to_half_a_minute(server: FakeServer) -> None:
-    """They double up to 30 seconds; a random part makes each shorter by half at most."""
+    """Delays double up to 30 seconds; a random part makes each shorter by half at most."""
     server.greeting = None
     for longest in (1, 2, 4, 8, 16, 30, 30):
         before = len(server.sockets)
@@ -201,7 +201,7 @@ def test_after_a_final_close_the_page_waits_for_a_click(server: FakeServer, code
 
 
 def test_a_question_without_its_echo_is_sent_again(server: FakeServer) -> None:
-    """It has the same id, so that the server takes it for the same question."""
+    """The same id marks it as the same question for the server."""
     server.asks("年假？")
     first = server.receives(1)[0]
     server.cuts()

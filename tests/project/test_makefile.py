@@ -86,7 +86,7 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
-def test_no_python_is_one_line(workshop: Workshop) -> None:
+def test_a_missing_python_is_reported_in_one_line(workshop: Workshop) -> None:
     """Without Python, make prints one line with the packages to install."""
     code, lines = workshop.make("demo")
 
@@ -95,7 +95,7 @@ def test_no_python_is_one_line(workshop: Workshop) -> None:
     assert "Python 3.11 or newer is missing: apt install python3 python3-venv" in line
 
 
-def test_an_old_python_is_one_line(workshop: Workshop) -> None:
+def test_an_old_python_is_reported_in_one_line(workshop: Workshop) -> None:
     """With an older Python, make prints one line with the version that it found."""
     workshop.command("python3", 'case "$2" in *version_info*) exit 1 ;; *) echo 3.9.2 ;; esac')
 
@@ -116,7 +116,7 @@ def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
     assert any(call.startswith("-m|demo|") for call in workshop.asked)
 
 
-def test_a_missing_venv_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_missing_venv_is_reported_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
     """Without Debian's python3-venv, make prints one line with its name."""
     (tmp_path / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
     workshop.command("python3", f'PYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"')
@@ -130,7 +130,7 @@ def test_a_missing_venv_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.scenario
-def test_no_network_is_one_line(workshop: Workshop) -> None:
+def test_a_missing_network_is_reported_in_one_line(workshop: Workshop) -> None:
     """When the package index cannot be reached, make says so in one line; pip's output is in its log."""
     workshop.python()
 
@@ -143,7 +143,7 @@ def test_no_network_is_one_line(workshop: Workshop) -> None:
     assert "ERROR" in (workshop.project / ".venv/pip.log").read_text()
 
 
-def test_another_failure_of_pip_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
+def test_another_failure_of_pip_is_reported_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
     """For any other failure of pip, make prints the last line of pip's output."""
     workshop.toy_python()
     (tmp_path / "toy").write_text('#!/bin/sh\necho "ERROR: no space left"\nexit 1\n')

@@ -368,7 +368,7 @@ def test_a_wait_within_the_process_is_bounded(make_service: MakeService, auth: M
 
 
 def test_user_locks_exclude_by_name() -> None:
-    """A second thread waits for its timeout for the same name, and gets another name at once."""
+    """A second thread fails after its timeout for a held name, and enters another name at once."""
     locks = UserLocks()
     with locks.hold("zhangsan", 1.0):
         with pytest.raises(AuthError, match="too long"), locks.hold("zhangsan", 0.01):
@@ -605,7 +605,7 @@ def test_a_long_outage_of_the_database_costs_the_sql_timeout(make_service: MakeS
 
 
 def test_a_dead_replicas_lock_expires_before_waiting_calls_give_up() -> None:
-    """A replica killed during an authentication delays the next one by seconds; it does not fail."""
+    """A replica killed during an authentication delays the next one by seconds, and does not fail it."""
     defaults = AuthTimeouts()
 
     assert defaults.api + LOCK_MARGIN < defaults.turn

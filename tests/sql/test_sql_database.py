@@ -204,7 +204,7 @@ def test_an_sqlite_file_is_read_while_it_is_written(tmp_path: Path) -> None:
     database.close()
 
 
-def test_no_server_is_no_answer() -> None:
+def test_a_refused_connection_is_no_answer() -> None:
     """A refused connection raises `NoAnswer` at once."""
     database = SqlDatabase(f"mysql+pymysql://root@127.0.0.1:{free_port()}/x", writes=True)
 
