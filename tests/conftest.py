@@ -1,4 +1,4 @@
-"""Fixtures every test may use: real servers once per run, and clients on the embedded and the real Redis."""
+"""Shared fixtures: real servers once per run, and clients of the embedded and the real Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.properties import register_profiles
 from tests.support.servers.processes import FakeClock, MariaServer, RedisServer, redis_client_for
 from tests.support.servers.redis_setups import ClusterServers, SentinelServers
 
-# Fixtures import these on first use: a run of one file of tests of `utils` then starts without the application.
+# Imported by the fixtures on first use: running one test file of `utils` does not import the application.
 if TYPE_CHECKING:
     from demo.embedded_redis import EmbeddedRedis
     from demo.mocks.dify.server import MockDify
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 register_profiles()
 
-#: The one Redis of a test that asks for any.
+#: The kind of Redis for tests that need only one.
 ONE_REDIS = "real" if shutil.which("redis-server") else "embedded"
-#: Every kind, for the contract that all of them keep; `make test` takes only the first.
+#: All kinds, for tests marked `every_redis`; `make test` runs only the first.
 EVERY_REDIS = (ONE_REDIS, "embedded" if ONE_REDIS == "real" else "real", "cluster", "sentinel")
 
 
@@ -45,50 +45,50 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Undo what a test that builds the application does to the process's logging."""
+    """Restore the process's logging after a test that builds the application."""
     root = logging.getLogger()
     loggers = [root, *(logging.getLogger(name) for name in root.manager.loggerDict)]
     before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
     yield
     for logger, level, handlers, propagate in before:
         if logger.level != level:
-            # Not for each: it empties the caches of all loggers.
+            # Only where it changed: `setLevel` empties the caches of all loggers.
             logger.setLevel(level)
         logger.handlers[:], logger.propagate = handlers, propagate
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A real redis-server for the whole run; a test that stops or freezes one starts its own."""
+    """A real redis-server for the whole run. A test that stops or freezes a server starts its own."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_cluster() -> Iterator[ClusterServers]:
-    """A real cluster of three nodes for the whole run; a test that breaks one starts its own."""
+    """A real cluster of three nodes for the whole run. A test that breaks a cluster starts its own."""
     with ClusterServers() as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def redis_sentinels() -> Iterator[SentinelServers]:
-    """A real master with a replica and three sentinels for the whole run; a test that breaks one starts its own."""
-    # No test of the shared one is about failing over, and a busy machine is silent for seconds.
+    """A real master with a replica and three sentinels for the whole run. A test that breaks one starts its own."""
+    # No test that shares it checks failover, and processes of a busy machine can be silent for seconds.
     with SentinelServers(down_after=30.0) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def maria_server() -> Iterator[MariaServer]:
-    """A real mariadbd for the whole run; a test that stops or freezes one starts its own."""
+    """A real mariadbd for the whole run. A test that stops or freezes a server starts its own."""
     with MariaServer() as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """The address of an empty database of the real Redis."""
+    """The URL of an empty database of the real Redis."""
     with redis_server.client() as client:
         client.flushall()
         client.script_flush()
@@ -97,21 +97,21 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture
 def cluster_url(redis_cluster: ClusterServers) -> str:
-    """The address of the real cluster, empty."""
+    """The URL of the real cluster, emptied."""
     redis_cluster.clear()
     return redis_cluster.url
 
 
 @pytest.fixture
 def sentinel_url(redis_sentinels: SentinelServers) -> str:
-    """The address of the real service behind Sentinels, empty."""
+    """The URL of the real service behind Sentinels, emptied."""
     redis_sentinels.clear()
     return redis_sentinels.url
 
 
 @pytest.fixture
 def embedded_redis() -> Iterator[EmbeddedRedis]:
-    """An embedded Redis, empty."""
+    """An empty embedded Redis."""
     from demo.embedded_redis import EmbeddedRedis
 
     with EmbeddedRedis() as server:
@@ -120,7 +120,7 @@ def embedded_redis() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def any_redis_url(request: pytest.FixtureRequest) -> str:
-    """The address of an empty Redis: of one kind, or of each in turn for a test with the mark `every_redis`."""
+    """The URL of an empty Redis: of one kind, or of each in turn for a test marked `every_redis`."""
     fixtures = {"embedded": "embedded_redis", "real": "redis_url", "cluster": "cluster_url", "sentinel": "sentinel_url"}
     found = request.getfixturevalue(fixtures[request.param])
     return str(getattr(found, "url", found))
@@ -128,14 +128,14 @@ def any_redis_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def redis_client(any_redis_url: str) -> Iterator[redis.Redis]:
-    """A client of an empty Redis that is not the product's, to look at what is there."""
+    """A plain redis-py client of an empty Redis, to inspect its content."""
     with redis_client_for(any_redis_url) as client:
         yield client
 
 
 @pytest.fixture
 def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
-    """The product's way to an empty Redis, with time enough for a busy machine."""
+    """The product's client of an empty Redis, with a timeout that is long enough for a busy machine."""
     from services.redis.store import ScriptRunner, connect
 
     client = connect(any_redis_url, pool_size=4, timeout=5.0)
@@ -145,7 +145,7 @@ def runner(any_redis_url: str) -> Iterator[ScriptRunner]:
 
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.full)])
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database: an SQLite file, then a database of the real MariaDB."""
+    """The URL of an empty database: an SQLite file, then a database of the real MariaDB."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'users.db'}"
     server: MariaServer = request.getfixturevalue("maria_server")
@@ -154,20 +154,20 @@ def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that goes on only when told to."""
+    """A clock that advances only when the test says so."""
     return FakeClock()
 
 
 @pytest.fixture
 def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    """A client of the real Redis, to look at what the product keeps there."""
+    """A client of the real Redis, to inspect the keys that the product writes."""
     with redis_server.client() as client:
         yield client
 
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock Dify of the test's own."""
+    """A mock Dify for this test alone."""
     from demo.mocks.dify.server import MockDify
 
     with MockDify() as dify:
@@ -176,6 +176,6 @@ def dify() -> Iterator[MockDify]:
 
 @pytest.fixture
 def user(app_server: AppServer) -> Iterator[WeComUser]:
-    """A person who asks the test's `app_server`."""
+    """A WeCom user of the test's `app_server`."""
     with app_server.user() as user:
         yield user

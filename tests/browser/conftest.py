@@ -1,4 +1,4 @@
-"""What the tests of all pages share: one Chromium, one application, and which of them `make test` runs."""
+"""Shared by the tests of all pages: one Chromium, one application, and the choice of tests for `make test`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every browser test but the pages' main stories as `full`."""
+    """Mark every browser test but those marked `main_story` as `full`."""
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("main_story") is None:
             item.add_marker(pytest.mark.full)
 
 
-# Scope "package", not "session": while Playwright runs, no other test in this process could use asyncio.
+# Scope "package", not "session": no other test of this process can use asyncio while Playwright runs.
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for all modules; CHROMIUM names another than the system's."""
+    """One Chromium for all modules; the variable CHROMIUM names another binary than the system's."""
     binary = os.environ.get("CHROMIUM") or require_binary("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def bare_page(chromium: Browser) -> Iterator[Page]:
-    """An empty tab in which a page's policy does not keep the test's own script out."""
+    """An empty tab that ignores the pages' content security policy, so that tests can add scripts."""
     with chromium.new_context(bypass_csp=True) as context:
         page = context.new_page()
         page.set_default_timeout(TIMEOUT)
@@ -51,7 +51,7 @@ def bare_page(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="package")
 def open_dify() -> Iterator[MockDify]:
-    """The Dify of `open_replica`; a module sets how fast it answers."""
+    """The mock Dify of `open_replica`; each module sets how fast it answers."""
     with MockDify() as dify:
         yield dify
 
@@ -60,7 +60,7 @@ def open_dify() -> Iterator[MockDify]:
 def open_replica(
     redis_server: RedisServer, open_dify: MockDify, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
-    """One application, open to everybody, for the tests that do not break it."""
+    """One application without authentication and limits, for tests that do not stop it."""
     settings = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
     settings |= {"APP_NAME": "来宝", "STREAM_LEASE": "2"}
     env = settings_for(redis_server.url(3), **dify_settings(open_dify.base_url), **settings)

@@ -1,24 +1,24 @@
-// Stand-ins for the browser's speech recognition and synthesis, which a test drives through `theatre`:
-//   theatre.hear("今天", false)   the recogniser hears words, final or not; false when none is running
-//   theatre.spoken                what the voice was asked to say, in order: {text, rate, voice, lang}
-//   theatre.endOfPiece()          the voice has said what it is saying
-//   theatre.overheard             pieces whose reading began while a recogniser was running: must stay empty
+// Fakes of the browser's speech recognition and synthesis. A test controls them through `fakeSpeech`:
+//   fakeSpeech.hear("今天", false)   give words to the recogniser, final or not; false if none is running
+//   fakeSpeech.spoken                all utterances passed to synthesis, in order: {text, rate, voice, lang}
+//   fakeSpeech.endOfPiece()          end the utterance that is being spoken
+//   fakeSpeech.overlaps              utterances that began while a recogniser was running: must stay empty
 {
-  const theatre = { running: null, runs: 0, lang: "", spoken: [], saying: null, overheard: [], cancelled: 0 };
+  const fakeSpeech = { running: null, runs: 0, lang: "", spoken: [], saying: null, overlaps: [], cancelled: 0 };
 
   class Recogniser {
     results = [];
 
     start() {
-      if (theatre.running || this.results.length) throw new DOMException("started already", "InvalidStateError");
-      theatre.running = this;
-      theatre.runs += 1;
-      theatre.lang = this.lang;
+      if (fakeSpeech.running || this.results.length) throw new DOMException("started already", "InvalidStateError");
+      fakeSpeech.running = this;
+      fakeSpeech.runs += 1;
+      fakeSpeech.lang = this.lang;
     }
 
-    /** Real recognisers still say what they made of the last words, and end a moment later. */
+    /** Like a real recogniser, return a final result for the last words, and end a moment later. */
     stop() {
-      if (theatre.running !== this) return;
+      if (fakeSpeech.running !== this) return;
       setTimeout(() => {
         const last = this.results.at(-1);
         if (last && !last.isFinal) this.put(last[0].transcript, true);
@@ -31,8 +31,8 @@
     }
 
     end() {
-      if (theatre.running !== this) return;
-      theatre.running = null;
+      if (fakeSpeech.running !== this) return;
+      fakeSpeech.running = null;
       this.onend?.(new Event("end"));
     }
 
@@ -60,32 +60,32 @@
       { voiceURI: "urn:test:xiaobao", name: "小宝", lang: "zh-CN" },
     ],
     speak(utterance) {
-      if (theatre.running) theatre.overheard.push(utterance.text);
+      if (fakeSpeech.running) fakeSpeech.overlaps.push(utterance.text);
       const { text, rate, lang, voice } = utterance;
-      theatre.spoken.push({ text, rate, lang, voice: voice?.name ?? "" });
-      theatre.saying = utterance;
+      fakeSpeech.spoken.push({ text, rate, lang, voice: voice?.name ?? "" });
+      fakeSpeech.saying = utterance;
     },
     cancel() {
-      const cut = theatre.saying;
-      theatre.saying = null;
-      theatre.cancelled += 1;
+      const cut = fakeSpeech.saying;
+      fakeSpeech.saying = null;
+      fakeSpeech.cancelled += 1;
       if (cut) setTimeout(() => cut.onerror?.({ error: "canceled" }), 5);
     },
     addEventListener() {},
   };
 
-  theatre.hear = (transcript, isFinal) => {
-    theatre.running?.put(transcript, isFinal);
-    return Boolean(theatre.running);
+  fakeSpeech.hear = (transcript, isFinal) => {
+    fakeSpeech.running?.put(transcript, isFinal);
+    return Boolean(fakeSpeech.running);
   };
-  theatre.endOfPiece = () => {
-    const done = theatre.saying;
-    theatre.saying = null;
+  fakeSpeech.endOfPiece = () => {
+    const done = fakeSpeech.saying;
+    fakeSpeech.saying = null;
     done?.onend?.({});
   };
   const put = (name, value) => Object.defineProperty(window, name, { value, configurable: true, writable: true });
   put("SpeechRecognition", Recogniser);
   put("SpeechSynthesisUtterance", Utterance);
   put("speechSynthesis", synthesis);
-  put("theatre", theatre);
+  put("fakeSpeech", fakeSpeech);
 }

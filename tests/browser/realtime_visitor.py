@@ -1,4 +1,4 @@
-"""A visitor of the realtime page, before real gunicorn and a mock Dify, for the tests of that page."""
+"""A visitor of the realtime page, with a replica and a mock Dify, for the tests of that page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.browser.stage import TIMEOUT, tab
 from tests.support.replicas import Replica, dify_settings, settings_for
 from tests.support.servers.processes import RedisServer, wait_until
 
-#: The fixtures a test module of the page imports.
+#: The fixtures that test modules of the page import.
 __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 
-#: Recognition and synthesis for a browser that has no microphone; see its first lines for what `theatre` can do.
+#: Fake recognition and synthesis for a browser without microphone; the file's first lines describe `fakeSpeech`.
 FAKE_SPEECH = Path(__file__).parent / "fake_speech.js"
 NO_RECOGNISER = "window.SpeechRecognition = window.webkitSpeechRecognition = undefined"
 SIZE = (1200, 800)
@@ -27,14 +27,14 @@ SIZE = (1200, 800)
 
 @pytest.fixture(scope="module")
 def mock_dify(open_dify: MockDify) -> MockDify:
-    """A Dify whose answers take two or three seconds."""
+    """A Dify whose answers take two to three seconds."""
     open_dify.delay, open_dify.slow = 0.08, 0.5
     return open_dify
 
 
 @pytest.fixture(scope="module")
 def own_env(redis_server: RedisServer, mock_dify: MockDify) -> dict[str, str]:
-    """The environment of a replica of the test's own: it shares no streams with the one that is left whole."""
+    """The environment of a test's own replica: it does not share streams with `replica`."""
     return settings_for(
         redis_server.url(2),
         **dify_settings(mock_dify.base_url),
@@ -47,12 +47,12 @@ def own_env(redis_server: RedisServer, mock_dify: MockDify) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def replica(open_replica: Replica, mock_dify: MockDify) -> Replica:
-    """The product, for the tests that leave it whole."""
+    """The shared replica, for tests that do not stop it."""
     return open_replica
 
 
 class Visitor:
-    """Somebody at the page."""
+    """A person at the page."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -67,24 +67,24 @@ class Visitor:
         self.sees("#line").fill(text)
         self.page.keyboard.press("Enter")
 
-    def hears(self, script: str) -> Any:
-        """Ask the fake of recognition and voice something."""
+    def evaluates(self, script: str) -> Any:
+        """Evaluate a JavaScript expression in the page."""
         return self.page.evaluate(f"() => {script}")
 
     def says(self, words: str, *, final: bool = True) -> None:
-        """Say something as soon as the recogniser listens."""
-        script = "([words, final]) => theatre.hear(words, final)"
+        """Give words to the recogniser as soon as it is running."""
+        script = "([words, final]) => fakeSpeech.hear(words, final)"
         wait_until(lambda: self.page.evaluate(script, [words, final]), timeout=TIMEOUT / 1000)
 
     def waits_for(self, script: str) -> None:
-        """Wait until something is so of recognition or voice; the page's policy forbids waiting within it."""
-        wait_until(lambda: self.hears(script), timeout=TIMEOUT / 1000)
+        """Poll a JavaScript expression until it is true; the page's policy forbids to wait inside the page."""
+        wait_until(lambda: self.evaluates(script), timeout=TIMEOUT / 1000)
 
     def listens_to_the_end(self) -> list[str]:
-        """Let the voice say all it has to say; return the pieces."""
-        self.waits_for("theatre.saying !== null && (theatre.endOfPiece(), true)")
-        self.waits_for("theatre.saying ? (theatre.endOfPiece(), false) : theatre.running !== null")
-        return [piece["text"] for piece in self.hears("theatre.spoken")]
+        """End every utterance until the voice has nothing left to say; return the utterances' texts."""
+        self.waits_for("fakeSpeech.saying !== null && (fakeSpeech.endOfPiece(), true)")
+        self.waits_for("fakeSpeech.saying ? (fakeSpeech.endOfPiece(), false) : fakeSpeech.running !== null")
+        return [piece["text"] for piece in self.evaluates("fakeSpeech.spoken")]
 
     @property
     def connected(self) -> Locator:
@@ -96,14 +96,14 @@ class Visitor:
 
     @property
     def counters(self) -> tuple[str, str]:
-        """How many questions and answers the page has counted."""
+        """The page's counters of questions and answers."""
         return self.sees("#questions").inner_text(), self.sees("#answers").inner_text()
 
     def stands_at(self, stage: str) -> None:
         expect(self.sees("#stages [aria-current=step]")).to_have_attribute("data-stage", stage, timeout=TIMEOUT)
 
     def sees_answer(self, number: int, state: str = "finished") -> str:
-        """Wait until the answer of a turn has come to a state; return its text, byte for byte."""
+        """Wait until the answer of a turn has a state; return its text, byte for byte."""
         expect(self.turns.nth(number).locator(".theirs")).to_have_attribute("data-state", state, timeout=TIMEOUT)
         return self.turns.nth(number).locator(".theirs .text").text_content() or ""
 
@@ -117,7 +117,10 @@ class Enter(Protocol):
 
 @pytest.fixture
 def enter(chromium: Browser) -> Iterator[Enter]:
-    """Opens the page of a server for a visitor, with a recogniser and a voice or without; it must stay clean."""
+    """Return a function that opens a server's page as a visitor, with fake speech or none.
+
+    At the end the page must have had no errors and no requests to other hosts.
+    """
     with ExitStack() as tabs:
 
         def enter(home: str, *, speech: bool = False, outages: bool = False) -> Visitor:
@@ -133,7 +136,7 @@ def enter(chromium: Browser) -> Iterator[Enter]:
 
 @pytest.fixture
 def writer(enter: Enter, replica: Replica) -> Visitor:
-    """Somebody whose browser has no recogniser, connected."""
+    """A connected visitor whose browser has no speech recognition."""
     visitor = enter(replica.url)
     expect(visitor.connected).to_be_visible()
     return visitor
@@ -141,7 +144,7 @@ def writer(enter: Enter, replica: Replica) -> Visitor:
 
 @pytest.fixture
 def speaker(enter: Enter, replica: Replica) -> Visitor:
-    """Somebody whose browser recognises speech and reads aloud, connected and listening."""
+    """A connected visitor whose browser recognises speech and reads aloud; the recogniser is running."""
     visitor = enter(replica.url, speech=True)
     expect(visitor.connected).to_be_visible()
     visitor.presses("开始说话")

@@ -1,4 +1,4 @@
-"""Tabs for the tests of the product's pages, and an eye on what a page must never do."""
+"""Tabs for the tests of the product's pages, with a watch on errors and on requests to other hosts."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-#: Chromium tries to reach its maker's hosts unless it is told not to; a container's root has no sandbox.
+#: Flags against Chromium's own background requests; a container's root user has no sandbox.
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-#: Milliseconds a step may take; wide, for a busy machine.
+#: Milliseconds for one step; generous, for a busy machine.
 TIMEOUT = 45_000
 
 LAPTOP = (1280, 800)
 PHONE = (360, 740)
 
-#: What the browser itself says when a server is away, which some tests want it to be.
+#: Messages of the browser itself while a server is away, as some tests intend.
 OUTAGES = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
 
 
 @dataclass
 class Watch:
-    """What a page asked for and complained of since it was opened."""
+    """The requests, errors and warnings of a page since it was opened."""
 
     home: str
-    #: Addresses of another host, sockets included.
+    #: URLs on other hosts, sockets included.
     foreign: list[str] = field(default_factory=list)
-    #: Errors of its script, and what the console says is wrong.
+    #: Script errors, and errors in the console.
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def follow(self, page: Page) -> None:
-        page.on("request", lambda request: self._asked(request.url))
-        page.on("websocket", lambda socket: self._asked(socket.url))
+        page.on("request", lambda request: self._add_request(request.url))
+        page.on("websocket", lambda socket: self._add_request(socket.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", self._said)
+        page.on("console", self._add_message)
 
     def assert_clean(self, *, outages: bool = False) -> None:
-        """Raise unless it stayed at home and whole; `outages`: its server was away meanwhile."""
-        said = [line for line in self.errors + self.warnings if not (outages and any(one in line for one in OUTAGES))]
+        """Raise on an error, a warning or a foreign request; `outages`: ignore errors of a server that is away."""
+        found = [line for line in self.errors + self.warnings if not (outages and any(one in line for one in OUTAGES))]
         assert self.foreign == []
-        assert said == []
+        assert found == []
 
-    def _asked(self, url: str) -> None:
+    def _add_request(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "blob", "about") and parts.netloc != urlsplit(self.home).netloc:
             self.foreign.append(url)
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _add_message(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)
         elif message.type == "warning":
@@ -65,12 +65,12 @@ class Watch:
 def tab(
     chromium: Browser, home: str, *, size: tuple[int, int] = LAPTOP, dark: bool = False, scripts: tuple[Path, ...] = ()
 ) -> Iterator[tuple[Page, Watch]]:
-    """Open an empty tab that is watched; `scripts` run before those of its pages."""
+    """Open an empty tab with a watch on it; `scripts` run before those of its pages."""
     width, height = size
     context = chromium.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if dark else "light",
-        # Each frame of an animation is drawn by the CPU.
+        # The CPU draws each frame of an animation.
         reduced_motion="reduce",
         locale="zh-CN",
     )
@@ -86,7 +86,7 @@ def tab(
 
 
 def screenshot(page: Page, name: str) -> Path | None:
-    """Take a picture into the folder that SCREENSHOTS names; None without one."""
+    """Save a screenshot in the folder that SCREENSHOTS names; return None if the variable is not set."""
     folder = os.environ.get("SCREENSHOTS")
     if not folder:
         return None

@@ -1,4 +1,4 @@
-"""The batch page in a real Chromium, before a real replica, Redis and a mock Dify: a file in, answers out."""
+"""The batch page in Chromium, with a replica, Redis and a mock Dify: from a file to its answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Download, Page, Route, expect
 
 from demo.mocks.dify.server import MockDify
 from tests.browser.stage import LAPTOP, PHONE, TIMEOUT, screenshot, tab
-from tests.browser.test_page_manners import WORKABLE, colours, names, tab_to, unreadable, walk
+from tests.browser.test_page_accessibility import WORKABLE, colours, names, tab_to, unreadable, walk
 from tests.support.replicas import Replica, dify_settings, replicas, settings_for
 from tests.support.servers.processes import RedisServer
 from tests.unit.questions.test_question_files import workbook
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240
 
 KEY = "sk-page-key-not-real"
 QUESTION = "年假怎么申请？"
-#: Never answered, until somebody ends it.
+#: A question that Dify never answers; its task is cancelled.
 SILENT = "[[silent]] 年假"
 SCRIPT = '<img src=x onerror="document.title=1">'
 
@@ -40,7 +40,7 @@ def dify() -> Iterator[MockDify]:
 
 @pytest.fixture(scope="module")
 def replica(redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """A replica that asks for a key and has all the places that the tests' unanswered questions take."""
+    """A replica that requires a key, with slots enough for the tests' unanswered questions."""
     folder = tmp_path_factory.mktemp("batch-page")
     settings = {"DATABASE_PATH": str(folder / "laibao.db"), "BATCH_MAX_CONCURRENT": "20", "APP_NAME": "来宝"}
     limits = {"WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "RATE_LIMIT_USER": "off", "RATE_LIMIT_IP": "off"}
@@ -50,10 +50,10 @@ def replica(redis_server: RedisServer, dify: MockDify, tmp_path_factory: pytest.
 
 
 @contextmanager
-def visit(
+def open_page(
     chromium: Browser, replica: Replica, *, size: tuple[int, int] = LAPTOP, dark: bool = False, path: str = "/batch"
 ) -> Iterator[Page]:
-    """Open the page as somebody whose tab has the key; it must stay whole and at home."""
+    """Open the page in a tab that has the key; it must have no errors and no requests to other hosts."""
     with tab(chromium, replica.url, size=size, dark=dark) as (page, watch):
         page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
         page.goto(replica.url + path)
@@ -64,11 +64,11 @@ def visit(
 
 @pytest.fixture
 def enters(chromium: Browser, replica: Replica) -> Enters:
-    return partial(visit, chromium, replica)
+    return partial(open_page, chromium, replica)
 
 
 def asks(page: Page, *questions: str, name: str = "") -> None:
-    """Type questions and have them submitted."""
+    """Type questions and submit them."""
     page.locator("#questions").fill("\n".join(questions))
     page.locator("#name").fill(name)
     page.locator("#start").click()
@@ -81,7 +81,7 @@ def sees(page: Page, status: str) -> None:
 
 
 def ends(page: Page) -> None:
-    """Cancel the task, and say that one is sure."""
+    """Cancel the task and confirm it."""
     page.once("dialog", lambda dialog: dialog.accept())
     page.locator("#cancel").click()
     sees(page, "cancelled")
@@ -94,8 +94,8 @@ def saved(page: Page, button: str) -> Download:
 
 
 @pytest.mark.main_story
-def test_questions_that_are_typed_come_back_as_a_table(enters: Enters, dify: MockDify, tmp_path: Path) -> None:
-    """With a bar that ends full, pages of results in the order of the questions, and both files to save."""
+def test_typed_questions_become_a_table_of_answers(enters: Enters, dify: MockDify, tmp_path: Path) -> None:
+    """The bar ends at 100, results are paged in the order of the questions, and both files can be saved."""
     questions = [f"{QUESTION}{n}" for n in range(29)] + [SCRIPT]
     with enters() as page:
         asks(page, *questions, "  ", name="常见问题")
@@ -125,8 +125,8 @@ def test_questions_that_are_typed_come_back_as_a_table(enters: Enters, dify: Moc
 
 
 @pytest.mark.parametrize("way", ["chosen", "dropped"])
-def test_a_file_is_a_task(enters: Enters, way: str, tmp_path: Path) -> None:
-    """A workbook that is chosen or a text that is dropped; its name is the task's, and it may be taken back."""
+def test_a_file_becomes_a_task(enters: Enters, way: str, tmp_path: Path) -> None:
+    """A chosen workbook or a dropped text file gives its name to the task; a chosen file can be removed again."""
     with enters() as page:
         if way == "chosen":
             file = tmp_path / "问题.xlsx"
@@ -155,7 +155,7 @@ def test_a_file_is_a_task(enters: Enters, way: str, tmp_path: Path) -> None:
 
 
 def test_a_task_is_paused_found_again_and_cancelled(enters: Enters) -> None:
-    """A reload shows it where it was, by its id in the address; what nobody was asked is cancelled in the end."""
+    """A reload shows the task of the id in the URL; cancelling it cancels all its unanswered questions."""
     with enters() as page:
         asks(page, *[SILENT] * 30, name="慢")
         sees(page, "running")
@@ -176,8 +176,8 @@ def test_a_task_is_paused_found_again_and_cancelled(enters: Enters) -> None:
         expect(page.locator("#tasks [aria-current=true] + .tag")).to_have_text("已取消")
 
 
-def test_a_question_that_fails_says_why(enters: Enters) -> None:
-    """In the server's sentence, in its row; of a task with no answer at all, beside the bar too."""
+def test_a_failed_question_shows_the_reason(enters: Enters) -> None:
+    """The row has the server's sentence; for a task without any answer it is beside the bar too."""
     with enters() as page:
         asks(page, "[[400-invalid_param]] 一")
         sees(page, "failed")
@@ -187,8 +187,8 @@ def test_a_question_that_fails_says_why(enters: Enters) -> None:
         expect(page.locator("#counts")).to_have_text("已处理 1/1 · 失败 1")
 
 
-def test_a_key_is_asked_for_and_tried(chromium: Browser, replica: Replica) -> None:
-    """A wrong one is told to be wrong; the right one stays in this tab, and nowhere else."""
+def test_a_key_is_asked_for_and_checked(chromium: Browser, replica: Replica) -> None:
+    """A wrong key shows an error; the right one is stored in the tab's sessionStorage only."""
     with tab(chromium, replica.url) as (page, watch):
         page.goto(f"{replica.url}/batch")
         for key, wrong in (("wrong", True), (KEY, False)):
@@ -202,13 +202,13 @@ def test_a_key_is_asked_for_and_tried(chromium: Browser, replica: Replica) -> No
         expect(page.locator("#key")).to_be_hidden()
         assert page.evaluate("Object.values(sessionStorage)") == [KEY]
         assert page.evaluate("Object.values(localStorage)") == []
-        # The console tells of each 401; nothing else was wrong.
+        # The console reports each 401; there is no other error.
         assert [line for line in watch.errors + watch.warnings if "401" not in line] == []
         assert watch.foreign == []
 
 
-def test_what_the_server_refuses_is_told_in_its_words(chromium: Browser, replica: Replica, tmp_path: Path) -> None:
-    """A file without questions; one of a kind that nobody reads is not even sent; a task that is not there."""
+def test_errors_of_the_server_are_shown(chromium: Browser, replica: Replica, tmp_path: Path) -> None:
+    """An unknown task and a file without questions show the server's sentence; a .pdf is not sent at all."""
     file = tmp_path / "leer.csv"
     file.write_text("question\n\n", "utf-8")
     with tab(chromium, replica.url) as (page, watch):
@@ -226,8 +226,8 @@ def test_what_the_server_refuses_is_told_in_its_words(chromium: Browser, replica
         assert [line for line in watch.errors if "404" not in line and "422" not in line] == []
 
 
-def test_a_break_submits_nothing_twice(chromium: Browser, replica: Replica) -> None:
-    """The server took the task, and the page did not hear of it: pressed again, it is that task."""
+def test_a_lost_reply_submits_nothing_twice(chromium: Browser, replica: Replica) -> None:
+    """The server created the task, but the page got no reply: submitting again finds the same task."""
 
     def break_off(route: Route) -> None:
         route.fetch()
@@ -249,8 +249,8 @@ def test_a_break_submits_nothing_twice(chromium: Browser, replica: Replica) -> N
     assert [task["name"] for task in listed["tasks"]].count("一次") == 1
 
 
-def test_an_outage_is_told_and_waited_out(chromium: Browser, replica: Replica) -> None:
-    """The badge says when it tries again, and then it goes on by itself."""
+def test_an_outage_is_shown_and_ends_by_itself(chromium: Browser, replica: Replica) -> None:
+    """The badge shows the seconds until the next try; the page connects again without a click."""
     with tab(chromium, replica.url) as (page, watch):
         page.add_init_script(f"sessionStorage.setItem('wechatlaibao.key', {json.dumps(KEY)})")
         page.route("**/api/batch/**", lambda route: route.abort(), times=2)
@@ -262,8 +262,8 @@ def test_an_outage_is_told_and_waited_out(chromium: Browser, replica: Replica) -
 
 
 @pytest.mark.parametrize(("size", "dark"), [(LAPTOP, True), (PHONE, False)], ids=["dark", "phone"])
-def test_the_page_has_manners(enters: Enters, size: tuple[int, int], dark: bool) -> None:
-    """Every word can be read, every control be reached by keyboard, seen there and named, and nothing sticks out."""
+def test_the_page_is_accessible(enters: Enters, size: tuple[int, int], dark: bool) -> None:
+    """All text has enough contrast, Tab reaches every control visibly, each has a name, and nothing overflows."""
     with enters(size=size, dark=dark) as page:
         page.get_by_role("button", name="English").click()
         tab_to(page, "#questions")
@@ -276,12 +276,12 @@ def test_the_page_has_manners(enters: Enters, size: tuple[int, int], dark: bool)
         )
         screenshot(page, f"batch-{'dark' if dark else 'phone'}")
 
-        told = names(page)
+        controls = names(page)
         stops = walk(page)
 
         assert unreadable(colours(page, "body, body *")) == []
         assert unreadable(colours(page, "#questions", "::placeholder")) == []
-        assert [name for _, name in told if not name.strip()] == []
+        assert [name for _, name in controls if not name.strip()] == []
         assert [stop["what"] for stop in stops if not stop["shown"] and stop["what"] != "file"] == []
         assert page.locator("[data-reached=control]").count() == page.evaluate(WORKABLE)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

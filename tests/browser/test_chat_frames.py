@@ -1,4 +1,4 @@
-"""The chat page before a server of the test's own words: what it sends, when it comes back, what it makes of frames."""
+"""The chat page with a fake server: the frames that it sends, its reconnects, and what it shows of frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Frame = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def pages_url() -> Iterator[str]:
-    """The address of the pages alone: nobody answers their sockets but the tests."""
+    """The URL of the pages only: the tests answer their sockets."""
     app = Flask("pages")
     app.register_blueprint(pages_blueprint(locale="zh", app_name="来宝", ws_path="/ws/realtime-asr"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -39,14 +39,14 @@ def pages_url() -> Iterator[str]:
 
 
 @dataclass
-class Line:
-    """The server's end of the page's sockets, and the page's clock, which stands until it is told to go on."""
+class FakeServer:
+    """The server's end of the page's sockets, and the page's clock, which the test advances."""
 
     page: Page
-    #: Each socket there was, and what came through it.
+    #: All sockets so far, and the frames received from each.
     sockets: list[WebSocketRoute] = field(default_factory=list)
     received: list[list[Frame]] = field(default_factory=list)
-    #: What a new socket is greeted with; None: nothing at all.
+    #: The first frame for a new socket; None sends nothing.
     greeting: Frame | None = field(default_factory=lambda: {"type": "system", "content": "hello", "client_id": "c"})
 
     def takes(self, route: WebSocketRoute) -> None:
@@ -61,8 +61,8 @@ class Line:
         for frame in frames:
             self.sockets[-1].send(json.dumps(frame))
 
-    def hears(self, count: int) -> list[Frame]:
-        """Return what came through the latest socket, once it is so many frames."""
+    def receives(self, count: int) -> list[Frame]:
+        """Wait until the latest socket has received so many frames; return them."""
         self.until(lambda: len(self.received[-1]) >= count)
         return self.received[-1]
 
@@ -70,19 +70,19 @@ class Line:
         self.page.clock.run_for(round(seconds * 1000))
 
     def cuts(self, code: int = 1006) -> None:
-        """End the latest socket; the page has seen it when this returns."""
+        """Close the latest socket, and wait until the page has noticed it."""
         before = self.page.locator("#state").get_attribute("data-state")
         self.sockets[-1].close(code=code if code != 1006 else 3000)
         expect(self.page.locator("#state")).not_to_have_attribute("data-state", before or "")
 
     def is_open(self, count: int) -> None:
-        """Wait for the socket of that number."""
+        """Wait until the page has opened so many sockets."""
         self.until(lambda: len(self.sockets) >= count)
         expect(self.page.locator("#state")).to_have_attribute("data-state", "open")
         assert len(self.sockets) == count
 
     def until(self, seen: Any) -> None:
-        # Playwright takes a socket's messages while it is asked for something.
+        # Playwright handles a socket's messages only during a call.
         wait_until(lambda: seen() or self.page.evaluate("0"), timeout=30.0) if not seen() else None
 
     def asks(self, text: str) -> Locator:
@@ -94,25 +94,25 @@ class Line:
 
 
 @pytest.fixture
-def line(chromium: Browser, pages_url: str) -> Iterator[Line]:
-    """A page whose socket is open."""
+def server(chromium: Browser, pages_url: str) -> Iterator[FakeServer]:
+    """A page whose socket is open, with its clock stopped."""
     with tab(chromium, pages_url) as (page, watch):
-        line = Line(page)
+        server = FakeServer(page)
         page.clock.install()
-        page.route_web_socket(re.compile("/ws/chat/"), line.takes)
+        page.route_web_socket(re.compile("/ws/chat/"), server.takes)
         page.goto(pages_url + "/chat")
-        line.is_open(1)
+        server.is_open(1)
         page.clock.pause_at(page.evaluate("Date.now() / 1000") + 1)
-        yield line
+        yield server
         watch.assert_clean()
 
 
-def asked(line: Line, text: str = "年假？") -> tuple[Locator, Frame]:
-    """Ask, and have the server take it as stream s1."""
-    turn = line.asks(text)
-    frame = line.hears(1)[-1]
+def asked(server: FakeServer, text: str = "年假？") -> tuple[Locator, Frame]:
+    """Ask a question, and have the server accept it as stream s1."""
+    turn = server.asks(text)
+    frame = server.receives(1)[-1]
     echo = {"type": "chat", "role": "user", "content": text, "id": frame["id"], "stream_id": "s1"}
-    line.says(echo, {"type": "typing", "status": True, "stream_id": "s1", "id": frame["id"]})
+    server.says(echo, {"type": "typing", "status": True, "stream_id": "s1", "id": frame["id"]})
     expect(turn).to_have_attribute("data-state", "growing")
     return turn, frame
 
@@ -130,218 +130,218 @@ def whole(content: str, **more: Any) -> Frame:
     return {**fields, "status": "completed", **more}
 
 
-def test_a_sign_of_life_is_given_every_25_seconds(line: Line) -> None:
-    """Each has the page's time; while they are answered the socket stays."""
+def test_a_ping_is_sent_every_25_seconds(server: FakeServer) -> None:
+    """Each ping has the page's time; while pongs come the socket stays open."""
     for count in (1, 2, 3):
-        line.passes(25)
-        ping = line.hears(count)[-1]
+        server.passes(25)
+        ping = server.receives(count)[-1]
         assert ping["type"] == "ping"
-        line.says({"type": "pong", "timestamp": ping["timestamp"]})
-        line.page.evaluate("0")
+        server.says({"type": "pong", "timestamp": ping["timestamp"]})
+        server.page.evaluate("0")
 
-    line.is_open(1)
-
-
-def test_a_link_that_is_silent_is_given_up(line: Line) -> None:
-    """Fifteen seconds after a sign of life that nothing answered, another socket is opened."""
-    line.passes(25)
-    line.hears(1)
-    line.passes(16)
-    line.passes(2)
-
-    line.is_open(2)
+    server.is_open(1)
 
 
-def test_the_waits_grow_to_half_a_minute(line: Line) -> None:
-    """Twice as long each time, never more than 30 seconds, and never less than half of that."""
-    line.greeting = None
+def test_a_silent_connection_is_replaced(server: FakeServer) -> None:
+    """Fifteen seconds after a ping without a pong the page opens another socket."""
+    server.passes(25)
+    server.receives(1)
+    server.passes(16)
+    server.passes(2)
+
+    server.is_open(2)
+
+
+def test_reconnect_delays_grow_to_half_a_minute(server: FakeServer) -> None:
+    """Delays double up to 30 seconds; a random part makes each shorter by half at most."""
+    server.greeting = None
     for longest in (1, 2, 4, 8, 16, 30, 30):
-        before = len(line.sockets)
-        line.cuts(1011)
-        line.passes(longest / 2 - 0.05)
-        assert len(line.sockets) == before
-        line.passes(longest / 2 + 0.1)
-        line.until(lambda before=before: len(line.sockets) > before)
-        line.page.evaluate("0")
+        before = len(server.sockets)
+        server.cuts(1011)
+        server.passes(longest / 2 - 0.05)
+        assert len(server.sockets) == before
+        server.passes(longest / 2 + 0.1)
+        server.until(lambda before=before: len(server.sockets) > before)
+        server.page.evaluate("0")
 
-    line.cuts(1011)
-    expect(line.page.locator("#state")).to_contain_text("秒后重连")
+    server.cuts(1011)
+    expect(server.page.locator("#state")).to_contain_text("秒后重连")
 
 
-def test_a_server_that_restarts_is_not_waited_for(line: Line) -> None:
-    """Another replica answers at once."""
-    line.sockets[-1].close(code=1012)
-    line.page.wait_for_function("document.querySelector('#state').dataset.state !== 'open'")
-    line.passes(0.01)
+def test_after_a_restart_the_page_reconnects_at_once(server: FakeServer) -> None:
+    """Code 1012 means that another replica can answer."""
+    server.sockets[-1].close(code=1012)
+    server.page.wait_for_function("document.querySelector('#state').dataset.state !== 'open'")
+    server.passes(0.01)
 
-    line.is_open(2)
+    server.is_open(2)
 
 
 @pytest.mark.parametrize(
     "event", ["dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"]
 )
-def test_nobody_waits_once_the_network_or_the_person_is_back(line: Line, event: str) -> None:
-    """The next try is made at once."""
-    line.cuts()
-    line.page.evaluate(event)
+def test_coming_online_or_back_to_the_tab_reconnects_at_once(server: FakeServer, event: str) -> None:
+    """The `online` and `visibilitychange` events end the delay."""
+    server.cuts()
+    server.page.evaluate(event)
 
-    line.is_open(2)
-
-
-@pytest.mark.parametrize(("code", "said"), [(4409, "已在别的窗口打开"), (4410, "管理员")])
-def test_who_was_sent_away_comes_back_when_told_to(line: Line, code: int, said: str) -> None:
-    """The page says why, and tries nothing by itself."""
-    line.cuts(code)
-    line.passes(120)
-
-    expect(line.page.get_by_role("alert")).to_contain_text(said)
-    assert len(line.sockets) == 1
-    line.page.get_by_role("button", name="在这里继续").click()
-    line.is_open(2)
+    server.is_open(2)
 
 
-def test_a_question_without_its_echo_is_sent_again(line: Line) -> None:
-    """With the same id, so that it is one question however often it comes."""
-    line.asks("年假？")
-    first = line.hears(1)[0]
-    line.cuts()
-    line.passes(2)
-    line.is_open(2)
+@pytest.mark.parametrize(("code", "message"), [(4409, "已在别的窗口打开"), (4410, "管理员")])
+def test_after_a_final_close_the_page_waits_for_a_click(server: FakeServer, code: int, message: str) -> None:
+    """Codes 4409 and 4410 show the reason; the page reconnects only by its button."""
+    server.cuts(code)
+    server.passes(120)
 
-    assert line.hears(1)[0] == first
+    expect(server.page.get_by_role("alert")).to_contain_text(message)
+    assert len(server.sockets) == 1
+    server.page.get_by_role("button", name="在这里继续").click()
+    server.is_open(2)
+
+
+def test_a_question_without_its_echo_is_sent_again(server: FakeServer) -> None:
+    """The same id marks it as the same question for the server."""
+    server.asks("年假？")
+    first = server.receives(1)[0]
+    server.cuts()
+    server.passes(2)
+    server.is_open(2)
+
+    assert server.receives(1)[0] == first
     assert first["type"] == "chat"
     assert first["content"] == "年假？"
     assert first["render"] == "html"
     assert len(first["id"]) == 32
 
 
-def test_an_answer_goes_on_from_its_cursor(line: Line) -> None:
-    """What was shown stays until it comes anew, and nothing is twice."""
-    turn, _ = asked(line)
-    line.says(delta("一", "<p>一</p>", cursor=3))
+def test_an_answer_is_resumed_from_its_cursor(server: FakeServer) -> None:
+    """A reset leaves the shown text until new text comes, and no text is shown twice."""
+    turn, _ = asked(server)
+    server.says(delta("一", "<p>一</p>", cursor=3))
     expect(turn.locator(".blocks")).to_have_text("一")
-    line.cuts()
-    line.passes(2)
-    line.is_open(2)
+    server.cuts()
+    server.passes(2)
+    server.is_open(2)
 
-    assert line.hears(1) == [{"type": "resume", "stream_id": "s1", "cursor": 3, "render": "html"}]
-    line.says({"type": "reset", "stream_id": "s1", "cursor": 0})
+    assert server.receives(1) == [{"type": "resume", "stream_id": "s1", "cursor": 3, "render": "html"}]
+    server.says({"type": "reset", "stream_id": "s1", "cursor": 0})
     expect(turn.locator(".blocks")).to_have_text("一")
-    line.says(delta("一二", "<p>一二</p>", cursor=5), whole("一二。", html="<p>一二。</p>"), DONE)
+    server.says(delta("一二", "<p>一二</p>", cursor=5), whole("一二。", html="<p>一二。</p>"), DONE)
 
     expect(turn).to_have_attribute("data-state", "completed")
     expect(turn.locator(".blocks")).to_have_text("一二。")
     assert turn.locator(".blocks p").count() == 1
 
 
-def test_a_stop_said_without_a_connection_is_kept(line: Line) -> None:
-    """It follows as soon as there is somebody to tell; what was not sent yet never is."""
-    turn, _ = asked(line)
-    line.cuts()
-    late = line.asks("营业时间？")
-    line.page.keyboard.press("Escape")
+def test_a_stop_without_a_connection_is_sent_later(server: FakeServer) -> None:
+    """The stop follows the resume on the next socket; a stopped question that was not sent yet is never sent."""
+    turn, _ = asked(server)
+    server.cuts()
+    late = server.asks("营业时间？")
+    server.page.keyboard.press("Escape")
     expect(late).to_have_attribute("data-state", "cancelled")
-    line.passes(2)
-    line.is_open(2)
+    server.passes(2)
+    server.is_open(2)
 
-    resume, stop = line.hears(2)
+    resume, stop = server.receives(2)
     assert resume["type"] == "resume"
     assert stop == {"type": "stop", "stream_id": "s1"}
-    line.says({"type": "typing", "status": True, "stream_id": "s1"}, DONE)
+    server.says({"type": "typing", "status": True, "stream_id": "s1"}, DONE)
     expect(turn).to_have_attribute("data-state", "cancelled")
-    assert [frame["type"] for frame in line.received[-1]] == ["resume", "stop"]
+    assert [frame["type"] for frame in server.received[-1]] == ["resume", "stop"]
 
 
-def test_a_replaced_text_leaves_nothing_of_the_old(line: Line) -> None:
-    """After a reset the new text takes the old one's place."""
-    turn, _ = asked(line)
-    line.says(delta("旧", "<p>旧</p>", cursor=1), delta("2", "<p>旧二</p>", cursor=2, block=1))
-    line.says({"type": "reset", "stream_id": "s1", "cursor": 2}, delta("新", "<p>新</p>", cursor=3))
+def test_a_reset_replaces_the_whole_text(server: FakeServer) -> None:
+    """The first delta after a reset replaces all earlier blocks."""
+    turn, _ = asked(server)
+    server.says(delta("旧", "<p>旧</p>", cursor=1), delta("2", "<p>旧二</p>", cursor=2, block=1))
+    server.says({"type": "reset", "stream_id": "s1", "cursor": 2}, delta("新", "<p>新</p>", cursor=3))
 
     expect(turn.locator(".blocks")).to_have_text("新")
-    line.says(whole("新", html="<p>新</p>"), DONE)
+    server.says(whole("新", html="<p>新</p>"), DONE)
     expect(turn).to_have_attribute("data-state", "completed")
     expect(turn.locator(".blocks")).to_have_text("新")
 
 
-def test_the_last_frame_mends_what_is_not_the_same(line: Line) -> None:
-    """Blocks that stand are left alone, so that what somebody has marked stays marked; others give way."""
-    turn, _ = asked(line)
-    line.says(delta("a", "<p>a</p>\n", cursor=1), delta("b", "<p>b</p>\n", cursor=2, block=1))
+def test_the_last_frame_replaces_only_blocks_that_differ(server: FakeServer) -> None:
+    """Equal blocks keep their elements, and with them a user's selection; blocks that differ are replaced."""
+    turn, _ = asked(server)
+    server.says(delta("a", "<p>a</p>\n", cursor=1), delta("b", "<p>b</p>\n", cursor=2, block=1))
     expect(turn.locator(".blocks p")).to_have_count(2)
     turn.locator(".blocks p").first.evaluate("(one) => (one.id = 'kept')")
-    line.says(whole("a b!", html="<p>a</p>\n<p>b!</p>\n"))
+    server.says(whole("a b!", html="<p>a</p>\n<p>b!</p>\n"))
 
     expect(turn.locator(".blocks")).to_have_text("a b!", use_inner_text=False)
     assert turn.locator("#kept").count() == 1
-    line.says(whole("c", html="<p>c</p>\n"), DONE)
+    server.says(whole("c", html="<p>c</p>\n"), DONE)
     expect(turn.locator(".blocks")).to_have_text("c")
 
 
-def test_text_without_html_is_shown_as_it_is(line: Line) -> None:
-    """Where the server sends no HTML, markup is only text."""
-    turn, _ = asked(line)
-    line.says({"type": "chat_delta", "stream_id": "s1", "cursor": 1, "content": "<b>x</b>\n* y"})
+def test_text_without_html_is_shown_as_it_is(server: FakeServer) -> None:
+    """Text of a frame without `html` is shown as plain text, markup included."""
+    turn, _ = asked(server)
+    server.says({"type": "chat_delta", "stream_id": "s1", "cursor": 1, "content": "<b>x</b>\n* y"})
 
     expect(turn.locator(".plain")).to_have_text("<b>x</b>\n* y", use_inner_text=True)
-    line.says(whole("<b>x</b>\n* y"), DONE)
+    server.says(whole("<b>x</b>\n* y"), DONE)
     expect(turn.locator(".plain")).to_contain_text("* y")
     assert turn.locator(".blocks b").count() == 0
 
 
-def test_an_answer_that_is_gone_says_so(line: Line) -> None:
-    """What was shown of it stays, with the sentence."""
-    turn, _ = asked(line)
-    line.says(delta("一", "<p>一</p>", cursor=3))
+def test_an_expired_answer_shows_the_error(server: FakeServer) -> None:
+    """The text that was shown stays, with the server's sentence."""
+    turn, _ = asked(server)
+    server.says(delta("一", "<p>一</p>", cursor=3))
     expect(turn.locator(".blocks")).to_have_text("一")
-    line.cuts()
-    line.passes(2)
-    line.is_open(2)
-    line.says({"type": "error", "code": "STREAM_UNKNOWN", "content": "这条回答已经过期", "stream_id": "s1"}, DONE)
+    server.cuts()
+    server.passes(2)
+    server.is_open(2)
+    server.says({"type": "error", "code": "STREAM_UNKNOWN", "content": "这条回答已经过期", "stream_id": "s1"}, DONE)
 
     expect(turn).to_have_attribute("data-state", "error")
     expect(turn.locator(".failure")).to_have_text("这条回答已经过期")
     expect(turn.locator(".blocks")).to_have_text("一")
 
 
-def test_a_refused_question_says_why(line: Line) -> None:
-    """An error that names only the question is its end."""
-    turn = line.asks("年假？")
-    frame = line.hears(1)[0]
-    line.says({"type": "error", "code": "RATE_LIMITED", "content": "问得太快了", "id": frame["id"]})
+def test_a_refused_question_shows_the_error(server: FakeServer) -> None:
+    """An error with the question's id and no stream ends the turn."""
+    turn = server.asks("年假？")
+    frame = server.receives(1)[0]
+    server.says({"type": "error", "code": "RATE_LIMITED", "content": "问得太快了", "id": frame["id"]})
 
     expect(turn).to_have_attribute("data-state", "error")
     expect(turn.locator(".failure")).to_have_text("问得太快了")
 
 
-def test_an_answer_that_must_wait_is_asked_for_again(line: Line) -> None:
-    """When a socket shows as many as it can, the next is resumed when one of them has ended."""
-    first, _ = asked(line)
-    second = line.asks("营业时间？")
-    frame = line.hears(2)[-1]
-    line.says({"type": "chat", "role": "user", "content": "营业时间？", "id": frame["id"], "stream_id": "s2"})
+def test_a_resume_over_the_limit_is_repeated(server: FakeServer) -> None:
+    """A stream that was refused with TOO_MANY_QUESTIONS is resumed again when another one has ended."""
+    first, _ = asked(server)
+    second = server.asks("营业时间？")
+    frame = server.receives(2)[-1]
+    server.says({"type": "chat", "role": "user", "content": "营业时间？", "id": frame["id"], "stream_id": "s2"})
     expect(second).to_have_attribute("data-state", "asked")
-    line.cuts()
-    line.passes(2)
-    line.is_open(2)
-    line.hears(2)
-    line.says({"type": "error", "code": "TOO_MANY_QUESTIONS", "content": "太多", "stream_id": "s2"})
-    line.says(whole("好", html="<p>好</p>"), DONE)
+    server.cuts()
+    server.passes(2)
+    server.is_open(2)
+    server.receives(2)
+    server.says({"type": "error", "code": "TOO_MANY_QUESTIONS", "content": "太多", "stream_id": "s2"})
+    server.says(whole("好", html="<p>好</p>"), DONE)
 
     expect(first).to_have_attribute("data-state", "completed")
     expect(second).to_have_attribute("data-state", "asked")
-    assert [one["stream_id"] for one in line.hears(3)] == ["s1", "s2", "s2"]
+    assert [one["stream_id"] for one in server.receives(3)] == ["s1", "s2", "s2"]
 
 
-def test_sources_are_text_and_their_links_go_to_the_web_only(line: Line) -> None:
-    """A source's words are never markup, and an address that runs something is no link."""
-    turn, _ = asked(line)
+def test_sources_are_plain_text_with_web_links_only(server: FakeServer) -> None:
+    """Markup in a source is shown as text, and a `javascript:` address is no link."""
+    turn, _ = asked(server)
     sources = [
         {"document_name": "<img src=x>", "dataset_name": "手册", "content": "<b>b</b> words"},
         {"title": "page", "url": "https://a.example/"},
         {"title": "bad", "url": "javascript:alert(1)"},
     ]
-    line.says(whole("好", html="<p>好</p>", sources=sources, mock=True), DONE)
+    server.says(whole("好", html="<p>好</p>", sources=sources, mock=True), DONE)
     turn.locator(".sources summary").click()
 
     lines = turn.locator(".sources li").all_inner_texts()
@@ -351,13 +351,13 @@ def test_sources_are_text_and_their_links_go_to_the_web_only(line: Line) -> None
     expect(turn.locator(".tag")).to_have_text("模拟回答")
 
 
-def test_frames_nobody_understands_do_no_harm(line: Line) -> None:
-    """Unknown types, strangers' streams and no JSON at all are passed over."""
-    turn, _ = asked(line)
-    line.sockets[-1].send("{not json")
-    line.says({"type": "later"}, delta("x", "<p>x</p>", cursor=1) | {"stream_id": "s9"}, {"type": "heartbeat"})
-    line.says({"type": "error", "code": "SERVER_ERROR", "content": "处理这条消息时出错了"})
+def test_unknown_frames_are_ignored(server: FakeServer) -> None:
+    """Unknown types, unknown streams and invalid JSON change nothing."""
+    turn, _ = asked(server)
+    server.sockets[-1].send("{not json")
+    server.says({"type": "later"}, delta("x", "<p>x</p>", cursor=1) | {"stream_id": "s9"}, {"type": "heartbeat"})
+    server.says({"type": "error", "code": "SERVER_ERROR", "content": "处理这条消息时出错了"})
 
-    expect(line.page.get_by_role("alert")).to_contain_text("处理这条消息时出错了")
+    expect(server.page.get_by_role("alert")).to_contain_text("处理这条消息时出错了")
     expect(turn).to_have_attribute("data-state", "growing")
     assert turn.locator(".blocks").inner_text() == ""

@@ -1,4 +1,4 @@
-"""The chat page in a real Chromium, before a real replica, Redis and a mock Dify: what one sees, what no answer can."""
+"""The chat page in Chromium, with a replica, Redis and a mock Dify."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAKE_SPEECH = Path(__file__).parent / "fake_speech.js"
 
 
 class LastingReplica(Replica):
-    """A replica that can come back on its port."""
+    """A replica that can be restarted on its port."""
 
     def restart(self) -> None:
         self.kill()
@@ -47,13 +47,13 @@ def replica_for(redis: RedisServer, dify: MockDify, folder: Path, **changes: str
 
 @pytest.fixture(scope="module")
 def slow_dify(open_dify: MockDify) -> MockDify:
-    """A Dify whose answers can be watched."""
+    """A Dify that is slow enough to see answers grow."""
     open_dify.delay, open_dify.slow = 0.04, 0.3
     return open_dify
 
 
 class Visitor:
-    """Somebody at the page."""
+    """A person at the page."""
 
     def __init__(self, page: Page, watch: Watch) -> None:
         self.page = page
@@ -84,20 +84,20 @@ class Visitor:
 
 @pytest.fixture
 def visitor(chromium: Browser, open_replica: Replica, slow_dify: MockDify) -> Iterator[Visitor]:
-    """Somebody whose page must stay whole and at home."""
+    """A connected visitor; the page must have no errors and no requests to other hosts."""
     with tab(chromium, open_replica.url, scripts=(FAKE_SPEECH,)) as (page, watch):
         yield Visitor(page, watch).opens().is_connected()
         watch.assert_clean()
 
 
 def shown_words(markdown: str) -> str:
-    """Return an answer's letters and figures, which its rendering keeps in their order."""
+    """Return an answer's letters and digits, which rendering keeps in order."""
     return "".join(re.findall(r"[^\W_]", re.sub(r"(?m)^ *\d+\. ", "", markdown)))
 
 
 @pytest.mark.main_story
-def test_an_answer_grows_in_its_bubble_until_it_is_whole(visitor: Visitor) -> None:
-    """The question stands there at once, then more and more of the answer, in the end its sources."""
+def test_an_answer_grows_in_its_bubble(visitor: Visitor) -> None:
+    """The question is shown at once, then the growing answer, at the end its sources."""
     turn = visitor.asks("年假怎么申请")
 
     expect(turn.locator(".mine .words")).to_have_text("年假怎么申请")
@@ -114,8 +114,8 @@ def test_an_answer_grows_in_its_bubble_until_it_is_whole(visitor: Visitor) -> No
     expect(visitor.page.locator("#announcer")).to_contain_text("还需要我帮你查一下剩余天数吗？")
 
 
-def test_questions_in_a_row_have_their_answers_in_order(visitor: Visitor) -> None:
-    """Nobody has to wait for an answer before the next question."""
+def test_questions_in_a_row_each_get_their_answer(visitor: Visitor) -> None:
+    """A second question can be asked before the first one's answer is complete."""
     first, second = visitor.asks("年假怎么申请"), visitor.asks("营业时间")
 
     assert visitor.sees_end(second).startswith("周一至周五")
@@ -124,7 +124,7 @@ def test_questions_in_a_row_have_their_answers_in_order(visitor: Visitor) -> Non
 
 @pytest.mark.parametrize("by", ["Escape", "button"])
 def test_an_answer_can_be_stopped(visitor: Visitor, by: str) -> None:
-    """Its text so far stays, Dify is told, and nothing comes after."""
+    """The text so far stays, the turn is marked as stopped, and no more text comes."""
     turn = visitor.asks(f"[[slow]] 年假怎么申请 {by}")
     expect(turn.locator(".blocks")).to_contain_text("年假申请")
 
@@ -140,8 +140,8 @@ def test_an_answer_can_be_stopped(visitor: Visitor, by: str) -> None:
     assert "剩余天数" not in stopped
 
 
-def test_a_reload_in_mid_answer_goes_on(visitor: Visitor, slow_dify: MockDify) -> None:
-    """After it the answer grows on to its end, nothing is twice, and nobody was asked again."""
+def test_an_answer_continues_after_a_reload(visitor: Visitor, slow_dify: MockDify) -> None:
+    """After a reload the answer grows to its end, complete and without repetition; Dify was asked once."""
     question = "[[slow]] 年假怎么申请？刷新"
     turn = visitor.asks(question)
     expect(turn.locator(".blocks")).to_contain_text("年假申请")
@@ -156,7 +156,7 @@ def test_a_reload_in_mid_answer_goes_on(visitor: Visitor, slow_dify: MockDify) -
 
 
 def test_finished_turns_survive_a_reload(visitor: Visitor) -> None:
-    """Question, answer, sources and language are as they were."""
+    """Question, answer, sources and language are the same after a reload."""
     visitor.page.get_by_role("button", name="English").click()
     before = visitor.sees_end(visitor.asks("营业时间"))
 
@@ -167,13 +167,13 @@ def test_finished_turns_survive_a_reload(visitor: Visitor) -> None:
     expect(visitor.page.get_by_role("button", name="Send")).to_be_visible()
 
 
-def test_a_killed_server_costs_a_pause(
+def test_answers_survive_a_killed_server(
     chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
 ) -> None:
-    """The page says that it is cut off, comes back by itself, and every question has its one whole answer."""
+    """The page shows the outage and reconnects; each question, also one asked meanwhile, gets one whole answer."""
     with (
         replica_for(redis_server, slow_dify, tmp_path) as replica,
         tab(chromium, replica.url) as (page, watch),
@@ -196,13 +196,13 @@ def test_a_killed_server_costs_a_pause(
         watch.assert_clean(outages=True)
 
 
-def test_a_reload_of_the_server_is_hardly_seen(
+def test_answers_survive_a_reload_of_the_server(
     chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
 ) -> None:
-    """The old worker sends the page away, the new one takes it, and an answer under way is whole."""
+    """The old worker closes the socket, the page connects to the new one, and the running answer is complete."""
     with (
         replica_for(redis_server, slow_dify, tmp_path, DRAIN_SECONDS="20") as replica,
         tab(chromium, replica.url) as (page, watch),
@@ -230,8 +230,8 @@ ATTACKS = [
 ]
 
 
-def test_markup_in_questions_and_their_answers_stays_text(visitor: Visitor) -> None:
-    """Neither a question nor the answer that repeats it brings an element into the page, now or after a reload."""
+def test_markup_in_questions_and_answers_stays_text(visitor: Visitor) -> None:
+    """Neither a question nor an answer that repeats it adds an element to the page, also after a reload."""
     for attack in ATTACKS:
         visitor.sees_end(visitor.asks(f"{attack} 结束"))
     visitor.page.reload()
@@ -247,8 +247,8 @@ def test_markup_in_questions_and_their_answers_stays_text(visitor: Visitor) -> N
     assert visitor.page.title() == "来宝 · 对话"
 
 
-def test_a_failed_answer_says_so_and_can_be_asked_again(visitor: Visitor) -> None:
-    """The sentence stands in its bubble, and one click asks anew."""
+def test_a_failed_answer_can_be_asked_again(visitor: Visitor) -> None:
+    """The bubble shows the sentence of the error, and a click asks the question again."""
     turn = visitor.asks("[[error]] 年假")
     visitor.sees_end(turn, "error")
 
@@ -259,8 +259,8 @@ def test_a_failed_answer_says_so_and_can_be_asked_again(visitor: Visitor) -> Non
     visitor.sees_end(visitor.turns.nth(1), "error")
 
 
-def test_the_page_speaks_english_too(visitor: Visitor) -> None:
-    """Every label changes with the language, and nothing stays without a name."""
+def test_the_page_is_translated_to_english(visitor: Visitor) -> None:
+    """Every label and accessible name changes with the language."""
     visitor.sees_end(visitor.asks("营业时间"))
     page = visitor.page
 
@@ -278,13 +278,13 @@ def test_the_page_speaks_english_too(visitor: Visitor) -> None:
     assert [text for text in words if re.search(r"[\u4e00-\u9fff]", text) and "周一" not in text] == ["中文"]
 
 
-def test_the_server_names_the_first_language(
+def test_locale_sets_the_first_language(
     chromium: Browser,
     redis_server: RedisServer,
     slow_dify: MockDify,
     tmp_path: Path,
 ) -> None:
-    """With LOCALE=en an English page comes, also before its script runs."""
+    """With LOCALE=en the page is in English, also before its script runs."""
     with (
         replica_for(redis_server, slow_dify, tmp_path, LOCALE="en") as replica,
         tab(chromium, replica.url) as (page, watch),
@@ -302,7 +302,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(
     slow_dify: MockDify,
     tmp_path: Path,
 ) -> None:
-    """A wrong one is refused with a sentence, the right one lets in, and a reload does not ask again."""
+    """A wrong key shows an error, the right one connects, and a reload does not ask again."""
     with (
         replica_for(redis_server, slow_dify, tmp_path, WEBSOCKET_AUTH="key", API_KEYS=KEY) as replica,
         tab(chromium, replica.url) as (page, watch),
@@ -325,7 +325,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(
 
 
 def test_the_page_is_usable_on_a_phone(visitor: Visitor) -> None:
-    """Nothing is wider than the screen, and the answer's end can be read where one types."""
+    """The page is not wider than the screen, and the end of an answer is visible above the input field."""
     visitor.page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
 
     turn = visitor.asks("报销需要哪些材料")
@@ -337,7 +337,7 @@ def test_the_page_is_usable_on_a_phone(visitor: Visitor) -> None:
 
 
 def test_enter_sends_and_shift_enter_does_not(visitor: Visitor) -> None:
-    """A question may have several lines, and an empty one is none."""
+    """Shift+Enter adds a line to the question; Enter in an empty field sends nothing."""
     visitor.page.locator("#question").press("Enter")
     visitor.page.keyboard.type("营业时间")
     visitor.page.keyboard.press("Shift+Enter")
@@ -350,7 +350,7 @@ def test_enter_sends_and_shift_enter_does_not(visitor: Visitor) -> None:
 
 
 def test_the_chat_is_exported_as_markdown(visitor: Visitor) -> None:
-    """The file has the questions quoted, the answers as they were written, and their sources."""
+    """The file has the questions as quotations, the answers' Markdown, and their sources."""
     visitor.sees_end(visitor.asks("报销需要哪些材料"))
 
     with visitor.page.expect_download() as download:
@@ -364,8 +364,8 @@ def test_the_chat_is_exported_as_markdown(visitor: Visitor) -> None:
     assert "- 员工手册 · handbook.md" in text
 
 
-def test_a_conversation_is_kept_only_when_it_is_wanted(visitor: Visitor, slow_dify: MockDify) -> None:
-    """Dify gets the conversation of before once the box is ticked, and none otherwise."""
+def test_a_conversation_is_continued_only_if_chosen(visitor: Visitor, slow_dify: MockDify) -> None:
+    """Dify gets the id of the earlier conversation only after the box is ticked."""
     for question in ("对话一", "对话二"):
         visitor.sees_end(visitor.asks(question))
     visitor.page.get_by_text("设置").click()
@@ -377,8 +377,8 @@ def test_a_conversation_is_kept_only_when_it_is_wanted(visitor: Visitor, slow_di
     assert [bool(one) for one in named] == [False, False, False, True]
 
 
-def test_a_new_chat_begins_empty(visitor: Visitor) -> None:
-    """What was said is gone, also after a reload, and the next question is answered."""
+def test_a_new_chat_is_empty(visitor: Visitor) -> None:
+    """Earlier turns are gone, also after a reload, and the next question is answered."""
     visitor.sees_end(visitor.asks("营业时间"))
     visitor.page.on("dialog", lambda dialog: dialog.accept())
 
@@ -391,8 +391,8 @@ def test_a_new_chat_begins_empty(visitor: Visitor) -> None:
     visitor.sees_end(visitor.asks("营业时间"))
 
 
-def test_the_same_chat_in_another_window_goes_on_there(visitor: Visitor) -> None:
-    """The first window says so and does not fight for it; one click brings it back."""
+def test_the_same_chat_in_another_window_continues_there(visitor: Visitor) -> None:
+    """The first window shows a banner and does not reconnect by itself; its button does."""
     kept = visitor.page.evaluate("sessionStorage.getItem('wechatlaibao.chat.client')")
     other = visitor.page.context.new_page()
     visitor.watch.follow(other)
@@ -408,33 +408,33 @@ def test_the_same_chat_in_another_window_goes_on_there(visitor: Visitor) -> None
     expect(other.locator("#banner")).to_be_visible()
 
 
-def test_what_is_said_is_sent_after_a_silence_and_the_answer_read_aloud(visitor: Visitor) -> None:
-    """Three seconds of silence send it; only the answer is read, without its marks, at the chosen rate."""
+def test_speech_is_sent_after_a_silence_and_the_answer_read_aloud(visitor: Visitor) -> None:
+    """Three seconds of silence send the words; only the answer is read, without its markup, at the chosen rate."""
     page = visitor.page
     page.get_by_text("设置").click()
     page.get_by_label("朗读回答").check()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="语音输入").click()
 
-    page.evaluate("theatre.hear('营业', false)")
-    page.evaluate("theatre.hear('营业时间', true)")
+    page.evaluate("fakeSpeech.hear('营业', false)")
+    page.evaluate("fakeSpeech.hear('营业时间', true)")
     expect(page.locator("#heard")).to_have_text("营业时间")
     assert visitor.turns.count() == 0
 
     expect(visitor.turns.locator(".mine .words")).to_have_text("营业时间")
     visitor.sees_end(visitor.turns)
-    spoken = wait_until(lambda: page.evaluate("theatre.spoken"), timeout=30.0)
+    spoken = wait_until(lambda: page.evaluate("fakeSpeech.spoken"), timeout=30.0)
     assert [one["text"] for one in spoken] == ["周一至周五 9:00-18:00"]
     assert spoken[0]["rate"] == 1.25
-    assert page.evaluate("theatre.running") is None
-    page.evaluate("theatre.endOfPiece()")
-    wait_until(lambda: page.evaluate("Boolean(theatre.running)"), timeout=30.0)
+    assert page.evaluate("fakeSpeech.running") is None
+    page.evaluate("fakeSpeech.endOfPiece()")
+    wait_until(lambda: page.evaluate("Boolean(fakeSpeech.running)"), timeout=30.0)
     expect(page.locator("#heard")).to_contain_text("请说话")
-    assert page.evaluate("theatre.overheard") == []
+    assert page.evaluate("fakeSpeech.overlaps") == []
 
 
-def test_nothing_but_cleaned_answers_becomes_html(chromium: Browser, open_replica: Replica) -> None:
-    """The policy refuses every way to write HTML or script, also to the page's own, but the one for answers."""
+def test_only_sanitised_answers_become_html(chromium: Browser, open_replica: Replica) -> None:
+    """Trusted Types refuse every other way to add HTML or script, also to the page's own code."""
     attempts = (
         "document.body.innerHTML = '<img src=x>'",
         "document.body.setAttribute('onclick', 'alert(1)')",
@@ -467,8 +467,8 @@ PICTURE = """公司差旅住宿标准如下（每晚，含税）：
 
 
 @pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS=folder takes the README's picture")
-def test_the_pictures(visitor: Visitor, slow_dify: MockDify) -> None:
-    """An answer with a table and its source, and one that is still growing; by day, by night, and on a phone."""
+def test_the_screenshots(visitor: Visitor, slow_dify: MockDify) -> None:
+    """A finished answer with a table and its source, and a growing one: light, dark, and on a phone."""
     SCRIPTS["picture"] = says(lambda question: PICTURE, "a table")
     page = visitor.page
     page.set_viewport_size({"width": 1200, "height": 800})

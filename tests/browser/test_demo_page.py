@@ -1,4 +1,4 @@
-"""The demo's page in a real Chromium, before the whole product: what a person sees, what an answer cannot do."""
+"""The demo's page in Chromium, with the whole product."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 @pytest.fixture(scope="module")
 def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a page in front of a running gateway and everything it needs."""
+    """The URL of a page in front of a running gateway with all its services."""
     with running_stage(tmp_path_factory.mktemp("demo"), {}) as stage, page_for(stage.user, stage.set_mode) as url:
         yield url
 
@@ -40,7 +40,7 @@ def page_for(user_for: Callable[[str], WeComUser], set_mode: Callable[[str], Non
 
 
 class Person:
-    """Somebody at the page. `foreign` collects requests that leave its own server, `broken` what the script lost."""
+    """A person at the page. `foreign` has requests to other hosts, `broken` the errors of the page's script."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -60,7 +60,7 @@ class Person:
         self.page.locator(f"input[value={value}]").check()
 
     def asks(self, text: str) -> Locator:
-        """Type a question, press Enter, and return the line of the answer."""
+        """Type a question, press Enter, and return the element of the answer."""
         answers = self.page.locator("#chat .theirs[data-state]")
         before = answers.count()
         self.page.get_by_role("textbox").click()
@@ -75,7 +75,7 @@ class Person:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """An empty tab of the size of a laptop's window."""
+    """An empty tab of a laptop's size."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     yield context.new_page()
     context.close()
@@ -83,7 +83,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def person(page: Page, demo_url: str) -> Iterator[Person]:
-    """Somebody in front of the whole product, whose page must stay whole and at home."""
+    """A person at the page of the whole product; it must have no errors and no requests to other hosts."""
     person = Person(page, demo_url)
     expect(page.locator("#chat .theirs").first).to_contain_text(ZH["welcome"][:6])
     yield person
@@ -92,8 +92,8 @@ def person(page: Page, demo_url: str) -> Iterator[Person]:
 
 
 @pytest.mark.main_story
-def test_the_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> None:
-    """First the placeholder, then more and more of the answer, then the finish."""
+def test_an_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> None:
+    """The placeholder is shown first, then the growing answer, then the finished one."""
     answer = person.asks("年假怎么申请")
 
     expect(answer.locator(".text")).to_have_text(ZH["thinking"])
@@ -109,7 +109,7 @@ def test_the_answer_grows_in_its_bubble_until_it_is_finished(person: Person) -> 
 
 
 def test_every_frame_is_listed_for_developers(person: Person) -> None:
-    """The last frame is on top with its finish, bytes and milliseconds."""
+    """The last frame is in the first row, with its finish flag, bytes and milliseconds."""
     person.sees_finish(person.asks("营业时间"))
 
     cells = person.page.locator("#rows tr").first.locator("td").all_inner_texts()
@@ -119,22 +119,22 @@ def test_every_frame_is_listed_for_developers(person: Person) -> None:
 
 
 @pytest.mark.parametrize(("choice", "code"), [("lisi", "unknown_user"), ("error", "provider_error")])
-def test_what_goes_wrong_is_said_in_the_bubble(person: Person, choice: str, code: str) -> None:
-    """An unknown person and a failing Dify each get their sentence."""
+def test_errors_are_shown_in_the_bubble(person: Person, choice: str, code: str) -> None:
+    """An unknown user and a failing Dify each show their sentence."""
     person.chooses(choice)
 
     assert person.sees_finish(person.asks("年假怎么申请")) == ZH[code]
 
 
-def test_a_person_whose_token_expired_is_answered(person: Person) -> None:
-    """The renewal is invisible."""
+def test_a_user_with_an_expired_token_is_answered(person: Person) -> None:
+    """The token is renewed without a visible difference."""
     person.chooses("wangwu")
 
     assert person.sees_finish(person.asks("营业时间")).startswith("周一至周五")
 
 
 def test_two_questions_at_once_have_a_bubble_each(person: Person) -> None:
-    """Nobody has to wait for an answer before the next question."""
+    """A second question can be asked before the first one's answer is complete."""
     first = person.asks("年假怎么申请")
     expect(first).to_be_visible()
     second = person.asks("营业时间")
@@ -144,7 +144,7 @@ def test_two_questions_at_once_have_a_bubble_each(person: Person) -> None:
 
 
 def test_markup_in_a_question_and_its_answer_stays_text(person: Person) -> None:
-    """Neither the question nor the answer that repeats it brings an element into the page."""
+    """Neither the question nor an answer that repeats it adds an element to the page."""
     attack = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>"
 
     answer = person.sees_finish(person.asks(attack))
@@ -156,7 +156,7 @@ def test_markup_in_a_question_and_its_answer_stays_text(person: Person) -> None:
 
 
 def test_the_page_is_usable_on_a_phone(person: Person) -> None:
-    """Nothing is wider than the screen, and the answer can be read where one types."""
+    """The page is not wider than the screen, and the end of the answer and the send button are visible."""
     person.page.set_viewport_size({"width": 360, "height": 740})
 
     answer = person.asks("报销需要哪些材料")
@@ -167,8 +167,8 @@ def test_the_page_is_usable_on_a_phone(person: Person) -> None:
     expect(person.page.get_by_role("button", name="发送")).to_be_visible()
 
 
-def test_the_page_speaks_english_too(person: Person) -> None:
-    """Every label changes with the language, and nothing stays without a name."""
+def test_the_page_is_translated_to_english(person: Person) -> None:
+    """Labels and accessible names change with the language."""
     person.page.get_by_role("button", name="English").click()
 
     expect(person.page.get_by_role("button", name="Send")).to_be_visible()
@@ -178,8 +178,8 @@ def test_the_page_speaks_english_too(person: Person) -> None:
     assert person.page.locator("html").get_attribute("lang") == "en"
 
 
-def test_a_gateway_that_refuses_is_named_in_the_chat(page: Page) -> None:
-    """A callback that fails is a red line under the question."""
+def test_a_failing_callback_is_shown_in_the_chat(page: Page) -> None:
+    """An HTTP error of the callback is a red line under the question."""
     with (
         StubCallback() as callback,
         page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
@@ -193,8 +193,8 @@ def test_a_gateway_that_refuses_is_named_in_the_chat(page: Page) -> None:
         assert person.broken == []
 
 
-def test_a_real_dify_leaves_nothing_to_choose(page: Page) -> None:
-    """Without the mock its behaviour is hidden, and the page says who answers."""
+def test_with_a_real_dify_the_mocks_behaviour_is_hidden(page: Page) -> None:
+    """The choice of the mock's behaviour is hidden, and the page says that a real Dify answers."""
     with (
         StubCallback() as callback,
         page_for(lambda who: WeComUser(callback.url, SimulatedBot(TOKEN, AES_KEY), who), None) as url,
@@ -207,8 +207,8 @@ def test_a_real_dify_leaves_nothing_to_choose(page: Page) -> None:
 
 
 @pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS=folder takes the README's picture")
-def test_the_picture_of_the_readme(person: Person) -> None:
-    """An answer that is finished, and one that is still growing."""
+def test_the_screenshot_of_the_readme(person: Person) -> None:
+    """A finished answer and a growing one."""
     person.page.set_viewport_size({"width": 1280, "height": 860})
     person.sees_finish(person.asks("营业时间"))
     person.chooses("slow")

@@ -1,4 +1,4 @@
-"""/docs in a real Chromium: it shows every REST address, tries one, and its policy has nothing to object to."""
+"""/docs in Chromium: it lists every REST address, sends requests, and breaks no rule of its own policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = "obviously-fake-api-key"
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[str]:
-    """A replica whose REST addresses want a key."""
+    """A replica whose REST addresses require a key."""
     with (
         EmbeddedRedis() as redis,
         AppServer(redis.url, WEBSOCKET_AUTH="key", API_KEYS=KEY, ADMIN_TOKEN=KEY, RATE_LIMIT_IP="off") as app_server,
@@ -27,7 +27,7 @@ def home() -> Iterator[str]:
 
 
 @pytest.fixture
-def visit(chromium: Browser, home: str) -> Iterator[tuple[Page, Watch]]:
+def docs_page(chromium: Browser, home: str) -> Iterator[tuple[Page, Watch]]:
     with tab(chromium, home) as (page, watch):
         page.goto(f"{home}/docs")
         expect(page.locator(".opblock").first).to_be_visible(timeout=TIMEOUT)
@@ -35,9 +35,9 @@ def visit(chromium: Browser, home: str) -> Iterator[tuple[Page, Watch]]:
 
 
 @pytest.mark.main_story
-def test_every_rest_address_is_shown_and_nothing_is_fetched_from_elsewhere(visit: tuple[Page, Watch]) -> None:
-    """Two lists on one page, from this host alone, without a word of complaint in the console."""
-    page, watch = visit
+def test_every_rest_address_is_shown_without_foreign_requests(docs_page: tuple[Page, Watch]) -> None:
+    """Both lists of addresses come from this host, with no message in the console."""
+    page, watch = docs_page
 
     blocks = page.locator(".opblock-summary-path").all_text_contents()
     shown = {path.replace("\u200b", "") for path in blocks}
@@ -49,9 +49,9 @@ def test_every_rest_address_is_shown_and_nothing_is_fetched_from_elsewhere(visit
     watch.assert_clean()
 
 
-def test_an_address_can_be_tried_with_a_key(visit: tuple[Page, Watch]) -> None:
-    """What is typed into the form goes to this host as a header, and the answer is shown as it came."""
-    page, watch = visit
+def test_an_address_can_be_tried_with_a_key(docs_page: tuple[Page, Watch]) -> None:
+    """The key goes to this host as a header and is not stored; the page shows the reply."""
+    page, watch = docs_page
 
     page.get_by_role("button", name="Authorize").first.click()
     box = page.locator(".auth-container", has_text="administrator")

@@ -1,4 +1,4 @@
-"""The JavaScript client of docs/websocket.md in a real Chromium: it asks, is cut off, comes back, and has it all."""
+"""The JavaScript client of docs/websocket.md in Chromium: its answer survives a killed replica."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ASK = """([url, key, question]) => {
 }"""
 
 
-def test_the_javascript_client_sees_its_answer_through(
+def test_the_javascript_client_gets_its_whole_answer(
     redis_server: RedisServer, bare_page: Page, tmp_path: Path
 ) -> None:
-    """Cut off by a killed replica it resumes at another one: the whole answer, its pieces in order, asked for once."""
+    """Cut off by a killed replica the client resumes at another: the whole answer, in order, Dify asked once."""
     question = "[[slow]] JavaScript 年假怎么申请"
     with MockDify(slow=0.2) as dify:
         own = dify_settings(dify.base_url, STREAM_LEASE="3", WEBSOCKET_AUTH="key", API_KEYS=KEY)
@@ -42,7 +42,7 @@ def test_the_javascript_client_sees_its_answer_through(
             first.kill()
             answer = bare_page.evaluate("window.done")
             texts = bare_page.evaluate("window.texts")
-            # Another question, over the connection that has come back.
+            # Another question, over the new connection.
             again = bare_page.evaluate("window.chat.ask('营业时间')")
             bare_page.evaluate("window.chat.close()")
             asked = len(dify.asked(question))

@@ -1,4 +1,4 @@
-"""A browser's own EventSource on an answer: it comes back by itself, elsewhere, and stops when it has it all."""
+"""The browser's EventSource on an answer: it reconnects to another replica, and ends when the answer is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.servers.switchboard import Switchboard
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "http-api.md"
-#: A source that nobody closes, beside the document's own program.
+#: An EventSource without handlers that is never closed, beside the program of the document.
 FOLLOW = """(stream) => {
     window.texts = [];
     window.ended = new Promise((resolve) => window.follow(stream, (text) => window.texts.push(text), resolve));
@@ -25,8 +25,8 @@ FOLLOW = """(stream) => {
 }"""
 
 
-def test_an_event_source_sees_an_answer_through(redis_server: RedisServer, bare_page: Page, tmp_path: Path) -> None:
-    """Cut off by a killed replica it goes on at another one; one that is never closed is sent away at the end."""
+def test_an_event_source_gets_the_whole_answer(redis_server: RedisServer, bare_page: Page, tmp_path: Path) -> None:
+    """It continues at another replica after a kill; a source that is never closed is told to stop at the end."""
     question = "[[slow]] EventSource 年假怎么申请"
     program = re.findall(r"^```js\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)[0]
     with MockDify(slow=0.25) as dify:
@@ -35,7 +35,7 @@ def test_an_event_source_sees_an_answer_through(redis_server: RedisServer, bare_
             replicas(2, settings_for(redis_server.url(6), **own), tmp_path) as (first, second),
             Switchboard(first.port) as board,
         ):
-            # The page is there before the question: an answer that ends meanwhile could not be cut.
+            # The page is opened before the question: it must not lose time of the running answer.
             bare_page.goto(f"{board.url}/docs")
             bare_page.add_script_tag(content=program + "window.follow = follow;")
             body = {"query": question, "id": "browser", "stream": True}

@@ -1,4 +1,4 @@
-"""The realtime page in a real Chromium, before real gunicorn: questions, answers, controls, languages."""
+"""The realtime page in Chromium, with a replica: questions, answers, controls, languages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["enter", "mock_dify", "own_env", "replica", "speaker", "writer"]
 pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 
-def test_an_answer_is_one_bubble_and_one_count_however_many_frames_bring_it(speaker: Visitor) -> None:
-    """The counters count questions and answers, not frames."""
+def test_counters_count_answers_and_not_frames(speaker: Visitor) -> None:
+    """An answer of many frames is one bubble and counted once."""
     speaker.says("年假怎么申请？")
     speaker.sees_it_grow()
     assert speaker.counters == ("1", "1")
@@ -30,8 +30,8 @@ def test_an_answer_is_one_bubble_and_one_count_however_many_frames_bring_it(spea
     assert speaker.counters == ("1", "1")
 
 
-def test_an_instant_query_asks_what_was_no_question(writer: Visitor) -> None:
-    """The last sentence is asked as it is; before there is one, the page says in words what is missing."""
+def test_an_instant_query_asks_the_last_sentence(writer: Visitor) -> None:
+    """The last sentence is asked although it is no question; before there is one, the page shows the error."""
     writer.presses("立即提问")
     expect(writer.sees("#talk .failure")).to_have_text(f"{ZH['no_final_asr']} (NO_FINAL_ASR)")
 
@@ -43,7 +43,7 @@ def test_an_instant_query_asks_what_was_no_question(writer: Visitor) -> None:
     expect(writer.turns.locator(".mine")).to_have_text(["年假申请"])
 
 
-def test_an_instant_query_takes_the_place_of_the_running_answer(writer: Visitor) -> None:
+def test_an_instant_query_replaces_the_running_answer(writer: Visitor) -> None:
     """The first bubble is marked as stopped, the second is answered."""
     writer.types("年假怎么申请？[[slow]]")
     writer.sees_it_grow()
@@ -58,7 +58,7 @@ def test_an_instant_query_takes_the_place_of_the_running_answer(writer: Visitor)
 
 
 def test_stop_ends_the_answer_here_and_at_the_provider(writer: Visitor, mock_dify: MockDify) -> None:
-    """What was shown stays, marked as stopped."""
+    """The text that was shown stays, marked as stopped, and Dify gets a stop."""
     stopped = len(mock_dify.stops)
     writer.types("年假怎么申请？[[slow]]")
     writer.sees_it_grow()
@@ -70,8 +70,8 @@ def test_stop_ends_the_answer_here_and_at_the_provider(writer: Visitor, mock_dif
     wait_until(lambda: len(mock_dify.stops) > stopped, timeout=30.0)
 
 
-def test_a_question_spoken_during_an_answer_is_the_next(speaker: Visitor, mock_dify: MockDify) -> None:
-    """Each has its bubble, in the order they were asked."""
+def test_a_question_during_an_answer_is_the_next(speaker: Visitor, mock_dify: MockDify) -> None:
+    """Each question has its bubble, in the order they were asked."""
     speaker.says("年假怎么申请？")
     speaker.sees_it_grow()
     speaker.says("营业时间是什么？")
@@ -82,8 +82,8 @@ def test_a_question_spoken_during_an_answer_is_the_next(speaker: Visitor, mock_d
     assert speaker.counters == ("2", "2")
 
 
-def test_an_answer_that_fails_says_so_in_its_bubble(writer: Visitor) -> None:
-    """The sentence stands where the answer would, and the session goes on."""
+def test_a_failed_answer_shows_the_error_in_its_bubble(writer: Visitor) -> None:
+    """The bubble has the sentence instead of an answer, and the session continues."""
     writer.types("年假怎么申请？[[error]]")
 
     assert writer.sees_answer(0, "failed") == ""
@@ -94,8 +94,8 @@ def test_an_answer_that_fails_says_so_in_its_bubble(writer: Visitor) -> None:
     assert writer.counters == ("2", "1")
 
 
-def test_an_answer_that_is_replaced_begins_anew_in_its_bubble(speaker: Visitor, mock_dify: MockDify) -> None:
-    """What was shown first is gone, and is not counted twice; the voice goes on with the new words."""
+def test_a_replaced_answer_begins_again_in_its_bubble(speaker: Visitor, mock_dify: MockDify) -> None:
+    """The first text is gone, the answer is counted once, and the voice reads the new text."""
     speaker.sees("#aloud").check()
     question = "年假怎么申请？[[chatflow-moderated]]"
     speaker.says(question)
@@ -107,7 +107,7 @@ def test_an_answer_that_is_replaced_begins_anew_in_its_bubble(speaker: Visitor, 
 
 
 def test_markup_in_questions_and_answers_stays_text(speaker: Visitor) -> None:
-    """Neither what is said nor the answer that repeats it brings an element into the page, nor is it read."""
+    """Neither speech nor an answer that repeats it adds an element to the page, and markup is not read aloud."""
     attack = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>怎么办？"
     speaker.sees("#aloud").check()
 
@@ -122,7 +122,7 @@ def test_markup_in_questions_and_answers_stays_text(speaker: Visitor) -> None:
 
 
 def test_a_new_session_begins_a_new_conversation(writer: Visitor, mock_dify: MockDify) -> None:
-    """Within a session the provider knows what was said before; in a new one it does not."""
+    """Within a session Dify gets the conversation's id; in a new session it does not."""
     first = writer.sees("#session").get_attribute("title")
     for number in range(3):
         if number == 2:
@@ -137,8 +137,8 @@ def test_a_new_session_begins_a_new_conversation(writer: Visitor, mock_dify: Moc
     assert not asked[2]
 
 
-def test_the_page_speaks_english_too(writer: Visitor) -> None:
-    """Every label changes with the language, what is on the page already as well, and errors are in its words."""
+def test_the_page_is_translated_to_english(writer: Visitor) -> None:
+    """Every label changes with the language, text of earlier turns too, and later errors are in English."""
     writer.types("年假怎么申请？[[slow]]")
     writer.sees_it_grow()
     writer.presses("停止")
@@ -157,7 +157,7 @@ def test_the_page_speaks_english_too(writer: Visitor) -> None:
 
 
 def test_the_page_is_usable_on_a_phone(writer: Visitor) -> None:
-    """Nothing is wider than the screen, and the answer can be read where one types."""
+    """The page is not wider than the screen, and the answer is visible above the input field."""
     writer.page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
 
     writer.types("报销需要哪些材料？")
@@ -169,8 +169,8 @@ def test_the_page_is_usable_on_a_phone(writer: Visitor) -> None:
 
 
 @pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS=folder takes the README's picture")
-def test_the_picture_of_the_readme(speaker: Visitor) -> None:
-    """An answer that is finished, one that is growing, and somebody who goes on talking."""
+def test_the_screenshot_of_the_readme(speaker: Visitor) -> None:
+    """A finished answer, a growing one, and speech that continues."""
     speaker.says("大家好，我们开始今天的培训。")
     speaker.says("请问营业时间是什么？")
     speaker.sees_answer(0)

@@ -1,4 +1,4 @@
-"""Speech on the realtime page: recognition that goes on, answers read aloud, never both at once."""
+"""Speech on the realtime page: continuous recognition, answers read aloud, never both at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 
 @pytest.mark.main_story
 def test_a_spoken_question_is_transcribed_and_answered(speaker: Visitor, mock_dify: MockDify) -> None:
-    """What is being said is grey, what was said is black, and the question in it gets its answer."""
+    """Interim words have another colour than final ones, and the question in them is answered."""
     speaker.says("年假", final=False)
     expect(speaker.sees("#interim")).to_have_text("年假")
     speaker.says("年假怎么申请？")
@@ -44,13 +44,13 @@ def _colour(visitor: Visitor, css: str) -> str:
     return str(visitor.sees(css).first.evaluate("one => getComputedStyle(one).color"))
 
 
-def test_an_answer_is_read_aloud_while_recognition_rests(speaker: Visitor) -> None:
-    """Only the answer's words are read, without its marks, and no recogniser runs meanwhile."""
+def test_recognition_pauses_while_an_answer_is_read_aloud(speaker: Visitor) -> None:
+    """Only the answer's words are read, without markup, and no recogniser runs meanwhile."""
     speaker.sees("#aloud").check()
     speaker.says("年假怎么申请？")
-    speaker.waits_for("theatre.saying !== null")
+    speaker.waits_for("fakeSpeech.saying !== null")
 
-    assert speaker.hears("theatre.running === null")
+    assert speaker.evaluates("fakeSpeech.running === null")
     expect(speaker.sees("#mic-word")).to_have_text("朗读中，暂不收听")
     speaker.sees_answer(0)
     pieces = speaker.listens_to_the_end()
@@ -59,21 +59,21 @@ def test_an_answer_is_read_aloud_while_recognition_rests(speaker: Visitor) -> No
     assert pieces[-1] == "还需要我帮你查一下剩余天数吗？"
     assert not re.search(r"[*>✅]|怎么申请", "".join(pieces))
     assert len(pieces) == len(set(pieces))
-    assert speaker.hears("theatre.overheard") == []
+    assert speaker.evaluates("fakeSpeech.overlaps") == []
     expect(speaker.sees("#mic-word")).to_have_text("停止收听")
 
 
-def test_reading_can_be_stopped_and_listening_goes_on(speaker: Visitor) -> None:
+def test_listening_continues_after_reading_is_stopped(speaker: Visitor) -> None:
     """The rest of that answer is not read."""
     speaker.sees("#aloud").check()
     speaker.says("年假怎么申请？")
-    speaker.waits_for("theatre.saying !== null")
+    speaker.waits_for("fakeSpeech.saying !== null")
 
     speaker.presses("停止朗读")
     speaker.sees_answer(0)
-    speaker.waits_for("theatre.running !== null")
+    speaker.waits_for("fakeSpeech.running !== null")
 
-    assert len(speaker.hears("theatre.spoken")) == 1
+    assert len(speaker.evaluates("fakeSpeech.spoken")) == 1
 
 
 READ_ALOUD = [
@@ -88,70 +88,70 @@ READ_ALOUD = [
 
 
 def test_only_words_are_read_aloud(writer: Visitor) -> None:
-    """Marks, code, addresses, emoji and the model's thoughts are not."""
+    """Markup, code, addresses, emoji and the model's thoughts are left out."""
     read = [writer.page.evaluate("markdown => plainText(markdown)", markdown) for markdown, _ in READ_ALOUD]
 
     assert read == [words for _, words in READ_ALOUD]
 
 
-def test_text_made_to_be_slow_to_read_is_not(writer: Visitor) -> None:
-    """What is turned into words has no mark whose other end is looked for through all of it."""
+def test_removing_unclosed_markup_is_fast(writer: Visitor) -> None:
+    """Texts of 60,000 opening marks without an end are converted within 8 s each."""
     script = "mark => { const began = Date.now(); plainText(mark.repeat(60_000)); return Date.now() - began; }"
 
     assert all(writer.page.evaluate(script, mark) < 8_000 for mark in ("![](", "_a ", "[a]("))
 
 
-def test_an_utterance_is_handed_over_once_after_a_silence(enter: Enter, replica: Replica) -> None:
-    """With the words that were not final yet, which the recogniser then must not say once more."""
+def test_an_utterance_is_delivered_once_after_a_silence(enter: Enter, replica: Replica) -> None:
+    """It includes interim words; a late final result of the recogniser does not repeat them."""
     visitor = enter(replica.url, speech=True)
-    visitor.hears(
+    visitor.evaluates(
         "{ window.handed = []; const heard = (words) => handed.push(words);"
         " createSpeech({ language: 'zh-CN', silence: 300, onUtterance: heard }).start(); }"
     )
 
     visitor.says("年假怎么申请，")
     visitor.says("要几天", final=False)
-    visitor.hears("{ window.former = theatre.running; }")
+    visitor.evaluates("{ window.former = fakeSpeech.running; }")
     visitor.waits_for("handed.length === 1")
-    visitor.waits_for("theatre.running !== null && theatre.running !== former")
-    visitor.hears("former.put('要几天', true)")
+    visitor.waits_for("fakeSpeech.running !== null && fakeSpeech.running !== former")
+    visitor.evaluates("former.put('要几天', true)")
     visitor.says("营业时间")
     visitor.waits_for("handed.length === 2")
 
-    assert visitor.hears("handed") == ["年假怎么申请，要几天", "营业时间"]
+    assert visitor.evaluates("handed") == ["年假怎么申请，要几天", "营业时间"]
 
 
-def test_voice_and_rate_are_chosen_and_kept(speaker: Visitor) -> None:
-    """The rate is 1.25 at first; both are used, and known again after a reload."""
+def test_voice_and_rate_are_chosen_and_stored(speaker: Visitor) -> None:
+    """The default rate is 1.25; chosen voice and rate are used, and restored after a reload."""
     assert speaker.sees("#rate").input_value() == "1.25"
 
     speaker.sees("#aloud").check()
     speaker.sees("#voice").select_option(label="Anna (en-US)")
     speaker.sees("#rate").fill("0.5")
     speaker.says("营业时间是什么？")
-    speaker.waits_for("theatre.saying !== null")
+    speaker.waits_for("fakeSpeech.saying !== null")
 
-    assert speaker.hears("[theatre.spoken[0].voice, theatre.spoken[0].rate]") == ["Anna", 0.5]
+    assert speaker.evaluates("[fakeSpeech.spoken[0].voice, fakeSpeech.spoken[0].rate]") == ["Anna", 0.5]
     speaker.page.reload()
     expect(speaker.sees("#rate-shown")).to_have_text("0.50×")
     expect(speaker.sees("#voice")).to_have_value("urn:test:anna")
     expect(speaker.sees("#aloud")).to_be_checked()
 
 
-def test_listening_goes_on_when_the_recogniser_ends_by_itself(speaker: Visitor) -> None:
-    """Nothing said before is overwritten, not even words that were never called final."""
+def test_listening_continues_after_the_recogniser_ends(speaker: Visitor) -> None:
+    """Earlier words are kept, interim ones included."""
     speaker.says("大家好。")
     speaker.says("今天我们开会", final=False)
-    speaker.hears("theatre.running.end()")
-    speaker.waits_for("theatre.runs === 2 && theatre.running !== null")
+    speaker.evaluates("fakeSpeech.running.end()")
+    speaker.waits_for("fakeSpeech.runs === 2 && fakeSpeech.running !== null")
     speaker.says("请看屏幕。")
 
     expect(speaker.sees(".said span")).to_have_text(["大家好。", "今天我们开会", "请看屏幕。"])
 
 
-def test_a_microphone_that_is_refused_is_said_in_words(speaker: Visitor) -> None:
-    """Listening ends, and one can type."""
-    speaker.hears("theatre.running.fail('not-allowed')")
+def test_a_refused_microphone_shows_the_error(speaker: Visitor) -> None:
+    """Listening ends, and sentences can be typed."""
+    speaker.evaluates("fakeSpeech.running.fail('not-allowed')")
 
     expect(speaker.sees("#talk .failure")).to_contain_text("浏览器没有允许使用麦克风")
     expect(speaker.page.get_by_role("button", name="开始说话")).to_have_attribute("aria-pressed", "false")
@@ -159,8 +159,8 @@ def test_a_microphone_that_is_refused_is_said_in_words(speaker: Visitor) -> None
     assert speaker.sees_answer(0).startswith("周一至周五")
 
 
-def test_typed_text_does_without_a_recogniser(writer: Visitor) -> None:
-    """Enter sends a line as a finished sentence; there is no microphone to press, and the page says why."""
+def test_sentences_can_be_typed_without_a_recogniser(writer: Visitor) -> None:
+    """Enter sends a line as a final sentence; the page hides the microphone and says why."""
     expect(writer.sees("#hint")).to_contain_text("没有语音识别")
     expect(writer.sees("#mic")).to_be_hidden()
 
@@ -173,11 +173,11 @@ def test_typed_text_does_without_a_recogniser(writer: Visitor) -> None:
     expect(writer.sees(".said span")).to_have_text(["大家好，我们开始吧", "营业时间是什么？"])
 
 
-def test_pausing_also_rests_the_microphone(speaker: Visitor) -> None:
-    """What is typed meanwhile is marked as not taken; after resuming the microphone is on again."""
+def test_a_pause_stops_the_microphone_too(speaker: Visitor) -> None:
+    """A sentence typed meanwhile is marked as not processed; after resuming the recogniser runs again."""
     speaker.presses("暂停")
     speaker.stands_at("paused")
-    speaker.waits_for("theatre.running === null")
+    speaker.waits_for("fakeSpeech.running === null")
     speaker.types("营业时间是什么？")
     expect(speaker.sees(".said small").first).to_have_text("已暂停，没有处理")
 

@@ -1,4 +1,4 @@
-"""What CI does beside the Makefile: its audit of packages says what it found, or why it found nothing."""
+"""CI's audit of packages: it prints what it found, or why it was skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def audit(**env: str) -> tuple[int, str]:
-    """Run CI's audit; return its exit code and what it said."""
+    """Run CI's audit; return its exit code and its output."""
     done = subprocess.run(
         [str(ROOT / ".ci/audit")], env={**os.environ, **env}, capture_output=True, text=True, timeout=110
     )
@@ -20,7 +20,7 @@ def audit(**env: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "exit_code", "expected"),
+    ("output", "code", "exit_code", "expected"),
     [
         ("No known vulnerabilities found", 0, 0, "pip-audit: no known vulnerability in requirements.lock\n"),
         ("Found 1 known vulnerability in 1 package", 1, 1, "Found 1 known vulnerability in 1 package\n"),
@@ -34,11 +34,11 @@ def audit(**env: str) -> tuple[int, str]:
     ids=["clean", "found", "away"],
 )
 def test_only_a_known_vulnerability_fails_the_audit(
-    tmp_path: Path, said: str, code: int, exit_code: int, expected: str
+    tmp_path: Path, output: str, code: int, exit_code: int, expected: str
 ) -> None:
-    """A database that cannot be reached is one line, and CI goes on."""
+    """When its database cannot be reached, the audit prints one line and passes."""
     stub = tmp_path / "pip-audit"
-    stub.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+    stub.write_text(f"#!/bin/sh\necho '{output}'\nexit {code}\n")
     stub.chmod(0o755)
 
     assert audit(PIP_AUDIT=str(stub)) == (exit_code, expected)
@@ -47,7 +47,7 @@ def test_only_a_known_vulnerability_fails_the_audit(
 @pytest.mark.full
 @pytest.mark.scenario
 def test_without_an_index_the_audit_is_skipped() -> None:
-    """It is installed into an environment of its own; where that fails, the one of the tests is as it was."""
+    """The audit installs pip-audit into its own environment; when that fails, it prints one line and passes."""
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
 
     assert audit(**nowhere) == (0, "pip-audit skipped: it could not be installed\n")

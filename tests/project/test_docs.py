@@ -1,4 +1,4 @@
-"""The documents tell the truth: settings, links, tests, keys, sentences and commands they name are really there."""
+"""Settings, links, tests, keys, sentences and commands that the documents name exist in the product."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 SETTINGS, SETTINGS_ZH = ROOT / "docs" / "settings.md", ROOT / "docs" / "settings.zh-CN.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 DOCUMENTS = [README, README_ZH, *sorted((ROOT / "docs").glob("*.md"))]
-#: Stands after the variables that have no effect yet.
+#: The mark after variables that have no effect yet.
 LATER = " ◌"
-#: Names in capitals that are no settings: what make, tests and other programs take.
+#: Names in capitals that are not settings: of make, tests, other programs, and placeholders.
 NOT_OURS = {"ASK", "PYTEST_ARGS", "REQUESTS_CA_BUNDLE", "REQUIRE_REAL_SERVERS", "ID", "KEY", "TOKEN", "URL", "WARNING"}
 NOT_OURS |= {
     "LAIBAO_WS_KEY",
@@ -49,7 +49,7 @@ NOT_OURS |= {
 
 
 class Row(NamedTuple):
-    """One setting in a table."""
+    """A row of a settings table."""
 
     name: str
     default: str
@@ -62,12 +62,12 @@ def rows(document: Path) -> list[Row]:
 
 
 def every_row(document: Path) -> list[Row]:
-    """Return the rows of all settings, without the first table, which repeats some of them."""
+    """Return the rows of all settings, without the first table, whose rows are repetitions."""
     return rows(document)[len(settings_tool.COMMON) :]
 
 
 def later(document: Path) -> set[str]:
-    """Return the variables that are marked as without effect."""
+    """Return the variables marked as without effect."""
     return set(re.findall(rf"^\| `([A-Z_]+)`{LATER} \|", text(document), re.MULTILINE))
 
 
@@ -76,7 +76,7 @@ def text(document: Path) -> str:
 
 
 def prose(document: Path) -> str:
-    """Return a document without its blocks of code."""
+    """Return a document without its code blocks."""
     return re.sub(r"^```.*?^```", "", text(document), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -84,32 +84,32 @@ def prose(document: Path) -> str:
 
 
 def test_the_first_screen_has_picture_and_commands() -> None:
-    """Before anything else: what it is, how it looks, and the two commands."""
+    """The first 20 lines have the picture, the two commands, and what the product is for."""
     first = "\n".join(text(README).splitlines()[:20])
 
     assert all(part in first for part in ("docs/images/simulator.png", "make demo", "make test", "WeCom"))
 
 
 def test_the_readme_is_short() -> None:
-    """Details are in docs/: the README is read to its end."""
+    """The README has 150 lines at most; details are in docs/."""
     assert len(text(README).splitlines()) <= 150
 
 
-def test_the_settings_page_is_made_of_the_settings() -> None:
-    """docs/settings.md is what `python -m tools.settings` prints, and has every setting, in the settings' order."""
+def test_the_settings_page_is_generated() -> None:
+    """docs/settings.md is the output of `python -m tools.settings`, with every setting in the order of `Settings`."""
     assert text(SETTINGS) == settings_tool.page()
     assert [row.name.lower() for row in every_row(SETTINGS)] == list(Settings.model_fields)
 
 
 def test_the_translation_has_the_same_settings() -> None:
-    """Names, defaults and marks are the same; meanings are in Chinese."""
+    """Names, defaults and marks are equal, and every meaning is translated."""
     assert [row[:2] for row in rows(SETTINGS_ZH)] == [row[:2] for row in rows(SETTINGS)]
     assert later(SETTINGS_ZH) == later(SETTINGS)
     assert not {row.meaning for row in rows(SETTINGS_ZH)} & {row.meaning for row in rows(SETTINGS)}
 
 
-def test_common_settings_are_told_once() -> None:
-    """A setting of the first table has the same words in its own, in both languages."""
+def test_common_settings_have_the_same_rows_twice() -> None:
+    """The rows of the first table equal those of the setting's own table, in both languages."""
     for page in (SETTINGS, SETTINGS_ZH):
         common = rows(page)[: len(settings_tool.COMMON)]
         assert len(common) == 15
@@ -117,8 +117,8 @@ def test_common_settings_are_told_once() -> None:
 
 
 @pytest.mark.parametrize(("page", "translation"), [(README, README_ZH), (SETTINGS, SETTINGS_ZH)])
-def test_the_translation_is_in_step(page: Path, translation: Path) -> None:
-    """Same headings by level, same blocks of code, same links, as many rows."""
+def test_a_translation_has_the_same_structure(page: Path, translation: Path) -> None:
+    """Both have the same levels of headings, code blocks and links, and as many rows and list items."""
 
     def shape(document: Path) -> tuple[list[str], list[str], set[str], int]:
         links = {target.replace(".zh-CN", "") for _, target in links_of(document)} - {page.name}
@@ -129,8 +129,8 @@ def test_the_translation_is_in_step(page: Path, translation: Path) -> None:
     assert shape(translation) == shape(page)
 
 
-def test_what_is_marked_as_without_effect_has_none() -> None:
-    """A marked variable is read nowhere but where settings are made and checked; every other one is."""
+def test_settings_marked_as_without_effect_are_not_read() -> None:
+    """Only the modules that define and check the settings name a marked variable; all other settings are read."""
     folders = ("channels", "config", "server", "services", "utils", "demo")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     paths += [ROOT / "app.py", ROOT / "gunicorn.conf.py"]
@@ -142,7 +142,7 @@ def test_what_is_marked_as_without_effect_has_none() -> None:
     bots = {f"wechat_{name}" for name in re.findall(r"\bbot\.(\w+)", code)}
     assert marked == set(rules.LATER)
     assert not marked & (read | bots)
-    # Read by way of another name: an alias, a bot's tokens, a template's groups.
+    # Read under another name: an alias, a bot's tokens, a template's groups.
     indirect = {"wechat_token", "wechat_encoding_aes_key", "dify_api_key", "dify_api_url", "mock_mode", "use_mock_rag"}
     assert set(Settings.model_fields) - marked - read - bots <= indirect
 
@@ -155,14 +155,14 @@ def links_of(document: Path) -> list[tuple[Path, str]]:
 
 
 def anchors(document: Path) -> set[str]:
-    """Return the anchors GitHub gives a document's headings."""
+    """Return the anchors that GitHub gives to a document's headings."""
     headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    """Files exist, and so do the headings they are opened at; what is elsewhere is not asked here."""
+    """Linked files and headings exist; links to other sites are not opened."""
     for _, target in links_of(document):
         if target.startswith("https://"):
             continue
@@ -174,14 +174,14 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_tests_exist(document: Path) -> None:
-    """A promise that names its test names one that is there."""
+    """Test files and functions that a document names exist."""
     for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text(document)):
         assert (ROOT / path).is_file(), path
         assert not name or f"def {name}(" in (ROOT / path).read_text("utf-8"), f"{path}::{name}"
 
 
 def test_named_modules_exist() -> None:
-    """`python -m` in a document starts something that is there."""
+    """Modules that a document starts with `python -m` exist."""
     named = {name for document in DOCUMENTS for name in re.findall(r"python -m ([\w.]+)", text(document))}
     ours = {name for name in named if name.split(".")[0] in ("tools", "demo")}
 
@@ -191,7 +191,7 @@ def test_named_modules_exist() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_variables_are_settings(document: Path) -> None:
-    """A name in capitals is a setting, or on the short list of those that are not."""
+    """A name in capitals is a setting or in `NOT_OURS`."""
     named = set(re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", prose(document)))
     named |= set(re.findall(r"^([A-Z][A-Z_]+)=", text(document), re.MULTILINE))
 
@@ -199,15 +199,15 @@ def test_named_variables_are_settings(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_quoted_sentences_are_said(document: Path) -> None:
-    """What a table says users see is a part of a sentence of ours."""
+def test_quoted_sentences_are_in_the_texts(document: Path) -> None:
+    """A Chinese quotation in docs/ is part of a sentence of `config.texts`."""
     for quoted in re.findall(r'"([^"`]*[\u4e00-\u9fff][^"`]*)"', prose(document).replace("“", '"').replace("”", '"')):
         if document.parent.name == "docs" and document != SETTINGS_ZH:
             assert any(quoted in sentence for sentence in ZH.values()), quoted
 
 
 def test_named_codes_exist() -> None:
-    """Error codes have a sentence, and checks of a callback are those of the service."""
+    """Error codes have a sentence, and check names of callbacks are in the docstring of the callback's module."""
     codes = {code for document in DOCUMENTS for code in re.findall(r"Error\] (\w+):|failed: (\w+)", prose(document))}
     checks = set(re.findall(r"with `(\w+)`", prose(ROOT / "docs" / "connect-dify.md")))
 
@@ -215,11 +215,11 @@ def test_named_codes_exist() -> None:
     assert checks - {"unknown_bot"} <= set(re.findall(r"\w+", str(wechat_service.__doc__)))
 
 
-def test_every_choice_is_in_its_settings_meaning() -> None:
-    """A setting with a few values names them all."""
+def test_every_choice_is_in_its_settings_description() -> None:
+    """The description of a `Literal` setting names all its values."""
     fields = Settings.model_fields.items()
     choices = {name: re.findall(r"'(\w+)'", str(field.annotation)) for name, field in fields if "Literal" in str(field)}
-    # `locale` says in words what its two values are.
+    # `locale` describes its two values without naming them.
     lacking = {
         (name, choice)
         for name, values in choices.items()
@@ -232,7 +232,7 @@ def test_every_choice_is_in_its_settings_meaning() -> None:
 
 
 def test_the_http_page_has_every_code_of_the_envelope() -> None:
-    """The table of all REST addresses names each code there is, those that nothing sends too."""
+    """The table of codes has every code of the envelope, also those that are not sent at present."""
     table = text(ROOT / "docs" / "http-api.md").partition("## Every REST address")[2]
     rows_of_codes = re.findall(r"^\| `?(\d+)`? \| ([A-Z][\w -]+)[;|]", table, re.MULTILINE)
 
@@ -240,7 +240,7 @@ def test_the_http_page_has_every_code_of_the_envelope() -> None:
 
 
 def test_figures_of_other_pages_are_those_that_were_measured() -> None:
-    """What a poll costs stands in docs/kubernetes.md and the manifests as in docs/performance.md."""
+    """docs/kubernetes.md and the manifest have the CPU time of a poll from bench/results.json."""
     measured = json.loads((ROOT / "bench" / "results.json").read_text("utf-8"))
     poll = round(measured["figures"]["polls.cpu.1k"]["value"] / 1000, 1)
 
@@ -252,7 +252,7 @@ def test_figures_of_other_pages_are_those_that_were_measured() -> None:
 
 
 def keys() -> Iterator[str]:
-    """Yield every key pattern of the stores' schemas."""
+    """Yield every key pattern of the stores' docstrings."""
     stores = sorted((ROOT / "services").glob("*/*store.py"))
     for store in [*stores, ROOT / "services" / "limits" / "rate_limiter.py"]:
         schema = importlib.import_module(f"services.{store.parent.name}.{store.stem}").__doc__ or ""
@@ -260,7 +260,7 @@ def keys() -> Iterator[str]:
 
 
 def test_operations_shows_every_key() -> None:
-    """Each key pattern of the stores has a row with a command."""
+    """Each key pattern of the stores has a row with a redis-cli command."""
     patterns = set(keys())
     shown_keys = set(re.findall(r"^\| `([^`]+)` \| `redis-cli ", text(OPERATIONS), re.MULTILINE))
 
@@ -268,8 +268,8 @@ def test_operations_shows_every_key() -> None:
     assert shown_keys == patterns
 
 
-def test_the_redis_lines_work(redis_server: RedisServer, redis_url: str) -> None:
-    """Every redis-cli line runs on a Redis that holds an answer, and those of its stream show it."""
+def test_the_redis_commands_work(redis_server: RedisServer, redis_url: str) -> None:
+    """Every redis-cli command runs on a Redis with a finished stream, and the stream's commands show its content."""
     client = require_binary("redis-cli")
     with AppServer(redis_url) as app_server, app_server.user() as user:
         bubble = user.says("年假怎么申请")
@@ -286,7 +286,7 @@ def test_the_redis_lines_work(redis_server: RedisServer, redis_url: str) -> None
 
 
 def run_line(client: str, port: int, line: str, stream_id: str) -> str:
-    """Run a documented line with a real stream's id in the place of ID; return what it prints."""
+    """Run a documented command with a real stream id in place of ID; return its output."""
     words = shlex.split(re.sub(r"\bID\b", stream_id, line))
     done = subprocess.run([client, "-p", str(port), *words[1:]], capture_output=True, timeout=30, check=True)
     return done.stdout.decode()

@@ -1,4 +1,4 @@
-"""Names that other people's code imports: they lead to where the thing is now."""
+"""Names of earlier versions that other people's code imports still lead to the same objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-#: A former name, and the name it stands for.
+#: Former names and the present ones.
 FORMER = [
     ("services.asking_service.AskingService", "services.providers.client.asking_service.AskingService"),
     ("config.gunicorn_worker.DrainingWorker", "server.worker.DrainingWorker"),
@@ -15,7 +15,7 @@ FORMER = [
     ("demo.ierror.WXBizMsgCrypt_OK", "services.wecom.codes.WXBizMsgCrypt_OK"),
     ("services.sql_batch_tables.statements", "services.batches.sql.tables.statements"),
 ]
-#: What docs/providers.md has people import; these have not moved.
+#: Names that docs/providers.md uses and that have not moved.
 KEPT = ["services.providers.base.BaseRAGProvider", "services.errors.ProviderError", "services.models.Delta"]
 
 
@@ -31,6 +31,6 @@ def test_a_former_name_is_the_same_thing(former: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_provider_of_ones_own_finds_what_it_imports(name: str) -> None:
-    """The names that docs/providers.md shows are there."""
+def test_names_for_custom_providers_exist(name: str) -> None:
+    """The names that docs/providers.md shows can be imported."""
     assert found(name)

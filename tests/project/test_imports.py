@@ -1,4 +1,4 @@
-"""The app_server has floors and imports go down only; what speaks to the outside is in few, named places."""
+"""The floors of the product: imports go down only, and few packages may import what connects to the outside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("config", "server", "channels", "services", "utils", "tools", "bench", "demo")
 FILES = ("app", "gunicorn.conf")
 
-#: The floors of docs/architecture.md: packages, and the modules that stand beside them in `services`.
+#: The floors of docs/architecture.md, of packages and of the modules that lie directly in `services`.
 FLOORS = {
     "app": 6, "gunicorn.conf": 6, "server": 6, "tools": 6, "demo": 6, "bench": 6,
     "services.container": 6, "services.factories": 6, "services.probes": 6,
@@ -28,14 +28,14 @@ FLOORS = {
     "services.redis": 1, "services.sql": 1, "services.http": 1,
     "services.errors": 0, "services.models": 0, "services.channels": 0, "services.metrics": 0, "config": 0, "utils": 0,
 }  # fmt: skip
-#: Names of earlier versions for what others import, each a re-export and nothing else; nothing of ours imports them.
+#: Names of earlier versions, kept as re-exports for other people's code. The product does not import them.
 FORMER = ("services.asking_service", "services.sql_batch_tables", "config.gunicorn_worker")
-#: What channels share: each of the others is a channel, and channels do not import each other.
+#: Packages of `channels` that are no channels: channels may import these, but not each other.
 SHARED_BY_CHANNELS = ("channels.asking", "channels.web", "channels.sockets")
-#: It lists the channels, so it imports each of them.
+#: The list of the channels, which imports each of them.
 CHANNEL_REGISTRY = "channels.registry"
 
-#: A package from outside, and the modules that may import it; `*` is any name.
+#: Third-party packages and the modules that may import them; `*` is any name.
 OUTSIDE = {
     "redis": (
         "services.redis.*",
@@ -55,14 +55,14 @@ OUTSIDE = {
     "prometheus_client": ("services.metrics", "services.ops.metrics_files"),
     "fakeredis": ("demo.*",),
 }
-#: Floor 6 is for people at a terminal: it may also look into Redis and speak HTTP by itself.
+#: Floor 6 includes the command line tools, which may also read Redis and SQL and send HTTP.
 TOP, TOP_MAY = 6, ("redis", "sqlalchemy", "pymysql", "requests", "urllib3")
 
 
 @dataclass(frozen=True)
 class Import:
     importer: str
-    #: The full dotted name, as deep as the statement tells: `services.errors` of `from services import errors`.
+    #: The full dotted name as far as known from the statement: `services.errors` of `from services import errors`.
     imported: str
     line: int
 
@@ -71,7 +71,7 @@ class Import:
 
 
 def modules() -> dict[str, Path]:
-    """Return every module of the product by its dotted name."""
+    """Return every module of the product by dotted name."""
     paths = [ROOT / f"{name}.py" for name in FILES] + [p for f in FOLDERS for p in sorted((ROOT / f).rglob("*.py"))]
     return {_dotted(path): path for path in paths if path.exists()}
 
@@ -81,7 +81,7 @@ def _dotted(path: Path) -> str:
 
 
 def imports(importer: str, source: str, known: set[str]) -> Iterator[Import]:
-    """Yield what a module imports, also inside functions and under TYPE_CHECKING."""
+    """Yield the imports of a module, those inside functions and under TYPE_CHECKING included."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (Import(importer, alias.name, node.lineno) for alias in node.names)
@@ -92,12 +92,12 @@ def imports(importer: str, source: str, known: set[str]) -> Iterator[Import]:
 
 
 def floor(module: str) -> int | None:
-    """Return the floor of one of our modules; None for what is not ours."""
+    """Return the floor of a module, or None if the module is not ours."""
     return next((level for name, level in FLOORS.items() if _below(module, name)), None)
 
 
 def package(module: str) -> str:
-    """Return the package a module belongs to: `services.redis` of `services.redis.store`, `utils` of `utils.sse`."""
+    """Return a module's package: `services.redis` of `services.redis.store`, `utils` of `utils.sse`."""
     depth = 2 if module.split(".")[0] in ("services", "channels") else 1
     return ".".join(module.split(".")[:depth])
 
@@ -107,14 +107,14 @@ def _below(module: str, package: str) -> bool:
 
 
 def may_import(module: str, package: str) -> bool:
-    """Tell whether a module may import a package from outside."""
+    """Tell whether a module may import a third-party package."""
     if package in TOP_MAY and floor(module) == TOP:
         return True
     return any(fnmatchcase(module, place) for place in OUTSIDE[package])
 
 
 def climbs(found: Import) -> bool:
-    """Tell whether an import goes up; a former name leads to wherever the thing is now."""
+    """Tell whether an import goes up. Re-exports under a former name may."""
     if found.importer in FORMER:
         return False
     own, other = floor(found.importer), floor(found.imported)
@@ -130,23 +130,23 @@ def between_channels(found: Import) -> bool:
 
 @pytest.fixture(scope="module")
 def found() -> list[Import]:
-    """Every import of every module."""
+    """All imports of all modules."""
     every = modules()
     return [i for name, path in every.items() for i in imports(name, path.read_text("utf-8"), set(every))]
 
 
 def test_imports_go_down_only(found: list[Import]) -> None:
-    """No module imports one of a floor above its own."""
+    """No module imports one of a higher floor."""
     assert [str(i) for i in found if climbs(i)] == []
 
 
 def test_channels_do_not_import_each_other(found: list[Import]) -> None:
-    """What two channels need is in a package that they share."""
+    """Code that two channels need is in a package that they share."""
     assert [str(i) for i in found if between_channels(i)] == []
 
 
-def test_packages_make_no_circle(found: list[Import]) -> None:
-    """Below the top floor no package needs, by whatever way, a package that needs it."""
+def test_packages_have_no_circular_imports(found: list[Import]) -> None:
+    """Below the top floor no package imports, directly or not, a package that imports it."""
     needs: dict[str, set[str]] = defaultdict(set)
     for one in found:
         own, other = package(one.importer), package(one.imported)
@@ -162,7 +162,7 @@ def test_packages_make_no_circle(found: list[Import]) -> None:
 
 
 def circles(needs: dict[str, set[str]]) -> list[str]:
-    """Return each circle once, as the packages on its way."""
+    """Return each circle once, as a path of packages."""
 
     def ways(way: tuple[str, ...]) -> Iterator[str]:
         for name in sorted(needs.get(way[-1], ())):
@@ -174,28 +174,28 @@ def circles(needs: dict[str, set[str]]) -> list[str]:
     return [circle for name in sorted(needs) for circle in ways((name,))]
 
 
-def test_a_circle_is_seen() -> None:
-    """A circle is found from any of its packages, and named once."""
+def test_circles_are_found() -> None:
+    """A circle is found from any of its packages and listed once."""
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a > b > c > a"]
 
 
-def test_what_speaks_to_the_outside_has_its_place(found: list[Import]) -> None:
-    """Redis in stores, SQL in the SQL stores, HTTP in services and providers, Flask in app, channels and demo."""
+def test_only_named_modules_import_what_connects_to_the_outside(found: list[Import]) -> None:
+    """Stores import redis, SQL stores SQLAlchemy, services and providers HTTP clients; app, channels and demo Flask."""
     outside = [(i, i.imported.split(".")[0]) for i in found]
 
     assert [str(i) for i, package in outside if package in OUTSIDE and not may_import(i.importer, package)] == []
 
 
 def test_every_module_has_a_floor() -> None:
-    """The walk saw the product, and knows the floor of each of its modules."""
+    """`modules` finds the product, and `FLOORS` covers each of its modules."""
     names = set(modules())
 
     assert {"services.errors", "services.models", "utils.deadline"} <= names
     assert {name for name in names if floor(name) is None} - set(FORMER) == {"services"}
 
 
-def test_every_floor_exists() -> None:
-    """No row of the tables is about a module that is gone."""
+def test_the_tables_name_existing_modules_only() -> None:
+    """Each pattern of `FLOORS`, `OUTSIDE` and the other tables matches a module."""
     names = set(modules())
     named = {
         *FLOORS,
@@ -208,13 +208,13 @@ def test_every_floor_exists() -> None:
     assert [name for name in sorted(named) if not any(fnmatchcase(module, name) for module in names)] == []
 
 
-def test_former_names_are_for_others(found: list[Import]) -> None:
-    """Nothing of ours imports by a former name."""
+def test_the_product_does_not_import_former_names(found: list[Import]) -> None:
+    """Re-exports for other people's code are not used by the product."""
     assert [str(i) for i in found if i.imported in FORMER] == []
 
 
-def test_nothing_imports_the_tests(found: list[Import]) -> None:
-    """The product stands without its tests: the image has none."""
+def test_the_product_does_not_import_the_tests(found: list[Import]) -> None:
+    """The image has no tests."""
     assert [str(i) for i in found if _below(i.imported, "tests")] == []
 
 
@@ -232,8 +232,8 @@ def test_nothing_imports_the_tests(found: list[Import]) -> None:
         ("services.identity.token_store", "from services.redis.lock_store import LockStore", False),
     ],
 )
-def test_the_walk_sees_an_import_that_climbs(importer: str, line: str, wrong: bool) -> None:
-    """Each way to write an import is judged by where it leads."""
+def test_imports_that_go_up_are_found(importer: str, line: str, wrong: bool) -> None:
+    """Each form of the import statement is judged by the module that it names."""
     (only,) = imports(importer, line, {"services.answers.gateway", "services.streams.store"})
 
     assert climbs(only) is wrong
@@ -252,13 +252,13 @@ def test_the_walk_sees_an_import_that_climbs(importer: str, line: str, wrong: bo
         ("tools.doctor", "flask", False),
     ],
 )
-def test_the_walk_knows_who_may_speak_to_the_outside(module: str, package: str, allowed: bool) -> None:
-    """The table above is read as it is meant."""
+def test_may_import_follows_the_table(module: str, package: str, allowed: bool) -> None:
+    """`OUTSIDE` allows third-party packages by the module's name, and floor 6 has exceptions."""
     assert may_import(module, package) is allowed
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    """os.environ and os.getenv are used below the top floor by config alone."""
+    """Below the top floor only `config` uses os.environ and os.getenv."""
     readers = {
         name
         for name, path in modules().items()
@@ -273,6 +273,6 @@ def _reads_environment(source: str) -> bool:
     return any(isinstance(n.value, ast.Name) and n.value.id == "os" and n.attr in ("environ", "getenv") for n in names)
 
 
-def test_the_product_names_no_module_of_python_itself() -> None:
-    """No package of ours hides one of the standard library."""
+def test_no_package_hides_one_of_the_standard_library() -> None:
+    """The names of our folders are not in the standard library."""
     assert not set(FOLDERS) & sys.stdlib_module_names

@@ -1,4 +1,4 @@
-"""The Makefile: it installs once, hands on what was typed, and says in one line what is missing."""
+"""The Makefile: it installs once, passes variables and arguments on, and names a missing program in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Workshop:
-    """A copy of the Makefile in an empty folder, with a PATH that holds only what a test puts there."""
+    """A copy of the Makefile in an empty folder, with a PATH that has only the commands of the test."""
 
     SOURCES = ("Makefile", *(path.name for path in ROOT.glob("requirements*")), "constraints.txt")
     TOOLS = ("sh", "touch", "rm", "find", "grep", "tail", "awk", "mkdir", "cp", "sleep")
@@ -38,7 +38,7 @@ class Workshop:
     def command(self, name: str, script: str) -> None:
         """Put a shell script on the PATH."""
         path = self.commands / name
-        # The system's own tools are links here: write beside one, never through it.
+        # The system's tools are symbolic links here: replace the link, do not write through it.
         path.unlink(missing_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -47,7 +47,7 @@ class Workshop:
         self.command("python3", f'exec "{interpreter}" "$@"')
 
     def toy_python(self) -> None:
-        """Put a python3 on the PATH whose virtual environments install nothing and write down what they are asked."""
+        """Put a python3 on the PATH whose environments install nothing and log their arguments and variables."""
         toy = self.commands.parent / "toy"
         toy.write_text('#!/bin/sh\nprintf "%s|" "$@" "$ASK" "$DIFY_API_KEY" "$PORT" >>"$LOG"; echo >>"$LOG"\n')
         toy.chmod(0o755)
@@ -55,14 +55,14 @@ class Workshop:
 
     @property
     def asked(self) -> list[str]:
-        """What the toy was asked, call by call."""
+        """The logged calls of the toy, one line each."""
         log = self.project / "log"
         return log.read_text().splitlines() if log.exists() else []
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        # Nothing of this run's own make, pip or Python reaches the one inside.
+        # No variable of this run's own make, pip or Python reaches the make under test.
         env = {"PATH": str(self.commands), "HOME": str(self.project), "LC_ALL": "C.UTF-8"}
-        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        # SIGINT works also where the tests run in the background of a shell, which makes it ignored.
         interruptible = [require_binary("env"), "--default-signal=INT"]
         return subprocess.Popen(
             [*interruptible, require_binary("make"), "-C", str(self.project), *arguments],
@@ -75,7 +75,7 @@ class Workshop:
         )
 
     def make(self, *arguments: str, **variables: str) -> tuple[int, list[str]]:
-        """Run make from elsewhere, and return its exit code and what it said, make's own folder lines left out."""
+        """Run make from another folder; return its exit code and output lines without make's lines on directories."""
         process = self.start(*arguments, **variables)
         out, err = process.communicate(timeout=100)
         return process.returncode, [line for line in (out + err).splitlines() if "ing directory" not in line]
@@ -86,28 +86,28 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
-def test_no_python_is_one_line(workshop: Workshop) -> None:
-    """Without Python, make names the packages to install, and says nothing else."""
-    code, said = workshop.make("demo")
+def test_a_missing_python_is_reported_in_one_line(workshop: Workshop) -> None:
+    """Without Python, make prints one line with the packages to install."""
+    code, lines = workshop.make("demo")
 
     assert code != 0
-    (line,) = said
+    (line,) = lines
     assert "Python 3.11 or newer is missing: apt install python3 python3-venv" in line
 
 
-def test_an_old_python_is_one_line(workshop: Workshop) -> None:
-    """With a Python that is too old, make says which one it found."""
+def test_an_old_python_is_reported_in_one_line(workshop: Workshop) -> None:
+    """With an older Python, make prints one line with the version that it found."""
     workshop.command("python3", 'case "$2" in *version_info*) exit 1 ;; *) echo 3.9.2 ;; esac')
 
-    code, said = workshop.make("demo")
+    code, lines = workshop.make("demo")
 
     assert code != 0
-    (line,) = said
+    (line,) = lines
     assert "Python 3.11 or newer is missing (python3 is 3.9.2): apt install python3 python3-venv" in line
 
 
 def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
-    """Where python3 is too old, make takes the python3.11 beside it."""
+    """Where python3 is too old, make uses python3.11."""
     workshop.toy_python()
     (workshop.commands / "python3").rename(workshop.commands / "python3.11")
     workshop.command("python3", "exit 1")
@@ -116,47 +116,47 @@ def test_a_newer_python_beside_an_old_one_is_found(workshop: Workshop) -> None:
     assert any(call.startswith("-m|demo|") for call in workshop.asked)
 
 
-def test_a_missing_venv_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
-    """Where Debian's python3-venv is not installed, make names it."""
+def test_a_missing_venv_is_reported_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
+    """Without Debian's python3-venv, make prints one line with its name."""
     (tmp_path / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
     workshop.command("python3", f'PYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"')
 
-    code, said = workshop.make("demo")
+    code, lines = workshop.make("demo")
 
     assert code != 0
-    (line,) = said
+    (line,) = lines
     assert "python3 lacks venv: apt install python3-venv" in line
 
 
 @pytest.mark.full
 @pytest.mark.scenario
-def test_no_network_is_one_line(workshop: Workshop) -> None:
-    """Where the package index cannot be reached, make says so; pip's own words are in its log."""
+def test_a_missing_network_is_reported_in_one_line(workshop: Workshop) -> None:
+    """When the package index cannot be reached, make says so in one line; pip's output is in its log."""
     workshop.python()
 
-    code, said = workshop.make("demo", PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    code, lines = workshop.make("demo", PIP_INDEX_URL="http://127.0.0.1:9/simple")
 
     assert code != 0
-    assert said[0].startswith("Installing requirements-demo.txt")
-    (line,) = said[1:]
+    assert lines[0].startswith("Installing requirements-demo.txt")
+    (line,) = lines[1:]
     assert "No connection to the Python package index" in line
     assert "ERROR" in (workshop.project / ".venv/pip.log").read_text()
 
 
-def test_another_failure_of_pip_is_one_line(workshop: Workshop, tmp_path: Path) -> None:
-    """Whatever else stops pip is said in pip's own last words."""
+def test_another_failure_of_pip_is_reported_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
+    """For any other failure of pip, make prints the last line of pip's output."""
     workshop.toy_python()
     (tmp_path / "toy").write_text('#!/bin/sh\necho "ERROR: no space left"\nexit 1\n')
 
-    code, said = workshop.make("demo")
+    code, lines = workshop.make("demo")
 
     assert code != 0
-    assert "pip could not install requirements-demo.txt (see .venv/pip.log): ERROR: no space left" in said[1]
-    assert len(said) == 2
+    assert "pip could not install requirements-demo.txt (see .venv/pip.log): ERROR: no space left" in lines[1]
+    assert len(lines) == 2
 
 
-def test_the_demo_gets_what_was_typed(workshop: Workshop) -> None:
-    """ASK, DIFY_API_KEY and PORT reach the demo byte for byte, given on the command line or in the environment."""
+def test_variables_reach_the_demo(workshop: Workshop) -> None:
+    """ASK, DIFY_API_KEY and PORT reach the demo byte for byte, from the command line and from the environment."""
     workshop.toy_python()
 
     assert workshop.make("demo", "ASK=年假 $5 (怎么)申请?", "DIFY_API_KEY=app-fake", PORT="8$0")[0] == 0
@@ -164,8 +164,8 @@ def test_the_demo_gets_what_was_typed(workshop: Workshop) -> None:
     assert workshop.asked[-1] == "-m|demo|年假 $5 (怎么)申请?|app-fake|8$0|"
 
 
-def test_nothing_is_installed_twice(workshop: Workshop) -> None:
-    """The second start goes straight to the demo; a changed pin installs anew."""
+def test_packages_are_installed_once(workshop: Workshop) -> None:
+    """The second start installs nothing; a changed requirements file installs again."""
     workshop.toy_python()
     workshop.make("demo")
     first = len(workshop.asked)
@@ -181,7 +181,7 @@ def test_nothing_is_installed_twice(workshop: Workshop) -> None:
 
 
 def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
-    """An environment that was not finished is never taken for a good one."""
+    """An environment whose installation failed is not used."""
     workshop.toy_python()
     workshop.command("touch", "exit 1")
     workshop.make("demo")
@@ -191,8 +191,8 @@ def test_a_failed_install_is_tried_again(workshop: Workshop) -> None:
     assert ["install" in call for call in workshop.asked] == [True, True]
 
 
-def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
-    """`make test` installs the development requirements, leaves the full tests out, and hands PYTEST_ARGS on."""
+def test_make_test_installs_the_development_packages(workshop: Workshop) -> None:
+    """`make test` installs the development requirements, deselects full tests, and passes PYTEST_ARGS on."""
     workshop.toy_python()
 
     assert workshop.make("test", "PYTEST_ARGS=-k name")[0] == 0
@@ -203,8 +203,8 @@ def test_tests_need_the_tests_packages(workshop: Workshop) -> None:
     assert "|-m|not full|-k|name|" in call
 
 
-def test_every_test_is_run_with_all_its_examples(workshop: Workshop) -> None:
-    """`make test-all` leaves nothing out and selects Hypothesis' full profile."""
+def test_make_test_all_runs_all_tests_with_all_examples(workshop: Workshop) -> None:
+    """`make test-all` deselects no test and selects Hypothesis' full profile."""
     workshop.toy_python()
 
     assert workshop.make("test-all", "PYTEST_ARGS=-k name")[0] == 0
@@ -214,8 +214,8 @@ def test_every_test_is_run_with_all_its_examples(workshop: Workshop) -> None:
     assert "not full" not in call
 
 
-def test_ci_installs_by_hash(workshop: Workshop) -> None:
-    """LOCK=1 takes every package from the locks."""
+def test_lock_installs_by_hash(workshop: Workshop) -> None:
+    """LOCK=1 installs every package from the lock files, with hashes."""
     workshop.toy_python()
 
     assert workshop.make("venv", "LOCK=1")[0] == 0
@@ -228,7 +228,7 @@ def test_ci_installs_by_hash(workshop: Workshop) -> None:
     ]
 
 
-#: A demo that runs until Ctrl-C, and says when it ends.
+#: A demo that runs until SIGINT, and logs its end.
 ENDLESS = """#!/bin/sh
 trap 'echo gone >>"$LOG"; exit 0' INT
 echo $$ >>"$LOG"
@@ -237,7 +237,7 @@ while :; do sleep 0.1; done
 
 
 def test_ctrl_c_ends_the_demo_too(workshop: Workshop) -> None:
-    """Ctrl-C reaches the demo and make waits for its end: no process stays behind."""
+    """SIGINT reaches the demo, make waits for its end, and no process is left."""
     workshop.toy_python()
     workshop.make("demo")
     (workshop.project / ".venv/bin/python").write_text(ENDLESS)
@@ -256,8 +256,8 @@ def test_ctrl_c_ends_the_demo_too(workshop: Workshop) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_clean_takes_the_environment_away(workshop: Workshop) -> None:
-    """`make clean` leaves the sources and nothing that make made."""
+def test_clean_removes_the_environment(workshop: Workshop) -> None:
+    """`make clean` leaves the sources and no file that make created."""
     workshop.toy_python()
     workshop.make("venv")
 
@@ -266,10 +266,10 @@ def test_clean_takes_the_environment_away(workshop: Workshop) -> None:
     assert sorted(p.name for p in workshop.project.iterdir()) == sorted(["log", *workshop.SOURCES])
 
 
-def test_help_names_every_command(workshop: Workshop) -> None:
-    """`make` alone lists each command with what it does."""
-    code, said = workshop.make()
+def test_help_lists_every_command(workshop: Workshop) -> None:
+    """`make` alone prints each command with its description."""
+    code, lines = workshop.make()
 
     (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert code == 0
-    assert [line.split()[1] for line in said] == phony.split()
+    assert [line.split()[1] for line in lines] == phony.split()

@@ -1,4 +1,4 @@
-"""The pins: what is installed is exactly what is written, and what is imported is installed."""
+"""The requirements: every package has an exact version, and every imported package is required."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 CHOSEN = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
-#: May be missing here: it needs a compiler.
+#: Optional: it needs a compiler.
 FAST = "requirements-fast.txt"
 PINS = (*CHOSEN, FAST, "constraints.txt")
-#: What the image serves; the rest of demo/ and the tests have requirements of their own.
+#: The product in the image; the rest of demo/ and the tests have other requirements.
 RUNS = ("app.py", "gunicorn.conf.py", "config", "server", "channels", "services", "utils", "tools")
 
 
@@ -28,13 +28,13 @@ def lines(name: str) -> list[str]:
 
 
 def requirements(*names: str) -> dict[str, Requirement]:
-    """Return the requirements of these files by normalised name."""
+    """Return the requirements of the files by normalised name."""
     parsed = [Requirement(line.partition("#")[0]) for name in names for line in lines(name)]
     return {canonicalize_name(requirement.name): requirement for requirement in parsed}
 
 
-def brought_along(requirement: Requirement) -> Iterator[Requirement]:
-    """Yield what an installed package needs on this Python."""
+def dependencies(requirement: Requirement) -> Iterator[Requirement]:
+    """Yield the requirements of an installed package on this Python."""
     extras = requirement.extras or {""}
     for text in distribution(requirement.name).requires or []:
         needed = Requirement(text)
@@ -44,7 +44,7 @@ def brought_along(requirement: Requirement) -> Iterator[Requirement]:
 
 @pytest.mark.parametrize("name", PINS)
 def test_every_version_is_exact(name: str) -> None:
-    """Each line pins one version with ==."""
+    """Each line pins one version with `==`."""
     pinned = requirements(name).values()
 
     assert pinned
@@ -53,18 +53,18 @@ def test_every_version_is_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*CHOSEN, FAST])
 def test_every_package_has_its_reason(name: str) -> None:
-    """Each package we chose has a comment that says what for."""
+    """Each package of these files has a comment with its purpose."""
     assert [line for line in lines(name) if not line.partition("#")[2].strip()] == []
 
 
-def test_what_packages_bring_along_is_pinned_too() -> None:
-    """No package comes in at a version that is written nowhere, and constraints.txt holds nothing else."""
+def test_dependencies_of_packages_are_pinned_too() -> None:
+    """Every dependency has a pinned version, and constraints.txt has no other packages."""
     pinned = requirements(*CHOSEN, "constraints.txt")
     waiting = list(requirements(*CHOSEN).values())
     seen = {canonicalize_name(r.name) for r in waiting}
 
     while waiting:
-        for needed in brought_along(waiting.pop()):
+        for needed in dependencies(waiting.pop()):
             if (name := canonicalize_name(needed.name)) not in seen:
                 seen.add(name)
                 waiting.append(needed)
@@ -73,14 +73,14 @@ def test_what_packages_bring_along_is_pinned_too() -> None:
 
 
 def test_a_plain_install_reads_the_constraints() -> None:
-    """`pip install -r requirements.txt` alone is exact: the files lead to constraints.txt."""
+    """`pip install -r requirements.txt` alone is exact: the files include constraints.txt."""
     assert "-c constraints.txt\n" in (ROOT / "requirements.txt").read_text()
     assert "-r requirements.txt\n" in (ROOT / "requirements-demo.txt").read_text()
     assert "-r requirements-demo.txt\n" in (ROOT / "requirements-dev.txt").read_text()
 
 
 def imported_packages(paths: list[Path]) -> set[str]:
-    """Return the top-level names that these files import, Python's own left out."""
+    """Return the top-level names that the files import, without the standard library."""
     every = (node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     nodes = [node for node in every if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -93,35 +93,35 @@ def imported_packages(paths: list[Path]) -> set[str]:
     [(RUNS, (CHOSEN[0], FAST)), (("demo",), CHOSEN[:2]), (("tests", "bench"), PINS)],
     ids=["product", "demo", "tests"],
 )
-def test_what_is_imported_is_required(where: tuple[str, ...], files: tuple[str, ...]) -> None:
-    """Every package that the code imports is named in the files it is installed from."""
+def test_imported_packages_are_required(where: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Each package that the code imports is in the requirements that are installed for it."""
     paths = [p for name in where for p in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])]
     ours = {path.stem for path in ROOT.iterdir()}
     of_package = packages_distributions()
 
     imported = imported_packages([path for path in paths if path.exists()]) - ours
 
-    asked = requirements(*files).keys()
-    assert [i for i in imported if not asked & {canonicalize_name(d) for d in of_package.get(i, [i])}] == []
+    required = requirements(*files).keys()
+    assert [i for i in imported if not required & {canonicalize_name(d) for d in of_package.get(i, [i])}] == []
 
 
-def test_gunicorn_does_without_the_parser_that_needs_a_compiler() -> None:
-    """Neither gunicorn.conf.py nor the callbacks' lane insists on gunicorn_h1c: a fresh machine cannot build it."""
+def test_gunicorn_runs_without_the_compiled_parser() -> None:
+    """gunicorn.conf.py and the callbacks' lane do not need gunicorn_h1c, which takes a compiler to install."""
     without = "import sys; sys.modules['gunicorn_h1c'] = None; from server.lane import CallbackLane"
     without += "; print(CallbackLane.possible())"
-    told = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
-    assert told.stdout == "False\n", told.stderr
+    assert result.stdout == "False\n", result.stderr
     assert not re.search(r"^http_parser = .fast", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
 
 
-#: What only Python before 3.11.3 needs: redis brings it along there, and Debian 12 has 3.11.2.
+#: Needed by redis on Python before 3.11.3 only; Debian 12 has 3.11.2.
 OLDER = {"async-timeout": "5.0.1"}
 LOCKS = ("requirements.lock", "requirements-fast.lock", "requirements-dev.lock")
 
 
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
-    """Return the version and the hashes of each package of a lock."""
+    """Return version and hashes of each package of a lock file."""
     entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).strip())
     found = (re.match(r"(\S+)==(\S+) \\\n", entry) for entry in entries)
     hashes = [re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry) for entry in entries]
@@ -129,11 +129,11 @@ def locked(name: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def closure(*names: str) -> set[str]:
-    """Return what these files install, with all that it brings along."""
+    """Return the packages that the files install, with all dependencies."""
     waiting = list(requirements(*names).values())
     seen: set[str] = {canonicalize_name(requirement.name) for requirement in waiting}
     while waiting:
-        fresh = {canonicalize_name(r.name): r for r in brought_along(waiting.pop())}
+        fresh = {canonicalize_name(r.name): r for r in dependencies(waiting.pop())}
         waiting += [requirement for name, requirement in fresh.items() if name not in seen]
         seen |= fresh.keys()
     return seen
@@ -141,7 +141,7 @@ def closure(*names: str) -> set[str]:
 
 @pytest.mark.parametrize(("lock", "files"), [(LOCKS[0], CHOSEN[:1]), (LOCKS[1], (FAST,)), (LOCKS[2], CHOSEN)])
 def test_a_lock_has_what_its_requirements_install(lock: str, files: tuple[str, ...]) -> None:
-    """The same packages at the same versions, each with hashes, and nothing else."""
+    """A lock file has exactly the packages of its requirements, at the pinned versions, each with hashes."""
     pinned = OLDER | {name: next(iter(r.specifier)).version for name, r in requirements(*PINS).items()}
     found = locked(lock)
 
@@ -153,14 +153,14 @@ def test_a_lock_has_what_its_requirements_install(lock: str, files: tuple[str, .
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_address(lock: str) -> None:
-    """Packages come from the index that the machine is set up with."""
+    """Packages come from the index that is configured on the machine."""
     text = (ROOT / lock).read_text()
 
     assert not re.search(r"://|^\s*(--(extra-)?index-url|--find-links|--trusted-host|-i|-f)\b", text, re.MULTILINE)
 
 
 def images() -> set[str]:
-    """Return every image that is named in the Dockerfile, compose.yaml and the manifests."""
+    """Return every image of the Dockerfile, compose.yaml and the manifests."""
     found = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     for path in (ROOT / "compose.yaml", *(ROOT / "k8s").rglob("*.yaml")):
         found |= set(re.findall(r"^\s*(?:- )?image: (\S+)", path.read_text(), re.MULTILINE))
@@ -168,7 +168,7 @@ def images() -> set[str]:
 
 
 def test_images_are_pinned_by_exact_tag() -> None:
-    """A tag of three numbers; what compose builds itself has none."""
+    """A tag has three numbers; the image that compose builds has none."""
     others = images() - {"wechatlaibao"}
 
     assert {image.partition(":")[0] for image in others} == {"python", "redis", "mysql", "wechatlaibao"}

@@ -1,4 +1,4 @@
-"""Who a user is, over a real Redis, a real database and a real HTTP API: once per user, and closed on every failure."""
+"""`AuthService` on a real Redis, database and HTTP API: one API call per user, no access on any failure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from services.redis.lock_store import LockStore
 from services.redis.store import ScriptRunner
 from tests.support.servers.processes import MariaServer, RedisServer, free_port, redis_client_for, wait_until
 
-#: Nothing waits for a database or a Redis that does not answer.
+#: Zero for SQL and Redis: an outage fails the authentication at once.
 TIMEOUTS = AuthTimeouts(api=30.0, turn=60.0, sql=0.0, redis=0.0)
 ZHANGSAN = UserInfo("E1001", "张三", "13800000001", "男")
 MakeService = Callable[..., AuthService]
 
 
 class HeldAuth(MockAuth):
-    """An auth API whose answers wait until the test lets them go."""
+    """An auth API that holds its answers back until the test sets `go_on`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def held() -> Iterator[HeldAuth]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
-    """The address of an SQLite file that knows the demo's users."""
+    """The URL of an SQLite file that has the demo's users."""
     url = f"sqlite:///{tmp_path / 'users.db'}"
     create_demo_users(url)
     return url
@@ -66,7 +66,7 @@ def database(tmp_path: Path) -> str:
 
 @pytest.fixture
 def make_service(any_redis_url: str, database: str, auth: MockAuth) -> Iterator[MakeService]:
-    """Return services that share Redis, database and API as replicas do: each with clients of its own."""
+    """Return a function that makes services like replicas: same Redis, database and API, own clients."""
     closing: list[Callable[[], None]] = []
 
     def make(*, redis_url: str = any_redis_url, database: str = database, **options: Any) -> AuthService:
@@ -95,7 +95,7 @@ def refused(service: AuthService, userid: str, corp: str = "") -> str:
 
 
 def at_once(*calls: Callable[[], Identity]) -> list[Identity | AuthError]:
-    """Make the calls at the same moment and return what each brought."""
+    """Make the calls at the same moment and return the outcome of each."""
     outcomes: list[Identity | AuthError] = []
     ready = threading.Barrier(len(calls))
 
@@ -115,7 +115,7 @@ def at_once(*calls: Callable[[], Identity]) -> list[Identity | AuthError]:
 
 
 def test_a_new_user_is_renewed_and_then_cached(make_service: MakeService, auth: MockAuth) -> None:
-    """The first question asks the API, the next one the cache."""
+    """The first question calls the API, the next one reads the cache."""
     service = make_service()
 
     assert service.authenticate("zhangsan") == Identity("renewed", ZHANGSAN, auth.tokens[0])
@@ -124,8 +124,8 @@ def test_a_new_user_is_renewed_and_then_cached(make_service: MakeService, auth: 
     assert auth.calls == {"E1001": 1}
 
 
-def test_a_token_lives_as_long_as_configured(make_service: MakeService, redis_client: redis.Redis) -> None:
-    """Pointer and validity key get `token_ttl`."""
+def test_a_token_expires_after_token_ttl(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """The pointer key and the validity key both get `token_ttl`."""
     make_service(token_ttl=500.0).authenticate("zhangsan")
 
     lives = [redis_client.ttl(key) for key in redis_client.keys("authorization:*")]
@@ -133,8 +133,8 @@ def test_a_token_lives_as_long_as_configured(make_service: MakeService, redis_cl
     assert all(400 < life <= 500 for life in lives)
 
 
-def test_the_apis_shorter_life_wins(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
-    """expires_in below the setting is kept to, above it the setting is."""
+def test_the_shorter_lifetime_wins(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """An `expires_in` below `token_ttl` sets the TTL of the keys; above it `token_ttl` does."""
     service = make_service(token_ttl=500.0)
 
     auth.says(200, {"success": True, "data": {"token": "fake-short", "expires_in": 100}})
@@ -147,10 +147,10 @@ def test_the_apis_shorter_life_wins(make_service: MakeService, auth: MockAuth, r
     assert 400 < redis_client.ttl("authorization:token:fake-long") <= 500
 
 
-def test_an_ended_token_is_renewed_by_itself(
+def test_a_token_that_the_auth_service_ended_is_renewed(
     make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
 ) -> None:
-    """When the auth service ends a token, the next question brings a new one."""
+    """When the validity key of a token is gone, the next question renews the token."""
     service = make_service()
     service.authenticate("zhangsan")
     redis_client.delete(f"authorization:token:{auth.tokens[0]}")
@@ -158,8 +158,8 @@ def test_an_ended_token_is_renewed_by_itself(
     assert service.authenticate("zhangsan") == Identity("renewed", ZHANGSAN, auth.tokens[1])
 
 
-def test_an_expired_token_is_renewed_by_itself(make_service: MakeService, auth: MockAuth) -> None:
-    """王五's tokens last a second: after it a question of his asks the API again."""
+def test_an_expired_token_is_renewed(make_service: MakeService, auth: MockAuth) -> None:
+    """王五's tokens expire after a second; the next question calls the API again."""
     service = make_service()
     assert service.authenticate("wangwu").state == "renewed"
 
@@ -168,10 +168,10 @@ def test_an_expired_token_is_renewed_by_itself(make_service: MakeService, auth: 
     assert auth.calls == {"E1002": 2}
 
 
-def test_the_auth_services_own_key_survives(
+def test_a_validity_key_of_the_auth_service_is_not_overwritten(
     make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
 ) -> None:
-    """A validity key that the auth service wrote keeps its value and its life; SQL knows the user then."""
+    """The key that the auth service wrote keeps its value and its TTL; the user's record then comes from SQL."""
     redis_client.set("authorization:token:fake-own", "written by the auth service", ex=100)
     auth.says(200, {"success": True, "data": "fake-own"})
     service = make_service()
@@ -183,18 +183,16 @@ def test_the_auth_services_own_key_survives(
     assert 0 < redis_client.ttl("authorization:token:fake-own") <= 100
 
 
-def test_a_foreign_token_of_a_user_nobody_knows_opens_nothing(
-    make_service: MakeService, redis_client: redis.Redis
-) -> None:
-    """A valid token without a readable user needs the user in SQL."""
+def test_a_valid_token_of_an_unknown_user_is_refused(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """A valid token whose key holds no readable user record needs the user in SQL."""
     redis_client.set("authorization:wechatid:lisi", "fake-own")
     redis_client.set("authorization:token:fake-own", "1")
 
     assert refused(make_service(), "lisi") == "unknown_user"
 
 
-def test_the_dotted_key_saves_the_call(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
-    """A valid token under the old spelling is a cached one."""
+def test_a_token_under_the_old_key_works(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """A valid token under the key with dots counts as cached, without a call of the API."""
     redis_client.set("authorization.wechatid.zhangsan", "fake-old")
     redis_client.set("authorization:token:fake-old", ZHANGSAN.to_json())
 
@@ -203,10 +201,8 @@ def test_the_dotted_key_saves_the_call(make_service: MakeService, auth: MockAuth
     assert not auth.calls
 
 
-def test_bots_of_another_corp_have_tokens_of_their_own(
-    make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
-) -> None:
-    """The same userid in two corps is authenticated twice, under two keys, and the query may tell them apart."""
+def test_each_corp_has_its_own_tokens(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """The same userid in two corps is authenticated twice, under two keys; the query may filter by corp."""
     service = make_service(query=f"{DEMO_USER_QUERY} AND :corp IN ('', 'acme')")
 
     service.authenticate("zhangsan")
@@ -218,7 +214,7 @@ def test_bots_of_another_corp_have_tokens_of_their_own(
 
 
 def test_no_password_is_in_redis(make_service: MakeService, redis_client: redis.Redis) -> None:
-    """Nothing that authentication keeps has the password in it."""
+    """No key that authentication writes contains the password."""
     service = make_service()
     service.authenticate("zhangsan")
     refused(service, "lisi")
@@ -240,23 +236,23 @@ def test_no_password_is_in_redis(make_service: MakeService, redis_client: redis.
 def test_each_failure_has_its_code(
     make_service: MakeService, auth: MockAuth, userid: str, behaviour: Any, code: str
 ) -> None:
-    """Unknown, refused and unavailable are three things."""
+    """Unknown user, refused and unavailable are three different codes."""
     auth.behaviour = behaviour
 
     assert refused(make_service(), userid) == code
 
 
-def test_an_unknown_user_costs_the_api_nothing(make_service: MakeService, auth: MockAuth) -> None:
-    """Nobody the database does not know is ever sent to the API."""
+def test_the_api_is_not_called_for_an_unknown_user(make_service: MakeService, auth: MockAuth) -> None:
+    """A userid that the database does not have is never sent to the API."""
     refused(make_service(), "lisi")
 
     assert not auth.calls
 
 
-def test_a_refusal_is_remembered_on_every_replica(
+def test_a_denial_is_cached_for_every_replica(
     make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
 ) -> None:
-    """For its seconds a refusal is repeated without asking; then the API is asked again."""
+    """Until `authorization:denied` expires every replica refuses without a call; then the API is called again."""
     one, other = make_service(), make_service()
     auth.behaviour = "refuse"
     assert refused(one, "zhangsan") == "auth_refused"
@@ -270,10 +266,10 @@ def test_a_refusal_is_remembered_on_every_replica(
     assert other.authenticate("zhangsan").state == "renewed"
 
 
-def test_an_outage_of_the_api_is_remembered_for_two_seconds_at_most(
+def test_an_outage_of_the_api_is_cached_for_two_seconds_at_most(
     make_service: MakeService, auth: MockAuth, redis_client: redis.Redis
 ) -> None:
-    """An outage spares the API for a moment and is over soon after it is mended."""
+    """During an outage the API gets few calls, and users are served soon after it ends."""
     service = make_service()
     auth.behaviour = "error"
     assert refused(service, "zhangsan") == "auth_unavailable"
@@ -286,7 +282,7 @@ def test_an_outage_of_the_api_is_remembered_for_two_seconds_at_most(
 
 
 def test_twenty_threads_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
-    """Twenty questions of one user at once: one renews, all have its token."""
+    """Of twenty concurrent questions of one user one renews the token, and all get it."""
     auth.behaviour, auth.delay = "slow", 0.2
     service = make_service()
 
@@ -298,7 +294,7 @@ def test_twenty_threads_make_one_call(make_service: MakeService, auth: MockAuth)
 
 
 def test_two_replicas_make_one_call(make_service: MakeService, auth: MockAuth) -> None:
-    """Two processes that are asked at once: the other waits for the token and takes it from the cache."""
+    """When two replicas authenticate a user at once, one waits for the token and reads it from the cache."""
     auth.behaviour, auth.delay = "slow", 0.3
     one, other = make_service(), make_service()
 
@@ -311,8 +307,8 @@ def test_two_replicas_make_one_call(make_service: MakeService, auth: MockAuth) -
     assert sorted(o.state for o in outcomes if isinstance(o, Identity)) == ["cached"] * 9 + ["renewed"]
 
 
-def test_a_refusal_reaches_all_who_wait(make_service: MakeService, auth: MockAuth) -> None:
-    """Waiters of a call that is refused do not each ask again."""
+def test_waiting_calls_share_a_denial(make_service: MakeService, auth: MockAuth) -> None:
+    """Calls that wait for a call that is refused do not call the API again."""
     auth.behaviour = "refuse"
     one, other = make_service(), make_service()
 
@@ -324,7 +320,7 @@ def test_a_refusal_reaches_all_who_wait(make_service: MakeService, auth: MockAut
 
 
 def test_users_do_not_wait_for_each_other(make_service: MakeService, auth: MockAuth) -> None:
-    """A user whose call hangs holds up nobody else."""
+    """While the call for one user hangs, other users are authenticated."""
     service = make_service()
     auth.behaviour = "hang"
     stuck = threading.Thread(target=at_once, args=(lambda: service.authenticate("wangwu"),))
@@ -340,7 +336,7 @@ def test_users_do_not_wait_for_each_other(make_service: MakeService, auth: MockA
 
 
 def test_a_wait_for_another_replica_is_bounded(make_service: MakeService, redis_client: redis.Redis) -> None:
-    """A lock that nobody gives back costs `wait` seconds, not for ever."""
+    """A lock that is never released costs the `turn` timeout."""
     redis_client.set("dify_lock:auth::zhangsan", "a dead replica", px=60_000)
 
     assert refused(make_service(turn=0.1), "zhangsan") == "auth_unavailable"
@@ -348,8 +344,8 @@ def test_a_wait_for_another_replica_is_bounded(make_service: MakeService, redis_
     assert redis_client.get("dify_lock:auth::zhangsan") == "a dead replica"
 
 
-def test_a_dead_replicas_lock_ends(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
-    """Whoever waits takes over when the lock's life is over."""
+def test_a_dead_replicas_lock_expires(make_service: MakeService, auth: MockAuth, redis_client: redis.Redis) -> None:
+    """A waiting service takes over when the lock has expired."""
     redis_client.set("dify_lock:auth::zhangsan", "a dead replica", px=200)
 
     assert make_service().authenticate("zhangsan").state == "renewed"
@@ -358,7 +354,7 @@ def test_a_dead_replicas_lock_ends(make_service: MakeService, auth: MockAuth, re
 
 
 def test_a_wait_within_the_process_is_bounded(make_service: MakeService, auth: MockAuth) -> None:
-    """A second question of a user whose call hangs gets its answer after `wait`."""
+    """While the call for a user hangs, a second question of that user fails after the `turn` timeout."""
     service = make_service(turn=0.1)
     auth.behaviour = "hang"
     stuck = threading.Thread(target=at_once, args=(lambda: service.authenticate("wangwu"),))
@@ -371,8 +367,8 @@ def test_a_wait_within_the_process_is_bounded(make_service: MakeService, auth: M
     stuck.join(60.0)
 
 
-def test_one_thread_of_a_process_has_a_users_lock() -> None:
-    """A second thread waits for its timeout for the same name, and enters another name at once."""
+def test_user_locks_exclude_by_name() -> None:
+    """A second thread fails after its timeout for a held name, and enters another name at once."""
     locks = UserLocks()
     with locks.hold("zhangsan", 1.0):
         with pytest.raises(AuthError, match="too long"), locks.hold("zhangsan", 0.01):
@@ -384,8 +380,8 @@ def test_one_thread_of_a_process_has_a_users_lock() -> None:
         pass
 
 
-def test_no_lock_is_kept_after_its_use(make_service: MakeService) -> None:
-    """Unused locks are removed: a million users leave nothing behind."""
+def test_unused_locks_are_removed(make_service: MakeService) -> None:
+    """The process keeps no lock of a user after the authentication, so memory does not grow with users."""
     service = make_service()
     at_once(*[lambda: service.authenticate("zhangsan")] * 5)
 
@@ -393,8 +389,8 @@ def test_no_lock_is_kept_after_its_use(make_service: MakeService) -> None:
     assert not service._external._user_locks._locks
 
 
-def test_redis_away_is_unavailable(make_service: MakeService, auth: MockAuth) -> None:
-    """Without the cache nobody is let in and the API is spared."""
+def test_without_redis_authentication_is_unavailable(make_service: MakeService, auth: MockAuth) -> None:
+    """Without the cache every user is refused and the API is not called."""
     service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1")
 
     assert refused(service, "zhangsan") == "auth_unavailable"
@@ -405,16 +401,16 @@ def test_redis_away_is_unavailable(make_service: MakeService, auth: MockAuth) ->
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        # A token that cannot be kept is not used.
+        # The token cannot be stored, so it is not used.
         ({"success": True, "data": "fake-token"}, "auth_unavailable"),
-        # The lock that cannot be given back does not hide what the API said.
+        # The lock cannot be released; the API's denial is reported all the same.
         ({"success": False}, "auth_refused"),
     ],
 )
-def test_redis_lost_during_the_call_lets_nobody_in(
+def test_redis_lost_during_the_call_is_a_failure(
     make_service: MakeService, held: HeldAuth, answer: dict[str, object], code: str
 ) -> None:
-    """When Redis goes while the API is asked, the outcome is a failure with the right code."""
+    """When Redis goes down during the API call, the outcome is a failure with the right code."""
     held.says(200, answer)
     outcomes: list[Identity | AuthError] = []
     with RedisServer() as server:
@@ -430,8 +426,8 @@ def test_redis_lost_during_the_call_lets_nobody_in(
     assert [o.code for o in outcomes if isinstance(o, AuthError)] == [code]
 
 
-def test_a_redis_that_lost_everything_is_filled_again(make_service: MakeService, redis_client: redis.Redis) -> None:
-    """An emptied Redis, scripts and all, costs one more call."""
+def test_an_emptied_redis_costs_one_call(make_service: MakeService, redis_client: redis.Redis) -> None:
+    """After Redis lost its keys and scripts the service calls the API once more, then reads the cache."""
     service = make_service()
     service.authenticate("zhangsan")
     redis_client.flushall()
@@ -441,10 +437,10 @@ def test_a_redis_that_lost_everything_is_filled_again(make_service: MakeService,
     assert service.authenticate("zhangsan").state == "cached"
 
 
-def test_a_database_away_is_unavailable_for_a_moment(
+def test_an_outage_of_the_database_is_unavailable(
     make_service: MakeService, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
-    """SQL's outage is not a refusal, and is remembered no longer than the API's."""
+    """An SQL outage is not a denial; it is cached for two seconds at most, like one of the API."""
     service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}")
 
     assert refused(service, "zhangsan") == "auth_unavailable"
@@ -453,7 +449,7 @@ def test_a_database_away_is_unavailable_for_a_moment(
 
 
 def test_a_query_without_a_password_is_unavailable(make_service: MakeService, caplog: pytest.LogCaptureFixture) -> None:
-    """The operator's mistake lets nobody in, and the log names it."""
+    """Every user is refused, and the log names the missing column."""
     service = make_service(query="SELECT user_code FROM demo_users WHERE userid = :userid")
 
     assert refused(service, "zhangsan") == "auth_unavailable"
@@ -465,7 +461,7 @@ def test_a_query_without_a_password_is_unavailable(make_service: MakeService, ca
 def test_users_of_a_real_database_are_authenticated_once_each(
     make_service: MakeService, auth: MockAuth, maria_server: MariaServer
 ) -> None:
-    """On MariaDB as on SQLite, two replicas make one call per user."""
+    """On MariaDB too, two replicas make one call per user."""
     url = maria_server.fresh_database("auth")
     create_demo_users(url)
     one, other = make_service(database=url), make_service(database=url)
@@ -484,7 +480,7 @@ def test_users_of_a_real_database_are_authenticated_once_each(
 def test_no_secret_is_logged(
     make_service: MakeService, auth: MockAuth, caplog: pytest.LogCaptureFixture, method: str, behaviour: Any
 ) -> None:
-    """Whatever happens, at debug level too, no password, token or phone is in a log line or a traceback."""
+    """No password, token or phone is in a log line or traceback, at debug level and on every failure."""
     auth.behaviour = behaviour
     service = make_service(method=method)
 
@@ -500,7 +496,7 @@ def test_no_secret_is_logged(
 def test_each_failure_is_logged_once(
     make_service: MakeService, auth: MockAuth, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One warning with the code and the cause; a remembered failure is no news."""
+    """A failure logs one warning with code and cause; its repetition from the cache logs nothing."""
     service = make_service()
     auth.behaviour = "error"
 
@@ -511,8 +507,8 @@ def test_each_failure_is_logged_once(
     assert warnings == ["authentication failed: auth_unavailable (HTTP 500 without a success that is true or false)"]
 
 
-def test_mode_none_lets_everybody_in() -> None:
-    """Without authentication the userid is the user_code; where there is none, nobody is known."""
+def test_mode_none_accepts_every_user() -> None:
+    """Without authentication the userid is the user_code; an empty userid has no user record."""
     service = AuthService("none")
 
     assert service.authenticate("anyone") == Identity("none", UserInfo("anyone"))
@@ -521,8 +517,8 @@ def test_mode_none_lets_everybody_in() -> None:
     service.close()
 
 
-def test_mode_allowlist_lets_in_whom_it_names() -> None:
-    """A listed userid comes in, in its own corp only."""
+def test_mode_allowlist_accepts_listed_users() -> None:
+    """A listed userid is accepted in its own corp only."""
     service = AuthService("allowlist", allowlist=["zhangsan", "acme:wangwu"])
 
     assert service.authenticate("zhangsan") == Identity("none", UserInfo("zhangsan"))
@@ -531,19 +527,19 @@ def test_mode_allowlist_lets_in_whom_it_names() -> None:
         assert refused(service, userid, corp) == "not_allowed"
 
 
-def test_an_empty_allowlist_lets_nobody_in() -> None:
-    """No list is no permission."""
+def test_an_empty_allowlist_refuses_every_user() -> None:
+    """An empty list is not the same as no restriction."""
     assert refused(AuthService("allowlist"), "zhangsan") == "not_allowed"
 
 
-def test_mode_external_needs_its_parts() -> None:
-    """Without an address or a store the start fails and names the variable."""
+def test_mode_external_requires_its_settings() -> None:
+    """Without the URL of the auth service the start fails with the variable's name."""
     with pytest.raises(SettingsError, match="AUTH_SERVICE_URL"):
         AuthService("external")
 
 
-def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
-    """The check passes while the API answers, and fails when it is gone."""
+def test_check_calls_the_api(make_service: MakeService, auth: MockAuth) -> None:
+    """The check passes while the API answers, and fails when it is down."""
     service = make_service()
     service.check()
 
@@ -554,8 +550,8 @@ def test_check_asks_the_api(make_service: MakeService, auth: MockAuth) -> None:
 
 
 @pytest.mark.full
-def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeService) -> None:
-    """A database that answers within the timeout costs no answer; no failure is remembered."""
+def test_a_short_outage_of_the_database_fails_no_authentication(make_service: MakeService) -> None:
+    """A database that is back within the `sql` timeout authenticates the user; no failure is cached."""
     with MariaServer() as server:
         database = server.fresh_database()
         create_demo_users(database)
@@ -571,8 +567,10 @@ def test_a_hiccup_of_the_database_costs_nobody_the_answer(make_service: MakeServ
     assert [identity.state for identity in outcome] == ["renewed"]
 
 
-def test_an_outage_of_redis_is_waited_through(make_service: MakeService, held: HeldAuth) -> None:
-    """Whoever is being authenticated when Redis goes is let in once it is back, whoever holds the lock it kept."""
+def test_an_outage_of_redis_within_the_timeout_fails_no_authentication(
+    make_service: MakeService, held: HeldAuth
+) -> None:
+    """A user whose API call runs while Redis restarts is accepted; the lock that stayed in Redis does not hinder it."""
     outcomes: list[Identity | AuthError] = []
     with RedisServer(aof=True) as server:
         service = make_service(redis_url=server.url(), url=held.url, redis=60.0)
@@ -583,15 +581,15 @@ def test_an_outage_of_redis_is_waited_through(make_service: MakeService, held: H
         held.go_on.set()
         wait_until(lambda: held.tokens, timeout=30.0)
         server.start()
-        # Less than the life of the lock that could not be given back.
+        # Less than the TTL of the lock that could not be released.
         caller.join(20.0)
 
         assert [outcome.token for outcome in outcomes if isinstance(outcome, Identity)] == held.tokens
         assert held.calls["E1001"] == 1
 
 
-def test_a_redis_that_stays_away_costs_its_timeout(make_service: MakeService, auth: MockAuth) -> None:
-    """The timeout for Redis ends the wait, whatever the timeout for the database is."""
+def test_a_long_outage_of_redis_costs_the_redis_timeout(make_service: MakeService, auth: MockAuth) -> None:
+    """The `redis` timeout ends the wait, however long the `sql` timeout is."""
     service = make_service(redis_url=f"redis://127.0.0.1:{free_port()}/1", redis=0.5, sql=600.0)
 
     assert refused(service, "zhangsan") == "auth_unavailable"
@@ -599,15 +597,15 @@ def test_a_redis_that_stays_away_costs_its_timeout(make_service: MakeService, au
     assert not auth.calls
 
 
-def test_a_database_that_stays_away_costs_its_own_timeout(make_service: MakeService, tmp_path: Path) -> None:
-    """What one waits for Redis does not prolong the wait for SQL."""
+def test_a_long_outage_of_the_database_costs_the_sql_timeout(make_service: MakeService, tmp_path: Path) -> None:
+    """The `redis` timeout does not prolong the wait for SQL."""
     service = make_service(database=f"sqlite:///{tmp_path / 'none' / 'users.db'}", sql=0.0, redis=600.0)
 
     assert refused(service, "zhangsan") == "auth_unavailable"
 
 
-def test_a_dead_replicas_lock_ends_before_those_who_wait_give_up() -> None:
-    """A replica killed in an authentication costs the next one seconds, not the person's answer."""
+def test_a_dead_replicas_lock_expires_before_waiting_calls_give_up() -> None:
+    """A replica killed during an authentication delays the next one by seconds, and does not fail it."""
     defaults = AuthTimeouts()
 
     assert defaults.api + LOCK_MARGIN < defaults.turn

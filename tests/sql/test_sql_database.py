@@ -1,4 +1,4 @@
-"""The way to SQL that all stores share: transactions that are whole or nothing, give way, and wait within bounds."""
+"""`SqlDatabase`, shared by all SQL stores: transactions are atomic and retried, and every wait is bounded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.servers.processes import MariaServer, free_port
 
 @pytest.fixture
 def database(sql_url: str) -> Iterator[SqlDatabase]:
-    """A database with an empty table."""
+    """A database with an empty table `notes`."""
     database = SqlDatabase(sql_url, writes=True, pool_timeout=30.0)
     database.transact(partial(_run, statement="CREATE TABLE notes (n INTEGER PRIMARY KEY, m INTEGER)"))
     yield database
@@ -38,8 +38,8 @@ def _numbers(database: SqlDatabase) -> list[int]:
     )
 
 
-def test_what_is_raised_undoes_all(database: SqlDatabase) -> None:
-    """A transaction that ends in an error leaves nothing, and the next one works."""
+def test_an_exception_rolls_the_transaction_back(database: SqlDatabase) -> None:
+    """A transaction that ends with an exception changes nothing, and the next one works."""
 
     def fail(connection: sa.Connection) -> None:
         _run(connection, statement="INSERT INTO notes VALUES (1, 1)")
@@ -52,24 +52,24 @@ def test_what_is_raised_undoes_all(database: SqlDatabase) -> None:
     assert _numbers(database) == [2]
 
 
-def test_a_statement_that_is_refused_names_its_number_and_no_value(database: SqlDatabase) -> None:
-    """The error says what kind it was; the values stay where they are, and nothing is kept."""
+def test_a_failed_statement_names_its_error_number_and_no_value(database: SqlDatabase) -> None:
+    """The error has the database's number and none of the statement's values; the transaction is rolled back."""
     secret = "obviously-fake"
 
-    def refused(connection: sa.Connection) -> None:
+    def failing(connection: sa.Connection) -> None:
         _run(connection, statement="INSERT INTO notes VALUES (1, 1)")
         connection.execute(sa.text("INSERT INTO nowhere VALUES (:value)"), {"value": secret})
 
     with pytest.raises(SqlFailed) as caught:
-        database.transact(refused)
+        database.transact(failing)
 
     assert caught.value.number in (1, 1146)
     assert secret not in f"{caught.value} {caught.value.__cause__}"
     assert _numbers(database) == []
 
 
-def test_a_transaction_that_gives_way_is_run_again(database: SqlDatabase) -> None:
-    """From its beginning, with nothing left of the first time."""
+def test_a_deadlocked_transaction_is_run_again(database: SqlDatabase) -> None:
+    """`GaveWay` rolls the transaction back and runs it from its beginning."""
     runs = []
 
     def work(connection: sa.Connection) -> str:
@@ -83,8 +83,8 @@ def test_a_transaction_that_gives_way_is_run_again(database: SqlDatabase) -> Non
     assert _numbers(database) == [3]
 
 
-def test_giving_way_has_an_end(database: SqlDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its patience a transaction says that there is no answer."""
+def test_retries_of_a_transaction_are_bounded(database: SqlDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `RETRY_TIMEOUT` a transaction raises `StoreUnavailable`."""
     monkeypatch.setattr(sql_database, "RETRY_TIMEOUT", 0.1)
 
     def work(connection: sa.Connection) -> None:
@@ -95,8 +95,8 @@ def test_giving_way_has_an_end(database: SqlDatabase, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.full
-def test_a_deadlock_costs_neither_side_its_work(maria_server: MariaServer) -> None:
-    """Two who lock the same rows in opposite orders, for certain at once, both get through."""
+def test_both_sides_of_a_deadlock_succeed(maria_server: MariaServer) -> None:
+    """Two transactions lock the same rows in opposite orders, certainly at once; one is retried and both commit."""
     database = SqlDatabase(maria_server.fresh_database("deadlock"), writes=True)
     for statement in (
         "CREATE TABLE notes (n INT PRIMARY KEY, m INT) ENGINE=InnoDB",
@@ -126,8 +126,8 @@ def test_a_deadlock_costs_neither_side_its_work(maria_server: MariaServer) -> No
     database.close()
 
 
-def test_a_row_that_came_in_between_is_looked_for_again(database: SqlDatabase) -> None:
-    """Who finds a key taken that was free looks once more, and then sees it."""
+def test_a_duplicate_key_runs_the_transaction_again(database: SqlDatabase) -> None:
+    """A transaction whose insert hits a key that another one added is retried and then reads that row."""
     database.transact(partial(_run, statement="INSERT INTO notes VALUES (7, 1)"))
     looks = []
 
@@ -142,7 +142,7 @@ def test_a_row_that_came_in_between_is_looked_for_again(database: SqlDatabase) -
 
 
 def test_many_writers_at_once_lose_nothing(database: SqlDatabase) -> None:
-    """Forty increments of one row over a pool of five are forty."""
+    """Forty concurrent increments of one row over a pool of five add up to forty."""
     database.transact(partial(_run, statement="INSERT INTO notes VALUES (1, 0)"))
 
     found = at_once([partial(database.transact, partial(_run, statement="UPDATE notes SET m = m + 1"))] * 40)
@@ -151,10 +151,8 @@ def test_many_writers_at_once_lose_nothing(database: SqlDatabase) -> None:
     assert database.read(lambda connection: connection.exec_driver_sql("SELECT m FROM notes").scalar()) == 40
 
 
-def test_writers_of_one_process_take_turns_over_all_their_pools(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While one writes an SQLite file, another of this process waits for it before it begins; readers read on."""
+def test_writers_of_one_process_share_a_lock_over_all_pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one transaction writes an SQLite file, others of this process wait before they begin; reads go on."""
     one, other = (SqlDatabase(f"sqlite:///{tmp_path / 'notes.db'}", writes=True) for _ in range(2))
     one.transact(partial(_run, statement="CREATE TABLE notes (n INTEGER PRIMARY KEY, m INTEGER)"))
     inside, leave = threading.Event(), threading.Event()
@@ -182,8 +180,8 @@ def test_writers_of_one_process_take_turns_over_all_their_pools(
 
 
 @pytest.mark.full
-def test_a_session_is_what_transactions_need(maria_server: MariaServer) -> None:
-    """Whatever the server's defaults: READ COMMITTED, nothing cut to fit, and lock waits below our own."""
+def test_a_session_has_the_settings_that_transactions_need(maria_server: MariaServer) -> None:
+    """Independent of the server's defaults: READ COMMITTED, strict mode, lock waits below our read timeout."""
     database = SqlDatabase(maria_server.fresh_database("session"), writes=True, read_timeout=6.0)
     asked = "SELECT @@tx_isolation, @@sql_mode, @@innodb_lock_wait_timeout"
 
@@ -194,7 +192,7 @@ def test_a_session_is_what_transactions_need(maria_server: MariaServer) -> None:
 
 
 def test_an_sqlite_file_is_read_while_it_is_written(tmp_path: Path) -> None:
-    """It is in WAL mode, and nobody waits inside SQLite."""
+    """The file is in WAL mode, and `busy_timeout` is 0: no thread blocks inside SQLite."""
     database = SqlDatabase(f"sqlite:///{tmp_path / 'notes.db'}", writes=True)
 
     found = [
@@ -206,16 +204,16 @@ def test_an_sqlite_file_is_read_while_it_is_written(tmp_path: Path) -> None:
     database.close()
 
 
-def test_no_server_is_no_answer() -> None:
-    """A refused connection is our error, at once."""
+def test_a_refused_connection_is_no_answer() -> None:
+    """A refused connection raises `NoAnswer` at once."""
     database = SqlDatabase(f"mysql+pymysql://root@127.0.0.1:{free_port()}/x", writes=True)
 
     with pytest.raises(NoAnswer, match="2003"):
         database.transact(lambda connection: None)
 
 
-def test_what_a_failed_connection_held_is_let_go_at_once() -> None:
-    """The driver's frames refer to themselves, and to a TLS context of most of a megabyte."""
+def test_a_failed_connection_is_freed_without_the_garbage_collector() -> None:
+    """The driver's frames form a cycle around a TLS context of most of a megabyte; `SqlDatabase` breaks the cycle."""
     database = SqlDatabase(f"mysql+pymysql://root@127.0.0.1:{free_port()}/mysql", connect_timeout=2.0)
     held = []
     gc.collect()

@@ -1,4 +1,4 @@
-"""Users in SQL: one contract on SQLite and MariaDB, bounded waits, and no password anywhere but in the record."""
+"""`SqlUserStore`: one contract on SQLite and MariaDB, bounded waits, and passwords only in the record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeStore = Callable[..., SqlUserStore]
 
 @pytest.fixture
 def make_store(sql_url: str) -> Iterator[MakeStore]:
-    """Return stores on a database that knows the demo's users, and close them at the end."""
+    """Return a function that makes stores on a database that has the demo's users; close them at the end."""
     create_demo_users(sql_url)
     stores: list[SqlUserStore] = []
 
@@ -35,17 +35,17 @@ def make_store(sql_url: str) -> Iterator[MakeStore]:
 
 
 def test_a_known_user_is_found(make_store: MakeStore) -> None:
-    """The record has the user's fields, Chinese ones too, and the password."""
+    """The record has the user's fields, with Chinese text, and the password."""
     assert make_store().find("zhangsan") == UserRecord(UserInfo("E1001", "张三", "13800000001", "男"), "demo-password")
 
 
 def test_an_unknown_user_is_none(make_store: MakeStore) -> None:
-    """Nobody by that id is no error."""
+    """A userid that the database does not have gives None, not an error."""
     assert make_store().find("lisi") is None
 
 
 def test_a_userid_is_a_value_and_never_sql(make_store: MakeStore) -> None:
-    """Quotes and comments in a userid find nobody and break nothing."""
+    """Quotes, comments and wildcards in a userid match no user and change no table."""
     store = make_store()
 
     for userid in ("' OR '1'='1", "zhangsan'; DROP TABLE demo_users; --", "%", ":userid", ""):
@@ -54,8 +54,8 @@ def test_a_userid_is_a_value_and_never_sql(make_store: MakeStore) -> None:
     assert store.find("zhangsan")
 
 
-def test_columns_count_in_any_case_and_order(make_store: MakeStore) -> None:
-    """A query may name its columns as the database likes them."""
+def test_column_names_match_in_any_case_and_order(make_store: MakeStore) -> None:
+    """The query's columns are found by name, in any order and case."""
     store = make_store("SELECT password AS PASSWORD, user_code AS User_Code FROM demo_users WHERE userid = :userid")
 
     assert store.find("zhangsan") == UserRecord(UserInfo("E1001"), "demo-password")
@@ -63,7 +63,7 @@ def test_columns_count_in_any_case_and_order(make_store: MakeStore) -> None:
 
 @pytest.mark.parametrize("column", ["user_code", "password"])
 def test_a_missing_column_is_named(make_store: MakeStore, column: str) -> None:
-    """A query without a required column is the operator's error, whoever asks."""
+    """A query without a required column raises `SettingsError`, for known and unknown users."""
     left = "user_code" if column == "password" else "password"
     store = make_store(f"SELECT {left} FROM demo_users WHERE userid = :userid")
 
@@ -74,8 +74,8 @@ def test_a_missing_column_is_named(make_store: MakeStore, column: str) -> None:
         store.check_query()
 
 
-def test_a_statement_without_rows_is_named(make_store: MakeStore) -> None:
-    """A query that returns no columns at all is the operator's error."""
+def test_a_statement_without_rows_is_an_error(make_store: MakeStore) -> None:
+    """A statement that returns no columns raises `SettingsError`."""
     store = make_store("UPDATE demo_users SET gender = '' WHERE userid = :userid AND 1 = 0")
 
     with pytest.raises(SettingsError, match="user_code"):
@@ -83,14 +83,14 @@ def test_a_statement_without_rows_is_named(make_store: MakeStore) -> None:
 
 
 @pytest.mark.parametrize("query", ["SELECT 1", "SELECT :user", "SELECT :userid, :other"])
-def test_a_query_with_other_names_is_refused_at_once(query: str) -> None:
-    """The names in the query are checked before anything connects."""
+def test_a_query_with_other_parameters_is_refused(query: str) -> None:
+    """The parameters of the query are checked when the store is made, before it connects."""
     with pytest.raises(SettingsError, match=":userid"):
         SqlUserStore("sqlite://", query)
 
 
-def test_an_address_nobody_can_read_is_refused_without_being_quoted() -> None:
-    """A broken address is the operator's error, and the password in it is not repeated."""
+def test_an_invalid_url_is_refused_and_not_quoted() -> None:
+    """An invalid URL raises `SettingsError`, and the error does not contain the URL's password."""
     with pytest.raises(SettingsError) as caught:
         SqlUserStore("mysql+pymysql//root:obviously-fake@db", DEMO_USER_QUERY)
 
@@ -98,23 +98,23 @@ def test_an_address_nobody_can_read_is_refused_without_being_quoted() -> None:
     assert caught.value.__suppress_context__
 
 
-def test_a_query_may_tell_corps_apart(make_store: MakeStore) -> None:
-    """`:corp` in the query is the asking bot's corp."""
+def test_a_query_may_filter_by_corp(make_store: MakeStore) -> None:
+    """`:corp` in the query is the corp of the bot."""
     store = make_store(f"{DEMO_USER_QUERY} AND :corp = 'acme'")
 
     assert store.find("zhangsan", "acme")
     assert store.find("zhangsan") is None
 
 
-def test_percent_signs_and_times_in_a_query_are_its_own(make_store: MakeStore) -> None:
-    """Neither a LIKE pattern nor a clock time is taken for a placeholder."""
+def test_percent_signs_and_times_are_no_parameters(make_store: MakeStore) -> None:
+    """A LIKE pattern and a time such as 12:30 in the query are not read as parameters."""
     store = make_store(f"{DEMO_USER_QUERY} AND phone LIKE '138%' AND '12:30' <> ''")
 
     assert store.find("zhangsan")
 
 
-def test_of_several_rows_the_first_counts(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A query that is not exact is answered, and the operator warned."""
+def test_of_several_rows_the_first_is_used(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A query that returns several rows gives the first one and logs a warning."""
     store = make_store("SELECT user_code, password FROM demo_users WHERE userid <> :userid ORDER BY user_code")
 
     record = store.find("lisi")
@@ -124,8 +124,8 @@ def test_of_several_rows_the_first_counts(make_store: MakeStore, caplog: pytest.
     assert "more than one row" in caplog.text
 
 
-def test_values_become_text(make_store: MakeStore) -> None:
-    """Numbers and NULL are read as text."""
+def test_numbers_become_text(make_store: MakeStore) -> None:
+    """Numbers are read as text, and NULL as an empty text."""
     store = make_store(
         "SELECT 1001 AS user_code, password, NULL AS user_name, 1 AS gender FROM demo_users WHERE userid = :userid"
     )
@@ -137,7 +137,7 @@ def test_values_become_text(make_store: MakeStore) -> None:
 
 
 def test_bytes_become_text(sql_url: str, make_store: MakeStore) -> None:
-    """A binary column is read as UTF-8."""
+    """A binary column is decoded as UTF-8."""
     kind = "BLOB" if sql_url.startswith("sqlite") else "BINARY"
     store = make_store(f"SELECT user_code, CAST(password AS {kind}) AS password FROM demo_users WHERE userid = :userid")
 
@@ -148,37 +148,37 @@ def test_bytes_become_text(sql_url: str, make_store: MakeStore) -> None:
 
 
 def test_a_user_without_a_code_is_unknown(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A row whose user_code is NULL opens no endpoint."""
+    """A row whose user_code is NULL counts as no user, with a warning."""
     store = make_store("SELECT NULL AS user_code, password FROM demo_users WHERE userid = :userid")
 
     assert store.find("zhangsan") is None
     assert "without a user_code" in caplog.text
 
 
-def test_a_database_that_answers_passes_its_check(make_store: MakeStore) -> None:
-    """Both checks pass where the query is right."""
+def test_checks_pass_on_a_working_database(make_store: MakeStore) -> None:
+    """`check` and `check_query` pass where the query is right."""
     store = make_store()
 
     store.check()
     store.check_query()
 
 
-def test_a_query_the_database_refuses_is_store_unavailable(make_store: MakeStore) -> None:
-    """A table that is not there is our error."""
+def test_a_failing_query_is_store_unavailable(make_store: MakeStore) -> None:
+    """A missing table raises `StoreUnavailable`."""
     with pytest.raises(StoreUnavailable, match="SQL failed"):
         make_store("SELECT user_code, password FROM nowhere WHERE userid = :userid").find("zhangsan")
 
 
-def test_the_users_words_are_in_no_error(make_store: MakeStore) -> None:
-    """An error's text and its causes leave out the values that were asked with."""
+def test_an_error_does_not_contain_the_querys_values(make_store: MakeStore) -> None:
+    """Neither the text of the error nor that of its cause contains the userid."""
     with pytest.raises(StoreUnavailable) as caught:
         make_store("SELECT user_code, password FROM nowhere WHERE userid = :userid").find("obviously-fake")
 
     assert "obviously-fake" not in f"{caught.value} {caught.value.__cause__}"
 
 
-def test_a_lookup_waits_for_a_connection_within_its_bound(make_store: MakeStore) -> None:
-    """With every connection in use, a lookup gives up after `pool_timeout`, and a later one is served."""
+def test_a_wait_for_a_connection_is_bounded(make_store: MakeStore) -> None:
+    """With every connection in use a lookup fails after `pool_timeout`; a later one succeeds."""
     store = make_store(pool_size=1, pool_timeout=0.05)
 
     with store._main.slot(), pytest.raises(StoreUnavailable, match="in use"):
@@ -187,7 +187,7 @@ def test_a_lookup_waits_for_a_connection_within_its_bound(make_store: MakeStore)
     assert store.find("zhangsan")
 
 
-def test_many_lookups_at_once_share_the_pool(make_store: MakeStore) -> None:
+def test_concurrent_lookups_share_the_pool(make_store: MakeStore) -> None:
     """Forty lookups over two connections all find their user."""
     store = make_store(pool_size=2, pool_timeout=30.0)
     found: list[UserRecord | None] = []
@@ -203,7 +203,7 @@ def test_many_lookups_at_once_share_the_pool(make_store: MakeStore) -> None:
 
 @pytest.mark.full
 def test_the_pool_is_bounded_on_the_server(maria_server: MariaServer) -> None:
-    """Twenty lookups at once open no more connections than the pool has."""
+    """Twenty concurrent lookups open no more connections than `pool_size`."""
     url = maria_server.fresh_database("pooled")
     create_demo_users(url)
     store = SqlUserStore(url, f"{DEMO_USER_QUERY} AND SLEEP(0.05) = 0", pool_size=3, pool_timeout=30.0)
@@ -220,8 +220,8 @@ def test_the_pool_is_bounded_on_the_server(maria_server: MariaServer) -> None:
     wait_until(lambda: not any(row[3] == "pooled" for row in maria_server.execute("SHOW PROCESSLIST")))
 
 
-def test_the_reading_database_serves_the_query(tmp_path: Path) -> None:
-    """`read_url` takes the place of `url` for the query."""
+def test_the_read_database_serves_the_query(tmp_path: Path) -> None:
+    """With `read_url` the query goes there, not to `url`."""
     create_demo_users(f"sqlite:///{tmp_path / 'primary.db'}", [])
     create_demo_users(f"sqlite:///{tmp_path / 'replica.db'}")
     store = SqlUserStore(
@@ -232,10 +232,13 @@ def test_the_reading_database_serves_the_query(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_main_database_serves_while_the_reading_one_is_away(
+def test_the_main_database_serves_while_the_read_database_is_away(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Lookups go on, one line tells why; after a pause the reading database is tried again, and its return told."""
+    """Lookups go on, with one warning; after `READ_PAUSE` the read database is tried again.
+
+    Its return is logged too.
+    """
     create_demo_users(f"sqlite:///{tmp_path / 'primary.db'}")
     reader = f"sqlite:///{tmp_path / 'folder' / 'replica.db'}"
     store = SqlUserStore(f"sqlite:///{tmp_path / 'primary.db'}", DEMO_USER_QUERY, read_url=reader, clock=clock)
@@ -254,10 +257,10 @@ def test_the_main_database_serves_while_the_reading_one_is_away(
 
 
 @pytest.mark.full
-def test_a_query_the_reading_database_refuses_is_not_asked_elsewhere(
+def test_a_query_that_fails_on_the_read_database_is_not_retried(
     maria_server: MariaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A mistake in the query is no outage: the operator hears of it."""
+    """An error in the query is not an outage: the main database is not asked."""
     url = maria_server.fresh_database("main")
     create_demo_users(url)
     store = SqlUserStore(url, DEMO_USER_QUERY, read_url=maria_server.fresh_database("reader"))
@@ -269,8 +272,8 @@ def test_a_query_the_reading_database_refuses_is_not_asked_elsewhere(
     store.close()
 
 
-def test_with_both_databases_away_a_lookup_is_store_unavailable(tmp_path: Path) -> None:
-    """The main one is asked last."""
+def test_with_both_databases_away_a_lookup_fails(tmp_path: Path) -> None:
+    """When the main database fails too, the lookup raises `StoreUnavailable`."""
     nowhere = f"sqlite:///{tmp_path / 'none' / 'users.db'}"
     store = SqlUserStore(nowhere, DEMO_USER_QUERY, read_url=f"{nowhere}2")
 
@@ -280,8 +283,8 @@ def test_with_both_databases_away_a_lookup_is_store_unavailable(tmp_path: Path) 
 
 
 @pytest.mark.full
-def test_a_server_that_takes_no_writes_any_more_is_read() -> None:
-    """A primary that became a read-only replica finds users: nothing is ever written."""
+def test_a_read_only_server_serves_lookups() -> None:
+    """A primary that became a read-only replica still finds users: the store never writes."""
     with MariaServer() as server:
         url = server.fresh_database()
         create_demo_users(url)
@@ -298,7 +301,7 @@ def test_a_server_that_takes_no_writes_any_more_is_read() -> None:
 
 @pytest.mark.full
 def test_a_restarted_database_is_used_again() -> None:
-    """Connections that died with the server are replaced, without an error between."""
+    """Connections that the restart closed are replaced, and no lookup fails."""
     with MariaServer() as server:
         url = server.fresh_database()
         create_demo_users(url)
@@ -313,7 +316,7 @@ def test_a_restarted_database_is_used_again() -> None:
 
 @pytest.mark.full
 def test_a_frozen_database_is_store_unavailable_within_its_timeouts() -> None:
-    """A server that accepts and never answers costs a bounded time; it is used again when it lives."""
+    """A server that accepts connections and never answers costs the timeouts; it is used again after it resumes."""
     with MariaServer() as server:
         url = server.fresh_database()
         create_demo_users(url)
@@ -331,7 +334,7 @@ def test_a_frozen_database_is_store_unavailable_within_its_timeouts() -> None:
 
 @pytest.mark.full
 def test_a_refused_login_does_not_show_the_password(maria_server: MariaServer) -> None:
-    """A wrong password is our error with MySQL's number, and in no text of it or its causes."""
+    """The error has MySQL's number 1045; neither its text nor its causes contain the password."""
     url = f"mysql+pymysql://root:obviously%3Af%40ke%2F@127.0.0.1:{maria_server.port}/x"
     store = SqlUserStore(url, DEMO_USER_QUERY)
 
@@ -342,8 +345,8 @@ def test_a_refused_login_does_not_show_the_password(maria_server: MariaServer) -
     assert "f%40ke" not in str(caught.getrepr(chain=True, style="short"))
 
 
-def test_no_database_is_store_unavailable() -> None:
-    """A refused connection is our error; making the store connects to nothing."""
+def test_a_refused_connection_is_store_unavailable() -> None:
+    """Making the store does not connect; the check fails with MySQL's number 2003."""
     url = f"mysql+pymysql://root@127.0.0.1:{free_port()}/x"
 
     with pytest.raises(StoreUnavailable, match="2003"):
@@ -351,7 +354,7 @@ def test_no_database_is_store_unavailable() -> None:
 
 
 def test_a_failure_outside_the_driver_is_store_unavailable(tmp_path: Path) -> None:
-    """What SQLAlchemy itself raises is our error too."""
+    """Errors that SQLAlchemy itself raises become `StoreUnavailable` too."""
     store = SqlUserStore(f"sqlite:///{tmp_path / 'users.db'}", "SELECT :userid AS user_code; SELECT 1")
 
     with pytest.raises(StoreUnavailable):
@@ -360,13 +363,13 @@ def test_a_failure_outside_the_driver_is_store_unavailable(tmp_path: Path) -> No
 
 
 def test_a_password_is_in_no_repr() -> None:
-    """A record or demo user that is printed does not show its password."""
+    """The repr of a record or a demo user does not show the password."""
     assert "demo-password" not in repr(UserRecord(UserInfo("E1"), "demo-password"))
     assert "demo-password" not in repr(DEMO_USERS)
 
 
-def test_demo_users_are_created_anew(sql_url: str) -> None:
-    """Creating the table twice leaves the second set of people."""
+def test_demo_users_are_replaced(sql_url: str) -> None:
+    """Creating the demo's table again replaces its users."""
     create_demo_users(sql_url)
     create_demo_users(sql_url, [DemoUser("zhaoliu", "E1003")])
 
@@ -376,7 +379,7 @@ def test_demo_users_are_created_anew(sql_url: str) -> None:
 
 
 def test_a_lookup_logs_nothing_about_the_user(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    """Even at debug level neither the password nor the phone is logged."""
+    """Even at debug level neither the password nor the phone number is logged."""
     with caplog.at_level(logging.DEBUG):
         make_store().find("zhangsan")
 

@@ -1,4 +1,4 @@
-"""compose.yaml: valid for the compose specification, and in step with the image and the gateway's settings."""
+"""compose.yaml: valid for the compose specification, and consistent with the image and the gateway's settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.full
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads(files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text("utf-8"))
 
-#: What a person puts into .env for the first afternoon.
+#: The .env of a first installation.
 MINE = {
     "WECHAT_TOKEN": "fake-token",
     "WECHAT_ENCODING_AES_KEY": "fake" * 10 + "fak",
@@ -37,13 +37,13 @@ Service = dict[str, Any]
 
 
 def check(compose: dict[str, Any]) -> None:
-    """Raise `ValidationError` where the compose specification's own schema does not hold."""
+    """Raise `ValidationError` unless the file matches the compose specification's own schema."""
     jsonschema.validators.validator_for(SCHEMA)(SCHEMA).validate(compose)
 
 
 @pytest.fixture
 def compose() -> dict[str, Any]:
-    """The file as it is, variables not replaced."""
+    """The parsed file, with its variables not replaced."""
     content: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
     return content
 
@@ -55,20 +55,20 @@ def web(compose: dict[str, Any]) -> Service:
 
 
 def test_the_file_is_valid(compose: dict[str, Any]) -> None:
-    """The compose specification's schema accepts the file, and knows every word in it."""
+    """The compose specification's schema accepts the file and knows every key in it."""
     check(compose)
 
 
-def test_a_wrong_file_is_seen(compose: dict[str, Any], web: Service) -> None:
-    """The check above refuses a word that compose does not know."""
+def test_the_schema_check_finds_an_error(compose: dict[str, Any], web: Service) -> None:
+    """`check` refuses a key that compose does not know."""
     web["depend_on"] = ["redis"]
 
     with pytest.raises(jsonschema.ValidationError):
         check(compose)
 
 
-def test_a_start_waits_only_for_services_that_tell_their_health(compose: dict[str, Any], web: Service) -> None:
-    """Whatever the gateway waits for has a health check, and the gateway has one itself."""
+def test_the_gateway_waits_only_for_services_with_a_health_check(compose: dict[str, Any], web: Service) -> None:
+    """`depends_on` has Redis and MySQL, on condition `service_healthy`, and every service has a health check."""
     waited_for = web["depends_on"]
 
     assert waited_for.keys() == {"redis", "mysql"}
@@ -76,8 +76,8 @@ def test_a_start_waits_only_for_services_that_tell_their_health(compose: dict[st
     assert all("test" in service["healthcheck"] for service in compose["services"].values())
 
 
-def test_a_first_afternoon_needs_no_mysql(compose: dict[str, Any], web: Service) -> None:
-    """A plain `compose up` starts the gateway and Redis: MySQL is behind a profile and nothing insists on it."""
+def test_a_plain_up_starts_no_mysql(compose: dict[str, Any], web: Service) -> None:
+    """A plain `compose up` starts the gateway and Redis; MySQL has a profile and is not required."""
     started = [name for name, service in compose["services"].items() if "profiles" not in service]
 
     assert started == ["web", "redis"]
@@ -85,7 +85,7 @@ def test_a_first_afternoon_needs_no_mysql(compose: dict[str, Any], web: Service)
 
 
 def test_streams_survive_a_restart_of_redis(compose: dict[str, Any]) -> None:
-    """Redis writes an append-only file to a volume and never evicts a running stream."""
+    """Redis writes an append-only file to a volume and never evicts keys."""
     redis = compose["services"]["redis"]
     command = redis["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
@@ -96,8 +96,8 @@ def test_streams_survive_a_restart_of_redis(compose: dict[str, Any]) -> None:
 
 
 @pytest.mark.scenario
-def test_redis_asks_for_the_password_of_env(compose: dict[str, Any], tmp_path: Path) -> None:
-    """It starts by the file's own command, answers its own health check and the gateway, and nobody without it."""
+def test_redis_requires_the_password_of_env(compose: dict[str, Any], tmp_path: Path) -> None:
+    """Redis runs with the command of compose.yaml; its health check passes with the password and fails without it."""
     service = compose["services"]["redis"]
     command = [VARIABLE.sub(lambda m: MINE[m[1]], word) for word in service["command"]]
     auth = {name: VARIABLE.sub(lambda m: MINE[m[1]], value) for name, value in service["environment"].items()}
@@ -115,20 +115,20 @@ def test_redis_asks_for_the_password_of_env(compose: dict[str, Any], tmp_path: P
     assert "PONG" not in unknown.stdout
 
 
-def test_without_a_redis_password_compose_refuses_to_start(compose: dict[str, Any]) -> None:
-    """Compose itself says what is missing: `:?`."""
+def test_compose_requires_a_redis_password(compose: dict[str, Any]) -> None:
+    """With `:?` compose itself refuses to start and says which variable is missing."""
     assert "${REDIS_PASSWORD:?is missing in .env: any long random text}" in compose["services"]["redis"]["command"]
 
 
 def test_every_volume_is_declared(compose: dict[str, Any]) -> None:
-    """What a database writes is in a named volume, so that `compose down` keeps it."""
+    """Databases write to named volumes, which `compose down` keeps."""
     used = {volume.split(":")[0] for service in compose["services"].values() for volume in service.get("volumes", [])}
 
     assert used == compose["volumes"].keys()
 
 
 def test_only_the_gateway_is_reachable_from_outside(compose: dict[str, Any], web: Service) -> None:
-    """Redis and MySQL publish no port; the gateway publishes the one its image exposes."""
+    """Redis and MySQL publish no port; the gateway publishes the port that its image exposes."""
     publishing = [name for name, service in compose["services"].items() if "ports" in service]
     exposed = re.search(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
@@ -139,7 +139,7 @@ def test_only_the_gateway_is_reachable_from_outside(compose: dict[str, Any], web
 
 
 def test_no_secret_is_written_in_the_file(compose: dict[str, Any]) -> None:
-    """Every password comes from the environment or .env."""
+    """Every password comes from the environment or from .env."""
     variables = {name: str(v) for s in compose["services"].values() for name, v in s.get("environment", {}).items()}
 
     secrets = {name: value for name, value in variables.items() if name.endswith(("PASSWORD", "TOKEN", "KEY", "AUTH"))}
@@ -149,14 +149,14 @@ def test_no_secret_is_written_in_the_file(compose: dict[str, Any]) -> None:
 
 
 def environment_of(web: Service, env_file: dict[str, str]) -> dict[str, str]:
-    """Return what compose hands to the gateway: .env, and over it `environment` with its variables replaced."""
+    """Return the gateway's environment: .env, overridden by `environment` with its variables replaced."""
     own = {name: VARIABLE.sub(lambda m: env_file.get(m[1]) or m[2], v) for name, v in web["environment"].items()}
     return {**env_file, **own}
 
 
 @pytest.mark.parametrize(("mode", "more"), [("none", {}), ("allowlist", {"AUTH_ALLOWLIST": "zhangsan"})])
 def test_the_gateway_starts_without_mysql_and_auth_api(web: Service, mode: str, more: dict[str, str]) -> None:
-    """Bot, Dify and AUTH_MODE in .env are all it needs beside what the file sets itself."""
+    """Bot, Dify and AUTH_MODE in .env are sufficient together with what compose.yaml sets."""
     settings = load_settings(environment_of(web, {**MINE, "AUTH_MODE": mode, "LOG_DIR": "logs", **more}), env_file=None)
 
     assert settings.warnings == ()
@@ -168,7 +168,7 @@ def test_the_gateway_starts_without_mysql_and_auth_api(web: Service, mode: str, 
 
 
 def test_the_gateway_and_mysql_agree(compose: dict[str, Any], web: Service) -> None:
-    """With the profile on, the gateway asks for the database and the user that MySQL made."""
+    """With the profile, the gateway uses the database and the user that MySQL's container creates."""
     mine = {"MYSQL_HOST": "mysql", "MYSQL_PASSWORD": "fake-password", "AUTH_MODE": "none"}
 
     settings = load_settings(environment_of(web, {**MINE, **mine}), env_file=None)
@@ -178,8 +178,8 @@ def test_the_gateway_and_mysql_agree(compose: dict[str, Any], web: Service) -> N
     assert settings.mysql_host in compose["services"]
 
 
-def test_batches_have_a_worker_for_who_wants_one(compose: dict[str, Any], web: Service) -> None:
-    """Behind a profile of its own: the gateway's image, settings and rights, and another command that is there."""
+def test_the_batch_worker_equals_the_gateway_but_for_its_command(compose: dict[str, Any], web: Service) -> None:
+    """With its own profile it has the gateway's image, settings and rights; the module of its command exists."""
     batch = compose["services"]["batch"]
     differs = {"profiles", "command", "healthcheck", "ports"}
 
@@ -193,7 +193,7 @@ def test_batches_have_a_worker_for_who_wants_one(compose: dict[str, Any], web: S
 
 
 def test_the_grace_period_is_long_enough_for_the_drain(web: Service) -> None:
-    """stop_grace_period = DRAIN_SECONDS' default + 10 (graceful_timeout) + 5."""
+    """stop_grace_period = default of DRAIN_SECONDS + 10 (graceful_timeout) + 5."""
     drain = load_settings(environment_of(web, {**MINE, "AUTH_MODE": "none"}), env_file=None).drain_seconds
 
     assert web["stop_grace_period"] == f"{drain + 10 + 5:g}s"

@@ -1,4 +1,4 @@
-"""deploy/: units that systemd understands, and every figure of units, programs and site in step with the product."""
+"""deploy/: systemd accepts the units, and all figures of units, programs and site fit the product."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def defaults() -> Settings:
 
 
 def under(environment: str) -> Settings:
-    """Return what the gateway makes of a manager's environment over a person's .env."""
+    """Return the settings that the gateway loads from a service manager's environment over a .env."""
     mine = {**settings_for("redis://127.0.0.1:6379/1"), "LOG_DIR": "logs", "HOST": "0.0.0.0", "PORT": "5000"}
     return load_settings({**mine, **dict(word.split("=", 1) for word in environment.split())}, env_file=None)
 
@@ -43,7 +43,7 @@ def under(environment: str) -> Settings:
 
 
 def analyze(home: Path, text: str, *, command: str = "verify") -> subprocess.CompletedProcess[str]:
-    """Have systemd-analyze look at a unit whose home is this one."""
+    """Run systemd-analyze on a unit with this folder as its home."""
     analyzer, file = require_binary("systemd-analyze"), home.with_name("wechatlaibao@5000.service")
     file.write_text(text.replace(HOME, str(home)))
     options = ["--man=no"] if command == "verify" else ["--offline=true", "--threshold=25", "--no-pager"]
@@ -51,8 +51,8 @@ def analyze(home: Path, text: str, *, command: str = "verify") -> subprocess.Com
 
 
 @units
-def test_systemd_knows_every_word_of_the_units(unit: Path, home: Path) -> None:
-    """Its own analyzer finds nothing to remark on."""
+def test_systemd_accepts_the_units(unit: Path, home: Path) -> None:
+    """`systemd-analyze verify` has no remark."""
     done = analyze(home, unit.read_text())
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -63,22 +63,22 @@ def test_systemd_knows_every_word_of_the_units(unit: Path, home: Path) -> None:
     [("ExecStart=", "ExecStrat="), ("PrivateTmp=yes", "PrivateTmp=perhaps"), ("venv/bin/", "venv/sbin/")],
     ids=["name", "value", "path"],
 )
-def test_a_wrong_unit_is_seen(home: Path, right: str, wrong: str) -> None:
-    """The check above remarks on a word systemd does not know, on a value, and on a program that is not there."""
+def test_systemd_analyze_finds_an_error(home: Path, right: str, wrong: str) -> None:
+    """It reports an unknown key, an invalid value, and a program that does not exist."""
     assert analyze(home, WEB.read_text().replace(right, wrong)).stderr
 
 
 @units
-def test_the_units_leave_little_to_attack(unit: Path, home: Path) -> None:
-    """Systemd's judgement of the rights a unit leaves its process: 2.5 at most, of 10 for all of them."""
+def test_the_units_have_a_low_exposure(unit: Path, home: Path) -> None:
+    """`systemd-analyze security` rates the unit's exposure at 2.5 at most, on a scale to 10."""
     done = analyze(home, unit.read_text(), command="security")
 
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
 
 
 @units
-def test_what_the_units_start_is_there(unit: Path, home: Path) -> None:
-    """The folder has what gunicorn looks for, the program can be run, its module imported, the document read."""
+def test_the_units_start_an_existing_program(unit: Path, home: Path) -> None:
+    """The working directory has gunicorn.conf.py; program, module and documentation exist."""
     lines = unit_lines(unit)
     started, *arguments = lines["ExecStart"].replace(HOME, str(home)).split()
 
@@ -89,16 +89,16 @@ def test_what_the_units_start_is_there(unit: Path, home: Path) -> None:
     assert Path(lines["Documentation"].removeprefix("file:").replace(HOME, str(home))).is_file()
 
 
-def test_a_replica_is_named_by_its_port() -> None:
-    """What the unit sets goes before .env: this machine alone, behind one proxy, logs to the journal."""
+def test_a_replicas_settings_follow_from_its_port() -> None:
+    """The unit overrides .env: it listens on loopback only, behind one proxy, and logs to the journal."""
     settings = under(unit_lines(WEB)["Environment"].replace("%i", "5001"))
 
     assert (settings.host, settings.port, settings.ops_port) == ("127.0.0.1", 5001, 15001)
     assert (settings.trusted_proxies, settings.log_dir, settings.warnings) == (1, None, ())
 
 
-def test_the_worker_has_a_port_of_its_own() -> None:
-    """Its health is for this machine, on a port that no replica has."""
+def test_the_worker_has_its_own_port() -> None:
+    """Its health is served on loopback, on a port that no replica of the site has."""
     settings = under(unit_lines(BATCH)["Environment"])
     port = unit_lines(BATCH)["ExecStart"].split("--port ")[1]
 
@@ -107,8 +107,8 @@ def test_the_worker_has_a_port_of_its_own() -> None:
 
 
 @units
-def test_a_unit_has_the_time_to_leave(unit: Path) -> None:
-    """TimeoutStopSec = DRAIN_SECONDS' default + 10 (graceful_timeout) + 5, and SIGTERM goes to the first process."""
+def test_a_unit_has_time_to_drain(unit: Path) -> None:
+    """TimeoutStopSec = default of DRAIN_SECONDS + 10 (graceful_timeout) + 5; SIGTERM goes to the first process only."""
     lines = unit_lines(unit)
 
     assert int(lines["TimeoutStopSec"]) == Settings.model_fields["drain_seconds"].default + 10 + 5
@@ -116,14 +116,14 @@ def test_a_unit_has_the_time_to_leave(unit: Path) -> None:
 
 
 def test_a_replica_may_open_enough_files(defaults: Settings) -> None:
-    """For every socket, every reader, every answer, and the connections that are kept."""
+    """LimitNOFILE is over twice the sum of the limits of sockets, readers, streams and pooled connections."""
     most = [defaults.sockets_max, defaults.http_waits_max, defaults.stream_max_per_replica, defaults.http_pool_size]
 
     assert int(unit_lines(WEB)["LimitNOFILE"]) > 2 * sum(most)
 
 
-def test_both_units_leave_the_same_rights() -> None:
-    """What one may not, the other may not."""
+def test_both_units_have_the_same_restrictions() -> None:
+    """The web and the batch unit have the same lines after StateDirectory."""
     web, batch = (unit.read_text().partition("StateDirectory=")[2].splitlines() for unit in (WEB, BATCH))
 
     rights = [line for line in web if "=" in line and not line.startswith("#")]
@@ -132,8 +132,8 @@ def test_both_units_leave_the_same_rights() -> None:
 
 
 @pytest.mark.scenario
-def test_gunicorn_tells_systemd_when_it_listens(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Type=notify: READY=1 comes when connections are taken, and never where a setting is wrong."""
+def test_gunicorn_notifies_systemd_when_it_listens(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Type=notify: READY=1 is sent when connections are accepted, and not when a setting is wrong."""
     assert unit_lines(WEB)["Type"] == "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -141,7 +141,7 @@ def test_gunicorn_tells_systemd_when_it_listens(redis_server: RedisServer, tmp_p
         env = settings_for(redis_server.url(), NOTIFY_SOCKET=str(tmp_path / "notify"))
         replica = Replica(env, tmp_path)
         try:
-            told = manager.recv(4096).decode()
+            notification = manager.recv(4096).decode()
             with socket.create_connection(("127.0.0.1", replica.port), timeout=10):
                 pass
         finally:
@@ -152,15 +152,15 @@ def test_gunicorn_tells_systemd_when_it_listens(redis_server: RedisServer, tmp_p
         with pytest.raises(BlockingIOError):
             manager.recv(4096)
 
-    assert "READY=1" in told.splitlines()
+    assert "READY=1" in notification.splitlines()
 
 
 # supervisor: tests/scenarios/processes/test_supervisor.py runs it
 
 
 @pytest.mark.parametrize(("name", "unit"), [("wechatlaibao", WEB), ("wechatlaibao-batch", BATCH)], ids=["web", "batch"])
-def test_a_supervised_program_is_what_the_unit_is(name: str, unit: Path) -> None:
-    """The same command, folder, user and environment, the same signal to the same process, the same time to leave."""
+def test_a_supervised_program_equals_the_unit(name: str, unit: Path) -> None:
+    """Command, folder, user, environment and stop timeout are equal, and SIGTERM goes to the first process only."""
     supervised, lines = program(name), unit_lines(unit)
     environment = supervised["environment"].replace('"', "").replace("500%(process_num)d", "%i").replace(",", " ")
 
@@ -175,20 +175,20 @@ def test_a_supervised_program_is_what_the_unit_is(name: str, unit: Path) -> None
 
 
 def locations() -> dict[str, str]:
-    """Return the site's locations as they are written, each with its lines."""
+    """Return the bodies of the site's locations by name."""
     found = re.findall(r"^    location (.+?) \{\n(.*?)^    \}", SITE.read_text(), re.MULTILINE | re.DOTALL)
     return dict(found)
 
 
 def figure(text: str, directive: str) -> int:
-    """Return a directive's number: seconds, megabytes or whatever."""
+    """Return a directive's number, without its unit (seconds or megabytes)."""
     match = re.search(rf"^\s*{directive} (\d+)[sm]?;", text, re.MULTILINE)
     assert match, directive
     return int(match[1])
 
 
-def test_nginx_has_the_patience_each_endpoint_needs(defaults: Settings) -> None:
-    """Callbacks as short as WeCom's own, sockets beyond a heartbeat, answers as long as they may take."""
+def test_nginxs_read_timeouts_fit_the_endpoints(defaults: Settings) -> None:
+    """Callbacks: 5 to 10 s, like WeCom's own; sockets: longer than a heartbeat; answers: longer than STREAM_TTL."""
     callback, sockets, chat = (
         figure(locations()[name], "proxy_read_timeout") for name in ("/wechat/callback", "/ws/", "/api/chat")
     )
@@ -198,24 +198,24 @@ def test_nginx_has_the_patience_each_endpoint_needs(defaults: Settings) -> None:
     assert chat > defaults.stream_ttl
 
 
-def test_nginx_limits_every_address_but_wecoms() -> None:
-    """Connections and requests of each client, wherever it leads to a replica; callbacks come from few addresses."""
-    led = {name: text for name, text in locations().items() if "proxy_pass" in text}
-    limited = {name for name, text in led.items() if "limit_conn " in text and "limit_req " in text}
+def test_nginx_limits_clients_but_not_wecom() -> None:
+    """Each proxied location limits connections and requests per client, but for callbacks: WeCom has few addresses."""
+    proxied = {name: text for name, text in locations().items() if "proxy_pass" in text}
+    limited = {name for name, text in proxied.items() if "limit_conn " in text and "limit_req " in text}
 
-    assert set(led) - limited == {"/wechat/callback"}
-    assert "limit" not in led["/wechat/callback"]
+    assert set(proxied) - limited == {"/wechat/callback"}
+    assert "limit" not in proxied["/wechat/callback"]
 
 
-def test_nginx_takes_the_longest_batch(defaults: Settings) -> None:
-    """Its limit is above BATCH_MAX_BYTES and a form around it, and not by much."""
+def test_nginx_accepts_the_largest_batch(defaults: Settings) -> None:
+    """`client_max_body_size` exceeds BATCH_MAX_BYTES by more than a form's overhead and by 1 MiB at most."""
     beyond = figure(locations()["/api/batch"], "client_max_body_size") * 2**20 - defaults.batch_max_bytes
 
     assert FORM_BYTES < beyond <= 2**20
 
 
-def test_nginx_gives_up_idle_connections_first() -> None:
-    """Sooner than gunicorn closes them: a request must not meet one that is being closed."""
+def test_nginx_closes_idle_connections_first() -> None:
+    """Its `keepalive_timeout` is below gunicorn's, so that no request is sent on a connection that gunicorn closes."""
     upstream = SITE.read_text().partition("}")[0]
     kept = re.search(r"^keepalive = (\d+)$", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
 
@@ -223,28 +223,28 @@ def test_nginx_gives_up_idle_connections_first() -> None:
     assert figure(upstream, "keepalive_timeout") < int(kept[1])
 
 
-def test_nginx_leads_where_the_ingress_leads(redis_url: str) -> None:
-    """The same addresses are for the world on a bare machine and in a cluster, and all that is named is there."""
+def test_nginx_and_the_ingress_publish_the_same_addresses(redis_url: str) -> None:
+    """Every path of the ingress has a route, and nginx forwards exactly the routes that the ingress does."""
     with AppServer(redis_url) as app_server:
         routes = sorted({str(rule).partition("<")[0] for rule in app_server.app.url_map.iter_rules()})
     rules = [rule for ingress in every(render(BASE), "Ingress") for rule in ingress["spec"]["rules"]]
     public = [path for rule in rules for path in rule["http"]["paths"]]
 
     by_ingress = {path["path"]: [route for route in routes if covers(path, route)] for path in public}
-    by_nginx = [route for route in routes if any(leads(location, route) for location in locations())]
+    by_nginx = [route for route in routes if any(forwards(location, route) for location in locations())]
 
     assert all(by_ingress.values()), by_ingress
     assert sorted({route for found in by_ingress.values() for route in found}) == by_nginx
 
 
 def covers(path: dict[str, str], address: str) -> bool:
-    """Tell whether a path of the ingress leads to an address."""
+    """Tell whether a path of the ingress matches an address."""
     exact = address == path["path"]
     return exact or (path["pathType"] == "Prefix" and address.startswith(path["path"] + "/"))
 
 
-def leads(location: str, address: str) -> bool:
-    """Tell whether a location of the site passes an address on."""
+def forwards(location: str, address: str) -> bool:
+    """Tell whether a location of the site forwards an address."""
     if "proxy_pass" not in locations()[location]:
         return False
     if location.startswith("~ "):

@@ -1,4 +1,4 @@
-"""The Dockerfile: what is in the image, what is not, and that its CMD serves."""
+"""The Dockerfile: the content of the image, and a container that runs its CMD."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.servers.processes import RedisServer, free_port, wait_until
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = ROOT / "Dockerfile"
 
-# A build downloads some sixty packages: on a busy machine that takes minutes.
+# A build downloads about sixty packages, which takes minutes on a busy machine.
 pytestmark = [pytest.mark.full, pytest.mark.scenario, pytest.mark.timeout(300)]
 
 
 def copy_of_the_sources(target: Path) -> Path:
-    """Return a context as a developer's folder is one day: with a .env, caches and a database in it."""
+    """Return a build context like a developer's folder, with .env files and a database in it."""
     skipped = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, target, ignore=skipped, dirs_exist_ok=True)
     for name in (".env", "config/.env", "services/.env.production", "services/users.db"):
@@ -34,7 +34,7 @@ def copy_of_the_sources(target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The image, built once. Not below pytest's own folder: no other user may enter that."""
+    """The image, built once. It is not below pytest's folder, which other users may not enter."""
     folder = Path(tempfile.mkdtemp(prefix="laibao-image-"))
     folder.chmod(0o755)
     built = Image(folder, copy_of_the_sources(folder / "context"))
@@ -46,14 +46,14 @@ def image() -> Iterator[Image]:
 
 
 def settings(port: int, redis_url: str) -> dict[str, str]:
-    """What `docker run --env` gives it."""
+    """Return the environment that `docker run --env` would set."""
     bot = {"WECHAT_TOKEN": "fake-token", "WECHAT_ENCODING_AES_KEY": "fake" * 10 + "fak", "AUTH_MODE": "none"}
     dify = {"DIFY_BASE_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-fake-key"}
     return {**bot, **dify, "PORT": str(port), "HOST": "127.0.0.1", "WORKERS": "1", "REDIS_URL": redis_url}
 
 
 def status(port: int, path: str) -> int:
-    """Return the HTTP status of a page, 0 where nobody answers."""
+    """Return the HTTP status of a page, or 0 if the connection fails."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
             return int(reply.status)
@@ -70,8 +70,8 @@ def user_of(pid: int) -> int:
     return int(found[1])
 
 
-def test_only_what_runs_is_in_the_image(image: Image) -> None:
-    """The image holds the product; no tests, no stage of the demo, no cache, no database, and no .env."""
+def test_the_image_holds_the_product_only(image: Image) -> None:
+    """It has no tests, no simulator, no cache, no database and no .env."""
     here = {path.name for path in image.workdir.iterdir()} - {"__pycache__"}
     demo = {path.name for path in (image.workdir / "demo").iterdir()} - {"__pycache__"}
     files = [path.name for path in image.workdir.rglob("*")]
@@ -83,7 +83,7 @@ def test_only_what_runs_is_in_the_image(image: Image) -> None:
 
 
 def test_no_layer_holds_a_secret() -> None:
-    """The Dockerfile sets no variable that is a secret, and takes none as an argument."""
+    """The Dockerfile has no variable and no build argument for a secret."""
     text = DOCKERFILE.read_text()
 
     assert re.search(r"^(ARG|ENV).*(TOKEN|KEY|PASSWORD|SECRET)", text, re.MULTILINE) is None
@@ -91,7 +91,7 @@ def test_no_layer_holds_a_secret() -> None:
 
 
 def test_every_module_of_the_image_can_be_imported(image: Image) -> None:
-    """Nothing that was left out is missing."""
+    """No module imports one that was left out of the image."""
     files = [path.relative_to(image.workdir) for path in image.workdir.rglob("*.py") if path.name != "gunicorn.conf.py"]
     names = sorted({".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files})
 
@@ -105,7 +105,7 @@ def test_every_module_of_the_image_can_be_imported(image: Image) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the image as somebody else")
 def test_the_gateway_cannot_change_its_own_code(image: Image) -> None:
-    """No file or folder of the image is writable for the user it runs as."""
+    """No file or folder of the image is writable for its user."""
     done = image.run(["sh", "-c", "find . -writable | head -n 3"])
 
     assert image.user not in (0, BUILDER)
@@ -114,9 +114,9 @@ def test_the_gateway_cannot_change_its_own_code(image: Image) -> None:
 
 
 def test_cmd_serves(image: Image, redis_server: RedisServer) -> None:
-    """The image's CMD serves as its unprivileged user, its HEALTHCHECK agrees, and TERM ends it cleanly.
+    """The image's CMD serves as its unprivileged user, its HEALTHCHECK passes, and SIGTERM ends it with code 0.
 
-    That user has a place for its metrics, and they are on the operators' port alone.
+    That user can write its metrics, which are served on OPS_PORT only.
     """
     port, ops_port = free_port(), free_port()
 
@@ -148,6 +148,6 @@ def test_cmd_serves(image: Image, redis_server: RedisServer) -> None:
         ("services/wecom/codes.py", False),
     ],
 )
-def test_what_the_builder_is_not_sent(path: str, expected: bool) -> None:
-    """.dockerignore keeps secrets, caches and tests from the builder, and nothing that runs."""
+def test_dockerignore_excludes_secrets_caches_and_tests(path: str, expected: bool) -> None:
+    """Those files are not sent to the builder; modules of the product are."""
     assert ignored(Path(path), ignore_patterns(ROOT)) is expected

@@ -1,4 +1,4 @@
-"""The manifests as kubectl renders them: valid for Kubernetes, and in step with what the gateway itself does."""
+"""The manifests as kubectl renders them: valid for Kubernetes, and consistent with the gateway."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from tests.support.servers.manifests import (
 
 pytestmark = pytest.mark.full
 
-#: Old clusters and new ones; both schemas ship with the validator.
+#: An old and a new version of Kubernetes; both schemas ship with the validator.
 VERSIONS = ["1.29", "1.37"]
 
 
 @everywhere
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid_for_kubernetes(folder: Path, version: str) -> None:
-    """Kubernetes' own schemas accept every manifest, and know every field in it."""
+    """Kubernetes' own schemas accept every manifest and know every field in it."""
     for manifest in [*render(folder), read(ROOT / "k8s/secret.example.yaml")]:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_a_wrong_manifest_is_seen() -> None:
-    """The check above refuses a field that Kubernetes does not know."""
+def test_the_schema_check_finds_an_error() -> None:
+    """The validator refuses a field that Kubernetes does not know."""
     gateway = gateway_in(BASE)
     wrong = {**gateway, "spec": {**gateway["spec"], "replica": 3}}
 
@@ -59,7 +59,7 @@ def test_a_wrong_manifest_is_seen() -> None:
 
 @everywhere
 def test_a_rolling_update_never_has_fewer_ready_pods(folder: Path) -> None:
-    """The deployment is wechatlaibao, at least three pods, and an old one goes only after a new one has been ready."""
+    """There are three replicas at least, and an old pod is stopped only after a new one has been ready."""
     spec = gateway_in(folder)["spec"]
 
     assert spec.get("replicas", 3) == 3
@@ -68,8 +68,8 @@ def test_a_rolling_update_never_has_fewer_ready_pods(folder: Path) -> None:
 
 
 @everywhere
-def test_the_grace_period_is_what_a_leaving_pod_may_need(folder: Path) -> None:
-    """terminationGracePeriodSeconds = preStop + gunicorn's own graceful_timeout + 5, and that is beyond the drain."""
+def test_the_grace_period_covers_the_drain(folder: Path) -> None:
+    """terminationGracePeriodSeconds = preStop + graceful_timeout + 5, and graceful_timeout exceeds DRAIN_SECONDS."""
     command, seconds = container_in(folder)["lifecycle"]["preStop"]["exec"]["command"]
     graceful_timeout = gunicorn_of(folder)["graceful_timeout"]
 
@@ -79,8 +79,8 @@ def test_the_grace_period_is_what_a_leaving_pod_may_need(folder: Path) -> None:
 
 
 @everywhere
-def test_probes_ask_the_right_pages(folder: Path) -> None:
-    """Start and life are /healthz, traffic is /readyz, all by the port of the callbacks."""
+def test_probes_use_the_right_pages(folder: Path) -> None:
+    """Startup and liveness use /healthz, readiness uses /readyz, all on the port of the callbacks."""
     container = container_in(folder)
     probes = {name: probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")}
 
@@ -91,8 +91,8 @@ def test_probes_ask_the_right_pages(folder: Path) -> None:
 
 
 @everywhere
-def test_a_draining_pod_is_seen_to_be_unready_in_time(folder: Path) -> None:
-    """Readiness fails long before the drain is over, and a hung pod is not restarted sooner than it fails."""
+def test_a_draining_pod_becomes_unready_in_time(folder: Path) -> None:
+    """Readiness fails within half of DRAIN_SECONDS, and before liveness would restart a pod that hangs."""
     container = container_in(folder)
     unready, dead = (
         probe["periodSeconds"] * probe["failureThreshold"]
@@ -105,7 +105,7 @@ def test_a_draining_pod_is_seen_to_be_unready_in_time(folder: Path) -> None:
 
 @everywhere
 def test_the_ports_are_those_the_gateway_listens_on(folder: Path) -> None:
-    """The container's ports `http` and `ops` are what gunicorn binds to: PORT and OPS_PORT."""
+    """The container's ports `http` and `ops` are PORT and OPS_PORT, which gunicorn binds to."""
     config, ports = config_of(render(folder)), ports_of(gateway_in(folder))
 
     assert ports == {"http": int(config["PORT"]), "ops": int(config["OPS_PORT"])}
@@ -113,8 +113,8 @@ def test_the_ports_are_those_the_gateway_listens_on(folder: Path) -> None:
 
 
 @everywhere
-def test_a_worker_for_every_cpu_of_the_limit(folder: Path) -> None:
-    """WORKERS is the CPU limit: fewer leave a CPU unused, more share one."""
+def test_workers_equal_the_cpu_limit(folder: Path) -> None:
+    """WORKERS is the CPU limit: fewer would leave a CPU unused, more would share one."""
     resources = container_in(folder)["resources"]
 
     assert gunicorn_of(folder)["workers"] == int(resources["limits"]["cpu"])
@@ -123,7 +123,7 @@ def test_a_worker_for_every_cpu_of_the_limit(folder: Path) -> None:
 
 @everywhere
 def test_no_pod_has_more_rights_than_it_needs(folder: Path) -> None:
-    """Every pod is non-root, with the runtime's seccomp profile, without capabilities and a Kubernetes token."""
+    """Every pod is non-root, has the runtime's seccomp profile, no capabilities and no Kubernetes token."""
     pods = [pod_of(manifest) for manifest in every(render(folder), "Deployment", "StatefulSet")]
 
     for pod in pods:
@@ -137,8 +137,8 @@ def test_no_pod_has_more_rights_than_it_needs(folder: Path) -> None:
 
 
 @everywhere
-def test_only_named_places_of_the_gateway_are_writable(folder: Path) -> None:
-    """The root file system is read-only; what is mounted over it is named and bounded."""
+def test_only_mounted_folders_of_the_gateway_are_writable(folder: Path) -> None:
+    """The root file system is read-only; /tmp and /dev/shm are mounted with a size limit."""
     container, volumes = container_in(folder), pod_of(gateway_in(folder))["volumes"]
 
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -147,8 +147,8 @@ def test_only_named_places_of_the_gateway_are_writable(folder: Path) -> None:
 
 
 @everywhere
-def test_heartbeats_and_metrics_have_a_writable_place(folder: Path) -> None:
-    """gunicorn's heartbeats and the files of the metrics are where a volume is, and it has room for them."""
+def test_heartbeats_and_metrics_have_a_writable_folder(folder: Path) -> None:
+    """gunicorn's heartbeats and the metrics' files are in mounted folders, with space enough for the metrics."""
     mounts = {mount["mountPath"]: mount["name"] for mount in container_in(folder)["volumeMounts"]}
     sizes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod_of(gateway_in(folder))["volumes"]}
 
@@ -158,7 +158,7 @@ def test_heartbeats_and_metrics_have_a_writable_place(folder: Path) -> None:
 
 @everywhere
 def test_the_image_is_this_version(folder: Path) -> None:
-    """The image's tag is the version of the application."""
+    """The image's tag is the application's version."""
     registry = "registry.example.com/" if folder == PROD else ""
 
     assert container_in(folder)["image"] == f"{registry}wechatlaibao:{VERSION}"
@@ -176,7 +176,7 @@ def test_the_image_runs_as_the_user_of_the_manifest() -> None:
 
 @everywhere
 def test_selectors_select_the_pods(folder: Path) -> None:
-    """Deployments, budgets, affinities, spreads, Services and policies speak of labels that the pods have."""
+    """Selectors of deployments, budgets, affinities and spreads match the labels of the gateway's pods."""
     gateway = gateway_in(folder)
     labels, pod = labels_of(gateway), pod_of(gateway)
     (preferred,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
@@ -192,15 +192,15 @@ def test_selectors_select_the_pods(folder: Path) -> None:
     assert budget["spec"]["maxUnavailable"] < gateway["spec"].get("replicas", 3)
 
 
-def test_the_base_brings_no_secret_and_no_database() -> None:
-    """What is kept elsewhere is not in the base."""
+def test_the_base_has_no_secret_and_no_database() -> None:
+    """The base has only the gateway's own kinds of manifests."""
     kinds = {"ConfigMap", "Deployment", "Service", "Ingress", "PodDisruptionBudget", "NetworkPolicy"}
 
     assert {manifest["kind"] for manifest in render(BASE)} == kinds
 
 
-def test_dev_brings_redis_and_mysql_under_the_names_the_gateway_asks_for() -> None:
-    """The Services redis-service and mysql-service exist, lead to a pod, and are the configured hosts."""
+def test_dev_has_redis_and_mysql_under_the_configured_names() -> None:
+    """The Services redis-service and mysql-service are the configured hosts and select a StatefulSet's pods."""
     dev, config = render(DEV), config_of(render(DEV))
 
     assert (config["REDIS_HOST"], config["MYSQL_HOST"]) == ("redis-service", "mysql-service")
@@ -212,7 +212,7 @@ def test_dev_brings_redis_and_mysql_under_the_names_the_gateway_asks_for() -> No
 
 @pytest.mark.parametrize("folder", [DEV, PROD], ids=["dev", "prod"])
 def test_pods_find_their_settings_and_secrets(folder: Path) -> None:
-    """Every ConfigMap that a pod reads is in the overlay, and every Secret, where the overlay brings one."""
+    """Every ConfigMap and Secret that a pod reads is in the overlay; prod's Secret is created separately."""
     manifests = render(folder)
     there = {(manifest["kind"].lower(), manifest["metadata"]["name"]) for manifest in manifests}
     there |= {("secret", "wechatlaibao-secret")} if folder == PROD else set()
@@ -224,8 +224,8 @@ def test_pods_find_their_settings_and_secrets(folder: Path) -> None:
     assert asked_for <= there
 
 
-def test_the_secret_example_holds_what_dev_generates() -> None:
-    """The example and the overlay's Secret name the same settings, and the example's values are fakes."""
+def test_the_secret_example_has_the_keys_of_dev() -> None:
+    """The example and the overlay's Secret have the same keys, and all values of the example are fakes."""
     example = read(ROOT / "k8s/secret.example.yaml")
 
     assert example["metadata"]["name"] == "wechatlaibao-secret"
@@ -235,7 +235,7 @@ def test_the_secret_example_holds_what_dev_generates() -> None:
 
 @everywhere
 def test_every_name_in_config_and_secret_is_a_setting(folder: Path) -> None:
-    """Nothing is set that the gateway does not read, whatever its name begins with."""
+    """ConfigMap and Secret set no variable that the gateway does not read."""
     given = {*config_of(render(folder)), *example_secret()}
 
     assert given <= {name.upper() for name in Settings.model_fields}
@@ -251,7 +251,7 @@ def test_every_name_in_config_and_secret_is_a_setting(folder: Path) -> None:
     ids=["base", "dev", "prod"],
 )
 def test_the_gateway_starts_with_what_the_manifests_set(folder: Path, auth_mode: str, redis: str) -> None:
-    """ConfigMap and Secret together are complete settings, with nothing to warn of."""
+    """ConfigMap and Secret together are complete settings and cause no warnings."""
     secret = example_secret()
 
     settings = load_settings({**config_of(render(folder)), **secret}, env_file=None)

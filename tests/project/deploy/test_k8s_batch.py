@@ -1,4 +1,4 @@
-"""The batch workers of overlays/prod: what they run, how they leave, who they hear, in step with the gateway."""
+"""The batch workers of overlays/prod: their command, shutdown and network, consistent with the gateway."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def container(worker: Manifest) -> Manifest:
     return found
 
 
-def test_somebody_works_on_batches_everywhere() -> None:
-    """The gateway where there are no workers, and the workers alone where there are: no task waits for ever."""
+def test_each_overlay_has_workers_for_batches() -> None:
+    """The gateway works on batches in overlays without batch workers, and leaves them to the workers in prod."""
     for folder in (BASE, DEV, PROD):
         settings = load_settings({**config_of(render(folder)), **example_secret()}, env_file=None)
         workers = [m for m in every(render(folder), "Deployment") if m["metadata"]["name"] == "wechatlaibao-batch"]
@@ -52,7 +52,7 @@ def test_somebody_works_on_batches_everywhere() -> None:
 
 
 def test_a_worker_is_the_same_image_with_the_same_settings(container: Manifest) -> None:
-    """It starts a module that is there, as the user of the gateway, from the gateway's image."""
+    """It runs another module of the gateway's image, with the same environment and rights."""
     (gateway,) = pod_of(gateway_in(PROD))["containers"]
 
     assert container["command"][:2] == ["python", "-m"]
@@ -61,8 +61,8 @@ def test_a_worker_is_the_same_image_with_the_same_settings(container: Manifest) 
         assert container[same] == gateway[same]
 
 
-def test_a_worker_runs_as_the_gateway_does(worker: Manifest) -> None:
-    """The same user, and nothing of its file system can be written but a bounded folder."""
+def test_a_worker_has_the_gateways_restrictions(worker: Manifest) -> None:
+    """It runs as the same user with a read-only root file system and volumes of bounded size."""
     pod, gateway = pod_of(worker), pod_of(gateway_in(PROD))
 
     assert pod["securityContext"] == gateway["securityContext"]
@@ -70,8 +70,8 @@ def test_a_worker_runs_as_the_gateway_does(worker: Manifest) -> None:
     assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
 
 
-def test_probes_ask_where_a_worker_listens(worker: Manifest, container: Manifest) -> None:
-    """Health and readiness are on OPS_PORT, the one port it has."""
+def test_a_workers_probes_use_its_port(worker: Manifest, container: Manifest) -> None:
+    """Health and readiness are on OPS_PORT, a worker's only port."""
     probes = {name: probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")}
 
     assert ports_of(worker) == {"ops": int(config_of(render(PROD))["OPS_PORT"])}
@@ -83,13 +83,13 @@ def test_probes_ask_where_a_worker_listens(worker: Manifest, container: Manifest
     assert {probe["port"] for probe in probes.values()} == {"ops"}
 
 
-def test_a_worker_has_the_time_to_leave(worker: Manifest) -> None:
-    """As long as a gateway after its preStop: gunicorn's graceful_timeout, which is beyond the drain, and five."""
+def test_a_worker_has_time_to_drain(worker: Manifest) -> None:
+    """Its grace period is a gateway's without the preStop: graceful_timeout, which exceeds DRAIN_SECONDS, plus 5."""
     assert pod_of(worker)["terminationGracePeriodSeconds"] == gunicorn_of(PROD)["graceful_timeout"] + 5
 
 
-def test_selectors_tell_workers_and_gateways_apart(worker: Manifest) -> None:
-    """No Service, budget or deployment of the one takes a pod of the other for its own."""
+def test_selectors_separate_workers_and_gateways(worker: Manifest) -> None:
+    """No Service, budget or deployment of one selects pods of the other."""
     labels, gateway = labels_of(worker), labels_of(gateway_in(PROD))
     (preferred,) = pod_of(worker)["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     names = ("wechatlaibao", "wechatlaibao-batch")
@@ -105,8 +105,8 @@ def test_selectors_tell_workers_and_gateways_apart(worker: Manifest) -> None:
     assert budgets["wechatlaibao-batch"]["maxUnavailable"] < worker["spec"]["replicas"]
 
 
-def test_workers_hear_prometheus_alone_and_speak_as_gateways_do(worker: Manifest) -> None:
-    """Every policy of the gateway holds for them, Redis lets them in, and they have the port of operations alone."""
+def test_workers_have_the_gateways_network_policies(worker: Manifest) -> None:
+    """All policies of the gateway apply to workers, Redis accepts them, and they have no `http` port."""
     policies = every(render(PROD), "NetworkPolicy")
     (inward,) = one(render(PROD), "NetworkPolicy", "redis")["spec"]["ingress"]
 
@@ -118,8 +118,8 @@ def test_workers_hear_prometheus_alone_and_speak_as_gateways_do(worker: Manifest
     assert any(selects(peer["podSelector"], labels_of(worker)) for peer in inward["from"])
 
 
-def test_workers_are_watched_and_not_scaled_by(worker: Manifest) -> None:
-    """Prometheus scrapes them too; their answers are not counted where gateways are scaled."""
+def test_workers_are_scraped_but_do_not_scale_the_gateway(worker: Manifest) -> None:
+    """Prometheus scrapes workers too; KEDA's query leaves their streams out."""
     monitor = one(render(MONITORING), "PodMonitor", "wechatlaibao")["spec"]
     keda = yaml.safe_load((MONITORING / "keda.yaml").read_text())["spec"]
     (query,) = [t["metadata"]["query"] for t in keda["triggers"] if t["type"] == "prometheus"]

@@ -1,4 +1,4 @@
-"""Who reaches the gateway and whom it may reach: Service, ingress, and the network policies of every overlay."""
+"""The gateway's network: Service, ingresses and network policies of every overlay."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ pytestmark = pytest.mark.full
 
 
 def policies_in(folder: Path) -> list[Manifest]:
-    """Return the network policies that hold for the gateway's pods."""
+    """Return the network policies that apply to the gateway's pods."""
     labels = labels_of(gateway_in(folder))
     return [p for p in every(render(folder), "NetworkPolicy") if selects(p["spec"]["podSelector"], labels)]
 
 
 def api_in(folder: Path) -> Manifest:
-    """The ingress of programs."""
+    """Return the ingress for programs: the REST API."""
     return one(render(folder), "Ingress", "wechatlaibao-api")
 
 
 def paths_of(ingress: Manifest) -> dict[str, str]:
-    """Return the Service each path leads to."""
+    """Return the Service of each path."""
     (rule,) = ingress["spec"]["rules"]
     return {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
 
@@ -50,8 +50,8 @@ def annotation(ingress: Manifest, name: str) -> str:
 
 
 @everywhere
-def test_programs_get_the_room_and_the_time_they_need(folder: Path) -> None:
-    """The longest batch passes, an answer may come as late as its record lives, and events are not collected."""
+def test_the_api_ingress_allows_large_batches_and_long_answers(folder: Path) -> None:
+    """The largest batch passes, the read timeout exceeds STREAM_TTL, and event streams are not buffered."""
     api = api_in(folder)
     settings = load_settings({**config_of(render(folder)), **example_secret()}, env_file=None)
 
@@ -62,8 +62,8 @@ def test_programs_get_the_room_and_the_time_they_need(folder: Path) -> None:
 
 
 @everywhere
-def test_the_ingress_is_as_patient_as_nginx_elsewhere(folder: Path) -> None:
-    """Its annotations say what deploy/nginx.conf says: sockets, answers, who is asked next, and the same host."""
+def test_the_ingress_has_the_limits_of_the_nginx_site(folder: Path) -> None:
+    """Its annotations equal deploy/nginx.conf: connection and request limits, timeouts, retries, sizes, host."""
     site = SITE.read_text()
     callbacks, people, api = (
         one(render(folder), "Ingress", f"wechatlaibao{name}") for name in ("-callback", "", "-api")
@@ -86,8 +86,8 @@ def test_the_ingress_is_as_patient_as_nginx_elsewhere(folder: Path) -> None:
 
 
 @everywhere
-def test_traffic_finds_the_pods(folder: Path) -> None:
-    """Ingresses lead callbacks, sockets, pages and REST to the Service and that to the pods, nobody to operators."""
+def test_traffic_reaches_the_pods(folder: Path) -> None:
+    """Ingresses forward callbacks, sockets, pages and REST to the gateway's Service, and no page for operators."""
     manifests, gateway = render(folder), gateway_in(folder)
     service = one(manifests, "Service", "wechatlaibao")
     callbacks = paths_of(one(manifests, "Ingress", "wechatlaibao-callback"))
@@ -102,8 +102,8 @@ def test_traffic_finds_the_pods(folder: Path) -> None:
 
 
 @everywhere
-def test_the_gateway_hears_only_the_ingress_and_prometheus(folder: Path) -> None:
-    """Callbacks come from the ingress controller's namespace, scrapes from monitoring, each to its own port alone."""
+def test_the_gateway_accepts_only_the_ingress_and_prometheus(folder: Path) -> None:
+    """The ingress controller's namespace may reach port `http` only, the namespace monitoring port `ops` only."""
     rules = [rule for policy in policies_in(folder) for rule in policy["spec"].get("ingress", [])]
 
     allowed = {
@@ -117,8 +117,8 @@ def test_the_gateway_hears_only_the_ingress_and_prometheus(folder: Path) -> None
 
 
 @everywhere
-def test_the_gateway_may_speak_to_everybody_it_has_to(folder: Path) -> None:
-    """DNS, Redis, MySQL and HTTP(S) are open, nothing else is, and no way leads to a cloud's metadata service."""
+def test_the_gateways_egress_is_limited(folder: Path) -> None:
+    """DNS, Redis, MySQL and HTTP(S) are open, all else is closed, a cloud's metadata service included."""
     config, policies = config_of(render(folder)), policies_in(folder)
     rules = [rule for policy in policies for rule in policy["spec"].get("egress", [])]
 

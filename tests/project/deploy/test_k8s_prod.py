@@ -1,4 +1,4 @@
-"""overlays/prod and monitoring: autoscalers, what they count, and Redis, in step with the gateway and each other."""
+"""overlays/prod and monitoring: autoscalers, their metrics, and Redis, consistent with the gateway."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.servers.manifests import (
 
 pytestmark = pytest.mark.full
 
-#: What the autoscaler counts, as it is called where it is counted.
+#: The autoscaler's metric, by the name that the gateway exports.
 RUNNING = next(metric.name for metric in metrics.STREAMS_RUNNING.collect())
 
 
@@ -61,7 +61,7 @@ def adapter() -> Manifest:
 
 @pytest.fixture
 def script() -> str:
-    """What the pods of Redis run."""
+    """The script that the pods of Redis run."""
     text: str = one(render(PROD), "ConfigMap", "redis-scripts")["data"]["redis.sh"]
     return text
 
@@ -72,8 +72,8 @@ def metric_of(hpa: Manifest, kind: str) -> Manifest:
     return metric
 
 
-def test_the_number_of_pods_is_the_autoscalers_alone(hpa: Manifest, gateway: Manifest) -> None:
-    """The autoscaler's target is the deployment, which names no number of its own that an apply would set again."""
+def test_only_the_autoscaler_sets_the_number_of_pods(hpa: Manifest, gateway: Manifest) -> None:
+    """The autoscaler's target is the deployment, which has no `replicas` that an apply would set again."""
     budget = one(render(PROD), "PodDisruptionBudget", "wechatlaibao")
 
     assert hpa["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": gateway["metadata"]["name"]}
@@ -82,8 +82,8 @@ def test_the_number_of_pods_is_the_autoscalers_alone(hpa: Manifest, gateway: Man
     assert budget["spec"]["maxUnavailable"] < hpa["minReplicas"]
 
 
-def test_the_autoscaler_counts_what_the_gateway_counts(hpa: Manifest, gateway: Manifest) -> None:
-    """It goes by CPU, of which the pods request some, and by the gauge of running answers, well below the limit."""
+def test_the_autoscaler_uses_the_gateways_metric(hpa: Manifest, gateway: Manifest) -> None:
+    """It scales by requested CPU and by the gauge of running streams, at half of the limit per pod at most."""
     pods, cpu = metric_of(hpa, "Pods"), metric_of(hpa, "Resource")
     config = config_of(render(PROD))
     most = int(config["WORKERS"]) * int(config["STREAM_MAX_PER_REPLICA"])
@@ -95,8 +95,8 @@ def test_the_autoscaler_counts_what_the_gateway_counts(hpa: Manifest, gateway: M
     assert all("cpu" in container["resources"]["requests"] for container in pod_of(gateway)["containers"])
 
 
-def test_pods_are_taken_away_no_faster_than_they_drain(hpa: Manifest, gateway: Manifest) -> None:
-    """One at a time, and the next one only when the last is gone."""
+def test_scaling_down_waits_for_the_drain(hpa: Manifest, gateway: Manifest) -> None:
+    """One pod is removed at a time, and the period is longer than its grace period."""
     (policy,) = hpa["behavior"]["scaleDown"]["policies"]
 
     assert (policy["type"], policy["value"]) == ("Pods", 1)
@@ -105,7 +105,7 @@ def test_pods_are_taken_away_no_faster_than_they_drain(hpa: Manifest, gateway: M
 
 
 def test_prometheus_finds_the_pods(gateway: Manifest) -> None:
-    """The PodMonitor selects the gateway's pods and scrapes the port that they have."""
+    """The PodMonitor selects the gateway's pods and scrapes a port that they have."""
     monitor = one(render(MONITORING), "PodMonitor", "wechatlaibao")["spec"]
 
     (endpoint,) = monitor["podMetricsEndpoints"]
@@ -115,8 +115,8 @@ def test_prometheus_finds_the_pods(gateway: Manifest) -> None:
     assert (endpoint["port"], endpoint["path"]) == ("ops", "/metrics")
 
 
-def test_the_adapter_serves_what_the_autoscaler_asks_for(adapter: Manifest, hpa: Manifest) -> None:
-    """Its one rule makes pods/<the autoscaler's metric> of the series that every pod shows, under the same name."""
+def test_the_adapter_serves_the_autoscalers_metric(adapter: Manifest, hpa: Manifest) -> None:
+    """Its one rule turns the series of each pod into a metric of pods with the same name."""
     (rule,) = adapter["rules"]["custom"]
 
     assert adapter["rules"]["default"] is False
@@ -126,16 +126,16 @@ def test_the_adapter_serves_what_the_autoscaler_asks_for(adapter: Manifest, hpa:
     assert rule["metricsQuery"] == "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)"
 
 
-def test_the_adapter_looks_no_more_often_than_prometheus(adapter: Manifest) -> None:
-    """A metric that was not scraped between two looks of the adapter would vanish for the autoscaler."""
+def test_the_adapter_relists_less_often_than_prometheus_scrapes(adapter: Manifest) -> None:
+    """A metric without a scrape between two relists of the adapter would vanish for the autoscaler."""
     (endpoint,) = one(render(MONITORING), "PodMonitor", "wechatlaibao")["spec"]["podMetricsEndpoints"]
 
     assert adapter["metricsRelistInterval"] == "1m"
     assert int(endpoint["interval"].removesuffix("s")) <= 30
 
 
-def test_keda_scales_as_the_autoscaler_does(keda: Manifest, hpa: Manifest, adapter: Manifest) -> None:
-    """The one or the other: target, bounds, figures, behaviour and Prometheus are the same."""
+def test_keda_scales_like_the_autoscaler(keda: Manifest, hpa: Manifest, adapter: Manifest) -> None:
+    """KEDA, the alternative, has the same target, bounds, thresholds, behaviour and Prometheus server."""
     cpu, prometheus = (next(t for t in keda["triggers"] if t["type"] == kind) for kind in ("cpu", "prometheus"))
     server = adapter["prometheus"]
 
@@ -149,8 +149,8 @@ def test_keda_scales_as_the_autoscaler_does(keda: Manifest, hpa: Manifest, adapt
     assert prometheus["metadata"]["ignoreNullValues"] == "false"
 
 
-def test_the_sentinels_of_the_address_are_the_pods_of_redis(redis: Manifest, script: str) -> None:
-    """REDIS_URL names a Service of each pod, by the sentinels' port, and the service's name is the one they know."""
+def test_redis_url_names_the_sentinels_of_the_pods(redis: Manifest, script: str) -> None:
+    """REDIS_URL has a Service for each pod, with the sentinels' port, and the service name that the script sets."""
     url = parse_redis_url(config_of(render(PROD))["REDIS_URL"])
     pods = [f"{redis['metadata']['name']}-{number}" for number in range(redis["spec"]["replicas"])]
 
@@ -166,7 +166,7 @@ def test_the_sentinels_of_the_address_are_the_pods_of_redis(redis: Manifest, scr
 
 
 def test_the_pods_of_redis_know_each_other(redis: Manifest) -> None:
-    """Both containers of a pod get the names of all and their own, and run the script they mount."""
+    """Both containers of a pod get all names and the pod's own, and run the mounted script."""
     for container in pod_of(redis)["containers"]:
         env = {variable["name"]: variable for variable in container["env"]}
         assert env["HOSTS"]["value"].split() == ["redis-0", "redis-1", "redis-2"]
@@ -182,7 +182,7 @@ def test_the_pods_of_redis_know_each_other(redis: Manifest) -> None:
 
 
 def test_redis_survives_the_loss_of_a_node(redis: Manifest) -> None:
-    """Three, never two on a node, never two taken away at once, and none waits for another to start."""
+    """Three pods start in parallel, never two on a node; a disruption takes one at a time."""
     spec = redis["spec"]
     (apart,) = pod_of(redis)["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     budget = one(render(PROD), "PodDisruptionBudget", "redis")["spec"]
@@ -194,8 +194,8 @@ def test_redis_survives_the_loss_of_a_node(redis: Manifest) -> None:
     assert budget["maxUnavailable"] == 1
 
 
-def test_redis_keeps_what_it_has(redis: Manifest, script: str) -> None:
-    """An append-only file on a volume; a full Redis refuses a write and drops nothing; there is room for a rewrite."""
+def test_redis_never_drops_keys(redis: Manifest, script: str) -> None:
+    """It has an append-only file on a volume with room for its rewrite, and refuses writes when it is full."""
     container = pod_of(redis)["containers"][0]
     maxmemory = next(v["value"] for v in container["env"] if v["name"] == "MAXMEMORY")
     (claim,) = redis["spec"]["volumeClaimTemplates"]
@@ -213,22 +213,22 @@ def peers_of(rule: Manifest, direction: str) -> list[Any]:
     return [peer["podSelector"] for peer in rule[direction]]
 
 
-def test_redis_hears_only_the_gateway_and_its_like(redis: Manifest, gateway: Manifest) -> None:
-    """Redis takes connections of the gateway's pods and its own, and the gateway goes to those pods only."""
+def test_redis_accepts_only_the_gateway_and_itself(redis: Manifest, gateway: Manifest) -> None:
+    """Redis accepts connections of the gateway's pods and its own; the gateway's policy leads to those pods."""
     (inward,) = one(render(PROD), "NetworkPolicy", "redis")["spec"]["ingress"]
     (outward,) = one(render(PROD), "NetworkPolicy", "wechatlaibao-to-redis")["spec"]["egress"]
 
-    (heard,), (spoken_to,) = peers_of(inward, "from"), peers_of(outward, "to")
+    (sources,), (targets,) = peers_of(inward, "from"), peers_of(outward, "to")
 
-    assert selects(heard, labels_of(gateway))
-    assert selects(heard, labels_of(redis))
-    assert selects(spoken_to, labels_of(redis))
+    assert selects(sources, labels_of(gateway))
+    assert selects(sources, labels_of(redis))
+    assert selects(targets, labels_of(redis))
     for rule in (inward, outward):
         assert {port["port"] for port in rule["ports"]} == ports_of(redis).keys()
 
 
-def test_no_manifest_asks_for_the_latest_of_an_image() -> None:
-    """Every image has a tag that names a version."""
+def test_every_image_has_a_version() -> None:
+    """The tag of each image is a version number, not `latest`."""
     pods = [pod_of(manifest) for manifest in every(render(PROD), "Deployment", "StatefulSet")]
 
     tags = [container["image"].rpartition(":")[2] for pod in pods for container in pod["containers"]]
@@ -237,7 +237,7 @@ def test_no_manifest_asks_for_the_latest_of_an_image() -> None:
 
 
 def test_every_file_of_k8s_is_used() -> None:
-    """What lies in the folders is in a kustomization, or is one of the three files that people apply by themselves."""
+    """Each file is in a kustomization, but for three that administrators apply by themselves."""
     recipes = {path: path.read_text() for path in (ROOT / "k8s").rglob("kustomization.yaml")}
     by_hand = {"secret.example.yaml", "prometheus-adapter-values.yaml", "keda.yaml", "kustomization.yaml"}
 

@@ -1,4 +1,4 @@
-"""The Redis of overlays/prod, run: its own script in three pods' worth of real servers, on addresses of loopback."""
+"""The Redis of overlays/prod: its script in real servers, three pods on three loopback addresses."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.full, pytest.mark.scenario]
 
 SCRIPT = PROD / "redis.sh"
 PASSWORD = "fakepassword"
-#: Seconds until all agree again: sentinels look every ten seconds, and the machine may be busy.
+#: Seconds for a failover to settle: sentinels refresh their information every ten seconds, and the machine may be busy.
 TIMEOUT = 80.0
 
 
 class Container(Server):
-    """One of the two containers of a pod: a part of the script."""
+    """A container of a pod; `part` is the script's argument, `redis` or `sentinel`."""
 
     def __init__(self, part: str, env: dict[str, str], port: int) -> None:
         super().__init__(port=port)
@@ -50,7 +50,7 @@ class Container(Server):
 
 
 class Pod:
-    """A Redis and its sentinel with the volume they share; an address stands for the name of its Service."""
+    """A Redis and its sentinel with their shared volume. An IP address takes the part of the Service's name."""
 
     def __init__(self, address: str, hosts: str, ports: tuple[int, int], volume: Path) -> None:
         self.address = address
@@ -73,17 +73,17 @@ class Pod:
         self.sentinel.close()
 
     def leave(self) -> None:
-        """Do what preStop does."""
+        """Run the preStop hook."""
         env = {"PATH": os.environ["PATH"], **self.redis.env}
         subprocess.run(["sh", str(SCRIPT), "leave"], env=env, check=True, capture_output=True, timeout=TIMEOUT)
 
     def master(self) -> str:
-        """Return the master in its sentinel's eyes."""
+        """Return the address of the master that its sentinel knows."""
         with self.sentinel.client() as client:
             return str(client.sentinel_master("laibao")["ip"])
 
-    def sees_all_in_place(self) -> bool:
-        """Tell whether its sentinel knows two others, and two replicas that follow a master that is one."""
+    def is_settled(self) -> bool:
+        """Tell whether its sentinel knows two other sentinels, a healthy master, and two replicas that follow it."""
         with self.sentinel.client() as client:
             master, replicas = client.sentinel_master("laibao"), client.sentinel_slaves("laibao")
         seen: list[Any] = [(one["flags"], one["master-link-status"], one["master-host"]) for one in replicas]
@@ -93,8 +93,8 @@ class Pod:
 
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pod]]:
-    """Three pods as a first apply starts them."""
-    # Addresses of this process's own: others run the same at the same time.
+    """Three pods, started as by a first apply."""
+    # The addresses depend on the process id: test processes run side by side.
     addresses = [f"127.{os.getpid() % 250 + 2}.{os.getpid() // 250 % 250}.{number}" for number in (1, 2, 3)]
     ports, folder = (free_port(), free_port()), tmp_path_factory.mktemp("redis")
     pods = [Pod(address, " ".join(addresses), ports, folder / address) for address in addresses]
@@ -109,15 +109,15 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pod]]:
 
 @pytest.fixture
 def settled(pods: list[Pod]) -> str:
-    """The address of the master that all agree on, after what the test before did."""
-    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=TIMEOUT)
+    """The address of the master, once all sentinels have settled after the test before."""
+    wait_until(lambda: all(pod.is_settled() for pod in pods), timeout=TIMEOUT)
     (master,) = {pod.master() for pod in pods}
     return master
 
 
 @pytest.fixture
 def gateway(pods: list[Pod]) -> Iterator[redis.Redis]:
-    """The gateway's own client, by the address in the manifest."""
+    """The product's client, with the service name of the manifest."""
     url = parse_redis_url(config_of(render(PROD))["REDIS_URL"])
     hosts = ",".join(f"{pod.address}:{pod.sentinel.port}" for pod in pods)
     with connect(f"redis+sentinel://:{PASSWORD}@{hosts}/{url.service}/1", pool_size=2) as client:
@@ -129,7 +129,7 @@ def at(pods: list[Pod], address: str) -> Pod:
 
 
 def succeeds(action: Callable[[], object]) -> Callable[[], bool]:
-    """Return whether Redis carries it out, now."""
+    """Return a function that runs the action and tells whether Redis carried it out."""
 
     def tried() -> bool:
         try:
@@ -140,14 +140,14 @@ def succeeds(action: Callable[[], object]) -> Callable[[], bool]:
     return tried
 
 
-def tell(gateway: redis.Redis, name: str) -> None:
-    """Write a word, and wait until both replicas have it."""
+def replicate(gateway: redis.Redis, name: str) -> None:
+    """Write a key, and wait until both replicas have it."""
     wait_until(succeeds(lambda: gateway.set(name, "before") and gateway.wait(2, 300) == 2), timeout=TIMEOUT)
 
 
 def test_a_first_start_has_a_master_and_two_replicas(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
-    """The first pod is the master; the others have what it was told."""
-    tell(gateway, "first")
+    """The first pod is the master; the others are replicas of it."""
+    replicate(gateway, "first")
 
     roles = {}
     for pod in pods:
@@ -160,20 +160,20 @@ def test_a_first_start_has_a_master_and_two_replicas(pods: list[Pod], settled: s
 def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(
     pods: list[Pod], settled: str, gateway: redis.Redis
 ) -> None:
-    """The gateway's client finds the new one by itself, with what the old one was told."""
-    tell(gateway, "killed")
+    """The gateway's client finds the new master, which has the data of the old one."""
+    replicate(gateway, "killed")
 
     at(pods, settled).kill()
 
     wait_until(succeeds(lambda: gateway.get("killed") == "before" and gateway.set("killed", "after")), TIMEOUT)
     at(pods, settled).start()
-    wait_until(lambda: all(pod.sees_all_in_place() for pod in pods), timeout=TIMEOUT)
+    wait_until(lambda: all(pod.is_settled() for pod in pods), timeout=TIMEOUT)
     assert pods[0].master() != settled
 
 
 def test_a_master_that_leaves_hands_over_first(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
-    """When preStop is done another one is the master, although this one still lives; then it may go."""
-    tell(gateway, "left")
+    """preStop makes another pod the master while this one still runs; then it is stopped."""
+    replicate(gateway, "left")
     leaving, others = at(pods, settled), [pod for pod in pods if pod.address != settled]
 
     leaving.leave()
@@ -185,9 +185,9 @@ def test_a_master_that_leaves_hands_over_first(pods: list[Pod], settled: str, ga
     leaving.start()
 
 
-def test_all_three_may_be_lost_at_once(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
-    """They come back with the master they had and with what it was told, from their volumes."""
-    tell(gateway, "lost")
+def test_all_three_pods_may_fail_at_once(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
+    """They start again with the same master and the data of their volumes."""
+    replicate(gateway, "lost")
     for pod in pods:
         pod.redis.stop()
         pod.sentinel.stop()
@@ -200,8 +200,8 @@ def test_all_three_may_be_lost_at_once(pods: list[Pod], settled: str, gateway: r
 
 
 def test_a_pod_with_a_new_volume_follows_the_master(pods: list[Pod], settled: str, gateway: redis.Redis) -> None:
-    """A lost disk costs nothing: whoever starts empty asks who the master is before it calls itself one."""
-    tell(gateway, "emptied")
+    """A pod that starts with an empty volume asks the sentinels for the master before it becomes one itself."""
+    replicate(gateway, "emptied")
     emptied = next(pod for pod in pods if pod.address != settled)
     emptied.kill()
     shutil.rmtree(emptied.volume)

@@ -1,4 +1,4 @@
-"""The work on batch tasks in SQL, one contract on SQLite and MariaDB: who gets which item, and how a task ends."""
+"""Claims and ends of batch items in SQL, one contract on SQLite and MariaDB."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tests.support.servers.processes import FakeClock
 
 @pytest.fixture(scope="module", params=SQL_KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database of each kind for all tests here: creating one takes longer than most of them."""
+    """One database of each kind for the whole module: creating one takes longer than most tests."""
     return empty_database(request, tmp_path_factory)
 
 
 @pytest.fixture
 def shelf(url: str, clock: FakeClock) -> Iterator[Shelf]:
-    """A store with nothing in it, whose clock stands still."""
+    """An empty store with a clock that stands still."""
     with Shelf(url, clock=clock) as shelf:
         yield shelf
 
 
 def test_items_are_claimed_in_the_order_of_their_texts(shelf: Shelf, clock: FakeClock) -> None:
-    """A claim carries all that asking needs, and the task has started."""
+    """A claim carries all that the question needs, and the first one starts the task."""
     task = shelf.submits(["一", "二"], inputs={"a": 1}, credential="sealed-fake")
     clock.advance(5.0)
 
@@ -42,8 +42,8 @@ def test_items_are_claimed_in_the_order_of_their_texts(shelf: Shelf, clock: Fake
     assert shelf.store.claim(2) is None
 
 
-def test_a_lane_goes_on_with_the_item_it_has(shelf: Shelf) -> None:
-    """Whoever works the lane after a worker that died gets the same attempt, before anything new, paused or not."""
+def test_a_lane_continues_its_running_item(shelf: Shelf) -> None:
+    """The next holder of a lane gets its running item as the same attempt, before a new one, also when paused."""
     task = shelf.submits()
     first = shelf.claims(3)
     shelf.store.pause(task.task_id)
@@ -56,8 +56,8 @@ def test_a_lane_goes_on_with_the_item_it_has(shelf: Shelf) -> None:
     assert shelf.store.running_lanes() == set()
 
 
-def test_the_item_of_a_lane_that_is_no_more_is_taken_over(shelf: Shelf) -> None:
-    """With fewer lanes than before, what a higher one had is done by another, and its first worker is still heard."""
+def test_the_item_of_a_removed_lane_is_taken_over(shelf: Shelf) -> None:
+    """After the number of lanes was lowered, another lane takes the item; the first worker may still report its end."""
     shelf.submits()
     lost = shelf.claims(7)
 
@@ -68,8 +68,8 @@ def test_the_item_of_a_lane_that_is_no_more_is_taken_over(shelf: Shelf) -> None:
     assert [shelf.store.complete(claimed, content="答") for claimed in (lost, found)] == [True, False]
 
 
-def test_a_lane_in_work_takes_over_nothing(shelf: Shelf) -> None:
-    """Its own item comes first."""
+def test_a_lane_with_an_item_takes_over_no_other(shelf: Shelf) -> None:
+    """A lane continues its own item before it takes over one of a removed lane."""
     shelf.submits()
     shelf.claims(7)
     own = shelf.claims(1)
@@ -81,7 +81,7 @@ def test_a_lane_in_work_takes_over_nothing(shelf: Shelf) -> None:
 
 
 def test_the_task_served_longest_ago_comes_next(shelf: Shelf, clock: FakeClock) -> None:
-    """Tasks take turns, a new one first, also when the clock stands still or goes back."""
+    """Tasks take turns and a new task comes first, also when the clock goes back."""
     shelf.submits(["a"] * 5)
     shelf.submits(["b"] * 5)
     order = []
@@ -96,8 +96,8 @@ def test_the_task_served_longest_ago_comes_next(shelf: Shelf, clock: FakeClock) 
     assert order[4] == "new"
 
 
-def test_a_task_has_as_many_items_in_work_as_its_owner_wants(shelf: Shelf) -> None:
-    """Beyond its own bound other tasks come, and a place that is free again is used."""
+def test_max_concurrent_bounds_a_tasks_running_items(shelf: Shelf) -> None:
+    """At its bound a task gives no items while other tasks do; an ended item frees its slot."""
     shelf.submits(["bound"] * 3, max_concurrent=1)
     shelf.submits(["free"] * 2)
     held = [shelf.claims(lane) for lane in range(3)]
@@ -111,8 +111,8 @@ def test_a_task_has_as_many_items_in_work_as_its_owner_wants(shelf: Shelf) -> No
     assert shelf.claims(3).text == "bound"
 
 
-def test_an_answer_is_kept_with_all_that_goes_with_it(shelf: Shelf, clock: FakeClock) -> None:
-    """The item shows it at once, while others wait."""
+def test_a_completed_item_keeps_all_parts_of_its_answer(shelf: Shelf, clock: FakeClock) -> None:
+    """The item shows its answer at once, while other items are pending."""
     task = shelf.submits(2)
     claimed = shelf.claims()
     clock.advance(2.5)
@@ -130,12 +130,12 @@ def test_an_answer_is_kept_with_all_that_goes_with_it(shelf: Shelf, clock: FakeC
     assert shelf.store.get(task.task_id).percentage == 50.0
 
 
-def test_what_a_failed_item_said_and_cost_is_kept(shelf: Shelf) -> None:
-    """Beside its error; one that said nothing keeps nothing."""
+def test_a_failed_item_keeps_its_partial_answer(shelf: Shelf) -> None:
+    """Text, usage, metadata and sources are stored beside the error; without them they are empty."""
     task = shelf.submits(2)
-    said: dict[str, Any] = {"content": "半句", "usage": {"total_tokens": 7}, "metadata": {"provider": "openai"}}
+    partial: dict[str, Any] = {"content": "半句", "usage": {"total_tokens": 7}, "metadata": {"provider": "openai"}}
 
-    shelf.store.fail(shelf.claims(), "provider_filtered", "停了", sources=({"title": "手册"},), **said)
+    shelf.store.fail(shelf.claims(), "provider_filtered", "停了", sources=({"title": "手册"},), **partial)
     shelf.store.fail(shelf.claims(), "provider_error", "出错了")
 
     first, second = shelf.store.results(task.task_id)
@@ -145,8 +145,8 @@ def test_what_a_failed_item_said_and_cost_is_kept(shelf: Shelf) -> None:
     assert (second.content, second.usage, second.metadata, second.sources) == ("", {}, {}, ())
 
 
-def test_a_wait_counts_for_nothing(shelf: Shelf) -> None:
-    """Its attempt is a new one for whoever reports late, and is not one of those that are shown or bounded."""
+def test_a_wait_does_not_count_as_an_attempt(shelf: Shelf) -> None:
+    """A wait raises the attempt that fences late reports, but neither the attempts shown nor those that are bounded."""
     task = shelf.submits(1)
     first = shelf.claims()
 
@@ -168,24 +168,24 @@ def test_a_wait_counts_for_nothing(shelf: Shelf) -> None:
     assert (ended.attempts, ended.metadata) == (2, {"waits": "the provider's own"})
 
 
-def test_what_was_answered_stays(shelf: Shelf) -> None:
-    """A second report of the same attempt, whatever it says, changes nothing."""
+def test_a_completed_item_stays_completed(shelf: Shelf) -> None:
+    """A second report of the same attempt is refused and changes nothing."""
     task = shelf.submits(2)
     claimed = shelf.claims()
     assert shelf.store.complete(claimed, content="答")
 
-    said = [
+    replies = [
         shelf.store.complete(claimed, content="other"),
         shelf.store.fail(claimed, "provider_error", "出错了"),
         shelf.store.retry(claimed, 0.0, "provider_error", "出错了"),
     ]
 
-    assert said == [False] * 3
+    assert replies == [False] * 3
     assert shelf.store.rows(task.task_id)[0].content == "答"
 
 
 def test_a_late_report_of_an_earlier_attempt_is_refused(shelf: Shelf) -> None:
-    """Once an item is asked again, only the attempt of now is heard."""
+    """Once an item has a new attempt, only that attempt may report."""
     task = shelf.submits(1)
     early = shelf.claims(0)
     assert shelf.store.retry(early, 0.0, "provider_timeout", "超时")
@@ -200,7 +200,7 @@ def test_a_late_report_of_an_earlier_attempt_is_refused(shelf: Shelf) -> None:
 
 
 def test_a_retry_waits_for_its_time(shelf: Shelf, clock: FakeClock) -> None:
-    """Until then nobody gets it, its last error shows, and it is told when to come back."""
+    """Until then the item is not claimed, it shows its last error, and `runnable` returns the seconds left."""
     task = shelf.submits(1)
     shelf.store.retry(shelf.claims(), 30.0, "provider_busy", "稍后")
     assert shelf.store.claim(0) is None
@@ -214,8 +214,8 @@ def test_a_retry_waits_for_its_time(shelf: Shelf, clock: FakeClock) -> None:
     assert shelf.claims().attempt == 2
 
 
-def test_what_was_never_asked_comes_before_a_retry(shelf: Shelf) -> None:
-    """An item that failed a moment ago does not keep the others waiting."""
+def test_new_items_come_before_retries(shelf: Shelf) -> None:
+    """An item that failed a moment ago does not delay items that were never asked."""
     shelf.submits(["failing", "fresh"])
     shelf.store.retry(shelf.claims(), 0.0, "provider_error", "出错了")
 
@@ -223,7 +223,7 @@ def test_what_was_never_asked_comes_before_a_retry(shelf: Shelf) -> None:
 
 
 def test_a_task_ends_with_its_last_item(shelf: Shelf, clock: FakeClock) -> None:
-    """With one answer it is completed, however many items failed; its times and numbers stay."""
+    """With one answer or more it is completed, however many items failed; its times and rate no longer change."""
     task = shelf.submits(3)
     shelf.store.complete(shelf.claims(), content="答")
     shelf.store.fail(shelf.claims(), "provider_error", "出错了")
@@ -242,8 +242,8 @@ def test_a_task_ends_with_its_last_item(shelf: Shelf, clock: FakeClock) -> None:
     assert shelf.store.runnable() == (False, None)
 
 
-def test_a_task_without_any_answer_has_failed(shelf: Shelf) -> None:
-    """It says what its last item failed with, and every item says its own."""
+def test_a_task_without_any_answer_fails(shelf: Shelf) -> None:
+    """The task has the error message of its last item, and every item has its own."""
     task = shelf.ends(shelf.submits(2), failing=True)
 
     assert (task.status, task.failed, task.error_message) == ("failed", 2, "出错了")
@@ -253,7 +253,7 @@ def test_a_task_without_any_answer_has_failed(shelf: Shelf) -> None:
 
 
 def test_a_cancelled_task_stays_cancelled(shelf: Shelf, clock: FakeClock) -> None:
-    """What runs is named to be stopped, what it then says is refused, and what waited is cancelled with it."""
+    """`cancel` returns the running items, their late reports are refused, and pending items are cancelled too."""
     task = shelf.submits(4)
     shelf.store.complete(shelf.claims(), content="答")
     running = [shelf.claims(lane) for lane in (0, 1)]
@@ -271,8 +271,8 @@ def test_a_cancelled_task_stays_cancelled(shelf: Shelf, clock: FakeClock) -> Non
     assert shelf.store.get(task.task_id) == ended
 
 
-def test_a_task_is_cancelled_before_it_starts(shelf: Shelf) -> None:
-    """Nothing ran, and all of it is cancelled."""
+def test_a_task_may_be_cancelled_before_it_starts(shelf: Shelf) -> None:
+    """No item ran, and all are cancelled."""
     task = shelf.submits(3)
 
     ended, stopped = shelf.store.cancel(task.task_id)
@@ -282,7 +282,7 @@ def test_a_task_is_cancelled_before_it_starts(shelf: Shelf) -> None:
 
 
 def test_a_paused_task_gives_no_items(shelf: Shelf) -> None:
-    """What runs may end, nothing new begins, and it goes on where it was."""
+    """Running items may end, no new one is claimed, and `resume` continues with the next item."""
     task = shelf.submits(3)
     claimed = shelf.claims(0)
 
@@ -297,7 +297,7 @@ def test_a_paused_task_gives_no_items(shelf: Shelf) -> None:
 
 
 def test_a_task_paused_before_it_starts_is_pending_when_it_resumes(shelf: Shelf) -> None:
-    """Pausing twice and resuming twice is as once."""
+    """Pausing or resuming twice has the effect of doing it once."""
     task = shelf.submits()
 
     assert [shelf.store.pause(task.task_id).status for _ in range(2)] == ["paused"] * 2
@@ -305,7 +305,7 @@ def test_a_task_paused_before_it_starts_is_pending_when_it_resumes(shelf: Shelf)
 
 
 def test_a_paused_task_ends_with_its_last_item(shelf: Shelf) -> None:
-    """There is nothing left to resume."""
+    """It is completed without being resumed."""
     task = shelf.submits(1)
     claimed = shelf.claims()
     shelf.store.pause(task.task_id)
@@ -317,8 +317,8 @@ def test_a_paused_task_ends_with_its_last_item(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
 @pytest.mark.parametrize("change", ["cancel", "pause", "resume"])
-def test_what_has_ended_cannot_be_changed(shelf: Shelf, end: str, change: str) -> None:
-    """Each end is final, whatever is asked for then."""
+def test_an_ended_task_cannot_be_changed(shelf: Shelf, end: str, change: str) -> None:
+    """Cancel, pause and resume of an ended task raise `BatchFinished`."""
     task = shelf.submits(1)
     if end == "cancelled":
         shelf.store.cancel(task.task_id)
@@ -333,8 +333,8 @@ def test_what_has_ended_cannot_be_changed(shelf: Shelf, end: str, change: str) -
     assert shelf.store.get(task.task_id) == before
 
 
-def test_ended_tasks_are_told_from_those_that_go_on(shelf: Shelf) -> None:
-    """A worker learns which of its tasks are over; one that is gone is over too."""
+def test_ended_returns_the_ended_tasks(shelf: Shelf) -> None:
+    """`ended` returns those of the given tasks that have ended or do not exist any more."""
     going, paused = shelf.submits(1), shelf.submits(1)
     over = shelf.submits(1)
     shelf.store.pause(paused.task_id)

@@ -1,4 +1,4 @@
-"""A finished task's file is whole or not there, and what ended is seen to once, on one replica."""
+"""Files and expiry of ended batch tasks: a file is whole or absent, and one replica handles each task once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
 
 
 def finished(store: SqlBatchStore, count: int = 2) -> str:
-    """Add a task of so many items, all of them done."""
+    """Add a task with `count` items, all of them completed."""
     task, _ = store.create(owner="key:o", name="t", texts=[f"{n}问" for n in range(count)], options=BatchOptions())
     while claimed := store.claim(0):
         store.complete(claimed, content=f"答\u2028：{claimed.text}")
@@ -39,7 +39,7 @@ def archive(store: SqlBatchStore, runner: ScriptRunner, folder: Path | None, **o
 
 
 def test_a_file_has_a_line_for_each_item(tmp_path: Path) -> None:
-    """In order, over any number of pages, and no character breaks a line."""
+    """Items are in order over any number of pages, and no character of a text breaks a line."""
     items = [Item(index, f"{index}\n\u2028问") for index in range(2 * PAGE + 1)]
 
     path = BatchFiles(tmp_path / "new" / "folder").write("t1", iter(items))
@@ -50,8 +50,8 @@ def test_a_file_has_a_line_for_each_item(tmp_path: Path) -> None:
     assert json.loads(item_json(items[0])) == items[0].to_dict()
 
 
-def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
-    """Whatever breaks off, the older file stays as it was, and nothing lies beside it."""
+def test_a_failed_write_leaves_the_older_file(tmp_path: Path) -> None:
+    """When writing breaks off, the earlier file is unchanged and no temporary file stays."""
     files = BatchFiles(tmp_path)
     files.write("t1", iter([Item(0, "一")]))
 
@@ -66,10 +66,10 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> Non
     assert "一" in (tmp_path / "t1.jsonl").read_text("utf-8")
 
 
-def test_an_ended_task_is_seen_to_once(
+def test_an_ended_task_is_stored_once(
     store: SqlBatchStore, runner: ScriptRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its line is written by whoever was first; later rounds find nothing to do."""
+    """The first round writes its log line and file; later rounds find nothing to do."""
     caplog.set_level(logging.INFO, "services.batches.archive")
     task_id = finished(store)
 
@@ -80,8 +80,8 @@ def test_an_ended_task_is_seen_to_once(
     assert (tmp_path / "out" / f"{task_id}.jsonl").exists()
 
 
-def test_another_replica_is_not_disturbed(store: SqlBatchStore, runner: ScriptRunner, tmp_path: Path) -> None:
-    """While one sees to what has ended, the others let it."""
+def test_one_replica_at_a_time_stores_files(store: SqlBatchStore, runner: ScriptRunner, tmp_path: Path) -> None:
+    """While another replica holds the lock, a round does nothing."""
     finished(store)
     held = LockStore(runner).acquire("batch_archive", 30.0)
 
@@ -91,10 +91,10 @@ def test_another_replica_is_not_disturbed(store: SqlBatchStore, runner: ScriptRu
     assert len(store.unstored()) == 1
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_once(
+def test_an_unwritable_folder_is_logged_once(
     store: SqlBatchStore, runner: ScriptRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The task waits for its file, and gets it when the folder is there."""
+    """The task waits for its file and gets it once the folder can be written to."""
     (tmp_path / "out").write_text("a file where the folder should be")
     task_id = finished(store)
     keeper = archive(store, runner, tmp_path / "out")
@@ -109,10 +109,10 @@ def test_a_folder_that_cannot_be_written_to_is_said_once(
     assert store.unstored() == []
 
 
-def test_one_task_that_cannot_be_seen_to_stops_no_other(
+def test_a_task_that_fails_to_be_stored_stops_no_other(
     store: SqlBatchStore, runner: ScriptRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever nobody thought of is wrong with it, once in the log; later rounds leave it alone."""
+    """An unexpected error is logged once, and later rounds skip that task."""
 
     class Odd(SqlBatchStore):
         def get(self, task_id: str, owner: str | None = None) -> Task:
@@ -131,8 +131,8 @@ def test_one_task_that_cannot_be_seen_to_stops_no_other(
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["batch task not seen to"]
 
 
-def test_old_tasks_are_removed_now_and_then(runner: ScriptRunner, tmp_path: Path, clock: FakeClock) -> None:
-    """After the retention, by the store's clock; looked for every ten minutes. Their files stay."""
+def test_old_tasks_are_removed(runner: ScriptRunner, tmp_path: Path, clock: FakeClock) -> None:
+    """Tasks are removed after the retention, by the store's clock, checked every ten minutes; their files stay."""
     store = SqlBatchStore(f"sqlite:///{tmp_path / 'old.db'}", clock=clock)
     store.prepare()
     task_id = finished(store)
@@ -151,7 +151,7 @@ def test_old_tasks_are_removed_now_and_then(runner: ScriptRunner, tmp_path: Path
 
 
 def test_rows_are_read_by_pages(store: SqlBatchStore) -> None:
-    """All of them, or as many as are asked for from a place on."""
+    """`all_rows` yields all items, or `limit` items after an index."""
     task_id = finished(store, 7)
 
     assert [item.index for item in all_rows(store, task_id, page=3)] == list(range(7))

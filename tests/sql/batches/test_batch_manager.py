@@ -1,4 +1,4 @@
-"""Batches on several replicas: one bound over all of them, in order, each item once; changed and shown from any."""
+"""Batches on several replicas: one bound over all of them, items in order and once, changes from any replica."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
 
 @pytest.fixture
 def opened(redis_url: str, provider: ScriptedProvider, store: SqlBatchStore) -> Open:
-    """Make replicas of one Redis, one database and one provider."""
+    """Return a function that makes replicas of one Redis, one database and one provider."""
     return lambda **options: BatchDesk(redis_url, provider, store, **options)
 
 
 @pytest.mark.every_redis
 def test_a_task_is_worked_on_any_redis(any_redis_url: str, provider: ScriptedProvider, store: SqlBatchStore) -> None:
-    """A Cluster of three nodes too: every item has its answer, in the order of the texts."""
+    """On each kind of Redis, a Cluster too, every item has its answer, in the order of the texts."""
     with BatchDesk(any_redis_url, provider, store) as desk:
         task_id = desk.submits(texts(12))
         task = desk.ends(task_id)
@@ -56,7 +56,7 @@ def test_a_task_is_worked_on_any_redis(any_redis_url: str, provider: ScriptedPro
 
 
 def test_two_replicas_work_within_one_bound(opened: Open, provider: ScriptedProvider, store: SqlBatchStore) -> None:
-    """Three lanes over both: never more than three calls at once, each item once, and both have a part in it."""
+    """With three lanes over both replicas the provider gets at most three calls at once and each item once."""
     provider.delay = 0.03
     one, other = opened(name="one"), opened(name="other")
     with desks(one, other):
@@ -68,8 +68,8 @@ def test_two_replicas_work_within_one_bound(opened: Open, provider: ScriptedProv
     assert max(Counter(provider.asked).values()) == 1
 
 
-def test_a_tasks_own_bound_holds_too(opened: Open, provider: ScriptedProvider) -> None:
-    """One that wants one item at a time leaves the other lanes to others."""
+def test_max_concurrent_holds_on_a_replica(opened: Open, provider: ScriptedProvider) -> None:
+    """A task with `max_concurrent=1` has one call at a time although more lanes are free."""
     provider.delay = 0.01
     with opened() as desk:
         task_id = desk.submits(texts(6), max_concurrent=1)
@@ -79,7 +79,7 @@ def test_a_tasks_own_bound_holds_too(opened: Open, provider: ScriptedProvider) -
 
 
 def test_a_replica_that_leaves_hands_its_items_over(opened: Open, provider: ScriptedProvider) -> None:
-    """What it was asking goes on as the same attempt, on another replica, in the same stream."""
+    """An item that is being asked continues on another replica, as the same attempt and in the same stream."""
     one, other = opened(name="one", lease=1.0), opened(name="other", lease=1.0)
     one.__enter__()
     provider.held.add("第0问")
@@ -97,7 +97,7 @@ def test_a_replica_that_leaves_hands_its_items_over(opened: Open, provider: Scri
 
 
 def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: ScriptedProvider) -> None:
-    """At the provider too, at once; what was done stays, and the end is final."""
+    """The provider's calls are stopped, answered items stay, and the task's end is final."""
     one, other = opened(name="one"), opened(name="other", works=False)
     provider.held.update(("第1问", "第2问"))
     with desks(one, other):
@@ -119,8 +119,8 @@ def test_cancelling_on_another_replica_stops_what_runs(opened: Open, provider: S
                 change(task_id, OWNER)
 
 
-def test_a_paused_task_waits_and_goes_on(opened: Open, provider: ScriptedProvider) -> None:
-    """What runs is finished, nothing is begun until it is resumed."""
+def test_a_paused_task_waits_until_it_is_resumed(opened: Open, provider: ScriptedProvider) -> None:
+    """The running item ends, and no other begins before `resume`."""
     provider.held.add("第0问")
     with opened(lanes=1) as desk:
         task_id = desk.submits(texts(3))
@@ -136,8 +136,8 @@ def test_a_paused_task_waits_and_goes_on(opened: Open, provider: ScriptedProvide
         assert desk.ends(task_id).completed == 3
 
 
-def test_what_waits_for_another_attempt_is_found_when_it_is_due(opened: Open, provider: ScriptedProvider) -> None:
-    """No lane waits for it meanwhile, and no sweep is late for it."""
+def test_an_item_is_retried_when_it_is_due(opened: Open, provider: ScriptedProvider) -> None:
+    """A retry that is due later is worked without another submission."""
     provider.failures["第1问"] = ["provider_busy"]
     with opened() as desk:
         task_id = desk.submits(texts(3))
@@ -147,15 +147,15 @@ def test_what_waits_for_another_attempt_is_found_when_it_is_due(opened: Open, pr
     assert [item.attempts for item in desk.items(task_id)] == [1, 2, 1]
 
 
-def test_work_that_nobody_told_of_is_found(opened: Open, store: SqlBatchStore) -> None:
-    """The sweep finds what a replica took in and died before it could say so."""
+def test_the_sweep_finds_work_without_a_message(opened: Open, store: SqlBatchStore) -> None:
+    """A task whose replica died before it sent a message is found by the sweep."""
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
     with opened() as desk:
         assert desk.ends(task.task_id).completed == 1
 
 
 def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
-    """Whoever fetched it may have died, or never got the reply: the lane is free, so the next sweep tells again."""
+    """A message may be lost with the worker that fetched it. Its lane is free then, so the next sweep sends again."""
     length = Call(None, ("LLEN", "{dramatiq}:batch"))
     with opened(works=False) as desk:
         desk.submits(texts(5))
@@ -168,22 +168,22 @@ def test_a_message_that_was_lost_is_sent_again(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("lane", [1, 17])
-def test_an_item_all_workers_of_which_died_is_found(opened: Open, store: SqlBatchStore, lane: int) -> None:
-    """Nothing waits any more, but one item is running in a lane that nobody has, or that there is no more."""
+def test_a_running_item_of_a_lane_without_a_worker_is_found(opened: Open, store: SqlBatchStore, lane: int) -> None:
+    """No item is pending, but one is running in a lane that no worker holds, or that does not exist any more."""
     task, _ = store.create(owner=OWNER, name="t", texts=["一"], options=BatchOptions())
     assert store.claim(lane)
     desk = opened(lanes=2)
-    # Redis has not lost anything a moment ago.
+    # Redis has not lost its keys recently: else the sweep would first wait for other replicas to register their lanes.
     desk.runner.run([Call(None, ("HSET", SUSPECTS), ("since", "0.0"))])
 
     with desk:
         assert desk.ends(task.task_id).completed == 1
 
 
-def test_who_does_not_work_only_sends_messages(
+def test_a_replica_without_workers_only_sends_messages(
     opened: Open, provider: ScriptedProvider, redis_url: str, redis_server: RedisServer
 ) -> None:
-    """With workers of their own, replicas take tasks in, and no message is sent twice for nobody."""
+    """It submits tasks for the replicas with workers; its sweeps do not send a message twice."""
     taker, worker = opened(works=False), opened(name="worker")
     with taker:
         task_id = taker.submits(texts(5))
@@ -200,13 +200,13 @@ def test_who_does_not_work_only_sends_messages(
 
 
 def test_the_same_key_is_the_same_task(opened: Open) -> None:
-    """Sent again with the same words it finds its task; with others it is refused, and counted."""
+    """The same submission under a key returns its task; a different one is refused and counted in the metric."""
     desk = opened()
-    said: dict[str, Any] = {"owner": OWNER, "name": "t", "texts": ["一", "二"], "key": "k1"}
+    submission: dict[str, Any] = {"owner": OWNER, "name": "t", "texts": ["一", "二"], "key": "k1"}
     before = metrics.REGISTRY.get_sample_value("wechatlaibao_batch_refused_total", {"code": "batch_conflict"}) or 0
     with desk:
-        first, created = desk.batches.submit(**said)
-        again, created_again = desk.batches.submit(**said)
+        first, created = desk.batches.submit(**submission)
+        again, created_again = desk.batches.submit(**submission)
         changed: list[dict[str, Any]] = [
             {"texts": ["一"]},
             {"texts": ["一二"]},
@@ -215,7 +215,7 @@ def test_the_same_key_is_the_same_task(opened: Open) -> None:
         ]
         for change in changed:
             with pytest.raises(BatchConflict):
-                desk.batches.submit(**{**said, **change})
+                desk.batches.submit(**{**submission, **change})
 
     assert (created, created_again) == (True, False)
     assert first.task_id == again.task_id
@@ -223,8 +223,8 @@ def test_the_same_key_is_the_same_task(opened: Open) -> None:
     assert after == before + len(changed)
 
 
-def test_a_task_is_its_owners(opened: Open) -> None:
-    """To everybody else it is unknown, whatever they ask."""
+def test_a_task_is_unknown_to_other_owners(opened: Open) -> None:
+    """Reading and changing another owner's task raises `BatchUnknown`."""
     with opened() as desk:
         task_id = desk.submits(["一"])
         batches = desk.batches
@@ -234,8 +234,8 @@ def test_a_task_is_its_owners(opened: Open) -> None:
         assert batches.list("key:another") == ([], 0)
 
 
-def test_the_state_of_all_batches(opened: Open, provider: ScriptedProvider) -> None:
-    """Who works, what runs, how many tasks there are and how many there may be."""
+def test_status_counts_workers_items_and_tasks(opened: Open, provider: ScriptedProvider) -> None:
+    """The status has workers, running items, tasks by status, and the bounds of each."""
     provider.held.update(texts(9))
     with opened(lanes=3) as desk:
         task_id = desk.submits(texts(9))
@@ -252,7 +252,7 @@ def test_the_state_of_all_batches(opened: Open, provider: ScriptedProvider) -> N
 def test_an_ended_task_has_one_line_and_one_file(
     opened: Open, tmp_path: Path, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On one of the replicas, whichever asked its items: a line of JSON for each, in order, and a line in the log."""
+    """One replica writes a file with a line of JSON for each item, in order, and one log line."""
     provider.failures["第1问"] = ["provider_rejected"]
     folder = tmp_path / "deep" / "store"
     caplog.set_level(logging.INFO, "services.batches.archive")
@@ -266,15 +266,15 @@ def test_an_ended_task_has_one_line_and_one_file(
     assert [json.loads(line) for line in lines] == [item.to_dict() for item in one.items(task_id)]
     assert [json.loads(line)["status"] for line in lines] == ["completed", "failed", "completed", "completed"]
     assert [path.name for path in folder.iterdir()] == [f"{task_id}.jsonl"]
-    told = [record for record in caplog.records if record.message == "batch task"]
-    assert [(r.__dict__["outcome"], r.__dict__["completed"], r.__dict__["failed"]) for r in told] == [
+    log_lines = [record for record in caplog.records if record.message == "batch task"]
+    assert [(r.__dict__["outcome"], r.__dict__["completed"], r.__dict__["failed"]) for r in log_lines] == [
         ("completed", 3, 1)
     ]
     assert task.completed == 3
 
 
 def test_an_outage_of_redis_costs_no_item(provider: ScriptedProvider, store: SqlBatchStore) -> None:
-    """Redis restarts in the middle: every item has its one answer, and the bound holds."""
+    """Redis restarts in the middle: every item is answered once, and the bound holds."""
     provider.delay = 0.05
     with RedisServer(aof=True) as server, BatchDesk(server.url(), provider, store) as desk:
         task_id = desk.submits(texts(60))
@@ -288,8 +288,8 @@ def test_an_outage_of_redis_costs_no_item(provider: ScriptedProvider, store: Sql
         assert provider.peak <= 3
 
 
-def test_a_redis_that_lost_everything_has_nothing_asked_twice(opened: Open, provider: ScriptedProvider) -> None:
-    """A replica with time on its hands waits until the others have said again what they hold and ask."""
+def test_after_redis_lost_its_keys_no_item_is_asked_twice(opened: Open, provider: ScriptedProvider) -> None:
+    """A free replica waits until the others have registered their lanes and items again."""
     provider.held.update(texts(3))
     one, other = opened(name="one"), opened(name="other")
     with one:
@@ -311,7 +311,7 @@ def test_a_redis_that_lost_everything_has_nothing_asked_twice(opened: Open, prov
 def test_an_outage_of_the_database_costs_no_item(
     redis_url: str, provider: ScriptedProvider, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Claims and ends wait for it; nothing is asked twice."""
+    """Claims and ends wait for the database; no item is asked twice."""
 
     class Away(SqlBatchStore):
         away = False

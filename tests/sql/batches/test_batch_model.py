@@ -1,4 +1,4 @@
-"""The batch store against a model of itself: whatever is done in whatever order, both say the same."""
+"""The batch store against a model: after any sequence of operations both have the same state."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ModelTask:
 @dataclass
 class Model:
     tasks: dict[str, ModelTask] = field(default_factory=dict)
-    #: What each lane has, as it was claimed.
+    #: The item of each lane, as it was claimed.
     lanes: dict[int, Claimed] = field(default_factory=dict)
 
     def unfinished(self) -> int:
@@ -61,7 +61,7 @@ class Model:
 
 
 class BatchMachine(RuleBasedStateMachine):
-    """Submits, works, fails, pauses and cancels; keeps every claim ever made, to report it late."""
+    """Submit, work, fail, pause and cancel tasks; every claim is kept, so that it may be reported late."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class BatchMachine(RuleBasedStateMachine):
             self._begin(lane, claimed)
 
     def _tick(self) -> None:
-        """Give every task a place of its own in line: their ids, which decide between equals, are random."""
+        """Give every task its own time: between equal times the order would depend on random ids."""
         self.clock.advance(0.001)
 
     def _begin(self, lane: int, claimed: Claimed) -> None:
@@ -132,7 +132,7 @@ class BatchMachine(RuleBasedStateMachine):
 
     @rule(lane=LANES)
     def stumble(self, lane: int) -> None:
-        """Have an item asked again at once: what was claimed before is of an earlier attempt now."""
+        """Have an item asked again at once, which makes its earlier claims late."""
         self._claim(lane)
         if held := self.model.lanes.get(lane):
             self._report(held, "retry", 0)
@@ -142,7 +142,7 @@ class BatchMachine(RuleBasedStateMachine):
         task = self.model.tasks[claimed.task.task_id]
         item = task.items[claimed.index]
         counts = (item.status, item.attempts) == ("running", claimed.attempt)
-        assert self._said(claimed, end, after) == counts
+        assert self._reported(claimed, end, after) == counts
         if not counts:
             return
         self._forget(claimed)
@@ -150,7 +150,7 @@ class BatchMachine(RuleBasedStateMachine):
         item.due = self.clock.now + after if end == "retry" else 0.0
         task.settle()
 
-    def _said(self, claimed: Claimed, end: str, after: int) -> bool:
+    def _reported(self, claimed: Claimed, end: str, after: int) -> bool:
         store = self.shelf.store
         match end:
             case "complete":
@@ -211,11 +211,11 @@ class BatchMachine(RuleBasedStateMachine):
         assert self.shelf.store.running_lanes() == set(self.model.lanes)
 
 
-# Seconds: a run that breaks is made as short as can be before it is shown.
+# In seconds: Hypothesis shrinks a failing run before it shows it.
 TestBatchStore = pytest.mark.timeout(400)(BatchMachine.TestCase)
-#: The same runs every time, and one failure told briefly rather than several at length.
+#: The same runs every time, and one failure per run.
 TestBatchStore.settings = settings(
-    # Half as many as other properties: an example is thirty steps, each with a dozen queries.
+    # Half as many as for other properties: an example is thirty steps with a dozen queries each.
     max_examples=examples(50) // 2,
     stateful_step_count=30,
     deadline=None,

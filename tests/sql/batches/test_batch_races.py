@@ -1,4 +1,4 @@
-"""Many at once on one batch store, threads and processes, on SQLite and MariaDB: each thing happens once."""
+"""Concurrent use of one batch store by threads and processes, on SQLite and MariaDB."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module", params=SQL_KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database of each kind for all tests here: creating one takes longer than most of them."""
+    """One database of each kind for the whole module: creating one takes longer than most tests."""
     return empty_database(request, tmp_path_factory)
 
 
 @pytest.fixture
 def shelf(url: str) -> Iterator[Shelf]:
-    """A store with nothing in it and room for twenty at once."""
+    """An empty store with twenty connections."""
     with Shelf(url, max_unfinished=5, pool_size=20) as shelf:
         yield shelf
 
 
-def test_of_twenty_who_claim_at_once_none_gets_what_another_has(shelf: Shelf) -> None:
-    """Every item of three tasks is claimed once, and by as many as there are items."""
+def test_concurrent_claims_never_return_the_same_item(shelf: Shelf) -> None:
+    """Twenty lanes claim at once from eighteen items: each item is claimed once, and two claims return None."""
     tasks = [shelf.submits(6) for _ in range(3)]
 
     found = at_once([partial(shelf.store.claim, lane) for lane in range(20)])
@@ -49,20 +49,20 @@ def test_of_twenty_who_claim_at_once_none_gets_what_another_has(shelf: Shelf) ->
     assert found.count(None) == 2
 
 
-def test_of_all_who_claim_for_one_lane_all_get_the_same(shelf: Shelf) -> None:
-    """A lane never has two items, also when more than one believe to work it."""
+def test_concurrent_claims_of_one_lane_return_the_same_item(shelf: Shelf) -> None:
+    """A lane never has two items, also when several workers hold it."""
     shelf.submits(5)
     shelf.submits(5)
 
     found = at_once([partial(shelf.store.claim, 4) for _ in range(8)])
 
-    places = {(one.task.task_id, one.index, one.attempt) for one in found if isinstance(one, Claimed)}
-    assert len(places) == 1
+    items = {(one.task.task_id, one.index, one.attempt) for one in found if isinstance(one, Claimed)}
+    assert len(items) == 1
     assert not [one for one in found if isinstance(one, Exception)]
 
 
-def test_a_bound_of_a_task_holds_whoever_claims(shelf: Shelf) -> None:
-    """Ten lanes at once get three items of a task that wants three."""
+def test_max_concurrent_holds_for_concurrent_claims(shelf: Shelf) -> None:
+    """Ten concurrent claims get three items of a task with `max_concurrent=3`."""
     task = shelf.submits(10, max_concurrent=3)
 
     found = at_once([partial(shelf.store.claim, lane) for lane in range(10)])
@@ -71,8 +71,8 @@ def test_a_bound_of_a_task_holds_whoever_claims(shelf: Shelf) -> None:
     assert shelf.store.get(task.task_id).running == 3
 
 
-def test_submitters_at_once_never_pass_the_bound(shelf: Shelf) -> None:
-    """Of twelve at five places five get in, and the others are told."""
+def test_concurrent_submissions_never_pass_the_bound(shelf: Shelf) -> None:
+    """Of twelve submissions to a queue of five, five are accepted and the others raise `BatchQueueFull`."""
     found = at_once([partial(shelf.submits, 2) for _ in range(12)])
 
     assert sum(isinstance(one, Task) for one in found) == 5
@@ -80,11 +80,11 @@ def test_submitters_at_once_never_pass_the_bound(shelf: Shelf) -> None:
     assert shelf.store.totals()["pending"] == 5
 
 
-def test_one_submission_said_many_times_at_once_is_one_task(shelf: Shelf) -> None:
-    """All who say it under the same key get the same task, and one made it."""
-    say = partial(shelf.store.create, owner=OWNER, name="七月", texts=["一", "二"], key="k", digest="d")
+def test_concurrent_submissions_under_one_key_are_one_task(shelf: Shelf) -> None:
+    """All calls return the same task, and one of them created it."""
+    submit = partial(shelf.store.create, owner=OWNER, name="七月", texts=["一", "二"], key="k", digest="d")
 
-    found = [one for one in at_once([say] * 8) if not isinstance(one, Exception)]
+    found = [one for one in at_once([submit] * 8) if not isinstance(one, Exception)]
 
     assert len(found) == 8
     assert len({task.task_id for task, _ in found}) == 1
@@ -93,7 +93,7 @@ def test_one_submission_said_many_times_at_once_is_one_task(shelf: Shelf) -> Non
 
 
 def test_last_items_that_end_at_once_end_the_task_once(shelf: Shelf) -> None:
-    """All are kept, and the task has its end and its numbers."""
+    """Every answer is stored, and the counts of the ended task are right."""
     task = shelf.submits(10)
     claimed = [shelf.claims(lane) for lane in range(10)]
 
@@ -106,7 +106,7 @@ def test_last_items_that_end_at_once_end_the_task_once(shelf: Shelf) -> None:
 
 
 def test_a_task_cancelled_while_its_last_items_end_has_one_end(shelf: Shelf) -> None:
-    """It is completed or cancelled, whoever was first, and what was answered True is what is kept."""
+    """The task is completed or cancelled; an answer is stored exactly when `complete` returned True."""
     for _ in range(5):
         task = shelf.submits(4)
         claimed = [shelf.claims(lane) for lane in range(4)]
@@ -121,8 +121,8 @@ def test_a_task_cancelled_while_its_last_items_end_has_one_end(shelf: Shelf) -> 
         assert shelf.statuses(task).count("completed") == ended.completed
 
 
-def test_after_a_pause_nobody_gets_an_item(shelf: Shelf) -> None:
-    """Claims that race with the pause get items or nothing; those after it nothing, and all counted is held."""
+def test_after_a_pause_no_item_is_claimed(shelf: Shelf) -> None:
+    """Claims that race with the pause get an item or None, later ones None; `running` counts those that got one."""
     for _ in range(5):
         task = shelf.submits(20)
         *found, paused = at_once(
@@ -136,8 +136,8 @@ def test_after_a_pause_nobody_gets_an_item(shelf: Shelf) -> None:
         shelf.store.cancel(task.task_id)
 
 
-def test_two_who_remove_the_same_leave_nothing(shelf: Shelf) -> None:
-    """Replicas may remove old tasks at the same time; each task is counted once."""
+def test_concurrent_removals_count_each_task_once(shelf: Shelf) -> None:
+    """Replicas may remove old tasks at the same time; nothing of the tasks is left."""
     for _ in range(4):
         shelf.store.cancel(shelf.submits(5).task_id)
 
@@ -167,7 +167,7 @@ WORKER = """
 
 @pytest.mark.scenario
 def test_processes_at_once_do_each_item_once(shelf: Shelf) -> None:
-    """Three processes on one database keep every answer once, while a fourth pauses and resumes."""
+    """Three processes on one database store every answer once while this process pauses and resumes tasks."""
     tasks = [shelf.submits(20) for _ in range(3)]
     workers = [_worker(shelf.url, lane) for lane in range(3)]
     for worker in workers:
@@ -177,7 +177,7 @@ def test_processes_at_once_do_each_item_once(shelf: Shelf) -> None:
     meddler = threading.Thread(target=_meddle, args=(shelf, tasks, stop))
     meddler.start()
 
-    # Paused tasks leave a worker without work, and it ends: its like is started again.
+    # A worker that finds all tasks paused ends early: another one is started at the end.
     outputs = [worker.communicate("go\n", timeout=100.0)[0] for worker in workers]
     stop.set()
     meddler.join(60.0)
@@ -201,7 +201,7 @@ def _worker(url: str, lane: int) -> subprocess.Popen[str]:
 
 
 def _meddle(shelf: Shelf, tasks: list[Task], stop: threading.Event) -> None:
-    """Pause and resume tasks until told to stop; at the end all go on."""
+    """Pause and resume tasks until `stop` is set; every task is left resumed."""
     dice = random.Random(0)
     while not stop.is_set():
         task_id = dice.choice(tasks).task_id
@@ -251,8 +251,8 @@ UNDER_GEVENT = """
 """
 
 
-def test_under_gevent_a_taken_file_stops_nobody_else(tmp_path: Path) -> None:
-    """While another connection holds the file, greenlets that do not write run on; then every item is done once."""
+def test_under_gevent_a_locked_file_blocks_only_writers(tmp_path: Path) -> None:
+    """While another connection locks the file, greenlets that do not write run; then every item is done once."""
     path = tmp_path / "batches.db"
     command = [sys.executable, "-c", textwrap.dedent(UNDER_GEVENT), str(path)]
 
@@ -262,8 +262,8 @@ def test_under_gevent_a_taken_file_stops_nobody_else(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["0", "True"]
 
 
-def test_a_submission_under_way_keeps_no_other_writer_waiting(shelf: Shelf) -> None:
-    """While ten thousand texts arrive, another's item is claimed and answered, and nobody sees the task yet."""
+def test_a_large_submission_does_not_block_other_writers(shelf: Shelf) -> None:
+    """While ten thousand texts are inserted, another task's item is completed; the new task is not listed yet."""
     shelf.submits(1)
     texts = ["长" * 500] * 10_000
     arrival = threading.Thread(target=shelf.submits, args=(texts,))
@@ -278,8 +278,8 @@ def test_a_submission_under_way_keeps_no_other_writer_waiting(shelf: Shelf) -> N
 
 
 @pytest.mark.full
-def test_who_freezes_in_a_transaction_holds_nobody_up_for_long(maria_server: MariaServer) -> None:
-    """A process that stands still while it has a task's row: the server lets go of it after two of its timeouts."""
+def test_a_frozen_transaction_blocks_others_for_a_bounded_time(maria_server: MariaServer) -> None:
+    """When a process stops while it holds a task's row, the server drops its lock after two of its read timeouts."""
     url = maria_server.fresh_database("frozen")
     with Shelf(url, read_timeout=2.0) as frozen, Shelf(url, read_timeout=2.0) as shelf:
         task = shelf.submits(2)

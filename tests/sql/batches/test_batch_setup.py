@@ -1,4 +1,4 @@
-"""The batches' tables: created where they may be, found where somebody else made them, refused where they are wrong."""
+"""The batches' tables: created if allowed, accepted if an administrator made them, refused if they are wrong."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support.replicas import ROOT
 from tests.support.servers.processes import MariaServer, free_port
 from tools.batch import main
 
-#: What administrators were told to run before there was a command for it.
+#: The command for administrators before `python -m tools.batch tables` existed.
 FORMER = r"""from services.batches.sql.tables import statements; print(*statements('mysql'), sep=';\n\n', end=';\n')"""
 
 
 @pytest.fixture
 def limited(maria_server: MariaServer) -> Iterator[str]:
-    """The address of an empty database for a user who may read and write, and create nothing."""
+    """The URL of an empty database for a user who may read and write rows but not create tables."""
     url = maria_server.fresh_database("limited")
     maria_server.execute("CREATE OR REPLACE USER batcher@'%'")
     maria_server.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON limited.* TO batcher@'%'")
@@ -36,8 +36,8 @@ def limited(maria_server: MariaServer) -> Iterator[str]:
     maria_server.execute("DROP USER batcher@'%'")
 
 
-def test_all_replicas_may_prepare_at_once(sql_url: str) -> None:
-    """Eight that start together find the tables they all created."""
+def test_replicas_may_prepare_at_once(sql_url: str) -> None:
+    """Eight stores that prepare concurrently all succeed and use the same tables."""
     stores = [SqlBatchStore(sql_url, read_timeout=60.0) for _ in range(8)]
 
     assert at_once([store.prepare for store in stores]) == [None] * 8
@@ -50,19 +50,19 @@ def test_all_replicas_may_prepare_at_once(sql_url: str) -> None:
 
 
 def printed(text: str) -> list[str]:
-    """Return the statements of a text, each of which ends with a semicolon."""
+    """Split printed DDL into its statements, each of which ends with a semicolon."""
     return text.split(";\n")[:-1]
 
 
 def created_before(connection: sa.Connection) -> None:
-    """Create the tables as earlier versions did."""
+    """Create the tables with the DDL of earlier versions."""
     kind = "sqlite" if connection.dialect.name == "sqlite" else "mysql"
     for statement in printed(BEFORE[kind]):
         connection.exec_driver_sql(statement)
 
 
 def catalogue(connection: sa.Connection) -> dict[str, Any]:
-    """Return all that the database says of the batches' tables: columns, types, defaults, collations, indexes."""
+    """Return the database's description of the tables: columns, types, defaults, collations, indexes."""
     if connection.dialect.name != "sqlite":
         names = connection.exec_driver_sql("SHOW TABLES").scalars().all()
         return {name: connection.exec_driver_sql(f"SHOW CREATE TABLE {name}").one()[1] for name in names}
@@ -74,8 +74,8 @@ def catalogue(connection: sa.Connection) -> dict[str, Any]:
     }
 
 
-def test_new_tables_are_those_that_earlier_versions_made(sql_url: str) -> None:
-    """The database describes them by the same columns, types, defaults, collations and indexes."""
+def test_new_tables_equal_those_of_earlier_versions(sql_url: str) -> None:
+    """The database describes both by the same columns, types, defaults, collations and indexes."""
     engine = sa.create_engine(sql_url)
     with engine.begin() as connection:
         created_before(connection)
@@ -94,7 +94,7 @@ def test_new_tables_are_those_that_earlier_versions_made(sql_url: str) -> None:
 
 
 def test_tables_of_earlier_versions_go_on_working(sql_url: str) -> None:
-    """A database that an earlier version created takes, works, finishes and removes tasks."""
+    """Tasks are submitted, worked and removed in a database that an earlier version created, without a change of it."""
     engine = sa.create_engine(sql_url)
     with engine.begin() as connection:
         created_before(connection)
@@ -116,7 +116,7 @@ def test_tables_of_earlier_versions_go_on_working(sql_url: str) -> None:
 def test_tables_made_by_an_administrator_are_enough(
     maria_server: MariaServer, limited: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the printed statements run by somebody else, a user without the right to create does all the work."""
+    """With the printed statements run by an administrator, a user without the right to create can do all the work."""
     assert main(["tables"]) == 0
     for statement in printed(capsys.readouterr().out):
         maria_server.execute(statement.replace("laibao_batch_", "limited.laibao_batch_", 1))
@@ -128,7 +128,7 @@ def test_tables_made_by_an_administrator_are_enough(
 
 
 def test_the_former_command_prints_the_same_statements(capsys: pytest.CaptureFixture[str]) -> None:
-    """The line that earlier versions documented goes on working."""
+    """The command that earlier versions documented still works."""
     assert main(["tables"]) == 0
 
     command = [sys.executable, "-c", FORMER]
@@ -138,8 +138,8 @@ def test_the_former_command_prints_the_same_statements(capsys: pytest.CaptureFix
     assert len(printed(former.stdout)) == 3
 
 
-def test_sqlite_takes_the_printed_statements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each of them runs as it is, twice too, and the tables are complete."""
+def test_sqlite_accepts_the_printed_statements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each statement runs as printed, also a second time, and the store needs no further tables."""
     assert main(["tables", "sqlite"]) == 0
     url = f"sqlite:///{tmp_path / 'batches.db'}"
     engine = sa.create_engine(url)
@@ -155,8 +155,8 @@ def test_sqlite_takes_the_printed_statements(tmp_path: Path, capsys: pytest.Capt
     engine.dispose()
 
 
-def test_missing_tables_are_the_operators_to_create(limited: str) -> None:
-    """A user who may not create them is told so when the process starts."""
+def test_missing_tables_are_reported_at_the_start(limited: str) -> None:
+    """Where the user may not create the tables, `prepare` raises `SettingsError`."""
     store = SqlBatchStore(limited)
 
     with pytest.raises(SettingsError, match="may not create"):
@@ -164,8 +164,8 @@ def test_missing_tables_are_the_operators_to_create(limited: str) -> None:
     store.close()
 
 
-def test_tables_of_another_version_are_named(sql_url: str) -> None:
-    """A table that lacks a column stops the start, not the first task."""
+def test_tables_of_another_version_are_refused_at_the_start(sql_url: str) -> None:
+    """A table without a needed column makes `prepare` fail, not the first task."""
     with Shelf(sql_url) as shelf:
         shelf.write("ALTER TABLE laibao_batch_items RENAME TO elsewhere")
         shelf.write("CREATE TABLE laibao_batch_items (task_id CHAR(36) PRIMARY KEY)")
@@ -176,8 +176,8 @@ def test_tables_of_another_version_are_named(sql_url: str) -> None:
             shelf.store.prepare()
 
 
-def test_a_store_that_is_away_says_so_and_no_more() -> None:
-    """Neither the address nor what was submitted is in the error."""
+def test_an_unreachable_store_fails_without_showing_content() -> None:
+    """Neither the URL's password nor a submitted text is in the error."""
     url = f"mysql+pymysql://root:obviously-fake@127.0.0.1:{free_port()}/x"
     store = SqlBatchStore(url)
     submit = partial(store.create, owner="key:a", name="机密", texts=["机密"])
@@ -191,7 +191,7 @@ def test_a_store_that_is_away_says_so_and_no_more() -> None:
 
 @pytest.mark.full
 def test_a_database_that_was_away_is_used_again() -> None:
-    """After a restart no call fails; while it is frozen nobody waits longer than the timeouts say."""
+    """After a restart no call fails; while the server is frozen a call fails within the timeouts."""
     with MariaServer() as server, Shelf(server.fresh_database(), read_timeout=1.0, connect_timeout=1.0) as shelf:
         task = shelf.submits(3)
         claimed = shelf.claims(0)
@@ -207,10 +207,8 @@ def test_a_database_that_was_away_is_used_again() -> None:
 
 
 @pytest.mark.full
-def test_without_tables_there_are_no_batches_and_all_else(
-    redis_url: str, limited: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A database that became read-only stops nobody from chatting; the log says so once."""
+def test_without_tables_only_batches_fail(redis_url: str, limited: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With a database that may not be changed, chat still works; the log has one error."""
     store = SqlBatchStore(limited)
     with BatchDesk(redis_url, ScriptedProvider(), store) as desk:
         with pytest.raises(StoreUnavailable):
@@ -219,7 +217,7 @@ def test_without_tables_there_are_no_batches_and_all_else(
             desk.submits(texts(1))
         assert desk.asks(msgid="beside").status == "processing"
 
-    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert [record.getMessage() for record in told] == ["there are no batches"]
-    assert "may not create them" in vars(told[0])["cause"]
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in errors] == ["there are no batches"]
+    assert "may not create them" in vars(errors[0])["cause"]
     store.close()

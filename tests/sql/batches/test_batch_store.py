@@ -1,4 +1,4 @@
-"""Batch tasks in SQL, one contract on SQLite and MariaDB: what is kept, who sees it, and how long."""
+"""Batch tasks in SQL, one contract on SQLite and MariaDB: what is stored, for which owner, and for how long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.errors import BatchConflict, BatchQueueFull, BatchUnknown
 from tests.support.batches.shelf import OWNER, SQL_KINDS, Shelf, at, empty_database
 from tests.support.servers.processes import FakeClock, MariaServer
 
-#: What a store may lose or change: emoji, NUL, characters of four bytes, quotes, what SQL means, line ends.
+#: Texts that a store may change: emoji, NUL, four-byte characters, quotes, SQL, spaces, line ends, combining marks.
 HARD = (
     "😀👩‍👩‍👧",
     "a\0b\0",
@@ -28,13 +28,13 @@ HARD = (
 
 @pytest.fixture(scope="module", params=SQL_KINDS)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database of each kind for all tests here: creating one takes longer than most of them."""
+    """One database of each kind for the whole module: creating one takes longer than most tests."""
     return empty_database(request, tmp_path_factory)
 
 
 @pytest.fixture
 def shelf(url: str, clock: FakeClock) -> Iterator[Shelf]:
-    """A store with nothing in it, whose clock stands still."""
+    """An empty store with a clock that stands still."""
     with Shelf(url, clock=clock, max_unfinished=5) as shelf:
         yield shelf
 
@@ -44,8 +44,8 @@ def store(shelf: Shelf) -> SqlBatchStore:
     return shelf.store
 
 
-def test_a_task_is_kept_as_it_was_submitted(store: SqlBatchStore, clock: FakeClock) -> None:
-    """What whoever submitted it said is what everybody reads."""
+def test_a_task_is_stored_as_it_was_submitted(store: SqlBatchStore, clock: FakeClock) -> None:
+    """Every field reads back as submitted, with and without the owner."""
     options = BatchOptions({"部门": "人事", "n": 1, "x": 0.5, "b": True}, max_attempts=5, max_concurrent=2)
 
     task, created = store.create(
@@ -60,7 +60,7 @@ def test_a_task_is_kept_as_it_was_submitted(store: SqlBatchStore, clock: FakeClo
 
 
 def test_every_character_survives(shelf: Shelf) -> None:
-    """Texts, answers and what goes with them come back byte for byte."""
+    """Texts, answers, metadata, sources and inputs come back byte for byte."""
     task = shelf.submits(HARD, name=HARD[0], description=HARD[3], inputs={"a": HARD[3]})
 
     for text in HARD:
@@ -78,8 +78,8 @@ def test_every_character_survives(shelf: Shelf) -> None:
     assert (kept.name, kept.description, kept.options.inputs) == (HARD[0], HARD[3], {"a": HARD[3]})
 
 
-def test_half_a_character_becomes_a_question_mark(shelf: Shelf) -> None:
-    """A provider's lone surrogate, which no database, file or reply takes, costs no answer."""
+def test_a_lone_surrogate_becomes_a_question_mark(shelf: Shelf) -> None:
+    """A provider's lone surrogate, which no database, file or reply can encode, does not fail the item."""
     task = shelf.submits(1)
 
     assert shelf.store.complete(shelf.claims(), content="a\ud83db", metadata={"a": "\ud83d"}, sources=[{"a": "\ud83d"}])
@@ -89,7 +89,7 @@ def test_half_a_character_becomes_a_question_mark(shelf: Shelf) -> None:
 
 
 def test_pauses_count_neither_for_the_rate_nor_for_the_end(shelf: Shelf, clock: FakeClock) -> None:
-    """A night's pause, said twice, leaves the rate and the time that is left as they were; so does one before all."""
+    """Pauses before and after the start, one of them sent twice, change neither the rate nor the seconds left."""
     task = shelf.submits(4)
     shelf.store.pause(task.task_id)
     clock.advance(1000.0)
@@ -111,8 +111,8 @@ def test_pauses_count_neither_for_the_rate_nor_for_the_end(shelf: Shelf, clock: 
 
 
 @pytest.mark.parametrize("end", ["completed", "cancelled"])
-def test_a_credential_is_kept_no_longer_than_it_is_needed(shelf: Shelf, end: str) -> None:
-    """An ended task is kept for days; as whom it was asked is not."""
+def test_a_credential_is_removed_when_its_task_ends(shelf: Shelf, end: str) -> None:
+    """An ended task is kept for days, its credential is not."""
     task = shelf.submits(1, credential="sealed-fake")
     claimed = shelf.claims()
     assert claimed.task.credential == "sealed-fake"
@@ -124,8 +124,8 @@ def test_a_credential_is_kept_no_longer_than_it_is_needed(shelf: Shelf, end: str
 
 
 @pytest.mark.full
-def test_long_texts_pass_a_server_that_takes_small_packets(maria_server: MariaServer, clock: FakeClock) -> None:
-    """Texts of ten megabytes arrive by portions below a server's least limit, in order."""
+def test_long_texts_pass_a_small_max_allowed_packet(maria_server: MariaServer, clock: FakeClock) -> None:
+    """Texts of ten megabytes in all are inserted in portions below one megabyte, in order."""
     before = maria_server.execute("SELECT @@GLOBAL.max_allowed_packet")[0][0]
     texts = [f"{n}" + "'年" * 5000 for n in range(500)]
     url = maria_server.fresh_database()
@@ -142,7 +142,7 @@ def test_long_texts_pass_a_server_that_takes_small_packets(maria_server: MariaSe
 
 
 def test_ten_thousand_texts_are_one_task(shelf: Shelf) -> None:
-    """The largest task arrives whole and in order, and its middle is read without its beginning."""
+    """The largest task is stored whole and in order; a page of its middle is read directly."""
     task = shelf.submits([f"{n}" for n in range(10_000)])
 
     assert task.total == 10_000
@@ -152,14 +152,14 @@ def test_ten_thousand_texts_are_one_task(shelf: Shelf) -> None:
     assert shelf.store.rows(task.task_id, after=9_999) == []
 
 
-def test_no_texts_are_no_task(store: SqlBatchStore) -> None:
-    """A task without items could never end."""
+def test_a_task_without_texts_is_refused(store: SqlBatchStore) -> None:
+    """A task without items would never end."""
     with pytest.raises(ValueError, match="text"):
         store.create(owner=OWNER, name="leer", texts=[])
 
 
-def test_a_key_said_again_finds_its_task(shelf: Shelf) -> None:
-    """The same submission under the same key is one task, also when the queue is full by now."""
+def test_a_repeated_key_finds_its_task(shelf: Shelf) -> None:
+    """The same digest under the same key returns the task, also while the queue is full."""
     first = shelf.submits(key="k", digest="d")
     for _ in range(4):
         shelf.submits(1)
@@ -169,8 +169,8 @@ def test_a_key_said_again_finds_its_task(shelf: Shelf) -> None:
     assert (again, created) == (first, False)
 
 
-def test_a_key_stands_for_one_submission_only(shelf: Shelf) -> None:
-    """Something else under the same key is refused, and leaves nothing."""
+def test_a_key_with_another_digest_is_refused(shelf: Shelf) -> None:
+    """Another submission under the same key raises `BatchConflict` and stores nothing."""
     shelf.submits(key="k", digest="d")
 
     with pytest.raises(BatchConflict):
@@ -179,8 +179,8 @@ def test_a_key_stands_for_one_submission_only(shelf: Shelf) -> None:
     assert shelf.store.list()[1] == 1
 
 
-def test_owners_and_keys_are_the_same_only_byte_for_byte(shelf: Shelf) -> None:
-    """Another case, an accent, or a space at the end is another one's."""
+def test_owners_and_keys_are_compared_byte_for_byte(shelf: Shelf) -> None:
+    """Another case, an accent, or a space at the end makes another owner or key."""
     task = shelf.submits(owner="user:jose", key="k", digest="d")
 
     for owner, key in [("user:José", "k"), ("user:JOSE", "k"), ("user:jose ", "k"), ("user:jose", "K")]:
@@ -191,7 +191,7 @@ def test_owners_and_keys_are_the_same_only_byte_for_byte(shelf: Shelf) -> None:
 
 
 def test_another_owners_task_is_unknown(shelf: Shelf) -> None:
-    """Whether there is no such task or it is somebody else's is nobody's business."""
+    """A missing task and another owner's task raise the same error."""
     task = shelf.submits()
     calls: list[Callable[[], object]] = [
         lambda: shelf.store.get("00000000-0000-4000-8000-000000000000"),
@@ -209,7 +209,7 @@ def test_another_owners_task_is_unknown(shelf: Shelf) -> None:
 
 
 def test_the_queue_is_full_of_unfinished_tasks_only(shelf: Shelf) -> None:
-    """Paused ones count, ended ones do not, and what is refused leaves nothing."""
+    """Paused tasks count, ended ones do not, and a refused submission stores nothing."""
     tasks = [shelf.submits(1) for _ in range(5)]
     shelf.store.pause(tasks[0].task_id)
     with pytest.raises(BatchQueueFull):
@@ -222,7 +222,7 @@ def test_the_queue_is_full_of_unfinished_tasks_only(shelf: Shelf) -> None:
 
 
 def test_one_owner_does_not_fill_the_queue(url: str, clock: FakeClock) -> None:
-    """Beyond its own bound an owner is refused while others are not; its ended tasks make room."""
+    """At `max_per_owner` an owner is refused while others are not; its ended tasks make room."""
     with Shelf(url, clock=clock, max_unfinished=5, max_per_owner=2) as shelf:
         tasks = [shelf.submits(1, key=f"order-{n}") for n in range(2)]
         with pytest.raises(BatchQueueFull) as caught:
@@ -236,7 +236,7 @@ def test_one_owner_does_not_fill_the_queue(url: str, clock: FakeClock) -> None:
 
 
 def test_tasks_are_listed_newest_first_by_pages(shelf: Shelf, clock: FakeClock) -> None:
-    """A page has its share, and the total is of all pages; other owners' are not in it."""
+    """Pages and total contain the owner's tasks only."""
     mine = []
     for _ in range(4):
         clock.advance(1.0)
@@ -251,7 +251,7 @@ def test_tasks_are_listed_newest_first_by_pages(shelf: Shelf, clock: FakeClock) 
 
 
 def test_tasks_are_listed_and_counted_by_status(shelf: Shelf) -> None:
-    """A status filters the list, and every status has its number."""
+    """A status filters the list, and `totals` has a count for every status."""
     done, cancelled = shelf.ends(shelf.submits(2)), shelf.submits(1)
     shelf.store.cancel(cancelled.task_id)
     shelf.submits(1)
@@ -263,8 +263,8 @@ def test_tasks_are_listed_and_counted_by_status(shelf: Shelf) -> None:
     }  # fmt: skip
 
 
-def test_an_ended_task_is_seen_to_once(shelf: Shelf, clock: FakeClock) -> None:
-    """Whoever sees to it first is told so; one that goes on is not to be seen to."""
+def test_an_ended_task_is_marked_as_stored_once(shelf: Shelf, clock: FakeClock) -> None:
+    """`stored` returns True for its first call alone, and False for a task that has not ended."""
     first, second, going = shelf.submits(1), shelf.submits(1), shelf.submits(1)
     for task in (second, first):
         clock.advance(1.0)
@@ -276,8 +276,8 @@ def test_an_ended_task_is_seen_to_once(shelf: Shelf, clock: FakeClock) -> None:
     assert shelf.store.unstored() == [first.task_id]
 
 
-def test_tasks_expire_after_their_time(shelf: Shelf, clock: FakeClock) -> None:
-    """Only what ended long enough ago goes, with all its items; its key may be used for something else."""
+def test_ended_tasks_expire(shelf: Shelf, clock: FakeClock) -> None:
+    """Only tasks that ended long enough ago are removed, with all items; their keys may be used again."""
     old, _ = shelf.store.cancel(shelf.submits(450, key="k", digest="d").task_id)
     clock.advance(86400.0)
     young, going = shelf.ends(shelf.submits(1)), shelf.submits(1)
@@ -293,8 +293,8 @@ def test_tasks_expire_after_their_time(shelf: Shelf, clock: FakeClock) -> None:
     assert shelf.rows("items") == 3
 
 
-def test_a_removal_that_was_broken_off_is_gone_on_with(shelf: Shelf, clock: FakeClock) -> None:
-    """A task half removed is seen by nobody and keeps no key, and the next removal takes the rest."""
+def test_an_interrupted_removal_is_continued(shelf: Shelf, clock: FakeClock) -> None:
+    """A task that is half removed is not found and keeps no key; the next removal deletes the rest."""
     task = shelf.ends(shelf.submits(3, key="k", digest="d"))
     shelf.store._database.transact(lambda connection: hide(connection, at(clock, 1.0), 20))
     shelf.write("DELETE FROM laibao_batch_items WHERE item_index = 0")
@@ -308,8 +308,8 @@ def test_a_removal_that_was_broken_off_is_gone_on_with(shelf: Shelf, clock: Fake
     assert shelf.rows("items") == 1
 
 
-def test_a_task_that_never_arrived_is_removed(shelf: Shelf, clock: FakeClock) -> None:
-    """What a replica that died left of a submission is seen by nobody, takes no place, and goes after an hour."""
+def test_an_incomplete_submission_is_removed(shelf: Shelf, clock: FakeClock) -> None:
+    """A task whose replica died while it submitted is neither found nor listed, and is removed after an hour."""
     task = shelf.submits(3)
     shelf.write("UPDATE laibao_batch_tasks SET status = 'arriving'")
     assert (shelf.finds(task.task_id), shelf.store.claim(0), shelf.store.list()) == (None, None, ([], 0))
@@ -321,8 +321,8 @@ def test_a_task_that_never_arrived_is_removed(shelf: Shelf, clock: FakeClock) ->
     assert (shelf.rows("items"), shelf.rows("tasks")) == (0, 0)
 
 
-def test_what_was_refused_at_the_gate_is_removed(shelf: Shelf) -> None:
-    """Texts that arrived for nothing are not kept."""
+def test_a_refused_submission_is_removed(shelf: Shelf) -> None:
+    """Texts that were inserted before the submission was refused are deleted by `expire`."""
     shelf.submits(2, key="k", digest="d")
     with pytest.raises(BatchConflict):
         shelf.submits(3, key="k", digest="other")
@@ -333,7 +333,7 @@ def test_what_was_refused_at_the_gate_is_removed(shelf: Shelf) -> None:
 
 
 def test_times_are_aware_and_in_utc(shelf: Shelf, clock: FakeClock) -> None:
-    """Microseconds included, whatever zone the database's session is in."""
+    """Times have microseconds and UTC, whatever the time zone of the database's session."""
     clock.now = 1_763_726_400.123456
     task = shelf.ends(shelf.submits(1))
 
@@ -343,8 +343,8 @@ def test_times_are_aware_and_in_utc(shelf: Shelf, clock: FakeClock) -> None:
     assert all(moment and moment.utcoffset() == timedelta(0) for moment in moments)
 
 
-def test_a_task_shows_nobodys_words(shelf: Shelf) -> None:
-    """Neither a task, an item nor a claim that is printed shows texts, answers or the credential."""
+def test_reprs_show_no_content(shelf: Shelf) -> None:
+    """The repr of a task, an item or a claim shows neither texts, answers nor the credential."""
     task = shelf.submits(["机密"], name="机密", description="机密", credential="sealed-fake", inputs={"a": "机密"})
     claimed = shelf.claims()
     shelf.store.complete(claimed, content="机密", sources=[{"title": "机密"}])
@@ -356,7 +356,7 @@ def test_a_task_shows_nobodys_words(shelf: Shelf) -> None:
 
 
 def test_tasks_are_looked_up_together(store: SqlBatchStore) -> None:
-    """Anybody's, those that there are; each as `get` has it."""
+    """`look_up` returns the existing tasks of any owner, each as `get` returns it."""
     first, _ = store.create(owner=OWNER, name="一", texts=["问"])
     second, _ = store.create(owner="key:another", name="二", texts=["问", "题"])
 

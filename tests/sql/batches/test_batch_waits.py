@@ -1,4 +1,4 @@
-"""Batches whose provider is busy and says when to come back: items wait together, and it costs them no attempt."""
+"""Batches with a busy provider that names a waiting time: items wait together, and waiting costs no attempt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from utils.deadline import Deadline
 
 
 class BusyProvider(ScriptedProvider):
-    """Refuses with 429 for `busy` seconds from its first question on, and says to come back in `wait`."""
+    """Fail with 429 for `busy` seconds from the first question on, with `retry_after=wait`."""
 
     def __init__(self, *, busy: float = 0.0, wait: float = 1.0) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ def store(tmp_path: Path) -> Iterator[SqlBatchStore]:
 
 @pytest.fixture
 def opened(redis_url: str, provider: BusyProvider, store: SqlBatchStore) -> Open:
-    """Make replicas of one Redis, one database and one provider."""
+    """Return a function that makes replicas of one Redis, one database and one provider."""
     return lambda **options: BatchDesk(redis_url, provider, store, **{"lanes": 5, **options})
 
 
 def test_a_busy_provider_is_waited_for_with_few_calls(opened: Open, provider: BusyProvider) -> None:
-    """Ten items on two replicas: each lane is refused once at the most, and then all are answered by one attempt."""
+    """Of ten items on two replicas each lane gets one 429 at most; then all are answered with one attempt each."""
     provider.busy, provider.wait = 1.5, 1.5
     one, other = opened(name="one"), opened(name="other")
     with desks(one, other):
@@ -79,7 +79,10 @@ def test_a_busy_provider_is_waited_for_with_few_calls(opened: Open, provider: Bu
 
 
 def test_one_item_finds_out_whether_the_provider_is_still_busy(opened: Open, provider: BusyProvider) -> None:
-    """A provider that is busy for two seconds more than it says is asked after 1 and 2 more, by one item each time."""
+    """A provider that stays busy longer than it said is probed by one item at a time.
+
+    It is busy for 2 s and asks for 0.1 s: after the pause of 1 s one item is refused, and the next pause is 2 s.
+    """
     provider.busy, provider.wait = 2.0, 0.1
     with opened() as desk:
         task_id = desk.submits(texts(10), max_attempts=1)
@@ -91,8 +94,8 @@ def test_one_item_finds_out_whether_the_provider_is_still_busy(opened: Open, pro
     assert len(rounds) <= 1
 
 
-def test_what_waits_can_be_cancelled_and_paused(opened: Open, provider: BusyProvider) -> None:
-    """A cancelled task is asked no more; a paused one goes on when it is resumed, even if the wait was over before."""
+def test_a_waiting_task_can_be_cancelled_and_paused(opened: Open, provider: BusyProvider) -> None:
+    """A cancelled task is not asked again; a paused one continues on `resume`, also when the wait ended before."""
     provider.busy, provider.wait = 1.5, 1.5
     with opened() as desk:
         cancelled, paused = desk.submits(texts(3)), desk.submits([f"{text}!" for text in texts(3)])
@@ -114,7 +117,7 @@ def test_what_waits_can_be_cancelled_and_paused(opened: Open, provider: BusyProv
 
 
 def test_a_replica_that_leaves_while_it_waits_costs_nothing(opened: Open, provider: BusyProvider) -> None:
-    """Another one waits on, and asks when the time has come."""
+    """Another replica waits for the rest of the time, then asks."""
     provider.busy, provider.wait = 1.5, 1.5
     one, other = opened(name="one"), opened(name="other")
     with other:
@@ -128,10 +131,10 @@ def test_a_replica_that_leaves_while_it_waits_costs_nothing(opened: Open, provid
         assert {item.attempts for item in other.items(task_id)} == {1}
 
 
-def test_a_killed_workers_refusal_is_waited_out_by_the_next(
+def test_a_killed_workers_429_is_waited_out_by_the_next(
     redis_url: str, store: SqlBatchStore, provider: BusyProvider
 ) -> None:
-    """The stream of the item keeps what the provider said, and the question is not asked again for it."""
+    """The item's stream keeps the provider error with its waiting time; the question is not asked again for it."""
     provider.busy, provider.wait = 600.0, 30.0
     desk = Desk(redis_url, provider)
     store.create(owner=OWNER, name="t", texts=["一", "二"], options=BatchOptions())
@@ -150,7 +153,7 @@ def test_a_killed_workers_refusal_is_waited_out_by_the_next(
 
 
 def test_the_header_of_a_real_429_reaches_the_batch(redis_url: str, store: SqlBatchStore) -> None:
-    """Over HTTP, through the stream, into the pause and out of it: two calls, one attempt."""
+    """Over HTTP the waiting time of a 429 pauses the batch: two calls, one attempt."""
     with MockOpenAI() as server:
         openai = OpenAIProvider(base_url=server.base_url, api_key="sk-fake", model="m1")
         desk = Desk(redis_url, openai)
@@ -191,8 +194,8 @@ def at(lanes: BatchLanesStore, now: float) -> BatchLanesStore:
     return lanes
 
 
-def test_a_pause_holds_for_as_long_as_the_provider_asks(lanes: BatchLanesStore, runner: ScriptRunner) -> None:
-    """Right after it one item probes, then all may; an answer ends all that, and every key has a life."""
+def test_a_pause_lasts_as_long_as_the_provider_asks(lanes: BatchLanesStore, runner: ScriptRunner) -> None:
+    """After the pause one item probes, then all may ask; `go_on` ends the doubt, and the key expires."""
     assert lanes.paused().doubtful is False
 
     assert lanes.pause(30.0) == 30.0
@@ -209,8 +212,8 @@ def test_a_pause_holds_for_as_long_as_the_provider_asks(lanes: BatchLanesStore, 
     assert lanes.paused().doubtful is False
 
 
-def test_each_round_waits_longer_and_not_for_ever(lanes: BatchLanesStore) -> None:
-    """1, 2, 4 … 60 seconds where less is asked for; after an hour of it nothing is waited for."""
+def test_each_pause_is_longer_up_to_a_minute(lanes: BatchLanesStore) -> None:
+    """Pauses last 1, 2, 4 … 60 seconds if the provider asks for less; after an hour there are no more pauses."""
     now, waits = 1000.0, list[float]()
     for _ in range(8):
         waits.append(at(lanes, now).pause(0.5))
@@ -220,8 +223,8 @@ def test_each_round_waits_longer_and_not_for_ever(lanes: BatchLanesStore) -> Non
     assert at(lanes, 1001.0 + BUSY_SECONDS).pause(30.0) == 0.0
 
 
-def test_after_an_hour_items_fail_as_others_do(redis_url: str, store: SqlBatchStore, provider: BusyProvider) -> None:
-    """Attempts are spent then, and the last one's failure is the item's."""
+def test_after_an_hour_of_429_items_fail(redis_url: str, store: SqlBatchStore, provider: BusyProvider) -> None:
+    """Without a pause each 429 counts as an attempt, and the last one's error is the item's."""
 
     class Tired(BatchLanesStore):
         def pause(self, seconds: float) -> float:

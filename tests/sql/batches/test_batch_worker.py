@@ -1,4 +1,4 @@
-"""One lane's step: its item is asked once, whoever works the lane, and its end is stored, whatever is away then."""
+"""`LaneWorker`: an item is asked once by any number of workers, and its end is stored after outages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.deadline import Deadline
 
 
 class Worker(LaneWorker):
-    """A process that works lanes at a desk; its threads are the test's."""
+    """A lane worker of a desk that runs in the test's threads."""
 
     def __init__(self, desk: Desk, store: SqlBatchStore, **options: Any) -> None:
         self.lanes = BatchLanesStore(desk.runner, lanes=3, worker="w")
@@ -33,7 +33,7 @@ class Worker(LaneWorker):
 
 
 class Forgetful(SqlBatchStore):
-    """A store whose database is away for the first few ends, or breaks when it has committed them."""
+    """A store whose database fails the next `away` ends, or fails `lost` ends after it has committed them."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -83,7 +83,7 @@ def submitted(store: SqlBatchStore, *texts: str, **options: Any) -> str:
 
 
 def ended(thread: threading.Thread) -> None:
-    """Wait for a thread's end, which must come."""
+    """Wait for a thread to end; fail if it does not."""
     thread.join(TIMEOUT)
     assert not thread.is_alive()
 
@@ -95,7 +95,7 @@ def item(store: SqlBatchStore, task_id: str, index: int = 0) -> Item:
 def test_a_lane_is_worked_until_nothing_is_left(
     worker: Worker, store: Forgetful, provider: ScriptedProvider, desk: Desk
 ) -> None:
-    """Its items are asked one after the other, with the task's inputs and no memory, and have their whole answers."""
+    """Items are asked one after the other, with the task's inputs and no conversation, and keep their whole answers."""
     task_id = submitted(store, "一", "二", inputs={"lang": "zh"})
 
     assert worker.step(0) is False
@@ -112,8 +112,8 @@ def test_a_lane_is_worked_until_nothing_is_left(
     assert worker.lanes.look().held == 0
 
 
-def test_a_lane_somebody_has_is_left_alone(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
-    """A message that came twice is dropped; so is one for a lane there is not."""
+def test_a_lane_of_another_worker_is_left_alone(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
+    """A duplicate message is dropped, and so is a message for a lane that does not exist."""
     submitted(store, "一")
     worker.lanes.take(0, "another")
 
@@ -122,8 +122,8 @@ def test_a_lane_somebody_has_is_left_alone(worker: Worker, store: Forgetful, pro
     assert provider.asked == []
 
 
-def test_a_lane_is_passed_on_after_a_while(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
-    """A step ends with its time, and says that there is more."""
+def test_a_step_ends_after_step_seconds(desk: Desk, store: Forgetful, provider: ScriptedProvider) -> None:
+    """The step returns True if items are left, so that the lane gets another message."""
     submitted(store, "一", "二", "三")
     worker = Worker(desk, store, step_seconds=0.0)
 
@@ -133,8 +133,8 @@ def test_a_lane_is_passed_on_after_a_while(desk: Desk, store: Forgetful, provide
 
 
 @pytest.mark.parametrize("code", ["provider_busy", "provider_timeout", "provider_truncated", "provider_error"])
-def test_what_may_pass_is_asked_again(worker: Worker, store: Forgetful, provider: ScriptedProvider, code: str) -> None:
-    """A second attempt that goes well leaves no error behind."""
+def test_a_temporary_error_is_retried(worker: Worker, store: Forgetful, provider: ScriptedProvider, code: str) -> None:
+    """A second attempt that succeeds leaves no error on the item."""
     provider.failures["一"] = [code]
     task_id = submitted(store, "一")
 
@@ -144,8 +144,8 @@ def test_what_may_pass_is_asked_again(worker: Worker, store: Forgetful, provider
     assert (found.status, found.attempts, found.content, found.error) == ("completed", 2, "答：一", None)
 
 
-def test_what_does_not_pass_is_not_asked_again(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
-    """A refused key fails the item at once, with its code and a sentence; the error is no answer."""
+def test_a_permanent_error_is_not_retried(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
+    """A refused key fails the item at once, with code and sentence, and with no content."""
     provider.failures["一"] = ["provider_unauthorized"]
     task_id = submitted(store, "一")
 
@@ -157,8 +157,8 @@ def test_what_does_not_pass_is_not_asked_again(worker: Worker, store: Forgetful,
     assert store.get(task_id).status == "failed"
 
 
-def test_a_failed_item_keeps_what_was_said_and_what_it_cost(redis_url: str, store: Forgetful) -> None:
-    """The text so far, its tokens, and who said it; the sentence of the error is no part of the text."""
+def test_a_failed_item_keeps_its_partial_answer_and_usage(redis_url: str, store: Forgetful) -> None:
+    """The item has the text so far, its tokens and the provider; the sentence of the error is not in the text."""
 
     class Filtered(ScriptedProvider):
         def stream_query(self, query: Query, deadline: Deadline) -> Iterator[ProviderEvent]:
@@ -179,7 +179,7 @@ def test_a_failed_item_keeps_what_was_said_and_what_it_cost(redis_url: str, stor
 
 
 def test_attempts_are_bounded_by_the_task(worker: Worker, store: Forgetful, provider: ScriptedProvider) -> None:
-    """The last attempt's failure is the item's."""
+    """When attempts are used up, the last error is the item's."""
     provider.failures["一"] = ["provider_busy"] * 5
     task_id = submitted(store, "一", max_attempts=2)
 
@@ -189,8 +189,8 @@ def test_attempts_are_bounded_by_the_task(worker: Worker, store: Forgetful, prov
     assert provider.asked == ["一", "一"]
 
 
-def test_later_attempts_wait_longer_and_not_all_as_long(desk: Desk, store: Forgetful) -> None:
-    """Back-off doubles to a minute, and the dice spread it."""
+def test_back_off_doubles_with_each_attempt(desk: Desk, store: Forgetful) -> None:
+    """Attempts wait up to 1, 2, 4, 8 seconds; `dice` picks a time within the range."""
     waits: list[float] = []
 
     class Timed(Forgetful):
@@ -222,7 +222,7 @@ def _at(claimed: Claimed, attempt: int) -> Claimed:
 def test_a_killed_workers_item_is_found_and_not_asked_twice(
     worker: Worker, store: Forgetful, provider: ScriptedProvider, desk: Desk
 ) -> None:
-    """Whoever has its lane next finds the item by the lane and the answer by its stream."""
+    """The next worker finds the item by its lane and the answer by its stream."""
     task_id = submitted(store, "一", "二")
     claimed = store.claim(0)
     assert claimed
@@ -238,7 +238,7 @@ def test_a_killed_workers_item_is_found_and_not_asked_twice(
 def test_a_holder_that_lost_its_lane_stops_following(
     desk: Desk, worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """Paused for too long, it learns of its loss, asks nothing more, and the next holder stores its item's end."""
+    """A worker that was paused too long learns of its loss, asks no more, and the next holder stores the item's end."""
     provider.held.add("一")
     task_id = submitted(store, "一", "二")
     thread = in_thread(lambda: worker.step(0))
@@ -259,7 +259,7 @@ def test_a_holder_that_lost_its_lane_stops_following(
 def test_two_holders_of_one_lane_do_the_same_work_once(
     desk: Desk, worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """Where Redis lost who has a lane, both follow one stream: no second call, no second end."""
+    """When Redis lost the lanes' owners, both workers follow one stream: one call, one stored end."""
     provider.held.add("一")
     task_id = submitted(store, "一")
     first = in_thread(lambda: worker.step(0))
@@ -276,8 +276,8 @@ def test_two_holders_of_one_lane_do_the_same_work_once(
     assert provider.asked == ["一"]
 
 
-def test_a_lane_given_back_stays_so(desk: Desk, worker: Worker) -> None:
-    """A renewal on its way at that moment does not take it again."""
+def test_a_released_lane_is_not_renewed(desk: Desk, worker: Worker) -> None:
+    """A renewal that runs at the moment of the release does not take the lane again."""
     lane = in_step(worker)
 
     class Late(BatchLanesStore):
@@ -293,7 +293,7 @@ def test_a_lane_given_back_stays_so(desk: Desk, worker: Worker) -> None:
 
 
 def in_step(worker: Worker) -> str:
-    """Have the worker hold lane 0 as in a step; return its token."""
+    """Have the worker take lane 0, as a step does; return the lane's token."""
     from services.batches.worker import Lane
 
     lane = Lane(0)
@@ -304,7 +304,7 @@ def in_step(worker: Worker) -> str:
 def test_an_end_is_stored_when_the_database_is_back(
     worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """The item waits with its answer; nothing is lost or asked twice."""
+    """The worker keeps the answer and tries again; no answer is lost and no item asked twice."""
     store.away = 3
     task_id = submitted(store, "一", "二")
 
@@ -317,7 +317,7 @@ def test_an_end_is_stored_when_the_database_is_back(
 def test_an_end_whose_reply_was_lost_is_stored_once(
     worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """Stored again it changes nothing, and the lane goes on."""
+    """Storing it again changes nothing, and the lane continues."""
     store.lost = 1
     task_id = submitted(store, "一", "二")
 
@@ -327,10 +327,10 @@ def test_an_end_whose_reply_was_lost_is_stored_once(
     assert store.get(task_id).completed == 2
 
 
-def test_who_leaves_finishes_its_item_and_begins_none(
+def test_a_leaving_worker_ends_its_item_and_begins_none(
     worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """Its lane is free then, and somebody is told that there is more."""
+    """Its lane is released then, and the step returns True: items are left."""
     provider.held.add("一")
     task_id = submitted(store, "一", "二")
     more: list[bool] = []
@@ -347,10 +347,10 @@ def test_who_leaves_finishes_its_item_and_begins_none(
     assert worker.lanes.look().held == 0
 
 
-def test_who_stops_leaves_its_item_to_others(
+def test_a_stopped_worker_leaves_its_item_to_others(
     desk: Desk, worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """The stream goes on and is found again; the attempt is the same."""
+    """The stream continues, and the next worker finds it as the same attempt."""
     provider.held.add("一")
     task_id = submitted(store, "一")
     thread = in_thread(lambda: worker.step(0))
@@ -366,10 +366,10 @@ def test_who_stops_leaves_its_item_to_others(
     assert provider.asked == ["一"]
 
 
-def test_what_was_cancelled_elsewhere_is_stopped_by_the_watch(
+def test_a_task_cancelled_elsewhere_is_stopped_by_the_watch(
     worker: Worker, store: Forgetful, provider: ScriptedProvider
 ) -> None:
-    """Also where the canceller saw no stream: the provider's run ends, the item stays cancelled, the lane goes on."""
+    """When `cancel` found no stream to stop, `watch` ends the provider's call; the lane continues with other tasks."""
     provider.held.add("一")
     first, second = submitted(store, "一"), submitted(store, "二")
     thread = in_thread(lambda: worker.step(0))
@@ -389,7 +389,7 @@ def test_what_was_cancelled_elsewhere_is_stopped_by_the_watch(
 def test_a_full_replica_costs_an_item_no_attempt(
     desk: Desk, store: Forgetful, provider: ScriptedProvider, clock: FakeClock
 ) -> None:
-    """It passes the lane on after a while; with room, the item's first attempt is asked."""
+    """The step returns True without an attempt; with a free slot the item's first attempt is asked."""
     asker = ItemAsker(desk.gateway, sleep=clock.advance, clock=clock)
     worker = Worker(desk, store, asker=asker)
     task_id = submitted(store, "一")
@@ -403,10 +403,10 @@ def test_a_full_replica_costs_an_item_no_attempt(
     assert (item(store, task_id).status, item(store, task_id).attempts) == ("completed", 1)
 
 
-def test_what_nobody_expected_fails_the_item_alone(
+def test_an_unexpected_exception_fails_the_item_alone(
     desk: Desk, store: Forgetful, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An item that breaks whoever asks it does not come for ever."""
+    """The item fails and is not claimed again for ever."""
 
     class Broken(ItemAsker):
         def ask(self, claimed: Claimed, *, going_on: Callable[[], bool], opened: Any = None) -> Outcome | None:

@@ -1,4 +1,4 @@
-"""The pages' manners in a real Chromium: a patient microphone, colours one can read, a keyboard that suffices."""
+"""The pages in Chromium: silence at the microphone, contrast of colours, and use by keyboard and screen reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from demo.mocks.dify.server import MockDify
 from tests.browser.stage import TIMEOUT, tab
-from tests.browser.test_chat_frames import Line, pages_url
+from tests.browser.test_chat_frames import FakeServer, pages_url
 from tests.support.replicas import Replica
 
 __all__ = ["pages_url"]
@@ -22,15 +22,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario, pytest.mark.timeout(240
 
 FAKE_SPEECH = Path(__file__).parent / "fake_speech.js"
 
-#: Ratio of luminances that WCAG 2 wants of text (level AA).
+#: The contrast ratio that WCAG 2 requires for text (level AA).
 READABLE = 4.5
-#: More stops than any page has: a walk that needs them is caught somewhere.
+#: More Tab stops than any page has: reaching it means that the focus is trapped.
 MOST_STOPS = 60
 
 
 @dataclass(frozen=True)
 class Place:
-    """A page, and where on it things are; all but `path` are CSS selectors."""
+    """A page, and the CSS selectors of its parts."""
 
     path: str
     field: str
@@ -81,70 +81,70 @@ def enters(page: Page, home: str, place: Place) -> None:
 
 @pytest.fixture
 def page(chromium: Browser, replica: Replica, place: Place) -> Iterator[Page]:
-    """The page, connected, in the hands of somebody; it must stay whole and at home."""
+    """The connected page; it must have no errors and no requests to other hosts."""
     with tab(chromium, replica.url, scripts=(FAKE_SPEECH,)) as (page, watch):
         enters(page, replica.url, place)
         yield page
         watch.assert_clean()
 
 
-# ---- the microphone ----------------------------------------------------------------------------------------------
+# The microphone
 
 
 @pytest.fixture
-def spoken(chromium: Browser, pages_url: str) -> Iterator[Line]:
-    """A chat page that listens, whose clock stands; what it sends comes to the test."""
+def listening(chromium: Browser, pages_url: str) -> Iterator[FakeServer]:
+    """A chat page whose recogniser is running and whose clock is stopped, with a fake server."""
     with tab(chromium, pages_url, scripts=(FAKE_SPEECH,)) as (page, watch):
-        line = Line(page)
+        server = FakeServer(page)
         page.clock.install()
-        page.route_web_socket(re.compile("/ws/chat/"), line.takes)
+        page.route_web_socket(re.compile("/ws/chat/"), server.takes)
         page.goto(pages_url + "/chat")
-        line.is_open(1)
+        server.is_open(1)
         page.clock.pause_at(page.evaluate("Date.now() / 1000") + 1)
         page.locator("#mic").click()
-        yield line
+        yield server
         watch.assert_clean()
 
 
-def hear(line: Line, words: str, *, final: bool = True) -> None:
-    assert line.page.evaluate("([words, final]) => theatre.hear(words, final)", [words, final])
+def hear(server: FakeServer, words: str, *, final: bool = True) -> None:
+    assert server.page.evaluate("([words, final]) => fakeSpeech.hear(words, final)", [words, final])
 
 
-def questions(line: Line) -> list[str]:
-    """What was asked so far, at the server's end; as many as the page shows."""
-    line.hears(line.page.locator(".turn").count())
-    return [frame["content"] for frame in line.received[-1] if frame["type"] == "chat"]
+def questions(server: FakeServer) -> list[str]:
+    """Return the questions that the server received, once they are as many as the page shows."""
+    server.receives(server.page.locator(".turn").count())
+    return [frame["content"] for frame in server.received[-1] if frame["type"] == "chat"]
 
 
-def test_what_is_said_is_asked_after_three_seconds_of_silence(spoken: Line) -> None:
-    """Not after 2.9 s, after 3.1 s, and once only."""
-    hear(spoken, "营业", final=False)
-    hear(spoken, "营业时间")
+def test_speech_is_sent_after_three_seconds_of_silence(listening: FakeServer) -> None:
+    """The words are not sent after 2.9 s, but after 3.1 s, and once only."""
+    hear(listening, "营业", final=False)
+    hear(listening, "营业时间")
 
-    spoken.passes(2.9)
-    assert questions(spoken) == []
-    spoken.passes(0.2)
-    assert questions(spoken) == ["营业时间"]
-    spoken.passes(10)
-    assert questions(spoken) == ["营业时间"]
+    listening.passes(2.9)
+    assert questions(listening) == []
+    listening.passes(0.2)
+    assert questions(listening) == ["营业时间"]
+    listening.passes(10)
+    assert questions(listening) == ["营业时间"]
 
 
 @pytest.mark.parametrize("final", [True, False], ids=["final", "interim"])
-def test_the_silence_begins_with_the_last_word(spoken: Line, final: bool) -> None:
-    """Who goes on before the silence is over asks one question, 3 s after the end of it."""
-    hear(spoken, "请问")
-    spoken.passes(2.9)
-    hear(spoken, "营业时间", final=final)
+def test_the_silence_begins_with_the_last_word(listening: FakeServer, final: bool) -> None:
+    """Words within the silence belong to the same question, which is sent 3 s after the last of them."""
+    hear(listening, "请问")
+    listening.passes(2.9)
+    hear(listening, "营业时间", final=final)
 
-    spoken.passes(2.9)
-    assert questions(spoken) == []
-    spoken.passes(0.2)
-    assert questions(spoken) == ["请问营业时间"]
+    listening.passes(2.9)
+    assert questions(listening) == []
+    listening.passes(0.2)
+    assert questions(listening) == ["请问营业时间"]
 
 
-# ---- colours -----------------------------------------------------------------------------------------------------
+# Colours
 
-#: Paints the grounds of an element one over the other, then its text, and returns what an eye meets: both as sRGB.
+#: Paints an element's backgrounds one over the other, then its text; returns both resulting colours as sRGB.
 COLOURS = """([css, pseudo]) => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const paint = (colour, alpha = 1) => {
@@ -172,7 +172,7 @@ Colour = list[float]
 
 
 def luminance(colour: Colour) -> float:
-    """Return the relative luminance of an sRGB colour of 0 to 255, as WCAG 2 counts it: 0 black, 1 white."""
+    """Return the relative luminance of an sRGB colour of 0 to 255 by WCAG 2: 0 is black, 1 is white."""
     parts = [part / 255 for part in colour]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -184,30 +184,30 @@ def contrast(one: Colour, other: Colour) -> float:
 
 
 def colours(page: Page, css: str, pseudo: str | None = None) -> list[dict[str, Any]]:
-    """Return what is written on what for the elements of a selector that have words of their own."""
+    """Return text and background colours of the selected elements that have text of their own."""
     found: list[dict[str, Any]] = page.evaluate(COLOURS, [css, pseudo])
     assert found
     return found
 
 
 def unreadable(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    """Return what has too little contrast, and how much it has."""
+    """Return the elements with too little contrast, and their ratio."""
     ratios = [(one["what"], round(contrast(one["text"], one["ground"]), 2)) for one in found]
     return [(what, ratio) for what, ratio in ratios if ratio < READABLE]
 
 
 @both_pages
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_a_page_has_the_theme_of_its_visitor(
+def test_a_page_follows_the_preferred_colour_scheme(
     chromium: Browser,
     replica: Replica,
     place: Place,
     theme: str,
 ) -> None:
-    """Dark where one wants it dark, light where light, and every word on it can be read, the hint in its field too."""
+    """It is dark or light as the browser prefers, and all text has enough contrast, the field's placeholder too."""
     with tab(chromium, replica.url, dark=theme == "dark", scripts=(FAKE_SPEECH,)) as (page, watch):
         enters(page, replica.url, place)
-        # The hint in an empty field is the only label one sees.
+        # The placeholder of an empty field is its only visible label.
         assert page.locator(place.field).get_attribute("placeholder")
         assert unreadable(colours(page, place.field, "::placeholder")) == []
         page.locator(place.field).fill("年假怎么申请？")
@@ -221,13 +221,13 @@ def test_a_page_has_the_theme_of_its_visitor(
         watch.assert_clean()
 
 
-# ---- the keyboard ------------------------------------------------------------------------------------------------
+# The keyboard
 
 CONTROLS = "button, input, select, textarea, summary, a[href]"
-#: What the keyboard must come to: whatever is there to be worked.
+#: Counts the controls that the keyboard must reach: all that are visible and enabled.
 WORKABLE = f"""() => [...document.querySelectorAll("{CONTROLS}")]
   .filter((one) => one.checkVisibility() && !one.disabled).length"""
-#: Marks where the focus is and says what shows it there; null where it has been.
+#: Marks the focused element and tells whether its focus is visible; null if it was marked before.
 STEP = f"""() => {{
   const at = document.activeElement;
   if (at.dataset.reached) return null;
@@ -239,7 +239,7 @@ STEP = f"""() => {{
 
 
 def walk(page: Page) -> list[dict[str, Any]]:
-    """Press Tab until the focus has been everywhere; return the stops. Each is marked with `data-reached`."""
+    """Press Tab until the focus comes round; return the stops. Each element is marked with `data-reached`."""
     stops: list[dict[str, Any]] = []
     while len(stops) < MOST_STOPS:
         page.keyboard.press("Tab")
@@ -251,7 +251,7 @@ def walk(page: Page) -> list[dict[str, Any]]:
 
 
 def tab_to(page: Page, css: str) -> None:
-    """Press Tab until the focus is there."""
+    """Press Tab until the selected element has the focus."""
     for _ in range(MOST_STOPS):
         if page.locator(f"{css}:focus").count():
             return
@@ -260,7 +260,7 @@ def tab_to(page: Page, css: str) -> None:
 
 
 def asks_slowly(page: Page, place: Place) -> None:
-    """Ask by keyboard alone what is answered for long."""
+    """Ask, by keyboard only, a question with a slow answer."""
     tab_to(page, place.field)
     page.keyboard.type("年假怎么申请？[[slow]]")
     page.keyboard.press("Enter")
@@ -268,8 +268,8 @@ def asks_slowly(page: Page, place: Place) -> None:
 
 
 @both_pages
-def test_the_keyboard_comes_to_every_control_and_shows_where_it_is(page: Page, place: Place) -> None:
-    """Tab leads round the whole page while an answer runs, also to its stop, and each stop can be seen."""
+def test_tab_reaches_every_control_with_a_visible_focus(page: Page, place: Place) -> None:
+    """While an answer runs, Tab reaches all controls of the page, its stop button included, with visible focus."""
     asks_slowly(page, place)
 
     stops = walk(page)
@@ -282,8 +282,8 @@ def test_the_keyboard_comes_to_every_control_and_shows_where_it_is(page: Page, p
 
 
 @both_pages
-def test_an_answer_is_asked_for_and_stopped_without_a_mouse(page: Page, place: Place) -> None:
-    """Enter in the field sends; the stop is a button like any other: Enter presses it, and so does Space."""
+def test_a_question_is_asked_and_stopped_by_keyboard(page: Page, place: Place) -> None:
+    """Enter in the field sends; both Enter and Space press the stop button."""
     for count, key in enumerate(("Enter", "Space"), 1):
         asks_slowly(page, place)
         assert page.locator(place.field).input_value() == ""
@@ -295,8 +295,8 @@ def test_an_answer_is_asked_for_and_stopped_without_a_mouse(page: Page, place: P
 
 
 @both_pages
-def test_the_send_button_sends_without_a_mouse(page: Page, place: Place) -> None:
-    """It is reached from the field, and Enter on it asks the question once."""
+def test_the_send_button_works_by_keyboard(page: Page, place: Place) -> None:
+    """Tab reaches it from the field, and Enter on it sends the question once."""
     tab_to(page, place.field)
     page.keyboard.type("营业时间是什么？")
 
@@ -307,26 +307,26 @@ def test_the_send_button_sends_without_a_mouse(page: Page, place: Place) -> None
     expect(page.locator(".mine")).to_contain_text(["营业时间是什么？"])
 
 
-#: Roles, as Chromium tells them to a screen reader, of what one can work.
+#: The roles of controls, as Chromium reports them to a screen reader.
 WORKED = {"button", "textbox", "checkbox", "combobox", "slider", "link", "DisclosureTriangle", "spinbutton", "radio"}
 
 
 def names(page: Page) -> list[tuple[str, str]]:
-    """Return role and name of each control, as Chromium tells them to a screen reader."""
+    """Return role and name of each control, as Chromium reports them to a screen reader."""
     nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
-    return [(role, name) for role, name in told if role in WORKED]
+    controls = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    return [(role, name) for role, name in controls if role in WORKED]
 
 
 @both_pages
-def test_every_control_has_a_name(page: Page, place: Place) -> None:
-    """A screen reader has words for each, also for those of an answer that runs and of the settings."""
+def test_every_control_has_an_accessible_name(page: Page, place: Place) -> None:
+    """The controls of a running answer and of the settings have names too."""
     asks_slowly(page, place)
     for details in page.locator("details").all():
         details.evaluate("(one) => (one.open = true)")
 
-    told = names(page)
+    controls = names(page)
 
-    assert len(told) == page.locator(CONTROLS).locator("visible=true").count()
-    assert [(role, name) for role, name in told if not name.strip()] == []
-    assert {"textbox", "button", "checkbox", "slider"} <= {role for role, _ in told}
+    assert len(controls) == page.locator(CONTROLS).locator("visible=true").count()
+    assert [(role, name) for role, name in controls if not name.strip()] == []
+    assert {"textbox", "button", "checkbox", "slider"} <= {role for role, _ in controls}

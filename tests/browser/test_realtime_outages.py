@@ -1,4 +1,4 @@
-"""The realtime page when its server is killed, away, wants a key, or closes: what was said and answered survives."""
+"""The realtime page when its server is killed, away, requires a key, or closes the session."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.scenario]
 KEY = "key-for-tests-not-secret"
 
 
-def test_an_answer_goes_on_after_its_server_was_killed(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
-    """In the same bubble, byte for byte, nothing twice, in the same session; so does the question that waited."""
+def test_an_answer_continues_after_its_server_was_killed(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
+    """It continues in the same bubble and session, byte for byte; a queued question is answered too."""
     with MockDify(delay=0.25) as dify, replicas(1, {**own_env, "DIFY_BASE_URL": dify.base_url}, tmp_path) as (replica,):
         visitor = enter(replica.url, speech=True, outages=True)
         expect(visitor.connected).to_be_visible()
@@ -53,17 +53,17 @@ def test_an_answer_goes_on_after_its_server_was_killed(enter: Enter, own_env: di
 
 
 def killed_and_restarted(replica: Replica, visitor: Visitor) -> None:
-    """Kill the server under a page, and start it at the same address once the page knows."""
+    """Kill the page's server, and start it at the same address once the page has noticed."""
     replica.kill()
     expect(visitor.connected).to_have_count(0)
     replica.process = replica._launch()
     replica.wait_ready()
 
 
-def test_what_is_said_while_the_server_is_away_is_asked_when_it_is_back(
+def test_a_sentence_typed_during_an_outage_is_asked_after_it(
     enter: Enter, own_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """It is marked as waiting until then."""
+    """It is marked as waiting for the connection until then."""
     with replicas(1, own_env, tmp_path) as (replica,):
         visitor = enter(replica.url, outages=True)
         expect(visitor.connected).to_be_visible()
@@ -80,7 +80,7 @@ def test_what_is_said_while_the_server_is_away_is_asked_when_it_is_back(
 
 
 def test_a_sentence_lost_with_its_connection_can_be_sent_again(writer: Visitor) -> None:
-    """The server said nothing of it, so nobody knows whether it came there: the page leaves it to the person."""
+    """The server may or may not have received it: the page marks it, and the person decides to send it again."""
     lost: list[str | bytes] = []
 
     def lose_first_sentence(socket: WebSocketRoute) -> None:
@@ -109,8 +109,8 @@ def test_a_sentence_lost_with_its_connection_can_be_sent_again(writer: Visitor) 
     expect(writer.sees(".said small")).to_have_text("")
 
 
-def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
-    """Who has paused is not listened to until they resume."""
+def test_a_pause_survives_a_restart_of_the_server(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
+    """After the reconnect the session is still paused and does not process sentences."""
     with replicas(1, own_env, tmp_path) as (replica,):
         visitor = enter(replica.url, outages=True)
         expect(visitor.connected).to_be_visible()
@@ -126,8 +126,8 @@ def test_a_pause_outlasts_a_restart_of_the_server(enter: Enter, own_env: dict[st
         assert visitor.counters == ("0", "0")
 
 
-def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
-    """A wrong one is refused in words; the page speaks the server's language from the start."""
+def test_a_key_is_asked_for_if_required(enter: Enter, own_env: dict[str, str], tmp_path: Path) -> None:
+    """A wrong key shows an error; the page has the server's LOCALE from the start."""
     with replicas(1, {**own_env, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY, "LOCALE": "en"}, tmp_path) as (replica,):
         visitor = enter(replica.url)
         field = visitor.sees("#key-input")
@@ -144,10 +144,10 @@ def test_a_key_is_asked_for_where_one_is_wanted(enter: Enter, own_env: dict[str,
         assert "What are the opening hours?" in visitor.sees_answer(0)
 
 
-def test_a_server_that_closes_on_stop_is_left_until_one_connects_again(
+def test_after_a_stop_that_closes_the_page_waits_for_a_click(
     enter: Enter, own_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """The page says so and does not come back by itself; then it has a session of its own."""
+    """With REALTIME_STOP=close the page does not reconnect by itself; its button begins a new session."""
     with replicas(1, {**own_env, "REALTIME_STOP": "close"}, tmp_path) as (replica,):
         visitor = enter(replica.url)
         expect(visitor.connected).to_be_visible()
