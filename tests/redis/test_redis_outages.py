@@ -1,4 +1,4 @@
-"""When Redis may lack writes that were shown: a key's node is away, or may have taken the key over just now."""
+"""When Redis may lack writes that were shown: a key's node is away, or may just have taken the key over in a failover."""
 
 from __future__ import annotations
 

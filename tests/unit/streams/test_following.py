@@ -316,10 +316,10 @@ class Counted(StreamStore):
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(ScriptRunner(client))
-        self.exchanges: list[int] = []
+        self.pipelines: list[int] = []
 
     def pages(self, places: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
-        self.exchanges.append(len(places))
+        self.pipelines.append(len(places))
         return super().pages(places)
 
 
@@ -335,19 +335,19 @@ def test_many_readers_share_one_pipeline(pair: Pair) -> None:
     wait_until(lambda: len(readers._looks) == 50, SECONDS)
 
     readers.start()
-    wait_until(lambda: len(store.exchanges) > 2, SECONDS)
-    rounds = store.exchanges[:3]
+    wait_until(lambda: len(store.pipelines) > 2, SECONDS)
+    rounds = store.pipelines[:3]
     store.write([Write("elsewhere", 1, "o", 0, 0, (Chunk("年", "t"),))])
     for thread in waiting:
         thread.join(SECONDS)
     wait_until(lambda: not readers._wanted.is_set(), SECONDS)
-    counted = len(store.exchanges)
+    counted = len(store.pipelines)
     threading.Event().wait(0.5)
     readers.close()
 
     assert rounds == [50, 50, 50]
     assert not any(thread.is_alive() for thread in waiting)
-    assert len(store.exchanges) == counted
+    assert len(store.pipelines) == counted
 
 
 class Pages:

@@ -35,7 +35,7 @@ SECONDS = st.sampled_from((0.5, LEASE / 3, GRACE, LEASE, LEASE + GRACE))
 MOMENTS = st.lists(st.floats(0.0, 1.0), max_size=5)
 #: The keys of a stream that are lost.
 LOST = st.sets(st.sampled_from(State._fields), min_size=1)
-#: Probability of the events that end most of a run: if frequent, no run would get far.
+#: True in one draw of four, for the events that end most of a run: without it no run would get far.
 SELDOM = st.integers(1, 4).map(lambda number: number == 4)
 #: Seconds between two checks for the end of a stream.
 TICK = 0.5
@@ -83,10 +83,10 @@ class Leases(RuleBasedStateMachine):
         self.find = self.world.sweep if sweeps else self.world.look
 
     @some("talkers")
-    @rule(replica=one_of("talkers"), said=st.lists(st.tuples(TEXT, FATE | st.none()), min_size=1, max_size=4))
-    def says(self, replica: Replica, said: list[tuple[str, Fate | None]]) -> None:
+    @rule(replica=one_of("talkers"), pieces=st.lists(st.tuples(TEXT, FATE | st.none()), min_size=1, max_size=4))
+    def emits(self, replica: Replica, pieces: list[tuple[str, Fate | None]]) -> None:
         """Emit a few pieces; text that is not written at once goes with the next."""
-        for text, fate in said:
+        for text, fate in pieces:
             self.world.emit(replica, text)
             if fate:
                 self.world.flush(replica, fate)
