@@ -1,4 +1,4 @@
-"""When Redis may lack writes that were shown: a key's node is away, or may just have taken the key over in a failover."""
+"""When Redis may lack writes that were shown: a key's node is away, or a failover has just replaced it."""
 
 from __future__ import annotations
 
