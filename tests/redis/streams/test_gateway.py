@@ -319,7 +319,7 @@ def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -
 def test_a_question_that_is_too_large_gets_a_sentence(
     desk: Desk, provider: SlowProvider, redis_client: redis.Redis, text: str
 ) -> None:
-    """It is not asked, also if redelivered, and less than 10 kB of it is stored; one of the maximal size is asked."""
+    """It is never asked, and less than 10,000 characters are stored of it; a question of the maximal size is asked."""
     refused = desk.asks(text, msgid="large")
 
     assert (refused.status, refused.error_code) == ("error", "question_too_large")
