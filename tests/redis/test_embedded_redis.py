@@ -43,7 +43,7 @@ def test_an_error_in_a_pipeline_leaves_the_replies_after_it(redis_client: redis.
     assert str(wrong_type).startswith("WRONGTYPE")
 
 
-def test_a_scripts_own_error_keeps_its_words(redis_client: redis.Redis) -> None:
+def test_a_scripts_own_error_keeps_its_text(redis_client: redis.Redis) -> None:
     """An error that a script returns arrives with its code, and the connection stays usable."""
     with pytest.raises(redis.ResponseError, match=r"^STALE owner"):
         redis_client.eval("return redis.error_reply('STALE owner')", 0)
@@ -59,7 +59,7 @@ def test_a_script_reads_the_servers_time(redis_client: redis.Redis) -> None:
     assert 0 <= int(micros) < 1_000_000
 
 
-def test_a_script_does_all_a_stream_needs(redis_client: redis.Redis) -> None:
+def test_a_script_has_all_commands_of_a_stream(redis_client: redis.Redis) -> None:
     """Hashes, lists, strings, sorted sets and expiries work within one script."""
     script = """
     redis.call('HSET', KEYS[1], 'status', 'processing', 'epoch', 1)
@@ -74,12 +74,12 @@ def test_a_script_does_all_a_stream_needs(redis_client: redis.Redis) -> None:
             redis.call('LRANGE', KEYS[2], 0, -1), redis.call('STRLEN', KEYS[3]), redis.call('EXISTS', KEYS[1])}
     """
 
-    epoch, length, head, score, life, fields, chunks, size, exists = redis_client.eval(
+    epoch, length, head, score, ttl, fields, chunks, size, exists = redis_client.eval(
         script, 4, "h", "l", "t", "z", "年假", 60_000
     )
 
     assert (epoch, length, head, float(score)) == ("3", 2, "年", 12.5)
-    assert 0 < life <= 60_000
+    assert 0 < ttl <= 60_000
     assert (fields, chunks, size, exists) == (["processing", None], ["one", "two"], 6, 1)
 
 
@@ -109,8 +109,8 @@ def test_set_nx_px_is_a_lock(redis_client: redis.Redis) -> None:
     assert 0 < redis_client.pttl("lock") <= 60_000
 
 
-def test_a_life_ends(redis_client: redis.Redis) -> None:
-    """A key expires after its milliseconds."""
+def test_a_key_expires(redis_client: redis.Redis) -> None:
+    """A key with a TTL of 50 ms is gone after it."""
     redis_client.set("k", "v", px=50)
 
     wait_until(lambda: redis_client.exists("k") == 0)

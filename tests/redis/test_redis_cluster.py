@@ -103,7 +103,7 @@ def test_every_node_has_every_script(runner: ScriptRunner, redis_cluster: Cluste
     assert runner.run([enter(key) for key in KEYS]) == [1, 1, 1]
 
 
-def test_one_refused_call_is_an_error_of_its_own(runner: ScriptRunner) -> None:
+def test_a_refused_call_has_its_own_error(runner: ScriptRunner) -> None:
     """As with one server: `run` fails as a whole, `run_each` per call, and `mistyped` returns WRONGTYPE errors."""
     runner.run([command("LPUSH", KEYS[1], "1")])
     calls = [command("SET", KEYS[0], "v"), command("GET", KEYS[1]), command("GET", KEYS[0])]
@@ -160,11 +160,11 @@ def test_a_password_is_for_every_node(cluster: ClusterServers) -> None:
     for node in cluster.nodes:
         node.ask("CONFIG", "SET", "requirepass", "fake-secret")
     try:
-        told = ScriptRunner(connect(cluster.url.replace("://", "://:fake-secret@"), pool_size=1, timeout=10.0))
+        authenticated = ScriptRunner(connect(cluster.url.replace("://", "://:fake-secret@"), pool_size=1, timeout=10.0))
         with pytest.raises(StoreUnavailable, match="Authentication required") as caught:
             ScriptRunner(connect(cluster.url, pool_size=1, timeout=10.0)).ping()
 
-        assert told.run([command("SET", key, "v") for key in KEYS]) == [True] * 3
+        assert authenticated.run([command("SET", key, "v") for key in KEYS]) == [True] * 3
         assert "fake-secret" not in str(caught.value)
     finally:
         for node in cluster.nodes:
@@ -172,15 +172,12 @@ def test_a_password_is_for_every_node(cluster: ClusterServers) -> None:
                 client.config_set("requirepass", "")
 
 
-def test_a_server_that_is_no_cluster_is_said(redis_server: RedisServer) -> None:
-    """The address is that of a single server, not of a Cluster."""
+def test_a_single_server_is_not_accepted_as_a_cluster(redis_server: RedisServer) -> None:
+    """The error is that of the server, which has cluster support disabled."""
     runner = ScriptRunner(connect(f"redis+cluster://127.0.0.1:{redis_server.port}", pool_size=1, timeout=10.0))
 
     with pytest.raises(StoreUnavailable, match="cluster support disabled"):
         runner.ping()
-
-
-# A node is away
 
 
 @contextmanager
@@ -231,7 +228,7 @@ def test_a_callback_over_hung_nodes_is_in_time(cluster: ClusterServers) -> None:
         assert others == [KEYS[2]]
 
 
-def test_the_outage_of_one_node_is_one_line_that_names_it(
+def test_the_outage_of_one_node_is_one_log_line_with_its_name(
     cluster: ClusterServers, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An outage is logged once however many calls fail, and once at its end. Replies of other nodes do not end it."""
@@ -280,24 +277,24 @@ def test_a_health_check_names_the_node_that_is_away(cluster: ClusterServers) -> 
     wait_until(lambda: runner.run_each([command("GET", key) for key in KEYS]) == [None] * 3, timeout=60.0)
 
 
-def test_any_node_that_answers_is_a_beginning(cluster: ClusterServers) -> None:
-    """The given addresses may include one without a server, one that hangs, and an unknown name."""
-    places = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{cluster.nodes[0].port}", f"127.0.0.1:{cluster.nodes[1].port}"]
-    client = connect(f"redis+cluster://{','.join(places)}", pool_size=2)
+def test_one_address_that_answers_is_enough(cluster: ClusterServers) -> None:
+    """The other given addresses are one without a server and one of a node that hangs."""
+    addresses = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{cluster.nodes[0].port}", f"127.0.0.1:{cluster.nodes[1].port}"]
+    client = connect(f"redis+cluster://{','.join(addresses)}", pool_size=2)
 
     with frozen(cluster.nodes[0]):
         began = time.monotonic()
         stored = ScriptRunner(client).run([command("SET", key, key) for key in KEYS[1:]])
         took = time.monotonic() - began
 
-    print(f"\none beginning of three is well: the first run took {took:.2f} s")
+    print(f"\none address of three answers: the first run took {took:.2f} s")
     assert stored == [True, True]
     assert took < IN_TIME
     client.close()
 
 
-def test_a_cluster_that_is_away_as_a_whole_is_one_error(caplog: pytest.LogCaptureFixture) -> None:
-    """An unreachable cluster is one outage, reported in time, with no known nodes."""
+def test_an_unreachable_cluster_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """It is reported in time, as an outage of the cluster, because no node is known."""
     runner = ScriptRunner(connect(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}", pool_size=1))
 
     with caplog.at_level(logging.INFO, LOGGER):
@@ -306,9 +303,6 @@ def test_a_cluster_that_is_away_as_a_whole_is_one_error(caplog: pytest.LogCaptur
                 runner.run_each([command("GET", key) for key in KEYS])
 
     assert [vars(record)["node"] for record in caplog.records] == ["cluster"]
-
-
-# A slot moves
 
 
 def test_a_slot_that_moved_is_followed(cluster: ClusterServers) -> None:
@@ -339,7 +333,7 @@ def errors_of(node: ClusterNode) -> int:
         return sum(int(e["count"]) for name, e in client.info("errorstats").items() if name.endswith("MOVED"))
 
 
-def test_a_slot_on_its_way_is_asked_for_on_both_sides(cluster: ClusterServers) -> None:
+def test_a_migrating_slot_is_read_on_both_nodes(cluster: ClusterServers) -> None:
     """During a migration, keys are read at the source until they move; commands over both sides have to wait."""
     runner = ScriptRunner(connect(cluster.url, pool_size=4, timeout=10.0))
     source, target = cluster.nodes[1], cluster.nodes[2]
@@ -382,8 +376,8 @@ print([store.read(f"s{n}").status for n in range(20)].count("processing"))
 
 
 @pytest.mark.parametrize("kind", ["cluster_url", "sentinel_url"])
-def test_it_works_under_gevent(kind: str, request: pytest.FixtureRequest) -> None:
-    """As in gunicorn's workers: gevent patches before any of our imports."""
+def test_cluster_and_sentinel_clients_work_under_gevent(kind: str, request: pytest.FixtureRequest) -> None:
+    """As in gunicorn's workers, gevent patches before any import of the product."""
     url = request.getfixturevalue(kind)
 
     run = subprocess.run(

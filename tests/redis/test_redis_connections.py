@@ -52,7 +52,7 @@ IN_TIME = 2.5
         ("redis://a?health_check_interval=often", "health_check_interval"),
     ],
 )
-def test_a_wrong_address_is_one_line(url: str, expected: str) -> None:
+def test_a_wrong_address_is_an_error_of_one_line(url: str, expected: str) -> None:
     """The error shows the expected form of the address, and not the given address."""
     with pytest.raises(SettingsError) as caught:
         connect(url.replace("://a", "://me:fake-secret@a"), pool_size=1)
@@ -63,7 +63,7 @@ def test_a_wrong_address_is_one_line(url: str, expected: str) -> None:
     assert "fake-secret" not in str(caught.value)
 
 
-def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
+def test_a_url_sets_neither_timeouts_nor_the_pool_size(redis_url: str) -> None:
     """The URL's other options go to the client library."""
     client = connect(f"{redis_url}?socket_timeout=60&timeout=60&max_connections=99&client_name=laibao", pool_size=2)
 
@@ -84,8 +84,8 @@ def test_a_url_does_not_say_how_long_to_wait(redis_url: str) -> None:
         "redis+cluster://:fake-secret@a,b",
     ],
 )
-def test_a_client_that_is_printed_tells_no_secret(url: str) -> None:
-    """The pool and its connections show no password either."""
+def test_a_repr_shows_no_password(url: str) -> None:
+    """Neither the client's, nor its pool's, nor its connections'."""
     client = connect(url, pool_size=1)
     pool = client.connection_pool
 
@@ -94,8 +94,8 @@ def test_a_client_that_is_printed_tells_no_secret(url: str) -> None:
     assert "fake-secret" not in "".join(printed)
 
 
-def test_a_greeting_is_one_round_trip() -> None:
-    """Password and database take one round trip, the command a second one."""
+def test_login_and_database_are_one_round_trip() -> None:
+    """The first command is a second one."""
     with RedisServer(options=("--requirepass", "fake-password")) as server:
         client = connect(f"redis://:fake-password@127.0.0.1:{server.port}/3", pool_size=1, timeout=10.0)
         turns = count_turns(client)
@@ -109,14 +109,14 @@ def test_a_greeting_is_one_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("login", "db", "said"), [("", 1, "Authentication"), (":wrong@", 1, "invalid username"), (":fake@", 99, "DB")]
+    ("login", "db", "text"), [("", 1, "Authentication"), (":wrong@", 1, "invalid username"), (":fake@", 99, "DB")]
 )
-def test_what_the_server_says_to_a_greeting_is_said(login: str, db: int, said: str) -> None:
-    """A wrong or missing password or an unknown database is an error, and leaves no connection open."""
+def test_a_rejected_login_is_an_error_with_the_servers_text(login: str, db: int, text: str) -> None:
+    """The password is wrong or missing, or the database unknown; no connection is left open."""
     with RedisServer(options=("--requirepass", "fake")) as server:
         client = connect(f"redis://{login}127.0.0.1:{server.port}/{db}", pool_size=1, timeout=10.0)
 
-        with pytest.raises(StoreUnavailable, match=said):
+        with pytest.raises(StoreUnavailable, match=text):
             ScriptRunner(client).ping()
 
         with server.client(0, password="fake") as other:
@@ -124,7 +124,7 @@ def test_what_the_server_says_to_a_greeting_is_said(login: str, db: int, said: s
         client.close()
 
 
-def test_a_socket_file_is_an_address_too(tmp_path: Path) -> None:
+def test_a_unix_socket_is_an_address(tmp_path: Path) -> None:
     """A Unix socket works like TCP, with database selection."""
     with RedisServer(options=("--unixsocket", str(tmp_path / "s"))) as server:
         client = connect(f"unix://{tmp_path / 's'}?db=2", pool_size=1, timeout=10.0)
@@ -136,7 +136,7 @@ def test_a_socket_file_is_an_address_too(tmp_path: Path) -> None:
         client.close()
 
 
-def test_a_route_that_changed_is_followed_by_every_connection(redis_url: str) -> None:
+def test_every_connection_follows_a_changed_route(redis_url: str) -> None:
     """An outdated connection is replaced at its next use; one in use is not touched."""
     client = connect(redis_url, pool_size=2, timeout=10.0)
     pool = client.connection_pool
@@ -150,9 +150,6 @@ def test_a_route_that_changed_is_followed_by_every_connection(redis_url: str) ->
     assert after != before
     assert client.client_id() == after
     client.close()
-
-
-# Names
 
 
 class Names:
@@ -191,29 +188,29 @@ def elapsed(call: Callable[[], object]) -> tuple[float, object]:
     return time.monotonic() - began, outcome
 
 
-def test_a_resolver_that_hangs_keeps_nobody_waiting(redis_server: RedisServer, names: Names) -> None:
+def test_a_hanging_resolver_delays_no_run(redis_server: RedisServer, names: Names) -> None:
     """New connections use the last resolved address; without one it is an outage, within a run's timeout."""
     names.known["redis.example"] = ["127.0.0.1"]
     client = connect(f"redis://redis.example:{redis_server.port}/1", pool_size=2)
-    stranger = connect(f"redis://other.example:{redis_server.port}/1", pool_size=2)
+    unresolved = connect(f"redis://other.example:{redis_server.port}/1", pool_size=2)
     runner = ScriptRunner(client)
     wait_until(lambda: not isinstance(elapsed(runner.ping)[1], Exception))
     names.free.clear()
     client.connection_pool.disconnect()
 
     known, answer = elapsed(runner.ping)
-    unknown, refusal = elapsed(lambda: ScriptRunner(stranger).run([PING]))
+    unknown, error = elapsed(lambda: ScriptRunner(unresolved).run([PING]))
 
     print(f"\nresolver hangs: {known:.2f} s with a known address, {unknown:.2f} s without")
     assert answer is None
-    assert isinstance(refusal, StoreUnavailable)
-    assert "Timeout resolving the name other.example" in str(refusal)
+    assert isinstance(error, StoreUnavailable)
+    assert "Timeout resolving the name other.example" in str(error)
     assert max(known, unknown) < IN_TIME
     client.close()
 
 
-def test_an_unknown_name_is_said(names: Names) -> None:
-    """The error has the system's own text."""
+def test_an_unknown_name_is_an_error(names: Names) -> None:
+    """The error has the text of the operating system."""
     with pytest.raises(StoreUnavailable, match="Name or service not known"):
         ScriptRunner(connect("redis://nobody.example:6379/1", pool_size=1)).ping()
 
@@ -258,32 +255,29 @@ os._exit(0)
 """
 
 
-def test_greenlets_are_not_held_up_either() -> None:
+def test_a_hanging_resolver_blocks_no_greenlet() -> None:
     """Under gunicorn's worker a hanging resolver blocks neither the caller nor other greenlets."""
     run = subprocess.run([sys.executable, "-c", UNDER_GEVENT], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
-    seconds, pause, said = run.stdout.split(" ", 2)
+    seconds, pause, message = run.stdout.split(" ", 2)
     print(f"\nunder gevent: {float(seconds):.2f} s, the longest pause of another greenlet {float(pause):.2f} s")
-    assert "Timeout resolving the name redis.example" in said
+    assert "Timeout resolving the name redis.example" in message
     assert float(seconds) < IN_TIME
     assert float(pause) < float(seconds)
 
 
-# Slowness
-
-
-def test_two_runs_over_a_slow_line_take_less_than_two_seconds() -> None:
-    """Each reply is 0.4 s late, with login and lost scripts on new connections: two runs still end in time."""
+def test_two_runs_over_a_slow_connection_end_in_time() -> None:
+    """Each reply is 0.4 s late, and new connections need a login and the scripts too."""
     with (
         RedisServer(options=("--requirepass", "fake")) as server,
         SlowProxy(server.port) as proxy,
         proxy.slow(0.4),
     ):
         runner = ScriptRunner(connect(f"redis://:fake@127.0.0.1:{proxy.port}/1", pool_size=2))
-        standing = Call(script("head"), ("dify_stream:nobody",), ("",))
+        head = Call(script("head"), ("dify_stream:nobody",), ("",))
 
-        lost, _ = elapsed(lambda: (elapsed(lambda: runner.run([standing])), elapsed(lambda: runner.run([standing]))))
-        known, answer = elapsed(lambda: runner.run([standing]) + runner.run([standing]))
+        lost, _ = elapsed(lambda: (elapsed(lambda: runner.run([head])), elapsed(lambda: runner.run([head]))))
+        known, answer = elapsed(lambda: runner.run([head]) + runner.run([head]))
 
     print(f"\nreplies 0.4 s late: two runs took {lost:.2f} s on a new connection, {known:.2f} s on an open one")
     assert lost < IN_TIME
@@ -291,7 +285,7 @@ def test_two_runs_over_a_slow_line_take_less_than_two_seconds() -> None:
     assert answer == [None, None]
 
 
-def test_a_place_in_the_pool_is_waited_for_within_the_same_time() -> None:
+def test_the_wait_for_a_pool_connection_is_part_of_the_timeout() -> None:
     """Ten threads share one connection to a slow Redis: each gets its reply or its error in time."""
     with RedisServer() as server, SlowProxy(server.port) as proxy:
         runner = ScriptRunner(connect(proxy_url(proxy), pool_size=1))
@@ -308,8 +302,8 @@ def test_a_place_in_the_pool_is_waited_for_within_the_same_time() -> None:
     assert max(took) < IN_TIME
 
 
-def test_a_crowd_at_the_pool_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
-    """A thread that gets no free connection fails in time; this is not logged as an outage."""
+def test_a_full_pool_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that gets no connection fails in time, and one log line reports the full pool."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=1)
         runner = ScriptRunner(client)
@@ -354,7 +348,7 @@ def dripping(seconds: float) -> Iterator[int]:
             listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_reply_that_drips_is_not_waited_for_drop_by_drop() -> None:
+def test_a_dripping_reply_is_given_up_in_time() -> None:
     """Each byte comes within the socket's timeout, but the whole reply would take two minutes."""
     with dripping(0.1) as port:
         runner = ScriptRunner(connect(f"redis://127.0.0.1:{port}/0", pool_size=1))
@@ -378,9 +372,6 @@ def test_a_redis_that_does_not_read_is_given_up_in_time() -> None:
         server.resume()
     assert isinstance(outcome, StoreUnavailable)
     assert took < IN_TIME
-
-
-# TLS
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -425,7 +416,7 @@ class Tls:
         return (*words, "--tls-port", str(port))
 
 
-def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
+def test_tls_verifies_the_certificate_and_has_the_same_timeouts(tls: Tls) -> None:
     """An untrusted certificate is rejected; a frozen server is given up in time."""
     port = free_port()
     with RedisServer(options=tls.options(port)) as server:
@@ -445,7 +436,7 @@ def test_tls_is_checked_and_has_the_same_bounds(tls: Tls) -> None:
 
 
 @pytest.mark.full
-def test_tls_goes_to_sentinels_and_nodes_too(tls: Tls) -> None:
+def test_sentinels_and_cluster_nodes_are_reached_by_tls(tls: Tls) -> None:
     """Sentinels and cluster nodes announce the TLS port."""
     server_port, sentinel_port, node_port = free_port(), free_port(), free_port()
     lines = (*tls.lines, f"tls-port {sentinel_port}", "tls-replication yes")

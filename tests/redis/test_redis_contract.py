@@ -1,4 +1,4 @@
-"""The contract of every kind of Redis: each Lua script runs through the store that sends it, and replies as it should.
+"""The contract of every kind of Redis: each Lua script runs through the store that sends it.
 
 These tests, and those of other modules with the mark `every_redis`, run on a single server, the embedded Redis, a
 Cluster and behind Sentinels. All other tests run on one Redis. A new script needs a step here, see
@@ -113,8 +113,8 @@ def takeovers(runner: ScriptRunner) -> None:
     assert [getattr(reply, "outcome", reply) for reply in replies] == ["refused", "ok"]
 
 
-def places(runner: ScriptRunner) -> None:
-    """A user has a fixed number of slots; turn and slot are taken in the exchange that opens the question."""
+def slots(runner: ScriptRunner) -> None:
+    """A person has a fixed number of slots; an ended question frees its own."""
     store = store_at(runner, 0.0)
     calls = [store.enter_call("default", "zhangsan", f"s{n}", slots=2, seconds=60.0) for n in (0, 1, 2, 0)]
 
@@ -201,7 +201,7 @@ def tokens(runner: ScriptRunner) -> None:
 
 
 STEPS: list[Callable[[ScriptRunner], None]] = [
-    streams, takeovers, places, conversations, sockets, lanes, locks, rates, tokens
+    streams, takeovers, slots, conversations, sockets, lanes, locks, rates, tokens
 ]  # fmt: skip
 
 
@@ -213,8 +213,8 @@ def test_a_store_works_on_every_redis(runner: RecordingRunner, step: Callable[[S
 
 
 @pytest.mark.every_redis
-def test_scripts_that_redis_forgot_are_loaded_again(runner: RecordingRunner, redis_client: redis.Redis) -> None:
-    """After a failover or SCRIPT FLUSH a pipeline of several streams is still carried out, once."""
+def test_scripts_that_redis_lost_are_loaded_again(runner: RecordingRunner, redis_client: redis.Redis) -> None:
+    """After a failover or SCRIPT FLUSH each call of a pipeline still runs exactly once."""
     store = store_at(runner, 0.0)
     for stream_id in STREAMS:
         store.open(new(stream_id))

@@ -43,7 +43,7 @@ class Answer:
         self._stream = OwnedStream(new, deadline=Deadline(600.0), changed=flusher.changed, max_bytes=1_000_000)
         flusher.add(self._stream)
         self._ending = threading.Event()
-        self.said = ""
+        self.written = ""
         #: Bytes that the reader saw, and its longest time in seconds without new ones.
         self.seen = 0
         self.stall = 0.0
@@ -55,7 +55,7 @@ class Answer:
         for number in count():
             piece = f"{number} "
             self._stream.emit(piece)
-            self.said += piece
+            self.written += piece
             if self._ending.wait(PACE):
                 return
 
@@ -74,7 +74,7 @@ class Answer:
 
     def goes_on(self) -> None:
         """Wait until the reader sees text written from now on."""
-        now = len(self.said)
+        now = len(self.written)
         wait_until(lambda: self.seen > now, timeout=TIMEOUT)
 
     def end(self) -> None:
@@ -88,14 +88,14 @@ class Answer:
         fields, chunks = self._store.load(self.stream_id)
         snapshot = self._store.read(self.stream_id)
         assert snapshot
-        assert "".join(chunk.content for chunk in chunks) == self.said
-        assert snapshot.text == self.said
+        assert "".join(chunk.content for chunk in chunks) == self.written
+        assert snapshot.text == self.written
         assert (fields["status"], chunks[-1].is_final) == ("completed", True)
 
 
 @contextmanager
 def replica_of_the_product(url: str) -> Iterator[Callable[[str], Answer]]:
-    """Run the stream manager of a replica with its real timeouts; yield the function that begins an answer."""
+    """Run a replica's stream store and flusher with their real timeouts; yield a function that begins an answer."""
     client = connect(url, pool_size=8)
     store = StreamStore(ScriptRunner(client), lease=30.0)
     flusher = Flusher(store)
@@ -118,7 +118,7 @@ def cluster() -> Iterator[ClusterServers]:
         yield servers
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def outage_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == "services.redis.outages"]
 
 
@@ -134,7 +134,7 @@ def killed(servers: SentinelServers) -> None:
 
 
 def frozen(servers: SentinelServers) -> None:
-    """The old master returns after a failover, and believes to be a master still."""
+    """Freeze the master until a failover; it comes back, and still takes itself for the master."""
     master = servers.master
     master.pause()
     wait_until(lambda: any(is_primary(server) for server in servers.servers if server is not master), timeout=TIMEOUT)
@@ -142,7 +142,7 @@ def frozen(servers: SentinelServers) -> None:
 
 
 def handed_over(servers: SentinelServers) -> None:
-    """The old master accepts writes for some seconds more, and will lose them."""
+    """Demote the master; for some seconds it still accepts writes, which it loses."""
     servers.sentinels[0].ask("SENTINEL FAILOVER", SERVICE)
     wait_until(lambda: is_primary(servers.servers[1]), timeout=TIMEOUT)
 
@@ -162,14 +162,14 @@ def test_an_answer_outlives_a_failover_of_sentinels(
         happens(sentinels)
         is_written_on(new, answer)
         answer.goes_on()
-        wait_until(lambda: "redis is back" in told(caplog), timeout=TIMEOUT)
+        wait_until(lambda: "redis is back" in outage_lines(caplog), timeout=TIMEOUT)
         answer.end()
 
     report(record_property, f"master {happens.__name__}, three sentinels", answer=answer.stall)
     assert is_primary(new)
 
 
-def test_a_master_that_was_told_to_leave_is_left_before_it_knows(sentinels: SentinelServers) -> None:
+def test_writes_go_to_the_new_master_before_the_old_one_steps_down(sentinels: SentinelServers) -> None:
     """The old master accepts writes for eight seconds more and loses them: by then all writes go to the new one."""
     old, new = sentinels.servers
     with replica_of_the_product(sentinels.url) as begin:
@@ -185,7 +185,7 @@ def test_a_master_that_was_told_to_leave_is_left_before_it_knows(sentinels: Sent
 
 def is_written_on(server: RedisServer, answer: Answer) -> None:
     """Wait until a server has text written from now on."""
-    later = len(answer.said) + 100
+    later = len(answer.written) + 100
     with server.client() as client:
         key = stream_keys(answer.stream_id).text
         wait_until(lambda: _length(client, key) >= later, timeout=TIMEOUT)
@@ -199,7 +199,7 @@ def _length(client: redis.Redis, key: str) -> int:
         return 0
 
 
-#: The writes that the replica lacked when its master died: the last chunks and their text.
+#: Removes the last five chunks and their text, as writes that the replica lacked when its master died.
 FORGET_THE_LAST = """
 local lost = 0
 for _ = 1, 5 do
@@ -227,7 +227,7 @@ def forget_everything(replica: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("forget", [forget_the_last, forget_everything])
-def test_what_a_failover_loses_its_owner_writes_again(
+def test_an_owner_restores_what_a_failover_lost(
     forget: Callable[[RedisServer], None], sentinels: SentinelServers, record_property: Record
 ) -> None:
     """The new master lacks acknowledged writes or all data: the owner writes them again, and the answer is complete."""
@@ -266,7 +266,7 @@ def test_a_primary_of_a_cluster_is_killed(
         wait_until(lambda: is_primary(replica), timeout=TIMEOUT)
         for answer in answers:
             answer.goes_on()
-        wait_until(lambda: "redis is back" in told(caplog), timeout=TIMEOUT)
+        wait_until(lambda: "redis is back" in outage_lines(caplog), timeout=TIMEOUT)
         for answer in answers:
             answer.end()
 
@@ -280,10 +280,8 @@ def test_a_primary_of_a_cluster_is_killed(
     ]
 
 
-def test_a_primary_of_a_cluster_gives_its_place_to_its_replica(
-    cluster: ClusterServers, record_property: Record
-) -> None:
-    """As in an upgrade: the answer moves with its slot, and stalls only for moments."""
+def test_a_primary_of_a_cluster_hands_over_to_its_replica(cluster: ClusterServers, record_property: Record) -> None:
+    """The answer moves to the other node with its slot, as in an upgrade."""
     with replica_of_the_product(cluster.url) as begin:
         answer = begin(stream_on(cluster, 1))
         answer.goes_on()

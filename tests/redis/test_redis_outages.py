@@ -1,4 +1,4 @@
-"""When Redis may lack writes that were shown: a key's node is away, or may have taken the key over just now."""
+"""When Redis may lack writes that were shown: a key's node is away, or a failover has just replaced it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_outage_concerns_its_node_until_it_is_back(clock: FakeClock) -> None:
     assert not outages.concern("a")
 
 
-def test_a_success_right_after_a_failure_settles_nothing(clock: FakeClock) -> None:
+def test_a_success_right_after_a_failure_does_not_end_the_outage(clock: FakeClock) -> None:
     """A node that rejects writes still answers reads."""
     outages = Outages(clock)
     outages.note({"a": AWAY}, lambda: ["a"])
@@ -47,8 +47,8 @@ def test_a_nodes_outage_concerns_the_others_only_while_its_keys_may_move(clock: 
     assert outages.concern("a")
 
 
-def test_a_crowd_is_no_outage_and_said_once_in_a_while(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """A crowded pool says nothing about Redis."""
+def test_a_full_pool_is_no_outage_and_logged_once_a_period(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Threads that wait for a connection are no sign of an outage; the period is CROWD_SECONDS."""
     outages = Outages(clock)
 
     for _ in range(5):

@@ -41,7 +41,7 @@ def test_people_are_answered_and_their_streams_are_listed(url: str, capsys: pyte
 
 
 @KINDS
-def test_the_doctor_finds_it_well(url: str, kind: str) -> None:
+def test_the_doctor_checks_clusters_and_sentinels(url: str, kind: str) -> None:
     """The doctor reports a common finding of several primaries once, and warns of one without a replica."""
     found = examine(check_redis, settings_for(url))
 

@@ -40,8 +40,10 @@ def port(runner: ScriptRunner) -> int:
 
 
 @pytest.mark.parametrize("hung", [1, 2])
-def test_sentinels_that_hang_hold_nobody_up(master: RedisServer, sentinels: list[Sentinel], hung: int) -> None:
-    """The answer of the other Sentinels is enough, at the first contact too."""
+def test_hanging_sentinels_do_not_delay_the_first_contact(
+    master: RedisServer, sentinels: list[Sentinel], hung: int
+) -> None:
+    """The answer of the other Sentinels is enough."""
     for sentinel in sentinels[:hung]:
         sentinel.pause()
     try:
@@ -88,7 +90,7 @@ def answers(runner: ScriptRunner) -> bool:
     return True
 
 
-def test_where_no_sentinel_ever_answered_is_said() -> None:
+def test_unreachable_sentinels_are_an_error() -> None:
     """The error comes in time, and names the service."""
     url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/main"
     began = time.monotonic()
@@ -99,7 +101,7 @@ def test_where_no_sentinel_ever_answered_is_said() -> None:
     assert time.monotonic() - began < IN_TIME
 
 
-def test_a_service_they_do_not_know_is_said(sentinels: list[Sentinel]) -> None:
+def test_an_unknown_service_is_an_error(sentinels: list[Sentinel]) -> None:
     """The error quotes the Sentinels."""
     url = sentinel_url(*sentinels).replace("/main/", "/other/")
 
@@ -110,9 +112,9 @@ def test_a_service_they_do_not_know_is_said(sentinels: list[Sentinel]) -> None:
 def test_sentinels_have_a_password_of_their_own(master: RedisServer) -> None:
     """The Sentinels' password goes only to them; the master gets its own."""
     with Sentinel(master.port, lines=("requirepass fake-secret",)) as sentinel:
-        told = sentinel_url(sentinel, query="?sentinel_password=fake-secret")
+        url = sentinel_url(sentinel, query="?sentinel_password=fake-secret")
 
-        assert port(ScriptRunner(connect(told, pool_size=1, timeout=10.0))) == master.port
+        assert port(ScriptRunner(connect(url, pool_size=1, timeout=10.0))) == master.port
         with pytest.raises(StoreUnavailable, match="no sentinel names a master of main: Authentication") as caught:
             port(ScriptRunner(connect(sentinel_url(sentinel), pool_size=1, timeout=10.0)))
         assert "fake-secret" not in str(caught.value)
@@ -128,15 +130,15 @@ def test_of_differing_sentinels_the_latest_failover_counts(master: RedisServer) 
                 assert port(runner) == newer.port
 
 
-def test_connections_to_a_master_of_before_are_left_at_once(master: RedisServer) -> None:
-    """Once one connection has found the new master, no other waits for the old one, which may hang."""
+def test_connections_to_the_former_master_are_replaced_at_once(master: RedisServer) -> None:
+    """After one connection has found the new master, the others do not wait for the old one, which may hang."""
     with RedisServer() as old, RedisServer() as new, ExitStack() as stack:
         sentinel = stack.enter_context(Sentinel(old.port, lines=("sentinel config-epoch main 1",)))
         runner = ScriptRunner(connect(sentinel_url(sentinel), pool_size=8, timeout=1.0))
         busy(runner, 8)
-        place = sentinel.port
+        sentinel_port = sentinel.port
         sentinel.close()
-        stack.enter_context(Sentinel(new.port, lines=("sentinel config-epoch main 2",), port=place))
+        stack.enter_context(Sentinel(new.port, lines=("sentinel config-epoch main 2",), port=sentinel_port))
         old.pause()
 
         with pytest.raises(StoreUnavailable):

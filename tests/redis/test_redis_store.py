@@ -56,8 +56,8 @@ def test_many_calls_are_one_round_trip(client: redis.Redis, runner: ScriptRunner
     runner.ping()
     turns.clear()
 
-    standing = Call(script("head"), ("dify_stream:nobody",), ("",))
-    replies = runner.run([command("SET", "k", "v"), standing, command("GET", "k"), standing])
+    head = Call(script("head"), ("dify_stream:nobody",), ("",))
+    replies = runner.run([command("SET", "k", "v"), head, command("GET", "k"), head])
 
     assert [bool(replies[0]), *replies[1:]] == [True, None, "v", None]
     assert turns.total() == 1
@@ -75,7 +75,7 @@ def test_a_redis_that_lost_its_scripts_gets_them_again(client: redis.Redis, runn
     assert client.zrange("dify_user:b:p", 0, -1) == ["s1"]
 
 
-def test_loading_leaves_no_script_out(client: redis.Redis, runner: ScriptRunner) -> None:
+def test_load_loads_every_script(client: redis.Redis, runner: ScriptRunner) -> None:
     """Scripts are loaded before the first question needs them."""
     names = [path.stem for path in PACKAGES.glob("*/lua/*.lua") if path.stem != "prelude"]
 
@@ -85,7 +85,7 @@ def test_loading_leaves_no_script_out(client: redis.Redis, runner: ScriptRunner)
     assert client.script_exists(*(script(name).sha for name in names)) == [True] * len(names)
 
 
-def test_what_redis_refuses_is_our_error(client: redis.Redis, runner: ScriptRunner) -> None:
+def test_a_rejected_call_is_store_unavailable(client: redis.Redis, runner: ScriptRunner) -> None:
     """One rejected call makes `run` fail; the others may have been carried out."""
     client.lpush("list", "1")
 
@@ -95,7 +95,7 @@ def test_what_redis_refuses_is_our_error(client: redis.Redis, runner: ScriptRunn
     assert client.get("k") == "v"
 
 
-def test_a_key_of_another_type_can_be_looked_at(client: redis.Redis, runner: ScriptRunner) -> None:
+def test_a_wrongtype_error_can_be_returned_as_a_value(client: redis.Redis, runner: ScriptRunner) -> None:
     """With `mistyped` a WRONGTYPE error is returned as a value; other errors are still raised."""
     client.lpush("list", "1")
 
@@ -145,7 +145,7 @@ def test_a_call_that_is_sent_once_is_not_sent_again(redis_server: RedisServer, r
         client.close()
 
 
-def test_a_primary_that_became_a_replica_is_left() -> None:
+def test_a_primary_that_became_a_replica_is_looked_up_again() -> None:
     """READONLY is an outage; each connection is replaced, and so finds the present server of the name."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=1, timeout=10.0)
@@ -193,11 +193,11 @@ class CuttingProxy:
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError), client, socket.create_connection(self._redis) as server:
             while ready := select.select([client, server], [], [], 30.0)[0]:
-                said = ready[0].recv(65536)
-                if not said or (self.cuts and ready[0] is client):
-                    self.cuts -= bool(said)
+                data = ready[0].recv(65536)
+                if not data or (self.cuts and ready[0] is client):
+                    self.cuts -= bool(data)
                     return
-                (server if ready[0] is client else client).sendall(said)
+                (server if ready[0] is client else client).sendall(data)
 
 
 def test_a_connection_that_breaks_is_tried_once_more(redis_url: str, redis_server: RedisServer) -> None:
@@ -221,7 +221,7 @@ def test_a_connection_that_breaks_is_tried_once_more(redis_url: str, redis_serve
         client.close()
 
 
-def test_no_wait_is_longer_than_it_may_be() -> None:
+def test_every_wait_has_a_timeout() -> None:
     """A frozen Redis delays neither new nor open connections, nor threads that wait for one, beyond the timeout."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=1, timeout=0.3)
@@ -257,7 +257,7 @@ def answers(runner: ScriptRunner) -> bool:
     return True
 
 
-def test_an_outage_is_one_line_and_its_end_another(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_one_log_line_and_its_end_another(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """An outage is logged once, however many calls and threads fail; no restart is needed after it."""
     with RedisServer() as server:
         client = connect(server.url(), pool_size=8, timeout=5.0)
@@ -289,7 +289,7 @@ def test_an_outage_is_one_line_and_its_end_another(clock: FakeClock, caplog: pyt
 
 
 @pytest.mark.parametrize("foreign", [redis.TimeoutError("slow"), redis.ConnectionError("gone"), OSError("broken")])
-def test_whatever_its_client_raises_is_one_error(foreign: Exception) -> None:
+def test_errors_of_the_client_library_are_store_unavailable(foreign: Exception) -> None:
     """The exception names the cause for the log; clients see only its code."""
     with pytest.raises(StoreUnavailable) as caught, redis_errors():
         raise foreign
@@ -307,7 +307,7 @@ def test_a_value_redis_cannot_take_is_not_an_outage(runner: ScriptRunner) -> Non
     assert runner.run([command("GET", "k")]) == [None]
 
 
-def test_a_mistake_of_ours_is_not_an_outage() -> None:
+def test_a_programming_error_is_not_an_outage() -> None:
     """Only errors of Redis and the network become `StoreUnavailable`."""
     with pytest.raises(KeyError), redis_errors():
         raise KeyError("k")

@@ -23,11 +23,11 @@ class Oracle:
         self.free = threading.Event()
         self.free.set()
         self.error: Exception | None = None
-        self.asked = 0
+        self.calls = 0
 
     def __call__(self) -> int:
-        self.asked += 1
-        number = self.asked
+        self.calls += 1
+        number = self.calls
         self.free.wait(60.0)
         if self.error:
             raise self.error
@@ -79,14 +79,14 @@ def test_a_budget_is_a_threads_own() -> None:
     assert waits == [5.0]
 
 
-def test_an_answer_is_new_each_time(oracle: Oracle) -> None:
-    """A lookup that works is run again each time."""
+def test_a_lookup_runs_again_each_time(oracle: Oracle) -> None:
+    """Without an error its earlier answer is not used."""
     lookup = Lookup(oracle, name="oracle")
 
     assert [lookup.get(30.0), lookup.get(30.0)] == [1, 2]
 
 
-def test_however_many_want_it_one_asks(oracle: Oracle) -> None:
+def test_concurrent_callers_share_a_lookup(oracle: Oracle) -> None:
     """Threads that call during a lookup share its answer."""
     lookup = Lookup(oracle, name="oracle")
     oracle.free.clear()
@@ -95,18 +95,18 @@ def test_however_many_want_it_one_asks(oracle: Oracle) -> None:
 
     for thread in threads:
         thread.start()
-    wait_until(lambda: oracle.asked)
+    wait_until(lambda: oracle.calls)
     oracle.free.set()
     for thread in threads:
         thread.join(60.0)
 
     # Threads that came after the first lookup started another.
     assert len(answers) == 20
-    assert oracle.asked <= 20
-    assert max(answers) == oracle.asked
+    assert oracle.calls <= 20
+    assert max(answers) == oracle.calls
 
 
-def test_what_hangs_is_not_waited_for(oracle: Oracle) -> None:
+def test_a_hanging_lookup_times_out(oracle: Oracle) -> None:
     """A hanging lookup raises in time; with an earlier answer it returns that, soon without any wait."""
     lookup = Lookup(oracle, name="oracle")
     oracle.free.clear()
@@ -123,7 +123,7 @@ def test_what_hangs_is_not_waited_for(oracle: Oracle) -> None:
     assert others < 15.0
 
 
-def test_what_came_late_counts_the_next_time(oracle: Oracle) -> None:
+def test_a_late_answer_is_used_the_next_time(oracle: Oracle) -> None:
     """An answer that arrives after the timeout is kept."""
     lookup = Lookup(oracle, name="oracle")
     lookup.get(30.0)
@@ -134,7 +134,7 @@ def test_what_came_late_counts_the_next_time(oracle: Oracle) -> None:
     wait_until(lambda: lookup.get(30.0) > 1)
 
 
-def test_the_last_good_answer_stands_in_for_an_error(oracle: Oracle) -> None:
+def test_the_last_good_answer_replaces_an_error(oracle: Oracle) -> None:
     """Without an earlier answer the caller gets the lookup's error."""
     lookup = Lookup(oracle, name="oracle")
     oracle.error = OSError("no such name")
@@ -147,8 +147,8 @@ def test_the_last_good_answer_stands_in_for_an_error(oracle: Oracle) -> None:
     assert lookup.get(30.0) == known
 
 
-def test_asking_without_waiting(oracle: Oracle) -> None:
-    """`last` is the earlier answer until the new one arrives."""
+def test_ask_does_not_wait(oracle: Oracle) -> None:
+    """Two calls start one lookup, and `last` is the earlier answer until the new one arrives."""
     lookup = Lookup(oracle, name="oracle")
     oracle.free.clear()
 
@@ -158,7 +158,7 @@ def test_asking_without_waiting(oracle: Oracle) -> None:
     oracle.free.set()
     wait_until(lambda: lookup.last)
 
-    assert (before, lookup.last, oracle.asked) == (None, 1, 1)
+    assert (before, lookup.last, oracle.calls) == (None, 1, 1)
     assert lookup.age < 60.0
 
 

@@ -1,4 +1,4 @@
-"""Lanes' messages over dramatiq on our own way to Redis: fetched once, shared out, quiet while Redis is away."""
+"""Lane messages over dramatiq on the product's own Redis client: fetched once, shared fairly, quiet in an outage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.servers.processes import RedisServer, free_port, wait_until
 
 
 class Steps:
-    """What is called with each message's lane, and holds it until the test lets go."""
+    """A worker's step: records each message's lane, and blocks until `go_on` is set."""
 
     def __init__(self, *, hold: bool = False) -> None:
         self.begun: list[int] = []
@@ -34,7 +34,7 @@ class Steps:
 
 @contextmanager
 def working(runner: ScriptRunner, steps: Callable[[int], None], *, threads: int = 4) -> Iterator[LaneMessages]:
-    """Run a process's worker for the block."""
+    """Run the workers of one process for the block."""
     messages = LaneMessages(runner, steps, threads=threads)
     messages.start()
     try:
@@ -45,14 +45,14 @@ def working(runner: ScriptRunner, steps: Callable[[int], None], *, threads: int 
 
 
 @pytest.mark.every_redis
-def test_a_message_has_its_lane_worked(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """On any Redis, a Cluster of three nodes too: in one slot, and nothing of it is left when it is done."""
+def test_a_message_runs_its_lane(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """On any Redis, a Cluster of three nodes included: all keys are in one slot, and none is left at the end."""
     steps = Steps()
     with working(runner, steps) as messages:
         for lane in (2, 0, 1):
             messages.send(lane)
         wait_until(lambda: len(steps.ended) == 3, timeout=30.0)
-        # A worker's sign of life is all that stays.
+        # Only the worker's heartbeat stays.
         wait_until(lambda: redis_client.keys("{dramatiq}*") == ["{dramatiq}:__heartbeats__"], timeout=30.0)
 
     assert sorted(steps.begun) == [0, 1, 2]
@@ -60,7 +60,7 @@ def test_a_message_has_its_lane_worked(runner: ScriptRunner, redis_client: redis
 
 
 def test_a_message_without_a_worker_waits(runner: ScriptRunner) -> None:
-    """Processes that only take tasks in send messages for those that work."""
+    """A process that only accepts tasks sends messages to the processes with workers."""
     sender = LaneMessages(runner, Steps(), threads=1)
     sender.send(3)
     sender.send(4)
@@ -73,7 +73,7 @@ def test_a_message_without_a_worker_waits(runner: ScriptRunner) -> None:
     assert sender.waiting() == 0
 
 
-def test_each_message_is_one_workers(runner: ScriptRunner) -> None:
+def test_each_message_is_fetched_by_one_worker(runner: ScriptRunner) -> None:
     """Two processes that fetch at once get each message once between them."""
     one, other = Steps(), Steps()
     with working(runner, one) as messages, working(runner, other):
@@ -84,8 +84,8 @@ def test_each_message_is_one_workers(runner: ScriptRunner) -> None:
     assert sorted(one.begun + other.begun) == list(range(30))
 
 
-def test_a_process_takes_its_share_only(runner: ScriptRunner) -> None:
-    """What is more is left for others, until lanes of its own are done."""
+def test_a_process_fetches_only_its_share(runner: ScriptRunner) -> None:
+    """Further messages are left to other processes until lanes of its own are done."""
     steps = Steps(hold=True)
     with working(runner, steps) as messages:
         messages.send(0)
@@ -102,8 +102,8 @@ def test_a_process_takes_its_share_only(runner: ScriptRunner) -> None:
     assert len(steps.begun) == 2
 
 
-def test_a_step_that_breaks_costs_its_message_only(runner: ScriptRunner, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the worker goes on."""
+def test_an_error_in_a_step_affects_only_its_message(runner: ScriptRunner, caplog: pytest.LogCaptureFixture) -> None:
+    """The error is logged, and the worker continues."""
     done: list[int] = []
 
     def step(lane: int) -> None:
@@ -120,8 +120,8 @@ def test_a_step_that_breaks_costs_its_message_only(runner: ScriptRunner, caplog:
     assert "ValueError: broken" in caplog.text
 
 
-def test_who_leaves_fetches_no_more(runner: ScriptRunner) -> None:
-    """The lane under way is finished; what comes now is another's."""
+def test_a_leaving_process_fetches_no_more(runner: ScriptRunner) -> None:
+    """The lane in progress is finished; a later message waits for another process."""
     steps = Steps(hold=True)
     with working(runner, steps, threads=2) as messages:
         messages.send(0)
@@ -136,7 +136,7 @@ def test_who_leaves_fetches_no_more(runner: ScriptRunner) -> None:
 
 
 def test_an_outage_is_waited_through_quietly(caplog: pytest.LogCaptureFixture) -> None:
-    """Redis is said to be away once, by our own line; then messages are fetched as before."""
+    """One log line of the product reports the outage; afterwards messages are fetched as before."""
     with RedisServer(aof=True) as server:
         client = connect(server.url(), pool_size=4)
         steps = Steps()
@@ -153,13 +153,13 @@ def test_an_outage_is_waited_through_quietly(caplog: pytest.LogCaptureFixture) -
             wait_until(lambda: 2 in steps.ended, timeout=30.0)
         client.close()
 
-    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert {record.name for record in warned} == {"services.redis.outages"}
-    assert [record.message for record in warned].count("redis is away") == 1
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert {record.name for record in warnings} == {"services.redis.outages"}
+    assert [record.message for record in warnings].count("redis is away") == 1
 
 
 def test_a_worker_may_start_before_redis(caplog: pytest.LogCaptureFixture) -> None:
-    """It finds Redis when that is there, and nobody else needs to tell it."""
+    """It fetches messages as soon as Redis starts, and dramatiq logs nothing."""
     port = free_port()
     client = connect(f"redis://127.0.0.1:{port}/1", pool_size=4)
     steps = Steps()

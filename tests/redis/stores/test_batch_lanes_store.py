@@ -1,4 +1,4 @@
-"""A lane has one holder; a dead one's is free after lease and grace; who outlives an outage of Redis keeps its own."""
+"""Leases of lanes: one holder each, free after lease and grace, and kept through an outage of Redis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import redis
 from services.batches.lanes_store import LEASE, LIFE, BatchLanesStore
 from services.redis.store import ScriptRunner
 
-#: More than a lease, more than the grace.
+#: Seconds: longer than the lease, and longer than the grace.
 LAPSED, RIPE = LEASE + 0.1, 3.1
 
 
@@ -18,13 +18,13 @@ def lanes(runner: ScriptRunner) -> BatchLanesStore:
 
 
 def at(lanes: BatchLanesStore, now: float) -> BatchLanesStore:
-    """Have it be so late by the clock of the steps in Redis."""
+    """Set the clock of the store's scripts to `now`, and return the store."""
     lanes.now = str(now)
     return lanes
 
 
 def test_a_lane_has_one_holder(lanes: BatchLanesStore) -> None:
-    """A second taker gets nothing; the holder, whose reply may have been lost, may take it again."""
+    """A second worker gets nothing; the holder, whose reply may have been lost, may take the lane again."""
     assert lanes.take(0, "a")
 
     assert not lanes.take(0, "b")
@@ -32,8 +32,8 @@ def test_a_lane_has_one_holder(lanes: BatchLanesStore) -> None:
     assert lanes.take(1, "b")
 
 
-def test_a_lane_that_is_given_back_is_free_at_once(lanes: BatchLanesStore) -> None:
-    """Only its holder gives it back."""
+def test_a_released_lane_is_free_at_once(lanes: BatchLanesStore) -> None:
+    """Only its holder can release it."""
     lanes.take(0, "a")
 
     assert lanes.release({0: "b"}) == 0
@@ -44,7 +44,7 @@ def test_a_lane_that_is_given_back_is_free_at_once(lanes: BatchLanesStore) -> No
 
 
 def test_a_dead_holders_lane_is_free_after_lease_and_grace(lanes: BatchLanesStore) -> None:
-    """Whoever finds the lease over only marks the lane; the mark must be as old as the grace."""
+    """The first take after the lease only marks the lane; a take succeeds when the mark is as old as the grace."""
     lanes.take(0, "a")
 
     assert not at(lanes, 1000.0 + LEASE - 0.1).take(0, "b")
@@ -54,7 +54,7 @@ def test_a_dead_holders_lane_is_free_after_lease_and_grace(lanes: BatchLanesStor
 
 
 def test_a_holder_that_outlived_an_outage_keeps_its_lane(lanes: BatchLanesStore) -> None:
-    """Its first renewal takes the mark away, and the next who finds the lease over begins to count anew."""
+    """Its first renewal clears the mark, and the next take after the lease sets a new one."""
     lanes.take(0, "a")
     assert not at(lanes, 1100.0).take(0, "b")
 
@@ -66,8 +66,8 @@ def test_a_holder_that_outlived_an_outage_keeps_its_lane(lanes: BatchLanesStore)
 
 
 @pytest.mark.every_redis
-def test_a_holder_learns_that_its_lane_is_anothers(lanes: BatchLanesStore) -> None:
-    """Paused for too long, it is told with its next renewal, which changes nothing; its other lanes stay its own."""
+def test_a_renewal_reports_a_lane_that_another_worker_took(lanes: BatchLanesStore) -> None:
+    """The renewal of a lost lane changes nothing, and the worker's other lanes are renewed."""
     for lane in (0, 1, 2):
         lanes.take(lane, "a")
     at(lanes, 1020.0).take(1, "b")
@@ -79,10 +79,8 @@ def test_a_holder_learns_that_its_lane_is_anothers(lanes: BatchLanesStore) -> No
     assert lanes.release({1: "a"}) == 0
 
 
-def test_what_redis_lost_is_known_again_with_the_next_renewal(
-    lanes: BatchLanesStore, redis_client: redis.Redis
-) -> None:
-    """A lane nobody is known to hold is its holder's."""
+def test_the_next_renewal_restores_a_lane_that_redis_lost(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
+    """A lane without a known holder goes to the worker that renews it."""
     lanes.take(0, "a")
     for key in redis_client.keys("{dify_batch}*"):
         redis_client.delete(key)
@@ -92,8 +90,8 @@ def test_what_redis_lost_is_known_again_with_the_next_renewal(
     assert not lanes.take(0, "b")
 
 
-def test_a_look_tells_what_is_free_held_and_suspect(lanes: BatchLanesStore) -> None:
-    """A silent holder's lane is counted as suspect at first, and as free when the grace is over."""
+def test_a_look_reports_free_held_and_suspect_lanes(lanes: BatchLanesStore) -> None:
+    """A silent holder's lane counts as suspect until the grace is over, and then as free."""
     lanes.take(0, "a")
     at(lanes, 1005.0).take(2, "b")
 
@@ -105,8 +103,8 @@ def test_a_look_tells_what_is_free_held_and_suspect(lanes: BatchLanesStore) -> N
     assert lanes.take(0, "c")
 
 
-def test_a_look_tells_that_holders_may_be_unknown_yet(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
-    """Until half a lease is over since Redis lost everything; by then who lives has renewed."""
+def test_a_look_is_unsure_after_redis_lost_its_data(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
+    """It is unsure for half a lease, the time in which every living holder renews."""
     for key in redis_client.keys("{dify_batch}*"):
         redis_client.delete(key)
 
@@ -120,7 +118,7 @@ def test_a_look_tells_that_holders_may_be_unknown_yet(lanes: BatchLanesStore, re
 
 
 def test_workers_count_while_they_renew(lanes: BatchLanesStore, runner: ScriptRunner) -> None:
-    """One without lanes counts too; one that leaves, or is silent for a lease, does not."""
+    """A worker without lanes counts too; one that leaves, or is silent for a lease, does not."""
     other = at(BatchLanesStore(runner, lanes=3, worker="two"), 1000.0)
 
     assert lanes.renew({})[0] == 1
@@ -133,8 +131,8 @@ def test_workers_count_while_they_renew(lanes: BatchLanesStore, runner: ScriptRu
     assert lanes.look().workers == 1
 
 
-def test_nothing_is_left_of_lanes_nobody_works(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
-    """Every key has a life, and all of them lie in one slot."""
+def test_every_key_of_lanes_has_a_ttl(lanes: BatchLanesStore, redis_client: redis.Redis) -> None:
+    """All four keys are in one hash slot, and expire within LIFE."""
     lanes.take(0, "a")
     lanes.renew({0: "a"})
     at(lanes, 1000.0 + LAPSED).look()

@@ -1,4 +1,4 @@
-"""What is remembered of a question's conversation, while it is answered and afterwards."""
+"""Conversation memory: what is kept of an answered question and loaded for the next one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.models import Query, Question, Turn
 from services.redis.store import ScriptRunner
 
 QUESTION = Question("?", "wecom", "default", "zhangsan")
-THOUGHT = "想一想。" * MAX_CHARACTERS
+THINKING = "想一想。" * MAX_CHARACTERS
 
 
 @pytest.fixture
@@ -22,24 +22,24 @@ def memory(runner: ScriptRunner) -> ConversationMemory:
     return ConversationMemory(key, MemoryStores(conversations, HistoryStore(runner, ttl=100.0), timeout=1.0))
 
 
-def told(memory: ConversationMemory, runner: ScriptRunner) -> tuple[Turn, ...]:
-    """Return what the conversation's next question brings along."""
+def next_history(memory: ConversationMemory, runner: ScriptRunner) -> tuple[Turn, ...]:
+    """Return the history that the conversation's next question brings along."""
     conversations = ConversationStore(runner, secret=b"secret", ttl=100.0)
     key = conversations.key("app", QUESTION)
     following = ConversationMemory(key, MemoryStores(conversations, HistoryStore(runner, ttl=100.0), timeout=1.0))
     return following.recalled(Query("next", "u")).history
 
 
-def test_a_models_thoughts_are_no_part_of_a_turn(memory: ConversationMemory, runner: ScriptRunner) -> None:
-    """Thoughts longer than all that is kept leave the answer as it was said, and take no other turn's room."""
+def test_a_turn_is_kept_without_the_models_thinking(memory: ConversationMemory, runner: ScriptRunner) -> None:
+    """Thinking that is longer than a turn's limit shortens neither its answer nor other turns."""
     memory.keep("你好", "您好", "s1")
-    memory.keep("为什么天是蓝的？", f"<think>{THOUGHT}</think>因为瑞利散射。", "s2")
+    memory.keep("为什么天是蓝的？", f"<think>{THINKING}</think>因为瑞利散射。", "s2")
 
-    assert told(memory, runner) == (Turn("你好", "您好"), Turn("为什么天是蓝的？", "因为瑞利散射。"))
+    assert next_history(memory, runner) == (Turn("你好", "您好"), Turn("为什么天是蓝的？", "因为瑞利散射。"))
 
 
-def test_thoughts_alone_are_no_turn(memory: ConversationMemory, runner: ScriptRunner) -> None:
-    """Some servers refuse a conversation with an empty answer in it."""
+def test_an_answer_of_thinking_alone_is_no_turn(memory: ConversationMemory, runner: ScriptRunner) -> None:
+    """Some servers refuse a conversation that has an empty answer."""
     memory.keep("你好", "<think>想一想。</think>", "s1")
 
-    assert told(memory, runner) == ()
+    assert next_history(memory, runner) == ()

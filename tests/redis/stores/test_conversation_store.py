@@ -1,4 +1,4 @@
-"""A conversation's memory and its line."""
+"""A conversation's id in Redis, and the queue of its questions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def store(runner: ScriptRunner) -> ConversationStore:
     return ConversationStore(runner, secret=b"secret", ttl=100.0)
 
 
-def test_each_person_chat_bot_and_app_has_a_conversation_of_its_own(store: ConversationStore) -> None:
-    """Five questions that differ in one thing each have five keys, in the documented shape."""
+def test_each_person_chat_bot_channel_and_app_has_its_own_conversation(store: ConversationStore) -> None:
+    """Questions and apps that differ in one value have different keys, in the documented shape."""
     others = [
         GROUP,
         Question("?", "wecom", "default", "lisi"),
@@ -32,22 +32,22 @@ def test_each_person_chat_bot_and_app_has_a_conversation_of_its_own(store: Conve
     assert all(key.startswith("dify_conversation:app") and len(key.split(":")) == 5 for key in keys)
 
 
-def test_nobody_reads_names_out_of_a_key(store: ConversationStore) -> None:
-    """Person and chat are keyed hashes."""
+def test_a_key_shows_no_names(store: ConversationStore) -> None:
+    """Person and chat are in the key as keyed hashes."""
     assert "zhangsan" not in store.key("app", GROUP)
     assert "group" not in store.key("app", GROUP)
 
 
 def test_a_shared_group_has_one_conversation(store: ConversationStore) -> None:
-    """Everybody in it is one, but a single chat stays a person's own."""
+    """All members share the group's conversation; a single chat stays a person's own."""
     other = Question("?", "wecom", "default", "lisi", chat="group")
 
     assert store.key("app", GROUP, shared=True) == store.key("app", other, shared=True)
     assert store.key("app", QUESTION, shared=True) == store.key("app", QUESTION)
 
 
-def test_a_conversation_is_remembered_from_its_last_use(store: ConversationStore, redis_client: redis.Redis) -> None:
-    """The id is a plain string with a life."""
+def test_a_conversation_expires_after_its_last_use(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """The id is a plain string with a TTL."""
     key = store.key("app", QUESTION)
     store.remember(key, Memory("c1", "0"))
 
@@ -56,8 +56,8 @@ def test_a_conversation_is_remembered_from_its_last_use(store: ConversationStore
     assert 0 < redis_client.pttl(key) <= 100_000
 
 
-def test_forgetting_leaves_nothing(store: ConversationStore) -> None:
-    """An empty id deletes."""
+def test_an_empty_id_deletes_the_conversation(store: ConversationStore) -> None:
+    """Nothing is loaded after it."""
     key = store.key("app", QUESTION)
     store.remember(key, Memory("c1", "0"))
     store.remember(key, Memory("", "0"))
@@ -65,8 +65,8 @@ def test_forgetting_leaves_nothing(store: ConversationStore) -> None:
     assert store.load(key).conversation_id == ""
 
 
-def test_an_answer_from_before_a_reset_changes_nothing(store: ConversationStore) -> None:
-    """A conversation begun anew stays new, whatever an older answer still remembers."""
+def test_an_answer_from_before_a_reset_is_not_remembered(store: ConversationStore) -> None:
+    """An older answer cannot bring the old conversation back."""
     key = store.key("app", QUESTION)
     store.remember(key, Memory("old", "0"))
     before = store.load(key)
@@ -79,7 +79,7 @@ def test_an_answer_from_before_a_reset_changes_nothing(store: ConversationStore)
 
 @pytest.mark.every_redis
 def test_a_reset_command_works_once(store: ConversationStore, redis_client: redis.Redis) -> None:
-    """Delivered again, after whatever came next, it changes nothing; so few are remembered that nothing grows."""
+    """A redelivered reset changes nothing; the last eight command ids are kept, and they expire."""
     key = store.key("app", QUESTION)
     store._runner.run([store.reset_call(key, "first")])
     store._runner.run([store.reset_call(key, "second")])
@@ -94,8 +94,8 @@ def test_a_reset_command_works_once(store: ConversationStore, redis_client: redi
     assert 0 < redis_client.pttl(f"{{{key}}}:reset_by") <= 100_000
 
 
-def test_turns_are_first_come_first_served(store: ConversationStore) -> None:
-    """A stream keeps its place however often it asks, and moves up when the head leaves."""
+def test_turns_are_first_in_first_out(store: ConversationStore) -> None:
+    """A stream that enters again keeps its position, and moves up when the head leaves."""
     first, second, again = (store.enter("k", stream_id) for stream_id in ("1", "2", "1"))
     store.leave("k", "1")
 
@@ -104,24 +104,24 @@ def test_turns_are_first_come_first_served(store: ConversationStore) -> None:
     assert store.enter("k", "2").position == 0
 
 
-def test_three_may_wait(store: ConversationStore) -> None:
-    """The fifth finds the line full and is not in it."""
-    places = [store.enter("k", str(number)).position for number in range(5)]
+def test_three_questions_may_wait(store: ConversationStore) -> None:
+    """The fifth stream finds the queue full and is not added."""
+    positions = [store.enter("k", str(number)).position for number in range(5)]
 
-    assert places == [0, 1, 2, 3, -1]
+    assert positions == [0, 1, 2, 3, -1]
     store.leave("k", "0")
     assert store.enter("k", "4").position == 3
 
 
-def test_a_line_has_a_life(store: ConversationStore, redis_client: redis.Redis) -> None:
-    """Nothing in Redis stays for ever."""
+def test_a_queue_has_a_ttl(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """No key of a conversation stays for ever."""
     store.enter("k", "1")
 
     assert redis_client.pttl("{k}:turns") > 0
 
 
-def test_whose_turn_it_is_learns_what_is_remembered(store: ConversationStore) -> None:
-    """In the same step: a question is a round trip less."""
+def test_entering_the_queue_returns_the_memory(store: ConversationStore) -> None:
+    """The same step loads it, which saves each question a round trip."""
     key = store.key("app", QUESTION)
     nothing = store.enter(key, "1").memory
     store._runner.run([store.reset_call(key, "s")])
@@ -130,8 +130,8 @@ def test_whose_turn_it_is_learns_what_is_remembered(store: ConversationStore) ->
     assert (nothing, store.enter(key, "1").memory) == (Memory("", "0"), Memory("c1", "1"))
 
 
-def test_to_ask_is_to_use_a_conversation(store: ConversationStore, redis_client: redis.Redis) -> None:
-    """Its life begins again with each question, and what is not remembered gets none."""
+def test_a_question_renews_the_conversations_ttl(store: ConversationStore, redis_client: redis.Redis) -> None:
+    """Each question starts the TTL again, and creates no id where none is remembered."""
     key, other = store.key("app", QUESTION), store.key("app", GROUP)
     store.remember(key, Memory("c1", "0"))
     redis_client.pexpire(key, 5_000)

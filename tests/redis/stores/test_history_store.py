@@ -1,4 +1,4 @@
-"""What was said in a conversation, for providers that keep none."""
+"""The turns of a conversation, for providers that keep none."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def history(runner: ScriptRunner, clock: Clock) -> HistoryStore:
     return HistoryStore(runner, ttl=100.0, max_tokens=20, max_seconds=60.0, clock=clock)
 
 
-def test_turns_come_back_in_their_order(history: HistoryStore, key: str, redis_client: redis.Redis) -> None:
-    """Each as it was said, the oldest first, in a list with a life."""
+def test_turns_are_loaded_in_order(history: HistoryStore, key: str, redis_client: redis.Redis) -> None:
+    """The turns are unchanged, the oldest first, in a list with a TTL."""
     history.add(key, "0", "s1", Turn("你好", "您好\n"))
     history.add(key, "0", "s2", Turn("谢谢 😀", "不客气"))
 
@@ -51,8 +51,8 @@ def test_turns_come_back_in_their_order(history: HistoryStore, key: str, redis_c
     assert 0 < redis_client.pttl(history_key(key)) <= 100_000
 
 
-def test_what_is_told_is_bounded_in_tokens(history: HistoryStore, key: str) -> None:
-    """The newest turns that fit, whole."""
+def test_the_history_is_bounded_in_tokens(history: HistoryStore, key: str) -> None:
+    """The newest turns that fit are loaded whole."""
     for number in range(5):
         history.add(key, "0", f"s{number}", Turn(f"问题{number}", "三个字"))
 
@@ -60,7 +60,7 @@ def test_what_is_told_is_bounded_in_tokens(history: HistoryStore, key: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("turn", "told"),
+    ("turn", "loaded"),
     [
         pytest.param(Turn("问", "答" * 30), Turn("问", "答" * 18 + "…"), id="long-answer"),
         pytest.param(Turn("问" * 30, "答"), Turn("问" * 18 + "…", "答"), id="long-question"),
@@ -69,16 +69,16 @@ def test_what_is_told_is_bounded_in_tokens(history: HistoryStore, key: str) -> N
         pytest.param(Turn("ask", "n" * 200 + "宽" * 30), Turn("ask", "n" * 75 + "…"), id="mixed"),
     ],
 )
-def test_the_last_turn_is_told_as_far_as_it_fits(history: HistoryStore, key: str, turn: Turn, told: Turn) -> None:
-    """What one asks about most is what was said last: too long a turn is cut, not left out."""
+def test_the_last_turn_is_cut_to_the_limit(history: HistoryStore, key: str, turn: Turn, loaded: Turn) -> None:
+    """Questions mostly refer to the last turn, so a turn that is too long is cut, not left out."""
     history.add(key, "0", "s1", Turn("早", "早"))
     history.add(key, "0", "s2", turn)
 
-    assert history.load(key) == (told,)
+    assert history.load(key) == (loaded,)
 
 
-def test_what_is_old_is_not_told(history: HistoryStore, key: str, clock: Clock) -> None:
-    """A turn's age counts, not the conversation's."""
+def test_an_old_turn_is_not_loaded(history: HistoryStore, key: str, clock: Clock) -> None:
+    """The age of each turn counts, not the conversation's."""
     history.add(key, "0", "s1", Turn("早", "早"))
     clock.now += 50
     history.add(key, "0", "s2", Turn("在吗", "在"))
@@ -88,7 +88,7 @@ def test_what_is_old_is_not_told(history: HistoryStore, key: str, clock: Clock) 
 
 
 def test_an_answer_written_by_two_owners_is_one_turn(history: HistoryStore, key: str) -> None:
-    """The last one counts; another stream's turn with an id that begins alike stays."""
+    """The last turn of a stream counts; a stream whose id has the same beginning keeps its own."""
     history.add(key, "0", "s1", Turn("问", "答"))
     history.add(key, "0", "s12", Turn("问", "半"))
     history.add(key, "0", "s12", Turn("问", "全"))
@@ -96,10 +96,10 @@ def test_an_answer_written_by_two_owners_is_one_turn(history: HistoryStore, key:
     assert history.load(key) == (Turn("问", "答"), Turn("问", "全"))
 
 
-def test_starting_anew_ends_the_history(
+def test_a_reset_ends_the_history(
     history: HistoryStore, key: str, conversations: ConversationStore, runner: ScriptRunner
 ) -> None:
-    """Also for the answer that was under way: it belongs to what is over."""
+    """The turn of an answer that was running is not added either: it belongs to the old conversation."""
     history.add(key, "0", "s1", Turn("问", "答"))
 
     runner.run([conversations.reset_call(key, "command")])
@@ -109,7 +109,7 @@ def test_starting_anew_ends_the_history(
 
 
 def test_the_list_is_bounded(runner: ScriptRunner, key: str, redis_client: redis.Redis) -> None:
-    """In turns, and in the characters of each."""
+    """The number of turns and the characters of each have a limit."""
     history = HistoryStore(runner, ttl=100.0, max_tokens=10**9)
     for number in range(MAX_TURNS + 3):
         history.add(key, "0", f"s{number}", Turn("问" * 10_000, "答" * 10_000))

@@ -1,4 +1,4 @@
-"""A lock has one holder, ends by itself, and only its holder gives it back."""
+"""A lock has one holder, expires by itself, and only its holder can release it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.servers.processes import RedisServer, free_port, redis_client
 
 
 def test_a_lock_has_one_holder(runner: ScriptRunner) -> None:
-    """A second caller gets nothing until the first gives it back."""
+    """A second caller gets None until the first releases the lock."""
     locks = LockStore(runner)
 
     token = locks.acquire("auth:zhangsan", 30.0)
@@ -23,8 +23,8 @@ def test_a_lock_has_one_holder(runner: ScriptRunner) -> None:
     assert locks.acquire("auth:zhangsan", 30.0)
 
 
-def test_locks_of_other_names_are_free(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """A lock holds its own name only, under the documented key and with a life."""
+def test_locks_of_other_names_are_independent(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """A lock holds only its own name, under the documented key and with a TTL."""
     locks = LockStore(runner)
 
     assert locks.acquire("a", 30.0)
@@ -33,16 +33,16 @@ def test_locks_of_other_names_are_free(runner: ScriptRunner, redis_client: redis
     assert 0 < redis_client.pttl("dify_lock:a") <= 30_000
 
 
-def test_a_lock_ends_by_itself(runner: ScriptRunner) -> None:
-    """A dead holder's lock is free after its life."""
+def test_a_lock_expires(runner: ScriptRunner) -> None:
+    """A dead holder's lock is free after its TTL."""
     locks = LockStore(runner)
     locks.acquire("a", 0.05)
 
     wait_until(lambda: locks.acquire("a", 30.0))
 
 
-def test_a_late_holder_does_not_free_the_next_ones_lock(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """Releasing with another's token changes nothing and says so."""
+def test_a_late_holder_cannot_release_the_next_holders_lock(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """A release with another token returns False and changes nothing."""
     locks = LockStore(runner)
     token = locks.acquire("a", 30.0)
 
@@ -52,7 +52,7 @@ def test_a_late_holder_does_not_free_the_next_ones_lock(runner: ScriptRunner, re
 
 
 def test_a_release_survives_lost_scripts(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """A Redis that forgot its scripts, as after a failover, runs the release all the same."""
+    """A Redis without cached scripts, as after a failover, runs the release."""
     locks = LockStore(runner)
 
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_a_release_survives_lost_scripts(runner: ScriptRunner, redis_client: red
 
 
 def test_no_redis_is_store_unavailable() -> None:
-    """A refused connection is our error, not redis-py's."""
+    """A refused connection raises our error, not redis-py's, and it does not contain the password."""
     with redis_client_for(f"redis://:obviously-fake@127.0.0.1:{free_port()}/0") as client:
         locks = LockStore(ScriptRunner(client))
 
@@ -76,7 +76,7 @@ def test_no_redis_is_store_unavailable() -> None:
 
 
 def test_a_redis_that_refuses_writes_is_store_unavailable() -> None:
-    """A full Redis is our error, without the command it refused."""
+    """A full Redis raises our error, without the command it refused."""
     with (
         RedisServer(options=("--maxmemory", "1", "--maxmemory-policy", "noeviction")) as server,
         server.client() as client,
@@ -89,7 +89,7 @@ def test_a_redis_that_refuses_writes_is_store_unavailable() -> None:
 
 
 def test_a_frozen_redis_is_store_unavailable() -> None:
-    """A Redis that accepts and never answers costs one timeout."""
+    """A Redis that accepts connections but never replies costs one timeout."""
     with RedisServer() as server, server.client(socket_timeout=0.2) as client:
         client.ping()
         server.pause()

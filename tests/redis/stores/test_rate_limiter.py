@@ -1,4 +1,4 @@
-"""Rates are counted over all replicas, whoever asks is a hash, and an outage locks nobody out."""
+"""Rates are counted over all replicas, clients are hashed in the keys, and an outage of Redis refuses no request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def limiter(runner: ScriptRunner, *, user: str = "", ip: str = "", secret: bytes
     return RateLimiter(runner, user=user, ip=ip, secret=secret)
 
 
-def test_a_user_has_so_many_questions(runner: ScriptRunner) -> None:
-    """The third question of two a minute is one too many, on another replica too; another user has two of their own."""
+def test_a_users_questions_are_limited_on_all_replicas(runner: ScriptRunner) -> None:
+    """The third question of two a minute is refused, on another replica too; another user has a count of their own."""
     here, there = limiter(runner, user="2/minute"), limiter(runner, user="2/minute")
 
     assert [here.question("user:E1001", "a"), there.question("user:E1001", "b")] == [True, True]
@@ -29,8 +29,8 @@ def test_a_user_has_so_many_questions(runner: ScriptRunner) -> None:
 
 
 @pytest.mark.parametrize("principal", ["key:0123456789abcdef", "anonymous"])
-def test_a_key_has_a_count_for_each_of_its_clients(runner: ScriptRunner, principal: str) -> None:
-    """Where a credential names nobody, each client id counts for itself."""
+def test_a_shared_credential_has_a_count_for_each_client_id(runner: ScriptRunner, principal: str) -> None:
+    """An API key and an anonymous caller name no person, so each client id is counted by itself."""
     rates = limiter(runner, user="1/minute")
 
     assert rates.question(principal, "a")
@@ -40,7 +40,7 @@ def test_a_key_has_a_count_for_each_of_its_clients(runner: ScriptRunner, princip
 
 @pytest.mark.every_redis
 def test_several_rates_all_count(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """Any full window refuses, and what a short one refuses is not counted by a longer one."""
+    """Any full window refuses, and a question that a short window refuses is not counted by a longer one."""
     rates = limiter(runner, user="5/hour;1/minute")
 
     assert [rates.question("user:E1001", "") for _ in range(4)] == [True, False, False, False]
@@ -50,7 +50,7 @@ def test_several_rates_all_count(runner: ScriptRunner, redis_client: redis.Redis
 
 
 def test_a_window_begins_with_its_first_question_and_ends(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """A count has the life of its window from the first question on, and then everything begins anew."""
+    """The count expires one window after the first question, and counting starts again."""
     rates = limiter(runner, user="1/second")
     assert rates.question("user:E1001", "")
     (key,) = redis_client.keys()
@@ -59,8 +59,8 @@ def test_a_window_begins_with_its_first_question_and_ends(runner: ScriptRunner, 
     wait_until(lambda: rates.question("user:E1001", ""), timeout=30.0)
 
 
-def test_asking_on_does_not_prolong_the_window(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """Who is refused and asks again waits no longer for it."""
+def test_a_refused_question_does_not_prolong_the_window(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """A client that asks again after a refusal waits no longer."""
     rates = limiter(runner, user="1/hour")
     rates.question("user:E1001", "")
     (key,) = redis_client.keys()
@@ -71,8 +71,8 @@ def test_asking_on_does_not_prolong_the_window(runner: ScriptRunner, redis_clien
     assert 0 < redis_client.ttl(key) <= 60
 
 
-def test_a_count_without_a_life_gets_one(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """A count that lost its life, whatever took it, does not lock out for ever."""
+def test_a_count_without_a_ttl_gets_one(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """A count that lost its TTL does not refuse questions for ever."""
     rates = limiter(runner, user="1/hour")
     rates.question("user:E1001", "")
     (key,) = redis_client.keys()
@@ -83,8 +83,8 @@ def test_a_count_without_a_life_gets_one(runner: ScriptRunner, redis_client: red
     assert 0 < redis_client.ttl(key) <= 3600
 
 
-def test_an_address_has_so_many_requests(runner: ScriptRunner) -> None:
-    """Addresses are counted apart from each other and from users."""
+def test_an_addresss_requests_are_limited(runner: ScriptRunner) -> None:
+    """Each address has a count of its own, separate from those of users."""
     rates = limiter(runner, user="1/minute", ip="2/minute")
 
     assert [rates.address(IP) for _ in range(3)] == [True, True, False]
@@ -100,16 +100,16 @@ def test_an_address_has_so_many_requests(runner: ScriptRunner) -> None:
         ("203.0.113.7", "::ffff:203.0.113.7"),
     ],
 )
-def test_one_owners_addresses_count_as_one(runner: ScriptRunner, one: str, other: str) -> None:
-    """A network of IPv6 is one client, and an IPv4 address is the same in both spellings."""
+def test_addresses_of_one_client_share_a_count(runner: ScriptRunner, one: str, other: str) -> None:
+    """An IPv6 /64 network is one client, and an IPv4 address is the same in both spellings."""
     rates = limiter(runner, ip="1/minute")
 
     assert rates.address(one)
     assert not rates.address(other)
 
 
-def test_other_networks_count_for_themselves(runner: ScriptRunner) -> None:
-    """The next network of IPv6 is somebody else's."""
+def test_each_ipv6_network_has_its_own_count(runner: ScriptRunner) -> None:
+    """The next /64 network is another client."""
     rates = limiter(runner, ip="1/minute")
 
     assert rates.address("2001:db8:1:2::1")
@@ -117,24 +117,24 @@ def test_other_networks_count_for_themselves(runner: ScriptRunner) -> None:
 
 
 @pytest.mark.parametrize("ip", ["unix:", "not an address", "\udce9"])
-def test_what_is_no_address_counts_all_the_same(runner: ScriptRunner, ip: str) -> None:
-    """A name nobody can read as an address is counted as it is."""
+def test_an_invalid_address_is_counted_as_it_is(runner: ScriptRunner, ip: str) -> None:
+    """A string that is no IP address is counted by its own value."""
     rates = limiter(runner, ip="1/minute")
 
     assert rates.address(ip)
     assert not rates.address(ip)
 
 
-def test_nobodys_address_is_not_counted(runner: ScriptRunner) -> None:
-    """Where no address is known, as behind a file's socket, not everybody is one client."""
+def test_an_unknown_address_is_not_counted(runner: ScriptRunner) -> None:
+    """Behind a Unix socket no address is known; a common count would make all clients one."""
     rates = limiter(runner, ip="1/minute")
 
     assert rates.address("")
     assert rates.address("")
 
 
-def test_off_counts_nothing(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """Without a rate everything is allowed and Redis is not asked."""
+def test_without_a_rate_nothing_is_counted(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """Every request is allowed, and Redis gets no key."""
     rates = limiter(runner)
 
     assert all(rates.question("user:E1001", "") and rates.address(IP) for _ in range(50))
@@ -144,13 +144,13 @@ def test_off_counts_nothing(runner: ScriptRunner, redis_client: redis.Redis) -> 
 @pytest.mark.parametrize(
     "rate", ["20/minute", "5/second;100/hour", "20 per minute", "10/2 minutes", "1000/day", "3 per 10 seconds"]
 )
-def test_every_form_a_setting_takes_is_understood(runner: ScriptRunner, rate: str) -> None:
-    """What the settings let pass, the limiter can read."""
+def test_every_form_of_the_setting_is_understood(runner: ScriptRunner, rate: str) -> None:
+    """The limiter can read each rate that the settings accept."""
     assert limiter(runner, user=rate, ip=rate).address(IP)
 
 
-def test_redis_knows_nobodys_name(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """Neither address, user nor client id can be read in a key, nor found without the secret; every key has a life."""
+def test_keys_show_no_names(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """Address, user and client id are hashed with the secret; every key has a TTL."""
     for secret in (SECRET, b"another"):
         rates = limiter(runner, user="2/minute", ip="2/minute", secret=secret)
         rates.question("anonymous", "my-client")
@@ -163,8 +163,8 @@ def test_redis_knows_nobodys_name(runner: ScriptRunner, redis_client: redis.Redi
     assert not [key for key in keys for name in ("E1001", "my-client", IP, "anonymous") if name in key]
 
 
-def test_redis_away_allows() -> None:
-    """Nobody is refused because nobody can count."""
+def test_an_outage_of_redis_refuses_nothing() -> None:
+    """Without counts every question and every address is allowed."""
     with redis_client_for(f"redis://127.0.0.1:{free_port()}/0") as client:
         rates = limiter(ScriptRunner(client), user="1/minute", ip="1/minute")
 
@@ -172,8 +172,8 @@ def test_redis_away_allows() -> None:
         assert [rates.address(IP) for _ in range(3)] == [True] * 3
 
 
-def test_a_storage_of_the_library_is_whole(runner: ScriptRunner) -> None:
-    """Counts can be looked at and taken away, as the library's own tools expect."""
+def test_the_storage_works_with_the_librarys_own_tools(runner: ScriptRunner) -> None:
+    """Counts can be checked, read and cleared; `reset` is not implemented."""
     from limits import parse
     from limits.strategies import FixedWindowRateLimiter
 

@@ -1,4 +1,4 @@
-"""Two versions side by side, as during a rolling update: each reads, ends and goes on with what the other wrote."""
+"""Two versions side by side, as during a rolling update: each reads, ends and continues the other's streams."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.schema_1.replica import FIELDS, OldReplica
 ID = "s"
 KEYS = stream_keys(ID)
 LEASE, FRAME = 6.0, 330.0
-#: Seconds a suspicion lasts before a silent owner's stream is taken over.
+#: Seconds from a suspicion to the takeover of a silent owner's stream.
 GRACE = LEASE / 3 + 1
 NEWER = str(int(SCHEMA_VERSION) + 1)
 
 
 class Pair:
-    """An old replica and the present store on one Redis, with one clock."""
+    """A replica of the old version and the present store on one Redis, with one clock."""
 
     def __init__(self, runner: ScriptRunner, client: redis.Redis) -> None:
         self.store = StreamStore(runner, lease=LEASE)
@@ -52,7 +52,7 @@ class Pair:
         return snapshot
 
     def takes_over(self) -> Takeover:
-        """Take the stream over after the silence and the suspicion that it needs."""
+        """Take the stream over after a lapsed lease and an old enough suspicion."""
         self.pass_time(LEASE)
         assert self.store.takeover(ID, "new").outcome == "suspect"
         self.pass_time(GRACE)
@@ -64,8 +64,8 @@ def pair(runner: ScriptRunner, redis_client: redis.Redis) -> Pair:
     return Pair(runner, redis_client)
 
 
-def test_what_the_old_version_writes_is_read_while_it_goes_on(pair: Pair) -> None:
-    """Its text, its new beginning and its end, as they come."""
+def test_writes_of_the_old_version_are_read_as_they_come(pair: Pair) -> None:
+    """This version reads its text, its replacement and its end."""
     pair.old.open()
     seen = []
 
@@ -81,8 +81,8 @@ def test_what_the_old_version_writes_is_read_while_it_goes_on(pair: Pair) -> Non
     assert [chunk.content for chunk in page.chunks] == ["病", "假"]
 
 
-def test_what_this_version_writes_is_read_by_the_old_one(pair: Pair) -> None:
-    """Snapshot, chunks and standing."""
+def test_writes_of_this_version_are_read_by_the_old_one(pair: Pair) -> None:
+    """The old version reads snapshot, chunks and standing."""
     pair.opens()
     pair.pass_time(LEASE - 1)
     pair.writes("假", index=1)
@@ -96,8 +96,8 @@ def test_what_this_version_writes_is_read_by_the_old_one(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("writer", ["old", "new"])
-def test_what_was_shown_at_a_frames_end_both_show_for_ever(pair: Pair, writer: str) -> None:
-    """Whichever version wrote it and whichever showed it: the text goes on, the frame does not."""
+def test_both_versions_show_the_text_at_the_frames_end(pair: Pair, writer: str) -> None:
+    """Whichever version wrote and ended the frame, later text is stored but no longer shown in it."""
     if writer == "old":
         pair.old.open()
         pair.old.append("年")
@@ -130,8 +130,8 @@ def test_a_stream_is_not_opened_again_by_the_other_version(pair: Pair) -> None:
     assert not pair.old.open()
 
 
-def test_a_dead_old_owners_stream_is_gone_on_with(pair: Pair) -> None:
-    """What the old version does not write has its beginning value; the old owner is refused when it comes back."""
+def test_a_dead_owners_stream_of_the_old_version_is_taken_over(pair: Pair) -> None:
+    """Fields that the old version lacks have their defaults; the old owner is refused when it comes back."""
     pair.old.open()
     pair.old.append("年")
 
@@ -148,8 +148,8 @@ def test_a_dead_old_owners_stream_is_gone_on_with(pair: Pair) -> None:
     assert pair.sees().text == "年假"
 
 
-def test_a_leaving_old_replica_hands_its_stream_over(pair: Pair) -> None:
-    """Its release is taken at once, and does not count as an owner lost."""
+def test_a_stream_that_the_old_version_released_is_a_handover(pair: Pair) -> None:
+    """It is taken over at once, and does not count as a lost owner."""
     pair.old.open()
     pair.old.append("年", op="release")
 
@@ -158,8 +158,8 @@ def test_a_leaving_old_replica_hands_its_stream_over(pair: Pair) -> None:
     assert (taken.outcome, taken.kind, taken.takeovers, taken.former_owner) == ("taken", "handover", 0, "old")
 
 
-def test_the_versions_share_a_suspicion(pair: Pair) -> None:
-    """The mark of either counts for the other, and a living owner of either takes it away."""
+def test_the_versions_share_the_suspicion(pair: Pair) -> None:
+    """A mark of either version counts for both, and a renewal of either owner clears it."""
     pair.old.open()
     pair.pass_time(LEASE)
 
@@ -176,7 +176,7 @@ def test_the_versions_share_a_suspicion(pair: Pair) -> None:
 
 
 def test_the_old_version_ends_this_ones_lapsed_stream(pair: Pair) -> None:
-    """It knows no more than that; this version's owner is refused then, and everybody shows that end."""
+    """The old version cannot continue it; this version's owner is then refused, and both show that end."""
     pair.opens()
     pair.pass_time(LEASE)
     assert pair.old.reap() == "suspect"
@@ -189,7 +189,7 @@ def test_the_old_version_ends_this_ones_lapsed_stream(pair: Pair) -> None:
 
 
 def test_a_stream_is_cancelled_by_the_other_version(pair: Pair) -> None:
-    """Its owner learns of it with its next append."""
+    """The owner gets the cancellation as the reply to its next append."""
     pair.opens()
     assert pair.old.cancel() == "processing"
     assert pair.writes("假", index=1) == Appended("closed", status="cancelled")
@@ -200,8 +200,8 @@ def test_a_stream_is_cancelled_by_the_other_version(pair: Pair) -> None:
     assert pair.old.append("年") == ["closed", "cancelled"]
 
 
-def test_a_sweep_finds_what_the_old_version_noted(pair: Pair) -> None:
-    """It notes its streams by its own clock, in the same index."""
+def test_a_sweep_finds_streams_that_the_old_version_indexed(pair: Pair) -> None:
+    """The old version indexes its streams by its own clock, in the same sorted sets."""
     pair.old.open()
     pair.old.note_running(1_000.0 + LEASE)
 
@@ -211,8 +211,8 @@ def test_a_sweep_finds_what_the_old_version_noted(pair: Pair) -> None:
     assert (early, pair.store.lapsed()) == ([], [ID])
 
 
-def test_a_newer_versions_stream_is_read_and_left_to_it(pair: Pair) -> None:
-    """Until its producer's time is over: then somebody must end it, and this version does."""
+def test_a_newer_versions_stream_is_not_taken_over_before_its_deadline(pair: Pair) -> None:
+    """It is read as usual; after the producer's deadline this version takes it over to end it."""
     pair.opens()
     pair.client.hset(KEYS.hash, mapping={"v": NEWER, "unheard_of": "1"})
     pair.pass_time(LEASE)
@@ -239,13 +239,13 @@ def replica(any_redis_url: str) -> Iterator[Replica]:
 
 
 def lapse(client: redis.Redis, **fields: str) -> None:
-    """Let the stream's owner have been silent, and suspected, for long enough."""
+    """Set the lease and the suspicion of the stream's owner to long ago."""
     fields |= {"lease": "1", "suspect": "1"}
     client.hset(KEYS.hash, items=[part for pair in fields.items() for part in pair])
 
 
 def test_an_old_streams_answer_is_recovered(replica: Replica, redis_client: redis.Redis) -> None:
-    """The old version did not count its asking: it may have asked, so the provider is asked for the answer first."""
+    """The old version did not count its requests, so the provider may have the answer, and it is fetched first."""
     old = OldReplica(redis_client)
     old.open()
     old.append("年假", conversation_id="c1", message_id="m1", task_id="t1", run_id="r1")
@@ -259,8 +259,8 @@ def test_an_old_streams_answer_is_recovered(replica: Replica, redis_client: redi
     assert ([ids.message_id for ids in replica.provider.recovered], replica.provider.asked) == (["m1"], [])
 
 
-def test_an_old_streams_question_is_asked_again_once(replica: Replica, redis_client: redis.Redis) -> None:
-    """Where the provider has nothing, the second time is counted as the second."""
+def test_an_old_streams_question_is_asked_again(replica: Replica, redis_client: redis.Redis) -> None:
+    """The provider has no answer; the request counts as the stream's second."""
     old = OldReplica(redis_client)
     old.open()
     old.append("一半")
@@ -272,8 +272,8 @@ def test_an_old_streams_question_is_asked_again_once(replica: Replica, redis_cli
     assert redis_client.hget(KEYS.hash, "asks") == "2"
 
 
-def test_a_newer_versions_stream_is_ended_after_its_time(replica: Replica, redis_client: redis.Redis) -> None:
-    """With what it says and a sentence, whatever else its chunks, its question and its hash hold."""
+def test_a_newer_versions_stream_is_ended_after_its_deadline(replica: Replica, redis_client: redis.Redis) -> None:
+    """It keeps its text and gets an error sentence; unknown fields of hash, question and chunks do no harm."""
     question = {**json.loads(FIELDS["question"]), "unheard_of": 1}
     fields = {**FIELDS, "question": json.dumps(question), "asks": "1"}
     replica.store.open(NewStream(ID, "newer", fields, (Chunk("年假", "t"),)))

@@ -1,4 +1,4 @@
-"""The registry of open sockets: the newest of a client, who is connected, who must close, and a Redis that forgets."""
+"""The registry of open sockets: the newest of a client, the list of all, dismissals, and a Redis that lost its data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def there(runner: ScriptRunner) -> SocketStore:
 
 @pytest.fixture
 def tokens() -> Iterator[str]:
-    """Names of sockets whose order says nothing."""
+    """Random tokens, so that their order has no meaning."""
     return (f"{random.getrandbits(64):016x}" for _ in iter(int, 1))
 
 
@@ -44,12 +44,12 @@ def socket(token: str, client_id: str = "client-a", principal: str = "user:E1001
 
 
 def opened(store: SocketStore, entry: OpenSocket) -> OpenSocket:
-    """Register a socket and return it with its place."""
+    """Register a socket, and return it with its order (`since`)."""
     return replace(entry, since=store.register(entry))
 
 
-def test_the_newer_socket_of_a_client_stays(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
-    """On whichever replica it came: the older one must close, the newer one never."""
+def test_the_newer_socket_of_a_client_stays_open(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
+    """On any replica the older socket must close, and the newer one never."""
     for _ in range(4):
         older = opened(here, socket(next(tokens)))
         newer = opened(there, socket(next(tokens)))
@@ -59,39 +59,41 @@ def test_the_newer_socket_of_a_client_stays(here: SocketStore, there: SocketStor
         assert there.renew([(newer, 0.0)]) == {}
 
 
-def test_both_on_one_replica(here: SocketStore, tokens: Iterator[str]) -> None:
-    """One renewal of both tells the older one only."""
+def test_one_renewal_of_both_sockets_closes_the_older_one(here: SocketStore, tokens: Iterator[str]) -> None:
+    """Both are on one replica."""
     older, newer = opened(here, socket(next(tokens))), opened(here, socket(next(tokens)))
 
     assert here.renew([(newer, 0.0), (older, 0.0)]) == {older.token: "superseded"}
 
 
 @pytest.mark.parametrize("other", [{"client_id": "client-b"}, {"principal": "user:E2002"}, {"channel": "realtime"}])
-def test_others_are_left_alone(here: SocketStore, tokens: Iterator[str], other: dict[str, str]) -> None:
-    """Another client id, another principal's or another channel's socket takes nobody's place."""
+def test_sockets_of_other_names_are_independent(
+    here: SocketStore, tokens: Iterator[str], other: dict[str, str]
+) -> None:
+    """Another client id, principal or channel supersedes no socket."""
     mine, others = opened(here, socket(next(tokens))), opened(here, socket(next(tokens), **other))
 
     assert here.renew([(mine, 0.0), (others, 0.0)]) == {}
 
 
-def test_parts_of_a_name_do_not_run_together(here: SocketStore, tokens: Iterator[str]) -> None:
-    """What one part ends with and the next begins with makes no difference less."""
+def test_parts_of_a_name_are_separated(here: SocketStore, tokens: Iterator[str]) -> None:
+    """Two names with equal concatenations of principal and client id are different names."""
     one = opened(here, socket(next(tokens), client_id="b", principal="key:a"))
     other = opened(here, socket(next(tokens), client_id="ab", principal="key:"))
 
     assert here.renew([(one, 0.0), (other, 0.0)]) == {}
 
 
-def test_a_verdict_is_told_until_it_is_heard(here: SocketStore, tokens: Iterator[str]) -> None:
-    """The reply may be lost: the next renewal says it again."""
+def test_a_verdict_is_repeated_at_each_renewal(here: SocketStore, tokens: Iterator[str]) -> None:
+    """The reply to an earlier renewal may be lost."""
     older = opened(here, socket(next(tokens)))
     opened(here, socket(next(tokens)))
 
     assert [here.renew([(older, 0.0)]) for _ in range(2)] == [{older.token: "superseded"}] * 2
 
 
-def test_registering_twice_is_registering_once(here: SocketStore, tokens: Iterator[str]) -> None:
-    """A registration that is sent again, as after a lost reply, supersedes nobody."""
+def test_registering_a_socket_again_changes_nothing(here: SocketStore, tokens: Iterator[str]) -> None:
+    """A registration that is sent again, as after a lost reply, supersedes no socket."""
     entry = socket(next(tokens))
     opened(here, entry)
     again = opened(here, entry)
@@ -100,18 +102,18 @@ def test_registering_twice_is_registering_once(here: SocketStore, tokens: Iterat
     assert [one.token for one in here.connections()] == [entry.token]
 
 
-def test_the_newer_one_left_and_the_older_one_may_stay(here: SocketStore, tokens: Iterator[str]) -> None:
-    """A place that nobody has any more goes back to who is still there."""
+def test_the_older_socket_stays_after_the_newer_one_left(here: SocketStore, tokens: Iterator[str]) -> None:
+    """Its renewal makes it the newest of its name again."""
     older, newer = opened(here, socket(next(tokens))), opened(here, socket(next(tokens)))
     here.leave([newer])
 
     assert here.renew([(older, 0.0)]) == {}
 
 
-def test_the_older_ones_end_costs_the_newer_one_nothing(
+def test_the_end_of_the_older_socket_keeps_the_newer_one(
     here: SocketStore, there: SocketStore, tokens: Iterator[str]
 ) -> None:
-    """The end of a socket that was replaced takes no other one out (the originals' fault)."""
+    """Leaving removes only the socket's own entry, not the one of the newer socket (a fault of the originals)."""
     older, newer = opened(here, socket(next(tokens))), opened(there, socket(next(tokens)))
 
     here.leave([older])
@@ -121,10 +123,10 @@ def test_the_older_ones_end_costs_the_newer_one_nothing(
 
 
 @pytest.mark.every_redis
-def test_a_redis_that_forgot_is_filled_again(
+def test_renewals_restore_a_registry_that_redis_lost(
     here: SocketStore, there: SocketStore, tokens: Iterator[str], redis_client: redis.Redis
 ) -> None:
-    """After one round of renewals it knows who is there, and the newer one is still the newer one."""
+    """After one round the list is complete, and the newer socket is still the newest, in any order of renewals."""
     for renewing_first in ("older", "newer"):
         older, newer = opened(here, socket(next(tokens))), opened(there, socket(next(tokens)))
         redis_client.flushall()
@@ -139,8 +141,8 @@ def test_a_redis_that_forgot_is_filled_again(
         there.leave([newer])
 
 
-def test_of_two_equally_old_ones_one_stays(here: SocketStore, tokens: Iterator[str]) -> None:
-    """Who cannot be told apart by age is by name: never both close, never both stay."""
+def test_of_two_sockets_of_the_same_age_one_stays(here: SocketStore, tokens: Iterator[str]) -> None:
+    """The token decides between equal ages, so never both close and never both stay."""
     pair = [replace(socket(next(tokens)), since=CONNECTED) for _ in range(2)]
 
     verdicts: dict[str, str] = {}
@@ -151,19 +153,19 @@ def test_of_two_equally_old_ones_one_stays(here: SocketStore, tokens: Iterator[s
     assert verdicts == {min(entry.token for entry in pair): "superseded"}
 
 
-def test_a_place_comes_after_what_the_replica_knows(here: SocketStore, tokens: Iterator[str]) -> None:
-    """A socket that Redis never heard of, and whose place is in the future, is still the older one."""
-    unheard = replace(socket(next(tokens)), since=here.now() + 100.0)
+def test_a_new_sockets_order_is_after_the_known_one(here: SocketStore, tokens: Iterator[str]) -> None:
+    """A socket whose order is in the future, and that Redis never had, still counts as the older one."""
+    unregistered = replace(socket(next(tokens)), since=here.now() + 100.0)
 
     newer = socket(next(tokens))
-    newer = replace(newer, since=here.register(newer, after=unheard.since))
+    newer = replace(newer, since=here.register(newer, after=unregistered.since))
 
-    assert newer.since > unheard.since
-    assert here.renew([(unheard, 0.0), (newer, 0.0)]) == {unheard.token: "superseded"}
+    assert newer.since > unregistered.since
+    assert here.renew([(unregistered, 0.0), (newer, 0.0)]) == {unregistered.token: "superseded"}
 
 
-def test_places_are_given_by_the_clock_of_redis(runner: ScriptRunner, tokens: Iterator[str]) -> None:
-    """A replica whose clock is wrong neither wins nor loses by it, and learns the right time."""
+def test_the_order_is_by_the_clock_of_redis(runner: ScriptRunner, tokens: Iterator[str]) -> None:
+    """A replica's wrong clock changes no order, and its estimate of Redis's time is right after a registration."""
     slow, right = SocketStore(runner, replica="slow", secret=SECRET, clock=FakeClock(1000.0)), store_of(runner)
     older = opened(right, socket(next(tokens)))
     opened(slow, socket(next(tokens)))
@@ -172,8 +174,10 @@ def test_places_are_given_by_the_clock_of_redis(runner: ScriptRunner, tokens: It
     assert slow.now() == pytest.approx(right.now(), abs=30.0)
 
 
-def test_the_list_says_who_is_connected(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
-    """Client id, channel, since when, how long silent and where; of all replicas, the oldest first."""
+def test_the_list_shows_the_sockets_of_all_replicas(
+    here: SocketStore, there: SocketStore, tokens: Iterator[str]
+) -> None:
+    """Each has client id, channel, connection time, idle seconds and replica; the oldest is first."""
     first, second = (
         opened(here, socket(next(tokens))),
         opened(there, socket(next(tokens), "client-b", channel="realtime")),
@@ -191,16 +195,14 @@ def test_the_list_says_who_is_connected(here: SocketStore, there: SocketStore, t
 
 
 def test_a_new_socket_is_listed_at_once(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
-    """Without waiting for the next renewal."""
+    """It does not wait for the next renewal."""
     opened(here, socket(next(tokens)))
 
     assert [one.client_id for one in there.connections()] == ["client-a"]
 
 
-def test_a_socket_that_left_is_listed_no_more(
-    here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis
-) -> None:
-    """Leaving takes it out at once, and so does being told to close."""
+def test_a_closed_socket_is_not_listed(here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis) -> None:
+    """Leaving removes a socket from the list at once, and so does the verdict that it must close."""
     left, stays = opened(here, socket(next(tokens), "left")), opened(here, socket(next(tokens), "stays"))
     newer = opened(here, socket(next(tokens), "stays"))
 
@@ -214,10 +216,8 @@ def test_a_socket_that_left_is_listed_no_more(
     assert redis_client.keys() == []
 
 
-def test_a_dead_replicas_sockets_end_by_themselves(
-    runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis
-) -> None:
-    """Nobody renews them: they are not listed, others' renewals clear them away, and their place is free."""
+def test_a_dead_replicas_sockets_expire(runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis) -> None:
+    """Without renewals they are not listed, renewals of other replicas remove them, and their names are free."""
     dead, alive = store_of(runner, "dead", life=0.3), store_of(runner, "alive", life=0.3)
     gone = [opened(dead, socket(next(tokens), f"gone-{i}")) for i in range(5)]
     stays = opened(alive, socket(next(tokens), "stays"))
@@ -232,26 +232,26 @@ def test_a_dead_replicas_sockets_end_by_themselves(
     assert dead.renew([(one, 0.0) for one in gone]) == {}
 
 
-def test_clearing_away_happens_without_sockets_too(
+def test_a_replica_without_sockets_removes_expired_ones(
     runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis
 ) -> None:
-    """A replica without any sockets clears away what dead ones left, while somebody else renews."""
+    """Sockets of a dead replica are removed while another replica renews its own."""
     dead, empty, alive = store_of(runner, life=0.3), store_of(runner, life=0.3), store_of(runner, life=60.0)
     opened(dead, socket(next(tokens), "gone"))
     stays = opened(alive, socket(next(tokens), "stays"))
 
-    def cleared() -> bool:
+    def removed() -> bool:
         alive.renew([(stays, 0.0)])
         empty.renew([])
         return redis_client.hlen("{dify_sockets}:open") == 1
 
-    wait_until(cleared)
+    wait_until(removed)
 
 
-def test_who_is_not_renewed_is_not_listed(
+def test_a_socket_that_is_not_renewed_is_not_listed(
     runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis
 ) -> None:
-    """Also while nobody clears away what dead replicas left."""
+    """It is left out before any replica removes its entry."""
     short, long = store_of(runner, life=0.3), store_of(runner, life=60.0)
     opened(long, socket(next(tokens)))
     assert len(short.connections()) == 1
@@ -261,8 +261,10 @@ def test_who_is_not_renewed_is_not_listed(
     assert redis_client.hlen("{dify_sockets}:open") == 1
 
 
-def test_each_renewal_counts_from_now_on(here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis) -> None:
-    """A socket lives a whole life after its last renewal, not after its first."""
+def test_each_renewal_starts_the_life_again(
+    here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis
+) -> None:
+    """A socket expires one life after its last renewal, not after its first."""
     entry = opened(here, socket(next(tokens)))
     [member] = map(str, redis_client.zrange("{dify_sockets}:renewed", 0, -1))
     first = float(str(redis_client.zscore("{dify_sockets}:renewed", member)))
@@ -275,10 +277,10 @@ def test_each_renewal_counts_from_now_on(here: SocketStore, tokens: Iterator[str
 
 
 @pytest.mark.parametrize("renewed", [False, True])
-def test_nothing_stays_when_nobody_renews(
+def test_every_key_has_a_ttl(
     runner: ScriptRunner, tokens: Iterator[str], redis_client: redis.Redis, renewed: bool
 ) -> None:
-    """Every key has a life, from the opening on, and from a renewal that finds nothing there."""
+    """The TTL starts at registration, and at a renewal that finds no keys."""
     store = store_of(runner, life=1.0)
     entry = opened(store, socket(next(tokens)))
     if renewed:
@@ -286,14 +288,16 @@ def test_nothing_stays_when_nobody_renews(
         store.renew([(entry, 0.0)])
     store.dismiss("client-a")
 
-    lives = {str(key): redis_client.pttl(key) for key in redis_client.scan_iter()}
-    assert len(lives) == 4
-    assert 0 < lives.pop("{dify_sockets}:dismissed") <= 60_000
-    assert [life for life in lives.values() if not 0 < life <= 1000] == []
+    ttls = {str(key): redis_client.pttl(key) for key in redis_client.scan_iter()}
+    assert len(ttls) == 4
+    assert 0 < ttls.pop("{dify_sockets}:dismissed") <= 60_000
+    assert [ttl for ttl in ttls.values() if not 0 < ttl <= 1000] == []
 
 
-def test_a_dismissed_client_must_close_everywhere(here: SocketStore, there: SocketStore, tokens: Iterator[str]) -> None:
-    """Every socket with the client id, whosever and at whichever channel, and no other; also when told twice."""
+def test_every_socket_of_a_dismissed_client_must_close(
+    here: SocketStore, there: SocketStore, tokens: Iterator[str]
+) -> None:
+    """The verdict goes to all principals and channels with this client id only, and is repeated at each renewal."""
     mine = opened(here, socket(next(tokens)))
     others = opened(there, socket(next(tokens), principal="anonymous", channel="realtime"))
     bystander = opened(there, socket(next(tokens), "client-b"))
@@ -306,7 +310,7 @@ def test_a_dismissed_client_must_close_everywhere(here: SocketStore, there: Sock
 
 
 def test_a_dismissed_client_may_come_back(here: SocketStore, tokens: Iterator[str]) -> None:
-    """A dismissal closes the sockets there are, not those to come."""
+    """A dismissal closes only the sockets that are open at that time."""
     opened(here, socket(next(tokens)))
     here.dismiss("client-a")
 
@@ -315,10 +319,10 @@ def test_a_dismissed_client_may_come_back(here: SocketStore, tokens: Iterator[st
     assert here.renew([(back, 0.0)]) == {}
 
 
-def test_nobody_is_dismissed_who_is_not_there(
+def test_dismissing_an_unknown_client_closes_nothing(
     here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis
 ) -> None:
-    """An unknown client id closes nothing and leaves nothing."""
+    """No socket closes, and Redis gets no key."""
     opened(here, socket(next(tokens)))
 
     assert here.dismiss("client") == []
@@ -326,8 +330,8 @@ def test_nobody_is_dismissed_who_is_not_there(
 
 
 @pytest.mark.every_redis
-def test_a_thousand_sockets_are_one_exchange(here: SocketStore, tokens: Iterator[str]) -> None:
-    """All of a replica's sockets are renewed together, and each verdict finds its socket."""
+def test_a_thousand_sockets_are_renewed_in_one_call(here: SocketStore, tokens: Iterator[str]) -> None:
+    """Each verdict belongs to its socket, and all sockets are listed."""
     entries = [replace(socket(next(tokens), f"client-{i}"), since=CONNECTED + i) for i in range(1000)]
     assert here.renew([(entry, 0.0) for entry in entries]) == {}
 
@@ -339,8 +343,8 @@ def test_a_thousand_sockets_are_one_exchange(here: SocketStore, tokens: Iterator
     assert newer.token in {one.token for one in listed}
 
 
-def test_redis_knows_nobodys_name(here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis) -> None:
-    """Who is at a socket cannot be read in Redis, in no key, field or value."""
+def test_redis_shows_no_principal(here: SocketStore, tokens: Iterator[str], redis_client: redis.Redis) -> None:
+    """The principal is in no key, field or value."""
     opened(here, socket(next(tokens)))
     fields = [
         *redis_client.hgetall("{dify_sockets}:newest").items(),
@@ -354,7 +358,7 @@ def test_redis_knows_nobodys_name(here: SocketStore, tokens: Iterator[str], redi
 
 
 def test_no_redis_is_store_unavailable(tokens: Iterator[str]) -> None:
-    """Every step fails as our error when Redis is away."""
+    """Every method raises our error when Redis is away."""
     with redis_client_for(f"redis://127.0.0.1:{free_port()}/0") as client:
         store = store_of(ScriptRunner(client))
         entry = socket(next(tokens))

@@ -1,4 +1,4 @@
-"""The stream store: opening, appending, reading, fencing, taking over; its core on every kind of Redis."""
+"""The stream store: open, append, read, fence and take over; its core runs on every kind of Redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ID = "s1"
 
 
 class Store(StreamStore):
-    """A store whose scripts take the time from a clock of the test."""
+    """A store whose scripts take the time from the test's clock."""
 
     def __init__(self, runner: ScriptRunner, clock: FakeClock) -> None:
         super().__init__(runner, ttl=1800.0, lease=6.0, max_seconds=1200.0)
@@ -30,7 +30,7 @@ class Store(StreamStore):
 
     @now.setter
     def now(self, value: str) -> None:
-        """The clock decides."""
+        """Ignore the value: the test's clock has the time."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def text(store: Store) -> str:
 
 @pytest.mark.every_redis
 def test_a_stream_is_created_once(store: Store) -> None:
-    """Opening it again shows what is there and makes nobody else its owner."""
+    """Opening it again returns the present stream, and its owner stays."""
     ours, first, _ = store.open(new("a"))
     store.write([append("答")])
 
@@ -74,15 +74,15 @@ def test_a_stream_is_created_once(store: Store) -> None:
     assert (again, found.owner, found.text) == (False, "a", "答")
 
 
-def test_opening_whose_reply_was_lost_is_still_ours(store: Store) -> None:
-    """The same owner opening twice owns the stream."""
+def test_an_owner_may_open_its_stream_again(store: Store) -> None:
+    """After a lost reply, a second open by the same owner succeeds."""
     store.open(new("a"))
 
     assert store.open(new("a"))[0]
 
 
-def test_the_hash_has_every_documented_field_and_its_life(store: Store, redis_client: redis.Redis) -> None:
-    """Fields, both deadlines and the life of all three keys are as documented."""
+def test_the_hash_has_every_documented_field_and_its_ttl(store: Store, redis_client: redis.Redis) -> None:
+    """Fields, both deadlines and the TTL of all three keys are as documented."""
     store.open(new())
     store.write([append("答")])
 
@@ -90,13 +90,13 @@ def test_the_hash_has_every_documented_field_and_its_life(store: Store, redis_cl
 
     assert {"content", "status", "dify_finished", "v", "epoch", "owner", "lease", "deadline", "start"} <= set(fields)
     assert float(fields["frame_deadline"]) - float(fields["deadline"]) == pytest.approx(330 - 1200)
-    lives = [redis_client.pttl(key) for key in stream_keys(ID)]
-    assert all(1_790_000 < life <= 1_800_000 for life in lives)
+    ttls = [redis_client.pttl(key) for key in stream_keys(ID)]
+    assert all(1_790_000 < life <= 1_800_000 for life in ttls)
 
 
 @pytest.mark.every_redis
-def test_appending_never_prolongs_the_life(store: Store, redis_client: redis.Redis) -> None:
-    """The three keys end together, at the time set when the stream was created."""
+def test_appends_never_prolong_the_ttl(store: Store, redis_client: redis.Redis) -> None:
+    """The three keys expire together, at the time set when the stream was created."""
     store.open(new())
     redis_client.pexpire(stream_keys(ID).hash, 50_000)
 
@@ -109,7 +109,7 @@ def test_appending_never_prolongs_the_life(store: Store, redis_client: redis.Red
 
 @pytest.mark.every_redis
 def test_an_append_sent_again_changes_nothing(store: Store) -> None:
-    """What is already there is skipped, what is new is added."""
+    """Chunks that are already there are skipped, and new ones are added."""
     store.open(new())
     store.write([append("一", "二")])
 
@@ -119,8 +119,8 @@ def test_an_append_sent_again_changes_nothing(store: Store) -> None:
     assert text(store) == "一二三"
 
 
-def test_a_gap_answers_with_the_length(store: Store) -> None:
-    """Chunks that would leave a hole are refused with the place to go on from."""
+def test_a_gap_returns_the_lists_length(store: Store) -> None:
+    """Chunks that would leave a gap are refused, and the reply has the index from which to send."""
     store.open(new())
     store.write([append("一")])
 
@@ -130,20 +130,20 @@ def test_a_gap_answers_with_the_length(store: Store) -> None:
 
 @pytest.mark.parametrize("foreign", [{"owner": "b"}, {"epoch": 2}])
 def test_a_foreign_owner_or_epoch_is_refused(store: Store, foreign: dict[str, Any]) -> None:
-    """Only the pair of epoch and owner that is in the hash may write."""
+    """Only the epoch and owner of the hash together may write."""
     store.open(new())
 
     assert store.write([append("x", **foreign)]) == [Appended("refused", epoch=1, owner="a")]
     assert text(store) == ""
 
 
-def test_a_stream_that_is_gone_says_so(store: Store) -> None:
-    """An append to a vanished hash is no refusal."""
+def test_an_append_to_a_vanished_stream_returns_gone(store: Store) -> None:
+    """This differs from the refusal of another owner."""
     assert store.write([append("x")]) == [Appended("gone")]
 
 
 def test_finish_carries_the_last_chunks_in_one_step(store: Store) -> None:
-    """The end and the last words become visible together."""
+    """The end and the last text become visible together."""
     store.open(new())
 
     store.write([append("全部", fields={"status": "completed", "dify_finished": "1"}, op="finish")])
@@ -154,8 +154,8 @@ def test_finish_carries_the_last_chunks_in_one_step(store: Store) -> None:
 
 
 @pytest.mark.every_redis
-def test_a_finish_sent_again_is_fine_and_anything_later_is_closed(store: Store) -> None:
-    """A lost reply to the end is repeated without harm; nothing can be added after the end."""
+def test_a_finish_may_be_repeated_and_later_appends_are_closed(store: Store) -> None:
+    """A finish whose reply was lost can be sent again; no chunk can be added after the end."""
     store.open(new())
     store.write([append("一"), finish(1)])
 
@@ -164,8 +164,8 @@ def test_a_finish_sent_again_is_fine_and_anything_later_is_closed(store: Store) 
     assert text(store) == "一"
 
 
-def test_error_chunks_are_no_text(store: Store) -> None:
-    """The text is the concatenation of the chunks that are no errors."""
+def test_error_chunks_are_not_in_the_text(store: Store) -> None:
+    """The text is the concatenation of the chunks without `is_error`."""
     store.open(new())
     store.write([append("一"), finish(1, sentence="出错了")])
 
@@ -177,8 +177,8 @@ def test_error_chunks_are_no_text(store: Store) -> None:
 
 
 @pytest.mark.every_redis
-def test_a_replacement_begins_the_text_anew(store: Store) -> None:
-    """A higher start drops the text and keeps the list; sent again it drops nothing more."""
+def test_a_replacement_resets_the_text(store: Store) -> None:
+    """A higher start drops the text and keeps the list; sent again, it drops nothing more."""
     store.open(new())
     store.write([append("旧")])
 
@@ -193,7 +193,7 @@ def test_a_replacement_begins_the_text_anew(store: Store) -> None:
 @pytest.mark.every_redis
 @pytest.mark.parametrize("before", ["", "a", "ab", "é"])
 def test_a_long_text_is_read_in_slices_cut_between_characters(before: str, store: Store) -> None:
-    """Byte for byte the text; none is longer than it may be, and a short text comes at once."""
+    """The slices are the text byte for byte, and none is longer than SLICE_BYTES."""
     written = before + "答é👍a" * 5000
     store.open(new())
     store.write([append(written[: SHORT_BYTES // 10]), append(written[SHORT_BYTES // 10 :], index=1), finish(2)])
@@ -209,8 +209,8 @@ def test_a_long_text_is_read_in_slices_cut_between_characters(before: str, store
     assert store.text("unknown", 0) == ("", 0, 0)
 
 
-def test_a_text_of_so_many_bytes_is_short(store: Store) -> None:
-    """It comes with the rest of its stream, in the same round trip."""
+def test_a_short_text_takes_one_round_trip(store: Store) -> None:
+    """A text of SHORT_BYTES comes with the rest of its stream."""
     store.open(new())
     store.write([append("a" * SHORT_BYTES), finish(1)])
 
@@ -220,8 +220,8 @@ def test_a_text_of_so_many_bytes_is_short(store: Store) -> None:
     assert (whole.short, whole.long) == ("a" * SHORT_BYTES, None)
 
 
-def test_a_page_has_so_many_chunks_and_bytes(store: Store) -> None:
-    """At the least one, however long it is; page after page is all of it."""
+def test_a_page_is_bounded_in_chunks_and_bytes(store: Store) -> None:
+    """A page has at least one chunk of any length; the pages together are the whole list."""
     texts = ["答" * 1500] * 20 + ["x" * 3 * PAGE_BYTES] + ["y"] * 2 * PAGE_CHUNKS
     store.open(new())
     store.write([append(*texts)])
@@ -238,7 +238,7 @@ def test_a_page_has_so_many_chunks_and_bytes(store: Store) -> None:
 
 @pytest.mark.every_redis
 def test_a_poll_reads_a_bounded_head_cut_between_characters(store: Store) -> None:
-    """A poll's reply is bounded whatever the answer's length, and never ends inside a character."""
+    """A poll of an answer of any length returns at most 20,484 bytes."""
     store.open(new())
     store.write([append("答" * 10_000)])
 
@@ -249,8 +249,8 @@ def test_a_poll_reads_a_bounded_head_cut_between_characters(store: Store) -> Non
     assert snapshot.text == "答" * (20_484 // 3)
 
 
-def test_a_poll_writes_nothing_but_how_far_was_read(store: Store, redis_client: redis.Redis) -> None:
-    """Reading leaves every field but `read` as it is."""
+def test_a_poll_writes_only_the_read_field(store: Store, redis_client: redis.Redis) -> None:
+    """The other fields of the hash are unchanged."""
     store.open(new())
     store.write([append("一", "二")])
     before = redis_client.hgetall(stream_keys(ID).hash)
@@ -262,7 +262,7 @@ def test_a_poll_writes_nothing_but_how_far_was_read(store: Store, redis_client: 
 
 @pytest.mark.every_redis
 def test_the_frame_ends_by_the_readers_own_clock(store: Store, clock: FakeClock) -> None:
-    """Past its deadline the frame is over, and shows for ever what it showed then."""
+    """After the frame's deadline each read shows the text of the first read after it."""
     store.open(new())
     store.write([append("一")])
     clock.advance(330.0)
@@ -277,8 +277,8 @@ def test_the_frame_ends_by_the_readers_own_clock(store: Store, clock: FakeClock)
     assert (later.frame_over, later.text, later.status) == (True, "一", "completed")
 
 
-def test_a_finished_stream_needs_no_frame_deadline(store: Store, clock: FakeClock) -> None:
-    """An answer that ended in time is shown whole, also long after."""
+def test_a_stream_that_ended_in_time_is_shown_whole(store: Store, clock: FakeClock) -> None:
+    """The frame's deadline does not apply to it, however late the read."""
     store.open(new())
     store.write([append("一"), finish(1)])
     clock.advance(1000.0)
@@ -290,7 +290,7 @@ def test_a_finished_stream_needs_no_frame_deadline(store: Store, clock: FakeCloc
 
 
 def test_a_lease_lapses_and_an_append_renews_it(store: Store, clock: FakeClock) -> None:
-    """Without a sign of its owner for `lease` seconds a stream counts as lapsed."""
+    """A stream without an append for `lease` seconds counts as lapsed."""
     store.open(new())
     clock.advance(5.0)
     store.write([append()])
@@ -305,7 +305,7 @@ def test_a_lease_lapses_and_an_append_renews_it(store: Store, clock: FakeClock) 
 
 
 def test_takeover_needs_a_lapsed_lease_and_an_old_suspicion(store: Store, clock: FakeClock) -> None:
-    """alive → suspect → suspect → taken, and only one taker wins."""
+    """alive → suspect → suspect → taken, and only one owner takes it."""
     store.open(new())
     store.write([append("一")])
     outcomes = [store.takeover(ID, "b").outcome]
@@ -325,7 +325,7 @@ def test_takeover_needs_a_lapsed_lease_and_an_old_suspicion(store: Store, clock:
 
 
 def test_a_late_append_from_the_old_owner_is_refused(store: Store, clock: FakeClock) -> None:
-    """An owner that was paused and comes back changes nothing."""
+    """A paused owner that comes back after a takeover changes nothing."""
     store.open(new())
     clock.advance(7.0)
     store.takeover(ID, "b")
@@ -338,7 +338,7 @@ def test_a_late_append_from_the_old_owner_is_refused(store: Store, clock: FakeCl
 
 
 def test_a_renewal_clears_the_suspicion(store: Store, clock: FakeClock) -> None:
-    """An outage that every lease outlived costs no healthy owner its stream."""
+    """The next lapse is a new suspicion, so a living owner keeps its stream after an outage of Redis."""
     store.open(new())
     clock.advance(7.0)
     store.takeover(ID, "b")
@@ -349,7 +349,7 @@ def test_a_renewal_clears_the_suspicion(store: Store, clock: FakeClock) -> None:
 
 
 def test_a_released_stream_is_taken_at_once(store: Store) -> None:
-    """A leaving owner hands over with its last chunks in the same step."""
+    """A release writes the leaving owner's last chunks in the same step."""
     store.open(new())
     store.write([append("一半", op="release")])
 
@@ -360,7 +360,7 @@ def test_a_released_stream_is_taken_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize(("prepare", "outcome"), [(True, "ended"), (False, "gone")])
 def test_ended_and_unknown_streams_are_not_taken(store: Store, prepare: bool, outcome: str) -> None:
-    """There is nothing to take over."""
+    """The reply is the reason."""
     if prepare:
         store.open(new())
         store.write([finish(0)])
@@ -369,7 +369,7 @@ def test_ended_and_unknown_streams_are_not_taken(store: Store, prepare: bool, ou
 
 
 def test_cancel_ends_a_running_stream_once(store: Store) -> None:
-    """The owner learns of it with its next append; an ended stream stays as it was."""
+    """The owner gets the cancellation as the reply to its next append; an ended stream is unchanged."""
     store.open(new())
 
     assert [store.cancel(ID), store.cancel(ID), store.cancel("unknown")] == ["processing", "cancelled", ""]
@@ -377,7 +377,7 @@ def test_cancel_ends_a_running_stream_once(store: Store) -> None:
 
 
 def test_a_stream_born_finished_has_its_sentence(store: Store) -> None:
-    """A refusal is one step, and the same for whoever asks again."""
+    """A refused question is one step, and a redelivery reads the same sentence."""
     fields = {"status": "error", "error_code": "user_full", "dify_finished": "1"}
     store.open(new(fields=fields, chunks=(Chunk("请稍候", "t", is_error=True, is_final=True),)))
 
@@ -387,7 +387,7 @@ def test_a_stream_born_finished_has_its_sentence(store: Store) -> None:
     assert (snapshot.status, snapshot.error_code, snapshot.length) == ("error", "user_full", 1)
 
 
-def test_a_cursor_reads_what_it_lacks(store: Store) -> None:
+def test_a_page_begins_at_the_cursor(store: Store) -> None:
     """A cursor is an absolute index into the list."""
     store.open(new())
     store.write([append("一", "二", "三")])
@@ -401,7 +401,7 @@ def test_a_cursor_reads_what_it_lacks(store: Store) -> None:
 
 
 def test_the_document_has_the_documented_shape(store: Store) -> None:
-    """A person sees content, status, messages with `read`, and dify_finished."""
+    """It has content, status, messages with `read`, and dify_finished."""
     store.open(new())
     store.write([append("一")])
     store.read(ID)
@@ -415,8 +415,8 @@ def test_the_document_has_the_documented_shape(store: Store) -> None:
     assert store.document("unknown") is None
 
 
-def test_a_person_has_so_many_places(store: Store, clock: FakeClock) -> None:
-    """The fourth question of a person is told apart; a redelivery, an end and time give the place back."""
+def test_a_persons_slots_are_limited(store: Store, clock: FakeClock) -> None:
+    """The fourth question gets no slot; a redelivery keeps its own, and an end or the time limit frees one."""
 
     def enter(stream_id: str) -> int:
         call = store.enter_call("default", "zhang", stream_id, slots=3, seconds=330.0)
@@ -431,8 +431,8 @@ def test_a_person_has_so_many_places(store: Store, clock: FakeClock) -> None:
     assert (after_leaving, enter("5")) == (1, 1)
 
 
-def test_how_a_stream_stands_is_no_reading(store: Store, clock: FakeClock) -> None:
-    """Another stream's look at this one marks nothing read."""
+def test_reading_the_standing_marks_nothing_read(store: Store, clock: FakeClock) -> None:
+    """A stream that checks another one leaves its `read` field unchanged."""
     store.open(new())
     store.write([append("一")])
     clock.advance(7.0)
@@ -449,7 +449,7 @@ def test_how_a_stream_stands_is_no_reading(store: Store, clock: FakeClock) -> No
 def test_running_streams_are_indexed_by_the_end_of_their_lease(
     store: Store, clock: FakeClock, redis_client: redis.Redis
 ) -> None:
-    """Sixteen sorted sets hold a hint of what runs, each with a life; one lapsed is found by anybody."""
+    """Sixteen sorted sets with a TTL have the running streams; any replica finds the lapsed ones."""
     store.write([], *store.running_calls(["a", "b"]))
     store.write([], *store.running_calls(["c"], seconds=0.0), *store.ended_calls(["a"]))
 
@@ -464,7 +464,7 @@ def test_running_streams_are_indexed_by_the_end_of_their_lease(
 
 @pytest.mark.every_redis
 def test_a_lost_hash_is_written_anew_with_its_list(store: Store, redis_client: redis.Redis) -> None:
-    """What is left of the old list and text does not double the new ones."""
+    """The rest of the old list and text does not double the new ones."""
     store.open(new())
     store.write([append("一", "二")])
     redis_client.delete(stream_keys(ID).hash)
@@ -475,8 +475,8 @@ def test_a_lost_hash_is_written_anew_with_its_list(store: Store, redis_client: r
 
 
 @pytest.mark.every_redis
-def test_a_lost_text_is_asked_for_again(store: Store, redis_client: redis.Redis) -> None:
-    """The owner is told from where; its chunks are there once."""
+def test_a_lost_text_is_sent_again(store: Store, redis_client: redis.Redis) -> None:
+    """The reply has the index from which the owner sends; its chunks are stored once."""
     store.open(new())
     store.write([append("一", "二")])
     redis_client.delete(stream_keys(ID).text)
@@ -486,10 +486,10 @@ def test_a_lost_text_is_asked_for_again(store: Store, redis_client: redis.Redis)
     assert (text(store), len(store.load(ID)[1])) == ("一二三", 3)
 
 
-def test_a_new_owner_begins_where_a_lost_replacement_would_have(
+def test_a_new_owner_continues_after_a_lost_replacement(
     store: Store, clock: FakeClock, redis_client: redis.Redis
 ) -> None:
-    """Redis lost the list's end with the beginning of the present text: the new owner's words show all the same."""
+    """Redis lost the chunks of the present text, so `start` is past the list's end: the new owner's text is shown."""
     store.open(new())
     store.write([append("旧"), append("新", index=1, start=1)])
     redis_client.ltrim(stream_keys(ID).messages, 1, 0)
@@ -504,10 +504,10 @@ def test_a_new_owner_begins_where_a_lost_replacement_would_have(
     assert text(store) == "续"
 
 
-def test_a_stream_of_a_newer_version_is_left_to_its_own(
+def test_a_newer_versions_stream_is_taken_over_only_after_its_deadline(
     store: Store, clock: FakeClock, redis_client: redis.Redis
 ) -> None:
-    """It is read, and only when its time is over does an older version end it."""
+    """It can be read; until the deadline a takeover returns "newer"."""
     store.open(new())
     redis_client.hset(stream_keys(ID).hash, "v", "3")
     clock.advance(7.0)
@@ -518,8 +518,8 @@ def test_a_stream_of_a_newer_version_is_left_to_its_own(
     assert store.takeover(ID, "b").outcome == "suspect"
 
 
-def test_handovers_are_told_from_takeovers(store: Store, clock: FakeClock) -> None:
-    """An owner that gave its lease up was not lost: only the lost ones are counted."""
+def test_a_handover_does_not_count_as_a_takeover(store: Store, clock: FakeClock) -> None:
+    """Only takeovers of streams that were not released count as lost owners."""
     store.open(new())
     store.write([append(op="release")])
     handover = store.takeover(ID, "b")
@@ -532,8 +532,8 @@ def test_handovers_are_told_from_takeovers(store: Store, clock: FakeClock) -> No
     assert (takeover.kind, takeover.takeovers, takeover.former_owner, takeover.epoch) == ("takeover", 1, "b", 3)
 
 
-def test_chunks_are_json_people_can_read(store: Store, redis_client: redis.Redis) -> None:
-    """A chunk in the list has content and timestamp, and marks only where they are true."""
+def test_chunks_are_readable_json(store: Store, redis_client: redis.Redis) -> None:
+    """A chunk has content and timestamp, in UTF-8 without escapes, and marks only where they are true."""
     store.open(new())
     store.write([append("一\n二")])
 
@@ -544,15 +544,15 @@ def test_chunks_are_json_people_can_read(store: Store, redis_client: redis.Redis
     assert "一" in raw
 
 
-def test_a_redis_that_is_away_is_one_error_of_ours() -> None:
-    """Nobody above the stores sees the client's exceptions."""
+def test_an_outage_raises_store_unavailable() -> None:
+    """The client's exceptions do not leave the store."""
     store = StreamStore(ScriptRunner(connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=1)))
 
     with pytest.raises(StoreUnavailable):
         store.read(ID)
 
 
-def test_an_address_of_another_kind_is_a_wrong_setting() -> None:
-    """It is said in one line, not met as a traceback."""
+def test_an_address_of_another_scheme_is_a_settings_error() -> None:
+    """The error is one line that names the setting."""
     with pytest.raises(SettingsError, match="REDIS_URL is wrong: expected an address that begins with"):
         connect("memcached://127.0.0.1:11211", pool_size=1)

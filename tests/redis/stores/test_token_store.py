@@ -1,4 +1,4 @@
-"""Tokens in Redis: the documented keys, the auth service's right to its own, and nothing secret beside them."""
+"""Tokens in Redis: the documented keys, the auth service's values and expiry, and no other secrets."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def tokens(runner: ScriptRunner) -> TokenStore:
     return TokenStore(runner)
 
 
-def test_nothing_is_known_at_first(tokens: TokenStore) -> None:
-    """A user nobody saved is neither cached nor denied."""
+def test_an_unknown_user_has_no_token(tokens: TokenStore) -> None:
+    """A user without a saved token or denial gives None."""
     assert tokens.load("zhangsan") is None
 
 
-def test_a_saved_token_is_found_again(tokens: TokenStore) -> None:
-    """What was saved comes back with its user."""
+def test_a_saved_token_is_loaded(tokens: TokenStore) -> None:
+    """It is loaded with its user."""
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
 
     assert tokens.load("zhangsan") == Cached(TOKEN, USER)
 
 
 def test_the_keys_are_the_documented_ones(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """Two strings under colon keys, each with the token's life."""
+    """Two strings with colons in their keys, each with the token's TTL."""
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
 
     assert sorted(redis_client.keys()) == ["authorization:token:fake-token-1", "authorization:wechatid:zhangsan"]
@@ -51,7 +51,7 @@ def test_the_keys_are_the_documented_ones(tokens: TokenStore, redis_client: redi
     assert all(DAY - 60 < redis_client.ttl(key) <= DAY for key in redis_client.scan_iter())
 
 
-def test_another_corps_user_has_a_key_of_its_own(tokens: TokenStore, redis_client: redis.Redis) -> None:
+def test_a_user_of_another_corp_has_its_own_key(tokens: TokenStore, redis_client: redis.Redis) -> None:
     """The same userid in another corp is another person."""
     tokens.save("zhangsan", "acme", TOKEN, USER, DAY)
 
@@ -60,8 +60,8 @@ def test_another_corps_user_has_a_key_of_its_own(tokens: TokenStore, redis_clien
     assert tokens.load("zhangsan") is None
 
 
-def test_a_userid_with_a_colon_is_nobody_in_another_corp(tokens: TokenStore) -> None:
-    """No userid can be spelt so that it reads as another corp's user."""
+def test_a_userid_with_a_colon_is_no_user_of_another_corp(tokens: TokenStore) -> None:
+    """No userid can be written so that its key is the one of another corp's user."""
     tokens.save("zhangsan", "acme", TOKEN, USER, DAY)
 
     assert tokens.load("acme:zhangsan") is None
@@ -69,8 +69,8 @@ def test_a_userid_with_a_colon_is_nobody_in_another_corp(tokens: TokenStore) -> 
 
 
 @pytest.mark.every_redis
-def test_the_auth_services_own_value_and_life_survive(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A validity key that is there already is neither overwritten nor prolonged, by save or load."""
+def test_the_auth_services_value_and_ttl_stay(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """Neither save nor load overwrites or prolongs a validity key that exists."""
     own = '{"user_code": "E1001", "user_name": "written by the auth service"}'
     redis_client.set("authorization:token:fake-token-1", own, ex=100)
 
@@ -82,8 +82,8 @@ def test_the_auth_services_own_value_and_life_survive(tokens: TokenStore, redis_
     assert tokens.load("zhangsan") == Cached(TOKEN, UserInfo("E1001", "written by the auth service"))
 
 
-def test_a_life_of_its_own_is_kept_to(tokens: TokenStore) -> None:
-    """A token saved for a moment is gone after it."""
+def test_a_token_expires_after_its_ttl(tokens: TokenStore) -> None:
+    """A token saved for 50 ms is gone after it."""
     tokens.save("zhangsan", "", TOKEN, USER, 0.05)
 
     wait_until(lambda: tokens.load("zhangsan") is None)
@@ -106,7 +106,7 @@ def test_a_life_of_its_own_is_kept_to(tokens: TokenStore) -> None:
 def test_a_foreign_value_is_a_valid_token_without_a_user(
     tokens: TokenStore, redis_client: redis.Redis, value: str
 ) -> None:
-    """The key's being there is what makes the token valid, whatever the auth service keeps in it."""
+    """A token is valid while its key exists, with any value of the auth service."""
     redis_client.set("authorization:token:fake-token-1", value)
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
 
@@ -114,23 +114,23 @@ def test_a_foreign_value_is_a_valid_token_without_a_user(
 
 
 def test_a_hash_of_the_auth_service_is_a_valid_token(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A key of another type counts as there."""
+    """A validity key of another type makes the token valid too."""
     redis_client.hset("authorization:token:fake-token-1", mapping={"user": "E1001"})
     redis_client.set("authorization:wechatid:zhangsan", TOKEN)
 
     assert tokens.load("zhangsan") == Cached(TOKEN, None)
 
 
-def test_a_password_in_a_foreign_value_goes_nowhere(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """Of a foreign value only the known fields are read."""
+def test_a_password_in_a_foreign_value_is_not_read(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """Only the known fields of a foreign value are read."""
     redis_client.set("authorization:token:fake-token-1", '{"user_code": "E1", "password": "fake", "phone": 138}')
     redis_client.set("authorization:wechatid:zhangsan", TOKEN)
 
     assert tokens.load("zhangsan") == Cached(TOKEN, UserInfo("E1"))
 
 
-def test_a_token_whose_validity_is_gone_is_no_token(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """When the auth service ends a token, its pointer goes too."""
+def test_a_token_without_its_validity_key_is_not_valid(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """When the auth service deletes the validity key, the next load deletes the pointer."""
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
     redis_client.delete("authorization:token:fake-token-1")
 
@@ -139,8 +139,8 @@ def test_a_token_whose_validity_is_gone_is_no_token(tokens: TokenStore, redis_cl
     assert redis_client.keys() == []
 
 
-def test_a_pointer_of_another_type_is_no_token(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A hash where a string belongs is overwritten by the next save."""
+def test_a_pointer_of_another_type_is_ignored(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """The next save overwrites a hash where a string belongs."""
     redis_client.hset("authorization:wechatid:zhangsan", mapping={"token": TOKEN})
 
     assert tokens.load("zhangsan") is None
@@ -149,8 +149,8 @@ def test_a_pointer_of_another_type_is_no_token(tokens: TokenStore, redis_client:
     assert tokens.load("zhangsan") == Cached(TOKEN, USER)
 
 
-def test_the_dotted_key_is_a_fall_back(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A valid token under the old spelling counts, and nothing is written or removed there."""
+def test_the_dotted_key_is_a_fallback(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """A valid token under the old spelling counts, and that key is neither written nor removed."""
     redis_client.set("authorization.wechatid.zhangsan", "fake-old", ex=500)
     redis_client.set("authorization:token:fake-old", USER.to_json())
 
@@ -163,8 +163,8 @@ def test_the_dotted_key_is_a_fall_back(tokens: TokenStore, redis_client: redis.R
     assert tokens.load("zhangsan") == Cached(TOKEN, USER)
 
 
-def test_a_valid_dotted_token_is_used_when_the_other_is_stale(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """The first valid token of the two spellings wins, the colon one first."""
+def test_a_valid_dotted_token_is_used_if_the_other_is_stale(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """The first valid token of the two spellings counts, the colon one first."""
     redis_client.set("authorization:wechatid:zhangsan", "fake-stale")
     redis_client.set("authorization.wechatid.zhangsan", "fake-old")
     redis_client.set("authorization:token:fake-old", USER.to_json())
@@ -172,16 +172,16 @@ def test_a_valid_dotted_token_is_used_when_the_other_is_stale(tokens: TokenStore
     assert tokens.load("zhangsan") == Cached("fake-old", USER)
 
 
-def test_the_dotted_key_is_not_another_corps(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """The old spelling knew one corp; no other corp's user reads it."""
+def test_the_dotted_key_is_not_read_for_another_corp(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """The old spelling knew only one corp."""
     redis_client.set("authorization.wechatid.zhangsan", "fake-old")
     redis_client.set("authorization:token:fake-old", USER.to_json())
 
     assert tokens.load("zhangsan", "acme") is None
 
 
-def test_a_denial_is_remembered_for_its_time(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A failed authentication is known until its seconds are over."""
+def test_a_denial_expires(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """A failed authentication is loaded until its seconds are over, for its own corp only."""
     tokens.deny("lisi", "", "unknown_user", 30.0)
 
     assert tokens.load("lisi") == Denied("unknown_user")
@@ -193,7 +193,7 @@ def test_a_denial_is_remembered_for_its_time(tokens: TokenStore, redis_client: r
 
 
 def test_a_token_ends_a_denial(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A valid token counts more than a denial, and saving one forgets it."""
+    """A valid token has precedence over a denial, and saving one deletes the denial."""
     tokens.deny("zhangsan", "", "auth_refused", 30.0)
     redis_client.set("authorization.wechatid.zhangsan", "fake-old")
     redis_client.set("authorization:token:fake-old", USER.to_json())
@@ -204,8 +204,8 @@ def test_a_token_ends_a_denial(tokens: TokenStore, redis_client: redis.Redis) ->
     assert redis_client.exists("authorization:denied:zhangsan") == 0
 
 
-def test_a_token_that_is_shown_names_its_user(tokens: TokenStore, redis_client: redis.Redis) -> None:
-    """A valid token is found without a userid, also one of the auth service's own making; any other is none."""
+def test_user_of_finds_the_user_of_a_valid_token(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """It needs no userid, and accepts tokens that the auth service wrote; an unknown token gives None."""
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
     redis_client.set("authorization:token:theirs", "a form of their own")
     redis_client.hset("authorization:token:hash", "user", "x")
@@ -219,10 +219,8 @@ def test_a_token_that_is_shown_names_its_user(tokens: TokenStore, redis_client: 
     assert tokens.user_of(TOKEN) is None
 
 
-def test_a_forgotten_user_is_unknown_and_the_token_stays_the_auth_services(
-    tokens: TokenStore, redis_client: redis.Redis
-) -> None:
-    """Forgetting drops our pointer and denial only."""
+def test_forget_deletes_the_pointer_and_the_denial(tokens: TokenStore, redis_client: redis.Redis) -> None:
+    """The validity key stays: it belongs to the auth service."""
     tokens.save("zhangsan", "", TOKEN, USER, DAY)
     tokens.deny("zhangsan", "", "auth_refused", 30.0)
 
@@ -232,25 +230,25 @@ def test_a_forgotten_user_is_unknown_and_the_token_stays_the_auth_services(
     assert tokens.load("zhangsan") is None
 
 
-def test_a_token_is_in_no_repr() -> None:
-    """A cached token that is printed does not show itself."""
+def test_a_repr_shows_no_token() -> None:
+    """The repr of a cached token does not contain it."""
     assert TOKEN not in repr(Cached(TOKEN, USER))
 
 
 def test_a_valid_token_costs_two_round_trips(redis_server: RedisServer, redis_url: str) -> None:
-    """Reading a valid token sends two batches of commands: the pointers, then the validity."""
+    """The first reads the pointers, the second the validity key."""
     with redis_client_for(redis_url) as client:
         TokenStore(ScriptRunner(client)).save("zhangsan", "", TOKEN, USER, DAY)
         before = client.info("stats")["total_reads_processed"]
 
         TokenStore(ScriptRunner(client)).load("zhangsan")
 
-        # The second INFO is read by the server too.
+        # The second INFO is one of the reads.
         assert client.info("stats")["total_reads_processed"] - before == 3
 
 
 def test_no_redis_is_store_unavailable() -> None:
-    """Each step fails as our error when Redis is away."""
+    """Every method raises our error when Redis is away."""
     with redis_client_for(f"redis://127.0.0.1:{free_port()}/0") as client:
         tokens = TokenStore(ScriptRunner(client))
 
@@ -267,7 +265,7 @@ def test_no_redis_is_store_unavailable() -> None:
 
 
 def test_a_refused_write_does_not_quote_the_token() -> None:
-    """A full Redis is our error, and neither it nor what its traceback shows names the token."""
+    """Neither the error of a full Redis nor its traceback contains the token."""
     with (
         RedisServer(options=("--maxmemory", "1", "--maxmemory-policy", "noeviction")) as server,
         server.client() as client,
@@ -280,8 +278,8 @@ def test_a_refused_write_does_not_quote_the_token() -> None:
 
 
 @pytest.mark.every_redis
-def test_bytes_that_are_no_text_are_no_token(tokens: TokenStore, any_redis_url: str) -> None:
-    """What cannot be read as text is not taken for one."""
+def test_bytes_that_are_not_utf_8_are_no_token(tokens: TokenStore, any_redis_url: str) -> None:
+    """A value that cannot be decoded is ignored."""
     with redis_client_for(any_redis_url, decode_responses=False) as raw:
         raw.set("authorization:wechatid:zhangsan", b"\xff\xfe")
 

@@ -1,7 +1,7 @@
-"""What things cost, counted and never timed: round trips to Redis, its commands, bytes on the way, memory.
+"""Costs, counted and never timed: round trips to Redis, its commands, bytes on the wire, memory.
 
-Who adds a round trip, a command or a kilobyte to what happens a thousand times a second finds out here. The figures
-are in one table: to change one of them is a decision.
+A change that adds a round trip, a command or a kilobyte to a step that runs a thousand times a second fails here. The
+figures are in one table: to change one of them is a decision.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from tests.support.streams.desk import CALLER, Desk
 from tests.support.streams.talker import Talker, answered, running, said
 from utils.deadline import Deadline
 
-#: What a poll has Redis do (lua/read.lua): look at the clock, the fields, the list's length, and the text.
+#: Commands of a poll (lua/read.lua): they read the clock, the fields, the list's length, and the text.
 POLL = {"evalsha": 1, "time": 1, "hmget": 1, "llen": 1, "getrange": 1}
-#: Where the list has grown since the last poll: note how far it was read.
+#: If the list has grown since the last poll, one more command stores how far it was read.
 POLL_WITH_NEWS = {**POLL, "hset": 1}
-#: Bytes of its request: the script's digest, three keys of a stream whose id has 32 characters, two arguments.
+#: Bytes of a poll's request: the script's digest, three keys of a stream whose id has 32 characters, two arguments.
 POLL_SENT = 259
-#: Bytes of its reply beside the text, at the most: a dozen short members, the longest of them the owner's name.
+#: Maximal bytes of a poll's reply beside the text: a dozen short members, the longest of them the owner's name.
 POLL_FRAME = 160
 
-#: A new question's round trip: its person's place, its conversation's turn with what that remembers, the stream, and
-#: the index of running ones.
+#: Calls of a new question's round trip: the person's slot, the conversation's turn with its memory, the stream, and the
+#: index of running streams.
 ASKING: Names = ("enter", "turn", "open", "running")
-#: Writes before its provider is asked, at the most: who asks, and that it will be asked, often in one.
+#: Maximal writes before the provider is asked: the user, and the mark that it is asked, often in one write.
 WRITES_BEFORE = 2
-#: And after: the conversation, as soon as the provider has named it, and the run's ids; the answer with its end, where
-#: Redis is slow enough for nothing to go by itself; what is given back.
-GIVING_BACK: Names = ("ZREM", "LREM", "ZREM")
-AFTER: list[Names] = [("remember",), ("append",), ("append",), GIVING_BACK]
+#: Round trips after that: the conversation, once the provider has named it; the run's ids; the answer with its end, in
+#: one write if Redis is slow enough; the release of slot, turn and index entry.
+RELEASE: Names = ("ZREM", "LREM", "ZREM")
+AFTER: list[Names] = [("remember",), ("append",), ("append",), RELEASE]
 
-#: 1,000 deltas that come while Redis is busy: the first goes by itself, all others together.
+#: 1,000 deltas that arrive while Redis is busy: the first is written alone, all others together.
 DELTAS = 1000
 APPENDS: list[Names] = [("append",), ("append",)]
-#: What the two have Redis do (lua/append.lua): look at fence, list and text; push an entry and add to the text; renew
-#: the lease. The first gives each of the two new keys its end: PTTL, PEXPIRE.
+#: Commands of the two writes (lua/append.lua): read fence, list and text; push an entry and add to the text; renew the
+#: lease. The first write gives each of the two new keys a TTL: PTTL, PEXPIRE.
 APPENDS_COMMANDS = {
     **{"evalsha": 2, "time": 2, "hmget": 2, "llen": 2, "exists": 2},
     **{"rpush": 2, "append": 2, "hset": 2, "pttl": 2, "pexpire": 2},
 }
-#: Bytes of both beside the text, at the most. The text itself goes twice: in the list's entry, and to the text's end.
+#: Maximal bytes of both writes beside the text, which is sent twice: in the list's entry, and for the text's key.
 APPENDS_FRAME = 1000
 
-#: Bytes this process keeps of a running stream beside its text, at the most.
+#: Maximal bytes of memory for a running stream beside its text.
 STREAM_MEMORY = 6 * 1024
-#: Scripts of what goes on beside any callback: streams without an owner are looked for, open sockets are renewed.
-BESIDE = {"lapsed", "sockets_renew"}
+#: Scripts that run independently of callbacks: the sweep for streams without an owner, and the renewal of sockets.
+BACKGROUND = {"lapsed", "sockets_renew"}
 
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    """A client of the real Redis that nothing counts; it is empty."""
+    """A client of an empty Redis, whose traffic is not counted."""
     with redis_server.client(db=0) as client:
         client.flushall()
         yield client
@@ -82,7 +82,7 @@ def talker() -> Talker:
 
 @pytest.fixture
 def desk(relay: CountingRelay, talker: Talker) -> Iterator[Desk]:
-    """A replica whose leases are so long that none is renewed meanwhile."""
+    """A replica with leases so long that none is renewed during a test."""
     desk = Desk(relay.url, talker, lease=1000.0)
     desk.runner.load()
     relay.forget()
@@ -101,22 +101,24 @@ def appends(names: Names) -> bool:
 
 
 def test_a_poll_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis) -> None:
-    """And in it a handful of commands, with one more where the reader sees something new."""
+    """It has five commands, and one more if the reader gets new chunks."""
     stream_id = answered(relay, desk, talker)
     commands(server)
 
-    found = []
+    polled = []
     for _ in range(2):
         desk.reads(stream_id)
-        found.append(commands(server))
+        polled.append(commands(server))
 
     assert relay.names == [("read",)] * 2
-    assert found == [POLL_WITH_NEWS, POLL]
+    assert polled == [POLL_WITH_NEWS, POLL]
 
 
 @pytest.mark.parametrize("size", [1024, 30 * 1024])
-def test_a_polls_bytes_are_those_of_its_text(size: int, relay: CountingRelay, desk: Desk, talker: Talker) -> None:
-    """Of a text that no frame holds, those of a frame."""
+def test_a_polls_bytes_are_those_of_its_text_and_a_small_frame(
+    size: int, relay: CountingRelay, desk: Desk, talker: Talker
+) -> None:
+    """A text that is longer than a frame costs the bytes of a frame."""
     talker.deltas = ["a" * size]
     stream_id = answered(relay, desk, talker)
 
@@ -128,9 +130,9 @@ def test_a_polls_bytes_are_those_of_its_text(size: int, relay: CountingRelay, de
 
 
 def test_64_polls_at_once_are_two_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
-    """The first goes at once; all that come while it is under way go together."""
+    """The first is sent at once, and all that arrive during it share the second."""
     stream_id = answered(relay, desk, talker)
-    # With a longer timeout than a callback has: a busy machine takes its time to start so many threads.
+    # The timeout is longer than a callback's: a busy machine needs time to start so many threads.
     reads = desk.gateway._reads = SharedReads(desk.streams, timeout=30.0)
     relay.hold(lambda names: names == ("read",))
 
@@ -144,8 +146,8 @@ def test_64_polls_at_once_are_two_round_trips(relay: CountingRelay, desk: Desk, 
     assert {snapshot.text for poll in polls if (snapshot := poll.result())} == {"年假"}
 
 
-def test_a_question_costs_so_many_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
-    """One until it has its stream. Its later writes are held until there is more to say: no luck makes them fewer."""
+def test_a_question_costs_a_fixed_number_of_round_trips(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """One until it has its stream. Later writes are held until more is pending, so their count does not vary."""
     relay.hold(lambda names: names == ("remember",))
     owned = desk.manager.owned(desk.asks().stream_id)
     assert owned
@@ -164,8 +166,8 @@ def test_a_question_costs_so_many_round_trips(relay: CountingRelay, desk: Desk, 
     assert relay.names[len(before) - 1 :] == AFTER
 
 
-def test_a_message_that_comes_again_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
-    """The same as the first time."""
+def test_a_redelivered_message_is_one_round_trip(relay: CountingRelay, desk: Desk, talker: Talker) -> None:
+    """It has the same calls as the first delivery."""
     answered(relay, desk, talker)
 
     desk.asks()
@@ -173,10 +175,10 @@ def test_a_message_that_comes_again_is_one_round_trip(relay: CountingRelay, desk
     assert relay.names == [ASKING]
 
 
-def test_a_programs_question_is_compared_only_when_it_comes_again(
+def test_an_http_question_is_compared_only_when_it_is_repeated(
     relay: CountingRelay, desk: Desk, talker: Talker
 ) -> None:
-    """The first time it costs what any question does; again, one field of its stream is read."""
+    """The first time it costs what any question does; a repetition reads one field of the stream as well."""
     desk.asks(channel="http", principal=CALLER.principal)
     asked = relay.names[0]
     talker.lets_go()
@@ -192,7 +194,7 @@ def test_a_programs_question_is_compared_only_when_it_comes_again(
 def test_1000_deltas_while_redis_is_busy_are_two_writes(
     relay: CountingRelay, desk: Desk, talker: Talker, server: redis.Redis
 ) -> None:
-    """Whatever comes meanwhile becomes one chunk; its bytes are those of the text."""
+    """Deltas that arrive during a write become one chunk, and the bytes sent are those of the text."""
     talker.deltas *= DELTAS
     text = "".join(talker.deltas)
     owned = running(relay, desk, talker)
@@ -211,10 +213,10 @@ def test_1000_deltas_while_redis_is_busy_are_two_writes(
     assert 0 < sum(trip.sent for trip in relay.trips) - 2 * len(text.encode()) <= APPENDS_FRAME
 
 
-def test_who_follows_a_stream_where_it_is_written_asks_redis_nothing(
+def test_following_a_stream_on_its_owners_replica_costs_no_round_trip(
     relay: CountingRelay, desk: Desk, talker: Talker
 ) -> None:
-    """Sockets and event streams of the owner's replica read from memory what Redis is known to have."""
+    """Sockets and event streams of the owner's replica read the acknowledged chunks from memory."""
     stream_id = answered(relay, desk, talker)
 
     news = desk.gateway.follow(stream_id, bot="default", principal="zhangsan").next(30.0)
@@ -224,8 +226,8 @@ def test_who_follows_a_stream_where_it_is_written_asks_redis_nothing(
     assert relay.names == []
 
 
-def test_a_callback_asks_redis_once(relay: CountingRelay, server: redis.Redis) -> None:
-    """From the HTTP request on; neither routes nor limits nor metrics add to what the gateway asks."""
+def test_a_callback_is_one_round_trip(relay: CountingRelay, server: redis.Redis) -> None:
+    """From the HTTP request on, routes, limits and metrics add none to the gateway's."""
     with AppServer(relay.url, STREAM_LEASE="300") as app_server, app_server.user() as user:
         relay.forget()
         bubble = user.says("年假怎么申请")
@@ -236,17 +238,18 @@ def test_a_callback_asks_redis_once(relay: CountingRelay, server: redis.Redis) -
             user.polls(bubble)
         polled = foreground(relay)
 
-    assert [names for names in asked if not appends(names)] == [ASKING, GIVING_BACK]
+    assert [names for names in asked if not appends(names)] == [ASKING, RELEASE]
     assert polled == [("read",)] * 5
     assert bubble.finish
 
 
 def foreground(relay: CountingRelay) -> list[Names]:
-    return [names for names in relay.names if not set(names) <= BESIDE]
+    """Return the round trips without those of background scripts."""
+    return [names for names in relay.names if not set(names) <= BACKGROUND]
 
 
 def test_a_running_stream_takes_little_memory() -> None:
-    """Of a thousand with a kilobyte each: what is kept beside the text is bounded."""
+    """The memory beside the text is bounded, as the mean of a thousand streams of a kilobyte each."""
     piece, count = "a" * 128, 1000
     fields = dict.fromkeys(("status", "content", "question", "access", "created_time", "auth_state", "usage"), "")
     tracemalloc.start()

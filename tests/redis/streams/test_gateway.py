@@ -1,4 +1,4 @@
-"""The one path: asking once, reading what is one's own, refusing with a sentence that stays."""
+"""The gateway: a question is asked once, read by its own people only, and refused with a stored sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def desk(any_redis_url: str, provider: SlowProvider) -> Iterator[Desk]:
 
 
 def test_a_question_is_answered(desk: Desk, provider: SlowProvider) -> None:
-    """It runs at once and ends with the provider's answer."""
+    """It starts at once, and ends with the provider's answer."""
     provider.go_on.set()
 
     asked = desk.asks()
@@ -43,7 +43,7 @@ def test_a_question_is_answered(desk: Desk, provider: SlowProvider) -> None:
 
 
 def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:
-    """Running or finished, it is never asked a second time."""
+    """A running or finished question is not asked a second time."""
     first = desk.asks()
     running = desk.asks()
     provider.go_on.set()
@@ -56,8 +56,8 @@ def test_a_redelivered_message_finds_its_stream(desk: Desk, provider: SlowProvid
     assert provider.asked == ["年假?"]
 
 
-def test_a_message_id_of_another_person_finds_nothing(desk: Desk, provider: SlowProvider) -> None:
-    """WeCom gives each message an id of its own; one that is used again asks the second person's own question."""
+def test_the_same_message_id_of_another_person_is_another_question(desk: Desk, provider: SlowProvider) -> None:
+    """WeCom's message ids are unique; if one is used again, the second person's own question is asked."""
     provider.go_on.set()
     first = desk.asks("工资?", msgid="m1")
     desk.sees_end(first.stream_id)
@@ -71,23 +71,23 @@ def test_a_message_id_of_another_person_finds_nothing(desk: Desk, provider: Slow
 
 
 def test_twenty_deliveries_at_once_on_two_replicas_ask_once(redis_url: str, provider: SlowProvider) -> None:
-    """Concurrent redeliveries have one stream, one producer, one call."""
-    desks = [Desk(redis_url, provider), Desk(redis_url, provider)]
+    """Concurrent redeliveries have one stream, one producer and one provider call."""
+    replicas = [Desk(redis_url, provider), Desk(redis_url, provider)]
 
     with ThreadPoolExecutor(20) as pool:
-        asked = list(pool.map(lambda n: desks[n % 2].asks(), range(20)))
+        asked = list(pool.map(lambda n: replicas[n % 2].asks(), range(20)))
     provider.go_on.set()
-    desks[0].sees_end(asked[0].stream_id)
+    replicas[0].sees_end(asked[0].stream_id)
 
     assert len({snapshot.stream_id for snapshot in asked}) == 1
     assert provider.asked == ["年假?"]
-    wait_until(lambda: all(desk.manager.running == 0 for desk in desks))
-    for desk in desks:
+    wait_until(lambda: all(desk.manager.running == 0 for desk in replicas))
+    for desk in replicas:
         desk.close()
 
 
-def test_the_stream_id_is_the_same_on_every_process_and_no_secret(desk: Desk) -> None:
-    """It is a keyed hash of bot, person and message: nobody guesses it, every replica knows it."""
+def test_the_stream_id_is_the_same_on_every_process(desk: Desk) -> None:
+    """It is a keyed hash of bot, person and message id: every replica computes it, and no client can guess it."""
     asked = desk.asks(msgid="m1")
 
     assert asked.stream_id == "071adba50e590d3c6469ee22331e5857"
@@ -96,13 +96,13 @@ def test_the_stream_id_is_the_same_on_every_process_and_no_secret(desk: Desk) ->
     assert desk.asks(msgid="m2").stream_id != asked.stream_id
 
 
-def test_a_message_without_an_id_has_a_stream_of_its_own(desk: Desk) -> None:
-    """Without a client's id nothing can be the same message."""
+def test_each_message_without_an_id_has_its_own_stream(desk: Desk) -> None:
+    """Without a client's id no message is a redelivery."""
     assert desk.asks(msgid="").stream_id != desk.asks(msgid="").stream_id
 
 
 def test_the_fourth_question_of_a_person_is_refused_for_good(desk: Desk, provider: SlowProvider) -> None:
-    """It has a stream that says so, and a redelivery repeats it even when there is room again."""
+    """The refusal is a stored stream, and a redelivery repeats it even when a slot is free again."""
     for number in range(3):
         desk.asks(f"问{number}", msgid=str(number))
 
@@ -117,8 +117,8 @@ def test_the_fourth_question_of_a_person_is_refused_for_good(desk: Desk, provide
     assert "问3" not in provider.asked
 
 
-def test_an_ended_answer_makes_room(desk: Desk, provider: SlowProvider) -> None:
-    """Places are given back."""
+def test_an_ended_answer_frees_its_slot(desk: Desk, provider: SlowProvider) -> None:
+    """Five questions after each other are all asked."""
     provider.go_on.set()
     for number in range(5):
         desk.sees_end(desk.asks(msgid=str(number)).stream_id)
@@ -127,8 +127,8 @@ def test_an_ended_answer_makes_room(desk: Desk, provider: SlowProvider) -> None:
     assert len(provider.asked) == 5
 
 
-def test_a_redelivery_takes_no_place(desk: Desk, provider: SlowProvider, redis_client: redis.Redis) -> None:
-    """Neither among the person's questions nor in the conversation's line."""
+def test_a_redelivery_takes_no_slot(desk: Desk, provider: SlowProvider, redis_client: redis.Redis) -> None:
+    """Neither one of the person's slots nor an entry in the conversation's queue."""
     provider.go_on.set()
     asked = desk.asks()
     desk.sees_end(asked.stream_id)
@@ -140,25 +140,25 @@ def test_a_redelivery_takes_no_place(desk: Desk, provider: SlowProvider, redis_c
     assert redis_client.keys("*:turns") == []
 
 
-def test_a_late_redelivery_leaves_its_running_stream_in_line(
+def test_a_late_redelivery_leaves_its_running_stream_in_the_queue(
     desk: Desk, provider: SlowProvider, redis_client: redis.Redis
 ) -> None:
-    """A place that has lapsed by then is not the conversation's turn."""
+    """The person's slot has lapsed by then, but not the conversation's turn."""
     asked = desk.asks()
     wait_until(lambda: len(provider.asked) == 1)
     redis_client.delete("dify_user:default:zhangsan")
 
     desk.asks()
 
-    (line,) = redis_client.keys("*:turns")
-    assert redis_client.lrange(line, 0, -1) == [asked.stream_id]
+    (queue,) = redis_client.keys("*:turns")
+    assert redis_client.lrange(queue, 0, -1) == [asked.stream_id]
     provider.go_on.set()
     wait_until(lambda: desk.manager.running == 0)
-    assert redis_client.exists("dify_user:default:zhangsan", line) == 0, "its end gives all of it back"
+    assert redis_client.exists("dify_user:default:zhangsan", queue) == 0, "its end releases slot and turn"
 
 
-def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> None:
-    """The sentence stays; a message it already answers is still found."""
+def test_a_full_replica_refuses_questions(any_redis_url: str, provider: SlowProvider) -> None:
+    """The refusal is stored; a message that the replica is answering is still found."""
     desk = Desk(any_redis_url, provider, max_streams=1)
     first = desk.asks(msgid="1")
 
@@ -171,8 +171,8 @@ def test_a_full_replica_says_so(any_redis_url: str, provider: SlowProvider) -> N
     desk.close()
 
 
-def test_a_programs_question_without_a_place_may_come_again(desk: Desk, provider: SlowProvider) -> None:
-    """Nothing is kept of a refusal for want of a place: the same id, sent again, is asked like any other."""
+def test_an_http_question_without_a_slot_may_be_repeated(desk: Desk, provider: SlowProvider) -> None:
+    """Its refusal is not stored: the same id, sent again, is asked like any other question."""
     program = {"channel": "http", "principal": CALLER.principal, "msgid": "again"}
     desk.manager.draining = True
     refused = desk.asks(**program)
@@ -186,8 +186,8 @@ def test_a_programs_question_without_a_place_may_come_again(desk: Desk, provider
     assert desk.sees_end(taken.stream_id, principal=CALLER.principal).status == "completed"
 
 
-def test_a_program_finds_its_answer_where_there_is_no_place(desk: Desk, provider: SlowProvider) -> None:
-    """A leaving replica takes no questions, and shows the answers of those that came before."""
+def test_an_http_question_finds_its_stream_on_a_draining_replica(desk: Desk, provider: SlowProvider) -> None:
+    """A draining replica refuses new questions, and shows the answers of earlier ones."""
     program = {"channel": "http", "principal": CALLER.principal, "msgid": "again"}
     taken = desk.asks(**program)
     desk.manager.draining = True
@@ -200,7 +200,7 @@ def test_a_program_finds_its_answer_where_there_is_no_place(desk: Desk, provider
 
 
 def test_a_draining_replica_answers_polls_only(desk: Desk, provider: SlowProvider) -> None:
-    """New questions get a sentence."""
+    """New questions get a sentence, and running ones are finished."""
     first = desk.asks(msgid="1")
     desk.manager.draining = True
 
@@ -210,7 +210,7 @@ def test_a_draining_replica_answers_polls_only(desk: Desk, provider: SlowProvide
 
 
 def test_the_second_question_of_a_conversation_waits(desk: Desk, provider: SlowProvider) -> None:
-    """It says so from its first frame on, and goes on where the first one was."""
+    """Its first frame already says so, and it continues the conversation of the first question."""
     first = desk.asks("一", msgid="1")
     wait_until(lambda: provider.asked == ["一"])
     second = desk.asks("二", msgid="2")
@@ -225,8 +225,8 @@ def test_the_second_question_of_a_conversation_waits(desk: Desk, provider: SlowP
     assert provider.conversations[provider.asked.index("二")] == "c1"
 
 
-def test_a_full_line_is_refused(any_redis_url: str, provider: SlowProvider) -> None:
-    """At most three wait behind a running question."""
+def test_a_full_queue_is_refused(any_redis_url: str, provider: SlowProvider) -> None:
+    """At most three questions wait behind a running one."""
     desk = Desk(any_redis_url, provider, places=10)
 
     asked = [desk.asks(msgid=str(number)) for number in range(5)]
@@ -237,8 +237,8 @@ def test_a_full_line_is_refused(any_redis_url: str, provider: SlowProvider) -> N
     desk.close()
 
 
-def test_a_reset_begins_anew(desk: Desk, provider: SlowProvider) -> None:
-    """The command is answered by us, and the next question is a new conversation."""
+def test_a_reset_starts_a_new_conversation(desk: Desk, provider: SlowProvider) -> None:
+    """The command is not sent to the provider, and the next question is in a new conversation."""
     provider.go_on.set()
     desk.sees_end(desk.asks("一", msgid="1").stream_id)
     wait_until(lambda: desk.manager.running == 0)
@@ -251,8 +251,8 @@ def test_a_reset_begins_anew(desk: Desk, provider: SlowProvider) -> None:
     assert provider.asked == ["一", "二"]
 
 
-def test_a_redelivered_reset_ends_nothing_that_came_after_it(desk: Desk, provider: SlowProvider) -> None:
-    """The command works once."""
+def test_a_redelivered_reset_does_not_end_the_new_conversation(desk: Desk, provider: SlowProvider) -> None:
+    """A reset command works once."""
     provider.go_on.set()
     desk.asks("/reset", msgid="1")
     desk.sees_end(desk.asks("一", msgid="2").stream_id)
@@ -264,10 +264,10 @@ def test_a_redelivered_reset_ends_nothing_that_came_after_it(desk: Desk, provide
     assert provider.conversations == ["", "c1"]
 
 
-def test_a_lost_reply_to_opening_locks_nobody_out(
+def test_a_lost_reply_to_opening_releases_slot_and_turn(
     desk: Desk, redis_client: redis.Redis, provider: SlowProvider
 ) -> None:
-    """The person was told that nothing was saved; what was is ended and given back when Redis answers again."""
+    """The question was answered with an error; when Redis answers again, the opened stream is ended."""
     run = desk.streams._runner.run_each
     lost: list[bool] = []
 
@@ -288,10 +288,10 @@ def test_a_lost_reply_to_opening_locks_nobody_out(
     assert provider.asked == []
 
 
-def test_a_refusal_that_redis_did_not_take_is_made_good(
+def test_a_refusal_that_redis_did_not_store_is_stored_later(
     desk: Desk, redis_client: redis.Redis, provider: SlowProvider
 ) -> None:
-    """The person was refused: nobody may find the stream running and have it answered after all."""
+    """The person was refused, so the stream must not stay running and be answered after all."""
     for number in range(3):
         desk.asks(msgid=str(number), chat=f"chat{number}")
     write, lost = desk.streams.write, iter([True])
@@ -310,7 +310,7 @@ def test_a_refusal_that_redis_did_not_take_is_made_good(
 
 
 def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -> None:
-    """Nothing is asked."""
+    """The provider is not asked."""
     assert desk.asks("  \n").error_code == "empty_question"
     assert provider.asked == []
 
@@ -319,7 +319,7 @@ def test_an_empty_question_gets_a_sentence(desk: Desk, provider: SlowProvider) -
 def test_a_question_that_is_too_large_gets_a_sentence(
     desk: Desk, provider: SlowProvider, redis_client: redis.Redis, text: str
 ) -> None:
-    """Nothing is asked, also of a redelivery, and little of it is kept; at the limit itself it is asked."""
+    """It is never asked, and less than 10,000 characters are stored of it; a question of the maximal size is asked."""
     refused = desk.asks(text, msgid="large")
 
     assert (refused.status, refused.error_code) == ("error", "question_too_large")
@@ -329,8 +329,8 @@ def test_a_question_that_is_too_large_gets_a_sentence(
     assert desk.asks("x" * 65_536, msgid="largest").status == "processing"
 
 
-def test_a_sentence_of_ours_is_a_finished_stream(desk: Desk) -> None:
-    """The same for every delivery of the message."""
+def test_a_sentence_of_the_product_is_a_finished_stream(desk: Desk) -> None:
+    """Each delivery of the message gets the same sentence."""
     question = Question("", "wecom", "default", "zhangsan", msgid="i1")
 
     first, again = desk.gateway.say(question, "unsupported_message"), desk.gateway.say(question, "welcome")
@@ -351,14 +351,14 @@ def test_a_sentence_of_ours_is_a_finished_stream(desk: Desk) -> None:
     ],
 )
 def test_a_stream_is_read_by_its_person_and_its_chat(desk: Desk, reader: dict[str, str], sees: bool) -> None:
-    """For anybody else it does not exist."""
+    """For other readers it does not exist."""
     asked = desk.asks(chat="group")
 
     assert (desk.reads(asked.stream_id, **reader) is not None) == sees
 
 
 def test_only_its_person_cancels_a_stream(desk: Desk, provider: SlowProvider) -> None:
-    """Cancelling ends it for all readers."""
+    """A cancellation ends the stream for all readers."""
     asked = desk.asks()
 
     assert not desk.gateway.cancel(asked.stream_id, bot="default", principal="lisi")
@@ -368,8 +368,8 @@ def test_only_its_person_cancels_a_stream(desk: Desk, provider: SlowProvider) ->
     assert desk.gateway.cancel("nowhere", bot="default", principal="zhangsan") == ""
 
 
-def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Redis) -> None:
-    """A one-time address lies in Redis under a key only the replicas have."""
+def test_the_reply_address_is_sealed(desk: Desk, redis_client: redis.Redis) -> None:
+    """Redis has the one-time address encrypted under a key that only the replicas have."""
     asked = desk.gateway.ask(Question("?", "wecom", "default", "z", msgid="1"), reply="https://wecom.invalid/once")
 
     sealed = redis_client.hget(stream_keys(asked.stream_id).hash, "reply")
@@ -379,8 +379,8 @@ def test_where_a_late_answer_may_go_is_sealed(desk: Desk, redis_client: redis.Re
     assert unseal(KEY, sealed) == "https://wecom.invalid/once"
 
 
-def test_a_dead_owners_stream_goes_on_for_its_reader(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
-    """The poll that finds it past lease and suspicion has the question answered where it came in."""
+def test_a_poll_takes_over_a_dead_owners_stream(desk: Desk, any_redis_url: str, redis_client: redis.Redis) -> None:
+    """The replica whose poll finds it past lease and suspicion has the question answered."""
     asked = desk.asks()
     desk.dies()
     for mark in ("lease", "suspect"):
@@ -395,13 +395,13 @@ def test_a_dead_owners_stream_goes_on_for_its_reader(desk: Desk, any_redis_url: 
     end = reader.sees_end(asked.stream_id)
     assert (end.status, end.text, end.epoch) == ("completed", "答：年假?", 2)
     wait_until(lambda: reader.manager.running == 0)
-    assert redis_client.exists("dify_user:default:zhangsan") == 0, "the person's place is free again"
+    assert redis_client.exists("dify_user:default:zhangsan") == 0, "the person's slot is free again"
     assert redis_client.keys("*:turns") == []
     reader.close()
 
 
-def test_a_full_or_leaving_replica_takes_nothing_over(any_redis_url: str, redis_client: redis.Redis) -> None:
-    """It still answers the poll; another replica goes on with the stream."""
+def test_a_full_replica_takes_no_stream_over(any_redis_url: str, redis_client: redis.Redis) -> None:
+    """It answers the poll, and leaves the stream to another replica."""
     asking, full = Desk(any_redis_url, SlowProvider()), Desk(any_redis_url, SlowProvider(), max_streams=0)
     asked = asking.asks()
     asking.dies()
@@ -417,10 +417,10 @@ def test_a_full_or_leaving_replica_takes_nothing_over(any_redis_url: str, redis_
     asking.close()
 
 
-def test_a_stream_redis_lost_just_now_is_not_called_expired(
+def test_a_stream_that_redis_just_lost_is_not_reported_as_expired(
     desk: Desk, any_redis_url: str, redis_client: redis.Redis, provider: SlowProvider
 ) -> None:
-    """A replica that does not write it says nothing until its owner has written it anew."""
+    """Other replicas raise StoreUnavailable until the owner has written it again."""
     reader = Desk(any_redis_url, SlowProvider())
     asked = desk.asks()
 
@@ -432,8 +432,8 @@ def test_a_stream_redis_lost_just_now_is_not_called_expired(
     reader.close()
 
 
-def test_a_stream_that_stays_away_is_unknown(any_redis_url: str) -> None:
-    """Nobody is kept waiting for what does not come back."""
+def test_a_missing_stream_is_unknown_after_a_while(any_redis_url: str) -> None:
+    """Readers of a stream that does not come back wait no longer than its owner would need."""
     desk = Desk(any_redis_url, SlowProvider(), lease=0.3)
 
     def settled() -> bool:
@@ -447,7 +447,7 @@ def test_a_stream_that_stays_away_is_unknown(any_redis_url: str) -> None:
 
 
 def test_a_stream_has_every_field_from_its_beginning(desk: Desk, redis_client: redis.Redis) -> None:
-    """Who looks into Redis finds the documented names; `suspect`, `shown` and `read` come with what they tell."""
+    """The hash has the documented fields; `suspect`, `shown` and `read` are added with their values."""
     asked = desk.asks()
 
     fields = redis_client.hgetall(stream_keys(asked.stream_id).hash)
@@ -458,7 +458,7 @@ def test_a_stream_has_every_field_from_its_beginning(desk: Desk, redis_client: r
 
 
 def test_without_redis_a_question_gets_a_sentence(provider: SlowProvider) -> None:
-    """Nothing is asked that could not be kept."""
+    """A question that cannot be stored is not asked."""
     desk = Desk(f"redis://127.0.0.1:{free_port()}/0", provider)
 
     assert desk.asks().error_code == "store_unavailable"
@@ -468,8 +468,8 @@ def test_without_redis_a_question_gets_a_sentence(provider: SlowProvider) -> Non
     desk.close()
 
 
-def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvider) -> None:
-    """Only a replica that does not write the stream has nothing to say."""
+def test_without_redis_the_owner_shows_the_acknowledged_text(provider: SlowProvider) -> None:
+    """Only to readers with access; other streams raise StoreUnavailable."""
     with RedisServer() as server:
         desk = Desk(server.url(), provider)
         asked = desk.asks()
@@ -480,8 +480,8 @@ def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvide
         known = desk.reads(asked.stream_id)
 
         assert known
-        assert (known.status, known.text) == ("processing", ""), "no more than other replicas might still read"
-        assert desk.reads(asked.stream_id, principal="lisi") is None, "nobody else's, Redis or not"
+        assert (known.status, known.text) == ("processing", ""), "no more than other replicas may have read"
+        assert desk.reads(asked.stream_id, principal="lisi") is None, "access is checked without Redis too"
         with pytest.raises(StoreUnavailable):
             desk.reads("unknown")
         desk.dies()
@@ -489,7 +489,7 @@ def test_without_redis_the_owner_still_shows_what_it_knows(provider: SlowProvide
 
 
 def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvider) -> None:
-    """Another replica might show less than was seen, now and in the first moments after."""
+    """Another replica might show less than was shown before, during the outage and in the first moments after it."""
     with RedisServer(aof=True) as server:
         desk, reader = Desk(server.url(), provider), Desk(server.url(), SlowProvider())
         asked = desk.asks()
@@ -504,7 +504,7 @@ def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvi
         assert desk.reads(asked.stream_id)
         server.start()
         wait_until(lambda: settled(reader, asked.stream_id) or not reader.streams.away(asked.stream_id))
-        assert settled(reader, ended.stream_id), "an end is an end"
+        assert settled(reader, ended.stream_id), "an ended stream is shown at once"
         wait_until(lambda: settled(reader, asked.stream_id))
         provider.go_on.set()
         reader.close()
@@ -512,10 +512,10 @@ def test_without_redis_only_the_owner_shows_a_running_stream(provider: SlowProvi
 
 
 def settled(desk: Desk, stream_id: str) -> bool:
-    """Tell whether a stream that is there can be shown; in no case it is called unknown."""
+    """Return whether an existing stream can be shown; it must never be reported as unknown."""
     try:
         snapshot = desk.reads(stream_id)
     except StoreUnavailable:
         return False
-    assert snapshot, "called unknown"
+    assert snapshot, "reported as unknown"
     return True

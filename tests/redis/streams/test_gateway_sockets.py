@@ -1,4 +1,4 @@
-"""What the gateway does for sockets: questions that stand for themselves, sessions, clients' own ids, following."""
+"""The gateway for sockets: independent questions, sessions, clients' own ids, following."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sees(desk: Desk, stream_id: str, principal: str = CALLER.principal) -> tuple
 
 
 def test_an_answer_is_followed_to_its_end(desk: Desk, provider: SlowProvider) -> None:
-    """Its words come as they are said."""
+    """The chunks together are the provider's answer."""
     provider.go_on.set()
 
     text, end = sees(desk, asks(desk).stream_id)
@@ -56,8 +56,8 @@ def test_an_answer_is_followed_to_its_end(desk: Desk, provider: SlowProvider) ->
     assert (text, end.status) == ("答：年假?", "completed")
 
 
-def test_questions_without_a_session_wait_for_nobody(desk: Desk, provider: SlowProvider) -> None:
-    """Each stands for itself: nothing is remembered, and none waits for another."""
+def test_questions_without_a_session_are_independent(desk: Desk, provider: SlowProvider) -> None:
+    """No conversation is kept, and none waits for another."""
     ids = [asks(desk, f"问{number}").stream_id for number in range(6)]
     wait_until(lambda: len(provider.asked) == 6)
     provider.go_on.set()
@@ -70,8 +70,8 @@ def test_questions_without_a_session_wait_for_nobody(desk: Desk, provider: SlowP
     assert list(desk.client.scan_iter("*dify_conversation*")) == []
 
 
-def test_a_session_is_a_conversation_of_its_own(desk: Desk, provider: SlowProvider) -> None:
-    """Its questions are asked in turn and share the provider's conversation; another session has its own."""
+def test_each_session_is_a_conversation(desk: Desk, provider: SlowProvider) -> None:
+    """Its questions are asked in turn in one conversation of the provider; another session has its own."""
     first = asks(desk, "一", session="s1")
     second = asks(desk, "二", session="s1")
     other = asks(desk, "三", session="s2")
@@ -84,8 +84,8 @@ def test_a_session_is_a_conversation_of_its_own(desk: Desk, provider: SlowProvid
     assert conversations == {"一": "", "三": "", "二": "c1"}
 
 
-def test_a_reset_is_for_who_has_a_conversation(desk: Desk, provider: SlowProvider) -> None:
-    """Whoever asks without one asks what it says."""
+def test_a_reset_needs_a_session(desk: Desk, provider: SlowProvider) -> None:
+    """Without a session the command is asked as an ordinary question."""
     provider.go_on.set()
 
     assert sees(desk, asks(desk, "/reset").stream_id)[0] == "答：/reset"
@@ -93,7 +93,7 @@ def test_a_reset_is_for_who_has_a_conversation(desk: Desk, provider: SlowProvide
 
 
 def test_a_clients_own_id_finds_its_stream(desk: Desk, provider: SlowProvider) -> None:
-    """Sent again after a cut, it asks nobody again."""
+    """A question that is sent again after a lost connection is not asked again."""
     first, again = asks(desk, msgid="c1/1"), asks(desk, msgid="c1/1")
     wait_until(lambda: bool(provider.asked))
 
@@ -102,8 +102,8 @@ def test_a_clients_own_id_finds_its_stream(desk: Desk, provider: SlowProvider) -
 
 
 @pytest.mark.parametrize("channel", ["chat", "http"])
-def test_other_words_under_a_used_id_are_refused(desk: Desk, provider: SlowProvider, channel: str) -> None:
-    """They are not asked, and do not get the first question's answer; that one goes on."""
+def test_another_text_under_a_used_id_is_refused(desk: Desk, provider: SlowProvider, channel: str) -> None:
+    """It is not asked, and does not get the first question's answer; the first question continues."""
     first = asks(desk, channel=channel, msgid="c1/1")
     wait_until(lambda: bool(provider.asked))
 
@@ -116,8 +116,8 @@ def test_other_words_under_a_used_id_are_refused(desk: Desk, provider: SlowProvi
     assert provider.asked == ["年假?"]
 
 
-def test_other_words_do_not_end_the_conversations_turn(desk: Desk, provider: SlowProvider) -> None:
-    """What the refused question took of the running stream stays that stream's."""
+def test_a_refused_text_leaves_the_conversations_turn(desk: Desk, provider: SlowProvider) -> None:
+    """The running stream under the same id keeps its turn, so the next question waits for it."""
     first = asks(desk, msgid="c1/1", session="s1")
     wait_until(lambda: bool(provider.asked))
 
@@ -128,8 +128,8 @@ def test_other_words_do_not_end_the_conversations_turn(desk: Desk, provider: Slo
     assert sees(desk, first.stream_id)[0] == "答：年假?"
 
 
-def test_refused_questions_keep_their_ids(desk: Desk) -> None:
-    """Of one that was too long the beginning is kept: sent again it is the same, other words are not."""
+def test_a_refused_question_keeps_its_id(desk: Desk) -> None:
+    """Of a question that is too long the beginning is stored: the same text finds its stream, another one does not."""
     long = "长" * 30_000
     first = asks(desk, long, msgid="c1/1")
 
@@ -138,8 +138,8 @@ def test_refused_questions_keep_their_ids(desk: Desk) -> None:
     assert asks(desk, "短" * 30_000, msgid="c1/1").error_code == "id_conflict"
 
 
-def test_an_id_that_redis_cannot_compare_is_asked_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis went away in between: nobody gets an answer that may be another question's."""
+def test_an_id_that_cannot_be_compared_is_an_error(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis went away before the texts were compared, and the answer may be another question's."""
     asks(desk, msgid="c1/1")
 
     def away(stream_id: str) -> str:
@@ -149,8 +149,8 @@ def test_an_id_that_redis_cannot_compare_is_asked_again(desk: Desk, monkeypatch:
     assert asks(desk, "病假?", msgid="c1/1").error_code == "store_unavailable"
 
 
-def test_clients_choose_ids_each_for_itself(desk: Desk, provider: SlowProvider) -> None:
-    """The same id of another principal, or at another endpoint, is another question."""
+def test_client_ids_are_separate_by_principal_and_channel(desk: Desk, provider: SlowProvider) -> None:
+    """The same id of another principal or channel is another question."""
     mine = asks(desk, msgid="1").stream_id
     theirs = desk.gateway.ask(Question("年假?", "chat", "default", "user:lisi", msgid="1")).stream_id
     realtime = asks(desk, channel="realtime", msgid="1").stream_id
@@ -158,8 +158,8 @@ def test_clients_choose_ids_each_for_itself(desk: Desk, provider: SlowProvider) 
     assert len({mine, theirs, realtime}) == 3
 
 
-def test_a_stream_is_followed_and_cancelled_by_who_asked(desk: Desk, provider: SlowProvider) -> None:
-    """To anybody else it is unknown; a client's session gives nobody a right to read."""
+def test_a_stream_is_followed_and_cancelled_only_by_its_principal(desk: Desk, provider: SlowProvider) -> None:
+    """For others it is unknown, also if they know the client's session."""
     asked = asks(desk, session="s1")
 
     with pytest.raises(StreamUnknown):
@@ -170,8 +170,8 @@ def test_a_stream_is_followed_and_cancelled_by_who_asked(desk: Desk, provider: S
     assert sees(desk, asked.stream_id)[1].status == "cancelled"
 
 
-def test_a_cancelled_answer_is_let_go_at_once(any_redis_url: str, provider: SlowProvider) -> None:
-    """However silent the provider, and however far the next renewal: its owner hears of it."""
+def test_a_cancelled_answer_is_dropped_at_once(any_redis_url: str, provider: SlowProvider) -> None:
+    """The owner is notified, with a silent provider and the next renewal far away."""
     desk = Desk(any_redis_url, provider, lease=300.0)
     try:
         asked = asks(desk)
@@ -186,8 +186,8 @@ def test_a_cancelled_answer_is_let_go_at_once(any_redis_url: str, provider: Slow
         desk.close()
 
 
-def test_a_withdrawn_key_asks_nothing(desk: Desk, provider: SlowProvider) -> None:
-    """Who shows a key is checked again by whoever asks for them."""
+def test_a_withdrawn_key_does_not_reach_the_provider(desk: Desk, provider: SlowProvider) -> None:
+    """The key is checked again before the provider is asked."""
     asked = desk.gateway.ask(Question("年假?", "chat", "default", "key:0000000000000000"))
 
     _, end = sees(desk, asked.stream_id, "key:0000000000000000")
@@ -196,7 +196,7 @@ def test_a_withdrawn_key_asks_nothing(desk: Desk, provider: SlowProvider) -> Non
 
 
 @pytest.mark.parametrize(("channel", "session", "user"), [("realtime", "s1", "ws-user-s1"), ("chat", "s1", "")])
-def test_who_asks_has_the_name_of_the_endpoint(
+def test_realtime_names_the_providers_user_by_session(
     desk: Desk, provider: SlowProvider, channel: str, session: str, user: str
 ) -> None:
     """Without an end user, realtime names the provider's user by session; chat leaves it to the provider."""
@@ -206,27 +206,27 @@ def test_who_asks_has_the_name_of_the_endpoint(
     assert (provider.queries[0].user, provider.queries[0].channel) == (user, channel)
 
 
-def test_a_new_question_is_one_exchange(desk: Desk, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its stream is opened in one pipeline; following it where it is written costs no exchange at all."""
-    exchanges: list[int] = []
+def test_a_new_question_is_one_round_trip(desk: Desk, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream is opened in one pipeline; following it on the owner's replica costs no round trip."""
+    round_trips: list[int] = []
     attempt = desk.runner._attempt
 
     def counted(*args: object) -> object:
         if threading.current_thread() is threading.main_thread():
-            exchanges.append(1)
+            round_trips.append(1)
         return attempt(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(desk.runner, "_attempt", counted)
 
     asked = asks(desk, session="s1")
-    assert len(exchanges) == 1
+    assert len(round_trips) == 1
     following = desk.gateway.follow(asked.stream_id, bot="default", principal=CALLER.principal)
     assert following.next(0.0) is not None
     assert following.next(0.1) is None
-    assert len(exchanges) == 1
+    assert len(round_trips) == 1
 
 
-def test_where_an_answer_comes_from_is_kept_with_it(desk: Desk, provider: SlowProvider) -> None:
+def test_an_answers_sources_are_stored_with_it(desk: Desk, provider: SlowProvider) -> None:
     """Pages show the sources below the answer."""
     sources = ({"title": "员工手册", "content": "年假五天", "score": 0.9},)
     provider.usage = Usage(7, sources=sources)
@@ -243,16 +243,16 @@ def test_where_an_answer_comes_from_is_kept_with_it(desk: Desk, provider: SlowPr
     ("count", "size", "kept"), [(3, 10, 3), (50, 10, 20), (4, 20_000, 3), (1, 100_000, 0), (0, 0, 0)]
 )
 def test_sources_are_bounded(count: int, size: int, kept: int) -> None:
-    """A provider that sends its whole library fills no Redis: twenty at the most, 64 KiB of them."""
+    """At most twenty sources and 64 KiB of them are stored, whatever the provider sends."""
     written = written_sources([{"content": "x" * size}] * count)
 
     assert len(read_sources(written)) == kept
 
 
-def test_a_question_whose_opening_got_no_reply_is_asked_all_the_same(
+def test_a_question_whose_opening_got_no_reply_is_answered(
     any_redis_url: str, provider: SlowProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its client sends it again by its id: it finds an answer then, not the end of what nobody wanted."""
+    """Its client sends it again by its id, and finds an answer, not the end of an abandoned stream."""
     desk = Desk(any_redis_url, provider, lease=0.5)
     opens = desk.streams.open
     try:
@@ -275,8 +275,8 @@ def test_a_question_whose_opening_got_no_reply_is_asked_all_the_same(
         desk.close()
 
 
-def test_a_message_is_found_without_being_asked(desk: Desk, provider: SlowProvider) -> None:
-    """Only by who sent it, and only one that has its own id."""
+def test_find_returns_a_stream_without_asking(desk: Desk, provider: SlowProvider) -> None:
+    """Only to the principal that asked, and only for a message with its own id."""
     question = Question("年假?", "chat", "default", CALLER.principal, msgid="c1/1")
     assert desk.gateway.find(question) is None
     asked = desk.gateway.ask(question)

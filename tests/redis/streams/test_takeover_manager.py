@@ -1,4 +1,4 @@
-"""Streams of owners that are gone: found by polls and sweeps, gone on with by exactly one, whatever was done before."""
+"""Takeover of streams without an owner: found by polls and sweeps, and continued by exactly one replica."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IDS = {"conversation_id": "c1", "message_id": "m1", "task_id": "t1", "run_id": "
 
 
 class RememberingProvider(BaseRAGProvider):
-    """A provider that answers, and may still have what it was asked before."""
+    """A provider that answers, and that may have kept the answer to an earlier request."""
 
     name = "remembering"
     app = "app"
@@ -63,7 +63,7 @@ class RememberingProvider(BaseRAGProvider):
 
 
 class Replica:
-    """A replica's parts that take over; its provider is the test's."""
+    """The takeover of one replica, with all that it uses and a scripted provider."""
 
     def __init__(self, url: str, *, max_streams: int = 100) -> None:
         self.client = connect(url, pool_size=10, timeout=5.0)
@@ -111,7 +111,7 @@ def replica(any_redis_url: str) -> Iterator[Replica]:
 
 
 def leave_behind(replica: Replica, redis_client: redis.Redis, text: str = "一半", **fields: str) -> None:
-    """Leave a stream as an owner does that was killed long enough ago, its person's place and turn still taken."""
+    """Leave a stream as an owner that was killed long enough ago, with its person's slot and turn still held."""
     start = {"status": "processing", "question": QUESTION.to_json(), "asks": "0", **fields}
     store, key = replica.store, replica.answerer.conversation(QUESTION)
     new = NewStream("s", "dead", start, frame_seconds=330.0)
@@ -130,8 +130,8 @@ def lapse(redis_client: redis.Redis) -> None:
     redis_client.hset(stream_keys("s").hash, mapping={"lease": "1", "suspect": "1"})
 
 
-def test_what_was_never_asked_is_asked(replica: Replica, redis_client: redis.Redis) -> None:
-    """The owner died before it came to that: nothing to recover, nothing counted as a second time."""
+def test_a_question_that_was_never_asked_is_asked(replica: Replica, redis_client: redis.Redis) -> None:
+    """The owner died before that: nothing is recovered, and this is the first request."""
     leave_behind(replica, redis_client, text="")
 
     assert replica.takeovers.attempt("s") == "taken"
@@ -145,10 +145,10 @@ def test_what_was_never_asked_is_asked(replica: Replica, redis_client: redis.Red
 @pytest.mark.parametrize(
     ("kept", "start"), [("一半和另一半", 0), ("一半", 0), ("完全不同", 1)], ids=["extended", "unchanged", "replaced"]
 )
-def test_what_the_provider_has_is_not_asked_again(
+def test_an_answer_that_the_provider_has_is_not_asked_again(
     replica: Replica, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture, kept: str, start: int
 ) -> None:
-    """Its whole answer extends the text, or takes its place."""
+    """The provider's whole answer extends the text, or replaces it."""
     caplog.set_level(logging.INFO)
     leave_behind(replica, redis_client, asks="1", **IDS)
     replica.provider.kept = kept
@@ -164,10 +164,10 @@ def test_what_the_provider_has_is_not_asked_again(
     assert (line["outcome"], line["former_owner"], line["owner"]) == (outcome, "dead", end.owner)
 
 
-def test_what_cannot_be_recovered_is_asked_once_more(
+def test_an_unrecoverable_answer_is_asked_once_more(
     replica: Replica, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The old run is stopped, and the new answer takes the old text's place."""
+    """The old run is stopped, and the new answer replaces the old text."""
     leave_behind(replica, redis_client, asks="1", **IDS)
 
     replica.takeovers.attempt("s")
@@ -181,7 +181,7 @@ def test_what_cannot_be_recovered_is_asked_once_more(
     assert (line["cause"], line["former_owner"], line["owner"]) == ("it is gone", "dead", end.owner)
 
 
-def test_nothing_is_asked_three_times(replica: Replica, redis_client: redis.Redis) -> None:
+def test_no_question_is_asked_three_times(replica: Replica, redis_client: redis.Redis) -> None:
     """The text so far stays, with a sentence."""
     leave_behind(replica, redis_client, asks="2", **IDS)
 
@@ -192,8 +192,8 @@ def test_nothing_is_asked_three_times(replica: Replica, redis_client: redis.Redi
     assert replica.provider.asked == []
 
 
-def test_a_stream_that_loses_owner_after_owner_ends(replica: Replica, redis_client: redis.Redis) -> None:
-    """A question that kills whoever answers it is not handed round for ever."""
+def test_a_stream_ends_after_too_many_takeovers(replica: Replica, redis_client: redis.Redis) -> None:
+    """A question that crashes each of its owners is not passed on for ever."""
     leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_LOOK_UPS - 1), **IDS)
 
     replica.takeovers.attempt("s")
@@ -204,10 +204,10 @@ def test_a_stream_that_loses_owner_after_owner_ends(replica: Replica, redis_clie
 
 
 @pytest.mark.parametrize("takeovers", [MAX_TAKEOVERS, MAX_LOOK_UPS - 1])
-def test_after_many_owners_an_answer_is_looked_up_and_not_asked_again(
+def test_after_many_takeovers_an_answer_is_looked_up_and_not_asked_again(
     replica: Replica, redis_client: redis.Redis, takeovers: int
 ) -> None:
-    """The provider may have finished it; where it has not, the text so far stays, with a sentence."""
+    """The provider may have finished it; if not, the text so far stays, with a sentence."""
     leave_behind(replica, redis_client, asks="1", takeovers=str(takeovers - 1), **IDS)
 
     replica.takeovers.attempt("s")
@@ -218,10 +218,10 @@ def test_after_many_owners_an_answer_is_looked_up_and_not_asked_again(
 
 
 @pytest.mark.parametrize("kept", ["一半", "一半和另一半"])
-def test_what_the_provider_finished_is_never_interrupted(
+def test_an_answer_that_the_provider_finished_is_never_interrupted(
     replica: Replica, redis_client: redis.Redis, kept: str
 ) -> None:
-    """However many owners were lost, and however often it was asked."""
+    """Neither many takeovers nor a second request change that."""
     leave_behind(replica, redis_client, asks="2", takeovers=str(MAX_TAKEOVERS), **IDS)
     replica.provider.kept = kept
 
@@ -239,7 +239,7 @@ def test_what_the_provider_finished_is_never_interrupted(
 def test_a_text_known_to_be_whole_only_gets_its_end(
     replica: Replica, redis_client: redis.Redis, fields: dict[str, str]
 ) -> None:
-    """Its owner had heard the provider's last word: nobody is asked anything, and nothing is interrupted."""
+    """Its owner had received the provider's end: no provider is asked, and the stream completes."""
     leave_behind(replica, redis_client, **{"asks": "1", **IDS, **fields}, whole=str(len("一半".encode())))
     redis_client.hset(stream_keys("s").hash, "deadline", "2")
 
@@ -250,8 +250,8 @@ def test_a_text_known_to_be_whole_only_gets_its_end(
     assert (replica.provider.asked, replica.provider.recovered) == ([], [])
 
 
-def test_a_text_that_redis_has_lost_a_part_of_is_not_whole(replica: Replica, redis_client: redis.Redis) -> None:
-    """The mark names its length."""
+def test_a_text_shorter_than_its_whole_mark_is_recovered(replica: Replica, redis_client: redis.Redis) -> None:
+    """The mark has the text's length in bytes, and Redis has lost a part of the text."""
     leave_behind(replica, redis_client, asks="1", whole="1000", **IDS)
     replica.provider.kept = "一半和另一半"
 
@@ -260,8 +260,8 @@ def test_a_text_that_redis_has_lost_a_part_of_is_not_whole(replica: Replica, red
     assert replica.sees_end().text == "一半和另一半"
 
 
-def test_a_handover_is_no_loss(replica: Replica, redis_client: redis.Redis) -> None:
-    """An owner that leaves counts for nothing, and needs no suspicion."""
+def test_a_handover_does_not_count_as_a_lost_owner(replica: Replica, redis_client: redis.Redis) -> None:
+    """It needs no suspicion either."""
     leave_behind(replica, redis_client, asks="1", takeovers=str(MAX_TAKEOVERS - 1), **IDS)
     redis_client.hset(stream_keys("s").hash, mapping={"lease": "0", "suspect": "0"})
     replica.provider.kept = "一半和另一半"
@@ -271,8 +271,8 @@ def test_a_handover_is_no_loss(replica: Replica, redis_client: redis.Redis) -> N
     assert replica.sees_end().text == "一半和另一半"
 
 
-def test_a_stream_whose_time_is_over_ends(replica: Replica, redis_client: redis.Redis) -> None:
-    """No new owner begins what no owner may finish."""
+def test_a_stream_past_its_deadline_ends(replica: Replica, redis_client: redis.Redis) -> None:
+    """The new owner does not ask the provider, because no time is left for an answer."""
     leave_behind(replica, redis_client, asks="1", **IDS)
     redis_client.hset(stream_keys("s").hash, "deadline", "2")
 
@@ -293,7 +293,7 @@ def test_a_stream_whose_time_is_over_ends(replica: Replica, redis_client: redis.
         '{"text":"?","channel":"wecom","bot":"default","principal":"z","chat":null}',
     ],
 )
-def test_a_question_nobody_can_ask_ends(replica: Replica, redis_client: redis.Redis, question: str) -> None:
+def test_a_question_that_cannot_be_asked_ends(replica: Replica, redis_client: redis.Redis, question: str) -> None:
     """It cannot be read, or this replica lacks its bot or channel: its readers get a sentence."""
     leave_behind(replica, redis_client)
     redis_client.hset(stream_keys("s").hash, "question", question)
@@ -303,8 +303,10 @@ def test_a_question_nobody_can_ask_ends(replica: Replica, redis_client: redis.Re
     assert replica.sees_end().error_code == "interrupted"
 
 
-def test_an_ended_stream_of_an_unknown_channel_stops_no_sweep(replica: Replica, redis_client: redis.Redis) -> None:
-    """Another replica's channel, during a rolling update: the stream leaves the index, the others are swept."""
+def test_an_ended_stream_of_an_unknown_channel_does_not_stop_the_sweep(
+    replica: Replica, redis_client: redis.Redis
+) -> None:
+    """A replica of another version has the channel: the stream leaves the index, and the sweep continues."""
     leave_behind(replica, redis_client)
     question = '{"text":"?","channel":"toy","bot":"default","principal":"z"}'
     redis_client.hset(stream_keys("s").hash, mapping={"question": question, "status": "completed"})
@@ -314,8 +316,8 @@ def test_an_ended_stream_of_an_unknown_channel_stops_no_sweep(replica: Replica, 
     assert replica.store.lapsed() == []
 
 
-def test_what_the_person_held_is_given_back(replica: Replica, redis_client: redis.Redis) -> None:
-    """Place and turn are free again when the stream has ended."""
+def test_slot_and_turn_are_released_after_a_takeover(replica: Replica, redis_client: redis.Redis) -> None:
+    """Both are free when the stream has ended."""
     leave_behind(replica, redis_client)
 
     replica.takeovers.attempt("s")
@@ -325,8 +327,8 @@ def test_what_the_person_held_is_given_back(replica: Replica, redis_client: redi
     assert redis_client.keys("*:turns") == []
 
 
-def test_of_all_who_try_at_once_one_gets_it(any_redis_url: str, redis_client: redis.Redis) -> None:
-    """Fifty polls on two replicas: one new owner, one question to the provider."""
+def test_of_concurrent_takeovers_one_succeeds(any_redis_url: str, redis_client: redis.Redis) -> None:
+    """Fifty polls on two replicas make one new owner and one provider call."""
     pair = [Replica(any_redis_url), Replica(any_redis_url)]
     leave_behind(pair[0], redis_client, text="")
 
@@ -341,13 +343,13 @@ def test_of_all_who_try_at_once_one_gets_it(any_redis_url: str, redis_client: re
         replica.close()
 
 
-def test_a_stream_nobody_polls_is_found_by_the_sweep(replica: Replica, redis_client: redis.Redis) -> None:
-    """First it becomes suspect, then it is gone on with; what has ended is forgotten."""
+def test_the_sweep_takes_over_a_stream_that_is_not_polled(replica: Replica, redis_client: redis.Redis) -> None:
+    """The first sweep marks it as suspect, a later one takes it over, and the ended stream leaves the index."""
     leave_behind(replica, redis_client, text="")
     redis_client.hdel(stream_keys("s").hash, "suspect")
 
     assert replica.takeovers.sweep(), "now it is suspect"
-    assert replica.takeovers.sweep(), "and not ripe"
+    assert replica.takeovers.sweep(), "the suspicion is not old enough"
     lapse(redis_client)
     assert not replica.takeovers.sweep()
 
@@ -355,8 +357,8 @@ def test_a_stream_nobody_polls_is_found_by_the_sweep(replica: Replica, redis_cli
     wait_until(lambda: not redis_client.keys("dify_streams:running:*"))
 
 
-def test_the_sweep_forgets_what_ended(replica: Replica, redis_client: redis.Redis) -> None:
-    """Ids whose stream is gone, or ended without its owner's saying so, leave the index."""
+def test_the_sweep_removes_ended_streams_from_the_index(replica: Replica, redis_client: redis.Redis) -> None:
+    """The stream is gone, or ended without its owner removing it."""
     replica.store.write([], *replica.store.running_calls(["gone", "ended"], seconds=0.0))
     replica.store.open(NewStream("ended", "dead", {"status": "completed"}))
 
@@ -365,8 +367,8 @@ def test_the_sweep_forgets_what_ended(replica: Replica, redis_client: redis.Redi
     assert redis_client.keys("dify_streams:running:*") == []
 
 
-def test_the_sweep_gives_back_what_an_ended_stream_still_holds(replica: Replica, redis_client: redis.Redis) -> None:
-    """Its owner was killed between its last word and that."""
+def test_the_sweep_releases_slot_and_turn_of_an_ended_stream(replica: Replica, redis_client: redis.Redis) -> None:
+    """Its owner was killed between the stream's end and the release."""
     leave_behind(replica, redis_client)
     redis_client.hset(stream_keys("s").hash, "status", "completed")
     assert redis_client.exists("dify_user:default:zhangsan")
@@ -378,10 +380,10 @@ def test_the_sweep_gives_back_what_an_ended_stream_still_holds(replica: Replica,
     assert redis_client.keys("dify_streams:running:*") == []
 
 
-def test_what_is_wrong_with_one_stream_keeps_the_sweep_from_none(
+def test_an_error_in_one_stream_does_not_stop_the_sweep(
     replica: Replica, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged hash, or a node that is away, is said, and the next one is looked at."""
+    """After a damaged hash the sweep continues with the next stream."""
     leave_behind(replica, redis_client, text="")
     redis_client.set(stream_keys("a damaged one").hash, "no hash")
     replica.store.write([], *replica.store.running_calls(["a damaged one"], seconds=-60.0))
@@ -392,7 +394,7 @@ def test_what_is_wrong_with_one_stream_keeps_the_sweep_from_none(
 
 
 def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redis_client: redis.Redis) -> None:
-    """During a roll-out the new replicas may allow a producer another time."""
+    """During a rolling update the new replicas may have another maximal time for producers."""
     replica.store.open(NewStream("s", "dead", {"status": "processing"}, frame_seconds=330.0))
     lapse(redis_client)
     taken = replica.store.takeover("s", "me")
@@ -405,7 +407,7 @@ def test_a_taker_with_other_settings_keeps_the_frames_end(replica: Replica, redi
 
 
 def test_every_replica_sweeps_by_itself(replica: Replica, redis_client: redis.Redis) -> None:
-    """Nobody polls, nobody calls."""
+    """No poll is needed."""
     leave_behind(replica, redis_client, text="")
 
     replica.takeovers.start()
@@ -413,8 +415,8 @@ def test_every_replica_sweeps_by_itself(replica: Replica, redis_client: redis.Re
     assert replica.sees_end().text == "新的答案"
 
 
-def test_a_full_replica_leaves_it_to_others(any_redis_url: str, redis_client: redis.Redis) -> None:
-    """Neither mark nor owner changes."""
+def test_a_full_replica_takes_no_stream_over(any_redis_url: str, redis_client: redis.Redis) -> None:
+    """Neither an attempt nor a sweep changes the owner."""
     full = Replica(any_redis_url, max_streams=0)
     leave_behind(full, redis_client)
 
@@ -425,8 +427,8 @@ def test_a_full_replica_leaves_it_to_others(any_redis_url: str, redis_client: re
     full.close()
 
 
-def test_without_redis_a_place_is_given_back() -> None:
-    """Nothing is taken over, and nothing leaks."""
+def test_a_takeover_without_redis_releases_its_slot() -> None:
+    """No stream is taken over, and the reserved slot is free again."""
     replica = Replica(f"redis://127.0.0.1:{free_port()}/0")
 
     with pytest.raises(StoreUnavailable):
@@ -437,7 +439,7 @@ def test_without_redis_a_place_is_given_back() -> None:
 
 
 def test_a_new_owner_that_is_fenced_in_turn_stops_recovering(replica: Replica, redis_client: redis.Redis) -> None:
-    """It was paused while it asked the provider: another one has the stream, and the run is not stopped."""
+    """It was paused during the recovery: another owner has the stream, and the provider's run is not stopped."""
     begun, fenced = threading.Event(), threading.Event()
 
     def recover(query: Query, ids: ProviderIds, deadline: Deadline) -> Recovered:
@@ -455,7 +457,7 @@ def test_a_new_owner_that_is_fenced_in_turn_stops_recovering(replica: Replica, r
         lapse(redis_client)
         return replica.store.takeover("s", "third").outcome == "taken"
 
-    # A renewal may come in between.
+    # A renewal in between clears the suspicion.
     wait_until(lost)
     wait_until(lambda: replica.manager.running == 0)
     assert fenced.is_set()

@@ -1,4 +1,4 @@
-"""The flusher, the one writer of a replica: fair, bounded, and ended by no error."""
+"""The flusher, the only writer of a replica: one pipeline a flush, bounded in bytes, and stopped by no error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Store(StreamStore):
         return super().write(writes, *others)
 
 
-class Desk:
+class Replica:
+    """A flusher with a store that records its pipelines."""
+
     def __init__(self, url: str, clock: FakeClock) -> None:
         self.client = connect(url, pool_size=4, timeout=5.0)
         self.store = Store(ScriptRunner(self.client))
@@ -59,134 +61,138 @@ class Desk:
 
 
 @pytest.fixture
-def desk(redis_url: str, clock: FakeClock) -> Iterator[Desk]:
-    desk = Desk(redis_url, clock)
-    yield desk
-    desk.flusher.stop()
-    desk.client.close()
+def replica(redis_url: str, clock: FakeClock) -> Iterator[Replica]:
+    replica = Replica(redis_url, clock)
+    yield replica
+    replica.flusher.stop()
+    replica.client.close()
 
 
-def test_everything_pending_goes_in_one_pipeline(desk: Desk) -> None:
+def test_all_pending_writes_go_in_one_pipeline(replica: Replica) -> None:
     """A flush is one round trip, however many streams have news."""
-    streams = [desk.owns(str(number)) for number in range(50)]
+    streams = [replica.owns(str(number)) for number in range(50)]
     for stream in streams:
         stream.emit("x")
 
-    desk.flusher.start()
-    wait_until(lambda: all(desk.text(str(number)) == "x" for number in range(50)))
+    replica.flusher.start()
+    wait_until(lambda: all(replica.text(str(number)) == "x" for number in range(50)))
 
-    assert [len(pipeline) for pipeline in desk.store.pipelines if pipeline] == [50]
+    assert [len(pipeline) for pipeline in replica.store.pipelines if pipeline] == [50]
 
 
-def test_too_much_for_one_pipeline_waits_for_the_next(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """News too large for a socket's timeout is divided over pipelines, and each stream gets its turn."""
+def test_writes_beyond_the_byte_limit_go_in_the_next_pipeline(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline stays small enough for the socket's timeout, and each stream gets its turn."""
     monkeypatch.setattr(module, "BATCH_BYTES", 100)
     for number in range(10):
-        desk.owns(str(number)).emit("x" * 60)
+        replica.owns(str(number)).emit("x" * 60)
 
-    desk.flusher.start()
-    wait_until(lambda: all(desk.text(str(number)) == "x" * 60 for number in range(10)))
+    replica.flusher.start()
+    wait_until(lambda: all(replica.text(str(number)) == "x" * 60 for number in range(10)))
 
-    assert max(len(pipeline) for pipeline in desk.store.pipelines) == 2
+    assert max(len(pipeline) for pipeline in replica.store.pipelines) == 2
 
 
-def test_a_bug_in_one_flush_loses_nothing(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """The error is logged, and the same news is sent again."""
-    desk.store.errors = [RuntimeError("a bug")]
-    desk.owns("s").emit("x")
+def test_a_bug_in_one_flush_loses_nothing(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
+    """The error is logged, and the same writes are sent again."""
+    replica.store.errors = [RuntimeError("a bug")]
+    replica.owns("s").emit("x")
 
-    desk.flusher.start()
+    replica.flusher.start()
 
-    wait_until(lambda: desk.text("s") == "x")
+    wait_until(lambda: replica.text("s") == "x")
     assert "flush failed" in caplog.text
 
 
-def test_a_silent_stream_is_renewed_every_third_of_its_lease(desk: Desk) -> None:
-    """A silent stream is renewed once by the clock, and indexed as running."""
-    desk.owns("s")
-    desk.flusher.start()
-    before = len(desk.store.pipelines)
-    desk.clock.advance(desk.store.lease / 3)
-    desk.flusher.changed(desk.flusher.streams()[0])
+def test_a_silent_stream_is_renewed_every_third_of_its_lease(replica: Replica) -> None:
+    """A stream without text gets a write without chunks, and is indexed as running."""
+    replica.owns("s")
+    replica.flusher.start()
+    before = len(replica.store.pipelines)
+    replica.clock.advance(replica.store.lease / 3)
+    replica.flusher.changed(replica.flusher.streams()[0])
 
-    wait_until(lambda: len(desk.store.pipelines) > before)
-    wait_until(lambda: desk.client.keys("dify_streams:running:*"))
-    assert [write.chunks for write in desk.store.pipelines[-1]] == [()]
+    wait_until(lambda: len(replica.store.pipelines) > before)
+    wait_until(lambda: replica.client.keys("dify_streams:running:*"))
+    assert [write.chunks for write in replica.store.pipelines[-1]] == [()]
 
 
-def test_a_stream_that_speaks_is_not_renewed_besides(desk: Desk) -> None:
+def test_a_stream_with_new_text_gets_no_extra_renewal(replica: Replica) -> None:
     """Appends renew the lease; the index of running streams is renewed all the same."""
-    silent, spoken = desk.owns("silent"), desk.owns("spoken")
-    desk.flusher.start()
+    silent, spoken = replica.owns("silent"), replica.owns("spoken")
+    replica.flusher.start()
     wait_until(lambda: not (silent.queued or spoken.queued))
-    desk.clock.advance(desk.store.lease / 6)
+    replica.clock.advance(replica.store.lease / 6)
     spoken.emit("x")
-    wait_until(lambda: desk.text("spoken") == "x" and spoken.acked_at == desk.clock())
+    wait_until(lambda: replica.text("spoken") == "x" and spoken.acked_at == replica.clock())
 
-    desk.store.pipelines.clear()
-    desk.clock.advance(desk.store.lease / 6)
-    desk.flusher.changed(spoken)
-    wait_until(lambda: desk.store.pipelines)
+    replica.store.pipelines.clear()
+    replica.clock.advance(replica.store.lease / 6)
+    replica.flusher.changed(spoken)
+    wait_until(lambda: replica.store.pipelines)
 
-    assert [[write.stream_id for write in writes] for writes in desk.store.pipelines] == [["silent"]]
-    wait_until(lambda: sorted(noted(desk)) == ["silent", "spoken"])
+    assert [[write.stream_id for write in writes] for writes in replica.store.pipelines] == [["silent"]]
+    wait_until(lambda: sorted(running_ids(replica)) == ["silent", "spoken"])
 
 
-def test_text_that_goes_on_waits_for_company(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First words, fields and ends go at once, together with all waiting text."""
+def test_further_text_waits_for_the_next_urgent_write(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First text, fields and ends are written at once, together with all waiting text."""
     monkeypatch.setattr(module, "PACE", 3600.0)
     monkeypatch.setattr(module, "SLOWEST", 3600.0)
-    stream, other = desk.owns("s"), desk.owns("t")
-    desk.flusher.start()
+    stream, other = replica.owns("s"), replica.owns("t")
+    replica.flusher.start()
     stream.emit("first")
-    wait_until(lambda: desk.text("s") == "first")
+    wait_until(lambda: replica.text("s") == "first")
 
     for word in (" and", " on"):
         stream.emit(word)
     threading.Event().wait(0.3)
-    assert desk.text("s") == "first"
+    assert replica.text("s") == "first"
     other.set(auth_state="cached")
 
-    wait_until(lambda: desk.text("s") == "first and on")
-    assert [chunk.content for chunk in desk.store.load("s")[1]] == ["first", " and on"]
+    wait_until(lambda: replica.text("s") == "first and on")
+    assert [chunk.content for chunk in replica.store.load("s")[1]] == ["first", " and on"]
     stream.emit("!")
     stream.finish("completed")
     wait_until(lambda: stream.closed == "done")
 
 
-def test_an_idle_flusher_sends_nothing(desk: Desk) -> None:
-    """Without a stream there is no traffic."""
-    desk.flusher.start()
+def test_an_idle_flusher_sends_nothing(replica: Replica) -> None:
+    """Without a stream there is no request to Redis."""
+    replica.flusher.start()
     threading.Event().wait(0.3)
 
-    assert desk.store.pipelines == []
+    assert replica.store.pipelines == []
 
 
-def test_what_is_released_is_found_at_once(desk: Desk) -> None:
-    """A released stream is first in the index; a written one stays for its lease."""
-    stream = desk.owns("s")
-    desk.store.write([], *desk.store.running_calls(["s", "t"]))
-    desk.flusher.start()
+def test_a_released_stream_counts_as_lapsed_at_once(replica: Replica) -> None:
+    """A sweep finds a released stream at once, a running one when its lease has lapsed."""
+    stream = replica.owns("s")
+    replica.store.write([], *replica.store.running_calls(["s", "t"]))
+    replica.flusher.start()
 
     stream.release()
     wait_until(lambda: stream.closed)
 
-    assert (desk.store.lapsed(), sorted(noted(desk))) == (["s"], ["s", "t"])
+    assert (replica.store.lapsed(), sorted(running_ids(replica))) == (["s"], ["s", "t"])
 
 
-def noted(desk: Desk) -> list[str]:
+def running_ids(replica: Replica) -> list[str]:
     """Return the ids in the index of running streams."""
-    return [str(one) for key in desk.client.keys("dify_streams:running:*") for one in desk.client.zrange(key, 0, -1)]
+    return [
+        str(one) for key in replica.client.keys("dify_streams:running:*") for one in replica.client.zrange(key, 0, -1)
+    ]
 
 
-def test_a_stream_whose_time_is_over_is_not_written_again(desk: Desk) -> None:
-    """The stream has expired in Redis, so no reader could find it."""
-    stream = desk.owns("s")
-    desk.store.ttl = 0.0
-    desk.client.flushdb()
+def test_an_expired_stream_is_not_written_again(replica: Replica) -> None:
+    """A stream older than its TTL closes as lost, and Redis gets no key of it."""
+    stream = replica.owns("s")
+    replica.store.ttl = 0.0
+    replica.client.flushdb()
     stream.emit("x")
 
-    desk.flusher.start()
+    replica.flusher.start()
 
     wait_until(lambda: stream.closed == "lost")
-    assert desk.client.keys("*s*") == []
+    assert replica.client.keys("*s*") == []

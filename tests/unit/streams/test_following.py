@@ -1,4 +1,4 @@
-"""Following a stream: nothing twice, nothing lost, whichever replica writes it and whatever happens to its owner."""
+"""Following a stream from a cursor: each chunk once, on any replica, through takeovers, outages and lost data."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ class Script:
 
     def __init__(self) -> None:
         self.steps: list[str] = []
-        self.said = threading.Condition()
+        self.changed = threading.Condition()
         self.over = False
 
     def say(self, *pieces: str) -> None:
-        with self.said:
+        with self.changed:
             self.steps += pieces
-            self.said.notify_all()
+            self.changed.notify_all()
 
     def end(self) -> None:
-        with self.said:
+        with self.changed:
             self.over = True
-            self.said.notify_all()
+            self.changed.notify_all()
 
     def answer(
         self, question: Question, stream_id: str, deadline: Deadline, past: Past | None
     ) -> Iterator[Delta | Replacement]:
-        told = 0
+        yielded = 0
         while True:
-            with self.said:
-                while len(self.steps) == told:
-                    if self.over or not self.said.wait(SECONDS):
+            with self.changed:
+                while len(self.steps) == yielded:
+                    if self.over or not self.changed.wait(SECONDS):
                         return
-                piece = self.steps[told]
-            told += 1
+                piece = self.steps[yielded]
+            yielded += 1
             yield Replacement(piece[1:]) if piece.startswith("!") else Delta(piece)
 
 
 class Replica:
-    """One replica: a store, a manager, readers."""
+    """One replica: a store, a manager and readers; its takeover attempts are recorded in `tried`."""
 
     def __init__(self, client: redis.Redis, script: Script, *, lease: float = 6.0) -> None:
         self.store = StreamStore(ScriptRunner(client), lease=lease)
@@ -94,7 +94,7 @@ class Replica:
 
 
 class Pair:
-    """Two replicas and one answer."""
+    """Two replicas that produce the same answer."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.script = Script()
@@ -132,7 +132,7 @@ def see(following: Following, text: str = "") -> tuple[str, News]:
 
 
 def see_text(following: Following, wanted: str, text: str = "") -> News:
-    """Follow until the text is complete; at any moment it is a beginning of the wanted text."""
+    """Follow until the text is complete, and check that it is a prefix of the wanted text at any moment."""
     while True:
         text, news = see(following, text)
         assert wanted.startswith(text)
@@ -148,7 +148,7 @@ def see_end(following: Following, text: str = "") -> tuple[str, News]:
 
 
 def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> None:
-    """Text reaches readers of every replica, in order and once, and so does the end."""
+    """Readers of every replica get the text in order and once, and then the end."""
     pair.here.asks()
     following = reader.follows()
 
@@ -164,8 +164,8 @@ def test_an_answer_is_followed_while_it_grows(pair: Pair, reader: Replica) -> No
     assert following.whole() == Whole("年假怎么申请", "completed")
 
 
-def test_a_reader_comes_back_to_its_place(pair: Pair, reader: Replica) -> None:
-    """A reader with a cursor gets the rest, on any replica."""
+def test_a_reader_continues_from_its_cursor_on_another_replica(pair: Pair, reader: Replica) -> None:
+    """The reader gets only the chunks after its cursor, without a reset."""
     pair.here.asks()
     pair.script.say("年假")
     seen = see_text(reader.follows(), "年假")
@@ -193,8 +193,8 @@ def test_chunks_are_numbered_within_the_text(pair: Pair, reader: Replica) -> Non
     assert (anew.reset, anew.first, [chunk.content for chunk in anew.chunks]) == (True, 0, ["病假"])
 
 
-def test_who_saw_what_was_replaced_is_told_once(pair: Pair, reader: Replica) -> None:
-    """A reader gets one reset and then the new text, but no reset if it had no text before."""
+def test_a_reader_of_replaced_text_gets_one_reset(pair: Pair, reader: Replica) -> None:
+    """The new text follows the reset; a reader that had no text gets no reset."""
     pair.here.asks()
     early, late = reader.follows(), reader.follows()
     pair.script.say("年假")
@@ -214,8 +214,8 @@ def test_who_saw_what_was_replaced_is_told_once(pair: Pair, reader: Replica) -> 
     assert see_end(late)[0] == "病假怎么请"
 
 
-def test_a_cursor_beyond_the_end_begins_anew(pair: Pair, reader: Replica) -> None:
-    """Redis may have lost chunks: the text is shown from its beginning."""
+def test_a_cursor_beyond_the_end_gets_a_reset(pair: Pair, reader: Replica) -> None:
+    """Redis may have lost chunks: the reader gets the text from its beginning."""
     pair.here.asks()
     pair.script.say("年假")
     see_text(reader.follows(), "年假")
@@ -227,7 +227,7 @@ def test_a_cursor_beyond_the_end_begins_anew(pair: Pair, reader: Replica) -> Non
     see_text(following, "年假")
 
 
-def test_an_error_is_the_end_and_has_its_sentence(pair: Pair, reader: Replica) -> None:
+def test_an_error_ends_the_stream_with_a_sentence(pair: Pair, reader: Replica) -> None:
     """The sentence is not part of the text."""
     pair.here.store.open(NewStream(ID, "o", {"status": "processing", "access": "me"}))
     following = reader.follows()
@@ -241,7 +241,7 @@ def test_an_error_is_the_end_and_has_its_sentence(pair: Pair, reader: Replica) -
     assert following.whole() == Whole("年假", "error", "provider_error", ({"title": "手册"},), True)
 
 
-def test_what_is_somebody_elses_is_unknown(pair: Pair, reader: Replica) -> None:
+def test_a_stream_without_access_is_unknown(pair: Pair, reader: Replica) -> None:
     """A stream id alone gives no access."""
     pair.here.asks()
     pair.script.say("年假")
@@ -250,14 +250,14 @@ def test_what_is_somebody_elses_is_unknown(pair: Pair, reader: Replica) -> None:
         see(reader.follows(allowed=False))
 
 
-def test_what_nobody_writes_is_unknown_after_a_while(pair: Pair) -> None:
-    """A living owner would have written it again by then."""
+def test_a_missing_stream_is_unknown_after_the_timeout(pair: Pair) -> None:
+    """A living owner would have written the stream again within the timeout."""
     with pytest.raises(StreamUnknown):
         see(pair.here.follows(stream_id="nothing"))
 
 
-def test_a_stream_that_comes_back_is_followed_on(pair: Pair, reader: Replica) -> None:
-    """The owner writes a lost stream again; nothing is shown twice."""
+def test_a_stream_that_redis_lost_is_followed_on(pair: Pair, reader: Replica) -> None:
+    """The owner writes the stream again, and its readers get no chunk twice."""
     pair.here.asks()
     following = reader.follows()
     pair.script.say("年假")
@@ -270,8 +270,8 @@ def test_a_stream_that_comes_back_is_followed_on(pair: Pair, reader: Replica) ->
     assert see_end(following, "年假")[0] == "年假怎么申请"
 
 
-def test_a_stream_that_goes_while_it_is_followed_is_unknown(pair: Pair) -> None:
-    """Readers do not wait for an expired stream."""
+def test_a_stream_that_expires_while_it_is_followed_is_unknown(pair: Pair) -> None:
+    """Readers wait for a stream that vanished only until the timeout."""
     pair.there.store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
     following = pair.there.follows()
     see(following)
@@ -282,8 +282,8 @@ def test_a_stream_that_goes_while_it_is_followed_is_unknown(pair: Pair) -> None:
         see(following)
 
 
-def test_a_lapsed_stream_is_tried_by_who_follows_it(pair: Pair) -> None:
-    """A reader triggers the takeover without waiting for the sweep."""
+def test_a_reader_tries_to_take_over_a_lapsed_stream(pair: Pair) -> None:
+    """The takeover starts without waiting for the sweep."""
     store = StreamStore(ScriptRunner(pair.client), lease=0.2)
     store.open(NewStream(ID, "gone", {"status": "processing", "access": "me"}))
     following = pair.there.follows()
@@ -295,7 +295,7 @@ def test_a_lapsed_stream_is_tried_by_who_follows_it(pair: Pair) -> None:
 
 
 def test_a_cancelled_stream_ends_for_its_readers(pair: Pair, reader: Replica) -> None:
-    """Readers see the end even if the owner writes nothing."""
+    """Readers get the end even if the owner has no text to write."""
     new = pair.here.asks()
     pair.script.say("年假")
     following = reader.follows()
@@ -316,15 +316,15 @@ class Counted(StreamStore):
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(ScriptRunner(client))
-        self.exchanges: list[int] = []
+        self.pipelines: list[int] = []
 
     def pages(self, places: Sequence[tuple[str, int]]) -> list[ChunkPage | StoreUnavailable | None]:
-        self.exchanges.append(len(places))
+        self.pipelines.append(len(places))
         return super().pages(places)
 
 
-def test_many_readers_share_one_look(pair: Pair) -> None:
-    """Fifty readers of another replica's streams cost one pipeline a round, and none once they have left."""
+def test_many_readers_share_one_pipeline(pair: Pair) -> None:
+    """Fifty readers of another replica's stream cost one pipeline a round, and none after they have left."""
     store = Counted(pair.client)
     readers = StreamReaders(store, pair.there.manager, attempt=lambda _: "")
     store.open(NewStream("elsewhere", "o", {"status": "processing", "access": "me"}))
@@ -335,23 +335,23 @@ def test_many_readers_share_one_look(pair: Pair) -> None:
     wait_until(lambda: len(readers._looks) == 50, SECONDS)
 
     readers.start()
-    wait_until(lambda: len(store.exchanges) > 2, SECONDS)
-    rounds = store.exchanges[:3]
+    wait_until(lambda: len(store.pipelines) > 2, SECONDS)
+    rounds = store.pipelines[:3]
     store.write([Write("elsewhere", 1, "o", 0, 0, (Chunk("年", "t"),))])
     for thread in waiting:
         thread.join(SECONDS)
     wait_until(lambda: not readers._wanted.is_set(), SECONDS)
-    counted = len(store.exchanges)
+    counted = len(store.pipelines)
     threading.Event().wait(0.5)
     readers.close()
 
     assert rounds == [50, 50, 50]
     assert not any(thread.is_alive() for thread in waiting)
-    assert len(store.exchanges) == counted
+    assert len(store.pipelines) == counted
 
 
 class Pages:
-    """Readers of a list that the test changes at will, as any owner or a Redis that loses data may."""
+    """Readers of a list that the test changes, as any owner or a Redis that loses data would."""
 
     def __init__(self) -> None:
         self.chunks: list[str] = []
@@ -377,8 +377,8 @@ class Pages:
 
 
 @pytest.mark.parametrize(("epoch", "reset"), [(1, False), (2, True)])
-def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool) -> None:
-    """Redis lost the end: the same owner writes the same again, unnoticed; another owner writes another text."""
+def test_lost_chunks_cause_a_reset_only_under_another_owner(epoch: int, reset: bool) -> None:
+    """The same owner writes the same chunks again, so the reader waits; another owner writes another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
     following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
@@ -394,8 +394,8 @@ def test_less_than_was_shown_is_waited_for_or_shown_anew(epoch: int, reset: bool
     assert (text, news.reset) == ("年假怎么", False)
 
 
-def test_a_stream_that_was_asked_anew_is_shown_anew() -> None:
-    """Redis lost the stream, and the question was asked again: the new owner has epoch 1 too, but another text."""
+def test_another_owner_of_the_same_epoch_causes_a_reset() -> None:
+    """After Redis lost the stream, the question was asked again: the new owner has epoch 1 too, but another text."""
     pages = Pages()
     pages.chunks = ["年", "假"]
     following = Following(pages, ID, 0, allows=lambda _: True, misses=Misses(1.0))  # type: ignore[arg-type]
@@ -414,7 +414,7 @@ STEPS = st.lists(st.sampled_from(["append", "replace", "look", "take over", "los
 
 @settings(max_examples=examples(400))
 @given(STEPS)
-def test_whatever_happens_to_it_a_reader_ends_with_the_text(steps: list[str]) -> None:
+def test_a_reader_ends_with_the_text_after_any_events(steps: list[str]) -> None:
     """After appends, replacements, takeovers and losses, the text that a client puts together is the stream's."""
     pages, shown, cursor, count = Pages(), "", 0, 0
     lost: list[str] = []
@@ -474,7 +474,7 @@ def unreachable(readers: StreamReaders) -> Iterator[None]:
 
 
 def test_an_outage_is_waited_through(pair: Pair) -> None:
-    """A reader of another replica's stream sees nothing during the outage, and continues after it."""
+    """A reader of another replica's stream gets no news during the outage, and continues after it."""
     pair.here.asks()
     pair.script.say("年假")
     following = pair.there.follows()

@@ -1,7 +1,7 @@
 """A model check of leases, epochs and takeovers: any order of crashes, pauses, lost and late calls, and lost data.
 
 The world is in `tests/support/streams/lease_world.py`. Each machine plays random events, checks the invariants after
-each, and at its end lets whoever is left go on until the stream has its end.
+each, and at its end lets the remaining replicas continue until the stream ends.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ SECONDS = st.sampled_from((0.5, LEASE / 3, GRACE, LEASE, LEASE + GRACE))
 MOMENTS = st.lists(st.floats(0.0, 1.0), max_size=5)
 #: The keys of a stream that are lost.
 LOST = st.sets(st.sampled_from(State._fields), min_size=1)
-#: Probability of the events that end most of a run: if frequent, no run would get far.
+#: True in one draw of four, for the events that end most of a run: without it no run would get far.
 SELDOM = st.integers(1, 4).map(lambda number: number == 4)
 #: Seconds between two checks for the end of a stream.
 TICK = 0.5
 
 
 def one_of(name: str) -> st.SearchStrategy[Any]:
-    """Return an item of one kind that the world has at that moment."""
+    """Draw one of the world's items of this kind, by the name of its attribute."""
     return st.runner().flatmap(lambda machine: st.sampled_from(getattr(machine.world, name)))
 
 
 def some(name: str, count: int = 1) -> Callable[[Rule], Rule]:
-    """Allow a rule while the world has that many items of a kind."""
+    """Allow a rule only while the world has at least `count` items of a kind."""
     return precondition(lambda machine: len(getattr(machine.world, name)) >= count)
 
 
@@ -65,7 +65,7 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _of_the_machines(client: redis.Redis) -> None:
+def _set_client(client: redis.Redis) -> None:
     """Give the client to the machines that Hypothesis creates."""
     Leases.client = client
 
@@ -79,21 +79,21 @@ class Leases(RuleBasedStateMachine):
     @initialize(frame_seconds=st.sampled_from((None, 10.0)), sweeps=st.booleans())
     def opens(self, frame_seconds: float | None, sweeps: bool) -> None:
         self.world = World(self.client, frame_seconds)
-        #: Whether the sweep, or else a reader, finds the stream at last.
+        #: The check that finds a stream without an owner at the end of a run: the sweep's or a reader's.
         self.find = self.world.sweep if sweeps else self.world.look
 
     @some("talkers")
-    @rule(replica=one_of("talkers"), said=st.lists(st.tuples(TEXT, FATE | st.none()), min_size=1, max_size=4))
-    def says(self, replica: Replica, said: list[tuple[str, Fate | None]]) -> None:
+    @rule(replica=one_of("talkers"), pieces=st.lists(st.tuples(TEXT, FATE | st.none()), min_size=1, max_size=4))
+    def emits(self, replica: Replica, pieces: list[tuple[str, Fate | None]]) -> None:
         """Emit a few pieces; text that is not written at once goes with the next."""
-        for text, fate in said:
+        for text, fate in pieces:
             self.world.emit(replica, text)
             if fate:
                 self.world.flush(replica, fate)
 
     @some("talkers")
     @rule(replica=one_of("talkers"), text=PERHAPS, fate=FATE)
-    def begins_anew(self, replica: Replica, text: str, fate: Fate) -> None:
+    def replaces(self, replica: Replica, text: str, fate: Fate) -> None:
         self.world.replace(replica, text)
         self.world.flush(replica, fate)
 
@@ -150,7 +150,7 @@ class Leases(RuleBasedStateMachine):
         self.world.flush(replica)
 
     @rule(how=st.sampled_from(("poll", "look", "sweep")))
-    def somebody_looks(self, how: str) -> None:
+    def polls_reads_or_sweeps(self, how: str) -> None:
         getattr(self.world, how)()
 
     @some("sent")
@@ -198,23 +198,23 @@ class Leases(RuleBasedStateMachine):
         self.world.check()
 
     def teardown(self) -> None:
-        """Invariants 5 and 2: in any case the stream ends soon, has all of its last owner's text, and keeps it."""
+        """Invariants 5 and 2: the stream ends soon, has all of its last owner's text, and keeps it after late calls."""
         if not hasattr(self, "world"):
             return
         world = self.world
         ends(world, self.find)
-        at_the_end = world.state()
-        if at_the_end.status in ("completed", "error") and not world.torn:
-            assert at_the_end.is_whole
-            assert at_the_end.text == world.said[world.fence.owner][-1]
+        final = world.state()
+        if final.status in ("completed", "error") and not world.torn:
+            assert final.is_whole
+            assert final.text == world.said[world.fence.owner][-1]
         for replica in world.paused:
             world.resume(replica, heard=True)
             if replica.stream:
                 world.flush(replica)
         for sent in world.sent:
             world.deliver_again(sent)
-        if at_the_end.hash:
-            assert world.state() == at_the_end
+        if final.hash:
+            assert world.state() == final
         else:
             # A late call has created a stream again that Redis had lost.
             ends(world, self.world.look)
@@ -237,7 +237,7 @@ class LeasesOnAForgetfulRedis(Leases):
 
     @some("talkers")
     @rule(replica=one_of("talkers"), lost=LOST, text=PERHAPS, ends=st.booleans())
-    def loses_what_its_owner_has(self, replica: Replica, lost: set[str], text: str, ends: bool) -> None:
+    def loses_text_of_a_running_owner(self, replica: Replica, lost: set[str], text: str, ends: bool) -> None:
         """The owner continues, and its next write restores all text."""
         self.world.lose_parts(lost)
         self.world.emit(replica, text)
@@ -250,8 +250,8 @@ class LeasesOnAForgetfulRedis(Leases):
     @some("talkers")
     @some("takers")
     @rule(replica=one_of("talkers"), other=one_of("takers"), lost=LOST, text=TEXT)
-    def loses_what_nobody_has(self, replica: Replica, other: Replica, lost: set[str], text: str) -> None:
-        """The owner is killed as well; the next one begins with the rest."""
+    def loses_text_of_a_killed_owner(self, replica: Replica, other: Replica, lost: set[str], text: str) -> None:
+        """The owner is killed before it restores the text; the next owner begins with what is left."""
         self.world.replace(replica, text)
         self.world.flush(replica)
         self.world.crash(replica)
@@ -262,7 +262,7 @@ class LeasesOnAForgetfulRedis(Leases):
 
     @some("talkers")
     @rule(replica=one_of("talkers"), text=TEXT)
-    def loses_an_owners_last_words(self, replica: Replica, text: str) -> None:
+    def loses_an_owners_last_write(self, replica: Replica, text: str) -> None:
         """A failover while the owner continues."""
         before = self.world.state()
         self.world.emit(replica, text)
@@ -283,7 +283,7 @@ class LeasesOnAForgetfulRedis(Leases):
 
 
 def ends(world: World, find: Callable[[], None]) -> None:
-    """Let running replicas finish and idle ones look for the stream until it ends, within a limit."""
+    """Let running replicas finish and idle ones look for the stream until it ends, within lease and two graces."""
     if len(world.paused) == REPLICAS:
         world.resume(world.paused[0], heard=False)
     left = LEASE + 2 * GRACE
@@ -310,7 +310,7 @@ MODEL = settings(
     report_multiple_bugs=False,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
-# Seconds, which include the shortening of a failed run.
+# Seconds, including Hypothesis's shrinking of a failed run.
 TestLeases = pytest.mark.timeout(400)(Leases.TestCase)
 TestLeases.settings = MODEL
 TestLeasesOnAForgetfulRedis = pytest.mark.timeout(400)(LeasesOnAForgetfulRedis.TestCase)
@@ -319,8 +319,8 @@ TestLeasesOnAForgetfulRedis.settings = MODEL
 
 @settings(max_examples=examples(100), derandomize=True)
 @given(st.lists(MOMENTS, max_size=10))
-def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, attempts: list[list[float]]) -> None:
-    """An owner whose writes succeed within its lease keeps its stream, whichever replica tries to take it."""
+def test_an_owner_whose_writes_succeed_keeps_its_stream(client: redis.Redis, attempts: list[list[float]]) -> None:
+    """An owner that writes within each lease keeps its stream against every attempt to take it over."""
     world = World(client)
     (replica,) = world.owners
 
@@ -336,7 +336,7 @@ def test_nobody_takes_a_stream_from_an_owner_that_delivers(client: redis.Redis, 
 def test_an_outage_of_redis_costs_no_living_owner_its_stream(
     client: redis.Redis, outages: list[tuple[float, float, list[float]]]
 ) -> None:
-    """After an outage of any length, the owner renews before the first suspicion is old enough, and clears it."""
+    """After any outage, the owner's renewal clears the suspicion before it is old enough for a takeover."""
     world = World(client)
     (replica,) = world.owners
 
@@ -349,7 +349,7 @@ def test_an_outage_of_redis_costs_no_living_owner_its_stream(
 
 
 def at(world: World, moments: list[float], until: float) -> None:
-    """Let a replica try a takeover at each of these seconds from now; return when `until` has passed."""
+    """Try a takeover at each of these seconds from now; return when `until` seconds have passed."""
     passed = 0.0
     for moment in sorted(moments):
         world.pass_time(moment - passed)

@@ -12,12 +12,12 @@ TEXT = "0123456789"
 
 
 class Source:
-    """A text with slices of four bytes."""
+    """A text read in slices of four bytes."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.text = TEXT
-        #: Seconds for which Redis is away from the second slice on.
+        #: The clock's time until which reads of the second slice fail.
         self.away = 0.0
         self.reads = 0
 
@@ -37,7 +37,7 @@ def source(clock: FakeClock) -> Source:
     return Source(clock)
 
 
-def test_each_slice_is_read_when_it_is_asked_for(source: Source) -> None:
+def test_slices_are_read_during_iteration(source: Source) -> None:
     """Each new iteration reads all slices again."""
     text = source.long()
 
@@ -47,7 +47,7 @@ def test_each_slice_is_read_when_it_is_asked_for(source: Source) -> None:
 
 
 def test_an_outage_is_waited_through(source: Source, clock: FakeClock) -> None:
-    """Readers wait as long as producers; then there is an error."""
+    """Readers wait through OUTAGE_SECONDS, as producers do, and then get StoreUnavailable."""
     source.away = clock() + OUTAGE_SECONDS - 1
     assert list(source.long()) == ["0123", "4567", "89"]
 
@@ -57,8 +57,8 @@ def test_an_outage_is_waited_through(source: Source, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("other", ["", "0123", "0123456789x"])
-def test_another_text_is_not_taken_for_it(source: Source, other: str) -> None:
-    """A text that expired, or of which Redis lost a part, is an error."""
+def test_a_text_that_changed_between_slices_is_an_error(source: Source, other: str) -> None:
+    """The text expired, Redis lost a part, or it has another length."""
     slices = iter(source.long())
     next(slices)
     source.text = other

@@ -1,4 +1,4 @@
-"""A stream that Redis lacks may come back for a while, and is unknown after that."""
+"""`Misses`: a stream that Redis lacks may come back until the timeout, and is unknown after it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from services.streams.following import MAX_MISSES, Misses
 from tests.support.servers.processes import FakeClock
 
 
-def test_a_missed_stream_may_come_back_for_a_while(clock: FakeClock) -> None:
+def test_a_missing_stream_may_come_back_until_the_timeout(clock: FakeClock) -> None:
     """The timeout counts from the first miss."""
     misses = Misses(4.0, clock=clock)
 
@@ -18,8 +18,8 @@ def test_a_missed_stream_may_come_back_for_a_while(clock: FakeClock) -> None:
     assert misses.note("another")
 
 
-def test_a_stream_that_came_back_may_be_missed_again(clock: FakeClock) -> None:
-    """A later miss gets the full timeout again."""
+def test_a_stream_that_came_back_gets_the_full_timeout_again(clock: FakeClock) -> None:
+    """A stream that was never missed may be forgotten too."""
     misses = Misses(4.0, clock=clock)
     misses.note("s")
     clock.advance(5.0)
@@ -30,7 +30,7 @@ def test_a_stream_that_came_back_may_be_missed_again(clock: FakeClock) -> None:
     assert misses.note("s")
 
 
-def test_only_so_many_are_remembered(clock: FakeClock) -> None:
+def test_the_number_of_misses_is_bounded(clock: FakeClock) -> None:
     """Requests for ever new streams use bounded memory; the oldest miss is dropped first."""
     misses = Misses(4.0, clock=clock)
 

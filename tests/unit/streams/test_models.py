@@ -1,12 +1,12 @@
-"""Values that cross floors and outlive a process."""
+"""The models that several packages share and that Redis keeps."""
 
 from __future__ import annotations
 
 from services.models import Identity, Question
 
 
-def test_a_question_comes_back_from_redis_as_it_was() -> None:
-    """Another replica can ask the question from its JSON alone."""
+def test_a_question_is_restored_from_its_json() -> None:
+    """Another replica can ask the question from its JSON alone; fields of later versions are ignored."""
     question = Question("年假\n?", "wecom", "hr", "zhangsan", "group", "m1", {"a": 1}, ("f1", "f2"))
 
     assert Question.from_json(question.to_json()) == question
@@ -14,5 +14,5 @@ def test_a_question_comes_back_from_redis_as_it_was() -> None:
 
 
 def test_an_identity_shows_no_token() -> None:
-    """Neither repr nor str shows it."""
+    """The token is in neither repr nor str."""
     assert "tok-obviously-fake" not in f"{Identity('cached', None, 'tok-obviously-fake')!r}"

@@ -16,8 +16,8 @@ from tests.support.servers.processes import FakeClock, wait_until
 from utils.deadline import Deadline
 
 
-class Desk:
-    """An owned stream, and how often it reported news."""
+class Owner:
+    """An owned stream that counts how often it reported news."""
 
     def __init__(self, clock: FakeClock, *, max_bytes: int = 1000, outage_seconds: float = 20.0) -> None:
         self.changes = 0
@@ -40,105 +40,105 @@ class Desk:
         return write
 
     def sends(self) -> Write:
-        """Acknowledge the next write as Redis would."""
+        """Acknowledge the next write as Redis would; return the write."""
         write = self.write()
         self.stream.settle(write, Appended("ok", write.index + len(write.chunks)))
         return write
 
 
 @pytest.fixture
-def desk(clock: FakeClock) -> Desk:
-    return Desk(clock)
+def owner(clock: FakeClock) -> Owner:
+    return Owner(clock)
 
 
-def said(write: Write) -> list[str]:
+def texts(write: Write) -> list[str]:
     return [chunk.content for chunk in write.chunks]
 
 
-def test_all_deltas_of_one_flush_are_one_chunk(desk: Desk) -> None:
+def test_all_deltas_of_one_flush_are_one_chunk(owner: Owner) -> None:
     """All waiting text becomes one entry of the list."""
-    desk.stream.emit("一")
-    desk.stream.emit("二")
+    owner.stream.emit("一")
+    owner.stream.emit("二")
 
-    assert said(desk.write()) == ["一二"]
+    assert texts(owner.write()) == ["一二"]
 
 
-def test_a_chunk_that_was_sent_keeps_its_boundaries(desk: Desk) -> None:
+def test_a_chunk_that_was_sent_keeps_its_boundaries(owner: Owner) -> None:
     """A chunk is sent again unchanged, followed by newer text."""
-    desk.stream.emit("一")
-    first = desk.write()
-    desk.stream.emit("二")
+    owner.stream.emit("一")
+    first = owner.write()
+    owner.stream.emit("二")
 
-    again = desk.write()
+    again = owner.write()
 
-    assert (said(first), said(again), again.index) == (["一"], ["一", "二"], 0)
+    assert (texts(first), texts(again), again.index) == (["一"], ["一", "二"], 0)
 
 
-def test_what_redis_has_is_not_sent_again(desk: Desk) -> None:
+def test_acknowledged_chunks_are_not_sent_again(owner: Owner) -> None:
     """An acknowledged write moves the index on, and without news there is no write."""
-    desk.stream.emit("一")
-    desk.sends()
+    owner.stream.emit("一")
+    owner.sends()
 
-    assert desk.stream.next_write() is None
-    desk.stream.emit("二")
-    assert (desk.write().index, said(desk.write())) == (1, ["二"])
+    assert owner.stream.next_write() is None
+    owner.stream.emit("二")
+    assert (owner.write().index, texts(owner.write())) == (1, ["二"])
 
 
-def test_a_renewal_is_a_write_without_news(desk: Desk) -> None:
-    """A silent stream keeps its lease."""
-    renewal = desk.stream.next_write(renew=True)
+def test_a_renewal_is_a_write_without_news(owner: Owner) -> None:
+    """A stream without new text keeps its lease by an empty write."""
+    renewal = owner.stream.next_write(renew=True)
 
     assert renewal
     assert (renewal.chunks, renewal.op) == ((), "")
 
 
-def test_after_a_gap_the_owner_sends_from_there(desk: Desk) -> None:
-    """Redis lost the tail, and the owner has all of it."""
+def test_after_a_gap_the_owner_sends_from_there(owner: Owner) -> None:
+    """After Redis lost the tail, the owner sends every chunk from the list's length on."""
     for piece in ("一", "二", "三"):
-        desk.stream.emit(piece)
-        desk.sends()
+        owner.stream.emit(piece)
+        owner.sends()
 
-    write = desk.stream.next_write(renew=True)
+    write = owner.stream.next_write(renew=True)
     assert write
-    desk.stream.settle(write, Appended("gap", 1))
+    owner.stream.settle(write, Appended("gap", 1))
 
-    assert (desk.write().index, said(desk.write())) == (1, ["二", "三"])
+    assert (owner.write().index, texts(owner.write())) == (1, ["二", "三"])
 
 
-def test_a_vanished_stream_is_written_whole(desk: Desk, clock: FakeClock) -> None:
-    """An empty Redis gets fields, chunks, epoch and start, but no longer TTL."""
-    desk.stream.emit("旧")
-    desk.sends()
-    desk.stream.replace("新")
-    desk.stream.set(auth_state="cached")
+def test_a_vanished_stream_is_written_whole(owner: Owner, clock: FakeClock) -> None:
+    """An empty Redis gets all fields, chunks, epoch and start; the TTL still counts from creation."""
+    owner.stream.emit("旧")
+    owner.sends()
+    owner.stream.replace("新")
+    owner.stream.set(auth_state="cached")
     clock.advance(10.0)
 
-    whole = desk.stream.whole()
-    desk.stream.rewritten(whole, ours=True)
+    whole = owner.stream.whole()
+    owner.stream.rewritten(whole, ours=True)
 
     assert [chunk.content for chunk in whole.chunks] == ["旧", "新"]
     assert (whole.start, whole.age, whole.fields["auth_state"], whole.fields["content"]) == (1, 10.0, "cached", "问题")
 
 
-def test_a_vanished_stream_that_had_ended_ends_again(desk: Desk) -> None:
-    """The end follows the rewritten stream."""
-    desk.stream.emit("答")
-    desk.stream.finish("completed")
-    desk.write()
+def test_a_vanished_stream_that_had_ended_ends_again(owner: Owner) -> None:
+    """The stream is rewritten as running, and the next write ends it."""
+    owner.stream.emit("答")
+    owner.stream.finish("completed")
+    owner.write()
 
-    whole = desk.stream.whole()
-    desk.stream.rewritten(whole, ours=True)
+    whole = owner.stream.whole()
+    owner.stream.rewritten(whole, ours=True)
 
-    write = desk.write()
+    write = owner.write()
     assert (whole.fields["status"], whole.fields["dify_finished"]) == ("processing", "0")
     assert (write.op, write.fields["status"], write.chunks[-1].is_final) == ("finish", "completed", True)
 
 
-def test_a_stream_somebody_else_wrote_anew_is_theirs(desk: Desk) -> None:
-    """The old owner stops."""
-    desk.stream.rewritten(desk.stream.whole(), ours=False)
+def test_a_stream_that_another_owner_wrote_anew_is_fenced(owner: Owner) -> None:
+    """The old owner stops, and its deadline is aborted."""
+    owner.stream.rewritten(owner.stream.whole(), ours=False)
 
-    assert (desk.stream.closed, desk.deadline.aborted) == ("fenced", "fenced")
+    assert (owner.stream.closed, owner.deadline.aborted) == ("fenced", "fenced")
 
 
 @pytest.mark.parametrize(
@@ -149,106 +149,106 @@ def test_a_stream_somebody_else_wrote_anew_is_theirs(desk: Desk) -> None:
         (Appended("closed", status="error"), "fenced"),
     ],
 )
-def test_a_refusal_stops_the_producer(desk: Desk, reply: Appended, closed: str) -> None:
+def test_a_refused_append_stops_the_producer(owner: Owner, reply: Appended, closed: str) -> None:
     """The deadline is aborted with the reason, and no text can be added."""
-    desk.stream.emit("一")
-    desk.stream.settle(desk.write(), reply)
+    owner.stream.emit("一")
+    owner.stream.settle(owner.write(), reply)
 
-    assert (desk.stream.closed, desk.deadline.aborted) == (closed, closed)
-    assert desk.stream.next_write(renew=True) is None
+    assert (owner.stream.closed, owner.deadline.aborted) == (closed, closed)
+    assert owner.stream.next_write(renew=True) is None
     with pytest.raises(StreamClosed):
-        desk.stream.emit("二")
+        owner.stream.emit("二")
 
 
-def test_the_end_carries_the_last_words(desk: Desk) -> None:
+def test_the_end_carries_the_pending_text(owner: Owner) -> None:
     """Pending text is the final chunk, in one write with status and dify_finished."""
-    desk.stream.emit("完")
-    desk.stream.finish("completed")
+    owner.stream.emit("完")
+    owner.stream.finish("completed")
 
-    write = desk.sends()
+    write = owner.sends()
 
-    assert (said(write), write.chunks[-1].is_final, write.op) == (["完"], True, "finish")
+    assert (texts(write), write.chunks[-1].is_final, write.op) == (["完"], True, "finish")
     assert (write.fields["status"], write.fields["dify_finished"]) == ("completed", "1")
-    assert (desk.stream.closed, desk.deadline.aborted) == ("done", "")
+    assert (owner.stream.closed, owner.deadline.aborted) == ("done", "")
 
 
-def test_an_end_without_words_still_has_a_final_chunk(desk: Desk) -> None:
+def test_an_end_without_text_still_has_a_final_chunk(owner: Owner) -> None:
     """Readers with a cursor see the end."""
-    desk.stream.emit("完")
-    desk.sends()
-    desk.stream.finish("completed")
+    owner.stream.emit("完")
+    owner.sends()
+    owner.stream.finish("completed")
 
-    assert [(chunk.content, chunk.is_final) for chunk in desk.write().chunks] == [("", True)]
+    assert [(chunk.content, chunk.is_final) for chunk in owner.write().chunks] == [("", True)]
 
 
-def test_an_error_is_the_last_chunk_and_no_text(desk: Desk) -> None:
-    """The text stays, and the sentence follows it."""
-    desk.stream.emit("一半")
-    desk.stream.finish("error", error_code="provider_error", sentence="出错了")
+def test_an_error_is_the_last_chunk_and_no_text(owner: Owner) -> None:
+    """The sentence follows the text in the list, and is no part of the text."""
+    owner.stream.emit("一半")
+    owner.stream.finish("error", error_code="provider_error", sentence="出错了")
 
-    write = desk.write()
+    write = owner.write()
 
     chunks = [(chunk.content, chunk.is_error, chunk.is_final) for chunk in write.chunks]
     assert chunks == [("一半", False, False), ("出错了", True, True)]
-    assert (write.fields["error_code"], desk.stream.text) == ("provider_error", "一半")
+    assert (write.fields["error_code"], owner.stream.text) == ("provider_error", "一半")
 
 
-def test_only_the_first_end_counts(desk: Desk) -> None:
-    """Ending twice changes nothing."""
-    desk.stream.finish("completed")
-    desk.stream.finish("error", error_code="answer_failed", sentence="x")
+def test_only_the_first_end_counts(owner: Owner) -> None:
+    """A second `finish` changes nothing."""
+    owner.stream.finish("completed")
+    owner.stream.finish("error", error_code="answer_failed", sentence="x")
 
-    assert [chunk.content for chunk in desk.write().chunks] == [""]
-
-
-def test_a_replacement_starts_behind_what_was_sent(desk: Desk) -> None:
-    """Old chunks stay in the list; the text is the new one."""
-    desk.stream.emit("旧")
-    desk.sends()
-    desk.stream.emit("没发出去")
-    desk.stream.replace("新")
-
-    write = desk.write()
-
-    assert (write.start, said(write), desk.stream.text) == (1, ["新"], "新")
+    assert [chunk.content for chunk in owner.write().chunks] == [""]
 
 
-def test_a_replacement_by_nothing_is_sent_too(desk: Desk) -> None:
-    """A new start alone is written."""
-    desk.stream.emit("旧")
-    desk.sends()
-    desk.stream.replace("")
+def test_a_replacement_starts_after_the_sent_chunks(owner: Owner) -> None:
+    """Sent chunks stay in the list, text that was not sent is dropped, and the text is the new one."""
+    owner.stream.emit("旧")
+    owner.sends()
+    owner.stream.emit("没发出去")
+    owner.stream.replace("新")
 
-    assert desk.sends().start == 1
-    assert desk.stream.next_write() is None
+    write = owner.write()
+
+    assert (write.start, texts(write), owner.stream.text) == (1, ["新"], "新")
 
 
-def test_an_answer_that_begins_anew_for_ever_is_ended(desk: Desk) -> None:
+def test_a_replacement_by_an_empty_text_is_written(owner: Owner) -> None:
+    """The write has only the new start."""
+    owner.stream.emit("旧")
+    owner.sends()
+    owner.stream.replace("")
+
+    assert owner.sends().start == 1
+    assert owner.stream.next_write() is None
+
+
+def test_an_answer_with_too_many_replacements_is_ended(owner: Owner) -> None:
     """Each replacement leaves its chunks in the list, so their number is limited."""
     for _ in range(MAX_REPLACEMENTS):
-        desk.stream.replace("又一次")
+        owner.stream.replace("又一次")
 
     with pytest.raises(AnswerError) as raised:
-        desk.stream.replace("又一次")
+        owner.stream.replace("又一次")
 
     assert raised.value.code == "answer_too_long"
 
 
-def test_one_beginning_too_many_leaves_the_text(desk: Desk) -> None:
-    """The text before it stays."""
+def test_a_replacement_beyond_the_limit_leaves_the_text(owner: Owner) -> None:
+    """The text of the last allowed replacement stays."""
     for number in range(MAX_REPLACEMENTS):
-        desk.stream.replace(str(number))
+        owner.stream.replace(str(number))
 
     with pytest.raises(AnswerError):
-        desk.stream.replace("一个太多")
+        owner.stream.replace("一个太多")
 
-    assert desk.stream.text == str(MAX_REPLACEMENTS - 1)
+    assert owner.stream.text == str(MAX_REPLACEMENTS - 1)
 
 
-def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
+def test_a_concurrent_write_has_all_of_the_end_or_nothing(owner: Owner) -> None:
     """A write made while the stream finishes contains nothing of the end, or all of it."""
     seen: list[Write | None] = []
-    stream = desk.stream
+    stream = owner.stream
     set_fields = stream._state.set_fields
 
     def slow_set(fields: Mapping[str, str]) -> bool:
@@ -268,259 +268,260 @@ def test_the_end_is_one_step_for_whoever_writes(desk: Desk) -> None:
     assert [write.fields["status"] for write in seen if write] == ["completed"]
 
 
-def test_fields_are_sent_until_redis_has_them(desk: Desk) -> None:
+def test_fields_are_sent_until_redis_has_them(owner: Owner) -> None:
     """A value that changes during a write is sent again; an equal value is not."""
-    desk.stream.set(auth_state="cached")
-    write = desk.write()
-    desk.stream.set(auth_state="renewed")
-    desk.stream.settle(write, Appended("ok", 0))
+    owner.stream.set(auth_state="cached")
+    write = owner.write()
+    owner.stream.set(auth_state="renewed")
+    owner.stream.settle(write, Appended("ok", 0))
 
-    assert desk.sends().fields == {"auth_state": "renewed"}
-    desk.stream.set(auth_state="renewed")
-    assert desk.stream.next_write() is None
+    assert owner.sends().fields == {"auth_state": "renewed"}
+    owner.stream.set(auth_state="renewed")
+    assert owner.stream.next_write() is None
 
 
-def test_a_field_may_have_to_be_stored_before_anything_else(clock: FakeClock) -> None:
-    """`wait_stored` returns when Redis has the field, not before."""
-    desk = Desk(clock, outage_seconds=20.0)
-    desk.stream.set(asks="1")
-    waiting = threading.Thread(target=desk.stream.wait_stored)
+def test_wait_stored_returns_when_redis_has_the_field(clock: FakeClock) -> None:
+    """A write that failed does not end the wait; its acknowledgement does."""
+    owner = Owner(clock, outage_seconds=20.0)
+    owner.stream.set(asks="1")
+    waiting = threading.Thread(target=owner.stream.wait_stored)
     waiting.start()
 
-    lost = desk.write()
-    desk.stream.failed()
+    lost = owner.write()
+    owner.stream.failed()
     assert waiting.is_alive()
-    desk.stream.settle(lost, Appended("ok", 0))
+    owner.stream.settle(lost, Appended("ok", 0))
 
     waiting.join(10.0)
     assert not waiting.is_alive()
 
 
-def test_what_is_not_stored_in_time_is_an_outage(clock: FakeClock) -> None:
-    """`wait_stored` times out, and raises StreamClosed if another owner took over meanwhile."""
-    desk = Desk(clock, outage_seconds=0.05)
-    desk.stream.set(asks="1")
+def test_wait_stored_times_out_in_an_outage(clock: FakeClock) -> None:
+    """StoreUnavailable is raised after `outage_seconds`, StreamClosed if another owner took over meanwhile."""
+    owner = Owner(clock, outage_seconds=0.05)
+    owner.stream.set(asks="1")
 
     with pytest.raises(StoreUnavailable):
-        desk.stream.wait_stored()
-    desk.stream.settle(desk.write(), Appended("refused", epoch=2, owner="b"))
+        owner.stream.wait_stored()
+    owner.stream.settle(owner.write(), Appended("refused", epoch=2, owner="b"))
     with pytest.raises(StreamClosed, match="fenced"):
-        desk.stream.wait_stored()
+        owner.stream.wait_stored()
 
 
-def test_nothing_is_asked_for_a_stream_that_leaves(desk: Desk) -> None:
-    """The next owner asks the provider; a field of a released stream does not count as stored."""
-    desk.stream.release()
-    desk.stream.set(asks="1")
+def test_wait_stored_fails_for_a_released_stream(owner: Owner) -> None:
+    """The field does not count as stored, so only the next owner asks the provider."""
+    owner.stream.release()
+    owner.stream.set(asks="1")
 
     with pytest.raises(StreamClosed, match="released"):
-        desk.stream.wait_stored()
+        owner.stream.wait_stored()
 
 
-def test_an_answer_that_becomes_whole_while_it_leaves_ends(desk: Desk) -> None:
+def test_an_answer_that_completes_during_a_release_finishes(owner: Owner) -> None:
     """The end replaces the release, because no other owner needs to continue."""
-    desk.stream.release()
-    desk.stream.emit("完整")
-    desk.stream.finish("completed")
+    owner.stream.release()
+    owner.stream.emit("完整")
+    owner.stream.finish("completed")
 
-    write = desk.sends()
+    write = owner.sends()
 
-    assert (write.op, said(write), desk.stream.closed) == ("finish", ["完整"], "done")
+    assert (write.op, texts(write), owner.stream.closed) == ("finish", ["完整"], "done")
 
 
-def test_what_redis_cannot_be_asked_for_is_what_it_had(desk: Desk, clock: FakeClock) -> None:
-    """A reader sees no more than other replicas may read, and nothing once another owner may write."""
-    desk.stream.emit("有")
-    desk.sends()
-    desk.stream.emit("还没有")
-    desk.write()
+def test_known_is_the_acknowledged_text_within_the_lease(owner: Owner, clock: FakeClock) -> None:
+    """Without Redis, a reader gets no more than other replicas may read, and nothing once another owner may write."""
+    owner.stream.emit("有")
+    owner.sends()
+    owner.stream.emit("还没有")
+    owner.write()
 
-    known = desk.stream.known(6.0)
+    known = owner.stream.known(6.0)
     clock.advance(6.1)
 
     assert known
     assert (known.status, known.text) == ("processing", "有")
-    assert desk.stream.known(6.0) is None
+    assert owner.stream.known(6.0) is None
 
 
 def test_an_answer_that_is_too_long_keeps_what_fits(clock: FakeClock) -> None:
-    """The text is cut between characters, and the code says so."""
-    desk = Desk(clock, max_bytes=7)
+    """The text is cut between characters, and the error's code is `answer_too_long`."""
+    owner = Owner(clock, max_bytes=7)
 
     with pytest.raises(AnswerError) as raised:
-        desk.stream.emit("一二三")
+        owner.stream.emit("一二三")
 
-    assert (raised.value.code, desk.stream.text) == ("answer_too_long", "一二")
+    assert (raised.value.code, owner.stream.text) == ("answer_too_long", "一二")
 
 
-def test_a_replacement_gives_the_room_back(clock: FakeClock) -> None:
+def test_a_replacement_frees_the_old_texts_bytes(clock: FakeClock) -> None:
     """Only the current text counts against the limit."""
-    desk = Desk(clock, max_bytes=6)
-    desk.stream.emit("一二")
+    owner = Owner(clock, max_bytes=6)
+    owner.stream.emit("一二")
 
-    desk.stream.replace("三四")
+    owner.stream.replace("三四")
 
-    assert desk.stream.text == "三四"
+    assert owner.stream.text == "三四"
 
 
-def test_half_a_surrogate_pair_costs_one_character(desk: Desk) -> None:
+def test_half_a_surrogate_pair_becomes_a_question_mark(owner: Owner) -> None:
     """Text without a UTF-8 form does not end the answer."""
-    desk.stream.emit("好\ud83d！")
+    owner.stream.emit("好\ud83d！")
 
-    assert desk.stream.text == "好?！"
+    assert owner.stream.text == "好?！"
 
 
 def test_a_producer_waits_while_redis_is_behind(clock: FakeClock) -> None:
     """With a full buffer the producer blocks, and continues when the buffer drains."""
-    desk = Desk(clock, max_bytes=10 * BUFFER_BYTES)
-    desk.stream.emit("x" * BUFFER_BYTES)
-    producer = threading.Thread(target=desk.stream.emit, args=("y",))
+    owner = Owner(clock, max_bytes=10 * BUFFER_BYTES)
+    owner.stream.emit("x" * BUFFER_BYTES)
+    producer = threading.Thread(target=owner.stream.emit, args=("y",))
     producer.start()
-    wait_until(lambda: desk.stream.figures["bytes"] == BUFFER_BYTES + 1)
+    wait_until(lambda: owner.stream.figures["bytes"] == BUFFER_BYTES + 1)
     assert producer.is_alive()
 
-    desk.sends()
+    owner.sends()
 
     producer.join(5.0)
     assert not producer.is_alive()
 
 
-def test_a_producer_gives_up_when_redis_stays_behind(clock: FakeClock) -> None:
-    """The wait has a limit."""
-    desk = Desk(clock, max_bytes=10 * BUFFER_BYTES, outage_seconds=0.1)
+def test_a_producer_stops_waiting_after_the_outage_limit(clock: FakeClock) -> None:
+    """`emit` raises StoreUnavailable after `outage_seconds`."""
+    owner = Owner(clock, max_bytes=10 * BUFFER_BYTES, outage_seconds=0.1)
 
     with pytest.raises(StoreUnavailable):
-        desk.stream.emit("x" * (BUFFER_BYTES + 1))
+        owner.stream.emit("x" * (BUFFER_BYTES + 1))
 
 
-def test_an_outage_has_a_limit_even_for_a_little_text(desk: Desk, clock: FakeClock) -> None:
-    """Twenty seconds after the first failure the producer ends, and later its end is dropped too."""
-    desk.stream.emit("一")
-    desk.stream.failed()
+def test_an_outage_has_a_limit_even_for_a_little_text(owner: Owner, clock: FakeClock) -> None:
+    """Twenty seconds after the first failure `emit` raises; a stream whose end cannot be written either is lost."""
+    owner.stream.emit("一")
+    owner.stream.failed()
     clock.advance(19.0)
-    desk.stream.emit("二")
+    owner.stream.emit("二")
     clock.advance(2.0)
 
     with pytest.raises(StoreUnavailable):
-        desk.stream.emit("三")
-    desk.stream.failed()
-    assert desk.stream.closed == ""
-    desk.stream.finish("error", error_code="store_unavailable", sentence="x")
-    desk.stream.failed()
-    assert desk.stream.closed == "lost"
+        owner.stream.emit("三")
+    owner.stream.failed()
+    assert owner.stream.closed == ""
+    owner.stream.finish("error", error_code="store_unavailable", sentence="x")
+    owner.stream.failed()
+    assert owner.stream.closed == "lost"
 
 
-def test_an_outage_that_ends_is_forgotten(desk: Desk, clock: FakeClock) -> None:
-    """The seconds start again with the next outage."""
-    desk.stream.emit("一")
-    desk.stream.failed()
+def test_a_successful_write_ends_the_outage(owner: Owner, clock: FakeClock) -> None:
+    """The seconds are counted from the first failure of the next outage."""
+    owner.stream.emit("一")
+    owner.stream.failed()
     clock.advance(19.0)
-    desk.sends()
-    desk.stream.failed()
+    owner.sends()
+    owner.stream.failed()
     clock.advance(19.0)
 
-    desk.stream.emit("二")
+    owner.stream.emit("二")
 
-    assert desk.stream.text == "一二"
+    assert owner.stream.text == "一二"
 
 
-def test_a_released_stream_takes_its_words_along(desk: Desk) -> None:
+def test_a_release_writes_the_pending_text(owner: Owner) -> None:
     """A release writes all text so far and stops the producer without an end."""
-    desk.stream.emit("一半")
-    desk.stream.release()
+    owner.stream.emit("一半")
+    owner.stream.release()
 
-    write = desk.sends()
+    write = owner.sends()
 
-    assert (said(write), write.op, write.chunks[-1].is_final) == (["一半"], "release", False)
-    assert (desk.stream.closed, desk.deadline.aborted) == ("released", "released")
-
-
-def test_a_stream_that_ends_is_not_released(desk: Desk) -> None:
-    """The end has precedence."""
-    desk.stream.finish("completed")
-    desk.stream.release()
-
-    assert desk.write().op == "finish"
+    assert (texts(write), write.op, write.chunks[-1].is_final) == (["一半"], "release", False)
+    assert (owner.stream.closed, owner.deadline.aborted) == ("released", "released")
 
 
-def test_much_at_once_becomes_chunks_that_a_reader_can_take(clock: FakeClock) -> None:
-    """Large text is cut between characters, with one final mark; readers of this process get it in pages."""
-    desk = Desk(clock, max_bytes=10**6)
+def test_a_stream_that_ends_is_not_released(owner: Owner) -> None:
+    """The end has precedence over a release."""
+    owner.stream.finish("completed")
+    owner.stream.release()
+
+    assert owner.write().op == "finish"
+
+
+def test_large_text_becomes_chunks_of_limited_size(clock: FakeClock) -> None:
+    """Text is cut between characters, only the last chunk is final, and readers of this process get it in pages."""
+    owner = Owner(clock, max_bytes=10**6)
     text = "a" + "答" * 30_000 + "👍"
-    desk.stream.emit(text)
-    desk.stream.finish("completed")
-    write = desk.sends()
+    owner.stream.emit(text)
+    owner.stream.finish("completed")
+    write = owner.sends()
 
-    assert "".join(said(write)) == text
-    assert max(len(one.encode()) for one in said(write)) <= CHUNK_BYTES
+    assert "".join(texts(write)) == text
+    assert max(len(one.encode()) for one in texts(write)) <= CHUNK_BYTES
     assert [chunk.is_final for chunk in write.chunks] == [False] * (len(write.chunks) - 1) + [True]
     pages: list[Chunk] = []
-    while (page := desk.stream.page(len(pages))) and page.chunks:
+    while (page := owner.stream.page(len(pages))) and page.chunks:
         assert len(page.chunks) == 1
         pages += page.chunks
     assert "".join(chunk.content for chunk in pages) == text
 
 
-def test_a_long_backlog_comes_in_several_writes(clock: FakeClock) -> None:
+def test_a_long_backlog_takes_several_writes(clock: FakeClock) -> None:
     """The first write fits a socket's timeout; fields and the end come with the last one."""
-    desk = Desk(clock, max_bytes=10 * WRITE_BYTES)
+    owner = Owner(clock, max_bytes=10 * WRITE_BYTES)
     for letter in "abc":
-        desk.stream.emit(letter * (WRITE_BYTES // 2))
-        desk.sends()
-    renewal = desk.stream.next_write(renew=True)
+        owner.stream.emit(letter * (WRITE_BYTES // 2))
+        owner.sends()
+    renewal = owner.stream.next_write(renew=True)
     assert renewal
-    desk.stream.settle(renewal, Appended("gap", 0))
-    desk.stream.finish("completed")
+    owner.stream.settle(renewal, Appended("gap", 0))
+    owner.stream.finish("completed")
 
-    first = desk.write()
-    outcome = desk.stream.settle(first, Appended("ok", len(first.chunks)))
-    second = desk.sends()
+    first = owner.write()
+    outcome = owner.stream.settle(first, Appended("ok", len(first.chunks)))
+    second = owner.sends()
 
-    letters = [[text[0] for text in said(write) if text] for write in (first, second)]
+    letters = [[text[0] for text in texts(write) if text] for write in (first, second)]
     assert ([sorted(set(each)) for each in letters], outcome) == ([["a", "b"], ["c"]], "behind")
     assert (first.op, dict(first.fields), second.op, second.fields["status"]) == ("", {}, "finish", "completed")
     assert first.size == WRITE_BYTES
 
 
-def shown(desk: Desk, cursor: int = 0) -> tuple[list[str], int, str]:
-    page = desk.stream.page(cursor)
+def local_page(owner: Owner, cursor: int = 0) -> tuple[list[str], int, str]:
+    """Return what readers of this process get: the texts, `start` and the status."""
+    page = owner.stream.page(cursor)
     assert page
     return [chunk.content for chunk in page.chunks], page.standing.start, page.standing.status
 
 
-def test_readers_here_see_what_redis_is_known_to_have(desk: Desk) -> None:
-    """They see no more: other replicas could not show it yet, and perhaps never."""
-    desk.stream.emit("一")
-    desk.write()
-    assert shown(desk) == ([], 0, "processing")
+def test_readers_of_this_process_get_only_acknowledged_chunks(owner: Owner) -> None:
+    """Other replicas could not show the rest yet, and perhaps never."""
+    owner.stream.emit("一")
+    owner.write()
+    assert local_page(owner) == ([], 0, "processing")
 
-    desk.sends()
-    desk.stream.replace("二")
-    desk.write()
-    assert shown(desk) == (["一"], 0, "processing")
+    owner.sends()
+    owner.stream.replace("二")
+    owner.write()
+    assert local_page(owner) == (["一"], 0, "processing")
 
-    desk.stream.finish("completed")
-    desk.write()
-    assert shown(desk) == (["一"], 0, "processing")
-    desk.sends()
+    owner.stream.finish("completed")
+    owner.write()
+    assert local_page(owner) == (["一"], 0, "processing")
+    owner.sends()
 
-    assert shown(desk, 1) == (["二", ""], 1, "completed")
+    assert local_page(owner, 1) == (["二", ""], 1, "completed")
 
 
 @pytest.mark.parametrize("reply", [Appended("refused", epoch=2, owner="b"), Appended("closed", status="cancelled")])
-def test_readers_here_ask_redis_about_what_is_not_ours_any_more(desk: Desk, reply: Appended) -> None:
-    """Another owner writes the stream, or a reader cancelled it: memory does not know that."""
-    desk.stream.emit("一")
-    desk.stream.settle(desk.write(), reply)
+def test_a_stream_that_is_no_longer_owned_has_no_local_page(owner: Owner, reply: Appended) -> None:
+    """Another owner writes the stream, or a reader cancelled it: only Redis has its state."""
+    owner.stream.emit("一")
+    owner.stream.settle(owner.write(), reply)
 
-    assert desk.stream.page(0) is None
+    assert owner.stream.page(0) is None
 
 
-def test_a_touched_stream_is_written_once_more(desk: Desk) -> None:
-    """A write without news tells the owner if the stream was ended."""
-    assert desk.stream.next_write() is None
+def test_a_touched_stream_is_written_once_more(owner: Owner) -> None:
+    """The reply to a write without news shows the owner if the stream was ended."""
+    assert owner.stream.next_write() is None
 
-    desk.stream.touch()
+    owner.stream.touch()
 
-    assert said(desk.write()) == []
-    assert desk.stream.next_write() is None
+    assert texts(owner.write()) == []
+    assert owner.stream.next_write() is None

@@ -22,9 +22,9 @@ class Store:
     """A store whose requests block until the test releases them."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
+        self.requests: list[list[str]] = []
         self.gate = threading.Event()
-        #: What a request for these streams waits for.
+        #: Blocks a request for these streams; by default until the gate is set.
         self.hold: Callable[[Sequence[str]], object] = self._wait_for_gate
         self.error: BaseException | None = None
 
@@ -35,7 +35,7 @@ class Store:
         return stream_id.partition(":")[0]
 
     def snapshots(self, stream_ids: Sequence[str]) -> list[Snapshot | StoreUnavailable | None]:
-        self.asked.append(list(stream_ids))
+        self.requests.append(list(stream_ids))
         self.hold(stream_ids)
         if self.error:
             raise self.error
@@ -57,20 +57,20 @@ def polls(reads: SharedReads, store: Store, *stream_ids: str) -> Iterator[list[A
     """Poll each stream in its own thread, in this order; yield the results once all polls are queued."""
     got: list[Any] = [None] * len(stream_ids)
 
-    def came() -> int:
-        return sum(len(queue.waiting) for queue in list(reads._queues.values())) + sum(map(len, store.asked))
+    def arrived() -> int:
+        return sum(len(queue.waiting) for queue in list(reads._queues.values())) + sum(map(len, store.requests))
 
-    def poll(place: int) -> None:
+    def poll(index: int) -> None:
         try:
-            got[place] = reads.read(stream_ids[place])
+            got[index] = reads.read(stream_ids[index])
         except BaseException as exc:
-            got[place] = exc
+            got[index] = exc
 
-    threads = [threading.Thread(target=poll, args=(place,)) for place in range(len(stream_ids))]
-    before = came()
-    for place, thread in enumerate(threads):
+    threads = [threading.Thread(target=poll, args=(index,)) for index in range(len(stream_ids))]
+    before = arrived()
+    for index, thread in enumerate(threads):
         thread.start()
-        wait_until(lambda place=place: got[place] is not None or came() > before + place, 30.0)  # type: ignore[misc]
+        wait_until(lambda index=index: got[index] is not None or arrived() > before + index, 30.0)  # type: ignore[misc]
     yield got
     for thread in threads:
         thread.join(20)
@@ -82,39 +82,39 @@ def test_a_lone_poll_goes_at_once(store: Store) -> None:
     store.gate.set()
 
     assert shared(store).read(":one") == Snapshot(":one", "processing", text=":one")
-    assert store.asked == [[":one"]]
+    assert store.requests == [[":one"]]
 
 
-def test_who_comes_meanwhile_goes_together(store: Store) -> None:
-    """All polls that arrive during a request share the next one, and each gets its own result."""
+def test_polls_during_a_request_share_the_next_one(store: Store) -> None:
+    """All polls that arrive during a request go with the next one, and each gets its own result."""
     reads = shared(store)
     names = [f":{number}" for number in range(20)]
     with polls(reads, store, *names) as got:
         wait_until(lambda: len(reads._queues[""].waiting) == 19)
         store.gate.set()
 
-    assert [sorted(ids) for ids in store.asked] == [[":0"], sorted(names[1:])]
+    assert [sorted(ids) for ids in store.requests] == [[":0"], sorted(names[1:])]
     assert [snapshot.text for snapshot in got] == names
 
 
-def test_an_exchange_has_a_bound(store: Store) -> None:
+def test_a_request_has_a_maximum_number_of_polls(store: Store) -> None:
     """Polls beyond the limit go with the next request."""
     reads = shared(store)
     with polls(reads, store, *(f":{number}" for number in range(MAX_TOGETHER + 10))):
         wait_until(lambda: len(reads._queues[""].waiting) == MAX_TOGETHER + 9)
         store.gate.set()
 
-    assert [len(ids) for ids in store.asked] == [1, MAX_TOGETHER, 9]
+    assert [len(ids) for ids in store.requests] == [1, MAX_TOGETHER, 9]
 
 
-def test_each_node_is_asked_by_itself(store: Store) -> None:
+def test_each_node_of_a_cluster_gets_its_own_request(store: Store) -> None:
     """Polls of one node of a Redis Cluster do not wait for another node."""
     reads = shared(store)
     with polls(reads, store, "a:1", "b:1"):
-        wait_until(lambda: len(store.asked) == 2)
+        wait_until(lambda: len(store.requests) == 2)
         store.gate.set()
 
-    assert sorted(store.asked) == [["a:1"], ["b:1"]]
+    assert sorted(store.requests) == [["a:1"], ["b:1"]]
 
 
 def test_each_poll_gets_its_own_error(store: Store) -> None:
@@ -128,8 +128,8 @@ def test_each_poll_gets_its_own_error(store: Store) -> None:
     assert got[2].text == ":one"
 
 
-def test_an_outage_is_everybodys_and_the_next_poll_tries_again(store: Store) -> None:
-    """Every poll gets the error, and the next poll tries again."""
+def test_an_outage_fails_every_poll_of_the_request(store: Store) -> None:
+    """The next poll sends a new request."""
     store.error = StoreUnavailable("away")
     reads = shared(store)
     with polls(reads, store, ":0", ":1", ":2") as got:
@@ -140,12 +140,12 @@ def test_an_outage_is_everybodys_and_the_next_poll_tries_again(store: Store) -> 
     assert reads.read(":0") is not None
 
 
-def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
+def test_a_leader_that_is_killed_leaves_no_poll_waiting(store: Store) -> None:
     """The other polls of its request get an error, and a new leader serves later ones."""
     reads = shared(store)
     store.error = SystemExit("ended")
     with polls(reads, store, ":0") as first:
-        wait_until(lambda: len(store.asked) == 1)
+        wait_until(lambda: len(store.requests) == 1)
         with polls(reads, store, ":1", ":2") as later:
             wait_until(lambda: len(reads._queues[""].waiting) == 2)
             store.gate.set()
@@ -157,7 +157,7 @@ def test_a_leader_that_is_ended_leaves_nobody_waiting(store: Store) -> None:
     assert reads.read(":3") is not None
 
 
-def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
+def test_a_poll_that_is_not_sent_times_out(store: Store) -> None:
     """A poll that times out leaves the queue, and is not sent."""
     reads = shared(store, timeout=0.2)
     with polls(reads, store, ":0", ":1") as got:
@@ -165,13 +165,13 @@ def test_a_poll_waits_no_longer_than_it_may(store: Store) -> None:
         assert isinstance(got[1], StoreUnavailable)
         store.gate.set()
 
-    assert store.asked == [[":0"]]
+    assert store.requests == [[":0"]]
     assert got[0].text == ":0"
     assert reads.read(":1") is not None
 
 
-def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
-    """The timeout covers only the wait for its turn; the store bounds the request itself."""
+def test_a_poll_that_is_sent_waits_for_its_reply(store: Store) -> None:
+    """The timeout covers only the wait before the request; the store bounds the request itself."""
     store.gate.set()
     reads = shared(store, timeout=1.5)
     go_on = threading.Event()
@@ -190,7 +190,7 @@ def test_a_poll_that_is_asked_for_waits_for_its_answer(store: Store) -> None:
     assert [one.text for one in got] == [":0", ":1", ":2"]
 
 
-def test_a_thousand_polls_of_many_threads_get_their_own(store: Store) -> None:
+def test_a_thousand_polls_of_many_threads_get_their_own_results(store: Store) -> None:
     """No result is mixed up or lost, and no poll stays queued."""
     store.gate.set()
     reads = shared(store)

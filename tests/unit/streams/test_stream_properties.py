@@ -37,20 +37,20 @@ class World:
         new = NewStream(ID, "owner", {"status": "processing"})
         self.store.open(new)
         self.owned = OwnedStream(new, deadline=Deadline(1000.0), changed=lambda _: None, max_bytes=10_000)
-        self.said = ""
+        self.written = ""
         self.replaced = 0
         self.seen: list[Snapshot] = []
         self._old: Write | None = None
 
     def emit(self, text: str) -> None:
-        self.said += text.encode("utf-8", "replace").decode()
+        self.written += text.encode("utf-8", "replace").decode()
         self.owned.emit(text)
 
     def replace(self, text: str) -> None:
         if self.replaced == MAX_REPLACEMENTS:
             return
         self.replaced += 1
-        self.said = text.encode("utf-8", "replace").decode()
+        self.written = text.encode("utf-8", "replace").decode()
         self.owned.replace(text)
 
     def flush(self, outcome: str) -> None:
@@ -70,9 +70,9 @@ class World:
         assert snapshot
         self.seen.append(snapshot)
 
-    def loss(self, what: str) -> None:
+    def loss(self, extent: str) -> None:
         """Redis restarts without some acknowledged writes."""
-        if what == "everything":
+        if extent == "everything":
             self.redis.flushall()
         elif self.redis.llen(stream_keys(ID).messages) > int(str(self.redis.hget(stream_keys(ID).hash, "start") or 0)):
             last = self.store.load(ID)[1][-1].content
@@ -80,7 +80,7 @@ class World:
             self.redis.rpop(stream_keys(ID).messages)
             self.redis.set(stream_keys(ID).text, text[: len(text) - len(last)], keepttl=True)
 
-    def ends(self) -> None:
+    def end(self) -> None:
         """Finish the stream, and flush until Redis has all of it."""
         self.owned.finish("completed")
         for _ in range(10):
@@ -98,7 +98,7 @@ class World:
             whole = self.owned.whole()
             self.owned.rewritten(whole, self.store.open(whole)[0])
 
-    def plays(self, events: Sequence[tuple[str, str]]) -> None:
+    def play(self, events: Sequence[tuple[str, str]]) -> None:
         for name, argument in events:
             getattr(self, name)(argument)
 
@@ -109,12 +109,12 @@ def test_text_only_grows_and_nothing_is_lost_or_doubled(events: list[tuple[str, 
     """Invariants 1 and 2: every poll shows a prefix of the answer, at least as long as the last one."""
     world = World()
 
-    world.plays(events)
-    world.ends()
+    world.play(events)
+    world.end()
     world.poll("")
 
     texts = [snapshot.text for snapshot in world.seen]
-    assert texts[-1] == world.said
+    assert texts[-1] == world.written
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
@@ -124,11 +124,11 @@ def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> 
     """Polls with the same start show the same text or a longer one."""
     world = World()
 
-    world.plays(events)
-    world.ends()
+    world.play(events)
+    world.end()
     world.poll("")
 
-    assert world.seen[-1].text == world.said
+    assert world.seen[-1].text == world.written
     for earlier, later in pairwise(world.seen):
         assert later.start >= earlier.start
         assert later.start > earlier.start or later.text.startswith(earlier.text)
@@ -136,12 +136,12 @@ def test_between_replacements_text_only_grows(events: list[tuple[str, str]]) -> 
 
 @settings(max_examples=examples(150))
 @given(st.lists(EMIT | REPLACE | FLUSH, max_size=30))
-def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
+def test_the_text_equals_the_chunks_of_the_list(events: list[tuple[str, str]]) -> None:
     """At any moment the text is the chunks from `start` on, without errors."""
     world = World()
 
     for event in events:
-        world.plays([event])
+        world.play([event])
         start = int(str(world.redis.hget(stream_keys(ID).hash, "start")))
         chunks = world.store.load(ID)[1][start:]
         assert "".join(chunk.content for chunk in chunks if not chunk.is_error) == (
@@ -153,15 +153,15 @@ def test_list_and_text_tell_the_same(events: list[tuple[str, str]]) -> None:
 @given(st.lists(EMIT | REPLACE | FLUSH | LOSS, max_size=30))
 @example([("emit", "a"), ("flush", "ok"), ("loss", "the tail")])
 @example([("emit", "a"), ("flush", "ok"), ("replace", "b"), ("flush", "ok"), ("loss", "everything")])
-def test_what_redis_loses_its_owner_restores(events: list[tuple[str, str]]) -> None:
-    """After lost writes the owner sends them again, until the text is complete, once."""
+def test_an_owner_restores_text_that_redis_lost(events: list[tuple[str, str]]) -> None:
+    """The owner sends lost chunks again, until the text is complete, with each chunk once."""
     world = World()
 
-    world.plays(events)
-    world.ends()
+    world.play(events)
+    world.end()
     world.poll("")
 
-    assert (world.seen[-1].text, world.seen[-1].status) == (world.said, "completed")
+    assert (world.seen[-1].text, world.seen[-1].status) == (world.written, "completed")
 
 
 @settings(max_examples=examples(100))
@@ -170,29 +170,29 @@ def test_only_one_owner_appends(writes: list[tuple[str, str]], takeover_at: int)
     """Invariant 4: no write of the old owner after a takeover changes anything."""
     world = World()
     other: OwnedStream | None = None
-    said = {"a": "", "b": ""}
+    written = {"a": "", "b": ""}
 
-    for number, (who, text) in enumerate(writes):
+    for number, (name, text) in enumerate(writes):
         if number == takeover_at:
             world.redis.hset(stream_keys(ID).hash, mapping={"lease": "0", "suspect": "0"})
             taken = world.store.takeover(ID, "b")
             chunks = world.store.load(ID)[1]
             new = NewStream(ID, "b", {}, chunks, epoch=taken.epoch)
             other = OwnedStream(new, deadline=Deadline(1000.0), changed=lambda _: None, max_bytes=10_000)
-        owner = world.owned if who == "a" else other
+        owner = world.owned if name == "a" else other
         if owner is None or owner.closed:
             continue
         owner.emit(text)
         write = owner.next_write()
         if write and world.settled(owner, write) == "ok":
-            said[who] += text.encode("utf-8", "replace").decode()
+            written[name] += text.encode("utf-8", "replace").decode()
 
     world.poll("")
-    assert world.seen[-1].text == said["a"] + said["b"]
+    assert world.seen[-1].text == written["a"] + written["b"]
 
 
-def test_a_line_that_is_down_is_an_error_not_an_answer() -> None:
-    """The world above uses the product's own access to Redis."""
+def test_a_read_without_a_connection_raises_store_unavailable() -> None:
+    """The client's connection error becomes the product's own."""
     server = fakeredis.FakeServer()
     server.connected = False
     store = StreamStore(ScriptRunner(fakeredis.FakeRedis(server=server)))

@@ -1,4 +1,4 @@
-"""The values of a stream as Redis has them."""
+"""The values of a stream in the form that Redis stores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=50)
 
 
 @given(content=TEXT, is_error=st.booleans(), is_final=st.booleans())
-def test_a_chunk_is_written_as_every_version_wrote_it(content: str, is_error: bool, is_final: bool) -> None:
-    """Equal bytes: false marks are left out, and only what JSON requires is escaped."""
+def test_a_chunks_json_is_the_same_in_every_version(content: str, is_error: bool, is_final: bool) -> None:
+    """The bytes are equal: false marks are left out, and only what JSON requires is escaped."""
     chunk = Chunk(content, "2026-01-02T03:04:05.678+00:00", is_error, is_final)
 
     written, added = chunk.args()
