@@ -89,7 +89,7 @@ def test_json_carries_the_traceback(written: io.StringIO) -> None:
     assert line["exc_info"].endswith("ZeroDivisionError: division by zero")
 
 
-def test_plain_is_time_logger_level_message_and_fields(written: io.StringIO) -> None:
+def test_a_plain_line_has_time_logger_level_message_and_fields(written: io.StringIO) -> None:
     """A plain line has the original's format, followed by the pid and the extra fields."""
     configure_logging("DEBUG", "plain", stream=written)
 

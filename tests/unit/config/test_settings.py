@@ -479,7 +479,7 @@ class TestSecrets:
 
 
 class TestTextsFile:
-    def test_own_wording_is_loaded(self, tmp_path: Path) -> None:
+    def test_a_texts_file_overrides_sentences(self, tmp_path: Path) -> None:
         """A JSON object of key and sentence overrides sentences; a byte order mark is skipped."""
         path = tmp_path / "texts.json"
         path.write_text('{"thinking": "正在查阅制度..."}', encoding="utf-8-sig")

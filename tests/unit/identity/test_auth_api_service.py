@@ -90,14 +90,14 @@ def test_no_password_is_logged(method: Any, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
-def test_success_false_is_a_refusal(auth: MockAuth, api: AuthApi, status: int) -> None:
+def test_success_false_is_auth_refused(auth: MockAuth, api: AuthApi, status: int) -> None:
     """`"success": false` is `auth_refused` with status 200 and with client errors."""
     auth.says(status, {"success": False, "message": "用户名或密码错误"})
 
     assert code_of(api) == "auth_refused"
 
 
-def test_a_wrong_password_is_a_refusal(api: AuthApi) -> None:
+def test_a_wrong_password_is_auth_refused(api: AuthApi) -> None:
     """The mock of the auth API refuses a wrong password with `auth_refused`."""
     assert code_of(api, UserRecord(UserInfo("E1001"), "fake-wrong")) == "auth_refused"
 

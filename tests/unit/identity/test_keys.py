@@ -253,7 +253,7 @@ def test_with_a_secret_key_no_secret_is_stored_in_redis(redis_url: str, stored: 
     assert not stored.exists(KEY)
 
 
-def test_tokens_are_never_sealed_under_what_lies_in_redis(redis_url: str, stored: redis.Redis) -> None:
+def test_tokens_are_never_sealed_with_a_key_stored_in_redis(redis_url: str, stored: redis.Redis) -> None:
     """Without SECRET_KEY and without a bot, each process seals with a random key that no other process can open."""
     one, two = (keys(redis_url, **NO_BOT, APP_NAME="WechatLaibao") for _ in range(2))
     keys_of(one.names())
@@ -267,9 +267,9 @@ def test_tokens_are_never_sealed_under_what_lies_in_redis(redis_url: str, stored
 @pytest.mark.parametrize("more", [bots("hr"), {"SECRET_KEY": SECRET}])
 def test_replicas_unseal_each_others_tokens(redis_url: str, more: dict[str, str]) -> None:
     """With SECRET_KEY or a bot, this holds also while a bot is being added at the end of the list."""
-    nobody = {**NO_BOT, **more}
+    variables = {**NO_BOT, **more}
     later = {**NO_BOT, **bots("hr", "it"), **{name: value for name, value in more.items() if name == "SECRET_KEY"}}
-    one, two = keys(redis_url, **nobody), keys(redis_url, **later)
+    one, two = keys(redis_url, **variables), keys(redis_url, **later)
 
     assert unseal_any(keys_of(two.tokens()), seal(keys_of(one.tokens())[0], "t")) == "t"
     assert unseal_any(keys_of(one.tokens()), seal(keys_of(two.tokens())[0], "t")) == "t"

@@ -85,7 +85,7 @@ def test_a_file_of_another_kind_is_unsupported(filename: str, content: bytes) ->
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
-def test_each_line_of_plain_text_is_a_text(line_end: str) -> None:
+def test_each_line_of_plain_text_is_a_question(line_end: str) -> None:
     """Surrounding white space and blank lines are dropped; plain text has no header."""
     text = line_end.join(["question", "  年假有几天？ ", "", "\t", 'Is "this" one, too?', ""])
 

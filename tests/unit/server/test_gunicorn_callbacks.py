@@ -164,7 +164,7 @@ def test_with_the_switch_off_gunicorn_serves_callbacks(
 
 
 @pytest.mark.parametrize("size", [1, 7, 60, 100, 10_000])
-def test_requests_may_come_in_any_pieces(worker: DrainingWorker, listener: socket.socket, size: int) -> None:
+def test_requests_may_arrive_in_any_pieces(worker: DrainingWorker, listener: socket.socket, size: int) -> None:
     """Requests may be cut anywhere, or arrive together: gunicorn reads those that the fast path does not get whole."""
     sent = b"".join((callback(1), ORDINARY, callback(2), callback(3), ORDINARY))
     with Reader(listener) as client:

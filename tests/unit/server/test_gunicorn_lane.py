@@ -31,7 +31,7 @@ SIGNATURES = {"handle_request": "listener_name req sock addr", "handle_error": "
 
 
 class Handler:
-    """Handler callbacks, except those of the path …/nobody, and records the calls."""
+    """Answers callbacks, except those of the path …/nobody, and records the calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, bytes]] = []

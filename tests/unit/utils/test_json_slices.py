@@ -12,7 +12,7 @@ from utils.formats.json_slices import PIECE, Slices, is_sliced, json_pieces, tex
 
 
 @given(st.lists(st.text()), st.dictionaries(st.text(), st.integers() | st.text()))
-def test_pieces_are_the_json_of_the_whole(slices: list[str], others: dict[str, int | str]) -> None:
+def test_joined_pieces_are_the_json_of_the_value(slices: list[str], others: dict[str, int | str]) -> None:
     """This holds for any slices, at any depth of the value; slices can be read twice."""
     text = "".join(slices)
     value = {"a": others, "data": {"content": Slices(lambda: slices), "b": None}, "c": [others]}
