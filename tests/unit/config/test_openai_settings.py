@@ -80,7 +80,7 @@ def test_questions_and_health_checks_use_the_base_url(given: str, path: str, que
 
 
 def test_extra_headers_and_fields_are_sent() -> None:
-    """The health check sends them too. Without a key there is no Authorization header; a configured one replaces it."""
+    """Without a key there is no Authorization header; a configured one replaces the key's, also in health checks."""
     with MockOpenAI() as server:
         body = {"enable_thinking": False, "max_completion_tokens": 90, "temperature": None, "stop": ["。"]}
         azure = provider_of(server, api_key="", headers={"api-key": "k"}, body=body, max_tokens=50, temperature=0.5)
