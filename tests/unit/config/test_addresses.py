@@ -1,4 +1,4 @@
-"""Addresses: what the parts of Redis and MySQL make together."""
+"""Redis URLs, built from settings and parsed, and the SQL URLs built from settings."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Q = "ssl_certfile=1&ssl_keyfile="
         ({"REDIS_URL": "rediss+cluster://[::1]:1,b", "REDIS_PASSWORD": "pw"}, "rediss+cluster://:pw@[::1]:1,b"),
     ],
 )
-def test_redis_has_one_address(variables: dict[str, str], address: str) -> None:
-    """REDIS_URL or the parts, with the password and the database it lacks."""
+def test_the_redis_url_is_built_from_the_settings(variables: dict[str, str], address: str) -> None:
+    """REDIS_URL takes precedence over host and port; a missing password and database are filled in."""
     assert settings(**variables).redis_address.get_secret_value() == address
 
 
@@ -56,13 +56,13 @@ def test_redis_has_one_address(variables: dict[str, str], address: str) -> None:
         ("rediss+cluster://:pw@a/", RedisUrl("cluster", True, (("a", 6379),), password="pw")),
     ],
 )
-def test_a_redis_url_has_parts(url: str, parts: RedisUrl) -> None:
-    """Ports are the usual ones where none is said; what is escaped is read as it was meant."""
+def test_a_redis_url_is_parsed(url: str, parts: RedisUrl) -> None:
+    """A missing port gets its kind's default; percent-escapes are decoded."""
     assert parse_redis_url(url) == parts
 
 
-def test_no_part_of_a_url_that_is_secret_is_printed() -> None:
-    """Both passwords and whatever the query holds."""
+def test_repr_shows_no_secret_of_a_redis_url() -> None:
+    """Both passwords and the query are left out, and passwords of the query are among the secrets to mask."""
     parts = parse_redis_url("redis+sentinel://:fake-a@h/main?sentinel_password=fake-b&ssl_password=fake-c")
 
     assert "fake" not in repr(parts)
@@ -91,10 +91,10 @@ MYSQL = {"MYSQL_HOST": "mysql.example", "MYSQL_DATABASE": "people"}
         ),
     ],
 )
-def test_sql_has_one_address_to_write_and_one_to_read(
+def test_sql_has_one_url_for_writes_and_one_for_reads(
     variables: dict[str, str], address: str | None, read_address: str | None
 ) -> None:
-    """MySQL from its parts, reads from the replica when there is one, or the SQLite file."""
+    """Both lead to MySQL or to the SQLite file; MYSQL_READ_HOST takes the reads."""
     found = settings(**variables)
 
     assert (found.sql_url.get_secret_value() if found.sql_url else None) == address
@@ -102,8 +102,8 @@ def test_sql_has_one_address_to_write_and_one_to_read(
 
 
 @pytest.mark.parametrize("url", ["redis://h?foo=hunter2", "redis+sentinel://a/main?sentinel_pasword=hunter2"])
-def test_an_option_nobody_knows_is_wrong(url: str) -> None:
-    """A misspelt password would be sent to nobody; the value is not quoted."""
+def test_an_unknown_option_of_a_redis_url_is_refused(url: str) -> None:
+    """A misspelt password option would be ignored; the error does not quote the value."""
     with pytest.raises(ValueError, match=r"nothing like (foo|sentinel_pasword)") as wrong:
         parse_redis_url(url)
 

@@ -1,4 +1,4 @@
-"""Bots: each has its own keys, its own provider where it says so, and the default bot's manners otherwise."""
+"""Bots: each has its own keys, may override the provider, and inherits the other settings of the default bot."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def bots(**given: dict[str, Any]) -> str:
     return json.dumps(given)
 
 
-def test_the_default_bot_has_the_variables_of_its_own() -> None:
-    """WECHAT_* describe the default bot."""
+def test_the_default_bot_has_the_values_of_the_variables() -> None:
+    """The WECHAT_* variables describe the default bot."""
     bot = settings(WECHAT_BOT_NAME="来宝", WECHAT_WELCOME="您好", WECHAT_THINKING="hide").bots["default"]
 
     assert (bot.name, bot.tokens, bot.aes_keys) == ("default", ("fake-wechat-token",), (AES_KEY,))
@@ -27,7 +27,7 @@ def test_the_default_bot_has_the_variables_of_its_own() -> None:
 
 
 def test_a_named_bot_has_its_own_keys_and_provider() -> None:
-    """What a bot of WECHAT_BOTS sets is its own."""
+    """Values in WECHAT_BOTS override the environment's for that bot."""
     own = {**HR, "DIFY_API_KEY": "app-fake-hr", "DIFY_TIMEOUT": 9, "WECHAT_SOURCES": True, "corp": "acme"}
 
     found = settings(WECHAT_BOTS=bots(hr=own)).bots
@@ -39,7 +39,7 @@ def test_a_named_bot_has_its_own_keys_and_provider() -> None:
 
 
 def test_a_named_bot_inherits_the_rest() -> None:
-    """What a bot does not set is as for the default bot, except what WeCom gives to each bot anew."""
+    """A bot inherits what it does not set, except the values that WeCom assigns to each bot: ids and name."""
     found = settings(
         WECHAT_BOTS=bots(hr=HR),
         WECHAT_ANSWER_SECONDS="100",
@@ -55,23 +55,23 @@ def test_a_named_bot_inherits_the_rest() -> None:
     assert (hr.receive_id, hr.bot_name, hr.bot_id) == ("", "", "")
 
 
-def test_named_bots_alone_are_enough() -> None:
-    """Without WECHAT_TOKEN there is no default bot, and none is missed."""
+def test_a_default_bot_is_optional() -> None:
+    """Without WECHAT_TOKEN there is no default bot, and the start succeeds with named bots only."""
     found = settings(WECHAT_TOKEN="", WECHAT_ENCODING_AES_KEY="", WECHAT_BOTS=bots(hr=HR))
 
     assert list(found.bots) == ["hr"]
 
 
 @pytest.mark.parametrize("name", ["DIFY_BASE_URL", "DIFY_API_URL"])
-def test_a_bot_has_its_own_dify_under_either_name(name: str) -> None:
-    """A bot's address does not quarrel with an inherited one of the other name."""
+def test_a_bot_may_set_the_dify_address_under_either_name(name: str) -> None:
+    """A bot's DIFY_BASE_URL or DIFY_API_URL does not conflict with an inherited value of the other name."""
     found = settings(WECHAT_BOTS=bots(hr={**HR, name: "https://hr.example"}), DIFY_API_URL="https://dify.example")
 
     assert found.bots["hr"].provider.dify_base_url == "https://hr.example"
 
 
-def test_a_bot_may_leave_the_mock() -> None:
-    """A mock switch turned off for one bot lets Dify answer for it."""
+def test_a_bot_may_switch_the_mock_off() -> None:
+    """A mock switch that is false for one bot makes Dify answer for this bot only."""
     found = settings(USE_MOCK_RAG="true", WECHAT_BOTS=bots(hr={**HR, "USE_MOCK_RAG": False}, it=HR)).bots
 
     assert {name: bot.provider.rag_provider for name, bot in found.items()} == {
@@ -81,8 +81,8 @@ def test_a_bot_may_leave_the_mock() -> None:
     }
 
 
-def test_a_bot_may_be_mocked_alone() -> None:
-    """A mock switch turned on for one bot is on for it only."""
+def test_a_bot_may_switch_the_mock_on() -> None:
+    """A mock switch that is true for one bot does not change the other bots."""
     found = settings(WECHAT_BOTS=bots(hr={**HR, "MOCK_MODE": "1"})).bots
 
     assert (found["default"].provider.rag_provider, found["hr"].provider.rag_provider) == ("dify", "mock")
@@ -104,11 +104,11 @@ def test_a_bot_may_be_mocked_alone() -> None:
         ("hr", {**HR, "WECHAT_TOKEN": ""}, "WECHAT_BOTS: hr.WECHAT_TOKEN is missing"),
     ],
 )
-def test_what_is_wrong_with_a_bot_is_named(name: str, own: dict[str, Any], line: str) -> None:
-    """The line names the bot and its variable."""
+def test_an_error_in_a_bot_names_the_bot_and_the_variable(name: str, own: dict[str, Any], line: str) -> None:
+    """The error's line begins with the bot's name and the variable."""
     assert refusal(WECHAT_BOTS=bots(**{name: own})).startswith(line)
 
 
-def test_a_slip_in_a_bots_variable_is_put_right() -> None:
-    """An unknown variable comes with the name that was meant."""
+def test_a_misspelt_variable_of_a_bot_gets_a_suggestion() -> None:
+    """The error proposes the known variable with the most similar name."""
     assert refusal(WECHAT_BOTS=bots(hr={**HR, "WECHAT_TOKN": "x"})).endswith("did you mean WECHAT_TOKEN?")

@@ -1,4 +1,4 @@
-"""The environment: what counts as set, what is not ours, and how many CPUs there are."""
+"""The environment: which values count as set, which variables are ignored, and the number of usable CPUs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from services.errors import SettingsError
 from tests.support.settings_values import settings
 
 
-def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
-    """`.env` fills in what the environment lacks."""
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    """`.env` supplies only the variables that the environment lacks."""
     file = tmp_path / ".env"
     file.write_text('PORT=1\nHOST="here"  # a comment\nDIFY_INPUTS={"a": "b"}\n')
 
@@ -23,7 +23,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 
 
 def test_empty_values_count_as_unset(tmp_path: Path) -> None:
-    """Compose and Kubernetes pass on empty values: they hide nothing, in the file neither."""
+    """Compose and Kubernetes pass empty values on: one in the environment does not hide a value of the file."""
     file = tmp_path / ".env"
     file.write_text("PORT=1\nHOST=\nLOCALE\n")
 
@@ -31,17 +31,17 @@ def test_empty_values_count_as_unset(tmp_path: Path) -> None:
 
 
 def test_values_are_stripped() -> None:
-    """A Secret that was made with a line break at its end is still the right token."""
+    """A Kubernetes Secret that ends in a newline still gives the right token."""
     assert read_environment({"WECHAT_TOKEN": "fake\n"}, None) == {"WECHAT_TOKEN": "fake"}
 
 
 def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
-    """Containers have no `.env`."""
+    """A container usually has no `.env`: only the environment counts."""
     assert read_environment({}, str(tmp_path / ".env")) == {}
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
-    """Notepad's UTF-8 is UTF-8."""
+    """Windows Notepad writes a byte order mark at the start of UTF-8 files."""
     file = tmp_path / ".env"
     file.write_text("APP_NAME=来宝\n", encoding="utf-8-sig")
 
@@ -49,7 +49,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 
 
 def test_a_file_in_another_encoding_stops_the_start(tmp_path: Path) -> None:
-    """A file that is not UTF-8 is named instead of misread."""
+    """The error says that a UTF-8 file is expected."""
     file = tmp_path / ".env"
     file.write_text("APP_NAME=来宝\n", encoding="gbk")
 
@@ -72,15 +72,15 @@ KUBERNETES = {
 }
 
 
-def test_what_kubernetes_says_about_services_is_not_taken_for_settings() -> None:
-    """A Service named redis sets REDIS_PORT to an address: neither an error nor a warning."""
+def test_kubernetes_service_variables_are_ignored() -> None:
+    """A Service named redis sets REDIS_PORT to an address, which causes neither an error nor a warning."""
     found = settings(**KUBERNETES)
 
     assert (found.redis_port, found.mysql_port, found.warnings) == (6379, 3306, ())
 
 
-def test_an_unknown_name_of_ours_warns_with_what_was_meant() -> None:
-    """A slip of the pen is named; what merely looks like nothing of ours is left alone."""
+def test_an_unknown_name_with_our_prefix_warns() -> None:
+    """The warning suggests a similar setting if there is one; names without our prefixes are ignored."""
     found = settings(STREAM_TLL="1", WECHAT_CORP="x", OTHER_NAME="y", WORKRES="3")
 
     assert found.warnings == (
@@ -108,7 +108,7 @@ def test_an_unknown_name_of_ours_warns_with_what_was_meant() -> None:
     ],
 )
 def test_workers_follow_the_containers_cpu_limit(tmp_path: Path, files: dict[str, str], usable: int, cpus: int) -> None:
-    """The limit of cgroup version 2 or 1, the CPUs the scheduler gives, at least 1 and at most 4."""
+    """The smaller of the cgroup's quota (version 2 or 1) and the usable CPUs counts, at least 1 and at most 4."""
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -116,8 +116,8 @@ def test_workers_follow_the_containers_cpu_limit(tmp_path: Path, files: dict[str
     assert available_cpus(tmp_path, usable=usable) == cpus
 
 
-def test_without_a_limit_the_scheduler_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process bound to one CPU gets one worker, and where nobody can be asked the machine's CPUs count."""
+def test_without_a_quota_the_affinity_mask_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process bound to one CPU gets one worker; on systems without affinity masks the machine's CPUs count."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert available_cpus(tmp_path) == 1
 
@@ -126,7 +126,7 @@ def test_without_a_limit_the_scheduler_is_asked(tmp_path: Path, monkeypatch: pyt
     assert available_cpus(tmp_path) == 3
 
 
-def test_workers_can_be_set() -> None:
-    """WORKERS overrides what the machine offers."""
+def test_workers_overrides_the_number_of_cpus() -> None:
+    """Without WORKERS the number of workers is between 1 and 4."""
     assert settings(WORKERS="7").workers == 7
     assert 1 <= settings().workers <= 4

@@ -1,4 +1,4 @@
-"""Logs: their two forms, their files, and that several processes may share these."""
+"""Logging: the two formats, masking and escaping, and rotating files that several processes share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("tests.logging")
 
 ROOT = Path(__file__).parents[3]
 
-#: Two of these processes fork one child each: four write. The files are so small that they rotate hundreds of times.
+#: Two of these processes run and fork one child each, so four write. At 4096 bytes a file rotates hundreds of times.
 WRITER = """
 import logging, os, sys
 from config.logging import configure_logging
@@ -42,8 +42,8 @@ if child:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Take our handlers away after each test and put back what was there."""
+def _restore_logging() -> Iterator[None]:
+    """Remove the handlers that a test added, and restore the root logger's level."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     yield
@@ -62,8 +62,8 @@ def objects(written: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.getvalue().splitlines()]
 
 
-def test_json_has_one_object_per_line(written: io.StringIO) -> None:
-    """Time in UTC, level, logger, process and message come first, then the extra fields as they are."""
+def test_json_writes_one_object_per_line(written: io.StringIO) -> None:
+    """Time (UTC), level, logger, pid and message come first, then the extra fields with their JSON types."""
     configure_logging("INFO", "json", stream=written)
 
     log.info("stream %s\ndone", "来宝", extra={"stream_id": "s1", "chunks": 3, "level": "mine", "at": {1, 2}})
@@ -79,7 +79,7 @@ def test_json_has_one_object_per_line(written: io.StringIO) -> None:
 
 
 def test_json_carries_the_traceback(written: io.StringIO) -> None:
-    """An error's traceback is part of its object."""
+    """An error's traceback is in the field exc_info of its object."""
     configure_logging("INFO", "json", stream=written)
 
     _fail()
@@ -89,8 +89,8 @@ def test_json_carries_the_traceback(written: io.StringIO) -> None:
     assert line["exc_info"].endswith("ZeroDivisionError: division by zero")
 
 
-def test_plain_is_time_logger_level_message_and_fields(written: io.StringIO) -> None:
-    """A plain line reads as the originals' did, the process and the extra fields behind it."""
+def test_a_plain_line_has_time_logger_level_message_and_fields(written: io.StringIO) -> None:
+    """A plain line has the original's format, followed by the pid and the extra fields."""
     configure_logging("DEBUG", "plain", stream=written)
 
     log.debug("[调试] 剩余未读消息数: %d", 2, extra={"lane": "l1", "words": "a b", "none": ""})
@@ -101,8 +101,8 @@ def test_plain_is_time_logger_level_message_and_fields(written: io.StringIO) -> 
     assert found[1] == f'pid={os.getpid()} lane=l1 words="a b" none=""'
 
 
-def test_lines_of_one_piece_of_work_have_its_fields(written: io.StringIO) -> None:
-    """What a thread logs inside the block has them, under a field of its own; other threads and later lines do not."""
+def test_log_fields_apply_to_the_thread_inside_the_block(written: io.StringIO) -> None:
+    """A line's own extra field takes precedence; other threads and later lines do not get the fields."""
     configure_logging("INFO", "json", stream=written)
 
     with log_fields(stream_id="s1", bot="hr"):
@@ -120,7 +120,7 @@ def test_lines_of_one_piece_of_work_have_its_fields(written: io.StringIO) -> Non
 
 
 def test_greenlets_do_not_mix_their_fields() -> None:
-    """Under gevent a thread is a greenlet, and each has the fields of its own work."""
+    """Under gevent a thread is a greenlet, and each one's lines have the fields of its own block."""
     script = """
 from gevent import monkey; monkey.patch_all()
 import logging, threading, time
@@ -142,8 +142,8 @@ threads = [threading.Thread(target=work, args=(number,)) for number in range(20)
     assert Counter((line["message"], line["stream_id"]) for line in lines) == {(str(n), n): 3 for n in range(20)}
 
 
-def test_a_line_break_cannot_forge_a_plain_line(written: io.StringIO) -> None:
-    """What a person typed stays within its line; only a traceback has more."""
+def test_a_line_break_in_a_message_is_escaped_in_plain_lines(written: io.StringIO) -> None:
+    """A person's text cannot forge a log line; only a traceback takes several lines."""
     configure_logging("INFO", "plain", stream=written)
 
     log.info("said: %s", "hello\r\n2026-01-01 - root - ERROR - forged", extra={"also": "a\nb"})
@@ -154,13 +154,13 @@ def test_a_line_break_cannot_forge_a_plain_line(written: io.StringIO) -> None:
     assert "Traceback" in written.getvalue().splitlines()[2]
 
 
-#: ESC, NEL, CSI, DEL, line and paragraph separator, overrides of direction.
+#: ESC, NEL, CSI, DEL, line and paragraph separators, direction overrides.
 CONTROLS = "\x1b[2J\x85\x9b1m\x7f\u2028\u2029\u202e\u2066"
 
 
 @pytest.mark.parametrize("fmt", ["json", "plain"])
 def test_control_characters_are_escaped(written: io.StringIO, fmt: str) -> None:
-    """In the message, in a field and in a traceback; words of any language stay as they are."""
+    """This holds for messages, fields and tracebacks; text of any language stays as it is."""
     configure_logging("INFO", fmt, stream=written)
 
     log.info("said %s 来宝 😀\té", CONTROLS, extra={"path": f"/x{CONTROLS}"})
@@ -178,16 +178,16 @@ def test_control_characters_are_escaped(written: io.StringIO, fmt: str) -> None:
 
 
 @pytest.mark.parametrize("fmt", ["json", "plain"])
-def test_half_a_surrogate_pair_can_be_written(fmt: str) -> None:
-    """It has no form in UTF-8, and would cost the whole line."""
+def test_a_lone_surrogate_is_escaped(fmt: str) -> None:
+    """It cannot be encoded in UTF-8: unescaped, the whole line would be lost."""
     configure_logging("INFO", fmt)
     record = logging.LogRecord("tests", logging.INFO, "", 1, "said \ud800", None, None)
 
     assert r"said \ud800" in logging.getLogger().handlers[-1].format(record)
 
 
-def test_the_level_is_kept(written: io.StringIO) -> None:
-    """Below the level nothing is written."""
+def test_lines_below_the_level_are_dropped(written: io.StringIO) -> None:
+    """At WARNING an INFO line is not written."""
     configure_logging("WARNING", "plain", stream=written)
 
     log.info("quiet")
@@ -199,7 +199,7 @@ def test_the_level_is_kept(written: io.StringIO) -> None:
 
 @pytest.mark.parametrize("fmt", ["json", "plain"])
 def test_known_secrets_are_masked(written: io.StringIO, fmt: str) -> None:
-    """A secret that slips into a message, a field or a traceback leaves as ***; a short one is left alone."""
+    """A secret in a message, a field or a traceback is written as ***; one under 8 characters is not masked."""
     secrets = ["fake-secret", 'fake"quoted\\secret', "fake-secret-longer", "root"]
     configure_logging("INFO", fmt, stream=written, secrets=secrets)
 
@@ -212,8 +212,8 @@ def test_known_secrets_are_masked(written: io.StringIO, fmt: str) -> None:
     assert "http://x/?k=***" in written.getvalue()
 
 
-def test_configuring_again_replaces_the_first(written: io.StringIO, tmp_path: Path) -> None:
-    """A second configuration writes each line once, and only where it says; foreign handlers stay."""
+def test_a_second_configuration_replaces_the_first(written: io.StringIO, tmp_path: Path) -> None:
+    """Each line is written once, to the new stream only; handlers that others added stay."""
     foreign = logging.NullHandler()
     logging.getLogger().addHandler(foreign)
     first = io.StringIO()
@@ -230,7 +230,7 @@ def test_configuring_again_replaces_the_first(written: io.StringIO, tmp_path: Pa
 
 
 def test_standard_output_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
-    """A container's lines go to standard output."""
+    """Without a stream the lines go to standard output, where containers expect them."""
     configure_logging()
 
     log.info("started")
@@ -238,8 +238,8 @@ def test_standard_output_is_the_default(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out)["message"] == "started"
 
 
-def test_gunicorns_own_lines_look_like_ours(written: io.StringIO) -> None:
-    """What gunicorn says goes our way, once; its access lines, which carry signatures, are off."""
+def test_gunicorns_lines_have_our_format(written: io.StringIO) -> None:
+    """gunicorn's error lines are written once, by our handler; its access lines, which contain signatures, are off."""
     before = io.StringIO()
     for name in ("gunicorn.error", "gunicorn.access"):
         logging.getLogger(name).addHandler(logging.StreamHandler(before))
@@ -254,8 +254,8 @@ def test_gunicorns_own_lines_look_like_ours(written: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("name", ["urllib3.connectionpool", "redis", "sqlalchemy.engine", "werkzeug"])
-def test_libraries_speak_up_only_from_warnings_on(written: io.StringIO, name: str) -> None:
-    """At DEBUG our lines are wanted, not those of the libraries."""
+def test_libraries_log_warnings_only(written: io.StringIO, name: str) -> None:
+    """At LOG_LEVEL DEBUG our own lines are written, but those of libraries only from WARNING on."""
     configure_logging("DEBUG", "json", stream=written)
 
     logging.getLogger(name).info("chatter")
@@ -265,8 +265,8 @@ def test_libraries_speak_up_only_from_warnings_on(written: io.StringIO, name: st
 
 
 class TestFiles:
-    def test_info_and_errors_have_their_files(self, written: io.StringIO, tmp_path: Path) -> None:
-        """info.log has INFO and above, error.log errors alone, in UTF-8, in a folder that is made."""
+    def test_info_and_errors_have_separate_files(self, written: io.StringIO, tmp_path: Path) -> None:
+        """info.log has INFO and above, error.log only errors, both in UTF-8; a missing folder is created."""
         folder = tmp_path / "made" / "logs"
         configure_logging("DEBUG", "plain", str(folder), stream=written)
 
@@ -278,22 +278,22 @@ class TestFiles:
         assert len(written.getvalue().splitlines()) == 3
 
     def test_a_folder_that_cannot_be_written_stops_the_start(self, tmp_path: Path) -> None:
-        """The line names LOG_DIR."""
+        """The error's line names LOG_DIR."""
         (tmp_path / "logs").write_text("a file")
 
         with pytest.raises(SettingsError, match=r"LOG_DIR=.* expected a folder to write to"):
             configure_logging(log_dir=str(tmp_path / "logs"))
 
-    def test_ten_megabytes_five_times_is_the_rule(self, tmp_path: Path) -> None:
-        """Files are as large and as many as documented."""
+    def test_files_rotate_at_10_mib_with_5_old_files(self, tmp_path: Path) -> None:
+        """These are the documented defaults, the same for info.log and error.log."""
         configure_logging(log_dir=str(tmp_path))
 
         handlers = logging.getLogger().handlers
         files = [handler for handler in handlers if isinstance(handler, ConcurrentRotatingFileHandler)]
         assert [(file.maxBytes, file.backupCount) for file in files] == [(10 * 1024 * 1024, 5)] * 2
 
-    def test_old_files_make_room(self, tmp_path: Path) -> None:
-        """No more than the given number of old files is kept."""
+    def test_the_oldest_file_is_deleted(self, tmp_path: Path) -> None:
+        """With `backups=2` there are never more than two old files."""
         configure_logging(log_dir=str(tmp_path), max_bytes=500, backups=2, stream=io.StringIO())
 
         for number in range(50):
@@ -302,7 +302,7 @@ class TestFiles:
         assert sorted(path.name for path in tmp_path.glob("info.log*")) == ["info.log", "info.log.1", "info.log.2"]
 
     def test_several_processes_share_a_file_that_rotates(self, tmp_path: Path) -> None:
-        """Every line of four processes is there, whole and once, in both files."""
+        """Every line of four processes is in info.log and error.log exactly once, and whole."""
         command = [sys.executable, "-c", WRITER, str(tmp_path)]
         writers = [subprocess.Popen([*command, name], cwd=ROOT, stdout=subprocess.DEVNULL) for name in ("one", "two")]
 
@@ -317,8 +317,8 @@ class TestFiles:
             assert len(files) > 10
             assert Counter((line["writer"], line["number"]) for line in lines) == expected
 
-    def test_it_works_under_gevent(self, tmp_path: Path) -> None:
-        """Many greenlets of a patched process lose no line."""
+    def test_greenlets_lose_no_line(self, tmp_path: Path) -> None:
+        """20 greenlets of a process that gevent has patched write 20 lines each."""
         script = """
 from gevent import monkey; monkey.patch_all()
 import logging, sys, threading

@@ -1,4 +1,4 @@
-"""What the settings of an OpenAI-compatible provider may say."""
+"""Settings of an OpenAI-compatible provider: base URL, key, extra headers and extra body fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.settings_values import refusal, settings
 KEY = "sk-fake-key"
 
 
-#: Services, the base that each one's documentation gives, and the two addresses that are asked there.
+#: Service, the base URL that its documentation gives, and the URLs that are requested ({}: the endpoint's path).
 SERVICES = [
     ("OpenAI", "https://api.openai.com", "https://api.openai.com/v1/{}"),
     ("DeepSeek", "https://api.deepseek.com", "https://api.deepseek.com/v1/{}"),
@@ -55,13 +55,13 @@ SERVICES = [
 ]
 
 
-@pytest.mark.parametrize(("base", "asked"), [row[1:] for row in SERVICES], ids=[row[0] for row in SERVICES])
-def test_a_base_gives_the_addresses_of_its_service(base: str, asked: str) -> None:
-    """A bare host gets /v1; a base with a path, or a / at its end, is used as it is, and its query stays."""
+@pytest.mark.parametrize(("base", "url"), [row[1:] for row in SERVICES], ids=[row[0] for row in SERVICES])
+def test_a_base_url_gives_the_urls_of_its_service(base: str, url: str) -> None:
+    """/v1 is appended to a bare host; a base with a path, or a / at its end, is used as it is; its query is kept."""
     given = settings(RAG_PROVIDER="openai", OPENAI_API_KEY="fake", OPENAI_BASE_URL=base).openai_base_url
 
-    assert endpoint(given, "chat/completions") == asked.format("chat/completions")
-    assert endpoint(given, "models") == asked.format("models")
+    assert endpoint(given, "chat/completions") == url.format("chat/completions")
+    assert endpoint(given, "models") == url.format("models")
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_a_base_gives_the_addresses_of_its_service(base: str, asked: str) -> Non
     [("", "/v1"), ("/", ""), ("/v1/", "/v1"), ("/proxy", "/proxy"), ("/proxy/chat/completions", "/proxy")],
 )
 @pytest.mark.parametrize("query", ["", "?api-version=2024-10-21"])
-def test_questions_and_probes_arrive_there(given: str, path: str, query: str) -> None:
-    """What the table says is what goes over the wire."""
+def test_questions_and_health_checks_use_the_base_url(given: str, path: str, query: str) -> None:
+    """The mock server answers only under this path and query."""
     with MockOpenAI(version=path, query=query) as server:
         provider = OpenAIProvider(base_url=f"{server.address}{given}{query}", api_key=KEY, model="m1")
 
@@ -79,8 +79,8 @@ def test_questions_and_probes_arrive_there(given: str, path: str, query: str) ->
         provider.close()
 
 
-def test_more_headers_and_fields_go_along() -> None:
-    """Also with the probe; without a key none is sent, and an Authorization of one's own takes the key's place."""
+def test_extra_headers_and_fields_are_sent() -> None:
+    """Without a key there is no Authorization header; a configured one replaces the key's, also in health checks."""
     with MockOpenAI() as server:
         body = {"enable_thinking": False, "max_completion_tokens": 90, "temperature": None, "stop": ["。"]}
         azure = provider_of(server, api_key="", headers={"api-key": "k"}, body=body, max_tokens=50, temperature=0.5)
@@ -102,8 +102,8 @@ def test_more_headers_and_fields_go_along() -> None:
 
 
 @pytest.mark.parametrize("options", [None, {"include_usage": False}])
-def test_stream_options_can_be_left_out_or_replaced(options: object) -> None:
-    """For a server that refuses them without saying so."""
+def test_stream_options_can_be_omitted_or_replaced(options: object) -> None:
+    """Some servers reject requests with stream_options, with an error that does not name the field."""
     with MockOpenAI() as server:
         provider = provider_of(server, body={"stream_options": options})
 
@@ -136,7 +136,7 @@ def provider_of(server: MockOpenAI, **options: Any) -> OpenAIProvider:
     ],
 )
 def test_wrong_headers_and_fields_stop_the_start(name: str, value: str, expected: str) -> None:
-    """One line names the variable, and shows no header's value."""
+    """The error's line names the variable and shows no header's value."""
     line = refusal(**{"RAG_PROVIDER": "openai", "OPENAI_API_KEY": "fake", name: value})
 
     assert line.startswith(f"{name}=")
@@ -144,8 +144,8 @@ def test_wrong_headers_and_fields_stop_the_start(name: str, value: str, expected
     assert "s3cret" not in line
 
 
-def test_headers_may_take_the_keys_place() -> None:
-    """Azure takes its key in a header of its own, which is a secret like any key."""
+def test_a_header_may_replace_the_key() -> None:
+    """Azure expects its key in the header api-key; the values of OPENAI_HEADERS are secrets."""
     found = settings(RAG_PROVIDER="openai", OPENAI_HEADERS='{"api-key": "fake-azure-key"}', OPENAI_BODY='{"seed": 7}')
 
     assert found.openai_body == {"seed": 7}
@@ -166,8 +166,8 @@ def test_headers_may_take_the_keys_place() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_work_stops_the_start(wrong: dict[str, str], variable: str) -> None:
-    """The line names the variable and never the key."""
+def test_a_provider_without_usable_settings_stops_the_start(wrong: dict[str, str], variable: str) -> None:
+    """The error names the variable and does not quote the key."""
     right = {"base_url": "https://models.example", "api_key": KEY, "model": "m1"}
 
     with pytest.raises(SettingsError, match=variable) as caught:
@@ -176,8 +176,8 @@ def test_what_cannot_work_stops_the_start(wrong: dict[str, str], variable: str) 
     assert "密" not in str(caught.value)
 
 
-def test_bots_that_differ_are_apps_that_differ() -> None:
-    """Else two of them would share their conversations; one address has one spelling."""
+def test_different_settings_give_different_provider_apps() -> None:
+    """Two bots with the same app name would share conversations. Two spellings of one base URL give the same name."""
 
     def app(**other: Any) -> str:
         return OpenAIProvider(**{"base_url": "https://a.example", "api_key": KEY, "model": "m1"} | other).app

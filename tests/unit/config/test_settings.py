@@ -1,4 +1,4 @@
-"""Settings: what starts, what stops the start and in which words, and that secrets stay inside."""
+"""Settings: their defaults, the errors that stop the start, the accepted forms, and that secrets are not shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXTERNAL = {
 
 
 def test_the_least_settings_start_with_the_documented_defaults() -> None:
-    """What is not set has the default of the documentation."""
+    """Settings that are not set have their documented default; nothing warns."""
     found = settings()
 
     assert (found.host, found.port, found.locale) == ("0.0.0.0", 5000, "zh")
@@ -40,10 +40,8 @@ def test_the_least_settings_start_with_the_documented_defaults() -> None:
     assert found.warnings == ()
 
 
-def test_the_process_environment_is_read_when_no_other_is_given(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The environment of the process and `.env` of its folder are what counts."""
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without arguments, the environment and `.env` of the working directory are read."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("PORT=5001\nLOG_LEVEL=debug\n")
     for name, value in {**LEAST, "PORT": "5002"}.items():
@@ -55,15 +53,15 @@ def test_the_process_environment_is_read_when_no_other_is_given(
 
 
 def test_settings_cannot_be_changed() -> None:
-    """A setting is read once and stays."""
+    """Settings are frozen: they are read once, at the start."""
     found = settings()
 
     with pytest.raises(ValidationError, match="frozen"):
         found.port = 1  # type: ignore[misc]
 
 
-def test_every_field_says_what_it_means() -> None:
-    """A line of meaning is part of every setting."""
+def test_every_field_has_a_description() -> None:
+    """The settings' page shows these descriptions."""
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
@@ -73,7 +71,7 @@ class TestDemoEnv:
         assert list(_demo_values()) == [field.upper() for field in Settings.model_fields]
 
     def test_every_line_is_explained_by_the_one_above(self) -> None:
-        """Above every variable stands a comment."""
+        """The line above every variable is a comment."""
         lines = DEMO_ENV.read_text(encoding="utf-8").splitlines()
 
         for above, line in itertools.pairwise(lines):
@@ -81,15 +79,15 @@ class TestDemoEnv:
                 assert above.startswith("# "), line
 
     def test_it_shows_the_defaults(self) -> None:
-        """But for Redis' place, the mode of authentication and the log folder, a value shown is the default."""
+        """Values in demo.env are the defaults, except REDIS_HOST, AUTH_MODE and LOG_DIR."""
         chosen = {"REDIS_HOST": "127.0.0.1", "AUTH_MODE": "allowlist", "LOG_DIR": "logs"}
 
         shown = {name: value for name, value in _demo_values().items() if value != _default_text(name)}
 
         assert shown == chosen
 
-    def test_it_starts_once_the_marked_lines_are_filled_in(self, tmp_path: Path) -> None:
-        """A copy with its four marked lines filled in is a complete configuration."""
+    def test_it_starts_with_the_marked_lines_filled_in(self, tmp_path: Path) -> None:
+        """Only the four lines marked FILL IN have to be changed in a copy."""
         filled = {
             "WECHAT_TOKEN": "t",
             "WECHAT_ENCODING_AES_KEY": AES_KEY,
@@ -108,14 +106,14 @@ class TestDemoEnv:
         assert found.log_dir == "logs"
         assert found.warnings == ()
 
-    def test_as_it_is_it_stops_the_start(self) -> None:
-        """Nothing in demo.env passes for a real token or key."""
+    def test_it_stops_the_start_unchanged(self) -> None:
+        """demo.env contains no token or key that would be accepted."""
         with pytest.raises(SettingsError, match="is missing"):
             load_settings({}, str(DEMO_ENV))
 
 
 class TestRefusals:
-    """A wrong or missing value stops the start with one line: the variable, the value, what is expected."""
+    """A wrong or missing value stops the start with one line: the variable, the value and what is expected."""
 
     @pytest.mark.parametrize(
         ("name", "value", "expected"),
@@ -159,7 +157,7 @@ class TestRefusals:
         ],
     )
     def test_a_wrong_value_is_named(self, name: str, value: str, expected: str) -> None:
-        """The line has the variable's name, its value and what would be right."""
+        """The line has the variable, the value and what is expected."""
         line = refusal(**{name: value})
 
         assert line.startswith(f"{name}={value!r} is wrong: expected ")
@@ -184,7 +182,7 @@ class TestRefusals:
         ],
     )
     def test_a_wrong_secret_is_named_but_not_shown(self, name: str, value: str, expected: str) -> None:
-        """The value of a secret never gets into the line."""
+        """The line shows *** for the value of a secret."""
         if name == "API_KEYS":
             value = f"[{value}"
 
@@ -194,16 +192,16 @@ class TestRefusals:
         assert expected in line
         assert "fake" not in line
 
-    def test_credentials_in_an_address_are_refused_and_not_shown(self) -> None:
-        """An address carries no password, neither in use nor in the line that refuses it."""
+    def test_credentials_in_a_url_are_refused_and_not_shown(self) -> None:
+        """A URL with user and password is refused, and the line does not show the password."""
         line = refusal(AUTH_SERVICE_URL="https://me:fake-password@auth.example")
 
         assert "without a user and password" in line
         assert "fake-password" not in line
 
-    def test_no_traceback_leads_to_the_values(self) -> None:
-        """Whatever prints the error prints no secret: nothing is chained to it."""
-        secret = "-".join(["fake", "secret", "key"])  # put together, for a traceback quotes this line
+    def test_the_errors_traceback_shows_no_secret(self) -> None:
+        """The SettingsError has no context: pydantic's error, which holds the values, is not chained to it."""
+        secret = "-".join(["fake", "secret", "key"])  # joined, because a traceback quotes this source line
 
         with pytest.raises(SettingsError) as caught:
             settings(WECHAT_ENCODING_AES_KEY=secret)
@@ -212,14 +210,14 @@ class TestRefusals:
         assert caught.value.__context__ is None
 
     def test_a_long_value_is_cut(self) -> None:
-        """A value of many lines makes no line longer than a line."""
+        """A value of 800 characters gives an error line of less than 300, with an ellipsis."""
         line = refusal(DIFY_INPUTS="no json\n" * 100)
 
         assert len(line) < 300
         assert "…" in line
 
     def test_several_wrong_values_are_named(self) -> None:
-        """The first is named, the others are counted."""
+        """The first gets the whole line, the names of the others follow in parentheses."""
         assert refusal(PORT="x", STREAM_LEASE="y", LOCALE="z").endswith("(also: LOCALE, STREAM_LEASE)")
 
     @pytest.mark.parametrize(
@@ -244,7 +242,7 @@ class TestRefusals:
         ],
     )
     def test_a_missing_value_is_named(self, variables: dict[str, str], name: str, expected: str) -> None:
-        """The line names the variable to set and why."""
+        """The line names the variable to set and the reason."""
         line = refusal(**variables)
 
         assert line.startswith(f"{name} is missing: expected ")
@@ -273,15 +271,15 @@ class TestRefusals:
         ],
     )
     def test_a_contradiction_is_named(self, variables: dict[str, str], name: str, expected: str) -> None:
-        """Two values that cannot both be meant stop the start."""
+        """Two values that exclude each other stop the start; the line names one variable and the reason."""
         line = refusal(**variables)
 
         assert line.startswith(f"{name}=")
         assert expected in line
 
     @pytest.mark.parametrize("variables", [{"API_KEYS": "not-a-real-key"}, {"WEBSOCKET_AUTH": "none"}])
-    def test_sockets_may_be_all_there_is(self, variables: dict[str, str]) -> None:
-        """Whoever said who may open them needs no bot of WeCom; half a bot is a mistake all the same."""
+    def test_a_bot_is_optional_with_socket_authentication(self, variables: dict[str, str]) -> None:
+        """API_KEYS or WEBSOCKET_AUTH=none makes a WeCom bot optional; a bot with only half of its keys is an error."""
         nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
 
         assert not settings(**nothing, **variables).bots
@@ -289,9 +287,9 @@ class TestRefusals:
         assert refusal(**nothing, WEBSOCKET_AUTH="key").startswith("WECHAT_TOKEN is missing")
 
 
-class TestMeanings:
+class TestForms:
     def test_lists_are_comma_separated_or_json(self) -> None:
-        """A token, a key or a userid may be several: the first signs, all verify."""
+        """Several tokens or keys may be given in either form, their order is kept."""
         found = settings(
             WECHAT_TOKEN="new, old",
             WECHAT_ENCODING_AES_KEY=json.dumps([AES_KEY, OTHER_AES_KEY]),
@@ -305,24 +303,24 @@ class TestMeanings:
         assert found.public_origins == ("https://a.example", "http://b.example:8080")
 
     def test_a_secret_key_that_can_be_guessed_is_refused(self) -> None:
-        """Every one of a list has a length; the line shows none of them."""
+        """Each key of the list needs at least 16 characters; the line shows none of them."""
         line = refusal(SECRET_KEY="not-a-real-secret-1,fake-short")
 
         assert line.startswith("SECRET_KEY='***' is wrong: expected at least 16 random characters in each")
 
     @pytest.mark.parametrize(("more", "warned"), [({}, True), ({"SECRET_KEY": "not-a-real-secret-1"}, False)])
-    def test_tokens_that_only_one_process_can_open_are_warned_of(self, more: dict[str, str], warned: bool) -> None:
-        """Without a bot and without SECRET_KEY nothing is left to seal them with."""
+    def test_tokens_sealed_with_a_key_of_one_process_warn(self, more: dict[str, str], warned: bool) -> None:
+        """Without a bot and SECRET_KEY there is no configured key to seal users' tokens with."""
         found = settings(**EXTERNAL, WECHAT_TOKEN="", WECHAT_ENCODING_AES_KEY="", WEBSOCKET_AUTH="token", **more)
 
         assert any(line.startswith("SECRET_KEY is empty") for line in found.warnings) == warned
 
-    def test_an_auth_api_alone_means_external(self) -> None:
-        """An address of the auth API is the wish to use it; none is ever assumed otherwise."""
+    def test_an_auth_api_alone_selects_external_authentication(self) -> None:
+        """With AUTH_SERVICE_URL set and AUTH_MODE empty, the mode is external."""
         assert settings(**{**EXTERNAL, "AUTH_MODE": ""}).auth_mode == "external"
 
-    def test_external_authentication_is_content_with_sqlite(self) -> None:
-        """One machine may keep its users in an SQLite file."""
+    def test_external_authentication_works_with_sqlite(self) -> None:
+        """Instead of MySQL, DATABASE_PATH may name an SQLite file with the users."""
         found = settings(**{**EXTERNAL, "MYSQL_HOST": "", "DATABASE_PATH": "users.db"})
 
         assert found.sql_url == SecretStr("sqlite:///users.db")
@@ -336,30 +334,30 @@ class TestMeanings:
         ],
     )
     def test_a_query_may_begin_with_comments_and_subqueries(self, query: str) -> None:
-        """A SELECT is one whatever stands before it."""
+        """Comments, parentheses and WITH before the SELECT are accepted."""
         assert settings(AUTH_USER_QUERY=query).auth_user_query == query
 
     @pytest.mark.parametrize(
         ("given", "host"), [("::1", "::1"), ("[::1]", "::1"), ("redis_1", "redis_1"), ("127.1", "127.1")]
     )
     def test_a_host_is_a_name_or_an_address(self, given: str, host: str) -> None:
-        """An IPv6 address may have its brackets or not."""
+        """An IPv6 address is accepted with and without brackets."""
         assert settings(REDIS_HOST=given).redis_host == host
 
     def test_a_user_token_needs_no_app_key(self) -> None:
-        """In the original's mode the user's token takes the key's place."""
+        """DIFY_AUTH_MODE=user_token sends the user's token instead of an app key."""
         assert settings(**EXTERNAL, DIFY_AUTH_MODE="user_token", DIFY_API_KEY="").provider.dify_api_keys == ()
 
     @pytest.mark.parametrize("switch", ["MOCK_MODE", "USE_MOCK_RAG"])
     @pytest.mark.parametrize("on", ["1", "true", "True", "yes"])
     def test_a_mock_switch_needs_no_key(self, switch: str, on: str) -> None:
-        """Either switch makes the mock answer, whatever provider is named."""
+        """Either switch overrides RAG_PROVIDER."""
         found = settings(**{switch: on}, RAG_PROVIDER="openai", DIFY_API_KEY="")
 
         assert found.rag_provider == found.provider.rag_provider == "mock"
 
-    def test_a_mock_switch_that_is_no_switch_is_named(self) -> None:
-        """A slip in a switch is not taken for off."""
+    def test_a_wrong_value_of_a_mock_switch_is_refused(self) -> None:
+        """A misspelt value does not count as false."""
         assert refusal(MOCK_MODE="ture").startswith("MOCK_MODE='ture' is wrong: expected true or false")
 
     @pytest.mark.parametrize(
@@ -371,26 +369,26 @@ class TestMeanings:
         ],
     )
     def test_dify_has_two_names_for_its_address(self, variables: dict[str, str], base: str) -> None:
-        """DIFY_API_URL stands in for DIFY_BASE_URL, and may repeat it."""
+        """DIFY_API_URL is an alias of DIFY_BASE_URL, and may be set to the same address as well."""
         assert settings(**variables).dify_base_url == base
 
     @pytest.mark.parametrize("rate", ["20/minute", "20 per minute", "5/second; 100/15 minutes"])
-    def test_a_rate_has_the_form_of_the_library(self, rate: str) -> None:
-        """A rate is taken as written."""
+    def test_a_rate_has_the_form_of_the_limits_library(self, rate: str) -> None:
+        """The setting keeps the rate as it was written."""
         assert settings(RATE_LIMIT_USER=rate).rate_limit_user == rate
 
     def test_a_rate_can_be_off(self) -> None:
-        """Without a limit the rate is empty."""
+        """`off` becomes an empty rate: no limit."""
         assert settings(RATE_LIMIT_IP="off").rate_limit_ip == ""
 
-    def test_words_are_taken_in_any_case(self) -> None:
-        """JSON and json, info and INFO are the same."""
+    def test_words_are_accepted_in_any_case(self) -> None:
+        """Format, level and locale are normalised to their own case."""
         found = settings(LOG_FORMAT="Plain", LOG_LEVEL="warning", LOCALE="EN")
 
         assert (found.log_format, found.log_level, found.locale) == ("plain", "WARNING", "en")
 
-    def test_what_has_no_effect_warns(self) -> None:
-        """A value that another one hides starts, with a warning."""
+    def test_a_setting_without_effect_warns(self) -> None:
+        """A value that another setting makes ineffective does not stop the start."""
         found = settings(REDIS_URL="redis://a.example", AUTH_SERVICE_URL="https://auth.example")
 
         assert found.warnings == (
@@ -398,8 +396,8 @@ class TestMeanings:
             "AUTH_SERVICE_URL has no effect, because AUTH_MODE is none",
         )
 
-    def test_a_record_that_is_forgotten_within_the_replay_window_warns(self) -> None:
-        """A callback that is sent again would be asked again; every bot has a window of its own."""
+    def test_a_stream_ttl_below_the_replay_window_warns(self) -> None:
+        """A callback replayed after its stream expired would be asked again. Each bot has a window of its own."""
         bots = json.dumps(
             {"hr": {"WECHAT_TOKEN": "t", "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_TIMESTAMP_WINDOW": 1801}}
         )
@@ -409,8 +407,8 @@ class TestMeanings:
             (warning,) = settings(**changes).warnings
             assert warning.startswith(f"STREAM_TTL is 1800 and WECHAT_TIMESTAMP_WINDOW of bot {bot} is 1801: ")
 
-    def test_a_cluster_is_told_by_its_address(self) -> None:
-        """Only redis+cluster:// is a Cluster."""
+    def test_the_redis_url_selects_a_cluster(self) -> None:
+        """Only redis+cluster:// means Redis Cluster."""
         assert settings(REDIS_URL="redis+cluster://a:7000").on_redis_cluster
         assert not settings().on_redis_cluster
 
@@ -439,8 +437,8 @@ class TestSecrets:
         "CUSTOM_RAG_HEADERS": '{"Authorization": "fake-held-header"}',
     }
 
-    def test_no_repr_shows_one(self) -> None:
-        """Settings, their bots and their addresses can be printed."""
+    def test_no_repr_shows_a_secret(self) -> None:
+        """This holds for settings, bots, provider settings and URLs."""
         found = settings(**self.HELD)
 
         shown = repr((found, dict(found.bots), found.provider, found.redis_address, found.sql_url, found.sql_read_url))
@@ -450,15 +448,15 @@ class TestSecrets:
         assert OTHER_AES_KEY not in shown
         assert LEAST["DIFY_API_KEY"] not in shown
 
-    def test_no_validation_error_quotes_one(self) -> None:
-        """Whoever builds settings by hand gets an error without the input in it."""
+    def test_no_validation_error_quotes_a_secret(self) -> None:
+        """A `Settings` built without `load_settings` gives an error without its input."""
         with pytest.raises(ValidationError) as caught:
             Settings.model_validate({"wechat_encoding_aes_key": "fake-held-key"})
 
         assert "fake-held" not in str(caught.value)
 
-    def test_all_are_known_to_who_must_mask_them(self) -> None:
-        """Every secret given is in `secrets`, the password inside an address too; other values are not."""
+    def test_secrets_lists_every_secret(self) -> None:
+        """`secrets`, which logging masks, has every configured secret, also a URL's password, and no other value."""
         known = settings(**self.HELD).secrets
 
         parts = [
@@ -481,20 +479,20 @@ class TestSecrets:
 
 
 class TestTextsFile:
-    def test_own_wording_is_loaded(self, tmp_path: Path) -> None:
-        """A JSON object of key and sentence rewords sentences, also one that Notepad saved."""
+    def test_a_texts_file_overrides_sentences(self, tmp_path: Path) -> None:
+        """A JSON object of key and sentence overrides sentences; a byte order mark is skipped."""
         path = tmp_path / "texts.json"
         path.write_text('{"thinking": "正在查阅制度..."}', encoding="utf-8-sig")
 
         assert settings(TEXTS_FILE=str(path)).texts_overrides == {"thinking": "正在查阅制度..."}
 
-    def test_without_a_file_nothing_is_reworded(self) -> None:
-        """No file, no own wording."""
+    def test_without_a_file_there_are_no_overrides(self) -> None:
+        """TEXTS_FILE is optional."""
         assert settings().texts_overrides == {}
 
     @pytest.mark.parametrize("content", [None, "{", "[]", '{"thinkin": "x"}'])
     def test_a_bad_file_stops_the_start(self, tmp_path: Path, content: str | None) -> None:
-        """A file that is missing, no JSON object, or rewords what does not exist is named."""
+        """The file is missing, is no JSON object, or has an unknown key: the error names TEXTS_FILE."""
         path = tmp_path / "texts.json"
         if content is not None:
             path.write_text(content)
@@ -521,14 +519,14 @@ def _default_text(name: str) -> str:
     return "" if default is PydanticUndefined else str(default)
 
 
-def test_a_command_that_does_nothing_is_named() -> None:
-    """What a word is to do must be something the product does; upper case is no other command."""
+def test_an_unknown_command_is_refused() -> None:
+    """A word of WECHAT_COMMANDS must map to a command that exists, in any case."""
     assert refusal(WECHAT_COMMANDS='{"/x": "dance"}').startswith("WECHAT_COMMANDS='dance' is wrong: expected 'reset'")
     assert settings(WECHAT_COMMANDS='{"/x": "RESET"}').wechat_commands == {"/x": "reset"}
 
 
-def test_what_has_no_effect_in_this_version_says_so() -> None:
-    """Whoever sets it learns at start that it does nothing yet."""
+def test_a_setting_that_is_not_implemented_yet_warns() -> None:
+    """The warning says that the setting has no effect in this version."""
     (warning,) = settings(MEDIA_MAX_BYTES="9").warnings
 
     assert warning == "MEDIA_MAX_BYTES has no effect in this version"

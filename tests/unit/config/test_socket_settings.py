@@ -1,4 +1,4 @@
-"""The settings of the socket endpoints, seen from outside: each reaches the product it is a setting of."""
+"""Settings of the socket endpoints, checked on a running server through its WebSockets."""
 
 from __future__ import annotations
 
@@ -24,66 +24,66 @@ ENDPOINTS = ["/ws/chat", "/ws/realtime-asr"]
 
 
 @contextmanager
-def visit(app_server: AppServer, path: str = "/ws/chat", **options: Any) -> Iterator[ClientConnection]:
+def session(app_server: AppServer, path: str = "/ws/chat", **options: Any) -> Iterator[ClientConnection]:
     with connect(app_server.url.replace("http", "ws", 1) + path, open_timeout=SECONDS, **options) as socket:
         yield socket
 
 
-def refusal(app_server: AppServer, path: str = "/ws/chat", **options: Any) -> int:
-    """Return the status a handshake is refused with."""
-    with pytest.raises(InvalidStatus) as refused, visit(app_server, path, **options):
+def refused_status(app_server: AppServer, path: str = "/ws/chat", **options: Any) -> int:
+    """Return the HTTP status of a refused handshake."""
+    with pytest.raises(InvalidStatus) as refused, session(app_server, path, **options):
         pass
     return refused.value.response.status_code
 
 
 def until(socket: ClientConnection, **members: object) -> dict[str, Any]:
-    """Return the next frame that has these members."""
+    """Receive frames up to the next one with these members, and return it."""
     while True:
         frame: dict[str, Any] = json.loads(socket.recv(SECONDS))
         if frame.items() >= members.items():
             return frame
 
 
-def test_a_named_origin_may_open_sockets(redis_url: str) -> None:
-    """PUBLIC_ORIGINS: that page and this host's own, and no other."""
+def test_public_origins_may_open_sockets(redis_url: str) -> None:
+    """PUBLIC_ORIGINS: its pages and those of the server's own host connect, others get 403."""
     with AppServer(redis_url, **OPEN, PUBLIC_ORIGINS="https://chat.example.com") as app_server:
         for origin in ("https://chat.example.com", app_server.url):
-            with visit(app_server, origin=origin) as socket:
+            with session(app_server, origin=origin) as socket:
                 assert until(socket, type="system")
 
-        assert refusal(app_server, origin="https://elsewhere.example.com") == 403
+        assert refused_status(app_server, origin="https://elsewhere.example.com") == 403
 
 
-def test_sockets_have_a_number(redis_url: str) -> None:
-    """SOCKETS_MAX: one more is told to come back, and has a place when another one left."""
+def test_the_number_of_sockets_is_limited(redis_url: str) -> None:
+    """SOCKETS_MAX: one more gets 503, and is accepted after another socket has closed."""
     with AppServer(redis_url, **OPEN, SOCKETS_MAX="1") as app_server:
-        with visit(app_server) as socket:
+        with session(app_server) as socket:
             until(socket, type="system")
-            assert refusal(app_server) == 503
+            assert refused_status(app_server) == 503
 
-        def has_place() -> bool:
+        def has_slot() -> bool:
             try:
-                with visit(app_server) as later:
+                with session(app_server) as later:
                     return bool(until(later, type="system"))
             except InvalidStatus:
                 return False
 
-        wait_until(has_place, SECONDS)
+        wait_until(has_slot, SECONDS)
 
 
-def test_an_address_opens_so_many_sockets(redis_url: str) -> None:
-    """RATE_LIMIT_IP."""
+def test_an_address_opens_a_limited_number_of_sockets(redis_url: str) -> None:
+    """RATE_LIMIT_IP: the third handshake within the hour gets 429."""
     with AppServer(redis_url, **OPEN, RATE_LIMIT_IP="2/hour") as app_server:
         for _ in range(2):
-            with visit(app_server) as socket:
+            with session(app_server) as socket:
                 until(socket, type="system")
 
-        assert refusal(app_server) == 429
+        assert refused_status(app_server) == 429
 
 
-def test_a_client_asks_so_many_questions(redis_url: str) -> None:
-    """RATE_LIMIT_USER: the third is refused in words, and the socket stays."""
-    with AppServer(redis_url, **OPEN, RATE_LIMIT_USER="2/hour") as app_server, visit(app_server) as socket:
+def test_a_client_asks_a_limited_number_of_questions(redis_url: str) -> None:
+    """RATE_LIMIT_USER: the third question gets an error frame, and the socket stays open."""
+    with AppServer(redis_url, **OPEN, RATE_LIMIT_USER="2/hour") as app_server, session(app_server) as socket:
         for number in range(3):
             socket.send(json.dumps({"content": f"问题{number}"}))
 
@@ -94,10 +94,10 @@ def test_a_client_asks_so_many_questions(redis_url: str) -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, endpoint: str) -> None:
-    """WEBSOCKET_AUTH=token: by every way a credential may come, as long as the token is valid."""
+    """WEBSOCKET_AUTH=token: a valid token is accepted in a header and in an auth frame, an expired one gets 401."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     token = "user-token-not-real"
-    company = {
+    external = {
         "AUTH_MODE": "external",
         "AUTH_SERVICE_URL": f"http://127.0.0.1:{free_port()}",
         "AUTH_USER_QUERY": DEMO_USER_QUERY,
@@ -105,23 +105,23 @@ def test_a_users_token_opens_sockets(redis_url: str, tmp_path: Path, endpoint: s
         "WEBSOCKET_AUTH": "token",
     }
     with (
-        AppServer(redis_url, **company) as app_server,
-        redis.Redis.from_url(redis_url, decode_responses=True) as stored,
+        AppServer(redis_url, **external) as app_server,
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
     ):
-        stored.set(f"authorization:token:{token}", UserInfo("E1001", "张三").to_json())
-        with visit(app_server, endpoint, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
+        client.set(f"authorization:token:{token}", UserInfo("E1001", "张三").to_json())
+        with session(app_server, endpoint, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
             socket.send(json.dumps(question_for(endpoint)))
             assert until(socket, **END[endpoint])
-        with visit(app_server, endpoint) as socket:
+        with session(app_server, endpoint) as socket:
             until(socket, type="auth_required")
             socket.send(json.dumps({"type": "auth", "token": token}))
             assert json.loads(socket.recv(SECONDS))["type"] in ("system", "ack")
 
-        stored.delete(f"authorization:token:{token}")
-        assert refusal(app_server, endpoint, additional_headers={"X-API-Key": token}) == 401
+        client.delete(f"authorization:token:{token}")
+        assert refused_status(app_server, endpoint, additional_headers={"X-API-Key": token}) == 401
 
 
-#: What ends an answer at each endpoint.
+#: Members of the frame that ends an answer, by endpoint.
 END: dict[str, dict[str, object]] = {
     ENDPOINTS[0]: {"type": "chat", "role": "assistant", "status": "completed"},
     ENDPOINTS[1]: {"final": True},
@@ -135,20 +135,20 @@ def question_for(endpoint: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_the_mock_stands_in_when_it_may_and_says_so(redis_url: str, endpoint: str) -> None:
-    """MOCK_FALLBACK: a provider that is not there, and an answer marked as the mock's."""
-    nowhere = dify_settings(f"http://127.0.0.1:{free_port()}", MOCK_FALLBACK="true")
-    with AppServer(redis_url, **OPEN, **nowhere) as app_server, visit(app_server, endpoint) as socket:
+def test_mock_fallback_answers_when_the_provider_is_unreachable(redis_url: str, endpoint: str) -> None:
+    """MOCK_FALLBACK: the answer's frame is marked with `mock: true`."""
+    unreachable = dify_settings(f"http://127.0.0.1:{free_port()}", MOCK_FALLBACK="true")
+    with AppServer(redis_url, **OPEN, **unreachable) as app_server, session(app_server, endpoint) as socket:
         socket.send(json.dumps(question_for(endpoint)))
 
         assert until(socket, **END[endpoint])["mock"] is True
 
 
 @pytest.mark.parametrize("switch", [{"MOCK_MODE": "true"}, {"USE_MOCK_RAG": "1"}, {"RAG_PROVIDER": "mock"}])
-def test_each_switch_of_the_mock_works(redis_url: str, switch: dict[str, str]) -> None:
-    """The words are those of the original, the question in them."""
+def test_each_mock_switch_makes_the_mock_answer(redis_url: str, switch: dict[str, str]) -> None:
+    """The answer is the original's sentence with the question in it, marked with `mock: true`."""
     real = dify_settings(f"http://127.0.0.1:{free_port()}")
-    with AppServer(redis_url, **OPEN, **{**real, **switch}) as app_server, visit(app_server) as socket:
+    with AppServer(redis_url, **OPEN, **{**real, **switch}) as app_server, session(app_server) as socket:
         socket.send(json.dumps({"content": "What?"}))
 
         answer = until(socket, type="chat", role="assistant")
@@ -156,11 +156,11 @@ def test_each_switch_of_the_mock_works(redis_url: str, switch: dict[str, str]) -
         assert answer["mock"] is True
 
 
-def test_without_a_switch_nothing_is_mocked(redis_url: str) -> None:
-    """A provider that is not there is an error in words."""
+def test_without_mock_fallback_an_unreachable_provider_is_an_error(redis_url: str) -> None:
+    """The error frame has the code PROVIDER_UNREACHABLE."""
     with (
         AppServer(redis_url, **OPEN, **dify_settings(f"http://127.0.0.1:{free_port()}")) as app_server,
-        visit(app_server) as socket,
+        session(app_server) as socket,
     ):
         socket.send(json.dumps({"content": "What?"}))
 

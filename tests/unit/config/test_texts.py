@@ -1,4 +1,4 @@
-"""Texts: both languages say the same things, every error has its sentence, and own wording fits."""
+"""Texts: both languages have the same keys and placeholders, every error code has a sentence, overrides are checked."""
 
 from __future__ import annotations
 
@@ -100,25 +100,25 @@ SENTENCES = [
 ]
 
 
-#: What sockets and batches say: some of it the originals' words, which end as they do.
+#: Sentences of sockets and batches. Some are the originals' and do not end with a full stop.
 ORIGINALS = SENTENCES[SENTENCES.index("sources_heading") : SENTENCES.index("batch_unknown") + 1]
 
 
 def test_both_languages_have_the_same_sentences() -> None:
-    """Nobody meets a sentence that their language lacks."""
+    """The keys are these, in this order."""
     assert list(ZH) == list(EN) == SENTENCES
 
 
 @pytest.mark.parametrize("key", SENTENCES)
-def test_both_languages_ask_for_the_same_parts(key: str) -> None:
-    """A sentence's placeholders are the same in every language."""
+def test_both_languages_have_the_same_placeholders(key: str) -> None:
+    """A sentence takes the same parameters in every language."""
     assert _placeholders(ZH[key]) == _placeholders(EN[key])
 
 
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("key", SENTENCES)
-def test_every_sentence_is_one_for_people(locale: str, key: str) -> None:
-    """A sentence is whole, ends, and shows no code, address or status; some are the originals' words."""
+def test_every_sentence_is_readable(locale: str, key: str) -> None:
+    """It ends with punctuation, and has no URL, key, status or exception name; the originals' may end otherwise."""
     sentence = Texts(locale).get(
         key, **dict.fromkeys(("what", "type", "action", "limit", "question", "sentence", "done", "total"), "x")
     )
@@ -128,15 +128,15 @@ def test_every_sentence_is_one_for_people(locale: str, key: str) -> None:
     assert not re.search(r"https?:|[a-z]_[a-z]|\b[1-5]\d\d\b|Exception|Error:", sentence)
 
 
-def test_every_error_has_its_sentence() -> None:
-    """The code of each error that can end an answer has a sentence of its own."""
+def test_every_error_class_has_a_sentence() -> None:
+    """There is a sentence for the code of each error class that can end an answer."""
     errors: list[type[LaibaoError]] = [StoreUnavailable, *_answer_errors(AnswerError)]
 
     assert {error.code for error in errors} <= set(ZH)
 
 
-def test_every_code_named_in_an_error_has_its_sentence() -> None:
-    """Whatever code the services give to an answer's error, a sentence is there."""
+def test_every_error_code_in_the_services_has_a_sentence() -> None:
+    """The codes are found in the source of services/, where answer, auth and provider errors are raised."""
     pattern = re.compile(r'(?:Answer|Auth|Provider)Error\([^()]*(?:\([^()]*\))?[^()]*code="(\w+)"')
     services = Path(__file__).parents[3] / "services"
     sources = (path.read_text(encoding="utf-8") for path in services.rglob("*.py"))
@@ -147,8 +147,8 @@ def test_every_code_named_in_an_error_has_its_sentence() -> None:
     assert named <= set(ZH)
 
 
-def test_the_originals_words_are_kept() -> None:
-    """Chinese is the default, and waiting looks as people know it."""
+def test_the_originals_sentences_are_kept() -> None:
+    """Chinese is the default language; the placeholder of a running answer is the original's."""
     texts = Texts()
 
     assert texts.get("thinking") == "思考中..."
@@ -157,20 +157,20 @@ def test_the_originals_words_are_kept() -> None:
     assert texts.error("auth_unavailable") == "认证服务暂时不可用，请稍后再试。"
 
 
-def test_an_error_without_a_sentence_says_that_it_did_not_work() -> None:
-    """A code nobody thought of still ends in words."""
+def test_an_unknown_error_code_gets_the_general_sentence() -> None:
+    """A code without a sentence gives `answer_failed`."""
     assert Texts("en").error("never_heard_of") == EN["answer_failed"]
     assert Texts("en").error("user_full") == EN["user_full"]
 
 
-def test_a_key_nobody_wrote_is_a_mistake() -> None:
-    """The code asks for sentences that exist."""
+def test_an_unknown_key_raises_key_error() -> None:
+    """`get` is for keys that the code names; only `error` falls back to a general sentence."""
     with pytest.raises(KeyError):
         Texts().get("never_heard_of")
 
 
-def test_own_wording_takes_the_place_of_ours() -> None:
-    """What an operator rewords is said in their words, the rest in ours; doubled braces are braces."""
+def test_overrides_replace_sentences() -> None:
+    """Sentences without an override stay; doubled braces give braces."""
     texts = Texts("zh", {"thinking": "查阅中 {{1}}"})
 
     assert texts.get("thinking") == "查阅中 {1}"
@@ -187,8 +187,8 @@ def test_own_wording_takes_the_place_of_ours() -> None:
         ({"thinking": "{"}, "TEXTS_FILE: thinking is wrong: "),
     ],
 )
-def test_own_wording_that_does_not_fit_is_refused(overrides: dict[str, object], line: str) -> None:
-    """A slip in TEXTS_FILE is found at the start, not in front of a user."""
+def test_a_wrong_override_stops_the_start(overrides: dict[str, object], line: str) -> None:
+    """The line names TEXTS_FILE, the key and what is expected."""
     with pytest.raises(SettingsError) as caught:
         check_overrides(overrides)
 

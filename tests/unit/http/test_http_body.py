@@ -1,4 +1,4 @@
-"""Chunked bodies: any cut of the same bytes holds the same, and Python's own reader agrees."""
+"""Chunked bodies: the same bytes decode to the same content however they are cut, as with http.client."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ END = b"0\r\n\r\n"
 
 
 def decoded(*pieces: bytes) -> bytes:
-    """Return what the pieces hold; raises `BrokenBody` where they are no whole body."""
+    """Return the content of the pieces; raises `BrokenBody` if they are not a complete body."""
     body = ChunkedBody()
-    held = b"".join(body.feed(piece) for piece in pieces)
+    content = b"".join(body.feed(piece) for piece in pieces)
     if not body.over:
         body.end()
-    return held
+    return content
 
 
-def cut(whole: bytes, places: list[int]) -> list[bytes]:
-    bounds = [0, *sorted(place % (len(whole) + 1) for place in places), len(whole)]
+def cut(whole: bytes, positions: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(position % (len(whole) + 1) for position in positions), len(whole)]
     return [whole[start:end] for start, end in itertools.pairwise(bounds) if start < end]
 
 
@@ -34,7 +34,7 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
 
 
 class _Wire:
-    """A socket that says these bytes."""
+    """A socket whose file has the head of a reply and these bytes."""
 
     def __init__(self, wire: bytes) -> None:
         self._wire = wire
@@ -49,7 +49,7 @@ def read_by_python(wire: bytes) -> bytes:
     return response.read()
 
 
-PLACES = st.lists(st.integers(0, 10_000), max_size=30)
+POSITIONS = st.lists(st.integers(0, 10_000), max_size=30)
 
 
 @given(
@@ -58,22 +58,23 @@ PLACES = st.lists(st.integers(0, 10_000), max_size=30)
     ),
     extension=st.sampled_from([b"", b";a=b", b" "]),
     trailer=st.sampled_from([b"", b"X-Ends: well\r\n"]),
-    places=PLACES,
+    positions=POSITIONS,
 )
-def test_any_cut_of_a_body_holds_what_python_reads(
-    chunks: list[bytes], extension: bytes, trailer: bytes, places: list[int]
+def test_a_body_cut_anywhere_decodes_as_in_http_client(
+    chunks: list[bytes], extension: bytes, trailer: bytes, positions: list[int]
 ) -> None:
-    """Sizes, extensions, line ends within the data and the trailer are told apart wherever the network cuts."""
+    """This includes cuts in sizes, extensions, line breaks within the data, and the trailer."""
     wire = b"".join(chunk(data, extension) for data in chunks) + b"0\r\n" + trailer + b"\r\n"
 
-    assert decoded(*cut(wire, places)) == read_by_python(wire) == b"".join(chunks)
+    assert decoded(*cut(wire, positions)) == read_by_python(wire) == b"".join(chunks)
 
 
 @given(
-    wire=st.lists(st.sampled_from([b"1", b"a", b"\r\n", b"\n", b"0\r\n", b"x", b";", END]), max_size=12), places=PLACES
+    wire=st.lists(st.sampled_from([b"1", b"a", b"\r\n", b"\n", b"0\r\n", b"x", b";", END]), max_size=12),
+    positions=POSITIONS,
 )
-def test_any_cut_of_any_bytes_comes_to_the_same(wire: list[bytes], places: list[int]) -> None:
-    """Noise is refused, or it is not, whatever the cut."""
+def test_the_cut_of_any_bytes_does_not_change_the_outcome(wire: list[bytes], positions: list[int]) -> None:
+    """Random bytes give the same content or the same BrokenBody, however they are cut."""
 
     def outcome(*pieces: bytes) -> bytes | None:
         try:
@@ -82,11 +83,11 @@ def test_any_cut_of_any_bytes_comes_to_the_same(wire: list[bytes], places: list[
             return None
 
     whole = b"".join(wire)
-    assert outcome(*cut(whole, places)) == outcome(whole)
+    assert outcome(*cut(whole, positions)) == outcome(whole)
 
 
-def test_a_chunk_is_there_with_its_last_byte() -> None:
-    """Nothing waits for the chunk after it, and what has come of one is handed on."""
+def test_bytes_of_a_chunk_are_returned_at_once() -> None:
+    """A complete chunk does not wait for the next one, and the first part of a chunk not for the rest."""
     body = ChunkedBody()
 
     assert [body.feed(piece) for piece in (chunk(b"one"), b"5\r\ntw", b"o!!\r", b"\n")] == [b"one", b"tw", b"o!!", b""]
@@ -94,40 +95,40 @@ def test_a_chunk_is_there_with_its_last_byte() -> None:
 
 @pytest.mark.parametrize("wire", [b"", b"5\r\n", b"5\r\nab", b"2\r\nab", b"2\r\nab\r\n", b"2\r\nab\r\n0"])
 def test_a_body_that_ends_before_its_end_is_broken(wire: bytes) -> None:
-    """A connection that broke is told from one that was closed in order."""
+    """An incomplete body raises BrokenBody, so a broken connection differs from an orderly end."""
     with pytest.raises(BrokenBody):
         decoded(wire)
 
 
-def test_a_server_may_leave_the_last_line_out() -> None:
-    """The last chunk was there."""
+def test_the_end_of_the_trailer_may_be_missing() -> None:
+    """A body whose last chunk has arrived is complete without the empty line."""
     assert decoded(chunk(b"ab"), b"0\r\n") == b"ab"
 
 
 @pytest.mark.parametrize(
     "wire", [b"zz\r\nab\r\n", b"-2\r\nab\r\n", b"\r\nab\r\n", b"2\r\nabc\r\n", b"x" * (MAX_LINE + 2)]
 )
-def test_what_is_no_chunk_is_broken(wire: bytes) -> None:
-    """A size that is none, data longer than it, or a line that never ends: memory has a bound."""
+def test_bytes_that_are_no_chunk_are_broken(wire: bytes) -> None:
+    """A size that is no number, data longer than its size, or a line over MAX_LINE bytes, which bounds memory."""
     with pytest.raises(BrokenBody):
         decoded(wire, b"\n")
 
 
-def test_a_chunk_ends_with_its_line() -> None:
-    """Two bytes that are no line end are not passed over for one."""
+def test_a_chunk_ends_with_a_line_break() -> None:
+    """Two other bytes after the data raise BrokenBody."""
     with pytest.raises(BrokenBody):
         decoded(b"2\r\nabcd", END)
 
 
-def test_what_follows_the_end_is_nobodys() -> None:
-    """No byte after the last chunk belongs to the body."""
+def test_bytes_after_the_end_are_ignored() -> None:
+    """Bytes after the last chunk and the trailer are not part of the body."""
     body = ChunkedBody()
 
     assert (body.feed(chunk(b"ab") + END + b"HTTP/1.1"), body.over) == (b"ab", True)
 
 
-def test_what_looks_like_a_chunk_within_a_chunk_is_its_content() -> None:
-    """A read may begin in the middle of a chunk, with bytes that would be one by themselves."""
+def test_content_may_look_like_a_chunk() -> None:
+    """A read may begin in the middle of a chunk, with bytes that alone would be a whole chunk."""
     body = ChunkedBody()
 
     assert body.feed(b"f\r\nabcde") == b"abcde"

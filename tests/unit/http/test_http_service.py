@@ -1,4 +1,4 @@
-"""The pooled session whose reads a deadline interrupts; what it does for Dify is in test_dify_service."""
+"""HTTPService: pooled connections whose reads a deadline interrupts. test_dify_service covers its use for Dify."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEAD = OK + CHUNKED
 
 
 def read(url: str, deadline: Deadline, **headers: str) -> bytes:
-    """GET, and read to the end."""
+    """GET the URL and return up to 100 bytes of the body."""
     http = HTTPService()
     with http.exchange("GET", url, deadline=deadline, timeout=600.0, headers=headers) as exchange:
         body = exchange.read_all(limit=100, timeout=5.0)
@@ -36,7 +36,7 @@ def read(url: str, deadline: Deadline, **headers: str) -> bytes:
 
 
 def test_a_question_aborted_while_it_connects_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is its reply waited for: an abort that comes before there is a socket is not lost."""
+    """An abort before the socket exists is found after connecting: the call ends with `interrupted` at once."""
     deadline, connect = Deadline(600.0), Lease.connect
 
     def aborted_meanwhile(lease: Lease, timeout: float) -> socket.socket:
@@ -52,8 +52,8 @@ def test_a_question_aborted_while_it_connects_is_not_sent(monkeypatch: pytest.Mo
     assert (caught.value.code, [head for head in server.heads if head]) == ("interrupted", [])
 
 
-def test_a_lease_that_was_given_back_interrupts_nobody() -> None:
-    """The hook of an abort may run a moment late, when the connection is another request's."""
+def test_a_lease_that_was_given_back_does_not_interrupt() -> None:
+    """The hook of an abort may run late, when another request already uses the connection."""
     with MockAuth() as auth:
         pool = HTTPConnectionPool("127.0.0.1", urlsplit(auth.url).port)
         lease = Lease(pool)
@@ -69,7 +69,7 @@ def test_a_lease_that_was_given_back_interrupts_nobody() -> None:
 
 
 def test_an_abort_interrupts_a_read_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment is used, and its connections are as interruptible as direct ones."""
+    """The proxy of the environment is used, and an abort interrupts its connections like direct ones."""
     deadline, started = Deadline(600.0), time.monotonic()
     with RawServer(b"", hang=True) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -83,8 +83,8 @@ def test_an_abort_interrupts_a_read_through_a_proxy(monkeypatch: pytest.MonkeyPa
     assert proxy.heads[0].startswith(b"GET http://dify.example/v1/info ")
 
 
-def test_an_address_that_cannot_be_asked_is_our_error() -> None:
-    """What the library refuses to send is an error of ours, which does not quote it."""
+def test_an_invalid_url_raises_a_provider_error() -> None:
+    """The library's error becomes ours, which does not quote the URL."""
     with pytest.raises(ProviderError) as caught:
         read("http://secret.example:port/", Deadline(5.0))
 
@@ -93,15 +93,15 @@ def test_an_address_that_cannot_be_asked_is_our_error() -> None:
 
 
 def test_a_body_is_read_up_to_its_limit() -> None:
-    """An error page of any size costs this much memory."""
+    """Of an error page of any size only `limit` bytes are kept in memory."""
     with RawServer(
         HEAD + b"\r\n" + b"64\r\n" + b"x" * 100 + b"\r\n" + b"64\r\n" + b"y" * 100 + b"\r\n0\r\n\r\n"
     ) as server:
         assert read(server.url, Deadline(5.0)) == b"x" * 100
 
 
-def test_cookies_of_one_user_do_not_travel_with_the_next() -> None:
-    """One session serves everybody."""
+def test_cookies_of_one_request_are_not_sent_with_the_next() -> None:
+    """All users share one service."""
     http = HTTPService()
     with RawServer(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=me; Path=/\r\nContent-Length: 0\r\n\r\n") as server:
         for _ in range(2):
@@ -114,7 +114,7 @@ def test_cookies_of_one_user_do_not_travel_with_the_next() -> None:
 
 
 def test_credentials_of_netrc_do_not_replace_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """A file in the home directory changes no header."""
+    """A netrc file in the home directory does not change the Authorization header."""
     netrc = f"{tmp_path}/netrc"
     with open(netrc, "w", encoding="utf-8") as file:
         file.write("machine 127.0.0.1 login someone password fake\n")
@@ -125,8 +125,8 @@ def test_credentials_of_netrc_do_not_replace_ours(monkeypatch: pytest.MonkeyPatc
     assert b"Authorization: Bearer app-fake\r\n" in server.heads[0]
 
 
-def test_a_peer_that_vanishes_is_noticed() -> None:
-    """The system probes a silent peer and breaks the connection of one that is gone, in the pool too."""
+def test_keepalive_detects_a_vanished_peer() -> None:
+    """The socket options make the kernel probe a silent peer and break its connection, also in the pool."""
     http = HTTPService()
     with (
         RawServer(HEAD + b"\r\n", hang=True) as server,
@@ -140,14 +140,14 @@ def test_a_peer_that_vanishes_is_noticed() -> None:
 
 
 def ask(http: HTTPService, auth: MockAuth, timeout: float = 30.0) -> None:
-    """Ask the auth API for something and read its answer."""
+    """Log in at the auth API and read its reply."""
     sent = {"usercode": "E1001", "password": "demo-password"}
     with http.exchange("POST", auth.url, deadline=Deadline(60.0), timeout=timeout, headers={}, json=sent) as exchange:
         exchange.read_all(limit=1000, timeout=timeout)
 
 
 def ask_twice_at_once(http: HTTPService, auth: MockAuth) -> None:
-    """Open two connections and leave them to the pool."""
+    """Open two connections and leave them in the pool."""
     auth.behaviour, auth.delay = "slow", 0.6
     threads = [threading.Thread(target=ask, args=(http, auth)) for _ in range(2)]
     for thread in threads:
@@ -157,13 +157,13 @@ def ask_twice_at_once(http: HTTPService, auth: MockAuth) -> None:
 
 
 @pytest.mark.parametrize("body", [CHUNKED + b"\r\n2\r\nhi\r\n0\r\n\r\n", b"Content-Length: 2\r\n\r\nhi"])
-def test_who_ends_a_call_ends_no_connection_of_the_pool(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    """An abort that comes when the reply is whole and its connection on the way back leaves it to the next call."""
-    deadline, put_back, back = Deadline(600.0), HTTPConnectionPool._put_conn, []
+def test_a_late_abort_leaves_the_pooled_connection_open(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """The abort comes when the reply is complete, just before its connection is put back into the pool."""
+    deadline, put_back, returned = Deadline(600.0), HTTPConnectionPool._put_conn, []
 
     def put(pool: HTTPConnectionPool, connection: Any) -> None:
         deadline.abort("cancelled")
-        back.append(connection)
+        returned.append(connection)
         put_back(pool, connection)
 
     monkeypatch.setattr(HTTPConnectionPool, "_put_conn", put)
@@ -172,12 +172,12 @@ def test_who_ends_a_call_ends_no_connection_of_the_pool(monkeypatch: pytest.Monk
         with http.exchange("GET", server.url, deadline=deadline, timeout=60.0, headers={}) as exchange:
             exchange.read_all(limit=100, timeout=60.0)
 
-        assert [connection.is_connected for connection in back if connection] == [True]
+        assert [connection.is_connected for connection in returned if connection] == [True]
         http.close()
 
 
-def test_a_connection_that_lay_idle_for_long_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is between us and the peer may have forgotten it; a fresh one is used again and again."""
+def test_a_connection_idle_for_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall may have dropped an idle connection without a sign; within IDLE_SECONDS it is reused."""
     http = HTTPService()
     opened: list[int] = []
     with MockAuth() as auth:
@@ -191,8 +191,8 @@ def test_a_connection_that_lay_idle_for_long_is_made_anew(monkeypatch: pytest.Mo
     assert opened == [1, 4]
 
 
-def test_the_silence_of_one_connection_makes_the_idle_ones_suspect() -> None:
-    """After a request that got no answer in time, the next one waits on none of the pool's connections."""
+def test_a_timeout_discards_the_idle_connections() -> None:
+    """After a request that timed out, the next ones open new connections."""
     http = HTTPService()
     with MockAuth() as auth:
         ask_twice_at_once(http, auth)
@@ -201,15 +201,15 @@ def test_the_silence_of_one_connection_makes_the_idle_ones_suspect() -> None:
             ask(http, auth, timeout=0.2)
         auth.behaviour = "normal"
 
-        # One of them takes the silent one's place in the pool, the other would take what lay idle beside it.
+        # One call replaces the timed out connection; the other would reuse the idle one if the pool still had it.
         ask_twice_at_once(http, auth)
 
         assert auth.accepted_connections == 4
         http.close()
 
 
-def test_what_a_caller_says_of_a_request_takes_the_place_of_what_all_say() -> None:
-    """A header comes once, however its name is spelt."""
+def test_a_callers_header_replaces_the_default() -> None:
+    """Each header is sent once; names are compared without regard to case."""
     with RawServer(HEAD + b"\r\n0\r\n\r\n") as server:
         read(server.url, Deadline(5.0), **{"Accept": "text/html", "accept": "text/plain", "USER-AGENT": "ours"})
 
@@ -222,8 +222,8 @@ def test_what_a_caller_says_of_a_request_takes_the_place_of_what_all_say() -> No
 @pytest.mark.parametrize(
     "sent", [{"json": float("nan")}, {"headers": {"Authorization": "Bearer app-fake\nX: y"}}], ids=["body", "header"]
 )
-def test_what_cannot_be_sent_is_our_error_and_is_not_quoted(sent: dict[str, Any]) -> None:
-    """A key that was read with its newline stays out of the logs."""
+def test_an_invalid_request_raises_an_error_that_does_not_quote_it(sent: dict[str, Any]) -> None:
+    """For example, an API key that contains a newline does not get into the logs."""
     service, options = HTTPService(), {"headers": {}, **sent}
     with (
         RawServer(b"") as server,
@@ -238,8 +238,8 @@ def test_what_cannot_be_sent_is_our_error_and_is_not_quoted(sent: dict[str, Any]
     assert "fake" not in str(caught.value)
 
 
-def test_a_connection_that_the_peer_closed_is_not_asked() -> None:
-    """Each reply of this server is the last one on its connection, and it does not say so beforehand."""
+def test_a_connection_that_the_peer_closed_is_not_reused() -> None:
+    """This server closes the connection after each reply without announcing it by `Connection: close`."""
     service = HTTPService()
     with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as server:
         for _ in range(5):
@@ -252,7 +252,7 @@ def test_a_connection_that_the_peer_closed_is_not_asked() -> None:
 
 
 def _hung_up(service: HTTPService, url: str) -> bool:
-    """Tell whether the one pooled connection is over; urllib3's own way of asking."""
+    """Return whether the pooled connection is closed, as urllib3 checks it."""
     pool = service._pools.route(url).pool.pool
     assert pool
     return pool.queue[-1] is None or is_connection_dropped(pool.queue[-1])
@@ -260,14 +260,14 @@ def _hung_up(service: HTTPService, url: str) -> bool:
 
 FIRST_CHUNK = HEAD + b"\r\n5\r\nhello\r\n"
 PART_OF_LENGTH = OK + b"Content-Length: 500\r\n\r\nhello"
-#: Seconds of silence that are too many here.
+#: The read timeout of these tests, in seconds.
 TIMEOUT = 0.3
 
 
 def second_read(
     url: str, deadline: Deadline, *, timeout: float = TIMEOUT, pause: float = 0.0
 ) -> tuple[ProviderError, float]:
-    """Return how the read ends that follows the first bytes, and after how many seconds."""
+    """Return the error of the read after the first bytes, and its duration in seconds."""
     http = HTTPService()
     try:
         with http.exchange("GET", url, deadline=deadline, timeout=30.0, headers={}) as exchange:
@@ -283,8 +283,10 @@ def second_read(
 
 @pytest.mark.parametrize("reply", [FIRST_CHUNK, PART_OF_LENGTH], ids=["chunks", "length"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_silence_ends_a_read(reply: bytes, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before its time, nor counted from the read before; it is neither an end nor a broken connection."""
+def test_a_silent_peer_times_a_read_out(
+    reply: bytes, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timeout counts from the start of this read, and differs from the end of the body and a broken connection."""
     tls, trusted = self_signed(tmp_path) if secure else (None, "")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
     with RawServer(reply, hang=True, tls=tls) as peer:
@@ -294,8 +296,8 @@ def test_silence_ends_a_read(reply: bytes, secure: bool, tmp_path: Path, monkeyp
     assert TIMEOUT * 0.9 <= seconds < 20.0
 
 
-def test_the_total_time_ends_a_read() -> None:
-    """The error says which of the two bounds it was."""
+def test_the_deadline_ends_a_read() -> None:
+    """The error's code says that the deadline was reached, not the timeout."""
     with RawServer(FIRST_CHUNK, hang=True) as peer:
         error, seconds = second_read(peer.url, Deadline(TIMEOUT), timeout=30.0)
 
@@ -304,7 +306,7 @@ def test_the_total_time_ends_a_read() -> None:
 
 
 class Dripping(RawServer):
-    """After its reply, sends the digits of a chunk's size one by one."""
+    """After its reply, sends digits of a chunk's size one by one, without end."""
 
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
@@ -316,7 +318,7 @@ class Dripping(RawServer):
 
 
 def test_bytes_without_content_do_not_prolong_a_read() -> None:
-    """A peer that drips the line of a chunk's size times out."""
+    """A peer that sends the line of a chunk's size digit by digit times out."""
     with Dripping(FIRST_CHUNK) as peer:
         error, seconds = second_read(peer.url, Deadline(600.0))
 
@@ -324,8 +326,8 @@ def test_bytes_without_content_do_not_prolong_a_read() -> None:
     assert seconds < 20.0
 
 
-def test_time_between_two_reads_is_no_timeout() -> None:
-    """A reader may wait for Redis longer than its provider may be silent."""
+def test_time_between_two_reads_does_not_count() -> None:
+    """Between two reads a caller may wait for Redis longer than the read timeout."""
     http = HTTPService()
     with (
         RawServer(FIRST_CHUNK + b"5\r\nagain\r\n", hang=True) as peer,
@@ -339,7 +341,7 @@ def test_time_between_two_reads_is_no_timeout() -> None:
 
 
 def test_the_deadline_ends_the_wait_for_the_head() -> None:
-    """A deadline that is nearer than the timeout takes its place."""
+    """The wait for the reply's head ends at the deadline if this is nearer than the timeout."""
     with RawServer(b"", hang=True) as peer, pytest.raises(ProviderError) as caught:
         read(peer.url, Deadline(TIMEOUT))
 
@@ -357,7 +359,7 @@ BROKEN_REPLIES = {
 
 @pytest.mark.parametrize("reply", BROKEN_REPLIES.values(), ids=BROKEN_REPLIES.keys())
 def test_a_connection_is_not_reused_after_a_failure(reply: bytes) -> None:
-    """The rest of the reply would be read as the next one."""
+    """An unread rest of the reply would be taken for the next reply."""
     http = HTTPService()
     with RawServer(OK + reply, hang=True) as server:
         for _ in range(2):
@@ -367,8 +369,8 @@ def test_a_connection_is_not_reused_after_a_failure(reply: bytes) -> None:
         http.close()
 
 
-def test_a_thread_that_times_reads_out_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one from before a fork does not run in the child."""
+def test_the_thread_for_read_timeouts_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread from before a fork does not run in the child process."""
     ended = threading.Thread(target=lambda: None)
     ended.start()
     ended.join()
@@ -379,8 +381,8 @@ def test_a_thread_that_times_reads_out_is_started_again(monkeypatch: pytest.Monk
     assert error.code == "provider_timeout"
 
 
-def test_a_proxy_that_refuses_the_connection_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a host that refuses the connection gives an error that callers retry."""
+def test_a_proxy_that_refuses_the_connection_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a refused connection to the host itself raises TransientError, which callers retry."""
     address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(TransientError):
         read(address, Deadline(30.0))
@@ -393,8 +395,8 @@ def test_a_proxy_that_refuses_the_connection_is_not_asked_again(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_bundle_of_the_environment_is_trusted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else is: an address of the same server without it is refused."""
+def test_a_ca_bundle_of_the_environment_is_trusted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the bundle, the connection to the same server fails."""
     tls, trusted = self_signed(tmp_path)
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     with RawServer(HEAD + b"\r\n2\r\nhi\r\n0\r\n\r\n", tls=tls) as server:
@@ -405,8 +407,8 @@ def test_a_bundle_of_the_environment_is_trusted(name: str, tmp_path: Path, monke
         assert read(server.url, Deadline(5.0)) == b"hi"
 
 
-def test_a_proxy_gets_its_own_credentials_and_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked for a whole plain address, for a tunnel to one with TLS, and for none that NO_PROXY names."""
+def test_a_proxy_gets_its_credentials_and_a_tunnel_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the whole URL for http, CONNECT for https, and no request for a host in NO_PROXY."""
     with RawServer(b"HTTP/1.1 502 no\r\nContent-Length: 0\r\n\r\n") as proxy:
         address = proxy.url.replace("://", "://me:se%20cret@")
         monkeypatch.setenv("http_proxy", address)

@@ -1,4 +1,4 @@
-"""Asking again: how often, for how long, and what ends the pause."""
+"""Retries: their number, the pauses between them, and the events that end a pause."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from tests.support.answers import TIMEOUT
 from utils.deadline import Deadline
 
 
-def tried(
+def attempts_made(
     error: ProviderError, deadline: Deadline, *, retries: int = 2, backoff: float = 0.001, **bounds: float
 ) -> int:
-    """Return how often a call is made that always raises this error, which leaves as it is."""
+    """Return how often a call that always raises this error is made; the error is raised unchanged."""
     calls: list[int] = []
 
-    def try_it() -> None:
+    def call() -> None:
         for attempt in attempts(deadline, retries=retries, backoff=backoff, **bounds):
             with attempt:
                 calls.append(1)
                 raise error
 
     with pytest.raises(ProviderError) as caught:
-        try_it()
+        call()
     assert caught.value is error
     return len(calls)
 
 
-def test_what_may_pass_is_tried_again_a_few_times() -> None:
-    """Its last error leaves as it is."""
-    assert tried(TransientError(code="provider_busy"), Deadline(TIMEOUT)) == 3
+def test_a_transient_error_is_retried() -> None:
+    """With `retries=2` there are three attempts, and the last error is raised."""
+    assert attempts_made(TransientError(code="provider_busy"), Deadline(TIMEOUT)) == 3
 
 
-def test_a_wait_that_the_service_asks_for_is_kept() -> None:
-    """A short one takes the place of a shorter pause of ours."""
+def test_a_retry_after_is_waited_for() -> None:
+    """A Retry-After longer than the backoff replaces it."""
     began = time.monotonic()
 
-    assert tried(TransientError(code="provider_busy", retry_after=0.3), Deadline(TIMEOUT)) == 3
+    assert attempts_made(TransientError(code="provider_busy", retry_after=0.3), Deadline(TIMEOUT)) == 3
     assert time.monotonic() - began >= 0.6
 
 
 @pytest.mark.parametrize(("wait", "longest"), [(2.5, 2.0), (600.0, 2.0), (0.1, 0.0)])
-def test_a_wait_that_is_too_long_is_left_to_the_caller(wait: float, longest: float) -> None:
-    """The call is not made again before its time."""
+def test_a_long_retry_after_is_left_to_the_caller(wait: float, longest: float) -> None:
+    """With a Retry-After above `longest_wait` the error is raised without a retry."""
     error = TransientError(code="provider_busy", retry_after=wait)
 
-    assert tried(error, Deadline(TIMEOUT), longest_wait=longest) == 1
+    assert attempts_made(error, Deadline(TIMEOUT), longest_wait=longest) == 1
 
 
-def test_what_stays_is_tried_once() -> None:
-    """A refusal is not mended by asking."""
-    assert tried(ProviderError(code="provider_rejected"), Deadline(TIMEOUT)) == 1
+def test_a_permanent_error_is_not_retried() -> None:
+    """Only TransientError is retried."""
+    assert attempts_made(ProviderError(code="provider_rejected"), Deadline(TIMEOUT)) == 1
 
 
-def test_what_succeeds_is_not_tried_again() -> None:
-    """Neither at once nor after a failure."""
+def test_a_success_ends_the_attempts() -> None:
+    """This holds for a success at the first attempt and after failures."""
     calls: list[int] = []
     for attempt in attempts(Deadline(TIMEOUT), retries=5, backoff=0.001):
         with attempt:
@@ -71,13 +71,13 @@ def test_what_succeeds_is_not_tried_again() -> None:
     assert [1 for attempt in attempts(Deadline(TIMEOUT), retries=5, backoff=0.001)] == [1]
 
 
-def test_no_pause_outlasts_the_deadline() -> None:
-    """There would be no time left to ask in."""
-    assert tried(TransientError(code="provider_busy"), Deadline(5.0), backoff=1000.0) == 1
+def test_no_retry_follows_a_pause_beyond_the_deadline() -> None:
+    """A backoff that would end after the deadline raises the error at once."""
+    assert attempts_made(TransientError(code="provider_busy"), Deadline(5.0), backoff=1000.0) == 1
 
 
 def test_an_abort_ends_the_pause() -> None:
-    """Whoever cancels does not wait for the next attempt."""
+    """Aborting the deadline ends a pause of 600 seconds and starts the next attempt at once."""
     deadline, paused = Deadline(10_000.0), threading.Event()
 
     def abort_in_the_pause() -> None:

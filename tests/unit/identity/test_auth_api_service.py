@@ -1,4 +1,4 @@
-"""The external auth API over real HTTP: what counts as yes, what as no, and what as no answer."""
+"""The external auth API over real HTTP: which replies grant a token, refuse the user, or count as an outage."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def code_of(api: AuthApi, record: UserRecord = ZHANGSAN) -> str:
     return caught.value.code
 
 
-def test_a_right_password_brings_a_token(auth: MockAuth, api: AuthApi) -> None:
-    """The API's token comes back, with a life only when the API gives one."""
+def test_a_right_password_returns_a_token(auth: MockAuth, api: AuthApi) -> None:
+    """The token's life is the API's `expires_in`, and infinite without it."""
     assert api.token(ZHANGSAN) == (auth.tokens[0], float("inf"))
     assert api.token(WANGWU) == (auth.tokens[1], 1.0)
 
 
 def test_post_sends_json_in_the_body(auth: MockAuth, api: AuthApi) -> None:
-    """By default nothing of the credentials is in the address."""
+    """The default method is POST, which keeps the credentials out of the URL."""
     api.token(ZHANGSAN)
 
     assert auth.methods == {"POST": 1}
 
 
-def test_get_sends_parameters_as_the_original(auth: MockAuth) -> None:
-    """With method get the same credentials travel as parameters, whatever is in them."""
+def test_get_sends_the_credentials_as_parameters(auth: MockAuth) -> None:
+    """With method get, as in the original, any characters are escaped, and the URL's own query is kept."""
     auth.users["E1001"] = DemoUser("zhangsan", "E1001", password="f@ke &密=码?")
     api = AuthApi(auth.url, method="get")
 
@@ -74,7 +74,7 @@ def test_get_sends_parameters_as_the_original(auth: MockAuth) -> None:
 
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_no_password_is_logged(method: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even the HTTP client's own lines show a password or a token: it logs the address of damaged headers."""
+    """urllib3 logs the URL of a reply with damaged headers: its parameters, with GET the password, are cut off."""
     body = b'{"success": true, "data": "fake-token"}'
     damaged = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nno header\r\n\r\n%s" % (len(body), body)
     with RawServer(damaged) as server, caplog.at_level(logging.DEBUG):
@@ -90,20 +90,20 @@ def test_no_password_is_logged(method: Any, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
-def test_success_false_is_a_refusal(auth: MockAuth, api: AuthApi, status: int) -> None:
-    """The API's own no counts with 200 and with a client error."""
+def test_success_false_is_auth_refused(auth: MockAuth, api: AuthApi, status: int) -> None:
+    """`"success": false` is `auth_refused` with status 200 and with client errors."""
     auth.says(status, {"success": False, "message": "用户名或密码错误"})
 
     assert code_of(api) == "auth_refused"
 
 
-def test_a_wrong_password_is_a_refusal(api: AuthApi) -> None:
-    """The mock refuses as the API does."""
+def test_a_wrong_password_is_auth_refused(api: AuthApi) -> None:
+    """The mock of the auth API refuses a wrong password with `auth_refused`."""
     assert code_of(api, UserRecord(UserInfo("E1001"), "fake-wrong")) == "auth_refused"
 
 
 def test_an_empty_password_is_never_sent(auth: MockAuth, api: AuthApi) -> None:
-    """A user without a password is refused here: a directory might let an anonymous login pass."""
+    """A user without a password is refused here, because a directory may accept it as an anonymous login."""
     assert code_of(api, UserRecord(UserInfo("E1001"), "")) == "auth_refused"
     assert not auth.calls
 
@@ -148,33 +148,33 @@ def test_an_empty_password_is_never_sent(auth: MockAuth, api: AuthApi) -> None:
         (502, b"Bad Gateway"),
     ],
 )
-def test_an_answer_that_is_not_the_apis_is_no_refusal(auth: MockAuth, api: AuthApi, status: int, body: Any) -> None:
-    """Anything unreadable or unexpected is an outage: nobody is let in, and nobody is told they were refused."""
+def test_an_unexpected_reply_is_an_outage(auth: MockAuth, api: AuthApi, status: int, body: Any) -> None:
+    """A reply that is not in the API's form is `auth_unavailable`: it neither grants a token nor refuses the user."""
     auth.says(status, body)
 
     assert code_of(api) == "auth_unavailable"
 
 
 @pytest.mark.parametrize("given", [60, 60.0, "60"])
-def test_a_life_may_be_a_number_or_its_text(auth: MockAuth, api: AuthApi, given: object) -> None:
-    """expires_in counts in each of its usual forms."""
+def test_expires_in_may_be_a_number_or_a_string(auth: MockAuth, api: AuthApi, given: object) -> None:
+    """An integer, a float and a string of digits give the same life in seconds."""
     auth.says(200, {"success": True, "data": {"token": "fake-t", "expires_in": given}})
 
     assert api.token(ZHANGSAN) == ("fake-t", 60.0)
 
 
 def test_a_redirect_is_not_followed(auth: MockAuth, api: AuthApi) -> None:
-    """Credentials go to the configured address only."""
-    with MockAuth() as elsewhere:
-        auth.says(307, b"", Location=elsewhere.url)
+    """Credentials are sent to the configured URL only."""
+    with MockAuth() as other:
+        auth.says(307, b"", Location=other.url)
 
         assert code_of(api) == "auth_unavailable"
 
-        assert not elsewhere.calls
+        assert not other.calls
 
 
-def test_a_cookie_of_one_user_does_not_travel_with_another(auth: MockAuth, api: AuthApi) -> None:
-    """The shared session keeps no cookies."""
+def test_a_cookie_of_one_user_is_not_sent_with_another(auth: MockAuth, api: AuthApi) -> None:
+    """The connections that users share keep no cookies."""
     auth.says(200, {"success": True, "data": "fake-t"}, **{"Set-Cookie": "session=obviously-fake"})
 
     api.token(ZHANGSAN)
@@ -184,7 +184,7 @@ def test_a_cookie_of_one_user_does_not_travel_with_another(auth: MockAuth, api: 
 
 
 def test_a_netrc_file_adds_no_login(auth: MockAuth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in the home of whoever runs the server is not sent along."""
+    """A netrc file of the server's user does not add an Authorization header."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login obviously password fake\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     api = AuthApi(auth.url)
@@ -195,8 +195,8 @@ def test_a_netrc_file_adds_no_login(auth: MockAuth, tmp_path: Path, monkeypatch:
     assert "authorization" not in auth.headers
 
 
-def test_silence_ends_with_the_timeout(auth: MockAuth) -> None:
-    """An API that never answers is unavailable after `timeout`."""
+def test_a_silent_api_times_out(auth: MockAuth) -> None:
+    """An API that does not reply is unavailable after `timeout` seconds."""
     auth.behaviour = "hang"
     api = AuthApi(auth.url, timeout=0.2)
 
@@ -204,8 +204,8 @@ def test_silence_ends_with_the_timeout(auth: MockAuth) -> None:
     api.close()
 
 
-def test_an_answer_in_drips_ends_with_the_timeout() -> None:
-    """An API that sends a byte now and then does not hold us: the whole answer has a bound."""
+def test_a_slow_reply_times_out() -> None:
+    """The timeout bounds the whole reply: single bytes that arrive now and then do not prolong it."""
     clock = FakeClock()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         drip = threading.Thread(target=_drip, args=(listener, clock))
@@ -222,7 +222,7 @@ def test_an_answer_in_drips_ends_with_the_timeout() -> None:
 
 def _drip(listener: socket.socket, clock: FakeClock) -> None:
     connection, _ = listener.accept()
-    # The client hangs up in the middle: that is what it is tested for.
+    # The client closes the connection before the reply is complete, as the test expects.
     with connection, suppress(ConnectionError):
         connection.recv(65_536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -233,8 +233,8 @@ def _drip(listener: socket.socket, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_no_api_is_unavailable_without_a_word_of_the_credentials(method: Any) -> None:
-    """A refused connection says what happened, and shows neither the password nor the address with it."""
+def test_a_refused_connection_shows_no_credentials(method: Any) -> None:
+    """The error names the cause, and neither it nor its chain shows the password or a URL that contains it."""
     api = AuthApi(f"http://127.0.0.1:{free_port()}/", method=method)
 
     with pytest.raises(AuthError, match="no connection") as caught:
@@ -246,7 +246,7 @@ def test_no_api_is_unavailable_without_a_word_of_the_credentials(method: Any) ->
 
 
 def test_connections_are_kept_and_bounded(auth: MockAuth) -> None:
-    """Thirty calls at once share the pool's connections."""
+    """30 calls at once share the 4 connections of the pool."""
     auth.behaviour, auth.delay = "slow", 0.02
     api = AuthApi(auth.url, pool_size=4, timeout=30.0)
     threads = [threading.Thread(target=api.token, args=(ZHANGSAN,)) for _ in range(30)]
@@ -261,8 +261,8 @@ def test_connections_are_kept_and_bounded(auth: MockAuth) -> None:
     api.close()
 
 
-def test_a_full_pool_is_waited_for_within_the_timeout(auth: MockAuth) -> None:
-    """With every connection in use, a call is unavailable after `timeout`."""
+def test_a_call_waits_for_a_slot_within_the_timeout(auth: MockAuth) -> None:
+    """While every connection is in use, a call ends as `auth_unavailable` after `timeout` seconds."""
     api = AuthApi(auth.url, pool_size=1, timeout=0.1)
 
     with api._slots:
@@ -273,7 +273,7 @@ def test_a_full_pool_is_waited_for_within_the_timeout(auth: MockAuth) -> None:
 
 
 def test_check_needs_no_real_password(auth: MockAuth, api: AuthApi) -> None:
-    """The first check logs in as a person who does not exist; further ones log nobody in while all is as it was."""
+    """The first check logs in as a user who does not exist; later ones send only HEAD while its status is the same."""
     for _ in range(3):
         api.check()
 
@@ -284,8 +284,8 @@ def test_check_needs_no_real_password(auth: MockAuth, api: AuthApi) -> None:
     ("status", "body"),
     [(500, b"oops"), (404, b"<html>"), (200, b"<html>Log in</html>"), (200, {"code": 0, "data": "t"}), (200, [])],
 )
-def test_check_finds_what_is_no_auth_api(auth: MockAuth, api: AuthApi, status: int, body: Any) -> None:
-    """HTTP alone is not enough: a login must get the API's own answer. Once it does, all is well."""
+def test_check_detects_a_service_that_is_no_auth_api(auth: MockAuth, api: AuthApi, status: int, body: Any) -> None:
+    """The check fails until a login gets a reply in the API's own form."""
     auth.says(status, body)
     for _ in range(2):
         with pytest.raises(AuthError):
@@ -295,8 +295,8 @@ def test_check_finds_what_is_no_auth_api(auth: MockAuth, api: AuthApi, status: i
     api.check()
 
 
-def test_check_finds_an_api_that_broke_since(auth: MockAuth, clock: FakeClock) -> None:
-    """A login that failed, another answer to HEAD, or a long time make the next check log in again."""
+def test_check_detects_an_api_that_failed_since(auth: MockAuth, clock: FakeClock) -> None:
+    """A failed login, or PROVEN_SECONDS since the last proper reply, make the next check log in again."""
     api = AuthApi(auth.url, clock=clock)
     api.check()
 
@@ -315,8 +315,8 @@ def test_check_finds_an_api_that_broke_since(auth: MockAuth, clock: FakeClock) -
     api.close()
 
 
-def test_check_finds_an_address_that_became_another(auth: MockAuth, api: AuthApi) -> None:
-    """HEAD, which logs nobody in, has another status since: what answers may be something else."""
+def test_check_detects_another_service_at_the_url(auth: MockAuth, api: AuthApi) -> None:
+    """HEAD returns another status than before, so the check logs in again."""
     api.check()
     auth.head_status = 404
     auth.behaviour = "garbage"
@@ -325,8 +325,8 @@ def test_check_finds_an_address_that_became_another(auth: MockAuth, api: AuthApi
         api.check()
 
 
-def test_check_finds_an_absent_api() -> None:
-    """A refused connection fails the check."""
+def test_check_detects_an_absent_api() -> None:
+    """The check fails when the connection is refused."""
     api = AuthApi(f"http://127.0.0.1:{free_port()}/")
 
     with pytest.raises(AuthError):
@@ -337,8 +337,8 @@ def test_check_finds_an_absent_api() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "code"), [("error", "auth_unavailable"), ("garbage", "auth_unavailable"), ("refuse", "auth_refused")]
 )
-def test_the_mocks_faults_are_what_they_say(auth: MockAuth, api: AuthApi, behaviour: Any, code: str) -> None:
-    """Each fault of the demo's API is one of the two failures, and normal works again after it."""
+def test_the_mocks_faults_give_the_expected_errors(auth: MockAuth, api: AuthApi, behaviour: Any, code: str) -> None:
+    """Each fault of the demo's auth API gives its error code, and a login works again afterwards."""
     auth.behaviour = behaviour
     assert code_of(api) == code
     auth.behaviour = "normal"
@@ -346,8 +346,8 @@ def test_the_mocks_faults_are_what_they_say(auth: MockAuth, api: AuthApi, behavi
     assert api.token(ZHANGSAN)
 
 
-def test_the_mock_closes_while_it_keeps_somebody_waiting() -> None:
-    """Closing ends a call that hangs, and the caller's with it."""
+def test_the_mock_closes_during_a_hanging_call() -> None:
+    """Closing the mock ends the hanging request, and with it the caller's call."""
     auth = MockAuth(DEMO_USERS)
     auth.start()
     auth.behaviour = "hang"
@@ -363,8 +363,8 @@ def test_the_mock_closes_while_it_keeps_somebody_waiting() -> None:
     api.close()
 
 
-def test_after_a_silence_no_idle_connection_is_trusted(auth: MockAuth) -> None:
-    """One call waits in vain on a connection that is forgotten on its way; the next does not."""
+def test_a_timeout_discards_the_idle_connections(auth: MockAuth) -> None:
+    """After a call that timed out, the next call opens a new connection instead of reusing an idle one."""
     api = AuthApi(auth.url, timeout=2.0)
     auth.behaviour, auth.delay = "slow", 0.6
     threads = [threading.Thread(target=api.token, args=(ZHANGSAN,)) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Who may ask at a socket: keys, users' tokens, or anybody; and who asks when another replica asks again."""
+"""Callers: API keys and users' tokens are checked, and questions get the identity they are asked with."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def callers(tokens: TokenStore) -> Callers:
     return Callers("token", tokens=tokens, key=KEY)
 
 
-def asked_by(caller: Caller, channel: str = "chat") -> Question:
+def question_of(caller: Caller, channel: str = "chat") -> Question:
     return Question("问", channel, "default", caller.principal, credential=caller.credential)
 
 
-def refusal(callers: Callers, secret: str) -> str:
+def refusal_code(callers: Callers, secret: str) -> str:
     with pytest.raises(AuthError) as caught:
         callers.check(secret)
     assert secret == "" or secret not in str(caught.value)
     return caught.value.code
 
 
-def test_a_key_opens_the_endpoint() -> None:
-    """Each of the keys counts, and its caller is named by a fingerprint."""
+def test_an_api_key_is_accepted() -> None:
+    """Each configured key is accepted; its caller's principal has a fingerprint of the key."""
     callers = Callers("key", api_keys=(API_KEY, "obviously-fake-key-2"))
 
     first, second = callers.check(API_KEY), callers.check("obviously-fake-key-2")
@@ -67,29 +67,29 @@ def test_a_key_opens_the_endpoint() -> None:
 @pytest.mark.parametrize(
     "shown", ["", "wrong", API_KEY[:-1], API_KEY + "x", API_KEY.upper(), "钥匙", "\ud800", "x" * 9000]
 )
-def test_a_wrong_key_does_not(shown: str) -> None:
-    """Whatever is not exactly a key is refused."""
-    assert refusal(Callers("key", api_keys=(API_KEY,)), shown) == "auth_failed"
+def test_a_wrong_key_is_refused(shown: str) -> None:
+    """Only an exact match is accepted."""
+    assert refusal_code(Callers("key", api_keys=(API_KEY,)), shown) == "auth_failed"
 
 
 @pytest.mark.parametrize("keys", [(), ("",)])
-def test_without_keys_nobody_gets_in(keys: tuple[str, ...]) -> None:
-    """No key, or an empty one, is no open endpoint."""
+def test_without_keys_every_credential_is_refused(keys: tuple[str, ...]) -> None:
+    """No key, or an empty one, does not open the endpoint."""
     callers = Callers("key", api_keys=keys)
 
-    assert refusal(callers, "") == "auth_failed"
-    assert refusal(callers, API_KEY) == "auth_failed"
+    assert refusal_code(callers, "") == "auth_failed"
+    assert refusal_code(callers, API_KEY) == "auth_failed"
     assert not callers.open
 
 
-def test_a_key_may_have_any_letters() -> None:
-    """A key is text, not ASCII."""
+def test_a_key_may_have_non_ascii_letters() -> None:
+    """Keys are compared as UTF-8."""
     assert Callers("key", api_keys=("钥匙-假的",)).check("钥匙-假的").principal.startswith("key:")
 
 
 @pytest.mark.every_redis
-def test_a_users_token_opens_the_endpoint(callers: Callers) -> None:
-    """A valid token names its user, and comes along sealed."""
+def test_a_users_token_is_accepted(callers: Callers) -> None:
+    """The principal names the token's user; the caller's credential is the sealed token."""
     caller = callers.check(TOKEN)
 
     assert caller.principal == "user:E1001"
@@ -98,28 +98,28 @@ def test_a_users_token_opens_the_endpoint(callers: Callers) -> None:
 
 
 @pytest.mark.parametrize("shown", ["", "wrong", TOKEN + "x", "\udfff", "x" * 9000])
-def test_a_wrong_token_does_not(callers: Callers, shown: str) -> None:
-    """What is no valid token is refused, also what Redis could not be asked for."""
-    assert refusal(callers, shown) == "auth_failed"
+def test_a_wrong_token_is_refused(callers: Callers, shown: str) -> None:
+    """This includes text that Redis cannot be asked for, such as a lone surrogate."""
+    assert refusal_code(callers, shown) == "auth_failed"
 
 
-def test_an_endless_token_is_not_looked_up(callers: Callers, redis_client: redis.Redis) -> None:
-    """What no header could carry is refused, also if it were valid."""
+def test_a_token_that_is_too_long_is_not_looked_up(callers: Callers, redis_client: redis.Redis) -> None:
+    """A token of more than 8192 characters is refused, even if it is in Redis."""
     redis_client.set(f"authorization:token:{'x' * 8193}", USER.to_json())
 
-    assert refusal(callers, "x" * 8193) == "auth_failed"
+    assert refusal_code(callers, "x" * 8193) == "auth_failed"
 
 
-def test_a_token_that_ended_opens_nothing(callers: Callers, redis_client: redis.Redis) -> None:
-    """The token counts as long as the auth service's key is there."""
+def test_an_expired_token_is_refused(callers: Callers, redis_client: redis.Redis) -> None:
+    """A token is valid as long as its key is in Redis."""
     redis_client.delete(f"authorization:token:{TOKEN}")
 
-    assert refusal(callers, TOKEN) == "auth_failed"
+    assert refusal_code(callers, TOKEN) == "auth_failed"
 
 
 @pytest.mark.every_redis
-def test_a_token_with_a_foreign_value_counts(callers: Callers, redis_client: redis.Redis) -> None:
-    """What the auth service keeps about a user in a form of its own: the token itself names the user."""
+def test_a_token_with_an_unreadable_value_is_accepted(callers: Callers, redis_client: redis.Redis) -> None:
+    """If the auth service stored the user in a form of its own, the principal is a fingerprint of the token."""
     redis_client.set("authorization:token:theirs", "a form of their own")
     redis_client.hset("authorization:token:hash", "user", "x")
 
@@ -128,17 +128,17 @@ def test_a_token_with_a_foreign_value_counts(callers: Callers, redis_client: red
     assert theirs.principal == f"user:{fingerprint('theirs')}"
     assert "theirs" not in theirs.principal
     assert hashed.principal != theirs.principal
-    assert callers.identity(asked_by(theirs)) == Identity("cached", None, "theirs")
+    assert callers.identity(question_of(theirs)) == Identity("cached", None, "theirs")
 
 
-def test_a_key_is_no_token_and_a_token_no_key(tokens: TokenStore) -> None:
-    """Each mode takes its own kind only."""
-    assert refusal(Callers("key", api_keys=(API_KEY,), tokens=tokens, key=KEY), TOKEN) == "auth_failed"
-    assert refusal(Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY), API_KEY) == "auth_failed"
+def test_key_mode_refuses_tokens_and_token_mode_keys(tokens: TokenStore) -> None:
+    """`check` accepts only the credentials of its mode."""
+    assert refusal_code(Callers("key", api_keys=(API_KEY,), tokens=tokens, key=KEY), TOKEN) == "auth_failed"
+    assert refusal_code(Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY), API_KEY) == "auth_failed"
 
 
-def test_without_redis_a_token_cannot_be_told_from_a_wrong_one() -> None:
-    """Redis away is neither yes nor no."""
+def test_without_redis_a_token_cannot_be_checked() -> None:
+    """An unreachable Redis raises StoreUnavailable: the token is neither accepted nor refused."""
     with redis_client_for(f"redis://127.0.0.1:{free_port()}/0") as client:
         callers = Callers("token", tokens=TokenStore(ScriptRunner(client)), key=KEY)
 
@@ -146,8 +146,8 @@ def test_without_redis_a_token_cannot_be_told_from_a_wrong_one() -> None:
             callers.check(TOKEN)
 
 
-def test_an_open_endpoint_asks_for_nothing() -> None:
-    """In mode none everybody is nobody in particular, but for who shows a key."""
+def test_an_open_endpoint_requires_no_credential() -> None:
+    """In mode none every caller is anonymous, except one with a valid API key."""
     callers = Callers("none", api_keys=(API_KEY,))
 
     assert callers.open
@@ -157,37 +157,37 @@ def test_an_open_endpoint_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["key", "token"])
-def test_nobody_in_particular_stands_before_a_closed_endpoint(mode: CallerMode) -> None:
-    """Where a credential is needed, there is no caller without one."""
+def test_a_closed_endpoint_has_no_anonymous_caller(mode: CallerMode) -> None:
+    """Modes key and token raise `auth_required` for a request without a credential."""
     with pytest.raises(AuthError) as caught:
         Callers(mode).anonymous()
 
     assert caught.value.code == "auth_required"
 
 
-def test_a_key_may_ask_as_long_as_it_is_configured() -> None:
-    """A question of a key that was taken away is not asked again."""
+def test_a_question_of_a_withdrawn_key_is_refused() -> None:
+    """A replica asks a key's question only while the key is configured."""
     caller = Callers("key", api_keys=(API_KEY,)).check(API_KEY)
 
-    assert Callers("key", api_keys=("other", API_KEY)).identity(asked_by(caller)) == Identity("none")
+    assert Callers("key", api_keys=("other", API_KEY)).identity(question_of(caller)) == Identity("none")
     with pytest.raises(AuthError) as caught:
-        Callers("key", api_keys=("other",)).identity(asked_by(caller))
+        Callers("key", api_keys=("other",)).identity(question_of(caller))
 
     assert caught.value.code == "auth_refused"
 
 
 @pytest.mark.every_redis
 @pytest.mark.parametrize("channel", ["chat", "realtime"])
-def test_a_user_asks_as_themself(callers: Callers, channel: str) -> None:
-    """The provider is asked with the user and the token that were shown."""
-    question = asked_by(callers.check(TOKEN), channel)
+def test_a_users_question_is_asked_with_their_token(callers: Callers, channel: str) -> None:
+    """The identity has the user and the token that the client sent."""
+    question = question_of(callers.check(TOKEN), channel)
 
     assert callers.identity(question) == Identity("cached", USER, TOKEN)
 
 
-def test_a_user_whose_token_ended_asks_nothing(callers: Callers, redis_client: redis.Redis) -> None:
-    """A token that ended between the question and its answer is refused."""
-    question = asked_by(callers.check(TOKEN))
+def test_a_question_whose_token_expired_is_refused(callers: Callers, redis_client: redis.Redis) -> None:
+    """The token is checked again when the question is asked."""
+    question = question_of(callers.check(TOKEN))
     redis_client.delete(f"authorization:token:{TOKEN}")
 
     with pytest.raises(AuthError) as caught:
@@ -196,8 +196,8 @@ def test_a_user_whose_token_ended_asks_nothing(callers: Callers, redis_client: r
     assert caught.value.code == "auth_refused"
 
 
-def test_nobody_asks_with_anothers_token(callers: Callers, tokens: TokenStore) -> None:
-    """The token must be the very user's whose question it is."""
+def test_a_token_of_another_user_is_refused(callers: Callers, tokens: TokenStore) -> None:
+    """The token must be the question's user's own; one that cannot be unsealed is `credential_lost`."""
     tokens.save("lisi", "", "lisis-fake-token", UserInfo("E2002"), DAY)
     lisi = callers.check("lisis-fake-token")
 
@@ -205,7 +205,7 @@ def test_nobody_asks_with_anothers_token(callers: Callers, tokens: TokenStore) -
     lost = {"damaged": "credential_lost", seal(bytes(32), TOKEN): "credential_lost"}
     for credential, code in {**refused, **lost}.items():
         with pytest.raises(AuthError) as caught:
-            callers.identity(asked_by(Caller("user:E1001", credential)))
+            callers.identity(question_of(Caller("user:E1001", credential)))
         assert caught.value.code == code
 
 
@@ -221,28 +221,28 @@ def test_nobody_asks_with_anothers_token(callers: Callers, tokens: TokenStore) -
         ("key", ""),
     ],
 )
-def test_what_another_mode_let_in_is_not_asked(tokens: TokenStore, mode: CallerMode, principal: str) -> None:
-    """A question of before the mode was changed is refused: the new mode decides."""
+def test_a_question_of_another_mode_is_refused(tokens: TokenStore, mode: CallerMode, principal: str) -> None:
+    """A question that was accepted before the mode was changed is refused in the new mode."""
     callers = Callers(mode, api_keys=(API_KEY,), tokens=tokens, key=KEY)
 
     with pytest.raises(AuthError) as caught:
-        callers.identity(asked_by(Caller(principal, seal(KEY, TOKEN))))
+        callers.identity(question_of(Caller(principal, seal(KEY, TOKEN))))
 
     assert caught.value.code == "auth_refused"
 
 
-def test_anybodys_question_is_asked_while_the_endpoint_is_open() -> None:
-    """In mode none there is no person, and no token."""
-    assert Callers("none").identity(asked_by(Caller("anonymous"))) == Identity("none")
+def test_an_anonymous_question_is_asked_in_mode_none() -> None:
+    """Its identity has no user and no token."""
+    assert Callers("none").identity(question_of(Caller("anonymous"))) == Identity("none")
 
 
-def test_an_outage_is_waited_through() -> None:
-    """A Redis that comes back within the patience costs nobody the answer."""
+def test_an_identity_waits_for_redis() -> None:
+    """An outage of Redis shorter than `outage` seconds only delays the identity."""
     with RedisServer(aof=True) as server, server.client(socket_timeout=0.5) as client:
         tokens = TokenStore(ScriptRunner(client))
         tokens.save("zhangsan", "", TOKEN, USER, DAY)
         callers = Callers("token", tokens=tokens, key=KEY, outage=60.0)
-        question = asked_by(callers.check(TOKEN))
+        question = question_of(callers.check(TOKEN))
         server.kill()
         found: list[Identity] = []
         asking = threading.Thread(target=lambda: found.append(callers.identity(question)))
@@ -254,55 +254,59 @@ def test_an_outage_is_waited_through() -> None:
     assert found == [Identity("cached", USER, TOKEN)]
 
 
-def test_an_outage_is_not_waited_for_without_end() -> None:
-    """When Redis stays away, the answer is that it cannot be known."""
+def test_an_outage_beyond_the_timeout_is_auth_unavailable() -> None:
+    """The wait for Redis ends after `outage` seconds."""
     with redis_client_for(f"redis://127.0.0.1:{free_port()}/0") as client:
         callers = Callers("token", tokens=TokenStore(ScriptRunner(client)), key=KEY, outage=0.0)
 
         with pytest.raises(AuthError) as caught:
-            callers.identity(asked_by(Caller("user:E1001", seal(KEY, TOKEN))))
+            callers.identity(question_of(Caller("user:E1001", seal(KEY, TOKEN))))
 
     assert caught.value.code == "auth_unavailable"
 
 
-def test_a_credential_is_in_no_repr(callers: Callers) -> None:
-    """A caller that is printed shows no credential."""
+def test_repr_shows_no_credential(callers: Callers) -> None:
+    """The sealed token is not in the caller's repr."""
     caller = callers.check(TOKEN)
 
     assert caller.credential not in repr(caller)
 
 
-def program(callers: Callers, secret: str | None) -> str:
-    """Return who that is at a REST address, or why nobody."""
+def rest_principal(callers: Callers, secret: str | None) -> str:
+    """Return the principal of a REST request with this credential, or the code of the error."""
     try:
         return callers.program(secret).principal
     except AuthError as exc:
         return exc.code
 
 
-def test_a_program_shows_a_key_in_every_mode(tokens: TokenStore) -> None:
-    """What sockets ask for counts at REST, and an API key always does."""
+def test_rest_accepts_api_keys_in_every_mode(tokens: TokenStore) -> None:
+    """REST also accepts the credentials of the mode that sockets use."""
     modes: tuple[CallerMode, ...] = ("key", "token", "none")
     key, token, none = (Callers(mode, api_keys=(API_KEY,), tokens=tokens, key=KEY) for mode in modes)
 
-    assert [program(each, API_KEY) for each in (key, token, none)] == [f"key:{fingerprint(API_KEY)}"] * 3
-    assert [program(each, TOKEN) for each in (key, token, none)] == ["auth_failed", "user:E1001", "anonymous"]
-    assert [program(each, "wrong") for each in (key, token, none)] == ["auth_failed", "auth_failed", "anonymous"]
-    assert [program(each, None) for each in (key, token, none)] == ["auth_required", "auth_required", "anonymous"]
+    assert [rest_principal(each, API_KEY) for each in (key, token, none)] == [f"key:{fingerprint(API_KEY)}"] * 3
+    assert [rest_principal(each, TOKEN) for each in (key, token, none)] == ["auth_failed", "user:E1001", "anonymous"]
+    assert [rest_principal(each, "wrong") for each in (key, token, none)] == ["auth_failed", "auth_failed", "anonymous"]
+    assert [rest_principal(each, None) for each in (key, token, none)] == [
+        "auth_required",
+        "auth_required",
+        "anonymous",
+    ]
 
 
 @pytest.mark.parametrize("shown", ["", "\ud800", "x" * 9000])
-def test_what_no_header_can_say_is_no_program(tokens: TokenStore, shown: str) -> None:
-    """An empty, an unwritable and an endless credential are refused in every mode that asks for one."""
-    assert program(Callers("key", api_keys=(API_KEY,)), shown) == "auth_failed"
-    assert program(Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY), shown) == "auth_failed"
+def test_rest_refuses_malformed_credentials(tokens: TokenStore, shown: str) -> None:
+    """An empty credential, a lone surrogate and one that is too long are refused in modes key and token."""
+    assert rest_principal(Callers("key", api_keys=(API_KEY,)), shown) == "auth_failed"
+    assert rest_principal(Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY), shown) == "auth_failed"
 
 
 @pytest.mark.parametrize("channel", [HTTP, BATCH], ids=lambda channel: channel.name)
-def test_a_programs_question_is_asked_under_its_key(tokens: TokenStore, channel: Channel) -> None:
-    """Also where sockets ask for users' tokens; a key that was withdrawn counts nowhere."""
+def test_a_question_of_an_api_key_is_asked_in_mode_token(tokens: TokenStore, channel: Channel) -> None:
+    """The REST channels accept API keys in every mode; a withdrawn key is refused."""
     callers = Callers("token", api_keys=(API_KEY,), tokens=tokens, key=KEY)
-    question = asked_by(callers.program(API_KEY), channel.name)
+    question = question_of(callers.program(API_KEY), channel.name)
 
     assert callers.identity(question, accepts_api_keys=channel.accepts_api_keys) == Identity("none")
     with pytest.raises(AuthError):

@@ -1,4 +1,4 @@
-"""Wrong credentials are counted by address, in bounded memory, and stop nobody at another address."""
+"""Wrong credentials are counted per address, in bounded memory, and block only the address they came from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from services.errors import AddressBlocked
 from services.limits.guesses import Guesses
 from tests.support.servers.processes import FakeClock
 
-HERE, THERE = "203.0.113.7", "198.51.100.9"
+ADDRESS, OTHER_ADDRESS = "203.0.113.7", "198.51.100.9"
 
 
 def blocked(guesses: Guesses, ip: str) -> float:
-    """Return the seconds for which an address is blocked, 0.0 where it is not."""
+    """Return for how many seconds an address is still blocked; 0.0 if it is not."""
     try:
         guesses.check(ip, "caller")
     except AddressBlocked as exc:
@@ -23,24 +23,24 @@ def blocked(guesses: Guesses, ip: str) -> float:
 
 
 def test_an_address_is_blocked_until_its_window_ends() -> None:
-    """The window begins with the first failure; another address is not concerned."""
+    """The window begins with the first failure; other addresses are not blocked."""
     clock = FakeClock()
     guesses = Guesses(most=2, window=60.0, clock=clock)
 
-    guesses.failed(HERE, "caller")
-    before = blocked(guesses, HERE)
+    guesses.failed(ADDRESS, "caller")
+    before = blocked(guesses, ADDRESS)
     clock.advance(20)
-    guesses.failed(HERE, "admin")
+    guesses.failed(ADDRESS, "admin")
 
-    assert (before, blocked(guesses, HERE), blocked(guesses, THERE)) == (0.0, 40.0, 0.0)
+    assert (before, blocked(guesses, ADDRESS), blocked(guesses, OTHER_ADDRESS)) == (0.0, 40.0, 0.0)
     clock.advance(40)
-    assert blocked(guesses, HERE) == 0.0
-    guesses.failed(HERE, "caller")
-    assert blocked(guesses, HERE) == 0.0
+    assert blocked(guesses, ADDRESS) == 0.0
+    guesses.failed(ADDRESS, "caller")
+    assert blocked(guesses, ADDRESS) == 0.0
 
 
-def test_addresses_of_one_network_of_ipv6_count_together() -> None:
-    """Whoever has one has all of its addresses."""
+def test_ipv6_addresses_are_counted_by_network() -> None:
+    """A client with one address of an IPv6 network usually has all of them."""
     guesses = Guesses(most=1)
 
     guesses.failed("2001:db8::1", "caller")
@@ -49,8 +49,8 @@ def test_addresses_of_one_network_of_ipv6_count_together() -> None:
     assert not blocked(guesses, "2001:db8:1::1")
 
 
-def test_nobodys_address_is_not_blocked() -> None:
-    """Where no address is known, everybody would be blocked together."""
+def test_an_unknown_address_is_never_blocked() -> None:
+    """Otherwise all clients without a known address would be blocked together."""
     guesses = Guesses(most=1)
 
     guesses.failed("", "caller")
@@ -58,8 +58,8 @@ def test_nobodys_address_is_not_blocked() -> None:
     assert not blocked(guesses, "")
 
 
-def test_of_too_many_addresses_the_oldest_is_forgotten() -> None:
-    """The memory is bounded, however many addresses an attacker has."""
+def test_beyond_the_limit_the_oldest_address_is_dropped() -> None:
+    """This bounds memory against an attacker with many addresses."""
     guesses = Guesses(most=1, addresses=3)
 
     for number in range(4):
@@ -68,13 +68,13 @@ def test_of_too_many_addresses_the_oldest_is_forgotten() -> None:
     assert [bool(blocked(guesses, f"203.0.113.{number}")) for number in range(4)] == [False, True, True, True]
 
 
-def test_a_block_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """With the address, and nothing of what was shown."""
+def test_a_block_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning has the address, the kind of credential and the window's seconds."""
     guesses = Guesses(most=2)
 
     for _ in range(5):
-        guesses.failed(HERE, "admin")
+        guesses.failed(ADDRESS, "admin")
 
     (line,) = caplog.records
     assert (line.levelno, line.message) == (logging.WARNING, "address blocked")
-    assert vars(line).items() >= {"address": HERE, "kind": "admin", "seconds": 60.0}.items()
+    assert vars(line).items() >= {"address": ADDRESS, "kind": "admin", "seconds": 60.0}.items()

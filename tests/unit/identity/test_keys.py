@@ -1,4 +1,4 @@
-"""Keys over time: bots come, go and change places, keys are rotated, versions are updated, and nothing is lost."""
+"""Keys: changes of bots, key rotations and updates from earlier versions keep conversations, tokens and streams."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ SECRET, NEW_SECRET = "not-a-real-secret-1", "not-a-real-secret-2"
 
 
 def bots(*names: str) -> dict[str, str]:
-    """Return the setting of bots in this order, each with an AES key of its own."""
+    """Return WECHAT_BOTS with these bots in this order, each with an AES key of its own."""
     given = {name: {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEYS[name]} for name in names}
     return {"WECHAT_BOTS": json.dumps(given)}
 
 
 full = pytest.mark.full
-#: What was set when a conversation began, and what is set when it goes on.
+#: The settings when a conversation began, and the settings when it continues.
 CHANGES = [
     pytest.param({}, bots("hr"), id="add"),
     pytest.param(bots("hr"), bots("hr", "it"), id="add-another", marks=full),
@@ -56,27 +56,27 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)
-def test_a_conversation_outlives_changes_of_bots_and_keys(
+def test_a_conversation_survives_changes_of_bots_and_keys(
     redis_url: str, before: dict[str, str], after: dict[str, str]
 ) -> None:
-    """The next question is asked within the provider's same conversation, and a third one too."""
+    """The second and the third question are asked in the same conversation of the provider."""
     with MockDify() as dify:
-        asked = [ask_one(redis_url, dify, changes) for changes in (before, after, after)]
+        ids = [ask_one(redis_url, dify, changes) for changes in (before, after, after)]
 
-    assert asked[0] == ""
-    assert asked[1] == asked[2] != ""
+    assert ids[0] == ""
+    assert ids[1] == ids[2] != ""
 
 
 def ask_one(redis_url: str, dify: MockDify, changes: dict[str, str]) -> str:
-    """Ask at a gateway with these settings; return the conversation that its provider was asked in."""
+    """Ask a question at a gateway with these settings; return the conversation id in the provider's request."""
     with AppServer(redis_url, **{**dify_settings(dify.base_url), **changes}) as app_server, app_server.user() as user:
         user.sees_finish(user.says("年假怎么申请"), every=0.05)
         wait_until(lambda: app_server.container.manager.running == 0)
     return str(dify.requests[-1].body.get("conversation_id", ""))
 
 
-def test_what_was_said_outlives_a_rotation(redis_url: str) -> None:
-    """Where the provider keeps nothing, the turns are carried over."""
+def test_stored_turns_survive_a_key_rotation(redis_url: str) -> None:
+    """For a provider without conversations of its own, earlier turns are carried over to the new key."""
     with MockOpenAI() as server:
         model = {"RAG_PROVIDER": "openai", "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "not-a-real-key"}
         for number, keys in enumerate((AES_KEY, f"{NEW_AES_KEY},{AES_KEY}", f"{NEW_AES_KEY},{AES_KEY}")):
@@ -85,12 +85,12 @@ def test_what_was_said_outlives_a_rotation(redis_url: str) -> None:
                 user.sees_finish(user.says(f"问题{number}"), every=0.05)
                 wait_until(lambda container=app_server.container: container.manager.running == 0)  # type: ignore[misc]
 
-        told = [[m["content"] for m in one.body["messages"] if m["role"] == "user"] for one in server.asked]
-    assert told == [["问题0"], ["问题0", "问题1"], ["问题0", "问题1", "问题2"]]
+        sent = [[m["content"] for m in one.body["messages"] if m["role"] == "user"] for one in server.asked]
+    assert sent == [["问题0"], ["问题0", "问题1"], ["问题0", "问题1", "问题2"]]
 
 
-def test_a_conversation_begun_anew_stays_new(redis_url: str) -> None:
-    """Nothing of a former key comes back after it."""
+def test_a_reset_conversation_stays_reset_after_a_rotation(redis_url: str) -> None:
+    """After /reset, the conversation under the former key is not carried over."""
     rotated = {"WECHAT_ENCODING_AES_KEY": f"{NEW_AES_KEY},{AES_KEY}"}
     with MockDify() as dify:
         ask_one(redis_url, dify, {})
@@ -100,11 +100,11 @@ def test_a_conversation_begun_anew_stays_new(redis_url: str) -> None:
         assert ask_one(redis_url, dify, rotated) == ""
 
 
-# The version before
+# The previous version
 
 
 def former_key(purpose: str, *aes_keys: str) -> bytes:
-    """Return what that version derived from all bots, in the order of their names; never to be changed."""
+    """Return the key that the previous version derived from all bots, ordered by name. Never change this function."""
     return hashlib.sha256(b"".join(derive_key(key, purpose) for key in aes_keys)).digest()
 
 
@@ -114,7 +114,7 @@ def former_name(secret: bytes, app: str, channel: str, principal: str, chat: str
 
 
 def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) -> None:
-    """Neither a bot's among several, nor a program's that belongs to no bot."""
+    """This holds for conversations of several bots and for one of an API key, which belongs to no bot."""
     several = bots("hr", "it")
     secret = former_key("conversation", AES_KEY, AES_KEYS["hr"], AES_KEYS["it"])
     questions = [
@@ -137,8 +137,8 @@ def test_an_update_loses_no_conversation(redis_url: str, stored: redis.Redis) ->
         assert [store.load(key) for key in keys] == carried
 
 
-def test_a_single_bots_names_are_those_of_the_version_before(redis_url: str) -> None:
-    """So both versions of a rolling update share its conversations and their lines."""
+def test_a_single_bot_keeps_the_names_of_the_previous_version(redis_url: str) -> None:
+    """Both versions of a rolling update share its conversations and their queues."""
     with AppServer(redis_url) as app_server:
         key = app_server.container.conversations.key(
             "mock", Question("?", "wecom", "default", "zhangsan"), bot="default"
@@ -148,14 +148,14 @@ def test_a_single_bots_names_are_those_of_the_version_before(redis_url: str) -> 
     assert key.former == ()
 
 
-def test_a_token_that_the_version_before_sealed_is_opened(redis_url: str) -> None:
-    """A batch of before the update goes on as the person who submitted it."""
+def test_a_token_sealed_by_the_previous_version_is_unsealed(redis_url: str) -> None:
+    """A batch from before the update continues as the user who submitted it."""
     ring = keys_of(keys(redis_url, **bots("hr")).tokens())
 
     assert unseal_any(ring, seal(former_key("callers", AES_KEY, NEW_AES_KEY), "user-token-not-real"))
 
 
-# Carrying over, step by step
+# Carrying conversations over, step by step
 
 
 @pytest.fixture
@@ -165,10 +165,8 @@ def stored(redis_server: RedisServer, redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.mark.every_redis
-def test_what_lies_under_a_former_key_is_found_in_the_questions_own_round_trip(
-    runner: ScriptRunner, redis_client: redis.Redis
-) -> None:
-    """With its id, its reset count and its turns, each for a conversation's life; and carried over once."""
+def test_entering_a_conversation_finds_the_one_of_a_former_key(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """`enter` finds it without another round trip; id, reset count and turns are carried over once, with a new TTL."""
     question = Question("?", "wecom", "default", "zhangsan")
     old, new = (store_with(runner, *ring) for ring in ((b"old",), (b"new", b"old")))
     history = HistoryStore(runner, ttl=100.0)
@@ -187,8 +185,8 @@ def test_what_lies_under_a_former_key_is_found_in_the_questions_own_round_trip(
     assert old.load(former) == Memory("c1", "0")
 
 
-def test_a_conversation_that_is_used_takes_nothing_over(runner: ScriptRunner) -> None:
-    """Of two replicas that carry it over at once, the second changes nothing; nor does one that comes late."""
+def test_a_conversation_in_use_is_not_overwritten(runner: ScriptRunner) -> None:
+    """Of several replicas that carry it over, only the first one changes the conversation."""
     question = Question("?", "wecom", "default", "zhangsan")
     old, new = (store_with(runner, *ring) for ring in ((b"old",), (b"new", b"old")))
     key, former = new.key("app", question, bot="default"), old.key("app", question, bot="default")
@@ -206,8 +204,8 @@ def store_with(runner: ScriptRunner, *ring: bytes) -> ConversationStore:
 # Readers and ids
 
 
-def test_a_reader_is_known_by_any_key_that_a_replica_has() -> None:
-    """While keys are rotated, replicas with either order of the list serve each other's streams."""
+def test_readers_are_recognised_by_any_key_of_a_replica() -> None:
+    """During a key rotation, replicas with different orders of the keys serve each other's streams."""
     question = Question("?", "wecom", "default", "zhangsan", "wrGROUP", "m1")
     rings = [(b"a",), (b"a", b"b"), (b"b", b"a"), (b"b",)]
     access = [Access({"default": lambda ring=ring: ring}) for ring in rings]  # type: ignore[misc]
@@ -220,7 +218,7 @@ def test_a_reader_is_known_by_any_key_that_a_replica_has() -> None:
     assert access[0].stream_id(question) == access[1].stream_id(question) != access[2].stream_id(question)
 
 
-# What belongs to no bot
+# Data of no bot
 
 NO_BOT = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": "", "API_KEYS": "not-a-real-key"}
 
@@ -230,8 +228,8 @@ def keys(redis_url: str, **changes: str) -> Keys:
     return Keys(load_settings(settings_for(redis_url, **changes), None), SecretStore(ScriptRunner(client)))
 
 
-def test_without_a_bot_names_come_from_a_random_secret_in_redis(redis_url: str, stored: redis.Redis) -> None:
-    """All replicas have the same, and nobody can compute it from settings that others know too."""
+def test_without_a_bot_names_are_derived_from_a_random_secret_in_redis(redis_url: str, stored: redis.Redis) -> None:
+    """All replicas share it, it has no expiry, and it cannot be computed from the settings."""
     one, two = (keys(redis_url, **NO_BOT) for _ in range(2))
 
     assert not stored.exists(KEY)
@@ -243,8 +241,8 @@ def test_without_a_bot_names_come_from_a_random_secret_in_redis(redis_url: str, 
     assert keys_of(keys(redis_url, **NO_BOT).names()) != keys_of(one.names())
 
 
-def test_with_a_secret_key_nothing_is_kept_in_redis(redis_url: str, stored: redis.Redis) -> None:
-    """It takes the place of all other derivations, and every name and bot has a key of its own."""
+def test_with_a_secret_key_no_secret_is_stored_in_redis(redis_url: str, stored: redis.Redis) -> None:
+    """SECRET_KEY replaces all other derivations; every purpose and bot gets a key of its own."""
     ring = keys(redis_url, SECRET_KEY=f"{NEW_SECRET},{SECRET}", **bots("hr"))
     rings = [*ring.streams().values(), *ring.conversations().values(), ring.names(), ring.tokens()]
 
@@ -255,8 +253,8 @@ def test_with_a_secret_key_nothing_is_kept_in_redis(redis_url: str, stored: redi
     assert not stored.exists(KEY)
 
 
-def test_tokens_are_never_sealed_under_what_lies_in_redis(redis_url: str, stored: redis.Redis) -> None:
-    """Without SECRET_KEY and without a bot, each process has a key of its own that no other one has."""
+def test_tokens_are_never_sealed_with_a_key_stored_in_redis(redis_url: str, stored: redis.Redis) -> None:
+    """Without SECRET_KEY and without a bot, each process seals with a random key that no other process can open."""
     one, two = (keys(redis_url, **NO_BOT, APP_NAME="WechatLaibao") for _ in range(2))
     keys_of(one.names())
     sealed = seal(keys_of(one.tokens())[0], "user-token-not-real")
@@ -267,11 +265,11 @@ def test_tokens_are_never_sealed_under_what_lies_in_redis(redis_url: str, stored
 
 
 @pytest.mark.parametrize("more", [bots("hr"), {"SECRET_KEY": SECRET}])
-def test_another_replica_opens_tokens_that_a_bot_or_secret_key_sealed(redis_url: str, more: dict[str, str]) -> None:
-    """Also one with another bot added at the end."""
-    nobody = {**NO_BOT, **more}
+def test_replicas_unseal_each_others_tokens(redis_url: str, more: dict[str, str]) -> None:
+    """With SECRET_KEY or a bot, this holds also while a bot is being added at the end of the list."""
+    variables = {**NO_BOT, **more}
     later = {**NO_BOT, **bots("hr", "it"), **{name: value for name, value in more.items() if name == "SECRET_KEY"}}
-    one, two = keys(redis_url, **nobody), keys(redis_url, **later)
+    one, two = keys(redis_url, **variables), keys(redis_url, **later)
 
     assert unseal_any(keys_of(two.tokens()), seal(keys_of(one.tokens())[0], "t")) == "t"
     assert unseal_any(keys_of(one.tokens()), seal(keys_of(two.tokens())[0], "t")) == "t"
@@ -280,8 +278,8 @@ def test_another_replica_opens_tokens_that_a_bot_or_secret_key_sealed(redis_url:
 # The random secret
 
 
-def test_a_secret_is_fetched_once_and_only_when_it_is_needed(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """Redis away later costs nothing."""
+def test_a_secret_is_fetched_once_when_it_is_first_needed(runner: ScriptRunner, redis_client: redis.Redis) -> None:
+    """Later calls do not use Redis."""
     store = SecretStore(runner)
     assert not redis_client.exists(KEY)
     known = store.secrets()
@@ -292,7 +290,7 @@ def test_a_secret_is_fetched_once_and_only_when_it_is_needed(runner: ScriptRunne
 
 
 def test_a_secret_that_redis_lost_is_written_back(runner: ScriptRunner, redis_client: redis.Redis) -> None:
-    """By whoever knows it, within seconds."""
+    """A process that knows the secret checks for it periodically and writes it again."""
     store = SecretStore(runner, interval=0.02)
     known = store.secrets()
     store.start()
@@ -304,10 +302,10 @@ def test_a_secret_that_redis_lost_is_written_back(runner: ScriptRunner, redis_cl
         store.close()
 
 
-def test_replicas_agree_again_when_another_wrote_a_new_secret(
+def test_replicas_adopt_a_new_secret_of_another_replica(
     runner: ScriptRunner, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The one in Redis counts for all; what a process knew goes on being read."""
+    """The value in Redis becomes the first; earlier values stay for reading. One warning is logged, without values."""
     one = SecretStore(runner)
     former = one.secrets()
     redis_client.delete(KEY)
@@ -324,7 +322,7 @@ def test_replicas_agree_again_when_another_wrote_a_new_secret(
 
 
 def test_a_process_that_starts_without_redis_gets_the_secret_later() -> None:
-    """What needs it fails in bounded time until then."""
+    """Until Redis answers, `secrets` raises StoreUnavailable."""
     port = free_port()
     with connect(f"redis://127.0.0.1:{port}/1", pool_size=2) as client:
         store = SecretStore(ScriptRunner(client))
@@ -335,7 +333,7 @@ def test_a_process_that_starts_without_redis_gets_the_secret_later() -> None:
 
 
 def test_a_gateway_without_a_bot_starts_without_redis_and_recovers() -> None:
-    """A question gets its sentence while Redis is away, and an answer as soon as it is there."""
+    """A question gets `store_unavailable` while Redis is unreachable, and an answer once Redis is there."""
     port = free_port()
     with AppServer(f"redis://127.0.0.1:{port}/1", **NO_BOT) as app_server:
         gateway = app_server.container.gateway

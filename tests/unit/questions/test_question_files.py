@@ -1,4 +1,4 @@
-"""Questions out of people's files: which cells they are, in what encoding, and how much of a file is too much."""
+"""Question files: the column with the questions, encodings, and limits on size and complexity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHEET = "xl/worksheets/sheet1.xml"
 
 
 def workbook(rows: Iterable[Sequence[Any]], **more: Iterable[Sequence[Any]]) -> bytes:
-    """Return an .xlsx with these rows in its first sheet, and in others by name."""
+    """Return an .xlsx with these rows in its first sheet, and with further sheets by name."""
     book = openpyxl.Workbook()
     for sheet, its_rows in ((book.active, rows), *((book.create_sheet(name), one) for name, one in more.items())):
         assert sheet is not None
@@ -34,7 +34,7 @@ def saved(book: openpyxl.Workbook) -> bytes:
 
 
 def rewritten(content: bytes, part: str, xml: bytes) -> bytes:
-    """Return the workbook with other words in one of its parts."""
+    """Return the workbook with the content of one of its parts replaced."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -43,8 +43,8 @@ def rewritten(content: bytes, part: str, xml: bytes) -> bytes:
 
 
 def sheet_xml(rows: bytes, before: bytes = b"") -> bytes:
-    space = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    return before + b'<worksheet xmlns="' + space + b'"><sheetData>' + rows + b"</sheetData></worksheet>"
+    namespace = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    return before + b'<worksheet xmlns="' + namespace + b'"><sheetData>' + rows + b"</sheetData></worksheet>"
 
 
 def refusal(content: bytes, wanted: Wanted) -> str:
@@ -68,8 +68,8 @@ def of_csv(text: str, **wanted: Any) -> list[str]:
         ("a.xlsx", b"no workbook", "xlsx"),
     ],
 )
-def test_a_file_is_told_by_its_first_bytes_else_by_its_name(filename: str, content: bytes, kind: FileKind) -> None:
-    """A workbook is one whatever it is called; a text file needs its name."""
+def test_the_kind_is_found_by_the_first_bytes_or_the_name(filename: str, content: bytes, kind: FileKind) -> None:
+    """A workbook is recognised under any name; text and CSV files by their names."""
     assert kind_of(filename, content) == kind
 
 
@@ -77,7 +77,7 @@ def test_a_file_is_told_by_its_first_bytes_else_by_its_name(filename: str, conte
     ("filename", "content"), [("a.pdf", b"%PDF"), ("noname", b"x"), ("old.xls", bytes.fromhex("d0cf11e0a1b11ae1"))]
 )
 def test_a_file_of_another_kind_is_unsupported(filename: str, content: bytes) -> None:
-    """An old workbook, one with a password (which looks the same), and everything else is refused as such."""
+    """This includes .xls workbooks and, with the same first bytes, workbooks with a password."""
     with pytest.raises(FileRefused) as refused:
         kind_of(filename, content)
 
@@ -85,8 +85,8 @@ def test_a_file_of_another_kind_is_unsupported(filename: str, content: bytes) ->
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
-def test_each_line_of_plain_text_is_a_text(line_end: str) -> None:
-    """White space around is dropped, and blank lines are passed over; what looks like a header is a question."""
+def test_each_line_of_plain_text_is_a_question(line_end: str) -> None:
+    """Surrounding white space and blank lines are dropped; plain text has no header."""
     text = line_end.join(["question", "  年假有几天？ ", "", "\t", 'Is "this" one, too?', ""])
 
     assert read_texts(text.encode(), Wanted("text")) == ["question", "年假有几天？", 'Is "this" one, too?']
@@ -106,8 +106,8 @@ def test_each_line_of_plain_text_is_a_text(line_end: str) -> None:
     ids=["utf-8", "marked", "marked and told", "gb18030", "gb18030 told", "utf-16", "utf-16 told"],
 )
 @pytest.mark.parametrize("kind", ["text", "csv"])
-def test_the_encodings_of_windows_and_of_excel_are_read(kind: FileKind, encoded: bytes, encoding: Any) -> None:
-    """UTF-8 with and without its mark, UTF-16 as Excel's Unicode text has it, and GB18030 of old Chinese programs."""
+def test_the_encodings_of_windows_and_excel_are_read(kind: FileKind, encoded: bytes, encoding: Any) -> None:
+    """UTF-8 with and without byte order mark, UTF-16 as Excel writes Unicode text, and GB18030 of old programs."""
     assert read_texts(encoded, Wanted(kind, encoding=encoding)) == ["怎么报销？"]
 
 
@@ -134,8 +134,8 @@ def test_the_encodings_of_windows_and_of_excel_are_read(kind: FileKind, encoded:
         *("not as told", "utf-16 unmarked", "latin utf-16 unmarked"),
     ],
 )
-def test_characters_that_cannot_be_read_are_refused(content: bytes, encoding: Any) -> None:
-    """No question goes out with replacement characters, or with zeros between its letters."""
+def test_an_unreadable_encoding_is_refused(content: bytes, encoding: Any) -> None:
+    """No question is asked with replacement characters, or with NULs between its letters."""
     assert refusal(content, Wanted("text", encoding=encoding)) == "bad_encoding"
 
 
@@ -151,28 +151,28 @@ def test_characters_that_cannot_be_read_are_refused(content: bytes, encoding: An
         "¥100 以内的发票可以报销吗？“例外”由谁批准……",
     ],
 )
-def test_chinese_in_gbk_is_read_as_it_is(text: str) -> None:
-    """Rare names, symbols and Western words among it are no reason to refuse it."""
+def test_chinese_in_gbk_is_detected(text: str) -> None:
+    """Rare names, symbols and Western words in the text do not prevent the detection."""
     assert read_texts(text.encode("gb18030"), Wanted("text")) == [text]
 
 
-def test_an_encoding_that_is_told_is_taken_at_its_word() -> None:
-    """Whoever knows that rare characters are right can say so."""
+def test_a_given_encoding_is_not_checked() -> None:
+    """With encoding gb18030, text of rare characters is accepted that `auto` may refuse."""
     assert read_texts("镕".encode("gbk"), Wanted("text", encoding="gb18030")) == ["镕"]
 
 
-def test_the_column_with_a_usual_name_has_the_texts() -> None:
-    """It is found whatever its place and its letters' size, and the row of names is no question."""
+def test_the_column_with_a_usual_name_is_used() -> None:
+    """Its position and the case of its name do not matter; the header is not a question."""
     assert of_csv("id,Question ,note\n1,How?,x\n2,Why?,y\n") == ["How?", "Why?"]
     assert of_csv("编号,问题\n1,年假有几天？\n") == ["年假有几天？"]
 
 
-def test_of_two_usual_names_the_surer_one_wins() -> None:
+def test_of_two_usual_names_the_more_certain_one_wins() -> None:
     assert of_csv("text,question\nbackground,How?\n") == ["How?"]
 
 
-def test_without_a_usual_name_the_one_column_of_words_has_the_texts_and_no_row_is_skipped() -> None:
-    """A file of questions without a header loses none of them, wherever its numbers, dates and codes are."""
+def test_without_a_header_the_only_text_column_is_used() -> None:
+    """Columns of numbers, dates and codes are ignored, and the first row is a question too."""
     assert of_csv("How?,1\nWhy?,2\n") == ["How?", "Why?"]
     assert of_csv("1,2026-01-02,How?,A-17,是\n2,2026-01-03,Why?,A-18,否\n") == ["How?", "Why?"]
 
@@ -189,8 +189,8 @@ def test_without_a_usual_name_the_one_column_of_words_has_the_texts_and_no_row_i
     ],
     ids=["numbers", "numbers behind", "a word above numbers", "a longer name", "questions and answers", "one asks"],
 )
-def test_without_a_usual_name_a_column_is_found_by_what_is_in_it(rows: str) -> None:
-    """The header, which names no question, is not asked either."""
+def test_without_a_usual_name_a_column_is_found_by_its_content(rows: str) -> None:
+    """A header without a usual name is recognised, and not asked."""
     assert [text.rstrip("?？") for text in of_csv(rows)] == ["年假有几天", "怎么报销"]
 
 
@@ -207,8 +207,8 @@ def test_without_a_usual_name_a_column_is_found_by_what_is_in_it(rows: str) -> N
     ],
     ids=["two of words", "no header", "a comma in a question", "numbers only", "numbers alone", "twice", "shown short"],
 )
-def test_in_doubt_the_file_is_refused_and_its_columns_are_named(rows: str, columns: str) -> None:
-    """Nobody pays for answers to the wrong column; by its number it is taken as it is."""
+def test_an_unclear_column_is_refused_with_a_list_of_columns(rows: str, columns: str) -> None:
+    """The wrong column is never asked by a guess; a column's number resolves the doubt."""
     with pytest.raises(FileRefused) as refused:
         read_texts(rows.encode(), Wanted("csv"))
 
@@ -217,8 +217,8 @@ def test_in_doubt_the_file_is_refused_and_its_columns_are_named(rows: str, colum
     assert len(of_csv(rows, column="2")) >= 1
 
 
-def test_a_header_is_not_asked_where_a_column_is_chosen_by_its_number() -> None:
-    """It is one when any of its names is usual, or when it has words above numbers."""
+def test_a_header_is_recognised_when_a_number_chooses_the_column() -> None:
+    """The first row is a header if any of its names is usual, or if it has a word above numbers."""
     assert of_csv("编号,问题\n1,年假有几天\n", column="2") == ["年假有几天"]
     assert of_csv("编号,问题\n1,年假有几天\n", column="1") == ["1"]
     assert of_csv("编号,内容\n101,年假有几天\n", column="2") == ["年假有几天"]
@@ -227,46 +227,46 @@ def test_a_header_is_not_asked_where_a_column_is_chosen_by_its_number() -> None:
 
 
 @pytest.mark.parametrize("column", ["note", " NOTE ", "3"])
-def test_a_column_is_chosen_by_its_name_or_by_its_number_from_1(column: str) -> None:
-    """By its name the first row is a header; by a number it is one where it is told so."""
+def test_a_column_is_chosen_by_its_name_or_number(column: str) -> None:
+    """Numbers count from 1; a column chosen by its name implies a header."""
     header = "yes" if column == "3" else "auto"
 
     assert of_csv("id,question,note\n1,How?,a\n2,Why?,b\n", column=column, header=header) == ["a", "b"]
 
 
 def test_a_number_is_also_the_name_of_a_column() -> None:
-    """A table by years has columns that are called by numbers."""
+    """If the header contains the number, it is taken as a name, as in a table of years."""
     assert of_csv("2024,1\na,b\n", column="1") == ["b"]
     assert of_csv("2024,1\na,b\n", column="2024") == ["a"]
 
 
-def test_whether_there_is_a_header_can_be_told() -> None:
-    """`no` keeps a first row with a usual name; `yes` drops a first row without one."""
+def test_the_header_option_overrides_the_detection() -> None:
+    """`no` keeps a first row with a usual name; `yes` skips a first row without one."""
     assert of_csv("question\nHow?\n", header="no") == ["question", "How?"]
     assert of_csv("whatever\nHow?\n", header="yes") == ["How?"]
     assert of_csv("question\nHow?\n", header="auto", column="1") == ["How?"]
 
 
-def test_a_column_that_is_not_there_is_refused() -> None:
+def test_a_missing_column_is_refused() -> None:
     assert refusal(b"id,question\n1,How?\n", Wanted("csv", column="answer")) == "no_such_column"
     assert refusal(b"id,question\n1,How?\n", Wanted("csv", column="question", header="no")) == "no_such_column"
     assert refusal(b"id,question\n1,How?\n", Wanted("csv", column="7")) == "no_texts"
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
-def test_the_delimiter_is_the_one_that_the_first_line_has_most_of(delimiter: str) -> None:
-    """What stands in quotes does not count."""
+def test_the_delimiter_is_the_most_frequent_one_of_the_first_line(delimiter: str) -> None:
+    """Characters in quotes do not count."""
     others = ",;\t".replace(delimiter, "") * 3
     row = delimiter.join([f'"{others}"', "How?"])
 
     assert of_csv(f"{row}\n{row}\n", column="2", header="no") == ["How?", "How?"]
 
 
-def test_excels_line_that_names_the_delimiter_counts() -> None:
+def test_excels_sep_line_sets_the_delimiter() -> None:
     assert of_csv("sep=;\r\nid;question\r\n1,5;How, then?\r\n") == ["How, then?"]
 
 
-def test_a_cell_may_have_lines_and_quotes() -> None:
+def test_a_csv_cell_may_contain_line_breaks_and_quotes() -> None:
     assert of_csv('question,id\n"Two\nlines, ""quoted""",1\nHe said "hm",2\n') == [
         'Two\nlines, "quoted"',
         'He said "hm"',
@@ -274,11 +274,11 @@ def test_a_cell_may_have_lines_and_quotes() -> None:
 
 
 def test_a_quote_that_is_never_closed_is_refused() -> None:
-    """Otherwise it would silently swallow all questions after it."""
+    """Otherwise all later rows would become part of one cell without a sign."""
     assert refusal(b'question\n"How?\nWhy?\n', Wanted("csv")) == "unreadable_file"
 
 
-def test_short_and_blank_rows_are_passed_over() -> None:
+def test_short_and_blank_rows_are_skipped() -> None:
     assert of_csv("id,question\n\n1\n2,\n3,How?\n,,\n") == ["How?"]
 
 
@@ -291,16 +291,16 @@ def test_a_file_without_texts_is_refused(content: bytes, wanted: Wanted) -> None
     assert refusal(content, wanted) == "no_texts"
 
 
-def test_there_are_as_many_texts_as_may_be_and_no_more() -> None:
-    """The bound is exact."""
+def test_the_number_of_texts_is_limited() -> None:
+    """MAX_TEXTS texts are accepted, one more is refused."""
     most = "x\n" * MAX_TEXTS
 
     assert len(read_texts(most.encode(), Wanted("text"))) == MAX_TEXTS
     assert refusal((most + "x").encode(), Wanted("text")) == "too_many_texts"
 
 
-def test_a_text_is_as_long_as_may_be_and_no_longer() -> None:
-    """Characters count, not bytes; the refusal names the place and quotes nothing."""
+def test_the_length_of_a_text_is_limited() -> None:
+    """MAX_CHARS characters, not bytes, are accepted; the error names the line and does not quote the text."""
     assert len(read_texts(("问" * MAX_CHARS).encode(), Wanted("text"))[0]) == MAX_CHARS
 
     with pytest.raises(FileRefused) as refused:
@@ -309,8 +309,8 @@ def test_a_text_is_as_long_as_may_be_and_no_longer() -> None:
     assert (refused.value.reason, refused.value.problem) == ("text_too_long", "Line 2 has more than 10000 characters.")
 
 
-def test_all_texts_together_are_bounded() -> None:
-    """A workbook writes a text once and uses it ten thousand times: its size says nothing."""
+def test_the_size_of_all_texts_is_limited() -> None:
+    """A small workbook may be large when read, because it stores a repeated text only once."""
     repeated = workbook([["x" * 1000]] * 200)
 
     assert len(repeated) < 20_000
@@ -318,8 +318,8 @@ def test_all_texts_together_are_bounded() -> None:
     assert refusal(repeated, Wanted("xlsx", max_bytes=199_999)) == "too_many_texts"
 
 
-def test_cells_of_a_workbook_are_read_as_a_person_sees_them() -> None:
-    """Numbers without a decimal zero, days without an hour, Excel's escapes undone."""
+def test_cells_of_a_workbook_are_read_as_excel_shows_them() -> None:
+    """Whole numbers have no decimals, dates no time; Excel's escapes are decoded."""
     cells = [
         "How?",
         5,
@@ -338,7 +338,7 @@ def test_cells_of_a_workbook_are_read_as_a_person_sees_them() -> None:
 
 
 def test_formulas_without_a_value_are_counted() -> None:
-    """Programs write formulas to be calculated later; what they would have asked is not in the file."""
+    """Some programs write formulas without calculated values; these cells are skipped and counted."""
     rows: list[list[Any]] = [["id", "question"], [1, "How?"], [2, '="Wh"&"y?"'], ["=1+1", ""], [4, "=A2"]]
 
     reading = read_file(workbook(rows), Wanted("xlsx"))
@@ -347,16 +347,16 @@ def test_formulas_without_a_value_are_counted() -> None:
     assert read_file(workbook([["question"], ["How?"], [""]]), Wanted("xlsx")).unvalued == 0
 
 
-def test_a_file_of_formulas_without_values_says_so() -> None:
-    """The refusal tells what to do."""
+def test_a_file_of_formulas_without_values_is_refused() -> None:
+    """The error tells how many there are, and to save the file in Excel."""
     for rows in ([["question"], ["=A2"], ["=A3"]], [["=A2"], ["=A3"]]):
         with pytest.raises(FileRefused, match="2 formulas have no value: open and save it in Excel") as refused:
             read_texts(workbook(rows), Wanted("xlsx"))
         assert refused.value.reason == "no_texts"
 
 
-def test_a_formula_with_a_value_counts_as_what_it_came_to() -> None:
-    """As Excel writes it, also where the XML's names have a prefix."""
+def test_a_formula_is_read_as_its_value() -> None:
+    """This holds for XML as Excel writes it, and for XML with a namespace prefix."""
     row = b'<row r="%d"><c r="A%d" t="str"><f>A1</f>%b</c></row>'
     xml = sheet_xml(row % (1, 1, b"<v>How?</v>") + row % (2, 2, b""))
 
@@ -365,15 +365,15 @@ def test_a_formula_with_a_value_counts_as_what_it_came_to() -> None:
     assert read_file(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")).unvalued == 1
 
 
-def test_half_a_character_in_an_escape_does_not_get_through() -> None:
-    """It could be written nowhere."""
+def test_an_escaped_lone_surrogate_is_replaced() -> None:
+    """It cannot be encoded in UTF-8."""
     texts = read_texts(workbook([["a_xD800_b"]]), Wanted("xlsx"))
 
     assert texts == ["a\N{REPLACEMENT CHARACTER}b"]
 
 
-def test_the_first_sheet_that_is_not_hidden_is_read_or_the_one_that_is_named() -> None:
-    """A hidden one counts when it is named."""
+def test_the_first_visible_or_the_named_sheet_is_read() -> None:
+    """A hidden sheet is read if it is named."""
     book = openpyxl.load_workbook(io.BytesIO(workbook([["first"]], second=[["2"]], third=[["3"]])))
     book["Sheet"].sheet_state = "hidden"
     content = saved(book)
@@ -384,8 +384,8 @@ def test_the_first_sheet_that_is_not_hidden_is_read_or_the_one_that_is_named() -
     assert refusal(content, Wanted("xlsx", sheet="fourth")) == "no_such_sheet"
 
 
-def test_gaps_in_a_sheet_cost_nothing() -> None:
-    """Columns are counted where they are, not among those with something in them."""
+def test_gaps_in_a_sheet_are_accepted() -> None:
+    """Columns are counted by their position, empty ones included."""
     book = openpyxl.Workbook()
     assert book.active is not None
     book.active["C4"], book.active["C90000"] = "问题", "年假有几天？"
@@ -393,8 +393,8 @@ def test_gaps_in_a_sheet_cost_nothing() -> None:
     assert read_texts(saved(book), Wanted("xlsx")) == ["年假有几天？"]
 
 
-def test_what_a_sheet_says_of_its_own_size_does_not_count() -> None:
-    """Programs write a wrong one, and some none."""
+def test_the_declared_dimension_of_a_sheet_is_ignored() -> None:
+    """Some programs write a wrong one, and some none."""
     wrong = b'<dimension ref="A1"/><sheetData>'
     row = b'<row r="%d"><c r="A%d" t="str"><v>q%d</v></c></row>'
     xml = sheet_xml(b"".join(row % (n, n, n) for n in (1, 2))).replace(b"<sheetData>", wrong, 1)
@@ -402,16 +402,16 @@ def test_what_a_sheet_says_of_its_own_size_does_not_count() -> None:
     assert read_texts(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")) == ["q1", "q2"]
 
 
-def test_a_zip_bomb_is_refused_before_anything_is_unpacked() -> None:
-    """130 MiB of nothing in some 130 KiB."""
+def test_a_zip_bomb_is_refused() -> None:
+    """A workbook under 1 MB that would unpack to more than MAX_UNPACKED bytes is `file_too_complex`."""
     bomb = rewritten(workbook([["How?"]]), SHEET, b" " * (xlsx_rows.MAX_UNPACKED + 1))
 
     assert len(bomb) < 1_000_000
     assert refusal(bomb, Wanted("xlsx")) == "file_too_complex"
 
 
-def test_a_part_that_lies_about_its_length_is_read_no_further() -> None:
-    """The sizes that are added up are those that unpacking keeps to."""
+def test_a_part_with_a_wrong_length_is_refused() -> None:
+    """Unpacking stops at the declared size, so the sum of the declared sizes is a safe limit."""
     rows = b'<row><c t="str"><v>How?</v></c></row>' * 20_000
     bomb = bytearray(rewritten(workbook([["How?"]]), SHEET, sheet_xml(rows)))
     size = len(sheet_xml(rows)).to_bytes(4, "little")
@@ -422,7 +422,7 @@ def test_a_part_that_lies_about_its_length_is_read_no_further() -> None:
     assert refusal(lying, Wanted("xlsx")) == "unreadable_file"
 
 
-def test_a_workbook_of_very_many_parts_is_refused() -> None:
+def test_a_workbook_of_too_many_parts_is_refused() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for number in range(xlsx_rows.MAX_PARTS + 1):
@@ -431,8 +431,8 @@ def test_a_workbook_of_very_many_parts_is_refused() -> None:
     assert refusal(out.getvalue(), Wanted("xlsx")) == "file_too_complex"
 
 
-def test_rows_beyond_those_of_a_sheet_are_not_counted_up_to() -> None:
-    """A row may claim any number, and what is between counts as blank."""
+def test_a_row_number_beyond_excels_limit_is_refused() -> None:
+    """Otherwise a row with a huge number would produce as many blank rows before it."""
     far = sheet_xml(b'<row r="999999999999"><c t="str"><v>How?</v></c></row>')
 
     assert refusal(rewritten(workbook([["x"]]), SHEET, far), Wanted("xlsx")) == "file_too_complex"
@@ -447,7 +447,7 @@ def test_rows_beyond_those_of_a_sheet_are_not_counted_up_to() -> None:
     ids=["laughs", "a file of the server"],
 )
 def test_entities_are_refused(declared: bytes) -> None:
-    """Neither those that multiply nor those that fetch."""
+    """Neither nested entities nor external ones are expanded."""
     xml = sheet_xml(b'<row><c t="str"><v>&b;</v></c></row>', declared)
 
     assert refusal(rewritten(workbook([["x"]]), SHEET, xml), Wanted("xlsx")) == "unreadable_file"

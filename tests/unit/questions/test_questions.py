@@ -1,4 +1,4 @@
-"""Questions are found among what people say, and are told from what only looks like one."""
+"""Question detection: questions are found, and statements that only look like questions are not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bench.questions import FOLDER, Utterance, by_rules_of_v2, by_rules_of_v3, m
 from tests.support.properties import examples
 from utils.questions.detection import Detection, Detector, detect
 
-#: The test part as it was committed, before the first rule.
+#: SHA-256 of the test part, as it was committed before the first rule.
 TEST_PART = "ee4258bc48b3e90a5b4dc8d079b5c9c5face2a9dd8b5a14cff80a41a700b19e9"
-#: What the product must never take for questions, as the originals did.
+#: Statements that the originals' rules took for questions; the product must not.
 FALSE_HITS = ("This is fine", "I did it", "Can do", "几乎完成了", "茶几很好", "谁都知道", "无论如何")
 
 
@@ -40,8 +40,8 @@ def asks(text: str) -> bool:
         "how about you",
     ],
 )
-def test_a_question_word_or_a_particle_asks(text: str) -> None:
-    """Plain questions are found with and without their mark."""
+def test_a_question_word_or_a_particle_makes_a_question(text: str) -> None:
+    """Plain questions are found with and without a question mark."""
     assert asks(text)
     assert asks(text.rstrip("?？"))
 
@@ -71,8 +71,8 @@ def test_a_question_word_or_a_particle_asks(text: str) -> None:
         "it doesn't work does it",
     ],
 )
-def test_questions_need_no_question_word(text: str) -> None:
-    """A-not-A, alternatives, inversion, tags and requests to tell something ask by themselves."""
+def test_questions_without_a_question_word_are_found(text: str) -> None:
+    """A-not-A, alternatives, inversion, tags and requests for information are questions."""
     assert asks(text)
 
 
@@ -102,8 +102,8 @@ def test_questions_need_no_question_word(text: str) -> None:
         "I'll show you somewhere else",
     ],
 )
-def test_question_words_that_do_not_ask_are_no_question(text: str) -> None:
-    """Any-words, numbers about, told questions and relative clauses state."""
+def test_question_words_in_statements_are_no_questions(text: str) -> None:
+    """Indefinite pronouns, approximate numbers, reported questions and relative clauses are statements."""
     assert not asks(text)
 
 
@@ -128,8 +128,8 @@ def test_question_words_that_do_not_ask_are_no_question(text: str) -> None:
         "...",
     ],
 )
-def test_statements_and_requests_for_acts_are_no_question(text: str) -> None:
-    """Neither a command that begins like a question nor a mark without words asks."""
+def test_statements_and_requests_for_actions_are_no_questions(text: str) -> None:
+    """Commands that begin like a question, and punctuation without words, are no questions."""
     assert not asks(text)
 
 
@@ -146,13 +146,13 @@ def test_statements_and_requests_for_acts_are_no_question(text: str) -> None:
         "what's the point?",
     ],
 )
-def test_rhetorical_questions_are_none_whatever_their_mark(text: str) -> None:
-    """Who states something in a question's form waits for no answer."""
+def test_rhetorical_questions_are_no_questions(text: str) -> None:
+    """The speaker does not expect an answer, with or without a question mark."""
     assert not asks(text)
 
 
 @pytest.mark.parametrize(
-    ("states", "asks_alike"),
+    ("statement", "question"),
     [
         ("光开会有什么用", "这个开关有什么用"),
         ("谁没熬过夜", "谁没交体检表"),
@@ -175,17 +175,17 @@ def test_rhetorical_questions_are_none_whatever_their_mark(text: str) -> None:
         ("was I glad to be home", "was I on the list"),
     ],
 )
-def test_what_states_is_told_from_what_asks_in_like_words(states: str, asks_alike: str) -> None:
-    """A reproach or a sigh is known by its form: the same words in another ask."""
-    assert not asks(states)
-    assert not asks(states + "?")
-    assert asks(asks_alike)
+def test_rhetorical_forms_differ_from_questions_with_similar_words(statement: str, question: str) -> None:
+    """A reproach or a sigh is recognised by its form, with and without a question mark; similar words can ask."""
+    assert not asks(statement)
+    assert not asks(statement + "?")
+    assert asks(question)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "excuse me which key opens this endpoint",
+        "excuse me which key opens this door",
         "before I forget did the plumber come",
         "sorry to interrupt but is the projector ours",
         "nice shoes by the way who sells the tickets",
@@ -195,8 +195,8 @@ def test_what_states_is_told_from_what_asks_in_like_words(states: str, asks_alik
         "说到这个我想起来了车票谁去取",
     ],
 )
-def test_a_question_is_found_behind_its_introduction(text: str) -> None:
-    """Who begs pardon or changes the subject first asks all the same."""
+def test_a_question_is_found_after_an_introduction(text: str) -> None:
+    """An apology or a change of subject may precede the question."""
     assert asks(text)
 
 
@@ -213,8 +213,8 @@ def test_a_question_is_found_behind_its_introduction(text: str) -> None:
         "我们要明确谁做什么",
     ],
 )
-def test_what_is_open_or_told_elsewhere_is_no_question(text: str) -> None:
-    """Conditions, fronted negations and what the speaker will find out state."""
+def test_conditions_and_indirect_questions_are_no_questions(text: str) -> None:
+    """Conditions, fronted negations and questions that the speaker will find out about are statements."""
     assert not asks(text)
 
 
@@ -230,8 +230,8 @@ def test_what_is_open_or_told_elsewhere_is_no_question(text: str) -> None:
         ("谁都可以join", False),
     ],
 )
-def test_mixed_languages_are_judged_by_both(text: str, expected: bool) -> None:
-    """A question in either language makes the utterance one."""
+def test_mixed_languages_are_judged_by_the_rules_of_both(text: str, expected: bool) -> None:
+    """An utterance is a question if the rules of either language find one."""
     assert asks(text) is expected
 
 
@@ -253,21 +253,21 @@ def test_mixed_languages_are_judged_by_both(text: str, expected: bool) -> None:
         ("今天先这样。", ""),
     ],
 )
-def test_the_question_is_the_sentences_that_ask(text: str, question: str) -> None:
-    """Only the sentences that ask are handed on, with their marks and as they stand in the text."""
+def test_the_question_contains_only_the_sentences_that_ask(text: str, question: str) -> None:
+    """They are returned unchanged, with their punctuation."""
     assert detect(text).question == question
 
 
 def test_confidence_is_high_for_questions_and_low_for_statements() -> None:
-    """A mark or a particle is surer than a word order, and what is rhetorical is surer no question than it looks."""
+    """A question mark raises the confidence; a rhetorical question's is between a statement's and 0.5."""
     assert detect("食堂几点开门？").confidence >= detect("食堂几点开门").confidence > 0.5
     assert detect("今天先这样").confidence < detect("难道不是吗").confidence < 0.5
 
 
 @given(st.text(alphabet="什么谁几还是不没吗呢知道说如果 ，。？a'what do you is it.!?\n3", max_size=80))
 @settings(max_examples=examples(300))
-def test_every_text_is_judged_and_its_question_is_its_own(text: str) -> None:
-    """Whatever is said, the confidence is a share, and the question is what the text holds, in its order."""
+def test_any_text_gets_a_confidence_and_a_question_out_of_it(text: str) -> None:
+    """For any text the confidence is between 0 and 1, and the question's letters are in the text, in its order."""
     found, rest = detect(text), iter(text)
 
     assert 0.0 <= found.confidence <= 1.0
@@ -282,8 +282,8 @@ def test_every_text_is_judged_and_its_question_is_its_own(text: str) -> None:
         "3.", ".", "\n", "who needs a ", "asked do you ", "不管", "“？”", "几个", "why why ", "😀", "( ",
     ],
 )  # fmt: skip
-def test_a_hostile_text_takes_no_more_than_its_length(unit: str) -> None:
-    """10,000 characters of anything are judged at once; the bound is one that a search that backtracks cannot keep."""
+def test_a_hostile_text_takes_linear_time(unit: str) -> None:
+    """10,000 characters take less than 3 s of CPU time, a bound that a backtracking regular expression would exceed."""
     text = (unit * 10_000)[:9_999] + "a"
 
     begun = time.process_time()
@@ -292,8 +292,8 @@ def test_a_hostile_text_takes_no_more_than_its_length(unit: str) -> None:
     assert time.process_time() - begun < 3.0
 
 
-def test_another_detector_can_be_plugged_in() -> None:
-    """A detector is whatever judges a text."""
+def test_a_detector_is_any_function_of_this_signature() -> None:
+    """`Detector` is a protocol, and the benchmark measures any function that implements it."""
 
     def shouting(text: str) -> Detection:
         return Detection(text.isupper(), float(text.isupper()), text if text.isupper() else "")
@@ -304,13 +304,13 @@ def test_another_detector_can_be_plugged_in() -> None:
     assert measure(detector, utterances("develop")).recall < 0.1
 
 
-def test_the_test_part_is_the_one_committed_before_the_rules() -> None:
-    """Nobody edits what the rules are measured on."""
+def test_the_test_part_is_unchanged() -> None:
+    """The utterances that measure the rules are still those committed before the rules."""
     assert hashlib.sha256((FOLDER / "test.jsonl").read_bytes()).hexdigest() == TEST_PART
 
 
-def test_the_labelled_set_holds_what_it_promises() -> None:
-    """Each kind stands in both parts, most is without punctuation, and the originals' false hits are in it."""
+def test_the_labelled_set_is_as_its_readme_says() -> None:
+    """Each kind has 30 texts in both parts, 30 % have no punctuation, and the originals' false hits are included."""
     develop, test = utterances("develop"), utterances("test")
     texts = [each.text for each in develop + test]
 
@@ -322,18 +322,18 @@ def test_the_labelled_set_holds_what_it_promises() -> None:
     assert sum(not any(mark in text for mark in "，。！？；,.!?;") for text in texts) >= 0.3 * len(texts)
 
 
-def test_ours_is_right_about_the_develop_part() -> None:
-    """No rule is lost that the develop part asks for."""
+def test_the_rules_keep_their_score_on_the_develop_part() -> None:
+    """Precision and recall stay at 0.98 or more: no rule that the develop part needs is lost."""
     score = measure(detect, utterances("develop"))
 
     assert score.precision >= 0.98, score.wrongly_found
     assert score.recall >= 0.98, score.missed
 
 
-def test_ours_is_about_as_right_as_measured_on_the_test_part() -> None:
-    """The measured 0.93 and 0.97 do not sink, and stay far above the originals' rules."""
-    said = utterances("test")
-    ours, v2, v3 = (measure(detector, said) for detector in (detect, by_rules_of_v2, by_rules_of_v3))
+def test_the_rules_keep_their_score_on_the_test_part() -> None:
+    """Precision stays at 0.93 and recall at 0.97 or more, far above the originals' rules."""
+    labelled = utterances("test")
+    ours, v2, v3 = (measure(detector, labelled) for detector in (detect, by_rules_of_v2, by_rules_of_v3))
 
     assert ours.precision >= 0.93
     assert ours.recall >= 0.97
@@ -341,11 +341,11 @@ def test_ours_is_about_as_right_as_measured_on_the_test_part() -> None:
     assert max(v2.recall, v3.recall) < 0.7
 
 
-def test_a_score_counts_and_names_what_was_wrong() -> None:
-    """Precision is of what was found, recall of what asks, and each mistake is on its list."""
-    said = [Utterance(text, text.endswith("?"), "question", "en") for text in ("A?", "b?", "C", "d", "e?")]
+def test_a_score_lists_the_mistakes() -> None:
+    """Precision counts among the found texts, recall among the questions; each kind of mistake has its list."""
+    labelled = [Utterance(text, text.endswith("?"), "question", "en") for text in ("A?", "b?", "C", "d", "e?")]
 
-    score = measure(lambda text: Detection(text[0].isupper(), 1.0, text), said)
+    score = measure(lambda text: Detection(text[0].isupper(), 1.0, text), labelled)
 
     assert score.precision == 1 / 2
     assert score.recall == 1 / 3
@@ -354,8 +354,8 @@ def test_a_score_counts_and_names_what_was_wrong() -> None:
 
 
 @pytest.mark.parametrize("text", FALSE_HITS)
-def test_the_originals_rules_are_the_originals(text: str) -> None:
-    """They are compared with as they were: their false hits are theirs."""
+def test_the_originals_rules_are_reproduced(text: str) -> None:
+    """The rules that the benchmark compares with have the originals' false hits."""
     assert by_rules_of_v3(text).is_question
     assert not by_rules_of_v3("请问下一步").is_question
     assert by_rules_of_v2("请问下一步").is_question
@@ -364,7 +364,7 @@ def test_the_originals_rules_are_the_originals(text: str) -> None:
 
 @pytest.mark.full
 def test_the_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m bench.questions` names each rule set, and the figures alone when asked."""
+    """`python -m bench.questions` has a row for each rule set; --figures-only omits the mistakes."""
     assert main(["--part", "develop"]) == 0
     whole = capsys.readouterr().out
     assert main(["--part", "develop", "--figures-only"]) == 0

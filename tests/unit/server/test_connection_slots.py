@@ -1,4 +1,4 @@
-"""Who may hold a worker's connections, and who goes when they get short."""
+"""Connection slots: admission of requests, limits per address, and the connections that are closed to make room."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from werkzeug.test import create_environ
 from server.connection_slots import EXEMPT_SECONDS, ConnectionLimits, ConnectionSlots, is_exempt
 from utils.networks import client_of
 
-ONE, OTHER = "203.0.113.1", "203.0.113.2"
+ADDRESS, OTHER_ADDRESS = "203.0.113.1", "203.0.113.2"
 
 
 class Clock:
@@ -29,63 +29,63 @@ def slots_of(clock: Clock, slots: int = 3, per_address: int = 0, proxies: int = 
     return ConnectionSlots(ConnectionLimits(per_address, proxies), slots=slots, clock=clock)
 
 
-def test_ordinary_requests_have_so_many_slots(clock: Clock) -> None:
-    """One more is refused until one is over; callbacks and probes need none."""
+def test_ordinary_requests_have_a_limited_number_of_slots(clock: Clock) -> None:
+    """A request without a slot is refused until another one ends; exempt requests need no slot."""
     slots = slots_of(clock)
 
-    assert [slots.admit(name, ONE, "") for name in "abcd"] == [None, None, None, "full"]
+    assert [slots.admit(name, ADDRESS, "") for name in "abcd"] == [None, None, None, "full"]
     slots.exempt("e")
     slots.wait("a")
-    assert slots.admit("d", ONE, "") is None
+    assert slots.admit("d", ADDRESS, "") is None
 
 
-def test_an_address_has_so_many_connections(clock: Clock) -> None:
-    """A connection counts from its first ordinary request to its end; other addresses have their own count."""
+def test_an_address_has_a_limited_number_of_connections(clock: Clock) -> None:
+    """A connection counts from its first ordinary request until it is closed; each address is counted separately."""
     slots = slots_of(clock, slots=100, per_address=2)
 
-    assert [slots.admit(name, ONE, "") for name in "abc"] == [None, None, "address"]
-    assert slots.admit("d", OTHER, "") is None
+    assert [slots.admit(name, ADDRESS, "") for name in "abc"] == [None, None, "address"]
+    assert slots.admit("d", OTHER_ADDRESS, "") is None
     slots.wait("a")
-    assert slots.admit("a", ONE, "") is None
-    assert slots.admit("e", ONE, "") == "address"
+    assert slots.admit("a", ADDRESS, "") is None
+    assert slots.admit("e", ADDRESS, "") == "address"
     slots.leave("a")
-    assert slots.admit("e", ONE, "") is None
+    assert slots.admit("e", ADDRESS, "") is None
 
 
-def test_an_exempt_request_counts_for_nobody(clock: Clock) -> None:
-    """However many connections bring callbacks."""
+def test_exempt_requests_do_not_count_for_an_address(clock: Clock) -> None:
+    """Ten connections with exempt requests leave the address its only connection."""
     slots = slots_of(clock, per_address=1)
     for name in range(10):
         slots.wait(name)
         slots.exempt(name)
 
-    assert slots.admit("a", ONE, "") is None
+    assert slots.admit("a", ADDRESS, "") is None
 
 
 def test_behind_a_proxy_each_request_counts_for_its_client(clock: Clock) -> None:
-    """The connections are the proxy's, and bring another client's request each time."""
+    """A proxy may send requests of different clients on one connection."""
     slots = slots_of(clock, slots=100, per_address=1, proxies=1)
 
-    assert slots.admit("a", "10.0.0.1", ONE) is None
-    assert slots.admit("b", "10.0.0.1", ONE) == "address"
+    assert slots.admit("a", "10.0.0.1", ADDRESS) is None
+    assert slots.admit("b", "10.0.0.1", ADDRESS) == "address"
     slots.wait("a")
-    assert slots.admit("a", "10.0.0.1", OTHER) is None
-    assert slots.admit("b", "10.0.0.1", ONE) is None
-    assert slots.admit("c", "10.0.0.1", f"{ONE}, {OTHER}") == "address"
+    assert slots.admit("a", "10.0.0.1", OTHER_ADDRESS) is None
+    assert slots.admit("b", "10.0.0.1", ADDRESS) is None
+    assert slots.admit("c", "10.0.0.1", f"{ADDRESS}, {OTHER_ADDRESS}") == "address"
 
 
-def test_an_owner_of_a_network_is_one_address(clock: Clock) -> None:
-    """A /64 of IPv6; an IPv4 address in IPv6's form is that address."""
+def test_a_network_of_ipv6_counts_as_one_address(clock: Clock) -> None:
+    """A /64 network is counted as one; an IPv4-mapped IPv6 address counts as the IPv4 address."""
     slots = slots_of(clock, slots=100, per_address=1)
 
     assert slots.admit("a", "2001:db8::1", "") is None
     assert slots.admit("b", "2001:db8::2", "") == "address"
-    assert slots.admit("c", f"::ffff:{ONE}", "") is None
-    assert slots.admit("d", ONE, "") == "address"
+    assert slots.admit("c", f"::ffff:{ADDRESS}", "") is None
+    assert slots.admit("d", ADDRESS, "") == "address"
 
 
-def test_who_has_waited_longest_makes_room(clock: Clock) -> None:
-    """Since its last request, not since it came."""
+def test_the_connection_that_has_waited_longest_is_closed(clock: Clock) -> None:
+    """The time counts from its last request, not from its start."""
     slots = slots_of(clock)
     for name in "abc":
         slots.wait(name)
@@ -97,10 +97,10 @@ def test_who_has_waited_longest_makes_room(clock: Clock) -> None:
     assert [slots.make_room() for _ in range(4)] == ["b", "c", "a", None]
 
 
-def test_a_request_that_takes_its_time_is_left_alone(clock: Clock) -> None:
-    """An ordinary one for ever; an exempt one, which takes milliseconds, for some seconds."""
+def test_a_connection_with_a_running_request_is_not_closed(clock: Clock) -> None:
+    """An ordinary request is never closed, an exempt one, which normally takes milliseconds, after EXEMPT_SECONDS."""
     slots = slots_of(clock)
-    slots.admit("a", ONE, "")
+    slots.admit("a", ADDRESS, "")
     slots.exempt("b")
     assert slots.make_room() is None
     clock.now += EXEMPT_SECONDS
@@ -109,12 +109,12 @@ def test_a_request_that_takes_its_time_is_left_alone(clock: Clock) -> None:
     assert [slots.make_room() for _ in range(3)] == ["b", "new", None]
 
 
-def test_a_connection_that_is_over_leaves_nothing(clock: Clock) -> None:
-    """In whichever state it was."""
+def test_a_closed_connection_is_forgotten(clock: Clock) -> None:
+    """This holds for all three states: waiting, exempt and ordinary."""
     slots = slots_of(clock, per_address=1)
     slots.wait("a")
     slots.exempt("b")
-    slots.admit("c", ONE, "")
+    slots.admit("c", ADDRESS, "")
     for name in "abc":
         slots.leave(name)
     clock.now += 60.0
@@ -124,30 +124,33 @@ def test_a_connection_that_is_over_leaves_nothing(clock: Clock) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/wechat/callback", "/wechat/callback/hr"])
 def test_callbacks_and_probes_are_exempt(path: str) -> None:
-    """As they are sent."""
+    """The undecoded path is compared."""
     assert is_exempt(path)
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/health", "/metrics", "/wechat/callbacks", "/healthz/", "//healthz", "/%68ealthz"]
 )
-def test_nothing_else_is_exempt(path: str) -> None:
-    """Nor what only looks like it."""
+def test_other_paths_are_not_exempt(path: str) -> None:
+    """This includes paths that only resemble a callback or a probe."""
     assert not is_exempt(path)
 
 
 @pytest.mark.parametrize("proxies", [0, 1, 2, 3])
-@pytest.mark.parametrize("forwarded", ["", ONE, f"{ONE}, {OTHER}", f"a,{ONE} ,{OTHER}", f" , {ONE},,{OTHER}, "])
-def test_the_client_is_whom_flask_takes_for_it(forwarded: str, proxies: int) -> None:
-    """ProxyFix, which the application uses, finds the same address."""
-    seen: list[str] = []
+@pytest.mark.parametrize(
+    "forwarded",
+    ["", ADDRESS, f"{ADDRESS}, {OTHER_ADDRESS}", f"a,{ADDRESS} ,{OTHER_ADDRESS}", f" , {ADDRESS},,{OTHER_ADDRESS}, "],
+)
+def test_client_of_finds_the_same_address_as_proxyfix(forwarded: str, proxies: int) -> None:
+    """The application uses ProxyFix, so both limits count a request for the same client."""
+    addresses: list[str] = []
 
     def app(environ: dict[str, str], start_response: object) -> tuple[()]:
-        seen.append(environ["REMOTE_ADDR"])
+        addresses.append(environ["REMOTE_ADDR"])
         return ()
 
     environ = create_environ(headers={"X-Forwarded-For": forwarded})
     environ["REMOTE_ADDR"] = "10.0.0.9"
     ProxyFix(app, x_for=proxies)(environ, lambda *_: None)  # type: ignore[arg-type]
 
-    assert client_of("10.0.0.9", forwarded, proxies) == seen[0]
+    assert client_of("10.0.0.9", forwarded, proxies) == addresses[0]

@@ -1,4 +1,4 @@
-"""Callbacks and other requests on one connection of the worker: each answered once, in order, by whoever should."""
+"""Callbacks and other requests on one connection of the worker: each is answered once, in order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from server.lane import CallbackLane
 from server.sockets import PacedSocket
 from server.worker import DrainingWorker
 from services import metrics
-from tests.unit.server.test_gunicorn_worker_serving import App, Client, listening, made, serving, until
+from tests.unit.server.test_gunicorn_worker_serving import App, Client, listening, make_worker, serving, until
 
 pytest.importorskip("gunicorn_h1c", reason="the lane needs gunicorn's parser in C")
 
-#: Seconds after which a connection without its next request is ended, where a test waits for that.
+#: Keep-alive in seconds, for tests that wait until an idle connection is closed.
 IDLE = 0.3
 
 _LENGTH = re.compile(rb"Content-Length: (\d+)")
@@ -35,40 +35,40 @@ def callback(number: int) -> bytes:
     return b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
-OTHER = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+ORDINARY = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Endpoint(App):
-    """An app with callbacks, answered with what was sent; by WSGI it says its name."""
+class CallbackApp(App):
+    """An app whose callbacks return their body; requests by WSGI return its name."""
 
     def __init__(self) -> None:
         super().__init__("old")
-        self.begins_anew()
+        self.reset()
         self.extensions["wechatlaibao.callbacks"] = SimpleNamespace(path="/wechat/callback", reply=self._reply)
 
-    def begins_anew(self) -> None:
-        self.name, self.much, self.fails = "old", b"", False
-        for event in (self.asked, self.may_answer):
+    def reset(self) -> None:
+        self.name, self.large_reply, self.fails = "old", b"", False
+        for event in (self.requested, self.may_reply):
             event.clear()
 
     def _reply(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes]:
         if self.fails:
             raise OSError("a bug")
         if query == "slow":
-            self.asked.set()
-            self.may_answer.wait(20)
-        return 200, "text/plain", self.much or b"lane " + body
+            self.requested.set()
+            self.may_reply.wait(20)
+        return 200, "text/plain", self.large_reply or b"lane " + body
 
 
 class Reader(Client):
-    """A connection whose replies are read one by one."""
+    """A connection that reads replies one by one."""
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(listener)
         self._left = b""
 
     def next(self) -> tuple[bytes, bytes]:
-        """Return the head and the body of the next reply."""
+        """Return head and body of the next reply."""
         while b"\r\n\r\n" not in self._left:
             self._more()
         head, _, rest = self._left.partition(b"\r\n\r\n")
@@ -86,71 +86,73 @@ class Reader(Client):
         self._left += data
 
 
-class Stand(NamedTuple):
-    """A worker that serves an app on a socket."""
+class RunningWorker(NamedTuple):
+    """A worker, its app, and the socket it serves."""
 
     listener: socket.socket
-    endpoint: Endpoint
+    callback_app: CallbackApp
     worker: DrainingWorker
 
 
 @contextmanager
-def standing() -> Iterator[Stand]:
-    """Serve; the worker is told to leave at the end, where the test has not done so."""
+def running_worker() -> Iterator[RunningWorker]:
+    """Run a worker; at the end it gets SIGTERM, which has no effect if the test has sent one."""
     with contextmanager(listening)() as listener:
-        stand = Stand(listener, endpoint := Endpoint(), made(listener, app=endpoint, workers=2))
-        with serving(stand.worker):
-            yield stand
-            endpoint.drained.set()
-            endpoint.may_answer.set()
-            stand.worker.handle_exit(signal.SIGTERM, None)
+        running = RunningWorker(
+            listener, callback_app := CallbackApp(), make_worker(listener, app=callback_app, workers=2)
+        )
+        with serving(running.worker):
+            yield running
+            callback_app.drained.set()
+            callback_app.may_reply.set()
+            running.worker.handle_exit(signal.SIGTERM, None)
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Stand]:
-    """One worker for all tests that leave it serving: its end takes a second."""
-    with standing() as stand:
-        yield stand
+def shared() -> Iterator[RunningWorker]:
+    """One worker for all tests that do not stop it: stopping takes a second."""
+    with running_worker() as running:
+        yield running
 
 
 @pytest.fixture
-def leaving() -> Iterator[Stand]:
-    """A worker of the test's own, for those that have it leave."""
-    with standing() as stand:
-        yield stand
+def leaving() -> Iterator[RunningWorker]:
+    """A worker of its own, for tests that stop it."""
+    with running_worker() as running:
+        yield running
 
 
 @pytest.fixture
-def listener(shared: Stand) -> socket.socket:
+def listener(shared: RunningWorker) -> socket.socket:
     return shared.listener
 
 
 @pytest.fixture
-def endpoint(shared: Stand) -> Endpoint:
-    shared.endpoint.begins_anew()
-    return shared.endpoint
+def callback_app(shared: RunningWorker) -> CallbackApp:
+    shared.callback_app.reset()
+    return shared.callback_app
 
 
 @pytest.fixture
-def worker(shared: Stand, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
+def worker(shared: RunningWorker, callback_app: CallbackApp, monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
     monkeypatch.setattr(shared.worker, "_idle_timeout", shared.worker.cfg.keepalive)
     return shared.worker
 
 
 def test_requests_of_both_kinds_share_a_connection(worker: DrainingWorker, listener: socket.socket) -> None:
-    """Each gets its own reply, whichever way it goes."""
+    """Callbacks go through the fast path, the others through gunicorn; each gets its own reply."""
     with Reader(listener) as client:
         for number in range(3):
             client.socket.sendall(callback(number))
             assert client.next()[1] == b"lane callback %d" % number
-            client.socket.sendall(OTHER)
+            client.socket.sendall(ORDINARY)
             assert client.next()[1] == b"old"
 
 
 def test_with_the_switch_off_gunicorn_serves_callbacks(
     worker: DrainingWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker without the fast path answers the same requests by WSGI."""
+    """With `server.lane.ENABLED` off, the worker answers the same callbacks by WSGI."""
     assert worker._callback_lane()
     monkeypatch.setattr("server.lane.ENABLED", False)
     assert worker._callback_lane() is None
@@ -162,22 +164,22 @@ def test_with_the_switch_off_gunicorn_serves_callbacks(
 
 
 @pytest.mark.parametrize("size", [1, 7, 60, 100, 10_000])
-def test_requests_may_come_in_any_pieces(worker: DrainingWorker, listener: socket.socket, size: int) -> None:
-    """Cut in the middle, or several at once: what the lane does not take whole, gunicorn puts together."""
-    sent = b"".join((callback(1), OTHER, callback(2), callback(3), OTHER))
+def test_requests_may_arrive_in_any_pieces(worker: DrainingWorker, listener: socket.socket, size: int) -> None:
+    """Requests may be cut anywhere, or arrive together: gunicorn reads those that the fast path does not get whole."""
+    sent = b"".join((callback(1), ORDINARY, callback(2), callback(3), ORDINARY))
     with Reader(listener) as client:
         for start in range(0, len(sent), size):
             client.socket.sendall(sent[start : start + size])
             gevent.sleep(0)
         bodies = [client.next()[1] for _ in range(5)]
 
-    # By WSGI this app says its name, whatever it is asked.
+    # Requests that gunicorn reads get the app's name as reply, callbacks too.
     lanes = [b"lane callback 1", b"old", b"lane callback 2", b"lane callback 3", b"old"]
     assert [body for body, lane in zip(bodies, lanes, strict=True) if body not in (lane, b"old")] == []
 
 
-def test_a_large_callback_is_gunicorns(worker: DrainingWorker, listener: socket.socket) -> None:
-    """One that does not come in one piece goes the way of all requests, and the next one has the lane again."""
+def test_a_large_callback_is_served_by_gunicorn(worker: DrainingWorker, listener: socket.socket) -> None:
+    """A callback that does not arrive in one read is served by WSGI; the next one takes the fast path again."""
     large = b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
     with Reader(listener) as client:
         client.socket.sendall(large)
@@ -186,26 +188,26 @@ def test_a_large_callback_is_gunicorns(worker: DrainingWorker, listener: socket.
         assert client.next()[1] == b"lane callback 1"
 
 
-def test_while_it_leaves_a_callbacks_reply_ends_its_connection(leaving: Stand) -> None:
-    """The client comes back to another replica; a promise made before is kept once more."""
-    listener, endpoint, worker = leaving
+def test_a_draining_workers_reply_to_a_callback_closes_the_connection(leaving: RunningWorker) -> None:
+    """The client reconnects to another replica; a kept connection is still served once."""
+    listener, callback_app, worker = leaving
     with Reader(listener) as kept:
         kept.socket.sendall(callback(1))
         assert b"Connection: keep-alive" in kept.next()[0]
         worker.handle_exit(signal.SIGTERM, None)
-        assert endpoint.draining.wait(10)
+        assert callback_app.draining.wait(10)
 
         kept.socket.sendall(callback(2))
         assert b"Connection: close" in kept.next()[0]
         assert kept.ended()
 
 
-def test_a_new_connection_is_answered_after_the_drain_too() -> None:
-    """Until the listener is closed it accepts connections; one that were closed unread would be reset."""
-    asked: list[str] = []
+def test_a_new_connection_is_answered_after_the_drain() -> None:
+    """The listener may still accept it; closing a connection with unread bytes would reset it."""
+    paths: list[str] = []
 
     def handle(name: Any, request: Any, client: Any, addr: Any) -> None:
-        asked.append(request.path)
+        paths.append(request.path)
         raise StopIteration
 
     ended = SimpleNamespace(
@@ -218,28 +220,28 @@ def test_a_new_connection_is_answered_after_the_drain_too() -> None:
 
     LanedConnection(ended, lane, slots, near, ("127.0.0.1", 1)).serve(None)
 
-    assert asked == ["/wechat/callback"]
+    assert paths == ["/wechat/callback"]
     far.close()
 
 
-def test_a_callback_in_a_handler_gets_its_reply_when_the_worker_ends(leaving: Stand) -> None:
-    """Idle connections are cut after the drain, this one is not idle."""
-    listener, endpoint, worker = leaving
+def test_a_running_callback_gets_its_reply_when_the_worker_stops(leaving: RunningWorker) -> None:
+    """After the drain, only idle connections are closed."""
+    listener, callback_app, worker = leaving
     with Reader(listener) as client, Reader(listener) as idle:
         client.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
         idle.socket.sendall(callback(2))
         idle.next()
-        assert endpoint.asked.wait(10)
-        endpoint.drained.set()
+        assert callback_app.requested.wait(10)
+        callback_app.drained.set()
         worker.handle_exit(signal.SIGTERM, None)
         assert idle.ended()
 
-        endpoint.may_answer.set()
+        callback_app.may_reply.set()
         assert client.next()[1] == b"lane callback 1"
 
 
-def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.socket) -> None:
-    """After the time that gunicorn keeps one for the next request."""
+def test_an_idle_connection_is_closed(worker: DrainingWorker, listener: socket.socket) -> None:
+    """It is closed when gunicorn's keep-alive time is over."""
     worker._idle_timeout = IDLE
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
@@ -247,35 +249,35 @@ def test_an_idle_connection_is_ended(worker: DrainingWorker, listener: socket.so
         assert client.ended()
 
 
-@pytest.mark.parametrize("request_", [callback(1), OTHER], ids=["lane", "WSGI"])
-def test_a_reply_that_nobody_takes_ends_its_connection(
+@pytest.mark.parametrize("request_", [callback(1), ORDINARY], ids=["lane", "WSGI"])
+def test_a_client_that_reads_nothing_loses_its_connection(
     worker: DrainingWorker,
     listener: socket.socket,
-    endpoint: Endpoint,
+    callback_app: CallbackApp,
     request_: bytes,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A client that reads nothing holds its slot for `send_seconds`; one that reads slowly gets all of it."""
+    """It holds its slot for `send_seconds`; a client that reads slowly gets the whole reply."""
     monkeypatch.setattr(PacedSocket, "send_seconds", 1.0)
-    endpoint.much = b"x" * 5_000_000
-    endpoint.name = endpoint.much.decode()
+    callback_app.large_reply = b"x" * 5_000_000
+    callback_app.name = callback_app.large_reply.decode()
     stalled = metrics.CONNECTIONS_REFUSED.labels("stalled")
     before = stalled._value.get()
     with Reader(listener) as client, Reader(listener) as slow:
         client.socket.sendall(request_)
         slow.socket.sendall(request_)
-        taken = 0
-        while taken < 5_000_000:
-            taken += len(slow.socket.recv(200_000))
+        received = 0
+        while received < 5_000_000:
+            received += len(slow.socket.recv(200_000))
             gevent.sleep(0.05)
         until(lambda: stalled._value.get() == before + 1)
         until(lambda: worker._servers[0].pool.free_count() >= worker._servers[0].pool.size - 1)
     assert not caplog.records
 
 
-def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, listener: socket.socket) -> None:
-    """What is left of it is waited for as long as a next request is."""
+def test_an_incomplete_body_closes_the_connection(worker: DrainingWorker, listener: socket.socket) -> None:
+    """After the reply, the worker waits for the rest of the body for the keep-alive time."""
     worker._idle_timeout = IDLE
     with Reader(listener) as client:
         client.socket.sendall(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
@@ -283,15 +285,15 @@ def test_a_body_that_nobody_sends_ends_its_connection(worker: DrainingWorker, li
         assert client.ended()
 
 
-def test_a_client_that_goes_away_costs_nothing(
-    worker: DrainingWorker, listener: socket.socket, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+def test_a_client_that_disconnects_causes_no_error(
+    worker: DrainingWorker, listener: socket.socket, callback_app: CallbackApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its reply has nobody to go to; the worker serves the next one, and logs no error."""
+    """Its reply is dropped, its slot is released, the next client is served, and no error is logged."""
     with Reader(listener) as gone:
         gone.socket.sendall(callback(1).replace(b"callback ", b"callback?slow ", 1))
-        assert endpoint.asked.wait(10)
+        assert callback_app.requested.wait(10)
         gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    endpoint.may_answer.set()
+    callback_app.may_reply.set()
 
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
@@ -300,15 +302,15 @@ def test_a_client_that_goes_away_costs_nothing(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_what_fails_in_the_lane_ends_its_connection_alone(
-    worker: DrainingWorker, listener: socket.socket, endpoint: Endpoint
+def test_an_error_in_the_fast_path_closes_only_its_connection(
+    worker: DrainingWorker, listener: socket.socket, callback_app: CallbackApp
 ) -> None:
-    """Whatever is raised there, others are served."""
-    endpoint.fails = True
+    """An exception of a callback's handler does not affect other connections."""
+    callback_app.fails = True
     with Reader(listener) as client:
         client.socket.sendall(callback(1))
         assert client.ended()
-    endpoint.fails = False
+    callback_app.fails = False
     with Reader(listener) as client:
         client.socket.sendall(callback(2))
         assert client.next()[1] == b"lane callback 2"
@@ -317,9 +319,9 @@ def test_what_fails_in_the_lane_ends_its_connection_alone(
 @pytest.mark.parametrize(
     ("name", "value"), [("accesslog", "-"), ("proxy_protocol", "v1"), ("certfile", "x"), ("keepalive", 0)]
 )
-def test_where_gunicorn_has_more_to_do_there_is_no_lane(name: str, value: Any) -> None:
-    """An access log, the PROXY protocol, TLS: the lane knows nothing of them."""
-    worker = made(app=Endpoint())
+def test_options_of_gunicorn_turn_the_fast_path_off(name: str, value: Any) -> None:
+    """The fast path supports no access log, no PROXY protocol, no TLS and no keep-alive of 0."""
+    worker = make_worker(app=CallbackApp())
     before = worker._callback_lane()
     worker.cfg.set(name, value)
     after = worker._callback_lane()

@@ -1,4 +1,4 @@
-"""The callbacks' lane: what it takes, what it leaves to gunicorn, and what its replies look like."""
+"""The callbacks' fast path: the requests it accepts, those it leaves to gunicorn, and its replies."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ HEAD = b"POST /wechat/callback?nonce=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\
 WHOLE = HEAD + b"\r\n{}"
 
 
-#: The release that the fast path was written for, and the parts of it that server/lane.py and server/connection.py use.
+#: The releases that the fast path was written for, and their parts that server/lane.py and server/connection.py use.
 NEEDED = "gunicorn 27.0 and gunicorn_h1c 0.6"
 PARSED = ("minor_version", "has_chunked", "connection_close", "content_length", "consumed", "path", "get_header")
 SIGNATURES = {"handle_request": "listener_name req sock addr", "handle_error": "req client addr exc", "timeout_ctx": ""}
 
 
-class Answers:
-    """Answers callbacks of one path, and keeps what it is asked."""
+class Handler:
+    """Answers callbacks, except those of the path …/nobody, and records the calls."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, bytes]] = []
+        self.calls: list[tuple[str, str, bytes]] = []
 
     def __call__(self, path: str, query: str, body: bytes) -> tuple[int, str, bytes] | None:
-        self.asked.append((path, query, body))
+        self.calls.append((path, query, body))
         return None if path.endswith("/nobody") else (200, "text/plain", "密".encode())
 
 
 def missing_parts() -> list[str]:
-    """Return the names of what the fast path uses and the installed gunicorn does not have."""
+    """Return the names that the fast path uses and the installed gunicorn lacks."""
     if not CallbackLane.possible():
         return ["gunicorn_h1c.parse_request_fast"]
     parsed = gunicorn_h1c.parse_request_fast(WHOLE)
@@ -58,7 +58,7 @@ def missing_parts() -> list[str]:
 
 
 def test_the_fast_path_fits_the_installed_gunicorn() -> None:
-    """Everything that it uses of gunicorn exists; the message names the release that had it."""
+    """Every part of gunicorn that it uses exists; the failure names the releases it was written for."""
     installed = f"gunicorn {version('gunicorn')} with gunicorn_h1c {version('gunicorn_h1c')}"
 
     assert not (missing := missing_parts()), (
@@ -66,11 +66,11 @@ def test_the_fast_path_fits_the_installed_gunicorn() -> None:
         "adapt server/lane.py and server/connection.py, or set server.lane.ENABLED to False until that is done"
     )
     assert set(SIGNATURES) <= set(vars(Serving))
-    assert CallbackLane(Answers(), "/wechat/callback").reply(WHOLE), f"the fast path needs {NEEDED}, not {installed}"
+    assert CallbackLane(Handler(), "/wechat/callback").reply(WHOLE), f"the fast path needs {NEEDED}, not {installed}"
 
 
 def test_one_switch_turns_the_fast_path_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`server.lane.ENABLED` alone decides where gunicorn's parser is installed."""
+    """With gunicorn's C parser installed, `server.lane.ENABLED` alone decides."""
     assert CallbackLane.possible()
 
     monkeypatch.setattr(fast_path, "ENABLED", False)
@@ -78,16 +78,16 @@ def test_one_switch_turns_the_fast_path_off(monkeypatch: pytest.MonkeyPatch) -> 
     assert not CallbackLane.possible()
 
 
-def test_a_whole_callback_is_answered_with_one_piece() -> None:
-    """Head and body in one; the length is in bytes, and the connection stays."""
-    answers, clock = Answers(), FakeClock(1_000_000_000.0)
-    lane = CallbackLane(answers, "/wechat/callback", clock=clock)
+def test_a_complete_callback_gets_a_complete_reply() -> None:
+    """Head and body are one byte string; the length counts bytes, and the connection is kept."""
+    handler, clock = Handler(), FakeClock(1_000_000_000.0)
+    lane = CallbackLane(handler, "/wechat/callback", clock=clock)
 
     assert lane.reply(WHOLE) == (
         b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: Sun, 09 Sep 2001 01:46:40 GMT\r\nConnection: keep-alive\r\n"
         b"Content-Type: text/plain\r\nContent-Length: 3\r\n\r\n" + "密".encode()
     )
-    assert answers.asked == [("/wechat/callback", "nonce=1", b"{}")]
+    assert handler.calls == [("/wechat/callback", "nonce=1", b"{}")]
     clock.advance(1)
     assert b"01:46:41" in (lane.reply(WHOLE) or b"")
 
@@ -124,24 +124,24 @@ def test_a_whole_callback_is_answered_with_one_piece() -> None:
         WHOLE.replace(b"Host: x", b"Host: x\r\n folded"),
     ],
 )
-def test_what_is_not_plainly_a_whole_callback_is_left_to_gunicorn(request_: bytes) -> None:
-    """Nobody is asked for an answer to it, but where only the path's owner can tell."""
-    answers = Answers()
+def test_other_requests_are_left_to_gunicorn(request_: bytes) -> None:
+    """The handler is not called, except for the path that only it can reject."""
+    handler = Handler()
 
-    assert CallbackLane(answers, "/wechat/callback").reply(request_) is None
-    assert [path for path, _, _ in answers.asked if not path.endswith("/nobody")] == []
+    assert CallbackLane(handler, "/wechat/callback").reply(request_) is None
+    assert [path for path, _, _ in handler.calls if not path.endswith("/nobody")] == []
 
 
 @given(st.binary(max_size=200), st.integers(0, len(HEAD)))
-def test_no_bytes_break_the_lane(noise: bytes, at: int) -> None:
-    """Whatever comes, it is answered or left."""
-    reply = CallbackLane(Answers(), "/wechat/callback").reply(HEAD[:at] + noise + WHOLE[at:])
+def test_no_bytes_raise_an_error_in_the_fast_path(noise: bytes, at: int) -> None:
+    """Any bytes are either answered or left to gunicorn."""
+    reply = CallbackLane(Handler(), "/wechat/callback").reply(HEAD[:at] + noise + WHOLE[at:])
 
     assert reply is None or reply.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_refused_callback_has_its_status() -> None:
-    """Whoever answers says which."""
+def test_a_reply_has_the_handlers_status() -> None:
+    """A handler that returns 400 makes the status line `400 Bad Request`."""
     lane = CallbackLane(lambda *request: (400, "application/json", b"{}"), "/wechat/callback")
 
     assert (lane.reply(WHOLE) or b"").startswith(b"HTTP/1.1 400 Bad Request\r\n")

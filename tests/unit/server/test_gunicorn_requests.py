@@ -1,4 +1,4 @@
-"""Bodies that never end, and what is no HTTP: each has its bound and its answer."""
+"""Request bodies with a time limit, and error replies to malformed HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.requests import BODY_RATE, BodyBroken, BodyTooSlow, BoundedBody, ref
 
 
 class Drip:
-    """A body of which a byte comes now and then."""
+    """A body that returns one byte every `pause` seconds, `count` bytes in total."""
 
     def __init__(self, pause: float, count: int = 1000) -> None:
         self._pause = pause
@@ -30,8 +30,8 @@ class Drip:
         return self.read(size)
 
 
-def test_a_body_is_what_was_sent() -> None:
-    """However it is read: at once, in parts, by lines."""
+def test_a_body_is_read_as_it_was_sent() -> None:
+    """It may be read at once, in parts, or by lines."""
     content = b"one\ntwo\n" + bytes(3 * BODY_RATE)
 
     assert BoundedBody(io.BytesIO(content)).read() == content
@@ -42,25 +42,25 @@ def test_a_body_is_what_was_sent() -> None:
 
 
 @pytest.mark.parametrize("read", ["read", "readlines"])
-def test_a_body_that_drips_is_given_up(read: str) -> None:
-    """No single pause is too long; all of them together are."""
+def test_a_body_that_arrives_too_slowly_times_out(read: str) -> None:
+    """The limit is for all reads together, not for a single pause."""
     with pytest.raises(BodyTooSlow):
         getattr(BoundedBody(Drip(0.02), seconds=0.2), read)()
 
 
-def test_a_body_that_says_nothing_is_given_up() -> None:
-    """In the middle of a wait."""
+def test_a_silent_body_times_out_during_a_read() -> None:
+    """A blocked read is interrupted."""
     with gevent.Timeout(20.0), pytest.raises(BodyTooSlow):
         BoundedBody(Drip(60.0), seconds=0.2).read(10)
 
 
-def test_a_long_body_has_more_time() -> None:
-    """What has come already counts in its favour."""
+def test_received_bytes_extend_the_time_of_a_body() -> None:
+    """Each `rate` bytes received add a second to the limit."""
     assert BoundedBody(Drip(0.02, count=40), seconds=0.1, rate=10.0).read() == b"x" * 40
 
 
 class Malformed(io.BytesIO):
-    """A body that the parser refuses."""
+    """A body in which the parser finds an error."""
 
     failed = True
 
@@ -71,8 +71,8 @@ class Malformed(io.BytesIO):
 
 
 @pytest.mark.parametrize("read", ["read", "readline", "readlines"])
-def test_a_malformed_body_is_the_clients_fault(read: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An OSError, as of a client that is gone; it is logged by its kind, and the connection is not used again."""
+def test_a_malformed_body_raises_body_broken(read: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One line logs the kind of error without its text; `failed` stops the reuse of the connection."""
     body = BoundedBody(Malformed())
 
     with pytest.raises(BodyBroken):
@@ -97,8 +97,10 @@ def test_a_malformed_body_is_the_clients_fault(read: str, caplog: pytest.LogCapt
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
-def test_what_is_no_request_gets_the_envelope(error: Exception, status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """And no word of the parser's, in the answer or in the log."""
+def test_an_unreadable_request_gets_a_rest_error(
+    error: Exception, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The parser's message, which may quote a secret, is neither in the reply nor, with 4xx, in the log."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         refuse(ours, error)
@@ -108,7 +110,7 @@ def test_what_is_no_request_gets_the_envelope(error: Exception, status: int, cap
     assert status_of(error) == status
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"Connection: close" in head
-    said: dict[str, Any] = json.loads(body)
-    assert set(said) == {"code", "message", "data"}
+    reply: dict[str, Any] = json.loads(body)
+    assert set(reply) == {"code", "message", "data"}
     assert b"secret" not in body
     assert status == 500 or "secret" not in caplog.text

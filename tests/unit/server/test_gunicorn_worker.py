@@ -1,4 +1,4 @@
-"""The worker's own steps, without a server around it; the scenarios run it for real."""
+"""Single methods of the worker, without a server; the scenarios run real gunicorn processes."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from services.errors import SettingsError
 
 
 def worker(close: Callable[[], None]) -> Any:
-    """Return the only worker there is, of the newest generation, which serves its app, on no socket."""
+    """Return the only worker, of the newest generation, with an app and without a listener."""
     for age in range(256):
         forget(SimpleNamespace(age=age))
-    made: Any = DrainingWorker.__new__(DrainingWorker)
-    made._servers = (SimpleNamespace(),)
-    made._generation = gunicorn_worker._shared[gunicorn_worker._RELOADS]
-    made.cfg, made.alive, made.log = Config(), True, logging.getLogger("worker")
-    made.wsgi = SimpleNamespace(extensions={"wechatlaibao": SimpleNamespace(close=close, leave=lambda: None)})
-    return made
+    created: Any = DrainingWorker.__new__(DrainingWorker)
+    created._servers = (SimpleNamespace(),)
+    created._generation = gunicorn_worker._shared[gunicorn_worker._RELOADS]
+    created.cfg, created.alive, created.log = Config(), True, logging.getLogger("worker")
+    created.wsgi = SimpleNamespace(extensions={"wechatlaibao": SimpleNamespace(close=close, leave=lambda: None)})
+    return created
 
 
-def test_a_leaving_worker_drains_first_and_once() -> None:
-    """However often it is told, it goes on until the app has given everything back."""
+def test_a_stopping_worker_drains_once() -> None:
+    """Several SIGTERMs start one drain, and the worker lives until the app is closed."""
     closed: list[bool] = []
     leaving = worker(lambda: closed.append(True))
 
@@ -45,8 +45,8 @@ def test_a_leaving_worker_drains_first_and_once() -> None:
     assert (closed, leaving.alive, leaving.cfg.graceful_timeout) == ([True], False, LAST_SECONDS)
 
 
-def test_a_drain_that_fails_ends_the_worker_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    """A worker that cannot drain must not stay for ever."""
+def test_a_drain_that_fails_stops_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """The error is logged, and the worker does not keep running."""
 
     def fail() -> None:
         raise RuntimeError("a bug")
@@ -62,7 +62,7 @@ def test_a_drain_that_fails_ends_the_worker_all_the_same(caplog: pytest.LogCaptu
 def test_a_wrong_setting_stops_the_arbiter_with_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The exit code tells the arbiter not to try again."""
+    """The exit code makes the arbiter stop instead of starting another worker."""
 
     def load(self: GeventWorker) -> None:
         raise SettingsError("RAG_PROVIDER: x, expected y")
@@ -76,14 +76,14 @@ def test_a_wrong_setting_stops_the_arbiter_with_one_line(
     assert caplog.messages == ["wechatlaibao: RAG_PROVIDER: x, expected y"]
 
 
-def test_what_is_loaded_is_out_of_the_collectors_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full collection looks at nothing that was there when serving began: it would stop the worker for that long."""
-    kept: list[list[int]] = []
-    monkeypatch.setattr(GeventWorker, "load_wsgi", lambda self: kept.append([1]))
+def test_loaded_objects_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full garbage collections, which pause the worker, do not visit objects that existed when serving began."""
+    loaded: list[list[int]] = []
+    monkeypatch.setattr(GeventWorker, "load_wsgi", lambda self: loaded.append([1]))
     gc.unfreeze()
     try:
         worker(lambda: None).load_wsgi()
         assert gc.get_freeze_count() > 10_000
-        assert not any(one is kept for one in gc.get_objects())
+        assert not any(one is loaded for one in gc.get_objects())
     finally:
         gc.unfreeze()

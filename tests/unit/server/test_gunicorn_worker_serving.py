@@ -1,4 +1,4 @@
-"""The worker on a real socket in this process: what it serves, and how it lets go."""
+"""The worker on a real socket in this process: serving, draining, and handing over to other workers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from server.worker import DrainingWorker, count_reload, forget
 
 
 class App:
-    """A WSGI app that says its name, at /slow only when it may, and waits in its drain until that may end."""
+    """A WSGI app that replies with its name, at /slow after `may_reply`, and whose drain lasts until `drained`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.asked = gevent.event.Event()
-        self.may_answer = gevent.event.Event()
+        self.requested = gevent.event.Event()
+        self.may_reply = gevent.event.Event()
         self.drained = gevent.event.Event()
         self.draining = gevent.event.Event()
         self.extensions = {"wechatlaibao": SimpleNamespace(close=self._close, leave=lambda: None)}
@@ -35,8 +35,8 @@ class App:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/slow":
-            self.asked.set()
-            self.may_answer.wait(20)
+            self.requested.set()
+            self.may_reply.wait(20)
         start_response("200 OK", [("Content-Length", str(len(self.name)))])
         return [self.name.encode()]
 
@@ -46,13 +46,13 @@ def listening() -> Iterator[socket.socket]:
         yield server
 
 
-#: Listening sockets, shared by workers as the arbiter shares them.
+#: Listening sockets; workers share them, as they do under the arbiter.
 listener = pytest.fixture(listening, name="listener")
 ops_listener = pytest.fixture(listening, name="ops_listener")
 
 
-def made(*listeners: socket.socket, app: App, workers: int = 1, age: int = 1) -> DrainingWorker:
-    """Return a worker as the arbiter makes it, its app loaded; `age` is its number."""
+def make_worker(*listeners: socket.socket, app: App, workers: int = 1, age: int = 1) -> DrainingWorker:
+    """Return a worker as the arbiter creates it, with its app loaded; `age` is its number."""
     config = Config()
     config.set("keepalive", 15)
     config.set("workers", workers)
@@ -64,7 +64,7 @@ def made(*listeners: socket.socket, app: App, workers: int = 1, age: int = 1) ->
 
 @contextmanager
 def serving(worker: DrainingWorker) -> Iterator[gevent.Greenlet]:
-    """Run a worker beside the block, and wait for its end after it."""
+    """Run a worker during the block, and wait until it has stopped after the block."""
     greenlet = gevent.spawn(worker.run)
     gevent.sleep(0)
     yield greenlet
@@ -74,26 +74,26 @@ def serving(worker: DrainingWorker) -> Iterator[gevent.Greenlet]:
 
 
 def until(predicate: Callable[[], bool]) -> None:
-    """Wait as `wait_until` does, and let the greenlets run meanwhile."""
+    """Wait for the predicate, up to 20 seconds, while other greenlets run."""
     with gevent.Timeout(20):
         while not predicate():
             gevent.sleep(0.01)
 
 
 class Client:
-    """One connection, kept."""
+    """One kept connection."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.socket = socket.create_connection(listener.getsockname(), timeout=10)
 
     def get(self) -> bytes:
-        self.asks()
-        return self.reads()
+        self.send_request()
+        return self.read_reply()
 
-    def asks(self, path: bytes = b"/") -> None:
+    def send_request(self, path: bytes = b"/") -> None:
         self.socket.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: test\r\n\r\n")
 
-    def reads(self) -> bytes:
+    def read_reply(self) -> bytes:
         reply = b""
         while not reply.endswith((b"old", b"new")):
             more = self.socket.recv(4096)
@@ -102,7 +102,7 @@ class Client:
         return reply
 
     def ended(self) -> bool:
-        """Wait for the end of the connection."""
+        """Wait until the worker closes the connection, and return True."""
         return bool(self.socket.recv(1) == b"")
 
     def __enter__(self) -> Self:
@@ -112,10 +112,10 @@ class Client:
         self.socket.close()
 
 
-def test_a_draining_worker_serves_and_then_cuts_idle_connections(listener: socket.socket) -> None:
-    """New connections are served once, kept ones until the drain is over; idle ones do not hold the worker."""
+def test_a_draining_worker_serves_and_then_closes_idle_connections(listener: socket.socket) -> None:
+    """New connections are served once; idle ones are closed after the drain and do not delay the stop."""
     app = App("old")
-    worker = made(listener, app=app, workers=2)
+    worker = make_worker(listener, app=app, workers=2)
     with serving(worker), Client(listener) as idle:
         assert b"keep-alive" in idle.get()
         worker.handle_exit(signal.SIGTERM, None)
@@ -128,10 +128,10 @@ def test_a_draining_worker_serves_and_then_cuts_idle_connections(listener: socke
         assert idle.ended()
 
 
-def test_a_reloaded_worker_leaves_what_is_new_to_its_successor(listener: socket.socket) -> None:
-    """It refuses nobody: it serves until the successor does, and drains when its own connections are gone."""
+def test_a_reloaded_worker_leaves_new_connections_to_its_successor(listener: socket.socket) -> None:
+    """It accepts connections until the successor serves, and drains when its own connections are closed."""
     app, successor_app = App("old"), App("new")
-    old = made(listener, app=app)
+    old = make_worker(listener, app=app)
     with serving(old), Client(listener) as kept:
         assert kept.get().endswith(b"old")
         count_reload(None)
@@ -140,7 +140,7 @@ def test_a_reloaded_worker_leaves_what_is_new_to_its_successor(listener: socket.
         with Client(listener) as early:
             assert early.get().endswith(b"old")
 
-        new = made(listener, app=successor_app)
+        new = make_worker(listener, app=successor_app)
         with serving(new):
             gevent.sleep(0.2)
             with Client(listener) as fresh:
@@ -154,10 +154,13 @@ def test_a_reloaded_worker_leaves_what_is_new_to_its_successor(listener: socket.
             new.handle_exit(signal.SIGTERM, None)
 
 
-def test_a_worker_that_leaves_alone_leaves_what_is_new_to_its_siblings(listener: socket.socket) -> None:
-    """It refuses no question that another one would take, and drains when its own connections are gone."""
+def test_a_worker_stopped_alone_leaves_new_connections_to_its_siblings(listener: socket.socket) -> None:
+    """Its siblings accept all new connections; it drains when its own connections are closed."""
     app, sibling_app = App("old"), App("new")
-    leaving, sibling = made(listener, app=app, workers=2), made(listener, app=sibling_app, workers=2, age=2)
+    leaving, sibling = (
+        make_worker(listener, app=app, workers=2),
+        make_worker(listener, app=sibling_app, workers=2, age=2),
+    )
     with serving(leaving):
         gevent.sleep(0.1)
         with Client(listener) as kept:
@@ -177,10 +180,10 @@ def test_a_worker_that_leaves_alone_leaves_what_is_new_to_its_siblings(listener:
                 sibling.handle_exit(signal.SIGTERM, None)
 
 
-def test_a_promise_to_keep_a_connection_is_kept_by_who_leaves(listener: socket.socket) -> None:
-    """A reply that said keep-alive went out just before: the next request on it is served, not cut off."""
+def test_a_draining_worker_serves_a_connection_it_promised_to_keep(listener: socket.socket) -> None:
+    """A reply with keep-alive was sent just before the drain: the connection's next request is still served."""
     app = App("old")
-    worker = made(listener, app=app, workers=2)
+    worker = make_worker(listener, app=app, workers=2)
 
     class Body(list[bytes]):
         def close(self) -> None:
@@ -201,10 +204,10 @@ def test_a_promise_to_keep_a_connection_is_kept_by_who_leaves(listener: socket.s
         app.drained.set()
 
 
-def test_workers_that_leave_together_serve_to_the_end(listener: socket.socket) -> None:
-    """There is nobody to leave what is new to: polls must be answered while they drain."""
+def test_workers_stopped_together_serve_until_the_end_of_the_drain(listener: socket.socket) -> None:
+    """No other worker could answer the polls that arrive during the drain."""
     apps = App("old"), App("new")
-    pair = [made(listener, app=app, workers=2, age=age) for age, app in enumerate(apps, 1)]
+    pair = [make_worker(listener, app=app, workers=2, age=age) for age, app in enumerate(apps, 1)]
     with serving(pair[0]), serving(pair[1]):
         gevent.sleep(0.1)
         for worker in pair:
@@ -218,10 +221,10 @@ def test_workers_that_leave_together_serve_to_the_end(listener: socket.socket) -
             app.drained.set()
 
 
-def test_a_worker_told_to_leave_while_it_loads_is_nobody_to_leave_anything_to(listener: socket.socket) -> None:
-    """It ends without having served; whoever leaves with it serves to the end of its drain."""
+def test_a_worker_stopped_while_it_loads_takes_no_connections_over(listener: socket.socket) -> None:
+    """It stops without having served; a worker stopped at the same time serves until the end of its drain."""
     app, late_app = App("old"), App("new")
-    serves, loads = made(listener, app=app, workers=2), made(listener, app=late_app, workers=2, age=2)
+    serves, loads = make_worker(listener, app=app, workers=2), make_worker(listener, app=late_app, workers=2, age=2)
     late_app.drained.set()
     with serving(serves):
         gevent.sleep(0.1)
@@ -236,10 +239,10 @@ def test_a_worker_told_to_leave_while_it_loads_is_nobody_to_leave_anything_to(li
         app.drained.set()
 
 
-def test_a_killed_sibling_is_nobody_to_leave_anything_to(listener: socket.socket) -> None:
-    """The arbiter's hook takes it off the list."""
+def test_a_killed_sibling_takes_no_connections_over(listener: socket.socket) -> None:
+    """The arbiter's hook `child_exit` marks it as not accepting, so the remaining worker serves until its end."""
     app = App("old")
-    worker, killed = made(listener, app=app, workers=2), made(listener, app=App("new"), workers=2, age=2)
+    worker, killed = make_worker(listener, app=app, workers=2), make_worker(listener, app=App("new"), workers=2, age=2)
     with serving(killed):
         gevent.sleep(0.1)
         killed.alive = False
@@ -254,9 +257,9 @@ def test_a_killed_sibling_is_nobody_to_leave_anything_to(listener: socket.socket
 
 
 def test_a_draining_worker_serves_both_its_listeners(listener: socket.socket, ops_listener: socket.socket) -> None:
-    """Who looks at the metrics sees the drain to its end."""
+    """The metrics on the ops port can be read until the end of the drain."""
     app = App("old")
-    worker = made(listener, ops_listener, app=app, workers=2)
+    worker = make_worker(listener, ops_listener, app=app, workers=2)
     with serving(worker):
         worker.handle_exit(signal.SIGTERM, None)
         assert app.draining.wait(10)
@@ -267,23 +270,23 @@ def test_a_draining_worker_serves_both_its_listeners(listener: socket.socket, op
         app.drained.set()
 
 
-def test_after_the_drain_no_listener_waits_for_the_other(listener: socket.socket, ops_listener: socket.socket) -> None:
-    """A last request of the one does not keep the other open: what that one needs was given back in the drain."""
+def test_after_the_drain_both_listeners_stop_at_once(listener: socket.socket, ops_listener: socket.socket) -> None:
+    """A running request of one does not keep the other accepting: the app is already closed."""
     app, successor_app = App("old"), App("new")
-    worker = made(listener, ops_listener, app=app)
+    worker = make_worker(listener, ops_listener, app=app)
     with serving(worker), Client(listener) as last:
-        last.asks(b"/slow")
-        assert app.asked.wait(10)
+        last.send_request(b"/slow")
+        assert app.requested.wait(10)
         app.drained.set()
         worker.handle_exit(signal.SIGTERM, None)
         until(lambda: worker._servers[0].closed)
         late = Client(ops_listener)
-        late.asks()
-        app.may_answer.set()
-        assert last.reads().endswith(b"old")
+        late.send_request()
+        app.may_reply.set()
+        assert last.read_reply().endswith(b"old")
 
-    successor = made(listener, ops_listener, app=successor_app)
+    successor = make_worker(listener, ops_listener, app=successor_app)
     with serving(successor), late:
-        assert late.reads().endswith(b"new")
+        assert late.read_reply().endswith(b"new")
         successor_app.drained.set()
         successor.handle_exit(signal.SIGTERM, None)

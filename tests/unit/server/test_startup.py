@@ -1,4 +1,4 @@
-"""What is tried before anything listens: folders, files, addresses."""
+"""Checks before the start: folders are writable, and addresses can be bound."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES: dict[int | None, str] = {5000: "PORT"}
 
 @pytest.fixture
 def taken() -> Iterator[socket.socket]:
-    """A socket that listens."""
+    """A listening socket, which occupies its port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield server
 
@@ -41,8 +41,8 @@ def refused_address(host: str, port: int, names: dict[int | None, str]) -> str:
     return str(caught.value)
 
 
-def test_folders_that_can_be_written_are_made(tmp_path: Path) -> None:
-    """Folders that are missing are there afterwards, and empty; of a database its folder must exist."""
+def test_missing_folders_are_created(tmp_path: Path) -> None:
+    """The folders for logs and results are empty afterwards; a database's file is not created."""
     logs, results = tmp_path / "a" / "logs", tmp_path / "b" / "results"
 
     check_folders(
@@ -53,8 +53,8 @@ def test_folders_that_can_be_written_are_made(tmp_path: Path) -> None:
     assert not (tmp_path / "laibao.db").exists()
 
 
-def test_all_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A file in a folder's place, /proc, and a database in a folder that is missing."""
+def test_every_folder_that_is_not_writable_is_named(tmp_path: Path) -> None:
+    """A file instead of a folder, a folder in /proc, and a database whose folder is missing."""
     (tmp_path / "file").write_text("")
 
     line = refused_folders(
@@ -65,13 +65,13 @@ def test_all_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert line.endswith("(also: BATCH_STORAGE_PATH, DATABASE_PATH)")
 
 
-def test_a_database_is_a_file(tmp_path: Path) -> None:
-    """A folder in its place is named."""
+def test_a_database_path_must_be_a_file(tmp_path: Path) -> None:
+    """A folder is refused."""
     assert "an SQLite file" in refused_folders(DATABASE_PATH=tmp_path)
 
 
-def test_a_free_address_is_left_free() -> None:
-    """Trying it listens on nothing; of addresses that are no host and port gunicorn knows more."""
+def test_a_free_address_stays_free() -> None:
+    """The check does not listen; Unix sockets and descriptors are left to gunicorn."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         address = address_of(server)
 
@@ -81,8 +81,8 @@ def test_a_free_address_is_left_free() -> None:
         pass
 
 
-def test_a_port_that_is_taken_is_named_by_its_variable(taken: socket.socket) -> None:
-    """The line says how to find who listens; one of gunicorn's own options is named as such."""
+def test_a_port_in_use_is_named_by_its_variable(taken: socket.socket) -> None:
+    """The line has a command that finds the other process; a port of gunicorn's own option is named `--bind`."""
     host, port = address_of(taken)
 
     line = refused_address(host, port, {port: "OPS_PORT"})
@@ -92,8 +92,8 @@ def test_a_port_that_is_taken_is_named_by_its_variable(taken: socket.socket) -> 
     assert refused_address(host, port, {}).startswith(f"--bind='{host}:{port}' is wrong")
 
 
-def test_a_process_that_ends_may_give_its_port_up(taken: socket.socket) -> None:
-    """A port is tried for some seconds: who restarts the product at once is not refused."""
+def test_a_port_that_becomes_free_is_waited_for(taken: socket.socket) -> None:
+    """The check retries for up to PORT_SECONDS, so that an immediate restart succeeds."""
     pauses = []
 
     def sleep(seconds: float) -> None:
@@ -108,15 +108,15 @@ def test_a_process_that_ends_may_give_its_port_up(taken: socket.socket) -> None:
     assert set(pauses) == {PORT_PAUSE}
 
 
-def test_an_address_of_another_machine_is_the_hosts_fault() -> None:
-    """HOST is named, not PORT."""
+def test_an_address_of_another_machine_names_host() -> None:
+    """The line names HOST, not PORT."""
     line = refused_address("192.0.2.1", 5000, NAMES)
 
     assert line.startswith("HOST='192.0.2.1' is wrong: expected an address of this machine")
 
 
-def test_listeners_of_a_predecessor_are_not_tried() -> None:
-    """gunicorn hands them over on USR2, systemd at the start."""
+def test_inherited_listeners_are_detected() -> None:
+    """gunicorn passes them on at USR2, systemd at the start, by variables of the environment."""
     assert inherits_listeners({"GUNICORN_FD": "3"})
     assert inherits_listeners({"LISTEN_PID": str(os.getpid())})
     assert not inherits_listeners({"LISTEN_PID": "1", "GUNICORN_PID": "1"})

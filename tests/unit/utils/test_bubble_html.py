@@ -1,4 +1,4 @@
-"""Nothing in an answer can run in the browser, and what WeCom would render is rendered."""
+"""HTML of the demo page's bubbles: safe for the browser, and rendered as WeCom does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Element = tuple[str, dict[str, str]]
 
 
 def live_elements(html: str) -> list[Element]:
-    """Return every element a browser would make of it, with its attributes."""
+    """Return every element that a browser would create from the HTML, with its attributes."""
     elements: list[Element] = []
 
     class Collector(HTMLParser):
@@ -36,8 +36,8 @@ def live_elements(html: str) -> list[Element]:
         "`<script>`",
     ],
 )
-def test_an_answer_cannot_bring_live_markup(attack: str) -> None:
-    """HTML in an answer is shown as text; addresses that run or load something are dropped."""
+def test_an_answer_cannot_insert_active_html(attack: str) -> None:
+    """HTML in an answer is shown as text; URLs that run or load something are dropped."""
     elements = live_elements(render(attack))
 
     assert {tag for tag, _ in elements} <= {"p", "a", "code"}
@@ -46,7 +46,7 @@ def test_an_answer_cannot_bring_live_markup(attack: str) -> None:
 
 
 def test_markdown_is_shown_as_wecom_shows_it() -> None:
-    """Lists, tables, code and links are rendered; a single line break is swallowed."""
+    """Lists, tables and links are rendered; a single line break does not start a new line."""
     html = render("a\nb\n\n1. one\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[link](https://example.com)")
 
     assert "<p>a\nb</p>" in html
@@ -55,7 +55,7 @@ def test_markdown_is_shown_as_wecom_shows_it() -> None:
     assert '<a href="https://example.com" target="_blank" rel="noopener noreferrer nofollow">link</a>' in html
 
 
-def test_thinking_is_folded_away() -> None:
-    """What stands in a think tag at the beginning is shown apart."""
+def test_leading_thinking_is_separated() -> None:
+    """A think tag at the beginning is split off; one later in the text stays."""
     assert split_thinking("<think>why\n</think>\n\nanswer") == ("why", "\n\nanswer")
     assert split_thinking("answer <think>x</think>") == ("", "answer <think>x</think>")

@@ -1,4 +1,4 @@
-"""Where an answer comes from, in a few lines of Markdown."""
+"""Citations: an answer's sources as a numbered Markdown list."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from utils.citations import MOST, TITLE_CHARACTERS, citation_lines
     ],
     ids=str,
 )
-def test_a_source_is_a_line(source: dict[str, Any], line: str) -> None:
-    """Its name, with a link where it is a page; nothing in it becomes Markdown of its own."""
+def test_a_source_becomes_a_line(source: dict[str, Any], line: str) -> None:
+    """It has the source's name, linked if there is a safe URL; its text cannot add Markdown."""
     assert citation_lines([source]) == line
 
 
-def test_the_same_document_is_named_once() -> None:
-    """Retrieval finds several pieces of one."""
+def test_the_same_document_is_listed_once() -> None:
+    """Retrieval often finds several pieces of one document."""
     assert citation_lines([{"title": "手册"}, {"title": "手册"}, {"title": "制度"}]) == "1. 手册\n2. 制度"
 
 
-def test_names_are_few_and_short() -> None:
-    """A bubble has little room."""
+def test_the_list_is_limited() -> None:
+    """At most MOST sources are listed, each with at most TITLE_CHARACTERS characters of its name."""
     lines = citation_lines([{"title": f"{number}" + "长" * 500} for number in range(20)]).splitlines()
 
     assert len(lines) == MOST

@@ -1,4 +1,4 @@
-"""The `Date` of a reply against this machine's clock."""
+"""The `Date` header of a reply is compared with this machine's clock."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ from utils.clocks import seconds_ahead
         ("Thu, 99 Jan 1970 00:00:00 GMT", None),
     ],
 )
-def test_a_date_tells_how_far_ahead_it_is(date: str, ahead: float | None) -> None:
-    """A date of any zone counts; what is no date says nothing."""
+def test_a_date_is_compared_with_the_clock(date: str, ahead: float | None) -> None:
+    """Dates of any time zone are accepted; an invalid one gives None."""
     assert seconds_ahead(date, clock=lambda: 0.0) == ahead

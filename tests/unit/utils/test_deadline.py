@@ -1,4 +1,4 @@
-"""A deadline: how long is left, who ends it sooner, and who is woken then."""
+"""Deadline: remaining time, abort, and hooks that an abort calls."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.support.servers.processes import FakeClock
 from utils.deadline import Deadline
 
 
-def test_a_deadline_runs_out_by_its_clock(clock: FakeClock) -> None:
-    """What is left shrinks to zero and no further."""
+def test_a_deadline_ends_by_its_clock(clock: FakeClock) -> None:
+    """The remaining time never becomes negative; the end by the clock is no abort."""
     deadline = Deadline(10.0, clock=clock)
     assert (deadline.remaining(), deadline.over) == (10.0, False)
 
@@ -22,8 +22,8 @@ def test_a_deadline_runs_out_by_its_clock(clock: FakeClock) -> None:
     assert (deadline.remaining(), deadline.over, deadline.aborted) == (0.0, True, "")
 
 
-def test_an_abort_ends_it_at_once_and_its_first_reason_stays(clock: FakeClock) -> None:
-    """A stream that was fenced stays fenced when somebody cancels it later."""
+def test_an_abort_ends_a_deadline_and_keeps_its_first_reason(clock: FakeClock) -> None:
+    """A stream that lost its ownership keeps the reason "fenced" when it is cancelled later."""
     deadline = Deadline(10.0, clock=clock)
 
     deadline.abort("fenced")
@@ -33,7 +33,7 @@ def test_an_abort_ends_it_at_once_and_its_first_reason_stays(clock: FakeClock) -
 
 
 def test_an_abort_calls_every_hook_once() -> None:
-    """All that is under way is interrupted, however often it is asked for."""
+    """Hooks run in the order in which their blocks were entered; a second abort calls none."""
     deadline, calls = Deadline(10.0), []
 
     with deadline.interrupting(lambda: calls.append("outer")), deadline.interrupting(lambda: calls.append("inner")):
@@ -44,7 +44,7 @@ def test_an_abort_calls_every_hook_once() -> None:
 
 
 def test_a_block_entered_after_the_abort_is_interrupted_at_once() -> None:
-    """Nobody begins to wait for what was ended already."""
+    """Otherwise the block would begin to wait although the work has ended."""
     deadline, calls = Deadline(10.0), []
     deadline.abort("released")
 
@@ -52,8 +52,8 @@ def test_a_block_entered_after_the_abort_is_interrupted_at_once() -> None:
         assert calls == ["hook"]
 
 
-def test_a_hook_is_forgotten_after_its_block() -> None:
-    """A socket that went back to its pool is not shut down, also when the block failed."""
+def test_a_hook_is_removed_after_its_block() -> None:
+    """A later abort does not shut down a socket that is back in its pool, also if the block raised an error."""
     deadline, calls = Deadline(10.0), []
 
     with pytest.raises(LookupError), deadline.interrupting(lambda: calls.append("hook")):
@@ -64,7 +64,7 @@ def test_a_hook_is_forgotten_after_its_block() -> None:
 
 
 def test_an_abort_wakes_a_waiting_thread() -> None:
-    """The waiter is blocked in another thread and ends long before its time."""
+    """A thread that waits for up to 60 s inside the block ends at once."""
     deadline, waiting, woken = Deadline(600.0), threading.Event(), threading.Event()
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""Records out of bytes, whatever their form and wherever they are cut."""
+"""JSON records: the same records in any framing and for any cut of the bytes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def read(pieces: Iterable[bytes], **options: Any) -> list[Record]:
 
 
 def bytewise(data: bytes) -> list[bytes]:
-    return [data[place : place + 1] for place in range(len(data))]
+    return [data[position : position + 1] for position in range(len(data))]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_objects(form: str) -> None:
-    """Whole, and byte by byte."""
+    """This holds for the whole body at once and byte by byte."""
     expected = [Record(each) for each in OBJECTS]
 
     assert read([FORMS[form]]) == expected
@@ -62,15 +62,15 @@ def test_every_form_gives_the_same_objects(form: str) -> None:
 
 @pytest.mark.parametrize("indent", [None, 2], ids=["on one line", "pretty"])
 def test_a_whole_body_is_one_record(indent: int | None) -> None:
-    """A reply that does not stream at all is a stream of one."""
+    """A reply that is not streamed, one JSON object over one or several lines, gives one record."""
     body = line({"answer": "好\n的", "sources": [{"title": "a"}]}, indent=indent)
 
     assert read(bytewise(body)) == [Record({"answer": "好\n的", "sources": [{"title": "a"}]})]
 
 
 @given(data=st.data(), form=st.sampled_from(sorted(FORMS)))
-def test_where_it_is_cut_makes_no_difference(data: st.DataObject, form: str) -> None:
-    """Any cuts give what no cut gives."""
+def test_cuts_do_not_change_the_records(data: st.DataObject, form: str) -> None:
+    """Up to eight cuts at any positions give the same records as the whole body."""
     body = FORMS[form]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
     pieces = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
@@ -79,24 +79,24 @@ def test_where_it_is_cut_makes_no_difference(data: st.DataObject, form: str) -> 
 
 
 @given(body=st.binary(max_size=200))
-def test_rubbish_gives_records_or_one_of_the_defined_errors(body: bytes) -> None:
-    """Nothing else is ever raised, and only objects come out."""
+def test_any_bytes_give_records_or_broken_record(body: bytes) -> None:
+    """No other error is raised, and only objects become records."""
     try:
         assert all(isinstance(record.fields, dict) for record in read(bytewise(body)))
     except BrokenRecord:
         assert b"{" in body
 
 
-def test_the_end_mark_and_names_are_told() -> None:
-    """`[DONE]` is no record of fields, and an event's name comes with its record, or alone."""
+def test_the_end_mark_and_event_names_are_returned() -> None:
+    """`[DONE]` gives a record with `last`; an event's name is returned with its record, or alone if it has no data."""
     body = b'event: delta\ndata: {"a": 1}\n\nevent: done\n\ndata: [DONE]\n\n'
 
     assert read([body]) == [Record({"a": 1}, "delta"), Record({}, "done"), Record({}, "", last=True)]
 
 
 @pytest.mark.parametrize("body", [b'data: hello\n\ndata: {"a": 1}\n\n', b'{"a": 1}\nhello\n', b'{"a": 1}\ndata: x\n'])
-def test_what_is_no_object_is_left_out_and_counted(body: bytes) -> None:
-    """No word of it is a record."""
+def test_data_that_is_no_object_is_skipped_and_counted(body: bytes) -> None:
+    """`unreadable` counts what was skipped."""
     decoder = JSONRecords()
 
     assert [*decoder.feed(body), *decoder.flush()] == [Record({"a": 1})]
@@ -109,13 +109,13 @@ def test_what_is_no_object_is_left_out_and_counted(body: bytes) -> None:
     ids=["event", "line", "last line", "body", "nested too deep"],
 )
 def test_a_broken_object_is_an_error(body: bytes) -> None:
-    """A hole in an answer is not passed over."""
+    """Text that begins like an object is not skipped, because part of the answer would be lost."""
     with pytest.raises(BrokenRecord):
         read([body])
 
 
 @pytest.mark.parametrize("begin", [b'{"a": "', b'{\n"a": "', b'{"a": 1}\n', b"data: ", b"<html>"])
-def test_what_never_ends_is_an_error(begin: bytes) -> None:
-    """Memory is bounded in every form."""
+def test_a_record_beyond_max_bytes_is_an_error(begin: bytes) -> None:
+    """This bounds memory in every framing."""
     with pytest.raises(EventTooLong):
         read([begin, *[b"x" * 100] * 20], max_bytes=1000)

@@ -1,4 +1,4 @@
-"""JSON that is written in pieces: the same value as in one, and no more of it in memory than a piece."""
+"""JSON in pieces: the pieces give the whole value, and only one piece is in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from utils.formats.json_slices import PIECE, Slices, is_sliced, json_pieces, tex
 
 
 @given(st.lists(st.text()), st.dictionaries(st.text(), st.integers() | st.text()))
-def test_pieces_are_the_json_of_the_whole(slices: list[str], others: dict[str, int | str]) -> None:
-    """Whatever the slices are cut into, and however deep they lie."""
+def test_joined_pieces_are_the_json_of_the_value(slices: list[str], others: dict[str, int | str]) -> None:
+    """This holds for any slices, at any depth of the value; slices can be read twice."""
     text = "".join(slices)
     value = {"a": others, "data": {"content": Slices(lambda: slices), "b": None}, "c": [others]}
 
@@ -23,8 +23,8 @@ def test_pieces_are_the_json_of_the_whole(slices: list[str], others: dict[str, i
     assert list(Slices(lambda: slices)) == list(Slices(lambda: slices))
 
 
-def test_slices_are_read_when_their_piece_is_asked_for() -> None:
-    """A megabyte is never there as a whole."""
+def test_slices_are_read_when_their_piece_is_requested() -> None:
+    """Of 3 MB of text only the first 30 KB are read for the first piece; no piece is much longer than PIECE."""
     read: list[int] = []
 
     def slices() -> Iterator[str]:
@@ -42,7 +42,7 @@ def test_slices_are_read_when_their_piece_is_asked_for() -> None:
 
 
 def test_a_short_text_is_a_string() -> None:
-    """And the JSON of a value without slices is one piece."""
+    """A value without slices gives one piece; a lone surrogate becomes a question mark."""
     assert text_member(lambda: ["an", "swer"], long=False) == "answer"
     assert is_sliced({"data": {"content": text_member(lambda: [], long=True)}})
     assert not is_sliced({"data": {"content": "answer"}})

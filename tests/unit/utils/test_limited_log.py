@@ -1,4 +1,4 @@
-"""Lines that strangers cause do not fill a disk, and none is dropped without a word."""
+"""LimitedLog: a limited number of lines per window, and a line with the number of those dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("tests.limited")
 
 
 class Clock:
-    """Time and timers that a test moves."""
+    """A clock with timers; `advance` moves it and runs the timers that are due."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -26,7 +26,7 @@ class Clock:
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         self.timers.append((self.now + seconds, call))
 
-    def go(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds
         due = [timer for timer in self.timers if timer[0] <= self.now]
         self.timers = [timer for timer in self.timers if timer[0] > self.now]
@@ -45,12 +45,14 @@ def limited(clock: Clock, caplog: pytest.LogCaptureFixture) -> LimitedLog:
     return LimitedLog(log, "refused", lines=3, seconds=10.0, clock=clock, later=clock.later)
 
 
-def test_a_flood_is_some_lines_and_a_count(limited: LimitedLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """The count comes when the window ends, though nothing more is refused."""
+def test_a_flood_gives_a_few_lines_and_a_count(
+    limited: LimitedLog, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The count is logged at the end of the window, also without further warnings."""
     for number in range(50):
         limited.warning({"number": number})
     before = list(caplog.messages)
-    clock.go(10.0)
+    clock.advance(10.0)
 
     assert before == ["refused"] * 3
     assert caplog.messages[3:] == ["lines dropped"]
@@ -59,40 +61,40 @@ def test_a_flood_is_some_lines_and_a_count(limited: LimitedLog, clock: Clock, ca
     assert not clock.timers
 
 
-def test_each_window_has_its_lines(limited: LimitedLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Also one that follows a flood at once."""
+def test_each_window_has_its_own_lines(limited: LimitedLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """This includes a window that begins directly after a flood."""
     for _ in range(3):
         for _ in range(5):
             limited.warning({})
-        clock.go(10.0)
+        clock.advance(10.0)
 
     assert caplog.messages == ["refused", "refused", "refused", "lines dropped"] * 3
 
 
 def test_few_lines_are_all_written(limited: LimitedLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """With what they say, and no timer."""
+    """The extra fields are kept, and no timer is started."""
     for number in range(30):
         limited.warning({"number": number})
-        clock.go(4.0)
+        clock.advance(4.0)
 
     assert [vars(record)["number"] for record in caplog.records] == list(range(30))
     assert not clock.timers
 
 
-def test_the_count_comes_by_itself(caplog: pytest.LogCaptureFixture) -> None:
-    """A real timer of a real clock; many threads lose no line of the count."""
+def test_the_count_is_logged_by_a_timer(caplog: pytest.LogCaptureFixture) -> None:
+    """With the default timer and clock, the count is logged without another call."""
     limited = LimitedLog(log, "refused", lines=1, seconds=0.05)
-    told = threading.Event()
+    logged = threading.Event()
 
-    class Waits(logging.Handler):
+    class SetsEvent(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.getMessage() == "lines dropped":
-                told.set()
+                logged.set()
 
-    log.addHandler(handler := Waits())
+    log.addHandler(handler := SetsEvent())
     try:
         for _ in range(2):
             limited.warning({})
-        assert told.wait(10)
+        assert logged.wait(10)
     finally:
         log.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""Which origins may open a socket: the server's own pages', those of PUBLIC_ORIGINS, and nobody else's."""
+"""Origins: pages of the server itself and of PUBLIC_ORIGINS may open a socket, others may not."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from utils.origins import Origin, is_host_of, may_open, parse_origin
         ("https://[2001:db8::1]", "[2001:DB8::1]"),
     ],
 )
-def test_a_page_of_this_server_may(origin: str, host: str) -> None:
-    """An origin with the host and port of the Host header is the server's own, whichever way they are spelt."""
+def test_a_page_of_this_server_may_open_a_socket(origin: str, host: str) -> None:
+    """The origin has the host and port of the Host header, in any case, with or without the default port."""
     assert may_open(origin, host)
 
 
@@ -49,13 +49,13 @@ def test_a_page_of_this_server_may(origin: str, host: str) -> None:
         ("ws://chat.example.com", "chat.example.com"),
     ],
 )
-def test_a_foreign_page_may_not(origin: str, host: str) -> None:
-    """Another host, another port, no page at all or no origin at all: nothing of it is the server's own."""
+def test_a_page_of_another_origin_may_not_open_a_socket(origin: str, host: str) -> None:
+    """This includes another host or port, other schemes, and values that are no origin."""
     assert not may_open(origin, host)
 
 
-def test_an_allowed_origin_may() -> None:
-    """A page of PUBLIC_ORIGINS may open a socket wherever it is served; its scheme and port count."""
+def test_an_allowed_origin_may_open_a_socket() -> None:
+    """The host of the server does not matter; scheme, host and port of the origin must match."""
     allowed = ("https://chat.example.com", "http://intra.example:8080")
 
     assert may_open("https://chat.example.com:443", "10.0.0.7:5000", allowed)
@@ -65,27 +65,27 @@ def test_an_allowed_origin_may() -> None:
     assert not may_open("https://www.chat.example.com", "10.0.0.7:5000", allowed)
 
 
-def test_what_is_no_origin_matches_no_allowed_one() -> None:
-    """An origin nobody can read is not taken for an entry nobody can read."""
+def test_an_invalid_origin_matches_no_allowed_one() -> None:
+    """An unreadable origin is not equal to an unreadable entry of the list."""
     assert not may_open("null", "10.0.0.7:5000", ("null", ""))
 
 
-def test_an_origin_has_one_spelling() -> None:
-    """Host in lower case, the default port written out."""
+def test_an_origin_is_normalised() -> None:
+    """Scheme and host are in lower case, and the port is always set."""
     assert parse_origin("HTTPS://Chat.Example.COM") == Origin("https", "chat.example.com", 443)
 
 
 @pytest.mark.parametrize(
     "host", ["chat.example.com", "Chat.Example.COM:8443", "chat.example.com.", "a.b.intra", "[::1]:5000"]
 )
-def test_a_host_of_the_names_is_known(host: str) -> None:
-    """Whatever its port and case; a name with a dot before it stands for all below it."""
+def test_a_host_matches_a_name(host: str) -> None:
+    """Port and case do not matter; a name with a leading dot matches all its subdomains."""
     assert is_host_of(host, ("chat.example.com", ".intra", "::1"))
 
 
 @pytest.mark.parametrize(
     "host", ["", "evil.example", "chat.example.com.evil.example", "intra", "xintra", "[::1", "x@evil"]
 )
-def test_another_host_is_not(host: str) -> None:
-    """Nor is what names no host."""
+def test_another_host_matches_no_name(host: str) -> None:
+    """Text that is no host does not match either."""
     assert not is_host_of(host, ("chat.example.com", ".intra", "::1"))

@@ -1,4 +1,4 @@
-"""A bound on how many things happen at once."""
+"""Slots: a semaphore whose waiting ends with a deadline or an abort."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from utils.deadline import Deadline
 from utils.slots import Slots
 
 
-def test_no_more_than_the_limit_hold_a_slot() -> None:
-    """The third of two waits, and gets its slot when one is given back."""
+def test_at_most_the_limit_of_slots_is_held() -> None:
+    """With two slots, a third thread waits until one is released; a wait ends at its deadline."""
     slots, order = Slots(2), []
     release, both_in = threading.Event(), threading.Barrier(3)
 
@@ -42,7 +42,7 @@ def test_no_more_than_the_limit_hold_a_slot() -> None:
 
 
 def test_zero_is_no_limit() -> None:
-    """Without a limit everybody gets in."""
+    """A limit of 0 gives a slot to every caller."""
     slots = Slots(0)
 
     with slots.held(Deadline(1.0)) as first, slots.held(Deadline(1.0)) as second:
@@ -51,7 +51,7 @@ def test_zero_is_no_limit() -> None:
 
 
 def test_an_abort_ends_the_wait() -> None:
-    """Who waits for a slot hears the abort at once, and the slots stay in order."""
+    """A waiting thread gets no slot after an abort, and the slot can be taken again later."""
     slots, deadline = Slots(1), Deadline(60.0)
     started = time.monotonic()
 

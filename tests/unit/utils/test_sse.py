@@ -1,4 +1,4 @@
-"""The decoder of server-sent events: any cut of the same bytes gives the same events."""
+"""Server-sent events: every form of the format is decoded, and cuts of the bytes do not change the events."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def decoded(*chunks: bytes, max_bytes: int = 1000) -> list[ServerSentEvent]:
     return events + list(decoder.flush())
 
 
-def cut(whole: bytes, places: list[int]) -> list[bytes]:
-    bounds = [0, *sorted(place % (len(whole) + 1) for place in places), len(whole)]
+def cut(whole: bytes, positions: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(position % (len(whole) + 1) for position in positions), len(whole)]
     return [whole[start:end] for start, end in itertools.pairwise(bounds)]
 
 
@@ -48,42 +48,42 @@ PING = ServerSentEvent("ping")
         (b"\xef\xbb\xbfdata: x\n\n", [ServerSentEvent(data=b"x")]),
     ],
 )
-def test_each_form_of_the_wire_gives_its_events(wire: bytes, events: list[ServerSentEvent]) -> None:
-    """Line ends, spaces, comments, pings and byte order mark are read as the format says."""
+def test_each_form_of_the_format_is_decoded(wire: bytes, events: list[ServerSentEvent]) -> None:
+    """Line ends, spaces, comments, pings and the byte order mark are read as the format defines."""
     assert decoded(wire) == events
 
 
 @pytest.mark.parametrize("wire", [b"data: x", b"data: x\n", b"data: x\r", b"data: x\r\n"])
-def test_a_last_event_without_its_blank_line_counts(wire: bytes) -> None:
-    """The tail is flushed at the end of the stream."""
+def test_a_last_event_without_its_blank_line_is_returned(wire: bytes) -> None:
+    """`flush` returns it at the end of the stream."""
     assert decoded(wire) == [ServerSentEvent(data=b"x")]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
 def test_only_cr_and_lf_end_a_line(separator: str) -> None:
-    """An answer may hold what str.splitlines() would cut at."""
+    """An answer may contain other characters at which str.splitlines() splits."""
     text = f"左{separator}右"
 
     assert decoded(f"data: {text}\n\n".encode()) == [ServerSentEvent(data=text.encode())]
 
 
-def test_bad_utf8_comes_through_as_it_is() -> None:
-    """What it means is for whoever reads the data; the event's name loses its bad bytes."""
+def test_invalid_utf8_in_data_is_unchanged() -> None:
+    """Decoding the data is left to its reader; in an event's name invalid bytes become U+FFFD."""
     events = decoded(b"event: \xff\ndata: a\xffb\n\ndata: c\n\n")
 
     assert events == [ServerSentEvent("\ufffd", b"a\xffb"), ServerSentEvent(data=b"c")]
 
 
-def test_an_event_is_there_with_its_last_byte() -> None:
-    """Nothing waits for the event after it."""
+def test_an_event_is_returned_with_its_last_byte() -> None:
+    """It does not wait for the next event."""
     decoder = SSEDecoder()
 
     assert list(decoder.feed(b"data: x\n")) == []
     assert list(decoder.feed(b"\n")) == [ServerSentEvent(data=b"x")]
 
 
-def test_an_endless_line_is_refused() -> None:
-    """Memory has a bound, also when the line comes in many pieces, and what came before it is delivered."""
+def test_a_line_beyond_the_limit_is_refused_after_earlier_events() -> None:
+    """An incomplete line of more than max_bytes raises EventTooLong; the event before it is returned first."""
     decoder = SSEDecoder(max_bytes=10)
     events = iter(decoder.feed(b"data: x\n\n" + b"data: 12345"))
 
@@ -93,14 +93,14 @@ def test_an_endless_line_is_refused() -> None:
 
 
 @pytest.mark.parametrize("line", [b"data: 12345\n", b"data: 1234\n" * 3])
-def test_a_line_or_event_past_the_bound_is_refused(line: bytes) -> None:
-    """The bound holds for a whole line and for the data of an event of many lines."""
+def test_a_line_or_event_beyond_the_limit_is_refused(line: bytes) -> None:
+    """The limit applies to a complete line, and to the data of an event of several lines."""
     with pytest.raises(EventTooLong):
         decoded(line, max_bytes=10)
 
 
-def test_lines_within_the_bound_never_add_up() -> None:
-    """The bound is per event, not per stream."""
+def test_the_limit_is_per_event() -> None:
+    """50 events within the limit are accepted, although together they exceed it."""
     assert len(decoded(b"data: 123\n\n" * 50, max_bytes=10)) == 50
 
 
@@ -110,22 +110,22 @@ LINES = st.lists(
 )
 
 
-@given(lines=LINES, end=st.sampled_from(["\n", "\r\n", "\r"]), places=st.lists(st.integers(0, 10_000), max_size=30))
-def test_any_cut_of_the_same_bytes_gives_the_same_events(lines: list[str], end: str, places: list[int]) -> None:
-    """The events do not depend on how the network cuts the bytes, nor on which line end a proxy prefers."""
+@given(lines=LINES, end=st.sampled_from(["\n", "\r\n", "\r"]), positions=st.lists(st.integers(0, 10_000), max_size=30))
+def test_any_cut_of_the_same_bytes_gives_the_same_events(lines: list[str], end: str, positions: list[int]) -> None:
+    """This also holds for each kind of line end."""
     wire = end.join(lines).encode()
 
-    assert decoded(*cut(wire, places)) == decoded(wire) == decoded("\n".join(lines).encode())
+    assert decoded(*cut(wire, positions)) == decoded(wire) == decoded("\n".join(lines).encode())
 
 
-@given(wire=st.binary(max_size=200), places=st.lists(st.integers(0, 200), max_size=20))
-def test_any_cut_of_any_bytes_gives_the_same_events(wire: bytes, places: list[int]) -> None:
-    """Not even noise makes the cut matter."""
-    assert decoded(*cut(wire, places)) == decoded(wire)
+@given(wire=st.binary(max_size=200), positions=st.lists(st.integers(0, 200), max_size=20))
+def test_any_cut_of_any_bytes_gives_the_same_events(wire: bytes, positions: list[int]) -> None:
+    """This holds for random bytes, too."""
+    assert decoded(*cut(wire, positions)) == decoded(wire)
 
 
-def by_the_book(wire: bytes) -> list[ServerSentEvent]:
-    """Decode all at once, line by line as the format is defined; the end of the stream ends an event too."""
+def reference_decoder(wire: bytes) -> list[ServerSentEvent]:
+    """Decode the whole stream line by line, as the format defines; the end of the stream also ends an event."""
     events: list[ServerSentEvent] = []
     name, data, alive = "", None, False
     for line in [*re.split(rb"\r\n|\n|\r", wire.removeprefix(b"\xef\xbb\xbf")), b""]:
@@ -163,31 +163,31 @@ BLOCKS = st.lists(
 )
 
 
-@given(blocks=BLOCKS, places=st.lists(st.integers(0, 10_000), max_size=6))
-def test_whole_events_and_parts_of_them_are_read_by_the_book(blocks: list[bytes], places: list[int]) -> None:
-    """The short way for whole events gives what the definition gives, whatever came before it and comes behind."""
+@given(blocks=BLOCKS, positions=st.lists(st.integers(0, 10_000), max_size=6))
+def test_the_shortcut_for_whole_events_gives_the_same_events(blocks: list[bytes], positions: list[int]) -> None:
+    """It gives the events of the format's definition, whatever precedes and follows the whole events."""
     wire = b"".join(blocks)
 
-    assert decoded(*blocks) == decoded(*cut(wire, places)) == by_the_book(wire)
+    assert decoded(*blocks) == decoded(*cut(wire, positions)) == reference_decoder(wire)
 
 
-def test_whole_events_longer_than_the_bound_are_refused_as_lines_are() -> None:
-    """What comes together may be longer than one event may be; one event may not."""
+def test_the_limit_applies_to_whole_events_too() -> None:
+    """A chunk of several events may be longer than max_bytes, one event may not."""
     assert decoded(b"data: 123\n\n" * 5, max_bytes=10) == [ServerSentEvent(data=b"123")] * 5
     with pytest.raises(EventTooLong):
         decoded(b"data: 12345\n\n", max_bytes=10)
 
 
-@given(comments=st.integers(0, 5), places=st.lists(st.integers(0, 400), max_size=20))
-def test_comments_are_counted_wherever_they_are_cut(comments: int, places: list[int]) -> None:
-    """Each piece of a comment counts, nothing else does, and a comment in one piece counts once."""
+@given(comments=st.integers(0, 5), positions=st.lists(st.integers(0, 400), max_size=20))
+def test_comments_are_counted_for_any_cut(comments: int, positions: list[int]) -> None:
+    """A comment in one piece counts once, a cut one at least once; data and events do not count."""
     other = b"data: :x\n\nevent: ping\r\n\r\ndata: y\n\n"
     wire = b": hm\n\n" * comments + other
     whole, pieces = SSEDecoder(), SSEDecoder()
 
-    for chunk in (wire, *cut(other, places)):
+    for chunk in (wire, *cut(other, positions)):
         list(whole.feed(chunk))
-    for chunk in cut(wire, places):
+    for chunk in cut(wire, positions):
         list(pieces.feed(chunk))
 
     assert whole.comments == comments
@@ -195,12 +195,12 @@ def test_comments_are_counted_wherever_they_are_cut(comments: int, places: list[
     assert pieces.comments >= comments
 
 
-@given(answer=st.text(max_size=50), places=st.lists(st.integers(0, 400), max_size=20))
-def test_json_events_survive_raw_and_escaped(answer: str, places: list[int]) -> None:
-    """Every text comes through whole, sent as UTF-8 or as ASCII escapes."""
+@given(answer=st.text(max_size=50), positions=st.lists(st.integers(0, 400), max_size=20))
+def test_json_data_is_unchanged_raw_and_escaped(answer: str, positions: list[int]) -> None:
+    """Any text is decoded completely, whether it is sent as UTF-8 or as ASCII escapes."""
     for ascii_only in (False, True):
         line = json.dumps({"answer": answer}, ensure_ascii=ascii_only)
 
-        events = decoded(*cut(f"data: {line}\r\n\r\n".encode(), places))
+        events = decoded(*cut(f"data: {line}\r\n\r\n".encode(), positions))
 
         assert [json.loads(event.data or b"") for event in events] == [{"answer": answer}]

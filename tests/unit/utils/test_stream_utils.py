@@ -1,4 +1,4 @@
-"""One frame: never too long, never broken, and growing as the text grows."""
+"""WeCom frames: within the size limit, with closed tags and fences, and growing with the text."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def size(text: str) -> int:
         ("a\ud800b", 9, "a?b"),
     ],
 )
-def test_clip_keeps_characters_and_clusters_whole(text: str, max_bytes: int, expected: str) -> None:
-    """A cut falls between characters, and before a cluster unless it is all there is or very long."""
+def test_clip_keeps_characters_and_grapheme_clusters_whole(text: str, max_bytes: int, expected: str) -> None:
+    """A cut is between characters, and inside a cluster only if it is very long or nothing else would be left."""
     assert clip_utf8(text, max_bytes) == expected
 
 
 @settings(deadline=None)
 @given(text=st.text(), max_bytes=st.integers(-1, 60))
-def test_clip_is_a_beginning_that_fits(text: str, max_bytes: int) -> None:
-    """The result is a beginning of the text, fits, and is all of it where all of it fits."""
+def test_clip_returns_a_beginning_that_fits(text: str, max_bytes: int) -> None:
+    """The result is a beginning of the text within the limit, and the whole text if it fits."""
     clipped = clip_utf8(text, max_bytes)
 
     assert text.startswith(clipped)
@@ -70,8 +70,8 @@ def test_clip_is_a_beginning_that_fits(text: str, max_bytes: int) -> None:
 
 @settings(deadline=None)
 @given(text=st.text(alphabet="ab年😀"), max_bytes=st.integers(0, 60))
-def test_clip_of_plain_characters_is_as_long_as_can_be(text: str, max_bytes: int) -> None:
-    """Where nothing combines, one character more would not fit."""
+def test_clip_of_plain_characters_is_as_long_as_possible(text: str, max_bytes: int) -> None:
+    """Without combining characters, one more character would not fit."""
     clipped = clip_utf8(text, max_bytes)
 
     assert not any(unicodedata.combining(character) for character in text)
@@ -87,60 +87,60 @@ def test_clip_of_plain_characters_is_as_long_as_can_be(text: str, max_bytes: int
 @example(text="\ud800", max_bytes=40, truncated="")
 @example(text="\n \n", max_bytes=40, truncated="")
 @example(text="一\n```\n二", max_bytes=80, truncated="")
-def test_an_everyday_frame_is_what_every_case_is_made_of(text: str, max_bytes: int, truncated: str) -> None:
-    """The short way of a growing text shows what the long way would."""
-    long_way = compose_frame(settled(text), "", truncated, "", max_bytes=max_bytes, growing=True, thinking="show")
+def test_the_shortcut_for_plain_frames_gives_the_same_frame(text: str, max_bytes: int, truncated: str) -> None:
+    """`render_frame` of a growing text equals `compose_frame`, the general case."""
+    general = compose_frame(settled(text), "", truncated, "", max_bytes=max_bytes, growing=True, thinking="show")
 
-    assert frame(text, growing=True, max_bytes=max_bytes, truncated=truncated) == long_way
+    assert frame(text, growing=True, max_bytes=max_bytes, truncated=truncated) == general
 
 
-def test_frame_is_rendered_and_folded() -> None:
-    """A frame shows folded thinking and surviving line breaks."""
+def test_a_frame_shows_thinking_and_line_breaks() -> None:
+    """Thinking is in one `<think>` tag, or left out with "hide"; single line breaks become blank lines."""
     assert frame("<thinking>one\ntwo</thinking>three\nfour") == "<think>one\n\ntwo</think>\n\nthree\n\nfour"
     assert frame("<think>one\ntwo</think>three\nfour", thinking="hide") == "three\n\nfour"
 
 
 def test_open_thinking_is_closed_in_every_frame() -> None:
-    """While the model thinks, each frame closes the tag, and a fence in it."""
+    """While the model thinks, each frame closes the tag and an open fence inside it."""
     assert frame("<think>one\n```\ntwo", growing=True) == "<think>one\n```\ntwo\n```</think>"
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "  ", "<think>", "<think></think>\n"])
-def test_without_a_text_there_is_only_the_suffix(text: str) -> None:
-    """Nothing to show is an empty frame, or the sentence alone."""
+def test_without_text_a_frame_has_only_the_suffix(text: str) -> None:
+    """A text with nothing to show gives an empty frame, or the suffix alone."""
     assert frame(text) == ""
     assert frame(text, growing=True) == ""
     assert frame(text, suffix="失败了") == "失败了"
 
 
-def test_suffix_stands_apart() -> None:
-    """A sentence after the text is a paragraph of its own, behind a fence that is closed for it."""
+def test_the_suffix_is_a_paragraph_of_its_own() -> None:
+    """It follows a blank line; a fence that is open before it is closed."""
     assert frame("text\n", suffix="失败了") == "text\n\n失败了"
     assert frame("- a\n  ```py\n  x", suffix="失败了") == "- a\n  ```py\n  x\n  ```\n\n失败了"
     assert frame("```\nx\n```", suffix="失败了") == "```\nx\n```\n\n失败了"
 
 
 def test_open_fence_is_closed_before_thinking() -> None:
-    """Code that runs into the next thinking is closed before it."""
+    """A code fence that is open when thinking begins is closed before the thinking."""
     text = "<think>one</think>```py\nx\n<think>two</think>"
 
     assert frame(text) == "<think>one</think>\n\n```py\nx\n```\n\n<think>two</think>"
 
 
-def test_open_fence_at_the_end_is_left_open() -> None:
-    """Where nothing follows, an open fence needs no end; the next delta may be within it."""
+def test_an_open_fence_at_the_end_stays_open() -> None:
+    """If nothing follows, it is not closed, because the next delta may belong to the code."""
     assert frame("```py\nx", growing=True) == "```py\nx"
 
 
 @pytest.mark.parametrize("tail", ["`", "``", "~", "~~", "<thi"])
-def test_half_a_fence_or_tag_waits(tail: str) -> None:
-    """The beginning of a fence or tag is not shown until it is one, or the text is whole."""
+def test_an_incomplete_fence_or_tag_is_held_back(tail: str) -> None:
+    """The beginning of a fence or tag is shown when it is complete, or when the text is."""
     assert frame("text\n" + tail, growing=True) == "text"
     assert frame("text\n" + tail) == "text\n\n" + tail
 
 
-def test_text_of_just_the_limit_is_shown_whole() -> None:
-    """20480 bytes are a frame; one more is cut on a character and says so."""
+def test_a_text_of_exactly_the_limit_is_shown_whole() -> None:
+    """20480 bytes fit into a frame; a longer text is cut between characters, and the notice is added."""
     whole = "年" * (FRAME_BYTES // 3) + "ab"
     assert size(whole) == FRAME_BYTES
 
@@ -150,16 +150,16 @@ def test_text_of_just_the_limit_is_shown_whole() -> None:
     assert FRAME_BYTES - 3 < size(cut) <= FRAME_BYTES
 
 
-def test_cut_and_error_are_both_said() -> None:
-    """A cut text of a failed answer carries both sentences, within the limit."""
+def test_a_cut_text_can_have_a_notice_and_a_suffix() -> None:
+    """A cut text of a failed answer has both sentences, within the limit."""
     cut = frame("a" * 100, max_bytes=50, truncated="cut", suffix="failed")
 
     assert cut == "a" * 37 + "\n\ncut\n\nfailed"
     assert size(cut) == 50
 
 
-def test_cut_code_is_closed() -> None:
-    """A cut within a fence closes it, within the limit; a cut within its opening line leaves it out."""
+def test_a_cut_inside_code_closes_the_fence() -> None:
+    """The closing line is within the limit; a fence that is cut in its opening line is left out."""
     text = "text\n```python\n" + "x = 1\n" * 20
 
     assert frame(text, max_bytes=40) == "text\n```python\nx = 1\nx = 1\nx = 1\nx =\n```"
@@ -168,16 +168,16 @@ def test_cut_code_is_closed() -> None:
     assert frame(text, max_bytes=7) == "text"
 
 
-def test_cut_between_two_fences_closes_the_right_one() -> None:
-    """Where the room for the closing line costs the first fence its own, that one is closed."""
+def test_a_cut_between_two_fences_closes_the_right_one() -> None:
+    """If the room for the closing line displaces the first fence's own, the first fence is closed."""
     text = "~~~~~~~~\na\n~~~~~~~~\n```\nb\n"
 
     for max_bytes in range(18, size(text)):
         assert open_fence(frame(text, max_bytes=max_bytes)) is None
 
 
-def test_long_thinking_leaves_room_for_the_answer() -> None:
-    """Thinking takes half of a frame at most, cut at its end, and is no reason to call the answer cut."""
+def test_thinking_takes_at_most_half_of_a_frame() -> None:
+    """Longer thinking is cut at its end, without the notice; the answer keeps its room."""
     shown = frame("<think>" + "想" * 20_000 + "</think>" + "答" * 3000, truncated=NOTICE)
 
     thought, answer = shown.split("</think>\n\n")
@@ -185,22 +185,22 @@ def test_long_thinking_leaves_room_for_the_answer() -> None:
     assert answer == "答" * 3000
 
 
-def test_thinking_beyond_its_share_is_left_out() -> None:
-    """Once the share is used up, later thinking is not shown; the answers around it are."""
+def test_thinking_beyond_its_share_is_omitted() -> None:
+    """After its share is used up, later thinking is not shown; the answers around it are."""
     shown = frame("<think>" + "a" * 100 + "</think>one<think>why</think>two", max_bytes=100)
 
     assert shown == "<think>" + "a" * 35 + "</think>\n\none\n\ntwo"
 
 
-def test_thinking_that_meets_the_end_of_the_frame_is_closed() -> None:
-    """A frame that ends within thinking still closes the tag, and says that it is cut."""
+def test_thinking_cut_at_the_end_of_a_frame_is_closed() -> None:
+    """A frame that ends inside thinking closes the tag and has the notice."""
     text = "a" * 70 + "<think>why why why</think>two"
 
     assert frame(text, max_bytes=100, truncated="cut") == "a" * 70 + "\n\n<think>why why</think>\n\ncut"
 
 
-def test_room_for_the_notice_is_kept_while_the_text_grows() -> None:
-    """That the text is cut takes back nothing of what was shown before."""
+def test_room_for_the_notice_is_reserved_while_the_text_grows() -> None:
+    """Adding the notice removes no text that an earlier frame showed."""
     frames = [frame("a" * length, growing=True, max_bytes=50, truncated="cut") for length in range(100)]
 
     assert all(
@@ -212,13 +212,13 @@ def test_room_for_the_notice_is_kept_while_the_text_grows() -> None:
 
 
 @pytest.mark.parametrize("max_bytes", range(12))
-def test_even_a_sentence_is_cut_to_the_limit(max_bytes: int) -> None:
-    """A limit smaller than the sentences is kept all the same."""
+def test_a_suffix_is_cut_to_the_limit(max_bytes: int) -> None:
+    """A limit smaller than notice and suffix is kept, too."""
     assert size(frame("text", max_bytes=max_bytes, suffix="失败了", truncated=NOTICE)) <= max_bytes
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
-    """A frame can always be encoded."""
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    """Every frame can be encoded in UTF-8."""
     assert frame("a\ud800b\nc") == "a?b\n\nc"
 
 
@@ -232,8 +232,8 @@ def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
     thinking=st.sampled_from(["show", "hide"]),
 )
 @example(text="~~~~~~\n```\n", max_bytes=12, growing=False, suffix="", truncated="", thinking="show")
-def test_no_frame_is_ever_too_long(text: str, max_bytes: int, growing: bool, **options: Any) -> None:
-    """Whatever the text and the options, a frame is within its limit and the same each time."""
+def test_no_frame_exceeds_its_limit(text: str, max_bytes: int, growing: bool, **options: Any) -> None:
+    """For any text and options the frame is within the limit, and the same when rendered again."""
     shown = frame(text, max_bytes=max_bytes, growing=growing, **options)
 
     assert size(shown) <= max_bytes
@@ -242,8 +242,8 @@ def test_no_frame_is_ever_too_long(text: str, max_bytes: int, growing: bool, **o
 
 @settings(deadline=None)
 @given(text=MARKDOWN.filter(lambda text: "think" not in text), max_bytes=st.integers(40, 200))
-def test_the_head_is_never_lost(text: str, max_bytes: int) -> None:
-    """A frame is a beginning of the text, apart from white space and the end of a fence."""
+def test_a_cut_frame_is_a_beginning_of_the_text(text: str, max_bytes: int) -> None:
+    """This holds apart from white space and a fence's closing line."""
     shown = without_space(frame(text, max_bytes=max_bytes, suffix="失败了")).removesuffix("失败了")
 
     assert without_space(text).startswith(_without_closers(shown))
@@ -254,7 +254,7 @@ def _without_closers(shown: str) -> str:
 
 
 def _growing_texts() -> st.SearchStrategy[list[str]]:
-    """The pieces of answers that may begin with thinking, whose tags stand on lines of their own."""
+    """Generate the pieces of answers with optional thinking, whose tags are on lines of their own."""
     pieces = st.lists(PIECES.filter(lambda piece: "think" not in piece), max_size=20)
     thought = pieces.map(lambda inner: ["<think>\n", *inner, "\n</think>\n"])
     return st.tuples(thought | st.just([]), pieces, thought | st.just([]), pieces).map(
@@ -265,7 +265,7 @@ def _growing_texts() -> st.SearchStrategy[list[str]]:
 @settings(deadline=None)
 @given(pieces=_growing_texts(), thinking=st.sampled_from(["show", "hide"]))
 def test_frames_only_grow(pieces: list[str], thinking: str) -> None:
-    """Each frame of a growing text continues the one before, apart from white space and what was closed at its end."""
+    """Each frame of a growing text continues the previous one, apart from white space and closing tags and fences."""
     before = ""
     for end in range(len(pieces) + 1):
         now = without_space(frame("".join(pieces[:end]), growing=True, thinking=thinking, truncated=NOTICE))
@@ -276,8 +276,8 @@ def test_frames_only_grow(pieces: list[str], thinking: str) -> None:
 
 @settings(deadline=None)
 @given(pieces=_growing_texts(), max_bytes=st.integers(40, 120))
-def test_frames_only_grow_at_the_limit_too(pieces: list[str], max_bytes: int) -> None:
-    """At the limit a frame may lose a few bytes once, when a later line makes white space before it wider."""
+def test_frames_at_the_limit_lose_at_most_a_few_bytes(pieces: list[str], max_bytes: int) -> None:
+    """At the limit a frame may lose up to 6 characters, when a later line widens the white space before it."""
     before = ""
     for end in range(len(pieces) + 1):
         shown = frame("".join(pieces[:end]), growing=True, max_bytes=max_bytes, truncated="…")
@@ -291,7 +291,7 @@ def test_frames_only_grow_at_the_limit_too(pieces: list[str], max_bytes: int) ->
     "text", ["字\n" * 2**15, "a<think>b</think>" * 2**14, "🇨" * 2**15, "a" + "\u0301" * 2**17, "```\n" * 2**16]
 )
 def test_long_texts_take_bounded_time(text: str) -> None:
-    """A frame of a long text takes time in proportion to it."""
+    """Up to 280 KB of the worst texts are rendered in less than 20 s, far below the time of a quadratic scan."""
     started = time.monotonic()
 
     frame(text, growing=True, truncated=NOTICE, suffix="失败了")
@@ -299,8 +299,8 @@ def test_long_texts_take_bounded_time(text: str) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_a_footnote_takes_no_room_from_the_answer() -> None:
-    """It stands after a whole text, before what else is said, or not at all."""
+def test_a_footnote_is_shown_only_if_all_of_it_fits() -> None:
+    """It follows a complete, uncut text and precedes the suffix; otherwise it is omitted."""
     assert frame("text", footnote="note") == "text\n\nnote"
     assert frame("text", footnote="note", suffix="failed") == "text\n\nnote\n\nfailed"
     assert frame("text", footnote="note", growing=True) == "text"

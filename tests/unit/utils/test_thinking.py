@@ -1,4 +1,4 @@
-"""Thinking is told apart from the answer, however the model spells it."""
+"""Thinking is separated from the answer, for each of the tags that models use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from utils.thinking import Thinking, fold_thinking, split_thinking, without_part
     ],
 )
 def test_thinking_is_shown_in_one_closed_tag_or_not_at_all(text: str, shown: str, hidden: str) -> None:
-    """Every spelling becomes a closed `<think>` apart from the answer, or goes with "hide"."""
+    """Every kind of tag becomes a closed `<think>` with a blank line around it; with "hide" thinking is removed."""
     assert fold_thinking(text) == shown
     assert fold_thinking(text, "hide") == hidden
 
@@ -52,34 +52,34 @@ def test_thinking_is_shown_in_one_closed_tag_or_not_at_all(text: str, shown: str
     ],
 )
 @pytest.mark.parametrize("mode", ["show", "hide"])
-def test_tags_in_code_are_words(text: str, mode: Thinking) -> None:
-    """A tag in inline or fenced code is what the answer is about, not thinking."""
+def test_tags_in_code_are_text(text: str, mode: Thinking) -> None:
+    """A tag in inline or fenced code does not start thinking."""
     assert fold_thinking(text, mode) == text
 
 
-def test_code_in_thinking_does_not_hide_its_end() -> None:
-    """A fence that the thinking left open ends with it."""
+def test_thinking_ends_inside_an_open_code_fence() -> None:
+    """The closing tag also closes a fence that the thinking left open."""
     assert fold_thinking("<think>\n```\nx\n</think>\nanswer", "hide") == "answer"
 
 
-def test_parts_come_in_order() -> None:
-    """A text is split into its parts, the blank ones left out."""
+def test_passages_are_returned_in_order() -> None:
+    """Blank passages are left out."""
     parts = split_thinking("one<think>why</think>\n<think> </think>two")
 
     assert [(part.thinking, part.text) for part in parts] == [(False, "one"), (True, "why"), (False, "two")]
 
 
 @pytest.mark.parametrize("tail", ["<", "<t", "</", "</thin", "<thinkin", "<REASON", "<think", "</thoughts"])
-def test_half_a_tag_waits_for_the_rest(tail: str) -> None:
-    """What may become a tag is not shown while the text grows, and is once it does not."""
+def test_an_incomplete_tag_is_held_back(tail: str) -> None:
+    """An end that may become a tag is not shown while the text grows; in a complete text it is shown."""
     assert without_partial_tag("text " + tail) == "text "
     assert fold_thinking("text " + tail, growing=True) == "text "
     assert fold_thinking("text " + tail) == "text " + tail
 
 
 @pytest.mark.parametrize("text", ["a < b", "<b", "x<think>", "<thinks", "text", "", "<thi\n"])
-def test_other_ends_are_shown_at_once(text: str) -> None:
-    """What can no longer become a tag does not wait."""
+def test_other_ends_are_not_held_back(text: str) -> None:
+    """An end that cannot become a tag is shown at once."""
     assert without_partial_tag(text) == text
 
 
@@ -87,8 +87,8 @@ def test_other_ends_are_shown_at_once(text: str) -> None:
     why=st.text(alphabet="ab \n`", min_size=1).filter(str.strip),
     answer=st.text(alphabet="ab \n", min_size=1).filter(str.strip),
 )
-def test_no_thinking_leaks_while_it_streams(why: str, answer: str) -> None:
-    """With "hide", no beginning of a text shows anything of the thinking or of a tag."""
+def test_hidden_thinking_is_never_shown_while_it_streams(why: str, answer: str) -> None:
+    """With "hide", no beginning of a growing text shows part of the thinking or of a tag."""
     text = f"<think>{why}</think>{answer}"
 
     for end in range(len(text)):
@@ -107,7 +107,7 @@ def test_no_thinking_leaks_while_it_streams(why: str, answer: str) -> None:
     ids=lambda text: text[:12],
 )
 def test_long_texts_take_bounded_time(text: str) -> None:
-    """Neither many tags nor many backticks in one line make the split quadratic."""
+    """Many tags or backticks, also in one line, do not make the split quadratic."""
     started = time.monotonic()
 
     fold_thinking(text, growing=True)

@@ -1,4 +1,4 @@
-"""About how many tokens a text has."""
+"""The estimated number of tokens of a text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from utils.tokens import estimate_tokens
     ("text", "tokens"),
     [("", 0), ("年假怎么申请？", 7), ("word", 1), ("words", 2), ("HR 系统", 3), ("한국어", 3), ("😀", 1), ("，。", 2)],
 )
-def test_wide_characters_are_a_token_each(text: str, tokens: int) -> None:
-    """Four narrow ones are one, and a rest counts whole."""
+def test_wide_characters_count_as_a_token_each(text: str, tokens: int) -> None:
+    """Four narrow characters count as one token, rounded up."""
     assert estimate_tokens(text) == tokens

@@ -1,4 +1,4 @@
-"""What a Retry-After header asks for, in both of its forms."""
+"""Retry-After headers in both forms, seconds and date."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ DATE, SECONDS = "Wed, 21 Oct 2015 07:28:00 GMT", 1445412480.0
         ("30, 60", 0.0),
     ],
 )
-def test_seconds_are_taken_up_to_ten_minutes(value: str | None, seconds: float) -> None:
-    """What is no number of seconds asks for nothing."""
+def test_seconds_are_limited_to_ten_minutes(value: str | None, seconds: float) -> None:
+    """A value that is no number of seconds gives 0.0."""
     assert retry_after(value, now=SECONDS) == seconds
 
 
@@ -40,18 +40,18 @@ def test_seconds_are_taken_up_to_ten_minutes(value: str | None, seconds: float) 
     ("now", "seconds"), [(SECONDS - 30, 30.0), (SECONDS, 0.0), (SECONDS + 5, 0.0), (SECONDS - 86400, LONGEST)]
 )
 @pytest.mark.parametrize("date", [DATE, "Wed, 21 Oct 2015 07:28:00 +0000", "Wednesday, 21-Oct-15 07:28:00 GMT"])
-def test_a_date_is_taken_for_the_time_until_then(date: str, now: float, seconds: float) -> None:
-    """Also in the older forms; a date that is past asks for nothing."""
+def test_a_date_gives_the_seconds_until_it(date: str, now: float, seconds: float) -> None:
+    """Older date formats are accepted; a date in the past gives 0.0."""
     assert retry_after(date, now=now) == seconds
 
 
 def test_a_date_is_measured_by_the_servers_own_clock() -> None:
-    """A clock of ours that is an hour off changes nothing where the reply says what time it was."""
+    """With a valid Date header, an error of this machine's clock does not matter; without one, its clock is used."""
     assert retry_after(DATE, now=SECONDS + 3600, date="Wed, 21 Oct 2015 07:27:30 GMT") == 30.0
     assert retry_after(DATE, now=SECONDS - 7, date="nonsense") == 7.0
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_any_header_gives_a_wait_within_bounds(value: str, date: str) -> None:
-    """Servers and proxies send what they like."""
+def test_any_header_gives_a_wait_within_the_limits(value: str, date: str) -> None:
+    """For any text the wait is between 0.0 and LONGEST."""
     assert 0.0 <= retry_after(value, now=SECONDS, date=date) <= LONGEST

@@ -1,4 +1,4 @@
-"""Line breaks survive markdown_v2, and nothing else about a text changes."""
+"""Markdown for WeCom: single line breaks are kept by blank lines, and nothing else about a text changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.properties import examples
 from utils.markdown.lines import LineState, classify, render_lines
 from utils.markdown.wecom import open_fence, render_markdown
 
-#: Texts out of the pieces that mean something in Markdown, far likelier to go wrong than random letters.
+#: Texts made of pieces with a meaning in Markdown find far more errors than random letters.
 PIECES = st.sampled_from(
     [
         *("\n", "\n", "\n\n", "\r\n", "\r", " ", "  ", "    ", "\t", "\u3000", "a", "b c", "年假", "\\"),
@@ -64,7 +64,7 @@ def without_space(text: str) -> str:
     ],
 )
 def test_single_breaks_become_blank_lines(text: str, expected: str) -> None:
-    """Where the second line would continue the first one's paragraph, a blank line comes between."""
+    """A blank line is inserted where the second line would continue the first one's paragraph."""
     assert render_markdown(text) == expected
 
 
@@ -79,8 +79,8 @@ def test_single_breaks_become_blank_lines(text: str, expected: str) -> None:
         ("| no |\n| table |", "| no |\n\n| table |"),
     ],
 )
-def test_tables_stand_alone(text: str, expected: str) -> None:
-    """A table gets the blank line before it that it needs, and its end is an end; its rows stay together."""
+def test_tables_are_separated_by_blank_lines(text: str, expected: str) -> None:
+    """A blank line is inserted before a table and before text after it; its rows stay together."""
     assert render_markdown(text) == expected
 
 
@@ -110,45 +110,45 @@ def test_tables_stand_alone(text: str, expected: str) -> None:
         "a ``b ` c\nd`` e",
     ],
 )
-def test_blocks_are_left_as_they_are(text: str) -> None:
-    """Lists, quotes, headings, code and inline code over several lines come out byte for byte."""
+def test_blocks_are_unchanged(text: str) -> None:
+    """Lists, quotes, headings, code, and inline code over several lines stay byte for byte the same."""
     assert render_markdown(text) == text
 
 
 @pytest.mark.parametrize(
     "text", ["an `open\ntick", "``x\ny`", "```not a fence```\ny", "2024\nyear", "*em*\n#tag", "1.x\ny"]
 )
-def test_lookalikes_are_text(text: str) -> None:
-    """An unclosed backtick, a number or a sign without its space makes no block."""
+def test_text_that_only_resembles_a_block_is_text(text: str) -> None:
+    """An unclosed backtick, a number, and a mark without the space after it start no block."""
     assert render_markdown(text) == text.replace("\n", "\n\n")
 
 
 @given(text=MARKDOWN | st.text(max_size=200))
 @example("- a\n  \t```\nb\nc")
 def test_only_white_space_changes(text: str) -> None:
-    """No character is lost, added or moved, other than white space."""
+    """No character other than white space is lost, added or moved."""
     assert without_space(render_markdown(text)) == without_space(text)
 
 
 @given(text=MARKDOWN | st.text(max_size=200))
 @example("a\n--\nb\n==")
 @example("| a |\n|---\n- | -\nx")
-def test_a_second_time_changes_nothing(text: str) -> None:
-    """Rendering what was rendered gives the same."""
+def test_rendering_twice_changes_nothing(text: str) -> None:
+    """Rendering is idempotent."""
     once = render_markdown(text)
 
     assert render_markdown(once) == once
 
 
 @given(lines=st.lists(st.sampled_from(["word", "两个词", "x = 1", "**bold**", "a, b"]), min_size=1, max_size=20))
-def test_every_break_of_prose_survives(lines: list[str]) -> None:
-    """Each line of plain text is a paragraph of its own."""
+def test_every_line_of_plain_text_becomes_a_paragraph(lines: list[str]) -> None:
+    """Each line break becomes a blank line."""
     assert render_markdown("\n".join(lines)).split("\n\n") == lines
 
 
 @given(code=MARKDOWN.filter(lambda text: "~" not in text and "\r" not in text))
-def test_fenced_code_is_never_touched(code: str) -> None:
-    """Whatever is between fences stays byte for byte."""
+def test_fenced_code_is_unchanged(code: str) -> None:
+    """Any text between fences stays byte for byte the same."""
     assert render_markdown(f"~~~\n{code}\n~~~") == f"~~~\n{code}\n~~~"
 
 
@@ -168,22 +168,22 @@ def test_fenced_code_is_never_touched(code: str) -> None:
     ],
 )
 def test_open_fence_is_found(text: str, expected: tuple[int, int, str] | None) -> None:
-    """A fence nobody closed is found with its marker's start and end and the line that closes it."""
+    """An unclosed fence is found, with its marker's start and end and the line that would close it."""
     found = open_fence(text)
 
     assert (found and (found.start, found.end, found.closer)) == expected
 
 
 @given(text=MARKDOWN)
-def test_the_closer_closes(text: str) -> None:
-    """After its closing line no fence is open."""
+def test_the_closer_closes_the_fence(text: str) -> None:
+    """After the closing line of the open fence no fence is open."""
     text = render_markdown(text)
 
     if found := open_fence(text):
         assert open_fence(f"{text}\n{found.closer}") is None
 
 
-# What watches for covered lines would double the work, and the small texts above pass the same ones.
+# Measuring coverage would double the time, and the small texts above cover the same lines.
 @pytest.mark.no_cover
 @pytest.mark.parametrize(
     "text",
@@ -202,7 +202,7 @@ def test_the_closer_closes(text: str) -> None:
     ids=lambda text: repr(text[:10]),
 )
 def test_long_texts_take_bounded_time(text: str) -> None:
-    """No text makes the scan quadratic: 256 KiB of the worst take far below what a quadratic scan would."""
+    """256 KiB of the worst texts take less than 20 s, far below the time of a quadratic scan."""
     started = time.monotonic()
 
     render_markdown(text)
@@ -211,8 +211,8 @@ def test_long_texts_take_bounded_time(text: str) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_breaks_inside_a_quote_survive() -> None:
-    """Two quoted lines of plain text become two quotes; quoted code, lists and blank lines stay as they are."""
+def test_line_breaks_inside_a_quote_are_kept() -> None:
+    """Two quoted lines of plain text become two quotes; quoted code, lists, tables and blank lines are unchanged."""
     assert render_markdown("> 一\n> 二") == "> 一\n\n> 二"
     assert render_markdown("> 一\n\n> 二") == "> 一\n\n> 二"
     for kept in ("> ```\n> a\n> b\n> ```", "> - a\n> - b", "> a\n>\n> b", "> `a\n> b`", "> | a |\n> |---|\n> | 1 |"):
@@ -220,11 +220,11 @@ def test_breaks_inside_a_quote_survive() -> None:
 
 
 def by_rules(text: str) -> str:
-    """Render as the rules say, line by line, without stretches."""
+    """Render by the rules, line by line, without the shortcuts for stretches."""
     return render_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), LineState())[0]
 
 
-#: Stretches of the kinds that are recognised as a whole, and what just misses being one.
+#: Stretches of the kinds that have a shortcut, and texts that narrowly miss being one.
 STRETCHES = st.lists(
     st.one_of(
         MARKDOWN,
@@ -281,16 +281,16 @@ STRETCHES = st.lists(
 @given(STRETCHES.map("\n\n".join), st.sampled_from(["", "\n", " "]))
 @example("```\na\n\n```\nb\n\nc\nd", "")
 @example("- a\n\n    ```\n\nx\ny\n\n    ```\nz\nw", "")
-def test_stretches_render_as_their_lines_do(text: str, end: str) -> None:
-    """What is recognised as a whole, and what is remembered, is what the rules make of each line."""
+def test_shortcuts_for_stretches_give_the_result_of_the_rules(text: str, end: str) -> None:
+    """The second rendering, from the cache, gives the same result."""
     assert render_markdown(text + end) == by_rules(text + end)
     assert render_markdown(text + end) == by_rules(text + end)
 
 
 @settings(max_examples=examples(300))
 @given(STRETCHES.map("\n\n".join))
-def test_an_open_fence_is_found_where_the_rules_find_it(text: str) -> None:
-    """The fence that is open at the end is the one that the lines leave open, wherever it began."""
+def test_the_shortcut_for_open_fences_finds_the_fence_of_the_rules(text: str) -> None:
+    """The fence that is open at the end has the line and the marker that the rules find."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
     (_, state) = list(classify(lines, LineState()))[-1]

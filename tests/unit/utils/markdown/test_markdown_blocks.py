@@ -1,4 +1,4 @@
-"""Answers become HTML that can do nothing in a browser, block by block, and at a cost that follows their length."""
+"""Markdown as HTML, block by block: safe for a browser, the same for any pieces, and in linear time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from utils.markdown import blocks as markdown_blocks
 from utils.markdown.blocks import LARGE, MOST, BlockRenderer, render_markdown, render_slices
 from utils.markdown.html import MARKDOWN, MOST_FILLED, clean_html
 
-#: Much work, the same over and over: what watches for covered lines would take half of its time again.
-hard_work = pytest.mark.no_cover
+#: Tests that repeat the same work often; measuring coverage would take half of their time again.
+heavy = pytest.mark.no_cover
 
 TAGS = {"p", "br", "hr", "strong", "em", "s", "a", "ul", "ol", "li", "blockquote", "code", "pre", "h1", "h2", "h3"}
 TAGS |= {"h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
 ATTRIBUTES = {"href", "rel", "target", "align", "start"}
 
-#: What Markdown is made of, and what would hurt if it came through.
+#: Parts of Markdown, words, and HTML and URLs that would be dangerous in a browser.
 MARKS = [
     "\n",
     "\n",
@@ -123,7 +123,7 @@ pieces = st.randoms(use_true_random=False)
 
 @dataclass
 class Reader:
-    """Shows an answer as a page does: each block takes the place of what had its number."""
+    """Shows an answer as a page does: each received block replaces the block with its number."""
 
     renderer: BlockRenderer = field(default_factory=lambda: BlockRenderer(clock=FakeClock()))
     blocks: dict[int, str] = field(default_factory=dict)
@@ -131,16 +131,16 @@ class Reader:
     size: int = 0
     count: int = 0
 
-    def reads(self, parts: Iterable[str]) -> Reader:
+    def add(self, parts: Iterable[str]) -> Reader:
         for part in parts:
-            self.shows(self.renderer.add(part))
+            self._show(self.renderer.add(part))
         return self
 
-    def finishes(self) -> str:
-        self.shows(self.renderer.finish())
+    def finish(self) -> str:
+        self._show(self.renderer.finish())
         return self.html
 
-    def shows(self, changed: list[markdown_blocks.RenderedBlock]) -> None:
+    def _show(self, changed: list[markdown_blocks.RenderedBlock]) -> None:
         for block in changed:
             self.blocks[block.block] = block.html
             self.size += len(block.html)
@@ -154,16 +154,16 @@ class Reader:
 
 def cut(text: str, rnd: random.Random, longest: int = 7) -> list[str]:
     """Cut a text into pieces of random lengths."""
-    parts, place = [], 0
-    while place < len(text):
-        end = place + rnd.randint(1, longest)
-        parts.append(text[place:end])
-        place = end
+    parts, position = [], 0
+    while position < len(text):
+        end = position + rnd.randint(1, longest)
+        parts.append(text[position:end])
+        position = end
     return parts
 
 
 def elements(html: str) -> list[tuple[str, dict[str, str]]]:
-    """Return every element a browser would make of it, with its attributes."""
+    """Return every element that a browser would create from the HTML, with its attributes."""
     found: list[tuple[str, dict[str, str]]] = []
 
     class Collector(HTMLParser):
@@ -187,31 +187,31 @@ def assert_harmless(html: str) -> None:
             assert attributes["target"] == "_blank"
 
 
-@hard_work
+@heavy
 @settings(max_examples=examples(300))
 @given(hostile_texts, pieces)
-def test_nothing_in_an_answer_can_run_load_or_send(text: str, rnd: random.Random) -> None:
-    """No tag, attribute or address beyond the allowed ones comes through, in any block at any time."""
+def test_html_of_any_answer_is_harmless(text: str, rnd: random.Random) -> None:
+    """At any time, every block has only allowed tags, attributes and URL schemes."""
     reader = Reader()
     for part in cut(text, rnd):
-        reader.reads([part])
+        reader.add([part])
         for html in reader.blocks.values():
             assert_harmless(html)
 
-    assert_harmless(reader.finishes())
+    assert_harmless(reader.finish())
     assert_harmless(render_markdown(text))
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_what_would_hurt_is_shown_or_dropped(attack: str) -> None:
-    """Each alone, at a line's beginning and within one."""
+def test_each_attack_alone_becomes_harmless(attack: str) -> None:
+    """The attack is tried alone, inside a line, in a list, in a quote and in a table."""
     for text in (attack, f"a {attack} b", f"- {attack}\n- b", f"> {attack}", f"| {attack} |\n|---|\n| {attack} |"):
         assert_harmless(render_markdown(text))
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_the_second_wall_stands_alone(attack: str) -> None:
-    """What a parser that lets everything through makes of it would still not pass."""
+def test_the_sanitizer_alone_makes_html_harmless(attack: str) -> None:
+    """`clean_html` also makes the output of a parser harmless that lets all HTML and URLs through."""
     careless = MarkdownIt("commonmark")
     careless.validateLink = lambda url: True  # type: ignore[method-assign]
 
@@ -220,75 +220,75 @@ def test_the_second_wall_stands_alone(attack: str) -> None:
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_the_first_wall_stands_alone(attack: str) -> None:
-    """The parser makes no element of HTML, and no link of an address that runs or loads something."""
+def test_the_parser_alone_makes_html_harmless(attack: str) -> None:
+    """Without the sanitizer, HTML becomes text, and URLs that run or load something are no links."""
     for tag, attributes in elements(MARKDOWN.render(f"{attack}\n\na {attack} b")):
         assert tag in TAGS
         assert set(attributes) <= {*ATTRIBUTES, "title", "class"}
         assert attributes.get("href", "http://").startswith(("http://", "https://", "mailto:"))
 
 
-@hard_work
+@heavy
 @settings(max_examples=examples(600))
 @given(texts, pieces)
-def test_the_blocks_of_any_split_are_the_whole(text: str, rnd: random.Random) -> None:
-    """However a text comes in pieces, its blocks end as the rendering of the whole text."""
+def test_the_blocks_of_any_split_equal_the_whole_rendering(text: str, rnd: random.Random) -> None:
+    """For any pieces of a text, the final blocks joined are `render_markdown` of the whole text."""
     whole = render_markdown(text)
 
-    assert Reader().reads(cut(text, rnd)).finishes() == whole
-    assert Reader().reads(text).finishes() == whole
-    assert Reader().reads([text]).finishes() == whole
+    assert Reader().add(cut(text, rnd)).finish() == whole
+    assert Reader().add(text).finish() == whole
+    assert Reader().add([text]).finish() == whole
 
 
 @settings(max_examples=examples(100))
 @given(texts, pieces)
-def test_references_are_known_once_they_are_defined(text: str, rnd: random.Random) -> None:
-    """A link that names a reference of an earlier block has its address, in any split."""
+def test_references_of_earlier_blocks_are_resolved(text: str, rnd: random.Random) -> None:
+    """A link that uses a reference of an earlier block gets its URL, for any split."""
     text = f"[x]: http://x.example 'title'\n\n{text.replace(chr(0), '')}\n\n[x]\n"
 
-    assert Reader().reads(cut(text, rnd)).finishes() == render_markdown(text)
+    assert Reader().add(cut(text, rnd)).finish() == render_markdown(text)
 
 
-def test_a_reference_that_comes_later_changes_no_block() -> None:
-    """The one difference: a block that another one follows is shown as it is."""
-    reader = Reader().reads(["[x] and\n\n", "more\n\n", "[x]: http://x.example\n\n", "[x]\n"])
+def test_a_later_reference_does_not_change_a_finished_block() -> None:
+    """This is the only difference to rendering the whole text: finished blocks are not rendered again."""
+    reader = Reader().add(["[x] and\n\n", "more\n\n", "[x]: http://x.example\n\n", "[x]\n"])
 
-    assert reader.finishes() == render_markdown("\\[x] and\n\nmore\n\n[x]: http://x.example\n\n[x]\n")
+    assert reader.finish() == render_markdown("\\[x] and\n\nmore\n\n[x]: http://x.example\n\n[x]\n")
 
 
-def test_a_finished_block_is_never_sent_again() -> None:
-    """Only the last block changes while the answer grows; what is before it is rendered once."""
-    reader = Reader().reads("# Title\n\nfirst\n\n- a\n- b\n\nlast")
+def test_a_finished_block_is_not_sent_again() -> None:
+    """While the answer grows only its last block changes; earlier blocks are rendered once."""
+    reader = Reader().add("# Title\n\nfirst\n\n- a\n- b\n\nlast")
 
     before = reader.count
-    reader.reads([" words"])
+    reader.add([" words"])
 
     assert reader.count == before + 1
     assert list(reader.blocks) == [0, 1, 2, 3]
-    assert reader.finishes() == render_markdown("# Title\n\nfirst\n\n- a\n- b\n\nlast words")
+    assert reader.finish() == render_markdown("# Title\n\nfirst\n\n- a\n- b\n\nlast words")
 
 
-def test_what_comes_is_shown_at_once() -> None:
-    """A small block shows each piece, and code that ends is followed by what comes after it."""
-    reader = Reader().reads(["Hel"])
+def test_pieces_are_shown_at_once() -> None:
+    """A small block is rendered with each piece, and text after a closed fence starts the next block."""
+    reader = Reader().add(["Hel"])
     assert reader.html == "<p>Hel</p>\n"
 
-    reader.reads(["lo\n\n```py\n", "x = 1\n", "```\n", "then"])
+    reader.add(["lo\n\n```py\n", "x = 1\n", "```\n", "then"])
 
     assert reader.html == "<p>Hello</p>\n<pre><code>x = 1\n</code></pre>\n<p>then</p>\n"
 
 
 @pytest.mark.parametrize("mark", ["-", "==", "1", "2.", "#", "``", "**", "|"])
-def test_a_mark_that_has_only_begun_is_not_shown(mark: str) -> None:
-    """A line that holds nothing else yet waits for more: it would flash as text, or make a heading of the text."""
-    reader = Reader().reads(["text\n", mark])
+def test_an_incomplete_mark_is_held_back(mark: str) -> None:
+    """A last line of marks only would be shown as text for a moment, or turn the line before into a heading."""
+    reader = Reader().add(["text\n", mark])
 
     assert reader.html == "<p>text</p>\n"
-    assert reader.finishes() == render_markdown(f"text\n{mark}")
+    assert reader.finish() == render_markdown(f"text\n{mark}")
 
 
-def test_markdown_is_shown_as_people_expect_it() -> None:
-    """Lists, tables with their alignment, code, quotes, links and what is struck out."""
+def test_common_markdown_is_rendered() -> None:
+    """Lists, aligned tables, struck-out text, links and quotes become HTML."""
     html = render_markdown(
         "1. one\n   - two\n\n| x | y |\n|:-:|--:|\n| 1 | 2 |\n\n~~old~~ [link](https://example.com)\n\n3. three\n\n> q"
     )
@@ -313,16 +313,16 @@ def test_markdown_is_shown_as_people_expect_it() -> None:
         ("<b>x</b>", "&lt;b&gt;x&lt;/b&gt;"),
     ],
 )
-def test_pictures_are_links_and_bad_addresses_stay_text(markdown: str, shown: str) -> None:
-    """Nothing is loaded from elsewhere because an answer names it."""
+def test_images_become_links_and_unsafe_urls_stay_text(markdown: str, shown: str) -> None:
+    """No answer makes the browser load something from another server."""
     rel = 'target="_blank" rel="noopener noreferrer nofollow"'
 
     assert render_markdown(markdown) == f"<p>{shown.replace('REL', rel)}</p>\n"
 
 
-#: Characters of a piece.
+#: Characters of a piece in the test below.
 PIECE = 200
-#: Texts that are one endless block, and one of many small ones.
+#: Beginning and repeated row of texts that are one endless block, and of one of many small blocks.
 ENDLESS = {
     "code": ("```\n", "x = 1\n"),
     "list": ("", "- 一行 row\n"),
@@ -330,21 +330,21 @@ ENDLESS = {
     "paragraph": ("", "word "),
     "paragraphs": ("", "a **word** or two\n\n"),
 }
-#: Characters of such a text, in multiples of how many of an answer are Markdown.
+#: Length of such a text, as a multiple of the number of characters that are rendered as Markdown.
 MANY = 16
 
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Make an eighth of an answer's usual part Markdown, and blocks large from an eighth on."""
+    """Reduce MOST and LARGE to an eighth, and return the reduced MOST."""
     monkeypatch.setattr(markdown_blocks, "MOST", MOST // 8)
     monkeypatch.setattr(markdown_blocks, "LARGE", LARGE // 8)
     return MOST // 8
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_the_work_follows_the_length(name: str, bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is rendered on the way is a small multiple of the text, also when one block never ends."""
+def test_the_work_is_linear_in_the_length(name: str, bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The characters that are rendered in total are a small multiple of the text's, also for one endless block."""
     begin, row = ENDLESS[name]
     text = begin + row * (MANY * bound // len(row))
     work = dict.fromkeys(("render_html", "top_level", "render_plain"), 0)
@@ -357,29 +357,29 @@ def test_the_work_follows_the_length(name: str, bound: int, monkeypatch: pytest.
 
         monkeypatch.setattr(markdown_blocks, name, counting)
 
-    reader = Reader().reads(text[place : place + PIECE] for place in range(0, len(text), PIECE))
+    reader = Reader().add(text[start : start + PIECE] for start in range(0, len(text), PIECE))
 
-    assert reader.finishes() == render_markdown(text)
+    assert reader.finish() == render_markdown(text)
     assert work["render_html"] + work["top_level"] < 20 * bound
     assert work["render_plain"] < 30 * len(text)
 
 
-@hard_work
-def test_a_text_beyond_the_bound_is_shown_as_it_is(bound: int) -> None:
-    """Up to it Markdown, in whole lines; from there on plain text, nothing of it lost."""
+@heavy
+def test_a_text_beyond_the_limit_is_shown_as_plain_text(bound: int) -> None:
+    """Whole lines up to the limit are Markdown, the rest is plain text; nothing is lost."""
     text = "- **row**\n" * (bound // 10 + 500)
 
     html = render_markdown(text)
 
     assert html.count("<li><strong>row</strong></li>") == bound // 10
     assert html.count("- **row**") == 500
-    assert Reader().reads(cut(text, random.Random(1), 1000)).finishes() == html
+    assert Reader().add(cut(text, random.Random(1), 1000)).finish() == html
     assert_harmless(render_markdown("a" * bound + "<script>"))
 
 
-@pytest.mark.parametrize("columns", [100, pytest.param(1000, marks=[hard_work, pytest.mark.full])])
-def test_a_table_cannot_be_blown_up(columns: int) -> None:
-    """Rows that are shorter than their heads cost no more than a bounded number of empty cells."""
+@pytest.mark.parametrize("columns", [100, pytest.param(1000, marks=[heavy, pytest.mark.full])])
+def test_the_number_of_empty_cells_is_limited(columns: int) -> None:
+    """Rows that are shorter than their table's head get at most MOST_FILLED empty cells in total."""
     text = ("|a" * columns + "\n" + "|-" * columns + "\n" + "x\n" * 200 + "\n") * 10
 
     html = render_markdown(text)
@@ -387,25 +387,25 @@ def test_a_table_cannot_be_blown_up(columns: int) -> None:
     cells = html.count("<td>")
     assert cells <= MOST_FILLED + 2000
     assert len(html) < 12 * MOST_FILLED + 40 * len(text)
-    assert Reader().reads(cut(text, random.Random(2), 50)).finishes() == html
+    assert Reader().add(cut(text, random.Random(2), 50)).finish() == html
 
 
-def test_after_a_rendering_that_took_long_others_come_first() -> None:
-    """It rests several times as long as it took, and then shows all there is."""
+def test_a_slow_rendering_is_followed_by_a_pause() -> None:
+    """The pause is a multiple of the rendering's duration; after it the next piece shows the whole text."""
     clock = SlowClock()
     reader = Reader(BlockRenderer(clock=clock))
-    reader.reads(["first"])
+    reader.add(["first"])
 
-    reader.reads([" second"])
+    reader.add([" second"])
     assert reader.html == "<p>first</p>\n"
     clock.now += 10 * clock.step
-    reader.reads([" third"])
+    reader.add([" third"])
 
     assert reader.html == "<p>first second third</p>\n"
 
 
 class SlowClock(FakeClock):
-    """A clock by which everything takes a second."""
+    """A clock that advances by a second with each call."""
 
     step = 1.0
 
@@ -419,20 +419,20 @@ class SlowClock(FakeClock):
     [("- row\n" * 5000, "\n"), ("row " * 10_000 + "\n", "\n"), ("```\n" + "row\n" * 8000 + "```\n", "")],
     ids=["list", "paragraph", "code"],
 )
-def test_the_end_of_a_large_block_is_seen(large: str, between: str) -> None:
-    """What follows it is shown at once, and not when as much again has come."""
-    reader = Reader().reads([large[:LARGE], large[LARGE:], between, "And", " then?"])
+def test_the_block_after_a_large_one_is_shown_at_once(large: str, between: str) -> None:
+    """It does not wait until the text has grown by another fraction of the large block's size."""
+    reader = Reader().add([large[:LARGE], large[LARGE:], between, "And", " then?"])
 
     assert list(reader.blocks.values())[1:] == ["<p>And then?</p>\n"]
 
 
 @given(st.lists(st.integers(0, 3 * MOST), max_size=8), st.sampled_from(["\r\n", "\n", "\r"]))
 @settings(max_examples=examples(20))
-def test_a_text_in_slices_becomes_the_same_html(cuts: list[int], end: str) -> None:
-    """Also where a line's end is cut in two, and where what is Markdown ends within a slice."""
+def test_a_text_in_slices_gives_the_same_html(cuts: list[int], end: str) -> None:
+    """This includes slices that divide a CRLF, and a limit of Markdown that is inside a slice."""
     text = f"# One{end}{end}words **and** more, <not a tag> {end}" * (2 * MOST // 40)
-    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    slices = [text[begin:stop] for begin, stop in pairwise(places)]
+    bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    slices = [text[begin:stop] for begin, stop in pairwise(bounds)]
 
     html = list(render_slices(iter(slices)))
 
