@@ -116,7 +116,7 @@ def broken_app(redis_url: str, error: Exception) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said", "line"),
+    ("error", "status", "expected", "line"),
     [
         (ValueError("secret detail"), 500, (90000, None), "unexpected error"),
         (StoreUnavailable("secret detail"), 503, (40000, {"reason": "store_unavailable"}), "request failed"),
@@ -124,7 +124,12 @@ def broken_app(redis_url: str, error: Exception) -> Any:
     ],
 )
 def test_an_error_reply_has_its_code_and_no_exception_text(
-    redis_url: str, caplog: pytest.LogCaptureFixture, error: Exception, status: int, said: tuple[Any, ...], line: str
+    redis_url: str,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    expected: tuple[Any, ...],
+    line: str,
 ) -> None:
     """The log has one line; an unexpected exception is logged with its traceback."""
     app = broken_app(redis_url, error)
@@ -133,12 +138,12 @@ def test_an_error_reply_has_its_code_and_no_exception_text(
     reply = app.test_client().get("/broken")
 
     body = reply.get_json()
-    assert (reply.status_code, (body["code"], body["data"])) == (status, said)
+    assert (reply.status_code, (body["code"], body["data"])) == (status, expected)
     assert b"secret" not in reply.data
     assert reply.headers.get("Retry-After") == ("5" if status == 503 else None)
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.message == line
-    assert bool(record.exc_info) is (said == (90000, None))
+    assert bool(record.exc_info) is (expected == (90000, None))
     app.extensions["wechatlaibao"].close()
 
 

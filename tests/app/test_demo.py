@@ -156,9 +156,9 @@ def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]
         assert len(dify.requests) == 1
 
         assert main(["--ask", "营业时间"], {**own, "DIFY_API_KEY": "app-wrong"}) == 1
-        said = capsys.readouterr()
-        assert ZH["provider_unauthorized"] in said.out
-        assert "provider_unauthorized" in said.err, "the log has the error code"
+        printed = capsys.readouterr()
+        assert ZH["provider_unauthorized"] in printed.out
+        assert "provider_unauthorized" in printed.err, "the log has the error code"
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_a_taken_port_of_the_gateway_is_reported_in_one_line(capsys: pytest.Capt
     with two_ports() as (port, taken), socket.create_server(("127.0.0.1", taken)):
         assert main([], {"PORT": str(port)}) == 2
 
-    said = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
-    assert re.fullmatch(said, capsys.readouterr().err)
+    printed = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
+    assert re.fullmatch(printed, capsys.readouterr().err)
 
 
 @pytest.mark.full
