@@ -81,11 +81,11 @@ def test_an_administrator_closes_a_client() -> None:
     client = client_of(sockets)
 
     closed = disconnect_client(client, Authorization=f"bearer {TOKEN}")
-    nobody = disconnect_client(client, "client-b", Authorization=f"Bearer {TOKEN}")
+    unknown = disconnect_client(client, "client-b", Authorization=f"Bearer {TOKEN}")
 
     data = {"client_id": "client-a", "disconnected": 2}
     assert (closed.status_code, closed.json) == (200, {"code": 200, "message": "Success", "data": data})
-    assert (nobody.status_code, nobody.json) == (404, {"code": 404, "message": "Not Found", "data": None})
+    assert (unknown.status_code, unknown.json) == (404, {"code": 404, "message": "Not Found", "data": None})
     assert sockets.disconnected == ["client-a", "client-b"]
 
 

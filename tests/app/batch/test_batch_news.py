@@ -409,9 +409,9 @@ def test_a_key_follows_its_tasks_in_mode_none(redis_url: str, tmp_path: Path) ->
             with visit(app_server.url, "realtime", key=KEY, by_page=by_page) as owner:
                 owner.says(subscription)
                 owner.until({"type": "batch_progress", "status": "completed"})
-        with visit(app_server.url, "realtime") as nobody:
-            nobody.says(subscription)
-            nobody.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
+        with visit(app_server.url, "realtime") as anonymous:
+            anonymous.says(subscription)
+            anonymous.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
 
 
 @pytest.mark.full

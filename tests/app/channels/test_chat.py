@@ -409,11 +409,11 @@ def test_another_text_under_a_used_id_is_rejected(client: ChatClient, gateway: F
     before = len(client.frames)
 
     client.says(type="chat", content="病假？", id="q1")
-    refusals = client.frames[before:]
+    replies = client.frames[before:]
     client.limit.allows = True
     other = client.asks("病假？", id="q2")
 
-    assert [frame for frame in refusals if frame["type"] not in ("typing", "chat_delta")] == [
+    assert [frame for frame in replies if frame["type"] not in ("typing", "chat_delta")] == [
         {"type": "error", "code": "ID_CONFLICT", "content": ZH["id_conflict"], "id": "q1"}
     ]
     assert other != stream_id

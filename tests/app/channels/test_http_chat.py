@@ -330,7 +330,7 @@ def test_a_question_has_the_fields_of_the_request(endpoint: Endpoint) -> None:
 
 
 def test_a_question_needs_nothing_but_its_text(endpoint: Endpoint) -> None:
-    """Without an id it is asked anew each time; without a conversation it is independent. `question` means `query`."""
+    """Without an id it is asked again each time; without a conversation it is independent. `question` means `query`."""
     prepared(endpoint, WHOLE, id="")
 
     reply = endpoint.client.post("/api/chat", json={"question": "年假？"}, headers={"X-API-Key": KEY})

@@ -32,13 +32,13 @@ from utils.questions.detection import Detection
 WIDE = 30.0
 
 
-def news(place: int, *pieces: str, **known: Any) -> News:
+def news(start: int, *pieces: str, **known: Any) -> News:
     chunks = tuple(Chunk(piece, "2026-11-21T03:56:57.133+00:00") for piece in pieces)
-    return News(place + len(chunks), chunks, place, **known)
+    return News(start + len(chunks), chunks, start, **known)
 
 
-def end(place: int = 1, **known: Any) -> News:
-    return news(place, ended=True, **{"status": "completed", **known})
+def end(start: int = 1, **known: Any) -> News:
+    return news(start, ended=True, **{"status": "completed", **known})
 
 
 class TestSocket:
@@ -545,7 +545,7 @@ def test_a_waiting_sender_blocks_until_the_earlier_one_is_done() -> None:
     wait_until(lambda: socket.senders, WIDE)
     flushed("hasty", 1, waiting=False).join(WIDE)
     assert done.get(timeout=WIDE) == "hasty"
-    waiting = flushed("patient", 1, waiting=True)
+    waiting = flushed("waiting", 1, waiting=True)
     flood = flushed("flood", MOST, waiting=False)
     assert (first.is_alive(), waiting.is_alive(), flood.is_alive(), done.empty()) == (True, True, True, True)
 
@@ -553,7 +553,7 @@ def test_a_waiting_sender_blocks_until_the_earlier_one_is_done() -> None:
 
     for thread in (first, waiting, flood):
         thread.join(WIDE)
-    assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "patient", *["flood"] * MOST]
+    assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "waiting", *["flood"] * MOST]
 
 
 def test_the_outbox_is_bounded_in_bytes() -> None:

@@ -421,8 +421,12 @@ def listed(stage: Stage) -> list[str]:
 def test_connections_of_all_replicas_are_listed(pair: tuple[Stage, Stage]) -> None:
     """The list has channel, start, idle time and replica of all authenticated sockets on all replicas."""
     one, two = pair
-    with one.open() as client, two.open("/realtime/client-b") as other, two.open("/chat/client-c", key=None) as nobody:
-        client.sees(), other.sees(), nobody.sees()
+    with (
+        one.open() as client,
+        two.open("/realtime/client-b") as other,
+        two.open("/chat/client-c", key=None) as unauthenticated,
+    ):
+        client.sees(), other.sees(), unauthenticated.sees()
 
         first, second = two.sockets.connections()
 
@@ -469,15 +473,15 @@ def test_a_draining_replica_closes_idle_sockets_first(stage: Stage) -> None:
         stage.open("/chat/idle") as idle,
         stage.open("/chat/soon") as soon,
         stage.open("/chat/long") as long,
-        stage.open("/chat/nobody", key=None) as nobody,
+        stage.open("/chat/nobody", key=None) as unauthenticated,
     ):
-        for client in (idle, soon, long, nobody):
+        for client in (idle, soon, long, unauthenticated):
             client.sees()
         assert soon.asks("busy") == long.asks("busy") == {"echo": "busy"}
 
         stage.sockets.leave()
 
-        assert idle.end().code == nobody.end().code == 1012
+        assert idle.end().code == unauthenticated.end().code == 1012
         status, reply = stage.refuses("/chat/new")
         assert (status, reply["code"]) == (503, 503)
         assert soon.asks("still here") == {"echo": "still here"}

@@ -631,8 +631,8 @@ def test_missing_inputs_are_named(dify: MockDify) -> None:
 
 def test_an_unpublished_app_is_found_by_its_parameters() -> None:
     """/info works and /parameters fails."""
-    refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    with MockDify() as answers, RawServer(refusal) as refuses:
+    bad_request = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with MockDify() as answers, RawServer(bad_request) as refuses:
         env = settings_for(NO_REDIS, **dify_settings(refuses.url))
         bot = settings_of(settings_for(NO_REDIS, **dify_settings(answers.base_url))).bots["default"]
         found = examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
@@ -717,7 +717,7 @@ def test_a_gateway_with_other_keys_is_explained(redis_url: str) -> None:
 
 
 def test_a_closed_port_is_explained() -> None:
-    """A gateway that does not run is recognised by the refused connection, whatever words its URL contains."""
+    """A gateway that does not run is recognised by the refused connection, even if its URL has words like "ssl"."""
     finding = echo(f"http://127.0.0.1:{free_port()}/ssl-timed/wechat/callback")
 
     assert "Connection refused" in finding.text
