@@ -73,7 +73,7 @@ def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path
 
 
 def test_rest_addresses_use_angle_brackets() -> None:
-    """Parameters are in angle brackets, and only pages that need no parameter or method are links."""
+    """Parameters are in angle brackets; an address that a browser cannot open by a link has none."""
     (_, closing) = [address for address in addresses("/ws/asr", OPERATIONS) if address.path.startswith("/api/")]
 
     assert (closing.method, closing.path, closing.opens) == ("POST", "/api/ws/disconnect/<client_id>", False)

@@ -331,7 +331,7 @@ def test_subscriptions_of_a_connection_are_limited(desk: Desk) -> None:
     assert len(desk.sends({"type": "subscribe", "task_id": "one-more"})) == 1
 
 
-# The endpoint
+# The channel
 
 
 def endpoint_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:

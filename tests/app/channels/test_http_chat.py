@@ -453,7 +453,7 @@ def test_the_client_says_whether_it_wants_events(
     assert (reply.mimetype == "text/event-stream") is is_events
 
 
-# Coming back
+# Resuming
 
 
 def test_a_reader_resumes_at_its_cursor(endpoint: Endpoint) -> None:
@@ -682,7 +682,7 @@ def test_a_replica_that_ends_lets_its_readers_reconnect(endpoint: Endpoint) -> N
     assert reply.get_json()["data"]["stream_id"] == "s1"
 
 
-# The documents
+# Documentation
 
 
 def test_the_operations_are_the_addresses(endpoint: Endpoint) -> None:

@@ -252,7 +252,7 @@ def test_a_wrong_handshake_releases_its_slot(redis_url: str) -> None:
 
 
 def test_only_pages_of_allowed_origins_open_a_socket(redis_url: str) -> None:
-    """A handshake without an Origin is no browser's; with one, it must be this server's or an allowed one."""
+    """A handshake without an Origin does not come from a browser; an Origin must be this server's or an allowed one."""
     with Stage(redis_url, origins=("https://chat.example.com",)) as stage:
         for origin in (None, f"http://127.0.0.1:{stage.port}", "https://chat.example.com:443"):
             stage.open(origin=origin).close()

@@ -263,7 +263,7 @@ for line in reply.iter_lines(chunk_size=1):
 
 @pytest.mark.parametrize("leave", [_leave, _hang_up], ids=["closed", "killed"])
 def test_a_run_goes_on_without_its_client(dify: MockDify, leave: Callable[[MockDify], Run]) -> None:
-    """At the same pace to its end; then the answer is saved. The connection is no longer counted long before."""
+    """The run keeps its pace to the end, then its answer is saved; the closed connection is not counted meanwhile."""
     dify.delay = 0.05
     run = leave(dify)
     wait_until(lambda: dify.open_streams == 0)

@@ -96,7 +96,7 @@ def tasks_of(app_server: AppServer) -> list[dict[str, Any]]:
     return tasks
 
 
-# From file to file
+# Runs
 
 
 @pytest.mark.parametrize("kind", [".txt", ".csv", ".xlsx", ".jsonl"])
@@ -156,7 +156,7 @@ def test_a_question_that_failed_is_status_2(answered: list[str], app_server: App
     assert items[-1]["error"]["code"] == "provider_rejected"
 
 
-# By steps
+# Single commands
 
 
 def test_a_task_is_controlled_by_its_id(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
@@ -203,7 +203,7 @@ def test_a_submission_with_an_id_creates_one_task(app_server: AppServer, tmp_pat
     assert "这个幂等键已经用于另一次提交。 (HTTP 409)" in capsys.readouterr().err
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_netrc_is_ignored(app_server: AppServer, tmp_path: Path, monkeypatch: 
     wait_until(lambda: Api(app_server.url, KEY).ask("GET", "/status")["is_running"] is True)
 
 
-# What one sees
+# Progress
 
 
 def progress(status: str = "running", **counts: float) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def field(printed: str, name: str) -> str:
     return line.removeprefix(name).strip()
 
 
-# What it shows
+# Output
 
 
 def test_an_answer_is_shown_whole_with_its_cost(dify: MockDify, capsys: Printed) -> None:
@@ -160,7 +160,7 @@ def test_printed_text_has_no_control_characters_and_no_key() -> None:
     assert "".join(printed) == "\ufffd]0;title\ufffdab\tc ***\nname          two lines\ufffd1m\n"
 
 
-# What it asks
+# Requests
 
 
 def test_the_default_request_is_streaming_with_a_title(dify: MockDify) -> None:
@@ -295,7 +295,7 @@ def test_a_missing_key_is_reported_with_its_variable(
     assert dify.accepted_connections == 0
 
 
-# How it fails
+# Errors
 
 
 @pytest.mark.parametrize(

@@ -640,7 +640,7 @@ def test_an_unpublished_app_is_found_by_its_parameters() -> None:
     assert only(found, "failed").remedy == "publish the app in Dify"
 
 
-# The callback's own address
+# The callback
 
 
 BOT = settings_of(settings_for(NO_REDIS)).bots["default"]

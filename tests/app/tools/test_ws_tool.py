@@ -108,7 +108,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAIBAO_WS_KEY", raising=False)
 
 
-# What is expected
+# Expectations
 
 
 def test_expected_frames_end_the_tool_with_success(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +207,7 @@ def test_every_frame_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> N
     assert all(0 <= line["time"] < 60 for line in lines)
 
 
-# What is sent
+# Sent frames
 
 
 def test_a_script_waits_and_expects(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_key_with_a_line_break_is_a_usage_error(capsys: pytest.CaptureFixture[
     assert KEY not in capsys.readouterr().err
 
 
-# No connection
+# Failed connections
 
 
 def test_a_rejected_handshake_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,7 +398,7 @@ def test_a_wrong_line_of_a_script_is_named(line: str, tmp_path: Path, capsys: py
     assert "line 2 of the script" in capsys.readouterr().err
 
 
-# By hand
+# Standard input
 
 
 @pytest.fixture
@@ -467,7 +467,7 @@ def test_ctrl_c_ends_it_cleanly() -> None:
         wait_until(lambda: endpoint.close_codes == [1000])
 
 
-# The parts
+# Patterns and scripts
 
 
 @pytest.mark.parametrize(
