@@ -121,7 +121,7 @@ def test_expected_frames_end_the_tool_with_success(capsys: pytest.CaptureFixture
     )
 
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].endswith(f"> {json.dumps(endpoint.got[0], ensure_ascii=False)}")
+    assert printed[0].endswith(f"> {json.dumps(endpoint.received[0], ensure_ascii=False)}")
     assert any(line.lstrip()[0].isdigit() and " < " in line and '"一二"' in line for line in printed)
     assert endpoint.received == [{"type": "chat", "content": "q"}]
     assert endpoint.path == "/ws/chat"
