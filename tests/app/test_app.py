@@ -1,4 +1,4 @@
-"""The whole application: its replies to errors, its outages, what a message costs, and that no secret leaves it."""
+"""The whole application: error replies, outages of Redis, round trips per message, and secrets in logs and metrics."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from tests.support.streams.turns import count_turns
 from utils.sealed import unseal
 
 QUESTION = "年假怎么申请"
-STOPS = f"{QUESTION} [[pings-after-text]]"
+PAUSES = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
-#: Milliseconds a callback may take, also while Redis is away.
+#: Milliseconds a callback may take, also during an outage of Redis.
 TIMEOUT_MS = 2000.0
 
 
@@ -55,7 +55,7 @@ def app_server(redis_url: str, values: dict[str, str]) -> Iterator[AppServer]:
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """A Redis that a test may stop or freeze."""
+    """Start a Redis that the test may stop or pause."""
     with RedisServer() as server:
         yield server
 
@@ -67,7 +67,7 @@ def sees_text(user: WeComUser, bubble: Bubble) -> str:
 
 
 def polls(user: WeComUser, bubble: Bubble) -> dict[str, Any] | None:
-    """Poll and return the reply as it is, None for the empty one."""
+    """Poll and return the raw reply; None for the empty reply."""
     return user.sends({"msgtype": "stream", "stream": {"id": bubble.stream_id}})
 
 
@@ -79,17 +79,17 @@ def polls(user: WeComUser, bubble: Bubble) -> dict[str, Any] | None:
         ("POST", "/healthz", 405, "method_not_allowed"),
     ],
 )
-def test_what_is_not_here_has_a_stable_code(
+def test_errors_of_the_callback_and_health_have_a_stable_code(
     app_server: AppServer, method: str, path: str, status: int, code: str
 ) -> None:
-    """No page of the framework's, no word about what is here."""
+    """The reply is JSON with a code, not an HTML page of Flask."""
     reply = requests.request(method, app_server.url + path, timeout=10)
 
     assert (reply.status_code, reply.json()) == (status, {"code": code})
 
 
-def test_options_are_no_page(app_server: AppServer) -> None:
-    """What a client may do is in a header; there is nothing to be unpacked."""
+def test_options_replies_without_a_body(app_server: AppServer) -> None:
+    """OPTIONS replies with an Allow header and an empty body that is not compressed."""
     reply = requests.options(f"{app_server.url}/chat", headers={"Accept-Encoding": "br, gzip"}, timeout=10)
 
     assert (reply.status_code, reply.content) == (200, b"")
@@ -97,15 +97,15 @@ def test_options_are_no_page(app_server: AppServer) -> None:
     assert "Content-Encoding" not in reply.headers
 
 
-def test_what_is_nowhere_has_the_shape_of_rest(app_server: AppServer) -> None:
-    """Whoever asks for an address that is nobody's gets the envelope."""
+def test_an_unknown_path_gets_the_rest_envelope(app_server: AppServer) -> None:
+    """An unknown path outside the callback gets the REST envelope with 404."""
     reply = requests.get(f"{app_server.url}/no/such/page", timeout=10)
 
     assert (reply.status_code, reply.json()) == (404, {"code": 404, "message": "Not Found", "data": None})
 
 
 def broken_app(redis_url: str, error: Exception) -> Any:
-    """Return a client of the application with one more view, which fails."""
+    """Return an application with one more view, which raises `error`."""
     app = create_app(load_settings(settings_for(redis_url), None))
 
     def broken() -> str:
@@ -116,35 +116,40 @@ def broken_app(redis_url: str, error: Exception) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said", "line"),
+    ("error", "status", "expected", "line"),
     [
         (ValueError("secret detail"), 500, (90000, None), "unexpected error"),
         (StoreUnavailable("secret detail"), 503, (40000, {"reason": "store_unavailable"}), "request failed"),
         (LaibaoError("secret detail", code="seal_failed"), 500, (500, {"reason": "seal_failed"}), "request failed"),
     ],
 )
-def test_an_error_shows_its_code_and_nothing_of_its_words(
-    redis_url: str, caplog: pytest.LogCaptureFixture, error: Exception, status: int, said: tuple[Any, ...], line: str
+def test_an_error_reply_has_its_code_and_no_exception_text(
+    redis_url: str,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    expected: tuple[Any, ...],
+    line: str,
 ) -> None:
-    """The log has the cause; of an error nobody expected, the traceback."""
+    """The log has one line; an unexpected exception is logged with its traceback."""
     app = broken_app(redis_url, error)
     caplog.clear()
 
     reply = app.test_client().get("/broken")
 
     body = reply.get_json()
-    assert (reply.status_code, (body["code"], body["data"])) == (status, said)
+    assert (reply.status_code, (body["code"], body["data"])) == (status, expected)
     assert b"secret" not in reply.data
     assert reply.headers.get("Retry-After") == ("5" if status == 503 else None)
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.message == line
-    assert bool(record.exc_info) is (said == (90000, None))
+    assert bool(record.exc_info) is (expected == (90000, None))
     app.extensions["wechatlaibao"].close()
 
 
 @pytest.mark.parametrize(("proxies", "client"), [("", "127.0.0.1"), ("1", "203.0.113.7")])
-def test_only_a_trusted_proxy_says_who_the_client_is(redis_url: str, proxies: str, client: str) -> None:
-    """Without one anybody could claim any address."""
+def test_the_client_address_comes_only_from_a_trusted_proxy(redis_url: str, proxies: str, client: str) -> None:
+    """X-Forwarded-For is ignored unless TRUSTED_PROXIES says how many proxies set it."""
     app = create_app(load_settings(settings_for(redis_url, TRUSTED_PROXIES=proxies or "0"), None))
     app.add_url_rule("/whoami", view_func=lambda: {"client": request.remote_addr})
 
@@ -154,8 +159,8 @@ def test_only_a_trusted_proxy_says_who_the_client_is(redis_url: str, proxies: st
     app.extensions["wechatlaibao"].close()
 
 
-def test_what_is_odd_about_the_settings_is_said_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A variable with a name of ours that is none of ours stops nothing."""
+def test_an_unknown_setting_is_logged_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An unknown variable with a prefix of the product is logged as a warning and does not stop the start."""
     app = create_app(load_settings(settings_for(redis_url, DIFY_BASE_ULR="x"), None))
 
     warnings = [vars(record)["warning"] for record in caplog.records if record.message == "settings"]
@@ -164,7 +169,7 @@ def test_what_is_odd_about_the_settings_is_said_at_start(redis_url: str, caplog:
 
 
 def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:
-    """It names the variable; there is no traceback."""
+    """The line names the program; stdout is empty and there is no traceback."""
     env = {"PATH": os.environ["PATH"], "WECHAT_TOKEN": "t", "PYTHONPATH": str(ROOT)}
 
     done = subprocess.run(
@@ -177,8 +182,8 @@ def test_python_app_py_stops_at_a_wrong_setting_with_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_house_is_healthy(app_server: AppServer) -> None:
-    """The three addresses of an orchestrator and its operator."""
+def test_a_replica_reports_that_it_is_healthy(app_server: AppServer) -> None:
+    """`/healthz`, `/readyz` and `/health` reply 200 and report Redis and the provider."""
     answers = {path: requests.get(app_server.url + path, timeout=10) for path in ("/healthz", "/readyz", "/health")}
 
     assert [reply.status_code for reply in answers.values()] == [200, 200, 200]
@@ -189,7 +194,7 @@ def test_a_house_is_healthy(app_server: AppServer) -> None:
 
 
 def test_a_draining_replica_is_alive_and_not_ready(app_server: AppServer) -> None:
-    """It is taken out of the service and finishes what it has."""
+    """`/readyz` replies 503 during a drain; `/healthz` and `/health` still reply 200."""
     app_server.container.manager.drain(0.0)
 
     assert requests.get(f"{app_server.url}/readyz", timeout=10).status_code == 503
@@ -197,8 +202,8 @@ def test_a_draining_replica_is_alive_and_not_ready(app_server: AppServer) -> Non
     assert requests.get(f"{app_server.url}/health", timeout=10).status_code == 200
 
 
-def test_health_asks_the_provider_for_nothing_that_costs(redis_url: str) -> None:
-    """Twenty reports are one look at the app's name and one empty question, which is refused; never a real one."""
+def test_health_never_asks_the_provider_a_real_question(redis_url: str) -> None:
+    """Twenty reports cost one request for the app's name and one empty question, which Dify rejects."""
     with MockDify() as dify, AppServer(redis_url, **dify_settings(dify.base_url)) as app_server:
         reports = [requests.get(f"{app_server.url}/health", timeout=20).json() for _ in range(20)]
 
@@ -207,7 +212,7 @@ def test_health_asks_the_provider_for_nothing_that_costs(redis_url: str) -> None
 
 
 def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
-    """It comes within seconds, and says who does not answer."""
+    """The report comes within 15 seconds and marks the provider as failed."""
     with RawServer(b"", hang=True) as dify, AppServer(redis_url, **dify_settings(dify.url)) as app_server:
         began = time.monotonic()
         report = requests.get(f"{app_server.url}/health", timeout=30).json()
@@ -216,8 +221,8 @@ def test_a_provider_that_hangs_does_not_hang_the_report(redis_url: str) -> None:
         assert (report["status"], report["services"]["rag"]) == ("degraded", False)
 
 
-def test_a_replica_without_redis_is_ready_and_says_what_is_wrong(dify: MockDify, values: dict[str, str]) -> None:
-    """Were readiness tied to Redis, every replica would leave the service at once."""
+def test_a_replica_without_redis_is_ready_and_reports_the_outage(dify: MockDify, values: dict[str, str]) -> None:
+    """If readiness depended on Redis, an outage would take every replica out of service at once."""
     with AppServer(f"redis://127.0.0.1:{free_port()}/1", **values) as app_server:
         assert requests.get(f"{app_server.url}/readyz", timeout=10).status_code == 200
         health = requests.get(f"{app_server.url}/health", timeout=20)
@@ -230,17 +235,20 @@ def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRec
     return [record for record in caplog.records if record.getMessage() == message]
 
 
-def test_redis_may_go_and_come_back(
+def test_callbacks_recover_after_an_outage_of_redis(
     own_redis: RedisServer, values: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The owner shows what it knows, another replica nothing, a question has a sentence; then all goes on."""
+    """During an outage the owner shows its text, another replica an empty reply; a question gets a sentence.
+
+    After the outage all of them work again.
+    """
     with (
         AppServer(own_redis.url(), **values) as owner,
         AppServer(own_redis.url(), **values) as other,
         owner.user() as user,
         other.user() as elsewhere,
     ):
-        bubble = user.says(STOPS)
+        bubble = user.says(PAUSES)
         text = sees_text(user, bubble)
         own_redis.stop()
 
@@ -262,23 +270,23 @@ def test_redis_may_go_and_come_back(
         assert again.stream_id == refused[0].stream_id
         assert not again.finish
 
-        # A replica says so when it has not failed for a while, with the next thing it asks.
-        def told() -> bool:
+        # A replica logs the end of an outage with its first command after some time without a failure.
+        def is_back_logged() -> bool:
             polls(user, bubble), polls(elsewhere, bubble)
             return len(lines(caplog, "redis is back")) == 2
 
-        wait_until(told, timeout=30.0)
+        wait_until(is_back_logged, timeout=30.0)
         assert len(lines(caplog, "redis is away")) == 2
 
 
-def test_an_outage_is_no_line_per_poll(
+def test_an_outage_is_logged_once_not_per_poll(
     own_redis: RedisServer, values: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Above the one line of each callback there is a single one with the cause."""
+    """During an outage there is one line per callback and a single error line with the cause."""
     with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         user.sees_finish(bubble, every=0.05)
-        # Whoever asks Redis first notices, and that need be no poll.
+        # Any command can be the first to fail, not only a poll.
         caplog.clear()
         own_redis.stop()
 
@@ -290,10 +298,10 @@ def test_an_outage_is_no_line_per_poll(
         own_redis.start()
 
 
-def test_a_frozen_redis_holds_no_callback(own_redis: RedisServer, values: dict[str, str]) -> None:
-    """Neither a new question nor a poll waits for it longer than WeCom would; afterwards nothing is amiss."""
+def test_a_frozen_redis_delays_no_callback(own_redis: RedisServer, values: dict[str, str]) -> None:
+    """Questions and polls get a reply within WeCom's timeout; after the pause the stream and new questions work."""
     with AppServer(own_redis.url(), **values) as app_server, app_server.user() as user:
-        bubble = user.says(STOPS)
+        bubble = user.says(PAUSES)
         text = sees_text(user, bubble)
         own_redis.pause()
         try:
@@ -311,13 +319,13 @@ def test_a_frozen_redis_holds_no_callback(own_redis: RedisServer, values: dict[s
 
 
 def served(turns: Counter[str]) -> int:
-    """Return the round trips that callbacks waited for: each is served by a thread of its own."""
+    """Return the round trips of callbacks, which run in request threads of their own."""
     return sum(count for name, count in turns.items() if "process_request" in name)
 
 
 @pytest.fixture
 def turns(app_server: AppServer) -> Counter[str]:
-    """The round trips of the replica, over connections that are open."""
+    """Count the replica's round trips to Redis, over connections that are already open."""
     turns = count_turns(app_server.container.redis)
     barrier = threading.Barrier(8)
 
@@ -335,8 +343,8 @@ def turns(app_server: AppServer) -> Counter[str]:
 
 
 def test_a_poll_is_one_round_trip(user: WeComUser, turns: Counter[str]) -> None:
-    """While the answer grows, when it is finished, and when the stream is unknown."""
-    growing, finished = user.says(STOPS), user.says(SILENT)
+    """For a growing stream, a finished stream and an unknown stream."""
+    growing, finished = user.says(PAUSES), user.says(SILENT)
     sees_text(user, growing)
     for stream_id in (growing.stream_id, finished.stream_id, "0" * 32):
         turns.clear()
@@ -354,7 +362,7 @@ def test_a_poll_is_one_round_trip(user: WeComUser, turns: Counter[str]) -> None:
 def test_a_new_message_is_two_round_trips_at_most(
     user: WeComUser, turns: Counter[str], text: str, allowed: int
 ) -> None:
-    """Before its reply; so is the same message again."""
+    """Before the reply; a redelivery of the message costs at most two as well."""
     before = Counter(turns)
     user.says(text, "m-1")
     first = served(turns) - served(before)
@@ -365,7 +373,7 @@ def test_a_new_message_is_two_round_trips_at_most(
 
 
 def test_a_refused_question_is_two_round_trips_at_most(user: WeComUser, turns: Counter[str]) -> None:
-    """The fourth of a person steps back from what it took."""
+    """The fourth question of a user releases what it acquired."""
     for _ in range(3):
         user.says(SILENT)
     turns.clear()
@@ -375,17 +383,19 @@ def test_a_refused_question_is_two_round_trips_at_most(user: WeComUser, turns: C
     assert served(turns) == 2
 
 
-def test_an_event_and_a_verification_cost_nothing(user: WeComUser, turns: Counter[str]) -> None:
-    """They need no Redis, so it cannot hold them up."""
+def test_an_event_and_a_verification_need_no_redis(user: WeComUser, turns: Counter[str]) -> None:
+    """They need no Redis, so an outage cannot delay them."""
     user.enters()
     user.verifies_url()
 
     assert served(turns) == 0
 
 
-def test_a_poll_writes_only_that_it_read(redis_url: str, values: dict[str, str], stored: redis.Redis) -> None:
-    """Redis carries one script for it, and no text goes back."""
-    # With a lease so long no sweep for lost answers is counted.
+def test_a_poll_of_a_finished_stream_writes_nothing(
+    redis_url: str, values: dict[str, str], stored: redis.Redis
+) -> None:
+    """A poll of a finished stream runs one script, which writes nothing."""
+    # The lease is so long that the takeover sweep does not run and is not counted.
     with AppServer(redis_url, **{**values, "STREAM_LEASE": "1000"}) as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         user.sees_finish(bubble, every=0.05)
@@ -400,8 +410,8 @@ def test_a_poll_writes_only_that_it_read(redis_url: str, values: dict[str, str],
     assert (ran["evalsha"], writes) == (1, set())
 
 
-def searched(client: redis.Redis) -> dict[str, str]:
-    """Return every key of Redis with all that it holds, as text."""
+def dump_redis(client: redis.Redis) -> dict[str, str]:
+    """Return every key of Redis with its whole value, as text."""
     readers = {
         "hash": client.hgetall,
         "list": lambda key: client.lrange(key, 0, -1),
@@ -413,7 +423,7 @@ def searched(client: redis.Redis) -> dict[str, str]:
 
 @pytest.fixture
 def external(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The settings of a replica that authenticates people, with a database of them."""
+    """The settings of a replica that authenticates users against a database and an external API."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     with MockAuth() as auth:
         where = {"AUTH_SERVICE_URL": auth.url, "DATABASE_PATH": str(tmp_path / "users.db")}
@@ -421,7 +431,7 @@ def external(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def conversation(app_server: AppServer) -> list[str]:
-    """Have a whole conversation with good and bad turns; return its stream ids."""
+    """Have a whole conversation with successful and failed turns; return its stream ids."""
     questions = (QUESTION, f"{QUESTION} [[error-after-text]]", f"{QUESTION} [[401-unauthorized]]", "/reset", " ")
     with app_server.user() as user, app_server.user("lisi") as unknown:
         bubbles = [user.says(text) for text in questions]
@@ -434,7 +444,7 @@ def conversation(app_server: AppServer) -> list[str]:
 
 
 @pytest.mark.parametrize("log_format", ["json", "plain"])
-def test_the_log_of_a_whole_conversation_tells_no_secret(
+def test_the_log_of_a_whole_conversation_has_no_secret(
     redis_url: str,
     values: dict[str, str],
     external: dict[str, str],
@@ -443,24 +453,24 @@ def test_the_log_of_a_whole_conversation_tells_no_secret(
     capsys: pytest.CaptureFixture[str],
     log_format: str,
 ) -> None:
-    """Not in the records themselves, nor in what is written of them, at the most talkative level."""
+    """Neither the records nor the formatted output contain one, at level DEBUG."""
     with AppServer(redis_url, **values, **external, LOG_LEVEL="DEBUG", LOG_FORMAT=log_format) as app_server:
         conversation(app_server)
         user_token = str(stored.get("authorization:wechatid:zhangsan"))
 
-    told = capsys.readouterr().out + "".join(f"{r.getMessage()} {vars(r)}" for r in caplog.records)
+    output = capsys.readouterr().out + "".join(f"{r.getMessage()} {vars(r)}" for r in caplog.records)
     assert user_token.startswith("demo-token-")
-    assert "[调试] Dify返回内容块" in told
-    assert "callback" in told
+    assert "[调试] Dify返回内容块" in output
+    assert "callback" in output
     words = (QUESTION, "人事", "审批", "demo-password", "13800000001", "张三")
     for secret in (TOKEN, AES_KEY, RESPONSE_URL, "response_code", user_token, "app-test-key-not-real", *words):
-        assert secret not in told
+        assert secret not in output
 
 
-def test_the_metrics_of_a_whole_conversation_name_nobody(
+def test_the_metrics_of_a_whole_conversation_name_no_user(
     redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
 ) -> None:
-    """Neither who asked nor what, no id, no address, no secret; nor what a stranger sends as a kind of message."""
+    """No user, text, id, address or secret, and no message type or bot that a client invented."""
     with AppServer(redis_url, **values, **external) as app_server:
         streams = conversation(app_server)
         with app_server.user() as user:
@@ -477,7 +487,7 @@ def test_the_metrics_of_a_whole_conversation_name_nobody(
 
 
 def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(app_server: AppServer, user: WeComUser) -> None:
-    """The kinds WeCom documents by name, all others as one."""
+    """WeCom's documented message types have a label each; all others are `other`."""
     before = samples(scrape(app_server.url))
 
     bubble = user.says(SILENT)
@@ -496,10 +506,10 @@ def test_callbacks_are_timed_by_kind_and_refusals_counted_by_check(app_server: A
     assert after[refused] - before.get(refused, 0) == 1
 
 
-def test_content_is_logged_where_that_is_wanted(
+def test_content_is_logged_when_the_setting_is_on(
     redis_url: str, values: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The original's lines with the beginning of each piece."""
+    """With LOG_CONTENT=on the debug log has the beginning of each piece of text."""
     with AppServer(redis_url, **values, LOG_LEVEL="DEBUG", LOG_CONTENT="on") as app_server, app_server.user() as user:
         user.sees_finish(user.says(QUESTION), every=0.05)
 
@@ -509,13 +519,13 @@ def test_content_is_logged_where_that_is_wanted(
 def test_redis_has_the_reply_address_sealed_and_no_token_in_a_stream(
     redis_url: str, values: dict[str, str], external: dict[str, str], stored: redis.Redis
 ) -> None:
-    """Whoever reads Redis cannot answer in the bot's name; the keys tell nobody's words."""
+    """The response_url is encrypted, no stream holds the user's token, and no key contains text of users."""
     with AppServer(redis_url, **values, **external) as app_server:
         stream_id, *_ = conversation(app_server)
         user_token = str(stored.get("authorization:wechatid:zhangsan"))
         key = derive_key(AES_KEY, "stream")
 
-    held = searched(stored)
+    held = dump_redis(stored)
     everything = json.dumps(held, ensure_ascii=False)
     assert not [secret for secret in (RESPONSE_URL, "response_code", "demo-password", AES_KEY) if secret in everything]
     assert not [name for name in held if "stream" in name and user_token in held[name]]

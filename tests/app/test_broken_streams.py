@@ -1,4 +1,4 @@
-"""Answers whose stream from Dify breaks although Dify finishes them: the whole product, real HTTP, the mock Dify."""
+"""Streams from Dify that break although Dify finishes the answer: the whole product over HTTP, with the mock Dify."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.sockets.event_reader import events
 from utils.stream_utils import render_frame
 
 KEY = "obviously-fake-api-key"
-#: One of each way to break and each place; `make test-all` has every script.
+#: One script per way to break and per position; `make test-all` runs every script.
 QUICK = ("chat-silence-middle", "chatflow-end-whole", "chatflow-reset-start")
 BROKEN = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.full)
@@ -34,7 +34,7 @@ BROKEN = [
 
 @pytest.fixture
 def app_server(redis_url: str, dify: MockDify, tmp_path: Path) -> Iterator[AppServer]:
-    """A replica that gives up a silent Dify after a second."""
+    """A replica that gives up on a silent Dify after a second."""
     dify.delay = 0.005
     settings = {
         **dify_settings(dify.base_url),
@@ -56,16 +56,16 @@ def user(app_server: AppServer) -> Iterator[WeComUser]:
 
 
 def recovered(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Return the fields of the log lines that say what became of a broken stream."""
-    said = ("answer recovered", "answer not recovered")
-    return [vars(record) for record in caplog.records if record.getMessage() in said]
+    """Return the fields of the log lines about the recovery of a broken stream."""
+    messages = ("answer recovered", "answer not recovered")
+    return [vars(record) for record in caplog.records if record.getMessage() in messages]
 
 
 @pytest.mark.parametrize("script", BROKEN)
 def test_an_answer_that_dify_finishes_is_whole(
     user: WeComUser, dify: MockDify, script: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Reset, ended or silent, before the first text, in the middle or after the last: the same bubble has all of it."""
+    """After a reset, an early end or silence, at any position in the text, the same bubble gets the whole answer."""
     caplog.set_level(logging.INFO, "services")
     question = f"[[{script}]] 年假怎么申请？"
     bubble = user.says(question)
@@ -79,8 +79,8 @@ def test_an_answer_that_dify_finishes_is_whole(
     assert [(line["outcome"], line["reason"]) for line in recovered(caplog)] == [(outcome, "stream_broken")]
 
 
-def test_programs_and_batches_get_it_too(app_server: AppServer, dify: MockDify) -> None:
-    """One way from the question to the answer serves every channel."""
+def test_http_chat_and_batches_get_the_recovered_answer(app_server: AppServer, dify: MockDify) -> None:
+    """All channels share the code that recovers an answer."""
     headers = {"Authorization": f"Bearer {KEY}"}
     question = "[[chatflow-reset-middle]] 年假"
 
@@ -102,10 +102,10 @@ def test_programs_and_batches_get_it_too(app_server: AppServer, dify: MockDify) 
     assert len(dify.requests) == 3
 
 
-def test_what_dify_has_no_answer_to_ends_with_the_sentence(
+def test_an_answer_that_cannot_be_recovered_ends_with_the_sentence(
     user: WeComUser, dify: MockDify, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The text stays, nothing is asked again, and the run that is given up is stopped."""
+    """The text so far stays, the question is not sent again, and the abandoned run is stopped."""
     dify.outage = ERROR_REPLIES["403-forbidden"]
     question = "[[chatflow-end-middle]] 年假"
     bubble = user.says(question)
@@ -121,8 +121,8 @@ def test_what_dify_has_no_answer_to_ends_with_the_sentence(
     assert [(line["reason"]) for line in recovered(caplog)] == ["stream_broken"]
 
 
-def test_a_silent_stream_without_an_answer_says_so(user: WeComUser, dify: MockDify) -> None:
-    """The sentence is the one of the failure that came first."""
+def test_a_silent_stream_without_an_answer_is_a_timeout(user: WeComUser, dify: MockDify) -> None:
+    """The sentence is that of the first failure, the timeout."""
     dify.outage = ERROR_REPLIES["403-forbidden"]
     question = "[[chat-silence-middle]] 年假"
 
@@ -139,17 +139,17 @@ def test_a_silent_stream_without_an_answer_says_so(user: WeComUser, dify: MockDi
         ("chatflow-paused", "provider_paused"),
     ],
 )
-def test_what_dify_says_itself_is_not_looked_up(user: WeComUser, dify: MockDify, script: str, code: str) -> None:
-    """A failed run has failed, and a paused one waits for a person."""
+def test_errors_that_dify_reports_are_not_looked_up(user: WeComUser, dify: MockDify, script: str, code: str) -> None:
+    """A run that Dify reports as failed or paused is not looked up."""
     assert user.sees_finish(user.says(f"[[{script}]]"), every=0.05).endswith(ZH[code])
     assert dify.looked_up().total() == 0
 
 
 @pytest.mark.parametrize(("status", "code"), [("failed", "provider_error"), ("paused", "provider_paused")])
-def test_a_run_that_fails_unheard_keeps_its_own_sentence(
+def test_a_run_that_fails_after_the_break_has_its_own_sentence(
     user: WeComUser, dify: MockDify, status: str, code: str
 ) -> None:
-    """The stream broke, and the look-up says what became of the run."""
+    """The stream breaks, and the look-up returns the run's final status, which selects the sentence."""
     dify.after_disconnect = "dies"
     bubble = user.says("[[chatflow-reset-middle]] 年假")
     wait_until(lambda: dify.looked_up()["events"] > 0)
@@ -161,8 +161,8 @@ def test_a_run_that_fails_unheard_keeps_its_own_sentence(
     assert len(dify.requests) == 1
 
 
-def test_who_cancels_while_it_is_looked_up_stops_the_run(app_server: AppServer, dify: MockDify) -> None:
-    """Nobody wants the answer any more: the look-ups end, and Dify is told."""
+def test_a_cancel_during_the_look_up_stops_the_run(app_server: AppServer, dify: MockDify) -> None:
+    """After a cancel the look-ups end, and the run is stopped at Dify."""
     dify.after_disconnect = "dies"
     headers = {"Authorization": f"Bearer {KEY}"}
     body = {"query": "[[chat-reset-middle]] 年假", "stream": True}
@@ -177,8 +177,8 @@ def test_who_cancels_while_it_is_looked_up_stops_the_run(app_server: AppServer, 
     assert len(dify.requests) == 1
 
 
-def test_the_streams_own_time_bounds_the_look_up(redis_url: str, dify: MockDify) -> None:
-    """However long Dify might still be looked at."""
+def test_the_streams_total_time_bounds_the_look_up(redis_url: str, dify: MockDify) -> None:
+    """STREAM_MAX_SECONDS ends the look-ups, however long Dify might still be asked."""
     bounds = {"STREAM_MAX_SECONDS": "3", "STREAM_LEASE": "3"}
     dify.after_disconnect = "dies"
     with AppServer(redis_url, **dify_settings(dify.base_url), **bounds) as app_server, app_server.user() as user:
@@ -187,8 +187,8 @@ def test_the_streams_own_time_bounds_the_look_up(redis_url: str, dify: MockDify)
     wait_until(lambda: len(dify.stops) == 1)
 
 
-def test_the_conversation_goes_on(user: WeComUser, dify: MockDify) -> None:
-    """The recovered answer's conversation is the next question's."""
+def test_a_recovered_answer_continues_its_conversation(user: WeComUser, dify: MockDify) -> None:
+    """The next question continues the recovered answer's conversation."""
     user.sees_finish(user.says("[[chatflow-reset-start]] 一"), every=0.05)
     user.sees_finish(user.says("[[chatflow]] 二"), every=0.05)
 
@@ -197,8 +197,8 @@ def test_the_conversation_goes_on(user: WeComUser, dify: MockDify) -> None:
     assert second.body["conversation_id"] in dify.conversations
 
 
-def test_a_successor_is_told_that_the_last_word_was_heard(user: WeComUser, redis_url: str) -> None:
-    """With the length of the whole text, and when it was asked: before the end is written."""
+def test_the_length_of_a_complete_text_is_stored(user: WeComUser, redis_url: str) -> None:
+    """`whole` has the length of the text and `asked_at` the time of the question, for a replica that takes over."""
     bubble = user.says("[[chatflow]] 年假")
     user.sees_finish(bubble, every=0.05)
     keys = stream_keys(bubble.stream_id)
@@ -211,8 +211,8 @@ def test_a_successor_is_told_that_the_last_word_was_heard(user: WeComUser, redis
     assert abs(float(str(asked_at)) - time.time()) < 60.0
 
 
-def test_what_it_cost_is_known(user: WeComUser, redis_url: str) -> None:
-    """The history tells it, and the stream keeps it."""
+def test_the_usage_of_a_recovered_answer_is_stored(user: WeComUser, redis_url: str) -> None:
+    """The usage of a recovered answer comes from Dify's history and is stored with the stream."""
     bubble = user.says("[[chat-reset-middle]] 年假")
     user.sees_finish(bubble, every=0.05)
 

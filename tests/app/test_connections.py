@@ -1,4 +1,4 @@
-"""What administrators see of sockets, who counts as one, and the shape of what they are answered."""
+"""The administrators' API of sockets: the list, closing a client, authentication, and the reply envelope."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONNECTION = {
 
 
 class FakeSockets:
-    """Two sockets of client-a on this replica, or a Redis that is away."""
+    """Two sockets of client-a on this replica, or a Redis that is unreachable."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.away = away
@@ -59,33 +59,33 @@ def client_of(
     return app.test_client()
 
 
-def lists(client: FlaskClient, **headers: str) -> TestResponse:
+def get_connections(client: FlaskClient, **headers: str) -> TestResponse:
     return client.get("/api/ws/connections", headers=headers)
 
 
-def closes(client: FlaskClient, client_id: str = "client-a", **headers: str) -> TestResponse:
+def disconnect_client(client: FlaskClient, client_id: str = "client-a", **headers: str) -> TestResponse:
     return client.post(f"/api/ws/disconnect/{client_id}", headers=headers)
 
 
-def test_an_administrator_sees_who_is_connected() -> None:
-    """How many and each of them, in the one envelope."""
-    reply = lists(client_of(FakeSockets()), Authorization=f"Bearer {TOKEN}")
+def test_an_administrator_lists_the_connections() -> None:
+    """The list has a count and every connection, in the REST envelope."""
+    reply = get_connections(client_of(FakeSockets()), Authorization=f"Bearer {TOKEN}")
 
     data = {"count": 2, "connections": [CONNECTION, CONNECTION]}
     assert (reply.status_code, reply.json) == (200, {"code": 200, "message": "Success", "data": data})
 
 
 def test_an_administrator_closes_a_client() -> None:
-    """The reply says how many sockets that were; nobody of that name is a 404."""
+    """The reply has the number of closed sockets; an unknown client is a 404."""
     sockets = FakeSockets()
     client = client_of(sockets)
 
-    closed = closes(client, Authorization=f"bearer {TOKEN}")
-    nobody = closes(client, "client-b", Authorization=f"Bearer {TOKEN}")
+    closed = disconnect_client(client, Authorization=f"bearer {TOKEN}")
+    unknown = disconnect_client(client, "client-b", Authorization=f"Bearer {TOKEN}")
 
     data = {"client_id": "client-a", "disconnected": 2}
     assert (closed.status_code, closed.json) == (200, {"code": 200, "message": "Success", "data": data})
-    assert (nobody.status_code, nobody.json) == (404, {"code": 404, "message": "Not Found", "data": None})
+    assert (unknown.status_code, unknown.json) == (404, {"code": 404, "message": "Not Found", "data": None})
     assert sockets.disconnected == ["client-a", "client-b"]
 
 
@@ -104,12 +104,12 @@ def test_an_administrator_closes_a_client() -> None:
         {"X-API-Key": TOKEN},
     ],
 )
-def test_nobody_else_does(headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-    """Missing or wrong: 401 for both addresses, nothing is done, and what was shown is not logged."""
+def test_a_missing_or_wrong_token_is_unauthorized(headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    """A missing or wrong token is 401 for both addresses, nothing is closed, and the token is not logged."""
     sockets = FakeSockets()
     client = client_of(sockets)
 
-    for reply in (lists(client, **headers), closes(client, **headers)):
+    for reply in (get_connections(client, **headers), disconnect_client(client, **headers)):
         assert (reply.status_code, reply.json) == (401, {"code": 401, "message": "Unauthorized", "data": None})
         assert reply.headers["WWW-Authenticate"] == "Bearer"
     assert sockets.disconnected == []
@@ -117,73 +117,73 @@ def test_nobody_else_does(headers: dict[str, str], caplog: pytest.LogCaptureFixt
     assert TOKEN[:-1] not in repr([vars(record) for record in caplog.records])
 
 
-def test_a_token_in_the_address_is_none() -> None:
-    """Addresses are logged by everybody on the way."""
+def test_a_token_in_the_query_is_ignored() -> None:
+    """URLs are logged by proxies, so a token in the query is ignored."""
     assert client_of(FakeSockets()).get(f"/api/ws/connections?token={TOKEN}").status_code == 401
 
 
-def test_a_guesser_is_stopped_and_an_administrator_elsewhere_is_not() -> None:
-    """After three wrong tokens an address gets 429 until its window ends, for the right token too."""
+def test_wrong_tokens_limit_their_own_address_only() -> None:
+    """After three wrong tokens a client address gets 429 until its window ends, for the right token too."""
     clock = FakeClock()
     client = client_of(FakeSockets(), clock=clock)
     right = {"Authorization": f"Bearer {TOKEN}"}
-    guessed = [lists(client, Authorization=f"Bearer guess-{n}").status_code for n in range(3)]
+    guessed = [get_connections(client, Authorization=f"Bearer guess-{n}").status_code for n in range(3)]
 
     refused, elsewhere = (
-        lists(client, **right),
+        get_connections(client, **right),
         client.get("/api/ws/connections", headers=right, environ_overrides={"REMOTE_ADDR": "203.0.113.7"}),
     )
     clock.advance(60)
 
     assert guessed == [401, 401, 401]
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
-    assert (elsewhere.status_code, lists(client, **right).status_code) == (200, 200)
+    assert (elsewhere.status_code, get_connections(client, **right).status_code) == (200, 200)
 
 
 class Accepted:
-    """A connection that came by port 15000."""
+    """A connection accepted on port 15000."""
 
     def getsockname(self) -> tuple[str, int]:
         return "127.0.0.1", 15000
 
 
 @pytest.mark.parametrize(("ops_port", "status"), [(15000, 200), (15001, 404)])
-def test_with_an_operators_port_administrators_come_by_it_only(ops_port: int, status: int) -> None:
-    """On the port for everybody the addresses are not there, whatever is shown."""
+def test_the_api_is_served_on_the_operations_port_only(ops_port: int, status: int) -> None:
+    """With OPS_PORT set, the addresses are a 404 on the public port, even with the right token."""
     client = client_of(FakeSockets(), ops_port=ops_port)
 
-    headers, came_by = {"Authorization": f"Bearer {TOKEN}"}, {"gunicorn.socket": Accepted()}
-    reply = client.get("/api/ws/connections", headers=headers, environ_overrides=came_by)
+    headers, accepted_on = {"Authorization": f"Bearer {TOKEN}"}, {"gunicorn.socket": Accepted()}
+    reply = client.get("/api/ws/connections", headers=headers, environ_overrides=accepted_on)
 
     assert reply.status_code == status
 
 
 @pytest.mark.parametrize("admin_token", [None, ""])
 @pytest.mark.parametrize("header", ["Bearer ", "Bearer None", f"Bearer {TOKEN}", ""])
-def test_without_a_token_there_are_no_administrators(admin_token: str | None, header: str) -> None:
-    """Neither address is there, whatever is shown."""
+def test_without_an_admin_token_the_api_does_not_exist(admin_token: str | None, header: str) -> None:
+    """Without ADMIN_TOKEN both addresses are a 404, whatever token is sent."""
     sockets = FakeSockets()
     client = client_of(sockets, admin_token)
 
-    for reply in (lists(client, Authorization=header), closes(client, Authorization=header)):
+    for reply in (get_connections(client, Authorization=header), disconnect_client(client, Authorization=header)):
         assert (reply.status_code, reply.json) == (404, {"code": 404, "message": "Not Found", "data": None})
     assert sockets.disconnected == []
 
 
-def test_redis_away_is_said_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    """The cause is in the log, not in the reply."""
+def test_an_outage_of_redis_is_reported_without_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """The reply is 503 without the exception's text; the log has the cause."""
     client = client_of(FakeSockets(away=True))
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
-    for reply in (lists(client, **headers), closes(client, **headers)):
+    for reply in (get_connections(client, **headers), disconnect_client(client, **headers)):
         assert (reply.status_code, reply.json) == (503, {"code": 40000, "message": "Database Error", "data": None})
     assert ["10.0.0.7" in record.__dict__["cause"] for record in caplog.records] == [True, True]
 
 
 def test_closing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Which client an administrator closed, and how many sockets."""
+    """The line has the client's id and the number of closed sockets."""
     with caplog.at_level(logging.INFO):
-        closes(client_of(FakeSockets()), Authorization=f"Bearer {TOKEN}")
+        disconnect_client(client_of(FakeSockets()), Authorization=f"Bearer {TOKEN}")
 
     (line,) = [record for record in caplog.records if record.levelname == "INFO"]
     assert (vars(line)["client_id"], vars(line)["sockets"]) == ("client-a", 2)
@@ -197,13 +197,13 @@ def test_closing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_an_envelope_has_a_code_of_the_table(status: int, code: int) -> None:
-    """Every HTTP status has one of the documented codes, and its name unless something better is said."""
+    """Every HTTP status maps to a documented code, with the code's name unless a message is given."""
     assert envelope(status=status).json == {"code": code, "message": CODES[code], "data": None}
     assert envelope(["来宝"], status=status, message="!").json == {"code": code, "message": "!", "data": ["来宝"]}
 
 
 def test_the_table_has_the_documented_codes() -> None:
-    """The fourteen of the originals' protocol."""
+    """The table has exactly the fourteen documented codes."""
     documented = (200, 400, 401, 403, 404, 405, 500, 503, 504, 10000, 20000, 30000, 40000, 90000)
 
     assert tuple(CODES) == documented

@@ -1,4 +1,4 @@
-"""The container: what a replica is made of, when it may get traffic, and that it gives everything back."""
+"""The container: what a replica consists of, when it is ready for traffic, and that closing releases everything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def container(redis_url: str, **changes: str) -> Container:
     return Container(load_settings(settings_for(redis_url, **changes), None))
 
 
-def ours() -> set[threading.Thread]:
+def product_threads() -> set[threading.Thread]:
     """Return the product's threads that are alive."""
     return {t for t in threading.enumerate() if t.name in ("producer", "flusher") or t.name.startswith("probe-")}
 
@@ -40,7 +40,7 @@ def stored(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 def test_nothing_connects_before_it_is_used() -> None:
-    """Building needs none of the parties, so a wrong address stops no import."""
+    """Building a container opens no connection, so it works with addresses that nothing listens on."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     built = container(
         f"redis://127.0.0.1:{free_port()}/1",
@@ -58,7 +58,7 @@ def test_nothing_connects_before_it_is_used() -> None:
 
 
 def test_a_replica_is_ready_from_its_start_to_its_drain(redis_url: str) -> None:
-    """Not before, and not after."""
+    """`ready` is false before `start` and after `close`."""
     replica = container(redis_url)
     before = replica.ready
     replica.start()
@@ -69,7 +69,7 @@ def test_a_replica_is_ready_from_its_start_to_its_drain(redis_url: str) -> None:
 
 
 def test_a_replica_is_ready_without_redis(caplog: pytest.LogCaptureFixture) -> None:
-    """Were it not, every replica would leave the service at once; Redis may come later."""
+    """If readiness depended on Redis, an outage would take every replica out of service at once."""
     replica = container(f"redis://127.0.0.1:{free_port()}/1")
     with caplog.at_level(logging.INFO):
         replica.start()
@@ -79,8 +79,8 @@ def test_a_replica_is_ready_without_redis(caplog: pytest.LogCaptureFixture) -> N
     replica.close()
 
 
-def test_the_start_says_what_was_started(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Bots, providers and the way people are authenticated, in one line."""
+def test_the_start_logs_what_was_started(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One line has bots, providers and the authentication mode."""
     bots = {"hr": {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY, "RAG_PROVIDER": "mock"}}
     replica = container(
         redis_url, **dify_settings("http://dify.invalid"), WECHAT_BOTS=json.dumps(bots), AUTH_MODE="none"
@@ -93,8 +93,8 @@ def test_the_start_says_what_was_started(redis_url: str, caplog: pytest.LogCaptu
     assert (started["bots"], started["providers"], started["auth"]) == (["default", "hr"], ["dify", "mock"], "none")
 
 
-def test_an_input_that_nobody_fills_in_is_named_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that lacks one may hang instead of failing; a Dify that is away stops no start."""
+def test_a_missing_required_input_is_logged_at_start(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An app without a required input may hang instead of failing; an unreachable Dify does not stop the start."""
     required = [{"text-input": {"variable": name, "required": True}} for name in ("department", "city")]
     with MockDify(user_input_form=required) as dify:
         inputs = json.dumps({"city": "上海"})
@@ -113,7 +113,7 @@ def test_an_input_that_nobody_fills_in_is_named_at_start(redis_url: str, caplog:
 
 
 def test_the_first_question_finds_every_script_loaded(redis_url: str, stored: redis.Redis) -> None:
-    """Nobody's first callback pays for it."""
+    """The start loads all scripts, so no callback has to."""
     replica = container(redis_url)
     replica.start()
     loaded = stored.info("memory")["number_of_cached_scripts"]
@@ -125,11 +125,11 @@ def test_the_first_question_finds_every_script_loaded(redis_url: str, stored: re
     replica.close()
 
 
-def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_path: Path) -> None:
-    """Threads, and connections to Redis, Dify and the auth API, after answers that ended and one that did not."""
+def test_closing_releases_everything(redis_url: str, stored: redis.Redis, tmp_path: Path) -> None:
+    """Threads and connections to Redis, Dify and the auth API are closed, also of an answer that did not end."""
     url = f"sqlite:///{tmp_path / 'users.db'}"
     create_demo_users(url)
-    others, before = len(stored.client_list()), ours()
+    others, before = len(stored.client_list()), product_threads()
     with MockDify() as dify, MockAuth() as auth:
         replica = container(
             redis_url,
@@ -153,15 +153,15 @@ def test_closing_gives_everything_back(redis_url: str, stored: redis.Redis, tmp_
 
         replica.close()
 
-        wait_until(lambda: not ours() - before, timeout=30.0)
+        wait_until(lambda: not product_threads() - before, timeout=30.0)
         wait_until(lambda: len(stored.client_list()) == others, timeout=30.0)
         wait_until(lambda: dify.open_connections == 0, timeout=30.0)
         assert dify.stops == []
         assert auth.calls == {"E1001": 1, "E1002": 1, "wechatlaibao-probe": 1}
 
 
-def test_a_leaving_replica_lets_answers_finish(redis_url: str) -> None:
-    """What can be finished in time is finished."""
+def test_a_draining_replica_lets_answers_finish(redis_url: str) -> None:
+    """`close` waits up to DRAIN_SECONDS for running answers."""
     with MockDify(delay=0.05) as dify:
         replica = container(redis_url, **dify_settings(dify.base_url), DRAIN_SECONDS="30")
         replica.start()
@@ -176,8 +176,8 @@ def test_a_leaving_replica_lets_answers_finish(redis_url: str) -> None:
         assert (end.status, end.text) == ("completed", dify.expected_answer(QUESTION.text))
 
 
-def test_an_answer_that_is_not_finished_is_let_go(redis_url: str) -> None:
-    """Its lease is over at once, so that another replica need not wait for that."""
+def test_closing_releases_the_lease_of_an_unfinished_answer(redis_url: str) -> None:
+    """`close` releases its lease, so another replica can take over without waiting for the lease to expire."""
     with MockDify() as dify:
         replica = container(redis_url, **dify_settings(dify.base_url), DRAIN_SECONDS="0")
         replica.start()
@@ -203,7 +203,7 @@ def test_an_answer_that_is_not_finished_is_let_go(redis_url: str) -> None:
 def test_health_shows_the_parts_that_are_used(
     redis_url: str, tmp_path: Path, changes: dict[str, str], parts: list[str]
 ) -> None:
-    """What a deployment does not need cannot make it unwell."""
+    """A dependency that the settings do not use is not checked."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     with MockAuth() as auth:
         if changes.get("AUTH_MODE") == "external":
@@ -218,8 +218,8 @@ def test_health_shows_the_parts_that_are_used(
         replica.close()
 
 
-def test_health_says_what_is_away() -> None:
-    """Redis away is the end of every answer, the provider of the answers it would give."""
+def test_health_reports_unreachable_dependencies() -> None:
+    """Without Redis the status is unhealthy; an unreachable provider is a failed service."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     replica = container(f"redis://127.0.0.1:{free_port()}/1", **dify_settings(nowhere))
 
@@ -230,8 +230,8 @@ def test_health_says_what_is_away() -> None:
     replica.close()
 
 
-def test_health_says_what_is_wrong_though_it_answers(redis_server: RedisServer, tmp_path: Path) -> None:
-    """An auth API that fails every login, a wrong clock, a folder without room, a database Redis lacks."""
+def test_health_reports_broken_dependencies_that_answer(redis_server: RedisServer, tmp_path: Path) -> None:
+    """An auth API that fails every login, a wrong clock, a folder that cannot be written, a missing Redis database."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     with MockAuth() as auth, MockDify() as dify:
         auth.behaviour, dify.clock_ahead = "garbage", 1200.0
@@ -249,7 +249,7 @@ def test_health_says_what_is_wrong_though_it_answers(redis_server: RedisServer, 
 
 
 def test_a_conversations_name_depends_on_its_own_bot_alone(redis_url: str) -> None:
-    """Replicas find each other's, whatever other bots there are; nobody without the bot's key can name one."""
+    """All replicas derive the same name, whatever other bots exist; the name contains no user id."""
     more = json.dumps({"hr": {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY}})
     built = [container(redis_url), container(redis_url), container(redis_url, WECHAT_BOTS=more)]
 
@@ -263,7 +263,7 @@ def test_a_conversations_name_depends_on_its_own_bot_alone(redis_url: str) -> No
 
 @pytest.mark.parametrize("keys", [{"API_KEYS": "not-a-real-key"}, {"WEBSOCKET_AUTH": "none"}])
 def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str, str]) -> None:
-    """Its streams have the same ids on every replica, by a secret that is not WeCom's."""
+    """Without WeCom's keys, stream ids are derived from another secret, the same on every replica."""
     nothing = {"WECHAT_TOKEN": "", "WECHAT_ENCODING_AES_KEY": ""}
     built, twin = (container(redis_url, **nothing, **keys) for _ in range(2))
     for each in (built, twin):
@@ -285,34 +285,34 @@ def test_a_gateway_without_wecom_answers_sockets(redis_url: str, keys: dict[str,
         twin.close()
 
 
-def test_connections_leave_before_answers_end_and_close_after(redis_url: str) -> None:
+def test_idle_connections_close_before_answers_end_and_busy_ones_after(redis_url: str) -> None:
     """Idle connections are closed when the drain begins, the others when their answers are complete."""
     built = container(redis_url)
-    told: list[str] = []
+    calls: list[str] = []
 
     class Connections:
         def start(self) -> None:
-            told.append("start")
+            calls.append("start")
 
         def leave(self) -> None:
-            told.append(f"leave, ready: {built.ready}")
+            calls.append(f"leave, ready: {built.ready}")
 
         def close_all(self) -> None:
-            told.append(f"close_all, running: {built.manager.running}")
+            calls.append(f"close_all, running: {built.manager.running}")
 
         def stop(self) -> None:
-            told.append("stop")
+            calls.append("stop")
 
     built.attach(Connections())
     built.start()
     built.gateway.ask(QUESTION)
     built.close()
 
-    assert told == ["start", "leave, ready: False", "close_all, running: 0", "stop"]
+    assert calls == ["start", "leave, ready: False", "close_all, running: 0", "stop"]
 
 
-def test_a_bots_commands_are_those_that_reset(redis_url: str) -> None:
-    """What a deployment calls starting anew starts anew, and nothing else does."""
+def test_a_bots_own_commands_reset(redis_url: str) -> None:
+    """WECHAT_COMMANDS replaces the default commands that reset a conversation."""
     replica = container(redis_url, WECHAT_COMMANDS=json.dumps({"从头来": "reset"}))
     replica.start()
 
@@ -323,8 +323,8 @@ def test_a_bots_commands_are_those_that_reset(redis_url: str) -> None:
     replica.close()
 
 
-def test_a_groups_memory_is_as_its_bot_says(redis_url: str) -> None:
-    """One per person, unless the bot shares it."""
+def test_a_bot_decides_whether_a_group_shares_a_conversation(redis_url: str) -> None:
+    """In a group every user has a conversation, unless the bot shares one."""
     shared = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY, "WECHAT_GROUP_CONVERSATION": "shared"}
     replica = container(redis_url, WECHAT_BOTS=json.dumps({"hr": shared}))
     group = [Question("?", "wecom", bot, who, "wrGROUP") for bot in ("default", "hr") for who in ("a", "b")]
@@ -337,7 +337,7 @@ def test_a_groups_memory_is_as_its_bot_says(redis_url: str) -> None:
 
 
 def test_bots_of_one_corp_share_identities(redis_url: str, stored: redis.Redis, tmp_path: Path) -> None:
-    """A person asks two bots of a corp and is authenticated once; another corp's is somebody else."""
+    """A user of two bots of a corp is authenticated once; the same user id of another corp is another user."""
     create_demo_users(f"sqlite:///{tmp_path / 'users.db'}")
     bot = {"WECHAT_TOKEN": TOKEN, "WECHAT_ENCODING_AES_KEY": AES_KEY, "corp": "acme"}
     with MockAuth() as auth:
@@ -373,7 +373,7 @@ def test_bots_of_one_corp_share_identities(redis_url: str, stored: redis.Redis, 
 def test_batches_and_the_user_query_share_the_connections(
     redis_url: str, tmp_path: Path, size: str, mode: str, enabled: str, pools: tuple[int, int]
 ) -> None:
-    """As many as the setting says, together."""
+    """Together they get as many connections as MYSQL_POOL_SIZE says."""
     auth = {"AUTH_SERVICE_URL": "http://127.0.0.1:9", "AUTH_USER_QUERY": DEMO_USER_QUERY} if mode == "external" else {}
     settings = settings_for(
         redis_url,

@@ -1,4 +1,4 @@
-"""`python -m demo`: it answers with nothing set up, says in a line what is wrong, and leaves nothing behind."""
+"""`python -m demo`: it answers without configuration, reports mistakes in one line, and cleans up after itself."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.servers.processes import wait_until
 from tests.support.wecom_stub import AES_KEY, TOKEN, StubCallback
 
 ROOT = Path(__file__).parents[2]
-#: A start imports the whole product; wide, for a busy machine.
+#: Seconds a process may take to start or end: it imports the whole product, possibly on a busy machine.
 START = 60.0
 
 scenario = pytest.mark.scenario
 
 
 class Console:
-    """A person at a terminal in front of a callback of our own: what is printed, and how it ended."""
+    """A terminal session with a callback of the test: the printed lines, and whether the question was answered."""
 
     def __init__(self, callback: StubCallback) -> None:
         self.callback = callback
@@ -48,13 +48,13 @@ class Console:
 
 @pytest.fixture
 def console() -> Iterator[Console]:
-    """A terminal in front of a callback of our own."""
+    """Ask a stub callback that the test controls."""
     with StubCallback() as callback:
         yield Console(callback)
 
 
 class Demo:
-    """A demo in a process of its own, with a folder for its temporary files."""
+    """A demo in its own process, with a folder for its temporary files."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process = process
@@ -75,7 +75,7 @@ class Demo:
 
     @property
     def descendants(self) -> list[int]:
-        """Return the processes it started, and theirs."""
+        """Return the pids of its child processes and of their descendants."""
         found, parents = [self.process.pid], _parents()
         for pid in found:
             found += [child for child, parent in parents.items() if parent == pid]
@@ -83,7 +83,7 @@ class Demo:
 
 
 def _parents() -> dict[int, int]:
-    """Return every running process with its parent; what is only waiting to be reaped does not run."""
+    """Return every running process with its parent's pid; zombies are left out."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -95,7 +95,7 @@ def _parents() -> dict[int, int]:
 
 @contextmanager
 def demo_process(folder: Path, *arguments: str, **variables: str) -> Iterator[Demo]:
-    """Start the demo elsewhere than in the repository, as its own user would, and end it whatever happens."""
+    """Start the demo outside the repository with a minimal environment, and kill it at the end."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "PORT": "0", **variables}
     command = [sys.executable, "-m", "demo", *arguments]
     with subprocess.Popen(
@@ -110,7 +110,7 @@ def demo_process(folder: Path, *arguments: str, **variables: str) -> Iterator[De
 
 @contextmanager
 def two_ports() -> Iterator[tuple[int, int]]:
-    """Give two neighbouring ports that nobody listens on."""
+    """Return two neighbouring ports that are free."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as probe, suppress(OSError):
             port: int = probe.getsockname()[1]
@@ -119,7 +119,7 @@ def two_ports() -> Iterator[tuple[int, int]]:
     yield port, port + 1
 
 
-def nobody_listens(url: str) -> bool:
+def is_free(url: str) -> bool:
     port = int(re.findall(r":(\d+)", url)[0])
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
@@ -127,7 +127,7 @@ def nobody_listens(url: str) -> bool:
 
 @scenario
 def test_a_question_in_the_terminal_shows_the_bubble_growing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Placeholder, text in pieces and finish are printed, and the answer is the provider's."""
+    """The terminal prints the placeholder, the text in pieces and the finish; the text is the provider's answer."""
     status = main(["--ask", "年假怎么申请"], {})
 
     printed = capsys.readouterr().out
@@ -141,7 +141,7 @@ def test_a_question_in_the_terminal_shows_the_bubble_growing(capsys: pytest.Capt
 @pytest.mark.full
 @scenario
 def test_a_question_without_an_answer_ends_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown person reads why, and the status tells a script."""
+    """For an unknown user the terminal prints the reason, and the exit status is 1."""
     assert main(["--user", "lisi"], {"ASK": "年假怎么申请"}) == 1
     assert ZH["unknown_user"] in capsys.readouterr().out
 
@@ -149,16 +149,16 @@ def test_a_question_without_an_answer_ends_with_its_sentence(capsys: pytest.Capt
 @pytest.mark.full
 @scenario
 def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """With an address and a key nothing is simulated but WeCom and the company."""
+    """With DIFY_BASE_URL and DIFY_API_KEY the demo asks that Dify; only WeCom and the user database are simulated."""
     with MockDify(api_key="app-of-the-developer") as dify:
         own = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-of-the-developer"}
         assert main(["--ask", "营业时间"], own) == 0
         assert len(dify.requests) == 1
 
         assert main(["--ask", "营业时间"], {**own, "DIFY_API_KEY": "app-wrong"}) == 1
-        said = capsys.readouterr()
-        assert ZH["provider_unauthorized"] in said.out
-        assert "provider_unauthorized" in said.err, "the log's own words say why"
+        printed = capsys.readouterr()
+        assert ZH["provider_unauthorized"] in printed.out
+        assert "provider_unauthorized" in printed.err, "the log has the error code"
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,10 @@ def test_a_real_dify_answers_when_it_is_named(capsys: pytest.CaptureFixture[str]
         ({"PORT": "65535"}, "PORT=65535 is not a port: a number from 0 to 65534"),
     ],
 )
-def test_what_the_person_can_mend_is_one_line(
+def test_a_wrong_variable_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], environ: dict[str, str], line: str
 ) -> None:
-    """A wrong start names the variable and ends with status 2."""
+    """A wrong variable ends the demo with status 2 and one line that names the variable."""
     assert main([], environ) == 2
 
     printed = capsys.readouterr()
@@ -183,8 +183,8 @@ def test_what_the_person_can_mend_is_one_line(
     assert printed.out == ""
 
 
-def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The line names the port and says what to do."""
+def test_a_taken_port_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line names the port and suggests another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -193,19 +193,19 @@ def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(rf"Port {port} is not free \(.*\): try PORT=\d+\.\n", capsys.readouterr().err)
 
 
-def test_a_taken_port_of_the_gateway_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The gateway's port is the next one, and the line says so."""
+def test_a_taken_port_of_the_gateway_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The gateway listens on PORT + 1; the line names that port and PORT."""
     with two_ports() as (port, taken), socket.create_server(("127.0.0.1", taken)):
         assert main([], {"PORT": str(port)}) == 2
 
-    said = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
-    assert re.fullmatch(said, capsys.readouterr().err)
+    printed = rf"Port {taken} is not free \(.*\), which the gateway needs with PORT={port}: try PORT=\d+\.\n"
+    assert re.fullmatch(printed, capsys.readouterr().err)
 
 
 @pytest.mark.full
 @scenario
 def test_a_gateway_that_does_not_start_shows_the_end_of_its_log(capsys: pytest.CaptureFixture[str]) -> None:
-    """The cause is on the screen, not only in a file that is gone."""
+    """The gateway's temporary log is gone after the demo, so its last lines are printed to stderr."""
     wrong = {"DIFY_BASE_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", "DIFY_TIMEOUT": "soon"}
 
     assert main(["--ask", "hello"], wrong) == 1
@@ -214,10 +214,10 @@ def test_a_gateway_that_does_not_start_shows_the_end_of_its_log(capsys: pytest.C
 
 
 @scenario
-def test_a_demo_is_where_it_says_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Its page is on PORT, its gateway on PORT + 1; SIGTERM, even twice, ends its processes and removes its files.
+def test_a_demo_serves_its_printed_addresses_and_removes_its_files(tmp_path: Path) -> None:
+    """The page is on PORT, the gateway on PORT + 1; SIGTERM, even twice, ends all processes and removes all files.
 
-    Neither a .env nor the product's variables around it reach its gateway; what developers need is printed.
+    Neither a .env file nor product variables of the environment reach the gateway; its addresses and keys are printed.
     """
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -250,14 +250,14 @@ def test_a_demo_is_where_it_says_answers_and_leaves_nothing_behind(tmp_path: Pat
     assert not set(children) & _parents().keys()
     assert len(temporary) >= 2
     assert [path.name for path in folder.iterdir()] == [".env"]
-    assert nobody_listens(demo.address("page"))
-    assert nobody_listens(gateway)
+    assert is_free(demo.address("page"))
+    assert is_free(gateway)
 
 
 @pytest.mark.full
 @scenario
-def test_a_question_that_is_interrupted_was_not_answered(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of an answer, even twice, ends everything with the usual status."""
+def test_an_interrupted_question_ends_with_status_130(tmp_path: Path) -> None:
+    """SIGINT during an answer, even twice, ends all processes with status 130."""
     with demo_process(tmp_path, "--dify", "silent", "--ask", "hello") as demo:
         assert demo.process.stdout is not None
         while "思考中" not in demo.process.stdout.readline():
@@ -275,8 +275,8 @@ def test_a_question_that_is_interrupted_was_not_answered(tmp_path: Path) -> None
 
 @pytest.mark.full
 @scenario
-def test_a_killed_demo_takes_its_gateway_along(tmp_path: Path) -> None:
-    """Also when nothing of it can run any more, no process stays."""
+def test_a_killed_demo_ends_its_gateway(tmp_path: Path) -> None:
+    """Killing the demo with SIGKILL ends its child processes too."""
     with demo_process(tmp_path) as demo:
         demo.wait_ready()
         children = demo.descendants
@@ -290,7 +290,7 @@ def test_a_killed_demo_takes_its_gateway_along(tmp_path: Path) -> None:
 @pytest.mark.full
 @scenario
 def test_a_gateway_that_dies_ends_the_demo(tmp_path: Path) -> None:
-    """The demo does not go on without what it shows."""
+    """When the gateway process dies, the demo ends with status 1 and removes its files."""
     with demo_process(tmp_path) as demo:
         demo.wait_ready()
 
@@ -301,7 +301,7 @@ def test_a_gateway_that_dies_ends_the_demo(tmp_path: Path) -> None:
 
 
 def test_the_terminal_prints_only_what_is_new(console: Console) -> None:
-    """A growing text is printed in pieces, each of its lines once."""
+    """A growing text is printed in pieces, each line once."""
     console.callback.grows(ZH["thinking"], "一", "一\n\n二", "一\n\n二", "一\n\n二三")
 
     assert console.asks() == (
@@ -318,36 +318,36 @@ def test_the_terminal_prints_only_what_is_new(console: Console) -> None:
 
 
 def test_the_terminal_prints_a_replacement_whole(console: Console) -> None:
-    """Text that does not go on where it was is printed anew."""
+    """Text that does not continue the printed text is printed from its beginning."""
     console.callback.grows("one two", "one three")
 
     assert "> one two\n   0.0s > one three" in console.asks()
 
 
 def test_the_terminal_gives_up_when_wecom_does(console: Console) -> None:
-    """Without a finish there is no answer."""
+    """After the timeout the terminal prints that no finish came, and the question counts as unanswered."""
     assert "no finish" in console.asks(timeout=0.05)
     assert not console.answered
 
 
 def test_only_the_products_sentences_for_errors_are_errors() -> None:
-    """An error sentence also counts behind partial text; greetings and notes do not."""
+    """An error sentence counts also after partial text; other sentences and answers do not count."""
     assert ends_in_error(ZH["unknown_user"])
     assert ends_in_error("a part\n\n" + ZH["interrupted"])
     assert not ends_in_error(ZH["reset_done"])
     assert not ends_in_error("年假十天")
 
 
-def test_what_can_be_chosen_is_what_the_mocks_know() -> None:
-    """Every behaviour on the page is one of the mock Dify's, and two of the three people have an account."""
+def test_the_pages_choices_are_those_of_the_mocks() -> None:
+    """The page's modes are those of the mock Dify, and exactly one of its people has no account."""
     accounts = {user.userid for user in DEMO_USERS}
 
     assert tuple(mode.id for mode in DIFY_MODES) == CHOICES
     assert [person.id for person in PEOPLE if person.id not in accounts] == [UNKNOWN_USERID]
 
 
-def test_a_gateway_that_refuses_ends_the_question(console: Console) -> None:
-    """What cannot be asked is reported, not swallowed."""
+def test_a_callback_that_is_rejected_raises(console: Console) -> None:
+    """A callback that replies 403 raises CallbackFailed."""
     console.callback.status = 403
 
     with pytest.raises(CallbackFailed, match="403"):

@@ -1,4 +1,4 @@
-"""/docs: every address on one page, the REST ones to try, and nothing that is not this host's own."""
+"""/docs: every address on one page, requests to the REST API, and no resource of another host."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def client() -> FlaskClient:
 
 
 def linked(page: str) -> list[str]:
-    """Return every address the page has the browser fetch."""
+    """Return the URLs of the page's scripts and style sheets."""
     return re.findall(r'<(?:script src|link rel="stylesheet" href)="([^"]+)"', page)
 
 
 def test_the_page_names_every_address(client: FlaskClient) -> None:
-    """Each is on it as its clients write it, the configured one too, and the name cannot add an element."""
+    """Paths are shown as clients write them, with the configured ones; the name's markup is escaped."""
     text = client.get("/docs").get_data(as_text=True)
 
     for address in addresses("/ws/asr", operations_of(client.application)):
@@ -61,7 +61,7 @@ def test_the_page_names_every_address(client: FlaskClient) -> None:
 
 
 def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path) -> None:
-    """Every address of the application is on the page, and nothing that is not there."""
+    """The page and the application's URL map have the same addresses."""
     with AppServer(redis_url, WS_PATH="/ws/asr", DATABASE_PATH=str(tmp_path / "laibao.db")) as app_server:
         rules = list(app_server.app.url_map.iter_rules())
         listed = {(address.method, address.path) for address in addresses("/ws/asr", operations_of(app_server.app))}
@@ -72,16 +72,16 @@ def test_the_page_has_what_the_application_serves(redis_url: str, tmp_path: Path
     assert listed == served | {("WS", path) for path in endpoints}
 
 
-def test_addresses_of_rest_are_written_like_the_others() -> None:
-    """With what is to be filled in between angle brackets, and no link where nobody can just look."""
+def test_rest_addresses_use_angle_brackets() -> None:
+    """Parameters are in angle brackets; an address that a browser cannot open by a link has none."""
     (_, closing) = [address for address in addresses("/ws/asr", OPERATIONS) if address.path.startswith("/api/")]
 
     assert (closing.method, closing.path, closing.opens) == ("POST", "/api/ws/disconnect/<client_id>", False)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json", "/openapi.json"])
-def test_the_page_speaks_to_this_host_alone(client: FlaskClient, path: str) -> None:
-    """Its script and style are let in by their digests, others by name from here; nothing is framed or evaluated."""
+def test_the_content_security_policy_allows_this_host_alone(client: FlaskClient, path: str) -> None:
+    """The policy allows inline script and style by digest and other files from this host; no frames, no eval."""
     reply = client.get(path)
     policy = reply.headers["Content-Security-Policy"]
     digests = [b64encode(sha256((HTML / name).read_bytes()).digest()).decode() for name in ("docs.js", "docs.css")]
@@ -95,8 +95,8 @@ def test_the_page_speaks_to_this_host_alone(client: FlaskClient, path: str) -> N
     assert reply.headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_the_page_holds_its_script_and_style_as_they_are_digested(client: FlaskClient) -> None:
-    """Byte for byte, for else the browser would not run them."""
+def test_the_inline_script_and_style_match_their_digests(client: FlaskClient) -> None:
+    """The inlined script and style are the digested bytes; otherwise the browser would not run them."""
     text = client.get("/docs").get_data(as_text=True)
 
     for name, tag in (("docs.js", "script"), ("docs.css", "style")):
@@ -104,8 +104,8 @@ def test_the_page_holds_its_script_and_style_as_they_are_digested(client: FlaskC
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
-def test_the_files_of_the_page_may_be_kept_for_ever(client: FlaskClient) -> None:
-    """Each is there under a name with a digest of its content, as what it is, and small on the way."""
+def test_the_files_of_the_page_may_be_cached_for_ever(client: FlaskClient) -> None:
+    """Each file has a digest in its name, its media type, an immutable cache header and compression."""
     paths = linked(client.get("/docs").get_data(as_text=True))
 
     assert len(paths) == 2
@@ -122,8 +122,8 @@ def test_the_files_of_the_page_may_be_kept_for_ever(client: FlaskClient) -> None
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/websocket.json", "/openapi.json"])
 @pytest.mark.parametrize("coding", ["identity", "gzip", "br"])
-def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, path: str, coding: str) -> None:
-    """A browser asks each time, for another version's page names other files; what it has it is not sent."""
+def test_an_unchanged_page_is_not_sent_again(client: FlaskClient, path: str, coding: str) -> None:
+    """A browser revalidates each time, because another version's page names other files; a match gets 304."""
     accepts = {"Accept-Encoding": coding}
     first = client.get(path, headers=accepts)
 
@@ -132,7 +132,7 @@ def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, path: str, 
 
     assert first.headers["Cache-Control"] == "no-cache"
     assert (again.status_code, again.data) == (304, b"")
-    # gzip writes the time into what it packs.
+    # gzip stores the time in its header.
     unpack = {"identity": bytes, "gzip": gzip.decompress, "br": brotli.decompress}[coding]
     assert (other.status_code, unpack(other.data)) == (200, unpack(first.data))
 
@@ -141,7 +141,7 @@ def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, path: str, 
     "name", ["swagger-ui.css", "swagger-ui-0000000000000000.css", "..%2f..%2fapp.py", "__init__.py"]
 )
 def test_no_other_file_is_there(client: FlaskClient, name: str) -> None:
-    """Names without the digest, with another one, or of anything else."""
+    """A name without a digest, with another digest, or of another file is a 404."""
     reply = client.get(f"/docs/assets/{name}")
 
     assert (reply.status_code, (reply.json or {})["code"]) == (404, 404)
@@ -149,7 +149,7 @@ def test_no_other_file_is_there(client: FlaskClient, name: str) -> None:
 
 
 def test_other_content_has_another_name(tmp_path: Path) -> None:
-    """What was kept under the old name is nobody's any more."""
+    """After a change the old name is a 404 and the new name has the new content."""
     (tmp_path / "a.js").write_text("1")
     before = Assets([tmp_path / "a.js"])
     (tmp_path / "a.js").write_text("2")
@@ -161,8 +161,8 @@ def test_other_content_has_another_name(tmp_path: Path) -> None:
     assert found.content == b"2"
 
 
-def test_the_document_that_the_page_shows_is_the_one_that_is_served(client: FlaskClient) -> None:
-    """The page asks for it under its own address."""
+def test_the_page_shows_the_served_openapi_document(client: FlaskClient) -> None:
+    """The page fetches `openapi.json`, which is served under that address."""
     assert "openapi.json" in json.dumps((HTML / "docs.js").read_text("utf-8"))
     assert (client.get("/openapi.json").json or {})["info"] == {
         **(client.get("/openapi.json").json or {})["info"],

@@ -1,4 +1,4 @@
-"""A channel that the product does not have: one object, one blueprint, and nothing of `services/` changes."""
+"""A channel that the product does not have: it needs one object and one blueprint, and no change in `services/`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def app(redis_url: str, dify: MockDify) -> Iterator[Flask]:
-    """The product with one channel more, and a Dify that answers in pieces."""
+    """The product with one more channel, and a Dify that answers in pieces."""
     dify.delay = 0.05
     settings = settings_for(redis_url, **dify_settings(dify.base_url))
     app = create_app(load_settings(settings, None), (*CHANNELS, TOY))
@@ -38,7 +38,7 @@ def app(redis_url: str, dify: MockDify) -> Iterator[Flask]:
 
 
 def test_a_toy_channel_answers_as_a_stream(app: Flask, dify: MockDify) -> None:
-    """Its answer comes in pieces, while the provider is still at it."""
+    """The reply has several pieces, sent while the provider still answers."""
     reply = app.test_client().post("/toy/li/m1", data="年假？")
 
     pieces = [piece for piece in reply.iter_encoded() if piece]
@@ -47,7 +47,7 @@ def test_a_toy_channel_answers_as_a_stream(app: Flask, dify: MockDify) -> None:
 
 
 def test_a_toy_channel_finds_the_stream_of_a_question_sent_again(app: Flask) -> None:
-    """The same id leads to the same stream, and another text under it is refused: its rules say so."""
+    """The same id finds the same stream; another text under it is rejected, as its rules define."""
     client = app.test_client()
     first, again = (client.post("/toy/li/m1", data="年假？", buffered=True) for _ in range(2))
     other = client.post("/toy/li/m1", data="病假？")
@@ -57,14 +57,14 @@ def test_a_toy_channel_finds_the_stream_of_a_question_sent_again(app: Flask) -> 
 
 
 def test_a_toy_channel_has_its_series_from_the_start(app: Flask) -> None:
-    """Its first answer is seen by rates, as those of all channels."""
+    """Its series exist before the first answer, so a rate counts that answer."""
     page = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}).text
 
     assert 'wechatlaibao_streams_total{channel="toy",outcome="completed"} ' in page
 
 
-def test_a_question_of_it_is_stored_as_every_question(app: Flask, redis_server: RedisServer) -> None:
-    """A channel adds no field to Redis."""
+def test_a_toy_channels_question_is_stored_like_any_other(app: Flask, redis_server: RedisServer) -> None:
+    """A channel adds no field to the stored question."""
     reply = app.test_client().post("/toy/li/m1", data="年假？", buffered=True)
 
     with redis_server.client() as stored:
@@ -74,7 +74,7 @@ def test_a_question_of_it_is_stored_as_every_question(app: Flask, redis_server: 
 
 
 def test_a_channel_takes_less_than_sixty_lines() -> None:
-    """All of it is in one module."""
+    """The whole channel is one module of less than sixty lines."""
     assert len(Path(toy_channel.__file__).read_text("utf-8").splitlines()) < 60
 
 
@@ -85,12 +85,12 @@ def test_two_channels_of_one_name_stop_the_start() -> None:
 
 
 def test_services_compare_no_channel_names() -> None:
-    """What differs by channel is in its object: nothing below the channels asks which channel it is."""
+    """Everything that differs by channel is in its object, so no module of `services` compares a channel's name."""
     compared = [
         f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
         for path in sorted((ROOT / "services").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if asks_for_channel(node)
+        if compares_channel(node)
     ]
 
     assert compared == []
@@ -107,13 +107,13 @@ def test_services_compare_no_channel_names() -> None:
         ('if channel.authenticates == "directory": ...', False),
     ],
 )
-def test_a_comparison_of_a_channels_name_is_seen(line: str, asks: bool) -> None:
-    """Each way to write one counts; a look-up in the registry and a fact of the object do not."""
-    assert any(map(asks_for_channel, ast.walk(ast.parse(line)))) is asks
+def test_a_comparison_of_a_channels_name_is_found(line: str, asks: bool) -> None:
+    """Every form of comparison is found; a look-up in the registry or a field of the object is not one."""
+    assert any(map(compares_channel, ast.walk(ast.parse(line)))) is asks
 
 
-def asks_for_channel(node: ast.AST) -> bool:
-    """Tell whether a node compares a channel's name with words."""
+def compares_channel(node: ast.AST) -> bool:
+    """Tell whether a node compares a channel's name with a constant."""
     if isinstance(node, ast.Match):
         return names_channel(node.subject)
     if not isinstance(node, ast.Compare):
@@ -124,5 +124,5 @@ def asks_for_channel(node: ast.AST) -> bool:
 
 
 def names_channel(node: ast.expr) -> bool:
-    """Tell whether an expression is `channel` or something's `channel`."""
+    """Tell whether an expression is `channel` or an attribute `channel`."""
     return getattr(node, "attr", getattr(node, "id", "")) == "channel"

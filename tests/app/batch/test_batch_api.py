@@ -1,4 +1,4 @@
-"""The addresses of batches: what may be submitted, what is shown of it, who may see it, and every way to be refused."""
+"""The REST API of batches: submissions, tasks, results, ownership, and every error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def counter() -> Counter:
 
 
 def matches(model: type[BaseModel], shown: Any) -> bool:
-    """Tell whether data is what the specification says: all fields, no others, and of their kinds."""
+    """Tell whether data has exactly the fields of a model, with their types."""
     return set(model.model_validate(shown).model_dump()) == set(shown)
 
 
@@ -50,18 +50,18 @@ def failed(index: int, text: str) -> Item:
 
 
 def test_a_submission_is_answered_by_its_task(counter: Counter) -> None:
-    """201, where it is to be seen, and nothing is said of who asked."""
+    """201 with the task's id and its Location, and nothing about the caller."""
     reply = counter.submits("How?", "Why?", description="Two of them")
 
-    told = data_of(reply, 201)
-    assert matches(Submitted, told)
-    assert uuid.UUID(told["task_id"]).version == 4
-    assert told["status"] == "pending"
-    assert reply.headers["Location"] == f"{TASKS}/{told['task_id']}"
+    submitted = data_of(reply, 201)
+    assert matches(Submitted, submitted)
+    assert uuid.UUID(submitted["task_id"]).version == 4
+    assert submitted["status"] == "pending"
+    assert reply.headers["Location"] == f"{TASKS}/{submitted['task_id']}"
 
 
 def test_a_task_is_shown_with_its_progress_and_its_options(counter: Counter) -> None:
-    """Every documented field is there from the beginning, null while there is nothing to say."""
+    """Every documented field is there from the beginning, null without a value."""
     options = {"inputs": {"role": "all", "n": 3, "x": 0.5, "on": True}, "max_attempts": 2, "max_concurrent": 4}
     task_id = counter.task(description="Two of them", options=options)
 
@@ -80,7 +80,7 @@ def test_a_task_is_shown_with_its_progress_and_its_options(counter: Counter) -> 
 
 
 def test_options_that_are_left_out_have_their_defaults(counter: Counter) -> None:
-    """Null says as much as nothing."""
+    """Null means the default, as a missing field does."""
     submissions: tuple[dict[str, Any], ...] = ({}, {"options": None, "description": None}, {"options": {}})
     for fields in submissions:
         shown = data_of(counter.asks("GET", f"{TASKS}/{counter.task(**fields)}"))
@@ -89,8 +89,8 @@ def test_options_that_are_left_out_have_their_defaults(counter: Counter) -> None
         assert shown["description"] == ""
 
 
-def test_a_running_task_tells_its_rate_and_when_it_may_end() -> None:
-    """Two of four in ten seconds: as many seconds again."""
+def test_a_running_task_has_its_rate_and_estimated_end() -> None:
+    """Two of four items in ten seconds: ten more seconds."""
     started = START + timedelta(seconds=1)
     seen = START + timedelta(seconds=11)
     task = Task(UNKNOWN, "key:a", "FAQ", "", "running", BatchOptions(), 4, START, seen, completed=2, started_at=started)
@@ -133,8 +133,8 @@ def test_a_running_task_tells_its_rate_and_when_it_may_end() -> None:
         ({"options": {"inputs": {str(n): 1 for n in range(51)}}}, "options.inputs"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_kept(counter: Counter, fields: dict[str, Any], wrong: str) -> None:
-    """422 with the field's place; options that nobody knows reach no provider."""
+def test_an_invalid_field_is_named_and_nothing_is_stored(counter: Counter, fields: dict[str, Any], wrong: str) -> None:
+    """422 with the field's path; unknown options are rejected and reach no provider."""
     reply = counter.submits(**fields)
 
     assert refused(reply) == (422, 10000, "invalid_fields")
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_kept(counter: Counter, fields
 
 
 def test_the_longest_submission_is_taken() -> None:
-    """Exactly as many texts as may be; the longest text is taken too."""
+    """MAX_TEXTS texts are accepted, and a text of MAX_CHARS."""
     counter = Counter()
 
     many = data_of(counter.submits(*["?"] * MAX_TEXTS), 201)
@@ -158,14 +158,14 @@ def test_a_body_beyond_the_limit_is_refused(counter: Counter) -> None:
 
 
 def test_a_text_is_kept_as_it_was_sent(counter: Counter) -> None:
-    """White space around it too: who submitted it finds it again."""
+    """White space around a text is kept, so the submitter finds the text again."""
     task_id = counter.task("  年假有几天？ \n", "=1+1")
 
     assert counter.texts(task_id) == ["  年假有几天？ \n", "=1+1"]
 
 
 def test_a_key_finds_its_task_again(counter: Counter) -> None:
-    """Sent twice, a submission is one task: 201, then 200 with the same data."""
+    """A submission sent twice is one task: 201, then 200 with the same data."""
     first = counter.submits(key="order-1")
     again = counter.submits(key="order-1")
 
@@ -173,8 +173,8 @@ def test_a_key_finds_its_task_again(counter: Counter) -> None:
     assert data_of(counter.asks("GET", TASKS))["total"] == 1
 
 
-def test_a_key_stands_for_one_submission(counter: Counter) -> None:
-    """With other texts it is a conflict, said in a sentence."""
+def test_a_key_identifies_one_submission(counter: Counter) -> None:
+    """The same key with other texts is a 409 with a sentence."""
     counter.submits("How?", key="order-1")
 
     reply = counter.submits("Why?", key="order-1")
@@ -184,8 +184,8 @@ def test_a_key_stands_for_one_submission(counter: Counter) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "k" * 65, "with space", "é"])
-def test_a_key_that_is_none_is_refused(counter: Counter, key: str) -> None:
-    """An empty one too: who sends it means to send a key."""
+def test_an_invalid_idempotency_key_is_rejected(counter: Counter, key: str) -> None:
+    """An empty one is rejected too: a client that sends the header means to send a key."""
     body = {"name": "FAQ", "texts": ["How?"]}
 
     reply = counter.asks("POST", TASKS, json=body, headers={"Idempotency-Key": key})
@@ -195,7 +195,7 @@ def test_a_key_that_is_none_is_refused(counter: Counter, key: str) -> None:
 
 
 def test_a_text_that_is_too_large_is_refused_before_the_task(counter: Counter) -> None:
-    """413 names the text and the limit, of JSON and of a file; nothing is taken in."""
+    """413 names the text and the limit, in JSON and in a file; no task is created."""
     long = "字" * 7_000
 
     sent = counter.asks("POST", TASKS, json={"name": "FAQ", "texts": ["How?", long]})
@@ -208,8 +208,8 @@ def test_a_text_that_is_too_large_is_refused_before_the_task(counter: Counter) -
     assert data_of(counter.asks("GET", TASKS))["total"] == 0
 
 
-def test_a_full_queue_says_so_until_a_task_ends() -> None:
-    """Only what is unfinished counts: an ended task makes room."""
+def test_a_full_queue_rejects_tasks_until_one_ends() -> None:
+    """Only unfinished tasks count against the limit."""
     counter = Counter(BatchesTwin(max_size=1))
     first = counter.task()
 
@@ -219,8 +219,8 @@ def test_a_full_queue_says_so_until_a_task_ends() -> None:
     data_of(counter.submits(), 201)
 
 
-def test_who_submits_too_often_is_told_when_to_come_back() -> None:
-    """Counted by who asks and from where, before the body is read."""
+def test_too_many_submissions_get_retry_after() -> None:
+    """The limit counts by caller and address, and applies before the body is read."""
     counter = Counter(limiter=CountingLimiter(1))
     counter.task()
 
@@ -235,7 +235,7 @@ def test_who_submits_too_often_is_told_when_to_come_back() -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("POST", TASKS), ("GET", TASKS), ("GET", "/api/batch/status")])
 def test_an_address_needs_a_key(method: str, path: str) -> None:
-    """401 without, or with a wrong one, and nothing is counted."""
+    """401 without a key or with a wrong one, and the rate limit does not count it."""
     counter = Counter(key="wrong")
 
     assert refused(counter.asks(method, path)) == (401, 401, AuthError(code="auth_failed").code)
@@ -244,8 +244,8 @@ def test_an_address_needs_a_key(method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "rest"), OF_ONE)
-def test_a_task_of_somebody_else_is_as_unknown_as_one_that_is_not(method: str, rest: str) -> None:
-    """Nothing tells the two apart, and nothing happens to it."""
+def test_a_task_of_another_owner_looks_like_an_unknown_one(method: str, rest: str) -> None:
+    """Both get the same 404, and the task is unchanged."""
     mine = Counter()
     task_id = mine.task()
     other = Counter(mine.batches, key=OTHER_KEY)
@@ -260,15 +260,15 @@ def test_a_task_of_somebody_else_is_as_unknown_as_one_that_is_not(method: str, r
 
 
 @pytest.mark.parametrize("task_id", ["x", "任务", UNKNOWN.upper().replace("0", "A"), f"{UNKNOWN}%20", "%00"])
-def test_what_is_no_task_id_is_unknown_without_a_look(counter: Counter, task_id: str) -> None:
-    """No odd character of an address comes to a database."""
+def test_an_invalid_task_id_is_unknown_without_a_query(counter: Counter, task_id: str) -> None:
+    """An invalid id never reaches the database."""
     counter.batches.away = True
 
     assert refused(counter.asks("GET", f"{TASKS}/{task_id}")) == (404, 404, "batch_unknown")
 
 
-def test_a_cancelled_task_stays_so(counter: Counter) -> None:
-    """What was answered stays; the rest is cancelled, and nothing can be done about it any more."""
+def test_a_cancelled_task_stays_cancelled(counter: Counter) -> None:
+    """Finished items keep their answers, the others are cancelled, and later changes get 409."""
     task_id = counter.task("How?", "Why?")
     counter.batches.answer(task_id, done(0, "How?"))
 
@@ -284,8 +284,8 @@ def test_a_cancelled_task_stays_so(counter: Counter) -> None:
     assert [result["status"] for result in results["results"]] == ["completed", "cancelled"]
 
 
-def test_a_task_pauses_and_goes_on(counter: Counter) -> None:
-    """Both answer the task; said twice they change nothing."""
+def test_a_task_is_paused_and_resumed(counter: Counter) -> None:
+    """Both return the task; repeated calls change nothing."""
     task_id = counter.task()
     counter.batches.answer(task_id, done(0, "How?"))
 
@@ -309,7 +309,7 @@ def test_tasks_are_listed_newest_first_by_pages(counter: Counter) -> None:
 
 
 def test_tasks_are_listed_by_status(counter: Counter) -> None:
-    """Of one status only, and counted so."""
+    """The list and its total have tasks of that status only."""
     kept, dropped = counter.task(), counter.task()
     counter.asks("DELETE", f"{TASKS}/{dropped}")
 
@@ -322,12 +322,12 @@ def test_tasks_are_listed_by_status(counter: Counter) -> None:
     "query",
     ["?status=processing", "?page=0", "?size=101", "?size=x", "?owner=me", "?page=1&page=2"],
 )
-def test_a_list_is_asked_for_properly(counter: Counter, query: str) -> None:
+def test_invalid_parameters_of_a_list_are_rejected(counter: Counter, query: str) -> None:
     assert refused(counter.asks("GET", f"{TASKS}{query}")) == (422, 10000, "invalid_fields")
 
 
-def test_results_come_in_the_order_of_the_texts_while_they_come_in(counter: Counter) -> None:
-    """The last text is answered first; the others are there too, with what they are."""
+def test_results_have_the_order_of_the_texts_while_running(counter: Counter) -> None:
+    """Items without an answer are listed too, with their status."""
     task_id = counter.task("How?", "Why?", "When?")
     counter.batches.answer(task_id, done(2, "When?", "Now."))
     counter.batches.answer(task_id, failed(0, "How?"))
@@ -345,8 +345,8 @@ def test_results_come_in_the_order_of_the_texts_while_they_come_in(counter: Coun
     assert shown["results"][2]["completed_at"].endswith("Z")
 
 
-def test_a_task_of_which_nothing_succeeded_has_failed(counter: Counter) -> None:
-    """No error is shown as if it were an answer."""
+def test_a_task_without_a_success_has_failed(counter: Counter) -> None:
+    """A task whose items all failed is failed, and no error is shown as an answer."""
     task_id = counter.task("How?")
     counter.batches.answer(task_id, failed(0, "How?"))
 
@@ -355,7 +355,7 @@ def test_a_task_of_which_nothing_succeeded_has_failed(counter: Counter) -> None:
 
 
 def test_results_have_pages(counter: Counter) -> None:
-    """Together they are all of them, each once; beyond them there is nothing."""
+    """All pages together have every result once; a page beyond the last is empty."""
     task_id = counter.task(*[f"q{number}" for number in range(7)])
 
     pages = [data_of(counter.asks("GET", f"{TASKS}/{task_id}/results?size=3&page={page}")) for page in (1, 2, 3, 4)]
@@ -365,7 +365,7 @@ def test_results_have_pages(counter: Counter) -> None:
 
 
 def test_a_page_of_results_reads_no_others(counter: Counter) -> None:
-    """A page in the midst of ten thousand costs a page."""
+    """A page reads its own items, however many the task has."""
     task_id = counter.task(*["?"] * 1000)
 
     counter.asks("GET", f"{TASKS}/{task_id}/results?size=10&page=50")
@@ -373,8 +373,8 @@ def test_a_page_of_results_reads_no_others(counter: Counter) -> None:
     assert counter.batches.handed_out == 10
 
 
-def test_a_page_that_would_be_huge_is_refused(counter: Counter) -> None:
-    """Answers may be long: a smaller page, or the download, has them all the same."""
+def test_a_page_that_is_too_large_is_rejected(counter: Counter) -> None:
+    """A page whose answers are too long is rejected; a smaller page or a download works."""
     task_id = counter.task(*["?"] * 40)
     for index in range(40):
         counter.batches.answer(task_id, done(index, "?", "x" * 1_000_000))
@@ -386,13 +386,13 @@ def test_a_page_that_would_be_huge_is_refused(counter: Counter) -> None:
 @pytest.mark.parametrize(
     "query", ["?size=1001", "?page=0", "?format=xml", "?format=csv&page=1", "?format=jsonl&size=9"]
 )
-def test_results_are_asked_for_properly(counter: Counter, query: str) -> None:
-    """A download has no pages: who asks for one is told, and not given everything."""
+def test_invalid_parameters_of_results_are_rejected(counter: Counter, query: str) -> None:
+    """Page parameters on a download are rejected, because a download has no pages."""
     assert refused(counter.asks("GET", f"{TASKS}/{counter.task()}/results{query}")) == (422, 10000, "invalid_fields")
 
 
-def test_the_processor_tells_how_it_stands(counter: Counter) -> None:
-    """The documented fields, over all callers."""
+def test_the_status_of_the_processor_is_shown(counter: Counter) -> None:
+    """The documented fields, counted over all callers."""
     kept, dropped = counter.task(), counter.task()
     counter.asks("DELETE", f"{TASKS}/{dropped}")
     counter.batches.answer(kept, done(0, "How?"))
@@ -412,8 +412,8 @@ def test_the_processor_tells_how_it_stands(counter: Counter) -> None:
 
 
 @pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("GET", "/status"), *OF_ONE])
-def test_without_its_database_the_endpoint_says_so(method: str, rest: str) -> None:
-    """503 with the table's code for SQL, before a byte of a download is sent."""
+def test_without_its_database_every_address_is_unavailable(method: str, rest: str) -> None:
+    """503 with the code for SQL, before the first byte of a download."""
     counter = Counter()
     task_id = counter.task()
     counter.batches.away = True
@@ -422,8 +422,8 @@ def test_without_its_database_the_endpoint_says_so(method: str, rest: str) -> No
     assert refused(counter.asks(method, path)) == (503, 40000, "store_unavailable")
 
 
-def test_where_batches_are_not_offered_every_address_says_so() -> None:
-    """To those who may ask."""
+def test_without_batches_every_address_is_unavailable() -> None:
+    """503 with a valid key, 401 without one."""
     client = client_of(None, CountingLimiter())
 
     for method, path in (("POST", TASKS), ("GET", TASKS), ("GET", "/api/batch/status"), ("GET", f"{TASKS}/{UNKNOWN}")):
@@ -434,7 +434,7 @@ def test_where_batches_are_not_offered_every_address_says_so() -> None:
 
 
 def test_head_and_options_and_other_methods_are_answered(counter: Counter) -> None:
-    """HEAD is GET without a body, OPTIONS names what there is, and the rest is 405 with Allow."""
+    """HEAD is GET without a body, OPTIONS lists the methods, other methods get 405 with Allow."""
     task_id = counter.task()
 
     head = counter.asks("HEAD", f"{TASKS}/{task_id}/results?format=csv")
@@ -447,15 +447,15 @@ def test_head_and_options_and_other_methods_are_answered(counter: Counter) -> No
     assert "POST" in put.headers["Allow"]
 
 
-def test_the_credential_of_who_submits_goes_with_the_task(counter: Counter) -> None:
-    """An API key needs none; it is never shown."""
+def test_the_submitters_credential_is_stored_with_the_task(counter: Counter) -> None:
+    """An API key has no credential to store."""
     counter.task()
 
     assert counter.batches.credentials == [""]
 
 
 def test_every_address_is_documented() -> None:
-    """By the paths that are served and no others."""
+    """The documented paths and methods are exactly the served ones."""
     rules = {
         (method, str(rule).replace("<", "{").replace(">", "}"))
         for rule in client_of(None, CountingLimiter()).application.url_map.iter_rules()
@@ -467,7 +467,7 @@ def test_every_address_is_documented() -> None:
 
 
 @pytest.mark.parametrize("operation", batch.OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
-def test_every_address_says_what_it_answers(operation: Operation) -> None:
-    """A model for each success."""
+def test_every_operation_documents_its_replies(operation: Operation) -> None:
+    """Each operation has a summary, and a model for each success."""
     assert operation.summary
     assert all(model for status, model in operation.answers.items() if status < 300)

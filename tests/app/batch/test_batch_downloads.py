@@ -1,4 +1,4 @@
-"""All results of a task as a file: for Excel without formulas and with its characters, for programs without loss."""
+"""All results of a task as a file: CSV for Excel, without formulas, and JSONL without any change."""
 
 from __future__ import annotations
 
@@ -17,8 +17,23 @@ from tests.support.batches.counter import TASKS, Counter, data_of
 from tests.support.batches.twin import START
 
 SOURCES = ({"title": "手册", "position": 1},)
-EVIL = ["=1+1", "+A1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠a", "  =1", "-list", "- =1"]
-EVIL += [
+FORMULAS = [
+    "=1+1",
+    "+A1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",
+    "＋1",
+    "－1",
+    "＠a",
+    "  =1",
+    "-list",
+    "- =1",
+]
+FORMULAS += [
     "- cmd|' /C calc'!A0",
     "- HYPERLINK(A1)",
     "- [x.xls]s!A1",
@@ -32,8 +47,8 @@ def task(name: str = "FAQ") -> Task:
     return Task("3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34", "key:a", name, "", "running", BatchOptions(), 3, START, START)
 
 
-def answered(*texts: str) -> tuple[Counter, str]:
-    """Return a counter and a task whose texts are all answered by themselves."""
+def answered_task(*texts: str) -> tuple[Counter, str]:
+    """Return a counter and a task whose texts are all answered."""
     counter = Counter()
     task_id = counter.task(*texts)
     for index, text in enumerate(texts):
@@ -46,7 +61,7 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
 
 
 def test_a_csv_has_a_row_for_each_text_in_order() -> None:
-    """Also of those that are not answered yet: the file fits beside the one that was submitted."""
+    """Texts without an answer have a row too, so the file lines up with the submitted one."""
     counter = Counter()
     task_id = counter.task("How?", "Why?", "两行\n文字")
     error = {"code": "provider_timeout", "message": "Too slow."}
@@ -72,8 +87,8 @@ def test_a_csv_has_a_row_for_each_text_in_order() -> None:
 
 
 def test_a_csv_opens_in_excel() -> None:
-    """Its mark says UTF-8, every cell is in quotes whatever parts columns there, and lines end as Windows' do."""
-    counter, task_id = answered("a;=1+1")
+    """A byte order mark, quotes around every cell, and CRLF line ends."""
+    counter, task_id = answered_task("a;=1+1")
 
     reply = counter.asks("GET", f"{TASKS}/{task_id}/results?format=csv")
 
@@ -83,18 +98,18 @@ def test_a_csv_opens_in_excel() -> None:
     assert b'"a;=1+1"' in reply.data
 
 
-@pytest.mark.parametrize("evil", EVIL, ids=[ascii(one) for one in EVIL])
-def test_no_cell_is_a_formula(evil: str) -> None:
-    """Neither a question nor an answer nor an error: what a model says is as foreign as what a user types."""
+@pytest.mark.parametrize("formula", FORMULAS, ids=[ascii(one) for one in FORMULAS])
+def test_no_cell_is_a_formula(formula: str) -> None:
+    """Questions, answers and errors are escaped: the text of a model is as untrusted as that of a user."""
     counter = Counter()
-    task_id = counter.task(evil, "b")
-    counter.batches.answer(task_id, Item(0, evil, "completed", content=evil))
-    counter.batches.answer(task_id, Item(1, "b", "failed", error={"code": evil, "message": evil}))
+    task_id = counter.task(formula, "b")
+    counter.batches.answer(task_id, Item(0, formula, "completed", content=formula))
+    counter.batches.answer(task_id, Item(1, "b", "failed", error={"code": formula, "message": formula}))
 
     rows = rows_of(counter.asks("GET", f"{TASKS}/{task_id}/results?format=csv").data)
 
     cells = [rows[0]["text"], rows[0]["content"], rows[1]["error_code"], rows[1]["error_message"]]
-    assert cells == [f"'{evil}"] * 4
+    assert cells == [f"'{formula}"] * 4
 
 
 @pytest.mark.parametrize(
@@ -104,13 +119,13 @@ def test_no_cell_is_a_formula(evil: str) -> None:
         *("-42", "+8,000.50", "-1.5e-3", "-5%", " -42 ", "- list", "- 年假（5 天）\n- 病假 = 3 天！\n", "+ one\n+ two"),
     ],
 )
-def test_what_is_no_formula_stays_as_it_is(text: str) -> None:
+def test_text_that_is_no_formula_is_unchanged(text: str) -> None:
     assert harmless(text) == text
 
 
 def test_jsonl_has_exactly_the_results() -> None:
-    """Line by line what the pages have: nothing is changed for a spreadsheet."""
-    counter, task_id = answered("=1+1", "两行\n文字", "a\u2028b")
+    """The lines equal the results in JSON pages; nothing is escaped for spreadsheets."""
+    counter, task_id = answered_task("=1+1", "两行\n文字", "a\u2028b")
 
     reply = counter.asks("GET", f"{TASKS}/{task_id}/results?format=jsonl")
 
@@ -124,7 +139,7 @@ def test_jsonl_has_exactly_the_results() -> None:
 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_a_download_is_a_file_with_the_tasks_name(format: str) -> None:
-    """In the form for any characters, beside a plain one; nothing of the name gets out of its place."""
+    """`filename*` has the encoded name, `filename` a plain one; quotes and line breaks of the name are encoded."""
     counter = Counter()
     task_id = counter.task(name='a/b\\"常见"; x=\r\n1')
 
@@ -155,8 +170,8 @@ def test_a_download_reads_no_further_than_it_has_sent(format: str) -> None:
     assert 3 * PIECE / 2000 < read < 3 * PIECE / 1000
 
 
-def test_a_store_that_goes_away_breaks_the_download_off() -> None:
-    """Half a file never looks like a whole one: it has no end."""
+def test_an_outage_during_a_download_breaks_it_off() -> None:
+    """The connection breaks off, so half a file never looks like a whole one."""
 
     def items() -> Iterator[Item]:
         yield Item(0, "?", content="x" * PIECE)
@@ -169,7 +184,7 @@ def test_a_store_that_goes_away_breaks_the_download_off() -> None:
         list(sent)
 
 
-def test_a_store_that_is_away_at_once_is_no_download() -> None:
+def test_an_outage_before_a_download_is_an_error() -> None:
     def items() -> Iterator[Item]:
         raise StoreUnavailable
         yield
@@ -178,5 +193,5 @@ def test_a_store_that_is_away_at_once_is_no_download() -> None:
         download(task(), items(), "jsonl")
 
 
-def test_a_csv_of_nothing_has_its_columns() -> None:
+def test_an_empty_csv_has_its_columns() -> None:
     assert "".join(csv_lines([])) == "\ufeff" + ",".join(f'"{name}"' for name in COLUMNS) + "\r\n"

@@ -1,4 +1,4 @@
-"""Batch tasks told on sockets: at once, when they change, to the end; one look for all, and nobody holds up others."""
+"""Progress of batch tasks on sockets: frames at every change, one query for all followers, slow clients, outages."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tests.support.servers.processes import wait_until
 from tests.support.sockets.realtime_desk import NOW, Desk, detect
 from tests.support.sockets.visitor import visit
 
-#: Seconds in which something must have come: wide, for a busy machine.
+#: Seconds to wait for a frame or a query: wide, for a busy machine.
 WIDE = 30.0
 OWNER = "user:E1001"
 KEY = "not-a-real-key"
 
 
 @dataclass
-class Board(BatchesTwin):
-    """Batches whose looks are counted."""
+class RecordedBatches(BatchesTwin):
+    """Batches that record their queries."""
 
-    looks: list[frozenset[str]] = field(default_factory=list)
+    queries: list[frozenset[str]] = field(default_factory=list)
 
     def look_up(self, task_ids: Collection[str]) -> list[Task]:
-        self.looks.append(frozenset(task_ids))
+        self.queries.append(frozenset(task_ids))
         self._reach()
         return [self.get(task_id, self._tasks[task_id].owner) for task_id in task_ids if task_id in self._tasks]
 
@@ -55,46 +55,46 @@ class Board(BatchesTwin):
         del self._tasks[task_id]
 
 
-class Ear:
-    """Somebody who is told, and may be slow to listen."""
+class Listener:
+    """A follower's callback, which may block."""
 
     def __init__(self) -> None:
-        self.told: queue.Queue[tuple[str, Task | None]] = queue.Queue()
-        self.listens = threading.Event()
-        self.listens.set()
-        self.here = True
+        self.updates: queue.Queue[tuple[str, Task | None]] = queue.Queue()
+        self.reads = threading.Event()
+        self.reads.set()
+        self.open = True
 
     def __call__(self, task_id: str, task: Task | None) -> bool:
-        assert self.listens.wait(WIDE)
-        self.told.put((task_id, task))
-        return self.here
+        assert self.reads.wait(WIDE)
+        self.updates.put((task_id, task))
+        return self.open
 
-    def hears(self) -> tuple[str, int] | None:
-        """Return status and count of what is done of the next that is told."""
-        _, task = self.told.get(timeout=WIDE)
+    def next_state(self) -> tuple[str, int] | None:
+        """Return status and number of finished items of the next update; None for a removed task."""
+        _, task = self.updates.get(timeout=WIDE)
         return (task.status, task.done) if task else None
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board()
+def batches() -> RecordedBatches:
+    return RecordedBatches()
 
 
 @pytest.fixture
-def news(board: Board) -> Iterator[BatchNews]:
-    news = BatchNews(board, interval=0.01)
+def news(batches: RecordedBatches) -> Iterator[BatchNews]:
+    news = BatchNews(batches, interval=0.01)
     news.start()
     yield news
     news.stop()
 
 
 @pytest.fixture
-def follows(news: BatchNews) -> Iterator[Callable[[Ear], Follower]]:
-    """Make followers, all gone after the test."""
+def follows(news: BatchNews) -> Iterator[Callable[[Listener], Follower]]:
+    """Return a function that makes followers; all are closed after the test."""
     made: list[Follower] = []
 
-    def follow(ear: Ear) -> Follower:
-        made.append(news.follower(OWNER, ear))
+    def follow(listener: Listener) -> Follower:
+        made.append(news.follower(OWNER, listener))
         return made[-1]
 
     yield follow
@@ -102,142 +102,152 @@ def follows(news: BatchNews) -> Iterator[Callable[[Ear], Follower]]:
         one.close()
 
 
-def looked(board: Board, times: int = 2) -> None:
-    """Wait until so many more looks are over."""
-    before = len(board.looks)
-    wait_until(lambda: len(board.looks) > before + times, WIDE)
+def wait_for_queries(batches: RecordedBatches, times: int = 2) -> None:
+    """Wait for so many more queries."""
+    before = len(batches.queries)
+    wait_until(lambda: len(batches.queries) > before + times, WIDE)
 
 
 # Following
 
 
-def test_a_task_is_told_from_now_to_its_end(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """At once, whenever its counts change and not in between, and its end is the last."""
-    ear, task_id = Ear(), board.adds()
-    follower = follows(ear)
+def test_a_followed_task_is_reported_until_its_end(
+    batches: RecordedBatches, follows: Callable[[Listener], Follower]
+) -> None:
+    """The first update comes at once, others when the counts change, and the end is the last."""
+    listener, task_id = Listener(), batches.adds()
+    follower = follows(listener)
 
     follower.follow(task_id)
-    assert ear.hears() == ("pending", 0)
-    looked(board)
-    board.answers(task_id, 0)
-    assert ear.hears() == ("running", 1)
-    board.pause(task_id, OWNER)
-    assert ear.hears() == ("paused", 1)
-    board.answers(task_id, 1, "failed")
+    assert listener.next_state() == ("pending", 0)
+    wait_for_queries(batches)
+    batches.answers(task_id, 0)
+    assert listener.next_state() == ("running", 1)
+    batches.pause(task_id, OWNER)
+    assert listener.next_state() == ("paused", 1)
+    batches.answers(task_id, 1, "failed")
 
-    assert ear.hears() == ("completed", 2)
+    assert listener.next_state() == ("completed", 2)
     assert follower.task_ids == ()
-    assert ear.told.empty()
+    assert listener.updates.empty()
 
 
-def test_nobody_is_looked_after_who_follows_nothing(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """No query before the first, none after the last, and again for the next."""
-    follower = follows(ear := Ear())
-    assert board.looks == []
-    task_id = board.adds()
+def test_without_followers_there_are_no_queries(
+    batches: RecordedBatches, follows: Callable[[Listener], Follower]
+) -> None:
+    """There are no queries before the first subscription and after the last one's end."""
+    follower = follows(listener := Listener())
+    assert batches.queries == []
+    task_id = batches.adds()
     follower.follow(task_id)
-    looked(board)
+    wait_for_queries(batches)
 
     follower.forget(task_id)
     wait_until(lambda: not follower._news._wanted.is_set(), WIDE)
-    quiet = len(board.looks)
-    board.answers(task_id, 0)
+    quiet = len(batches.queries)
+    batches.answers(task_id, 0)
     follower.follow(task_id)
 
-    assert [ear.hears(), ear.hears()] == [("pending", 0), ("running", 1)]
-    looked(board)
-    assert all(look == {task_id} for look in board.looks[quiet:])
+    assert [listener.next_state(), listener.next_state()] == [("pending", 0), ("running", 1)]
+    wait_for_queries(batches)
+    assert all(look == {task_id} for look in batches.queries[quiet:])
 
 
-def test_one_look_is_for_all(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """Two tasks, three who follow: both in each query, and each is told its own."""
-    first, second = board.adds(), board.adds()
-    ears = [Ear(), Ear(), Ear()]
-    for ear, task_id in zip(ears, (first, second, second), strict=True):
-        follows(ear).follow(task_id)
-        assert ear.hears() == ("pending", 0)
-    looked(board)
-    assert board.looks[-1] == {first, second}
+def test_one_query_serves_all_followers(batches: RecordedBatches, follows: Callable[[Listener], Follower]) -> None:
+    """Each query has all followed tasks, and each follower gets its own task's updates."""
+    first, second = batches.adds(), batches.adds()
+    listeners = [Listener(), Listener(), Listener()]
+    for listener, task_id in zip(listeners, (first, second, second), strict=True):
+        follows(listener).follow(task_id)
+        assert listener.next_state() == ("pending", 0)
+    wait_for_queries(batches)
+    assert batches.queries[-1] == {first, second}
 
-    board.answers(second, 0)
+    batches.answers(second, 0)
 
-    assert [ear.hears() for ear in ears[1:]] == [("running", 1)] * 2
-    assert ears[0].told.empty()
+    assert [listener.next_state() for listener in listeners[1:]] == [("running", 1)] * 2
+    assert listeners[0].updates.empty()
 
 
-def test_a_slow_reader_holds_up_nobody_and_gets_the_latest(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """What was between is not told."""
-    task_id = board.adds("一", "二", "三", "四")
-    slow, quick = Ear(), Ear()
-    for ear in (slow, quick):
-        follows(ear).follow(task_id)
-        assert ear.hears() == ("pending", 0)
-    slow.listens.clear()
+def test_a_slow_follower_delays_no_other_and_gets_the_latest(
+    batches: RecordedBatches, follows: Callable[[Listener], Follower]
+) -> None:
+    """Updates that a slow follower missed are skipped."""
+    task_id = batches.adds("一", "二", "三", "四")
+    slow, quick = Listener(), Listener()
+    for listener in (slow, quick):
+        follows(listener).follow(task_id)
+        assert listener.next_state() == ("pending", 0)
+    slow.reads.clear()
 
     for index in range(3):
-        board.answers(task_id, index)
-        assert quick.hears() == ("running", index + 1)
-    slow.listens.set()
+        batches.answers(task_id, index)
+        assert quick.next_state() == ("running", index + 1)
+    slow.reads.set()
 
-    heard = [slow.hears()]
-    while heard[-1] != ("running", 3):
-        heard.append(slow.hears())
-    assert len(heard) <= 2
+    states = [slow.next_state()]
+    while states[-1] != ("running", 3):
+        states.append(slow.next_state())
+    assert len(states) <= 2
 
 
-def test_a_task_of_somebody_else_is_unknown(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """As one that never was, and one whose owner is asked for while the database is away is nobody's."""
-    follower = follows(Ear())
+def test_a_task_of_another_owner_is_unknown(batches: RecordedBatches, follows: Callable[[Listener], Follower]) -> None:
+    """Another owner's task is the same error as an unknown one; during an outage nothing is followed."""
+    follower = follows(Listener())
     with pytest.raises(BatchUnknown):
-        follower.follow(board.adds(owner="user:other"))
+        follower.follow(batches.adds(owner="user:other"))
     with pytest.raises(BatchUnknown):
         follower.follow("3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34")
-    board.away = True
+    batches.away = True
     with pytest.raises(StoreUnavailable):
         follower.follow("3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34")
 
     assert follower.task_ids == ()
 
 
-def test_an_outage_is_waited_out(
-    board: Board, follows: Callable[[Ear], Follower], monkeypatch: pytest.MonkeyPatch
+def test_followers_get_changes_after_an_outage(
+    batches: RecordedBatches, follows: Callable[[Listener], Follower], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is told meanwhile, and what changed is told after it."""
+    """No update comes during an outage; the changes come after it."""
     monkeypatch.setattr("channels.realtime.batch_news.PAUSE", 0.01)
-    ear, task_id = Ear(), board.adds()
-    follows(ear).follow(task_id)
-    ear.hears()
-    board.away = True
-    looked(board)
+    listener, task_id = Listener(), batches.adds()
+    follows(listener).follow(task_id)
+    listener.next_state()
+    batches.away = True
+    wait_for_queries(batches)
 
-    board.away = False
-    board.answers(task_id, 0)
+    batches.away = False
+    batches.answers(task_id, 0)
 
-    assert ear.hears() == ("running", 1)
+    assert listener.next_state() == ("running", 1)
 
 
-def test_a_task_that_is_removed_is_told_to_be_gone(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """Once."""
-    ear, task_id = Ear(), board.adds()
-    follower = follows(ear)
+def test_followers_of_a_removed_task_are_told_once(
+    batches: RecordedBatches, follows: Callable[[Listener], Follower]
+) -> None:
+    """The callback gets None once, and the subscription ends."""
+    listener, task_id = Listener(), batches.adds()
+    follower = follows(listener)
     follower.follow(task_id)
-    ear.hears()
+    listener.next_state()
 
-    board.loses(task_id)
+    batches.loses(task_id)
 
-    assert ear.hears() is None
+    assert listener.next_state() is None
     assert follower.task_ids == ()
 
 
-def test_whoever_does_not_listen_any_more_is_told_nothing(board: Board, follows: Callable[[Ear], Follower]) -> None:
-    """The socket is closing: its subscriptions go with it."""
-    ear, task_id = Ear(), board.adds()
-    ear.here = False
-    follower = follows(ear)
+def test_a_follower_that_has_ended_gets_no_updates(
+    batches: RecordedBatches, follows: Callable[[Listener], Follower]
+) -> None:
+    """A callback that returns False is called no more: its socket is closing."""
+    listener, task_id = Listener(), batches.adds()
+    listener.open = False
+    follower = follows(listener)
 
     follower.follow(task_id)
 
-    ear.hears()
+    listener.next_state()
     wait_until(lambda: follower not in follower._news._followers, WIDE)
 
 
@@ -249,21 +259,21 @@ def desk() -> Desk:
     return Desk()
 
 
-def task_of(board: Board, task_id: str) -> Task:
-    return board.get(task_id, OWNER)
+def task_of(batches: RecordedBatches, task_id: str) -> Task:
+    return batches.get(task_id, OWNER)
 
 
-def test_a_subscription_is_acknowledged_and_then_told(desk: Desk, board: Board) -> None:
-    """R43: progress is a number, the counts are an object."""
-    task_id = board.adds("一", "二", "三")
-    board.answers(task_id, 0)
+def test_a_subscription_is_acknowledged_and_then_reported(desk: Desk, batches: RecordedBatches) -> None:
+    """R43: `progress` is a number, `counts` an object."""
+    task_id = batches.adds("一", "二", "三")
+    batches.answers(task_id, 0)
 
     acked = desk.sends({"type": "subscribe", "task_id": task_id})
-    told = desk.does(desk.session.progressed(task_of(board, task_id)))
+    frames = desk.does(desk.session.progressed(task_of(batches, task_id)))
 
     assert acked == [{"type": "ack", "received_type": "subscribe", "session_id": "s1"}]
     counts = {"total": 3, "completed": 1, "failed": 0, "cancelled": 0, "running": 0, "pending": 2}
-    assert told == [
+    assert frames == [
         {
             **{"type": "batch_progress", "task_id": task_id, "progress": 33.3, "status": "running"},
             **{"message": "已处理 1/3 个问题", "counts": counts, "timestamp": NOW, "session_id": "s1"},
@@ -271,45 +281,45 @@ def test_a_subscription_is_acknowledged_and_then_told(desk: Desk, board: Board) 
     ]
 
 
-def test_a_failed_task_ends_with_an_error(desk: Desk, board: Board) -> None:
-    """BATCH_TASK_FAILED after its last progress; then nothing more of it."""
-    task_id = board.adds("一")
-    board.answers(task_id, 0, "failed")
+def test_a_failed_task_ends_with_an_error(desk: Desk, batches: RecordedBatches) -> None:
+    """BATCH_TASK_FAILED follows the last progress; later updates are dropped."""
+    task_id = batches.adds("一")
+    batches.answers(task_id, 0, "failed")
     desk.sends({"type": "subscribe", "task_id": task_id})
 
-    progress, error = desk.does(desk.session.progressed(task_of(board, task_id)))
+    progress, error = desk.does(desk.session.progressed(task_of(batches, task_id)))
 
     assert (progress["status"], progress["progress"]) == ("failed", 100.0)
     assert (error["code"], error["task_id"]) == ("BATCH_TASK_FAILED", task_id)
-    assert desk.session.progressed(task_of(board, task_id)) == []
+    assert desk.session.progressed(task_of(batches, task_id)) == []
 
 
-def test_what_is_not_subscribed_to_is_not_told(desk: Desk, board: Board) -> None:
-    """Never asked for, or not any more: also what was on its way."""
-    task_id = board.adds()
-    assert desk.session.progressed(task_of(board, task_id)) == []
+def test_tasks_without_a_subscription_are_not_reported(desk: Desk, batches: RecordedBatches) -> None:
+    """Updates without a subscription are dropped, also those that were queued when it ended."""
+    task_id = batches.adds()
+    assert desk.session.progressed(task_of(batches, task_id)) == []
     desk.sends({"type": "subscribe", "task_id": task_id})
 
     desk.sends({"type": "unsubscribe", "task_id": task_id})
 
-    assert desk.session.progressed(task_of(board, task_id)) == []
+    assert desk.session.progressed(task_of(batches, task_id)) == []
     assert desk.session.unfollowed(task_id, "batch_task_not_found") == []
 
 
-def test_a_subscription_is_the_connections(desk: Desk, board: Board) -> None:
-    """It outlives its session, `stop` and a pause; its frames have the session of the moment."""
-    task_id = board.adds()
+def test_a_subscription_belongs_to_the_connection(desk: Desk, batches: RecordedBatches) -> None:
+    """It survives a new session, `stop` and a pause; its frames name the current session."""
+    task_id = batches.adds()
     desk.sends({"type": "subscribe", "task_id": task_id})
     desk.controls("stop")
     desk.controls("pause", session_id="s2")
 
-    (frame,) = desk.does(desk.session.progressed(task_of(board, task_id)))
+    (frame,) = desk.does(desk.session.progressed(task_of(batches, task_id)))
 
     assert (frame["type"], frame["session_id"]) == ("batch_progress", "s2")
 
 
-def test_a_connection_follows_so_many_tasks(desk: Desk) -> None:
-    """One more is refused; one of them may be said again."""
+def test_subscriptions_of_a_connection_are_limited(desk: Desk) -> None:
+    """One more is rejected; subscribing again to a followed task is not."""
     for number in range(MOST_TASKS):
         assert len(desk.sends({"type": "subscribe", "task_id": f"t{number}"})) == 1
 
@@ -321,7 +331,7 @@ def test_a_connection_follows_so_many_tasks(desk: Desk) -> None:
     assert len(desk.sends({"type": "subscribe", "task_id": "one-more"})) == 1
 
 
-# The endpoint
+# The channel
 
 
 def endpoint_with(news: BatchNews | None, socket: TestSocket) -> RealtimeChannel:
@@ -340,15 +350,15 @@ def sends(endpoint: RealtimeChannel, kind: str, task_id: str) -> None:
     endpoint.received(f'{{"type": "{kind}", "task_id": "{task_id}"}}')
 
 
-def test_a_task_goes_through_the_endpoint(board: Board, news: BatchNews) -> None:
-    """The ack, how it is, its end; nothing after that, and no busy socket for it."""
-    socket, task_id = TestSocket(), board.adds("一")
+def test_the_channel_reports_a_task_until_its_end(batches: RecordedBatches, news: BatchNews) -> None:
+    """The ack, the current state, the end; a subscription does not make the channel busy."""
+    socket, task_id = TestSocket(), batches.adds("一")
     endpoint = endpoint_with(news, socket)
     sends(endpoint, "subscribe", task_id)
     wait_until(lambda: len(socket.sent) == 2, WIDE)
     assert not endpoint.busy
 
-    board.answers(task_id, 0)
+    batches.answers(task_id, 0)
 
     wait_until(lambda: len(socket.sent) == 3, WIDE)
     assert [frame.get("status", frame["type"]) for frame in socket.sent] == ["ack", "pending", "completed"]
@@ -359,10 +369,12 @@ def test_a_task_goes_through_the_endpoint(board: Board, news: BatchNews) -> None
     ("what", "code"),
     [("others", "BATCH_TASK_NOT_FOUND"), ("away", "SERVICE_UNAVAILABLE"), ("nothing", "UNSUPPORTED")],
 )
-def test_what_cannot_be_followed_is_named(what: str, code: str, board: Board, news: BatchNews) -> None:
-    """Another's task, an outage, a service without batches: the code and the task."""
-    socket, task_id = TestSocket(), board.adds(owner="user:other")
-    board.away = what == "away"
+def test_a_task_that_cannot_be_followed_is_named(
+    what: str, code: str, batches: RecordedBatches, news: BatchNews
+) -> None:
+    """Another owner's task, an outage, a service without batches: the error has its code and the task's id."""
+    socket, task_id = TestSocket(), batches.adds(owner="user:other")
+    batches.away = what == "away"
     endpoint = endpoint_with(None if what == "nothing" else news, socket)
 
     sends(endpoint, "subscribe", task_id)
@@ -373,11 +385,11 @@ def test_what_cannot_be_followed_is_named(what: str, code: str, board: Board, ne
     endpoint.closed(Closed(1000, by_peer=True, clean=True))
 
 
-def test_a_socket_that_is_gone_is_followed_no_more(board: Board, news: BatchNews) -> None:
-    """Its subscriptions end with it."""
+def test_a_closed_socket_follows_no_tasks(batches: RecordedBatches, news: BatchNews) -> None:
+    """Closing the socket ends its subscriptions."""
     socket = TestSocket()
     endpoint = endpoint_with(news, socket)
-    sends(endpoint, "subscribe", board.adds())
+    sends(endpoint, "subscribe", batches.adds())
     wait_until(lambda: len(socket.sent) == 2, WIDE)
 
     endpoint.closed(Closed(1006, by_peer=False, clean=False))
@@ -385,8 +397,8 @@ def test_a_socket_that_is_gone_is_followed_no_more(board: Board, news: BatchNews
     assert not news._followers
 
 
-def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: Path) -> None:
-    """Under WEBSOCKET_AUTH=none a key shown in a header or by a page counts; without it the task is unknown."""
+def test_a_key_follows_its_tasks_in_mode_none(redis_url: str, tmp_path: Path) -> None:
+    """With WEBSOCKET_AUTH=none a key in a header or from a page still identifies the owner of tasks."""
     own = {"WEBSOCKET_AUTH": "none", "API_KEYS": KEY, "DATABASE_PATH": str(tmp_path / "laibao.db")}
     with AppServer(redis_url, **own) as app_server:
         body, headers = {"name": "FAQ", "texts": ["营业时间"]}, {"Authorization": f"Bearer {KEY}"}
@@ -397,15 +409,15 @@ def test_a_key_follows_its_tasks_where_none_is_needed(redis_url: str, tmp_path: 
             with visit(app_server.url, "realtime", key=KEY, by_page=by_page) as owner:
                 owner.says(subscription)
                 owner.until({"type": "batch_progress", "status": "completed"})
-        with visit(app_server.url, "realtime") as nobody:
-            nobody.says(subscription)
-            nobody.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
+        with visit(app_server.url, "realtime") as anonymous:
+            anonymous.says(subscription)
+            anonymous.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
 
 
 @pytest.mark.full
 @pytest.mark.scenario
-def test_a_task_is_followed_at_any_replica(redis_url: str, tmp_path: Path) -> None:
-    """Submitted at one, told at the other, from its start to its end; each frame is one of the published ones."""
+def test_a_task_is_followed_on_any_replica(redis_url: str, tmp_path: Path) -> None:
+    """A task submitted to one replica is followed on another; every frame matches a published schema."""
     with MockDify(delay=0.02) as dify:
         own = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "WEBSOCKET_AUTH": "none", "BATCH_MAX_CONCURRENT": "1"}
         env = settings_for(redis_url, **dify_settings(dify.base_url), **own)
@@ -413,15 +425,15 @@ def test_a_task_is_followed_at_any_replica(redis_url: str, tmp_path: Path) -> No
             body = {"name": "FAQ", "texts": ["营业时间"] * 8}
             reply = requests.post(f"{one.url}/api/batch/tasks", json=body, timeout=WIDE).json()
             task_id = reply["data"]["task_id"]
-            with visit(other.url, "realtime") as visitor:
-                visitor.says({"type": "subscribe", "task_id": task_id})
-                visitor.until({"type": "batch_progress", "status": "completed"})
-                visitor.says({"type": "subscribe", "task_id": "3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34"})
-                visitor.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
+            with visit(other.url, "realtime") as client:
+                client.says({"type": "subscribe", "task_id": task_id})
+                client.until({"type": "batch_progress", "status": "completed"})
+                client.says({"type": "subscribe", "task_id": "3f0c1c9e-5d5b-4c43-9d0a-2f6f6d1f2a34"})
+                client.until({"type": "error", "code": "BATCH_TASK_NOT_FOUND"})
 
-    told = [frame for frame in visitor.frames if frame["type"] == "batch_progress"]
-    assert told[-1]["progress"] == 100.0
-    assert told[-1]["counts"] == {**dict.fromkeys(told[0]["counts"], 0), "total": 8, "completed": 8}
-    done = [frame["counts"]["completed"] for frame in told]
+    frames = [frame for frame in client.frames if frame["type"] == "batch_progress"]
+    assert frames[-1]["progress"] == 100.0
+    assert frames[-1]["counts"] == {**dict.fromkeys(frames[0]["counts"], 0), "total": 8, "completed": 8}
+    done = [frame["counts"]["completed"] for frame in frames]
     assert done == sorted(done)
-    assert len(told) >= 2
+    assert len(frames) >= 2

@@ -1,4 +1,4 @@
-"""Batches from a person's file to a person's file, through the whole product: HTTP, SQL, Redis and its workers."""
+"""Batches through the whole product, from an uploaded file to a downloaded one: HTTP, SQL, Redis and workers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ QUESTIONS = ["年假有几天？", "How?", "@all 怎么报销？", "两行\n文�
 
 
 @pytest.fixture
-def houses(redis_url: str, tmp_path: Path) -> Iterator[tuple[AppServer, AppServer]]:
-    """Two replicas over one Redis and one database."""
+def app_servers(redis_url: str, tmp_path: Path) -> Iterator[tuple[AppServer, AppServer]]:
+    """Two replicas with one Redis and one database."""
     settings = {
         "DATABASE_PATH": str(tmp_path / "laibao.db"),
         "BATCH_STORAGE_PATH": str(tmp_path / "batches"),
@@ -38,20 +38,20 @@ def ask(app_server: AppServer, method: str, path: str, **more: Any) -> requests.
     return requests.request(method, f"{app_server.url}/api/batch{path}", headers=headers, timeout=30, **more)
 
 
-def ended(app_server: AppServer, path: str) -> dict[str, Any]:
-    """Return the task when it has ended, and nothing before."""
+def ended_task(app_server: AppServer, path: str) -> dict[str, Any]:
+    """Return the task if it has ended, otherwise an empty dict."""
     task: dict[str, Any] = ask(app_server, "GET", path).json()["data"]
     return task if task["status"] in ("completed", "failed", "cancelled") else {}
 
 
-def test_a_workbook_comes_back_as_answers_from_any_replica(houses: tuple[AppServer, AppServer], tmp_path: Path) -> None:
-    """Uploaded at one, collected at the other; page, JSONL download and stored JSONL are one and the same."""
-    one, other = houses
+def test_answers_of_a_workbook_come_from_any_replica(app_servers: tuple[AppServer, AppServer], tmp_path: Path) -> None:
+    """Uploaded to one and fetched from the other; the page, the JSONL download and the stored JSONL are the same."""
+    one, other = app_servers
     book = workbook([["id", "问题"], *([number, text] for number, text in enumerate(QUESTIONS))])
 
     submitted = ask(one, "POST", "/tasks", files={"file": ("常见问题.xlsx", book)})
     path = f"/tasks/{submitted.json()['data']['task_id']}"
-    task = wait_until(lambda: ended(other, path), timeout=60)
+    task = wait_until(lambda: ended_task(other, path), timeout=60)
 
     assert (submitted.status_code, task["status"], task["name"]) == (201, "completed", "常见问题")
     assert task["progress"]["percentage"] == 100.0
@@ -68,13 +68,13 @@ def test_a_workbook_comes_back_as_answers_from_any_replica(houses: tuple[AppServ
     assert [row["content"] for row in rows] == [result["content"] for result in results]
 
 
-def test_a_task_is_listed_and_stopped_at_any_replica(houses: tuple[AppServer, AppServer]) -> None:
-    """Paused at one so that it waits, seen and cancelled at the other; its end is final everywhere."""
-    one, other = houses
+def test_a_task_is_listed_and_stopped_at_any_replica(app_servers: tuple[AppServer, AppServer]) -> None:
+    """Paused at one replica, listed and cancelled at the other; the end is final on both."""
+    one, other = app_servers
     body = {"name": "FAQ", "texts": ["How?"] * 200, "options": {"max_concurrent": 1}}
     headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "order-1"}
 
-    sent = [requests.post(f"{at.url}/api/batch/tasks", json=body, headers=headers, timeout=30) for at in houses]
+    sent = [requests.post(f"{at.url}/api/batch/tasks", json=body, headers=headers, timeout=30) for at in app_servers]
     path = f"/tasks/{sent[0].json()['data']['task_id']}"
     paused = ask(one, "POST", f"{path}/pause")
     listed = ask(other, "GET", "/tasks?status=paused").json()["data"]

@@ -1,4 +1,4 @@
-"""Batches as files: what a form may say, how a file is read apart, and what of it is refused."""
+"""Batches as files: the fields of the form, the file types, and every error."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def counter() -> Counter:
     return Counter()
 
 
-def uploaded(counter: Counter, filename: str, content: bytes, **fields: str) -> list[str]:
-    """Return the texts of the task that became of a file."""
+def texts_of_upload(counter: Counter, filename: str, content: bytes, **fields: str) -> list[str]:
+    """Upload a file and return the texts of its task."""
     return counter.texts(data_of(counter.uploads(filename, content, **fields), 201)["task_id"])
 
 
 @pytest.mark.parametrize(
     ("filename", "content"),
     [
-        # Each file has a process of its own that reads it; what becomes of its rows is in test_question_files.
+        # Each file is read by a new process; test_question_files has the contents of files.
         ("q.csv", CSV.decode().encode("gb18030")),
         ("q.xlsx", workbook([["id", "question"], [1, "年假有几天？"], [2, "How?"]])),
         pytest.param("q.txt", "年假有几天？\nHow?".encode("utf-8-sig"), marks=pytest.mark.full),
@@ -39,7 +39,7 @@ def uploaded(counter: Counter, filename: str, content: bytes, **fields: str) -> 
     ids=["csv in gb18030", "xlsx", "text", "csv"],
 )
 def test_a_file_becomes_a_task(counter: Counter, filename: str, content: bytes) -> None:
-    """Its texts in its order, under its name."""
+    """The task has the file's texts in their order, and its name."""
     reply = counter.uploads(filename, content)
 
     shown = data_of(counter.asks("GET", reply.headers["Location"]))
@@ -48,27 +48,27 @@ def test_a_file_becomes_a_task(counter: Counter, filename: str, content: bytes) 
 
 
 def test_formulas_without_a_value_are_reported(counter: Counter) -> None:
-    """The task is made of the other questions, and the reply says how many are missing; of other files it says 0."""
+    """The task has the other questions, and the reply has the number of missing ones; 0 for files without any."""
     book = workbook([["id", "question"], [1, "How?"], [2, '="Wh"&"y?"']])
 
-    told = data_of(counter.uploads("q.xlsx", book), 201)
+    shown = data_of(counter.uploads("q.xlsx", book), 201)
 
-    assert (counter.texts(told["task_id"]), told["formulas_without_value"]) == (["How?"], 1)
+    assert (counter.texts(shown["task_id"]), shown["formulas_without_value"]) == (["How?"], 1)
     assert data_of(counter.uploads("q.csv", CSV), 201)["formulas_without_value"] == 0
 
 
 def test_a_file_whose_column_is_unclear_names_its_columns(counter: Counter) -> None:
-    """The reply says what to choose from, and the choice is taken."""
+    """The error lists the columns, and a form field chooses one."""
     content = "编号,事项,说明\n101,年假,五天\n".encode()
 
     error = counter.uploads("q.csv", content).get_json()["data"]["errors"][0]
 
     assert (error["field"], error["problem"].endswith(": 1 编号, 2 事项, 3 说明.")) == ("column", True)
-    assert uploaded(counter, "q.csv", content, column="事项") == ["年假"]
+    assert texts_of_upload(counter, "q.csv", content, column="事项") == ["年假"]
 
 
-def test_a_form_says_what_json_does(counter: Counter) -> None:
-    """Name, description and options, these as JSON."""
+def test_a_form_has_the_fields_of_json(counter: Counter) -> None:
+    """Name, description and options, which are JSON."""
     fields = {"name": "FAQ", "description": "all", "options": '{"max_attempts": 1, "inputs": {"role": "x"}}'}
 
     reply = counter.uploads("q.csv", CSV, **fields)
@@ -78,19 +78,22 @@ def test_a_form_says_what_json_does(counter: Counter) -> None:
     assert shown["options"] == {"inputs": {"role": "x"}, "max_attempts": 1, "max_concurrent": None}
 
 
-def test_a_form_says_where_the_texts_are(counter: Counter) -> None:
-    """Column, header, sheet and encoding, as far as they are not found by themselves."""
+def test_a_form_selects_the_texts(counter: Counter) -> None:
+    """Fields for column, header, sheet and encoding override what is detected."""
     book = workbook([["x"]], other=[["a", "b"], ["c", "d"]])
 
-    assert uploaded(counter, "q.xlsx", book, sheet="other", column="2", header="no") == ["b", "d"]
-    assert uploaded(counter, "q.csv", CSV.decode().encode("utf-16"), encoding="utf-16", column="ID") == ["1", "2"]
+    assert texts_of_upload(counter, "q.xlsx", book, sheet="other", column="2", header="no") == ["b", "d"]
+    assert texts_of_upload(counter, "q.csv", CSV.decode().encode("utf-16"), encoding="utf-16", column="ID") == [
+        "1",
+        "2",
+    ]
 
 
-def test_empty_fields_of_a_form_say_nothing(counter: Counter) -> None:
-    """A page sends them all."""
+def test_empty_fields_of_a_form_are_ignored(counter: Counter) -> None:
+    """A page sends all fields, so empty ones count as missing."""
     empty = dict.fromkeys(("name", "description", "options", "column", "header", "sheet", "encoding"), "")
 
-    assert uploaded(counter, "q.csv", CSV, **empty) == ["年假有几天？", "How?"]
+    assert texts_of_upload(counter, "q.csv", CSV, **empty) == ["年假有几天？", "How?"]
 
 
 def test_a_name_is_the_files_without_folders_and_not_too_long(counter: Counter) -> None:
@@ -136,14 +139,14 @@ def test_a_wrong_field_is_named(counter: Counter, fields: dict[str, str], field:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_file_that_cannot_be_taken_says_why(
+def test_a_file_that_cannot_be_read_has_its_reason(
     counter: Counter, filename: str, content: bytes, status: int, reason: str
 ) -> None:
     assert refused(counter.uploads(filename, content)) == (status, 10000, reason)
 
 
 def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
-    """Exactly at it is fine; and so for a form that is longer still, whose file is not looked at."""
+    """A file of exactly the limit is read; a form beyond the limit is rejected before its file is read."""
     most = (b"How?\n" * (MAX_BYTES // 5))[:MAX_BYTES]
     assert refused(counter.uploads("q.txt", most))[2] == "too_many_texts"
 
@@ -154,13 +157,13 @@ def test_a_file_beyond_the_limit_is_refused(counter: Counter) -> None:
 
 
 def test_fields_of_a_form_are_bounded(counter: Counter) -> None:
-    """A field that is as long as a file is none, and neither are very many."""
+    """A field as long as a file and a form with very many fields are rejected."""
     assert counter.uploads("q.txt", b"How?", options="x" * (batch_uploads.FORM_BYTES + 1)).status_code == 413
     assert counter.uploads("q.txt", b"How?", **{f"f{n}": "" for n in range(30)}).status_code == 413
 
 
-def test_there_is_one_file_under_its_name(counter: Counter) -> None:
-    """None, another name, or two of them is a mistake."""
+def test_a_form_needs_exactly_one_file(counter: Counter) -> None:
+    """No file, a file under another name, or two files is an error."""
     one, two, three, four, five = ((io.BytesIO(b"How?"), "q.txt") for _ in range(5))
     forms = ({"name": "x"}, {"document": one}, {"file": [two, three]}, {"file": four, "more": five})
 
@@ -170,7 +173,7 @@ def test_there_is_one_file_under_its_name(counter: Counter) -> None:
         assert reply.get_json()["data"]["errors"][0]["field"] == "file"
 
 
-def test_a_field_is_given_once(counter: Counter) -> None:
+def test_a_repeated_field_is_rejected(counter: Counter) -> None:
     reply = counter.asks("POST", TASKS, data={"file": (io.BytesIO(b"How?"), "q.txt"), "name": ["a", "b"]})
 
     assert reply.get_json()["data"]["errors"] == [{"field": "name", "problem": "was given more than once"}]
@@ -188,14 +191,14 @@ def test_a_field_is_given_once(counter: Counter) -> None:
     ids=["no boundary", "cut"],
 )
 def test_a_broken_form_is_refused(counter: Counter, content_type: str, content: bytes) -> None:
-    """Half a file makes no task."""
+    """A form that is cut off makes no task."""
     reply = counter.asks("POST", TASKS, data=content, content_type=content_type)
 
     assert refused(reply) == (400, 10000, "broken_form")
 
 
 def test_a_key_finds_the_task_of_a_file_again(counter: Counter) -> None:
-    """What counts is what was read from it."""
+    """The key's submission is compared by its texts, not by the bytes of the file."""
 
     def send(content: bytes) -> TestResponse:
         form = {"file": FileStorage(io.BytesIO(content), "q.csv"), "name": "FAQ"}
@@ -206,15 +209,15 @@ def test_a_key_finds_the_task_of_a_file_again(counter: Counter) -> None:
     assert first == again
 
 
-def test_what_costs_too_much_to_read_is_refused(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading ends with its time, and the process that reads with it."""
+def test_a_file_that_takes_too_long_to_read_is_rejected(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After READ_SECONDS the reading process is ended."""
     monkeypatch.setattr(batch_uploads, "READ_SECONDS", 0.0)
 
     assert refused(counter.uploads("q.csv", CSV)) == (422, 10000, "file_too_complex")
 
 
-def test_only_so_many_files_are_read_at_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more is told to come back; a file that was refused keeps no place."""
+def test_files_read_at_once_are_limited(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more gets 503 with Retry-After; a file that was rejected releases its slot."""
     monkeypatch.setattr(batch_uploads, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(batch_uploads, "_readers", threading.BoundedSemaphore(1))
     counter.uploads("q.csv", b"\xff\xff")
@@ -235,13 +238,13 @@ def test_only_so_many_files_are_read_at_once(counter: Counter, monkeypatch: pyte
     ],
     ids=["a row that takes memory", "rows that take time"],
 )
-def test_a_hostile_workbook_costs_the_server_nothing(
+def test_a_hostile_workbook_does_not_harm_the_server(
     counter: Counter, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, rows: bytes
 ) -> None:
-    """It meets the limits of the process that reads it, and this one goes on."""
+    """The process that reads it hits its limits; the server goes on."""
     bomb = rewritten(workbook([["How?"]]), SHEET, sheet_xml(rows))
     monkeypatch.setattr(batch_uploads, limit, most)
-    # Not the clock: on a busy machine that would end it first.
+    # So long that a busy machine does not hit this limit first.
     monkeypatch.setattr(batch_uploads, "READ_SECONDS", 100.0)
 
     assert len(bomb) <= MAX_BYTES

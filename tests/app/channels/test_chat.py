@@ -1,4 +1,4 @@
-"""The chat endpoint's frames, on a gateway that says what the test says."""
+"""The chat channel's frames, on a gateway that the test controls."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def ended(cursor: int, status: Status = "completed", **others: Any) -> News:
     return News(cursor, ended=True, status=status, **others)
 
 
-class Told(Stream):
-    """A stream that is whole as the test says."""
+class FakeStream(Stream):
+    """A stream whose `whole` the test sets."""
 
     answer = Whole("", "completed")
 
@@ -44,11 +44,11 @@ class Told(Stream):
 
 
 class FakeGateway:
-    """Streams s1, s2, … in the order they are asked; a message's id has one stream."""
+    """Streams s1, s2, … in the order they are asked; a message id always maps to one stream."""
 
     def __init__(self) -> None:
         self.questions: list[Question] = []
-        self.streams: dict[str, Told] = {}
+        self.streams: dict[str, FakeStream] = {}
         self.named: dict[str, str] = {}
         self.texts: dict[str, str] = {}
         self.running: set[str] = set()
@@ -56,7 +56,7 @@ class FakeGateway:
         self.followed: list[tuple[str, int]] = []
         self.fails: Exception | None = None
         self.outcome = ""
-        #: Chunks that a refused question has in Redis.
+        #: Number of chunks that a rejected question's stream has in Redis.
         self.kept = 0
 
     def ask(self, question: Question) -> Snapshot:
@@ -71,7 +71,7 @@ class FakeGateway:
         if question.msgid:
             self.named[question.msgid] = stream_id
         if stream_id not in self.streams:
-            self.streams[stream_id] = Told()
+            self.streams[stream_id] = FakeStream()
             self.running.add(stream_id)
         return Snapshot(stream_id, "processing")
 
@@ -85,13 +85,13 @@ class FakeGateway:
         return Snapshot(stream_id, "processing") if stream_id else None
 
     def conflicts(self, question: Question) -> bool:
-        """Tell whether the question's id stands for other words."""
+        """Tell whether the question's id was used for another text."""
         return bool(question.msgid) and self.texts.setdefault(question.msgid, question.text) != question.text
 
-    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> Told:
+    def follow(self, stream_id: str, cursor: int = 0, *, bot: str, principal: str, text: bool = True) -> FakeStream:
         self.followed.append((stream_id, cursor))
         if stream_id not in self.streams:
-            unknown = Told()
+            unknown = FakeStream()
             unknown.tells(StreamUnknown(stream_id))
             return unknown
         return self.streams[stream_id]
@@ -108,14 +108,14 @@ class FakeGateway:
         return "processing"
 
     def answers(self, stream_id: str, *texts: str) -> None:
-        """Have a stream say these chunks and end."""
+        """Send these chunks on a stream, then its end."""
         self.streams[stream_id].answer = Whole("".join(texts), "completed")
         for number, text in enumerate(texts, 1):
             self.streams[stream_id].tells(grown(number, text))
         self.streams[stream_id].tells(ended(len(texts)))
 
 
-def refused(code: str) -> float:
+def rejected_count(code: str) -> float:
     return metrics.REGISTRY.get_sample_value("wechatlaibao_questions_refused_total", {"code": code}) or 0.0
 
 
@@ -126,7 +126,7 @@ def gateway() -> FakeGateway:
 
 @pytest.fixture
 def arrives(gateway: FakeGateway) -> Iterator[Callable[..., ChatClient]]:
-    """Opens a client's socket; all of them are closed in the end."""
+    """Open a client's socket; all sockets are closed after the test."""
     clients: list[ChatClient] = []
 
     def arrives(**who: Any) -> ChatClient:
@@ -144,20 +144,20 @@ def client(arrives: Callable[..., ChatClient]) -> ChatClient:
 
 
 def untimed(frame: dict[str, Any]) -> dict[str, Any]:
-    """Return a frame without its time, which is one."""
+    """Return a frame without its timestamp, whose format is checked."""
     assert ISO.fullmatch(frame["timestamp"])
     return {name: value for name, value in frame.items() if name != "timestamp"}
 
 
 def test_a_client_is_greeted_once(client: ChatClient) -> None:
-    """A07: the system frame says who the client is."""
+    """A07: the system frame has the client's id."""
     assert [untimed(frame) for frame in client.frames] == [
         {"type": "system", "content": "Connected to chat server. Start chatting!", "client_id": "c1"}
     ]
 
 
 def test_a_question_and_its_answer(client: ChatClient, gateway: FakeGateway) -> None:
-    """A03, A26: echo, typing, deltas, the whole answer, typing; each names its question."""
+    """A03, A26: echo, typing, deltas, the whole answer, typing; each frame names its question."""
     stream_id = client.asks(" 年假几天？ ", id="q1")
     gateway.answers(stream_id, "五", "天")
 
@@ -176,8 +176,8 @@ def test_a_question_and_its_answer(client: ChatClient, gateway: FakeGateway) -> 
     ]
 
 
-def test_no_frame_has_an_id_where_the_question_has_none(client: ChatClient, gateway: FakeGateway) -> None:
-    """The stream's id names it well enough."""
+def test_frames_have_no_id_if_the_question_has_none(client: ChatClient, gateway: FakeGateway) -> None:
+    """Without a client's message id, frames have the stream's id alone."""
     stream_id = client.asks("年假？")
     gateway.answers(stream_id, "五天")
 
@@ -187,8 +187,8 @@ def test_no_frame_has_an_id_where_the_question_has_none(client: ChatClient, gate
     assert gateway.questions[0].msgid == ""
 
 
-def test_a_question_is_put_as_the_caller(client: ChatClient, gateway: FakeGateway) -> None:
-    """A24: by itself, no conversation, named within its client, with the caller's sealed credential."""
+def test_a_question_is_asked_as_its_caller(client: ChatClient, gateway: FakeGateway) -> None:
+    """A24: no conversation, a message id prefixed with the client's id, and the caller's sealed credential."""
     client.asks("年假？", id="q1")
 
     assert gateway.questions == [
@@ -197,14 +197,14 @@ def test_a_question_is_put_as_the_caller(client: ChatClient, gateway: FakeGatewa
 
 
 def test_a_conversation_is_the_clients_own(client: ChatClient, gateway: FakeGateway) -> None:
-    """Asked for, the question belongs to the client's conversation."""
+    """With `conversation`, the question belongs to the client's conversation."""
     client.asks("年假？", conversation=True)
 
     assert gateway.questions[0].session == "c1"
 
 
-def test_what_else_an_answer_brings(client: ChatClient, gateway: FakeGateway) -> None:
-    """Its sources and that it is a mock's go with the whole."""
+def test_the_whole_answer_has_sources_mock_and_usage(client: ChatClient, gateway: FakeGateway) -> None:
+    """Sources, `mock` and usage come with the whole answer."""
     stream_id = client.asks("年假？")
     gateway.streams[stream_id].answer = Whole(
         "五天", "completed", sources=({"title": "手册"},), mock=True, usage=Usage(7, 3, 4)
@@ -218,7 +218,7 @@ def test_what_else_an_answer_brings(client: ChatClient, gateway: FakeGateway) ->
 
 
 def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGateway) -> None:
-    """DA6: the second is asked at once and shown when the first is whole; each frame names its question."""
+    """DA6: the second is asked at once and shown after the first; each frame names its question."""
     first = client.asks("一？", id="q1")
     second = client.asks("二？", id="q2")
     gateway.answers(second, "two")
@@ -234,7 +234,7 @@ def test_two_questions_are_answered_in_order(client: ChatClient, gateway: FakeGa
 
 
 def test_a_failed_answer_without_text(client: ChatClient, gateway: FakeGateway) -> None:
-    """A08, DA11: an error in words for people with the stream's own code, then typing false; no empty answer."""
+    """A08, DA11: an error with the stream's code and sentence, then typing false; no empty answer."""
     stream_id = client.asks("年假？", id="q1")
     gateway.streams[stream_id].answer = Whole("", "error", "provider_timeout")
     gateway.streams[stream_id].tells(ended(1, "error", error_code="provider_timeout", sentence="太久了"))
@@ -249,7 +249,7 @@ def test_a_failed_answer_without_text(client: ChatClient, gateway: FakeGateway) 
 
 
 def test_a_failed_answer_with_text(client: ChatClient, gateway: FakeGateway) -> None:
-    """What there is of it comes whole, then the error, then typing false."""
+    """The text so far comes whole, then the error, then typing false."""
     stream_id = client.asks("年假？")
     gateway.streams[stream_id].answer = Whole("五", "error", "interrupted")
     gateway.streams[stream_id].tells(grown(1, "五"), ended(2, "error", error_code="interrupted"))
@@ -261,8 +261,8 @@ def test_a_failed_answer_with_text(client: ChatClient, gateway: FakeGateway) -> 
     assert frames[3]["content"] == ZH["interrupted"]
 
 
-def test_an_answer_without_words_is_an_answer(client: ChatClient, gateway: FakeGateway) -> None:
-    """Completed is completed: the whole answer comes, and it is empty."""
+def test_an_empty_answer_is_sent(client: ChatClient, gateway: FakeGateway) -> None:
+    """A completed answer without text is sent as an empty answer, not as an error."""
     stream_id = client.asks("年假？")
     gateway.answers(stream_id)
 
@@ -271,8 +271,8 @@ def test_an_answer_without_words_is_an_answer(client: ChatClient, gateway: FakeG
     assert [(frame["type"], frame.get("content")) for frame in frames[1:]] == [("chat", ""), ("typing", None)]
 
 
-def test_a_replaced_text_begins_anew(client: ChatClient, gateway: FakeGateway) -> None:
-    """`reset` comes before the new text; its cursor leads to all of it."""
+def test_a_replaced_text_is_sent_after_a_reset(client: ChatClient, gateway: FakeGateway) -> None:
+    """`reset` comes before the new text; its cursor is 0, so a resume gets all of it."""
     stream_id = client.asks("年假？")
     gateway.streams[stream_id].tells(grown(1, "no"), grown(3, "yes", reset=True))
     gateway.streams[stream_id].answer = Whole("yes", "completed")
@@ -285,8 +285,8 @@ def test_a_replaced_text_begins_anew(client: ChatClient, gateway: FakeGateway) -
     assert client.text(stream_id) == "yes"
 
 
-def test_waiting_in_line_is_no_text(client: ChatClient, gateway: FakeGateway) -> None:
-    """News without chunks makes no delta."""
+def test_waiting_in_the_queue_sends_no_delta(client: ChatClient, gateway: FakeGateway) -> None:
+    """News without chunks sends no delta."""
     stream_id = client.asks("年假？")
     gateway.streams[stream_id].tells(News(0, waiting=True))
     gateway.answers(stream_id, "五天")
@@ -296,8 +296,8 @@ def test_waiting_in_line_is_no_text(client: ChatClient, gateway: FakeGateway) ->
     assert [frame["type"] for frame in frames] == ["typing", "chat_delta", "chat", "typing"]
 
 
-def test_html_comes_block_by_block(client: ChatClient, gateway: FakeGateway) -> None:
-    """Each delta says which blocks are how now; the whole answer is rendered whole."""
+def test_html_is_sent_block_by_block(client: ChatClient, gateway: FakeGateway) -> None:
+    """Each delta has the HTML of its changed blocks; the whole answer is rendered as one."""
     stream_id = client.asks("年假？", render="html")
     gateway.answers(stream_id, "a", "b\nc")
 
@@ -312,8 +312,8 @@ def test_html_comes_block_by_block(client: ChatClient, gateway: FakeGateway) -> 
     ]
 
 
-def test_html_begins_anew_with_the_text(client: ChatClient, gateway: FakeGateway) -> None:
-    """After a reset nothing is left of the blocks before."""
+def test_html_restarts_with_a_replaced_text(client: ChatClient, gateway: FakeGateway) -> None:
+    """After a reset the earlier blocks are gone."""
     stream_id = client.asks("年假？", render="html")
     gateway.streams[stream_id].tells(grown(1, "no\nno"), grown(3, "yes", reset=True))
 
@@ -325,7 +325,7 @@ def test_html_begins_anew_with_the_text(client: ChatClient, gateway: FakeGateway
 def test_a_stream_is_resumed_from_its_cursor(
     client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
 ) -> None:
-    """Shown like any other, without an id: the client knows the stream by its own."""
+    """The resumed stream's frames have its id and no message id."""
     other = arrives(client_id="c2")
     stream_id = other.asks("年假？", id="q1")
     other.sees(type="typing")
@@ -338,8 +338,8 @@ def test_a_stream_is_resumed_from_its_cursor(
 
 
 def test_html_is_resumed_from_the_beginning(client: ChatClient, gateway: FakeGateway) -> None:
-    """A block may begin before the cursor: the client is told to forget, and gets every block."""
-    gateway.streams["s1"] = Told()
+    """A block may begin before the cursor: the client gets a reset and every block."""
+    gateway.streams["s1"] = FakeStream()
     gateway.answers("s1", "a", "b")
 
     client.says(type="resume", stream_id="s1", cursor=1, render="html")
@@ -349,9 +349,9 @@ def test_html_is_resumed_from_the_beginning(client: ChatClient, gateway: FakeGat
     assert [frame["type"] for frame in frames] == ["typing", "reset", "chat_delta", "chat_delta", "chat", "typing"]
 
 
-def test_html_resumed_at_its_beginning_has_nothing_to_forget(client: ChatClient, gateway: FakeGateway) -> None:
-    """Cursor 0 says that the client has nothing yet."""
-    gateway.streams["s1"] = Told()
+def test_html_resumed_from_zero_needs_no_reset(client: ChatClient, gateway: FakeGateway) -> None:
+    """A resume from cursor 0 sends no reset."""
+    gateway.streams["s1"] = FakeStream()
     gateway.answers("s1", "a")
 
     client.says(type="resume", stream_id="s1", render="html")
@@ -360,7 +360,7 @@ def test_html_resumed_at_its_beginning_has_nothing_to_forget(client: ChatClient,
 
 
 def test_an_unknown_stream_is_not_resumed(client: ChatClient) -> None:
-    """Its error names it, and typing ends."""
+    """The error names the stream, and typing ends."""
     client.says(type="resume", stream_id="nowhere", cursor=3)
 
     frames = client.sees_end("nowhere")
@@ -370,7 +370,7 @@ def test_an_unknown_stream_is_not_resumed(client: ChatClient) -> None:
 
 
 def test_a_question_sent_again_is_shown_once(client: ChatClient, gateway: FakeGateway) -> None:
-    """While its answer is on its way, it gets its echo and nothing else."""
+    """While its answer is being sent, the repeated question gets its echo and nothing else."""
     stream_id = client.asks("年假？", id="q1")
     again = client.asks("年假？", id="q1")
     gateway.answers(stream_id, "五天")
@@ -383,7 +383,7 @@ def test_a_question_sent_again_is_shown_once(client: ChatClient, gateway: FakeGa
 
 
 def test_an_answered_question_sent_again_is_shown_again(client: ChatClient, gateway: FakeGateway) -> None:
-    """From the beginning: whoever asks again has nothing."""
+    """The answer is sent again from its beginning."""
     stream_id = client.asks("年假？", id="q1")
     gateway.answers(stream_id, "五天")
     client.sees_end(stream_id)
@@ -399,7 +399,7 @@ def test_an_answered_question_sent_again_is_shown_again(client: ChatClient, gate
 
 
 @pytest.mark.parametrize("when", ["shown", "answered", "too fast"])
-def test_other_words_under_a_used_id_are_refused(client: ChatClient, gateway: FakeGateway, when: str) -> None:
+def test_another_text_under_a_used_id_is_rejected(client: ChatClient, gateway: FakeGateway, when: str) -> None:
     """An error with the id, no echo, and nothing of the first question's answer."""
     stream_id = client.asks("年假？", id="q1")
     if when != "shown":
@@ -409,11 +409,11 @@ def test_other_words_under_a_used_id_are_refused(client: ChatClient, gateway: Fa
     before = len(client.frames)
 
     client.says(type="chat", content="病假？", id="q1")
-    refusals = client.frames[before:]
+    replies = client.frames[before:]
     client.limit.allows = True
     other = client.asks("病假？", id="q2")
 
-    assert [frame for frame in refusals if frame["type"] not in ("typing", "chat_delta")] == [
+    assert [frame for frame in replies if frame["type"] not in ("typing", "chat_delta")] == [
         {"type": "error", "code": "ID_CONFLICT", "content": ZH["id_conflict"], "id": "q1"}
     ]
     assert other != stream_id
@@ -421,7 +421,7 @@ def test_other_words_under_a_used_id_are_refused(client: ChatClient, gateway: Fa
 
 
 def test_a_stream_that_is_being_shown_is_not_resumed_beside_it(client: ChatClient, gateway: FakeGateway) -> None:
-    """Neither the one on the screen nor one that waits comes twice."""
+    """Neither the stream being shown nor a queued one is sent twice."""
     first, second = client.asks("一？"), client.asks("二？")
 
     client.says(type="resume", stream_id=first)
@@ -434,9 +434,9 @@ def test_a_stream_that_is_being_shown_is_not_resumed_beside_it(client: ChatClien
     assert [frame["type"] for frame in client.of(second)] == ["typing", "chat_delta", "chat", "typing"]
 
 
-def test_a_resumed_stream_is_not_shown_beside_itself_by_asking_again(client: ChatClient, gateway: FakeGateway) -> None:
-    """Resumed first and asked again then, it is one answer all the same."""
-    gateway.streams["s1"] = Told()
+def test_asking_again_does_not_show_a_resumed_stream_twice(client: ChatClient, gateway: FakeGateway) -> None:
+    """A resume followed by the same question sends one answer."""
+    gateway.streams["s1"] = FakeStream()
     gateway.named["c1/q1"] = "s1"
     client.says(type="resume", stream_id="s1")
 
@@ -449,7 +449,7 @@ def test_a_resumed_stream_is_not_shown_beside_itself_by_asking_again(client: Cha
 
 
 def test_a_stopped_answer_ends_as_cancelled(client: ChatClient, gateway: FakeGateway) -> None:
-    """The provider's run is cancelled; its text so far is the whole answer."""
+    """The stream is cancelled; its text so far is the whole answer."""
     stream_id = client.asks("年假？")
 
     client.says(type="stop", stream_id=stream_id)
@@ -460,10 +460,10 @@ def test_a_stopped_answer_ends_as_cancelled(client: ChatClient, gateway: FakeGat
     assert (frames[1]["status"], frames[1]["content"], frames[1]["code"]) == ("cancelled", "so far", "CANCELLED")
 
 
-def test_stop_alone_stops_all_of_this_socket(
+def test_stop_without_a_stream_stops_all_of_the_socket(
     client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
 ) -> None:
-    """The one on the screen and those that wait; each has its end."""
+    """The stream being shown and the queued ones are cancelled, each with its end; other sockets' streams go on."""
     ids = [client.asks(f"{number}？") for number in range(3)]
     other = arrives(client_id="c2").asks("还在？")
 
@@ -475,8 +475,8 @@ def test_stop_alone_stops_all_of_this_socket(
     assert other in gateway.running
 
 
-def test_what_ended_needs_no_stop(client: ChatClient, gateway: FakeGateway) -> None:
-    """A stop that comes too late is no error."""
+def test_stopping_an_ended_stream_is_no_error(client: ChatClient, gateway: FakeGateway) -> None:
+    """Stopping a stream that has ended is no error."""
     stream_id = client.asks("年假？")
     gateway.running.clear()
 
@@ -490,7 +490,7 @@ def test_what_ended_needs_no_stop(client: ChatClient, gateway: FakeGateway) -> N
 
 
 def test_an_unknown_stream_is_not_stopped(client: ChatClient) -> None:
-    """Whether it is unknown or somebody else's is not said."""
+    """The error is the same for an unknown stream and for one of another caller."""
     client.says(type="stop", stream_id="nowhere")
 
     assert client.frames[-1] == {
@@ -502,7 +502,7 @@ def test_an_unknown_stream_is_not_stopped(client: ChatClient) -> None:
 
 
 def test_a_ping_is_answered(client: ChatClient) -> None:
-    """A04: with the client's own time and the server's."""
+    """A04: the pong has the client's timestamp and the server's time."""
     client.says(type="ping", timestamp=1700000000123)
 
     pong = client.frames[-1]
@@ -520,10 +520,10 @@ def test_a_ping_is_answered(client: ChatClient) -> None:
         (f'{{"content":"{"字" * 10_001}"}}', "MESSAGE_TOO_LONG", "消息太长，最多 10000 个字。请分几次提问。"),
     ],
 )
-def test_a_wrong_message_is_told_so(
+def test_a_malformed_message_gets_an_error(
     client: ChatClient, gateway: FakeGateway, text: str, code: str, sentence: str
 ) -> None:
-    """A17: a code and a sentence; the socket stays, nothing is asked."""
+    """A17: a code and a sentence; the socket stays open, nothing is asked."""
     client.endpoint.received(text)
 
     error = client.frames[-1]
@@ -532,44 +532,47 @@ def test_a_wrong_message_is_told_so(
     assert error.get("id") == ("q1" if "q1" in text else None)
 
 
-def test_what_asks_for_nothing_gets_nothing(client: ChatClient) -> None:
-    """Frames of old clients are passed over."""
+def test_an_ignored_message_type_gets_no_reply(client: ChatClient) -> None:
+    """Signalling frames of old clients are ignored."""
     client.says(type="offer", sdp="x")
 
     assert len(client.frames) == 1
 
 
 def test_too_many_unanswered_questions(client: ChatClient, gateway: FakeGateway) -> None:
-    """The one beyond is refused before it is counted or asked; one of those that wait may still be sent again."""
+    """A question over the limit is rejected before it is counted or asked; a queued one may be sent again."""
     for number in range(MOST):
         client.asks(f"{number}？", id=f"q{number}")
 
     client.says(type="chat", content="还有？", id="q9")
-    refused = client.frames[-1]
+    rejected = client.frames[-1]
     client.says(type="resume", stream_id="s99")
-    unresumed = client.frames[-1]
+    rejected_resume = client.frames[-1]
     client.says(type="chat", content="0？", id="q0")
 
-    assert (refused["code"], refused["id"]) == ("TOO_MANY_QUESTIONS", "q9")
-    assert (unresumed["code"], unresumed["stream_id"]) == ("TOO_MANY_QUESTIONS", "s99")
+    assert (rejected["code"], rejected["id"]) == ("TOO_MANY_QUESTIONS", "q9")
+    assert (rejected_resume["code"], rejected_resume["stream_id"]) == ("TOO_MANY_QUESTIONS", "s99")
     assert (client.frames[-1]["role"], client.frames[-1]["stream_id"]) == ("user", "s1")
     assert len(gateway.questions) == len(client.limit.asked) == MOST
 
 
 def test_refused_questions_are_counted(client: ChatClient) -> None:
-    """By their code, as all that get a sentence instead of an answer."""
-    before = {code: refused(code) for code in ("rate_limited", "too_many_questions")}
+    """The counter of rejected questions has a label per code."""
+    before = {code: rejected_count(code) for code in ("rate_limited", "too_many_questions")}
     client.limit.allows = False
     client.says(type="chat", content="年假？")
     client.limit.allows = True
     for _ in range(MOST + 1):
         client.says(type="chat", content="年假？")
 
-    assert {code: refused(code) - before[code] for code in before} == {"rate_limited": 1, "too_many_questions": 1}
+    assert {code: rejected_count(code) - before[code] for code in before} == {
+        "rate_limited": 1,
+        "too_many_questions": 1,
+    }
 
 
-def test_who_asks_too_much_is_not_asked_for(client: ChatClient, gateway: FakeGateway) -> None:
-    """The limiter is asked for this caller and client; the provider hears nothing."""
+def test_a_question_over_the_rate_limit_is_not_asked(client: ChatClient, gateway: FakeGateway) -> None:
+    """The limiter gets the caller and the client; the gateway gets nothing."""
     client.limit.allows = False
 
     client.says(type="chat", content="年假？", id="q1")
@@ -578,16 +581,17 @@ def test_who_asks_too_much_is_not_asked_for(client: ChatClient, gateway: FakeGat
     assert (client.limit.asked, gateway.questions) == ([("anonymous", "c1")], [])
 
 
-def test_who_sends_a_question_again_is_not_one_too_many(
+def test_a_question_sent_again_passes_the_rate_limit(
     client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
 ) -> None:
-    """Its echo was lost with the socket: it is found, whatever the rate, and not asked again."""
+    """A client whose echo was lost finds its stream, whatever the rate limit, and nothing is asked again."""
     stream_id = client.asks("年假？", id="q1")
     wait_until(lambda: gateway.followed)
     again = arrives()
     again.limit.allows = False
-    # What one reader of it is told, no other is: the first one, which follows by now, keeps the stream it has.
-    gateway.streams[stream_id] = Told()
+    # News goes to one reader of a fake stream. The first reader follows the old stream by now; this one is for the
+    # second.
+    gateway.streams[stream_id] = FakeStream()
 
     again.says(type="chat", content="年假？", id="q1")
     gateway.answers(stream_id, "五天")
@@ -598,8 +602,8 @@ def test_who_sends_a_question_again_is_not_one_too_many(
     assert [frame["code"] for frame in again.frames if frame["type"] == "error"] == []
 
 
-def test_a_question_that_was_not_kept_is_told_so(client: ChatClient, gateway: FakeGateway) -> None:
-    """Redis away: an error that names the client's id, no echo, nothing to wait for."""
+def test_a_question_that_was_not_stored_gets_an_error(client: ChatClient, gateway: FakeGateway) -> None:
+    """Without Redis the client gets an error with its message id, no echo, and no stream to wait for."""
     gateway.outcome = "store_unavailable"
 
     client.says(type="chat", content="年假？", id="q1")
@@ -616,7 +620,7 @@ def test_a_question_that_was_not_kept_is_told_so(client: ChatClient, gateway: Fa
 def test_an_error_leaves_the_socket_usable(
     client: ChatClient, gateway: FakeGateway, fails: Exception, code: str
 ) -> None:
-    """DA11: whatever goes wrong with a message is told in our words, and the next one is taken."""
+    """DA11: an exception becomes an error frame with a sentence, and the next message is processed."""
     gateway.fails = fails
     client.says(type="chat", content="年假？")
     error = client.frames[-1]
@@ -627,8 +631,8 @@ def test_an_error_leaves_the_socket_usable(
     assert (error["code"], error["content"]) == (code, ZH[code.lower()])
 
 
-def test_redis_away_while_stopping(client: ChatClient, gateway: FakeGateway) -> None:
-    """It is told once, however many were to be stopped."""
+def test_an_outage_while_stopping_is_reported_once(client: ChatClient, gateway: FakeGateway) -> None:
+    """One error is sent, however many streams were to be stopped."""
     client.asks("一？")
     client.asks("二？")
     gateway.fails = StoreUnavailable()
@@ -640,8 +644,8 @@ def test_redis_away_while_stopping(client: ChatClient, gateway: FakeGateway) -> 
 
 @pytest.mark.parametrize("code", ["replica_full", "store_unavailable"])
 def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gateway: FakeGateway, code: str) -> None:
-    """Its refusal is shown as any failed answer; also that of one which an outage kept from being asked."""
-    gateway.streams["s1"] = Told()
+    """Its error is shown like that of a failed answer, also if an outage kept the question from being asked."""
+    gateway.streams["s1"] = FakeStream()
     gateway.streams["s1"].answer = Whole("", "error", code)
     gateway.named["c1/q1"] = "s1"
     gateway.outcome, gateway.kept = code, 1
@@ -653,8 +657,8 @@ def test_a_question_refused_by_the_gateway_is_a_stream(client: ChatClient, gatew
     assert [(frame["type"], frame.get("code")) for frame in frames[1:]] == [("error", code.upper()), ("typing", None)]
 
 
-def test_a_endpoint_is_busy_while_an_answer_is_under_way(client: ChatClient, gateway: FakeGateway) -> None:
-    """From the question until its answer is shown."""
+def test_the_channel_is_busy_while_an_answer_is_running(client: ChatClient, gateway: FakeGateway) -> None:
+    """The channel is busy from the question until its answer is sent."""
     before = client.endpoint.busy
     stream_id = client.asks("年假？")
     under_way = client.endpoint.busy
@@ -665,8 +669,8 @@ def test_a_endpoint_is_busy_while_an_answer_is_under_way(client: ChatClient, gat
     client.sees(type="typing", status=False)
 
 
-def test_a_endpoint_is_busy_while_a_question_is_put(gateway: FakeGateway) -> None:
-    """A leaving replica does not close a socket between its question and the echo."""
+def test_the_channel_is_busy_while_a_question_is_asked(gateway: FakeGateway) -> None:
+    """A draining replica does not close a socket between its question and the echo."""
     busy: list[bool] = []
     endpoints: list[ChatChannel] = []
 
@@ -683,10 +687,10 @@ def test_a_endpoint_is_busy_while_a_question_is_put(gateway: FakeGateway) -> Non
     assert (busy, client.endpoint.busy) == ([True], False)
 
 
-def test_a_socket_that_ends_ends_no_stream(
+def test_closing_a_socket_cancels_no_stream(
     client: ChatClient, gateway: FakeGateway, arrives: Callable[..., ChatClient]
 ) -> None:
-    """A16: nothing is cancelled, nothing is sent any more, and another socket gets the answer."""
+    """A16: nothing is cancelled, no more frames are sent, and another socket gets the answer."""
     stream_id = client.asks("年假？", id="q1")
     client.sees(type="typing")
     shown = len(client.frames)
@@ -702,7 +706,7 @@ def test_a_socket_that_ends_ends_no_stream(
 
 
 class FakeSockets:
-    """Remembers whom it is to serve."""
+    """Records the calls of `serve`."""
 
     def __init__(self) -> None:
         self.served: list[tuple[str, str]] = []
@@ -717,7 +721,7 @@ class FakeSockets:
 @pytest.mark.parametrize("headers", [{}, {"Connection": "Upgrade", "Upgrade": "websocket"}])
 @pytest.mark.parametrize(("path", "client_id"), [("/ws/chat", ""), ("/ws/chat/my.phone-1", "my.phone-1")])
 def test_the_endpoints_addresses(gateway: FakeGateway, headers: dict[str, str], path: str, client_id: str) -> None:
-    """A01, A02: with a client's name or without, a handshake and a plain request come to the sockets."""
+    """A01, A02: with and without a client id, handshakes and plain requests go to the sockets' registry."""
     sockets = FakeSockets()
     app = Flask(__name__)
     app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))
@@ -728,8 +732,8 @@ def test_the_endpoints_addresses(gateway: FakeGateway, headers: dict[str, str], 
     assert sockets.served == [("chat", client_id)]
 
 
-def test_the_address_opens_a_endpoint(gateway: FakeGateway, client: ChatClient) -> None:
-    """What the sockets open is the endpoint of that caller and client."""
+def test_the_address_opens_a_channel(gateway: FakeGateway, client: ChatClient) -> None:
+    """The opened channel has the given caller and client id."""
     sockets = FakeSockets()
     app = Flask(__name__)
     app.register_blueprint(chat_blueprint(sockets, gateway=gateway, limiter=Limit(), texts=Texts(), html=LINES))

@@ -1,4 +1,4 @@
-"""The chat endpoint on the real gateway: answers grow, and go on wherever their reader comes back."""
+"""The chat channel on the real gateway: answers grow, and a client resumes them on any replica."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.support.sockets.chat_room import WIDE, ChatClient
 from tests.support.streams.desk import CALLER, Desk, SlowProvider
 from utils.deadline import Deadline
 
-STRANGER = Caller("key:0000000000000000")
+OTHER_CALLER = Caller("key:0000000000000000")
 
 
-class Teller(SlowProvider):
-    """Says what the test tells it, piece by piece."""
+class ScriptedProvider(SlowProvider):
+    """A provider that sends what the test puts into its queue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,33 +45,33 @@ class Teller(SlowProvider):
     def _next(self) -> ProviderEvent | ProviderError | None:
         return self.coming.get(timeout=WIDE)
 
-    def tells(self, *pieces: str) -> None:
+    def sends(self, *pieces: str) -> None:
         for piece in pieces:
             self.coming.put(Delta(piece))
 
     def ends(self, *pieces: str) -> None:
-        self.tells(*pieces)
+        self.sends(*pieces)
         self.coming.put(None)
 
 
 @pytest.fixture
-def provider() -> Teller:
-    return Teller()
+def provider() -> ScriptedProvider:
+    return ScriptedProvider()
 
 
-Opens = Callable[..., Desk]
+OpenDesk = Callable[..., Desk]
 
 
 @pytest.fixture
-def opens(provider: Teller) -> Iterator[Opens]:
-    """Opens a desk; all of them are closed in the end, whatever is still being answered."""
+def open_desk(provider: ScriptedProvider) -> Iterator[OpenDesk]:
+    """Return a function that makes desks; all are closed after the test, whatever is still running."""
     desks: list[Desk] = []
 
-    def opens(url: str, **changes: Any) -> Desk:
+    def open_desk(url: str, **changes: Any) -> Desk:
         desks.append(Desk(url, provider, **changes))
         return desks[-1]
 
-    yield opens
+    yield open_desk
     for _ in range(20):
         provider.coming.put(None)
     for desk in desks:
@@ -79,38 +79,38 @@ def opens(provider: Teller) -> Iterator[Opens]:
 
 
 @pytest.fixture
-def desk(any_redis_url: str, opens: Opens) -> Desk:
-    return opens(any_redis_url)
+def desk(any_redis_url: str, open_desk: OpenDesk) -> Desk:
+    return open_desk(any_redis_url)
 
 
 @pytest.fixture
-def other_desk(any_redis_url: str, opens: Opens) -> Desk:
+def other_desk(any_redis_url: str, open_desk: OpenDesk) -> Desk:
     """A second replica on the same Redis."""
-    return opens(any_redis_url)
+    return open_desk(any_redis_url)
 
 
 @pytest.fixture
-def arrives() -> Iterator[Callable[..., ChatClient]]:
+def open_client() -> Iterator[Callable[..., ChatClient]]:
     clients: list[ChatClient] = []
 
-    def arrives(desk: Desk, **who: Any) -> ChatClient:
+    def open_client(desk: Desk, **who: Any) -> ChatClient:
         clients.append(ChatClient(desk.gateway, **{"caller": CALLER, **who}))
         return clients[-1]
 
-    yield arrives
+    yield open_client
     for client in clients:
         client.leaves()
         assert client.unknown() == []
 
 
-Arrives = Callable[..., ChatClient]
+OpenClient = Callable[..., ChatClient]
 
 
-def test_an_answer_is_seen_growing(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """DA7: what was said is there before the rest is; the deltas joined are the answer, byte for byte."""
-    client = arrives(desk)
+def test_an_answer_arrives_in_deltas(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
+    """DA7: deltas arrive before the answer is complete; joined they are the answer, byte by byte."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？", id="q1")
-    provider.tells("五天", "，")
+    provider.sends("五天", "，")
     wait_until(lambda: client.text(stream_id) == "五天，", WIDE)
 
     provider.ends("👍🏽 Ünïcode\r\n")
@@ -121,18 +121,18 @@ def test_an_answer_is_seen_growing(desk: Desk, provider: Teller, arrives: Arrive
     assert [frame["type"] for frame in frames[-2:]] == ["chat", "typing"]
 
 
-def test_a_client_that_comes_back_elsewhere_misses_nothing(
-    desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives
+def test_a_client_that_resumes_on_another_replica_misses_nothing(
+    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
 ) -> None:
-    """Resumed from its cursor on another replica: what it has and what it gets are the answer, nothing twice."""
-    before = arrives(desk)
+    """A client that resumes from its cursor on another replica gets the rest of the text, and nothing twice."""
+    before = open_client(desk)
     stream_id = before.asks("年假几天？", id="q1")
-    provider.tells("一", "二")
+    provider.sends("一", "二")
     wait_until(lambda: before.text(stream_id) == "一二", WIDE)
     before.leaves()
-    provider.tells("三")
+    provider.sends("三")
 
-    after = arrives(other_desk)
+    after = open_client(other_desk)
     after.says(type="resume", stream_id=stream_id, cursor=before.cursor(stream_id))
     wait_until(lambda: after.text(stream_id) == "三", WIDE)
     provider.ends("四")
@@ -143,43 +143,45 @@ def test_a_client_that_comes_back_elsewhere_misses_nothing(
     assert provider.asked == ["年假几天？"]
 
 
-def test_an_ended_answer_is_resumed(desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """Whoever has all of it gets its end; whoever has nothing gets it all."""
-    client = arrives(desk)
+def test_an_ended_answer_is_resumed(
+    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
+) -> None:
+    """A client with the whole text gets only its end; a client without a cursor gets everything."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？")
     provider.ends("一", "二")
     cursor = client.sees_end(stream_id)[-2]["cursor"]
 
-    knows, knows_nothing = arrives(other_desk), arrives(other_desk)
-    knows.says(type="resume", stream_id=stream_id, cursor=cursor)
-    knows_nothing.says(type="resume", stream_id=stream_id)
+    with_cursor, without_cursor = open_client(other_desk), open_client(other_desk)
+    with_cursor.says(type="resume", stream_id=stream_id, cursor=cursor)
+    without_cursor.says(type="resume", stream_id=stream_id)
 
-    assert [frame["type"] for frame in knows.sees_end(stream_id)] == ["typing", "chat", "typing"]
-    assert knows_nothing.sees_end(stream_id)[-2]["content"] == knows_nothing.text(stream_id) == "一二"
+    assert [frame["type"] for frame in with_cursor.sees_end(stream_id)] == ["typing", "chat", "typing"]
+    assert without_cursor.sees_end(stream_id)[-2]["content"] == without_cursor.text(stream_id) == "一二"
 
 
 def test_the_same_question_on_two_replicas_is_asked_once(
-    desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives
+    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
 ) -> None:
-    """Its id finds its stream wherever it is sent again; both sockets see the whole answer."""
-    here, there = arrives(desk), arrives(other_desk)
+    """The id finds its stream on the other replica; both sockets get the whole answer."""
+    first_client, second_client = open_client(desk), open_client(other_desk)
 
-    ids = {here.asks("年假几天？", id="q1"), there.asks("年假几天？", id="q1")}
+    ids = {first_client.asks("年假几天？", id="q1"), second_client.asks("年假几天？", id="q1")}
     provider.ends("五天")
 
     (stream_id,) = ids
-    assert here.sees_end(stream_id)[-2]["content"] == there.sees_end(stream_id)[-2]["content"] == "五天"
+    assert first_client.sees_end(stream_id)[-2]["content"] == second_client.sees_end(stream_id)[-2]["content"] == "五天"
     assert provider.asked == ["年假几天？"]
 
 
-def test_other_words_under_a_used_id_are_told_so(
-    desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives
+def test_another_text_under_a_used_id_is_an_error(
+    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
 ) -> None:
-    """On the same socket and on another replica's: an error with the id, and the first answer is not shown for them."""
-    here, there = arrives(desk), arrives(other_desk)
-    stream_id = here.asks("年假几天？", id="q1")
+    """On both replicas' sockets: an error with the id, and nothing of the first answer."""
+    first_client, second_client = open_client(desk), open_client(other_desk)
+    stream_id = first_client.asks("年假几天？", id="q1")
 
-    for client in (here, there):
+    for client in (first_client, second_client):
         client.says(type="chat", content="病假几天？", id="q1")
         assert client.sees(type="error") == {
             "type": "error",
@@ -189,41 +191,43 @@ def test_other_words_under_a_used_id_are_told_so(
         }
     provider.ends("五天")
 
-    assert here.sees_end(stream_id)[-2]["content"] == "五天"
-    assert there.of(stream_id) == []
+    assert first_client.sees_end(stream_id)[-2]["content"] == "五天"
+    assert second_client.of(stream_id) == []
     assert provider.asked == ["年假几天？"]
 
 
-def test_ids_are_each_clients_own(desk: Desk, arrives: Arrives) -> None:
-    """DA4: the same id of another client, or of another person with the same client id, is another question."""
-    mine = arrives(desk).asks("年假几天？", id="q1")
+def test_message_ids_belong_to_their_client(desk: Desk, open_client: OpenClient) -> None:
+    """DA4: the same id of another client, or of another caller with the same client id, is another question."""
+    mine = open_client(desk).asks("年假几天？", id="q1")
 
-    assert arrives(desk, client_id="c2").asks("年假几天？", id="q1") != mine
-    assert arrives(desk, caller=STRANGER).asks("年假几天？", id="q1") != mine
+    assert open_client(desk, client_id="c2").asks("年假几天？", id="q1") != mine
+    assert open_client(desk, caller=OTHER_CALLER).asks("年假几天？", id="q1") != mine
 
 
-def test_a_stream_is_its_askers_own(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """Nobody else resumes or stops it, whatever they know of it; they cannot tell it from one that never was."""
-    client, stranger = arrives(desk), arrives(desk, caller=STRANGER)
+def test_a_stream_belongs_to_its_caller(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
+    """Another caller can neither resume nor stop it; for them it is the same error as an unknown stream."""
+    client, other_caller = open_client(desk), open_client(desk, caller=OTHER_CALLER)
     stream_id = client.asks("年假几天？")
-    provider.tells("五")
+    provider.sends("五")
     wait_until(lambda: client.text(stream_id) == "五", WIDE)
 
-    stranger.says(type="stop", stream_id=stream_id)
-    stranger.says(type="resume", stream_id=stream_id)
-    stranger.sees_end(stream_id)
+    other_caller.says(type="stop", stream_id=stream_id)
+    other_caller.says(type="resume", stream_id=stream_id)
+    other_caller.sees_end(stream_id)
     provider.ends("天")
 
-    assert {frame.get("code") for frame in stranger.of(stream_id, "error")} == {"STREAM_UNKNOWN"}
-    assert stranger.text(stream_id) == ""
+    assert {frame.get("code") for frame in other_caller.of(stream_id, "error")} == {"STREAM_UNKNOWN"}
+    assert other_caller.text(stream_id) == ""
     assert client.sees_end(stream_id)[-2]["content"] == "五天"
 
 
-def test_a_replaced_answer_begins_anew(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """The client that follows `reset` has the new text alone."""
-    client = arrives(desk)
+def test_a_replaced_answer_is_sent_after_a_reset(
+    desk: Desk, provider: ScriptedProvider, open_client: OpenClient
+) -> None:
+    """After `reset` the client gets the new text only."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？")
-    provider.tells("不知道")
+    provider.sends("不知道")
     wait_until(lambda: client.text(stream_id) == "不知道", WIDE)
 
     provider.coming.put(Replacement("五天"))
@@ -234,19 +238,19 @@ def test_a_replaced_answer_begins_anew(desk: Desk, provider: Teller, arrives: Ar
     assert client.text(stream_id) == frames[-2]["content"] == "五天。"
 
 
-def test_one_who_comes_back_after_a_replacement_begins_anew(
-    desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives
+def test_a_client_that_resumes_after_a_replacement_gets_a_reset(
+    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient
 ) -> None:
-    """Its cursor lies before the new text's beginning."""
-    before = arrives(desk)
+    """Its cursor lies before the beginning of the new text, so it gets a reset."""
+    before = open_client(desk)
     stream_id = before.asks("年假几天？")
-    provider.tells("不知道")
+    provider.sends("不知道")
     wait_until(lambda: before.text(stream_id) == "不知道", WIDE)
     before.leaves()
     provider.coming.put(Replacement("五天"))
     provider.ends("。")
 
-    after = arrives(other_desk)
+    after = open_client(other_desk)
     after.says(type="resume", stream_id=stream_id, cursor=before.cursor(stream_id))
     frames = after.sees_end(stream_id)
 
@@ -256,25 +260,25 @@ def test_one_who_comes_back_after_a_replacement_begins_anew(
 
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_stop_reaches_the_provider(
-    desk: Desk, other_desk: Desk, provider: Teller, arrives: Arrives, where: str
+    desk: Desk, other_desk: Desk, provider: ScriptedProvider, open_client: OpenClient, where: str
 ) -> None:
-    """On whichever replica it is said, the run is closed; what there was is the answer, cancelled."""
-    client = arrives(desk)
+    """On either replica, the provider's run is closed; the text so far is the answer, with status cancelled."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？")
-    provider.tells("五")
+    provider.sends("五")
     wait_until(lambda: client.text(stream_id) == "五", WIDE)
 
-    (client if where == "here" else arrives(other_desk)).says(type="stop", stream_id=stream_id)
+    (client if where == "here" else open_client(other_desk)).says(type="stop", stream_id=stream_id)
     frames = client.sees_end(stream_id)
-    provider.tells("天")
+    provider.sends("天")
 
     assert (frames[-2]["content"], frames[-2]["status"], frames[-2]["code"]) == ("五", "cancelled", "CANCELLED")
     assert provider.stopped.wait(WIDE)
 
 
-def test_a_stop_that_comes_too_late_is_no_error(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """The answer was whole a moment before."""
-    client = arrives(desk)
+def test_stopping_an_ended_answer_is_no_error(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
+    """A stop after the end of the answer sends no error."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？")
     provider.ends("五天")
     client.sees_end(stream_id)
@@ -284,11 +288,11 @@ def test_a_stop_that_comes_too_late_is_no_error(desk: Desk, provider: Teller, ar
     assert client.of(stream_id, "error") == []
 
 
-def test_a_failed_answer(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """Its text, then its error in the sentence that the stream keeps."""
-    client = arrives(desk)
+def test_a_failed_answer_ends_with_its_error(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
+    """The text so far, then an error with the stream's sentence."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？", id="q1")
-    provider.tells("五")
+    provider.sends("五")
     wait_until(lambda: client.text(stream_id) == "五", WIDE)
     provider.coming.put(ProviderError(code="provider_truncated"))
 
@@ -299,9 +303,9 @@ def test_a_failed_answer(desk: Desk, provider: Teller, arrives: Arrives) -> None
     assert typing["status"] is False
 
 
-def test_where_an_answer_comes_from(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """The provider's sources go with the whole answer."""
-    client = arrives(desk)
+def test_an_answer_has_its_sources(desk: Desk, provider: ScriptedProvider, open_client: OpenClient) -> None:
+    """The provider's sources come with the whole answer."""
+    client = open_client(desk)
     stream_id = client.asks("年假几天？")
     provider.coming.put(Usage(7, sources=({"title": "手册"},)))
     provider.ends("五天")
@@ -309,9 +313,11 @@ def test_where_an_answer_comes_from(desk: Desk, provider: Teller, arrives: Arriv
     assert client.sees_end(stream_id)[-2]["sources"] == [{"title": "手册"}]
 
 
-def test_questions_stand_for_themselves(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """A24: nothing is remembered from one to the next, unless the client says that they belong together."""
-    client = arrives(desk)
+def test_questions_are_independent_without_a_conversation(
+    desk: Desk, provider: ScriptedProvider, open_client: OpenClient
+) -> None:
+    """A24: every question starts a conversation; with `conversation` set, the second one continues the first."""
+    client = open_client(desk)
     for number, together in enumerate([False, False, True, True]):
         stream_id = client.asks(f"{number}？", conversation=together)
         provider.ends("好")
@@ -321,9 +327,11 @@ def test_questions_stand_for_themselves(desk: Desk, provider: Teller, arrives: A
     assert provider.conversations == ["", "", "", "conversation-1"]
 
 
-def test_questions_of_a_conversation_wait_for_each_other(desk: Desk, provider: Teller, arrives: Arrives) -> None:
-    """The provider is asked the second when the first is answered; other questions wait for nobody."""
-    client = arrives(desk)
+def test_questions_of_a_conversation_wait_for_each_other(
+    desk: Desk, provider: ScriptedProvider, open_client: OpenClient
+) -> None:
+    """The provider gets the second question after the first answer; questions without a conversation do not wait."""
+    client = open_client(desk)
     first = client.asks("一？", conversation=True)
     second = client.asks("二？", conversation=True)
     wait_until(lambda: provider.asked == ["一？"], WIDE)
@@ -339,15 +347,17 @@ def test_questions_of_a_conversation_wait_for_each_other(desk: Desk, provider: T
     assert provider.asked == ["一？", "三？", "二？"]
 
 
-def test_redis_goes_away_and_comes_back(provider: Teller, opens: Opens, arrives: Arrives) -> None:
-    """A new question is told so; an answer under way on another replica is waited for, and comes whole."""
+def test_a_running_answer_survives_an_outage_of_redis(
+    provider: ScriptedProvider, open_desk: OpenDesk, open_client: OpenClient
+) -> None:
+    """During an outage a new question gets an error; a running answer on another replica arrives whole afterwards."""
     with RedisServer() as server:
-        desk, other = opens(server.url()), opens(server.url())
-        client = arrives(desk)
+        desk, other = open_desk(server.url()), open_desk(server.url())
+        client = open_client(desk)
         stream_id = client.asks("年假几天？")
-        provider.tells("五")
+        provider.sends("五")
         wait_until(lambda: client.text(stream_id) == "五", WIDE)
-        reader = arrives(other)
+        reader = open_client(other)
         reader.says(type="resume", stream_id=stream_id)
         wait_until(lambda: reader.text(stream_id) == "五", WIDE)
 

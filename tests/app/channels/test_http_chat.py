@@ -1,4 +1,4 @@
-"""POST /api/chat on a gateway that says what the test says."""
+"""POST /api/chat and its streams, on a gateway that the test controls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.identity.callers import Callers
 from services.models import Status, Usage
 from services.streams.long_text import LongText, TextSlice
 from services.streams.records import Whole
-from tests.app.channels.test_chat import FakeGateway, Told, ended, grown, refused
+from tests.app.channels.test_chat import FakeGateway, FakeStream, ended, grown, rejected_count
 from tests.support.sockets.chat_room import Limit
 from tests.support.sockets.event_reader import Event, events
 
@@ -43,7 +43,7 @@ WHOLE = Whole(
 
 
 class Endpoint:
-    """The three addresses, and what is behind them."""
+    """An application with the three addresses of HTTP chat, its fake gateway and its limits."""
 
     def __init__(self, *, most: int = 2) -> None:
         self.gateway = FakeGateway()
@@ -59,8 +59,8 @@ class Endpoint:
         self.app.register_blueprint(http_chat_blueprint(chat, Callers("key", api_keys=[KEY])))
         self.client: FlaskClient = self.app.test_client()
 
-    def will(self, whole: Whole, *texts: str, sentence: str = "", **end: Any) -> Told:
-        """Have the next stream say these texts, and end."""
+    def will(self, whole: Whole, *texts: str, sentence: str = "", **end: Any) -> FakeStream:
+        """Have the next stream send these texts, and end."""
         stream = self.has(f"s{len(self.gateway.streams) + 1}", whole)
         for cursor, text in enumerate(texts, 1):
             stream.tells(grown(cursor, text))
@@ -68,8 +68,8 @@ class Endpoint:
         stream.tells(ended(len(texts) + 1, whole.status, **{**code, **end}))
         return stream
 
-    def has(self, stream_id: str, whole: Whole = WHOLE) -> Told:
-        stream = self.gateway.streams.setdefault(stream_id, Told())
+    def has(self, stream_id: str, whole: Whole = WHOLE) -> FakeStream:
+        stream = self.gateway.streams.setdefault(stream_id, FakeStream())
         stream.answer = whole
         return stream
 
@@ -81,7 +81,7 @@ class Endpoint:
         return self.client.get(f"/api/chat/{stream_id}{query}", headers={**AUTHORIZED, **headers}, buffered=True)
 
     def opens(self, stream_id: str) -> TestResponse:
-        """Begin to read a stream's events."""
+        """Begin to read a stream's events; the reply stays open."""
         return self.client.get(f"/api/chat/{stream_id}", headers={**AUTHORIZED, **EVENTS})
 
     def cancels(self, stream_id: str) -> TestResponse:
@@ -92,11 +92,11 @@ class Endpoint:
 def endpoint() -> Iterator[Endpoint]:
     endpoint = Endpoint()
     yield endpoint
-    assert endpoint.waits.count == 0, "a place was not given back"
+    assert endpoint.waits.count == 0, "a slot was not released"
 
 
 def prepared(endpoint: Endpoint, whole: Whole, *texts: str, id: str = "q1", **others: Any) -> dict[str, Any]:
-    """Have the question of an id get a stream that says these texts; return the fields to ask it with."""
+    """Prepare a stream with these texts for the question's id; return the fields to ask it with."""
     endpoint.gateway.named[id] = f"s{len(endpoint.gateway.streams) + 1}"
     endpoint.will(whole, *texts, **others)
     return {"id": id}
@@ -107,8 +107,8 @@ def shown(reply: TestResponse) -> list[Event]:
     return list(events(reply.get_data(as_text=True).split("\n")))
 
 
-def refusal(reply: TestResponse) -> tuple[int, int, str]:
-    """Return an error's HTTP status, code and reason; its message is a sentence."""
+def error_of(reply: TestResponse) -> tuple[int, int, str]:
+    """Return an error's HTTP status, code and reason, after checking that it has a message."""
     body = reply.get_json()
     assert set(body) == {"code", "message", "data"}
     assert body["message"]
@@ -118,8 +118,8 @@ def refusal(reply: TestResponse) -> tuple[int, int, str]:
 # Answers
 
 
-def test_an_answer_comes_whole(endpoint: Endpoint) -> None:
-    """Text, sources, cost and ids in the envelope of all REST answers."""
+def test_an_answer_is_returned_as_json(endpoint: Endpoint) -> None:
+    """Text, sources, usage and ids come in the REST envelope."""
     reply = endpoint.asks(**prepared(endpoint, WHOLE, "答", "案"))
 
     body = reply.get_json()
@@ -136,15 +136,15 @@ def test_an_answer_comes_whole(endpoint: Endpoint) -> None:
     assert reply.headers["Cache-Control"] == "no-store"
 
 
-def test_an_answer_of_the_mock_says_so(endpoint: Endpoint) -> None:
-    """MOCK_FALLBACK: nobody takes the built-in mock's words for the provider's."""
+def test_an_answer_of_the_mock_is_marked(endpoint: Endpoint) -> None:
+    """With MOCK_FALLBACK, clients can tell the built-in mock's answer from the provider's."""
     reply = endpoint.asks(**prepared(endpoint, Whole("mock", "completed", mock=True)))
 
     assert reply.get_json()["data"]["mock"] is True
 
 
-def test_an_answer_comes_as_events(endpoint: Endpoint) -> None:
-    """Its id first, then the deltas with their cursors, and at last all that the JSON answer has."""
+def test_an_answer_is_sent_as_events(endpoint: Endpoint) -> None:
+    """The stream's id first, then the deltas with their cursors, then an event with everything the JSON answer has."""
     reply = endpoint.asks(stream=True, **prepared(endpoint, WHOLE, "答", "案"))
 
     assert shown(reply) == [
@@ -157,40 +157,40 @@ def test_an_answer_comes_as_events(endpoint: Endpoint) -> None:
 
 
 def reply_data(endpoint: Endpoint) -> Any:
-    """Return the data that the stream s1 has as JSON."""
+    """Return the data of the stream s1 as JSON."""
     endpoint.has("s1").tells(ended(3))
     return endpoint.gets("s1").get_json()["data"]
 
 
-def test_a_text_that_is_taken_back_is_reset(endpoint: Endpoint) -> None:
-    """The reader forgets it; cut off right then, it begins at the beginning."""
+def test_a_replaced_text_is_sent_after_a_reset(endpoint: Endpoint) -> None:
+    """The reset event has id 0, so a client that reconnects right after it gets the whole text."""
     endpoint.has("s1").tells(grown(2, "falsch"), grown(5, "答", "案", reset=True), ended(6))
 
-    said = shown(endpoint.gets("s1", **EVENTS))
+    received = shown(endpoint.gets("s1", **EVENTS))
 
-    assert [(event.name, event.id) for event in said] == [
+    assert [(event.name, event.id) for event in received] == [
         ("start", "0"),
         ("delta", "2"),
         ("reset", "0"),
         ("delta", "5"),
         ("done", "end"),
     ]
-    assert said[3].data == {"content": "答案"}
+    assert received[3].data == {"content": "答案"}
 
 
 def test_any_text_is_one_line_of_an_event(endpoint: Endpoint) -> None:
-    """Line ends of every kind, and what looks like a field, are the answer's own."""
+    """Line ends of every kind, and text that looks like an SSE field, arrive unchanged."""
     text = "a\nb\r\nc\rid: 9\u2028data: x\n\nevent: done\n\n\x00👍🏽"
     endpoint.has("s1", Whole(text, "completed")).tells(grown(1, text), ended(2))
 
-    said = shown(endpoint.gets("s1", **EVENTS))
+    received = shown(endpoint.gets("s1", **EVENTS))
 
-    assert said[1].data == {"content": text}
-    assert said[2].data["content"] == text
+    assert received[1].data == {"content": text}
+    assert received[2].data["content"] == text
 
 
 def long_answer(text: str, status: Status = "completed", code: str = "", *, most: int = 10**9) -> Whole:
-    """Return an answer that is read from somewhere, slice by slice; it goes away after `most` characters."""
+    """Return an answer that is read in slices, and expires after `most` characters."""
 
     def read(offset: int) -> TextSlice:
         if offset >= most:
@@ -202,7 +202,7 @@ def long_answer(text: str, status: Status = "completed", code: str = "", *, most
 
 @pytest.mark.parametrize("size", [20_000, 200_000])
 def test_a_long_answer_is_read_while_it_is_sent(endpoint: Endpoint, size: int) -> None:
-    """As events and as JSON, whatever its end; a client sees no difference."""
+    """A long answer is sent as any other, as events and as JSON, completed or failed."""
     text = 'ab"\n' * (size // 4)
     endpoint.has("s1", long_answer(text)).tells(ended(1))
     endpoint.has("s2", long_answer(text)).tells(ended(1))
@@ -212,7 +212,7 @@ def test_a_long_answer_is_read_while_it_is_sent(endpoint: Endpoint, size: int) -
     done = shown(endpoint.gets("s1", **EVENTS))[-1]
     whole = endpoint.gets("s2")
     failed = shown(endpoint.gets("s3", **EVENTS))[-1]
-    refused = endpoint.gets("s4")
+    failed_json = endpoint.gets("s4")
 
     assert (done.name, done.data["content"]) == ("done", text)
     assert (whole.status_code, whole.get_json()["data"]["content"]) == (200, text)
@@ -221,13 +221,13 @@ def test_a_long_answer_is_read_while_it_is_sent(endpoint: Endpoint, size: int) -
         text,
         "interrupted",
     )
-    assert (refusal(refused), refused.get_json()["data"]["content"]) == ((502, 30000, "interrupted"), text)
-    assert whole.headers["Cache-Control"] == refused.headers["Cache-Control"] == "no-store"
+    assert (error_of(failed_json), failed_json.get_json()["data"]["content"]) == ((502, 30000, "interrupted"), text)
+    assert whole.headers["Cache-Control"] == failed_json.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
-def test_an_answer_that_goes_away_is_broken_off(endpoint: Endpoint, accept: str) -> None:
-    """Half of it must not look like all of it."""
+def test_an_answer_that_expires_breaks_the_connection(endpoint: Endpoint, accept: str) -> None:
+    """A connection that breaks off tells the client that the answer is incomplete; a normal end would not."""
     endpoint.has("s1", long_answer("a" * 200_000, most=100_000)).tells(ended(1))
 
     with pytest.raises(BrokenPipeError):
@@ -253,23 +253,23 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("reason", "status", "code"), ENDS)
-def test_a_failed_answer_says_why_and_how_far_it_came(endpoint: Endpoint, reason: str, status: int, code: int) -> None:
-    """A fitting status, the table's code, a stable reason, the person's sentence, and the part there is; for nobody's
-    cache, as a whole answer is.
-    """
+def test_a_failed_answer_has_its_reason_and_its_text_so_far(
+    endpoint: Endpoint, reason: str, status: int, code: int
+) -> None:
+    """HTTP status, code, reason and sentence fit the error; the text so far is included and not cached."""
     fields = prepared(endpoint, Whole("so far", "error", reason), "so far", sentence=f"<{reason}>")
 
     reply = endpoint.asks(**fields)
 
-    assert refusal(reply) == (status, code, reason)
+    assert error_of(reply) == (status, code, reason)
     assert reply.get_json()["message"] == f"<{reason}>"
     assert reply.get_json()["data"] == {"reason": reason, "stream_id": "s1", "content": "so far"}
     assert ("Retry-After" in reply.headers) == (status in (429, 503))
     assert reply.headers["Cache-Control"] == "no-store"
 
 
-def test_a_partial_answer_says_what_it_cost(endpoint: Endpoint) -> None:
-    """In JSON and among events; one whose provider counted nothing has no usage at all."""
+def test_a_partial_answer_has_its_usage(endpoint: Endpoint) -> None:
+    """An incomplete answer's usage is in the JSON reply and in the error event."""
     whole = Whole("so far", "error", "provider_filtered", usage=Usage(7, 3, 4, "0.001", "USD"))
 
     reply = endpoint.asks(**prepared(endpoint, whole, "so far"))
@@ -282,7 +282,7 @@ def test_a_partial_answer_says_what_it_cost(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize(("reason", "status"), [("provider_busy", 429), ("provider_error", 502)])
 def test_the_providers_wait_is_passed_on(endpoint: Endpoint, reason: str, status: int) -> None:
-    """In the header, and in the data, which an event stream has too; a part of a second is a second."""
+    """`Retry-After` and `retry_after` have the provider's seconds, rounded up; an event stream has only the latter."""
     fields = prepared(endpoint, Whole("", "error", reason, retry_after=29.2))
 
     reply = endpoint.asks(**fields)
@@ -294,15 +294,15 @@ def test_the_providers_wait_is_passed_on(endpoint: Endpoint, reason: str, status
 
 
 def test_a_cancelled_answer_is_a_conflict(endpoint: Endpoint) -> None:
-    """409, with what there was of it."""
+    """409, with the text so far."""
     reply = endpoint.asks(**prepared(endpoint, Whole("so far", "cancelled", "cancelled"), "so far"))
 
-    assert refusal(reply) == (409, 20000, "cancelled")
+    assert error_of(reply) == (409, 20000, "cancelled")
     assert reply.get_json()["data"]["content"] == "so far"
 
 
 def test_a_failure_among_events_is_the_same_envelope(endpoint: Endpoint) -> None:
-    """The error event has what the JSON reply would have, and nothing follows it."""
+    """The error event has the envelope of the JSON reply, and is the last event."""
     fields = prepared(endpoint, Whole("so far", "error", "provider_timeout"), "so far", sentence="slow")
 
     last = shown(endpoint.asks(stream=True, **fields))[-1]
@@ -315,8 +315,8 @@ def test_a_failure_among_events_is_the_same_envelope(endpoint: Endpoint) -> None
 # Questions
 
 
-def test_a_question_is_put_as_it_is_asked(endpoint: Endpoint) -> None:
-    """Words, id, conversation and inputs, in the name of the key."""
+def test_a_question_has_the_fields_of_the_request(endpoint: Endpoint) -> None:
+    """The question has text, id, conversation and inputs of the request, and the API key's principal."""
     fields = prepared(endpoint, WHOLE)
     inputs = {"department": "HR", "level": 3, "share": 0.5, "vip": True}
 
@@ -329,8 +329,8 @@ def test_a_question_is_put_as_it_is_asked(endpoint: Endpoint) -> None:
     assert [type(value) for value in question.inputs.values()] == [str, int, float, bool]
 
 
-def test_a_question_needs_nothing_but_its_words(endpoint: Endpoint) -> None:
-    """No id: it is asked anew each time. No conversation: it stands for itself. `question` is `query`."""
+def test_a_question_needs_nothing_but_its_text(endpoint: Endpoint) -> None:
+    """Without an id it is asked again each time; without a conversation it is independent. `question` means `query`."""
     prepared(endpoint, WHOLE, id="")
 
     reply = endpoint.client.post("/api/chat", json={"question": "年假？"}, headers={"X-API-Key": KEY})
@@ -343,7 +343,7 @@ def test_a_question_needs_nothing_but_its_words(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("named", ["body", "header", "both"])
 def test_an_id_comes_in_the_body_or_a_header(endpoint: Endpoint, named: str) -> None:
-    """Or the same in both."""
+    """The `id` field, the Idempotency-Key header, or the same value in both."""
     prepared(endpoint, WHOLE)
     fields = {} if named == "header" else {"id": "q1"}
     headers = {} if named == "body" else {"Idempotency-Key": "q1"}
@@ -372,12 +372,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_fields_are_named(endpoint: Endpoint, what: str) -> None:
-    """422, and nobody is asked."""
+    """422 names the field, and nothing is asked."""
     body, field = WRONG[what]
 
     reply = endpoint.client.post("/api/chat", json=body, headers=AUTHORIZED)
 
-    assert refusal(reply) == (422, 10000, "invalid_fields")
+    assert error_of(reply) == (422, 10000, "invalid_fields")
     assert all(error["field"].startswith(field) for error in reply.get_json()["data"]["errors"])
     assert endpoint.gateway.questions == []
 
@@ -387,27 +387,27 @@ def test_wrong_fields_are_named(endpoint: Endpoint, what: str) -> None:
     [(b"{", 400), (b'{"query": "\\ud83d"}', 400), (b'{"query": "a", "inputs": {"b": NaN}}', 422), (b"\xff", 400)],
     ids=["cut", "half a character", "no number", "no UTF-8"],
 )
-def test_what_is_no_json_is_refused(endpoint: Endpoint, body: bytes, status: int) -> None:
-    """Before anybody is asked."""
+def test_invalid_json_is_rejected(endpoint: Endpoint, body: bytes, status: int) -> None:
+    """400 or 422, and nothing is asked."""
     reply = endpoint.client.post("/api/chat", data=body, headers={**AUTHORIZED, "Content-Type": "application/json"})
 
     assert (reply.status_code, reply.get_json()["code"]) == (status, 10000)
     assert endpoint.gateway.questions == []
 
 
-def test_a_body_has_a_bound(endpoint: Endpoint) -> None:
-    """1 MiB is read at the most."""
+def test_a_body_that_is_too_large_is_rejected(endpoint: Endpoint) -> None:
+    """A body over MAX_BYTES is a 413."""
     body = json.dumps({"query": "a", "inputs": {"b": "x" * MAX_BYTES}})
 
     reply = endpoint.client.post("/api/chat", data=body, headers={**AUTHORIZED, "Content-Type": "application/json"})
 
-    assert refusal(reply) == (413, 10000, "too_large")
+    assert error_of(reply) == (413, 10000, "too_large")
 
 
-def test_two_ids_are_one_too_many(endpoint: Endpoint) -> None:
-    """A body and a header that differ, and a header that is no id."""
+def test_two_different_ids_are_rejected(endpoint: Endpoint) -> None:
+    """422 if body and header differ, or if the header is no valid id."""
     for header in ("q2", "x" * 65):
-        assert refusal(endpoint.asks(id="q1", headers={"Idempotency-Key": header})) == (422, 10000, "invalid_fields")
+        assert error_of(endpoint.asks(id="q1", headers={"Idempotency-Key": header})) == (422, 10000, "invalid_fields")
 
     assert endpoint.gateway.questions == []
 
@@ -415,13 +415,13 @@ def test_two_ids_are_one_too_many(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("method", ["post", "get", "delete"])
 @pytest.mark.parametrize(("key", "reason"), [(None, "auth_required"), ("wrong", "auth_failed")], ids=["none", "wrong"])
 def test_without_a_key_nothing_is_done(endpoint: Endpoint, method: str, key: str | None, reason: str) -> None:
-    """401, whatever is asked for."""
+    """401 for every method."""
     address = "/api/chat" if method == "post" else "/api/chat/s1"
     headers = {"X-API-Key": key} if key else {}
 
     reply = endpoint.client.open(address, method=method.upper(), json={"query": "a"}, headers=headers)
 
-    assert refusal(reply) == (401, 401, reason)
+    assert error_of(reply) == (401, 401, reason)
     assert reply.headers["WWW-Authenticate"] == "Bearer"
     assert (endpoint.gateway.questions, endpoint.gateway.followed) == ([], [])
 
@@ -445,7 +445,7 @@ def test_without_a_key_nothing_is_done(endpoint: Endpoint, method: str, key: str
 def test_the_client_says_whether_it_wants_events(
     endpoint: Endpoint, accept: str, stream: bool | None, is_events: bool
 ) -> None:
-    """In the body, or else by what it accepts; JSON where both would do."""
+    """The `stream` field decides, or else the Accept header; JSON if both are accepted."""
     fields = prepared(endpoint, WHOLE)
 
     reply = endpoint.asks(headers={"Accept": accept}, stream=stream, **fields)
@@ -453,23 +453,23 @@ def test_the_client_says_whether_it_wants_events(
     assert (reply.mimetype == "text/event-stream") is is_events
 
 
-# Coming back
+# Resuming
 
 
-def test_a_reader_comes_back_where_it_was(endpoint: Endpoint) -> None:
-    """What the header says goes before what the address says: a browser repeats the address, and adds the header."""
+def test_a_reader_resumes_at_its_cursor(endpoint: Endpoint) -> None:
+    """`Last-Event-ID` overrides `cursor`: a browser that reconnects repeats the URL and adds the header."""
     for number, (query, headers, cursor) in enumerate(
         [("", {}, 0), ("?cursor=3", {}, 3), ("?cursor=3", {"Last-Event-ID": "5"}, 5)], 1
     ):
         endpoint.has(f"s{number}").tells(ended(6))
-        said = shown(endpoint.gets(f"s{number}", query, **EVENTS, **headers))
+        received = shown(endpoint.gets(f"s{number}", query, **EVENTS, **headers))
 
-        assert said[0] == Event("start", str(cursor), {"stream_id": f"s{number}"})
+        assert received[0] == Event("start", str(cursor), {"stream_id": f"s{number}"})
         assert endpoint.gateway.followed[-1] == (f"s{number}", cursor)
 
 
-def test_a_question_sent_again_goes_on_where_it_was(endpoint: Endpoint) -> None:
-    """With its id; a question without one is a new one, whatever was read before."""
+def test_a_question_sent_again_resumes_at_its_cursor(endpoint: Endpoint) -> None:
+    """A question with an id is resumed; one without is a new question and starts at 0."""
     endpoint.asks(stream=True, headers={"Last-Event-ID": "5"}, **prepared(endpoint, WHOLE))
     prepared(endpoint, WHOLE, id="")
     endpoint.asks(stream=True, headers={"Last-Event-ID": "5"})
@@ -477,36 +477,36 @@ def test_a_question_sent_again_goes_on_where_it_was(endpoint: Endpoint) -> None:
     assert endpoint.gateway.followed == [("s1", 5), ("s2", 0)]
 
 
-def test_who_has_it_all_is_told_to_stay_away(endpoint: Endpoint) -> None:
-    """204 ends a browser's EventSource; no place is needed for it, and no question asked."""
+def test_a_client_with_the_whole_answer_gets_no_content(endpoint: Endpoint) -> None:
+    """204 ends a browser's EventSource; it takes no slot and asks nothing."""
     assert endpoint.gets("s1", **EVENTS, **{"Last-Event-ID": "end"}).status_code == 204
     assert endpoint.asks(stream=True, id="q1", headers={"Last-Event-ID": "end"}).status_code == 204
     assert (endpoint.gateway.questions, endpoint.gateway.followed) == ([], [])
 
 
 @pytest.mark.parametrize("last", ["", "x", "-1", "1.5", "1234567890", "２"])
-def test_what_is_no_id_of_ours_is_refused(endpoint: Endpoint, last: str) -> None:
-    """422, as everything that a client made up; also where it does not matter."""
+def test_an_invalid_cursor_is_rejected(endpoint: Endpoint, last: str) -> None:
+    """422, also where the value would not be used."""
     header = {"Last-Event-ID": last.encode().decode("latin-1")}
-    assert refusal(endpoint.gets("s1", **EVENTS, **header))[0] == 422
-    assert refusal(endpoint.asks(headers=header))[0] == 422
-    assert refusal(endpoint.gets("s1", "?cursor=-1"))[0] == 422
-    assert refusal(endpoint.gets("s1", "?corsor=1"))[0] == 422
+    assert error_of(endpoint.gets("s1", **EVENTS, **header))[0] == 422
+    assert error_of(endpoint.asks(headers=header))[0] == 422
+    assert error_of(endpoint.gets("s1", "?cursor=-1"))[0] == 422
+    assert error_of(endpoint.gets("s1", "?corsor=1"))[0] == 422
 
 
 @pytest.mark.parametrize("stream_id", ["unknown", "a}b", "x" * 65, "a%20b"])
 @pytest.mark.parametrize("headers", [{}, EVENTS], ids=["JSON", "events"])
-def test_what_is_not_there_is_unknown(endpoint: Endpoint, stream_id: str, headers: dict[str, str]) -> None:
-    """A stream that has expired, is somebody else's, or never was: 404, and no word of which."""
+def test_a_missing_stream_is_unknown(endpoint: Endpoint, stream_id: str, headers: dict[str, str]) -> None:
+    """404 for a stream that has expired, belongs to another caller, or never existed."""
     reply = endpoint.gets(stream_id, **headers)
 
-    assert refusal(reply)[::2] == (404, "stream_unknown")
-    # What is no id of ours does not get as far as Redis.
+    assert error_of(reply)[::2] == (404, "stream_unknown")
+    # An invalid id is rejected before Redis is asked.
     assert [asked for asked, _ in endpoint.gateway.followed] == ["unknown"] * (stream_id == "unknown")
 
 
 def test_a_stream_that_expires_under_its_reader_ends_with_an_error(endpoint: Endpoint) -> None:
-    """It had begun, so its end is an event."""
+    """Its events have begun, so the error comes as an event."""
     endpoint.has("s1").tells(grown(1, "答"), StreamUnknown("s1"))
 
     last = shown(endpoint.gets("s1", **EVENTS))[-1]
@@ -514,7 +514,9 @@ def test_a_stream_that_expires_under_its_reader_ends_with_an_error(endpoint: End
     assert (last.name, last.data["code"], last.data["data"]["reason"]) == ("error", 404, "stream_unknown")
 
 
-def test_a_mistake_of_ours_is_an_error_without_its_cause(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_exception_is_an_error_without_its_cause(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
     """The log has the traceback, the client a sentence."""
     endpoint.has("s1").tells(grown(1, "答"), RuntimeError("secret"))
 
@@ -529,7 +531,7 @@ def test_a_mistake_of_ours_is_an_error_without_its_cause(endpoint: Endpoint, cap
 
 
 def test_a_head_does_not_wait(endpoint: Endpoint) -> None:
-    """Nobody would see the answer; but a stream that is not there is not there."""
+    """HEAD replies 200 without waiting for the answer, and 404 for an unknown stream."""
     endpoint.has("s1").tells(grown(1, "答"))
 
     codes = [
@@ -543,7 +545,7 @@ def test_a_head_does_not_wait(endpoint: Endpoint) -> None:
 
 
 def test_an_answer_is_cancelled(endpoint: Endpoint) -> None:
-    """Once; one that has ended says how, and one that is not there is unknown."""
+    """The first DELETE cancels; on an ended stream it returns the status, on an unknown one 404."""
     endpoint.asks(**prepared(endpoint, WHOLE))
     endpoint.gateway.running.add("s1")
 
@@ -553,37 +555,37 @@ def test_an_answer_is_cancelled(endpoint: Endpoint) -> None:
         "cancelled",
         "completed",
     ]
-    assert refusal(endpoint.cancels("unknown"))[::2] == (404, "stream_unknown")
-    assert refusal(endpoint.cancels("a}b"))[::2] == (404, "stream_unknown")
+    assert error_of(endpoint.cancels("unknown"))[::2] == (404, "stream_unknown")
+    assert error_of(endpoint.cancels("a}b"))[::2] == (404, "stream_unknown")
 
 
 def test_cancelling_needs_redis(endpoint: Endpoint) -> None:
-    """503, of the kind for stores."""
+    """503 with the code for stores."""
     endpoint.gateway.fails = StoreUnavailable()
 
-    assert refusal(endpoint.cancels("s1")) == (503, 40000, "store_unavailable")
+    assert error_of(endpoint.cancels("s1")) == (503, 40000, "store_unavailable")
 
 
 # Limits
 
 
-def test_who_asks_too_much_is_told_when_to_come_back(endpoint: Endpoint) -> None:
-    """429 and Retry-After; counted by key and address, and in the metrics."""
+def test_a_question_over_the_rate_limit_gets_retry_after(endpoint: Endpoint) -> None:
+    """429 and Retry-After; the limiter gets the client's address, and the rejection is counted."""
     endpoint.limit.allows = False
-    before = refused("rate_limited")
+    before = rejected_count("rate_limited")
 
     reply = endpoint.asks(id="q1")
 
-    assert refusal(reply) == (429, 20000, "rate_limited")
+    assert error_of(reply) == (429, 20000, "rate_limited")
     assert reply.headers["Retry-After"] == "60"
     assert endpoint.limit.asked[0][1] == "127.0.0.1"
-    assert refused("rate_limited") == before + 1
+    assert rejected_count("rate_limited") == before + 1
     assert endpoint.gateway.questions == []
 
 
 @pytest.mark.parametrize("hindrance", ["rate", "drain"])
-def test_a_question_that_was_taken_is_not_one_too_many(endpoint: Endpoint, hindrance: str) -> None:
-    """Sent again by its id, it gets its answer, whoever asks too much and whatever leaves."""
+def test_a_question_sent_again_passes_rate_limit_and_drain(endpoint: Endpoint, hindrance: str) -> None:
+    """Sent again with its id, it gets its answer in spite of the rate limit or a drain."""
     fields = prepared(endpoint, WHOLE)
     endpoint.limit.allows, endpoint.ready = hindrance != "rate", hindrance != "drain"
 
@@ -593,28 +595,28 @@ def test_a_question_that_was_taken_is_not_one_too_many(endpoint: Endpoint, hindr
 
 @pytest.mark.parametrize("hindrance", ["", "rate", "drain"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_other_words_under_a_used_id_are_refused(endpoint: Endpoint, stream: bool, hindrance: str) -> None:
-    """Nobody is asked, and no answer is shown: 409, also where events were wanted."""
+def test_another_text_under_a_used_id_is_rejected(endpoint: Endpoint, stream: bool, hindrance: str) -> None:
+    """409 as JSON, also if events were wanted; nothing is asked, and no answer is shown."""
     fields = prepared(endpoint, WHOLE)
     assert endpoint.asks(**fields).status_code == 200
     endpoint.limit.allows, endpoint.ready = hindrance != "rate", hindrance != "drain"
 
     reply = endpoint.asks("病假？", stream=stream, **fields)
 
-    assert refusal(reply) == (409, 20000, "id_conflict")
+    assert error_of(reply) == (409, 20000, "id_conflict")
     assert (reply.mimetype, reply.get_json()["message"]) == ("application/json", ZH["id_conflict"])
     assert reply.get_json()["data"] == {"reason": "id_conflict"}
     assert endpoint.gateway.followed == [("s1", 0)]
 
 
-def test_a_leaving_replica_takes_no_question_and_shows_answers(endpoint: Endpoint) -> None:
-    """Another one does, in a moment."""
+def test_a_draining_replica_takes_no_question_and_shows_answers(endpoint: Endpoint) -> None:
+    """503 with a short Retry-After; answers can still be read."""
     endpoint.ready = False
     endpoint.has("s1").tells(ended(1))
 
     reply = endpoint.asks(id="q1")
 
-    assert refusal(reply) == (503, 503, "draining")
+    assert error_of(reply) == (503, 503, "draining")
     assert int(reply.headers["Retry-After"]) <= 5
     assert endpoint.gets("s1").status_code == 200
 
@@ -622,16 +624,16 @@ def test_a_leaving_replica_takes_no_question_and_shows_answers(endpoint: Endpoin
 @pytest.mark.parametrize(
     ("outcome", "status", "code"), [("store_unavailable", 503, 40000), ("replica_full", 429, 20000)]
 )
-def test_where_nobody_was_asked_the_same_id_asks_again(
+def test_an_id_whose_question_was_not_asked_can_be_used_again(
     endpoint: Endpoint, outcome: str, status: int, code: int
 ) -> None:
-    """The refusal names no stream, for there is none; also where events were wanted."""
+    """The error names no stream, because none exists; also if events were wanted."""
     fields = prepared(endpoint, WHOLE)
     endpoint.gateway.outcome = outcome
 
     for stream in (False, True):
         reply = endpoint.asks(stream=stream, **fields)
-        assert refusal(reply) == (status, code, outcome)
+        assert error_of(reply) == (status, code, outcome)
         assert reply.get_json()["data"] == {"reason": outcome}
         ChatFailed.model_validate(reply.get_json()["data"])
     endpoint.gateway.outcome = ""
@@ -639,52 +641,52 @@ def test_where_nobody_was_asked_the_same_id_asks_again(
     assert endpoint.asks(**fields).status_code == 200
 
 
-def test_a_refusal_that_was_kept_is_the_answer(endpoint: Endpoint) -> None:
-    """A stream born finished with a sentence is shown as every other failed one."""
+def test_a_stored_rejection_is_the_answer(endpoint: Endpoint) -> None:
+    """A stream that was created finished is shown as any other failed one."""
     fields = prepared(endpoint, Whole("", "error", "replica_full"), sentence=ZH["replica_full"])
     endpoint.gateway.outcome, endpoint.gateway.kept = "replica_full", 1
 
     reply = endpoint.asks(**fields)
 
-    assert refusal(reply) == (429, 20000, "replica_full")
+    assert error_of(reply) == (429, 20000, "replica_full")
     assert reply.get_json()["data"]["stream_id"] == "s1"
 
 
-def test_so_many_may_wait(endpoint: Endpoint) -> None:
-    """Beyond that 503 and a number in the metrics, before anybody is asked; a place is given back in every case."""
-    before = refused("http_full")
+def test_waiting_requests_are_limited(endpoint: Endpoint) -> None:
+    """Beyond the limit 503, counted and before anything is asked; every request releases its slot."""
+    before = rejected_count("http_full")
     for stream_id in ("s1", "s2"):
         endpoint.has(stream_id).tells(grown(1, "答"))
     open_now = [endpoint.opens(stream_id) for stream_id in ("s1", "s2")]
 
     replies = [endpoint.asks(id="q1"), endpoint.gets("s1"), endpoint.gets("s1", **EVENTS)]
 
-    assert [refusal(reply)[::2] for reply in replies] == [(503, "http_full")] * 3
-    assert refused("http_full") == before + 3
+    assert [error_of(reply)[::2] for reply in replies] == [(503, "http_full")] * 3
+    assert rejected_count("http_full") == before + 3
     assert endpoint.gateway.questions == []
     open_now[0].close()
     assert endpoint.asks(**prepared(endpoint, WHOLE)).status_code == 200
     open_now[1].close()
 
 
-def test_when_the_replica_ends_its_readers_go_on_elsewhere(endpoint: Endpoint) -> None:
-    """Events just end, without a last one; who waits for JSON is told the stream's id."""
+def test_a_replica_that_ends_lets_its_readers_reconnect(endpoint: Endpoint) -> None:
+    """Events end without a last event; a client that waits for JSON gets 503 and the stream's id."""
     endpoint.waits.close_all()
     endpoint.has("s1").tells(grown(1, "答"))
 
-    said = shown(endpoint.gets("s1", **EVENTS))
+    received = shown(endpoint.gets("s1", **EVENTS))
     reply = endpoint.gets("s1")
 
-    assert [event.name for event in said] == ["start"]
-    assert refusal(reply) == (503, 503, "draining")
+    assert [event.name for event in received] == ["start"]
+    assert error_of(reply) == (503, 503, "draining")
     assert reply.get_json()["data"]["stream_id"] == "s1"
 
 
-# The documents
+# Documentation
 
 
 def test_the_operations_are_the_addresses(endpoint: Endpoint) -> None:
-    """Each is documented, and none beside them."""
+    """Every address is documented, and nothing else is."""
     rules = [rule for rule in endpoint.app.url_map.iter_rules() if rule.endpoint.startswith("http_chat.")]
     served = {(method, rule.rule) for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
 

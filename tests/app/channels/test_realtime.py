@@ -1,4 +1,4 @@
-"""The realtime endpoint: what its session wants is done, in order, by two threads, whatever Redis and the client do."""
+"""The realtime channel on a fake gateway: frames, their order across two threads, outages of Redis and slow clients."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from tests.support.sockets.realtime_desk import detect, stages
 from tests.support.streams.told_stream import Stream
 from utils.questions.detection import Detection
 
-#: Seconds in which something must have come: wide, for a busy machine.
+#: Seconds to wait for a frame or a thread: wide, for a busy machine.
 WIDE = 30.0
 
 
-def news(place: int, *pieces: str, **known: Any) -> News:
+def news(start: int, *pieces: str, **known: Any) -> News:
     chunks = tuple(Chunk(piece, "2026-11-21T03:56:57.133+00:00") for piece in pieces)
-    return News(place + len(chunks), chunks, place, **known)
+    return News(start + len(chunks), chunks, start, **known)
 
 
-def end(place: int = 1, **known: Any) -> News:
-    return news(place, ended=True, **{"status": "completed", **known})
+def end(start: int = 1, **known: Any) -> News:
+    return news(start, ended=True, **{"status": "completed", **known})
 
 
 class TestSocket:
-    """A socket whose client reads when the test lets it."""
+    """A socket whose client reads only while `reads` is set."""
 
     __test__ = False
 
@@ -53,7 +53,7 @@ class TestSocket:
         self.lost = False
         self.reads = threading.Event()
         self.reads.set()
-        #: Threads in `send`.
+        #: Names of the threads that called `send`.
         self.senders: list[str] = []
 
     @property
@@ -73,7 +73,7 @@ class TestSocket:
 
 
 class TestStream(Stream):
-    """A stream whose end the test chooses."""
+    """A stream whose `whole` the test sets."""
 
     __test__ = False
 
@@ -86,7 +86,7 @@ class TestStream(Stream):
 
 
 class TestGateway:
-    """A gateway of the test's own streams; all are named by the order of the questions."""
+    """A gateway of seven test streams, numbered in the order of the questions."""
 
     __test__ = False
 
@@ -113,7 +113,7 @@ class TestGateway:
         if self.away:
             raise StoreUnavailable
         self.cancelled.append((stream_id, principal))
-        # A cancelled stream has news for whoever follows it.
+        # Cancelling a stream sends its end to its followers.
         self.streams[stream_id].tells(end(status="cancelled", error_code="cancelled"))
         return "processing"
 
@@ -131,7 +131,7 @@ class TestLimiter:
 
 
 class Client:
-    """Somebody at the endpoint."""
+    """A client connected to the realtime channel."""
 
     def __init__(self, stop: Literal["idle", "close"] = "idle", detect: Callable[[str], Detection] = detect) -> None:
         self.socket, self.gateway, self.limiter = TestSocket(), TestGateway(), TestLimiter()
@@ -163,12 +163,12 @@ class Client:
         self.endpoint.closed(Closed(code, by_peer=by_peer, clean=True))
 
     def sees(self, *last: str) -> None:
-        """Wait until these are the last words of what came."""
+        """Wait until the last frames are these."""
         wait_until(lambda: self.seen[-len(last) :] == list(last), WIDE)
 
 
-def refused(code: str) -> float:
-    """Return how many questions were refused for this."""
+def rejected_count(code: str) -> float:
+    """Return the value of the counter of rejected questions for `code`."""
     return metrics.REGISTRY.get_sample_value("wechatlaibao_questions_refused_total", {"code": code}) or 0.0
 
 
@@ -180,8 +180,8 @@ def client() -> Iterator[Client]:
     client.leaves(1006)
 
 
-def test_a_question_goes_through_the_endpoint(client: Client) -> None:
-    """R01–R03, R15, R16: from the greeting to idle, each frame with its own place."""
+def test_a_question_is_answered_with_all_frames(client: Client) -> None:
+    """R01–R03, R15, R16: from the greeting to idle; each answer frame has its stream index and cursor."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五", "天"), news(2, "。"), end(3))
     client.sees("final", "idle")
@@ -194,7 +194,7 @@ def test_a_question_goes_through_the_endpoint(client: Client) -> None:
 
 
 def test_a_question_is_asked_as_its_caller_in_its_session(client: Client) -> None:
-    """R22, DR7: the conversation is the session's, the credential the caller's, and frames have the session's name."""
+    """R22, DR7: the conversation belongs to the session, the credential to the caller, and frames name the session."""
     client.says("年假有几天？")
     client.says("几天？", session_id="s2")
 
@@ -207,8 +207,8 @@ def test_a_question_is_asked_as_its_caller_in_its_session(client: Client) -> Non
     wait_until(lambda: client.gateway.followed[-1:] == [("stream2", 0, "default", "user:E1001")], WIDE)
 
 
-def test_heartbeats_say_whose_session_it_is(client: Client) -> None:
-    """R18: also after another one has begun."""
+def test_heartbeats_name_the_current_session(client: Client) -> None:
+    """R18: also after the session changes."""
     before = client.socket.heartbeat
     client.sends({"type": "keepalive", "session_id": "s2"})
 
@@ -216,15 +216,15 @@ def test_heartbeats_say_whose_session_it_is(client: Client) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "NaN", '{"type": "ping", "timestamp": Infinity}', "[" * 50_000, "1" * 5_000])
-def test_what_is_no_json_is_told_so(client: Client, text: str) -> None:
-    """R17: also what Python's reader would take."""
+def test_invalid_json_gets_an_error(client: Client, text: str) -> None:
+    """R17: also JSON that Python's parser accepts beyond the standard, and JSON that it fails on."""
     client.endpoint.received(text)
 
     assert client.seen[2:] == ["INVALID_JSON"]
 
 
-def test_the_reader_waits_for_no_answer(client: Client) -> None:
-    """DR1: in mid-answer a pause is read, and acknowledged, at once."""
+def test_messages_are_read_during_an_answer(client: Client) -> None:
+    """DR1: a pause during an answer is acknowledged at once."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五"))
     client.sees("五")
@@ -237,7 +237,7 @@ def test_the_reader_waits_for_no_answer(client: Client) -> None:
 
 
 def test_a_question_during_an_answer_is_asked_at_once_and_shown_next(client: Client) -> None:
-    """DR5: its stream is there before the first has ended."""
+    """DR5: its stream starts before the first has ended."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五"))
     client.sees("五")
@@ -250,8 +250,8 @@ def test_a_question_during_an_answer_is_asked_at_once_and_shown_next(client: Cli
     client.sees("ack", "queued", "final", "idle", "analyzing", "querying_rag", "十", "final", "idle")
 
 
-def test_a_provider_s_failure_is_told_and_over(client: Client) -> None:
-    """DR4, DR11: RAG_ERROR with the stream's own sentence, the final frame, idle."""
+def test_a_provider_error_is_shown_and_ends_the_answer(client: Client) -> None:
+    """DR4, DR11: RAG_ERROR with the stream's sentence, the final frame, idle."""
     client.says("年假有几天？")
     client.gateway[1].end = Whole("五", "error", "provider_timeout")
     client.gateway[1].tells(news(0, "五"), end(status="error", error_code="provider_timeout", sentence="太慢了。"))
@@ -260,8 +260,8 @@ def test_a_provider_s_failure_is_told_and_over(client: Client) -> None:
     assert "太慢了。" in client.socket.sent[-3]["message"]
 
 
-def test_the_mock_s_answer_is_marked(client: Client) -> None:
-    """Its final frame says so, and what the answer cost and rests on."""
+def test_an_answer_of_the_mock_is_marked(client: Client) -> None:
+    """The final frame has `mock`, the usage and the sources."""
     client.gateway[1].end = Whole("五", "completed", mock=True, usage=Usage(7), sources=({"title": "手册"},))
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五"), end())
@@ -271,8 +271,8 @@ def test_the_mock_s_answer_is_marked(client: Client) -> None:
     assert (last["mock"], last["usage"]["total_tokens"], last["sources"]) == (True, 7, [{"title": "手册"}])
 
 
-def test_a_text_that_begins_anew_goes_through_the_endpoint(client: Client) -> None:
-    """R16: reset, then from 0 on, each piece with its own place in the stream."""
+def test_a_replaced_text_is_sent_after_a_reset(client: Client) -> None:
+    """R16: a reset frame, then the text from index 0, each piece with its cursor in the stream."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "四"), news(3, "五", "天", reset=True), end(5))
 
@@ -283,7 +283,7 @@ def test_a_text_that_begins_anew_goes_through_the_endpoint(client: Client) -> No
 
 
 def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
-    """The rest comes, with the numbers it would have had."""
+    """The rest of the stream comes with the indexes it would have had."""
     client.sends({"type": "resume", "stream_id": "stream1", "cursor": 2})
     client.gateway[1].tells(news(2, "。", first=2), end(3, first=3))
 
@@ -292,7 +292,7 @@ def test_a_stream_is_resumed_at_its_cursor(client: Client) -> None:
     assert [(f["stream_index"], f["cursor"]) for f in client.socket.sent if f["type"] == "answer"] == [(2, 3), (3, 3)]
 
 
-def test_a_stream_that_is_unknown_ends_under_that_name(client: Client) -> None:
+def test_an_unknown_stream_ends_with_its_error(client: Client) -> None:
     """R17: STREAM_UNKNOWN, the final frame, idle."""
     client.sends({"type": "resume", "stream_id": "whose"})
 
@@ -300,7 +300,7 @@ def test_a_stream_that_is_unknown_ends_under_that_name(client: Client) -> None:
 
 
 def test_stop_cancels_at_the_gateway(client: Client) -> None:
-    """R08, R10: what runs and what waits; nothing more of them is shown."""
+    """R08, R10: the running and the queued answer are cancelled; none of their text is shown afterwards."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五"))
     client.sees("五")
@@ -315,7 +315,7 @@ def test_stop_cancels_at_the_gateway(client: Client) -> None:
 
 
 def test_stop_closes_after_its_frames() -> None:
-    """R08: the stage closed is sent, then the close with 1000."""
+    """R08: the stage closed is sent, then the socket is closed with 1000."""
     client = Client("close")
     client.controls("stop")
 
@@ -323,8 +323,8 @@ def test_stop_closes_after_its_frames() -> None:
     assert client.socket.closed == (1000, "stopped")
 
 
-def test_an_instant_query_takes_the_place_of_what_runs(client: Client) -> None:
-    """R09, R10: the running one is cancelled, then the last text is asked as it is."""
+def test_an_instant_query_replaces_the_running_answer(client: Client) -> None:
+    """R09, R10: the running answer is cancelled, then the last text is asked unchanged."""
     client.says("年假有几天？")
     client.gateway[1].tells(news(0, "五"))
     client.sees("五")
@@ -337,7 +337,7 @@ def test_an_instant_query_takes_the_place_of_what_runs(client: Client) -> None:
     assert client.gateway.asked[1].text == "年假有几天？"
 
 
-#: How a socket ends, and whether that ends what runs.
+#: Close code, whether the client closed, and whether that cancels running answers.
 ENDS = [
     (1000, True, True),
     (1005, True, True),
@@ -349,8 +349,8 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("code", "by_peer", "cancels"), ENDS)
-def test_only_a_client_that_takes_its_leave_ends_its_answers(code: int, by_peer: bool, cancels: bool) -> None:
-    """DR2: it closes with 1000, or without a code; a page that is left, a cut and our own close leave them running."""
+def test_only_a_clients_normal_close_cancels_its_answers(code: int, by_peer: bool, cancels: bool) -> None:
+    """DR2: a close by the client with 1000 or no code; a reload, a lost connection and our own close cancel nothing."""
     client = Client()
     client.says("年假有几天？")
     client.says("病假呢？")
@@ -361,19 +361,19 @@ def test_only_a_client_that_takes_its_leave_ends_its_answers(code: int, by_peer:
     assert not client.endpoint.busy
 
 
-def test_a_question_that_comes_too_soon_is_not_asked(client: Client) -> None:
+def test_a_question_over_the_rate_limit_is_not_asked(client: Client) -> None:
     """R17: RATE_LIMITED, then idle."""
     client.limiter.allows = False
-    counted = refused("rate_limited")
+    counted = rejected_count("rate_limited")
     client.says("年假有几天？")
 
     assert client.seen[2:] == ["ack", "RATE_LIMITED", "idle"]
     assert client.gateway.asked == []
-    assert refused("rate_limited") == counted + 1
+    assert rejected_count("rate_limited") == counted + 1
 
 
-def test_a_question_that_nobody_kept_is_told_so(client: Client) -> None:
-    """R17: Redis is away, there is no stream: SERVICE_UNAVAILABLE, then idle."""
+def test_a_question_that_was_not_stored_gets_an_error(client: Client) -> None:
+    """R17: without Redis there is no stream: SERVICE_UNAVAILABLE, then idle."""
     client.gateway.error_code = "store_unavailable"
     client.says("年假有几天？")
 
@@ -381,8 +381,8 @@ def test_a_question_that_nobody_kept_is_told_so(client: Client) -> None:
     assert client.gateway.followed == []
 
 
-def test_a_refused_question_s_stream_is_shown_like_any_other(client: Client) -> None:
-    """A stream born finished has its sentence."""
+def test_the_stream_of_a_rejected_question_is_shown(client: Client) -> None:
+    """A stream that the gateway created finished has a sentence, shown as RAG_ERROR."""
     client.gateway.error_code = "replica_full"
     client.gateway[1].end = Whole("", "error", "replica_full")
     client.says("年假有几天？")
@@ -391,8 +391,8 @@ def test_a_refused_question_s_stream_is_shown_like_any_other(client: Client) -> 
     client.sees("ack", "analyzing", "querying_rag", "RAG_ERROR", "final REPLICA_FULL", "idle")
 
 
-def test_what_cannot_be_cancelled_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Redis is away: the client is told the same, and the next question is answered."""
+def test_a_failed_cancellation_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """During an outage of Redis the client gets the same frames, and the next question is answered."""
     client.says("年假有几天？")
     client.sees("querying_rag")
     client.gateway.away = True
@@ -407,8 +407,8 @@ def test_what_cannot_be_cancelled_is_logged(client: Client, caplog: pytest.LogCa
     client.sees("ack", "analyzing", "querying_rag", "final", "idle")
 
 
-def test_a_mistake_of_ours_costs_one_question(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """SERVER_ERROR without a word of Python's, then idle; the session is as it was."""
+def test_an_exception_while_asking_fails_one_question(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """SERVER_ERROR without the exception's text, then idle; the session accepts further questions."""
 
     def breaks(question: Question) -> Snapshot:
         raise ZeroDivisionError("a secret of ours")
@@ -423,8 +423,8 @@ def test_a_mistake_of_ours_costs_one_question(client: Client, caplog: pytest.Log
     assert {record.message for record in caplog.records} == {"realtime question failed"}
 
 
-def test_a_mistake_of_ours_costs_one_message(caplog: pytest.LogCaptureFixture) -> None:
-    """A detector of somebody's own that breaks is told as SERVER_ERROR; the next message is taken."""
+def test_an_exception_of_the_detector_fails_one_message(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of the question detector becomes SERVER_ERROR; the next message is processed."""
 
     def breaks(text: str) -> Detection:
         raise KeyError(text)
@@ -438,8 +438,8 @@ def test_a_mistake_of_ours_costs_one_message(caplog: pytest.LogCaptureFixture) -
     assert [record.message for record in caplog.records] == ["realtime message failed"]
 
 
-def test_it_is_busy_while_an_answer_is_unfinished(client: Client) -> None:
-    """A replica that leaves waits for it."""
+def test_the_channel_is_busy_while_an_answer_is_unfinished(client: Client) -> None:
+    """A draining replica waits for a busy channel."""
     assert not client.endpoint.busy
     client.says("年假有几天？")
     assert client.endpoint.busy
@@ -449,8 +449,8 @@ def test_it_is_busy_while_an_answer_is_unfinished(client: Client) -> None:
     wait_until(lambda: not client.endpoint.busy, WIDE)
 
 
-def test_nothing_people_say_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """DR15: one line a question, with names and numbers only."""
+def test_no_text_of_users_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """DR15: one line per question, with ids and numbers only."""
     with caplog.at_level(logging.DEBUG):
         client.says("我得了流感怎么办？")
         client.gateway[1].tells(end())
@@ -461,8 +461,8 @@ def test_nothing_people_say_is_logged(client: Client, caplog: pytest.LogCaptureF
     assert all("流感" not in str(record.__dict__) for record in caplog.records)
 
 
-def test_a_client_that_does_not_read_is_heard_all_the_same(client: Client) -> None:
-    """DR13: while an answer's frame is being sent, messages are taken; all goes out later, in its order."""
+def test_messages_of_a_client_that_does_not_read_are_processed(client: Client) -> None:
+    """DR13: while a send blocks, messages are processed; all frames go out later, in their order."""
     client.says("年假有几天？")
     client.sees("querying_rag")
     client.socket.reads.clear()
@@ -476,8 +476,8 @@ def test_a_client_that_does_not_read_is_heard_all_the_same(client: Client) -> No
     client.sees("五", "ack", "interrupting", "final CANCELLED", "idle")
 
 
-def test_a_step_of_the_session_is_not_disturbed() -> None:
-    """DR13: while a text is being judged, what is new of an answer waits; the frames of each come together."""
+def test_a_step_of_the_session_is_not_interrupted() -> None:
+    """DR13: while a text is being classified, an answer's chunks wait, so the frames of one step stay together."""
     judging, judges = threading.Event(), threading.Event()
 
     def judged(text: str) -> Detection:
@@ -494,7 +494,7 @@ def test_a_step_of_the_session_is_not_disturbed() -> None:
     assert judging.wait(WIDE)
     client.gateway[1].tells(news(0, "五"))
     wait_until(client.gateway[1].coming.empty, WIDE)
-    # Time for a frame that would come too soon.
+    # Time for a frame that would be sent too early.
     assert not judges.wait(0.2)
 
     judges.set()
@@ -504,8 +504,8 @@ def test_a_step_of_the_session_is_not_disturbed() -> None:
     client.leaves(1006)
 
 
-def test_frames_go_out_in_the_order_they_were_put(client: Client) -> None:
-    """DR13: whichever of many threads sends them; none is left behind when all have gone."""
+def test_frames_of_several_threads_keep_their_order(client: Client) -> None:
+    """DR13: frames put by several threads are sent in order, and none is left when all threads have ended."""
     outbox, lock, socket = Outbox(client.socket), threading.Lock(), client.socket
     socket.sent.clear()
     counter = iter(range(400))
@@ -525,39 +525,39 @@ def test_frames_go_out_in_the_order_they_were_put(client: Client) -> None:
     assert [frame["n"] for frame in socket.sent] == list(range(400))
 
 
-def test_a_patient_sender_waits_for_the_one_before() -> None:
-    """Whoever shows answers does not pile them up behind a client that reads slowly; nor does anybody without end."""
+def test_a_waiting_sender_blocks_until_the_earlier_one_is_done() -> None:
+    """A sender with `wait` blocks while another thread sends; one without blocks only when the outbox is full."""
     socket = TestSocket()
     socket.reads.clear()
     outbox, done = Outbox(socket), queue.SimpleQueue[str]()
 
-    def flushed(name: str, frames: int, *, patient: bool) -> threading.Thread:
+    def flushed(name: str, frames: int, *, waiting: bool) -> threading.Thread:
         def run() -> None:
             outbox.put([{"of": name}] * frames)
-            outbox.flush(wait=patient)
+            outbox.flush(wait=waiting)
             done.put(name)
 
         thread = threading.Thread(target=run)
         thread.start()
         return thread
 
-    first = flushed("first", 1, patient=False)
+    first = flushed("first", 1, waiting=False)
     wait_until(lambda: socket.senders, WIDE)
-    flushed("hasty", 1, patient=False).join(WIDE)
+    flushed("hasty", 1, waiting=False).join(WIDE)
     assert done.get(timeout=WIDE) == "hasty"
-    patient = flushed("patient", 1, patient=True)
-    flood = flushed("flood", MOST, patient=False)
-    assert (first.is_alive(), patient.is_alive(), flood.is_alive(), done.empty()) == (True, True, True, True)
+    waiting = flushed("waiting", 1, waiting=True)
+    flood = flushed("flood", MOST, waiting=False)
+    assert (first.is_alive(), waiting.is_alive(), flood.is_alive(), done.empty()) == (True, True, True, True)
 
     socket.reads.set()
 
-    for thread in (first, patient, flood):
+    for thread in (first, waiting, flood):
         thread.join(WIDE)
-    assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "patient", *["flood"] * MOST]
+    assert [frame["of"] for frame in socket.sent] == ["first", "hasty", "waiting", *["flood"] * MOST]
 
 
-def test_what_waits_has_a_bound_in_bytes() -> None:
-    """Few frames may be much; whoever said them waits until there is less."""
+def test_the_outbox_is_bounded_in_bytes() -> None:
+    """The outbox counts bytes as well as frames; a sender blocks until there is space again."""
     socket = TestSocket()
     socket.reads.clear()
     outbox = Outbox(socket)
@@ -582,8 +582,8 @@ def test_what_waits_has_a_bound_in_bytes() -> None:
     flushed("y" * MOST_BYTES).join(WIDE)
 
 
-def test_what_is_said_after_the_end_is_dropped() -> None:
-    """A socket that is closing takes nothing more; the queue is empty afterwards."""
+def test_frames_after_the_close_are_dropped() -> None:
+    """A socket that is closing sends nothing more, and the outbox drops its frames."""
     socket = TestSocket()
     outbox = Outbox(socket)
     outbox.put([{"n": 1}, Goodbye(1000), {"n": 2}, {"n": 3}])
@@ -593,8 +593,8 @@ def test_what_is_said_after_the_end_is_dropped() -> None:
     assert len(socket.senders) == 2
 
 
-def test_the_endpoint_s_address_is_the_setting_s() -> None:
-    """R01: WS_PATH, for handshakes and for plain requests, which get their answer from whoever serves sockets."""
+def test_the_address_comes_from_the_setting() -> None:
+    """R01: WS_PATH is the address, for handshakes and plain requests; the sockets' registry answers both."""
     served: list[tuple[str, str, Callable[..., Any]]] = []
 
     class Sockets:

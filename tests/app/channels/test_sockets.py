@@ -1,4 +1,4 @@
-"""Who may open a socket, which one of a client's stays, and how a replica's sockets end."""
+"""The sockets' registry: credentials, limits, one socket per client, the administrators' list, and the drain."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def stage(redis_url: str) -> Iterator[Stage]:
 
 @pytest.fixture
 def pair(redis_url: str) -> Iterator[tuple[Stage, Stage]]:
-    """Two replicas."""
+    """Two replicas on one Redis."""
     with Stage(redis_url, replica="one") as one, Stage(redis_url, replica="two") as two:
         yield one, two
 
 
-def carried(secret: str) -> str:
+def subprotocol_of(secret: str) -> str:
     """Return the subprotocol that carries a credential."""
     return "bearer." + base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
 
 
-def by(way: str, secret: str) -> dict[str, Any]:
-    """Return what a client does to show a credential in one of the ways."""
+def credentials(way: str, secret: str) -> dict[str, Any]:
+    """Return the arguments that send a credential in one of the ways."""
     match way:
         case "bearer":
             return {"headers": {"Authorization": f"Bearer {secret}"}}
@@ -51,7 +51,7 @@ def by(way: str, secret: str) -> dict[str, Any]:
         case "x-api-key":
             return {"headers": {"X-API-Key": secret}}
         case _:
-            return {"subprotocols": ["wechatlaibao", carried(secret)]}
+            return {"subprotocols": ["wechatlaibao", subprotocol_of(secret)]}
 
 
 WAYS = ("bearer", "lower", "x-api-key", "subprotocol")
@@ -59,8 +59,8 @@ WAYS = ("bearer", "lower", "x-api-key", "subprotocol")
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_credential_opens_a_socket(stage: Stage, way: str) -> None:
-    """By each of the ways the endpoint learns who is there, and of a subprotocol ours is the one that is selected."""
-    with stage.open(key=None, **by(way, API_KEY)) as client:
+    """Each way of sending a credential identifies the caller; of several subprotocols, ours is selected."""
+    with stage.open(key=None, **credentials(way, API_KEY)) as client:
         hello = client.sees()
 
         assert hello["hello"] == "client-a"
@@ -71,29 +71,29 @@ def test_a_credential_opens_a_socket(stage: Stage, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("secret", ["wrong", ""])
 def test_a_wrong_credential_is_refused(stage: Stage, way: str, secret: str) -> None:
-    """The same envelope each time, and nobody's endpoint."""
-    status, reply = stage.refuses(key=None, **by(way, secret))
+    """The reply is the 401 envelope, and no channel is opened."""
+    status, reply = stage.refuses(key=None, **credentials(way, secret))
 
     assert (status, reply["code"], reply["data"]) == (401, 401, None)
     assert stage.endpoints == []
 
 
 @pytest.mark.parametrize("offered", ["bearer.%%%", "bearer.", "bearer._-8"])
-def test_what_no_credential_can_be_read_from_is_refused(stage: Stage, offered: str) -> None:
-    """Neither bad base64 nor bytes that are no text are taken for no credential at all."""
+def test_an_unreadable_credential_is_rejected(stage: Stage, offered: str) -> None:
+    """Invalid base64 and invalid UTF-8 are a wrong credential, not a missing one."""
     headers = {"Sec-WebSocket-Protocol": f"wechatlaibao, {offered}"}
 
     assert stage.refuses(key=None, headers=headers)[0] == 401
 
 
 def test_another_subprotocol_is_not_selected(stage: Stage) -> None:
-    """A client that offers protocols of its own gets none of them."""
+    """A subprotocol of the client that the server does not know is not selected."""
     with stage.open(subprotocols=["graphql-ws"]) as client:
         assert client.connection.subprotocol is None
 
 
 def test_another_scheme_is_no_credential(stage: Stage) -> None:
-    """What a proxy's own password check leaves in the header hides no key, and is none."""
+    """Basic authentication left by a proxy neither hides an API key nor counts as one."""
     basic = {"Authorization": "Basic b2J2aW91c2x5OmZha2U="}
 
     with stage.open(headers=basic) as client:
@@ -104,13 +104,13 @@ def test_another_scheme_is_no_credential(stage: Stage) -> None:
 
 @pytest.mark.parametrize("query", [f"?token={API_KEY}", f"?api_key={API_KEY}", f"?access_token={API_KEY}"])
 def test_no_credential_is_taken_from_the_address(stage: Stage, query: str) -> None:
-    """Addresses are logged by everybody on the way."""
+    """URLs are logged by proxies, so a credential in the query is ignored."""
     with stage.open(f"/chat/client-a{query}", key=None) as client:
         assert client.sees() == {"type": "auth_required"}
 
 
-def test_the_first_frame_may_show_the_credential(stage: Stage) -> None:
-    """Who shows nothing is asked, and the endpoint opens when they do."""
+def test_the_first_frame_may_carry_the_credential(stage: Stage) -> None:
+    """A client without a credential is asked for one; the channel opens after it authenticates."""
     with stage.open(key=None) as client:
         assert client.sees() == {"type": "auth_required"}
         assert stage.endpoints == []
@@ -136,7 +136,7 @@ def test_the_first_frame_may_show_the_credential(stage: Stage) -> None:
     ],
 )
 def test_a_wrong_first_frame_ends_the_socket(stage: Stage, first: str | dict[str, Any]) -> None:
-    """4401, and the endpoint never heard of it."""
+    """The socket is closed with 4401 and no channel is opened."""
     with stage.open(key=None) as client:
         client.sees()
         client.says(first)
@@ -145,8 +145,8 @@ def test_a_wrong_first_frame_ends_the_socket(stage: Stage, first: str | dict[str
     assert stage.endpoints == []
 
 
-def test_who_never_shows_a_credential_is_closed(redis_url: str) -> None:
-    """Waiting has an end, and the place is free again."""
+def test_a_client_that_never_authenticates_is_closed(redis_url: str) -> None:
+    """After `auth_seconds` the socket is closed with 4401, and its slot is free."""
     with Stage(redis_url, auth_seconds=0.2) as stage, stage.open(key=None) as client:
         client.sees()
 
@@ -154,23 +154,23 @@ def test_who_never_shows_a_credential_is_closed(redis_url: str) -> None:
         wait_until(lambda: stage.sockets.count == 0)
 
 
-def test_who_showed_a_credential_is_not_closed_for_it_later(redis_url: str) -> None:
-    """The time for the first frame is over with it."""
+def test_an_authenticated_client_is_not_closed_by_the_timeout(redis_url: str) -> None:
+    """The timeout of the first frame ends with authentication."""
     with (
         Stage(redis_url, auth_seconds=0.5) as stage,
         stage.open("/chat/early") as early,
-        stage.open("/chat/asked", key=None) as asked,
+        stage.open("/chat/asked", key=None) as late,
     ):
-        asked.sees()
-        asked.says({"type": "auth", "token": API_KEY})
+        late.sees()
+        late.says({"type": "auth", "token": API_KEY})
         assert early.sees()["hello"] == "early"
-        assert asked.sees()["hello"] == "asked"
+        assert late.sees()["hello"] == "asked"
 
         with stage.open("/chat/silent", key=None) as silent:
             silent.sees()
             assert silent.end().code == 4401
 
-        assert early.asks("x") == asked.asks("x") == {"echo": "x"}
+        assert early.asks("x") == late.asks("x") == {"echo": "x"}
 
 
 def test_a_users_token_opens_a_socket(redis_url: str, runner: ScriptRunner) -> None:
@@ -184,8 +184,8 @@ def test_a_users_token_opens_a_socket(redis_url: str, runner: ScriptRunner) -> N
         assert stage.refuses(key=API_KEY)[0] == 401
 
 
-def test_without_redis_a_token_opens_nothing_and_a_key_does(redis_url: str) -> None:
-    """What cannot be checked is refused for now (503, or 1011 in the first frame), not as wrong."""
+def test_without_redis_api_keys_are_checked_and_tokens_are_not(redis_url: str) -> None:
+    """A token that cannot be checked gets 503, or 1011 after the first frame, not 401; API keys need no Redis."""
     away = f"redis://127.0.0.1:{free_port()}/0"
     nowhere = connect(away, pool_size=1)
     tokens = Callers("token", tokens=TokenStore(ScriptRunner(nowhere)), key=bytes(32))
@@ -201,8 +201,8 @@ def test_without_redis_a_token_opens_nothing_and_a_key_does(redis_url: str) -> N
     nowhere.close()
 
 
-def test_an_open_endpoint_asks_nobody(redis_url: str) -> None:
-    """In mode none everybody is anonymous, but for who shows a key that counts."""
+def test_mode_none_needs_no_credential(redis_url: str) -> None:
+    """In mode none every client is anonymous, except those that send a valid API key."""
     open_endpoint = Callers("none", api_keys=[API_KEY])
     with Stage(redis_url, callers=open_endpoint) as stage:
         for key, principal in ((None, "anonymous"), ("whatever", "anonymous"), (API_KEY, "key")):
@@ -211,7 +211,7 @@ def test_an_open_endpoint_asks_nobody(redis_url: str) -> None:
 
 
 def test_a_client_without_an_id_gets_one(stage: Stage) -> None:
-    """Each socket a name of its own."""
+    """Each socket without a client id gets a different one."""
     with stage.open("/chat") as one, stage.open("/chat") as other:
         first, second = one.sees()["hello"], other.sees()["hello"]
 
@@ -221,27 +221,27 @@ def test_a_client_without_an_id_gets_one(stage: Stage) -> None:
 
 @pytest.mark.parametrize("client_id", ["a" * 65, "a%20b", "a:b", "%E6%9D%A5%E5%AE%9D", "a%0Ab", "a%0A"])
 def test_a_strange_client_id_is_refused(stage: Stage, client_id: str) -> None:
-    """Up to 64 letters, digits, dots, underscores and hyphens."""
+    """A client id has at most 64 letters, digits, dots, underscores and hyphens."""
     assert stage.refuses(f"/chat/{client_id}")[0] == 400
 
 
 @pytest.mark.parametrize("client_id", ["a" * 64, "A.b_c-9"])
 def test_an_ordinary_client_id_is_taken(stage: Stage, client_id: str) -> None:
-    """And it is the one the endpoint gets."""
+    """The channel gets the client id unchanged."""
     with stage.open(f"/chat/{client_id}") as client:
         assert client.sees()["hello"] == client_id
 
 
-def test_a_plain_request_is_told_what_is_spoken_here(stage: Stage) -> None:
-    """426 and the Upgrade header, before anything else is looked at."""
+def test_a_plain_request_gets_upgrade_required(stage: Stage) -> None:
+    """A request without Upgrade gets 426 and the Upgrade header, before any other check."""
     reply = requests.get(f"http://127.0.0.1:{stage.port}/chat/client-a", timeout=TIMEOUT)
 
     assert (reply.status_code, reply.headers["Upgrade"], reply.json()["code"]) == (426, "websocket", 400)
     assert stage.sockets.count == 0
 
 
-def test_a_wrong_handshake_leaves_no_place_taken(redis_url: str) -> None:
-    """A version nobody speaks is refused, and what it had taken is given back."""
+def test_a_wrong_handshake_releases_its_slot(redis_url: str) -> None:
+    """A handshake of an unknown WebSocket version gets 400, and its slot is released."""
     with Stage(redis_url, max_sockets=1) as stage:
         handshake = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Sec-WebSocket-Version": "12"}
         headers = {**handshake, "Sec-WebSocket-Key": "b2J2aW91c2x5IGZha2U=", "X-API-Key": API_KEY}
@@ -251,8 +251,8 @@ def test_a_wrong_handshake_leaves_no_place_taken(redis_url: str) -> None:
         assert stage.sockets.count == 0
 
 
-def test_a_page_of_this_server_may_open_a_socket_and_another_may_not(redis_url: str) -> None:
-    """Without an origin it is no browser; with one it must be ours or a named one."""
+def test_only_pages_of_allowed_origins_open_a_socket(redis_url: str) -> None:
+    """A handshake without an Origin does not come from a browser; an Origin must be this server's or an allowed one."""
     with Stage(redis_url, origins=("https://chat.example.com",)) as stage:
         for origin in (None, f"http://127.0.0.1:{stage.port}", "https://chat.example.com:443"):
             stage.open(origin=origin).close()
@@ -262,8 +262,8 @@ def test_a_page_of_this_server_may_open_a_socket_and_another_may_not(redis_url: 
             assert (status, reply["code"]) == (403, 403)
 
 
-def test_an_address_may_come_so_often(redis_url: str) -> None:
-    """One too many is 429; also with a right credential, so that nobody can try keys without end."""
+def test_handshakes_are_limited_by_address(redis_url: str) -> None:
+    """Beyond the limit 429, also with a valid credential, so that keys cannot be guessed without end."""
     with Stage(redis_url, ip="3/minute") as stage:
         stage.open().close()
         assert [stage.refuses(key="wrong")[0] for _ in range(3)] == [401, 401, 429]
@@ -274,23 +274,23 @@ def test_an_address_may_come_so_often(redis_url: str) -> None:
 
 @pytest.mark.parametrize("trusted", [0, 1])
 def test_a_forwarded_address_counts_only_of_a_trusted_proxy(redis_url: str, trusted: int) -> None:
-    """Without one, a client cannot choose whom its requests are counted for."""
+    """Without a trusted proxy X-Forwarded-For is ignored, so a client cannot choose the address that is counted."""
     with Stage(redis_url, ip="2/minute") as stage:
         if trusted:
             stage.app.wsgi_app = ProxyFix(stage.app.wsgi_app, x_for=trusted)  # type: ignore[method-assign]
-        told = []
+        statuses = []
         for i in range(4):
             try:
                 stage.open(headers={"X-Forwarded-For": f"203.0.113.{i}"}).close()
-                told.append(101)
+                statuses.append(101)
             except InvalidStatus as exc:
-                told.append(exc.response.status_code)
+                statuses.append(exc.response.status_code)
 
-    assert told == ([101] * 4 if trusted else [101, 101, 429, 429])
+    assert statuses == ([101] * 4 if trusted else [101, 101, 429, 429])
 
 
-def test_so_many_sockets_and_no_more(redis_url: str) -> None:
-    """One too many is 503, also while those there are have shown nothing yet; a place that is free is taken again."""
+def test_sockets_are_limited_by_replica(redis_url: str) -> None:
+    """Beyond the limit 503; unauthenticated sockets count too; a closed socket's slot is free again."""
     with Stage(redis_url, max_sockets=2) as stage:
         with stage.open("/chat/a"), stage.open("/chat/b", key=None):
             status, reply = stage.refuses("/chat/c")
@@ -302,8 +302,10 @@ def test_so_many_sockets_and_no_more(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("client_id", ["unmakeable", "unopenable", "unclosable"])
-def test_a_endpoint_that_fails_costs_no_place(redis_url: str, client_id: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An endpoint that raises is told once that its socket ended; the slot is free, and the error is logged."""
+def test_a_channel_that_fails_releases_its_slot(
+    redis_url: str, client_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A channel that raises is closed once; its slot is released, and the error is logged with its traceback."""
     with Stage(redis_url, max_sockets=1) as stage:
         client = stage.open(f"/chat/{client_id}")
         if client_id == "unclosable":
@@ -321,7 +323,7 @@ def test_a_endpoint_that_fails_costs_no_place(redis_url: str, client_id: str, ca
 
 
 def test_a_message_that_fails_ends_its_socket(stage: Stage) -> None:
-    """1011, and the endpoint hears of it once."""
+    """The socket is closed with 1011, and the channel's `closed` is called once."""
     with stage.open() as client:
         client.sees()
         client.says("fail")
@@ -332,7 +334,7 @@ def test_a_message_that_fails_ends_its_socket(stage: Stage) -> None:
 
 
 def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
-    """The older one is closed at once with 4409; the newer one is heard, and known, on."""
+    """The older one is closed at once with 4409; the newer one works and is listed."""
     with stage.open() as older:
         older.sees()
         with stage.open() as newer:
@@ -345,7 +347,7 @@ def test_the_newer_socket_of_a_client_stays(stage: Stage) -> None:
 
 
 def test_a_client_id_is_no_identity(stage: Stage) -> None:
-    """Whoever else uses it, at another endpoint or with another key, closes nobody's socket."""
+    """Another channel, another key, or no credential with the same client id closes no socket."""
     with (
         stage.open() as mine,
         stage.open(key="obviously-fake-key-2") as others,
@@ -360,8 +362,8 @@ def test_a_client_id_is_no_identity(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_the_newer_socket_stays_on_whichever_replica(pair: tuple[Stage, Stage], first: int) -> None:
-    """The older one is closed with 4409 by its own replica within its next renewals."""
+def test_the_newer_socket_stays_on_another_replica(pair: tuple[Stage, Stage], first: int) -> None:
+    """The older one is closed with 4409 by its own replica, with one of its next renewals."""
     old, new = pair[first], pair[1 - first]
     with old.open() as older:
         older.sees()
@@ -375,8 +377,8 @@ def test_the_newer_socket_stays_on_whichever_replica(pair: tuple[Stage, Stage], 
             assert newer.asks("still here") == {"echo": "still here"}
 
 
-def test_a_client_that_goes_to_and_fro_is_closed_nowhere_but_behind_it(pair: tuple[Stage, Stage]) -> None:
-    """However often it changes the replica, its last socket is the one that stays."""
+def test_a_client_that_changes_replicas_keeps_its_last_socket(pair: tuple[Stage, Stage]) -> None:
+    """After several changes of the replica, the last socket stays and all others are closed."""
     opened: list[Client] = []
     for i in range(6):
         opened.append(pair[i % 2].open())
@@ -387,8 +389,11 @@ def test_a_client_that_goes_to_and_fro_is_closed_nowhere_but_behind_it(pair: tup
     opened[-1].close()
 
 
-def test_redis_away_closes_nobody() -> None:
-    """Sockets go on and new ones open; when Redis is back, also empty, it knows everybody, and the newer one wins."""
+def test_an_outage_of_redis_closes_no_socket() -> None:
+    """Sockets go on and new ones open during an outage; afterwards even an empty Redis gets all of them listed.
+
+    Of two sockets of one client, the newer one stays.
+    """
     with (
         RedisServer() as server,
         Stage(server.url(), replica="one") as one,
@@ -405,19 +410,23 @@ def test_redis_away_closes_nobody() -> None:
             server.start()
 
             assert older.end().code == 4409
-            wait_until(lambda: known(one) == ["client-a", "client-b"], timeout=TIMEOUT)
+            wait_until(lambda: listed(one) == ["client-a", "client-b"], timeout=TIMEOUT)
             assert newer.asks("still here") == other.asks("still here") == {"echo": "still here"}
 
 
-def known(stage: Stage) -> list[str]:
+def listed(stage: Stage) -> list[str]:
     return sorted(one["client_id"] for one in stage.sockets.connections())
 
 
-def test_administrators_see_who_is_connected(pair: tuple[Stage, Stage]) -> None:
-    """On all replicas, with the endpoint, since when, how long silent, and where; and nobody who has shown nothing."""
+def test_connections_of_all_replicas_are_listed(pair: tuple[Stage, Stage]) -> None:
+    """The list has channel, start, idle time and replica of all authenticated sockets on all replicas."""
     one, two = pair
-    with one.open() as client, two.open("/realtime/client-b") as other, two.open("/chat/client-c", key=None) as nobody:
-        client.sees(), other.sees(), nobody.sees()
+    with (
+        one.open() as client,
+        two.open("/realtime/client-b") as other,
+        two.open("/chat/client-c", key=None) as unauthenticated,
+    ):
+        client.sees(), other.sees(), unauthenticated.sees()
 
         first, second = two.sockets.connections()
 
@@ -428,18 +437,18 @@ def test_administrators_see_who_is_connected(pair: tuple[Stage, Stage]) -> None:
     assert 0 <= first["idle_time"] < TIMEOUT
 
 
-def test_who_leaves_is_listed_no_more(pair: tuple[Stage, Stage]) -> None:
-    """The other replica knows it too."""
+def test_a_closed_socket_is_listed_no_more(pair: tuple[Stage, Stage]) -> None:
+    """A closed socket disappears from the list of every replica."""
     one, two = pair
     with one.open() as client:
         client.sees()
-        assert known(two) == ["client-a"]
+        assert listed(two) == ["client-a"]
 
-    wait_until(lambda: known(two) == [])
+    wait_until(lambda: listed(two) == [])
 
 
 def test_administrators_close_a_client_on_every_replica(pair: tuple[Stage, Stage]) -> None:
-    """4410, with a system frame before it on the chat endpoint; others stay, and the client may come back."""
+    """Close code 4410, after a system frame on the chat channel; other clients stay, and the client may reconnect."""
     one, two = pair
     with one.open() as chat, two.open("/realtime/client-a") as realtime, two.open("/chat/client-b") as bystander:
         for client in (chat, realtime, bystander):
@@ -451,28 +460,28 @@ def test_administrators_close_a_client_on_every_replica(pair: tuple[Stage, Stage
         assert (goodbye["type"], goodbye["client_id"]) == ("system", "client-a")
         assert goodbye["content"] == "You have been disconnected by the server."
         assert chat.end().code == realtime.end().code == 4410
-        wait_until(lambda: known(one) == ["client-b"])
+        wait_until(lambda: listed(one) == ["client-b"])
         with one.open() as back:
             assert back.sees()["hello"] == "client-a"
             assert back.asks("x") == bystander.asks("x") == {"echo": "x"}
         assert one.sockets.disconnect("nobody") == 0
 
 
-def test_a_leaving_replica_closes_who_waits_for_nothing(stage: Stage) -> None:
-    """1012 at once, or when the answer is there; new handshakes get 503; the rest when it must end."""
+def test_a_draining_replica_closes_idle_sockets_first(stage: Stage) -> None:
+    """Idle sockets are closed with 1012 at once, busy ones after their answer or at the end; new handshakes get 503."""
     with (
         stage.open("/chat/idle") as idle,
         stage.open("/chat/soon") as soon,
         stage.open("/chat/long") as long,
-        stage.open("/chat/nobody", key=None) as nobody,
+        stage.open("/chat/nobody", key=None) as unauthenticated,
     ):
-        for client in (idle, soon, long, nobody):
+        for client in (idle, soon, long, unauthenticated):
             client.sees()
         assert soon.asks("busy") == long.asks("busy") == {"echo": "busy"}
 
         stage.sockets.leave()
 
-        assert idle.end().code == nobody.end().code == 1012
+        assert idle.end().code == unauthenticated.end().code == 1012
         status, reply = stage.refuses("/chat/new")
         assert (status, reply["code"]) == (503, 503)
         assert soon.asks("still here") == {"echo": "still here"}
@@ -486,8 +495,8 @@ def test_a_leaving_replica_closes_who_waits_for_nothing(stage: Stage) -> None:
         wait_until(lambda: stage.sockets.count == 0)
 
 
-def test_a_replica_that_ended_is_in_nobodys_list(pair: tuple[Stage, Stage]) -> None:
-    """What it had open is taken out at its end, not seconds later."""
+def test_a_stopped_replica_is_listed_nowhere(pair: tuple[Stage, Stage]) -> None:
+    """A replica that stops removes its sockets from the list at once."""
     one, two = pair
     with two.open() as client:
         client.sees()
@@ -500,13 +509,13 @@ def test_a_replica_that_ended_is_in_nobodys_list(pair: tuple[Stage, Stage]) -> N
 
 
 def test_a_process_that_is_not_ready_opens_nothing(redis_url: str) -> None:
-    """While it starts, another one answers."""
+    """Handshakes get 503 while the process starts."""
     with Stage(redis_url, ready=lambda: False) as stage:
         assert stage.refuses()[0] == 503
 
 
 def test_a_socket_is_one_line_in_the_log(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """Whose endpoint, which client, how it ended, how long it was and how much came; and nothing secret."""
+    """The line has channel, client, close code, duration and message counts, and no secret."""
     with caplog.at_level(logging.INFO, "channels"):
         with stage.open() as client:
             client.sees()
@@ -516,11 +525,11 @@ def test_a_socket_is_one_line_in_the_log(stage: Stage, caplog: pytest.LogCapture
 
     (line,) = [record for record in caplog.records if record.name == "channels.sockets.endpoint"]
     assert (line.levelname, line.message) == ("INFO", "socket")
-    told = vars(line)
-    assert (told["door"], told["client_id"], told["code"]) == ("chat", "client-a", 1001)
-    assert (told["received"], told["sent"]) == (1, 2)
-    assert (told["by_peer"], told["clean"], told["authenticated"]) == (True, True, True)
-    assert told["seconds"] >= 0
+    fields = vars(line)
+    assert (fields["door"], fields["client_id"], fields["code"]) == ("chat", "client-a", 1001)
+    assert (fields["received"], fields["sent"]) == (1, 2)
+    assert (fields["by_peer"], fields["clean"], fields["authenticated"]) == (True, True, True)
+    assert fields["seconds"] >= 0
     assert not [words for words in (API_KEY, "something personal") if words in repr([vars(r) for r in caplog.records])]
 
 
@@ -534,7 +543,7 @@ def test_a_socket_is_one_line_in_the_log(stage: Stage, caplog: pytest.LogCapture
 def test_a_refused_handshake_is_a_warning(
     stage: Stage, caplog: pytest.LogCaptureFixture, check: str, options: dict[str, Any]
 ) -> None:
-    """It names the check that failed, and an origin, which an administrator may want to allow; no credential."""
+    """The line names the failed check and the origin, which an administrator may want to allow; no credential."""
     before = metrics.SOCKETS_REFUSED.labels("chat", check)._value.get()
     stage.refuses(**options)
 
@@ -546,7 +555,7 @@ def test_a_refused_handshake_is_a_warning(
 
 
 def test_sockets_are_counted(stage: Stage) -> None:
-    """Open ones while they are, ended ones by their code."""
+    """A gauge of open sockets, and a counter of ended ones by close code."""
     is_open, ended = metrics.SOCKETS_OPEN.labels("chat")._value, metrics.SOCKETS_ENDED.labels("chat", "4409")._value
     before = is_open.get(), ended.get()
     with stage.open() as older:

@@ -1,4 +1,4 @@
-"""WeCom's callback over real HTTP: what a person sees, whose it is, and that nothing is asked or shown twice."""
+"""WeCom's callback over real HTTP: what the bubble shows, to which users, and that no message is answered twice."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from utils.limited_log import LimitedLog
 from utils.stream_utils import render_frame
 
 QUESTION = "年假怎么申请"
-#: Some text, then nothing more, then nothing at all: for answers that stay as they are while a test looks.
-STOPS = f"{QUESTION} [[pings-after-text]]"
+#: The provider sends some text, then only pings, or nothing at all: for answers that must not change during a test.
+PAUSES = f"{QUESTION} [[pings-after-text]]"
 SILENT = f"{QUESTION} [[silent]]"
 
 
 @pytest.fixture
 def values(redis_url: str, dify: MockDify) -> dict[str, str]:
-    """The settings of a replica that asks the mock Dify and does not wait for answers when it leaves."""
+    """The settings of a replica that asks the mock Dify and drains without waiting for answers."""
     return {"redis_url": redis_url, "DRAIN_SECONDS": "0", **dify_settings(dify.base_url)}
 
 
@@ -63,8 +63,8 @@ def sees_finish(user: WeComUser, bubble: Bubble) -> str:
     return user.sees_finish(bubble, every=0.05)
 
 
-def test_the_address_is_verified_with_the_plaintext(app_server: AppServer, user: WeComUser) -> None:
-    """The echo comes back decrypted, as it is, and nothing around it."""
+def test_the_url_verification_returns_the_plaintext(app_server: AppServer, user: WeComUser) -> None:
+    """The reply is the decrypted echo string alone, as plain text."""
     assert user.verifies_url().isdigit()
 
     reply = requests.get(f"{app_server.url}/wechat/callback", params=echo("你好 echo"), timeout=10)
@@ -74,7 +74,7 @@ def test_the_address_is_verified_with_the_plaintext(app_server: AppServer, user:
 
 
 def test_a_question_is_answered_at_once_with_a_placeholder(user: WeComUser) -> None:
-    """The first frame is there while the provider has not said a word."""
+    """The first frame is sent before the provider has sent anything."""
     bubble = user.says(SILENT)
 
     assert (bubble.finish, bubble.content) == (False, ZH["thinking"])
@@ -82,21 +82,21 @@ def test_a_question_is_answered_at_once_with_a_placeholder(user: WeComUser) -> N
 
 
 def test_the_bubble_grows_to_the_whole_answer(user: WeComUser, dify: MockDify) -> None:
-    """Each refresh shows all there is so far, the last one everything."""
+    """Each poll shows all text so far, the last one the whole answer."""
     dify.delay = 0.05
     bubble = user.says(QUESTION)
 
     answer = sees_finish(user, bubble)
 
     assert answer == render_frame(answer_to(QUESTION), growing=False)
-    # Half a list marker is text until the rest of it comes, so line breaks may change.
+    # A list marker cut in half is shown as text until its rest arrives, so line breaks may change.
     shown = ["".join(frame.content.rstrip("`*").split()) for frame in bubble.frames if frame.content != ZH["thinking"]]
     assert len(set(shown)) > 1
     assert all("".join(answer.split()).startswith(content) for content in shown)
 
 
 def test_the_last_poll_may_be_repeated(user: WeComUser, dify: MockDify) -> None:
-    """A poll that was lost on its way, or comes late, shows the same answer and the same end."""
+    """A repeated or late poll shows the same answer and the same end."""
     bubble = user.says(QUESTION)
     sees_finish(user, bubble)
 
@@ -107,8 +107,8 @@ def test_the_last_poll_may_be_repeated(user: WeComUser, dify: MockDify) -> None:
 
 
 def test_an_idle_poll_shows_what_was_shown(user: WeComUser) -> None:
-    """A provider that pauses does not empty the bubble, nor bring the placeholder back."""
-    bubble = user.says(STOPS)
+    """While the provider pauses, polls repeat the text; they are neither empty nor the placeholder."""
+    bubble = user.says(PAUSES)
     text = sees_text(user, bubble).content
 
     frames = [user.polls(bubble) for _ in range(10)]
@@ -116,9 +116,9 @@ def test_an_idle_poll_shows_what_was_shown(user: WeComUser) -> None:
     assert {(frame.finish, frame.content, frame.empty) for frame in frames} == {(False, text, False)}
 
 
-def test_polls_at_once_show_the_same(user: WeComUser) -> None:
-    """Refreshes may overlap."""
-    bubble = user.says(STOPS)
+def test_concurrent_polls_show_the_same(user: WeComUser) -> None:
+    """Twenty overlapping polls get the same reply."""
+    bubble = user.says(PAUSES)
     text = sees_text(user, bubble).content
     poll = {"msgtype": "stream", "stream": {"id": bubble.stream_id}}
 
@@ -131,8 +131,8 @@ def test_polls_at_once_show_the_same(user: WeComUser) -> None:
     assert None not in replies
 
 
-def test_a_second_question_says_that_it_waits(user: WeComUser, dify: MockDify) -> None:
-    """The turns of a conversation come one after the other."""
+def test_a_second_question_shows_that_it_is_queued(user: WeComUser, dify: MockDify) -> None:
+    """The questions of a conversation are answered one after the other."""
     dify.slow = 0.02
     first, second = user.says(f"{QUESTION} [[slow]]"), user.says("报销要什么材料")
 
@@ -152,10 +152,10 @@ def test_a_second_question_says_that_it_waits(user: WeComUser, dify: MockDify) -
         (f"{QUESTION} [[empty]]", lambda _: "", "provider_empty"),
     ],
 )
-def test_an_error_is_a_sentence_after_what_was_said(
+def test_an_error_is_a_sentence_after_the_text_so_far(
     user: WeComUser, dify: MockDify, question: str, shown: Any, code: str
 ) -> None:
-    """The text so far stays; what went wrong is said in words for people, and repeated when asked again."""
+    """The text so far stays, followed by the error's sentence; another poll repeats both."""
     dify.outage = ERROR_REPLIES["403-forbidden"]
     bubble = user.says(question)
 
@@ -166,8 +166,8 @@ def test_an_error_is_a_sentence_after_what_was_said(
     assert (user.polls(bubble).finish, bubble.content) == (True, end)
 
 
-def test_the_frame_ends_before_wecom_loses_patience(values: dict[str, str], dify: MockDify) -> None:
-    """After its time the bubble is finished with what there is, and stays exactly so, whatever comes later."""
+def test_the_frame_ends_before_wecoms_timeout(values: dict[str, str], dify: MockDify) -> None:
+    """After WECHAT_ANSWER_SECONDS the frame is finished with the text so far; later polls show exactly the same."""
     dify.slow = 0.15
     with AppServer(**values, WECHAT_ANSWER_SECONDS="2") as app_server, app_server.user() as user:
         question = f"{QUESTION} [[slow]]"
@@ -184,8 +184,8 @@ def test_the_frame_ends_before_wecom_loses_patience(values: dict[str, str], dify
         assert (user.polls(bubble).content, bubble.finish) == (end, True)
 
 
-def test_an_answer_too_long_to_show_is_cut_and_says_so(user: WeComUser) -> None:
-    """The frame keeps WeCom's limit and the beginning of the text; it never shrinks on the way."""
+def test_an_answer_too_long_to_show_is_cut_with_a_sentence(user: WeComUser) -> None:
+    """The frame keeps within WeCom's limit and shows the beginning of the text."""
     question = "长" * 8000
     bubble = user.says(question)
 
@@ -199,23 +199,23 @@ def test_an_answer_too_long_to_show_is_cut_and_says_so(user: WeComUser) -> None:
 @pytest.mark.parametrize(
     ("thinking", "shown"), [("show", "<think>先想想</think>\n\n"), ("hide", "")], ids=["shown", "hidden"]
 )
-def test_thinking_is_shown_or_not(values: dict[str, str], thinking: str, shown: str) -> None:
-    """What a model thought aloud is for those who want it."""
+def test_thinking_is_shown_or_hidden_by_setting(values: dict[str, str], thinking: str, shown: str) -> None:
+    """WECHAT_THINKING decides whether the model's thinking is shown."""
     with AppServer(**values, WECHAT_THINKING=thinking) as app_server, app_server.user() as user:
         answer = sees_finish(user, user.says(f"{QUESTION} [[think]]"))
 
     assert answer == shown + render_frame(answer_to(QUESTION), growing=False)
 
 
-def test_a_bot_speaks_the_language_it_is_told(values: dict[str, str]) -> None:
-    """Placeholders, welcome and errors are one language."""
+def test_a_bot_uses_its_configured_language(values: dict[str, str]) -> None:
+    """Placeholder and welcome are in the bot's LOCALE."""
     with AppServer(**values, LOCALE="en") as app_server, app_server.user() as user:
         assert user.enters() == EN["welcome"]
         assert user.says(SILENT).content == EN["thinking"]
 
 
 class NoGateway:
-    """A gateway nobody may need, or one that fails in a way nobody thought of."""
+    """A gateway that fails with an unexpected exception on any use."""
 
     def __getattr__(self, name: str) -> Any:
         raise LookupError("secret detail")
@@ -235,8 +235,8 @@ def channel_of(
     )
 
 
-def test_a_bot_may_name_its_sources(app_server: AppServer) -> None:
-    """Under a whole answer, for the bots that want it; not while it grows, nor where its time was over."""
+def test_a_bot_may_show_its_sources(app_server: AppServer) -> None:
+    """Sources follow a completed answer of the bots configured for them; not a growing, timed-out or cancelled one."""
     whole = Snapshot("s", "completed", text="五天", size=6, cited="1. 手册")
     others = [replace(whole, status="processing"), replace(whole, frame_over=True), replace(whole, status="cancelled")]
 
@@ -248,7 +248,7 @@ def test_a_bot_may_name_its_sources(app_server: AppServer) -> None:
 
 
 def test_the_sources_of_dify_reach_the_bubble(values: dict[str, str]) -> None:
-    """From its message_end, by way of Redis."""
+    """The sources of Dify's message_end are stored in Redis and shown under the answer."""
     with AppServer(**values, WECHAT_SOURCES="true") as app_server, app_server.user() as user:
         answer = sees_finish(user, user.says(QUESTION))
 
@@ -257,8 +257,8 @@ def test_the_sources_of_dify_reach_the_bubble(values: dict[str, str]) -> None:
     assert cited.startswith("1. ")
 
 
-def test_a_growing_text_never_takes_back_what_it_showed(app_server: AppServer) -> None:
-    """Room for the sentence about the cut is kept before it is needed."""
+def test_a_growing_text_never_shrinks_at_the_limit(app_server: AppServer) -> None:
+    """Frames near the limit leave space for the sentence about the cut before it is needed."""
     channel, text = channel_of(app_server, NoGateway()), "字" * 6900
     shown = [
         channel.frame("default", Snapshot("s", "processing", text=text[:count], size=3 * count))["stream"]["content"]
@@ -273,8 +273,8 @@ def test_a_growing_text_never_takes_back_what_it_showed(app_server: AppServer) -
     assert shown[-1].endswith(ZH["truncated"])
 
 
-def test_a_text_whose_rest_was_not_read_says_so(app_server: AppServer) -> None:
-    """Hidden thinking may take most of what a poll reads; then the frame has room left and the answer is cut."""
+def test_a_text_that_was_not_read_whole_is_marked_as_cut(app_server: AppServer) -> None:
+    """Hidden thinking may fill most of what one poll reads: the frame has space left, and the answer is still cut."""
     thought = "<think>" + "想" * 5000 + "</think>"
     text = thought + "答" * 5000
     read = text.encode()[:READ_BYTES].decode(errors="ignore")
@@ -289,8 +289,8 @@ def test_a_text_whose_rest_was_not_read_says_so(app_server: AppServer) -> None:
     assert channel.frame("default", failed)["stream"]["content"] == f"{whole['content']}\n\n{ZH['provider_error']}"
 
 
-def test_a_frame_whose_time_is_over_minds_no_more_text(app_server: AppServer) -> None:
-    """However much the producer writes afterwards, the frame stays the same."""
+def test_a_frame_past_its_deadline_does_not_change(app_server: AppServer) -> None:
+    """Text, status and errors that arrive after the frame's deadline do not change the frame."""
     channel = channel_of(app_server, NoGateway())
     shown = Snapshot("s", "processing", frame_over=True, text="答到这里", size=12)
 
@@ -308,7 +308,7 @@ def test_a_frame_whose_time_is_over_minds_no_more_text(app_server: AppServer) ->
 
 
 def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(app_server: AppServer) -> None:
-    """While it grows the placeholder stands; at the end there is a sentence."""
+    """While it grows the placeholder is shown; at the end the sentence for an empty answer."""
     channel = channel_of(app_server, NoGateway(), thinking="hide")
     thought = "<think>想</think>"
 
@@ -319,9 +319,9 @@ def test_an_answer_of_hidden_thoughts_is_not_an_empty_bubble(app_server: AppServ
     assert (done["finish"], done["content"]) == (True, ZH["provider_empty"])
 
 
-def test_a_cancelled_answer_says_so(user: WeComUser, app_server: AppServer) -> None:
-    """The bubble ends with what there was."""
-    bubble = user.says(STOPS)
+def test_a_cancelled_answer_ends_with_its_sentence(user: WeComUser, app_server: AppServer) -> None:
+    """The frame ends with the text so far and the sentence for a cancelled answer."""
+    bubble = user.says(PAUSES)
     text = sees_text(user, bubble).content
 
     assert app_server.container.gateway.cancel(bubble.stream_id, bot="default", principal="zhangsan")
@@ -330,8 +330,8 @@ def test_a_cancelled_answer_says_so(user: WeComUser, app_server: AppServer) -> N
 
 
 @pytest.mark.parametrize(("setting", "welcome"), [("", ZH["welcome"]), ("欢迎找 HR 来宝", "欢迎找 HR 来宝")])
-def test_who_enters_is_welcomed(values: dict[str, str], setting: str, welcome: str) -> None:
-    """With the bot's own words, or ours; WeCom's own example has no chattype."""
+def test_a_user_who_enters_is_welcomed(values: dict[str, str], setting: str, welcome: str) -> None:
+    """With the bot's own text or the default; WeCom's documented example of the event has no chattype."""
     with AppServer(**values, WECHAT_WELCOME=setting) as app_server, app_server.user() as user:
         assert user.enters() == welcome
 
@@ -342,7 +342,7 @@ def test_who_enters_is_welcomed(values: dict[str, str], setting: str, welcome: s
 
 @pytest.mark.parametrize("event", ["template_card_event", "feedback_event", "enter_check_update", "made_up_event"])
 def test_other_events_get_an_empty_reply(user: WeComUser, event: str, stored: redis.Redis) -> None:
-    """They are taken note of in the log, and nothing is kept."""
+    """Nothing is stored for them."""
     assert user.sends({"msgtype": "event", "event": {"eventtype": event, event: {"id": "1"}}}) is None
     assert stored.dbsize() == 0
 
@@ -351,7 +351,7 @@ def test_other_events_get_an_empty_reply(user: WeComUser, event: str, stored: re
 def test_other_messages_get_a_friendly_sentence(
     user: WeComUser, dify: MockDify, stored: redis.Redis, msgtype: str
 ) -> None:
-    """It is a finished stream, the same one when the message comes again, and costs no answer."""
+    """The reply is a finished stream, the same one for a redelivery, and the provider is not asked."""
     message = {"msgtype": msgtype, msgtype: {"url": "https://media.invalid/x", "content": "语音", "msg_item": []}}
 
     first = user.shows(message, "m-media")
@@ -365,8 +365,8 @@ def test_other_messages_get_a_friendly_sentence(
 
 
 @pytest.mark.parametrize(("chatid", "text"), [("wrGROUP", "@来宝"), ("wrGROUP", "@来宝 \u2005 "), ("", "   \n")])
-def test_a_message_without_words_gets_a_sentence(app_server: AppServer, dify: MockDify, chatid: str, text: str) -> None:
-    """A mention alone is no question."""
+def test_a_message_without_text_gets_a_sentence(app_server: AppServer, dify: MockDify, chatid: str, text: str) -> None:
+    """A mention or white space alone is not a question."""
     with app_server.user(chatid=chatid) as user:
         bubble = user.says(text)
 
@@ -376,7 +376,7 @@ def test_a_message_without_words_gets_a_sentence(app_server: AppServer, dify: Mo
 
 
 def test_a_mention_is_not_part_of_the_question(app_server: AppServer, dify: MockDify) -> None:
-    """The provider is asked what the person meant."""
+    """The provider is asked the text without the mention."""
     with app_server.user(chatid="wrGROUP") as user:
         sees_finish(user, user.says(f"@来宝 {QUESTION}"))
 
@@ -384,8 +384,8 @@ def test_a_mention_is_not_part_of_the_question(app_server: AppServer, dify: Mock
 
 
 @pytest.mark.parametrize("command", ["/reset", "新对话", " 新对话 "])
-def test_a_person_begins_anew(user: WeComUser, dify: MockDify, command: str) -> None:
-    """The command is answered at once; the next question knows nothing of the earlier ones."""
+def test_a_reset_command_starts_a_new_conversation(user: WeComUser, dify: MockDify, command: str) -> None:
+    """The command is answered at once; the next question starts a conversation without the earlier ones."""
     for question in ("营业时间", "报销"):
         sees_finish(user, user.says(question))
 
@@ -400,9 +400,10 @@ def test_a_person_begins_anew(user: WeComUser, dify: MockDify, command: str) -> 
 def test_an_unknown_stream_is_finished_with_a_sentence(
     user: WeComUser, stored: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that never was, or whose time in Redis is over; for some seconds an owner may yet bring it back.
+    """A stream that never existed or has expired gets an empty reply for some seconds, then the sentence.
 
-    It is logged with its id, and not as an outage of a Redis that is well.
+    The owner may still restore the stream in these seconds. The log line has the stream's id and an outcome that is not
+    an outage of Redis.
     """
     caplog.set_level(logging.INFO, "channels.wecom.channel")
     poll = {"msgtype": "stream", "stream": {"id": "1" * 32}}
@@ -415,8 +416,8 @@ def test_an_unknown_stream_is_finished_with_a_sentence(
     assert wait_until(lambda: user.polls(expired).content == ZH["stream_unknown"], every=0.1)
     assert expired.finish
 
-    told = [vars(record) for record in caplog.records if record.getMessage() == "callback"]
-    outcomes = [line["outcome"] for line in told if line["stream_id"] == "1" * 32]
+    callback_lines = [vars(record) for record in caplog.records if record.getMessage() == "callback"]
+    outcomes = [line["outcome"] for line in callback_lines if line["stream_id"] == "1" * 32]
     assert (outcomes[0], outcomes[-1]) == ("stream_missing", "stream_unknown")
     assert set(outcomes) == {"stream_missing", "stream_unknown"}
 
@@ -434,7 +435,7 @@ def test_an_unknown_stream_is_finished_with_a_sentence(
 def test_a_stream_is_shown_to_its_person_and_its_group(
     app_server: AppServer, asker: tuple[str, str], reader: tuple[str, str], sees: bool
 ) -> None:
-    """To anybody else it does not exist: the reply is that of an expired one."""
+    """Other users get the reply of an expired stream."""
     with app_server.user(*asker) as asking, app_server.user(*reader) as reading:
         bubble = asking.says(QUESTION)
         answer = sees_finish(asking, bubble)
@@ -445,7 +446,7 @@ def test_a_stream_is_shown_to_its_person_and_its_group(
 
 
 def test_two_bots_share_nothing(values: dict[str, str], dify: MockDify) -> None:
-    """The same message id is another question at another bot, and its stream is nobody else's."""
+    """The same message id is a separate question at another bot, which cannot read the other bot's stream."""
     hr = {"WECHAT_TOKEN": "HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": OTHER_KEY, "WECHAT_WELCOME": "HR"}
     with (
         AppServer(**values, WECHAT_BOTS=json.dumps({"hr": hr})) as app_server,
@@ -467,8 +468,8 @@ def hr_user(app_server: AppServer, path: str = "/wechat/callback/hr") -> WeComUs
     return WeComUser(app_server.url + path, SimulatedBot("HRTESTTOKEN", OTHER_KEY), "zhangsan")
 
 
-def test_keys_change_without_a_pause(values: dict[str, str]) -> None:
-    """While two are in force each callback is answered under the one it came with, and streams go on."""
+def test_tokens_and_keys_are_rotated_without_an_interruption(values: dict[str, str]) -> None:
+    """With two tokens and keys configured, each callback is answered under its own, and streams go on."""
     both = {"WECHAT_TOKEN": f"{TOKEN},HRTESTTOKEN", "WECHAT_ENCODING_AES_KEY": f"{AES_KEY},{OTHER_KEY}"}
     with (
         AppServer(**values, **both) as app_server,
@@ -482,28 +483,28 @@ def test_keys_change_without_a_pause(values: dict[str, str]) -> None:
 
 
 def test_the_default_bot_has_a_name_too(app_server: AppServer) -> None:
-    """Its second address is answered, not redirected: WeCom follows no redirect."""
+    """Its named address is answered directly: WeCom follows no redirect."""
     with app_server.user(bot="default") as user:
         assert user.verifies_url()
         assert user.enters() == ZH["welcome"]
 
 
 def test_a_redelivered_message_finds_its_stream(user: WeComUser, dify: MockDify) -> None:
-    """While the answer runs and when it is finished, the same message is the same bubble with what there is now."""
-    first = user.says(STOPS, "m-1")
+    """A redelivery during the answer shows the same stream with the text so far."""
+    first = user.says(PAUSES, "m-1")
     text = sees_text(user, first).content
-    again = user.says(STOPS, "m-1")
+    again = user.says(PAUSES, "m-1")
     done = user.says(QUESTION, "m-2")
     assert (again.stream_id, again.finish, again.content) == (first.stream_id, False, text)
     assert done.content == ZH["queued"]
 
-    user.sends({"msgtype": "text", "text": {"content": STOPS}, "msgid": "m-1"})
+    user.sends({"msgtype": "text", "text": {"content": PAUSES}, "msgid": "m-1"})
 
-    assert len(dify.asked(STOPS)) == 1
+    assert len(dify.asked(PAUSES)) == 1
 
 
 def test_a_finished_answer_is_redelivered_whole(user: WeComUser, dify: MockDify) -> None:
-    """A retry that comes after the end gets the end."""
+    """A redelivery after the end gets the whole answer, finished."""
     answer = sees_finish(user, user.says(QUESTION, "m-1"))
 
     again = user.says(QUESTION, "m-1")
@@ -513,7 +514,7 @@ def test_a_finished_answer_is_redelivered_whole(user: WeComUser, dify: MockDify)
 
 
 def test_twenty_deliveries_at_once_on_two_replicas_ask_once(values: dict[str, str], dify: MockDify) -> None:
-    """Whoever comes first has the producer, everybody the stream."""
+    """One delivery starts the producer; all of them get the same stream."""
     with AppServer(**values) as one, AppServer(**values) as other, one.user() as here, other.user() as there:
         with ThreadPoolExecutor(20) as pool:
             bubbles = list(pool.map(lambda n: (here, there)[n % 2].says(QUESTION, "m-same"), range(20)))
@@ -525,7 +526,7 @@ def test_twenty_deliveries_at_once_on_two_replicas_ask_once(values: dict[str, st
 
 
 def test_a_fourth_question_is_refused_for_good(user: WeComUser, app_server: AppServer, dify: MockDify) -> None:
-    """It says why, and a redelivery repeats it; another person is not concerned."""
+    """The reply gives the reason, and a redelivery repeats it; other users are not limited."""
     for _ in range(3):
         assert not user.says(SILENT).finish
 
@@ -540,8 +541,8 @@ def test_a_fourth_question_is_refused_for_good(user: WeComUser, app_server: AppS
         assert not other.says(QUESTION).finish
 
 
-def test_a_full_replica_says_so(values: dict[str, str], dify: MockDify) -> None:
-    """Beyond its places a question has its sentence, and a redelivery repeats it."""
+def test_a_full_replica_replies_with_a_sentence(values: dict[str, str], dify: MockDify) -> None:
+    """A question beyond STREAM_MAX_PER_REPLICA gets a sentence, and a redelivery repeats it."""
     with (
         AppServer(**values, STREAM_MAX_PER_REPLICA="1") as app_server,
         app_server.user() as one,
@@ -558,9 +559,9 @@ def test_a_full_replica_says_so(values: dict[str, str], dify: MockDify) -> None:
     assert dify.asked(QUESTION) == []
 
 
-def test_a_leaving_replica_answers_polls_only(user: WeComUser, app_server: AppServer) -> None:
-    """A new question has a sentence, a running one goes on."""
-    bubble = user.says(STOPS)
+def test_a_draining_replica_answers_polls_only(user: WeComUser, app_server: AppServer) -> None:
+    """A new question gets a sentence; a running answer goes on."""
+    bubble = user.says(PAUSES)
     text = sees_text(user, bubble).content
     app_server.container.manager.draining = True
 
@@ -578,14 +579,14 @@ def test_a_leaving_replica_answers_polls_only(user: WeComUser, app_server: AppSe
         ({"msgtype": "stream", "stream": {"id": "s"}}, None),
     ],
 )
-def test_whatever_fails_a_well_formed_callback_is_answered_200(
+def test_a_callback_that_fails_inside_is_answered_200(
     app_server: AppServer,
     user: WeComUser,
     caplog: pytest.LogCaptureFixture,
     message: dict[str, Any],
     shown: tuple[bool, str] | None,
 ) -> None:
-    """An error would make WeCom send it again; the log has the traceback, the reply no word of it."""
+    """WeCom would redeliver after an error status. The log has the traceback, the reply no text of it."""
     app = Flask("broken")
     note = partial(note_refusal, lines=LimitedLog(logging.getLogger("app"), "callback refused"))
     app.wsgi_app = CallbackEndpoint(app.wsgi_app, channel_of(app_server, NoGateway()), note)  # type: ignore[method-assign]
@@ -601,7 +602,7 @@ def test_whatever_fails_a_well_formed_callback_is_answered_200(
 
 
 def opened(body: bytes) -> tuple[bool, str] | None:
-    """Return whether a reply finishes its stream, and the text; None for the empty reply."""
+    """Return whether a reply finishes its stream, and its text; None for the empty reply."""
     if not body:
         return None
     envelope = json.loads(body)
@@ -611,7 +612,7 @@ def opened(body: bytes) -> tuple[bool, str] | None:
 
 
 def test_each_callback_is_one_line(user: WeComUser, caplog: pytest.LogCaptureFixture) -> None:
-    """What it was, whose stream, and how it went; no words and no name."""
+    """The line has message type, stream and outcome, and neither text nor user."""
     bubble = user.says(QUESTION, "m-1")
     sees_finish(user, bubble)
     user.enters()
@@ -628,8 +629,8 @@ def test_each_callback_is_one_line(user: WeComUser, caplog: pytest.LogCaptureFix
     assert verified["message"] == "callback verified"
 
 
-def test_a_poll_logs_what_it_read_for_debugging(values: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-    """The three lines are those of the original."""
+def test_a_poll_logs_the_text_it_read_at_debug(values: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    """The three lines are those of the original project."""
     with AppServer(**values, LOG_LEVEL="DEBUG") as app_server, app_server.user() as user:
         bubble = user.says(QUESTION)
         sees_finish(user, bubble)
@@ -655,7 +656,7 @@ def frame(stream_id: str, content: str, *, finish: bool = True) -> dict[str, Any
 
 
 def test_nothing_is_left_running(values: dict[str, str]) -> None:
-    """A app_server that closes takes its producers along, also those that would have gone on."""
+    """Closing an app server stops its producers, also those of answers that never end."""
     before = set(threading.enumerate())
 
     with AppServer(**values) as app_server, app_server.user() as user:

@@ -1,4 +1,4 @@
-"""Callbacks that fail a check: refused alike, each check named in one log line, and nothing touched."""
+"""Callbacks that fail a check: one reply for all, each check named in one log line, and no Redis command."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ REFUSED = {"code": "callback_refused"}
 
 @pytest.fixture
 def app_server(redis_url: str) -> Iterator[AppServer]:
-    # A sweep for lost answers is a lease away at the most, and would be counted.
+    # The takeover sweep runs at most a lease apart; with a long lease its commands are not counted.
     with AppServer(redis_url, DRAIN_SECONDS="0", STREAM_LEASE="1000") as app_server:
         yield app_server
 
 
-def touched(client: redis.Redis) -> dict[str, int]:
-    """Return how often each command ran, those that look apart."""
+def redis_calls(client: redis.Redis) -> dict[str, int]:
+    """Return how often each Redis command ran, INFO left out."""
     stats: Mapping[str, Any] = client.info("commandstats")
     return {name: figures["calls"] for name, figures in stats.items() if name != "cmdstat_info"}
 
@@ -43,19 +43,19 @@ def check_of(caplog: pytest.LogCaptureFixture) -> str:
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_what_fails_a_check_is_refused_and_touches_nothing(
+def test_a_callback_that_fails_a_check_is_rejected_without_redis(
     app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """Every refusal looks alike from outside; one log line says which check it was."""
+    """All rejections have the same reply; one log line names the check."""
     forged: Callback = FORGED[name]()
-    before = touched(stored)
+    before = redis_calls(stored)
     caplog.clear()
 
     reply = requests.post(f"{app_server.url}/wechat/callback", params=forged.params, data=forged.body, timeout=10)
 
     assert (reply.status_code, reply.json()) == (400, REFUSED)
     assert check_of(caplog) == name.split()[0]
-    assert touched(stored) == before
+    assert redis_calls(stored) == before
     assert stored.dbsize() == 0
 
 
@@ -67,10 +67,10 @@ def test_what_fails_a_check_is_refused_and_touches_nothing(
         (lambda: {}, "missing_parameter"),
     ],
 )
-def test_a_verification_is_held_to_the_same_checks(
+def test_a_verification_must_pass_the_same_checks(
     app_server: AppServer, caplog: pytest.LogCaptureFixture, params: Any, check: str
 ) -> None:
-    """Nobody learns from it whose address this is."""
+    """A failed verification gets the same reply as a forged message."""
     caplog.clear()
 
     reply = requests.get(f"{app_server.url}/wechat/callback", params=params(), timeout=10)
@@ -82,8 +82,8 @@ def test_a_verification_is_held_to_the_same_checks(
 def test_an_unknown_bot_is_refused_like_any_forgery(
     app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
-    """A good signature of the default bot opens nothing elsewhere."""
-    before = touched(stored)
+    """The default bot's signature is not valid at another bot's address."""
+    before = redis_calls(stored)
     caplog.clear()
 
     reply = requests.request(
@@ -91,11 +91,11 @@ def test_an_unknown_bot_is_refused_like_any_forgery(
     )
 
     assert (reply.status_code, reply.json(), check_of(caplog)) == (400, REFUSED, "unknown_bot")
-    assert touched(stored) == before
+    assert redis_calls(stored) == before
 
 
 def test_a_callback_of_another_bot_is_refused(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the bot's id is set, it must be the one that speaks."""
+    """With WECHAT_BOT_ID set, messages of another aibotid are rejected."""
     with AppServer(redis_url, WECHAT_BOT_ID="aibOURS") as app_server, app_server.user() as user:
         caplog.clear()
         with pytest.raises(CallbackFailed, match="400"):
@@ -104,7 +104,7 @@ def test_a_callback_of_another_bot_is_refused(redis_url: str, caplog: pytest.Log
 
 
 def raw_post(app_server: AppServer, head: str, body: bytes = b"") -> tuple[int, Any]:
-    """Send a request as it is, without waiting to be asked for the rest of it; return status and JSON."""
+    """Send a raw request in one go; return status and JSON."""
     query = "&".join(f"{name}={value}" for name, value in good().params.items())
     start = f"POST /wechat/callback?{query} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n"
     with closing(socket.create_connection(("127.0.0.1", int(app_server.url.rsplit(":", 1)[1])), 30)) as sock:
@@ -127,18 +127,18 @@ def raw_post(app_server: AppServer, head: str, body: bytes = b"") -> tuple[int, 
 def test_a_body_that_is_too_large_or_broken_is_refused(
     app_server: AppServer, stored: redis.Redis, caplog: pytest.LogCaptureFixture, head: str, body: bytes, check: str
 ) -> None:
-    """One that announces its size is not even read."""
-    before = touched(stored)
+    """A body with a too large Content-Length is rejected without being read."""
+    before = redis_calls(stored)
     caplog.clear()
 
     assert raw_post(app_server, head, body) == (400, REFUSED)
 
     assert check_of(caplog) == check
-    assert touched(stored) == before
+    assert redis_calls(stored) == before
 
 
 def test_the_largest_body_is_read(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
-    """At the limit itself the other checks decide."""
+    """A body of exactly MAX_BODY is read and fails the next check, its JSON."""
     caplog.clear()
 
     status, body = raw_post(app_server, f"Content-Length: {MAX_BODY}", b" " * MAX_BODY)
@@ -146,8 +146,8 @@ def test_the_largest_body_is_read(app_server: AppServer, caplog: pytest.LogCaptu
     assert (status, body, check_of(caplog)) == (400, REFUSED, "bad_json")
 
 
-def test_a_body_cut_off_is_refused(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever hangs up in the middle of a sentence has said nothing."""
+def test_an_incomplete_body_is_rejected(app_server: AppServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that disconnects in the middle of its body is logged as a broken body."""
     caplog.clear()
     with closing(socket.create_connection(("127.0.0.1", int(app_server.url.rsplit(":", 1)[1])), 30)) as sock:
         sock.sendall(b"POST /wechat/callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -157,8 +157,8 @@ def test_a_body_cut_off_is_refused(app_server: AppServer, caplog: pytest.LogCapt
     assert check_of(caplog) == "broken_body"
 
 
-def test_a_good_callback_passes_the_same_checks(app_server: AppServer) -> None:
-    """What the table forges is otherwise right."""
+def test_an_unchanged_callback_passes_the_same_checks(app_server: AppServer) -> None:
+    """The base message of the forged ones is accepted, so each fails for its one change only."""
     reply = requests.post(
         f"{app_server.url}/wechat/callback", params=good().params, data=callback(a_text()).body, timeout=10
     )

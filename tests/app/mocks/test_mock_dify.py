@@ -1,4 +1,4 @@
-"""The mock Dify: it refuses what Dify refuses, speaks its format to the byte, and has a script for everything."""
+"""The mock Dify: it rejects the requests that Dify rejects, has Dify's wire format, and a script for every case."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONVERSATION = "11111111-2222-4333-8444-555555555555"
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock of its own."""
+    """A mock for one test."""
     with MockDify(ping_every=0.05, slow=0.01) as mock:
         yield mock
 
@@ -42,7 +42,7 @@ def post(dify: MockDify, fields: Any, path: str = "/v1/chat-messages", **headers
 
 
 def received(dify: MockDify, query: str) -> bytes:
-    """Return what comes before the mock ends the stream, in order or not."""
+    """Return the bytes received until the stream ends, normally or not."""
     url = f"{dify.base_url}/v1/chat-messages"
     wire = b""
     with (
@@ -55,11 +55,11 @@ def received(dify: MockDify, query: str) -> bytes:
 
 
 def events(wire: bytes) -> list[dict[str, Any]]:
-    """Read a body by the simplest rule there is: one JSON object per data line."""
+    """Parse a body: one JSON object per data line."""
     return [json.loads(line) for line in re.findall(rb"^data: (.*)$", wire, re.M)]
 
 
-#: Every row of Dify's table of errors: HTTP status and code, "html" where a layer in front answers.
+#: Every row of Dify's table of errors: HTTP status and code; "html" is the reply of a proxy in front.
 ERROR_TABLE = {
     (400, "invalid_param"),
     (400, "bad_request"),
@@ -99,7 +99,7 @@ ERROR_TABLE = {
     (524, "html"),
 }
 
-#: Every closing sequence of Dify's app types, failures and known defects: the last events a client sees.
+#: The last events of every app type, failure and known defect of Dify.
 CLOSING_TABLE = {
     "chat": ["message", "message_end"],
     "agent-chat": ["agent_message", "message_end"],
@@ -131,19 +131,19 @@ CLOSING_TABLE = {
 
 
 def test_there_is_a_script_for_every_row_of_the_error_table(dify: MockDify) -> None:
-    """Each is answered with its status and code, in Dify's envelope or a proxy's HTML."""
-    seen = set()
+    """Each script replies with its status and code, in Dify's envelope or a proxy's HTML."""
+    replies = set()
     for name in ERROR_REPLIES:
         reply = post(dify, body(f"[[{name}]]"))
         is_json = reply.headers["Content-Type"] == "application/json"
-        seen.add((reply.status_code, reply.json()["code"] if is_json else "html"))
+        replies.add((reply.status_code, reply.json()["code"] if is_json else "html"))
 
-    assert seen == ERROR_TABLE
+    assert replies == ERROR_TABLE
     assert set(ERROR_REPLIES) <= set(SCRIPTS)
 
 
 def test_there_is_a_script_for_every_closing_sequence() -> None:
-    """The table and the scripts name the same."""
+    """The table and the scripts have the same names."""
     assert set(CLOSINGS) == set(CLOSING_TABLE)
     assert set(CLOSINGS) <= set(SCRIPTS)
 
@@ -160,7 +160,7 @@ def test_a_closing_sequence_is_what_the_table_says(dify: MockDify, name: str) ->
 
 
 def test_every_choice_of_the_demo_page_is_a_script() -> None:
-    """The page offers what the mock can do."""
+    """Every choice of the demo's page is a script of the mock."""
     assert set(CHOICES) <= set(SCRIPTS)
 
 
@@ -179,7 +179,7 @@ def test_the_wire_is_dify_to_the_byte(dify: MockDify) -> None:
 
 
 def test_an_answer_is_the_expected_one(dify: MockDify) -> None:
-    """What a test compares with is what the pieces add up to, and there are enough of them to see it grow."""
+    """The pieces add up to the expected answer, and there are enough of them to see it grow."""
     pieces = [event["answer"] for event in events(post(dify, body("年假怎么申请？")).content) if "answer" in event]
 
     assert "".join(pieces) == dify.expected_answer("年假怎么申请？") == expected_answer("年假怎么申请？")
@@ -188,7 +188,7 @@ def test_an_answer_is_the_expected_one(dify: MockDify) -> None:
 
 
 def test_the_default_is_what_ordinary_questions_get(dify: MockDify) -> None:
-    """It can be changed while the mock runs; a marker still wins."""
+    """The default can be changed while the mock runs; a marker in the question overrides it."""
     dify.default = "error"
 
     assert b'"event":"error"' in post(dify, body("年假")).content
@@ -211,7 +211,7 @@ def test_the_default_is_what_ordinary_questions_get(dify: MockDify) -> None:
         (["no object"], "bad_request"),
     ],
 )
-def test_a_request_dify_would_refuse_is_refused(dify: MockDify, fields: Any, code: str) -> None:
+def test_an_invalid_request_is_rejected_as_by_dify(dify: MockDify, fields: Any, code: str) -> None:
     """400, in Dify's envelope."""
     reply = post(dify, fields)
 
@@ -226,8 +226,8 @@ def test_a_body_that_is_not_json_is_refused(dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "app-fake", "Basic app-fake", "Bearer other"])
-def test_without_the_key_nothing_is_answered(dify: MockDify, authorization: str) -> None:
-    """401 with its challenge, on every address."""
+def test_a_request_without_the_key_is_unauthorized(dify: MockDify, authorization: str) -> None:
+    """401 with WWW-Authenticate, on every address."""
     dify.api_key = "app-fake"
 
     for reply in (
@@ -239,8 +239,8 @@ def test_without_the_key_nothing_is_answered(dify: MockDify, authorization: str)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_wrong_path_is_html(dify: MockDify, method: str) -> None:
-    """Not even Dify's envelope."""
+def test_a_wrong_path_gets_html(dify: MockDify, method: str) -> None:
+    """The reply is a 404 in HTML, without Dify's envelope."""
     reply = requests.request(method, f"{dify.base_url}/chat-messages", json={}, headers=HEADERS, timeout=20.0)
 
     assert reply.status_code == 404
@@ -248,7 +248,7 @@ def test_a_wrong_path_is_html(dify: MockDify, method: str) -> None:
 
 
 def test_a_conversation_belongs_to_its_user(dify: MockDify) -> None:
-    """It goes on for who began it; for others, and when it is forgotten, it does not exist."""
+    """Only its user can continue it; for other users, and after it is forgotten, it does not exist."""
     first = events(post(dify, body()).content)[0]["conversation_id"]
 
     assert events(post(dify, body(conversation_id=first)).content)[0]["conversation_id"] == first
@@ -260,7 +260,7 @@ def test_a_conversation_belongs_to_its_user(dify: MockDify) -> None:
 
 
 def test_every_question_is_recorded(dify: MockDify) -> None:
-    """Refused ones too: a test counts calls by them."""
+    """Rejected questions are recorded too, because tests count calls by them."""
     post(dify, body("[[400-invalid_param]]"))
     post(dify, body("一"))
 
@@ -270,7 +270,7 @@ def test_every_question_is_recorded(dify: MockDify) -> None:
 
 
 def test_a_blocking_reply_is_whole(dify: MockDify) -> None:
-    """Chat apps answer in one piece when asked to; agents refuse."""
+    """Chat apps answer in one piece in blocking mode; agents reject it."""
     reply = post(dify, body("年假") | {"response_mode": "blocking"}).json()
 
     assert reply["answer"] == expected_answer("年假")
@@ -279,7 +279,7 @@ def test_a_blocking_reply_is_whole(dify: MockDify) -> None:
 
 
 def test_stop_ends_the_run_of_its_user_only(dify: MockDify) -> None:
-    """Success is answered always; only the right user's stop has an effect, and the stream ends in order."""
+    """The reply is always success; only the stop of the run's user has an effect, and the stream ends in order."""
     dify.slow = 0.1
     with requests.post(
         f"{dify.base_url}/v1/chat-messages", json=body("[[slow]]"), headers=HEADERS, stream=True, timeout=20.0
@@ -298,7 +298,7 @@ def test_stop_ends_the_run_of_its_user_only(dify: MockDify) -> None:
 
 
 def test_info_and_parameters_are_settable(dify: MockDify) -> None:
-    """A test makes the app it needs."""
+    """A test can set mode and input form of the app."""
     dify.mode, dify.user_input_form = "agent", [{"text-input": {"variable": "city", "required": True}}]
 
     info = requests.get(f"{dify.base_url}/v1/info", headers=HEADERS, timeout=20.0).json()
@@ -309,8 +309,8 @@ def test_info_and_parameters_are_settable(dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize("name", ["silent", "no-headers", "ping-only", "drip-bytes", "drip-events"])
-def test_no_script_outlasts_its_limit(dify: MockDify, name: str) -> None:
-    """The mock ends it, even for a client that would wait for ever."""
+def test_every_script_ends_at_its_limit(dify: MockDify, name: str) -> None:
+    """After `limit` seconds the mock ends the stream."""
     dify.limit, started = 0.3, time.monotonic()
 
     received(dify, f"[[{name}]]")
@@ -320,7 +320,7 @@ def test_no_script_outlasts_its_limit(dify: MockDify, name: str) -> None:
 
 
 def test_a_client_that_leaves_ends_its_stream(dify: MockDify) -> None:
-    """The mock notices, as Dify does, and counts it no longer."""
+    """The mock detects a closed connection, as Dify does, and no longer counts its stream."""
     response = requests.post(
         f"{dify.base_url}/v1/chat-messages", json=body("[[silent]]"), headers=HEADERS, stream=True, timeout=20.0
     )
@@ -333,7 +333,7 @@ def test_a_client_that_leaves_ends_its_stream(dify: MockDify) -> None:
 
 
 def test_closing_the_mock_cuts_its_streams() -> None:
-    """Nothing is left behind, and the port is free."""
+    """Streams are cut and the port is released."""
     dify = MockDify().start()
     with requests.post(
         f"{dify.base_url}/v1/chat-messages", json=body("[[silent]]"), headers=HEADERS, stream=True, timeout=20.0
@@ -346,7 +346,7 @@ def test_closing_the_mock_cuts_its_streams() -> None:
         socket.create_connection(("127.0.0.1", int(dify.base_url.rsplit(":")[-1])), timeout=5.0)
 
 
-def test_it_runs_by_itself() -> None:
+def test_the_mock_runs_as_a_program() -> None:
     """`python -m demo.mock_dify` prints its address and answers."""
     command = [sys.executable, "-m", "demo.mock_dify", "--port", "0", "--delay", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""What the mock Dify tells of a question afterwards, and what becomes of a run whose client is gone: as in Dify."""
+"""The mock Dify's look-ups of messages and runs, and its runs whose client has disconnected, as in Dify."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.support.servers.processes import wait_until
 pytestmark = pytest.mark.full
 
 HEADERS = {"Authorization": "Bearer app-fake"}
-STRANGER = "11111111-2222-4333-8444-555555555555"
+UNKNOWN_ID = "11111111-2222-4333-8444-555555555555"
 
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A mock of its own, whose answers take half a second."""
+    """A mock for one test, whose answers take half a second."""
     with MockDify(ping_every=0.05, slow=0.02, delay=0.02) as mock:
         yield mock
 
@@ -50,7 +50,7 @@ def result(dify: MockDify, run: Run) -> dict[str, Any]:
 
 
 def events(dify: MockDify, run: Run) -> list[dict[str, Any]]:
-    """Listen to a run until the stream ends."""
+    """Return the events of a run until its stream ends."""
     return _events(get(dify, f"workflow/{run.run_id}/events", user="u1").content)
 
 
@@ -59,32 +59,32 @@ def _events(wire: bytes) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def asking(dify: MockDify, query: str, **fields: Any) -> Iterator[Run]:
-    """Ask; the client stays for the block. Gives the run once the mock has begun it."""
+def running(dify: MockDify, query: str, **fields: Any) -> Iterator[Run]:
+    """Ask a question and yield its run once it has started; the client is connected inside the block."""
     body = {"query": query, "inputs": {}, "user": "u1", "response_mode": "streaming"} | fields
     url = f"{dify.base_url}/v1/chat-messages"
     with requests.post(url, json=body, headers=HEADERS, stream=True, timeout=20.0) as reply:
-        # Kept for the block: an iterator that is dropped closes the connection.
+        # Kept until the end of the block: an iterator that is garbage collected closes the connection.
         lines = reply.iter_lines(chunk_size=1)
         run = dify.runs.find(next(json.loads(line[6:])["task_id"] for line in lines if line.startswith(b"data: ")))
         assert run is not None
         yield run
 
 
-def asked(dify: MockDify, query: str, **fields: Any) -> Run:
-    """Ask, leave at the first event, and return the run when its answer is saved."""
-    with asking(dify, query, **fields) as run:
+def saved_run(dify: MockDify, query: str, **fields: Any) -> Run:
+    """Ask, disconnect at the first event, and return the run when its answer is saved."""
+    with running(dify, query, **fields) as run:
         pass
     wait_until(lambda: run.is_saved)
     return run
 
 
 def test_the_history_is_the_latest_rows_oldest_first(dify: MockDify) -> None:
-    """As many as asked for, with what each turn cost, and whether there are more."""
+    """As many rows as the limit, with usage and price of each turn, and whether there are more."""
     dify.delay = 0.0
-    first = asked(dify, "一")
+    first = saved_run(dify, "一")
     for query in ("二", "三"):
-        asked(dify, query, conversation_id=first.conversation_id)
+        saved_run(dify, query, conversation_id=first.conversation_id)
 
     assert [row["query"] for row in history(dify, first)["data"]] == ["一", "二", "三"]
     latest = history(dify, first, limit=2)
@@ -98,16 +98,16 @@ def test_the_history_is_the_latest_rows_oldest_first(dify: MockDify) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "code"),
     [
-        ({"conversation_id": STRANGER, "user": "u1"}, 404, "not_found"),
+        ({"conversation_id": UNKNOWN_ID, "user": "u1"}, 404, "not_found"),
         ({"conversation_id": "{own}", "user": "u2"}, 404, "not_found"),
         ({"conversation_id": "{own}"}, 400, "invalid_param"),
         ({"user": "u1"}, 400, "invalid_param"),
         ({"conversation_id": "{own}", "user": "u1", "limit": 0}, 400, "invalid_param"),
     ],
 )
-def test_a_history_is_its_users_own(dify: MockDify, query: dict[str, Any], status: int, code: str) -> None:
-    """Others' and unknown conversations do not exist."""
-    run = asked(dify, "一")
+def test_a_history_belongs_to_its_user(dify: MockDify, query: dict[str, Any], status: int, code: str) -> None:
+    """Another user's conversation and an unknown one are both not found."""
+    run = saved_run(dify, "一")
     named = {name: run.conversation_id if value == "{own}" else value for name, value in query.items()}
 
     reply = get(dify, "messages", **named)
@@ -115,10 +115,10 @@ def test_a_history_is_its_users_own(dify: MockDify, query: dict[str, Any], statu
     assert (reply.status_code, reply.json()["code"]) == (status, code)
 
 
-def test_conversations_are_a_users_own_the_latest_first(dify: MockDify) -> None:
-    """Each with its first question for a name, as many as asked for, and whether there are more."""
+def test_conversations_of_a_user_are_listed_latest_first(dify: MockDify) -> None:
+    """Each is named by its first question; the page has the limit, and whether there are more."""
     dify.delay = 0.0
-    first, _, other = asked(dify, "一"), asked(dify, "二"), asked(dify, "三", user="u2")
+    first, _, other = saved_run(dify, "一"), saved_run(dify, "二"), saved_run(dify, "三", user="u2")
 
     page = get(dify, "conversations", user="u1", limit=1).json()
 
@@ -130,9 +130,9 @@ def test_conversations_are_a_users_own_the_latest_first(dify: MockDify) -> None:
 
 
 def test_an_answer_is_saved_at_the_end_only(dify: MockDify) -> None:
-    """Until then there is a row without text or price, and a run without outputs."""
+    """Until then the row has no text and price, and the run no outputs."""
     dify.delay = 0.1
-    with asking(dify, "一") as run:
+    with running(dify, "一") as run:
         row = history(dify, run)["data"][0]
         working = result(dify, run)
 
@@ -141,17 +141,17 @@ def test_an_answer_is_saved_at_the_end_only(dify: MockDify) -> None:
 
 
 @pytest.mark.parametrize(("script", "status"), [("chatflow-failed", "error"), ("chatflow-paused", "paused")])
-def test_a_row_tells_how_its_run_went(dify: MockDify, script: str, status: str) -> None:
-    """A failed or waiting run is one in the history too."""
-    with asking(dify, f"[[{script}]]") as run:
+def test_a_row_has_the_status_of_its_run(dify: MockDify, script: str, status: str) -> None:
+    """A failed or paused run has that status in the history too."""
+    with running(dify, f"[[{script}]]") as run:
         wait_until(lambda: run.message_status != "normal")
 
         assert history(dify, run)["data"][0]["status"] == status
 
 
 def test_moderation_is_in_the_history_and_not_in_the_outputs(dify: MockDify) -> None:
-    """The workflow does not know of it."""
-    run = asked(dify, "[[chatflow-moderated]] 年假")
+    """Moderation replaces the message's text, not the workflow's outputs."""
+    run = saved_run(dify, "[[chatflow-moderated]] 年假")
     wait_until(lambda: run.status == "succeeded")
 
     assert history(dify, run)["data"][0]["answer"] == MODERATED
@@ -159,8 +159,8 @@ def test_moderation_is_in_the_history_and_not_in_the_outputs(dify: MockDify) -> 
 
 
 def test_outputs_come_as_an_object_a_string_or_not_at_all(dify: MockDify) -> None:
-    """As the mock is told."""
-    run = asked(dify, "一")
+    """`outputs` of the mock selects the form."""
+    run = saved_run(dify, "一")
     wait_until(lambda: run.status == "succeeded")
 
     whole = {"answer": dify.expected_answer("一")}
@@ -171,9 +171,9 @@ def test_outputs_come_as_an_object_a_string_or_not_at_all(dify: MockDify) -> Non
     assert result(dify, run)["outputs"] is None
 
 
-def test_a_run_that_ended_is_one_event(dify: MockDify) -> None:
-    """`workflow_finished`, with its outputs; no ping, nothing of what was said."""
-    run = asked(dify, "一")
+def test_a_finished_run_has_one_event(dify: MockDify) -> None:
+    """`workflow_finished`, with its outputs; no ping and no earlier events."""
+    run = saved_run(dify, "一")
     wait_until(lambda: run.status == "succeeded")
 
     reply = get(dify, f"workflow/{run.run_id}/events", user="u1")
@@ -183,26 +183,26 @@ def test_a_run_that_ended_is_one_event(dify: MockDify) -> None:
     assert _events(reply.content)[0]["data"]["outputs"] == {"answer": dify.expected_answer("一")}
 
 
-def test_a_running_run_is_heard_from_now_on(dify: MockDify) -> None:
-    """What was said before does not come again; it ends when the run does, with pings in between."""
+def test_a_running_run_sends_its_new_events(dify: MockDify) -> None:
+    """Earlier events are not repeated; the stream has pings and ends with the run."""
     dify.delay = 0.05
-    with asking(dify, "年假") as run:
-        with run.live.listening() as heard:
-            wait_until(lambda: b'"event":"message"' in (heard.get(timeout=10.0) or b""))
+    with running(dify, "年假") as run:
+        with run.live.listening() as queue:
+            wait_until(lambda: b'"event":"message"' in (queue.get(timeout=10.0) or b""))
         wire = get(dify, f"workflow/{run.run_id}/events", user="u1").content
 
-    said = "".join(event.get("answer", "") for event in _events(wire))
+    text = "".join(event.get("answer", "") for event in _events(wire))
     assert wire.startswith(b"event: ping\n\n")
-    assert dify.expected_answer("年假").endswith(said)
-    assert 0 < len(said) < len(dify.expected_answer("年假"))
+    assert dify.expected_answer("年假").endswith(text)
+    assert 0 < len(text) < len(dify.expected_answer("年假"))
     assert [event["event"] for event in _events(wire)][-2:] == ["message_end", "workflow_finished"]
     wait_until(lambda: dify.open_listeners == 0)
 
 
-def test_a_listener_that_leaves_is_counted_no_longer(dify: MockDify) -> None:
-    """The run does not mind."""
+def test_a_disconnected_listener_is_counted_no_longer(dify: MockDify) -> None:
+    """A listener that disconnects does not affect the run."""
     dify.delay = 0.1
-    with asking(dify, "一") as run:
+    with running(dify, "一") as run:
         url = f"{dify.base_url}/v1/workflow/{run.run_id}/events"
         with requests.get(url, params={"user": "u1"}, headers=HEADERS, stream=True, timeout=20.0):
             wait_until(lambda: dify.open_listeners == 1)
@@ -212,11 +212,11 @@ def test_a_listener_that_leaves_is_counted_no_longer(dify: MockDify) -> None:
 
 
 def test_runs_that_cannot_be_shown(dify: MockDify) -> None:
-    """Unknown ones, events for another user, events before 1.13, and any run of an app that is no chatflow."""
-    run = asked(dify, "一")
+    """Unknown runs, events for another user, events before 1.13, and any run of an app that is no chatflow."""
+    run = saved_run(dify, "一")
 
-    assert get(dify, f"workflows/run/{STRANGER}").json()["code"] == "not_found"
-    assert get(dify, f"workflow/{STRANGER}/events", user="u1").json()["code"] == "not_found"
+    assert get(dify, f"workflows/run/{UNKNOWN_ID}").json()["code"] == "not_found"
+    assert get(dify, f"workflow/{UNKNOWN_ID}/events", user="u1").json()["code"] == "not_found"
     assert get(dify, f"workflow/{run.run_id}/events", user="u2").json()["code"] == "not_found"
     assert get(dify, f"workflow/{run.run_id}/events").json()["code"] == "invalid_param"
     dify.events, dify.mode = False, "chat"
@@ -235,13 +235,13 @@ def test_a_blocking_answer_is_saved_too(dify: MockDify) -> None:
 
 
 def _leave(dify: MockDify) -> Run:
-    with asking(dify, "年假") as run:
+    with running(dify, "年假") as run:
         wait_until(lambda: dify.open_streams == 1)
     return run
 
 
 def _hang_up(dify: MockDify) -> Run:
-    """Ask from a process that is killed in mid-answer."""
+    """Ask from a process that is killed during the answer."""
     program = """
 import json, sys, requests
 body = {"query": "年假", "inputs": {}, "user": "u1", "response_mode": "streaming"}
@@ -263,7 +263,7 @@ for line in reply.iter_lines(chunk_size=1):
 
 @pytest.mark.parametrize("leave", [_leave, _hang_up], ids=["closed", "killed"])
 def test_a_run_goes_on_without_its_client(dify: MockDify, leave: Callable[[MockDify], Run]) -> None:
-    """At the same pace, to its end; then the answer is saved, and the connection is long counted as gone."""
+    """The run keeps its pace to the end, then its answer is saved; the closed connection is not counted meanwhile."""
     dify.delay = 0.05
     run = leave(dify)
     wait_until(lambda: dify.open_streams == 0)
@@ -274,10 +274,10 @@ def test_a_run_goes_on_without_its_client(dify: MockDify, leave: Callable[[MockD
     assert history(dify, run)["data"][0]["answer"] == dify.expected_answer("年假")
 
 
-@pytest.mark.parametrize(("fate", "status"), [("dies", "running"), ("aborts", "stopped")])
-def test_a_run_is_lost_with_its_client(dify: MockDify, fate: Any, status: str) -> None:
-    """Up to 1.12 it says `running` for ever, 1.16.0 stops it; nothing is saved."""
-    dify.after_disconnect, dify.delay = fate, 0.05
+@pytest.mark.parametrize(("after_disconnect", "status"), [("dies", "running"), ("aborts", "stopped")])
+def test_a_run_is_lost_with_its_client(dify: MockDify, after_disconnect: Any, status: str) -> None:
+    """Dify up to 1.12 reports such a run as `running` for ever, 1.16.0 stops it; nothing is saved."""
+    dify.after_disconnect, dify.delay = after_disconnect, 0.05
     run = _leave(dify)
     wait_until(lambda: dify.open_streams == 0 and run.status == status)
 
@@ -287,8 +287,8 @@ def test_a_run_is_lost_with_its_client(dify: MockDify, fate: Any, status: str) -
     assert history(dify, run)["data"][0]["answer"] == ""
 
 
-def test_a_lost_run_has_nothing_but_pings_to_say(dify: MockDify) -> None:
-    """Whoever listens hears that the address lives."""
+def test_a_lost_run_sends_only_pings(dify: MockDify) -> None:
+    """A listener gets pings and no events."""
     dify.after_disconnect, dify.limit = "dies", 0.5
     run = _leave(dify)
     wait_until(lambda: dify.open_streams == 0)
@@ -296,33 +296,33 @@ def test_a_lost_run_has_nothing_but_pings_to_say(dify: MockDify) -> None:
     assert events(dify, run) == []
 
 
-def test_an_aborted_run_says_so(dify: MockDify) -> None:
-    """To those who listened, and to those who ask later."""
+def test_an_aborted_run_is_reported_as_stopped(dify: MockDify) -> None:
+    """Current and later listeners get the status `stopped`."""
     dify.after_disconnect, dify.delay = "aborts", 0.05
-    heard: list[dict[str, Any]] = []
-    with asking(dify, "年假") as run:
-        listener = threading.Thread(target=lambda: heard.extend(events(dify, run)))
+    received: list[dict[str, Any]] = []
+    with running(dify, "年假") as run:
+        listener = threading.Thread(target=lambda: received.extend(events(dify, run)))
         listener.start()
         wait_until(lambda: dify.open_listeners == 1)
     listener.join(20.0)
 
-    assert heard[-1]["data"]["status"] == "stopped"
+    assert received[-1]["data"]["status"] == "stopped"
     assert [event["data"]["status"] for event in events(dify, run)] == ["stopped"]
 
 
-@pytest.mark.parametrize("fate", get_args(AfterDisconnect))
-def test_a_run_that_has_ended_does_not_mind(dify: MockDify, fate: Any) -> None:
-    """A client that leaves after the end changes nothing."""
-    dify.after_disconnect, dify.delay = fate, 0.0
-    with asking(dify, "[[no-message-end-open]] 年假") as run:
+@pytest.mark.parametrize("after_disconnect", get_args(AfterDisconnect))
+def test_a_finished_run_ignores_a_disconnect(dify: MockDify, after_disconnect: Any) -> None:
+    """Disconnecting after the end changes nothing."""
+    dify.after_disconnect, dify.delay = after_disconnect, 0.0
+    with running(dify, "[[no-message-end-open]] 年假") as run:
         wait_until(lambda: run.status == "succeeded")
     wait_until(lambda: dify.open_streams == 0)
 
     assert result(dify, run)["status"] == "succeeded"
 
 
-def test_a_run_that_nobody_listens_to_can_be_stopped(dify: MockDify) -> None:
-    """The stop of its user reaches it; what it had said is lost."""
+def test_a_run_without_listeners_can_be_stopped(dify: MockDify) -> None:
+    """The stop of its user ends it; its text so far is lost."""
     dify.delay = 0.1
     run = _leave(dify)
     wait_until(lambda: dify.open_streams == 0)
@@ -336,8 +336,8 @@ def test_a_run_that_nobody_listens_to_can_be_stopped(dify: MockDify) -> None:
 
 
 def test_look_ups_are_counted_and_can_fail(dify: MockDify) -> None:
-    """By kind, with what they asked; while there is an outage all of them get it."""
-    run = asked(dify, "一")
+    """By kind and with their parameters; during an outage all of them fail."""
+    run = saved_run(dify, "一")
     dify.outage = ERROR_REPLIES["502-html"]
 
     query = {"conversation_id": run.conversation_id, "user": "u1"}
@@ -354,14 +354,14 @@ def test_look_ups_are_counted_and_can_fail(dify: MockDify) -> None:
 def test_messages_may_fail_to_be_saved(dify: MockDify) -> None:
     """The run succeeds, and its row stays empty."""
     dify.saves = False
-    with asking(dify, "一") as run:
+    with running(dify, "一") as run:
         wait_until(lambda: run.status == "succeeded")
 
     assert history(dify, run)["data"][0]["answer"] == ""
 
 
-def test_only_so_many_runs_are_remembered() -> None:
-    """The oldest are forgotten first, and a conversation with its last run."""
+def test_remembered_runs_are_limited() -> None:
+    """The oldest runs are removed first, and a conversation with its last run."""
     runs = Runs(max_runs=3)
     made = [Run("答", user="u1", conversation_id=f"c{number // 2}") for number in range(5)]
     for run in made:
@@ -373,8 +373,8 @@ def test_only_so_many_runs_are_remembered() -> None:
     assert [len(runs.turns(name)) for name in ("c0", "c1", "c2")] == [0, 2, 1]
 
 
-def test_runs_are_remembered_for_a_while_only() -> None:
-    """An old one is forgotten when a new one comes."""
+def test_runs_are_remembered_for_max_age() -> None:
+    """Adding a run removes those older than `max_age`."""
     runs = Runs(max_age=0.0)
     first, second = (Run("答", user="u1", conversation_id="c") for _ in range(2))
     runs.add(first)
@@ -384,8 +384,8 @@ def test_runs_are_remembered_for_a_while_only() -> None:
     assert runs.turns("c") == [second]
 
 
-def test_by_itself_it_takes_the_same_switches() -> None:
-    """`python -m demo.mock_dify` can be an old Dify too."""
+def test_the_program_has_the_same_options() -> None:
+    """`python -m demo.mock_dify` has options for the behaviour of old versions."""
     command = [sys.executable, "-m", "demo.mock_dify", "--port", "0", "--delay", "0.05"]
     command += ["--after-disconnect", "dies", "--no-events", "--outputs", "string"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -399,9 +399,9 @@ def test_by_itself_it_takes_the_same_switches() -> None:
                 lines = reply.iter_lines(chunk_size=1)
                 run = next(json.loads(line[6:]) for line in lines if line.startswith(b"data: "))["workflow_run_id"]
             found = requests.get(f"{address}/workflows/run/{run}", headers=HEADERS, timeout=20.0)
-            heard = requests.get(f"{address}/workflow/{run}/events?user=u1", headers=HEADERS, timeout=20.0)
+            reply = requests.get(f"{address}/workflow/{run}/events?user=u1", headers=HEADERS, timeout=20.0)
         finally:
             process.terminate()
 
     assert found.json()["status"] == "running"
-    assert heard.status_code == 404
+    assert reply.status_code == 404

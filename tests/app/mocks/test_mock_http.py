@@ -1,4 +1,4 @@
-"""What all mocks stand on: connections are counted and cut, bodies are JSON or nothing, heads say how a body ends."""
+"""The base of all mocks: connections are counted and closed, bodies are JSON or None, headers say how a body ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.full
 
 
 class Echo(Handler):
-    """GET is a stream that ends with its connection; POST says what came."""
+    """GET streams until its connection closes; POST returns the parsed body."""
 
     def get(self) -> None:
         self.begin_stream("text/plain", chunked=False, headers={"Cache-Control": "no-cache"})
@@ -38,7 +38,7 @@ def mock() -> Iterator[Mock]:
 
 
 def test_connections_are_counted(mock: Mock) -> None:
-    """Two requests of one client are one connection; it is open until the client closes it."""
+    """Two requests of one client use one connection, which is open until the client closes it."""
     with requests.Session() as client:
         for _ in range(2):
             client.post(mock.address, json=1, timeout=30)
@@ -48,7 +48,7 @@ def test_connections_are_counted(mock: Mock) -> None:
 
 
 def test_a_mock_that_closes_cuts_idle_connections() -> None:
-    """Nobody waits for a connection that is kept alive."""
+    """A kept-alive connection does not delay the close."""
     mock = Mock().start()
     with socket.create_connection(("127.0.0.1", int(mock.address.rpartition(":")[2])), 30.0) as client:
         wait_until(lambda: mock.open_connections == 1)
@@ -66,8 +66,8 @@ def test_a_mock_that_closes_cuts_idle_connections() -> None:
     ],
     ids=["json", "none", "too long"],
 )
-def test_a_body_is_json_or_nothing(mock: Mock, body: bytes, came: str) -> None:
-    """What is no JSON, or longer than a handler reads, is None; the reply is JSON with its length."""
+def test_a_body_is_json_or_none(mock: Mock, body: bytes, came: str) -> None:
+    """A body that is invalid JSON or longer than a handler reads is None; the reply is JSON with its length."""
     reply = requests.post(mock.address, data=body, timeout=30)
 
     assert (reply.text, reply.headers["Content-Type"]) == (came, "application/json")
@@ -75,7 +75,7 @@ def test_a_body_is_json_or_nothing(mock: Mock, body: bytes, came: str) -> None:
 
 
 def test_a_stream_without_chunks_ends_with_its_connection(mock: Mock) -> None:
-    """Its head says so, and what a mock adds stands in it."""
+    """The reply has `Connection: close` and the headers that the mock adds."""
     reply = requests.get(mock.address, timeout=30)
 
     assert reply.text == "words"
@@ -84,7 +84,7 @@ def test_a_stream_without_chunks_ends_with_its_connection(mock: Mock) -> None:
     assert "Content-Length" not in reply.headers
 
 
-def test_other_methods_are_refused_as_by_any_server(mock: Mock) -> None:
-    """A mock that answers HEAD says so itself."""
+def test_methods_without_a_handler_get_501(mock: Mock) -> None:
+    """A mock without a handler for HEAD or PUT replies 501."""
     assert requests.head(mock.address, timeout=30).status_code == 501
     assert requests.put(mock.address, timeout=30).status_code == 501

@@ -1,4 +1,4 @@
-"""`python -m tools.batch`: from a person's file to a person's file, through outages, and the process that works."""
+"""`python -m tools.batch`: from a file of questions to a file of answers, through outages, and the worker process."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tools._page import printer_on
 ROOT = Path(__file__).parents[3]
 KEY = "obviously-fake-api-key"
 QUESTIONS = ["年假有几天？", "How?", "怎么报销？"]
-STRANGER = "11111111-2222-4333-8444-555555555555"
+UNKNOWN_TASK = "11111111-2222-4333-8444-555555555555"
 Printed = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[MockDify]:
-    """The Dify that the app_server asks."""
+    """The Dify that the app server asks."""
     with MockDify(slow=0.04) as mock:
         yield mock
 
@@ -51,7 +51,7 @@ def app() -> Iterator[MockDify]:
 def shared_app_server(
     redis_server: RedisServer, app: MockDify, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AppServer]:
-    """A replica that asks for a key; its database of Redis is its own, as are its tasks."""
+    """A replica that requires a key, with its own Redis database and tasks."""
     database = str(tmp_path_factory.mktemp("app_server") / "laibao.db")
     settings = {"DATABASE_PATH": database, "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
     limits = {"RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off"}
@@ -61,7 +61,7 @@ def shared_app_server(
 
 @pytest.fixture
 def app_server(shared_app_server: AppServer, monkeypatch: pytest.MonkeyPatch) -> AppServer:
-    """The replica; its address and the key are in the environment, and the tool looks at its tasks often."""
+    """Put the replica's address and key into the environment; the tool polls its tasks often."""
     monkeypatch.setenv("LAIBAO_URL", shared_app_server.url)
     monkeypatch.setenv("LAIBAO_KEY", KEY)
     monkeypatch.setattr("tools._batch.client.LOOK", 0.1)
@@ -69,7 +69,7 @@ def app_server(shared_app_server: AppServer, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run(*argv: object) -> int:
-    """Run the tool in this process; usage errors are its status too."""
+    """Run the tool in this process and return its status, also after a usage error."""
     try:
         return tool.main([str(arg) for arg in argv])
     except SystemExit as exc:
@@ -77,7 +77,7 @@ def run(*argv: object) -> int:
 
 
 def written(folder: Path, name: str, questions: list[str]) -> Path:
-    """Write questions into a file of the kind its name says."""
+    """Write questions into a file of the type its suffix names."""
     path = folder / name
     contents = {
         ".txt": "\n".join(questions).encode(),
@@ -96,14 +96,14 @@ def tasks_of(app_server: AppServer) -> list[dict[str, Any]]:
     return tasks
 
 
-# From file to file
+# Runs
 
 
 @pytest.mark.parametrize("kind", [".txt", ".csv", ".xlsx", ".jsonl"])
 def test_a_file_of_questions_comes_back_as_answers(
     kind: str, app_server: AppServer, app: MockDify, tmp_path: Path, capsys: Printed
 ) -> None:
-    """Whatever kind it is: JSONL with every question, its answer, in their order; status 0, plain lines."""
+    """For every file type: JSONL with all questions and answers in their order, status 0, plain lines of progress."""
     file, out = written(tmp_path, f"常见问题{kind}", QUESTIONS), tmp_path / "answers.jsonl"
 
     status = run("run", file, "--out", out)
@@ -121,8 +121,8 @@ def test_a_file_of_questions_comes_back_as_answers(
     assert not list(tmp_path.glob(".*part"))
 
 
-def test_a_csv_is_saved_where_the_name_says_so(app_server: AppServer, tmp_path: Path) -> None:
-    """With the chosen column, the app's variables and the other options of the task."""
+def test_results_are_csv_if_the_file_name_says_so(app_server: AppServer, tmp_path: Path) -> None:
+    """The chosen column, inputs and other options reach the task."""
     file, out = tmp_path / "q.csv", tmp_path / "a.csv"
     file.write_text("city,ask\nBerlin,How?\n", "utf-8")
 
@@ -133,10 +133,10 @@ def test_a_csv_is_saved_where_the_name_says_so(app_server: AppServer, tmp_path: 
     assert tasks_of(app_server)[0]["options"] == {"inputs": {"city": "上海"}, "max_attempts": 1, "max_concurrent": None}
 
 
-def test_without_a_file_results_are_alone_on_standard_output(
+def test_without_a_file_results_are_on_standard_output(
     app_server: AppServer, tmp_path: Path, capsysbinary: Any
 ) -> None:
-    """JSONL that a program reads; how it goes is on standard error."""
+    """Results are JSONL on standard output; progress is printed on standard error."""
     assert run("run", written(tmp_path, "q.txt", QUESTIONS)) == 0
 
     printed = capsysbinary.readouterr()
@@ -146,7 +146,7 @@ def test_without_a_file_results_are_alone_on_standard_output(
 
 @pytest.mark.parametrize("answered", [["一"], []], ids=["some", "none"])
 def test_a_question_that_failed_is_status_2(answered: list[str], app_server: AppServer, tmp_path: Path) -> None:
-    """One of them, or all; the results say which."""
+    """Status 2 if some or all failed; the results have the error of each."""
     out = tmp_path / "a.jsonl"
 
     assert run("run", written(tmp_path, "q.txt", [*answered, "[[400-invalid_param]] 二"]), "--out", out) == 2
@@ -156,25 +156,25 @@ def test_a_question_that_failed_is_status_2(answered: list[str], app_server: App
     assert items[-1]["error"]["code"] == "provider_rejected"
 
 
-# By steps
+# Single commands
 
 
-def test_a_task_is_led_by_its_id(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
-    """Submit prints the id alone; pause, status, list, results as they are, cancel, and then the wait is status 1."""
+def test_a_task_is_controlled_by_its_id(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
+    """Submit prints only the id; results of a cancelled task give status 1, and a second cancel is an error."""
     assert run("submit", written(tmp_path, "q.txt", ["[[silent]] 年假"] * 40), "--max-concurrent", 1) == 0
     task_id = capsys.readouterr().out.strip()
     assert re.fullmatch("[0-9a-f-]{36}", task_id)
 
-    seen = []
+    outputs = []
     for argv in (["pause", task_id], ["status", task_id], ["list", "--status", "paused"], ["resume", task_id]):
         assert run(*argv) == 0
-        seen.append(capsys.readouterr().out)
+        outputs.append(capsys.readouterr().out)
     assert run("results", task_id, "--now", "--out", tmp_path / "part.jsonl") == 0
     assert run("cancel", task_id) == 0
     capsys.readouterr()
 
-    assert all(line.startswith(f"{task_id}  20") for line in seen)
-    assert ["paused: " in line for line in seen] == [True, True, True, False]
+    assert all(line.startswith(f"{task_id}  20") for line in outputs)
+    assert ["paused: " in line for line in outputs] == [True, True, True, False]
     assert len((tmp_path / "part.jsonl").read_text("utf-8").splitlines()) == 40
     assert run("results", task_id, "--out", tmp_path / "end.csv") == 1
     assert "cancelled: 0/40 done, 40 cancelled" in capsys.readouterr().out
@@ -182,18 +182,16 @@ def test_a_task_is_led_by_its_id(app_server: AppServer, tmp_path: Path, capsys: 
     assert "任务已经结束，不能再更改。 (HTTP 409)" in capsys.readouterr().err
 
 
-def test_how_batches_stand(app_server: AppServer, capsys: Printed) -> None:
-    """Workers, questions at once, tasks, and the room that is left."""
-    said = "1 workers, 0 of 5 questions at once; tasks: 0 pending, 0 running, 0 paused, room for 1000 more\n"
+def test_status_describes_all_batches(app_server: AppServer, capsys: Printed) -> None:
+    """Workers, questions at once, tasks by status, and free task slots."""
+    expected = "1 workers, 0 of 5 questions at once; tasks: 0 pending, 0 running, 0 paused, room for 1000 more\n"
 
-    # What other tests cancelled is over a moment later.
-    wait_until(lambda: run("status") == 0 and capsys.readouterr().out == said)
+    # Tasks that other tests cancelled end a moment later.
+    wait_until(lambda: run("status") == 0 and capsys.readouterr().out == expected)
 
 
-def test_a_submission_under_a_name_of_ones_own_is_one_task(
-    app_server: AppServer, tmp_path: Path, capsys: Printed
-) -> None:
-    """Said twice it finds its task; said of other questions it is refused."""
+def test_a_submission_with_an_id_creates_one_task(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
+    """The same --id with the same questions returns the existing task; with others it is an error."""
     file, before = written(tmp_path, "q.txt", QUESTIONS), len(tasks_of(app_server))
 
     assert run("submit", file, "--id", "order-1") == run("submit", file, "--id", "order-1") == 0
@@ -205,11 +203,11 @@ def test_a_submission_under_a_name_of_ones_own_is_one_task(
     assert "这个幂等键已经用于另一次提交。 (HTTP 409)" in capsys.readouterr().err
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["run", "q.pdf", "--out", "a.csv"], "q.pdf: expected one of .txt, .csv, .tsv, .xlsx, .jsonl"),
         (["run", "missing.txt"], "No such file or directory: 'missing.txt'"),
@@ -224,25 +222,25 @@ def test_a_submission_under_a_name_of_ones_own_is_one_task(
     ],
     ids=str,
 )
-def test_wrong_usage_is_status_1(argv: list[str], said: str, capsys: Printed) -> None:
-    """In a sentence, before anything is sent; 2 has another meaning."""
+def test_wrong_usage_is_status_1(argv: list[str], message: str, capsys: Printed) -> None:
+    """A sentence on standard error before anything is sent; status 2 means failed questions."""
     assert run(*argv) == 1
 
     printed = capsys.readouterr().err
-    assert said in printed
+    assert message in printed
     assert "secret" not in printed
 
 
-def test_what_the_server_refuses_is_said_in_its_words(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
-    """The field and what is wrong with it; of a task that is not theirs nothing more than that."""
+def test_errors_of_the_server_are_printed(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
+    """The message names the field; another client's task is reported as missing."""
     assert run("submit", written(tmp_path, "q.txt", ["x"]), "--max-attempts", 9) == 1
     assert "max_attempts" in capsys.readouterr().err
-    assert run("status", STRANGER) == 1
+    assert run("status", UNKNOWN_TASK) == 1
     assert capsys.readouterr().err == "任务不存在 (HTTP 404)\n"
 
 
 def test_jsonl_of_several_shapes() -> None:
-    """A line is a string or an object; blank lines are passed over, what has no question is named."""
+    """A line is a string or an object; blank lines are skipped, a line without a question is named."""
     assert json_texts('\ufeff"一"\n\n{"问题": "二"}\n{"id": 1, "text": "三"}\n'.encode()) == ["一", "二", "三"]
     for wrong in ("7", "{}", '{"text": 1}', "{"):
         with pytest.raises(ValueError, match="line 2"):
@@ -252,10 +250,10 @@ def test_jsonl_of_several_shapes() -> None:
 # The key
 
 
-def test_a_wrong_key_is_told_and_not_shown(
+def test_a_wrong_key_is_reported_and_not_shown(
     app_server: AppServer, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    """Status 1, the server's sentence."""
+    """Status 1 and the server's message."""
     monkeypatch.setenv("LAIBAO_KEY", "wrong-key-9")
 
     assert run("status") == 1
@@ -266,21 +264,21 @@ def test_a_wrong_key_is_told_and_not_shown(
 
 
 def test_a_minus_reads_the_key_from_standard_input(app_server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the environment's."""
+    """Standard input takes precedence over the environment."""
     monkeypatch.setenv("LAIBAO_KEY", "wrong")
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
 
     assert run("status", "--key", "-") == 0
 
 
-def test_at_a_terminal_the_key_is_asked_for_where_one_is_wanted(
+def test_at_a_terminal_the_key_is_read_if_the_server_asks(
     app_server: AppServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unseen, and then it goes on."""
+    """The key is read from a prompt when the server asks for one, and the command continues."""
     monkeypatch.delenv("LAIBAO_KEY")
     terminal, stdin = pty.openpty()
     with program("status", stdin=stdin) as process:
-        wait_until(lambda: b"API key: " in seen(process, "stderr"), timeout=30)
+        wait_until(lambda: b"API key: " in read_new(process, "stderr"), timeout=30)
         os.write(terminal, f"{KEY}\n".encode())
         out, err = process.communicate(timeout=60)
     os.close(terminal)
@@ -293,15 +291,15 @@ def test_at_a_terminal_the_key_is_asked_for_where_one_is_wanted(
 # Outages
 
 
-class Clerk:
-    """Answers at last, after being away some times."""
+class FlakyCall:
+    """A call that fails `away` times and then succeeds, with a fake clock."""
 
     def __init__(self, away: int, after: float = 0.0) -> None:
-        self.clock, self.said, self.slept = FakeClock(), list[str](), list[float]()
+        self.clock, self.lines, self.slept = FakeClock(), list[str](), list[float]()
         self._away = [Away("nobody is there", after)] * away
 
-    def asked(self, patience: float) -> str:
-        return retried(self._call, patience, self.said.append, clock=self.clock, sleep=self._sleep)
+    def retried(self, timeout: float) -> str:
+        return retried(self._call, timeout, self.lines.append, clock=self.clock, sleep=self._sleep)
 
     def _call(self) -> str:
         if self._away:
@@ -313,38 +311,38 @@ class Clerk:
         self.clock.advance(seconds)
 
 
-def test_an_outage_is_waited_out_later_each_time() -> None:
-    """Half a second, then twice as long each time, up to a bound; it is said once, and when it was over."""
-    clerk = Clerk(8)
+def test_the_pause_between_tries_grows() -> None:
+    """The pause starts at half a second and doubles up to a limit; begin and end of the outage are printed once."""
+    call = FlakyCall(8)
 
-    assert clerk.asked(600) == "answer"
+    assert call.retried(600) == "answer"
 
-    assert clerk.slept == [0.5, 1, 2, 4, 8, 15, 15, 15]
-    assert clerk.said == ["nobody is there; trying again for up to 600 s", "connected again"]
-
-
-def test_what_the_server_asks_for_is_waited_within_bounds() -> None:
-    """Retry-After is kept to, up to the longest pause."""
-    clerk = Clerk(1, after=3)
-    assert clerk.asked(600) == "answer"
-    later = Clerk(1, after=9_999)
-    assert later.asked(600) == "answer"
-
-    assert (clerk.slept, later.slept) == ([3], [15])
+    assert call.slept == [0.5, 1, 2, 4, 8, 15, 15, 15]
+    assert call.lines == ["nobody is there; trying again for up to 600 s", "connected again"]
 
 
-def test_patience_has_an_end() -> None:
-    """Then it has failed, for the reason of the last try."""
-    clerk = Clerk(100)
+def test_retry_after_is_used_within_bounds() -> None:
+    """Retry-After is used up to the longest pause."""
+    call = FlakyCall(1, after=3)
+    assert call.retried(600) == "answer"
+    later = FlakyCall(1, after=9_999)
+    assert later.retried(600) == "answer"
+
+    assert (call.slept, later.slept) == ([3], [15])
+
+
+def test_an_outage_beyond_the_timeout_is_a_failure() -> None:
+    """After the timeout it fails with the reason of the last try."""
+    call = FlakyCall(100)
 
     with pytest.raises(Failed, match="nobody is there, and did not for 10 s"):
-        clerk.asked(10)
+        call.retried(10)
 
-    assert sum(clerk.slept) <= 10
+    assert sum(call.slept) <= 10
 
 
-def test_where_nobody_listens_it_says_so(capsys: Printed) -> None:
-    """Status 1 once its patience is over."""
+def test_a_closed_port_is_reported(capsys: Printed) -> None:
+    """Status 1 after `--patience` seconds."""
     port = free_port()
 
     assert run("status", "--url", f"http://127.0.0.1:{port}", "--patience", 0) == 1
@@ -352,35 +350,33 @@ def test_where_nobody_listens_it_says_so(capsys: Printed) -> None:
     assert f"cannot connect to 127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_a_gateways_page_is_an_outage(capsys: Printed) -> None:
-    """It is no JSON; status and reason are said."""
+def test_a_proxys_error_page_is_an_outage(capsys: Printed) -> None:
+    """An HTML error page counts as an outage; status and reason are printed."""
     with RawServer(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>") as server:
         assert run("status", "--url", server.url, "--patience", 0) == 1
 
     assert "Bad Gateway (HTTP 502), and did not for 0 s" in capsys.readouterr().err
 
 
-def test_a_service_without_batches_is_not_waited_for(redis_url: str, capsys: Printed) -> None:
-    """503 means that there will be none."""
+def test_a_service_without_batches_is_an_error_at_once(redis_url: str, capsys: Printed) -> None:
+    """503 of a service without batches is final."""
     with AppServer(redis_url, WEBSOCKET_AUTH="none") as app_server:
         assert run("status", "--url", app_server.url) == 1
 
     assert capsys.readouterr().err == "批量处理服务不可用 (HTTP 503)\n"
 
 
-def test_a_netrc_is_not_taken_for_the_key(
-    app_server: AppServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """requests would send what that has for the host."""
+def test_a_netrc_is_ignored(app_server: AppServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`requests` would send a netrc's credentials for the host instead of the key."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
 
-    # Refused, it would raise; the processor is counted a moment after the replica's begin.
+    # A netrc's credentials would be rejected with an exception. The processor is counted shortly after the start.
     wait_until(lambda: Api(app_server.url, KEY).ask("GET", "/status")["is_running"] is True)
 
 
-# What one sees
+# Progress
 
 
 def progress(status: str = "running", **counts: float) -> dict[str, Any]:
@@ -388,8 +384,8 @@ def progress(status: str = "running", **counts: float) -> dict[str, Any]:
     return {"status": status, "progress": {**kept, **counts}}
 
 
-def test_a_task_in_a_line() -> None:
-    """What is not there is not said."""
+def test_a_task_is_described_in_one_line() -> None:
+    """Counts of zero are left out."""
     assert sentence(progress("pending")) == "pending: 0/10 done"
     assert sentence(progress(completed=3, failed=1, running=2, rate=0.5)) == (
         "running: 4/10 done, 1 failed, 2 running, 0.5/s, 12 s left"
@@ -397,8 +393,8 @@ def test_a_task_in_a_line() -> None:
     assert [duration(seconds) for seconds in (9.4, 130, 3_900)] == ["9 s", "2 min 10 s", "1 h 05 min"]
 
 
-def test_where_there_is_no_terminal_lines_come_now_and_then(capsys: Printed) -> None:
-    """At once when the status changes, else every five seconds while something does."""
+def test_without_a_terminal_lines_are_printed_now_and_then(capsys: Printed) -> None:
+    """At once when the status changes, otherwise every five seconds if a count changed."""
     clock = FakeClock()
     lines = Lines(printer_on(key=KEY), clock=clock)
     for passes, task in [
@@ -415,13 +411,13 @@ def test_where_there_is_no_terminal_lines_come_now_and_then(capsys: Printed) -> 
 
 
 def test_at_a_terminal_a_bar_grows(app_server: AppServer, tmp_path: Path) -> None:
-    """With its counts, until all is done."""
+    """At a terminal a progress bar with counts is shown until the task ends."""
     terminal, screen = pty.openpty()
     file, out = written(tmp_path, "q.txt", QUESTIONS), tmp_path / "a.csv"
     with program("run", file, "--out", out, stdout=screen, TERM="xterm", COLUMNS="100") as process:
         os.close(screen)
         shown = b""
-        # A terminal whose other end is closed cannot be read any more.
+        # Reading fails once the other end of the terminal is closed.
         with suppress(OSError):
             while piece := os.read(terminal, 65536):
                 shown += piece
@@ -436,9 +432,9 @@ def test_at_a_terminal_a_bar_grows(app_server: AppServer, tmp_path: Path) -> Non
 
 
 def program(*argv: object, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE, **variables: str) -> Any:
-    """Start the tool in a process of its own."""
+    """Start the tool in its own process."""
     process = subprocess.Popen(
-        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        # A background job of a shell ignores SIGINT, and so would its children; `env` restores the default.
         ["env", "--default-signal=INT", sys.executable, "-m", "tools.batch", *map(str, argv)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
@@ -452,14 +448,14 @@ def program(*argv: object, stdin: int = subprocess.DEVNULL, stdout: int = subpro
     return process
 
 
-def seen(process: Any, name: str = "stdout") -> bytes:
-    """Return what the process has printed since the last look."""
+def read_new(process: Any, name: str = "stdout") -> bytes:
+    """Return the output since the last call."""
     return getattr(process, name).read() or b""
 
 
 @pytest.mark.full
-def test_ctrl_c_says_how_to_go_on(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
-    """Status 130; the task goes on, and the command that is named brings its results."""
+def test_ctrl_c_prints_the_command_for_the_results(app_server: AppServer, tmp_path: Path, capsys: Printed) -> None:
+    """Status 130; the task goes on, and the printed command fetches its results."""
     out, before = tmp_path / "a.jsonl", len(tasks_of(app_server))
     with program("run", written(tmp_path, "q.txt", ["[[slow]] 年假"]), "--out", out) as process:
         (task, *_) = wait_until(lambda: (tasks := tasks_of(app_server))[: len(tasks) - before], timeout=60)
@@ -479,7 +475,7 @@ def test_ctrl_c_says_how_to_go_on(app_server: AppServer, tmp_path: Path, capsys:
 
 @contextmanager
 def served(app_server: AppServer, port: int = 0) -> Iterator[int]:
-    """Serve the app_server at another port, which can be gone while the app_server is there."""
+    """Serve the application on another port, which can be closed while the application runs."""
     server = make_server("127.0.0.1", port, app_server.app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -491,10 +487,10 @@ def served(app_server: AppServer, port: int = 0) -> Iterator[int]:
         thread.join(10)
 
 
-def test_the_service_may_be_away_meanwhile(
+def test_an_outage_during_a_task_loses_no_answer(
     app_server: AppServer, app: MockDify, tmp_path: Path, capsys: Printed
 ) -> None:
-    """The client waits until it is back, and saves every answer; nothing is asked twice."""
+    """The client waits until it is back and saves every answer; no question is asked twice."""
     out, asked = tmp_path / "a.jsonl", len(app.requests)
     file = written(tmp_path, "q.txt", [f"[[slow]] 年假 {n}" for n in range(4)])
     with ThreadPoolExecutor(1) as client:
@@ -514,7 +510,7 @@ def test_the_service_may_be_away_meanwhile(
 
 
 class Worker(Replica):
-    """A process that only works on batches, in the replica's surroundings."""
+    """A process that only works on batches, with the replica's environment."""
 
     def __init__(self, env: dict[str, str], folder: Path) -> None:
         super().__init__(env, folder, command=("-m", "tools.batch", "work"))
@@ -522,7 +518,7 @@ class Worker(Replica):
 
 @pytest.fixture
 def dify() -> Iterator[MockDify]:
-    """A Dify that nothing else asks."""
+    """A Dify that no other test uses."""
     with MockDify(slow=0.04) as mock:
         yield mock
 
@@ -530,8 +526,10 @@ def dify() -> Iterator[MockDify]:
 @pytest.mark.full
 @pytest.mark.scenario
 def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
-    """The web only takes the task; a worker does it, tells how it is, hands over when it is told to go, and another
-    one ends the task."""
+    """The web process stores the task; a worker processes it, serves health and metrics, and hands over on SIGTERM.
+
+    Another worker completes the task.
+    """
     settings = {"DATABASE_PATH": str(tmp_path / "laibao.db"), "BATCH_WORKER": "external", "BATCH_MAX_CONCURRENT": "2"}
     open_endpoint = {"WEBSOCKET_AUTH": "none", "RATE_LIMIT_IP": "off", "RATE_LIMIT_USER": "off", "DRAIN_SECONDS": "20"}
     env = settings_for(redis_url, **settings, **open_endpoint, **dify_settings(dify.base_url))
@@ -553,10 +551,10 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
                 ended = ("completed", "failed")
 
                 def task() -> Any:
-                    told = requests.get(f"{tasks}/{task_id}", timeout=30).json()["data"]
-                    return told["status"] in ended and told
+                    reply = requests.get(f"{tasks}/{task_id}", timeout=30).json()["data"]
+                    return reply["status"] in ended and reply
 
-                told = wait_until(task, timeout=120)
+                reply = wait_until(task, timeout=120)
             finally:
                 second.kill()
         finally:
@@ -565,20 +563,20 @@ def test_a_process_of_its_own_works_on_batches(redis_url: str, dify: MockDify, t
     assert (workers, health.text, code) == (0, "ok\n", 0)
     assert "wechatlaibao_batch_lanes_busy" in counted
     assert 0 < asked < len(texts)
-    assert told["progress"]["completed"] == len(texts)
+    assert reply["progress"]["completed"] == len(texts)
     assert len(dify.requests) == len(texts)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({}, "they need BATCH_ENABLED, and MYSQL_HOST or DATABASE_PATH"),
         ({"REDIS_URL": "ftp://nowhere"}, "REDIS_URL"),
     ],
     ids=["no-sql", "wrong"],
 )
-def test_a_worker_without_work_says_why(
-    changes: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+def test_a_worker_that_cannot_start_prints_the_reason(
+    changes: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
     """One line on standard error, status 1."""
     monkeypatch.chdir(tmp_path)
@@ -592,5 +590,5 @@ def test_a_worker_without_work_says_why(
             signal.signal(number, handler)
 
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert "Traceback" not in printed.err + printed.out

@@ -1,4 +1,4 @@
-"""`python -m tools.dify`: what it asks, what it shows, how it ends, and that it keeps the key to itself."""
+"""`python -m tools.dify`: its requests, its output, its exit statuses, and that it never prints the key."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tools._page import Printer
 
 ROOT = Path(__file__).parents[3]
 KEY = "app-not-a-real-key-0123456789"
-STRANGER = "11111111-2222-4333-8444-555555555555"
+UNKNOWN_CONVERSATION = "11111111-2222-4333-8444-555555555555"
 Printed = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
 def dify(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockDify]:
-    """A mock that lets one key in; its address and that key are in the environment."""
+    """A mock that accepts one key; its address and that key are in the environment."""
     with MockDify(ping_every=0.05, slow=0.05, api_key=KEY) as mock:
         monkeypatch.setenv("DIFY_BASE_URL", mock.base_url)
         monkeypatch.setenv("DIFY_API_KEY", KEY)
@@ -41,7 +41,7 @@ def dify(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockDify]:
 
 
 def run(*argv: str) -> int:
-    """Run the tool in this process; usage errors are its status too."""
+    """Run the tool in this process and return its status, also after a usage error."""
     try:
         return tool.main(argv)
     except SystemExit as exc:
@@ -54,10 +54,10 @@ def field(printed: str, name: str) -> str:
     return line.removeprefix(name).strip()
 
 
-# What it shows
+# Output
 
 
-def test_an_answer_is_shown_whole_with_what_it_cost(dify: MockDify, capsys: Printed) -> None:
+def test_an_answer_is_shown_whole_with_its_cost(dify: MockDify, capsys: Printed) -> None:
     """The banner, every piece of the answer, then tokens, price, ids, sources and the count of events."""
     assert run("-q", "年假怎么申请") == 0
 
@@ -83,7 +83,7 @@ def test_an_answer_is_shown_whole_with_what_it_cost(dify: MockDify, capsys: Prin
     ],
 )
 def test_every_kind_of_stream_is_shown_once(script: str, dify: MockDify, capsys: Printed) -> None:
-    """Whatever the app's type, its last event and its transport: the answer is there, and not twice."""
+    """For every app type, final event and transport, the answer is printed exactly once."""
     assert run("-q", f"[[{script}]] 营业时间") == 0
 
     answer = dify.expected_answer(f"[[{script}]] 营业时间")
@@ -93,8 +93,8 @@ def test_every_kind_of_stream_is_shown_once(script: str, dify: MockDify, capsys:
 @pytest.mark.parametrize(
     ("script", "answer"), [("moderation", MODERATED), ("new-agent-differs", "周一至周五 9:00-18:00 🙂")]
 )
-def test_a_replaced_answer_is_told_apart(script: str, answer: str, dify: MockDify, capsys: Printed) -> None:
-    """What was shown cannot be taken back: a line says that the whole answer follows anew."""
+def test_a_replaced_answer_is_announced(script: str, answer: str, dify: MockDify, capsys: Printed) -> None:
+    """Printed text cannot be removed, so a line announces that the new answer follows."""
     assert run("-q", f"[[{script}]] 营业时间") == 0
 
     before, after = capsys.readouterr().out.split("\n[replaced] the answer is now:\n")
@@ -103,7 +103,7 @@ def test_a_replaced_answer_is_told_apart(script: str, answer: str, dify: MockDif
 
 
 def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) -> None:
-    """A tool's call and result, though Dify sends a step again as it fills; a file's address is made whole."""
+    """A tool's call and result are printed once, though Dify repeats a step; a file's URL is made absolute."""
     assert run("-q", "[[agent-chat]] 营业时间") == 0
 
     printed = capsys.readouterr().out
@@ -113,8 +113,8 @@ def test_an_agents_steps_and_files_are_lines(dify: MockDify, capsys: Printed) ->
     assert field(printed, "events").endswith("agent_thought 2, message_file 1, message_end 1")
 
 
-def test_what_dify_sends_again_is_shown_once() -> None:
-    """A step grows from event to event; a last thought often repeats the answer."""
+def test_repeated_steps_of_an_agent_are_shown_once() -> None:
+    """Dify sends a step again as it grows; a last thought that repeats the answer is not printed."""
     record = AnswerRecord("https://dify.example/v1")
     steps = [
         {"thought": ""},
@@ -130,8 +130,8 @@ def test_what_dify_sends_again_is_shown_once() -> None:
     assert record.counts == {"agent_thought": 4}
 
 
-def test_events_nobody_knows_are_counted_by_name(dify: MockDify, capsys: Printed) -> None:
-    """They are no reason to stumble, and no part of the answer."""
+def test_unknown_events_are_counted_by_name(dify: MockDify, capsys: Printed) -> None:
+    """Unknown events are counted and are not part of the answer."""
     assert run("-q", "[[odd-events]] 营业时间") == 0
 
     printed = capsys.readouterr().out
@@ -140,10 +140,8 @@ def test_events_nobody_knows_are_counted_by_name(dify: MockDify, capsys: Printed
     assert "nein" not in printed
 
 
-def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(
-    dify: MockDify, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A locale without Chinese is no reason to fail."""
+def test_characters_the_terminal_lacks_are_question_marks(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters that the terminal's encoding lacks are printed as question marks."""
     screen = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, "ascii", write_through=True))
 
@@ -151,22 +149,22 @@ def test_a_terminal_of_few_signs_shows_the_rest_as_question_marks(
     assert b"?????" in screen.getvalue()
 
 
-def test_words_from_outside_give_no_orders_and_hold_no_key() -> None:
-    """Escape sequences lose their escape, carriage returns go, and the key is masked."""
-    said: list[str] = []
-    page = Printer(said.append, key=KEY)
+def test_printed_text_has_no_control_characters_and_no_key() -> None:
+    """Control characters of a text are replaced or removed, and the key is masked."""
+    printed: list[str] = []
+    page = Printer(printed.append, key=KEY)
 
     page.words(f"\x1b]0;title\x07a\rb\tc {KEY}")
     page.field("name", "two\nlines\x9b1m")
 
-    assert "".join(said) == "\ufffd]0;title\ufffdab\tc ***\nname          two lines\ufffd1m\n"
+    assert "".join(printed) == "\ufffd]0;title\ufffdab\tc ***\nname          two lines\ufffd1m\n"
 
 
-# What it asks
+# Requests
 
 
-def test_it_asks_streaming_and_for_a_title(dify: MockDify) -> None:
-    """Without options: a new conversation of test-user, whose id is not even an empty string."""
+def test_the_default_request_is_streaming_with_a_title(dify: MockDify) -> None:
+    """Without options: a new conversation of test-user, with no conversation_id field at all."""
     assert run("--query", "一") == 0
 
     (request,) = dify.requests
@@ -193,7 +191,7 @@ IMAGE = {"type": "image", "transfer_method": "remote_url", "url": "https://examp
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_each_option_is_in_the_request(argv: list[str], fields: dict[str, Any], dify: MockDify) -> None:
-    """As Dify's API has it."""
+    """Field names and values are those of Dify's API."""
     assert run("-q", "一", *argv) == 0
 
     body = dify.requests[0].body
@@ -201,7 +199,7 @@ def test_each_option_is_in_the_request(argv: list[str], fields: dict[str, Any], 
 
 
 def test_a_second_turn_is_in_the_conversation_of_the_first(dify: MockDify, capsys: Printed) -> None:
-    """The id that the first one printed goes on with it."""
+    """The conversation id that the first run printed continues the conversation."""
     run("-q", "一")
     (conversation,) = dify.conversations
 
@@ -210,7 +208,7 @@ def test_a_second_turn_is_in_the_conversation_of_the_first(dify: MockDify, capsy
 
 
 def test_a_blocking_answer_is_shown_with_the_same_figures(dify: MockDify, capsys: Printed) -> None:
-    """One reply, taken for one event."""
+    """The one reply is treated as one event."""
     assert run("-q", "营业时间", "--blocking") == 0
 
     printed = capsys.readouterr().out
@@ -221,7 +219,7 @@ def test_a_blocking_answer_is_shown_with_the_same_figures(dify: MockDify, capsys
 
 
 def test_conversations_are_listed_without_a_question(dify: MockDify, capsys: Printed) -> None:
-    """Those of the user, the latest first; nothing is asked and nothing else needed."""
+    """The user's conversations, the latest first; no question is sent."""
     for user, query in (("zhangsan", "一"), ("lisi", "二"), ("zhangsan", "三")):
         run("-q", query, "--user", user)
     capsys.readouterr()
@@ -238,8 +236,8 @@ def test_conversations_are_listed_without_a_question(dify: MockDify, capsys: Pri
 # The key
 
 
-def test_the_key_is_the_first_of_the_environments(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the product, where a list of keys may stand."""
+def test_the_first_key_of_the_environment_is_used(dify: MockDify, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DIFY_API_KEY may be a list, as in the product; the first key is used."""
     monkeypatch.setenv("DIFY_API_KEY", f" {KEY} , app-another")
 
     assert run("-q", "一") == 0
@@ -248,7 +246,7 @@ def test_the_key_is_the_first_of_the_environments(dify: MockDify, monkeypatch: p
 def test_a_minus_reads_the_key_from_standard_input(
     dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    """Before the environment's; nothing warns."""
+    """Standard input takes precedence over the environment; there is no warning."""
     monkeypatch.setenv("DIFY_API_KEY", "app-wrong")
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
 
@@ -259,7 +257,7 @@ def test_a_minus_reads_the_key_from_standard_input(
 def test_a_key_on_the_command_line_works_with_a_warning(
     dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    """Old scripts go on; people are told what to do instead."""
+    """The option still works, with a warning that other users of the machine can see it."""
     monkeypatch.delenv("DIFY_API_KEY")
 
     assert run("-q", "一", "--api-key", KEY) == 0
@@ -269,10 +267,10 @@ def test_a_key_on_the_command_line_works_with_a_warning(
     assert KEY not in printed.out + printed.err
 
 
-def test_at_a_terminal_the_key_is_typed_unseen(
+def test_at_a_terminal_the_key_is_read_without_echo(
     dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    """A prompt asks for it where standard input is a terminal; what is typed there is not shown."""
+    """If standard input is a terminal, a prompt reads the key without echo."""
     monkeypatch.delenv("DIFY_API_KEY")
     terminal, typed = pty.openpty()
     with os.fdopen(typed) as stdin:
@@ -285,10 +283,10 @@ def test_at_a_terminal_the_key_is_typed_unseen(
 
 
 @pytest.mark.parametrize("given", ["", " , "])
-def test_without_a_key_it_says_where_to_put_one(
+def test_a_missing_key_is_reported_with_its_variable(
     given: str, dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    """It is wrong usage; nothing has been sent."""
+    """A missing key is a usage error; nothing is sent."""
     monkeypatch.setenv("DIFY_API_KEY", given)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
 
@@ -297,7 +295,7 @@ def test_without_a_key_it_says_where_to_put_one(
     assert dify.accepted_connections == 0
 
 
-# How it fails
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -331,10 +329,10 @@ def test_without_a_key_it_says_where_to_put_one(
         ("drop-at-once", "does not answer as Dify does"),
     ],
 )
-def test_every_failure_says_what_to_do(script: str, advice: str, dify: MockDify, capsys: Printed) -> None:
-    """Status 1 and one sentence on standard error; Dify's own words follow where it said any."""
-    patience = "0.5" if "0.5 s" in advice or "--timeout 1" in advice else "60"
-    assert run("-q", f"[[{script}]] 一", "--timeout", patience) == 1
+def test_every_failure_has_a_remedy(script: str, advice: str, dify: MockDify, capsys: Printed) -> None:
+    """Status 1 and one sentence on standard error, with Dify's own message if there is one."""
+    timeout = "0.5" if "0.5 s" in advice or "--timeout 1" in advice else "60"
+    assert run("-q", f"[[{script}]] 一", "--timeout", timeout) == 1
 
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("failed (")
@@ -342,15 +340,17 @@ def test_every_failure_says_what_to_do(script: str, advice: str, dify: MockDify,
     assert len(dify.requests) == 1
 
 
-def test_the_refusals_own_words_are_shown(dify: MockDify, capsys: Printed) -> None:
-    """They name the field that Dify does not like."""
+def test_the_message_of_difys_error_is_shown(dify: MockDify, capsys: Printed) -> None:
+    """Dify's message names the field it rejects."""
     run("-q", "[[400-too_many_files]] 一")
 
     assert json.loads(ERROR_REPLIES["400-too_many_files"].body)["message"] in capsys.readouterr().err
 
 
-def test_a_wrong_key_is_told_and_not_shown(dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
-    """Asking and listing end alike."""
+def test_a_wrong_key_is_reported_and_not_shown(
+    dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """A question and the list of conversations end with the same line."""
     monkeypatch.setenv("DIFY_API_KEY", "app-wrong")
 
     assert run("-q", "一") == run("--list-conversations") == 1
@@ -361,16 +361,16 @@ def test_a_wrong_key_is_told_and_not_shown(dify: MockDify, monkeypatch: pytest.M
     assert "app-wrong" not in first
 
 
-def test_a_strangers_conversation_is_told(dify: MockDify, capsys: Printed) -> None:
-    """Neither asked again nor begun anew behind one's back."""
-    assert run("-q", "一", "--conversation-id", STRANGER) == 1
+def test_an_unknown_conversation_is_reported(dify: MockDify, capsys: Printed) -> None:
+    """The question is neither sent again nor asked in a new conversation."""
+    assert run("-q", "一", "--conversation-id", UNKNOWN_CONVERSATION) == 1
     assert "Dify does not know this conversation as one of the user test-user" in capsys.readouterr().err
     assert len(dify.requests) == 1
 
 
 @pytest.mark.parametrize("mode", ["agent-chat", "agent"])
-def test_an_agent_that_refuses_blocking_is_told(mode: str, dify: MockDify, capsys: Printed) -> None:
-    """In the words of neither kind of agent, but ours; in streaming mode it answers."""
+def test_an_agent_that_rejects_blocking_is_reported(mode: str, dify: MockDify, capsys: Printed) -> None:
+    """Both kinds of agent apps have different messages, which get the same sentence; streaming mode works."""
     dify.mode = mode
 
     assert run("-q", "一", "--blocking") == 1
@@ -380,7 +380,7 @@ def test_an_agent_that_refuses_blocking_is_told(mode: str, dify: MockDify, capsy
 
 @pytest.mark.parametrize("script", ["400-invalid_param", "ping-only"])
 def test_inputs_the_app_requires_are_named(script: str, dify: MockDify, capsys: Printed) -> None:
-    """Without them some versions refuse and others never begin to answer."""
+    """Without them some versions of Dify reject the question and others never start to answer."""
     dify.user_input_form = [{"text-input": {"variable": name, "required": name != "note"}} for name in ("age", "note")]
 
     assert run("-q", f"[[{script}]] 一", "--timeout", "0.5") == 1
@@ -391,16 +391,16 @@ def test_inputs_the_app_requires_are_named(script: str, dify: MockDify, capsys: 
     assert "requires" not in capsys.readouterr().err
 
 
-def test_nobody_there_is_told(dify: MockDify, capsys: Printed) -> None:
-    """With the address that was tried."""
+def test_a_closed_port_is_reported(dify: MockDify, capsys: Printed) -> None:
+    """The line has the URL that was tried."""
     url = f"http://127.0.0.1:{free_port()}"
 
     assert run("-q", "一", "--base-url", url) == 1
     assert f"no connection to {url}/v1: see that the name resolves" in capsys.readouterr().err
 
 
-def test_a_certificate_that_is_not_trusted_is_told(dify: MockDify, tmp_path: Path, capsys: Printed) -> None:
-    """With the variable that mends it."""
+def test_an_untrusted_certificate_is_reported(dify: MockDify, tmp_path: Path, capsys: Printed) -> None:
+    """The line names the variable that sets another certificate authority."""
     context, _ = self_signed(tmp_path)
     with RawServer(b"", tls=context) as server:
         assert run("-q", "一", "--base-url", server.url) == 1
@@ -420,10 +420,10 @@ def test_a_certificate_that_is_not_trusted_is_told(dify: MockDify, tmp_path: Pat
     ids=["a web page", "a redirect"],
 )
 @pytest.mark.parametrize("options", [["-q", "x"], ["-q", "x", "--blocking"], ["--list-conversations"]], ids=" ".join)
-def test_what_is_not_dify_is_told(
+def test_a_server_that_is_not_dify_is_reported(
     options: list[str], reply: bytes, advice: str, dify: MockDify, capsys: Printed
 ) -> None:
-    """However it is asked."""
+    """For questions in both modes and for the list of conversations."""
     with RawServer(reply) as server:
         assert run(*options, "--base-url", server.url) == 1
 
@@ -447,8 +447,8 @@ def test_what_is_not_dify_is_told(
     ],
     ids=lambda argv: " ".join(argv[-2:]),
 )
-def test_wrong_usage_is_told_before_anything_is_sent(argv: list[str], dify: MockDify) -> None:
-    """It is 2."""
+def test_a_usage_error_is_reported_before_anything_is_sent(argv: list[str], dify: MockDify) -> None:
+    """The status is 2 and nothing is sent."""
     assert run(*argv) == 2
     assert dify.accepted_connections == 0
 
@@ -457,9 +457,9 @@ def test_wrong_usage_is_told_before_anything_is_sent(argv: list[str], dify: Mock
 
 
 def program(*argv: str) -> subprocess.Popen[bytes]:
-    """Start the tool in a process of its own."""
+    """Start the tool in its own process."""
     process = subprocess.Popen(
-        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        # A background job of a shell ignores SIGINT, and so would its children; `env` restores the default.
         ["env", "--default-signal=INT", sys.executable, "-m", "tools.dify", *argv],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
@@ -474,17 +474,17 @@ def program(*argv: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def seen(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what the process has printed since the last look."""
+def read_new(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the output since the last call."""
     assert process.stdout
     return process.stdout.read() or b""
 
 
-def test_ctrl_c_tells_dify_to_stop(dify: MockDify) -> None:
-    """Its words are on the screen while Dify still speaks; then the run does not go on for nobody, status 130."""
+def test_ctrl_c_stops_the_run_at_dify(dify: MockDify) -> None:
+    """Text is printed while Dify sends it; SIGINT stops Dify's run and ends the tool with 130."""
     dify.slow = 0.2
     with program("-q", "[[slow]] 年假", "--user", "zhangsan") as process:
-        shown = wait_until(lambda: (out := seen(process)).partition(b"**")[1] and out, timeout=30)
+        shown = wait_until(lambda: (out := read_new(process)).partition(b"**")[1] and out, timeout=30)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
 
@@ -496,8 +496,8 @@ def test_ctrl_c_tells_dify_to_stop(dify: MockDify) -> None:
     assert all(dify.runs.find(task).stopped for task, _ in dify.stops)  # type: ignore[union-attr]
 
 
-def test_ctrl_c_before_dify_named_a_task_says_so(dify: MockDify, capsys: Printed) -> None:
-    """There is nothing that could be stopped."""
+def test_ctrl_c_before_a_task_id_stops_nothing_at_dify(dify: MockDify, capsys: Printed) -> None:
+    """Without a task id there is nothing to stop."""
     main_thread, before = threading.get_ident(), signal.signal(signal.SIGINT, signal.default_int_handler)
     when(lambda: dify.open_streams, lambda: signal.pthread_kill(main_thread, signal.SIGINT))
     try:
@@ -516,8 +516,8 @@ def outcomes(printed: str) -> list[list[str]]:
     return [line.split()[:2] for line in printed.splitlines()[1:]]
 
 
-def test_a_check_is_a_line_each(dify: MockDify, capsys: Printed) -> None:
-    """Four questions, the last two in one conversation, and no titles that cost a call; the options hold."""
+def test_a_check_prints_a_line_per_part(dify: MockDify, capsys: Printed) -> None:
+    """Four questions, the last two in one conversation, without generated titles; other options are kept."""
     assert run("--check", "--user", "checker", "--no-auto-name") == 0
 
     printed = capsys.readouterr().out
@@ -532,16 +532,16 @@ def test_a_check_is_a_line_each(dify: MockDify, capsys: Printed) -> None:
     assert "3 conversations of the user checker, this one among them" in printed
 
 
-def test_a_check_takes_an_agents_refusal_of_blocking_as_it_is_meant(dify: MockDify, capsys: Printed) -> None:
-    """The product never asks so."""
+def test_a_check_accepts_that_an_agent_rejects_blocking(dify: MockDify, capsys: Printed) -> None:
+    """An agent app rejects blocking mode, which the product never uses."""
     dify.mode = "agent-chat"
 
     assert run("--check") == 0
     assert "refused, as by any agent app (agent-chat)" in capsys.readouterr().out
 
 
-def test_a_check_says_what_failed_and_goes_on(dify: MockDify, capsys: Printed) -> None:
-    """Each line has its own remedy; the status is 1."""
+def test_a_check_reports_a_failure_and_goes_on(dify: MockDify, capsys: Printed) -> None:
+    """Each failed line has its own remedy; the status is 1."""
     dify.outage = ERROR_REPLIES["500-internal_server_error"]
 
     assert run("--check") == 1
@@ -555,7 +555,7 @@ def test_a_check_says_what_failed_and_goes_on(dify: MockDify, capsys: Printed) -
 def test_a_check_with_a_wrong_key_fails_everywhere(
     dify: MockDify, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    """No line claims what could not be looked at."""
+    """Every part fails; none is reported as ok."""
     monkeypatch.setenv("DIFY_API_KEY", "app-wrong")
 
     assert run("--check") == 1

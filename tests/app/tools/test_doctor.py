@@ -1,4 +1,4 @@
-"""The doctor names what is wrong with a deployment and how to mend it; each fault here is a real one."""
+"""`python -m tools.doctor` names what is wrong with a deployment and its remedy; every fault here is a real one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def settings_of(env: dict[str, str]) -> Settings:
 
 
 def examine(look: Callable[[Container], Iterator[Finding]], env: dict[str, str]) -> list[Finding]:
-    """Return what one check finds under these settings."""
+    """Return the findings of one check under these settings."""
     container = Container(settings_of(env))
     try:
         return list(look(container))
@@ -54,7 +54,7 @@ def examine(look: Callable[[Container], Iterator[Finding]], env: dict[str, str])
 
 
 def only(found: list[Finding], outcome: str) -> Finding:
-    """Return the one finding that is not ok, which must be of this outcome."""
+    """Return the one finding that is not ok, after checking its outcome and that it has a remedy."""
     (finding,) = [finding for finding in found if finding.outcome != "ok"]
     assert finding.outcome == outcome
     assert finding.remedy
@@ -70,13 +70,15 @@ def dify() -> Iterator[MockDify]:
         yield mock
 
 
-def test_a_whole_deployment_is_found_well(redis_url: str, dify: MockDify, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_working_deployment_has_no_failures(
+    redis_url: str, dify: MockDify, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A running replica with Redis and Dify gives a line for each check and exit status 0."""
     env = settings_for(redis_url, **dify_settings(dify.base_url))
     with AppServer(redis_url, **dify_settings(dify.base_url)) as app_server:
         status = doctor.main(["--url", f"{app_server.url}/wechat/callback"], load=lambda: settings_of(env))
 
-    # The replica in this process logs to the same place, in JSON.
+    # The replica in this process logs to the same output, in JSON.
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
     assert status == 0
     assert [line[:29].split(maxsplit=1)[1].strip() for line in lines[:-1]] == [
@@ -88,7 +90,7 @@ def test_a_whole_deployment_is_found_well(redis_url: str, dify: MockDify, capsys
 
 
 def test_faults_give_exit_status_1_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything away: each check still has its line, and no line has a secret."""
+    """With Redis, Dify and the callback unreachable, each check has its line, and no line has a secret."""
     env = {
         **settings_for("redis://:fake-redis-password@127.0.0.1:1/1"),
         **dify_settings(f"http://127.0.0.1:{free_port()}"),
@@ -105,7 +107,7 @@ def test_faults_give_exit_status_1_and_no_secret(capsys: pytest.CaptureFixture[s
         assert secret not in out
 
 
-def test_json_holds_the_same(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_finding(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints one object: whether nothing failed, and every finding."""
     env = settings_for(redis_url, PORT=str(free_port()))
 
@@ -118,7 +120,7 @@ def test_json_holds_the_same(redis_url: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_wrong_setting_is_the_only_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The settings' own line, and nothing is looked at."""
+    """The settings error is printed as a finding, and nothing else is checked."""
 
     def load() -> Settings:
         raise SettingsError("PORT='x' is wrong: expected a whole number")
@@ -130,8 +132,8 @@ def test_a_wrong_setting_is_the_only_line(capsys: pytest.CaptureFixture[str]) ->
     assert last == "1 checks: 0 ok, 0 to look at, 1 failed"
 
 
-def test_a_secret_in_a_servers_words_is_masked(tmp_path: Path) -> None:
-    """Whatever quotes a secret, the report has *** in its place."""
+def test_a_secret_in_an_error_message_is_masked(tmp_path: Path) -> None:
+    """A secret in an error message of a server is printed as ***."""
     env = settings_for(NO_REDIS, AUTH_MODE="external", AUTH_SERVICE_URL="http://127.0.0.1:1/")
     env |= {"AUTH_USER_QUERY": "SELECT 'fake-secret' FROM secret_word_table WHERE 1 = :userid"}
     env |= {"DATABASE_PATH": str(tmp_path / "users.db"), "MYSQL_PASSWORD": "secret_word_table"}
@@ -155,7 +157,7 @@ def test_it_runs_as_a_program() -> None:
 
 
 def test_a_check_that_never_ends_is_a_failure() -> None:
-    """What was found before the bound is kept."""
+    """After `seconds` the check fails; its findings so far are kept."""
     forever = threading.Event()
 
     def look() -> Iterator[Finding]:
@@ -171,7 +173,7 @@ def test_a_check_that_never_ends_is_a_failure() -> None:
 
 @pytest.mark.parametrize("error", [SettingsError("AUTH_USER_QUERY is odd"), KeyError("odd")])
 def test_a_check_that_raises_is_a_failure(error: Exception) -> None:
-    """Our errors and others alike become a finding."""
+    """Errors of the product and other exceptions become a finding."""
 
     def look() -> Iterator[Finding]:
         yield Finding("a", "ok", "began")
@@ -186,8 +188,8 @@ def test_a_check_that_raises_is_a_failure(error: Exception) -> None:
 # Redis
 
 
-def test_no_redis_is_said_with_its_address() -> None:
-    """Nobody listens: the one finding names host, port and the settings."""
+def test_an_unreachable_redis_is_reported_with_its_address() -> None:
+    """If nothing listens, the one finding names host, port and the settings."""
     (finding,) = examine(check_redis, settings_for(NO_REDIS))
 
     assert "127.0.0.1:1" in finding.text
@@ -195,8 +197,8 @@ def test_no_redis_is_said_with_its_address() -> None:
 
 
 @pytest.mark.parametrize("login", ["", ":fake-wrong-password@"])
-def test_a_wrong_redis_password_is_said(login: str) -> None:
-    """With no password and with a wrong one the remedy is REDIS_PASSWORD."""
+def test_a_wrong_redis_password_is_reported(login: str) -> None:
+    """Without a password and with a wrong one the remedy is REDIS_PASSWORD."""
     with RedisServer() as server:
         with server.client() as client:
             client.config_set("requirepass", "fake-right-password")
@@ -207,15 +209,15 @@ def test_a_wrong_redis_password_is_said(login: str) -> None:
     assert "REDIS_PASSWORD" in finding.remedy
 
 
-def test_a_database_redis_has_not_is_said(redis_server: RedisServer) -> None:
-    """REDIS_DB beyond the server's databases is named."""
+def test_a_missing_redis_database_is_reported(redis_server: RedisServer) -> None:
+    """A REDIS_DB that the server does not have is named."""
     finding = only(examine(check_redis, settings_for(redis_server.url(db=99))), "failed")
 
     assert "REDIS_DB" in finding.remedy
 
 
-def test_a_hung_redis_is_said() -> None:
-    """A server that takes connections and never answers is told from one that is not there."""
+def test_a_hung_redis_is_reported() -> None:
+    """A server that accepts connections and never answers is distinguished from one that does not run."""
     with RedisServer() as server:
         server.pause()
         (finding,) = examine(check_redis, settings_for(server.url()))
@@ -225,8 +227,8 @@ def test_a_hung_redis_is_said() -> None:
     assert "hung" in finding.remedy
 
 
-def test_a_redis_that_evicts_is_warned_of() -> None:
-    """maxmemory with an evicting policy is a warning; the append-only file is well."""
+def test_a_redis_that_evicts_keys_is_a_warning() -> None:
+    """maxmemory with an evicting policy is a warning; the append-only file is fine."""
     options = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     with RedisServer(aof=True, options=options) as server:
         finding = only(examine(check_redis, settings_for(server.url())), "warning")
@@ -234,15 +236,15 @@ def test_a_redis_that_evicts_is_warned_of() -> None:
     assert "allkeys-lru" in finding.text
 
 
-def test_a_redis_that_forgets_is_warned_of(redis_url: str) -> None:
-    """Without an append-only file a restart costs conversations."""
+def test_a_redis_without_persistence_is_a_warning(redis_url: str) -> None:
+    """Without an append-only file a restart of Redis loses conversations."""
     finding = only(examine(check_redis, settings_for(redis_url)), "warning")
 
     assert finding.remedy == "set appendonly yes"
 
 
 def test_a_full_redis_is_found_by_writing() -> None:
-    """A ping says nothing about writes: the stream the doctor writes is refused."""
+    """A ping does not show it: the stream that the doctor writes fails."""
     with RedisServer(aof=True, options=("--maxmemory", "1")) as server:
         finding = only(examine(check_redis, settings_for(server.url())), "failed")
 
@@ -251,7 +253,7 @@ def test_a_full_redis_is_found_by_writing() -> None:
 
 
 def test_a_replica_is_found_by_writing() -> None:
-    """A read-only replica answers everything but a write."""
+    """A read-only replica of Redis answers every command but a write."""
     with RedisServer(
         aof=True, options=("--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "yes")
     ) as server:
@@ -260,8 +262,8 @@ def test_a_replica_is_found_by_writing() -> None:
     assert "primary" in finding.remedy
 
 
-def test_a_redis_that_hides_info_is_warned_of(redis_url: str) -> None:
-    """Managed services may forbid INFO: the rest is looked at all the same."""
+def test_a_redis_that_forbids_info_is_a_warning(redis_url: str) -> None:
+    """Managed services may forbid INFO; the other checks still run."""
     with RedisServer(aof=True) as server:
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "default", "-info")
@@ -272,7 +274,7 @@ def test_a_redis_that_hides_info_is_warned_of(redis_url: str) -> None:
 
 
 def test_the_doctor_leaves_nothing_in_redis(redis_url: str) -> None:
-    """What was written to try Redis is removed."""
+    """The doctor deletes the stream it wrote as a test."""
     container = Container(settings_of(settings_for(redis_url)))
     list(check_redis(container))
 
@@ -281,10 +283,10 @@ def test_the_doctor_leaves_nothing_in_redis(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize(("ahead", "words"), [(1200, "ahead of"), (-1200, "behind")])
-def test_a_wrong_clock_is_told_by_redis(
+def test_a_wrong_clock_is_found_by_redis(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, ahead: int, words: str
 ) -> None:
-    """A machine whose clock differs from Redis's refuses callbacks as too old or too new; the remedy is NTP."""
+    """With a clock that differs from Redis's, callbacks fail as too old or too new; the remedy is NTP."""
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + ahead)
 
@@ -295,14 +297,14 @@ def test_a_wrong_clock_is_told_by_redis(
 
 
 def test_clocks_that_differ_a_little_are_a_warning() -> None:
-    """A minute is worth a look, and callbacks pass as long as they are inside the window."""
+    """Above 30 seconds a warning; beyond the window, in which callbacks are accepted, a failure."""
     outcomes = [judge_clock("clock", "Redis", skew, 600.0).outcome for skew in (-5.0, 30.0, 31.0, -600.0, 601.0)]
 
     assert outcomes == ["ok", "ok", "warning", "warning", "failed"]
 
 
-def test_the_redis_of_batches_is_looked_at(redis_server: RedisServer, tmp_path: Path) -> None:
-    """A database that Redis lacks stops batches, whatever the other Redis does."""
+def test_the_redis_of_batches_is_checked(redis_server: RedisServer, tmp_path: Path) -> None:
+    """BATCH_REDIS_URL is checked apart from REDIS_URL."""
     own = {"DATABASE_PATH": str(tmp_path / "b.db"), "BATCH_REDIS_URL": redis_server.url(db=99)}
     env = settings_for(redis_server.url(), **own)
 
@@ -313,15 +315,15 @@ def test_the_redis_of_batches_is_looked_at(redis_server: RedisServer, tmp_path: 
     assert "BATCH_REDIS_URL with a database" in found["batch redis"].remedy
 
 
-def test_an_old_or_secretive_redis_is_said() -> None:
-    """Versions are compared by their major number."""
+def test_an_old_or_unknown_version_of_redis_is_reported() -> None:
+    """The major version is compared as a number; an unknown version is a warning."""
     assert judge_version("5.0.14").outcome == "failed"
     assert judge_version("").outcome == "warning"
     assert judge_version("10.0.0").outcome == "ok"
 
 
-def test_an_append_only_file_that_fails_is_said() -> None:
-    """appendonly yes is no comfort while the disk is full."""
+def test_an_append_only_file_that_fails_is_reported() -> None:
+    """With the append-only file on, a failed write of it, as on a full disk, is a failure."""
     assert judge_persistence({"aof_enabled": 1, "aof_last_write_status": "err"}).outcome == "failed"
 
 
@@ -336,7 +338,7 @@ def auth() -> Iterator[MockAuth]:
 
 @pytest.fixture
 def external(auth: MockAuth, tmp_path: Path) -> dict[str, str]:
-    """A deployment with an auth API and a user table in SQLite."""
+    """The settings of a deployment with an auth API and a user table in SQLite."""
     path = tmp_path / "users.db"
     create_demo_users(f"sqlite:///{path}")
     own = {"AUTH_MODE": "external", "AUTH_SERVICE_URL": auth.url, "DATABASE_PATH": str(path)}
@@ -349,20 +351,20 @@ def users(env: dict[str, str], userid: str = "", corp: str = "") -> Finding:
     return finding
 
 
-def test_the_query_is_tried_without_a_person(external: dict[str, str]) -> None:
-    """A dry run shows that the query runs and has its columns."""
+def test_the_query_is_checked_without_a_userid(external: dict[str, str]) -> None:
+    """A dry run shows that the query works and has its columns."""
     assert users(external).outcome == "ok"
 
 
-def test_a_person_is_found_without_showing_who(external: dict[str, str]) -> None:
-    """The columns that are filled are named, their values are not shown."""
+def test_a_user_is_found_without_showing_values(external: dict[str, str]) -> None:
+    """The columns with a value are named, their values are not shown."""
     finding = users(external, "zhangsan")
 
     assert finding.text == "finds zhangsan, with password, user_code, user_name, phone, gender"
 
 
 @pytest.mark.parametrize(
-    ("query", "userid", "said", "remedy"),
+    ("query", "userid", "text", "remedy"),
     [
         ("SELECT user_code, password FROM nowhere WHERE userid = :userid", "", "no such table", "table in"),
         ("SELECT code, password FROM demo_users WHERE userid = :userid", "", "no such column", "column in"),
@@ -380,17 +382,17 @@ def test_a_person_is_found_without_showing_who(external: dict[str, str]) -> None
         ),
     ],
 )
-def test_a_wrong_query_is_explained(external: dict[str, str], query: str, userid: str, said: str, remedy: str) -> None:
-    """Each way a query can be wrong has its own words."""
+def test_a_wrong_query_is_explained(external: dict[str, str], query: str, userid: str, text: str, remedy: str) -> None:
+    """Every mistake in the query has its own text and remedy."""
     finding = users({**external, "AUTH_USER_QUERY": query}, userid)
 
     assert finding.outcome == "failed"
-    assert said in finding.text
+    assert text in finding.text
     assert remedy in finding.remedy
 
 
 def test_a_missing_database_file_is_not_made(external: dict[str, str], tmp_path: Path) -> None:
-    """The doctor leaves no empty database behind."""
+    """The doctor creates no empty database."""
     finding = users({**external, "DATABASE_PATH": str(tmp_path / "other.db")})
 
     assert "DATABASE_PATH" in finding.remedy
@@ -407,10 +409,10 @@ def test_a_missing_database_file_is_not_made(external: dict[str, str], tmp_path:
         ({"AUTH_USER_QUERY": "SELECT user_code, password FROM nowhere WHERE userid = :userid"}, "table in"),
     ],
 )
-def test_mysqls_refusals_are_explained(
+def test_errors_of_mysql_are_explained(
     external: dict[str, str], maria_server: MariaServer, changes: dict[str, str], remedy: str
 ) -> None:
-    """A real MariaDB's error numbers lead to the setting to correct."""
+    """The error numbers of a real MariaDB lead to the setting to correct."""
     create_demo_users(maria_server.fresh_database())
     mysql = {"MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": str(maria_server.port), "MYSQL_DATABASE": "laibao"}
     env = {**external, **mysql}
@@ -420,8 +422,8 @@ def test_mysqls_refusals_are_explained(
     assert remedy in users({**env, **changes}, "zhangsan").remedy
 
 
-def test_the_other_modes_are_tried_on_a_person() -> None:
-    """An allowlist says who may ask; mode none lets everybody and is warned of."""
+def test_the_other_modes_are_checked_with_a_userid() -> None:
+    """An allowlist names the users who may ask; mode none allows everyone, which is a warning."""
     allowlist = settings_for(NO_REDIS, AUTH_MODE="allowlist", AUTH_ALLOWLIST="zhangsan,acme:lisi")
 
     assert users(allowlist).text == "2 on the allowlist"
@@ -433,7 +435,7 @@ def test_the_other_modes_are_tried_on_a_person() -> None:
 
 
 def test_the_auth_api_is_called_without_a_password(external: dict[str, str], auth: MockAuth) -> None:
-    """An API that refuses a person who does not exist is well; no real person's credentials were sent."""
+    """An API that rejects a user who does not exist works; no real user's credentials are sent."""
     (finding,) = examine(check_auth_api, external)
 
     assert finding.outcome == "ok"
@@ -441,7 +443,7 @@ def test_the_auth_api_is_called_without_a_password(external: dict[str, str], aut
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said", "remedy"),
+    ("status", "body", "text", "remedy"),
     [
         (500, b"oops", "HTTP 500", "the auth API, or the proxy before it, fails"),
         (500, {"success": False, "message": "oops"}, "HTTP 500", "fails"),
@@ -456,28 +458,28 @@ def test_the_auth_api_is_called_without_a_password(external: dict[str, str], aut
         (429, {"success": False}, "HTTP 429", "rate limit"),
     ],
 )
-def test_what_answers_instead_of_the_auth_api_is_explained(
-    external: dict[str, str], auth: MockAuth, status: int, body: Any, said: str, remedy: str
+def test_replies_that_are_not_the_auth_apis_are_explained(
+    external: dict[str, str], auth: MockAuth, status: int, body: Any, text: str, remedy: str
 ) -> None:
-    """What answers every login with the same wrong thing is no auth API."""
+    """A reply to a login that no auth API would give is explained."""
     auth.says(status, body)
 
     (finding,) = examine(check_auth_api, external)
 
     assert finding.outcome == "failed"
-    assert said in finding.text
+    assert text in finding.text
     assert remedy in finding.remedy
 
 
-def test_an_auth_api_that_lets_everybody_in_is_warned_of(external: dict[str, str], auth: MockAuth) -> None:
-    """A token for a person who does not exist says that passwords are not compared."""
+def test_an_auth_api_that_accepts_everyone_is_a_warning(external: dict[str, str], auth: MockAuth) -> None:
+    """A token for a user who does not exist means that passwords are not checked."""
     auth.says(200, {"success": True, "data": "token-for-anybody"})
 
     assert only(examine(check_auth_api, external), "warning").remedy == "make the auth API check the password"
 
 
-def test_an_auth_api_that_is_away_is_explained(external: dict[str, str], tmp_path: Path) -> None:
-    """Nobody listening and an untrusted certificate have different remedies."""
+def test_an_unreachable_auth_api_is_explained(external: dict[str, str], tmp_path: Path) -> None:
+    """A closed port and an untrusted certificate have different remedies."""
     (away,) = examine(check_auth_api, {**external, "AUTH_SERVICE_URL": f"http://127.0.0.1:{free_port()}/"})
     with RawServer(b"", tls=self_signed(tmp_path)[0]) as server:
         (untrusted,) = examine(check_auth_api, {**external, "AUTH_SERVICE_URL": server.url})
@@ -496,7 +498,7 @@ def app(base_url: str, **changes: str) -> list[Finding]:
 
 
 def test_a_good_app_is_named(dify: MockDify) -> None:
-    """Its address, name and mode are shown; its inputs are complete."""
+    """Address, name and mode of the app are shown; its inputs are complete."""
     kind, chat, inputs, clock = app(dify.base_url)
 
     assert kind.text == f"{dify.base_url}/v1 has the app 'mock', mode advanced-chat"
@@ -507,7 +509,7 @@ def test_a_good_app_is_named(dify: MockDify) -> None:
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat-message", "/v1/info", "/v1/completion-messages"])
 def test_a_wrong_chat_endpoint_is_explained(dify: MockDify, endpoint: str) -> None:
-    """/info is well and questions go nowhere: DIFY_CHAT_ENDPOINT is named, and the address that was asked."""
+    """If /info works and questions get 404, the finding names DIFY_CHAT_ENDPOINT and the URL."""
     finding = only(app(dify.base_url, DIFY_CHAT_ENDPOINT=endpoint), "failed")
 
     assert (finding.check, f"{dify.base_url}{endpoint}: HTTP 404" in finding.text) == ("dify default chat", True)
@@ -525,8 +527,8 @@ def test_a_wrong_chat_endpoint_is_explained(dify: MockDify, endpoint: str) -> No
         ("502 Bad Gateway", "<html>", "HTTP 502"),
     ],
 )
-def test_what_answers_an_empty_question_tells_the_chat_address(status_line: str, body: str, wrong: str) -> None:
-    """Dify refuses it with 400 in its own form; all else is something else."""
+def test_the_chat_address_is_checked_with_an_empty_question(status_line: str, body: str, wrong: str) -> None:
+    """Dify rejects an empty question with 400 as JSON; every other reply means another server or path."""
     head = f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     with RawServer((head + body).encode()) as server, closing(DifyService(base_url=server.url)) as service:
         if not wrong:
@@ -536,19 +538,19 @@ def test_what_answers_an_empty_question_tells_the_chat_address(status_line: str,
             service.check_chat(authorization="Bearer x")
 
 
-def test_a_wrong_clock_is_told_by_dify(dify: MockDify) -> None:
-    """The answer's Date is a second witness, where Redis runs on the same machine."""
+def test_a_wrong_clock_is_found_by_dify(dify: MockDify) -> None:
+    """The Date header of Dify is compared too, because Redis may run on the same machine as the gateway."""
     dify.clock_ahead = 1200.0
 
     finding = only(app(dify.base_url), "failed")
 
-    # A Date has whole seconds.
+    # A Date header has whole seconds.
     assert finding.check == "dify default clock"
     assert re.search(r"(1199|1200|1201) s behind Dify's", finding.text)
 
 
 def test_a_value_that_a_select_does_not_offer_is_named(dify: MockDify) -> None:
-    """Dify would refuse every question with it; values that are filled in for each person are not judged."""
+    """Dify would reject every question with it; values with a user's placeholder are not checked."""
     dify.user_input_form = [
         {"select": {"variable": "lang", "required": True, "options": ["zh", "en"]}},
         {"select": {"variable": "team", "required": False, "options": ["a", "b"]}},
@@ -569,8 +571,8 @@ def test_a_wrong_key_is_explained(dify: MockDify) -> None:
     assert "DIFY_API_KEY" in finding.remedy
 
 
-def test_a_patched_dify_that_wants_user_tokens_is_only_warned_of(dify: MockDify) -> None:
-    """In mode user_token no user is at hand, so a refusal proves nothing."""
+def test_a_dify_with_user_tokens_is_only_a_warning(dify: MockDify) -> None:
+    """In mode user_token the doctor has no user's token, so a 401 is only a warning."""
     dify.api_key = "another"
     env = settings_for(NO_REDIS, **dify_settings(dify.base_url))
     bot = settings_of(env).bots["default"]
@@ -593,8 +595,8 @@ def test_a_patched_dify_that_wants_user_tokens_is_only_warned_of(dify: MockDify)
         ("502 Bad Gateway", "<html>", "proxy before it is down"),
     ],
 )
-def test_what_answers_instead_of_dify_is_explained(status_line: str, body: str, remedy: str) -> None:
-    """Each kind of answer leads to what to change."""
+def test_replies_that_are_not_difys_are_explained(status_line: str, body: str, remedy: str) -> None:
+    """Every wrong reply leads to the setting or server to correct."""
     head = f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     with RawServer((head + body).encode()) as server:
         (finding,) = app(server.url)
@@ -603,22 +605,22 @@ def test_what_answers_instead_of_dify_is_explained(status_line: str, body: str, 
     assert remedy in finding.remedy
 
 
-def test_a_dify_that_is_away_is_explained() -> None:
-    """Nobody listens at DIFY_BASE_URL."""
+def test_an_unreachable_dify_is_explained() -> None:
+    """Nothing listens at DIFY_BASE_URL."""
     (finding,) = app(f"http://127.0.0.1:{free_port()}")
 
     assert "DIFY_BASE_URL resolves" in finding.remedy
 
 
-def test_an_app_that_cannot_chat_is_refused(dify: MockDify) -> None:
-    """A workflow's key works for /info and for no question."""
+def test_an_app_that_cannot_chat_is_a_failure(dify: MockDify) -> None:
+    """A workflow's key works for /info and fails for questions."""
     dify.mode = "workflow"
 
     assert "chatflow" in only(app(dify.base_url), "failed").remedy
 
 
 def test_missing_inputs_are_named(dify: MockDify) -> None:
-    """An input the app requires and DIFY_INPUTS lacks is named; one that is there is not."""
+    """An input that the app requires and DIFY_INPUTS lacks is named; one that is set is not."""
     dify.user_input_form = [{"text-input": {"variable": name, "required": True}} for name in ("city", "lang")]
 
     finding = only(app(dify.base_url, DIFY_INPUTS='{"lang": "zh"}'), "failed")
@@ -628,9 +630,9 @@ def test_missing_inputs_are_named(dify: MockDify) -> None:
 
 
 def test_an_unpublished_app_is_found_by_its_parameters() -> None:
-    """/info answers and /parameters does not."""
-    refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    with MockDify() as answers, RawServer(refusal) as refuses:
+    """/info works and /parameters fails."""
+    bad_request = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with MockDify() as answers, RawServer(bad_request) as refuses:
         env = settings_for(NO_REDIS, **dify_settings(refuses.url))
         bot = settings_of(settings_for(NO_REDIS, **dify_settings(answers.base_url))).bots["default"]
         found = examine(lambda container: check_dify("default", bot, container.providers["default"]), env)
@@ -638,7 +640,7 @@ def test_an_unpublished_app_is_found_by_its_parameters() -> None:
     assert only(found, "failed").remedy == "publish the app in Dify"
 
 
-# The callback's own address
+# The callback
 
 
 BOT = settings_of(settings_for(NO_REDIS)).bots["default"]
@@ -655,13 +657,13 @@ def echo(url: str) -> Finding:
     return finding
 
 
-def test_a_right_echo_is_well(callback: StubCallback) -> None:
-    """The exact plaintext within a second."""
+def test_a_correct_echo_is_ok(callback: StubCallback) -> None:
+    """The reply is the exact plaintext within a second."""
     assert echo(callback.url).outcome == "ok"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "text"),
     [
         (lambda plain: f'"{plain}"', "quotes"),
         (lambda plain: plain + "\n", "line end"),
@@ -671,14 +673,14 @@ def test_a_right_echo_is_well(callback: StubCallback) -> None:
         (lambda plain: "", "something else"),
     ],
 )
-def test_an_echo_that_is_not_exact_is_explained(callback: StubCallback, spoil: Callable[[str], str], said: str) -> None:
-    """WeCom compares byte for byte; what was added on the way is named."""
+def test_an_echo_that_is_not_exact_is_explained(callback: StubCallback, spoil: Callable[[str], str], text: str) -> None:
+    """WeCom compares byte by byte, so the finding names what was added to the echo."""
     callback.envelope = lambda envelope: {"plain": spoil(envelope["plain"])}
 
     finding = echo(callback.url)
 
     assert finding.outcome == "failed"
-    assert said in finding.text
+    assert text in finding.text
     assert finding.remedy
 
 
@@ -687,7 +689,7 @@ def test_an_echo_that_is_not_exact_is_explained(callback: StubCallback, spoil: C
     [(401, "login"), (403, "firewall"), (404, "/wechat/callback"), (502, "upstream"), (500, "logs")],
 )
 def test_a_status_other_than_200_is_explained(callback: StubCallback, status: int, remedy: str) -> None:
-    """Each status leads to what to look at."""
+    """Each status leads to the component to check."""
     callback.status = status
 
     finding = echo(callback.url)
@@ -697,7 +699,7 @@ def test_a_status_other_than_200_is_explained(callback: StubCallback, status: in
 
 
 def test_a_redirect_shows_where_it_leads() -> None:
-    """The address is shown without the query, which carries the echo."""
+    """The target is shown without its query, which carries the echo."""
     reply = b"HTTP/1.1 301 Moved\r\nLocation: https://bot.example.com/x?echostr=abc\r\nContent-Length: 0\r\n\r\n"
     with RawServer(reply) as server:
         finding = echo(server.url)
@@ -706,7 +708,7 @@ def test_a_redirect_shows_where_it_leads() -> None:
 
 
 def test_a_gateway_with_other_keys_is_explained(redis_url: str) -> None:
-    """The real gateway refuses what another token signed; the remedy lists its log's words."""
+    """The real gateway rejects a signature with another token; the remedy names the check in its log."""
     with AppServer(redis_url, WECHAT_TOKEN="another-fake-token") as app_server:
         finding = echo(f"{app_server.url}/wechat/callback")
 
@@ -714,8 +716,8 @@ def test_a_gateway_with_other_keys_is_explained(redis_url: str) -> None:
     assert "bad_signature" in finding.remedy
 
 
-def test_nobody_at_the_address_is_explained() -> None:
-    """A gateway that does not run yet is named as such, whatever its address spells, at random or not."""
+def test_a_closed_port_is_explained() -> None:
+    """A gateway that does not run is recognised by the refused connection, even if its URL has words like "ssl"."""
     finding = echo(f"http://127.0.0.1:{free_port()}/ssl-timed/wechat/callback")
 
     assert "Connection refused" in finding.text
@@ -723,8 +725,8 @@ def test_nobody_at_the_address_is_explained() -> None:
 
 
 @pytest.mark.full
-def test_silence_at_the_address_is_explained() -> None:
-    """A server that takes the connection and says nothing is told from one that is not there."""
+def test_a_server_that_never_replies_is_explained() -> None:
+    """A server that accepts the connection and sends nothing is distinguished from one that does not run."""
     with RawServer(b"", hang=True) as server:
         finding = echo(server.url)
 
@@ -742,7 +744,7 @@ def test_an_untrusted_certificate_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_private_authority_may_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """REQUESTS_CA_BUNDLE counts on this machine's own address too, and a proxy of the environment does not."""
+    """REQUESTS_CA_BUNDLE also applies to this machine's address; proxies of the environment do not."""
     context, trusted = self_signed(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
@@ -752,13 +754,13 @@ def test_a_private_authority_may_be_trusted(tmp_path: Path, monkeypatch: pytest.
     assert "HTTP 404" in finding.text
 
 
-def test_what_is_no_address_is_said() -> None:
-    """--url without a scheme is named by its kind of error."""
+def test_an_invalid_url_is_reported() -> None:
+    """A --url without a scheme is reported as a wrong option."""
     assert echo("bot.example.com/wechat/callback").remedy == "correct --url"
 
 
-def test_a_slow_echo_is_a_failure_only_when_it_stays_slow(callback: StubCallback) -> None:
-    """WeCom waits a second; the first try may pay for a cold start."""
+def test_a_slow_echo_is_a_failure_if_the_second_try_is_slow(callback: StubCallback) -> None:
+    """The first try may include a cold start, so a second one decides; WeCom waits one second."""
     ticks = count(0, 2)
     slow = list(check_callback("default", BOT, callback.url, clock=lambda: float(next(ticks))))
     times = iter([0.0, 2.0, 2.0, 2.1])
@@ -769,7 +771,7 @@ def test_a_slow_echo_is_a_failure_only_when_it_stays_slow(callback: StubCallback
 
 
 def test_every_bot_has_its_address() -> None:
-    """Named bots are below the default one's; an address that ends in a bot's name is that bot's alone."""
+    """Named bots are below the default bot's address; an address that ends in a bot's name is only that bot's."""
     more = {"hr": {"WECHAT_TOKEN": "fake-token-of-hr", "WECHAT_ENCODING_AES_KEY": AES_KEY}}
     bots = settings_of(settings_for(NO_REDIS, WECHAT_BOTS=json.dumps(more))).bots
 
@@ -779,7 +781,7 @@ def test_every_bot_has_its_address() -> None:
 
 
 def test_a_log_folder_that_stops_the_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the start would refuse is not called well; a folder that can be made is, and it is not made."""
+    """A LOG_DIR that would stop the start fails; one that can be created is ok and is not created."""
     (tmp_path / "file").write_text("")
     folders = {tmp_path / "new" / "logs": "ok", tmp_path / "file": "failed"}
 
@@ -791,7 +793,7 @@ def test_a_log_folder_that_stops_the_start_is_named(tmp_path: Path, capsys: pyte
 
 
 def test_a_folder_for_batch_files_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """/proc takes no file, not even root's, whatever its permissions say."""
+    """No file can be created in /proc, not even by root."""
     folders = {str(tmp_path / "new"): "ok", "/proc/nope": "failed"}
 
     for folder, outcome in folders.items():

@@ -1,4 +1,4 @@
-"""`make check-dify` and `make check-ws`: what they run, what they say of a sick Dify, and that nothing stays behind."""
+"""`make check-dify` and `make check-ws`: their commands, their output for a broken Dify, and that they clean up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 @contextmanager
 def check_ws(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Run what `make check-ws` runs; its temporary folders are in this one, and so are the traces it leaves."""
+    """Run the program of `make check-ws` with `folder` as home and temporary folder."""
     process = subprocess.Popen(
         ["env", "--default-signal=INT", sys.executable, "-m", "demo.check_ws"],
         cwd=ROOT,
@@ -51,19 +51,19 @@ def output_of(folder: Path, **variables: str) -> tuple[int, str]:
 
 
 def gateways_of(folder: Path) -> list[int]:
-    """Return the processes that run in a folder below this one: the gateway and its workers."""
+    """Return the pids of the gateway and its workers, whose working directory is below this folder."""
     return [int(cwd.parent.name) for cwd in Path("/proc").glob("[0-9]*/cwd") if _leads_into(cwd, folder)]
 
 
 def _leads_into(link: Path, folder: Path) -> bool:
     try:
-        # The folder of a process that outlived it is "… (deleted)".
+        # The kernel marks a removed working directory as "… (deleted)".
         return str(link.readlink()).startswith(f"{folder}/")
     except OSError:
         return False
 
 
-def assert_nothing_is_left(folder: Path) -> None:
+def assert_cleaned_up(folder: Path) -> None:
     assert gateways_of(folder) == []
     assert list(folder.iterdir()) == []
 
@@ -71,8 +71,8 @@ def assert_nothing_is_left(folder: Path) -> None:
 # make check-dify
 
 
-def test_check_dify_asks_the_app_it_was_given(workshop: Workshop) -> None:
-    """Address and key reach the tool as they were typed, and so do its options."""
+def test_check_dify_passes_its_options_to_the_tool(workshop: Workshop) -> None:
+    """Address, key and options reach the tool unchanged."""
     workshop.toy_python()
     (workshop.commands.parent / "toy").write_text(
         '#!/bin/sh\nprintf "%s|" "$@" "$DIFY_BASE_URL" "$DIFY_API_KEY" >>"$LOG"; echo >>"$LOG"\n'
@@ -86,8 +86,8 @@ def test_check_dify_asks_the_app_it_was_given(workshop: Workshop) -> None:
     assert workshop.asked[-1] == "-m|tools.dify|--check|--user|a b|http://dify/v1|app-$5|"
 
 
-def test_check_dify_fails_where_the_app_does(workshop: Workshop) -> None:
-    """The tool's status is make's."""
+def test_check_dify_fails_if_the_tool_fails(workshop: Workshop) -> None:
+    """A failure of the tool is make's."""
     workshop.toy_python()
     workshop.make("demo")
     (workshop.project / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
@@ -99,7 +99,7 @@ def test_check_dify_fails_where_the_app_does(workshop: Workshop) -> None:
 
 
 def test_check_ws_starts_the_check(workshop: Workshop) -> None:
-    """With what the demo needs installed, and no more."""
+    """The demo's requirements are installed, not those of development."""
     workshop.toy_python()
 
     assert workshop.make("check-ws")[0] == 0
@@ -110,7 +110,7 @@ def test_check_ws_starts_the_check(workshop: Workshop) -> None:
 @pytest.mark.full
 @pytest.mark.scenario
 def test_both_sockets_answer_and_the_log_is_shown(tmp_path: Path) -> None:
-    """The real server with the mock's answer: every frame is printed, then the end of the log; then all is gone."""
+    """Against the real server with the mock provider, every frame and the end of the log are printed."""
     code, out = output_of(tmp_path)
 
     assert code == 0, out
@@ -119,13 +119,13 @@ def test_both_sockets_answer_and_the_log_is_shown(tmp_path: Path) -> None:
     log = out.partition("--- the last of")[2]
     assert "Starting gunicorn" in log
     assert log.count("outcome=completed") == 2
-    assert_nothing_is_left(tmp_path)
+    assert_cleaned_up(tmp_path)
 
 
 @pytest.mark.full
 @pytest.mark.scenario
-def test_a_dify_that_is_away_fails_the_check_soon(tmp_path: Path) -> None:
-    """Each socket's error ends its part; the log says why, and is shown also then."""
+def test_an_unreachable_dify_fails_the_check_soon(tmp_path: Path) -> None:
+    """The error frame ends each part; the log, which has the cause, is printed also then."""
     dify = {"DIFY_BASE_URL": f"http://127.0.0.1:{free_port()}", "DIFY_API_KEY": "app-fake"}
 
     code, out = output_of(tmp_path, **dify)
@@ -134,13 +134,13 @@ def test_a_dify_that_is_away_fails_the_check_soon(tmp_path: Path) -> None:
     assert "--- no whole answer from: chat, realtime" in out
     assert "code=provider_unreachable" in out.partition("--- the last of")[2]
     assert "app-fake" not in out
-    assert_nothing_is_left(tmp_path)
+    assert_cleaned_up(tmp_path)
 
 
 @pytest.mark.full
 @pytest.mark.scenario
 def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
-    """In the middle of an answer, by SIGTERM as by Ctrl-C, the gateway ends and its folder goes."""
+    """SIGTERM during an answer ends the gateway and removes its folder."""
     with MockDify(default="silent") as dify:
         named = {"DIFY_BASE_URL": dify.base_url, "DIFY_API_KEY": "app-fake"}
         with check_ws(tmp_path, **named) as process:
@@ -152,11 +152,11 @@ def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130, out
     assert "--- the last of" in out
     assert "Traceback" not in out
-    assert_nothing_is_left(tmp_path)
+    assert_cleaned_up(tmp_path)
 
 
-def test_half_of_a_real_dify_is_told(tmp_path: Path) -> None:
-    """An address without a key starts nothing."""
+def test_an_address_without_a_key_is_reported(tmp_path: Path) -> None:
+    """An address without a key is a usage error."""
     code, out = output_of(tmp_path, DIFY_BASE_URL="https://dify.example/v1")
 
     assert (code, out) == (2, "DIFY_BASE_URL and DIFY_API_KEY go together: DIFY_API_KEY is missing.\n")

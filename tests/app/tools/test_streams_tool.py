@@ -1,4 +1,4 @@
-"""`python -m tools.streams` shows a stream in its documented shape, without a credential."""
+"""`python -m tools.streams` shows streams in their documented shape, without a credential."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def app_server(redis_url: str) -> Iterator[AppServer]:
-    """A replica that answers by the mock provider, on a real Redis."""
+    """A replica with the mock provider on a real Redis."""
     with AppServer(redis_url) as replica:
         yield replica
 
@@ -35,8 +35,8 @@ def run(redis_url: str, *argv: str) -> int:
     return streams.main(argv, load=lambda: load_settings(settings_for(redis_url), None))
 
 
-def asked(app_server: AppServer, text: str) -> str:
-    """Ask, see the end, and return the stream's id."""
+def answered(app_server: AppServer, text: str) -> str:
+    """Ask a question, wait for its end, and return the stream's id."""
     with app_server.user() as user:
         bubble = user.says(text)
         user.sees_finish(bubble, every=0.05)
@@ -47,7 +47,7 @@ def test_show_prints_the_documented_shape(
     app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--json has content, status, dify_finished and the messages with `read`; never token or reply."""
-    stream_id = asked(app_server, "年假怎么申请")
+    stream_id = answered(app_server, "年假怎么申请")
 
     status = run(redis_url, "show", stream_id, "--json")
 
@@ -60,11 +60,11 @@ def test_show_prints_the_documented_shape(
     assert not {"token", "reply"} & document.keys()
 
 
-def test_show_prints_lines_for_a_person(
+def test_show_prints_lines_without_json(
     app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without --json each field and each chunk has a line of its own."""
-    stream_id = asked(app_server, "年假怎么申请")
+    """Without --json each field and each chunk has its own line."""
+    stream_id = answered(app_server, "年假怎么申请")
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         sealed = client.hget(f"dify_stream:{stream_id}", "reply")
 
@@ -78,7 +78,7 @@ def test_show_prints_lines_for_a_person(
     assert "read final" in printed
 
 
-def test_show_marks_an_error_and_what_nobody_read(
+def test_show_marks_error_chunks_and_unread_chunks(
     app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A chunk beyond the hash's `read` is unread, an error chunk is marked."""
@@ -93,7 +93,7 @@ def test_show_marks_an_error_and_what_nobody_read(
 
 
 def test_an_unknown_stream_is_one_line(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing on standard output, one line on the other, exit status 1."""
+    """Nothing on standard output, one line on standard error, exit status 1."""
     assert run(redis_url, "show", "no-such-stream") == 1
 
     out, err = capsys.readouterr()
@@ -101,9 +101,9 @@ def test_an_unknown_stream_is_one_line(redis_url: str, capsys: pytest.CaptureFix
     assert err.splitlines() == ["no stream no-such-stream: it never was, or its life (STREAM_TTL) is over"]
 
 
-def test_list_has_no_words(app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each stream is a line with id, time and status, the newest first, and nobody's words."""
-    first, second = asked(app_server, "first question"), asked(app_server, "second question")
+def test_list_shows_no_text_of_users(app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stream is a line with id, time and status, the newest first, and without any text of users."""
+    first, second = answered(app_server, "first question"), answered(app_server, "second question")
 
     assert run(redis_url, "list") == 0
 
@@ -116,15 +116,15 @@ def test_list_has_no_words(app_server: AppServer, redis_url: str, capsys: pytest
 
 def test_list_stops_at_its_limit(app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--limit keeps the newest."""
-    _, second = asked(app_server, "first question"), asked(app_server, "second question")
+    _, second = answered(app_server, "first question"), answered(app_server, "second question")
 
     run(redis_url, "list", "--limit", "1")
 
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [second]
 
 
-#: Streams as they stand: fields of each that differ, and how a person reads them.
-STANDS: dict[str, tuple[dict[str, str], str]] = {
+#: Streams by name: the fields in which each differs from the others, and its printed state.
+STATES: dict[str, tuple[dict[str, str], str]] = {
     "alive": ({"lease": "+4"}, "being answered"),
     "taken": ({"lease": "+4", "takeovers": "2"}, "being answered, taken over 2 times"),
     "silent": ({"lease": "-6"}, "owner silent for 12 s"),
@@ -137,11 +137,11 @@ STANDS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.fixture
-def stands(redis_url: str) -> None:
-    """The streams above in Redis, asked some minutes ago by two people on two channels."""
+def stored_states(redis_url: str) -> None:
+    """Store the streams above, asked a minute apart by two users on two channels."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         now = float(client.time()[0])
-        for age, (name, (fields, _)) in enumerate(STANDS.items()):
+        for age, (name, (fields, _)) in enumerate(STATES.items()):
             who = {"principal": f"p{age % 2}", "channel": ("wecom", "chat")[age % 2], "bot": "hr", "text": '{"a": 1}'}
             created = datetime.fromtimestamp(now - 60 * age, UTC).isoformat()
             base = {"status": "processing", "created_time": created, "question": json.dumps(who), "owner": "vm:1:a"}
@@ -151,24 +151,24 @@ def stands(redis_url: str) -> None:
 
 
 def listed(redis_url: str, capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict[str, Any]]:
-    """Return what `list --json` prints."""
+    """Return the rows of `list --json`."""
     assert run(redis_url, "list", "--json", *argv) == 0
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return rows
 
 
-@pytest.mark.usefixtures("stands")
-def test_list_says_in_words_how_each_stream_stands(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who asked where and how long ago, in columns; a dead owner is one that fell silent, as long as it has been."""
+@pytest.mark.usefixtures("stored_states")
+def test_list_describes_the_state_of_each_stream(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns for user, channel and age; for an owner without a valid lease, the seconds since its last renewal."""
     assert run(redis_url, "list") == 0
 
     header, *lines = capsys.readouterr().out.splitlines()
-    told = {line.split()[0]: re.sub("1[2345] s$", "12 s", line[header.index("STATE") :]) for line in lines}
-    assert told == {name: words for name, (_, words) in STANDS.items()}
+    states = {line.split()[0]: re.sub("1[2345] s$", "12 s", line[header.index("STATE") :]) for line in lines}
+    assert states == {name: words for name, (_, words) in STATES.items()}
     assert re.search(r"^silent +2 min +wecom +hr +p0 +0 +vm:1:a +owner silent", "\n".join(lines), re.MULTILINE)
 
 
-@pytest.mark.usefixtures("stands")
+@pytest.mark.usefixtures("stored_states")
 @pytest.mark.parametrize(
     ("argv", "names"),
     [
@@ -180,16 +180,18 @@ def test_list_says_in_words_how_each_stream_stands(redis_url: str, capsys: pytes
         (["--channel", "wecom", "--limit", "1"], ["alive"]),
     ],
 )
-def test_list_chooses(redis_url: str, capsys: pytest.CaptureFixture[str], argv: list[str], names: list[str]) -> None:
-    """By status, channel, bot, person, age and silence, all of them together; the limit counts what is chosen."""
+def test_list_filters_streams(
+    redis_url: str, capsys: pytest.CaptureFixture[str], argv: list[str], names: list[str]
+) -> None:
+    """By status, channel, bot, user, age and silence, all combined; the limit applies to the selected streams."""
     assert [row["stream"] for row in listed(redis_url, capsys, *argv)] == names
 
 
-def test_json_is_json_all_the_way_down(
+def test_nested_values_are_printed_as_json(
     app_server: AppServer, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Objects and numbers of the hash are objects and numbers; people's words stay words, a credential stays out."""
-    stream_id = asked(app_server, '{"a": 1}')
+    """Objects and numbers of the hash are JSON objects and numbers; texts stay strings, credentials are left out."""
+    stream_id = answered(app_server, '{"a": 1}')
 
     run(redis_url, "show", stream_id, "--json")
     document = json.loads(capsys.readouterr().out)
@@ -204,8 +206,8 @@ def test_json_is_json_all_the_way_down(
     assert "a" not in row
 
 
-def test_names_cannot_leave_their_column(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A name with a line break or an order to the terminal is one harmless word; what is no JSON is no name."""
+def test_control_characters_in_names_are_replaced(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Line breaks and control characters in a name are replaced; a question that is invalid JSON shows no name."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         for name, question in (("a", json.dumps({"principal": "x\n\x1b[2J y"})), ("b", "{"), ("c", "[1]")):
             client.hset(f"dify_stream:{name}", mapping={"status": "completed", "question": question})
@@ -217,15 +219,17 @@ def test_names_cannot_leave_their_column(redis_url: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("argv", [("list",), ("show", "abc")])
-def test_no_redis_is_one_line(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """A Redis that is away is said in one line with exit status 1."""
+def test_an_unreachable_redis_is_reported_in_one_line(
+    argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unreachable Redis is reported in one line with exit status 1."""
     assert run(f"redis://127.0.0.1:{free_port()}/1", *argv) == 1
 
     assert capsys.readouterr().err.startswith("redis: ConnectionError")
 
 
-def test_a_wrong_setting_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The settings' own line is printed."""
+def test_a_wrong_setting_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings error is printed as one line."""
 
     def load() -> Settings:
         raise SettingsError("PORT='x' is wrong: expected a whole number")
@@ -235,7 +239,7 @@ def test_a_wrong_setting_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_it_runs_as_a_program(redis_url: str) -> None:
-    """`python -m tools.streams` ends with the status of its command."""
+    """`python -m tools.streams` exits with the status of its command."""
     env = {"PATH": os.environ["PATH"], **settings_for(redis_url)}
 
     done = subprocess.run(

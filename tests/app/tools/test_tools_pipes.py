@@ -1,4 +1,4 @@
-"""`python -m tools.… | head -1`: when the reader is gone a tool ends at once, without a traceback."""
+"""`python -m tools.… | head -1`: a tool whose output is closed ends at once, without a traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def app_server(redis_server: RedisServer, dify: MockDify, folder: Path) -> Iterator[AppServer]:
-    """A replica with a stream and a task in it."""
+    """A replica with one stream."""
     own = {"DATABASE_PATH": str(folder / "laibao.db"), "WEBSOCKET_AUTH": "key", "API_KEYS": KEY}
     with AppServer(redis_server.url(8), **own, **dify_settings(dify.base_url)) as app_server, app_server.user() as user:
         user.sees_finish(user.says("年假"), every=0.05)
@@ -42,7 +42,7 @@ def app_server(redis_server: RedisServer, dify: MockDify, folder: Path) -> Itera
 
 @pytest.fixture(scope="module")
 def programs(app_server: AppServer, redis_server: RedisServer, dify: MockDify, folder: Path) -> dict[str, Program]:
-    """The environment and the arguments of each tool that prints more than a line."""
+    """The environment and the arguments of each tool that prints more than one line."""
     (folder / "q.txt").write_text("年假有几天？\nHow?\n", "utf-8")
     settings = settings_for(redis_server.url(8), **dify_settings(dify.base_url), PORT=app_server.url.rpartition(":")[2])
     key = {"LAIBAO_KEY": KEY, "LAIBAO_URL": app_server.url, "LAIBAO_WS_KEY": KEY}
@@ -59,7 +59,7 @@ def programs(app_server: AppServer, redis_server: RedisServer, dify: MockDify, f
     }
 
 
-def ended(program: Program, *, lines: int) -> tuple[int, bytes]:
+def run_and_close(program: Program, *, lines: int) -> tuple[int, bytes]:
     """Run a tool, read so many lines of its output and close it; return exit status and standard error."""
     variables, arguments = program
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
@@ -70,33 +70,33 @@ def ended(program: Program, *, lines: int) -> tuple[int, bytes]:
         for _ in range(lines):
             assert process.stdout.readline()
         process.stdout.close()
-        _, said = process.communicate(timeout=60)
-        return process.returncode, said
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
     "name", ["ws", "dify", "dify check", "dify help", "batch run", "batch status", "streams", "doctor"]
 )
-def test_a_tool_whose_output_nobody_reads_ends_quietly(name: str, programs: dict[str, Program]) -> None:
-    """Whatever it prints first finds no reader; only what it has to tell of a batch is on standard error."""
-    status, said = ended(programs[name], lines=0)
+def test_a_tool_with_closed_output_ends_quietly(name: str, programs: dict[str, Program]) -> None:
+    """Standard error is empty, except that a batch's outcome is printed there."""
+    status, errors = run_and_close(programs[name], lines=0)
 
     assert status == NOBODY_READS
-    assert said == b"" or (name == "batch run" and b"rror" not in said and b"completed" in said)
+    assert errors == b"" or (name == "batch run" and b"rror" not in errors and b"completed" in errors)
 
 
 @pytest.mark.parametrize("name", ["dify", *(pytest.param(name, marks=pytest.mark.full) for name in ("ws", "doctor"))])
-def test_a_tool_ends_when_its_reader_has_enough(name: str, programs: dict[str, Program]) -> None:
-    """As `head -1` does it, in the middle of an answer."""
-    assert ended(programs[name], lines=1) == (NOBODY_READS, b"")
+def test_a_tool_ends_when_its_reader_closes_the_pipe(name: str, programs: dict[str, Program]) -> None:
+    """Closing the output during an answer, as `head -1` does, ends the tool."""
+    assert run_and_close(programs[name], lines=1) == (NOBODY_READS, b"")
 
 
 @pytest.mark.full
-def test_dify_is_told_to_stop_what_nobody_reads(programs: dict[str, Program], dify: MockDify) -> None:
-    """The answer would cost on."""
-    told = len(dify.stops)
+def test_a_closed_pipe_stops_the_run_at_dify(programs: dict[str, Program], dify: MockDify) -> None:
+    """A run that went on at Dify would cost tokens."""
+    stopped = len(dify.stops)
 
-    assert ended(programs["dify"], lines=8)[0] == NOBODY_READS
+    assert run_and_close(programs["dify"], lines=8)[0] == NOBODY_READS
 
-    wait_until(lambda: len(dify.stops) > told)
+    wait_until(lambda: len(dify.stops) > stopped)

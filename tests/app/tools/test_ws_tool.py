@@ -1,4 +1,4 @@
-"""`python -m tools.ws`: what it sends, what it waits for, how it ends, and that it keeps the key to itself."""
+"""`python -m tools.ws`: the frames it sends and waits for, its exit statuses, and that it never prints the key."""
 
 from __future__ import annotations
 
@@ -39,44 +39,44 @@ ANSWER = [
 
 
 class Endpoint:
-    """A server of the test's own: says something at once, and something to each frame it gets."""
+    """A server of the test: it sends frames on connect, and replies to each frame it receives."""
 
     def __init__(self, *greets: Any, replies: Callable[[dict[str, Any]], Iterable[Any]] = lambda frame: []) -> None:
         self.greets = greets
         self.replies = replies
-        self.got: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.headers = Headers()
         self.path = ""
         self.close_codes: list[int | None] = []
-        self.refusal: Response | None = None
+        self.http_reply: Response | None = None
 
-    def talk(self, connection: ServerConnection) -> None:
+    def handle(self, connection: ServerConnection) -> None:
         assert connection.request
         self.headers, self.path = connection.request.headers, connection.request.path
         try:
-            self._say(connection, self.greets)
+            self._send(connection, self.greets)
             while True:
-                self.got.append(json.loads(connection.recv()))
-                self._say(connection, self.replies(self.got[-1]))
+                self.received.append(json.loads(connection.recv()))
+                self._send(connection, self.replies(self.received[-1]))
         except ConnectionClosed:
             self.close_codes.append(connection.close_code)
 
-    def _say(self, connection: ServerConnection, frames: Any) -> None:
+    def _send(self, connection: ServerConnection, frames: Any) -> None:
         for frame in frames:
             if isinstance(frame, int):
                 connection.close(frame, "said so")
             else:
                 connection.send(json.dumps(frame, ensure_ascii=False))
 
-    def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
+    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         self.headers = request.headers
-        return self.refusal
+        return self.http_reply
 
 
 @contextmanager
 def opened(endpoint: Endpoint) -> Iterator[str]:
-    """Serve an endpoint; the address ends before its path."""
-    with serve(endpoint.talk, "127.0.0.1", 0, process_request=endpoint.refuse) as server:
+    """Serve an endpoint and return its URL without a path."""
+    with serve(endpoint.handle, "127.0.0.1", 0, process_request=endpoint.process_request) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
@@ -85,7 +85,7 @@ def opened(endpoint: Endpoint) -> Iterator[str]:
 
 
 def run(endpoint: Endpoint, *argv: str) -> int:
-    """Run the tool at an endpoint; usage errors are its status too."""
+    """Run the tool against an endpoint and return its status, also after a usage error."""
     with opened(endpoint) as url:
         return status_of(*argv, "--url", url)
 
@@ -103,16 +103,16 @@ def answers(frame: dict[str, Any]) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversation is over soon after its last frame, and no key comes from outside."""
+    """A conversation ends soon after its last frame, and the environment has no key."""
     monkeypatch.setattr("tools._ws.talk.QUIET", 0.2)
     monkeypatch.delenv("LAIBAO_WS_KEY", raising=False)
 
 
-# What is expected
+# Expectations
 
 
-def test_all_that_was_expected_came(capsys: pytest.CaptureFixture[str]) -> None:
-    """Patterns that come in their order end it with 0, with frames and times printed."""
+def test_expected_frames_end_the_tool_with_success(capsys: pytest.CaptureFixture[str]) -> None:
+    """Patterns that arrive in their order end the tool with 0; frames are printed with their times."""
     endpoint = Endpoint(GREETING, replies=answers)
 
     assert (
@@ -121,9 +121,9 @@ def test_all_that_was_expected_came(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].endswith(f"> {json.dumps(endpoint.got[0], ensure_ascii=False)}")
+    assert printed[0].endswith(f"> {json.dumps(endpoint.received[0], ensure_ascii=False)}")
     assert any(line.lstrip()[0].isdigit() and " < " in line and '"一二"' in line for line in printed)
-    assert endpoint.got == [{"type": "chat", "content": "q"}]
+    assert endpoint.received == [{"type": "chat", "content": "q"}]
     assert endpoint.path == "/ws/chat"
     wait_until(lambda: endpoint.close_codes == [1000])
 
@@ -136,28 +136,28 @@ def test_all_that_was_expected_came(capsys: pytest.CaptureFixture[str]) -> None:
         ["二", "no such words"],
     ],
 )
-def test_what_did_not_come_is_named(patterns: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A frame that is missing, or comes in another order, ends it with 1 when the time is over."""
+def test_a_missing_frame_is_named(patterns: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """After the timeout, a missing frame or another order ends the tool with 1."""
     expects = [word for pattern in patterns for word in ("--expect", pattern)]
 
     assert run(Endpoint(GREETING, replies=answers), "--send", "q", "--timeout", "0.5", *expects) == 1
     assert f"did not come: {patterns[-1]}" in capsys.readouterr().err
 
 
-def test_words_may_come_in_pieces() -> None:
-    """A text is found in an answer although no frame has it whole."""
+def test_an_expected_text_may_span_frames() -> None:
+    """A text is found in an answer's deltas although no single frame contains it."""
     pieces = [{"type": "answer", "stream_id": "s", "content": piece, "final": False} for piece in ("年假", "申请")]
 
     assert run(Endpoint(*pieces), "--timeout", "5", "--expect", "年假申请") == 0
 
 
-def test_without_expectations_it_ends_when_it_is_answered() -> None:
-    """After the last frame, with no answer under way, it is over; well before its time."""
+def test_without_expectations_it_ends_after_the_answer() -> None:
+    """The tool ends after the last frame if no answer is running, well before its timeout."""
     assert run(Endpoint(GREETING, replies=answers), "--send", "q") == 0
 
 
-def test_an_answer_that_pauses_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """While one is under way no silence ends the conversation."""
+def test_it_waits_for_an_answer_that_pauses(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pause during an answer does not end the conversation."""
 
     def thinks(frame: dict[str, Any]) -> Iterator[Any]:
         yield from ANSWER[:3]
@@ -169,7 +169,7 @@ def test_an_answer_that_pauses_is_waited_for(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_answer_without_an_end_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    """When the time is over in mid-answer the status is 1."""
+    """If the timeout passes during an answer, the status is 1."""
     endpoint = Endpoint(replies=lambda frame: ANSWER[:3])
 
     assert run(endpoint, "--send", "q", "--timeout", "0.6") == 1
@@ -177,22 +177,22 @@ def test_an_answer_without_an_end_is_a_failure(capsys: pytest.CaptureFixture[str
 
 
 def test_a_close_can_be_expected() -> None:
-    """The server's close is the last thing that comes, with its code and reason."""
+    """The server's close counts as a frame with code and reason."""
     assert run(Endpoint(GREETING, 4408), "--expect", '{"type": "closed", "code": 4408, "reason": "said so"}') == 0
 
 
-def test_a_close_nobody_expected_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    """Any other code than 1000 is."""
+def test_an_unexpected_close_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """A close code other than 1000 gives status 1."""
     assert run(Endpoint(4409), "--send", "q") == 1
     assert "closed with 4409" in capsys.readouterr().err
 
 
-def test_what_was_not_to_come_ends_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """A frame or words that are rejected are named, and what was expected is waited for no longer."""
+def test_a_rejected_frame_ends_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A frame or text of --reject ends the tool at once and is named."""
     endpoint = Endpoint(GREETING, replies=lambda frame: [*ANSWER[:3], {"type": "error", "code": "PROVIDER_TIMEOUT"}])
 
-    told = ["--expect", "never", "--reject", '{"type": "error"}', "--timeout", "3600"]
-    assert run(endpoint, "--send", "q", *told) == 1
+    options = ["--expect", "never", "--reject", '{"type": "error"}', "--timeout", "3600"]
+    assert run(endpoint, "--send", "q", *options) == 1
     assert capsys.readouterr().err == 'came, and was not to: {"type": "error"}\n'
     assert run(Endpoint(GREETING, replies=answers), "--send", "q", "--reject", '{"type": "error"}') == 0
 
@@ -207,42 +207,42 @@ def test_every_frame_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> N
     assert all(0 <= line["time"] < 60 for line in lines)
 
 
-# What is sent
+# Sent frames
 
 
 def test_a_script_waits_and_expects(tmp_path: Path) -> None:
-    """Its lines are sent in order; a sleep holds the next one back, an expect until it has come."""
+    """Lines are sent in order; `sleep` delays the next one, `expect` waits for a frame."""
     script = tmp_path / "script.jsonl"
     lines = [{"type": "chat", "content": "q"}, {"expect": {"type": "typing", "status": False}}, {"sleep": 0.05}]
     script.write_text("# a comment\n\n" + "\n".join(map(json.dumps, [*lines, {"type": "stop"}])), "utf-8")
     endpoint = Endpoint(GREETING, replies=answers)
 
     assert run(endpoint, "--script", str(script)) == 0
-    assert [frame["type"] for frame in endpoint.got] == ["chat", "stop"]
+    assert [frame["type"] for frame in endpoint.received] == ["chat", "stop"]
 
 
-def test_a_script_that_gets_no_further_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What it waits for is named, and what comes after it is not sent."""
+def test_a_script_whose_frame_is_missing_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The missing frame is named, and the later lines are not sent."""
     script = tmp_path / "script.jsonl"
     script.write_text('{"expect": "never"}\n{"type": "stop"}\n', "utf-8")
     endpoint = Endpoint(GREETING)
 
     assert run(endpoint, "--script", str(script), "--timeout", "0.4") == 1
     assert "did not come: never" in capsys.readouterr().err
-    assert endpoint.got == []
+    assert endpoint.received == []
 
 
-def test_an_answer_is_resumed_before_anything_is_said() -> None:
-    """--resume sends its frame first; what is a JSON object is sent as it is."""
+def test_an_answer_is_resumed_before_texts_are_sent() -> None:
+    """--resume sends its frame first; a JSON object is sent unchanged."""
     endpoint = Endpoint(GREETING)
 
     assert run(endpoint, "--resume", "s1:7", "--send", '{"type": "stop"}', "--client-id", "me") == 0
-    assert endpoint.got == [{"type": "resume", "stream_id": "s1", "cursor": 7}, {"type": "stop"}]
+    assert endpoint.received == [{"type": "resume", "stream_id": "s1", "cursor": 7}, {"type": "stop"}]
     assert endpoint.path == "/ws/chat/me"
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "texts"),
     [
         (["--send", "q", "r"], ["q", "r"]),
         (["chat", "--send", "q", "--send", "r", "s", "--json"], ["q", "r", "s"]),
@@ -250,20 +250,20 @@ def test_an_answer_is_resumed_before_anything_is_said() -> None:
     ],
     ids=" ".join,
 )
-def test_several_texts_are_said_in_their_order(argv: list[str], said: list[str]) -> None:
-    """--send takes one text or more, and may come again."""
+def test_several_texts_are_sent_in_order(argv: list[str], texts: list[str]) -> None:
+    """--send takes one text or more, and may be repeated."""
     endpoint = Endpoint()
 
     assert run(endpoint, *argv) == 0
-    assert [frame["content"] for frame in endpoint.got] == said
+    assert [frame["content"] for frame in endpoint.received] == texts
 
 
-def test_at_the_realtime_endpoint_words_are_a_final_transcript() -> None:
-    """A text is an asr_chunk there, and the path is that endpoint's."""
+def test_a_text_for_the_realtime_endpoint_is_a_final_transcript() -> None:
+    """A text is sent as a final asr_chunk, to the realtime path."""
     endpoint = Endpoint()
 
     assert run(endpoint, "realtime", "--send", "年假怎么申请？") == 0
-    assert endpoint.got == [{"type": "asr_chunk", "text": "年假怎么申请？", "is_final": True}]
+    assert endpoint.received == [{"type": "asr_chunk", "text": "年假怎么申请？", "is_final": True}]
     assert endpoint.path == "/ws/realtime-asr"
 
 
@@ -281,7 +281,7 @@ def test_at_the_realtime_endpoint_words_are_a_final_transcript() -> None:
     ],
 )
 def test_a_line_is_a_frame(line: str, endpoint: str, frame: dict[str, Any]) -> None:
-    """Words are said, /word is an order, a JSON object goes as it is."""
+    """Text is a chat message, /word a command, a JSON object is sent unchanged."""
     assert frame_of(line, endpoint) == frame
 
 
@@ -289,10 +289,10 @@ def test_a_line_is_a_frame(line: str, endpoint: str, frame: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("way", ["option", "environment"])
-def test_the_key_goes_out_in_a_header_and_is_not_printed(
+def test_the_key_is_sent_in_a_header_and_not_printed(
     way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From either place; even a server that repeats it does not bring it to the screen."""
+    """The key comes from the option or the environment; it is masked even if the server sends it back."""
     endpoint = Endpoint({"type": "system", "content": f"Bearer {KEY}"})
     if way == "environment":
         monkeypatch.setenv("LAIBAO_WS_KEY", KEY)
@@ -305,58 +305,58 @@ def test_the_key_goes_out_in_a_header_and_is_not_printed(
     assert "Bearer ***" in printed.out
 
 
-def test_a_server_that_saw_no_key_gets_it_as_the_first_frame(capsys: pytest.CaptureFixture[str]) -> None:
-    """A proxy may have taken the header away."""
+def test_the_key_is_sent_as_the_first_frame_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """A proxy may have removed the header."""
     endpoint = Endpoint({"type": "auth_required"}, replies=lambda frame: [GREETING])
 
     assert run(endpoint, "--key", KEY, "--expect", "hello") == 0
-    assert endpoint.got == [{"type": "auth", "token": KEY}]
+    assert endpoint.received == [{"type": "auth", "token": KEY}]
     assert KEY not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["token", "API_KEY", "access_token"])
-def test_no_key_is_taken_from_an_address(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is wrong usage, and not repeated."""
+def test_a_key_in_the_url_is_a_usage_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key in the URL is a usage error and is not printed."""
     assert status_of("--url", f"ws://127.0.0.1:1/ws/chat?{name}={KEY}", "--send", "q") == 2
     assert status_of("--url", f"ws://me:{KEY}@127.0.0.1:1/", "--send", "q") == 2
     assert KEY not in capsys.readouterr().err
 
 
-def test_a_key_no_header_can_hold_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line break in it could begin a header of its own."""
+def test_a_key_with_a_line_break_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line break in the key could start another header."""
     assert status_of("--key", f"{KEY}\r\nX-Admin: 1", "--send", "q") == 2
     assert KEY not in capsys.readouterr().err
 
 
-# No connection
+# Failed connections
 
 
-def test_a_refusal_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """Status, message and code of the refusal are said; the status is 3."""
+def test_a_rejected_handshake_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Status, message and code of the reply are printed; the exit status is 3."""
     endpoint = Endpoint()
     body = json.dumps({"code": 401, "message": "The key is wrong", "data": None}).encode()
-    endpoint.refusal = Response(401, "Unauthorized", Headers({"Content-Length": str(len(body))}), body)
+    endpoint.http_reply = Response(401, "Unauthorized", Headers({"Content-Length": str(len(body))}), body)
 
     assert run(endpoint, "--key", KEY, "--send", "q") == 3
     assert "refused: HTTP 401, The key is wrong (code 401)" in capsys.readouterr().err
 
 
-def test_a_close_for_want_of_a_key_is_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
-    """4401 is 3, and says where a key is given."""
+def test_a_close_without_a_key_names_the_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    """Close code 4401 ends the tool with 3 and names the variable of the key."""
     assert run(Endpoint({"type": "auth_required"}, 4401), "--send", "q") == 3
     assert "LAIBAO_WS_KEY" in capsys.readouterr().err
 
 
-def test_nobody_there_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port nobody listens on ends it with 3 and one line."""
+def test_a_closed_port_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """A closed port ends the tool with 3 and one line."""
     port = free_port()
 
     assert status_of("--url", f"ws://127.0.0.1:{port}", "--send", "q") == 3
     assert capsys.readouterr().err.startswith(f"cannot connect to 127.0.0.1:{port}")
 
 
-def test_something_else_that_listens_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """A server that does not speak HTTP ends it with 3 and one line."""
+def test_a_server_that_speaks_no_http_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that does not speak HTTP ends the tool with 3 and one line."""
     with RawServer(b"220 mail\r\n") as server:
         assert status_of("--url", server.url.replace("http", "ws"), "--send", "q") == 3
 
@@ -383,14 +383,14 @@ def test_something_else_that_listens_is_told_in_words(capsys: pytest.CaptureFixt
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_told_before_anything_is_done(argv: list[str]) -> None:
-    """What makes no sense is 2."""
+def test_a_usage_error_is_reported_before_connecting(argv: list[str]) -> None:
+    """Invalid options end the tool with 2."""
     assert status_of(*argv, "--send", "q") == 2
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '{"sleep": -1}', '{"sleep": "1"}', '{"expect": ""}', '{"expect": 1}'])
 def test_a_wrong_line_of_a_script_is_named(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is wrong usage, with the line's number; nothing has been sent."""
+    """A wrong script line is a usage error with its number; nothing is sent."""
     script = tmp_path / "script.jsonl"
     script.write_text(f'{{"type": "ping"}}\n{line}\n', "utf-8")
 
@@ -398,58 +398,62 @@ def test_a_wrong_line_of_a_script_is_named(line: str, tmp_path: Path, capsys: py
     assert "line 2 of the script" in capsys.readouterr().err
 
 
-# By hand
+# Standard input
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A keyboard: what is written to the descriptor is typed."""
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Replace standard input by a pipe; bytes written to the descriptor are typed."""
     read, write = os.pipe()
     with os.fdopen(read) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         yield write
-    # The test may have closed it, which is how a person says that there is no more.
+    # A test closes the descriptor to end the input.
 
 
-def test_by_hand_every_line_is_said_and_the_end_waits_for_the_answer(typed: int) -> None:
-    """A question, then the end of the input: the answer is still seen."""
+def test_typed_lines_are_sent_and_the_last_answer_is_printed(keyboard: int) -> None:
+    """After the end of the input, the running answer is still printed."""
     endpoint = Endpoint(GREETING, replies=answers)
-    os.write(typed, "年假\n\n/ping\nlast".encode())
-    os.close(typed)
+    os.write(keyboard, "年假\n\n/ping\nlast".encode())
+    os.close(keyboard)
 
     assert run(endpoint) == 0
-    assert endpoint.got == [{"type": "chat", "content": "年假"}, {"type": "ping"}, {"type": "chat", "content": "last"}]
+    assert endpoint.received == [
+        {"type": "chat", "content": "年假"},
+        {"type": "ping"},
+        {"type": "chat", "content": "last"},
+    ]
 
 
-def test_by_hand_a_heartbeat_is_answered_and_quit_ends_it(typed: int) -> None:
-    """A person may think for as long as they like; nothing after /quit is said."""
+def test_while_typing_heartbeats_are_answered_until_quit(keyboard: int) -> None:
+    """Heartbeats are answered while the user types nothing; lines after /quit are not sent."""
 
     def quit_then(frame: dict[str, Any]) -> list[Any]:
-        os.write(typed, b"/quit\nnever said\n")
+        os.write(keyboard, b"/quit\nnever said\n")
         return []
 
     endpoint = Endpoint({"type": "heartbeat", "timestamp": GREETING["timestamp"]}, replies=quit_then)
 
     assert run(endpoint) == 0
-    os.close(typed)
-    assert endpoint.got == [{"type": "pong"}]
+    os.close(keyboard)
+    assert endpoint.received == [{"type": "pong"}]
 
 
-def test_a_script_leaves_heartbeats_alone(tmp_path: Path) -> None:
-    """Its silence is meant: all that is sent is what it says."""
+def test_a_script_does_not_answer_heartbeats(tmp_path: Path) -> None:
+    """A script sends only its own lines."""
     script = tmp_path / "script.jsonl"
     script.write_text('{"expect": "heartbeat"}\n{"sleep": 0.3}\n{"type": "stop"}\n', "utf-8")
     endpoint = Endpoint({"type": "heartbeat", "timestamp": GREETING["timestamp"]})
 
     assert run(endpoint, "--script", str(script)) == 0
-    assert endpoint.got == [{"type": "stop"}]
+    assert endpoint.received == [{"type": "stop"}]
 
 
 def test_ctrl_c_ends_it_cleanly() -> None:
-    """SIGINT closes the connection with 1000 and leaves no traceback; the status is 130."""
+    """SIGINT closes the connection with 1000 and prints no traceback; the status is 130."""
     endpoint = Endpoint(GREETING)
     with opened(endpoint) as url:
-        # Ctrl-C works also where the tests run in the background of a shell, which ignores it.
+        # A background job of a shell ignores SIGINT, and so would its children; `env` restores the default.
         command = ["env", "--default-signal=INT", sys.executable, "-m", "tools.ws", "--url", url]
         with subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -463,7 +467,7 @@ def test_ctrl_c_ends_it_cleanly() -> None:
         wait_until(lambda: endpoint.close_codes == [1000])
 
 
-# The parts
+# Patterns and scripts
 
 
 @pytest.mark.parametrize(
@@ -479,12 +483,12 @@ def test_ctrl_c_ends_it_cleanly() -> None:
     ],
 )
 def test_a_pattern_is_a_part_of_its_frame(part: str, frame: Any, fits: bool) -> None:
-    """Objects may have more, lists must be as long, all else must be equal."""
+    """Objects may have more members, lists must have the same length, all other values must be equal."""
     assert Pattern(part).matches(Seen(frame, json.dumps(frame))) is fits
 
 
-def test_a_reset_forgets_what_was_said() -> None:
-    """Words of a text that was taken back are no longer found in it."""
+def test_a_reset_clears_the_answer_so_far() -> None:
+    """Text before a reset is no longer part of the answer."""
     transcript = AnswerLog()
     transcript.take('{"type": "chat_delta", "stream_id": "s", "content": "old "}')
     transcript.take('{"type": "reset", "stream_id": "s", "cursor": 0}')
@@ -492,7 +496,7 @@ def test_a_reset_forgets_what_was_said() -> None:
     assert transcript.take('{"type": "chat_delta", "stream_id": "s", "content": "new"}').so_far == "new"
 
 
-def test_an_answer_is_under_way_until_its_last_frame() -> None:
+def test_an_answer_is_running_until_its_last_frame() -> None:
     """On the chat endpoint from echo to typing false, on the realtime endpoint from analyzing to idle."""
     transcript = AnswerLog()
     steps = [
@@ -506,7 +510,7 @@ def test_an_answer_is_under_way_until_its_last_frame() -> None:
 
 
 def test_a_scripts_lines_are_steps() -> None:
-    """Frames, sleeps, and expects as words or as a part of a frame."""
+    """Frames, sleeps, and expects as a text or as a part of a frame."""
     sleep, frame, words, part = read_steps(
         ['{"sleep": 0.5}', '{"type": "ping"}', '{"expect": "a"}', '{"expect": {"b": 1}}']
     )
