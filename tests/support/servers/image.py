@@ -120,7 +120,7 @@ class Image:
         self._give_to_builder(self.root)
 
     def _copy_base(self, venv: Path) -> None:
-        """Copy the virtual environment that stands for the base image; pip's scripts name their interpreter by full path."""
+        """Copy the virtual environment that stands for the base image; pip's scripts contain its path."""
         if not self._base.exists():
             subprocess.run([python_for_anybody(), "-m", "venv", str(self._base)], check=True, timeout=120)
         shutil.copytree(self._base, venv, symlinks=True)

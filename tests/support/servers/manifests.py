@@ -47,7 +47,7 @@ def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def for_old_kubectl(folder: Path, copy: Path) -> Path:
-    """Return a copy of `folder` for kubectl before 1.21 (Debian 12), which has older names for resources and patches."""
+    """Return a copy of `folder` for kubectl before 1.21 (Debian 12): it knows resources and patches by older names."""
     shutil.copytree(ROOT / "k8s", copy / "k8s")
     target = copy / folder.relative_to(ROOT)
     recipe = target / "kustomization.yaml"
