@@ -1,8 +1,8 @@
 """A batch through replicas that are lost and a Redis that restarts: `python -m tests.scenarios.batch_run --items 2000`.
 
-Three replicas work on one task against a mock Dify that is slow and sometimes fails. A replica is killed when a third of
-the items is done, Redis (AOF) is killed and restarted at two thirds, and another replica gets SIGTERM at five sixths.
-Prints the figures; exits with status 1 if an item has no result, a wrong one, or was asked more often than allowed.
+Three replicas work on one task against a mock Dify that is slow and sometimes fails. A replica is killed when a third
+of the items is done, Redis (AOF) is killed and restarted at two thirds, and another replica gets SIGTERM at five
+sixths. Prints the figures; exits with status 1 if an item has no result, a wrong one, or was asked too often.
 """
 
 from __future__ import annotations

@@ -396,7 +396,7 @@ def test_the_python_client_does_not_retry_a_wrong_key(url: str, tmp_path: Path) 
 
 
 def test_the_tool_talks_to_both_endpoints(url: str) -> None:
-    """`python -m tools.ws` asks, prints the answer and exits with 0; with a wrong key it prints why and exits with 3."""
+    """`python -m tools.ws` prints the answer and exits with 0; with a wrong key it prints why, and exits with 3."""
     address = ["--url", url.replace("http", "ws")]
 
     def tool(*argv: str, key: str = KEY) -> subprocess.CompletedProcess[str]:

@@ -92,7 +92,7 @@ class Fleet:
         return person
 
     def said(self, message: str) -> list[dict[str, Any]]:
-        """Return all replicas' log lines with this message, dead ones included, by time; `by` is the replica's number."""
+        """Return the log lines with this message, of dead replicas too, by time; `by` is the replica's number."""
         lines: list[dict[str, Any]] = []
         for number, replica in enumerate(self.everyone):
             found = [line for line in replica.log.splitlines() if f'"message": "{message}"' in line]

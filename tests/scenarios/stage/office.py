@@ -126,7 +126,7 @@ class Office:
     def overheard(self) -> Iterator[list[dict[str, Any]]]:
         """Yield a list that, after the block, has the block's log lines above INFO; `by` is the replica's number.
 
-        The block begins when Redis is back for every replica: a timeout before counts as an outage for two more seconds.
+        It begins once Redis is back for every replica: a timeout before counts as an outage for two more seconds.
         """
         wait_until(self.redis_is_back, TIMEOUT)
         lines: list[dict[str, Any]] = []
@@ -138,7 +138,7 @@ class Office:
 
     @contextmanager
     def nothing_left_behind(self) -> Iterator[None]:
-        """Check that within `TIMEOUT` seconds after the block no replica exceeds its earlier counts by more than `KEPT`."""
+        """Check that soon after the block no replica exceeds its counts from before it by more than `KEPT`."""
         before = [figures(replica) for replica in self.replicas]
         yield
         end = time.monotonic() + TIMEOUT
