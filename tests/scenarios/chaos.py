@@ -156,7 +156,7 @@ def by_takeovers(records: Sequence[Record]) -> str:
 
 def happened(fleet: Fleet) -> str:
     """Return how often each event was logged."""
-    lines = [(message, line.get(how, "")) for message, how in EVENTS.items() for line in fleet.said(message)]
+    lines = [(message, line.get(how, "")) for message, how in EVENTS.items() for line in fleet.logged(message)]
     counted = Counter(f"{message} ({how})" if how else message for message, how in lines)
     return ", ".join(f"{event}: {times}" for event, times in sorted(counted.items())) or "no change of owner"
 

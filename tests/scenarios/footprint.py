@@ -156,7 +156,7 @@ class Measurement:
     def _window(self, workers: Sequence[int], all_of_it: Sequence[int]) -> dict[str, Any]:
         """Return the figures of `--window` seconds while all answers are running."""
         self._bubbles.seconds.clear()
-        said, began = self._said(), time.monotonic()
+        counts, began = self._stored_counts(), time.monotonic()
         used = [cpu_seconds(workers), cpu_seconds([self._redis.pid])]
         peak = 0
         while time.monotonic() - began < self._options.window:
@@ -164,7 +164,7 @@ class Measurement:
             peak = max(peak, megabytes(workers, "Rss"))
         seconds, polls = time.monotonic() - began, sorted(self._bubbles.seconds)
         used = [cpu_seconds(workers) - used[0], cpu_seconds([self._redis.pid]) - used[1]]
-        rates = [(now - before) / seconds for now, before in zip(self._said(), said, strict=True)]
+        rates = [(now - before) / seconds for now, before in zip(self._stored_counts(), counts, strict=True)]
         return {
             "running": self._running(),
             "cpu": round(used[0] / seconds, 2),
@@ -185,7 +185,7 @@ class Measurement:
         sizes = {name: self._client.memory_usage(key, samples=0) for name, key in keys._asdict().items()}
         files = sum(path.stat().st_size for path in self._redis.directory.rglob("*.aof"))
         used = self._client.info("memory")["used_memory"] - empty
-        chunks, text = self._said()
+        chunks, text = self._stored_counts()
         return {
             "chunks": round(chunks / streams),
             "text_bytes": round(text / streams),
@@ -194,7 +194,7 @@ class Measurement:
             "aof_bytes": round(files / streams),
         }
 
-    def _said(self) -> tuple[int, int]:
+    def _stored_counts(self) -> tuple[int, int]:
         """Return the number of chunks and the bytes of text of all streams."""
         keys = [stream_keys(stream_id) for stream_id in self._bubbles.stream_ids]
         with self._client.pipeline(transaction=False) as pipeline:

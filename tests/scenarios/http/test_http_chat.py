@@ -192,7 +192,7 @@ def test_cancelling_reaches_the_provider(steady: Pair, dify: MockDify) -> None:
 
 @pytest.mark.parametrize("manner", ["stream", "wait"])
 def test_a_disconnected_client_frees_its_slot(steady: Pair, manner: str) -> None:
-    """A disconnect is noticed within about a second, also while the answer is silent."""
+    """A disconnect frees the slot before the next comment would be sent, also while the answer is silent."""
     before = waiting(steady[0])
     body = json.dumps({"query": "年假？ [[silent]]", "stream": manner == "stream", "id": f"gone {manner}"}).encode()
     head = f"POST /api/chat HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
@@ -314,7 +314,7 @@ def test_an_answer_outlives_an_outage_of_redis(pair: Pair, dify: MockDify, redis
     assert len(dify.asked(question)) == 1
 
 
-def test_a_reader_that_pauses_gets_everything(redis_url: str, tmp_path: Path) -> None:
+def test_slow_readers_get_the_whole_answer(redis_url: str, tmp_path: Path) -> None:
     """With small receive buffers and late: unsent text waits in Redis, and other requests are served meanwhile."""
     provider = f"{LongAnswers.__module__}:{LongAnswers.__name__}"
     env = settings_for(redis_url, RAG_PROVIDER=provider, API_KEYS=KEY, WORKERS="1")

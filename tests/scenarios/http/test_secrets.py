@@ -111,7 +111,7 @@ def visit_rest(url: str) -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "plain"])
 def test_no_secret_is_in_logs_or_redis(maria_server: MariaServer, tmp_path: Path, log_format: str) -> None:
-    """No password, token, key, response_url or question is logged, even at debug level with all errors."""
+    """Logs have no secret and no question, even at debug level; Redis has secrets under `authorization:` only."""
     logs = {"LOG_LEVEL": "DEBUG", "LOG_DIR": str(tmp_path / "logs"), "LOG_FORMAT": log_format}
     with RedisServer() as server, MockAuth(PEOPLE) as auth, MockDify() as dify:
         users = company_settings(maria_server, "laibao_secrets", auth)

@@ -39,7 +39,7 @@ WAYS_TO_FAIL = {
 }
 
 
-def test_every_stream_ends_whatever_the_provider_does(
+def test_every_stream_ends_after_every_provider_failure(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
     """Silence, slow bytes, pings and broken connections all end in time, with the text so far and a sentence."""

@@ -133,7 +133,7 @@ def test_a_file_of_some_megabytes_becomes_a_batch(nginx: Nginx) -> None:
 @pytest.mark.parametrize(
     ("path", "megabytes"), [("/api/chat", 1.5), ("/api/batch/tasks", 32.5)], ids=["question", "batch"]
 )
-def test_what_is_too_long_is_refused_by_the_product(nginx: Nginx, path: str, megabytes: float) -> None:
+def test_a_body_that_is_too_long_is_refused_by_the_product(nginx: Nginx, path: str, megabytes: float) -> None:
     """Nginx's limits are just above the product's, which answers with its own error."""
     body = b'{"query": "' + b"x" * int(megabytes * 1024 * 1024) + b'"}'
     headers = {**SHOWN, "Content-Type": "application/json"}
@@ -216,7 +216,7 @@ def test_plain_http_redirects_to_tls(nginx: Nginx) -> None:
     assert (reply.status_code, reply.headers["Location"]) == (308, "https://127.0.0.1/api/chat")
 
 
-def test_a_killed_replica_costs_nobody_an_answer(redis: RedisServer, dify: MockDify, tmp_path: Path) -> None:
+def test_answers_outlive_a_killed_replica(redis: RedisServer, dify: MockDify, tmp_path: Path) -> None:
     """After SIGKILL in mid-answer WeCom polls on, cut clients resume, and nothing is asked twice."""
     questions = [f"{SLOW} {number}" for number in range(5)]
     with served(redis, dify, tmp_path) as (nginx, both), nginx.person() as user:

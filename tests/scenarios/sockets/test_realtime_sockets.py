@@ -213,8 +213,8 @@ def test_giving_up_an_answer_stops_the_run(speaks: Speaks, dify: MockDify, way: 
             visitor.until({"stage": "idle" if way == "stop" else "instant_query"})
         wait_until(lambda: user in [who for _, who in dify.stops], TIMEOUT)
 
-    told = stages(visitor.frames)
-    assert ("interrupting" in told, "final CANCELLED" in told) == (way != "leave",) * 2
+    words = stages(visitor.frames)
+    assert ("interrupting" in words, "final CANCELLED" in words) == (way != "leave",) * 2
 
 
 @pytest.mark.parametrize("code", [1001, None])
@@ -257,11 +257,11 @@ def test_concurrent_sessions_get_their_own_answers(speaks: Speaks, dify: MockDif
             opened.append(speaks(number % 2))
             visitors.append(opened[-1].__enter__())
             say(visitors[-1], f"{name}有几天？", session_id=name)
-        told = list(map(partial(until_idle), visitors))
+        answers = list(map(partial(until_idle), visitors))
     finally:
         for context in opened:
             context.__exit__(None, None, None)
 
-    for name, frames in zip(names, told, strict=True):
+    for name, frames in zip(names, answers, strict=True):
         assert text_of(frames) == dify.expected_answer(f"{name}有几天？")
         assert {frame["session_id"] for frame in frames[2:]} == {name}

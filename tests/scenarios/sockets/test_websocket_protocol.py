@@ -417,7 +417,7 @@ def test_the_tool_talks_to_both_endpoints(url: str) -> None:
     assert "not-the-key" not in refused.stderr + refused.stdout
 
 
-def test_a_leaving_replica_closes_with_1012(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
+def test_a_terminated_replica_closes_idle_sockets_with_1012(redis_url: str, dify: MockDify, tmp_path: Path) -> None:
     """A replica that shuts down closes a connection without a running answer with 1012 at once."""
     with replicas(1, socket_settings(redis_url, dify), tmp_path) as (replica,):
         with visit(replica.url, "chat", key=KEY) as visitor:

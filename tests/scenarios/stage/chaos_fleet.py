@@ -91,7 +91,7 @@ class Fleet:
         self._people.append(person)
         return person
 
-    def said(self, message: str) -> list[dict[str, Any]]:
+    def logged(self, message: str) -> list[dict[str, Any]]:
         """Return the log lines with this message, of dead replicas too, by time; `by` is the replica's number."""
         lines: list[dict[str, Any]] = []
         for number, replica in enumerate(self.everyone):
@@ -102,7 +102,7 @@ class Fleet:
     def takeovers(self) -> Mapping[str, list[str]]:
         """Return the kinds of takeovers of each stream, [] for a stream that had none."""
         kinds: defaultdict[str, list[str]] = defaultdict(list)
-        for line in self.said("stream taken over"):
+        for line in self.logged("stream taken over"):
             kinds[line["stream_id"]].append(line["kind"])
         return kinds
 

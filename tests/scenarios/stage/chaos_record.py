@@ -59,8 +59,8 @@ def examine(
     """Return the record of a question whose answer should be `answer`."""
     whole = answer.encode()
     shown = bubble.finish and bubble.content == render_frame(answer, growing=False)
-    right = shown and found.text == found.said == whole and found.fields["status"] == "completed"
-    doubled = not right and max(len(found.text), len(found.said)) > len(whole)
+    right = shown and found.text == found.list_text == whole and found.fields["status"] == "completed"
+    doubled = not right and max(len(found.text), len(found.list_text)) > len(whole)
     interrupted = found.fields.get("error_code", "") in CUT_OFF
     fate = (right, doubled, found.fields.get("start") != "0", interrupted, bubble.shrunk)
     return Record(question, bubble.finish, stall(bubble), *fate, calls, tuple(takeovers))

@@ -123,7 +123,7 @@ class Office:
         return all(log.count('"redis is away"') == log.count('"redis is back"') for log in logs)
 
     @contextmanager
-    def overheard(self) -> Iterator[list[dict[str, Any]]]:
+    def logged_warnings(self) -> Iterator[list[dict[str, Any]]]:
         """Yield a list that, after the block, has the block's log lines above INFO; `by` is the replica's number.
 
         It begins once Redis is back for every replica: a timeout before counts as an outage for two more seconds.

@@ -51,7 +51,7 @@ class Stored:
 
     fields: Mapping[str, str]
     text: bytes
-    said: bytes
+    list_text: bytes
 
 
 def stored(server: RedisServer, stream_id: str) -> Stored:
@@ -61,8 +61,8 @@ def stored(server: RedisServer, stream_id: str) -> Stored:
         raw, text, chunks = client.hgetall(keys.hash), client.get(keys.text), client.lrange(keys.messages, 0, -1)
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     entries = [json.loads(chunk) for chunk in chunks[int(fields.get("start", 0)) :]]
-    said = "".join(entry["content"] for entry in entries if not entry.get("is_error"))
-    return Stored(fields, text or b"", said.encode())
+    list_text = "".join(entry["content"] for entry in entries if not entry.get("is_error"))
+    return Stored(fields, text or b"", list_text.encode())
 
 
 def people(count: int) -> list[DemoUser]:

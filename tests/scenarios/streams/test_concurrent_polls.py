@@ -60,4 +60,4 @@ def test_fifty_polls_at_once_neither_lose_repeat_nor_shrink_text(
         assert len(set(shown)) > 3, "the text grew while it was polled"
     assert {frames[-1].content for frames in seen} == {render_frame(answer, growing=False)}
     found = stored(redis_server, bubble.stream_id)
-    assert (found.text, found.said, len(dify.requests)) == (answer.encode(), answer.encode(), 1)
+    assert (found.text, found.list_text, len(dify.requests)) == (answer.encode(), answer.encode(), 1)

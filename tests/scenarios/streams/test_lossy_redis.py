@@ -148,7 +148,7 @@ def assert_exact(server: RedisServer, ids: Sequence[str], answers: Sequence[Sequ
     for stream_id, events in zip(ids, answers, strict=True):
         found, answer = stored(server, stream_id), whole(events).encode()
         assert found.fields["status"] == "completed"
-        assert (found.text, found.said) == (answer, answer)
+        assert (found.text, found.list_text) == (answer, answer)
 
 
 @pytest.mark.parametrize("seed", range(6))

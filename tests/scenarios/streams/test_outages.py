@@ -74,7 +74,7 @@ def assert_whole(here: Office, talks: Sequence[Talk]) -> None:
     """Check that each answer is in Redis, byte for byte, and was asked for once."""
     for talk in talks:
         found, answer = stored(here.redis, talk.bubble.stream_id), here.dify.expected_answer(talk.question).encode()
-        assert (found.text, found.said, found.fields["status"]) == (answer, answer, "completed")
+        assert (found.text, found.list_text, found.fields["status"]) == (answer, answer, "completed")
         assert len(here.dify.asked(talk.question)) == 1
 
 
@@ -137,7 +137,7 @@ REDIS: dict[str, Fault] = {
 @pytest.mark.parametrize("fault", REDIS)
 def test_an_outage_of_redis(here: Office, fault: str, record_property: Record) -> None:
     """A question gets a sentence and a poll the text shown before, both in time; running answers end whole."""
-    with here.nothing_left_behind(), here.overheard() as log_lines:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         talks = begin(here)
         with REDIS[fault](here), ThreadPoolExecutor(40) as pool:
             polls = [
@@ -226,7 +226,7 @@ def answered_whole(here: Office, people: Sequence[str], at: int = 0) -> bool:
 
 def test_the_main_database_serves_while_the_reading_one_is_gone(here: Office) -> None:
     """Users are answered without the reading database; each replica logs its outage once."""
-    with here.overheard() as log_lines, here.reader_gate.refusing():
+    with here.logged_warnings() as log_lines, here.reader_gate.refusing():
         for _ in range(2):
             assert answered_whole(here, here.newcomers(4))
 
@@ -240,7 +240,7 @@ def test_an_outage_of_the_user_database(here: Office, fault: str, record_propert
     """A user with a cached token is answered; others get a sentence, and answers once the database is back."""
     known, crowd = here.newcomers(2), here.newcomers(10)
     assert answered_whole(here, known)
-    with here.nothing_left_behind(), here.overheard() as log_lines:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         with ExitStack() as stack:
             for gate in (here.sql_gate, here.reader_gate):
                 stack.enter_context(getattr(gate, fault)())
@@ -262,7 +262,7 @@ def test_an_outage_of_the_user_database(here: Office, fault: str, record_propert
 def test_connections_closed_by_the_database_are_replaced(here: Office) -> None:
     """After connections are killed, or the server restarts, the next questions use new ones."""
     assert answered_whole(here, here.newcomers(2))
-    with here.overheard() as log_lines:
+    with here.logged_warnings() as log_lines:
         # In one statement: a listed connection may be gone before it is killed by its id.
         here.maria.execute("KILL USER reader")
         assert answered_whole(here, here.newcomers(4))
@@ -276,7 +276,7 @@ def test_a_database_that_became_read_only_serves(here: Office) -> None:
     """Users are read from a former primary after a failover: the product writes nothing there."""
     here.maria.execute("SET GLOBAL read_only = 1")
 
-    with here.overheard() as log_lines:
+    with here.logged_warnings() as log_lines:
         assert answered_whole(here, here.newcomers(4))
 
     here.maria.execute("SET GLOBAL read_only = 0")
@@ -288,7 +288,7 @@ def test_an_auth_api_that_misbehaves(here: Office, record_property: Record) -> N
     kinds = [(500, b"{}", {}), (200, b"<html>", {}), (503, b"", {}), (200, b'{"succ', {"Content-Length": "99"}), None]
     crowd = here.newcomers(2 * len(kinds))
     here.auth.moods = {code_of(person): kinds[n // 2] for n, person in enumerate(crowd)}
-    with here.nothing_left_behind(), here.overheard() as log_lines:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         bubbles = at_once(partial(here.answered, person, "营业时间", at) for at, person in enumerate(crowd))
         here.auth.moods.clear()
         with here.auth_gate.refusing():
@@ -319,7 +319,7 @@ DIFY = {
 def test_a_storm_of_failures_at_dify(here: Office, record_property: Record) -> None:
     """Every question gets the sentence of its failure in time, and the next question is answered."""
     asked = [(person, script, code) for script, code in DIFY.items() for person in here.newcomers(6)]
-    with here.nothing_left_behind(), here.overheard() as log_lines:
+    with here.nothing_left_behind(), here.logged_warnings() as log_lines:
         bubbles = at_once(
             partial(here.answered, person, f"{person} [[{script}]]", at) for at, (person, script, _) in enumerate(asked)
         )

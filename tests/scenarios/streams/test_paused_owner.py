@@ -65,8 +65,8 @@ def test_an_owner_that_comes_back_is_refused(
                 "dies": (True, 2, False, ["takeover"]),
                 "hides": (True, 2, False, ["takeover"]),
             }
-            wait_until(lambda: len(replicas.said("owner refused")) >= len(talks))
-            taken, refused = replicas.said("stream taken over"), replicas.said("owner refused")
+            wait_until(lambda: len(replicas.logged("owner refused")) >= len(talks))
+            taken, refused = replicas.logged("stream taken over"), replicas.logged("owner refused")
 
         names = {line["stream_id"]: (line["former_owner"], line["owner"]) for line in taken}
         assert {line["stream_id"]: (line["owner"], line["present_owner"]) for line in refused} == names

@@ -132,5 +132,5 @@ def test_an_outage_of_redis_costs_no_answer_and_no_owner(
     assert [str(record) for record in records if not record.right] == []
     assert {(record.calls, tuple(record.takeovers)) for record in records} == {(1, ())}
     assert slowest < CALLBACK
-    anew = {line["stream_id"] for line in stage.fleet.said("stream written anew")}
+    anew = {line["stream_id"] for line in stage.fleet.logged("stream written anew")}
     assert ({bubble.stream_id for bubble in bubbles} <= anew) == (fault == "emptied")

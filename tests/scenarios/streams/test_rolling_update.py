@@ -183,8 +183,8 @@ def test_answers_beyond_a_short_drain_are_handed_over(tmp_path: Path, record_pro
                 assert old.process.wait(TIMEOUT) == 0
             records = records_of(load, replicas, redis, dify)
 
-    released = {line["stream_id"]: line["time"] for line in replicas.said("stream handed over")}
-    taken = {line["stream_id"]: line["time"] for line in replicas.said("stream taken over")}
+    released = {line["stream_id"]: line["time"] for line in replicas.logged("stream handed over")}
+    taken = {line["stream_id"]: line["time"] for line in replicas.logged("stream taken over")}
     gaps = [(datetime.fromisoformat(taken[each]) - datetime.fromisoformat(released[each])) for each in released]
     print(f"\ntaken over at most {max(gaps).total_seconds():.2f} s after the release")
     assert_nothing_lost(records, record_property, "short drain")

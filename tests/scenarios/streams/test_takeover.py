@@ -130,8 +130,8 @@ def test_an_answer_outlives_two_owners_in_a_row(
             talk = begin(replicas, dify, "", "zhangsan", "出差流程")
             talk.wait_text()
             replicas.members[0].kill()
-            talk.poll_until(lambda: replicas.said("stream taken over"))
-            (taken,) = replicas.said("stream taken over")
+            talk.poll_until(lambda: replicas.logged("stream taken over"))
+            (taken,) = replicas.logged("stream taken over")
             replicas.members[taken["by"]].kill()
             talk.wait_end()
             record = talk.record(redis_server, replicas)
@@ -141,4 +141,4 @@ def test_an_answer_outlives_two_owners_in_a_row(
         assert (record.right, record.calls, record.replaced) == (True, 1, False)
         assert list(record.takeovers) == ["takeover", "takeover"]
         assert (fields["epoch"], fields["takeovers"], fields["asks"]) == ("3", "2", "1")
-        assert [line["former_owner"] for line in replicas.said("stream taken over")][1:] == [taken["owner"]]
+        assert [line["former_owner"] for line in replicas.logged("stream taken over")][1:] == [taken["owner"]]

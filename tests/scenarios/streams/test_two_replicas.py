@@ -51,7 +51,7 @@ def test_twenty_people_ask_at_once_on_two_replicas(
         for question, bubble in zip(asked, bubbles, strict=True):
             answer = dify.expected_answer(question)
             found = stored(redis, bubble.stream_id)
-            assert (found.text, found.said) == (answer.encode(), answer.encode())
+            assert (found.text, found.list_text) == (answer.encode(), answer.encode())
             assert found.fields["status"] == "completed"
             assert bubble.content == render_frame(answer, growing=False)
         states = Counter(stored(redis, bubble.stream_id).fields["auth_state"] for bubble in bubbles)

@@ -88,24 +88,24 @@ class CountingRelay:
         self._open |= {client, server}
         for each in (client, server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        requests, line = hiredis.Reader(), [Trip()]
-        threading.Thread(target=self._answer, args=(server, client, line), daemon=True).start()
+        requests, trips = hiredis.Reader(), [Trip()]
+        threading.Thread(target=self._answer, args=(server, client, trips), daemon=True).start()
         with suppress(OSError):
             while data := client.recv(READ_BYTES):
                 requests.feed(data)
-                self._count(line, data, _whole(requests))
+                self._count(trips, data, _whole(requests))
                 server.sendall(data)
         _cut(client)
         _cut(server)
 
-    def _count(self, line: list[Trip], data: bytes, commands: list[list[bytes]]) -> None:
+    def _count(self, trips: list[Trip], data: bytes, commands: list[list[bytes]]) -> None:
         """Record a request, as a new trip unless replies of the last one are missing; then wait while it is held."""
         names = tuple(self._name(words) for words in commands)
         with self._changed:
-            if not line[-1].owed:
-                line.append(Trip())
-                self.trips.append(line[-1])
-            trip = line[-1]
+            if not trips[-1].owed:
+                trips.append(Trip())
+                self.trips.append(trips[-1])
+            trip = trips[-1]
             trip.names += names
             trip.sent += len(data)
             trip.owed += len(names)
@@ -113,14 +113,14 @@ class CountingRelay:
             self._changed.wait_for(lambda: not self._holds(names))
             self.held.remove(names)
 
-    def _answer(self, server: socket.socket, client: socket.socket, line: list[Trip]) -> None:
+    def _answer(self, server: socket.socket, client: socket.socket, trips: list[Trip]) -> None:
         replies = hiredis.Reader()
         with suppress(OSError):
             while data := server.recv(READ_BYTES):
                 replies.feed(data)
                 with self._changed:
-                    line[-1].received += len(data)
-                    line[-1].owed -= len(_whole(replies))
+                    trips[-1].received += len(data)
+                    trips[-1].owed -= len(_whole(replies))
                 client.sendall(data)
         _cut(client)
 

@@ -46,7 +46,7 @@ class Network(Protocol):
     def deliver_anew(self, whole: NewStream) -> Opened: ...
 
 
-class Line(StreamStore):
+class Connection(StreamStore):
     """One replica's connection to Redis. The next calls have the `fates` that were set, later ones succeed."""
 
     def __init__(self, network: Network) -> None:
@@ -92,8 +92,8 @@ class Replica:
 
     def __init__(self, network: Network, number: int) -> None:
         self.number = number
-        self.line = Line(network)
-        self.flusher = Flusher(self.line, clock=lambda: network.time)
+        self.connection = Connection(network)
+        self.flusher = Flusher(self.connection, clock=lambda: network.time)
         self.stream: OwnedStream | None = None
         self.paused = False
         #: Whether its provider has ended.

@@ -52,7 +52,7 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.time = round(self.time + seconds, 3)
-        for store in (self.store, *(replica.line for replica in self.replicas)):
+        for store in (self.store, *(replica.connection for replica in self.replicas)):
             store.now = f"{self.time:.3f}"
 
     @property
@@ -112,10 +112,10 @@ class World:
 
     def flush(self, replica: Replica, *fates: Fate) -> None:
         """Flush what is pending; the first fate is the write's, the second that of creating the stream again."""
-        replica.line.fates = list(fates)
+        replica.connection.fates = list(fates)
         with suppress(StoreUnavailable):
             replica.flusher._flush()
-        replica.line.fates = []
+        replica.connection.fates = []
         self._look_after(replica)
 
     def cut_off(self, replica: Replica) -> None:
@@ -130,18 +130,18 @@ class World:
     def pause(self, replica: Replica, fate: Fate) -> None:
         """Pause a replica, with its write in the state that `fate` says."""
         replica.paused = True
-        replica.line.stopped = None
+        replica.connection.stopped = None
         try:
             self.flush(replica, fate)
         except Stopped:
             return
-        replica.line.stopped = None
+        replica.connection.stopped = None
         replica.paused = replica.stream is not None
 
     def resume(self, replica: Replica, *, heard: bool) -> None:
         """Let it run on: it receives the reply that arrived meanwhile if `heard`, otherwise its call times out."""
         replica.paused = False
-        stopped, replica.line.stopped = replica.line.stopped, None
+        stopped, replica.connection.stopped = replica.connection.stopped, None
         if heard and stopped and stopped[1] is not None:
             replica.flusher._after(replica.owned, *stopped)
         else:
