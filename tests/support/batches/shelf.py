@@ -73,7 +73,7 @@ class Shelf:
         self.store._database.transact(lambda connection: connection.exec_driver_sql(statement).rowcount)
 
     def rows(self, table: str) -> Any:
-        """Return the number of rows in `tasks` or `items`, deleted ones included."""
+        """Return the number of rows in `tasks` or `items`, also of tasks that the store does not show."""
         count = f"SELECT COUNT(*) FROM laibao_batch_{table}"
         return self.store._database.read(lambda connection: connection.exec_driver_sql(count).scalar())
 
