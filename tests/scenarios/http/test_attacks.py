@@ -535,7 +535,7 @@ def test_a_question_that_is_too_large_is_not_asked(redis_url: str, tmp_path: Pat
 
 
 def test_a_stream_ttl_below_the_replay_window_is_warned_of(redis_url: str, tmp_path: Path) -> None:
-    """If STREAM_TTL is shorter, a recorded callback could be asked again: the start logs a warning."""
+    """A recorded callback could be asked again once its stream has expired, so the start logs a warning."""
     with replicas(1, settings_for(redis_url, WECHAT_TIMESTAMP_WINDOW="3600"), tmp_path) as (replica,):
         warned = [json.loads(line)["warning"] for line in replica.log.splitlines() if '"settings"' in line]
 
@@ -543,7 +543,7 @@ def test_a_stream_ttl_below_the_replay_window_is_warned_of(redis_url: str, tmp_p
 
 
 def test_a_message_id_of_another_user_reads_nothing_of_theirs(redis_server: RedisServer, tmp_path: Path) -> None:
-    """A message id of another user starts a question of one's own, whose answer is separate."""
+    """A user who sends another user's message id gets a stream and an answer of their own."""
     with MockDify() as dify:
         env = settings_for(redis_server.url(), **dify_settings(dify.base_url))
         with replicas(1, env, tmp_path) as (one,), wecom_user([one.url], "zhangsan") as zhangsan:
