@@ -15,6 +15,7 @@ NOW = "2026-11-21T03:56:57.133Z"
 
 
 def detect(text: str) -> Detection:
+    """Return a question if a sentence of the text ends in a question mark; all such sentences are the question."""
     asking = [part for part in text.replace("。", "。|").replace("？", "？|").split("|") if part.endswith(("？", "?"))]
     return Detection(bool(asking), 0.97318, "".join(asking))
 
